@@ -1,0 +1,483 @@
+"""The values of the program. Times are unix seconds (float, UTC); durations are seconds; nothing here does anything.
+
+Values are frozen, but for two that live on the hot path and are owned by the thread that feeds the monitor:
+``TaskRef`` and the histograms inside of a ``Series``.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+UNKNOWN_TASK = "unknown"
+"""The name of a task that ended without ever being named; counted by ``celery_monitor_unnamed_failures_total``."""
+
+STORM = "storm"
+"""``Incident.task`` of a storm, and the head of its key."""
+
+BUCKET_SECONDS = 900
+"""Width of the stored counts: zones with offsets of 30 and 45 minutes must be able to cut their days exactly."""
+
+COUNTS = ("sent", "received", "started", "succeeded", "failed", "retried", "rejected", "revoked")
+"""The order of every vector of counts in this program."""
+SENT, RECEIVED, STARTED, SUCCEEDED, FAILED, RETRIED, REJECTED, REVOKED = range(8)
+
+
+# --- the way in ------------------------------------------------------------------------------------------------------
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """One message as the broker delivered it."""
+
+    body: bytes
+    content_type: str = "application/json"
+    redelivered: bool = False
+    """The broker says that it has delivered this message before."""
+
+
+class Event(msgspec.Struct, gc=False):
+    """One event of Celery's stream, with those fields that are used here. Source: facts measured on 4.4–5.7."""
+
+    type: str
+    timestamp: float
+    hostname: str = ""
+    uuid: str = ""
+    name: str | None = None
+    queue: str | None = None
+    eta: str | None = None
+    runtime: float | None = None
+    exception: str | None = None
+    traceback: str | None = None
+    args: str | None = None
+    kwargs: str | None = None
+    active: int | None = None
+    processed: int | None = None
+    pid: int | None = None
+    freq: float | None = None
+    sw_ident: str | None = None
+    sw_ver: str | None = None
+    sw_sys: str | None = None
+
+
+class Stage(enum.IntEnum):
+    """Where a task is in its life, as far as the stream has told."""
+
+    SENT = 0
+    RECEIVED = 1
+    STARTED = 2
+    RETRYING = 3
+    REQUEUED = 4
+    SUCCEEDED = 5
+    FAILED = 6
+    REJECTED = 7
+    REVOKED = 8
+
+
+class TaskRef(msgspec.Struct, gc=False):
+    """What is remembered of a task whose end has not come (a million of them fit in 400 MB: keep it small)."""
+
+    name: str | None = None
+    queue: str | None = None
+    stage: int = Stage.SENT
+    due_at: float = 0.0
+    """When it should begin: its ETA, else when it was sent; 0 when neither is known or it has begun."""
+    started_at: float = 0.0
+    seen: int = 0
+    """Minute (unix time // 60) of its last event, for expiry."""
+    saved: bool = False
+    """The store holds a row of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetTask:
+    """A task that a worker says it holds (Celery's inspect: active, reserved, scheduled)."""
+
+    uuid: str
+    name: str
+    queue: str | None
+    started_at: float | None
+
+
+# --- counts ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class SeriesKey:
+    """What counts are kept by. ``host`` is "" unless ``metrics.hostname_label`` is on."""
+
+    name: str
+    queue: str
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Observations: ``counts`` by bucket (not cumulative; one more than ``bounds``, the last is +Inf), sum in s."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The totals of one (task, queue[, host]) since the store began; written as absolute values."""
+
+    key: SeriesKey
+    counts: tuple[int, ...]
+    """In the order of ``COUNTS``. ``failed`` leaves out the hard limit's twin."""
+    exceptions: Mapping[str, int]
+    """``failed`` by the class's short name; bounded per task, the rest is "other"."""
+    runtime: Histogram
+    wait: Histogram
+    exemplar: tuple[str, str, float] | None = None
+    """(exception, task id, timestamp) of the last failure; not stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketDelta:
+    """What a flush adds to one 15-minute bucket of a task and queue."""
+
+    start: int
+    """Unix seconds, a multiple of BUCKET_SECONDS."""
+    name: str
+    queue: str
+    counts: tuple[int, ...]
+    runtime_sum: float
+    runtime_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorGroup:
+    """Failures of one task with one exception class at one place of the application."""
+
+    id: str
+    """16 hex digits of blake2b over name, exception and frame."""
+    name: str
+    exception: str
+    """The full class name where known (``billiard.exceptions.WorkerLostError``), else the short one."""
+    frame: str
+    """``path/of/app.py:function`` of the innermost frame outside of libraries, "" when there is none."""
+    first_at: float
+    last_at: float
+    """First and last failure of this flush (the store keeps the least and the greatest)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDelta:
+    """What a flush adds to the failures of an error group in one 15-minute bucket."""
+
+    start: int
+    group: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure, a sample of its group. Texts are redacted and cut; arguments only when settings allow."""
+
+    uuid: str
+    name: str
+    queue: str
+    hostname: str
+    """Of the worker, whole (``celery@box``)."""
+    at: float
+    """The event's own timestamp."""
+    exception: str
+    """Short class name."""
+    message: str
+    traceback: str
+    group: str
+    """Id of its ErrorGroup."""
+    incident: str | None
+    """Key of the incident it belongs to."""
+    reason: str
+    """The Verdict's reason."""
+    args: str | None = None
+    kwargs: str | None = None
+
+
+# --- incidents -------------------------------------------------------------------------------------------------------
+class Severity(enum.StrEnum):
+    """PagerDuty's four."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Reason(enum.StrEnum):
+    """Why a failure did or did not page. Reaches the log, the incident and ``celery_monitor_incidents_total``."""
+
+    OPENED = "opened"
+    """It opened its incident: the threshold was reached."""
+    JOINED = "joined"
+    """Its incident was open already."""
+    REOPENED = "reopened"
+    """Its incident had been resolved by a success."""
+    BELOW_THRESHOLD = "below_threshold"
+    SILENCED = "silenced"
+    """The rule says ``page: false``."""
+    TOO_OLD = "too_old"
+    """Older than ``alerts.max_age`` when it was read."""
+    STORM_OPENED = "storm_opened"
+    """It opened a storm incident in place of its own."""
+    STORM_JOINED = "storm_joined"
+    """A storm is open and stands for it."""
+
+
+class IncidentState(enum.StrEnum):
+    """The life of an incident."""
+
+    SUPPRESSED = "suppressed"
+    """Kept and shown, not sent: below the threshold, silenced, too old, or part of a storm."""
+    OPEN = "open"
+    """Triggered (its outbox row is written in the same transaction)."""
+    RESOLVED = "resolved"
+    EXPIRED = "expired"
+    """Its hour is over; no failure can join it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One dedup key's failures. ``counts`` in it grow while its outbox row waits."""
+
+    key: str
+    """The dedup key, ≤ 255 characters."""
+    fleet: str
+    task: str
+    """The task's name; ``STORM`` for a storm; the first task's for a key without {task}."""
+    rule: str
+    """Name of the rule that matched, "" for none."""
+    route: str
+    """Which routing key: the rule's name when it has its own, else "". Never the key itself."""
+    severity: Severity
+    state: IncidentState
+    reason: Reason
+    """Of its newest change of state."""
+    hour: str
+    """The window as in the key, e.g. ``2026-11-23T14Z``."""
+    opened_at: float
+    """When it was first seen (now, not event time)."""
+    first_at: float
+    last_at: float
+    """First and last failure by the events' own timestamps."""
+    count: int
+    threshold: int
+    exceptions: Mapping[str, int] = field(default_factory=dict)
+    workers: Mapping[str, int] = field(default_factory=dict)
+    queues: Mapping[str, int] = field(default_factory=dict)
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    """Bounded, the rest is counted as "other"."""
+    samples: tuple[str, ...] = ()
+    """Task ids, at most 5."""
+    message: str = ""
+    """The last failure's message, redacted and cut."""
+    traceback: str = ""
+    """The end of the last failure's traceback, redacted and cut."""
+    args: str | None = None
+    kwargs: str | None = None
+    runbook_url: str | None = None
+
+
+class Channel(enum.StrEnum):
+    """Where an outbox row goes."""
+
+    PAGERDUTY = "pagerduty"
+    EMAIL = "email"
+
+
+class Action(enum.StrEnum):
+    """What an outbox row does. ``trigger`` both opens and updates."""
+
+    TRIGGER = "trigger"
+    RESOLVE = "resolve"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """Asks the store for an outbox row. A pending row of the same (channel, key, action) is refreshed instead."""
+
+    channel: Channel
+    key: str
+    """The incident's key, or the report's date (YYYY-MM-DD)."""
+    action: Action
+    route: str = ""
+    due_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxItem:
+    """A row of the outbox: waiting, delivered or dead."""
+
+    id: int
+    channel: Channel
+    key: str
+    action: Action
+    route: str
+    revision: int
+    """Grows when the row is refreshed; a delivery of an older revision leaves it pending."""
+    attempts: int
+    created_at: float
+    due_at: float
+    state: str
+    """pending, delivered or dead."""
+    error: str | None = None
+    """Of the last attempt, without secrets."""
+    delivered_at: float | None = None
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker as its heartbeats and events tell it. Stored whole."""
+
+    hostname: str
+    """Whole (``celery@box``)."""
+    up: bool
+    last_heartbeat: float
+    active: int
+    processed: int
+    """As in its last heartbeat: starts at 0 with the worker."""
+    pid: int
+    sw_ident: str = ""
+    sw_ver: str = ""
+    sw_sys: str = ""
+    started_seen: int = 0
+    """task-started events seen of this run of the worker."""
+    baseline: int = 0
+    """processed − started_seen when it was first seen: what it had begun before the monitor was there."""
+    unobserved: int = 0
+    """Tasks begun and never observed, over all of its runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """What the fleet adapter found in the background."""
+
+    name: str
+    length: int | None
+    consumers: int | None
+    """Processes or connections that consume it, as the broker tells; None where it cannot."""
+    workers: int
+    """Celery workers that consume it."""
+    processes: int
+    """Their pool processes together."""
+
+
+# --- what the monitor gives away -------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """All that one flush writes, in one transaction. Applying the same ``sequence`` twice has no effect."""
+
+    now: float
+    sequence: int
+    series: Sequence[Series] = ()
+    dropped_series: Sequence[SeriesKey] = ()
+    buckets: Sequence[BucketDelta] = ()
+    groups: Sequence[ErrorGroup] = ()
+    errors: Sequence[ErrorDelta] = ()
+    failures: Sequence[Failure] = ()
+    tracked: Sequence[tuple[str, TaskRef]] = ()
+    forgotten: Sequence[str] = ()
+    workers: Sequence[Worker] = ()
+    dropped_workers: Sequence[str] = ()
+    incidents: Sequence[Incident] = ()
+    outbox: Sequence[Enqueue] = ()
+    counters: Mapping[str, float] = field(default_factory=dict)
+    """The monitor's own counters as absolute values: ``messages``, ``events.task-failed``, ``discarded.malformed`` …"""
+    epoch: int = 0
+    """Number of the connection that delivered these messages."""
+    fingerprints: bytes = b""
+    """8 bytes for each message of this flush, in order of delivery."""
+
+    @property
+    def empty(self) -> bool:
+        """True when there is nothing worth a transaction."""
+        return not (
+            self.series
+            or self.dropped_series
+            or self.buckets
+            or self.failures
+            or self.errors
+            or self.tracked
+            or self.forgotten
+            or self.workers
+            or self.dropped_workers
+            or self.incidents
+            or self.outbox
+            or self.fingerprints
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the store gives back at start."""
+
+    sequence: int = 0
+    epoch: int = 0
+    series: Sequence[Series] = ()
+    tracked: Sequence[tuple[str, TaskRef]] = ()
+    workers: Sequence[Worker] = ()
+    incidents: Sequence[Incident] = ()
+    """Those not resolved or expired, and suppressed ones whose hour may still be running."""
+    counters: Mapping[str, float] = field(default_factory=dict)
+    fingerprints: Sequence[tuple[int, bytes]] = ()
+    """(epoch, concatenated fingerprints), oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A consistent copy of the monitor's state for readers in other threads."""
+
+    now: float
+    series: Sequence[Series]
+    workers: Sequence[Worker]
+    counters: Mapping[str, float]
+    """As in Changes."""
+    incidents: Mapping[str, int]
+    """celery_monitor_incidents_total by reason."""
+    incidents_open: int
+    tracked: int
+    lag: float | None
+    """Seconds between an event's own time and its reading, of the newest probe or event; None before the first."""
+    probe_roundtrip: float | None
+
+
+# --- a day -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class BucketRow:
+    """A stored bucket: see BucketDelta."""
+
+    start: int
+    name: str
+    queue: str
+    counts: tuple[int, ...]
+    runtime_sum: float
+    runtime_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A stored error group with its failures of the asked period."""
+
+    id: str
+    name: str
+    exception: str
+    frame: str
+    first_at: float
+    """First failure within the retention."""
+    last_at: float
+    count: int
+    """Failures in the asked period."""
+    sample: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRow:
+    """A stored incident and what became of its page."""
+
+    incident: Incident
+    delivered_at: float | None
+    delivered_count: int
+    error: str | None
+    """Of the last attempt, when it is not delivered."""

@@ -1,0 +1,76 @@
+"""The taxonomy of errors: what the caller does with one decides its class, not where it comes from.
+
+Foreign exceptions end at the adapters and become one of these (``raise … from exc``). No message here may hold a
+secret: texts of these errors reach logs, the page and the terminal.
+"""
+
+from dataclasses import dataclass
+
+
+class MonitorError(Exception):
+    """Anything this program raises on purpose. The text says what is wrong and what to do next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of a configuration."""
+
+    path: str
+    """The field (``broker.queue.type``) or the environment variable or file that holds it."""
+    message: str
+    """What is wrong and what would be right, without the value of a secret."""
+
+    def __str__(self) -> str:
+        """One line: the path and the message."""
+        return f"{self.path}: {self.message}"
+
+
+class ConfigError(MonitorError):
+    """The configuration cannot be used; the caller ends with exit code 2. Carries every problem at once."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        """Keep all problems; the text is one line for each."""
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class MalformedEventError(MonitorError):
+    """A message or one event of it cannot be read: it is counted by its reason and dropped, the rest goes on."""
+
+
+class SourceLostError(MonitorError):
+    """The event stream is gone or could not be opened: reconnect with backoff, for ever.
+
+    ``remedy`` is what a person should do when the fault does not go away by itself (permissions, a queue declared
+    differently), else None.
+    """
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        """``message`` says what happened, ``remedy`` what to do."""
+        super().__init__(message if remedy is None else f"{message}: {remedy}")
+        self.remedy = remedy
+
+
+class StoreUnavailableError(MonitorError):
+    """The store cannot be read or written now (disk full, locked, down): keep everything and try again."""
+
+
+class StoreUnusableError(MonitorError):
+    """The store will never work as it is (corrupt, written by a newer version, not writable): end with exit code 1."""
+
+
+class DeliveryError(MonitorError):
+    """A notification was not delivered."""
+
+
+class RetryableError(DeliveryError):
+    """Try again later. ``after``: seconds the receiver asked to wait (``Retry-After``), or None for the backoff."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        """``after`` is in seconds."""
+        super().__init__(message)
+        self.after = after
+
+
+class RejectedError(DeliveryError):
+    """The receiver will never take it as it is (400, 5xx of SMTP): the row is dead until a person retries it."""

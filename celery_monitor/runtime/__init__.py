@@ -1,0 +1,1 @@
+"""The loops. They know the ports and the core only; no technology is named here."""
