@@ -1,0 +1,117 @@
+# Everything a contributor runs. `make` alone lists the targets.
+#
+# The targets need Python 3.11 or newer and nothing else: they make their own virtual environments from the
+# hash-locked requirements. PYTHON=... chooses the interpreter.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV ?= .venv
+DEMO_VENV ?= .venv-demo
+BIN := $(VENV)/bin
+# Tests that start servers wait more than they compute, but brokers are hungry: two at a time.
+WORKERS ?= 2
+UNIT_TESTS := $(wildcard tests/core tests/runtime tests/contracts tests/cli)
+IMAGE ?= celery-monitor
+ENGINE ?= $(shell command -v docker || command -v podman)
+RUN_ARGS ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+step = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
+
+.PHONY: help setup servers test lint format unit slow coverage campaign bench run demo image lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## the virtual environment, with the locked dependencies and the project in it
+
+$(VENV)/.installed: requirements-dev.lock pyproject.toml .ci/venv
+	$(call step,Setting up $(VENV): locked dependencies and the project)
+	@.ci/venv $(VENV) requirements-dev.lock
+
+servers: ## install the servers that the tests start, by apt-get, where missing and permitted
+	$(call step,Looking for the servers that the tests start)
+	@.ci/servers
+
+test: ## everything that a change must pass: set-up, lint, all tests but the campaigns, coverage
+	@$(MAKE) --no-print-directory setup
+	@$(MAKE) --no-print-directory servers
+	@$(MAKE) --no-print-directory lint
+	@rm -f .coverage .coverage.*
+	@$(MAKE) --no-print-directory unit slow PYTEST_ARGS="--cov --cov-report= --cov-append $(PYTEST_ARGS)"
+	@$(MAKE) --no-print-directory coverage
+	$(call step,All passed)
+
+lint: setup ## ruff, mypy, import-linter, yamllint, shellcheck
+	$(call step,Lint: ruff)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	$(call step,Lint: mypy)
+	@$(BIN)/mypy
+	$(call step,Lint: imports)
+	@PYTHONPATH=. $(BIN)/lint-imports
+	$(call step,Lint: YAML and shell)
+	@.ci/lint-files $(BIN)
+
+format: setup ## let ruff correct and format what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+unit: setup ## the fast tests: no servers, no waiting
+	$(call step,Unit tests)
+	@$(BIN)/pytest $(UNIT_TESTS) $(PYTEST_ARGS)
+
+slow: setup ## the tests with real servers
+	$(call step,Tests with real servers: $(WORKERS) at a time)
+	@$(BIN)/pytest tests $(addprefix --ignore=,$(UNIT_TESTS)) -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+coverage: setup
+	$(call step,Coverage)
+	@$(BIN)/coverage report
+
+campaign: setup servers ## the long campaigns: crashes, cut connections, fuzzing, memory (PYTEST_ARGS='-k ...')
+	$(call step,Campaigns: this takes a while)
+	@$(BIN)/pytest tests -m campaign --timeout 0 -v $(PYTEST_ARGS)
+
+bench: setup ## the benchmarks
+	$(call step,Benchmarks)
+	@for script in bench/bench_*.py; do \
+		[ -e "$$script" ] || { echo "no benchmarks yet"; break; }; \
+		echo "-- $$script"; PYTHONPATH=. $(BIN)/python "$$script"; \
+	done
+
+run: setup ## the daemon, from this checkout: make run RUN_ARGS='--broker amqp://localhost'
+	@$(BIN)/celery-monitor run $(RUN_ARGS)
+
+demo: $(DEMO_VENV)/.installed ## everything in one process: broker, failing fleet, monitor, page
+	@$(DEMO_VENV)/bin/celery-monitor demo $(DEMO_ARGS)
+
+$(DEMO_VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml .ci/venv
+	$(call step,Setting up $(DEMO_VENV): locked run-time dependencies only)
+	@.ci/venv $(DEMO_VENV) requirements.lock requirements-build.lock
+
+image: ## the container image, by docker or podman as found
+	@if [ -z "$(ENGINE)" ]; then echo "Neither docker nor podman is installed." >&2; exit 1; fi
+	$(call step,Building the image $(IMAGE) with $(notdir $(ENGINE)))
+	@$(ENGINE) build --tag $(IMAGE) .
+
+# UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml changed moves.
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
+lock: setup ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for the newest versions)
+	$(call step,Locking the dependencies)
+	@$(COMPILE) --group dev --output-file requirements-dev.lock pyproject.toml
+	@$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	@echo 'flit-core' | $(COMPILE) --no-annotate --constraint requirements-dev.lock \
+		--output-file requirements-build.lock -
+	@wc -l requirements*.lock
+
+clean: ## remove what the targets above made
+	@rm -rf $(VENV) $(DEMO_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	@rm -f .coverage .coverage.*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
