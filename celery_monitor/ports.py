@@ -1,0 +1,227 @@
+"""What the runtime needs from the outside, as Protocols. Implemented in ``adapters``, faked in ``tests/fakes.py``.
+
+A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded in time and idempotent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from celery_monitor.core.model import (
+    BucketRow,
+    Changes,
+    Delivery,
+    Enqueue,
+    Failure,
+    FleetTask,
+    GroupRow,
+    Incident,
+    IncidentRow,
+    OutboxItem,
+    QueueStats,
+    Restored,
+    Worker,
+)
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for timeouts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one poll brought. ``tag`` acknowledges it and everything before it on this connection."""
+
+    deliveries: Sequence[Delivery]
+    tag: int
+
+
+class EventSource(Protocol):
+    """The event stream. Used by one thread, but for ``probe`` and ``abandon``.
+
+    ``connect`` may be called again after SourceLostError or ``abandon``. Unacknowledged messages of the old
+    connection come again then, flagged ``redelivered`` (where ``acknowledges``).
+    """
+
+    acknowledges: bool
+    """Messages stay with the broker until ``ack``; without it what comes while disconnected is lost."""
+
+    def connect(self) -> None:
+        """Open the stream. Raises SourceLostError (with a remedy where a person must act). Bounded in time."""
+
+    def poll(self, timeout: float) -> Batch | None:
+        """Wait at most ``timeout`` seconds; give what is there, at most half of the prefetch. Checks heartbeats.
+
+        Returns None when nothing came. Raises SourceLostError.
+        """
+
+    def ack(self, tag: int) -> None:
+        """Acknowledge everything up to ``tag``. No-op where not ``acknowledges``. Raises SourceLostError."""
+
+    def abandon(self) -> None:
+        """Drop the connection without a word to the broker; never blocks long; safe from any thread."""
+
+    def close(self) -> None:
+        """Close politely, at most 2 seconds, else as ``abandon``."""
+
+
+class Probe(Protocol):
+    """Publishes the monitor's own events on a second connection, in a thread of its own."""
+
+    def send(self, body: bytes, timeout: float) -> None:
+        """Publish one JSON body with routing key ``monitor.probe``. Raises SourceLostError; reconnects itself."""
+
+    def close(self) -> None:
+        """Drop the connection; never blocks long."""
+
+
+class FleetControl(Protocol):
+    """Celery's remote control and the broker's queues; slow, and never used by the pump's thread."""
+
+    def enable_events(self) -> None:
+        """Ask all workers to send task events. Raises SourceLostError."""
+
+    def tasks(self, timeout: float) -> Sequence[FleetTask]:
+        """What the workers hold now (active, reserved, scheduled). Raises SourceLostError."""
+
+    def queues(self, timeout: float) -> Sequence[QueueStats]:
+        """Queues that workers consume or settings name, with lengths and consumers. Raises SourceLostError."""
+
+    def worker_queues(self) -> dict[str, list[str]]:
+        """hostname → names of the queues it consumes, as of the last ``queues`` call."""
+
+    def close(self) -> None:
+        """Drop all connections; never blocks long."""
+
+
+class Store(Protocol):
+    """Where everything is kept. A public method is one transaction. Safe from several threads.
+
+    Every method raises StoreUnavailableError when it cannot be done now; nothing is applied then.
+    """
+
+    def start(self) -> Restored:
+        """Open, migrate, and read what the monitor goes on from. Raises StoreUnusableError too."""
+
+    def commit(self, changes: Changes) -> None:
+        """Write a flush. Applying a sequence that was applied before has no effect.
+
+        Raises StoreUnusableError when another writer has used the store since (the sequence is not the next one).
+        """
+
+    def prune(self, now: float) -> None:
+        """Delete what is older than the retention, in bounded portions."""
+
+    def stop(self) -> None:
+        """Close all connections."""
+
+
+class Outbox(Protocol):
+    """What is to be sent. Methods as in Store."""
+
+    def enqueue(self, entry: Enqueue, now: float) -> bool:
+        """Add a row outside of a flush (reports). False when that (channel, key, action) exists in any state."""
+
+    def due(self, now: float, limit: int) -> list[OutboxItem]:
+        """Pending rows that may be sent now: the oldest of each (channel, route), only if its ``due_at`` has come.
+
+        A route's order is kept: what waits for a retry holds back what is behind it on the same route. Rows with a
+        ``due_at`` that was asked for by ``Enqueue`` (not by a retry) hold back nobody.
+        """
+
+    def next_due(self) -> float | None:
+        """When the earliest pending row is due; None when nothing is pending."""
+
+    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+        """It was taken. ``count``: the failures that the message spoke of. Keeps the row pending if refreshed since."""
+
+    def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
+        """It was not taken; again at ``due_at``. Adds one to ``attempts``."""
+
+    def dead(self, item: OutboxItem, now: float, error: str) -> None:
+        """It will never be taken."""
+
+    def revive(self, item_id: int | None, now: float) -> int:
+        """Make a dead or waiting row (all dead ones: None) due now; how many."""
+
+    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
+        """Pending rows (and dead ones; only dead ones with ``dead``), oldest first, after id ``cursor``."""
+
+    def pending(self) -> dict[str, tuple[int, float | None]]:
+        """channel → (number of pending rows, created_at of the oldest)."""
+
+    def incident(self, key: str) -> Incident | None:
+        """The incident as committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureFilter:
+    """What failures to list; None means any. ``cursor`` is what the last page gave."""
+
+    task: str | None = None
+    exception: str | None = None
+    since: float | None = None
+    until: float | None = None
+    limit: int = 100
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task and queue with its counts over the asked time."""
+
+    name: str
+    queue: str
+    counts: tuple[int, ...]
+    runtime_sum: float
+    runtime_count: int
+    last_failure_at: float | None
+
+
+class Reader(Protocol):
+    """Read-only queries for the page, the API and the report. Methods as in Store."""
+
+    def tasks(self, *, since: float | None, limit: int, cursor: str | None, name: str | None) -> list[TaskRow]:
+        """Tasks by name and queue, in that order, after ``cursor`` (``name\\x00queue`` of the last row)."""
+
+    def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
+        """Newest first, and the cursor of the next page."""
+
+    def failure(self, uuid: str) -> list[Failure]:
+        """All kept failures of a task id, newest first."""
+
+    def incidents(self, *, since: float | None, until: float | None, limit: int) -> list[IncidentRow]:
+        """Newest first, by first failure."""
+
+    def workers(self) -> list[Worker]:
+        """As of the last flush."""
+
+    def buckets(self, since: float, until: float) -> list[BucketRow]:
+        """Buckets that start in [since, until)."""
+
+    def groups(self, since: float, until: float) -> list[GroupRow]:
+        """Error groups with failures in [since, until), with one sample each, most failures first."""
+
+    def counters(self, at: float) -> dict[str, float]:
+        """The monitor's own counters as they were at ``at`` (the last values kept at or before it; hourly)."""
+
+
+class Sender(Protocol):
+    """Delivers outbox items of one channel; used by one thread."""
+
+    channel: str
+
+    def lane(self, item: OutboxItem) -> str | None:
+        """An opaque name of the account that it is sent with (rate limits count per lane); None: not configured."""
+
+    def send(self, item: OutboxItem) -> int:
+        """Deliver it now; the number of failures that the message spoke of.
+
+        Raises RetryableError or RejectedError. Never blocks longer than its timeout.
+        """
