@@ -1,0 +1,82 @@
+"""The daily mail."""
+
+from datetime import UTC, datetime
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from celery_monitor.settings.secret import Secret, SecretFile, SecretSource
+from celery_monitor.settings.section import MAX_PORT, Section, Text, TimeZone, check_credentials
+
+_SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def _address(value: str) -> str:
+    local, _, domain = parseaddr(value)[1].rpartition("@")
+    if not local or not domain or " " in local + domain:
+        raise ValueError("must be a mail address like ops@example.com or Shop monitor <ops@example.com>")
+    return value
+
+
+def _cron(value: str) -> str:
+    try:
+        if len(value.split()) != 5:  # noqa: PLR2004 - cronsim also takes six, with seconds
+            raise CronSimError("Wrong number of fields")
+        next(CronSim(value, _SOME_DAY))
+    except CronSimError as exc:
+        raise ValueError(
+            f"is no cron expression ({str(exc).lower()}); write minute hour day month weekday, as in 0 8 * * 1-5"
+        ) from None
+    except StopIteration:
+        raise ValueError("never comes: there is no such day") from None
+    return value
+
+
+Address = Annotated[Text, AfterValidator(_address)]
+
+
+class EmailSettings(Section):
+    """The daily mail and its SMTP server."""
+
+    host: Text = "localhost"
+    """The SMTP server."""
+    port: int = Field(default=587, ge=1, le=MAX_PORT)
+    """Its port: usually 587 with starttls, 465 with tls, 25 with none."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """``starttls`` and ``tls`` check the server's certificate; ``none`` sends everything in clear text."""
+    username: Text | None = None
+    """The user name for the SMTP server. Unset: no login."""
+    password: Secret | None = None
+    """The password for the SMTP server."""
+    password_file: SecretFile | None = Field(default=None, validate_default=True)
+    """A file that holds the password, instead of ``password``; it is read again when it changes."""
+    from_: Address | None = Field(default=None, alias="from")
+    """The sender of the mail."""
+    to: tuple[Address, ...] = ()
+    """The recipients. Unset: no mail."""
+    schedule: Annotated[str, AfterValidator(_cron)] = "0 8 * * *"
+    """When the mail is sent, as a cron expression (minute hour day month weekday) in ``timezone``."""
+    timezone: TimeZone = "UTC"
+    """The time zone of the schedule, and of the day that the mail is about."""
+    send_when_quiet: bool = True
+    """Whether a day without failures is worth a line: it shows that the monitor is alive."""
+
+    @field_validator("password_file")
+    @classmethod
+    def _complete(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        check_credentials("email", value, info)
+        return value
+
+    @field_validator("to")
+    @classmethod
+    def _has_sender(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and "from_" in info.data and info.data["from_"] is None:
+            raise ValueError("mail needs a sender: set email.from too")
+        return value
+
+    def password_source(self) -> SecretSource:
+        """The password, from wherever it comes; None when there is none."""
+        return SecretSource(self.password, self.password_file)

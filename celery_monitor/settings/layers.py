@@ -1,0 +1,182 @@
+"""What each source says, before anything is checked: command line, environment, file."""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from celery_monitor.errors import Problem
+from celery_monitor.settings import schema
+
+PREFIX: Final = "CELERY_MONITOR_"
+CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
+
+# Kubernetes puts the addresses of the services of a namespace into every pod: a service called celery-monitor gives
+# CELERY_MONITOR_PORT=tcp://10.0.0.1:9808 and more. Their names never hold the double underscore of a section.
+_SERVICE_LINK: Final = re.compile(
+    r"(?!.*__).*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The values of one source, nested as in the file, and the names by which a user knows them."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[schema.Path, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def put(self, path: schema.Path, value: object) -> None:
+        """Set one field."""
+        section = self.values
+        for key in path[:-1]:
+            section = section.setdefault(key, {})
+        section[path[-1]] = value
+
+    def section(self, path: schema.Path) -> dict[str, Any]:
+        """What it says of a section; empty if nothing. Changes to what is not empty reach the layer."""
+        section = self.values
+        for key in path:
+            section = section.get(key, {})
+        return section
+
+
+def from_arguments(overrides: Mapping[str, object]) -> Layer:
+    """Dotted paths to values (``{"web.port": 9000}``); None is an option that was not given."""
+    layer = Layer()
+    for dotted, value in overrides.items():
+        if value is not None:
+            layer.put(tuple(dotted.split(".")), value)
+    return layer
+
+
+def from_environment(environ: Mapping[str, str]) -> Layer:
+    """``CELERY_MONITOR_BROKER__URL`` and the like. Empty variables count as unset, as compose files leave them."""
+    layer = Layer()
+    known = {variable(path): (path, node) for path, node in schema.fields()}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not text:
+            continue
+        if name not in known:
+            if not _is_service_link(name, text):
+                layer.problems.append(Problem(name, _unknown_variable(name, known)))
+            continue
+        path, node = known[name]
+        try:
+            layer.put(path, _decode(text, node))
+        except ValueError as exc:
+            layer.problems.append(Problem(name, str(exc)))
+        layer.origins[path] = name
+    return layer
+
+
+def from_file(path: Path) -> Layer:
+    """A YAML file. Sections left empty count as not there."""
+    layer = Layer()
+    try:
+        document = yaml.load(path.read_bytes(), Loader=_UniqueKeys)  # noqa: S506 - derived from SafeLoader
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+        layer.problems.append(Problem(str(path), f"cannot read the configuration: {reason}"))
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        layer.problems.append(Problem(where, _without_quotes(exc.problem or "cannot be read")))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        layer.problems.append(Problem(str(path), "is not YAML: it holds characters that no text has"))
+    else:
+        if isinstance(document, dict):
+            layer.values.update(_sections_only(document, schema.schema(), (), layer.problems))
+        elif document is not None:
+            layer.problems.append(
+                Problem(str(path), "must be a mapping of sections, such as broker: and store:")
+            )
+    return layer
+
+
+def variable(path: schema.Path) -> str:
+    """The environment variable of a field."""
+    return PREFIX + "__".join(path).upper()
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    return bool(_SERVICE_LINK.fullmatch(name)) or (
+        "__" not in name and name.endswith("_PORT") and bool(_SERVICE_ADDRESS.match(text))
+    )
+
+
+def _unknown_variable(name: str, known: Mapping[str, object]) -> str:
+    for field_name in known:
+        if name.startswith(f"{field_name}__"):
+            return f"unknown variable; the whole of it goes into {field_name}, as JSON"
+    if inside := [field_name for field_name in known if field_name.startswith(f"{name}__")]:
+        return f"is a section; set its fields, for example {inside[0]}"
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return f"unknown variable; did you mean `{near[0]}`?" if near else "unknown variable; see config schema"
+
+
+def _decode(text: str, node: schema.Node) -> object:
+    """Lists and mappings are JSON, a list of plain values also a,b,c. Other fields take the text as it is.
+
+    Raises:
+        ValueError: Without any part of the text: it may be a secret.
+    """
+    kinds = {kind.get("type") for kind in node.get("anyOf", [node])}
+    if "array" in kinds and not text.lstrip().startswith("[") and not schema.is_section(node["items"]):
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if kinds & {"array", "object"} and (not kinds - {"array", "object"} or text.lstrip().startswith("{")):
+        try:
+            return json.loads(text)
+        except ValueError as exc:
+            where = f" at character {exc.pos + 1}" if isinstance(exc, json.JSONDecodeError) else ""
+            raise ValueError(f"must be JSON; it cannot be read{where}") from None
+    return None if text == "null" and {"type": "null"} in node.get("anyOf", []) else text
+
+
+def _sections_only(
+    values: Mapping[Any, Any], node: schema.Node, path: schema.Path, problems: list[Problem]
+) -> dict[str, Any]:
+    """The values without empty sections, and without what cannot be merged with other layers."""
+    kept = {}
+    for key, value in values.items():
+        child = node["properties"].get(key)
+        where = ".".join((*path, str(key)))
+        if not isinstance(key, str):
+            problems.append(Problem(where, "unknown key; keys are text"))
+        elif child is None or not schema.is_section(child):
+            kept[key] = value
+        elif isinstance(value, Mapping):
+            kept[key] = _sections_only(value, child, (*path, key), problems)
+        elif value is not None:
+            problems.append(
+                Problem(where, f"must be a section with the keys {', '.join(child['properties'])}")
+            )
+    return kept
+
+
+def _without_quotes(text: str) -> str:
+    """What the YAML parser says, without what it quotes: an unquoted password may begin with ``*`` or ``!``."""
+    told = re.sub(r"\s*(?!'<)(['\"]).*\1", "", text)
+    return f"is not YAML: {told}; texts with special characters (: # * & ! % @ {{ [) need quotes"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML itself forbids a key that stands twice; the library takes the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the library's signature
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    problem="the same key stands twice in a section", problem_mark=key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)

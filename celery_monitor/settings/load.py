@@ -1,0 +1,92 @@
+"""From argv, environment and file to Settings, or to every problem at once."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
+
+from celery_monitor.errors import ConfigError, Problem
+from celery_monitor.settings import schema
+from celery_monitor.settings.layers import CONFIG_VARIABLE, Layer, from_arguments, from_environment, from_file
+from celery_monitor.settings.model import Settings
+from celery_monitor.settings.problems import problems_of
+
+
+def load(
+    path: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The configuration: ``overrides`` over the environment over the YAML file over the defaults.
+
+    Args:
+        path: The YAML file; None takes the one that ``CELERY_MONITOR_CONFIG`` names, if any.
+        overrides: From the command line: dotted paths to values (``{"web.port": 9000}``); None values are ignored.
+        environ: The environment; None takes that of the process.
+
+    Raises:
+        ConfigError: With every problem, and without the value of any field.
+    """
+    layers = _layers(path, overrides or {}, os.environ if environ is None else environ)
+    problems = [problem for layer in layers for problem in layer.problems]
+    _settle_twins(layers)
+    settings = _validate(layers, problems)
+    if settings is None or problems:
+        # Outside of any `except`: a ValidationError in the chain of causes holds the values.
+        raise ConfigError(problems)
+    return settings
+
+
+def _layers(path: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]) -> list[Layer]:
+    """Highest precedence first."""
+    layers = [from_arguments(overrides), from_environment(environ)]
+    if file := path or environ.get(CONFIG_VARIABLE):
+        layers.append(from_file(Path(file)))
+    return layers
+
+
+def _settle_twins(layers: list[Layer]) -> None:
+    """A secret's value displaces a lower layer's file, and the other way around: ``--broker`` wins over url_file."""
+    for path, node in schema.sections():
+        for name in (key for key in node["properties"] if f"{key}_file" in node["properties"]):
+            twins = {name, f"{name}_file"}
+            given = [layer.section(path) for layer in layers if twins & layer.section(path).keys()]
+            for lower in given[1:]:
+                for twin in twins:
+                    lower.pop(twin, None)
+
+
+def _validate(layers: list[Layer], problems: list[Problem]) -> Settings | None:
+    try:
+        return Settings(_build_sources=(tuple(_Source(layer.values) for layer in layers), {}))
+    except ValidationError as exc:
+        origins = {path: name for layer in layers for path, name in layer.origins.items()}
+        problems.extend(problems_of(exc, origins))
+        return None
+
+
+class _Unshown(dict[str, Any]):
+    """pydantic-settings writes the repr of each source to its debug log; here stand secrets."""
+
+    def __repr__(self) -> str:
+        return "{...}"
+
+
+class _Source(PydanticBaseSettingsSource):
+    """One layer, as pydantic-settings merges it with the others."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(Settings)
+        self._values = values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Asked for by the base class only; whole layers are merged here."""
+        del field
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return _Unshown(self._values)

@@ -1,0 +1,60 @@
+"""The whole configuration."""
+
+from typing import Literal
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from celery_monitor.settings.alerts import AlertsSettings
+from celery_monitor.settings.broker import BrokerSettings
+from celery_monitor.settings.email import EmailSettings
+from celery_monitor.settings.metrics import MetricsSettings
+from celery_monitor.settings.pagerduty import PagerDutySettings
+from celery_monitor.settings.section import Section, Text
+from celery_monitor.settings.store import StoreSettings, TrackingSettings
+from celery_monitor.settings.web import WebSettings
+
+
+class LogSettings(Section):
+    """The monitor's own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """What is logged, from this level up."""
+    format: Literal["json", "console"] = "json"
+    """``json`` for machines, one object a line; ``console`` for people."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. ``Settings()`` is the defaults; `celery_monitor.settings.load` reads the rest."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_default=False,
+    )
+
+    fleet: Text = "celery"
+    """The name of the fleet that incidents, mails and the page show."""
+    broker: BrokerSettings = BrokerSettings()
+    store: StoreSettings = StoreSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    web: WebSettings = WebSettings()
+    alerts: AlertsSettings = AlertsSettings()
+    pagerduty: PagerDutySettings = PagerDutySettings()
+    email: EmailSettings = EmailSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller gives: the layers of `load` know the environment, and report every fault of it."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)

@@ -1,0 +1,95 @@
+"""What pydantic found wrong, in the words of the configuration's own language; never with a value in it."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from celery_monitor.errors import Problem
+from celery_monitor.settings import schema
+
+Location = tuple[int | str, ...]
+
+_MESSAGES: Final = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number",
+    "int_type": "must be a whole number",
+    "literal_error": "must be {expected}",
+    "missing": "is required",
+    "model_type": "must be a mapping",
+    "path_type": "must be the path of a file",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "string_too_long": "must not be longer than {max_length} characters",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text; put it in quotes",
+    "tuple_type": "must be a list",
+}
+
+
+def problems_of(error: ValidationError, origins: Mapping[schema.Path, str]) -> list[Problem]:
+    """One problem for each fault; ``origins`` names those fields that came from the environment."""
+    return [
+        Problem(_written(detail["loc"], origins), _message(detail))
+        for detail in error.errors(include_url=False, include_input=False)
+    ]
+
+
+def _written(location: Location, origins: Mapping[schema.Path, str]) -> str:
+    """``alerts.rules[0].severity``; from the first variable on, the variable's name stands for its part of it."""
+    text = ""
+    for count, part in enumerate(location, start=1):
+        if part == "[key]":  # Pydantic's mark that the key of a mapping is wrong, not its value.
+            continue
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text = origins.get(tuple(map(str, location[:count])), text)
+    return text
+
+
+def _message(detail: ErrorDetails) -> str:
+    context: dict[str, Any] = detail.get("ctx", {})
+    match detail["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "extra_forbidden":
+            return _unknown_key(detail["loc"])
+        case "greater_than_equal" | "less_than_equal":
+            return _range(detail["loc"])
+        case kind if kind in _MESSAGES:
+            return _MESSAGES[kind].format_map(context)
+    return detail["msg"].lower()
+
+
+def _node(location: Location) -> schema.Node:
+    node = schema.schema()
+    for part in location:
+        node = node["items"] if isinstance(part, int) else node["properties"][part]
+    return node
+
+
+def _range(location: Location) -> str:
+    node = _node(location)
+    low, high = node.get("minimum"), node.get("maximum")
+    return f"must be from {low} to {high}" if high is not None else f"must be at least {low}"
+
+
+def _unknown_key(location: Location) -> str:
+    key = str(location[-1])
+    siblings = _node(location[:-1])["properties"]
+    if near := difflib.get_close_matches(key, siblings, n=1, cutoff=0.6):
+        return f"unknown key; did you mean `{near[0]}`?"
+    elsewhere = [path for path in _all_paths() if path[-1] == key]
+    if len(elsewhere) == 1:
+        return f"unknown key; did you mean `{'.'.join(elsewhere[0])}`?"
+    return f"unknown key; known here: {', '.join(siblings)}"
+
+
+def _all_paths() -> list[schema.Path]:
+    return [path for path, _ in schema.sections() if path] + [path for path, _ in schema.fields()]

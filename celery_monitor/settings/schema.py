@@ -1,0 +1,74 @@
+"""The JSON Schema of the configuration; also the tree by which the loader finds its way.
+
+It holds no references, so that it can stand inside another schema (the values of a Helm chart), and only keywords
+that mean the same in draft 7 and 2020-12.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from celery_monitor.settings.model import Settings
+
+Node = dict[str, Any]
+Path = tuple[str, ...]
+
+
+@cache
+def schema() -> Node:
+    """The schema of the whole configuration. Shared: not to be changed by the caller."""
+    raw = Settings.model_json_schema(by_alias=True)
+    tree = _inline(raw, raw.pop("$defs"))
+    _put_defaults(tree, Settings().model_dump(mode="json", by_alias=True))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "celery-monitor", **tree}
+
+
+def fields(node: Node | None = None, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """Every field that is no section, in order, with its schema. Items of lists are not descended into."""
+    for key, child in (schema() if node is None else node)["properties"].items():
+        if is_section(child):
+            yield from fields(child, (*path, key))
+        else:
+            yield (*path, key), child
+
+
+def sections(node: Node | None = None, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """The whole, then every section in it, outer before inner."""
+    node = schema() if node is None else node
+    yield path, node
+    for key, child in node["properties"].items():
+        if is_section(child):
+            yield from sections(child, (*path, key))
+
+
+def is_section(node: Node) -> bool:
+    """Whether its keys are fields (else they are the user's, or there are none)."""
+    return "properties" in node
+
+
+def _inline(node: Any, definitions: dict[str, Node]) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(node, list):
+        return [_inline(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        target = definitions[node["$ref"].rpartition("/")[2]]
+        node = {**target, **{key: value for key, value in node.items() if key not in {"$ref", "default"}}}
+    return {
+        key: {name: _inline(child, definitions) for name, child in value.items()}
+        if key == "properties"
+        else " ".join(value.split())
+        if key == "description"
+        else _inline(value, definitions)
+        for key, value in node.items()
+        if key != "title"
+    }
+
+
+def _put_defaults(node: Node, defaults: dict[str, Any]) -> None:
+    """Pydantic writes defaults as they are in the program (10.0); a schema wants them as they are written (10s)."""
+    for key, child in node["properties"].items():
+        if is_section(child):
+            _put_defaults(child, defaults[key])
+        elif "default" in child:
+            child["default"] = defaults[key]

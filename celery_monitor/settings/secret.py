@@ -1,0 +1,146 @@
+"""Secrets: a type that redacts itself, files that are read again when they change, URLs without passwords."""
+
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import pydantic
+from pydantic import AfterValidator
+
+REDACTED: Final = "**"
+_TELLING: Final = re.compile(r"pass|pwd|secret|token|credential|api_?key|auth", re.IGNORECASE)
+
+
+class Secret(pydantic.Secret[str]):
+    """A text that shows itself as ``**`` in repr, str, format and JSON; `get_secret_value` gives it away."""
+
+    def _display(self) -> str:
+        return REDACTED
+
+
+class SecretUrl(Secret):
+    """A URL that shows itself without its password."""
+
+    def _display(self) -> str:
+        return redact_url(self.get_secret_value())
+
+
+def redact_url(url: str) -> str:
+    """The URL without anything that may be a password. Several URLs may be joined by ``;``, as kombu takes them.
+
+    Where a URL is malformed it hides too much rather than too little: a password with an unescaped ``@``, ``/``,
+    ``?`` or ``;`` is hidden with all that might belong to it.
+    """
+    return ";".join(_redact_one(part) for part in re.split(r";(?=[A-Za-z0-9+.-]+://)", url))
+
+
+def _redact_one(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return REDACTED
+    # The last @ of all, not of the authority: what stands before it can only be hidden as a whole.
+    userinfo, at, location = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    if at:
+        userinfo = f"{user}:{REDACTED}@" if colon else f"{REDACTED}@"
+    location, question, query = location.partition("?")
+    authority, slash, path = location.partition("/")
+    if not all(
+        re.fullmatch(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?", host) for host in authority.split(";")
+    ):
+        authority = REDACTED
+    pairs = [pair.partition("=") for pair in re.split("[&;]", query)]
+    shown = "&".join(f"{key}{eq}{REDACTED if _TELLING.search(key) else value}" for key, eq, value in pairs)
+    return f"{scheme}://{userinfo}{authority}{slash}{path}{question}{shown}"
+
+
+def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport's, of any shape
+    """Options with the values hidden whose keys tell of a secret, at any depth (``sentinel_kwargs.password``)."""
+    if isinstance(value, Mapping):
+        return {
+            key: REDACTED
+            if _TELLING.search(str(key)) and not isinstance(item, Mapping)
+            else redact_keys(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redact_keys(item) for item in value]
+    return value
+
+
+def split_url(url: str) -> SplitResult:
+    """As `urllib.parse.urlsplit`, with the port checked.
+
+    Raises:
+        ValueError: Without any part of the URL in it: urllib quotes what it could not read, often the password.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(
+            "cannot be read as a URL: is the port a number, and is every special character of the password "
+            "percent-encoded (@ as %40, / as %2F, : as %3A, # as %23)?"
+        ) from None
+    return parts
+
+
+class SecretSource:
+    """A secret from the configuration itself or from a file, of which at most one is given.
+
+    The file is read again when it changes (Kubernetes swaps a symbolic link). If it is away or empty for a moment,
+    the last good value stays. Threads may share it.
+    """
+
+    def __init__(self, value: pydantic.Secret[str] | None, file: Path | None = None) -> None:
+        self._value = value.get_secret_value() if value is not None else None
+        self._file = file
+        self._seen: tuple[int, int, int] | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"SecretSource({REDACTED!r}, file={str(self._file) if self._file else None!r})"
+
+    def get(self) -> str | None:
+        """The secret as it is now; None when none is configured."""
+        if self._file is None:
+            return self._value
+        with self._lock:
+            try:
+                stat = self._file.stat()
+                seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+                if seen != self._seen:
+                    self._value, self._seen = read_secret(self._file), seen
+            except (ValueError, OSError):
+                pass  # In the middle of a swap: the next call looks again.
+            return self._value
+
+
+def read_secret(path: Path) -> str:
+    """The text of a secret's file without the trailing newline.
+
+    Raises:
+        ValueError: The file cannot be read, is no text, or is empty; with the path and never with the content.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+        raise ValueError(f"cannot read {path}: {reason}") from exc
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text
+
+
+def _readable(path: Path) -> Path:
+    read_secret(path)
+    return path
+
+
+SecretFile = Annotated[Path, AfterValidator(_readable)]

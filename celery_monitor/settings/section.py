@@ -1,0 +1,74 @@
+"""What every part of the settings shares: the base class, and texts with a grammar."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from celery_monitor.settings.secret import split_url
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys are errors, every field described."""
+
+    # hide_input_in_errors: a ValidationError that escapes still shows no password.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - any input of any field
+        """Templates and compose files leave empty texts where nothing was given."""
+        field = cls.model_fields[info.field_name or ""]
+        return None if value == "" and field.default is None and not field.is_required() else value
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must not hold control characters or line breaks")
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = split_url(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", value):
+        raise ValueError("must be a URL like https://monitor.example.com")
+    if parts.username is not None:
+        raise ValueError("must not hold a user name or password: it is shown on pages and in incidents")
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):  # ZoneInfo of "Europe" is a directory, and of "" worse
+        raise ValueError("is no time zone of the IANA database; write it like UTC or Europe/Berlin") from None
+    return value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+TimeZone = Annotated[str, AfterValidator(_timezone)]
+Glob = Annotated[str, Field(min_length=1, max_length=1000)]
+
+MAX_PORT: Final = 65535
+
+
+def check_credentials(section: str, file: Path | None, info: ValidationInfo) -> None:
+    """User name and password come together, and the password from one place only.
+
+    Raises:
+        ValueError: With what to set.
+    """
+    if not {"username", "password"} <= info.data.keys():
+        return  # One of them has an error of its own.
+    password = info.data["password"] is not None
+    if password and file is not None:
+        raise ValueError(f"set either {section}.password or {section}.password_file, not both")
+    if (password or file is not None) and info.data["username"] is None:
+        raise ValueError(f"a password needs {section}.username too")
+    if info.data["username"] is not None and not password and file is None:
+        raise ValueError(f"{section}.username needs {section}.password or {section}.password_file too")

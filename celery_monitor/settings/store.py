@@ -1,0 +1,57 @@
+"""What is kept, where, and for how long."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from celery_monitor.settings.notation import DAY, MINUTE, Duration, duration
+from celery_monitor.settings.section import Section
+
+
+def _store_url(value: str) -> str:
+    if not value.startswith("sqlite:///") or value == "sqlite:///":
+        raise ValueError(
+            "must be a SQLite file: sqlite:///relative/path.db or sqlite:////absolute/path.db "
+            "(no other database is supported yet)"
+        )
+    return value
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as exc:
+        # Its text may quote the pattern, and a pattern may be a secret.
+        raise ValueError(f"is not a regular expression: it fails at character {(exc.pos or 0) + 1}") from None
+    return value
+
+
+class StoreSettings(Section):
+    """The database of counts, failures, incidents and notifications."""
+
+    url: Annotated[str, AfterValidator(_store_url)] = "sqlite:///celery-monitor.db"
+    """Three slashes and a path below the working directory, or four slashes and an absolute path."""
+    flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
+    """At the latest after this time all that was counted is committed and acknowledged. Longer means fewer, larger
+    transactions, and later incidents."""
+    retention: Annotated[float, duration("1d")] = 30 * DAY
+    """How long counts by time, failures, incidents and reports are kept. Totals are kept for ever."""
+
+
+class TrackingSettings(Section):
+    """What is remembered of tasks under way, so that every failure has its name."""
+
+    max_tasks: int = Field(default=1_000_000, ge=1)
+    """Started or waiting tasks whose names are remembered, about 300 bytes each. Beyond it the oldest is forgotten,
+    and its failure may have no name."""
+    max_age: Annotated[float, duration("1m")] = 7 * DAY
+    """A task without any event for so long is forgotten. It has to be longer than the longest ETA or run time."""
+    linger: Duration = MINUTE
+    """How long a failed task is remembered, so that the second failure event of a hard time limit is not counted as
+    another failure."""
+    capture_arguments: bool = False
+    """Whether args and kwargs are stored and shown with failures. They often hold personal data: off unless asked
+    for."""
+    redact: tuple[Annotated[str, Field(min_length=1), AfterValidator(_regex)], ...] = ()
+    """Regular expressions; what matches in messages and tracebacks becomes ``[redacted]`` before it is stored."""
