@@ -80,7 +80,8 @@ class AlertsSettings(Section):
     timezone: TimeZone = "UTC"
     """The time zone of the hour in the dedup key."""
     dedup_key: Annotated[Text, AfterValidator(_dedup_key)] = "{task}/{hour}"
-    """What makes failures one incident: text with ``{task}``, ``{hour}``, ``{fleet}``, ``{queue}``, ``{rule}``."""
+    """What makes failures one incident: text with ``{task}``, ``{hour}``, ``{fleet}``, ``{queue}``,
+    ``{rule}``."""
     max_age: Annotated[float, duration("1s")] = 2 * HOUR
     """Failures older than this when they are read go to the report only: nobody is woken for the past."""
     storm: StormSettings = StormSettings()

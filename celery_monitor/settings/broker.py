@@ -18,8 +18,8 @@ from celery_monitor.settings.section import Section, Text
 
 _SCHEMES: Final = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket", "sentinel", "memory")
 _EVENTLESS: Final = frozenset({
-    "azureservicebus", "azurestoragequeues", "confluentkafka", "consul", "etcd", "filesystem", "gcpubsub", "kafka",
-    "pyro", "sqla", "sqlalchemy", "sqs", "zookeeper",
+    "azureservicebus", "azurestoragequeues", "confluentkafka", "consul", "etcd", "filesystem", "gcpubsub",
+    "kafka", "pyro", "sqla", "sqlalchemy", "sqs", "zookeeper",
 })  # fmt: skip
 _DEFAULT_URL: Final = SecretUrl("amqp://guest:guest@localhost:5672//")
 
@@ -67,15 +67,16 @@ class QueueSettings(Section):
     name: Annotated[Text, AfterValidator(_queue_name)] = "celery-monitor"
     """The name of the queue. Two monitors of one broker need two names, else each sees half of the events."""
     type: Literal["classic", "quorum"] = "classic"
-    """``quorum`` keeps every event also when the broker is killed; it needs RabbitMQ 3.8 or later. A queue cannot
-    change its type: delete it first, or take another name."""
+    """``quorum`` keeps every event also when the broker is killed; it needs RabbitMQ 3.8 or later. A queue
+    cannot change its type: delete it first, or take another name."""
     durable: bool = True
     """Whether the queue survives a restart of the broker. A quorum queue always does."""
     expires: Annotated[float, duration("1s", "49d")] = DAY
-    """The broker deletes the queue after so long without the monitor, so that a monitor that was taken away leaves
-    nothing behind. An absence shorter than this loses no event."""
+    """The broker deletes the queue after so long without the monitor, so that a monitor that was taken
+    away leaves nothing behind. An absence shorter than this loses no event."""
     max_bytes: Annotated[int, size("1KiB")] = 256 * MIB
-    """The broker drops the oldest events beyond this size, so that an absent monitor cannot fill the broker's disk."""
+    """The broker drops the oldest events beyond this size, so that an absent monitor cannot fill the
+    broker's disk."""
 
     @field_validator("durable")
     @classmethod
@@ -89,12 +90,13 @@ class BrokerSettings(Section):
     """The fleet's broker, and how the monitor listens to it."""
 
     url: Annotated[SecretUrl, AfterValidator(_broker_url)] = _DEFAULT_URL
-    """The fleet's broker, as Celery's ``broker_url``: any transport with task events (RabbitMQ, Redis, Sentinel; in
-    tests memory). Several URLs of one cluster are joined by ``;``."""
+    """The fleet's broker, as Celery's ``broker_url``: any transport with task events (RabbitMQ, Redis,
+    Sentinel; in tests memory). Several URLs of one cluster are joined by ``;``."""
     url_file: SecretFile | None = None
     """A file that holds the URL, instead of ``url``; it is read again when it changes."""
     transport_options: Options = Field(default={}, repr=False)
-    """As Celery's ``broker_transport_options``, for example ``master_name`` of a Sentinel or ``global_keyprefix``."""
+    """As Celery's ``broker_transport_options``, for example ``master_name`` of a Sentinel or
+    ``global_keyprefix``."""
     use_ssl: Annotated[
         bool | dict[str, Any] | None, BeforeValidator(_ssl), PlainSerializer(redact_keys, when_used="json")
     ] = Field(default=None, repr=False)
@@ -104,13 +106,14 @@ class BrokerSettings(Section):
     heartbeat: Annotated[float, duration("1s", "10m")] = 10.0
     """The interval of AMQP heartbeats. Twice this without a sign from the broker is a lost connection."""
     prefetch: int = Field(default=4000, ge=100, le=65535)
-    """How many messages may be unacknowledged. More is faster and costs memory; half of it forces a commit."""
+    """How many messages may be unacknowledged. More is faster and costs memory; half of it forces a
+    commit."""
     probe_interval: Annotated[float, duration("100ms", "5m")] = 5.0
-    """How often a tiny event goes around through the broker. It measures the lag, and finds a connection that is
-    dead without an error."""
+    """How often a tiny event goes around through the broker. It measures the lag, and finds a connection
+    that is dead without an error."""
     enable_events: bool = True
-    """Ask workers to send task events: at start, when one comes online, and every minute. Without it only workers
-    that were started with ``-E`` are seen."""
+    """Ask workers to send task events: at start, when one comes online, and every minute. Without it only
+    workers that were started with ``-E`` are seen."""
     queue: QueueSettings = QueueSettings()
 
     @field_validator("url_file")
@@ -118,7 +121,7 @@ class BrokerSettings(Section):
     def _one_good_url(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None:
             if info.data.get("url") is not _DEFAULT_URL:
-                raise ValueError("set either broker.url or broker.url_file, not both")
+                raise ValueError("set either url or url_file, not both")
             _check_urls(read_secret(value))
         return value
 

@@ -9,8 +9,9 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource
-from celery_monitor.settings.section import MAX_PORT, Section, Text, TimeZone, check_credentials
+from celery_monitor.settings.section import MAX_PORT, FieldError, Section, Text, TimeZone, check_credentials
 
+_CRON_FIELDS: Final = "minute hour day month weekday"
 _SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -22,14 +23,12 @@ def _address(value: str) -> str:
 
 
 def _cron(value: str) -> str:
+    if len(value.split()) != len(_CRON_FIELDS.split()):  # cronsim also takes six, with seconds
+        raise ValueError(f"must have five fields: {_CRON_FIELDS}, as in 0 8 * * 1-5")
     try:
-        if len(value.split()) != 5:  # noqa: PLR2004 - cronsim also takes six, with seconds
-            raise CronSimError("Wrong number of fields")
         next(CronSim(value, _SOME_DAY))
     except CronSimError as exc:
-        raise ValueError(
-            f"is no cron expression ({str(exc).lower()}); write minute hour day month weekday, as in 0 8 * * 1-5"
-        ) from None
+        raise ValueError(f"is no cron expression: {str(exc).lower()} ({_CRON_FIELDS})") from None
     except StopIteration:
         raise ValueError("never comes: there is no such day") from None
     return value
@@ -67,14 +66,14 @@ class EmailSettings(Section):
     @field_validator("password_file")
     @classmethod
     def _complete(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        check_credentials("email", value, info)
+        check_credentials(value, info)
         return value
 
     @field_validator("to")
     @classmethod
     def _has_sender(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and "from_" in info.data and info.data["from_"] is None:
-            raise ValueError("mail needs a sender: set email.from too")
+            raise FieldError("from", "must be set where there are recipients")
         return value
 
     def password_source(self) -> SecretSource:

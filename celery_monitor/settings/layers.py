@@ -58,7 +58,9 @@ def from_arguments(overrides: Mapping[str, object]) -> Layer:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """``CELERY_MONITOR_BROKER__URL`` and the like. Empty variables count as unset, as compose files leave them."""
+    """``CELERY_MONITOR_BROKER__URL`` and the like. Empty variables count as unset, as compose files leave
+    them.
+    """
     layer = Layer()
     known = {variable(path): (path, node) for path, node in schema.fields()}
     for name, text in sorted(environ.items()):
@@ -162,7 +164,9 @@ def _sections_only(
 
 
 def _without_quotes(text: str) -> str:
-    """What the YAML parser says, without what it quotes: an unquoted password may begin with ``*`` or ``!``."""
+    """What the YAML parser says, without what it quotes: an unquoted password may begin with ``*`` or
+    ``!``.
+    """
     told = re.sub(r"\s*(?!'<)(['\"]).*\1", "", text)
     return f"is not YAML: {told}; texts with special characters (: # * & ! % @ {{ [) need quotes"
 

@@ -25,7 +25,8 @@ def load(
 
     Args:
         path: The YAML file; None takes the one that ``CELERY_MONITOR_CONFIG`` names, if any.
-        overrides: From the command line: dotted paths to values (``{"web.port": 9000}``); None values are ignored.
+        overrides: From the command line: dotted paths to values (``{"web.port": 9000}``); None values are
+            ignored.
         environ: The environment; None takes that of the process.
 
     Raises:
@@ -50,7 +51,9 @@ def _layers(path: Path | None, overrides: Mapping[str, object], environ: Mapping
 
 
 def _settle_twins(layers: list[Layer]) -> None:
-    """A secret's value displaces a lower layer's file, and the other way around: ``--broker`` wins over url_file."""
+    """A secret's value displaces a lower layer's file, and the other way around: ``--broker`` wins over
+    url_file.
+    """
     for path, node in schema.sections():
         for name in (key for key in node["properties"] if f"{key}_file" in node["properties"]):
             twins = {name, f"{name}_file"}

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from celery_monitor.settings.notation import MINUTE, Duration, duration
-from celery_monitor.settings.section import Section, Text
+from celery_monitor.settings.section import FieldError, Section, Text
 
 _OWN_LABELS: Final = frozenset({
     "celery", "channel", "exception", "hostname", "kombu", "le", "name", "outcome", "python", "quantile",
@@ -33,26 +33,29 @@ class MetricsSettings(Section):
     """Names, labels and buckets of the metrics."""
 
     prefix: str = Field(default="celery_", pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")
-    """What the names of all metrics of the fleet begin with. The default fits celery-exporter's dashboards."""
+    """What the names of all metrics of the fleet begin with. The default fits celery-exporter's
+    dashboards."""
     hostname_label: bool = False
     """Whether task metrics carry the worker's hostname. It multiplies their number by that of the pods."""
     max_task_names: int = Field(default=10_000, ge=1)
-    """Task names with series of their own; more are counted together under one name, so that a fleet that invents
-    names cannot fill Prometheus."""
+    """Task names with series of their own; more are counted together under one name, so that a fleet that
+    invents names cannot fill Prometheus."""
     runtime_buckets: Buckets = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
     """Upper bounds of the histogram of run times, in seconds, ascending."""
     queue_wait_buckets: Buckets = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-    """Upper bounds of the histogram of waiting times (started − sent, less the ETA), in seconds, ascending."""
+    """Upper bounds of the histogram of waiting times (started - sent, less the ETA), in seconds,
+    ascending."""
     default_queue_name: Text = "celery"
     """The label ``queue_name`` of tasks whose queue is unknown, as Celery's ``task_default_queue``."""
-    static_labels: dict[LabelName, str] = {}
+    static_labels: dict[LabelName, str] = Field(default={})
     """Labels that every metric carries, for example ``{env: production}``."""
     worker_timeout: Annotated[float, duration("1s")] = 5 * MINUTE
     """A worker without a heartbeat for so long has ``worker_up`` 0."""
     worker_purge: Duration = 10 * MINUTE
     """And after so long without a heartbeat its series go, so that dead pods do not pile up."""
     poll_interval: Annotated[float, duration("1s")] = 15.0
-    """How often queue lengths and the workers' state are asked for, in the background and never in a scrape."""
+    """How often queue lengths and the workers' state are asked for, in the background and never in a
+    scrape."""
     queues: tuple[Text, ...] = ()
     """Queues whose length is reported though no worker consumes them yet."""
 
@@ -66,5 +69,5 @@ class MetricsSettings(Section):
     @model_validator(mode="after")
     def _purge_after_timeout(self) -> Self:
         if self.worker_purge < self.worker_timeout:
-            raise ValueError("worker_purge must not be shorter than worker_timeout")
+            raise FieldError("worker_purge", "must not be shorter than worker_timeout")
         return self

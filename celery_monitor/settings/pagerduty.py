@@ -51,7 +51,8 @@ class PagerDutySettings(Section):
     """PagerDuty's Events API v2."""
 
     routing_key: RoutingKey = None
-    """The integration key of the service that is paged. Unset: incidents are logged, shown and kept, not sent."""
+    """The integration key of the service that is paged. Unset: incidents are logged, shown and kept, not
+    sent."""
     routing_key_file: RoutingKeyFile = None
     """A file that holds the routing key, instead of ``routing_key``; it is read again when it changes."""
     region: Literal["us", "eu"] = "us"
@@ -65,8 +66,8 @@ class PagerDutySettings(Section):
     rate_limit: int = Field(default=100, ge=1)
     """Events per minute and routing key. PagerDuty takes about 120."""
     resolve: Literal["never", "on_success"] = "never"
-    """``on_success``: an incident resolves itself when the task succeeded after its last failure and was quiet for
-    ``resolve_after``. ``never``: a person resolves it."""
+    """``on_success``: an incident resolves itself when the task succeeded after its last failure and was
+    quiet for ``resolve_after``. ``never``: a person resolves it."""
     resolve_after: Duration = 30 * MINUTE
     """How long a task must be without failures before its incident resolves itself."""
 

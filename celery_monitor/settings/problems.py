@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from celery_monitor.errors import Problem
 from celery_monitor.settings import schema
+from celery_monitor.settings.section import FieldError
 
 Location = tuple[int | str, ...]
 
@@ -37,13 +38,23 @@ _MESSAGES: Final = {
 def problems_of(error: ValidationError, origins: Mapping[schema.Path, str]) -> list[Problem]:
     """One problem for each fault; ``origins`` names those fields that came from the environment."""
     return [
-        Problem(_written(detail["loc"], origins), _message(detail))
+        Problem(_written(_place(detail), origins), _message(detail))
         for detail in error.errors(include_url=False, include_input=False)
     ]
 
 
+def _place(detail: ErrorDetails) -> Location:
+    location, error = detail["loc"], detail.get("ctx", {}).get("error")
+    if not isinstance(error, FieldError):
+        return location
+    section = location if schema.is_section(_node(location)) else location[:-1]
+    return (*section, error.field)
+
+
 def _written(location: Location, origins: Mapping[schema.Path, str]) -> str:
-    """``alerts.rules[0].severity``; from the first variable on, the variable's name stands for its part of it."""
+    """``alerts.rules[0].severity``; from the first variable on, the variable's name stands for its part of
+    it.
+    """
     text = ""
     for count, part in enumerate(location, start=1):
         if part == "[key]":  # Pydantic's mark that the key of a mapping is wrong, not its value.

@@ -1,7 +1,7 @@
 """The JSON Schema of the configuration; also the tree by which the loader finds its way.
 
-It holds no references, so that it can stand inside another schema (the values of a Helm chart), and only keywords
-that mean the same in draft 7 and 2020-12.
+It holds no references, so that it can stand inside another schema (the values of a Helm chart), and only
+keywords that mean the same in draft 7 and 2020-12.
 """
 
 from collections.abc import Iterator
@@ -66,7 +66,9 @@ def _inline(node: Any, definitions: dict[str, Node]) -> Any:  # noqa: ANN401 - J
 
 
 def _put_defaults(node: Node, defaults: dict[str, Any]) -> None:
-    """Pydantic writes defaults as they are in the program (10.0); a schema wants them as they are written (10s)."""
+    """Pydantic writes defaults as they are in the program (10.0); a schema wants them as they are written
+    (10s).
+    """
     for key, child in node["properties"].items():
         if is_section(child):
             _put_defaults(child, defaults[key])

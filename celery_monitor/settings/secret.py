@@ -30,10 +30,11 @@ class SecretUrl(Secret):
 
 
 def redact_url(url: str) -> str:
-    """The URL without anything that may be a password. Several URLs may be joined by ``;``, as kombu takes them.
+    """The URL without anything that may be a password. Several URLs may be joined by ``;``, as kombu takes
+    them.
 
-    Where a URL is malformed it hides too much rather than too little: a password with an unescaped ``@``, ``/``,
-    ``?`` or ``;`` is hidden with all that might belong to it.
+    Where a URL is malformed it hides too much rather than too little: a password with an unescaped ``@``,
+    ``/``, ``?`` or ``;`` is hidden with all that might belong to it.
     """
     return ";".join(_redact_one(part) for part in re.split(r";(?=[A-Za-z0-9+.-]+://)", url))
 
@@ -59,7 +60,9 @@ def _redact_one(url: str) -> str:
 
 
 def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport's, of any shape
-    """Options with the values hidden whose keys tell of a secret, at any depth (``sentinel_kwargs.password``)."""
+    """Options with the values hidden whose keys tell of a secret, at any depth
+    (``sentinel_kwargs.password``).
+    """
     if isinstance(value, Mapping):
         return {
             key: REDACTED
@@ -76,7 +79,8 @@ def split_url(url: str) -> SplitResult:
     """As `urllib.parse.urlsplit`, with the port checked.
 
     Raises:
-        ValueError: Without any part of the URL in it: urllib quotes what it could not read, often the password.
+        ValueError: Without any part of the URL in it: urllib quotes what it could not read, often the
+            password.
     """
     try:
         parts = urlsplit(url)
@@ -92,8 +96,8 @@ def split_url(url: str) -> SplitResult:
 class SecretSource:
     """A secret from the configuration itself or from a file, of which at most one is given.
 
-    The file is read again when it changes (Kubernetes swaps a symbolic link). If it is away or empty for a moment,
-    the last good value stays. Threads may share it.
+    The file is read again when it changes (Kubernetes swaps a symbolic link). If it is away or empty for a
+    moment, the last good value stays. Threads may share it.
     """
 
     def __init__(self, value: pydantic.Secret[str] | None, file: Path | None = None) -> None:
@@ -124,7 +128,8 @@ def read_secret(path: Path) -> str:
     """The text of a secret's file without the trailing newline.
 
     Raises:
-        ValueError: The file cannot be read, is no text, or is empty; with the path and never with the content.
+        ValueError: The file cannot be read, is no text, or is empty; with the path and never with the
+            content.
     """
     try:
         text = path.read_text(encoding="utf-8").rstrip("\r\n")

@@ -10,6 +10,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from celery_monitor.settings.secret import split_url
 
 
+class FieldError(ValueError):
+    """A fault that the validator of one field, or of the section, found in a field beside it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, unknown keys are errors, every field described."""
 
@@ -57,18 +65,18 @@ Glob = Annotated[str, Field(min_length=1, max_length=1000)]
 MAX_PORT: Final = 65535
 
 
-def check_credentials(section: str, file: Path | None, info: ValidationInfo) -> None:
-    """User name and password come together, and the password from one place only.
+def check_credentials(file: Path | None, info: ValidationInfo) -> None:
+    """User name and password come together, and the password from one place only; for ``password_file``, the last.
 
     Raises:
         ValueError: With what to set.
     """
     if not {"username", "password"} <= info.data.keys():
         return  # One of them has an error of its own.
-    password = info.data["password"] is not None
-    if password and file is not None:
-        raise ValueError(f"set either {section}.password or {section}.password_file, not both")
-    if (password or file is not None) and info.data["username"] is None:
-        raise ValueError(f"a password needs {section}.username too")
-    if info.data["username"] is not None and not password and file is None:
-        raise ValueError(f"{section}.username needs {section}.password or {section}.password_file too")
+    username, password = info.data["username"], info.data["password"]
+    if password is not None and file is not None:
+        raise ValueError("set either password or password_file, not both")
+    if username is None and (password is not None or file is not None):
+        raise FieldError("username", "must be set with a password")
+    if username is not None and password is None and file is None:
+        raise FieldError("password", "must be set with a user name, here or by password_file")

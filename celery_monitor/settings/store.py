@@ -33,8 +33,8 @@ class StoreSettings(Section):
     url: Annotated[str, AfterValidator(_store_url)] = "sqlite:///celery-monitor.db"
     """Three slashes and a path below the working directory, or four slashes and an absolute path."""
     flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
-    """At the latest after this time all that was counted is committed and acknowledged. Longer means fewer, larger
-    transactions, and later incidents."""
+    """At the latest after this time all that was counted is committed and acknowledged. Longer means
+    fewer, larger transactions, and later incidents."""
     retention: Annotated[float, duration("1d")] = 30 * DAY
     """How long counts by time, failures, incidents and reports are kept. Totals are kept for ever."""
 
@@ -43,15 +43,17 @@ class TrackingSettings(Section):
     """What is remembered of tasks under way, so that every failure has its name."""
 
     max_tasks: int = Field(default=1_000_000, ge=1)
-    """Started or waiting tasks whose names are remembered, about 300 bytes each. Beyond it the oldest is forgotten,
-    and its failure may have no name."""
+    """Started or waiting tasks whose names are remembered, about 300 bytes each. Beyond it the oldest is
+    forgotten, and its failure may have no name."""
     max_age: Annotated[float, duration("1m")] = 7 * DAY
-    """A task without any event for so long is forgotten. It has to be longer than the longest ETA or run time."""
+    """A task without any event for so long is forgotten. It has to be longer than the longest ETA or run
+    time."""
     linger: Duration = MINUTE
-    """How long a failed task is remembered, so that the second failure event of a hard time limit is not counted as
-    another failure."""
+    """How long a failed task is remembered, so that the second failure event of a hard time limit is not
+    counted as another failure."""
     capture_arguments: bool = False
-    """Whether args and kwargs are stored and shown with failures. They often hold personal data: off unless asked
-    for."""
+    """Whether args and kwargs are stored and shown with failures. They often hold personal data: off
+    unless asked for."""
     redact: tuple[Annotated[str, Field(min_length=1), AfterValidator(_regex)], ...] = ()
-    """Regular expressions; what matches in messages and tracebacks becomes ``[redacted]`` before it is stored."""
+    """Regular expressions; what matches in messages and tracebacks becomes ``[redacted]`` before it is
+    stored."""

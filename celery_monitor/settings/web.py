@@ -28,7 +28,7 @@ class WebSettings(Section):
     @field_validator("password_file")
     @classmethod
     def _complete(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        check_credentials("web", value, info)
+        check_credentials(value, info)
         return value
 
     def password_source(self) -> SecretSource:
