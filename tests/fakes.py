@@ -1,0 +1,146 @@
+"""In-memory stand-ins for the ports, driven by the test: nothing here waits longer than it was told to."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+import msgspec
+
+from celery_monitor.core.model import Delivery
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Batch
+
+
+@dataclass
+class ManualClock:
+    """A Clock that stands still until the test moves it."""
+
+    time: float = 1_700_000_000.0
+    ticks: float = 1_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.ticks
+
+    def advance(self, seconds: float) -> None:
+        """Both clocks go on, as real ones do."""
+        self.time += seconds
+        self.ticks += seconds
+
+    def step(self, seconds: float) -> None:
+        """Somebody sets the wall clock; monotonic time does not notice."""
+        self.time += seconds
+
+
+@dataclass
+class FakeSource:
+    """An EventSource with a broker's memory: what is not acknowledged comes again on the next connection.
+
+    ``publish`` gives it messages, ``lose`` cuts the connection, ``refusals`` are raised by the next calls of
+    ``connect``. With a ``clock``, an empty poll advances it by its timeout instead of waiting.
+    """
+
+    acknowledges: bool = True
+    prefetch: int = 4000
+    clock: ManualClock | None = None
+    refusals: deque[SourceLostError] = field(default_factory=deque)
+    connections: int = 0
+    """How often ``connect`` succeeded."""
+    acked: list[Delivery] = field(default_factory=list)
+    """Everything that the broker has forgotten because it was acknowledged, in order."""
+    closed: int = 0
+    abandoned: int = 0
+
+    def __post_init__(self) -> None:
+        self._ready: deque[Delivery] = deque()
+        self._unacked: deque[tuple[int, Delivery]] = deque()
+        self._tag = 0
+        self._connected = False
+        self._lost: str | None = None
+        self._change = threading.Condition()
+
+    # --- what the test does ---
+    def publish(self, *bodies: bytes, content_type: str = "application/json") -> None:
+        """The fleet sends messages. Without acknowledgements they are lost while nobody is connected."""
+        with self._change:
+            if self._connected or self.acknowledges:
+                self._ready.extend(Delivery(body, content_type) for body in bodies)
+            self._change.notify_all()
+
+    def lose(self, reason: str = "connection reset") -> None:
+        """The connection breaks: the next poll or ack raises SourceLostError."""
+        with self._change:
+            self._lost = reason
+            self._change.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are not acknowledged yet, delivered or not."""
+        with self._change:
+            return len(self._ready) + len(self._unacked)
+
+    # --- EventSource ---
+    def connect(self) -> None:
+        with self._change:
+            self._drop()
+            if self.refusals:
+                raise self.refusals.popleft()
+            self._connected = True
+            self._lost = None
+            self.connections += 1
+
+    def poll(self, timeout: float) -> Batch | None:
+        with self._change:
+            self._check()
+            if not self._ready and self.clock is None:
+                self._change.wait_for(lambda: self._ready or self._lost or not self._connected, timeout)
+                self._check()
+            room = min(self.prefetch // 2, self.prefetch - len(self._unacked))
+            taken = [self._ready.popleft() for _ in range(min(room, len(self._ready)))]
+            if not taken:
+                if self.clock is not None:
+                    self.clock.advance(timeout)
+                return None
+            for delivery in taken:
+                self._tag += 1
+                if self.acknowledges:
+                    self._unacked.append((self._tag, delivery))
+            return Batch(taken, self._tag)
+
+    def ack(self, tag: int) -> None:
+        with self._change:
+            self._check()
+            while self._unacked and self._unacked[0][0] <= tag:
+                self.acked.append(self._unacked.popleft()[1])
+
+    def abandon(self) -> None:
+        with self._change:
+            self.abandoned += 1
+            self._drop()
+            self._change.notify_all()
+
+    def close(self) -> None:
+        with self._change:
+            self.closed += 1
+            self._drop()
+            self._change.notify_all()
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            reason = self._lost
+            self._drop()
+            raise SourceLostError(reason)
+        if not self._connected:
+            raise SourceLostError("not connected")
+
+    def _drop(self) -> None:
+        """What a broker does when a connection ends: unacknowledged messages go back to the head, flagged."""
+        again = [msgspec.structs.replace(d, redelivered=True) for _, d in self._unacked]
+        self._ready.extendleft(reversed(again))
+        self._unacked.clear()
+        if not self.acknowledges:
+            self._ready.clear()
+        self._connected = False
+        self._lost = None
