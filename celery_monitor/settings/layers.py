@@ -17,7 +17,7 @@ from celery_monitor.settings import schema
 PREFIX: Final = "CELERY_MONITOR_"
 CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
 
-# Kubernetes puts the addresses of the services of a namespace into every pod: a service called celery-monitor gives
+# Kubernetes puts the addresses of a namespace's services into every pod: a service called celery-monitor gives
 # CELERY_MONITOR_PORT=tcp://10.0.0.1:9808 and more. Their names never hold the double underscore of a section.
 _SERVICE_LINK: Final = re.compile(
     r"(?!.*__).*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -58,9 +58,7 @@ def from_arguments(overrides: Mapping[str, object]) -> Layer:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """``CELERY_MONITOR_BROKER__URL`` and the like. Empty variables count as unset, as compose files leave
-    them.
-    """
+    """``CELERY_MONITOR_BROKER__URL`` and the like. Empty variables count as unset: compose files leave them."""
     layer = Layer()
     known = {variable(path): (path, node) for path, node in schema.fields()}
     for name, text in sorted(environ.items()):
@@ -164,9 +162,7 @@ def _sections_only(
 
 
 def _without_quotes(text: str) -> str:
-    """What the YAML parser says, without what it quotes: an unquoted password may begin with ``*`` or
-    ``!``.
-    """
+    """What the YAML parser says, less what it quotes: an unquoted password may begin with ``*`` or ``!``."""
     told = re.sub(r"\s*(?!'<)(['\"]).*\1", "", text)
     return f"is not YAML: {told}; texts with special characters (: # * & ! % @ {{ [) need quotes"
 

@@ -51,9 +51,7 @@ def _layers(path: Path | None, overrides: Mapping[str, object], environ: Mapping
 
 
 def _settle_twins(layers: list[Layer]) -> None:
-    """A secret's value displaces a lower layer's file, and the other way around: ``--broker`` wins over
-    url_file.
-    """
+    """A secret's value displaces a lower layer's file, and the reverse: ``--broker`` wins over url_file."""
     for path, node in schema.sections():
         for name in (key for key in node["properties"] if f"{key}_file" in node["properties"]):
             twins = {name, f"{name}_file"}

@@ -24,9 +24,7 @@ class LogSettings(Section):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. ``Settings()`` is the defaults; `celery_monitor.settings.load` reads the
-    rest.
-    """
+    """Everything that can be set. ``Settings()`` is the defaults; `load` reads the rest."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -57,8 +55,6 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the caller gives: the layers of `load` know the environment, and report every fault of
-        it.
-        """
+        """Only what the caller gives: `load` reads the environment, and reports every fault of it."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)

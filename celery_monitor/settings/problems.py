@@ -52,9 +52,7 @@ def _place(detail: ErrorDetails) -> Location:
 
 
 def _written(location: Location, origins: Mapping[schema.Path, str]) -> str:
-    """``alerts.rules[0].severity``; from the first variable on, the variable's name stands for its part of
-    it.
-    """
+    """``alerts.rules[0].severity``; a variable's name stands for the part of the path that it sets."""
     text = ""
     for count, part in enumerate(location, start=1):
         if part == "[key]":  # Pydantic's mark that the key of a mapping is wrong, not its value.

@@ -66,9 +66,7 @@ def _inline(node: Any, definitions: dict[str, Node]) -> Any:  # noqa: ANN401 - J
 
 
 def _put_defaults(node: Node, defaults: dict[str, Any]) -> None:
-    """Pydantic writes defaults as they are in the program (10.0); a schema wants them as they are written
-    (10s).
-    """
+    """Pydantic gives defaults as they are in the program (10.0); a schema wants what is written (10s)."""
     for key, child in node["properties"].items():
         if is_section(child):
             _put_defaults(child, defaults[key])

@@ -30,8 +30,7 @@ class SecretUrl(Secret):
 
 
 def redact_url(url: str) -> str:
-    """The URL without anything that may be a password. Several URLs may be joined by ``;``, as kombu takes
-    them.
+    """The URL without anything that may be a password; several URLs may be joined by ``;``, as for kombu.
 
     Where a URL is malformed it hides too much rather than too little: a password with an unescaped ``@``,
     ``/``, ``?`` or ``;`` is hidden with all that might belong to it.
@@ -60,9 +59,7 @@ def _redact_one(url: str) -> str:
 
 
 def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport's, of any shape
-    """Options with the values hidden whose keys tell of a secret, at any depth
-    (``sentinel_kwargs.password``).
-    """
+    """Options without the values whose keys tell of a secret, at any depth (``sentinel_kwargs.password``)."""
     if isinstance(value, Mapping):
         return {
             key: REDACTED

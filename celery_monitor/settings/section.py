@@ -66,7 +66,7 @@ MAX_PORT: Final = 65535
 
 
 def check_credentials(file: Path | None, info: ValidationInfo) -> None:
-    """User name and password come together, and the password from one place only; for ``password_file``, the last.
+    """User name and password come together, the password from one place; to be called for ``password_file``.
 
     Raises:
         ValueError: With what to set.
