@@ -1,0 +1,86 @@
+{{- define "celery-monitor.secretsDir" -}}/etc/celery-monitor/secrets{{- end -}}
+
+{{/*
+The secrets that the values name, as a YAML list of {section, field, file, source, key}: `field` of the configuration's
+`section` is read from `file`, which is `key` of the Secret `source`.
+*/}}
+{{- define "celery-monitor.secretFiles" -}}
+{{- $places := dict
+  "brokerUrl" (list "broker" "url" "broker-url")
+  "pagerdutyRoutingKey" (list "pagerduty" "routing_key" "pagerduty-routing-key")
+  "emailPassword" (list "email" "password" "email-password")
+  "webPassword" (list "web" "password" "web-password") -}}
+{{- $files := list -}}
+{{- range $name, $place := $places -}}
+{{- $secret := index $.Values.secrets $name -}}
+{{- if and $secret.value $secret.existingSecret -}}
+{{- fail (printf "secrets.%s: give value or existingSecret, not both" $name) -}}
+{{- end -}}
+{{- if or $secret.value $secret.existingSecret -}}
+{{- $own := include "celery-monitor.fullname" $ -}}
+{{- $files = append $files (dict
+  "section" (index $place 0) "field" (index $place 1) "file" (index $place 2)
+  "source" (default $own $secret.existingSecret)
+  "key" (ternary $secret.key (index $place 2) (ne $secret.existingSecret ""))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $files -}}
+{{- end -}}
+
+{{/* What a ConfigMap must not hold, and what cannot work, is refused here with the name of the right value. */}}
+{{- define "celery-monitor.validateConfig" -}}
+{{- $config := .Values.config -}}
+{{- $clear := "config.%s would stand in a ConfigMap in clear text: use %s instead" -}}
+{{- if regexMatch "://[^/@;]*:[^;]+@" (dig "broker" "url" "" $config | toString) -}}
+{{- fail (printf $clear "broker.url with its password" "secrets.brokerUrl") -}}
+{{- end -}}
+{{- if dig "pagerduty" "routing_key" "" $config -}}
+{{- fail (printf $clear "pagerduty.routing_key" "secrets.pagerdutyRoutingKey") -}}
+{{- end -}}
+{{- if dig "email" "password" "" $config -}}
+{{- fail (printf $clear "email.password" "secrets.emailPassword") -}}
+{{- end -}}
+{{- if dig "web" "password" "" $config -}}
+{{- fail (printf $clear "web.password" "secrets.webPassword") -}}
+{{- end -}}
+{{- range dig "alerts" "rules" list $config -}}
+{{- if .routing_key -}}
+{{- fail (printf $clear (printf "alerts.rules[%s].routing_key" .name) "secrets.extra and routing_key_file") -}}
+{{- end -}}
+{{- end -}}
+{{- $secrets := .Values.secrets -}}
+{{- $broker := or $secrets.brokerUrl.value $secrets.brokerUrl.existingSecret
+  (dig "broker" "url" "" $config) (dig "broker" "url_file" "" $config) -}}
+{{- range .Values.extraEnv -}}
+{{- if hasPrefix "CELERY_MONITOR_BROKER__URL" .name -}}{{- $broker = .name -}}{{- end -}}
+{{- end -}}
+{{- if not $broker -}}
+{{- fail "secrets.brokerUrl is missing: set secrets.brokerUrl.value, or secrets.brokerUrl.existingSecret and .key" -}}
+{{- end -}}
+{{- $password := or $secrets.webPassword.value $secrets.webPassword.existingSecret (dig "web" "password_file" "" $config) -}}
+{{- if and $password (not (dig "web" "username" "" $config)) -}}
+{{- fail "secrets.webPassword needs config.web.username" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not $password) (not .Values.ingress.allowUnauthenticated) -}}
+{{- fail "ingress.enabled publishes the page: set config.web.username and secrets.webPassword, or ingress.allowUnauthenticated=true" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.hosts is empty: name at least one host" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The daemon's configuration file: `config` over the chart's own places for store and secrets. */}}
+{{- define "celery-monitor.config" -}}
+{{- include "celery-monitor.validateConfig" . -}}
+{{- $own := dict "store" (dict "url" "sqlite:////var/lib/celery-monitor/celery-monitor.db") -}}
+{{- range include "celery-monitor.secretFiles" . | fromYamlArray -}}
+{{- $path := printf "%s/%s" (include "celery-monitor.secretsDir" $) .file -}}
+{{- $_ := mergeOverwrite $own (dict .section (dict (printf "%s_file" .field) $path)) -}}
+{{- end -}}
+{{- if .Values.ingress.enabled -}}
+{{- $host := first .Values.ingress.hosts -}}
+{{- $url := printf "%s://%s%s" (ternary "https" "http" (gt (len .Values.ingress.tls) 0)) $host.host (default "" $host.path | trimSuffix "/") -}}
+{{- $_ := mergeOverwrite $own (dict "web" (dict "external_url" $url)) -}}
+{{- end -}}
+{{- mergeOverwrite $own (deepCopy .Values.config) | toYaml -}}
+{{- end -}}

@@ -1,0 +1,252 @@
+"""What the chart renders, for every file of values beside this one."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from celery_monitor.settings import Settings
+from tests.deploy.conftest import CHART, ROOT, VALUES, Template
+
+OLDEST, NEWEST = "1.25.0", "1.37.0"
+CUSTOM = {"ServiceMonitor", "PrometheusRule"}
+SECRETS = "/etc/celery-monitor/secrets"
+
+each_values_file = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+
+
+def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """The only object of its kind."""
+    (found,) = [item for item in objects if item["kind"] == kind]
+    return found
+
+
+def values_file(name: str) -> Path:
+    """A file of values beside this one."""
+    return Path(__file__).parent / "values" / f"{name}.yaml"
+
+
+def pod_specs(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What all pods are made of."""
+    return [item["spec"] for item in objects if item["kind"] == "Pod"] + [
+        item["spec"]["template"]["spec"] for item in objects if item["kind"] == "StatefulSet"
+    ]
+
+
+def test_there_are_enough_sets_of_values() -> None:
+    """At least a dozen installations are tried."""
+    assert len(VALUES) >= 12
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@each_values_file
+def test_objects_are_valid(template: Template, values: Path, version: str) -> None:
+    """Every object is valid, without unknown fields, on the oldest and the newest supported Kubernetes."""
+    objects = template(values, kube_version=version)
+    assert {"StatefulSet", "Service", "ConfigMap"} <= {item["kind"] for item in objects}
+    for item in objects:
+        if item["kind"] not in CUSTOM:
+            kubernetes_validate.validate(item, version.rpartition(".")[0], strict=True)
+
+
+@each_values_file
+def test_lint(helm: str, values: Path) -> None:
+    """`helm lint --strict` has nothing to say."""
+    command = [helm, "lint", "--strict", str(CHART), "--values", str(values)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each_values_file
+def test_pods_are_restricted(template: Template, values: Path) -> None:
+    """Every pod meets Pod Security `restricted`, writes to no root file system and holds no token."""
+    for spec in pod_specs(template(values)):
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] == 10001
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["readOnlyRootFilesystem"] is True
+            assert not context.get("privileged")
+            assert container["resources"]["limits"]["memory"]
+        for volume in spec.get("volumes", []):
+            assert not {"hostPath", "nfs"} & volume.keys()
+
+
+@each_values_file
+def test_services_leave_no_environment(template: Template, values: Path) -> None:
+    """No pod gets CELERY_MONITOR_PORT=tcp://… from a Service, which would be read as a setting."""
+    assert all(spec["enableServiceLinks"] is False for spec in pod_specs(template(values)))
+
+
+@each_values_file
+def test_one_writer(template: Template, values: Path) -> None:
+    """One replica of a StatefulSet, replaced only after its end, owns the store."""
+    spec = one(template(values), "StatefulSet")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["updateStrategy"] == {"type": "RollingUpdate"}
+
+
+@each_values_file
+def test_everything_finds_its_pod(template: Template, values: Path) -> None:
+    """Service, NetworkPolicy and disruption budget select the monitor's pod, and not the test's."""
+    objects = template(values)
+    stateful = one(objects, "StatefulSet")
+    labels = stateful["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [stateful["spec"]["selector"]["matchLabels"], one(objects, "Service")["spec"]["selector"]]
+    selectors += [
+        item["spec"]["podSelector"]["matchLabels"] for item in objects if item["kind"] == "NetworkPolicy"
+    ]
+    selectors += [
+        item["spec"]["selector"]["matchLabels"] for item in objects if item["kind"] == "PodDisruptionBudget"
+    ]
+    test_pods = [item["metadata"]["labels"].items() for item in objects if item["kind"] == "Pod"]
+    for selector in selectors:
+        assert selector.items() <= labels
+        assert not any(selector.items() <= test for test in test_pods)
+
+
+@each_values_file
+def test_names_fit(template: Template, values: Path) -> None:
+    """No name or label is longer than Kubernetes takes, with what a StatefulSet adds."""
+    objects = template(values)
+    assert len(one(objects, "StatefulSet")["metadata"]["name"]) <= 52
+    for item in objects:
+        assert all(len(str(value)) <= 63 for value in item["metadata"]["labels"].values())
+    assert len({(item["kind"], item["metadata"]["name"]) for item in objects}) == len(objects)
+
+
+def configuration(objects: list[dict[str, Any]]) -> str:
+    """The daemon's configuration file."""
+    (found,) = [
+        item["data"] for item in objects if item["kind"] == "ConfigMap" and "config.yaml" in item["data"]
+    ]
+    return str(found["config.yaml"])
+
+
+def secret_files(spec: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """The files below SECRETS that a pod has: name → (Secret, key)."""
+    sources = [
+        source["secret"]
+        for volume in spec.get("volumes", [])
+        if volume["name"] == "secrets"
+        for source in volume["projected"]["sources"]
+    ]
+    return {item["path"]: (source["name"], item["key"]) for source in sources for item in source["items"]}
+
+
+@each_values_file
+def test_configuration_is_accepted(template: Template, values: Path, tmp_path: Path) -> None:
+    """The daemon accepts the rendered configuration, and every secret file that it names is mounted."""
+    objects = template(values)
+    text = configuration(objects)
+    files = secret_files(one(objects, "StatefulSet")["spec"]["template"]["spec"])
+    for name in files:
+        content = "amqp://user:password@host:5672//" if name == "broker-url" else "0123456789abcdef" * 2
+        (tmp_path / name).write_text(content)
+    settings = Settings.model_validate(yaml.safe_load(text.replace(SECRETS, str(tmp_path))))
+    assert settings.store.url == "sqlite:////var/lib/celery-monitor/celery-monitor.db"
+    assert all(f"{SECRETS}/{name}" in text for name in files)
+
+
+@each_values_file
+def test_created_secrets_are_complete(template: Template, values: Path) -> None:
+    """What is mounted from the chart's own Secret is in it, and it holds nothing else."""
+    objects = template(values)
+    files = secret_files(one(objects, "StatefulSet")["spec"]["template"]["spec"])
+    own = {item["metadata"]["name"]: set(item["data"]) for item in objects if item["kind"] == "Secret"}
+    for secret, keys in own.items():
+        assert {key for name, key in files.values() if name == secret} == keys
+
+
+@each_values_file
+def test_secrets_are_nowhere_else(template: Template, values: Path) -> None:
+    """No secret of the values is in any object but the Secret."""
+    given = yaml.safe_load(values.read_text()).get("secrets", {})
+    secrets = [entry["value"] for name, entry in given.items() if name != "extra" and entry.get("value")]
+    others = yaml.safe_dump([item for item in template(values) if item["kind"] != "Secret"])
+    assert not [secret for secret in secrets if secret in others]
+
+
+def test_a_changed_configuration_restarts_the_pod(template: Template, tmp_path: Path) -> None:
+    """The checksum among the annotations changes with the configuration and only with it."""
+
+    def checksum(values: str) -> str:
+        file = tmp_path / "values.yaml"
+        file.write_text("secrets: {brokerUrl: {existingSecret: broker}}\n" + values)
+        metadata = one(template(file), "StatefulSet")["spec"]["template"]["metadata"]
+        return str(metadata["annotations"]["checksum/config"])
+
+    assert checksum("config: {fleet: a}") != checksum("config: {fleet: b}")
+    assert checksum("config: {fleet: a}") == checksum("config: {fleet: a}\nservice: {port: 80}")
+
+
+def test_large_numbers_stay_numbers(template: Template) -> None:
+    """A number as large as tracking.max_tasks is not written as 5e+06, which YAML reads as a text."""
+    text = configuration(template(values_file("everything")))
+    assert yaml.safe_load(text)["tracking"]["max_tasks"] == 5_000_000
+
+
+def test_an_ingress_sets_the_links(template: Template) -> None:
+    """Links in incidents lead to the Ingress, unless the configuration names another address."""
+
+    def external_url(name: str) -> str:
+        text = configuration(template(values_file(name)))
+        return str(yaml.safe_load(text)["web"]["external_url"])
+
+    assert external_url("ingress-tls") == "https://monitor.example.com/celery"
+    assert external_url("ingress-behind-proxy") == "https://sso.example.com/monitor"
+
+
+def test_network_policy_is_as_narrow_as_asked(template: Template) -> None:
+    """What the values name may be reached and nothing else; the test's pod may reach the metrics."""
+    spec = one(template(values_file("network-restricted")), "NetworkPolicy")["spec"]
+    ports = [port["port"] for rule in spec["egress"] for port in rule["ports"]]
+    assert ports == [30672, 443]
+    assert all("to" in rule for rule in spec["egress"])
+    (ingress,) = spec["ingress"]
+    assert ingress["ports"] == [{"port": "http", "protocol": "TCP"}]
+    assert len(ingress["from"]) == 2
+
+
+def test_service_monitor_scrapes_the_service(template: Template) -> None:
+    """The ServiceMonitor selects the Service, names its port, and gives the job that the rules expect."""
+    objects = template(values_file("prometheus-operator"))
+    monitor, service = one(objects, "ServiceMonitor"), one(objects, "Service")
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "celery-monitor"
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert endpoint["path"] == "/metrics"
+
+
+def test_prometheus_rule_holds_all_rules(template: Template) -> None:
+    """The PrometheusRule is what deploy/prometheus holds, whole and unchanged."""
+    files = [
+        yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy" / "prometheus").glob("*.yml"))
+    ]
+    groups = [group for content in files if set(content) == {"groups"} for group in content["groups"]]
+    rule = one(template(values_file("prometheus-operator")), "PrometheusRule")
+    assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+    assert groups
+    assert rule["spec"]["groups"] == groups
+
+
+def test_every_dashboard_is_delivered(template: Template) -> None:
+    """Each dashboard is in a ConfigMap that Grafana's sidecar looks for, unchanged."""
+    sources = {
+        path.read_text().strip() for path in (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")
+    }
+    objects = template(values_file("minimal"))
+    maps = [item for item in objects if item["metadata"]["labels"].get("grafana_dashboard") == "1"]
+    assert len(sources) == 3
+    assert {text.strip() for item in maps for text in item["data"].values()} == sources

@@ -1,0 +1,83 @@
+"""Values that cannot work are refused when they are given, by a message that names them."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.conftest import CHART
+
+BROKER = "secrets: {brokerUrl: {existingSecret: broker}}\n"
+CASES = {
+    "no broker": ("config: {fleet: shop}", "secrets.brokerUrl"),
+    "unknown value": (BROKER + "replicas: 3", "replicas"),
+    "unknown value inside": (BROKER + "image: {tagg: x}", "tagg"),
+    "misspelt setting": (BROKER + "config: {fleeet: shop}", "fleeet"),
+    "misspelt setting inside": (BROKER + "config: {broker: {queue: {nam: x}}}", "nam"),
+    "wrong type of a setting": (BROKER + "config: {web: {port: http}}", "config.web.port"),
+    "setting out of range": (BROKER + "config: {broker: {prefetch: 1}}", "config.broker.prefetch"),
+    "duration without unit": (BROKER + "config: {broker: {heartbeat: 10}}", "config.broker.heartbeat"),
+    "wrong choice": (BROKER + "config: {broker: {queue: {type: stream}}}", "config.broker.queue.type"),
+    "misspelt field of a rule": (BROKER + "config: {alerts: {rules: [{name: a, matches: [x]}]}}", "matches"),
+    "password in the configuration": ("config: {broker: {url: 'amqp://u:p@h//'}}", "secrets.brokerUrl"),
+    "odd password in the configuration": (
+        "config: {broker: {url: 'amqp://u:p/w@x@h'}}",
+        "secrets.brokerUrl",
+    ),
+    "password without user": ("config: {broker: {url: 'redis://:p@h/0'}}", "secrets.brokerUrl"),
+    "password of the second broker": (
+        "config: {broker: {url: 'amqp://h//;amqp://u:p@h//'}}",
+        "brokerUrl",
+    ),
+    "routing key in the configuration": (
+        BROKER + "config: {pagerduty: {routing_key: 0123456789abcdef0123456789abcdef}}",
+        "secrets.pagerdutyRoutingKey",
+    ),
+    "routing key of a rule": (
+        BROKER + "config: {alerts: {rules: [{name: billing, routing_key: '0123'}]}}",
+        "alerts.rules[billing].routing_key",
+    ),
+    "mail password in the configuration": (
+        BROKER + "config: {email: {username: u, password: p}}",
+        "secrets.emailPassword",
+    ),
+    "page password in the configuration": (
+        BROKER + "config: {web: {username: u, password: p}}",
+        "secrets.webPassword",
+    ),
+    "page password without user": (
+        "secrets: {brokerUrl: {existingSecret: b}, webPassword: {value: p}}",
+        "config.web.username",
+    ),
+    "secret given twice": (
+        "secrets: {brokerUrl: {value: 'amqp://h//', existingSecret: b}}",
+        "secrets.brokerUrl",
+    ),
+    "digest cut short": (BROKER + "image: {digest: 'sha256:abc'}", "image.digest"),
+    "open ingress": (BROKER + "ingress: {enabled: true, hosts: [{host: a.example.com}]}", "webPassword"),
+    "no host": (
+        BROKER + "ingress: {enabled: true, allowUnauthenticated: true}",
+        "ingress.hosts",
+    ),
+    "shared volume": (BROKER + "persistence: {accessModes: [ReadWriteMany]}", "persistence.accessModes"),
+    "size of a claim": (BROKER + "persistence: {size: 2 GB}", "persistence.size"),
+    "port of the service": (BROKER + "service: {port: 99999}", "service.port"),
+    "too little time to stop": (BROKER + "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds"),
+    "extra secret without key": (
+        "secrets: {brokerUrl: {existingSecret: b}, extra: [{file: f, existingSecret: s}]}",
+        "secrets.extra.0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "named"), CASES.values(), ids=CASES)
+def test_wrong_values_are_refused(helm: str, tmp_path: Path, values: str, named: str) -> None:
+    """Helm refuses the values and its message names what is wrong."""
+    file = tmp_path / "values.yaml"
+    file.write_text(values)
+    assert yaml.safe_load(values)
+    command = [helm, "template", "watch", str(CHART), "--values", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0, "the values were accepted"
+    assert named in done.stderr
