@@ -1,0 +1,193 @@
+"""What an incident reads like at PagerDuty. Pure: Incident → event, without the routing key.
+
+Everything that a task can choose (its name, its exception, the worker's host) is hostile: control characters
+go, lone surrogates are replaced, lengths are cut, so that no event is refused for them. The fields and limits
+are those of PagerDuty's Events API v2.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from celery_monitor.core.model import STORM, Incident
+
+SUMMARY_LIMIT: Final = 1024
+"""Characters."""
+EVENT_LIMIT: Final = 512_000
+"""Bytes of a whole event."""
+CLIENT: Final = "celery-monitor"
+
+_NAME_LIMIT: Final = 255
+_URL_LIMIT: Final = 2000
+_TEXT_LIMIT: Final = 2000
+_TRACEBACK_LIMIT: Final = 8000
+_ENTRIES: Final = 20
+_ENVELOPE: Final = len('"routing_key": "", "event_action": "trigger", ') + 32
+"""Bytes that sending adds to the event."""
+_LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+_HAPPENED: Final = {
+    "WorkerLostError": "a worker's child process was killed (often out of memory)",
+    "TimeLimitExceeded": "ran past its hard time limit and was killed",
+    "SoftTimeLimitExceeded": "ran past its soft time limit",
+    "NotRegistered": "a worker received it and does not know it",
+}
+"""Exceptions whose class says nothing to someone who is woken by it."""
+_ADVICE: Final = {
+    "WorkerLostError": "The task did not raise this: the process that ran it disappeared. Look for the kernel's or the "
+    "container's out-of-memory killer on the workers, and at their memory limits.",
+    "TimeLimitExceeded": "The worker killed the process at task_time_limit; the task had no chance to clean up.",
+    "SoftTimeLimitExceeded": "The task was interrupted at task_soft_time_limit and did not handle it.",
+    "NotRegistered": "The message was dropped. The worker runs older code, does not import the task's module, or "
+    "consumes a queue that is not meant for it.",
+}
+
+
+def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
+    """The properties of a trigger event. ``external_url`` is the base of the links, None for no links to the page."""
+    payload: dict[str, Any] = {
+        "summary": line(_summary(incident), SUMMARY_LIMIT),
+        "source": line(incident.fleet) or "celery",
+        "severity": str(incident.severity),
+        "component": line(incident.task),
+        "group": line(_most(incident.queues)),
+        "class": line(_most(incident.exceptions)),
+        "timestamp": rfc3339(incident.last_at),
+        "custom_details": _details(incident),
+    }
+    base = external_url.rstrip("/") if external_url else None
+    event: dict[str, Any] = {
+        "dedup_key": text(incident.key),
+        "payload": {name: value for name, value in payload.items() if value},
+        "client": CLIENT,
+        "links": _links(incident, base),
+    }
+    if base:
+        event["client_url"] = f"{base}/incidents"
+    return _within_limit(event)
+
+
+def text(value: str, limit: int | None = None) -> str:
+    """The value without lone surrogates and what is not printable (but line breaks and tabs), cut with ``…``."""
+    value = value.encode("utf-8", "replace").decode()
+    if not value.isprintable():
+        value = "".join(char if char.isprintable() or char in "\n\t" else " " for char in value)
+    return value if limit is None or len(value) <= limit else value[: limit - 1] + "…"
+
+
+def line(value: str, limit: int = _NAME_LIMIT) -> str:
+    """As ``text``, on one line."""
+    return text(" ".join(text(value).split()), limit)
+
+
+def rfc3339(at: float) -> str | None:
+    """Unix seconds as UTC to the second; None for what no calendar has."""
+    return f"{datetime.fromtimestamp(int(at), UTC):%Y-%m-%dT%H:%M:%SZ}" if 0 <= at < _LATEST else None
+
+
+def _summary(incident: Incident) -> str:
+    fleet = f"[{incident.fleet}] " if incident.fleet else ""
+    if incident.task == STORM:
+        tasks = _listed(incident.tasks, 5)
+        return f"{fleet}Many tasks fail at once: {len(incident.tasks)} tasks, {incident.count} failures: {tasks}"
+    times = "" if incident.count == 1 else f" {incident.count} times"
+    kinds = list(incident.exceptions)
+    if len(kinds) > 1:
+        return f"{fleet}{incident.task} failed{times}: {_listed(incident.exceptions, 5)}"
+    if kinds and kinds[0] in _HAPPENED:
+        times = "" if incident.count == 1 else f" ({incident.count} times)"
+        return f"{fleet}{incident.task}: {_HAPPENED[kinds[0]]}{times}"
+    said = " ".join(incident.message.split())
+    if kinds and not said.startswith(kinds[0]):
+        said = f"{kinds[0]}: {said}" if said else kinds[0]
+    return f"{fleet}{incident.task} failed{times}" + (f": {said}" if said else "")
+
+
+def _details(incident: Incident) -> dict[str, Any]:
+    storm = incident.task == STORM
+    details: dict[str, Any] = {
+        "failures": incident.count,
+        "rate": _rate(incident),
+        "tasks": _counts(incident.tasks) if storm or len(incident.tasks) > 1 else None,
+        "exceptions": _counts(incident.exceptions),
+        "what_to_look_at": " ".join(_ADVICE[kind] for kind in _ADVICE if kind in incident.exceptions),
+        "message": text(incident.message, _TEXT_LIMIT),
+        "workers": _counts(incident.workers),
+        "queues": _counts(incident.queues),
+        "first_failure": rfc3339(incident.first_at),
+        "last_failure": rfc3339(incident.last_at),
+        "sample_task_ids": [line(uuid) for uuid in incident.samples[:_ENTRIES]],
+        "args": text(incident.args, _TEXT_LIMIT) if incident.args is not None else None,
+        "kwargs": text(incident.kwargs, _TEXT_LIMIT) if incident.kwargs is not None else None,
+        "rule": line(incident.rule),
+        "threshold": incident.threshold if incident.threshold > 1 else None,
+        "traceback": _end(incident.traceback),
+    }
+    return {name: value for name, value in details.items() if value}
+
+
+def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
+    links = []
+    name = text(incident.task)
+    if base and incident.task != STORM and name == incident.task:
+        links.append((f"{base}/tasks/{quote(name, safe='')}", f"{name} at the monitor"))
+    if base:
+        links.append((f"{base}/incidents", "All incidents"))
+    if incident.runbook_url:
+        links.append((incident.runbook_url, "Runbook"))
+    # An address that is cut leads nowhere.
+    return [{"href": href, "text": line(label)} for href, label in links if len(href) <= _URL_LIMIT]
+
+
+def _within_limit(event: dict[str, Any]) -> dict[str, Any]:
+    """The event within PagerDuty's size: its details give way to a note, the page never does."""
+    if len(json.dumps(event)) + _ENVELOPE <= EVENT_LIMIT:
+        return event
+    details = event["payload"]["custom_details"]
+    kept = {name: details[name] for name in ("failures", "rate", "first_failure", "last_failure") if name in details}
+    note = "The other details were left out: together they were larger than PagerDuty takes."
+    return event | {"payload": event["payload"] | {"custom_details": kept | {"note": note}}}
+
+
+def _rate(incident: Incident) -> str | None:
+    seconds = incident.last_at - incident.first_at
+    if incident.count < 2 or not 1 <= seconds < _LATEST:  # noqa: PLR2004 - one failure has no rate
+        return None
+    return f"{incident.count / max(seconds, 60) * 60:.3g} a minute over {_duration(int(seconds))}"
+
+
+def _duration(seconds: int) -> str:
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{amount} {unit}" for amount, unit in ((hours, "h"), (minutes, "min"), (seconds, "s")) if amount]
+    return " ".join(parts[:2])
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    return max(counts, key=lambda name: counts[name], default="")
+
+
+def _sorted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda entry: -entry[1])
+
+
+def _counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Most first; what is too much for a page is added up."""
+    entries = _sorted(counts)
+    shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
+    rest = sum(count for _, count in entries[_ENTRIES:])
+    return shown | {"(others)": rest} if rest else shown
+
+
+def _listed(counts: Mapping[str, int], limit: int) -> str:
+    entries = _sorted(counts)
+    listed = ", ".join(f"{line(name, 100)} ({count})" for name, count in entries[:limit])
+    return listed + (", …" if len(entries) > limit else "")
+
+
+def _end(traceback: str) -> str:
+    """The last lines: the innermost frames and the exception."""
+    traceback = text(traceback)
+    return traceback if len(traceback) <= _TRACEBACK_LIMIT else "…" + traceback[-_TRACEBACK_LIMIT + 1 :]

@@ -1,0 +1,127 @@
+"""Outbox rows → PagerDuty: which routing key, what the answer means."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Protocol
+
+from celery_monitor.adapters.pagerduty.exchange import ACCEPTED, Answer, Exchange, NoAnswerError
+from celery_monitor.adapters.pagerduty.render import render, text
+from celery_monitor.core.model import Action, Channel, Incident, OutboxItem
+from celery_monitor.errors import RejectedError, RetryableError
+from celery_monitor.ports import Clock
+
+ENDPOINTS: Final = {"us": "https://events.pagerduty.com", "eu": "https://events.eu.pagerduty.com"}
+_INVALID: Final = frozenset({400, 413, 415, 422})
+"""Answers about the event itself. Other 4xx come from what stands between (a proxy, a wrong
+``pagerduty.url``) and pass when that is repaired; the page must not be lost to it."""
+
+
+class KeySource(Protocol):
+    """A routing key that may change while the program runs."""
+
+    def get(self) -> str | None:
+        """The key as it is now; None when none is configured."""
+
+
+def endpoint(region: str, url: str | None = None) -> str:
+    """The base URL of the Events API: ``url`` (a proxy or a test server) before the one of the region."""
+    return url.rstrip("/") if url else ENDPOINTS[region]
+
+
+class PagerDuty:
+    """Sender of the channel pagerduty. ``keys``: route → routing key; "" is the default one.
+
+    ``incident`` gives an incident as committed, and may raise StoreUnavailableError. ``timeout`` is for a whole
+    request, in seconds. ``external_url`` is the base of the links.
+    """
+
+    channel: str = Channel.PAGERDUTY
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        keys: Mapping[str, KeySource],
+        incident: Callable[[str], Incident | None],
+        clock: Clock,
+        timeout: float = 10.0,
+        external_url: str | None = None,
+    ) -> None:
+        self._url = url
+        self._keys = dict(keys)
+        self._incident = incident
+        self._clock = clock
+        self._timeout = timeout
+        self._external_url = external_url
+        self._salt = os.urandom(hashlib.blake2b.SALT_SIZE)
+        self._exchange = Exchange()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End a request under way; ``send`` raises RetryableError from now on. From any thread."""
+        self._stopped = True
+        self._exchange.abort()
+
+    def lane(self, item: OutboxItem) -> str | None:
+        """A salted hash of the routing key: routes that share a key share its rate limit. None without a key."""
+        key = self._key(item.route)
+        return None if key is None else hashlib.blake2b(key.encode(), digest_size=8, salt=self._salt).hexdigest()
+
+    def send(self, item: OutboxItem) -> int:
+        """As ``Sender.send``; at most ``timeout`` + 0.5 s, and one HTTP request."""
+        key = self._key(item.route)
+        if key is None:
+            raise RejectedError("no routing key is configured")
+        if item.action is Action.RESOLVE:
+            self.post(key, item.action, {"dedup_key": text(item.key)})
+            return 0
+        incident = self._incident(item.key)
+        if incident is None:
+            raise RejectedError("its incident is older than the retention and no longer stored")
+        self.post(key, item.action, render(incident, self._external_url))
+        return incident.count
+
+    def post(self, key: str, action: str, event: Mapping[str, Any]) -> None:
+        """One request. Raises RetryableError or RejectedError when the event was not taken."""
+        if self._exchange.alive:
+            # It sends nothing any more, but one waiting thread is enough.
+            raise RetryableError("the last request still waits for the name server")
+        exchange = self._exchange = Exchange()
+        if self._stopped:
+            raise RetryableError("the monitor is being stopped")
+        try:
+            answer = exchange.post(self._url, key, action, event, self._timeout)
+        except NoAnswerError as exc:
+            raise RetryableError(f"PagerDuty: {exc}".replace(key, "[routing key]")) from exc
+        if answer.status != ACCEPTED:
+            raise self._refusal(answer, key)
+
+    def _key(self, route: str) -> str | None:
+        source = self._keys.get(route) or self._keys.get("")
+        return source.get() if source is not None else None
+
+    def _refusal(self, answer: Answer, key: str) -> RetryableError | RejectedError:
+        said = text(" ".join(answer.text.split()).replace(key, "[routing key]"), 300)
+        message = f"PagerDuty answered {answer.status}" + (f": {said}" if said else "")
+        if answer.status in _INVALID:
+            return RejectedError(message)
+        return RetryableError(message, retry_after(answer.retry_after, self._clock.now()))
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Seconds that the server asked to wait; None when it did not, or not readably."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -1,0 +1,24 @@
+"""How long to wait before another attempt: exponential growth, capped, with full jitter.
+
+Full jitter spreads the attempts of many clients, which all began to wait when the same server went down,
+evenly over the whole interval; equal delays would make them come back together.
+"""
+
+from typing import Final
+
+BASE: Final = 1.0
+"""Seconds within which the first retry falls."""
+NOTIFICATION_CAP: Final = 300.0
+"""The longest wait of a notification, in seconds: what a page may be late once the receiver is back."""
+
+_MAX_DOUBLINGS: Final = 1000
+"""Fewer than what overflows a float; every cap is reached long before."""
+
+
+def delay(attempt: int, fraction: float, *, base: float = BASE, cap: float = NOTIFICATION_CAP) -> float:
+    """Seconds to wait after the ``attempt``-th failed attempt in a row (1 is the first).
+
+    ``fraction`` is a random number in [0, 1): the result is that part of the least of ``cap`` and
+    ``base`` doubled with every further failure.
+    """
+    return fraction * min(cap, base * 2.0 ** min(max(attempt, 1) - 1, _MAX_DOUBLINGS))
