@@ -1,0 +1,97 @@
+"""Fixtures that start real servers, for all tests.
+
+``rabbitmq_url``, ``redis_url`` and ``broker_url`` (both, one after the other) give a test an empty broker
+of its own on a server that the session shares: do not kill or pause that one. A test that does takes
+``start``, which starts a server
+of its own and stops it after the test::
+
+    def test_kill(start: Start, tmp_path: Path) -> None:
+        broker = start(RabbitMQ(tmp_path / "rabbitmq"))
+"""
+
+from collections.abc import Generator, Iterator
+from typing import Protocol, TypeVar
+
+import pytest
+
+from tests.servers import RabbitMQ, Redis
+from tests.servers.certificate import Certificate, make_certificate
+from tests.servers.process import ServerProcess
+
+_Server = TypeVar("_Server", bound=ServerProcess)
+_servers: pytest.StashKey[list[ServerProcess]] = pytest.StashKey()
+
+
+class Start(Protocol):
+    """The type of the ``start`` fixture."""
+
+    def __call__(self, server: _Server) -> _Server:
+        """Start the server, wait until it serves, return it; stop it after the test."""
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Starts servers for one test; stops them after it, last in first out, and shows their logs if it fails."""
+    started: list[ServerProcess] = []
+    request.node.stash[_servers] = started
+
+    def start_one(server: _Server) -> _Server:
+        started.append(server)
+        server.start()
+        return server
+
+    yield start_one
+    for server in reversed(started):
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """The session's RabbitMQ."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """The session's Redis."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate for localhost and 127.0.0.1."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq: RabbitMQ) -> Iterator[str]:
+    """The URL of a fresh vhost."""
+    url = rabbitmq.new_vhost()
+    yield url
+    rabbitmq.delete_vhost(url)
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The URL of a fresh database."""
+    return redis_server.new_database()
+
+
+@pytest.fixture(params=["rabbitmq", "redis"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty broker: the test runs once on RabbitMQ and once on Redis."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the ends of the servers' logs into the report of a failed test."""
+    report = yield
+    if report.failed:
+        shared = (value for value in getattr(item, "funcargs", {}).values() if isinstance(value, ServerProcess))
+        for server in {*item.stash.get(_servers, []), *shared}:
+            report.sections.append((f"log of {server.name}", server.log_tail()))
+    return report

@@ -1,0 +1,117 @@
+"""The fleet's Celery application: one task for each outcome.
+
+Environment: ``FLEET_BROKER_URL``; ``FLEET_QUEUE`` (default ``fleet``); ``FLEET_CA``: a PEM file, for TLS.
+The tasks are for prefork workers; with threads, those that kill their process kill the worker.
+"""
+
+import os
+import signal
+import ssl
+import time
+from typing import Any
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject
+
+QUEUE = os.environ.get("FLEET_QUEUE", "fleet")
+_FOR_EVER = 600.0
+
+app = Celery("fleet", broker=os.environ.get("FLEET_BROKER_URL", "memory://"))
+app.conf.update(
+    task_default_queue=QUEUE,
+    task_send_sent_event=True,
+    task_ignore_result=True,
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+    broker_connection_retry=True,
+    broker_connection_max_retries=None,
+    worker_hijack_root_logger=False,
+)
+if os.environ.get("FLEET_CA"):
+    app.conf.broker_use_ssl = {"ca_certs": os.environ["FLEET_CA"], "cert_reqs": ssl.CERT_REQUIRED}
+
+
+class CardDeclinedError(Exception):
+    """An exception of the application's own."""
+
+
+@app.task(name="fleet.succeed")
+def succeed(value: Any = None) -> Any:
+    """Succeed with ``value``."""
+    return value
+
+
+@app.task(name="fleet.sleep")
+def sleep(seconds: float) -> None:
+    """Succeed after ``seconds``."""
+    time.sleep(seconds)
+
+
+@app.task(name="fleet.fail")
+def fail(message: str = "no such order") -> None:
+    """Raise a ValueError."""
+    raise ValueError(message)
+
+
+@app.task(name="fleet.decline")
+def decline(message: str = "card declined") -> None:
+    """Raise an exception of the application's own."""
+    raise CardDeclinedError(message)
+
+
+@app.task(name="fleet.soft_limit", soft_time_limit=1)
+def soft_limit() -> None:
+    """Fail with SoftTimeLimitExceeded."""
+    time.sleep(_FOR_EVER)
+
+
+@app.task(name="fleet.hard_limit", time_limit=1)
+def hard_limit() -> None:
+    """Fail with TimeLimitExceeded; the child is killed."""
+    time.sleep(_FOR_EVER)
+
+
+@app.task(name="fleet.killed")
+def killed() -> None:
+    """Kill the child, as the kernel does when memory is out: WorkerLostError."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="fleet.killed_once", bind=True, acks_late=True, reject_on_worker_lost=True)
+def killed_once(self: Task) -> str:
+    """Kill the child at the first delivery, which is rejected and queued again; then succeed."""
+    if not self.request.delivery_info["redelivered"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second delivery"
+
+
+@app.task(name="fleet.reject", acks_late=True)
+def reject() -> None:
+    """Reject the message."""
+    raise Reject("not for us", requeue=False)
+
+
+@app.task(name="fleet.ignore")
+def ignore() -> None:
+    """End without a result and without an event."""
+    raise Ignore
+
+
+@app.task(name="fleet.retry_then_succeed", bind=True, max_retries=3)
+def retry_then_succeed(self: Task) -> str:
+    """Retry once, then succeed."""
+    if self.request.retries == 0:
+        raise self.retry(exc=KeyError("not yet"), countdown=0)
+    return "second attempt"
+
+
+@app.task(name="fleet.retry_exhausted", bind=True, max_retries=1)
+def retry_exhausted(self: Task) -> None:
+    """Retry once, then fail with the ConnectionError."""
+    raise self.retry(exc=ConnectionError("payment gateway unreachable"), countdown=0)
+
+
+@app.task(name="fleet.out_of_memory")
+def out_of_memory() -> None:
+    """Raise MemoryError, after which Celery ends the whole worker without an event."""
+    raise MemoryError

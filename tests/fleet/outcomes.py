@@ -1,0 +1,77 @@
+"""Sends one task for each outcome, and says what each must be counted as."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from celery import Celery
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a monitor must say of one task: ``counts`` by event type, without the prefix, where not 0."""
+
+    task: str
+    counts: Mapping[str, int]
+    exception: str | None = None
+    """The short name of the class, for the failures."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """For ``send_task``."""
+    revoke: bool = False
+    """Revoke it before it is sent."""
+
+
+_RUN = {"sent": 1, "received": 1, "started": 1}
+_FAILED = {**_RUN, "failed": 1}
+
+OUTCOMES: Mapping[str, Outcome] = {
+    "success": Outcome("fleet.succeed", {**_RUN, "succeeded": 1}),
+    "exception": Outcome("fleet.fail", _FAILED, "ValueError"),
+    "own exception": Outcome("fleet.decline", _FAILED, "CardDeclinedError"),
+    "soft limit": Outcome("fleet.soft_limit", _FAILED, "SoftTimeLimitExceeded"),
+    "hard limit": Outcome("fleet.hard_limit", _FAILED, "TimeLimitExceeded"),
+    "killed": Outcome("fleet.killed", _FAILED, "WorkerLostError"),
+    "killed, late ack": Outcome(
+        "fleet.killed_once", {"sent": 1, "received": 2, "started": 2, "rejected": 1, "succeeded": 1}
+    ),
+    "ignore": Outcome("fleet.ignore", _RUN),
+    "retry": Outcome(
+        "fleet.retry_then_succeed", {"sent": 2, "received": 2, "started": 2, "retried": 1, "succeeded": 1}
+    ),
+    "retry exhausted": Outcome(
+        "fleet.retry_exhausted",
+        {"sent": 2, "received": 2, "started": 2, "retried": 1, "failed": 1},
+        "ConnectionError",
+    ),
+    "reject": Outcome("fleet.reject", {**_RUN, "failed": 1, "rejected": 1}, "Reject"),
+    "expired": Outcome(
+        "fleet.succeed",
+        {"sent": 1, "revoked": 1},
+        options={"expires": datetime.now(tz=UTC) - timedelta(hours=1)},
+    ),
+    "revoked": Outcome("fleet.succeed", {"sent": 1, "received": 1, "revoked": 1}, revoke=True),
+    "unregistered": Outcome("fleet.unregistered", {"sent": 1, "failed": 1}, "NotRegistered"),
+}
+"""Every way a task can end, on Celery 5.7."""
+
+
+def send_outcomes(app: Celery, *names: str) -> dict[str, str]:
+    """Send the named outcomes' tasks (default: all); return the uuid of each. A worker must be online."""
+    sent = {}
+    for name in names or OUTCOMES:
+        outcome = OUTCOMES[name]
+        task_id = str(uuid.uuid4())
+        if outcome.revoke:
+            app.control.broadcast("revoke", arguments={"task_id": task_id}, reply=True, timeout=10, limit=1)
+        app.send_task(outcome.task, task_id=task_id, **outcome.options)
+        sent[name] = task_id
+    return sent
+
+
+def client(broker_url: str) -> Celery:
+    """Return an application that sends tasks to the fleet on ``broker_url``."""
+    app = Celery("client", broker=broker_url, set_as_current=False)
+    app.conf.update(task_default_queue="fleet", task_send_sent_event=True, task_ignore_result=True)
+    return app
