@@ -89,7 +89,14 @@ class QueueSettings(Section):
 class BrokerSettings(Section):
     """The fleet's broker, and how the monitor listens to it."""
 
-    url: Annotated[SecretUrl, AfterValidator(_broker_url)] = _DEFAULT_URL
+    url: Annotated[SecretUrl, AfterValidator(_broker_url)] = Field(
+        default=_DEFAULT_URL,
+        # RabbitMQ's well-known one is no secret, and a schema that says ** would be wrong.
+        json_schema_extra={
+            "default": _DEFAULT_URL.get_secret_value(),
+            "examples": ["redis://redis:6379/0", "sentinel://:password@sentinel-1:26379;sentinel-2:26379"],
+        },
+    )
     """The fleet's broker, as Celery's ``broker_url``: any transport with task events (RabbitMQ, Redis,
     Sentinel; in tests memory). Several URLs of one cluster are joined by ``;``."""
     url_file: SecretFile | None = None

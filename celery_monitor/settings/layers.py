@@ -17,7 +17,7 @@ from celery_monitor.settings import schema
 PREFIX: Final = "CELERY_MONITOR_"
 CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
 
-# Kubernetes puts the addresses of a namespace's services into every pod: a service called celery-monitor gives
+# Kubernetes puts addresses of a namespace's services into every pod; a service called celery-monitor gives
 # CELERY_MONITOR_PORT=tcp://10.0.0.1:9808 and more. Their names never hold the double underscore of a section.
 _SERVICE_LINK: Final = re.compile(
     r"(?!.*__).*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -58,7 +58,7 @@ def from_arguments(overrides: Mapping[str, object]) -> Layer:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """``CELERY_MONITOR_BROKER__URL`` and the like. Empty variables count as unset: compose files leave them."""
+    """``CELERY_MONITOR_BROKER__URL`` and the like; empty ones count as unset, as compose files leave them."""
     layer = Layer()
     known = {variable(path): (path, node) for path, node in schema.fields()}
     for name, text in sorted(environ.items()):
@@ -95,9 +95,7 @@ def from_file(path: Path) -> Layer:
         if isinstance(document, dict):
             layer.values.update(_sections_only(document, schema.schema(), (), layer.problems))
         elif document is not None:
-            layer.problems.append(
-                Problem(str(path), "must be a mapping of sections, such as broker: and store:")
-            )
+            layer.problems.append(Problem(str(path), "must be a mapping of sections, such as broker: and store:"))
     return layer
 
 
@@ -155,9 +153,7 @@ def _sections_only(
         elif isinstance(value, Mapping):
             kept[key] = _sections_only(value, child, (*path, key), problems)
         elif value is not None:
-            problems.append(
-                Problem(where, f"must be a section with the keys {', '.join(child['properties'])}")
-            )
+            problems.append(Problem(where, f"must be a section with the keys {', '.join(child['properties'])}"))
     return kept
 
 

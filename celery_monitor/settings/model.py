@@ -24,7 +24,9 @@ class LogSettings(Section):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. ``Settings()`` is the defaults; `load` reads the rest."""
+    """Everything that can be set."""
+
+    # `Settings()` is the defaults; `load` reads the rest.
 
     model_config = SettingsConfigDict(
         frozen=True,

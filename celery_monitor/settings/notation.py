@@ -57,9 +57,7 @@ class Quantity:
             return 0
         if isinstance(value, int | float) and not isinstance(value, bool):
             raise ValueError(f"has no unit; write {self.hint}")  # noqa: TRY004 - pydantic collects ValueError
-        match = (
-            re.fullmatch(f"({_DIGITS})({'|'.join(self.units)})", value) if isinstance(value, str) else None
-        )
+        match = re.fullmatch(f"({_DIGITS})({'|'.join(self.units)})", value) if isinstance(value, str) else None
         if match is None:
             raise ValueError(f"is not a {self.kind}; write one number and its unit: {self.hint}")
         return int(match[1]) * self.units[match[2]]
@@ -78,13 +76,13 @@ class Quantity:
             serialization=core_schema.plain_serializer_function_ser_schema(self.render, when_used="json"),
         )
 
-    def __get_pydantic_json_schema__(
-        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
         number = f"{_DIGITS}({'|'.join(self.units)})"
+        # What JSON Schema cannot check of a text stands in the comment.
+        told = {"$comment": f"from {self._text(self.at_least)} to {self._text(self.at_most)}"}
         if self.at_least > 0:
-            return {"type": "string", "pattern": f"^{number}$"}
-        return {"type": ["string", "integer"], "pattern": f"^(0|{number})$", "minimum": 0, "maximum": 0}
+            return {"type": "string", "pattern": f"^{number}$", **told}
+        return {"type": ["string", "integer"], "pattern": f"^(0|{number})$", "minimum": 0, "maximum": 0, **told}
 
 
 def duration(at_least: str = "0", at_most: str = "36500d") -> Quantity:

@@ -70,5 +70,5 @@ def _put_defaults(node: Node, defaults: dict[str, Any]) -> None:
     for key, child in node["properties"].items():
         if is_section(child):
             _put_defaults(child, defaults[key])
-        elif "default" in child:
+        elif isinstance(child.get("default"), float | int) and isinstance(defaults[key], str):
             child["default"] = defaults[key]

@@ -49,9 +49,7 @@ def _redact_one(url: str) -> str:
         userinfo = f"{user}:{REDACTED}@" if colon else f"{REDACTED}@"
     location, question, query = location.partition("?")
     authority, slash, path = location.partition("/")
-    if not all(
-        re.fullmatch(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?", host) for host in authority.split(";")
-    ):
+    if not all(re.fullmatch(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?", host) for host in authority.split(";")):
         authority = REDACTED
     pairs = [pair.partition("=") for pair in re.split("[&;]", query)]
     shown = "&".join(f"{key}{eq}{REDACTED if _TELLING.search(key) else value}" for key, eq, value in pairs)
@@ -62,9 +60,7 @@ def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport'
     """Options without the values whose keys tell of a secret, at any depth (``sentinel_kwargs.password``)."""
     if isinstance(value, Mapping):
         return {
-            key: REDACTED
-            if _TELLING.search(str(key)) and not isinstance(item, Mapping)
-            else redact_keys(item)
+            key: REDACTED if _TELLING.search(str(key)) and not isinstance(item, Mapping) else redact_keys(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):

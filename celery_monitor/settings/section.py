@@ -22,9 +22,7 @@ class Section(BaseModel):
     """A part of the configuration: frozen, unknown keys are errors, every field described."""
 
     # hide_input_in_errors: a ValidationError that escapes still shows no password.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod

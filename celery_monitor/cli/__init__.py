@@ -1,0 +1,92 @@
+"""The command line: argv and environment become Settings, errors become exit codes.
+
+A command's module is imported when the command is called, so that ``--help`` and ``healthcheck`` start fast.
+"""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+import click
+
+from celery_monitor.errors import ConfigError, MonitorError
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    target: str
+    """``module:attribute``, below this package."""
+    summary: str
+
+
+_COMMANDS: Final = {
+    "run": _Entry("run:run", "Run the daemon."),
+    "config": _Entry("config:config", "Check, show and describe the configuration."),
+    "report": _Entry("report:report", "Print or mail the summary of a day."),
+    "notify": _Entry("notify:notify", "Send a marked test message to PagerDuty or by mail."),
+    "outbox": _Entry("outbox:outbox", "List notifications that wait or were given up, and try them again."),
+    "doctor": _Entry("doctor:doctor", "Check everything the daemon needs, each with its remedy."),
+    "events": _Entry("events:events", "Show the live stream of events, one a line."),
+    "demo": _Entry("demo:demo", "Run a broker, a fleet and the monitor in one process, with nothing installed."),
+    "healthcheck": _Entry("healthcheck:healthcheck", "Ask the running daemon whether it lives."),
+}
+
+
+class _Failed(click.ClickException):
+    """An error that a person can do something about: its text and an exit code, without a traceback."""
+
+    exit_code = 1
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"error: {self.format_message()}", file=file, err=file is None)
+
+
+class _Misused(_Failed):
+    exit_code = 2
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name, and the errors of all of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [name for name, entry in _COMMANDS.items() if importlib.util.find_spec(_module(entry))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        entry = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(_module(entry)), entry.target.partition(":")[2])
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name].summary) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
+        try:
+            return super().invoke(ctx)
+        except ConfigError as exc:
+            raise _Misused(_all_problems(exc)) from exc
+        except MonitorError as exc:
+            raise _Failed(str(exc)) from exc
+
+
+def _module(entry: _Entry) -> str:
+    return f"{__name__}.{entry.target.partition(':')[0]}"
+
+
+def _all_problems(error: ConfigError) -> str:
+    count = len(error.problems)
+    head = f"the configuration has {count} problem{'s' * (count > 1)}:"
+    return "\n".join([head, *(f"  {problem}" for problem in error.problems)])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="celery-monitor")
+def main() -> None:
+    """Exact counts of a Celery fleet's task events, as metrics, incidents and a daily mail.
+
+    Exit codes: 0 done, 1 failed, 2 usage or configuration error, 70 stuck and ended by its own watchdog.
+    """

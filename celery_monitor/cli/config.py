@@ -1,0 +1,78 @@
+"""``celery-monitor config``: what is configured, what is wrong with it, and what can be."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+import yaml
+
+from celery_monitor.cli.options import config_file
+from celery_monitor.errors import ConfigError
+from celery_monitor.settings import PagerDutySettings, RuleSettings, Settings, load, redact_url
+from celery_monitor.settings.layers import CONFIG_VARIABLE
+from celery_monitor.settings.reference import markdown
+from celery_monitor.settings.schema import schema
+
+
+@click.group()
+def config() -> None:
+    """Check, show and describe the configuration."""
+
+
+@config.command()
+@config_file
+@click.pass_context
+def check(ctx: click.Context, config_path: Path | None) -> None:
+    """Print every problem, one a line, and exit with 2; or what a valid configuration will do."""
+    try:
+        settings = load(config_path)
+    except ConfigError as exc:
+        for problem in exc.problems:
+            click.echo(str(problem))
+        ctx.exit(2)
+    click.echo("configuration is valid")
+    source = config_path or os.environ.get(CONFIG_VARIABLE)
+    click.echo(f"  file       {source or 'none: defaults and environment'}")
+    for name, text in _plan(settings).items():
+        click.echo(f"  {name:<10} {text}")
+
+
+@config.command()
+@config_file
+@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+def show(config_path: Path | None, form: str) -> None:
+    """Print the effective configuration, defaults included, secrets redacted."""
+    values = load(config_path).model_dump(mode="json", by_alias=True)
+    if form == "json":
+        click.echo(json.dumps(values, indent=2, ensure_ascii=False))
+    else:
+        click.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config.command("schema")
+def schema_() -> None:
+    """Print the JSON Schema of the configuration, for editors and Helm."""
+    click.echo(json.dumps(schema(), indent=2, ensure_ascii=False))
+
+
+@config.command()
+def reference() -> None:
+    """Print every field with its default and meaning, as Markdown."""
+    click.echo(markdown(), nl=False)
+
+
+def _plan(settings: Settings) -> dict[str, str]:
+    broker, email = settings.broker, settings.email
+    services: list[PagerDutySettings | RuleSettings] = [settings.pagerduty, *settings.alerts.rules]
+    keys = sum(service.routing_key_source().get() is not None for service in services)
+    return {
+        "fleet": settings.fleet,
+        "reads": redact_url(broker.url_source().get() or ""),
+        "keeps": settings.store.url,
+        "serves": f"port {settings.web.port} of {settings.web.host}",
+        "PagerDuty": f"on, {keys} routing key{'s' * (keys > 1)}" if keys else "off: no routing key is set",
+        "mail": f"on, to {', '.join(email.to)} at {email.schedule} ({email.timezone})"
+        if email.to
+        else "off: email.to is empty",
+    }
