@@ -35,7 +35,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class Event(msgspec.Struct, gc=False):
-    """One event of Celery's stream, with those fields that are used here. Source: facts measured on 4.4–5.7."""
+    """One event of Celery's stream, with those fields that are used here. Source: facts measured on 4.4 to 5.7."""
 
     type: str
     timestamp: float
@@ -49,6 +49,7 @@ class Event(msgspec.Struct, gc=False):
     traceback: str | None = None
     args: str | None = None
     kwargs: str | None = None
+    requeue: bool | None = None
     active: int | None = None
     processed: int | None = None
     pid: int | None = None
@@ -345,7 +346,7 @@ class Worker:
     started_seen: int = 0
     """task-started events seen of this run of the worker."""
     baseline: int = 0
-    """processed − started_seen when it was first seen: what it had begun before the monitor was there."""
+    """processed - started_seen when it was first seen: what it had begun before the monitor was there."""
     unobserved: int = 0
     """Tasks begun and never observed, over all of its runs."""
 

@@ -1,0 +1,222 @@
+"""Counts: totals for ever, 15-minute buckets for the store, histograms, error groups and their samples.
+
+Totals are kept here and written as absolute values, so that writing a flush again changes nothing. Buckets are kept
+here only until they are taken for a flush. Everything that an event's text can multiply is bounded; what is beyond a
+bound is counted as ``other``.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from celery_monitor.core.model import (
+    BUCKET_SECONDS,
+    COUNTS,
+    STARTED,
+    SUCCEEDED,
+    BucketDelta,
+    ErrorDelta,
+    ErrorGroup,
+    Failure,
+    Histogram,
+    Series,
+    SeriesKey,
+)
+
+OTHER: Final = "other"
+QUEUES_PER_TASK: Final = 100
+EXCEPTIONS_PER_SERIES: Final = 50
+GROUPS_PER_TASK: Final = 200
+SAMPLES_PER_GROUP: Final = 20
+
+_NONE: Final = (0,) * len(COUNTS)
+
+
+class _Row(msgspec.Struct):
+    """The mutable totals of one series, and its buckets since the last flush."""
+
+    name: str
+    queue: str
+    host: str
+    counts: list[int]
+    exceptions: dict[str, int]
+    runtime: list[int]
+    wait: list[int]
+    runtime_sum: float = 0.0
+    wait_sum: float = 0.0
+    exemplar: tuple[str, str, float] | None = None
+    dirty: bool = False
+    bucket_start: int = -1
+    bucket: list[float] = []  # msgspec copies an empty default for each instance
+    buckets: dict[int, list[float]] = {}  # as above
+
+
+class Aggregator:
+    """Adds events up. Not thread-safe: it belongs to the monitor.
+
+    ``max_names`` bounds the distinct task names, ``runtime_bounds`` and ``wait_bounds`` are in seconds, ascending.
+    """
+
+    def __init__(self, *, max_names: int, runtime_bounds: tuple[float, ...], wait_bounds: tuple[float, ...]) -> None:
+        """Start at zero; ``restore`` fills it."""
+        self.names_over_limit = 0
+        self._max_names = max_names
+        self._runtime_bounds = runtime_bounds
+        self._wait_bounds = wait_bounds
+        self._rows: dict[tuple[str, str, str], _Row] = {}
+        self._queues: dict[str, set[str]] = {}
+        self._dirty: list[_Row] = []
+        self._dropped: list[SeriesKey] = []
+        self._groups: dict[str, ErrorGroup] = {}
+        self._errors: dict[tuple[int, str], int] = {}
+        self._samples: dict[str, deque[Failure]] = {}
+        self._groups_of: dict[str, set[str]] = {}
+
+    def restore(self, series: Iterable[Series]) -> None:
+        """Go on from stored totals. A histogram with other bounds than today's starts again at zero."""
+        for old in series:
+            row = self._row(old.key.name, old.key.queue, old.key.host)
+            row.counts = list(old.counts)
+            row.exceptions = dict(old.exceptions)
+            if old.runtime.bounds == self._runtime_bounds:
+                row.runtime, row.runtime_sum = list(old.runtime.counts), old.runtime.sum
+            if old.wait.bounds == self._wait_bounds:
+                row.wait, row.wait_sum = list(old.wait.counts), old.wait.sum
+
+    def limited(self, name: str) -> str:
+        """The name itself, or ``other`` when there are too many of them."""
+        if name in self._queues or len(self._queues) < self._max_names:
+            return name
+        self.names_over_limit += 1
+        return OTHER
+
+    def add(  # noqa: PLR0917  # the hot path: one call an event, nothing to build for it
+        self, kind: int, name: str, queue: str, host: str, at: float, measured: float | None
+    ) -> _Row:
+        """Count one event of ``kind`` (an index of COUNTS) at ``at``; ``measured`` is in seconds."""
+        row = self._rows.get((name, queue, host)) or self._row(name, queue, host)
+        row.counts[kind] += 1
+        if not row.dirty:
+            row.dirty = True
+            self._dirty.append(row)
+        start = int(at // BUCKET_SECONDS)
+        if start == row.bucket_start:
+            bucket = row.bucket
+        else:
+            bucket = row.buckets.get(start) or row.buckets.setdefault(start, [0.0] * (len(COUNTS) + 2))
+            row.bucket_start, row.bucket = start, bucket
+        bucket[kind] += 1
+        if measured is not None:
+            if kind == SUCCEEDED:
+                row.runtime[bisect_left(self._runtime_bounds, measured)] += 1
+                row.runtime_sum += measured
+                bucket[-2] += measured
+                bucket[-1] += 1
+            elif kind == STARTED:
+                row.wait[bisect_left(self._wait_bounds, measured)] += 1
+                row.wait_sum += measured
+        return row
+
+    def add_failure(self, row: _Row, exception: str, uuid: str, at: float) -> str:
+        """Note the class of a failure that ``add`` counted; returns its label (``other`` beyond the bound)."""
+        if exception not in row.exceptions and len(row.exceptions) >= EXCEPTIONS_PER_SERIES:
+            exception = OTHER
+        row.exceptions[exception] = row.exceptions.get(exception, 0) + 1
+        row.exemplar = (exception, uuid, at)
+        return exception
+
+    def group_is_new(self, name: str, group: str) -> bool | None:
+        """Whether this error group was not seen since the start; None when the task has too many of them."""
+        known = self._groups_of.setdefault(name, set())
+        if group in known:
+            return False
+        if len(known) >= GROUPS_PER_TASK:
+            return None
+        known.add(group)
+        return True
+
+    def add_error(self, group: ErrorGroup, sample: Failure) -> None:
+        """Count a failure of an error group and keep it among the newest samples."""
+        at = group.last_at
+        seen = self._groups.get(group.id)
+        if seen is not None:
+            group = replace(seen, first_at=min(seen.first_at, at), last_at=max(seen.last_at, at))
+        self._groups[group.id] = group
+        key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
+        self._errors[key] = self._errors.get(key, 0) + 1
+        self._samples.setdefault(group.id, deque(maxlen=SAMPLES_PER_GROUP)).append(sample)
+
+    def drop_host(self, host: str) -> None:
+        """Forget the series of a purged worker (only with the hostname label)."""
+        for key in [key for key in self._rows if key[2] == host]:
+            row = self._rows.pop(key)
+            if row.dirty:
+                self._dirty.remove(row)
+            self._dropped.append(SeriesKey(*key))
+
+    def take(
+        self,
+    ) -> tuple[list[Series], list[SeriesKey], list[BucketDelta], list[ErrorGroup], list[ErrorDelta], list[Failure]]:
+        """What changed since the last call."""
+        series, buckets = [], []
+        for row in self._dirty:
+            series.append(self._freeze(row))
+            buckets += [
+                BucketDelta(
+                    start * BUCKET_SECONDS,
+                    row.name,
+                    row.queue,
+                    tuple(map(int, counts[:-2])),
+                    counts[-2],
+                    int(counts[-1]),
+                )
+                for start, counts in row.buckets.items()
+            ]
+            row.dirty, row.bucket_start, row.buckets = False, -1, {}
+        dropped, groups, errors, samples = self._dropped, self._groups, self._errors, self._samples
+        self._dirty, self._dropped, self._groups, self._errors, self._samples = [], [], {}, {}, {}
+        return (
+            series,
+            dropped,
+            buckets,
+            list(groups.values()),
+            [ErrorDelta(start, group, count) for (start, group), count in errors.items()],
+            [failure for kept in samples.values() for failure in kept],
+        )
+
+    def snapshot(self) -> list[Series]:
+        """A copy of all totals."""
+        return [self._freeze(row) for row in self._rows.values()]
+
+    def _row(self, name: str, queue: str, host: str) -> _Row:
+        queues = self._queues.setdefault(name, set())
+        if queue not in queues:
+            if len(queues) >= QUEUES_PER_TASK:
+                queue = OTHER
+            queues.add(queue)
+        row = self._rows.get((name, queue, host))
+        if row is None:
+            row = self._rows[name, queue, host] = _Row(
+                name,
+                queue,
+                host,
+                list(_NONE),
+                {},
+                [0] * (len(self._runtime_bounds) + 1),
+                [0] * (len(self._wait_bounds) + 1),
+            )
+        return row
+
+    def _freeze(self, row: _Row) -> Series:
+        return Series(
+            SeriesKey(row.name, row.queue, row.host),
+            tuple(row.counts),
+            row.exceptions.copy(),
+            Histogram(self._runtime_bounds, tuple(row.runtime), row.runtime_sum),
+            Histogram(self._wait_bounds, tuple(row.wait), row.wait_sum),
+            row.exemplar,
+        )

@@ -1,0 +1,117 @@
+"""Bytes of a message → events, or the reason why not.
+
+Two ways. The fast one lets msgspec read the whole body into structs. Whatever it refuses takes the lenient one: the
+standard library's parser, then field by field, so that one bad event of a list costs only itself, and a harmless
+oddity (a lone surrogate in an exception's text, ``NaN``, a string where a number should be in a field nobody needs)
+costs nothing. Refused is only what cannot be counted: no type, no usable timestamp, a task event without its uuid.
+"""
+
+import json
+import math
+from typing import Final, cast
+
+import msgspec
+
+from celery_monitor.core.model import Event
+from celery_monitor.core.text import clean
+
+MALFORMED: Final = "malformed"
+CONTENT_TYPE: Final = "content_type"
+
+LATEST_TIMESTAMP: Final = 253_402_300_799.0
+"""9999-12-31: what ``datetime`` can hold."""
+LONGEST_UUID: Final = 255
+LONGEST_TYPE: Final = 100
+LARGEST_INT: Final = 2**63 - 1
+"""What a database column can hold."""
+
+
+class Discarded(msgspec.Struct, frozen=True):
+    """One event, or a whole message, that is not counted, and why (a label of events_discarded_total)."""
+
+    reason: str
+
+
+_fast = msgspec.json.Decoder(list[Event] | Event).decode
+_TEXTS: Final = ("name", "queue", "eta", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys")
+_INTS: Final = ("active", "processed", "pid")
+_FLOATS: Final = ("runtime", "freq")
+
+
+def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
+    """All events of one message, in their order. Never raises, whatever the body.
+
+    Only JSON is read: a pickle is code.
+    """
+    if content_type != "application/json" and not _is_json(content_type):
+        return [Discarded(CONTENT_TYPE)]
+    try:
+        found = _fast(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return _decode_leniently(body)
+    events = found if type(found) is list else [cast("Event", found)]
+    for event in events:
+        if not _usable(event):
+            return _decode_leniently(body)
+    return cast("list[Event | Discarded]", events)
+
+
+def _usable(event: Event) -> bool:
+    uuid = event.uuid
+    return (
+        0.0 <= event.timestamp <= LATEST_TIMESTAMP
+        and len(event.type) <= LONGEST_TYPE
+        and (uuid.isprintable() and len(uuid) <= LONGEST_UUID if uuid else not event.type.startswith("task-"))
+    )
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+def _decode_leniently(body: bytes) -> list[Event | Discarded]:
+    try:
+        found = json.loads(body.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return [Discarded(MALFORMED)]
+    return [_read(item) for item in found] if isinstance(found, list) else [_read(found)]
+
+
+def _read(raw: object) -> Event | Discarded:
+    if not isinstance(raw, dict):
+        return Discarded(MALFORMED)
+    kind, uuid = raw.get("type"), raw.get("uuid", "")
+    timestamp, hostname = _float(raw.get("timestamp")), raw.get("hostname")
+    if not (isinstance(kind, str) and isinstance(uuid, str) and timestamp is not None and kind.isprintable()):
+        return Discarded(MALFORMED)
+    fields: dict[str, object] = {name: _text(raw.get(name)) for name in _TEXTS}
+    fields |= {name: _int(raw.get(name)) for name in _INTS}
+    fields |= {name: _float(raw.get(name)) for name in _FLOATS}
+    requeue = raw.get("requeue")
+    event = Event(
+        type=kind,
+        timestamp=timestamp,
+        hostname=_text(hostname) or "",
+        uuid=uuid,
+        requeue=requeue if isinstance(requeue, bool) else None,
+        **fields,  # type: ignore[arg-type]  # each was checked for its kind above
+    )
+    return event if _usable(event) else Discarded(MALFORMED)
+
+
+def _text(value: object) -> str | None:
+    return clean(value) if isinstance(value, str) else None
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT else None
+
+
+def _float(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

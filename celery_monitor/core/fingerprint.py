@@ -1,0 +1,62 @@
+"""Which messages were applied before.
+
+With each flush goes a fingerprint of every message in it. A message that the broker flags as redelivered and whose
+fingerprint is known, committed or pending, is not counted again. No more than ``prefetch`` messages can be
+unacknowledged on one connection, so the newest ``prefetch`` fingerprints of a connection (an epoch) are enough. Older
+epochs matter too: what a half-open connection held comes back when the broker notices, minutes later.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final
+
+from celery_monitor.core.model import Delivery
+
+BYTES: Final = 8
+EPOCHS_KEPT: Final = 100
+
+
+class Fingerprints:
+    """The newest fingerprints of each recent connection. ``kept``: how many of each, the broker's prefetch."""
+
+    def __init__(self, *, kept: int) -> None:
+        """Start without any; ``restore`` fills it."""
+        self.on = False
+        """The source acknowledges, so messages can come twice."""
+        self.epoch = 0
+        self._kept = kept
+        self._of: dict[int, deque[bytes]] = {}
+        self._known: frozenset[bytes] = frozenset()
+        self._pending = bytearray()
+
+    def restore(self, epoch: int, stored: Iterable[tuple[int, bytes]]) -> None:
+        """Take over what the store kept: (epoch, concatenated fingerprints), oldest first."""
+        self.epoch = epoch
+        for old, blob in stored:
+            newest = self._of.setdefault(old, deque(maxlen=self._kept))
+            newest.extend(blob[at : at + BYTES] for at in range(0, len(blob), BYTES))
+
+    def connected(self, *, acknowledges: bool) -> None:
+        """Begin an epoch: what was delivered before it may be delivered again in it."""
+        self.on = acknowledges
+        self.epoch += 1
+        self._known = frozenset[bytes]().union(*self._of.values())
+        while len(self._of) >= EPOCHS_KEPT:
+            del self._of[next(iter(self._of))]
+        self._of[self.epoch] = deque(maxlen=self._kept)
+
+    def is_repeated(self, delivery: Delivery) -> bool:
+        """Note a message; True when it was applied before."""
+        fingerprint = blake2b(delivery.body, digest_size=BYTES).digest()
+        current = self._of[self.epoch]
+        repeated = delivery.redelivered and (fingerprint in self._known or fingerprint in current)
+        current.append(fingerprint)
+        self._pending += fingerprint
+        return repeated
+
+    def take(self) -> bytes:
+        """The fingerprints since the last call, in order of delivery."""
+        pending = bytes(self._pending)
+        self._pending.clear()
+        return pending

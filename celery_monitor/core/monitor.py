@@ -1,0 +1,340 @@
+"""The heart: messages in, Changes out. Knows neither broker nor store nor clock.
+
+``receive`` applies messages to memory. ``take`` gives everything that changed since the last ``take``, to be written
+in one transaction; until that has been done, the messages must not be acknowledged. A ``take`` that could not be
+written is written again as it is: its sequence makes that harmless.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from celery_monitor.core.aggregate import OTHER, Aggregator
+from celery_monitor.core.classify import classify, group_id, unregistered_name
+from celery_monitor.core.decide import Decider, Failed, Policy, Verdict
+from celery_monitor.core.decode import Discarded, decode
+from celery_monitor.core.fingerprint import Fingerprints
+from celery_monitor.core.model import (
+    FAILED,
+    STARTED,
+    SUCCEEDED,
+    UNKNOWN_TASK,
+    Changes,
+    Delivery,
+    ErrorGroup,
+    Event,
+    Failure,
+    FleetTask,
+    Restored,
+    Snapshot,
+    TaskRef,
+)
+from celery_monitor.core.text import printable, redacted
+from celery_monitor.core.track import CANCELLED, KINDS, Tracker
+from celery_monitor.core.workers import KINDS as WORKER_KINDS
+from celery_monitor.core.workers import Workers
+
+PROBE: Final = "monitor-probe"
+"""Type of the monitor's own events."""
+CUSTOM_TYPES: Final = 50
+"""Distinct types of the fleet's own events that are counted apart."""
+LONGEST_HOSTNAME: Final = 255
+FUTURE: Final = 86_400.0
+"""Seconds that an event's clock may be ahead; beyond it the time of reading is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the monitor is told of the settings. Times in seconds."""
+
+    prefetch: int = 4000
+    max_tasks: int = 1_000_000
+    max_age: float = 604_800.0
+    linger: float = 60.0
+    capture_arguments: bool = False
+    redact: Sequence[re.Pattern[str]] = ()
+    hostname_label: bool = False
+    runtime_bounds: tuple[float, ...] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+    wait_bounds: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+    default_queue: str = "celery"
+    max_task_names: int = 10_000
+    worker_timeout: float = 300.0
+    worker_purge: float = 600.0
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A failure's verdict, for the log."""
+
+    task: str
+    uuid: str
+    exception: str
+    verdict: Verdict
+
+
+class Monitor:
+    """Not thread-safe: the caller holds a lock over each call. ``now`` is unix seconds, never going back."""
+
+    def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
+        """Go on from what the store gave back."""
+        self._limits = limits
+        self._tracker = Tracker(
+            max_tasks=limits.max_tasks,
+            max_age=limits.max_age,
+            linger=limits.linger,
+            capture_arguments=limits.capture_arguments,
+        )
+        self._aggregator = Aggregator(
+            max_names=limits.max_task_names, runtime_bounds=limits.runtime_bounds, wait_bounds=limits.wait_bounds
+        )
+        self._workers = Workers(timeout=limits.worker_timeout, purge=limits.worker_purge)
+        self._decider = Decider(limits.policy)
+        self._awaited = self._decider.awaited
+        self._counters: dict[str, float] = dict(restored.counters)
+        self._types = {key[7:]: int(value) for key, value in restored.counters.items() if key.startswith("events.")}
+        self._custom = {kind for kind in self._types if not kind.startswith(("task-", "worker-")) and kind != PROBE}
+        self._messages = int(restored.counters.get("messages", 0))
+        self._sequence = restored.sequence
+        self._fingerprints = Fingerprints(kept=limits.prefetch)
+        self._queue_of: dict[str, str] = {}
+        self._hosts: dict[str, str] = {}
+        self._now = now
+        self._lag: float | None = None
+        self._notices: list[Notice] = []
+        self._arrivals: list[str] = []
+        self._probes: list[int] = []
+        self._restore(restored, now)
+
+    def connected(self, *, acknowledges: bool) -> None:
+        """A new connection has been made: what was delivered before may be delivered again on it."""
+        self._fingerprints.connected(acknowledges=acknowledges)
+
+    def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
+        """Apply messages in their order. Never raises, whatever they hold."""
+        self._now = now
+        types, fingerprints = self._types, self._fingerprints
+        latest = now + FUTURE
+        event: Event | Discarded | None = None
+        for delivery in deliveries:
+            self._messages += 1
+            if fingerprints.on and fingerprints.is_repeated(delivery):
+                self._discard("redelivered")
+                continue
+            for event in decode(delivery.body, delivery.content_type):
+                if type(event) is Discarded:
+                    self._discard(event.reason)
+                    continue
+                if event.timestamp > latest:  # type: ignore[union-attr]  # not Discarded
+                    event.timestamp = now  # type: ignore[union-attr]
+                kind = KINDS.get(event.type)  # type: ignore[union-attr]
+                if kind is None:
+                    self._other(event, now)  # type: ignore[arg-type]
+                else:
+                    types[event.type] = types.get(event.type, 0) + 1  # type: ignore[union-attr]
+                    self._task(event, kind, now)  # type: ignore[arg-type]
+        if type(event) is Event:
+            self._lag = max(0.0, now - event.timestamp)
+
+    def tick(self, now: float) -> None:
+        """What time alone does: expiry, purges, refreshed and resolved incidents. About once a second."""
+        self._now = now
+        self._tracker.tick(now)
+        self._decider.tick(now)
+        for hostname in self._workers.tick(now):
+            self._queue_of.pop(hostname, None)
+            self._hosts.pop(hostname, None)
+            if self._limits.hostname_label:
+                self._aggregator.drop_host(_host(hostname))
+
+    def learn_tasks(self, tasks: Iterable[FleetTask]) -> None:
+        """Names of what the workers hold (Celery's inspect)."""
+        self._tracker.learn(tasks)
+
+    def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
+        """Which queues each worker consumes: with just one, its tasks' queue is known without task-sent."""
+        for hostname, names in queues.items():
+            if len(names) == 1:
+                self._queue_of[hostname] = self._tracker.name(names[0])
+            else:
+                self._queue_of.pop(hostname, None)
+
+    def count(self, name: str, amount: float) -> None:
+        """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …)."""
+        self._counters[name] = self._counters.get(name, 0.0) + amount
+
+    def take(self, now: float) -> Changes:
+        """Everything since the last call, for one transaction. Its sequence is the next one only if not empty."""
+        series, dropped, buckets, groups, errors, failures = self._aggregator.take()
+        tracked, forgotten = self._tracker.take()
+        workers, dropped_workers = self._workers.take()
+        incidents, outbox = self._decider.take()
+        changes = Changes(
+            now=now,
+            sequence=self._sequence + 1,
+            series=series,
+            dropped_series=dropped,
+            buckets=buckets,
+            groups=groups,
+            errors=errors,
+            failures=failures,
+            tracked=tracked,
+            forgotten=forgotten,
+            workers=workers,
+            dropped_workers=dropped_workers,
+            incidents=incidents,
+            outbox=outbox,
+            counters=self._all_counters(),
+            epoch=self._fingerprints.epoch,
+            fingerprints=self._fingerprints.take(),
+        )
+        if not changes.empty:
+            self._sequence += 1
+        return changes
+
+    def take_notices(self) -> list[Notice]:
+        """Verdicts since the last call, for the log; at most 100."""
+        notices, self._notices = self._notices, []
+        return notices
+
+    def take_probes(self) -> list[int]:
+        """Numbers (the ``clock`` field) of the monitor's own probes that came back since the last call."""
+        probes, self._probes = self._probes, []
+        return probes
+
+    def take_arrivals(self) -> list[str]:
+        """Workers that are new or back since the last call."""
+        arrivals, self._arrivals = self._arrivals, []
+        return arrivals
+
+    def snapshot(self) -> Snapshot:
+        """A consistent copy for readers in other threads."""
+        counters = self._all_counters()
+        return Snapshot(
+            now=self._now,
+            series=self._aggregator.snapshot(),
+            workers=self._workers.snapshot(),
+            counters=counters,
+            incidents={key[10:]: int(value) for key, value in counters.items() if key.startswith("incidents.")},
+            incidents_open=self._decider.open_count,
+            tracked=len(self._tracker.tasks),
+            lag=self._lag,
+            probe_roundtrip=None,
+        )
+
+    def _restore(self, restored: Restored, now: float) -> None:
+        self._aggregator.restore(restored.series)
+        self._tracker.restore(restored.tracked, now)
+        self._workers.restore(restored.workers, now)
+        self._workers.unobserved = int(restored.counters.get("unobserved", 0))
+        self._decider.restore(restored.incidents, now)
+        self._fingerprints.restore(restored.epoch, restored.fingerprints)
+        self._tracker.evicted = int(restored.counters.get("evicted", 0))
+        self._aggregator.names_over_limit = int(restored.counters.get("task_names_over_limit", 0))
+        self._tracker.tick(now)
+
+    def _task(self, event: Event, kind: int, now: float) -> None:
+        step = self._tracker.advance(event, kind, now)
+        if step is None:
+            self._discard("duplicate")
+            return
+        ref, measured = step
+        if kind == CANCELLED:
+            return
+        name, hostname = ref.name, event.hostname
+        if name is None:
+            name = self._name_of(ref, event, kind)
+        name = self._aggregator.limited(name)
+        queue = ref.queue or self._queue_of.get(hostname) or self._limits.default_queue
+        host = self._host_label(hostname) if self._limits.hostname_label else ""
+        row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
+        if kind == STARTED:
+            self._workers.started(hostname)
+        elif kind == FAILED:
+            label = self._failure(event, name, row.queue, now)
+            self._aggregator.add_failure(row, label, event.uuid, event.timestamp)
+        elif kind == SUCCEEDED and name in self._awaited:
+            self._decider.succeeded(name, event.timestamp)
+
+    def _failure(self, event: Event, name: str, queue: str, now: float) -> str:
+        """Group and judge a failure; returns its class's short name."""
+        what = classify(event.exception, event.traceback, self._limits.redact)
+        exception, frame = what.qualified, what.frame
+        if self._aggregator.group_is_new(name, group_id(name, exception, frame)) is None:
+            exception, frame = OTHER, ""
+        group = group_id(name, exception, frame)
+        hostname = printable(event.hostname, LONGEST_HOSTNAME)
+        args, kwargs = self._arguments(event.uuid)
+        verdict = self._decider.decide(
+            Failed(
+                event.uuid, name, queue, what.exception, event.timestamp, hostname, what.message, what.traceback,
+                args, kwargs,
+            ),
+            now,
+        )  # fmt: skip
+        if verdict.changed:
+            self.count(f"incidents.{verdict.reason}", 1)
+        if len(self._notices) < 100:  # noqa: PLR2004  # the log is for people
+            self._notices.append(Notice(name, event.uuid, what.exception, verdict))
+        self._aggregator.add_error(
+            ErrorGroup(group, name, exception, frame, event.timestamp, event.timestamp),
+            Failure(
+                event.uuid, name, queue, hostname, event.timestamp, what.exception, what.message, what.traceback,
+                group, verdict.incident, verdict.reason, args, kwargs,
+            ),
+        )  # fmt: skip
+        return what.exception
+
+    def _arguments(self, uuid: str) -> tuple[str | None, str | None]:
+        args, kwargs = self._tracker.arguments.get(uuid, (None, None))
+        redact = self._limits.redact
+        return args and redacted(args, redact), kwargs and redacted(kwargs, redact)
+
+    def _name_of(self, ref: TaskRef, event: Event, kind: int) -> str:
+        if kind == FAILED:
+            name = unregistered_name(event.exception)
+            if name is not None:
+                ref.name = self._tracker.name(name)
+                return ref.name
+            self.count("unnamed_failures", 1)
+        return UNKNOWN_TASK
+
+    def _other(self, event: Event, now: float) -> None:
+        kind = event.type
+        if kind in WORKER_KINDS:
+            if self._workers.hear(event, now):
+                self._arrivals.append(event.hostname)
+        elif kind == PROBE:
+            self._probes.append(event.active or 0)
+        else:
+            self._discard("unknown_type")
+            if kind not in self._custom:
+                if len(self._custom) >= CUSTOM_TYPES or not kind.isprintable():
+                    kind = OTHER
+                self._custom.add(kind)
+        self._types[kind] = self._types.get(kind, 0) + 1
+
+    def _discard(self, reason: str) -> None:
+        key = f"discarded.{reason}"
+        self._counters[key] = self._counters.get(key, 0.0) + 1
+
+    def _host_label(self, hostname: str) -> str:
+        host = self._hosts.get(hostname)
+        if host is None:
+            host = self._hosts[hostname] = self._tracker.name(_host(hostname))
+        return host
+
+    def _all_counters(self) -> dict[str, float]:
+        counters = dict(self._counters)
+        counters["messages"] = self._messages
+        counters["evicted"] = self._tracker.evicted
+        counters["task_names_over_limit"] = self._aggregator.names_over_limit
+        counters["unobserved"] = self._workers.unobserved
+        for kind, number in self._types.items():
+            counters[f"events.{kind}"] = number
+        return counters
+
+
+def _host(hostname: str) -> str:
+    return hostname.partition("@")[2] or hostname

@@ -1,0 +1,313 @@
+"""A local calendar day out of 15-minute buckets: midnight to midnight in a zone, so 23 and 25 hours exist.
+
+Every offset of today's zones is a multiple of 15 minutes, so no bucket ever lies on both sides of a midnight,
+and the sums are exact. The day is compared with the day before, and with the mean of those of the seven days
+before it that have any events at all: days from before the monitor's time say nothing.
+"""
+
+import datetime as dt
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from celery_monitor.core.model import (
+    BUCKET_SECONDS,
+    FAILED,
+    RETRIED,
+    SUCCEEDED,
+    BucketRow,
+    GroupRow,
+    IncidentRow,
+    IncidentState,
+)
+from celery_monitor.core.summary import (
+    GAP,
+    STARTS,
+    UNNAMED,
+    UNOBSERVED,
+    UPTIME,
+    DayError,
+    DayIncidents,
+    FailingTask,
+    Health,
+    Hour,
+    Mean,
+    Summary,
+    Totals,
+    Undelivered,
+)
+
+DAYS_BEFORE: Final = 7
+"""How many earlier days the buckets must reach back."""
+_TODAY: Final = DAYS_BEFORE
+
+TRACEBACK_FRAMES: Final = 3
+TRACEBACK_ENDING: Final = 6
+"""Lines kept of the last frame's source and the exception's message."""
+TRACEBACK_WIDTH: Final = 200
+_CUT: Final = "  …"
+
+
+def day_bounds(date: dt.date, zone: dt.tzinfo) -> tuple[int, int]:
+    """When the local day begins and ends, [start, end) in unix seconds.
+
+    A midnight that is left out (some zones change at 00:00) is the moment of the change; of one that comes
+    twice it is the first.
+    """
+    midnight = dt.time()
+    start, end = (dt.datetime.combine(day, midnight, zone).timestamp() for day in (date, date + dt.timedelta(days=1)))
+    return int(start), int(end)
+
+
+def summarize(
+    *,
+    date: dt.date,
+    zone: dt.tzinfo,
+    fleet: str,
+    buckets: Iterable[BucketRow],
+    groups: Sequence[GroupRow],
+    incidents: Sequence[IncidentRow],
+    counters: tuple[Mapping[str, float], Mapping[str, float]],
+    now: float,
+    paging: bool = True,
+) -> Summary:
+    """The day's summary.
+
+    Args:
+        date: The local day.
+        zone: Whose day it is.
+        fleet: The fleet's name.
+        buckets: Of the day and of the DAYS_BEFORE days before it, in any order; read once. Others are
+            ignored.
+        groups: Error groups with failures on the day.
+        incidents: Those whose first failure was on the day.
+        counters: The monitor's own counters at the day's start and at its end.
+        now: When this is made, unix seconds.
+        paging: Somebody is to be paged; else no incident counts as undelivered.
+    """
+    start, end = day_bounds(date, zone)
+    sums = _Sums(date, zone)
+    for row in buckets:
+        sums.add(row)
+    opened = [row for row in incidents if row.incident.state is not IncidentState.SUPPRESSED]
+    errors = sorted((_error(row, start) for row in groups), key=lambda error: (not error.new, -error.count, error.id))
+    return Summary(
+        fleet=fleet,
+        date=date,
+        timezone=str(zone),
+        start=start,
+        end=end,
+        generated_at=now,
+        over=now >= end,
+        day=sums.totals(_TODAY),
+        before=sums.before(),
+        mean=sums.mean(),
+        hours=sums.hours(),
+        tasks=tuple(_failing(sums, errors, _moments(groups, incidents), opened)),
+        errors=tuple(errors),
+        incidents=_incidents(opened, paging=paging),
+        health=_health(*counters, max(0.0, min(now, end) - start)),
+    )
+
+
+class _Sums:
+    """Adds buckets up by day, by hour of the day, and by task."""
+
+    def __init__(self, date: dt.date, zone: dt.tzinfo) -> None:
+        days = [date - dt.timedelta(days=back) for back in range(DAYS_BEFORE, -1, -1)]
+        self._zone = zone
+        self._edges = [day_bounds(day, zone)[0] for day in days]
+        self._end = day_bounds(date, zone)[1]
+        self._days = [Counter[int]() for _ in days]
+        self._hours = [Counter[int]() for _ in range(24)]
+        self._hour_of: dict[int, int] = {}
+        self.tasks: dict[str, Counter[int]] = defaultdict(Counter)
+        """name → counts of the day."""
+        self.failed: dict[str, list[int]] = defaultdict(lambda: [0] * len(days))
+        """name → failures of each day."""
+        self.failed_in: dict[str, list[int]] = defaultdict(list)
+        """name → starts of the day's buckets that hold failures."""
+
+    def add(self, row: BucketRow) -> None:
+        day = bisect_right(self._edges, row.start) - 1
+        if day < 0 or row.start >= self._end:
+            return
+        counts = {kind: row.counts[kind] for kind in (SUCCEEDED, FAILED, RETRIED)}
+        self._days[day].update(counts)
+        if counts[FAILED]:
+            self.failed[row.name][day] += counts[FAILED]
+        if day != _TODAY:
+            return
+        self._hours[self._hour(row.start)].update(counts)
+        self.tasks[row.name].update(counts)
+        if counts[FAILED]:
+            self.failed_in[row.name].append(row.start)
+
+    def _hour(self, at: int) -> int:
+        if at not in self._hour_of:
+            self._hour_of[at] = dt.datetime.fromtimestamp(at, self._zone).hour
+        return self._hour_of[at]
+
+    def totals(self, day: int) -> Totals:
+        return _totals(self._days[day])
+
+    def before(self) -> Totals | None:
+        return self.totals(_TODAY - 1) if self._days[_TODAY - 1] else None
+
+    def mean(self) -> Mean | None:
+        known = [self.totals(day) for day in range(_TODAY) if self._days[day]]
+        if not known:
+            return None
+        size = len(known)
+        return Mean(
+            days=size,
+            executed=sum(day.executed for day in known) / size,
+            failed=sum(day.failed for day in known) / size,
+            retried=sum(day.retried for day in known) / size,
+        )
+
+    def hours(self) -> tuple[Hour, ...]:
+        totals = map(_totals, self._hours)
+        return tuple(Hour(hour, each.executed, each.failed, each.retried) for hour, each in enumerate(totals))
+
+
+def _totals(counts: Counter[int]) -> Totals:
+    return Totals(counts[SUCCEEDED] + counts[FAILED], counts[FAILED], counts[RETRIED])
+
+
+def _failing(
+    sums: _Sums,
+    errors: Sequence[DayError],
+    moments: Mapping[str, Sequence[float]],
+    opened: Sequence[IncidentRow],
+) -> list[FailingTask]:
+    classes: dict[str, Counter[str]] = defaultdict(Counter)
+    new: Counter[str] = Counter()
+    for error in errors:
+        classes[error.task][error.exception.rpartition(".")[2]] += error.count
+        new[error.task] += error.new
+    incidents = Counter(row.incident.task for row in opened)
+    before, mean = sums.before(), sums.mean()
+    rows = []
+    for name, starts in sums.failed_in.items():
+        totals, failed = _totals(sums.tasks[name]), sums.failed[name]
+        first_at, last_at = _between(starts, moments.get(name, ()))
+        top = classes[name].most_common(1)
+        rows.append(
+            FailingTask(
+                name=name,
+                executed=totals.executed,
+                failed=totals.failed,
+                retried=totals.retried,
+                failed_before=failed[_TODAY - 1] if before else None,
+                failed_mean=sum(failed[:_TODAY]) / mean.days if mean else None,
+                exception=top[0][0] if top else "",
+                exceptions=len(classes[name]),
+                new_errors=new[name],
+                first_at=first_at,
+                last_at=last_at,
+                incidents=incidents[name],
+            )
+        )
+    return sorted(rows, key=lambda task: (-task.failed, -task.rate, task.name))
+
+
+def _moments(groups: Iterable[GroupRow], incidents: Iterable[IncidentRow]) -> Mapping[str, Sequence[float]]:
+    """Name → exact times of some of its failures."""
+    moments: dict[str, list[float]] = defaultdict(list)
+    for group in groups:
+        moments[group.name] += (group.first_at, group.last_at)
+    for row in incidents:
+        moments[row.incident.task] += (row.incident.first_at, row.incident.last_at)
+    return moments
+
+
+def _between(starts: Sequence[int], moments: Sequence[float]) -> tuple[float, float]:
+    """Bounds of the failures in these buckets: exact where one of ``moments`` tells, else the edges."""
+    first, last = min(starts), max(starts)
+    opening = [at for at in moments if first <= at < first + BUCKET_SECONDS]
+    closing = [at for at in moments if last <= at < last + BUCKET_SECONDS]
+    return min(opening, default=float(first)), max(closing, default=float(last + BUCKET_SECONDS))
+
+
+def _error(row: GroupRow, start: int) -> DayError:
+    sample = row.sample
+    return DayError(
+        id=row.id,
+        task=row.name,
+        exception=row.exception,
+        frame=row.frame,
+        count=row.count,
+        new=row.first_at >= start,
+        uuid=sample.uuid if sample else None,
+        hostname=sample.hostname if sample else "",
+        message=sample.message if sample else "",
+        traceback=useful_end(sample.traceback, row.frame) if sample else "",
+    )
+
+
+def _incidents(opened: Sequence[IncidentRow], *, paging: bool) -> DayIncidents:
+    waiting = [row for row in opened if row.delivered_at is None] if paging else []
+    return DayIncidents(
+        opened=len(opened),
+        undelivered=tuple(
+            Undelivered(
+                key=row.incident.key,
+                task=row.incident.task,
+                severity=row.incident.severity.value,
+                count=row.incident.count,
+                opened_at=row.incident.opened_at,
+                error=row.error,
+            )
+            for row in waiting
+        ),
+        paging=paging,
+    )
+
+
+def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed: float) -> Health:
+    def grown(name: str) -> float:
+        # A counter can be kept apart by label, as ``unobserved_tasks.celery@box``.
+        ends = [
+            sum(value for key, value in counters.items() if key == name or key.startswith(f"{name}."))
+            for counters in (opening, closing)
+        ]
+        return max(0.0, ends[1] - ends[0])
+
+    return Health(
+        elapsed=elapsed,
+        uptime=min(elapsed, grown(UPTIME)),
+        gap=min(elapsed, grown(GAP)),
+        unobserved=round(grown(UNOBSERVED)),
+        unnamed=round(grown(UNNAMED)),
+        restarts=round(grown(STARTS)),
+    )
+
+
+def useful_end(traceback: str, frame: str = "") -> str:
+    """What is worth reading of a traceback: the last frames, the application's own too, and the exception.
+
+    ``frame`` is an error group's: ``path/of/app.py:function``.
+    """
+    lines = [_shortened(line) for line in traceback.rstrip().splitlines()]
+    frames = [index for index, line in enumerate(lines) if line.startswith('  File "')]
+    if not frames:
+        return "\n".join(lines[-2 * TRACEBACK_ENDING :])
+    path, _, function = frame.rpartition(":")
+    own = [index for index in frames if path and path in lines[index] and lines[index].endswith(f"in {function}")]
+    kept = sorted({*own[-1:], *frames[-(TRACEBACK_FRAMES - bool(own)) :]})
+    edges = [*frames, len(lines)]
+    out: list[str] = []
+    for index in kept:
+        block = lines[index : edges[edges.index(index) + 1]]
+        if index != frames[0] and (index == kept[0] or edges[edges.index(index) - 1] not in kept):
+            out.append(_CUT)
+        if len(block) > TRACEBACK_ENDING:
+            block = [*block[: TRACEBACK_ENDING - 3], _CUT, *block[-2:]]
+        out += block
+    return "\n".join(out)
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= TRACEBACK_WIDTH else f"{line[: TRACEBACK_WIDTH - 1]}…"
