@@ -1,0 +1,93 @@
+"""Settings → connections. kombu reads the URL and the options, so that they mean what they mean to Celery."""
+
+import itertools
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any, Final
+
+from kombu import Connection
+
+from celery_monitor.settings.broker import BrokerSettings
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds for TCP, TLS and log-in together to give a sign of life; also for each answer after that."""
+
+_FANOUT_ONLY: Final = ("redis", "rediss", "sentinel")
+_CERTIFICATES: Final = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
+
+
+class Dialer:
+    """Makes kombu connections to the fleet's broker, to the next one of several URLs each time. Does no I/O itself."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+        self._source = settings.url_source()
+        self._turns: Iterator[int] = itertools.count()
+
+    @property
+    def url(self) -> str:
+        """The URL as it is now, with its secrets."""
+        return self._source.get() or ""
+
+    @property
+    def kind(self) -> str:
+        """``amqp``, ``redis`` or ``memory``."""
+        scheme = self.url.partition("://")[0].partition("+")[0].lower()
+        if scheme in _FANOUT_ONLY:
+            return "redis"
+        return "memory" if scheme == "memory" else "amqp"
+
+    def dial(self, *, heartbeat: float = 0, timeout: float = CONNECT_TIMEOUT, **options: Any) -> Connection:  # noqa: ANN401 - a transport's options are of any type
+        """A connection that is not connected yet. ``options`` are defaults under the user's transport options.
+
+        Raises ValueError and others for options that the transport does not take.
+        """
+        urls = self.url
+        if not urls.startswith("sentinel"):  # there the URLs are the sentinels of one master
+            each = urls.split(";")
+            urls = each[next(self._turns) % len(each)]
+        defaults = _DEFAULTS[self.kind](timeout, self._settings.heartbeat)
+        return Connection(
+            urls,
+            ssl=_ssl(self._settings.use_ssl),
+            connect_timeout=timeout,
+            heartbeat=heartbeat,
+            transport_options={**defaults, **options, **self._settings.transport_options},
+        )
+
+
+def _amqp_defaults(_timeout: float, heartbeat: float) -> dict[str, Any]:
+    # py-amqp ends a connection whose data stays unconfirmed for one second: a short fault of the network.
+    return {"socket_settings": {socket.TCP_USER_TIMEOUT: int(2000 * heartbeat)}}
+
+
+def _redis_defaults(timeout: float, _heartbeat: float) -> dict[str, Any]:
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "socket_keepalive": True}
+
+
+def _memory_defaults(_timeout: float, _heartbeat: float) -> dict[str, Any]:
+    return {"polling_interval": 0.02}  # kombu's own second would be the lag of the stream
+
+
+_DEFAULTS: Final = {"amqp": _amqp_defaults, "redis": _redis_defaults, "memory": _memory_defaults}
+
+
+def _ssl(use_ssl: dict[str, Any] | bool | None) -> dict[str, Any] | bool | None:  # noqa: FBT001 - Celery's own type
+    """Celery's ``broker_use_ssl`` with names for the constants that a text file cannot hold (``CERT_REQUIRED``)."""
+    if not isinstance(use_ssl, dict):
+        return use_ssl
+    return {key: _certificates(value) if key.endswith("cert_reqs") else value for key, value in use_ssl.items()}
+
+
+def _certificates(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    name = value.lower().removeprefix("ssl.").removeprefix("cert_")
+    if name not in _CERTIFICATES:
+        raise ValueError("broker.use_ssl: cert_reqs must be required, optional or none")
+    return _CERTIFICATES[name]

@@ -1,0 +1,107 @@
+"""AMQP 0-9-1 frames → deliveries, without I/O: as much of the protocol as a consumer sees once it consumes.
+
+A delivery is a method frame (Basic.Deliver), a header frame and as many body frames as its size needs; nothing comes
+between them on one channel. What else a broker sends to a consumer ends the stream (the queue was deleted, the channel
+or the connection closed) or means nothing here (heartbeats, the answer to what nobody waits for).
+"""
+
+from struct import Struct
+
+from amqp.exceptions import AMQPError, error_for_code
+
+from celery_monitor.core.model import Delivery
+
+_FRAME = Struct(">BHI")
+_METHOD = Struct(">HH")
+_TAG = Struct(">QB")
+_HEADER = Struct(">4xQH")
+_REPLY = Struct(">HB")
+
+_KIND_METHOD, _KIND_HEADER, _KIND_BODY, _FRAME_END = 1, 2, 3, 0xCE
+_DELIVER, _CANCEL = (60, 60), (60, 30)
+_CHANNEL_CLOSE, _CONNECTION_CLOSE, _CONNECTION_CLOSED = (20, 40), (10, 50), (10, 51)
+_HAS_CONTENT_TYPE = 0x8000
+
+
+class ConsumerCancelledError(Exception):
+    """The broker has cancelled the consumer: somebody deleted the queue, or its leader is gone."""
+
+
+class StreamClosedError(Exception):
+    """The broker has confirmed that the connection is closed."""
+
+
+class FrameReader:
+    """Turns the bytes of a connection into deliveries. ``tag`` is the delivery tag of the last one given."""
+
+    def __init__(self) -> None:
+        self.tag = 0
+        self._rest = b""
+        self._tag = 0
+        self._redelivered = False
+        self._content_type = ""
+        self._size = 0
+        self._body: list[bytes] = []
+
+    def feed(self, data: bytes, limit: int, found: list[Delivery]) -> None:
+        """Append to ``found`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
+
+        Raises an AMQPError when the broker closes the channel or the connection, ConsumerCancelledError,
+        StreamClosedError.
+        """
+        buffer = self._rest + data if self._rest else data
+        at, end = 0, len(buffer)
+        unpack = _FRAME.unpack_from
+        while end - at > _FRAME.size and len(found) < limit:
+            kind, _, size = unpack(buffer, at)
+            start = at + _FRAME.size
+            stop = start + size
+            if stop >= end:
+                break
+            if buffer[stop] != _FRAME_END:
+                raise AMQPError("the broker sent a frame that does not end where it should")
+            if kind == _KIND_BODY:
+                self._on_body(buffer[start:stop], found)
+            elif kind == _KIND_HEADER:
+                self._on_header(buffer, start, found)
+            elif kind == _KIND_METHOD:
+                self._on_method(buffer, start)
+            at = stop + 1
+        self._rest = buffer[at:]
+
+    def _on_method(self, buffer: bytes, start: int) -> None:
+        method = _METHOD.unpack_from(buffer, start)
+        arguments = start + _METHOD.size
+        if method == _DELIVER:
+            # consumer tag (short string), delivery tag, redelivered, exchange, routing key
+            self._tag, self._redelivered = _TAG.unpack_from(buffer, arguments + 1 + buffer[arguments])
+        elif method in {_CHANNEL_CLOSE, _CONNECTION_CLOSE}:
+            code, length = _REPLY.unpack_from(buffer, arguments)
+            text = buffer[arguments + _REPLY.size :][:length].decode(errors="replace")
+            raise error_for_code(code, text, method, AMQPError)
+        elif method == _CANCEL:
+            raise ConsumerCancelledError
+        elif method == _CONNECTION_CLOSED:
+            raise StreamClosedError
+
+    def _on_header(self, buffer: bytes, start: int, found: list[Delivery]) -> None:
+        self._size, flags = _HEADER.unpack_from(buffer, start)
+        properties = start + _HEADER.size
+        if flags & _HAS_CONTENT_TYPE:  # the first property, if it is there
+            length = buffer[properties]
+            self._content_type = buffer[properties + 1 : properties + 1 + length].decode("latin-1")
+        else:
+            self._content_type = ""
+        if not self._size:
+            self._on_body(b"", found)
+
+    def _on_body(self, body: bytes, found: list[Delivery]) -> None:
+        if len(body) < self._size:
+            self._body.append(body)
+            self._size -= len(body)
+            return
+        if self._body:
+            body = b"".join([*self._body, body])
+            self._body.clear()
+        self.tag = self._tag
+        found.append(Delivery(body, self._content_type, bool(self._redelivered)))

@@ -1,0 +1,62 @@
+"""The event stream of kombu's in-memory broker, for the demo: everything happens in this process."""
+
+import contextlib
+from typing import Any
+from uuid import uuid4
+
+from celery.events.event import get_exchange
+from kombu import Consumer, Queue
+
+from celery_monitor.adapters.broker.dial import Dialer
+from celery_monitor.adapters.broker.faults import FOREIGN
+from celery_monitor.core.model import Delivery
+from celery_monitor.ports import Batch
+from celery_monitor.settings.broker import BrokerSettings
+
+
+class MemoryLink:
+    """A kombu consumer on a queue of its own."""
+
+    def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
+        """Declares and begins to consume. Raises FOREIGN."""
+        self._limit = settings.prefetch // 2
+        self._found: list[Delivery] = []
+        client = dialer.dial()
+        self._transport = client.transport
+        self._transport.establish_connection()
+        self._channel = self._transport.create_channel(self._transport)
+        exchange = get_exchange(client, settings.exchange)
+        queue = Queue(
+            f"{settings.queue.name}.{uuid4().hex}", exchange, routing_key="#", auto_delete=True, durable=False
+        )
+        self._consumer = Consumer(self._channel, [queue], no_ack=True, on_message=self._on_message)
+        self._consumer.consume()
+
+    def _on_message(self, message: Any) -> None:  # noqa: ANN401 - kombu has no types
+        body = message.body
+        self._found.append(
+            Delivery(body.encode() if isinstance(body, str) else bytes(body), message.content_type or "")
+        )
+
+    def read(self, timeout: float) -> Batch | None:
+        """As EventSource.poll. Raises FOREIGN."""
+        self._found = found = []
+        with contextlib.suppress(TimeoutError):
+            while len(found) < self._limit:
+                self._transport.drain_events(self._transport, timeout=0 if found else timeout)
+        return Batch(found, 0) if found else None
+
+    def ack(self, tag: int) -> None:
+        """Nothing: what was read is gone."""
+
+    def cut(self) -> None:
+        """Nothing: there is no connection."""
+
+    def release(self) -> None:
+        """Delete the queue."""
+        with contextlib.suppress(*FOREIGN):
+            self._consumer.cancel()
+            self._channel.close()
+
+    def leave(self, until: float) -> None:
+        """Nobody to say good-bye to."""

@@ -1,0 +1,124 @@
+"""The event stream, whatever carries it: one thread reads, any thread may cut the connection.
+
+Each transport has a link: one connection that is open from its construction until it is cut. The source owns the
+present link, turns foreign exceptions into SourceLostError, and sees to it that nobody closes a socket that another
+thread still reads: cutting (shutdown) wakes the reader up, and only then is the socket closed.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from celery_monitor.adapters.broker.amqp import AmqpLink
+from celery_monitor.adapters.broker.dial import Dialer
+from celery_monitor.adapters.broker.faults import FOREIGN, lost
+from celery_monitor.adapters.broker.memory import MemoryLink
+from celery_monitor.adapters.broker.redis import RedisLink
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Batch
+from celery_monitor.settings.broker import BrokerSettings
+
+CLOSE_TIMEOUT: Final = 2.0
+
+
+class Link(Protocol):
+    """One open connection. Methods may raise the errors of ``FOREIGN``."""
+
+    def read(self, timeout: float) -> Batch | None:
+        """As EventSource.poll."""
+
+    def ack(self, tag: int) -> None:
+        """As EventSource.ack."""
+
+    def cut(self) -> None:
+        """End it without a word. Never blocks; safe while another thread reads."""
+
+    def release(self) -> None:
+        """Free what is left after ``cut``; only while nobody reads."""
+
+    def leave(self, until: float) -> None:
+        """Say good-bye to the broker, at most until this monotonic time."""
+
+
+_LINKS: Final[dict[str, Callable[[Dialer, BrokerSettings], Link]]] = {
+    "amqp": AmqpLink,
+    "redis": RedisLink,
+    "memory": MemoryLink,
+}
+
+
+class BrokerSource:
+    """The fleet's event stream (an EventSource)."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+        self._dialer = Dialer(settings)
+        self._link: Link | None = None
+        self._using = threading.RLock()
+        """Held while a link is read, written or freed."""
+
+    @property
+    def acknowledges(self) -> bool:
+        """Messages stay with the broker until ``ack``."""
+        return self._dialer.kind == "amqp"
+
+    def connect(self) -> None:
+        """As EventSource.connect; at most some 10 s."""
+        self.abandon()
+        with self._using:
+            try:
+                self._link = _LINKS[self._dialer.kind](self._dialer, self._settings)
+            except FOREIGN as exc:
+                raise lost(exc, "cannot connect to the broker") from exc
+
+    def poll(self, timeout: float) -> Batch | None:
+        """As EventSource.poll."""
+        with self._using:
+            link = self._present()
+            try:
+                return link.read(timeout)
+            except FOREIGN as exc:
+                self.abandon()
+                raise lost(exc, "the event stream broke off") from exc
+
+    def ack(self, tag: int) -> None:
+        """As EventSource.ack."""
+        with self._using:
+            link = self._present()
+            try:
+                link.ack(tag)
+            except FOREIGN as exc:
+                self.abandon()
+                raise lost(exc, "cannot acknowledge") from exc
+
+    def _present(self) -> Link:
+        if self._link is None:
+            raise SourceLostError("not connected to the broker")
+        return self._link
+
+    def abandon(self) -> None:
+        """As EventSource.abandon."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        link.cut()
+        # A reader wakes up at once. Should it not, the socket is left to the garbage collector.
+        if self._using.acquire(timeout=1):
+            try:
+                link.release()
+            finally:
+                self._using.release()
+
+    def close(self) -> None:
+        """As EventSource.close."""
+        until = time.monotonic() + CLOSE_TIMEOUT
+        link = self._link
+        if link is not None and self._using.acquire(timeout=CLOSE_TIMEOUT):
+            try:
+                with contextlib.suppress(*FOREIGN):
+                    link.leave(until)
+            finally:
+                self._using.release()
+        self.abandon()
