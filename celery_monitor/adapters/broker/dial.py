@@ -3,7 +3,6 @@
 import itertools
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import Any, Final
 
 from kombu import Connection
@@ -27,7 +26,7 @@ class Dialer:
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
         self._source = settings.url_source()
-        self._turns: Iterator[int] = itertools.count()
+        self._turns = itertools.count()
 
     @property
     def url(self) -> str:

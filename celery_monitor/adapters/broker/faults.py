@@ -23,7 +23,7 @@ FOREIGN: Final = (
     kombu.exceptions.KombuError,
     ConsumerCancelledError,
     StreamClosedError,
-    # What kombu, py-amqp and redis-py raise for options that they do not take, and on connections cut under their hands.
+    # What these libraries raise for options that they do not take, and on connections cut under their hands.
     AttributeError,
     KeyError,
     TypeError,
@@ -68,8 +68,8 @@ def remedy(exc: BaseException) -> str | None:  # noqa: PLR0911 - a table of faul
     """What to do about it, None when waiting may be enough. Faults of declaring are told by those who declare."""
     if isinstance(exc, amqp.exceptions.NotAllowed):
         return (
-            "create the virtual host (rabbitmqctl add_vhost) or correct the end of broker.url (/ is written //), and give "
-            "the user access to it (rabbitmqctl set_permissions -p VHOST USER ...)"
+            "create the virtual host (rabbitmqctl add_vhost) or correct the end of broker.url (/ is written //), and "
+            "give the user access to it (rabbitmqctl set_permissions -p VHOST USER ...)"
         )
     if isinstance(exc, amqp.exceptions.AccessRefused | redis.exceptions.AuthenticationError):
         return _CREDENTIALS
@@ -80,7 +80,7 @@ def remedy(exc: BaseException) -> str | None:  # noqa: PLR0911 - a table of faul
     if isinstance(exc, socket.gaierror):
         return "check the host name in broker.url"
     if isinstance(exc, ssl.SSLError):
-        return "check broker.use_ssl (ca_certs for amqps, ssl_ca_certs for rediss) and that the port of broker.url speaks TLS"
+        return "check broker.use_ssl (ca_certs for amqps, ssl_ca_certs for rediss), and that the port speaks TLS"
     if isinstance(exc, AttributeError | KeyError | TypeError | ValueError):
         return "check broker.transport_options and broker.use_ssl: the transport does not take them as they are"
     return None

@@ -40,7 +40,8 @@ class MemoryLink:
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises FOREIGN."""
-        self._found = found = []
+        self._found = []
+        found = self._found
         with contextlib.suppress(TimeoutError):
             while len(found) < self._limit:
                 self._transport.drain_events(self._transport, timeout=0 if found else timeout)

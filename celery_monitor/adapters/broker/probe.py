@@ -52,7 +52,7 @@ class BrokerProbe:
     def _open(self, timeout: float) -> None:
         """Connect, in about ``timeout`` seconds at most. Raises FOREIGN."""
         amqp = self._dialer.kind == "amqp"
-        options = {"confirm_publish": True, "on_blocked": self._on_blocked} if amqp else {}
+        options: dict[str, Any] = {"confirm_publish": True, "on_blocked": self._on_blocked} if amqp else {}
         client = self._dialer.dial(timeout=timeout / 2, **options)
         exchange = get_exchange(client, self._exchange)
         connection = client.transport.establish_connection()

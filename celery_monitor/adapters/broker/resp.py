@@ -1,8 +1,8 @@
 """Redis' pub/sub protocol → deliveries, without I/O: as much of RESP 2 and 3 as a subscriber sees.
 
-A message is an array (RESP 3: a push) ``pmessage, pattern, channel, data``. The data is kombu's envelope, JSON with the
-body in base64 (``kombu.transport.virtual``). Data that is no envelope is given away as it is, without a content type, so
-that it is counted as discarded and not lost from sight.
+A message is an array (RESP 3: a push) ``pmessage, pattern, channel, data``. The data is kombu's envelope, JSON with
+the body in base64 (``kombu.transport.virtual``). Data that is no envelope is given away as it is, without a content
+type, so that it is counted as discarded and not lost from sight.
 """
 
 import binascii
@@ -57,7 +57,7 @@ class RespReader:
         self._rest = buffer[at:]
 
 
-def _item(buffer: bytes, at: int, items: list[bytes]) -> int:
+def _item(buffer: bytes, at: int, items: list[bytes]) -> int:  # noqa: PLR0911 - one for each kind of value
     """Append the leaves of the value at ``at``; the place after it, or _MORE when it is not complete."""
     line = buffer.find(b"\r\n", at)
     if line < 0:
