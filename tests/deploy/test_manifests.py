@@ -43,9 +43,7 @@ def test_pod_is_the_chart_s(objects: dict[str, dict[str, Any]], template: Templa
     (chart,) = [document for document in minimal if document["kind"] == "StatefulSet"]
     expected, pod = chart["spec"]["template"]["spec"], objects["StatefulSet"]["spec"]["template"]["spec"]
     other = {"containers", "volumes", "serviceAccountName"}
-    assert {k: v for k, v in pod.items() if k not in other} == {
-        k: v for k, v in expected.items() if k not in other
-    }
+    assert {k: v for k, v in pod.items() if k not in other} == {k: v for k, v in expected.items() if k not in other}
     assert pod["containers"] == expected["containers"]
     assert {volume["name"] for volume in pod["volumes"]} == {volume["name"] for volume in expected["volumes"]}
     rest = {
@@ -56,9 +54,7 @@ def test_pod_is_the_chart_s(objects: dict[str, dict[str, Any]], template: Templa
         "persistentVolumeClaimRetentionPolicy",
     }
     spec = objects["StatefulSet"]["spec"]
-    assert {k: v for k, v in spec.items() if k not in rest} == {
-        k: v for k, v in chart["spec"].items() if k not in rest
-    }
+    assert {k: v for k, v in spec.items() if k not in rest} == {k: v for k, v in chart["spec"].items() if k not in rest}
 
 
 def test_network_policy_is_the_chart_s(objects: dict[str, dict[str, Any]], template: Template) -> None:
