@@ -19,6 +19,8 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
+import msgspec
+
 from celery_monitor.core.model import (
     STORM,
     Action,
@@ -33,10 +35,13 @@ from celery_monitor.core.model import (
 LONGEST_KEY: Final = 255
 KEY_HEAD: Final = 238
 DAY: Final = 86_400.0
+AWAITED: Final = 7 * DAY
+"""How long an open incident waits for the success that resolves it."""
 OTHER: Final = "other"
 NAMED_PER_INCIDENT: Final = 20
 SAMPLES: Final = 5
 LONGEST_TRACEBACK: Final = 4_000
+_PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
 _SEVERITIES: Final = tuple(Severity)
 
 
@@ -76,8 +81,7 @@ class Policy:
     resolve_after: float = 1800.0
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """A failure as the decision needs it."""
 
     uuid: str
@@ -92,8 +96,7 @@ class Failed:
     kwargs: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What became of one failure."""
 
     reason: Reason
@@ -105,18 +108,76 @@ class Verdict:
     """It opened an incident."""
 
 
-class _Open:
-    """An incident in memory and what is known of its sending."""
+class _Open(msgspec.Struct):
+    """An incident in memory, mutable, and what is known of its sending."""
 
-    __slots__ = ("dirty", "ends_at", "incident", "sent_at", "sent_count", "succeeded_at")
+    key: str
+    task: str
+    rule: Rule
+    severity: Severity
+    hour: str
+    opened_at: float
+    first_at: float
+    last_at: float
+    ends_at: float
+    """When no failure can join it any more."""
+    state: IncidentState = IncidentState.SUPPRESSED
+    reason: Reason = Reason.BELOW_THRESHOLD
+    count: int = 0
+    exceptions: dict[str, int] = {}  # msgspec copies an empty default for each instance
+    workers: dict[str, int] = {}
+    queues: dict[str, int] = {}
+    tasks: dict[str, int] = {}
+    samples: list[str] = []
+    last: Failed | None = None
+    sent_at: float = 0.0
+    sent_count: int = 0
+    succeeded_at: float = 0.0
+    dirty: bool = True
 
-    def __init__(self, incident: Incident, ends_at: float) -> None:
-        self.incident = incident
-        self.ends_at = ends_at
-        self.sent_at = 0.0
-        self.sent_count = 0
-        self.succeeded_at = 0.0
+    def join(self, failed: Failed) -> None:
+        """Count a failure in."""
         self.dirty = True
+        self.count += 1
+        self.first_at = min(self.first_at, failed.at)
+        _count(self.exceptions, failed.exception)
+        _count(self.workers, failed.hostname)
+        _count(self.queues, failed.queue)
+        _count(self.tasks, failed.task)
+        if len(self.samples) < SAMPLES:
+            self.samples.append(failed.uuid)
+        if failed.at >= self.last_at:
+            self.last_at, self.last = failed.at, failed
+
+    def freeze(self, fleet: str) -> Incident:
+        """The value that is stored and sent."""
+        last = self.last
+        return Incident(
+            key=self.key,
+            fleet=fleet,
+            task=self.task,
+            rule=self.rule.name if self.task != STORM else "",
+            route=self.rule.route,
+            severity=self.severity,
+            state=self.state,
+            reason=self.reason,
+            hour=self.hour,
+            opened_at=self.opened_at,
+            first_at=self.first_at,
+            last_at=self.last_at,
+            count=self.count,
+            threshold=self.rule.threshold,
+            exceptions=self.exceptions.copy(),
+            workers=self.workers.copy(),
+            queues=self.queues.copy(),
+            tasks=self.tasks.copy(),
+            samples=tuple(self.samples),
+            message=last.message if last else "",
+            traceback=last.traceback[-LONGEST_TRACEBACK:] if last else "",
+            args=last.args if last else None,
+            kwargs=last.kwargs if last else None,
+            runbook_url=self.rule.runbook_url,
+        )
 
 
 class Decider:
@@ -140,13 +201,18 @@ class Decider:
 
     def restore(self, incidents: Iterable[Incident], now: float) -> None:
         """Take over what the store kept. What was sent before counts as sent now."""
-        for incident in incidents:
-            entry = self._open[incident.key] = _Open(incident, self._end(incident.last_at))
-            entry.sent_at, entry.sent_count, entry.dirty = now, incident.count, False
-            if incident.state is IncidentState.OPEN:
-                self._note_open(incident)
-            if incident.task != STORM and incident.reason is not Reason.SILENCED:
-                self._recent.setdefault(incident.route, {})[incident.task] = incident.last_at
+        for old in incidents:
+            entry = self._open[old.key] = _Open(
+                old.key, old.task, self._rule_named(old.rule, old.route), old.severity, old.hour,
+                old.opened_at, old.first_at, old.last_at, self._end(old.last_at), old.state, old.reason, old.count,
+                dict(old.exceptions), dict(old.workers), dict(old.queues), dict(old.tasks), list(old.samples),
+                Failed("", old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs),
+                sent_at=now, sent_count=old.count, dirty=False,
+            )  # fmt: skip
+            if old.state is IncidentState.OPEN:
+                self._note_open(entry)
+            if old.task != STORM and old.reason is not Reason.SILENCED:
+                self._recent.setdefault(old.route, {})[old.task] = old.last_at
 
     def decide(self, failed: Failed, now: float) -> Verdict:
         """Put a failure into its incident and say whether it pages."""
@@ -157,19 +223,21 @@ class Decider:
         if entry is None:
             if too_old:
                 return Verdict(Reason.TOO_OLD, None)
-            entry = self._open[key] = _Open(self._new(key, failed.task, rule, failed, now), self._end(failed.at))
-        self._join(entry, failed)
-        reason = self._reason(entry.incident, rule, too_old=too_old)
+            entry = self._open[key] = self._new(key, failed.task, rule, failed, now)
+        before = entry.reason if entry.count else None
+        entry.join(failed)
+        reason = self._reason(entry, too_old=too_old)
         opened = False
-        before = entry.incident.reason if entry.incident.count > 1 else None
-        if reason in {Reason.OPENED, Reason.REOPENED, Reason.JOINED} and rule.page:
+        if rule.page and reason in _PAGING:
             storming = self._is_storm(rule.route, failed)
-            if reason is not Reason.JOINED and storming:
-                reason, key, opened = self._join_storm(failed, rule, now)
-            elif reason is not Reason.JOINED:
-                opened = self._trigger(entry, reason, now)
-        if reason is not Reason.JOINED and entry.incident.state is IncidentState.SUPPRESSED:
-            entry.incident = replace(entry.incident, reason=reason)
+            if reason is not Reason.JOINED:
+                if storming:
+                    reason, key, opened = self._join_storm(failed, rule, now)
+                else:
+                    self._trigger(entry, reason, now)
+                    opened = True
+        if entry.state is IncidentState.SUPPRESSED:
+            entry.reason = reason
         return Verdict(reason, key, opened or (reason is not Reason.JOINED and reason is not before), opened)
 
     def succeeded(self, task: str, at: float) -> None:
@@ -186,27 +254,21 @@ class Decider:
     @property
     def open_count(self) -> int:
         """Incidents that are open."""
-        return sum(entry.incident.state is IncidentState.OPEN for entry in self._open.values())
+        return sum(entry.state is IncidentState.OPEN for entry in self._open.values())
 
     def tick(self, now: float) -> None:
         """Refresh what grew, resolve what is over, and let go of windows that no failure can join any more."""
         for key, entry in list(self._open.items()):
-            incident = entry.incident
-            if incident.state is IncidentState.OPEN:
-                if self._is_over(entry, now):
-                    self._close(entry, IncidentState.RESOLVED, now)
-                    continue
-                if incident.count > entry.sent_count and now - entry.sent_at >= self._policy.update_interval:
-                    self._send(entry, now)
-            if now > entry.ends_at and not (
-                incident.state is IncidentState.OPEN
-                and self._policy.resolve_on_success
-                and now - incident.last_at < 7 * DAY
-            ):
-                if incident.state is IncidentState.OPEN:
+            is_open = entry.state is IncidentState.OPEN
+            if is_open and self._is_over(entry, now):
+                self._close(entry, IncidentState.RESOLVED, now)
+            elif is_open and entry.count > entry.sent_count and now - entry.sent_at >= self._policy.update_interval:
+                self._send(entry, now)
+            if now > entry.ends_at and not (entry.state is IncidentState.OPEN and self._awaits(entry, now)):
+                if entry.state is IncidentState.OPEN:
                     self._close(entry, IncidentState.EXPIRED, now)
                 if entry.dirty:
-                    self._closed.append(entry.incident)
+                    self._closed.append(entry.freeze(self._policy.fleet))
                 del self._open[key]
 
     def take(self) -> tuple[list[Incident], list[Enqueue]]:
@@ -215,7 +277,7 @@ class Decider:
         for entry in self._open.values():
             if entry.dirty:
                 entry.dirty = False
-                changed.append(entry.incident)
+                changed.append(entry.freeze(self._policy.fleet))
         outbox, self._outbox = self._outbox, []
         return changed, outbox
 
@@ -241,56 +303,27 @@ class Decider:
         }
         return dedup_key(self._policy.dedup_key, names)
 
-    def _new(self, key: str, task: str, rule: Rule, failed: Failed, now: float) -> Incident:
-        return Incident(
-            key=key,
-            fleet=self._policy.fleet,
-            task=task,
-            rule=rule.name,
-            route=rule.route,
-            severity=rule.severity,
-            state=IncidentState.SUPPRESSED,
-            reason=Reason.BELOW_THRESHOLD,
-            hour=window(failed.at, self._policy.zone),
-            opened_at=now,
-            first_at=failed.at,
-            last_at=failed.at,
-            count=0,
-            threshold=rule.threshold,
-            runbook_url=rule.runbook_url,
-        )
+    def _new(self, key: str, task: str, rule: Rule, failed: Failed, now: float) -> _Open:
+        hour = window(failed.at, self._policy.zone)
+        return _Open(key, task, rule, rule.severity, hour, now, failed.at, failed.at, self._end(failed.at))
 
-    def _join(self, entry: _Open, failed: Failed) -> None:
-        old = entry.incident
-        newest = failed.at >= old.last_at
-        entry.dirty = True
-        entry.ends_at = max(entry.ends_at, self._end(failed.at))
-        entry.incident = replace(
-            old,
-            count=old.count + 1,
-            first_at=min(old.first_at, failed.at),
-            last_at=max(old.last_at, failed.at),
-            exceptions=_counted(old.exceptions, failed.exception),
-            workers=_counted(old.workers, failed.hostname),
-            queues=_counted(old.queues, failed.queue),
-            tasks=_counted(old.tasks, failed.task),
-            samples=(*old.samples, failed.uuid) if len(old.samples) < SAMPLES else old.samples,
-            message=failed.message if newest else old.message,
-            traceback=failed.traceback[-LONGEST_TRACEBACK:] if newest else old.traceback,
-            args=failed.args if newest else old.args,
-            kwargs=failed.kwargs if newest else old.kwargs,
-        )
+    def _rule_named(self, name: str, route: str) -> Rule:
+        """The rule of an incident from before a restart; one that is gone leaves its route."""
+        for rule in self._policy.rules:
+            if rule.name == name and rule.route == route:
+                return rule
+        return replace(self._policy.default, route=route) if route else self._policy.default
 
-    def _reason(self, incident: Incident, rule: Rule, *, too_old: bool) -> Reason:
-        if incident.state is IncidentState.OPEN:
+    def _reason(self, entry: _Open, *, too_old: bool) -> Reason:
+        if entry.state is IncidentState.OPEN:
             return Reason.JOINED
         if too_old:
             return Reason.TOO_OLD
-        if not rule.page:
+        if not entry.rule.page:
             return Reason.SILENCED
-        if incident.state is IncidentState.RESOLVED:
+        if entry.state is IncidentState.RESOLVED:
             return Reason.REOPENED
-        return Reason.OPENED if incident.count >= rule.threshold else Reason.BELOW_THRESHOLD
+        return Reason.OPENED if entry.count >= entry.rule.threshold else Reason.BELOW_THRESHOLD
 
     def _is_storm(self, route: str, failed: Failed) -> bool:
         recent = self._recent.setdefault(route, {})
@@ -307,51 +340,48 @@ class Decider:
         key = "/".join(part for part in (STORM, rule.route, hour) if part)[:LONGEST_KEY]
         entry = self._open.get(key)
         if entry is None:
-            entry = self._open[key] = _Open(
-                replace(self._new(key, STORM, rule, failed, now), rule="", threshold=1), self._end(failed.at)
-            )
-        self._join(entry, failed)
-        if _SEVERITIES.index(rule.severity) < _SEVERITIES.index(entry.incident.severity):
-            entry.incident = replace(entry.incident, severity=rule.severity)
-        if entry.incident.state is IncidentState.OPEN:
+            entry = self._open[key] = self._new(key, STORM, rule, failed, now)
+        entry.join(failed)
+        if _SEVERITIES.index(rule.severity) < _SEVERITIES.index(entry.severity):
+            entry.severity = rule.severity
+        if entry.state is IncidentState.OPEN:
             return Reason.STORM_JOINED, key, False
-        return Reason.STORM_OPENED, key, self._trigger(entry, Reason.STORM_OPENED, now)
+        self._trigger(entry, Reason.STORM_OPENED, now)
+        return Reason.STORM_OPENED, key, True
 
-    def _trigger(self, entry: _Open, reason: Reason, now: float) -> bool:
-        entry.incident = replace(entry.incident, state=IncidentState.OPEN, reason=reason)
-        entry.succeeded_at = 0.0
-        self._note_open(entry.incident)
+    def _trigger(self, entry: _Open, reason: Reason, now: float) -> None:
+        entry.state, entry.reason, entry.succeeded_at = IncidentState.OPEN, reason, 0.0
+        self._note_open(entry)
         self._send(entry, now)
-        return True
 
     def _send(self, entry: _Open, now: float, action: Action = Action.TRIGGER) -> None:
-        incident = entry.incident
-        entry.sent_at, entry.sent_count = now, incident.count
-        if self._sends.get(incident.route, False):
-            self._outbox.append(Enqueue(Channel.PAGERDUTY, incident.key, action, incident.route, now))
+        entry.sent_at, entry.sent_count = now, entry.count
+        if self._sends.get(entry.rule.route, False):
+            self._outbox.append(Enqueue(Channel.PAGERDUTY, entry.key, action, entry.rule.route, now))
 
     def _is_over(self, entry: _Open, now: float) -> bool:
-        incident = entry.incident
-        if not self._policy.resolve_on_success or now - incident.last_at < self._policy.resolve_after:
+        if not self._policy.resolve_on_success or now - entry.last_at < self._policy.resolve_after:
             return False
-        return incident.task == STORM or entry.succeeded_at > incident.last_at
+        return entry.task == STORM or entry.succeeded_at > entry.last_at
+
+    def _awaits(self, entry: _Open, now: float) -> bool:
+        return self._policy.resolve_on_success and now - entry.last_at < AWAITED
 
     def _close(self, entry: _Open, state: IncidentState, now: float) -> None:
-        entry.incident = replace(entry.incident, state=state)
-        entry.dirty = True
-        for task in entry.incident.tasks:
+        entry.state, entry.dirty = state, True
+        for task in entry.tasks:
             keys = self._open_of.get(task)
             if keys is not None:
-                keys.discard(entry.incident.key)
+                keys.discard(entry.key)
                 if not keys:
                     del self._open_of[task]
         if state is IncidentState.RESOLVED:
             self._send(entry, now, Action.RESOLVE)
 
-    def _note_open(self, incident: Incident) -> None:
-        if incident.task != STORM:
-            for task in incident.tasks:
-                self._open_of.setdefault(task, set()).add(incident.key)
+    def _note_open(self, entry: _Open) -> None:
+        if entry.task != STORM:
+            for task in entry.tasks:
+                self._open_of.setdefault(task, set()).add(entry.key)
 
     def _end(self, at: float) -> float:
         """Until when a failure at ``at``'s window can still come: the hour's end, however it is cut, plus max_age."""
@@ -380,12 +410,10 @@ def dedup_key(template: str, names: Mapping[str, str]) -> str:
     return f"{key[:KEY_HEAD]}~{sha256(key.encode('utf-8', 'replace')).hexdigest()[:16]}"
 
 
-def _counted(counts: Mapping[str, int], name: str) -> dict[str, int]:
-    counted = dict(counts)
-    if name not in counted and len(counted) >= NAMED_PER_INCIDENT:
+def _count(counts: dict[str, int], name: str) -> None:
+    if name not in counts and len(counts) >= NAMED_PER_INCIDENT:
         name = OTHER
-    counted[name] = counted.get(name, 0) + 1
-    return counted
+    counts[name] = counts.get(name, 0) + 1
 
 
 def _matcher(globs: Sequence[str]) -> Callable[[str], object]:

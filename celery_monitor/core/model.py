@@ -7,6 +7,7 @@ Values are frozen, but for two that live on the hot path and are owned by the th
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Final
 
 import msgspec
 
@@ -15,6 +16,11 @@ UNKNOWN_TASK = "unknown"
 
 STORM = "storm"
 """``Incident.task`` of a storm, and the head of its key."""
+
+LATEST_TIMESTAMP: Final = 253_402_300_799.0
+"""9999-12-31: what ``datetime`` can hold."""
+LONGEST_UUID: Final = 255
+LONGEST_TYPE: Final = 100
 
 BUCKET_SECONDS = 900
 """Width of the stored counts: zones with offsets of 30 and 45 minutes must be able to cut their days exactly."""
@@ -37,10 +43,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 class Event(msgspec.Struct, gc=False):
     """One event of Celery's stream, with those fields that are used here. Source: facts measured on 4.4 to 5.7."""
 
-    type: str
-    timestamp: float
+    type: Annotated[str, msgspec.Meta(max_length=LONGEST_TYPE)]
+    timestamp: Annotated[float, msgspec.Meta(ge=0.0, le=LATEST_TIMESTAMP)]
     hostname: str = ""
-    uuid: str = ""
+    uuid: Annotated[str, msgspec.Meta(max_length=LONGEST_UUID)] = ""
     name: str | None = None
     queue: str | None = None
     eta: str | None = None

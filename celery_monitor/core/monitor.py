@@ -13,10 +13,11 @@ from typing import Final
 from celery_monitor.core.aggregate import OTHER, Aggregator
 from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.decide import Decider, Failed, Policy, Verdict
-from celery_monitor.core.decode import Discarded, decode
+from celery_monitor.core.decode import MALFORMED, Discarded, decode
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.model import (
     FAILED,
+    LONGEST_UUID,
     STARTED,
     SUCCEEDED,
     UNKNOWN_TASK,
@@ -235,9 +236,9 @@ class Monitor:
         self._tracker.tick(now)
 
     def _task(self, event: Event, kind: int, now: float) -> None:
-        step = self._tracker.advance(event, kind, now)
+        step = self._tracker.advance(event, kind, now) if event.uuid else None
         if step is None:
-            self._discard("duplicate")
+            self._discard("duplicate" if event.uuid else MALFORMED)
             return
         ref, measured = step
         if kind == CANCELLED:
@@ -252,8 +253,9 @@ class Monitor:
         if kind == STARTED:
             self._workers.started(hostname)
         elif kind == FAILED:
-            label = self._failure(event, name, row.queue, now)
-            self._aggregator.add_failure(row, label, event.uuid, event.timestamp)
+            event.uuid = printable(event.uuid, LONGEST_UUID)
+            exception = self._failure(event, name, row.queue, now)
+            self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
         elif kind == SUCCEEDED and name in self._awaited:
             self._decider.succeeded(name, event.timestamp)
 

@@ -53,8 +53,9 @@ EXPIRED_PER_TICK: Final = 1000
 KNOWN_NAMES: Final = 50_000
 """Cleaned names kept for sharing one string among all of a task's entries."""
 
-_S, _R, _T, _Y, _Q, _OK, _F, _J, _V = Stage
-_TRANSITIONS: Final[dict[int, tuple[Stage, ...]]] = {
+_S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
+"""Plain ints: comparing enum members costs as much as the rest of a step."""
+_TRANSITIONS: Final[dict[int, tuple[int, ...]]] = {
     # at:         SENT RECEIVED STARTED RETRYING REQUEUED SUCCEEDED FAILED REJECTED REVOKED
     SENT:        (_S,  _R,      _T,     _Y,      _Q,      _OK,      _F,    _J,      _V),
     RECEIVED:    (_R,  _R,      _R,     _R,      _R,      _R,       _R,    _R,      _R),
@@ -66,7 +67,7 @@ _TRANSITIONS: Final[dict[int, tuple[Stage, ...]]] = {
     REVOKED:     (_V,  _V,      _V,     _V,      _V,      _OK,      _F,    _J,      _V),
     CANCELLED:   (_V,  _V,      _V,     _V,      _V,      _OK,      _F,    _J,      _V),
 }  # fmt: skip
-_ONCE: Final = {FAILED: Stage.FAILED, SUCCEEDED: Stage.SUCCEEDED}
+_ONCE: Final = {FAILED: _F, SUCCEEDED: _OK}
 """Ends that an attempt has but once: another one of these at that stage is a twin."""
 
 
@@ -97,7 +98,7 @@ class Tracker:
         """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
         for uuid, ref in tracked:
             self.tasks[uuid] = ref
-            if ref.stage >= Stage.SUCCEEDED:
+            if ref.stage >= _OK:
                 self._lingering.append((now + self._linger, uuid))
 
     def advance(self, event: Event, kind: int, now: float) -> tuple[TaskRef, float | None] | None:
@@ -110,7 +111,7 @@ class Tracker:
         ref = self.tasks.get(uuid)
         if ref is None:
             ref = self.tasks[uuid] = TaskRef()
-        elif ref.stage >= Stage.SUCCEEDED and ref.stage == _ONCE.get(kind):
+        elif ref.stage >= _OK and ref.stage == _ONCE.get(kind):
             return None
         self._dirty[uuid] = None
         ref.seen = self._minute
@@ -127,9 +128,9 @@ class Tracker:
             if measured is None and ref.started_at:
                 measured = max(0.0, event.timestamp - ref.started_at)
         stage = _TRANSITIONS[kind][ref.stage]
-        if kind == REJECTED and event.requeue and stage == Stage.REJECTED:
-            stage = Stage.REQUEUED
-        if stage >= Stage.SUCCEEDED:
+        if kind == REJECTED and event.requeue and stage == _J:
+            stage = _Q
+        if stage >= _OK:
             self._end(uuid, ref, stage, now)
         ref.stage = stage
         return ref, measured
@@ -150,7 +151,7 @@ class Tracker:
         for task in tasks:
             ref = self.tasks.get(task.uuid)
             if ref is None:
-                stage = Stage.STARTED if task.started_at else Stage.RECEIVED
+                stage = _T if task.started_at else _R
                 ref = self.tasks[task.uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
                 ref.seen = self._minute
             if ref.name is None:
@@ -165,7 +166,7 @@ class Tracker:
         while self._lingering and self._lingering[0][0] <= now:
             uuid = self._lingering.popleft()[1]
             ref = self.tasks.get(uuid)
-            if ref is not None and ref.stage >= Stage.SUCCEEDED:
+            if ref is not None and ref.stage >= _OK:
                 self._forget(uuid)
         self._expire()
         if len(self.tasks) > self._max_tasks:
@@ -201,8 +202,8 @@ class Tracker:
             if eta is not None and eta > ref.due_at:
                 ref.due_at = eta
 
-    def _end(self, uuid: str, ref: TaskRef, stage: Stage, now: float) -> None:
-        if stage == Stage.SUCCEEDED and (ref.queue is not None or ref.name not in self._sent_names):
+    def _end(self, uuid: str, ref: TaskRef, stage: int, now: float) -> None:
+        if stage == _OK and (ref.queue is not None or ref.name not in self._sent_names):
             self._forget(uuid)
         elif ref.stage != stage:
             self._lingering.append((now + self._linger, uuid))
