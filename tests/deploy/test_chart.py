@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from celery_monitor.settings import Settings
+from celery_monitor.settings import load
 from tests.deploy.conftest import CHART, ROOT, VALUES, Template
 
 OLDEST, NEWEST = "1.25.0", "1.37.0"
@@ -82,7 +82,7 @@ def test_pods_are_restricted(template: Template, values: Path) -> None:
 
 @each_values_file
 def test_services_leave_no_environment(template: Template, values: Path) -> None:
-    """No pod gets CELERY_MONITOR_PORT=tcp://… from a Service, which would be read as a setting."""
+    """No pod gets the addresses of Services into the environment that is read for settings."""
     assert all(spec["enableServiceLinks"] is False for spec in pod_specs(template(values)))
 
 
@@ -145,7 +145,9 @@ def test_configuration_is_accepted(template: Template, values: Path, tmp_path: P
     for name in files:
         content = "amqp://user:password@host:5672//" if name == "broker-url" else "0123456789abcdef" * 2
         (tmp_path / name).write_text(content)
-    settings = Settings.model_validate(yaml.safe_load(text.replace(SECRETS, str(tmp_path))))
+    file = tmp_path / "config.yaml"
+    file.write_text(text.replace(SECRETS, str(tmp_path)))
+    settings = load(file, environ={})
     assert settings.store.url == "sqlite:////var/lib/celery-monitor/celery-monitor.db"
     assert all(f"{SECRETS}/{name}" in text for name in files)
 

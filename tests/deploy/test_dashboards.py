@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.conftest import ROOT, missing
+from tests.deploy.conftest import ROOT
+from tests.servers.process import require
 
 GRAFANA = ROOT / "deploy" / "grafana"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
@@ -172,14 +172,11 @@ def test_incidents_are_annotated(path: Path) -> None:
 @each_dashboard
 def test_queries_are_promql(path: Path, tmp_path: Path) -> None:
     """Prometheus can parse every query."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        missing("there is no promtool")
     filled = [re.sub(r"\$__(rate_interval|range)", "5m", query).replace("$", "any_") for query in queries(path)]
     rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(filled)]
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": path.stem, "rules": rules}]}))
-    command = [promtool, "check", "rules", str(file)]
+    command = [require("promtool"), "check", "rules", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(rules)} rules found" in done.stdout

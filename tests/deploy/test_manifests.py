@@ -1,6 +1,5 @@
 """The plain manifests: as valid and as safe as what the chart renders."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from celery_monitor.settings import Settings
-from tests.deploy.conftest import ROOT, Template, missing
+from celery_monitor.settings import load
+from tests.deploy.conftest import ROOT, Template
+from tests.servers.process import require
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 
@@ -18,10 +18,7 @@ MANIFESTS = ROOT / "deploy" / "kubernetes"
 @pytest.fixture(scope="module")
 def objects() -> dict[str, dict[str, Any]]:
     """The built objects by kind; there is one of each."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        missing("there is no kubectl")
-    command = [kubectl, "kustomize", str(MANIFESTS)]
+    command = [require("kubectl"), "kustomize", str(MANIFESTS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     documents = list(yaml.safe_load_all(done.stdout))
@@ -94,9 +91,12 @@ def test_configuration_is_accepted(objects: dict[str, dict[str, Any]], tmp_path:
         content = "amqp://user:password@host:5672//" if name == "broker-url" else "0123456789abcdef" * 2
         (tmp_path / name).write_text(content)
     text = text.replace("/etc/celery-monitor/secrets", str(tmp_path))
-    assert Settings.model_validate(yaml.safe_load(text)).fleet == "celery"
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert load(file, environ={}).fleet == "celery"
     title, rest = text.split("\n", 1)
-    settings = Settings.model_validate(yaml.safe_load(rest.replace("\n# ", "\n")))
+    file.write_text(rest.replace("\n# ", "\n"))
+    settings = load(file, environ={})
     assert title.startswith("#")
     assert settings.email.to
     assert settings.pagerduty.routing_key_file
