@@ -1,0 +1,370 @@
+import dataclasses
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+
+from celery_monitor.core.model import Action, Channel, Enqueue, Incident, OutboxItem
+from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
+from celery_monitor.runtime.courier import POLL, Courier
+from tests.fakes import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class MemoryOutbox:
+    """The rows of the outbox in memory; ``full`` is a full disk: it can be read and not written."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, OutboxItem] = {}
+        self.full = False
+        self.down = False
+
+    def add(self, key: str, *, route: str = "", channel: Channel = Channel.PAGERDUTY, due_at: float = 0.0) -> int:
+        row = len(self.rows) + 1
+        self.rows[row] = OutboxItem(
+            id=row,
+            channel=channel,
+            key=key,
+            action=Action.TRIGGER,
+            route=route,
+            revision=1,
+            attempts=0,
+            created_at=0.0,
+            due_at=due_at,
+            state="pending",
+        )
+        return row
+
+    def refresh(self, row: int) -> None:
+        item = self.rows[row]
+        self.rows[row] = dataclasses.replace(item, revision=item.revision + 1)
+
+    def due(self, now: float, limit: int) -> list[OutboxItem]:
+        if self.down:
+            raise StoreUnavailableError("down")
+        heads: dict[tuple[str, str], OutboxItem] = {}
+        for item in self.rows.values():
+            if item.state == "pending":
+                heads.setdefault((item.channel, item.route), item)
+        return [item for item in heads.values() if item.due_at <= now][:limit]
+
+    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+        if self.rows[item.id].revision == item.revision:
+            self._write(item, state="delivered", delivered_at=now)
+
+    def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
+        self._write(item, attempts=item.attempts + 1, due_at=due_at, error=error)
+
+    def dead(self, item: OutboxItem, now: float, error: str) -> None:
+        self._write(item, state="dead", error=error)
+
+    def _write(self, item: OutboxItem, **changes: object) -> None:
+        if self.full or self.down:
+            raise StoreUnavailableError("database or disk is full")
+        self.rows[item.id] = dataclasses.replace(self.rows[item.id], **changes)  # type: ignore[arg-type]
+
+    def enqueue(self, entry: Enqueue, now: float) -> bool:
+        raise NotImplementedError
+
+    def next_due(self) -> float | None:
+        raise NotImplementedError
+
+    def revive(self, item_id: int | None, now: float) -> int:
+        raise NotImplementedError
+
+    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
+        raise NotImplementedError
+
+    def pending(self) -> dict[str, tuple[int, float | None]]:
+        raise NotImplementedError
+
+    def incident(self, key: str) -> Incident | None:
+        raise NotImplementedError
+
+
+class ScriptedSender:
+    """Raises what ``answers`` holds for the key, else delivers. Routes called ``off…`` have no lane."""
+
+    channel: str = Channel.PAGERDUTY
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.answers: dict[str, deque[Exception]] = {}
+        self.sent: list[tuple[str, float]] = []
+        self.during: Callable[[], None] = lambda: None
+
+    def lane(self, item: OutboxItem) -> str | None:
+        return None if item.route.startswith("off") else f"lane of {item.route}"
+
+    def send(self, item: OutboxItem) -> int:
+        self.sent.append((item.key, self.clock.ticks))
+        self.during()
+        if self.answers.get(item.key):
+            raise self.answers[item.key].popleft()
+        return 1
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for key, _ in self.sent]
+
+
+class Bench:
+    """A courier with everything around it; ``fraction`` 1 gives the longest backoff."""
+
+    def __init__(self, rate_limit: int | None = None, fraction: float = 1.0) -> None:
+        self.clock = ManualClock()
+        self.outbox = MemoryOutbox()
+        self.sender = ScriptedSender(self.clock)
+        self.courier = Courier(self.outbox, self.sender, self.clock, rate_limit=rate_limit, fraction=lambda: fraction)
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Turn as the loop does for this long."""
+        end = self.clock.ticks + seconds
+        while True:
+            while self.courier.turn():
+                pass
+            if self.clock.ticks >= end:
+                return
+            self.clock.advance(min(POLL, end - self.clock.ticks))
+
+    def state(self, row: int) -> str:
+        return self.outbox.rows[row].state
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A courier without a rate limit."""
+    return Bench()
+
+
+def refused(*errors: Exception) -> deque[Exception]:
+    """What the sender raises for a key, one a request."""
+    return deque(errors)
+
+
+def test_delivers_each_row_once_in_order(bench: Bench) -> None:
+    """Rows of a route go in the order in which they were written, once each."""
+    for key in "abc":
+        bench.outbox.add(key)
+    bench.run(60)
+    assert bench.sender.keys == ["a", "b", "c"]
+    assert {item.state for item in bench.outbox.rows.values()} == {"delivered"}
+    assert bench.courier.notifications() == {"delivered": 3, "retried": 0, "dead": 0}
+
+
+def test_backoff_grows_with_the_attempts_in_the_store(bench: Bench) -> None:
+    """The wait after each refusal doubles, computed from the attempts that the row remembers."""
+    bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(*[RetryableError("503") for _ in range(4)])
+    bench.run(60)
+    assert [at - 1000 for _, at in bench.sender.sent] == [0, 1, 3, 7, 15]
+    assert bench.courier.notifications() == {"delivered": 1, "retried": 4, "dead": 0}
+
+
+def test_a_retry_keeps_its_error(bench: Bench) -> None:
+    """The row shows why it was not taken."""
+    row = bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(RetryableError("PagerDuty answered 503"))
+    bench.run()
+    assert bench.outbox.rows[row].error == "PagerDuty answered 503"
+    assert bench.state(row) == "pending"
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(42.0, 42), (0.2, 1), (7200.0, 3600)])
+def test_retry_after_is_honoured_up_to_an_hour(bench: Bench, asked: float, waits: float) -> None:
+    """The receiver's Retry-After counts where it is longer than the backoff, and never above an hour."""
+    bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(RetryableError("429", after=asked))
+    bench.run(4000)
+    assert bench.sender.sent[1][1] - 1000 == waits
+
+
+def test_what_waits_holds_back_its_route_only(bench: Bench) -> None:
+    """A row in backoff keeps the order of its own route and delays no other."""
+    bench.outbox.add("slow", route="one")
+    bench.outbox.add("behind", route="one")
+    bench.outbox.add("other", route="two")
+    bench.sender.answers["slow"] = refused(RetryableError("503", after=100))
+    bench.run()
+    assert bench.sender.keys == ["slow", "other"]
+    bench.run(101)
+    assert bench.sender.keys == ["slow", "other", "slow", "behind"]
+
+
+def test_rejected_is_dead_and_the_route_goes_on(bench: Bench) -> None:
+    """What will never be taken is set aside with its error, and what is behind it is sent."""
+    row = bench.outbox.add("bad")
+    bench.outbox.add("good")
+    bench.sender.answers["bad"] = refused(RejectedError("PagerDuty answered 400"))
+    bench.run(10)
+    assert bench.sender.keys == ["bad", "good"]
+    assert (bench.state(row), bench.outbox.rows[row].error) == ("dead", "PagerDuty answered 400")
+    assert bench.courier.notifications() == {"delivered": 1, "retried": 0, "dead": 1}
+
+
+def test_without_a_lane_nothing_is_sent(bench: Bench) -> None:
+    """A row whose channel was switched off since is dead and says so; no request is made."""
+    row = bench.outbox.add("a", route="off")
+    bench.run()
+    assert bench.sender.keys == []
+    assert (bench.state(row), bench.outbox.rows[row].error) == ("dead", "no routing key is configured")
+
+
+def test_other_channels_are_left_alone(bench: Bench) -> None:
+    """A courier touches the rows of its own channel only."""
+    row = bench.outbox.add("2026-11-23", channel=Channel.EMAIL)
+    bench.run(10)
+    assert bench.sender.keys == []
+    assert bench.state(row) == "pending"
+
+
+def test_never_more_than_the_limit_in_any_minute() -> None:
+    """However many rows wait, every window of 60 s holds at most the limit, and all of them go in the end."""
+    bench = Bench(rate_limit=5)
+    for number in range(23):
+        bench.outbox.add(str(number))
+    bench.run(300)
+    times = [at for _, at in bench.sender.sent]
+    assert len(times) == 23
+    assert all(later - earlier > 60 for earlier, later in zip(times, times[5:], strict=False))
+    assert times[-1] - times[0] < 250
+
+
+def test_refused_requests_count_against_the_limit() -> None:
+    """A request that was refused was made: retries stay within the limit too."""
+    bench = Bench(rate_limit=3, fraction=0.0)
+    bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(*[RetryableError("503") for _ in range(10)])
+    bench.run(59)
+    assert len(bench.sender.sent) == 3
+
+
+def test_the_limit_is_per_lane() -> None:
+    """A lane at its limit delays no other."""
+    bench = Bench(rate_limit=2)
+    for key in "abcd":
+        bench.outbox.add(key, route="busy")
+    bench.outbox.add("z", route="calm")
+    bench.run()
+    assert sorted(bench.sender.keys) == ["a", "b", "z"]
+
+
+def test_the_limit_survives_a_step_of_the_wall_clock() -> None:
+    """When somebody sets the clock, the limit neither opens nor closes."""
+    bench = Bench(rate_limit=1)
+    bench.outbox.add("a")
+    bench.outbox.add("b")
+    bench.run()
+    bench.clock.step(-86_400)
+    bench.run(59)
+    assert bench.sender.keys == ["a"]
+    bench.run(2)
+    assert bench.sender.keys == ["a", "b"]
+
+
+def test_a_full_disk_sends_nothing_twice(bench: Bench) -> None:
+    """While deliveries cannot be recorded nothing goes twice; other routes go on; then the records are made up."""
+    first = bench.outbox.add("a", route="one")
+    bench.outbox.add("b", route="one")
+    second = bench.outbox.add("c", route="two")
+    bench.outbox.full = True
+    bench.run(600)
+    assert bench.sender.keys == ["a", "c"]
+    bench.outbox.full = False
+    bench.run()
+    assert (bench.state(first), bench.state(second)) == ("delivered", "delivered")
+    assert bench.sender.keys == ["a", "c", "b"]
+
+
+def test_a_full_disk_keeps_the_backoff(bench: Bench) -> None:
+    """A refusal that cannot be recorded is not followed by another request until it is."""
+    row = bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(RetryableError("503"))
+    bench.outbox.full = True
+    bench.run(60)
+    assert bench.sender.keys == ["a"]
+    bench.outbox.full = False
+    bench.run()
+    assert bench.sender.keys == ["a", "a"]
+    assert bench.outbox.rows[row].attempts == 1
+
+
+def test_a_full_disk_keeps_the_rejection(bench: Bench) -> None:
+    """What was rejected while the disk was full is not sent again, and dead when the disk has room."""
+    row = bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(RejectedError("400"))
+    bench.outbox.full = True
+    bench.run(60)
+    bench.outbox.full = False
+    bench.run(60)
+    assert bench.sender.keys == ["a"]
+    assert bench.state(row) == "dead"
+
+
+def test_the_store_down_is_waited_for(bench: Bench) -> None:
+    """While the outbox cannot be read nothing happens, and then it goes on."""
+    bench.outbox.add("a")
+    bench.outbox.down = True
+    bench.run(10)
+    assert bench.sender.keys == []
+    bench.outbox.down = False
+    bench.run()
+    assert bench.sender.keys == ["a"]
+
+
+def test_the_store_down_while_reading_the_incident(bench: Bench) -> None:
+    """When the sender cannot read what it is to send, the row stays as it is and no attempt is counted."""
+    row = bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(StoreUnavailableError("locked"))
+    assert not bench.courier.turn()
+    assert bench.outbox.rows[row].attempts == 0
+    bench.run(1)
+    assert bench.state(row) == "delivered"
+
+
+def test_a_row_refreshed_while_it_was_sent_goes_again(bench: Bench) -> None:
+    """Counts that grew during the request are sent with a request of their own."""
+    row = bench.outbox.add("a")
+
+    def grow_once() -> None:
+        bench.sender.during = lambda: None
+        bench.outbox.refresh(row)
+
+    bench.sender.during = grow_once
+    bench.run()
+    assert bench.sender.keys == ["a", "a"]
+    assert bench.state(row) == "delivered"
+
+
+def test_stops_between_two_requests(bench: Bench) -> None:
+    """When it is told to stop it makes no further request, however many are due."""
+    for route in "abcd":
+        bench.outbox.add(route, route=route)
+    stop, turns = threading.Event(), []
+    bench.sender.during = stop.set
+    bench.courier.run(stop, lambda: turns.append(1))
+    assert bench.sender.keys == ["a"]
+    assert len(turns) >= 2
+
+
+def test_wake_ends_the_wait_at_once() -> None:
+    """A waiting courier looks as soon as it is woken, and ends as soon as it is told and woken."""
+    bench = Bench()
+    waits: list[float | None] = []
+
+    class Wake(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            bench.outbox.add(f"row {len(waits)}")
+            if len(waits) == 3:
+                stop.set()
+            return True
+
+    stop = threading.Event()
+    bench.courier._wake = Wake()
+    bench.courier.run(stop, lambda: None)
+    assert bench.sender.keys == ["row 1", "row 2"]
+    assert waits == [POLL, POLL, POLL]
