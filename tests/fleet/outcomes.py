@@ -4,9 +4,12 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from celery import Celery
+
+from tests.servers.waiting import wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Outcome:
     """For ``send_task``."""
     revoke: bool = False
     """Revoke it before it is sent."""
+    terminate: bool = False
+    """Terminate it when it has started."""
 
 
 _RUN = {"sent": 1, "received": 1, "started": 1}
@@ -49,9 +54,11 @@ OUTCOMES: Mapping[str, Outcome] = {
     "expired": Outcome(
         "fleet.succeed",
         {"sent": 1, "revoked": 1},
-        options={"expires": datetime.now(tz=UTC) - timedelta(hours=1)},
+        # By the header alone: the option would also set the message's TTL, and RabbitMQ would drop it.
+        options={"headers": {"expires": (datetime.now(tz=UTC) - timedelta(hours=1)).isoformat()}},
     ),
-    "revoked": Outcome("fleet.succeed", {"sent": 1, "received": 1, "revoked": 1}, revoke=True),
+    "revoked": Outcome("fleet.succeed", {"sent": 1, "revoked": 1}, revoke=True),
+    "terminated": Outcome("fleet.sleep", {**_RUN, "revoked": 1}, options={"args": [600]}, terminate=True),
     "unregistered": Outcome("fleet.unregistered", {"sent": 1, "failed": 1}, "NotRegistered"),
 }
 """Every way a task can end, on Celery 5.7."""
@@ -67,7 +74,16 @@ def send_outcomes(app: Celery, *names: str) -> dict[str, str]:
             app.control.broadcast("revoke", arguments={"task_id": task_id}, reply=True, timeout=10, limit=1)
         app.send_task(outcome.task, task_id=task_id, **outcome.options)
         sent[name] = task_id
+    for name, task_id in sent.items():
+        if OUTCOMES[name].terminate:
+            wait_until(partial(_active, app, task_id), 60, what=f"the start of {name}")
+            app.control.revoke(task_id, terminate=True)
     return sent
+
+
+def _active(app: Celery, task_id: str) -> bool:
+    workers = app.control.inspect(timeout=1, limit=1).active() or {}
+    return any(task["id"] == task_id for tasks in workers.values() for task in tasks)
 
 
 def client(broker_url: str) -> Celery:
