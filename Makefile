@@ -14,7 +14,7 @@ DEMO_VENV ?= .venv-demo
 BIN := $(VENV)/bin
 # Tests that start servers wait more than they compute, but brokers are hungry: two at a time.
 WORKERS ?= 2
-UNIT_TESTS := $(wildcard tests/core tests/runtime tests/contracts tests/cli)
+UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/contracts tests/cli)
 IMAGE ?= celery-monitor
 ENGINE ?= $(shell command -v docker || command -v podman)
 RUN_ARGS ?=
@@ -80,7 +80,7 @@ campaign: setup servers ## the long campaigns: crashes, cut connections, fuzzing
 
 bench: setup ## the benchmarks
 	$(call step,Benchmarks)
-	@for script in bench/bench_*.py; do \
+	@for script in bench/[!_]*.py; do \
 		[ -e "$$script" ] || { echo "no benchmarks yet"; break; }; \
 		echo "-- $$script"; PYTHONPATH=. $(BIN)/python "$$script"; \
 	done
