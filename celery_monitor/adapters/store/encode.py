@@ -1,0 +1,109 @@
+"""Values of ``core.model`` as rows and back. Rows are tuples in the order of the constants here."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from celery_monitor.core.model import COUNTS, Failure, Histogram, Incident, Series, SeriesKey, TaskRef, Worker
+from celery_monitor.errors import StoreUnusableError
+
+T = TypeVar("T")
+
+FAILURE: Final = tuple(field.name for field in dataclasses.fields(Failure))
+WORKER: Final = tuple(field.name for field in dataclasses.fields(Worker))
+INCIDENT: Final = ("key", "state", "opened_at", "first_at", "body")
+
+failure_row: Final = attrgetter(*FAILURE)
+worker_row: Final = attrgetter(*WORKER)
+
+_MAX_INTEGER: Final = 2**63 - 1
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def parsed(text: str, kind: type[T]) -> T:
+    """JSON of the store as a value. Raises StoreUnusableError when somebody has written into it by hand."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as exc:
+        raise StoreUnusableError(f"The store holds what this program has not written: {exc}") from exc
+
+
+def series_row(series: Series) -> tuple[Any, ...]:
+    """In the order of the table's columns."""
+    key, runtime, wait = series.key, series.runtime, series.wait
+    return (
+        key.name,
+        key.queue,
+        key.host,
+        *series.counts,
+        _json(series.exceptions),
+        _json((runtime.bounds, runtime.counts)),
+        runtime.sum,
+        _json((wait.bounds, wait.counts)),
+        wait.sum,
+    )
+
+
+def series_value(row: Sequence[Any]) -> Series:
+    """The opposite of ``series_row``."""
+    name, queue, host = row[:3]
+    exceptions, runtime, runtime_sum, wait, wait_sum = row[3 + len(COUNTS) :]
+    return Series(
+        key=SeriesKey(name, queue, host),
+        counts=tuple(row[3 : 3 + len(COUNTS)]),
+        exceptions=parsed(exceptions, dict[str, int]),
+        runtime=_histogram(runtime, runtime_sum),
+        wait=_histogram(wait, wait_sum),
+    )
+
+
+def _histogram(text: str, total: float) -> Histogram:
+    bounds, counts = parsed(text, tuple[tuple[float, ...], tuple[int, ...]])
+    return Histogram(bounds, counts, total)
+
+
+def tracked_row(uuid: str, ref: TaskRef) -> tuple[Any, ...]:
+    """In the order of the table's columns."""
+    return uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen
+
+
+def incident_row(incident: Incident) -> tuple[Any, ...]:
+    """In the order of ``INCIDENT``."""
+    return incident.key, incident.state.value, incident.opened_at, incident.first_at, _json(incident)
+
+
+def scrubbed(value: T) -> T:
+    """The same value with all in it made storable.
+
+    Lone surrogates become escapes, NUL too (PostgreSQL has none), numbers are cut to 64 bits, and what is not a finite
+    number becomes 0. Only for the rare value that was refused: it copies everything.
+    """
+    return _scrub(value)  # type: ignore[no-any-return]
+
+
+def _scrub(value: Any) -> Any:  # noqa: ANN401, PLR0911 - it takes whatever a value is made of
+    match value:
+        case str():
+            text = value.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+            return value if text == value else type(value)(text)
+        case bool() | None | bytes():
+            return value
+        case int():
+            return max(-_MAX_INTEGER, min(value, _MAX_INTEGER))
+        case float():
+            return value if math.isfinite(value) else 0.0
+        case Mapping():
+            return {_scrub(key): _scrub(item) for key, item in value.items()}
+        case tuple() | list():
+            return type(value)(_scrub(item) for item in value)
+        case msgspec.Struct():
+            return type(value)(**{name: _scrub(getattr(value, name)) for name in value.__struct_fields__})
+    names = [field.name for field in dataclasses.fields(value)]
+    return type(value)(**{name: _scrub(getattr(value, name)) for name in names})

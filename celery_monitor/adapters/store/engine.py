@@ -1,0 +1,136 @@
+"""Connections and transactions. Errors of SQLAlchemy and of the driver end here.
+
+Writers and readers have pools of their own, so that pages that many people look at never keep the flush waiting for a
+connection. A failed transaction costs its connection: the next one begins on a fresh one, with nothing half-applied.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from celery_monitor.adapters.store import migrate
+from celery_monitor.adapters.store.sqlite import SqliteFile
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+
+WRITERS: Final = 8
+READERS: Final = 16
+"""Connections at most; who asks for one more waits POOL_TIMEOUT seconds."""
+POOL_TIMEOUT: Final = 5.0
+
+
+class UnstorableError(StoreUnavailableError):
+    """A value cannot be stored as it is: a lone surrogate, a number beyond 64 bits, not a number."""
+
+
+class Database:
+    """One database by its URL. Raises StoreUnusableError for a URL that is not understood."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError as exc:
+            raise StoreUnusableError("store.url is not a URL: write sqlite:///path/of/a/file.db") from exc
+        if parsed.get_backend_name() != "sqlite":
+            raise StoreUnusableError(
+                f"store.url: {parsed.get_backend_name()} is not supported: write sqlite:///path/of/a/file.db"
+            )
+        memory = parsed.database in {None, "", ":memory:"}
+        self._file = SqliteFile(None if memory else Path(parsed.database or ""))
+        self._writers = self._engine(read_only=False)
+        self._readers = self._engine(read_only=True)
+        self.dialect = self._writers.dialect
+
+    def start(self) -> None:
+        """Take the database for this process, create or migrate it. Raises as ``Store.start``."""
+        self._file.prepare()
+        self._file.check()
+        with self.read() as connection:
+            current = migrate.check(connection, str(self._file.path))
+        if not current:
+            self._file.settle()
+            with self.write() as connection:
+                migrate.upgrade(connection)
+
+    def attach(self) -> None:
+        """Check that the database can be used beside its daemon. Raises StoreUnusableError; changes nothing."""
+        if not self._file.exists():
+            raise StoreUnusableError(
+                f"There is no store at {self._file.path}: the daemon creates it at its first start; check store.url"
+            )
+        with self.read() as connection:
+            if not migrate.check(connection, str(self._file.path)):
+                raise StoreUnusableError(
+                    f"The store {self._file.path} is of an older version of celery-monitor: start the daemon of this "
+                    "version once"
+                )
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that has the write lock from its beginning; committed at the end of the block."""
+        with self._translated(), self._writers.connect() as connection:
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                connection.invalidate()
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database, and keeps no writer waiting."""
+        with self._translated(), self._readers.connect() as connection:
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                connection.invalidate()
+                raise
+
+    def verify(self) -> None:
+        """Raise StoreUnusableError when the database was taken away under our feet."""
+        self._file.verify()
+
+    def housekeep(self) -> None:
+        """Checkpoint and give back free space; bounded in time."""
+        self._file.housekeep()
+
+    def stop(self) -> None:
+        """Close all connections, and give the database up for another process."""
+        self._readers.dispose()
+        self._writers.dispose()
+        self._file.release()
+
+    def _engine(self, *, read_only: bool) -> Engine:
+        engine = create_engine(
+            "sqlite://",
+            creator=lambda: self._file.connect(read_only=read_only),
+            poolclass=QueuePool,
+            pool_size=2,
+            max_overflow=(READERS if read_only else WRITERS) - 2,
+            pool_timeout=POOL_TIMEOUT,
+            # Statements carry what the fleet's tasks have said: never in an error's text.
+            hide_parameters=True,
+        )
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            connection.exec_driver_sql(self._file.begin(read_only=read_only))
+
+        return engine
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (UnicodeEncodeError, OverflowError, IntegrityError, DataError) as exc:
+            raise UnstorableError("A value cannot be stored as it is") from exc
+        except DBAPIError as exc:
+            raise self._file.classify(exc.orig or exc) from exc
+        except SQLAlchemyError as exc:
+            raise StoreUnavailableError(f"The store cannot be used now: {exc}") from exc

@@ -1,0 +1,82 @@
+"""New rows of the outbox, from a flush or from outside of one. All run inside of the caller's transaction.
+
+The order in which one incident's messages arrive decides whether it is open in the end, so a row that waits for its
+interval must not be overtaken by what was decided later:
+
+- A resolve makes the trigger that waits before it due with it, so that both are sent, in order.
+- A trigger removes a resolve that still waits: the incident is open again, and that resolve must not come last.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, Dialect, and_, bindparam, case, delete, select, update
+
+from celery_monitor.adapters.store.schema import PENDING, outbox
+from celery_monitor.adapters.store.statements import insert
+from celery_monitor.core.model import Action, Enqueue
+
+_SAME_KEY: Final = and_(outbox.c.key == bindparam("of_key"), outbox.c.channel == bindparam("of_channel"), PENDING)
+
+
+class Enqueuer:
+    """Adds rows to the outbox."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._claim = insert(dialect, outbox).on_conflict_do_nothing()
+        refresh = insert(dialect, outbox)
+        earlier = and_(outbox.c.attempts == 0, refresh.excluded.due_at < outbox.c.due_at)
+        self._refresh = refresh.on_conflict_do_update(
+            index_elements=[outbox.c.key, outbox.c.channel, outbox.c.action],
+            index_where=PENDING,
+            set_={
+                "revision": outbox.c.revision + 1,
+                "refreshed_due_at": refresh.excluded.due_at,
+                # Never later. A row that waits for another attempt keeps that time: the receiver asked for it.
+                "due_at": case((earlier, refresh.excluded.due_at), else_=outbox.c.due_at),
+            },
+        )
+        self._hasten = (
+            update(outbox)
+            .where(_SAME_KEY, outbox.c.action == Action.TRIGGER.value, outbox.c.attempts == 0)
+            .where(outbox.c.due_at > bindparam("due"))
+            .values(due_at=bindparam("due"))
+        )
+        self._withdraw = delete(outbox).where(_SAME_KEY, outbox.c.action == Action.RESOLVE.value)
+
+    def run(self, connection: Connection, entries: Sequence[Enqueue], now: float) -> None:
+        """Add or refresh rows, in order."""
+        for entry in entries:
+            if entry.action is Action.REPORT:
+                self.claim(connection, entry, now)
+                continue
+            same = {"of_key": entry.key, "of_channel": entry.channel.value}
+            if entry.action is Action.RESOLVE:
+                connection.execute(self._hasten, {**same, "due": entry.due_at})
+            else:
+                connection.execute(self._withdraw, same)
+            connection.execute(self._refresh, _row(entry, now))
+
+    def claim(self, connection: Connection, entry: Enqueue, now: float) -> bool:
+        """Add a row unless there is one of the same (channel, key, action) in any state; whether it was added."""
+        found = connection.execute(
+            select(outbox.c.id)
+            .where(outbox.c.key == entry.key, outbox.c.channel == entry.channel.value)
+            .where(outbox.c.action == entry.action.value)
+        ).first()
+        return found is None and connection.execute(self._claim, _row(entry, now)).rowcount == 1
+
+
+def _row(entry: Enqueue, now: float) -> dict[str, object]:
+    return {
+        "channel": entry.channel.value,
+        "key": entry.key,
+        "action": entry.action.value,
+        "route": entry.route,
+        "revision": 1,
+        "attempts": 0,
+        "created_at": now,
+        "due_at": entry.due_at,
+        "refreshed_due_at": entry.due_at,
+        "state": "pending",
+    }

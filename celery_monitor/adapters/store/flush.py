@@ -1,0 +1,147 @@
+"""One flush: ``Changes`` as statements. All run inside of one transaction of the caller's."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Dialect, bindparam, case, delete, func, literal_column, select, update
+
+from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store.enqueue import Enqueuer
+from celery_monitor.adapters.store.statements import Bulk, Insert, insert, remove, upsert
+from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Changes, Failure
+
+SAMPLES: Final = 20
+"""Failures kept of each error group: the newest."""
+FINGERPRINT: Final = 8
+"""Bytes."""
+EPOCH_KEPT: Final = 3600.0
+"""Seconds for which an ended connection's fingerprints are kept. Its messages come back when the broker notices
+that it has ended, which takes minutes when nothing says goodbye."""
+
+
+class Flush:
+    """Writes changes; keeps the last ``fingerprints_kept`` fingerprints of the newest connection, at least."""
+
+    def __init__(self, dialect: Dialect, *, fingerprints_kept: int) -> None:
+        self._kept = fingerprints_kept * FINGERPRINT
+        self._dialect = dialect
+        self._enqueuer = Enqueuer(dialect)
+        self._series = upsert(dialect, schema.series)
+        self._drop_series = remove(dialect, schema.series)
+        self._buckets = upsert(dialect, schema.buckets, add=(*COUNTS, "runtime_sum", "runtime_count"))
+        self._errors = upsert(dialect, schema.error_buckets, add=("count",))
+        self._groups = _widen(dialect)
+        self._last_failures = _latest(dialect)
+        self._failures = Bulk(dialect, insert(dialect, schema.failures), encode.FAILURE)
+        self._drop_samples = _drop_samples(dialect)
+        self._tracked = upsert(dialect, schema.tracked)
+        self._forget = remove(dialect, schema.tracked)
+        self._workers = upsert(dialect, schema.workers, columns=encode.WORKER)
+        self._drop_workers = remove(dialect, schema.workers)
+        self._incidents = upsert(dialect, schema.incidents, columns=encode.INCIDENT)
+        self._counters = upsert(dialect, schema.counters)
+
+    def write(self, connection: Connection, changes: Changes, changed_counters: Mapping[str, float]) -> None:
+        """Everything but the sequence. What is dropped goes first: what came back since must stay."""
+        self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
+        self._series.run(connection, map(encode.series_row, changes.series))
+        self._buckets.run(
+            connection,
+            ((b.start, b.name, b.queue, *b.counts, b.runtime_sum, b.runtime_count) for b in changes.buckets),
+        )
+        self._forget.run(connection, ((uuid,) for uuid in changes.forgotten))
+        self._tracked.run(connection, (encode.tracked_row(uuid, ref) for uuid, ref in changes.tracked))
+        self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))
+        self._workers.run(connection, map(encode.worker_row, changes.workers))
+        self._incidents.run(connection, map(encode.incident_row, changes.incidents))
+        self._write_failures(connection, changes)
+        self._enqueuer.run(connection, changes.outbox, changes.now)
+        slot = int(changes.now) // BUCKET_SECONDS * BUCKET_SECONDS
+        self._counters.run(connection, ((name, slot, value, changes.now) for name, value in changed_counters.items()))
+        if changes.fingerprints:
+            self._write_fingerprints(connection, changes)
+
+    def _write_failures(self, connection: Connection, changes: Changes) -> None:
+        self._groups.run(
+            connection, ((g.id, g.name, g.exception, g.frame, g.first_at, g.last_at) for g in changes.groups)
+        )
+        self._errors.run(connection, ((e.start, e.group, e.count) for e in changes.errors))
+        latest: dict[tuple[str, str], float] = {}
+        for failure in changes.failures:
+            key = failure.name, failure.queue
+            latest[key] = max(failure.at, latest.get(key, failure.at))
+        self._last_failures.run(connection, ((name, queue, at) for (name, queue), at in latest.items()))
+        samples = _newest(changes.failures)
+        self._failures.run(connection, map(encode.failure_row, samples))
+        self._drop_samples.run(connection, ((group, group) for group in {failure.group for failure in samples}))
+
+    def _write_fingerprints(self, connection: Connection, changes: Changes) -> None:
+        table = schema.fingerprints
+        older, same = table.c.epoch < changes.epoch, table.c.epoch == changes.epoch
+        expiry = changes.now + EPOCH_KEPT
+        connection.execute(update(table).where(older, table.c.expires_at.is_(None)).values(expires_at=expiry))
+        connection.execute(delete(table).where(older, table.c.expires_at <= changes.now))
+        before = connection.execute(select(func.max(table.c.total)).where(same)).scalar() or 0
+        total = before + len(changes.fingerprints)
+        connection.execute(table.insert().values(epoch=changes.epoch, total=total, blob=changes.fingerprints))
+        # The rows after the last one deleted hold ``kept`` bytes or more.
+        connection.execute(delete(table).where(same, table.c.total <= total - self._kept))
+
+
+def _newest(failures: Sequence[Failure]) -> list[Failure]:
+    """The last SAMPLES of each group, in order: what would be deleted at once is not even written."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for failure in reversed(failures):
+        seen[failure.group] += 1
+        if seen[failure.group] <= SAMPLES:
+            kept.append(failure)
+    kept.reverse()
+    return kept
+
+
+def _drop_samples(dialect: Dialect) -> Bulk:
+    table, newer = schema.failures, schema.failures.alias()
+    oldest_but_kept = (
+        select(newer.c.id)
+        .where(newer.c.group == bindparam("of_group"))
+        .order_by(newer.c.id.desc())
+        .limit(literal_column("1"))
+        .offset(literal_column(str(SAMPLES)))
+        .scalar_subquery()
+    )
+    statement = delete(table).where(table.c.group == bindparam("of_group"), table.c.id <= oldest_but_kept)
+    return Bulk(dialect, statement, ("of_group", "of_group"))
+
+
+def _widen(dialect: Dialect) -> Bulk:
+    """Insert error groups; of those that exist, only the time between first and last failure grows."""
+    table = schema.error_groups
+    statement = insert(dialect, table)
+    return _on_conflict(
+        dialect,
+        statement,
+        {
+            "first_at": _extreme(statement.excluded.first_at < table.c.first_at, statement, "first_at"),
+            "last_at": _extreme(statement.excluded.last_at > table.c.last_at, statement, "last_at"),
+        },
+    )
+
+
+def _latest(dialect: Dialect) -> Bulk:
+    table = schema.last_failures
+    statement = insert(dialect, table)
+    return _on_conflict(dialect, statement, {"at": _extreme(statement.excluded.at > table.c.at, statement, "at")})
+
+
+def _extreme(condition: Any, statement: Insert, column: str) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
+    """The new value where ``condition``, else the old one: min() and max() have other names in every dialect."""
+    return case((condition, statement.excluded[column]), else_=statement.table.c[column])
+
+
+def _on_conflict(dialect: Dialect, statement: Insert, changed: Mapping[str, Any]) -> Bulk:
+    table = statement.table
+    keys = [column.name for column in table.primary_key]
+    names = [column.name for column in table.columns]
+    return Bulk(dialect, statement.on_conflict_do_update(index_elements=keys, set_=dict(changed)), names)

@@ -1,0 +1,9 @@
+"""Alembic runs this for each upgrade. The transaction is the caller's: all migrations are applied, or none."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    version_table=context.config.attributes["version_table"],
+)
+context.run_migrations()

@@ -1,0 +1,149 @@
+"""The Outbox: which row may be sent now, and what became of it."""
+
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection, Row, and_, delete, func, or_, select, tuple_, update
+
+from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.enqueue import Enqueuer
+from celery_monitor.adapters.store.schema import PENDING, outbox
+from celery_monitor.core.model import Action, Channel, Enqueue, Incident, OutboxItem
+
+_ITEM: Final[tuple[Column[Any], ...]] = (
+    outbox.c.id,
+    outbox.c.channel,
+    outbox.c.key,
+    outbox.c.action,
+    outbox.c.route,
+    outbox.c.revision,
+    outbox.c.attempts,
+    outbox.c.created_at,
+    outbox.c.due_at,
+    outbox.c.state,
+    outbox.c.error,
+    outbox.c.delivered_at,
+)
+
+
+class SqlOutbox:
+    """See Outbox. Used by the courier's threads and, beside the daemon, by the command line."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._enqueuer = Enqueuer(database.dialect)
+
+    def enqueue(self, entry: Enqueue, now: float) -> bool:
+        """See Outbox."""
+        with self._database.write() as connection:
+            return self._enqueuer.claim(connection, entry, now)
+
+    def due(self, now: float, limit: int) -> list[OutboxItem]:
+        """See Outbox."""
+        # A row that only waits for the time it was asked for does not take part in the order.
+        in_line = and_(PENDING, or_(outbox.c.attempts > 0, outbox.c.due_at <= now))
+        heads = select(func.min(outbox.c.id)).where(in_line).group_by(outbox.c.channel, outbox.c.route)
+        wanted = select(*_ITEM).where(outbox.c.id.in_(heads), outbox.c.due_at <= now).order_by(outbox.c.id).limit(limit)
+        with self._database.read() as connection:
+            return [_item(row) for row in connection.execute(wanted)]
+
+    def next_due(self) -> float | None:
+        """See Outbox."""
+        with self._database.read() as connection:
+            return connection.execute(select(func.min(outbox.c.due_at)).where(PENDING)).scalar()
+
+    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+        """See Outbox."""
+        this = and_(outbox.c.id == item.id, PENDING)
+        with self._database.write() as connection:
+            done = connection.execute(
+                update(outbox)
+                .where(this, outbox.c.revision <= item.revision)
+                .values(state="delivered", delivered_at=now, error=None)
+            )
+            if done.rowcount == 0:
+                again = {"attempts": 0, "error": None, "due_at": outbox.c.refreshed_due_at}
+                connection.execute(update(outbox).where(this).values(again))
+            _record_delivery(connection, item, now, count)
+
+    def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
+        """See Outbox."""
+        error = encode.scrubbed(error)
+        waiting = {"attempts": outbox.c.attempts + 1, "due_at": due_at, "error": error}
+        with self._database.write() as connection:
+            connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(waiting))
+            _record_error(connection, item, error)
+
+    def dead(self, item: OutboxItem, now: float, error: str) -> None:
+        """See Outbox."""
+        error = encode.scrubbed(error)
+        given_up = {"attempts": outbox.c.attempts + 1, "state": "dead", "due_at": now, "error": error}
+        with self._database.write() as connection:
+            connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(given_up))
+            _record_error(connection, item, error)
+
+    def revive(self, item_id: int | None, now: float) -> int:
+        """See Outbox. A dead row for which a newer one waits is dropped: the newer one says all that it said."""
+        chosen = outbox.c.state == "dead" if item_id is None else outbox.c.id == item_id
+        wanted = select(*_ITEM).where(chosen, outbox.c.state != "delivered").order_by(outbox.c.id.desc())
+        with self._database.write() as connection:
+            rows = connection.execute(wanted).all()
+            return sum(_revive(connection, _item(row), now) for row in rows)
+
+    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
+        """See Outbox."""
+        states = ("dead",) if dead else ("pending", "dead")
+        wanted = select(*_ITEM).where(outbox.c.state.in_(states), outbox.c.id > (cursor or 0))
+        with self._database.read() as connection:
+            return [_item(row) for row in connection.execute(wanted.order_by(outbox.c.id).limit(limit))]
+
+    def pending(self) -> dict[str, tuple[int, float | None]]:
+        """See Outbox."""
+        wanted = select(outbox.c.channel, func.count(), func.min(outbox.c.created_at)).where(PENDING)
+        with self._database.read() as connection:
+            rows = connection.execute(wanted.group_by(outbox.c.channel))
+            return {channel: (number, oldest) for channel, number, oldest in rows}
+
+    def incident(self, key: str) -> Incident | None:
+        """See Outbox."""
+        with self._database.read() as connection:
+            body = connection.execute(select(schema.incidents.c.body).where(schema.incidents.c.key == key)).scalar()
+        return None if body is None else encode.parsed(body, Incident)
+
+
+def _item(row: Row[Any, *tuple[Any, ...]]) -> OutboxItem:
+    values = row._asdict()
+    values["channel"] = Channel(values["channel"])
+    values["action"] = Action(values["action"])
+    return OutboxItem(**values)
+
+
+def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
+    """Make it due now, or the one that waits in its place; how many became due."""
+    twin = and_(
+        tuple_(outbox.c.key, outbox.c.channel, outbox.c.action)
+        == tuple_(item.key, item.channel.value, item.action.value),
+        PENDING,
+    )
+    due = {"attempts": 0, "due_at": now}
+    if item.state == "dead" and connection.execute(update(outbox).where(twin).values(due)).rowcount:
+        connection.execute(delete(outbox).where(outbox.c.id == item.id))
+        return 0
+    connection.execute(update(outbox).where(outbox.c.id == item.id).values(**due, state="pending"))
+    return 1
+
+
+def _record_delivery(connection: Connection, item: OutboxItem, now: float, count: int) -> None:
+    if item.channel is not Channel.PAGERDUTY:
+        return
+    table = schema.incidents
+    known: dict[str, Any] = {"delivery_error": None}
+    if item.action is Action.TRIGGER:
+        known |= {"delivered_at": func.coalesce(table.c.delivered_at, now), "delivered_count": count}
+    connection.execute(update(table).where(table.c.key == item.key).values(known))
+
+
+def _record_error(connection: Connection, item: OutboxItem, error: str) -> None:
+    if item.channel is Channel.PAGERDUTY:
+        table = schema.incidents
+        connection.execute(update(table).where(table.c.key == item.key).values(delivery_error=error))

@@ -1,0 +1,160 @@
+"""The Reader: read-only queries for the page, the API and the report."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
+
+from celery_monitor.adapters.store import encode, restore, schema
+from celery_monitor.adapters.store.engine import Database
+from celery_monitor.core.model import (
+    BUCKET_SECONDS,
+    COUNTS,
+    BucketRow,
+    Failure,
+    GroupRow,
+    Incident,
+    IncidentRow,
+    Worker,
+)
+from celery_monitor.ports import FailureFilter, TaskRow
+
+_FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
+_WORKER: Final = [schema.workers.c[name] for name in encode.WORKER]
+_COUNTS: Final = [schema.buckets.c[name] for name in COUNTS]
+
+
+class SqlReader:
+    """See Reader. Safe from many threads; each method sees one state of the store.
+
+    A cursor that was not given by this class raises ValueError.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def tasks(self, *, since: float | None, limit: int, cursor: str | None, name: str | None) -> list[TaskRow]:
+        """See Reader. ``since`` is rounded down to the bucket that it falls into; None is the whole retention."""
+        table, last = schema.buckets, schema.last_failures
+        measures = [func.sum(column).label(column.name) for column in (*_COUNTS, table.c.runtime_sum)]
+        page: Select[Any] = select(
+            table.c.name, table.c.queue, *measures, func.sum(table.c.runtime_count).label("runs")
+        )
+        if since is not None:
+            page = page.where(table.c.start > since - BUCKET_SECONDS)
+        if name is not None:
+            page = page.where(table.c.name == name)
+        if cursor is not None:
+            after_name, _, after_queue = cursor.partition("\0")
+            page = page.where(tuple_(table.c.name, table.c.queue) > tuple_(after_name, after_queue))
+        grouped = (
+            page.group_by(table.c.name, table.c.queue).order_by(table.c.name, table.c.queue).limit(limit).subquery()
+        )
+        same = and_(last.c.name == grouped.c.name, last.c.queue == grouped.c.queue)
+        wanted = select(grouped, last.c.at).select_from(grouped.outerjoin(last, same))
+        with self._database.read() as connection:
+            rows = connection.execute(wanted.order_by(grouped.c.name, grouped.c.queue)).all()
+        return [TaskRow(r[0], r[1], _vector(r[2:10]), float(r.runtime_sum), int(r.runs), r.at) for r in rows]
+
+    def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
+        """See Reader."""
+        table = schema.failures
+        query = select(table.c.id, *_FAILURE).where(*_conditions(wanted))
+        query = query.order_by(table.c.at.desc(), table.c.id.desc()).limit(wanted.limit + 1)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        page = rows[: wanted.limit]
+        cursor = f"{page[-1].at!r}:{page[-1].id}" if len(rows) > len(page) and page else None
+        return [Failure(*row[1:]) for row in page], cursor
+
+    def failure(self, uuid: str) -> list[Failure]:
+        """See Reader."""
+        table = schema.failures
+        query = select(*_FAILURE).where(table.c.uuid == uuid).order_by(table.c.at.desc(), table.c.id.desc())
+        with self._database.read() as connection:
+            return [Failure(*row) for row in connection.execute(query)]
+
+    def incidents(self, *, since: float | None, until: float | None, limit: int) -> list[IncidentRow]:
+        """See Reader."""
+        table = schema.incidents
+        query = select(table.c.body, table.c.delivered_at, table.c.delivered_count, table.c.delivery_error)
+        query = query.where(*_between(table.c.first_at, since, until))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(table.c.first_at.desc(), table.c.key).limit(limit)).all()
+        return [IncidentRow(encode.parsed(row[0], Incident), *row[1:]) for row in rows]
+
+    def workers(self) -> list[Worker]:
+        """See Reader. By hostname."""
+        with self._database.read() as connection:
+            return [Worker(*row) for row in connection.execute(select(*_WORKER).order_by(schema.workers.c.hostname))]
+
+    def buckets(self, since: float, until: float) -> list[BucketRow]:
+        """See Reader. By start, name and queue."""
+        table = schema.buckets
+        query = select(table).where(*_between(table.c.start, since, until))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(table.c.start, table.c.name, table.c.queue)).all()
+        return [BucketRow(r[0], r[1], r[2], _vector(r[3:11]), r.runtime_sum, r.runtime_count) for r in rows]
+
+    def groups(self, since: float, until: float) -> list[GroupRow]:
+        """See Reader. The sample is the newest of the period, or the newest of all when none of it is kept."""
+        table, errors = schema.error_groups, schema.error_buckets
+        counted = (
+            select(errors.c.group, func.sum(errors.c.count).label("count"))
+            .where(*_between(errors.c.start, since, until))
+            .group_by(errors.c.group)
+            .subquery()
+        )
+        sample = func.coalesce(_newest(since, until), _newest(None, None))
+        query = (
+            select(table, counted.c.count, *_FAILURE)
+            .select_from(table.join(counted, counted.c.group == table.c.id))
+            .outerjoin(schema.failures, schema.failures.c.id == sample)
+            .order_by(counted.c.count.desc(), table.c.last_at.desc(), table.c.id)
+        )
+        with self._database.read() as connection:
+            return [_group(row) for row in connection.execute(query)]
+
+    def counters(self, at: float) -> dict[str, float]:
+        """See Reader. They are kept for each quarter of an hour, so that days of every zone begin at one."""
+        with self._database.read() as connection:
+            return restore.counters(connection, at)
+
+
+def _group(row: Any) -> GroupRow:  # noqa: ANN401 - SQLAlchemy's rows of many columns have no type
+    identity, name, exception, frame, first_at, last_at, count, *sample = row
+    found = None if sample[0] is None else Failure(*sample)
+    return GroupRow(identity, name, exception, frame, first_at, last_at, int(count), found)
+
+
+def _vector(numbers: Sequence[Any]) -> tuple[int, ...]:
+    """Sums come as decimals from some databases."""
+    return tuple(int(number) for number in numbers)
+
+
+def _between(column: Any, since: float | None, until: float | None) -> list[ColumnElement[bool]]:  # noqa: ANN401
+    return [
+        *([] if since is None else [column >= since]),
+        *([] if until is None else [column < until]),
+    ]
+
+
+def _conditions(wanted: FailureFilter) -> list[ColumnElement[bool]]:
+    table = schema.failures
+    conditions = _between(table.c.at, wanted.since, wanted.until)
+    if wanted.task is not None:
+        conditions.append(table.c.name == wanted.task)
+    if wanted.exception is not None:
+        conditions.append(table.c.exception == wanted.exception)
+    if wanted.cursor is not None:
+        at, _, row_id = wanted.cursor.partition(":")
+        conditions.append(tuple_(table.c.at, table.c.id) < tuple_(float(at), int(row_id)))
+    return conditions
+
+
+def _newest(since: float | None, until: float | None) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
+    """Id of the newest sample of the group that is joined."""
+    sample = schema.failures.alias()
+    of_group = sample.c.group == schema.error_groups.c.id
+    newest = select(func.max(sample.c.id)).where(of_group, *_between(sample.c.at, since, until))
+    return newest.correlate(schema.error_groups).scalar_subquery()

@@ -1,0 +1,76 @@
+"""What the monitor goes on from after a start."""
+
+from typing import Final
+
+from sqlalchemy import Connection, and_, func, or_, select
+
+from celery_monitor.adapters.store import encode, schema
+from celery_monitor.core.model import Incident, IncidentState, Restored, TaskRef, Worker
+
+SUPPRESSED_KEPT: Final = 48 * 3600.0
+"""Seconds before the last flush from which suppressed incidents come back: any zone's hour is over by then."""
+_ROWS: Final = 10_000
+
+
+def read(connection: Connection) -> Restored:
+    """Read everything; a million tracked tasks take a few seconds and are read in portions."""
+    meta = connection.execute(select(schema.meta)).one()
+    return Restored(
+        sequence=meta.sequence,
+        epoch=meta.epoch,
+        series=[encode.series_value(row) for row in connection.execute(select(schema.series))],
+        tracked=_tracked(connection),
+        workers=[Worker(*row) for row in connection.execute(select(*(schema.workers.c[n] for n in encode.WORKER)))],
+        incidents=_incidents(connection, meta.at),
+        counters=counters(connection, None),
+        fingerprints=_fingerprints(connection),
+    )
+
+
+def counters(connection: Connection, at: float | None) -> dict[str, float]:
+    """The last value of each counter, or the last one written at ``at`` or before it."""
+    table = schema.counters
+    newest = select(table.c.name, func.max(table.c.slot).label("slot")).group_by(table.c.name)
+    if at is not None:
+        newest = newest.where(table.c.at <= at)
+    last = newest.subquery()
+    joined = table.join(last, and_(table.c.name == last.c.name, table.c.slot == last.c.slot))
+    rows = connection.execute(select(table.c.name, table.c.value).select_from(joined))
+    return {row.name: row.value for row in rows}
+
+
+def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
+    """Names and queues repeat: one string object for each."""
+    shared: dict[str | None, str | None] = {}
+    tracked = []
+    rows = connection.execution_options(yield_per=_ROWS).execute(select(schema.tracked))
+    for portion in rows.partitions():
+        for uuid, name, queue, stage, due_at, started_at, seen in portion:
+            ref = TaskRef(
+                name=shared.setdefault(name, name),
+                queue=shared.setdefault(queue, queue),
+                stage=stage,
+                due_at=due_at,
+                started_at=started_at,
+                seen=seen,
+                saved=True,
+            )
+            tracked.append((uuid, ref))
+    return tracked
+
+
+def _incidents(connection: Connection, at: float) -> list[Incident]:
+    table = schema.incidents
+    suppressed = and_(table.c.state == IncidentState.SUPPRESSED.value, table.c.opened_at >= at - SUPPRESSED_KEPT)
+    wanted = or_(table.c.state == IncidentState.OPEN.value, suppressed)
+    rows = connection.execute(select(table.c.body).where(wanted).order_by(table.c.opened_at, table.c.key))
+    return [encode.parsed(body, Incident) for (body,) in rows]
+
+
+def _fingerprints(connection: Connection) -> list[tuple[int, bytes]]:
+    table = schema.fingerprints
+    blobs: dict[int, list[bytes]] = {}
+    rows = connection.execute(select(table.c.epoch, table.c.blob).order_by(table.c.epoch, table.c.total))
+    for epoch, blob in rows:
+        blobs.setdefault(epoch, []).append(blob)
+    return [(epoch, b"".join(parts)) for epoch, parts in blobs.items()]

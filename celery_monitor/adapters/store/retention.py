@@ -1,0 +1,53 @@
+"""Deleting what is past the retention, in portions, so that a flush never waits long."""
+
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, or_, select, tuple_
+
+from celery_monitor.adapters.store import schema
+from celery_monitor.core.model import BUCKET_SECONDS, IncidentState
+
+PORTION: Final = 5000
+"""Rows deleted at most of each table in one go."""
+
+
+def prune(connection: Connection, before: float) -> None:
+    """Delete a portion of what is older than ``before``."""
+    for table, condition in _expired(before):
+        keys: list[Any] = list(table.primary_key.columns)
+        key = keys[0] if len(keys) == 1 else tuple_(*keys)
+        connection.execute(delete(table).where(key.in_(select(*keys).where(condition).limit(PORTION))))
+
+
+def _expired(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
+    oldest_bucket = before - BUCKET_SECONDS
+    incidents, outbox, counters = schema.incidents, schema.outbox, schema.counters
+    newer = counters.alias()
+    return [
+        (schema.buckets, schema.buckets.c.start <= oldest_bucket),
+        (schema.error_buckets, schema.error_buckets.c.start <= oldest_bucket),
+        (schema.last_failures, schema.last_failures.c.at < before),
+        (schema.failures, schema.failures.c.at < before),
+        (schema.error_groups, schema.error_groups.c.last_at < before),
+        (
+            outbox,
+            or_(
+                and_(outbox.c.state == "delivered", outbox.c.delivered_at < before),
+                and_(outbox.c.state == "dead", outbox.c.created_at < before),
+            ),
+        ),
+        (
+            incidents,
+            and_(
+                incidents.c.state != IncidentState.OPEN.value,
+                incidents.c.opened_at < before,
+                # What is still to be sent speaks of it.
+                ~exists().where(outbox.c.key == incidents.c.key, outbox.c.state != "delivered"),
+            ),
+        ),
+        (
+            # The value that was valid at the beginning of the retention stays, however old it is.
+            counters,
+            exists().where(newer.c.name == counters.c.name, newer.c.slot > counters.c.slot, newer.c.at <= before),
+        ),
+    ]

@@ -1,0 +1,255 @@
+"""The tables. A change here comes with a migration; a test compares the two.
+
+Columns carry the names of the fields in ``core.model`` that they hold. What is searched or added to has columns of
+its own; the rest of an incident and the parts of a series' histograms are JSON text.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+from celery_monitor.core.model import COUNTS
+
+metadata: Final = MetaData()
+
+_RowId: Final = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts rows up by itself only for INTEGER."""
+
+
+def _text(name: str, *, key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=key, nullable=False)
+
+
+def _number(name: str, *, key: bool = False) -> Column[int]:
+    return Column(name, BigInteger, primary_key=key, nullable=False, autoincrement=False)
+
+
+def _real(name: str) -> Column[float]:
+    return Column(name, Double, nullable=False)
+
+
+def _counts() -> list[Column[int]]:
+    return [_number(name) for name in COUNTS]
+
+
+meta: Final = Table(
+    "meta",
+    metadata,
+    _number("id", key=True),
+    _number("sequence"),
+    _number("epoch"),
+    _real("at"),
+    _text("writer"),
+)
+"""One row. ``at``: ``now`` of the last flush. ``writer``: which start of which daemon may commit."""
+
+series: Final = Table(
+    "series",
+    metadata,
+    _text("name", key=True),
+    _text("queue", key=True),
+    _text("host", key=True),
+    *_counts(),
+    _text("exceptions"),
+    _text("runtime"),
+    _real("runtime_sum"),
+    _text("wait"),
+    _real("wait_sum"),
+)
+"""``runtime`` and ``wait``: JSON of [bounds, counts]. Sums stay outside of JSON, which knows no infinity."""
+
+buckets: Final = Table(
+    "buckets",
+    metadata,
+    _number("start", key=True),
+    _text("name", key=True),
+    _text("queue", key=True),
+    *_counts(),
+    _real("runtime_sum"),
+    _number("runtime_count"),
+    Index("ix_buckets_name", "name", "queue", "start"),
+    sqlite_with_rowid=False,
+)
+
+last_failures: Final = Table(
+    "last_failures",
+    metadata,
+    _text("name", key=True),
+    _text("queue", key=True),
+    _real("at"),
+    Index("ix_last_failures_at", "at"),
+    sqlite_with_rowid=False,
+)
+
+error_groups: Final = Table(
+    "error_groups",
+    metadata,
+    _text("id", key=True),
+    _text("name"),
+    _text("exception"),
+    _text("frame"),
+    _real("first_at"),
+    _real("last_at"),
+    Index("ix_error_groups_last_at", "last_at"),
+)
+
+error_buckets: Final = Table(
+    "error_buckets",
+    metadata,
+    _number("start", key=True),
+    _text("group", key=True),
+    _number("count"),
+    sqlite_with_rowid=False,
+)
+
+failures: Final = Table(
+    "failures",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    _text("uuid"),
+    _text("name"),
+    _text("queue"),
+    _text("hostname"),
+    _real("at"),
+    _text("exception"),
+    _text("message"),
+    _text("traceback"),
+    _text("group"),
+    Column("incident", Text),
+    _text("reason"),
+    Column("args", Text),
+    Column("kwargs", Text),
+    Index("ix_failures_at", "at", "id"),
+    Index("ix_failures_name", "name", "at", "id"),
+    Index("ix_failures_uuid", "uuid"),
+    Index("ix_failures_group", "group", "id"),
+    sqlite_autoincrement=True,
+)
+"""Samples: the newest of each group, in the order in which they came in (``id``)."""
+
+tracked: Final = Table(
+    "tracked",
+    metadata,
+    _text("uuid", key=True),
+    Column("name", Text),
+    Column("queue", Text),
+    _number("stage"),
+    _real("due_at"),
+    _real("started_at"),
+    _number("seen"),
+    sqlite_with_rowid=False,
+)
+
+workers: Final = Table(
+    "workers",
+    metadata,
+    _text("hostname", key=True),
+    Column("up", Boolean, nullable=False),
+    _real("last_heartbeat"),
+    _number("active"),
+    _number("processed"),
+    _number("pid"),
+    _text("sw_ident"),
+    _text("sw_ver"),
+    _text("sw_sys"),
+    _number("started_seen"),
+    _number("baseline"),
+    _number("unobserved"),
+)
+
+incidents: Final = Table(
+    "incidents",
+    metadata,
+    _text("key", key=True),
+    _text("state"),
+    _real("opened_at"),
+    _real("first_at"),
+    _text("body"),
+    Column("delivered_at", Double),
+    Column("delivered_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("delivery_error", Text),
+    Index("ix_incidents_state", "state", "opened_at"),
+    Index("ix_incidents_first_at", "first_at"),
+)
+"""``body``: the whole Incident. The flush writes what the monitor knows, the outbox the last three columns."""
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    _text("channel"),
+    _text("key"),
+    _text("action"),
+    _text("route"),
+    _number("revision"),
+    _number("attempts"),
+    _real("created_at"),
+    _real("due_at"),
+    _real("refreshed_due_at"),
+    _text("state"),
+    Column("error", Text),
+    Column("delivered_at", Double),
+    Index("ix_outbox_state", "state", "id"),
+    Index("ix_outbox_key", "key"),
+    sqlite_autoincrement=True,
+)
+"""``refreshed_due_at``: the ``due_at`` of the newest refresh, used when a delivery has missed that refresh."""
+
+PENDING: Final = outbox.c.state == text("'pending'")
+IS_REPORT: Final = outbox.c.action == text("'report'")
+
+pending_once: Final = Index(
+    "ux_outbox_pending",
+    outbox.c.key,
+    outbox.c.channel,
+    outbox.c.action,
+    unique=True,
+    sqlite_where=PENDING,
+    postgresql_where=PENDING,
+)
+"""What waits is refreshed, never doubled."""
+
+report_once: Final = Index(
+    "ux_outbox_report",
+    outbox.c.key,
+    outbox.c.channel,
+    unique=True,
+    sqlite_where=IS_REPORT,
+    postgresql_where=IS_REPORT,
+)
+"""A report is claimed once, whatever became of it."""
+
+counters: Final = Table(
+    "counters",
+    metadata,
+    _text("name", key=True),
+    _number("slot", key=True),
+    Column("value", Double, nullable=False),
+    _real("at"),
+    sqlite_with_rowid=False,
+)
+"""The monitor's own counters, one row for each quarter of an hour in which one has changed, with its last value."""
+
+fingerprints: Final = Table(
+    "fingerprints",
+    metadata,
+    _number("epoch", key=True),
+    _number("total", key=True),
+    Column("blob", LargeBinary, nullable=False),
+    Column("expires_at", Double),
+    sqlite_with_rowid=False,
+)
+"""``total``: bytes of the epoch's fingerprints up to and with this row, which makes pruning one range.
+``expires_at``: set when another epoch begins."""

@@ -1,0 +1,119 @@
+"""The Store: opens, commits flushes, and forgets what is past its retention."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import Connection, insert, select, update
+
+from celery_monitor.adapters.store import encode, restore, retention, schema
+from celery_monitor.adapters.store.engine import Database, UnstorableError
+from celery_monitor.adapters.store.flush import Flush
+from celery_monitor.adapters.store.outbox import SqlOutbox
+from celery_monitor.adapters.store.reader import SqlReader
+from celery_monitor.core.model import Changes, Restored
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+
+_THE_ROW: Final = 1
+
+
+def open_store(url: str, *, retention: float, fingerprints_kept: int) -> "SqlStore":
+    """A store by its URL. Does no I/O. ``retention`` is in seconds.
+
+    URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
+    goes with ``stop``. Raises StoreUnusableError for any other.
+    """
+    return SqlStore(Database(url), retention=retention, fingerprints_kept=fingerprints_kept)
+
+
+class SqlStore:
+    """The daemon's Store, with the Outbox and the Reader of the same database."""
+
+    def __init__(self, database: Database, *, retention: float, fingerprints_kept: int) -> None:
+        self._database = database
+        self._retention = retention
+        self._flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept)
+        self._writer: str | None = None
+        self._counters: Mapping[str, float] = {}
+        self.outbox: Final = SqlOutbox(database)
+        self.reader: Final = SqlReader(database)
+
+    def start(self) -> Restored:
+        """See Store. From now on no other process that has started on this database can commit."""
+        try:
+            self._database.start()
+            writer = secrets.token_hex(8)
+            with self._database.write() as connection:
+                self._take_over(connection, writer)
+            with self._database.read() as connection:
+                restored = restore.read(connection)
+        except BaseException:
+            self._database.stop()
+            raise
+        self._writer = writer
+        self._counters = dict(restored.counters)
+        return restored
+
+    def attach(self) -> None:
+        """Use ``outbox`` and ``reader`` beside the daemon: in place of ``start``, without its lock.
+
+        Raises StoreUnusableError when there is no store, or one of another version.
+        """
+        self._database.attach()
+
+    def commit(self, changes: Changes) -> None:
+        """See Store. What cannot be stored as it is (a lone surrogate) is stored as near to it as possible."""
+        self._database.verify()
+        changed = {name: value for name, value in changes.counters.items() if self._counters.get(name) != value}
+        try:
+            self._commit(changes, changed)
+        except UnstorableError:
+            self._commit(encode.scrubbed(changes), encode.scrubbed(changed))
+        self._counters = dict(changes.counters)
+
+    def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
+        with self._database.write() as connection:
+            if self._advance(connection, changes):
+                self._flush.write(connection, changes, changed_counters)
+
+    def prune(self, now: float) -> None:
+        """See Store. Each call deletes a portion: call it once a minute."""
+        with self._database.write() as connection:
+            retention.prune(connection, now - self._retention)
+        self._database.housekeep()
+
+    def stop(self) -> None:
+        """See Store."""
+        self._writer = None
+        self._database.stop()
+
+    def _take_over(self, connection: Connection, writer: str) -> None:
+        taken = connection.execute(update(schema.meta).values(writer=writer))
+        if taken.rowcount == 0:
+            first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, "writer": writer}
+            connection.execute(insert(schema.meta).values(first))
+
+    def _advance(self, connection: Connection, changes: Changes) -> bool:
+        """Take the sequence; False when it was taken before, by us. Raises as ``commit``."""
+        if self._writer is None:
+            raise StoreUnavailableError("The store is closed")
+        table = schema.meta
+        mine = table.c.writer == self._writer
+        taken = connection.execute(
+            update(table)
+            .where(mine, table.c.sequence == changes.sequence - 1)
+            .values(sequence=changes.sequence, at=changes.now)
+        )
+        if taken.rowcount == 1:
+            if changes.epoch:
+                connection.execute(update(table).where(table.c.epoch < changes.epoch).values(epoch=changes.epoch))
+            return True
+        found = connection.execute(select(table)).one()
+        if found.writer != self._writer:
+            raise StoreUnusableError("Another celery-monitor has begun to use this store: only one may; stop the other")
+        if found.sequence != changes.sequence:
+            raise StoreUnusableError(
+                f"The store is at flush {found.sequence}, and flush {changes.sequence} was to come next: "
+                "start the monitor again"
+            )
+        return False
