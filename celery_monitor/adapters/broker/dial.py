@@ -12,6 +12,9 @@ from celery_monitor.settings.broker import BrokerSettings
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for TCP, TLS and log-in together to give a sign of life; also for each answer after that."""
 
+# kombu's consumers on Redis put back what has been unacknowledged for longer than their visibility_timeout: with
+# another one than the fleet's, long tasks would run twice.
+_FORCED: Final = {"ack_emulation": False}
 _FANOUT_ONLY: Final = ("redis", "rediss", "sentinel")
 _CERTIFICATES: Final = {
     "none": ssl.CERT_NONE,
@@ -56,7 +59,7 @@ class Dialer:
             ssl=_ssl(self._settings.use_ssl),
             connect_timeout=timeout,
             heartbeat=heartbeat,
-            transport_options={**defaults, **options, **self._settings.transport_options},
+            transport_options={**defaults, **options, **self._settings.transport_options, **_FORCED},
         )
 
 

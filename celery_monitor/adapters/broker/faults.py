@@ -26,6 +26,7 @@ FOREIGN: Final = (
     # What these libraries raise for options that they do not take, and on connections cut under their hands.
     AttributeError,
     KeyError,
+    RecursionError,
     TypeError,
     ValueError,
 )

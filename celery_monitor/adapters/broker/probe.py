@@ -1,6 +1,5 @@
 """The monitor's own events, published on a second connection: they show that the stream is alive."""
 
-import contextlib
 import time
 from typing import Any, Final
 
@@ -9,12 +8,11 @@ from kombu import Producer
 
 from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import FOREIGN, lost
-from celery_monitor.adapters.broker.wire import Wire
+from celery_monitor.adapters.broker.session import Session
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
 ROUTING_KEY: Final = "monitor.probe"
-_LEAST_TIMEOUT: Final = 0.01
 
 
 class BrokerProbe:
@@ -23,8 +21,7 @@ class BrokerProbe:
     def __init__(self, settings: BrokerSettings) -> None:
         self._dialer = Dialer(settings)
         self._exchange = settings.exchange
-        self._amqp: Any = None
-        self._channel: Any = None
+        self._session: Session | None = None
         self._producer: Any = None
         self._blocked = False
 
@@ -32,10 +29,8 @@ class BrokerProbe:
         """As Probe.send. On AMQP the broker has confirmed it when this returns."""
         until = time.monotonic() + timeout
         try:
-            if self._producer is None:
-                self._open(timeout)
-            if self._amqp is not None:
-                self._amqp.sock.settimeout(max(_LEAST_TIMEOUT, until - time.monotonic()))
+            session = self._session or self._open(until)
+            session.bound(until)
             self._producer.publish(
                 body, ROUTING_KEY, delivery_mode=1, content_type="application/json", content_encoding="utf-8"
             )
@@ -49,31 +44,23 @@ class BrokerProbe:
                 ) from exc
             raise lost(exc, "cannot publish to the event exchange") from exc
 
-    def _open(self, timeout: float) -> None:
-        """Connect, in about ``timeout`` seconds at most. Raises FOREIGN."""
+    def _open(self, until: float) -> Session:
         amqp = self._dialer.kind == "amqp"
         options: dict[str, Any] = {"confirm_publish": True, "on_blocked": self._on_blocked} if amqp else {}
-        client = self._dialer.dial(timeout=timeout / 2, **options)
-        exchange = get_exchange(client, self._exchange)
-        connection = client.transport.establish_connection()
-        if amqp:
-            self._amqp = connection
-            connection.sock.settimeout(timeout / 2)
-        self._channel = client.transport.create_channel(connection)
+        session = Session(self._dialer, until, **options)
         # Elsewhere declaring tells kombu alone that the exchange is a fanout; on AMQP it would need a permission.
-        self._producer = Producer(self._channel, exchange, auto_declare=not amqp)
+        exchange = get_exchange(session.client, self._exchange)
+        self._producer = Producer(session.channel, exchange, auto_declare=not amqp)
+        self._session = session
+        return session
 
     def _on_blocked(self, _reason: str) -> None:
         self._blocked = True
 
     def close(self) -> None:
         """As Probe.close."""
-        amqp, channel = self._amqp, self._channel
-        self._amqp = self._channel = self._producer = None
+        session, self._session = self._session, None
+        self._producer = None
         self._blocked = False
-        with contextlib.suppress(*FOREIGN):
-            if amqp is not None:
-                Wire(amqp.sock).cut()
-                amqp.collect()
-            elif channel is not None:
-                channel.close()
+        if session is not None:
+            session.cut()

@@ -93,6 +93,6 @@ def _delivery(data: bytes) -> Delivery:
             body = binascii.a2b_base64(envelope.body)
         else:
             body = envelope.body.encode()
-    except (msgspec.DecodeError, binascii.Error, UnicodeError):
+    except (msgspec.DecodeError, binascii.Error, UnicodeError, RecursionError):
         return Delivery(data, "")
     return Delivery(body, envelope.content_type or "")

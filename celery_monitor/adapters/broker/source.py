@@ -56,13 +56,9 @@ class BrokerSource:
         self._settings = settings
         self._dialer = Dialer(settings)
         self._link: Link | None = None
+        self.acknowledges = self._dialer.kind == "amqp"
         self._using = threading.RLock()
         """Held while a link is read, written or freed."""
-
-    @property
-    def acknowledges(self) -> bool:
-        """Messages stay with the broker until ``ack``."""
-        return self._dialer.kind == "amqp"
 
     def connect(self) -> None:
         """As EventSource.connect; at most some 10 s."""

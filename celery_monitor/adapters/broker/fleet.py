@@ -1,0 +1,143 @@
+"""What the workers say of themselves, and how long the broker's queues are (a FleetControl).
+
+Answers come from any process that can reach the broker: whatever does not have the expected shape is left out.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from amqp.exceptions import ChannelError, NotFound
+
+from celery_monitor.adapters.broker.control import RemoteControl
+from celery_monitor.adapters.broker.faults import FOREIGN
+from celery_monitor.core.model import FleetTask, QueueStats
+from celery_monitor.settings.broker import BrokerSettings
+
+_UNIX_TIMES_FROM: Final = 1_000_000_000
+"""Smaller values of ``time_start`` are another machine's monotonic clock (Celery before 4.2, some pools)."""
+_LENGTHS_TIMEOUT: Final = 5.0
+_NAME_LIMIT: Final = 255
+_MOST_QUEUES: Final = 2_000
+
+
+class BrokerFleet:
+    """Remote control and queue lengths on one connection of its own. For one thread, but for ``close``."""
+
+    def __init__(self, settings: BrokerSettings, queues: Sequence[str] = ()) -> None:
+        """``queues`` are reported though no worker consumes them."""
+        self._control = RemoteControl(settings)
+        self._named = tuple(queues)
+        self._worker_queues: dict[str, list[str]] = {}
+
+    def enable_events(self) -> None:
+        """As FleetControl.enable_events."""
+        self._control.tell("enable_events")
+
+    def tasks(self, timeout: float) -> Sequence[FleetTask]:
+        """As FleetControl.tasks."""
+        replies = self._control.ask(("active", "reserved", "scheduled", "active_queues"), timeout)
+        queues = {host: list(_queues(reply)) for host, reply in replies["active_queues"].items()}
+        found: dict[str, FleetTask] = {}
+        for command in ("active", "reserved", "scheduled"):
+            for host, reply in replies[command].items():
+                for task in _tasks(reply, queues.get(host, [])):
+                    found.setdefault(task.uuid, task)
+        return list(found.values())
+
+    def queues(self, timeout: float) -> Sequence[QueueStats]:
+        """As FleetControl.queues."""
+        replies = self._control.ask(("active_queues", "stats"), timeout)
+        self._worker_queues = {
+            host: [str(queue["name"]) for queue in _queues(reply)] for host, reply in replies["active_queues"].items()
+        }
+        workers: Counter[str] = Counter()
+        processes: Counter[str] = Counter()
+        for host, names in self._worker_queues.items():
+            workers.update(names)
+            for name in names:
+                processes[name] += _processes(replies["stats"].get(host))
+        names = list(dict.fromkeys([*self._named, *workers]))[:_MOST_QUEUES]
+        return [
+            QueueStats(name, length, consumers, workers[name], processes[name])
+            for name, (length, consumers) in self._sizes(names).items()
+        ]
+
+    def worker_queues(self) -> dict[str, list[str]]:
+        """As FleetControl.worker_queues."""
+        return dict(self._worker_queues)
+
+    def _sizes(self, names: Sequence[str]) -> dict[str, tuple[int | None, int | None]]:
+        until = time.monotonic() + _LENGTHS_TIMEOUT
+        sizes: dict[str, tuple[int | None, int | None]] = {}
+        try:
+            session = self._control.session(until)
+            for name in names:
+                session.bound(until)
+                sizes[name] = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
+        except FOREIGN as exc:
+            raise self._control.failed(exc) from exc
+        return sizes
+
+    def close(self) -> None:
+        """As FleetControl.close."""
+        self._control.close()
+
+
+def _size(channel: Any, name: str, *, counts_consumers: bool) -> tuple[int | None, int | None]:  # noqa: ANN401
+    """Length and consumers. Redis keeps no empty list, and tells nothing of consumers."""
+    try:
+        declared = channel.queue_declare(name, passive=True)
+    except NotFound:
+        return None, None
+    except ChannelError:  # kombu's own for Redis and memory; on AMQP a queue that is somebody's own
+        return (None, None) if counts_consumers else (0, None)
+    return declared.message_count, declared.consumer_count if counts_consumers else None
+
+
+def _queues(reply: object) -> Iterator[Mapping[str, Any]]:
+    for queue in reply if isinstance(reply, list) else ():
+        if isinstance(queue, dict) and _is_name(queue.get("name")):
+            yield queue
+
+
+def _processes(reply: object) -> int:
+    pool = reply.get("pool") if isinstance(reply, dict) else None
+    if not isinstance(pool, dict):
+        return 0
+    if isinstance(processes := pool.get("processes"), list):
+        return len(processes)
+    limit = pool.get("max-concurrency")
+    return limit if isinstance(limit, int) and limit > 0 else 0
+
+
+def _tasks(reply: object, queues: Sequence[Mapping[str, Any]]) -> Iterator[FleetTask]:
+    for item in reply if isinstance(reply, list) else ():
+        request = item.get("request", item) if isinstance(item, dict) else None
+        if not isinstance(request, dict):
+            continue
+        uuid, name, started = request.get("id"), request.get("name"), request.get("time_start")
+        if isinstance(uuid, str) and isinstance(name, str) and _is_name(uuid) and name:
+            known = isinstance(started, int | float) and started > _UNIX_TIMES_FROM
+            yield FleetTask(uuid, name, _queue(request.get("delivery_info"), queues), started if known else None)
+
+
+def _queue(delivery: object, queues: Sequence[Mapping[str, Any]]) -> str | None:
+    """The queue that a delivery came from: told by the default exchange, by a binding, or because there is one only."""
+    if isinstance(delivery, dict):
+        exchange, key = delivery.get("exchange"), delivery.get("routing_key")
+        names = [str(queue["name"]) for queue in queues]
+        if not exchange and _is_name(key):
+            return str(key)
+        for queue in queues:
+            bound = queue.get("exchange")
+            if isinstance(bound, dict) and bound.get("name") == exchange and queue.get("routing_key") == key:
+                return str(queue["name"])
+        if len(names) == 1:
+            return names[0]
+    return None
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= _NAME_LIMIT

@@ -1,0 +1,63 @@
+"""A kombu connection with one channel, for what publishes and asks: bounded in time, and cut without a word."""
+
+import contextlib
+import time
+from typing import Any, Final
+
+from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
+from celery_monitor.adapters.broker.faults import FOREIGN
+from celery_monitor.adapters.broker.wire import Wire
+
+_LEAST_TIMEOUT: Final = 0.01
+
+
+class Session:
+    """Open from its construction until ``cut``. Methods raise the errors of ``FOREIGN``."""
+
+    def __init__(self, dialer: Dialer, until: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
+        """Connects until about this monotonic time, but within 5 s."""
+        self.acknowledges = dialer.kind == "amqp"
+        left = max(_LEAST_TIMEOUT, min(CONNECT_TIMEOUT, until - time.monotonic()))
+        self.client = dialer.dial(timeout=left, **options)
+        self._transport = self.client.transport
+        self._inquiry: Any = None
+        self._connection = self._transport.establish_connection()
+        try:
+            self.bound(until)
+            self.channel: Any = self._transport.create_channel(self._connection)
+        except FOREIGN:
+            self.cut()
+            raise
+
+    def bound(self, until: float) -> None:
+        """Let each answer that is waited for come until this monotonic time. Redis has its own, fixed bound."""
+        if self.acknowledges:
+            self._connection.sock.settimeout(max(_LEAST_TIMEOUT, until - time.monotonic()))
+
+    def inquiry(self) -> Any:  # noqa: ANN401 - kombu has no types
+        """A channel for questions that AMQP answers by closing the channel, which kombu then opens again."""
+        if not self.acknowledges:
+            return self.channel
+        if self._inquiry is None:
+            self._inquiry = self._transport.create_channel(self._connection)
+        return self._inquiry
+
+    def drain(self, until: float) -> bool:
+        """Wait for one message to be given to its consumer; False when none came until this monotonic time."""
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        try:
+            self._transport.drain_events(self._connection, timeout=left)
+        except TimeoutError:
+            return False
+        return True
+
+    def cut(self) -> None:
+        """Drop the connection; never blocks. A thread that waits in it gets one of FOREIGN."""
+        with contextlib.suppress(*FOREIGN):
+            if self.acknowledges:
+                Wire(self._connection.sock).cut()
+                self._connection.collect()
+            else:
+                self.channel.close()
