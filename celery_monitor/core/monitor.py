@@ -105,7 +105,7 @@ class Monitor:
         self._lag: float | None = None
         self._notices: list[Notice] = []
         self._arrivals: list[str] = []
-        self._probes: list[int] = []
+        self._probes: list[tuple[int, int]] = []
         self._restore(restored, now)
 
     def connected(self, *, acknowledges: bool) -> None:
@@ -165,8 +165,8 @@ class Monitor:
         """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …)."""
         self._counters[name] = self._counters.get(name, 0.0) + amount
 
-    def take(self, now: float) -> Changes:
-        """Everything since the last call, for one transaction. Its sequence is the next one only if not empty."""
+    def take(self, now: float, *, force: bool = False) -> Changes | None:
+        """Everything since the last call, for one transaction; None when there is nothing, unless forced."""
         series, dropped, buckets, groups, errors, failures = self._aggregator.take()
         tracked, forgotten = self._tracker.take()
         workers, dropped_workers = self._workers.take()
@@ -190,8 +190,9 @@ class Monitor:
             epoch=self._fingerprints.epoch,
             fingerprints=self._fingerprints.take(),
         )
-        if not changes.empty:
-            self._sequence += 1
+        if changes.empty and not force:
+            return None
+        self._sequence += 1
         return changes
 
     def take_notices(self) -> list[Notice]:
@@ -199,8 +200,8 @@ class Monitor:
         notices, self._notices = self._notices, []
         return notices
 
-    def take_probes(self) -> list[int]:
-        """Numbers (the ``clock`` field) of the monitor's own probes that came back since the last call."""
+    def take_probes(self) -> list[tuple[int, int]]:
+        """(instance, number) of the probes that came in since the last call, of any monitor."""
         probes, self._probes = self._probes, []
         return probes
 
@@ -308,7 +309,7 @@ class Monitor:
             if self._workers.hear(event, now):
                 self._arrivals.append(event.hostname)
         elif kind == PROBE:
-            self._probes.append(event.active or 0)
+            self._probes.append((event.processed or 0, event.active or 0))
         else:
             self._discard("unknown_type")
             if kind not in self._custom:
@@ -332,6 +333,7 @@ class Monitor:
         counters["messages"] = self._messages
         counters["evicted"] = self._tracker.evicted
         counters["task_names_over_limit"] = self._aggregator.names_over_limit
+        counters["alive_at"] = self._now
         counters["unobserved"] = self._workers.unobserved
         for kind, number in self._types.items():
             counters[f"events.{kind}"] = number

@@ -268,12 +268,7 @@ def _incidents(opened: Sequence[IncidentRow], *, paging: bool) -> DayIncidents:
 
 def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed: float) -> Health:
     def grown(name: str) -> float:
-        # A counter can be kept apart by label, as ``unobserved_tasks.celery@box``.
-        ends = [
-            sum(value for key, value in counters.items() if key == name or key.startswith(f"{name}."))
-            for counters in (opening, closing)
-        ]
-        return max(0.0, ends[1] - ends[0])
+        return max(0.0, closing.get(name, 0.0) - opening.get(name, 0.0))
 
     return Health(
         elapsed=elapsed,

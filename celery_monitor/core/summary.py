@@ -12,7 +12,7 @@ import msgspec
 
 UPTIME: Final = "uptime_seconds"
 GAP: Final = "stream_gap_seconds"
-UNOBSERVED: Final = "unobserved_tasks"
+UNOBSERVED: Final = "unobserved"
 UNNAMED: Final = "unnamed_failures"
 STARTS: Final = "starts"
 """The monitor's own counters that say whether a day's numbers can be trusted."""
@@ -138,7 +138,7 @@ class DayIncidents:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the day's numbers can be trusted. From counters that are kept hourly."""
+    """Whether the day's numbers can be trusted. From counters that are kept by the quarter of an hour."""
 
     elapsed: float
     """Length of the day, or of the part of it that is over."""

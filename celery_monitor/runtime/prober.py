@@ -1,0 +1,102 @@
+"""The round trip: an event of the monitor's own goes out on a second connection and must come back on the stream.
+
+It finds what raises no error on any transport: half-open connections and lost subscriptions.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from celery_monitor.core.monitor import PROBE
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Clock, Probe
+
+OVERDUE: Final = 1.5
+"""Probe intervals without an answer after which the stream counts as silent: so it is noticed within three."""
+LEAST_PATIENCE: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Prober:
+    """Sends probes and knows which are unanswered. ``returned`` and ``silence`` belong to the pump's thread."""
+
+    def __init__(self, probe: Probe, clock: Clock, interval: float) -> None:
+        """``interval`` in seconds."""
+        self.instance = int.from_bytes(os.urandom(6), "big")
+        """Tells this process's probes from those of others and of earlier runs."""
+        self.roundtrip: float | None = None
+        """Seconds that the last answered probe took."""
+        self.error: str | None = None
+        """Why probes cannot be sent, as of the last try."""
+        self._probe = probe
+        self._clock = clock
+        self._interval = interval
+        self._number = 0
+        self._sent: dict[int, float] = {}
+        self._lock = threading.Lock()
+
+    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+        """Send one probe an interval until ``stop`` is set."""
+        while not stop.is_set():
+            turned()
+            self._send()
+            stop.wait(self._interval)
+        self._probe.close()
+
+    def returned(self, instance: int, number: int) -> None:
+        """A probe came in on the stream."""
+        if instance != self.instance:
+            return
+        with self._lock:
+            sent = self._sent.get(number)
+            if sent is not None:
+                self.roundtrip = max(0.0, self._clock.monotonic() - sent)
+            self._sent = {other: at for other, at in self._sent.items() if other > number}
+
+    def reset(self) -> None:
+        """The stream is a new one: what was sent before will not come."""
+        with self._lock:
+            self._sent.clear()
+
+    def overdue(self, heard_at: float) -> float | None:
+        """Seconds since the oldest unanswered probe went out, if that is too long; else None.
+
+        ``heard_at``: monotonic time of the last message of any kind. A stream that still brings messages is behind,
+        not silent.
+        """
+        with self._lock:
+            oldest = min(self._sent.values(), default=None)
+        if oldest is None or heard_at >= oldest:
+            return None
+        waited = self._clock.monotonic() - oldest
+        return waited if waited > max(LEAST_PATIENCE, OVERDUE * self._interval) else None
+
+    def _send(self) -> None:
+        self._number += 1
+        body = {
+            "type": PROBE,
+            "hostname": "celery-monitor@probe",
+            "timestamp": self._clock.now(),
+            "utcoffset": 0,
+            "pid": os.getpid(),
+            "clock": 0,
+            "active": self._number,
+            "processed": self.instance,
+        }
+        with self._lock:
+            self._sent[self._number] = self._clock.monotonic()
+        try:
+            self._probe.send(json.dumps(body).encode(), max(LEAST_PATIENCE, self._interval))
+        except SourceLostError as exc:
+            if self.error is None:
+                _log.warning("The round-trip probe cannot be sent", error=str(exc))
+            self.error = str(exc)
+            if exc.remedy is not None:  # not allowed to publish: silence then means nothing
+                self.reset()
+        else:
+            self.error = None

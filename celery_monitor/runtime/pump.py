@@ -1,0 +1,302 @@
+"""The loop at the heart: source → monitor → commit → ack. Nothing is acknowledged before it is committed.
+
+Whatever fails, messages wait where they are. The broker gone: reconnect for ever, with capped and jittered backoff,
+and go on ticking. The store gone: what was taken from the monitor is kept as it is and written again; nothing is
+acknowledged, so the broker stops delivering when the prefetch is used up.
+"""
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from celery_monitor.core import backoff
+from celery_monitor.core.model import Changes
+from celery_monitor.core.monitor import Monitor
+from celery_monitor.errors import SourceLostError, StoreUnavailableError
+from celery_monitor.ports import Batch, Clock, EventSource, Store
+from celery_monitor.runtime.prober import Prober
+
+SLICE: Final = 200
+"""Messages applied under one hold of the lock: what a scrape may have to wait for."""
+LONGEST_POLL: Final = 0.25
+TICK: Final = 1.0
+SIGN_OF_LIFE: Final = 10.0
+"""Seconds after which a flush is written even when nothing happened: the store then knows until when we watched."""
+STOP_PATIENCE: Final = 4.0
+RECONNECT_CAP: Final = 30.0
+RETRY_CAP: Final = 5.0
+COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the pump knows of itself; written by its thread, read by others."""
+
+    connected: bool = False
+    error: str | None = None
+    """Why the stream is not there."""
+    reconnects: int = 0
+    unacked: int = 0
+    store_error: str | None = None
+    commit_failures: int = 0
+    commit_counts: list[int] = field(default_factory=lambda: [0] * (len(COMMIT_BOUNDS) + 1))
+    commit_sum: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Unwritten:
+    """Changes on their way to the store, and what to acknowledge after."""
+
+    changes: Changes
+    tag: int
+    connection: int
+
+
+class Pump:
+    """Owns the source and feeds the monitor. ``lock`` is held over each use of the monitor."""
+
+    def __init__(  # it is the meeting point of all ports
+        self,
+        source: EventSource,
+        store: Store,
+        monitor: Monitor,
+        lock: threading.Lock,
+        clock: Clock,
+        *,
+        prober: Prober | None,
+        flush_interval: float,
+        prefetch: int,
+        alive_at: float | None = None,
+        committed: Callable[[Changes], None] = lambda _: None,
+        arrived: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Does no I/O.
+
+        ``alive_at``: when an earlier run was last known to watch. ``committed`` is called after each commit,
+        ``arrived`` when a worker is new or back, or the stream is: both must not block.
+        """
+        self.figures = Figures()
+        self._source = source
+        self._store = store
+        self._monitor = monitor
+        self._lock = lock
+        self._clock = clock
+        self._prober = prober
+        self._flush_interval = flush_interval
+        self._prefetch = prefetch
+        self._committed = committed
+        self._arrived = arrived
+        self._connection = 0
+        self._tag = 0
+        self._watched_until = alive_at
+        self._heard_at = 0.0
+        self._attempts = 0
+        self._connect_at = 0.0
+        self._unwritten: deque[_Unwritten] = deque()
+        self._failures_in_row = 0
+        self._write_at = 0.0
+        self._flush_at = 0.0
+        self._tick_at = 0.0
+        self._written_at = 0.0
+
+    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+        """Until ``stop`` is set; then commit, acknowledge and close, within STOP_PATIENCE and 2 s."""
+        while not stop.is_set():
+            turned()
+            if not self.figures.connected:
+                self._connect(stop)
+            else:
+                self._read()
+            self._turn()
+        self._finish()
+
+    def _turn(self) -> None:
+        """What every turn does, connected or not."""
+        mono = self._clock.monotonic()
+        if mono >= self._tick_at:
+            self._tick(mono)
+        if self._unwritten:
+            if mono >= self._write_at:
+                self._write()
+        elif mono >= self._flush_at or self.figures.unacked >= self._prefetch // 2:
+            self._flush()
+
+    def _connect(self, stop: threading.Event) -> None:
+        wait = self._connect_at - self._clock.monotonic()
+        if wait > 0:
+            stop.wait(min(wait, LONGEST_POLL))
+            return
+        try:
+            self._source.connect()
+        except SourceLostError as exc:
+            self._postpone(exc)
+            return
+        mono, now = self._clock.monotonic(), self._clock.now()
+        self._connection += 1
+        self._heard_at = mono
+        with self._lock:
+            self._monitor.connected(acknowledges=self._source.acknowledges)
+            if self._watched_until is not None and not self._source.acknowledges:
+                self._monitor.count("stream_gap_seconds", max(0.0, now - self._watched_until))
+        if self._prober is not None:
+            self._prober.reset()
+        self._watched_until = now
+        self._attempts = 0
+        self.figures.error = None
+        self.figures.connected = True
+        _log.info("The event stream is open", acknowledges=self._source.acknowledges, connection=self._connection)
+        self._arrived()
+
+    def _postpone(self, exc: SourceLostError) -> None:
+        self._attempts += 1
+        wait = backoff.delay(self._attempts, random.random(), base=0.5, cap=RECONNECT_CAP)  # noqa: S311  # jitter
+        self._connect_at = self._clock.monotonic() + wait
+        self.figures.error = str(exc)
+        log = _log.error if exc.remedy else _log.warning
+        log("The event stream cannot be opened; trying again", error=str(exc), wait=round(wait, 1))
+
+    def _read(self) -> None:
+        mono = self._clock.monotonic()
+        due = min(self._flush_at, self._tick_at)
+        try:
+            batch = self._source.poll(max(0.0, min(due - mono, LONGEST_POLL)))
+        except SourceLostError as exc:
+            self._lose(str(exc))
+            return
+        if batch is not None:
+            self._apply(batch)
+        elif self._prober is not None and self.figures.unacked < self._prefetch:
+            silence = self._prober.overdue(self._heard_at)
+            if silence is not None:
+                self._lose(f"the stream is silent: no probe came back for {silence:.0f} s")
+
+    def _apply(self, batch: Batch) -> None:
+        self._heard_at = self._clock.monotonic()
+        self._tag = batch.tag
+        if self._source.acknowledges:
+            self.figures.unacked += len(batch.deliveries)
+        for start in range(0, len(batch.deliveries), SLICE):
+            with self._lock:
+                self._monitor.receive(batch.deliveries[start : start + SLICE], self._clock.now())
+        self._watched_until = self._clock.now()
+        with self._lock:
+            probes, arrivals = self._monitor.take_probes(), self._monitor.take_arrivals()
+        if self._prober is not None:
+            for instance, number in probes:
+                self._prober.returned(instance, number)
+        if arrivals:
+            _log.info("Workers came", workers=arrivals[:20], number=len(arrivals))
+            self._arrived()
+
+    def _lose(self, reason: str) -> None:
+        """The stream is gone. What it brought is sealed: its fingerprints belong to its epoch."""
+        _log.warning("The event stream is lost; reconnecting", reason=reason)
+        self._source.abandon()
+        self.figures.connected = False
+        self.figures.error = reason
+        self.figures.reconnects += 1
+        self._connect_at = 0.0
+        self._take(force=False)
+        self._connection += 1
+        self.figures.unacked = 0
+
+    def _tick(self, mono: float) -> None:
+        now = self._clock.now()
+        watched = TICK if self.figures.connected else 0.0
+        with self._lock:
+            self._monitor.tick(now)
+            if watched and self._tick_at:
+                self._monitor.count("watched_seconds", min(mono - self._tick_at + TICK, 2 * TICK))
+            notices = self._monitor.take_notices()
+        self._tick_at = mono + TICK
+        for notice in notices:
+            log = _log.info if notice.verdict.changed else _log.debug
+            log(
+                "A task failed",
+                task=notice.task,
+                uuid=notice.uuid,
+                exception=notice.exception,
+                reason=notice.verdict.reason.value,
+                incident=notice.verdict.incident,
+            )
+
+    def _flush(self) -> None:
+        mono = self._clock.monotonic()
+        self._flush_at = mono + self._flush_interval
+        if self._take(force=mono - self._written_at >= SIGN_OF_LIFE):
+            self._write()
+
+    def _take(self, *, force: bool) -> bool:
+        now = self._clock.now()
+        with self._lock:
+            changes = self._monitor.take(now, force=force)
+        if changes is None:
+            return False
+        self._unwritten.append(_Unwritten(changes, self._tag, self._connection))
+        return True
+
+    def _write(self) -> None:
+        """Commit what was taken, in order, and acknowledge it if its connection is still there."""
+        while self._unwritten:
+            head = self._unwritten[0]
+            began = self._clock.monotonic()
+            try:
+                self._store.commit(head.changes)
+            except StoreUnavailableError as exc:
+                self._failures_in_row += 1
+                self.figures.commit_failures += 1
+                wait = backoff.delay(self._failures_in_row, random.random(), base=0.2, cap=RETRY_CAP)  # noqa: S311
+                self._write_at = self._clock.monotonic() + wait
+                if self.figures.store_error is None:
+                    _log.error("The store cannot be written; nothing is acknowledged until it can", error=str(exc))
+                self.figures.store_error = str(exc)
+                return
+            self._unwritten.popleft()
+            self._note_commit(began)
+            self._committed(head.changes)
+            if head.connection == self._connection and self.figures.connected:
+                self._ack(head.tag, len(head.changes.fingerprints) // 8)
+
+    def _note_commit(self, began: float) -> None:
+        mono = self._clock.monotonic()
+        self._written_at = mono
+        self._failures_in_row = 0
+        if self.figures.store_error is not None:
+            _log.info("The store can be written again")
+            self.figures.store_error = None
+        took = mono - began
+        self.figures.commit_sum += took
+        index = next((i for i, bound in enumerate(COMMIT_BOUNDS) if took <= bound), len(COMMIT_BOUNDS))
+        self.figures.commit_counts[index] += 1
+
+    def _ack(self, tag: int, number: int) -> None:
+        if not number:
+            return
+        try:
+            self._source.ack(tag)
+        except SourceLostError as exc:
+            self._lose(str(exc))
+        else:
+            self.figures.unacked = max(0, self.figures.unacked - number)
+
+    def _finish(self) -> None:
+        """Everything applied is committed and acknowledged, or stays with the broker."""
+        until = self._clock.monotonic() + STOP_PATIENCE
+        self._take(force=True)
+        while self._unwritten and self._clock.monotonic() < until:
+            self._write()
+            if self._unwritten:
+                threading.Event().wait(0.1)
+        if self._unwritten:
+            _log.error(
+                "The store could not be written before the end",
+                lost="nothing: the broker delivers it again" if self._source.acknowledges else "the last flush",
+            )
+        self._source.close()

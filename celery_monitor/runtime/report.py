@@ -1,0 +1,39 @@
+"""A day's summary out of the store."""
+
+import datetime as dt
+from itertools import chain
+from typing import Final
+
+from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
+from celery_monitor.core.summary import Summary
+from celery_monitor.ports import Reader
+
+MAX_INCIDENTS: Final = 10_000
+
+
+class DayReport:
+    """Summaries of a fleet's local days. For any thread."""
+
+    def __init__(self, reader: Reader, fleet: str, zone: dt.tzinfo, *, paging: bool) -> None:
+        """``paging``: somebody is to be paged, so that an incident can be undelivered."""
+        self._reader = reader
+        self._fleet = fleet
+        self._zone = zone
+        self._paging = paging
+
+    def summary(self, date: dt.date, now: float) -> Summary:
+        """The day as it is known at ``now``. Raises StoreUnavailableError."""
+        start, end = day_bounds(date, self._zone)
+        days = [day_bounds(date - dt.timedelta(days=back), self._zone) for back in range(DAYS_BEFORE + 1)]
+        return summarize(
+            date=date,
+            zone=self._zone,
+            fleet=self._fleet,
+            # A day at a time, so that no more than one day's buckets are in memory.
+            buckets=chain.from_iterable(self._reader.buckets(*day) for day in days),
+            groups=self._reader.groups(start, end),
+            incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS),
+            counters=(self._reader.counters(start), self._reader.counters(min(end, now))),
+            now=now,
+            paging=self._paging,
+        )

@@ -1,0 +1,81 @@
+"""When the daily mail is due, and which day it is about.
+
+At each time of the cron expression the newest complete local day is reported: the one before the local date. A day is
+claimed by its outbox row, which exists once per date whatever happens, so a report that is due twice, or by two
+schedules, or after a crash, is one report. After downtime only the newest missed day is caught up on: a pile of old
+mails in the morning would be read by nobody.
+"""
+
+import datetime as dt
+from typing import Final
+
+import structlog
+from cronsim import CronSim
+
+from celery_monitor.core.model import BUCKET_SECONDS, Action, Channel, Enqueue
+from celery_monitor.core.summarize import day_bounds
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import Outbox, Reader
+
+RETRY: Final = 10.0
+"""Seconds until a claim that the store would not take is tried again."""
+SETTLE: Final = 60.0
+"""Seconds after midnight before a day is summed up: its last events are still on their way."""
+NEVER: Final = 366 * 86_400.0
+"""Seconds to look again at an expression that has no next time."""
+
+_log: Final = structlog.get_logger()
+
+
+def last_due(expression: str, zone: dt.tzinfo, now: float) -> float | None:
+    """The newest time of the expression that is not after ``now``; None when there is none."""
+    # The search begins a second later, because it gives times before its start only.
+    times = CronSim(expression, dt.datetime.fromtimestamp(int(now) + 1, zone), reverse=True)
+    return next((at.timestamp() for at in times if at.timestamp() <= now), None)
+
+
+def next_due(expression: str, zone: dt.tzinfo, now: float) -> float | None:
+    """The earliest time of the expression after ``now``; None when there is none."""
+    # In the hour that comes twice, cron's next time by the local clock can be an hour ago.
+    times = CronSim(expression, dt.datetime.fromtimestamp(int(now), zone))
+    return next((at.timestamp() for at in times if at.timestamp() > now), None)
+
+
+def reported_date(due: float, zone: dt.tzinfo) -> dt.date:
+    """The last local day that is complete at ``due``."""
+    return dt.datetime.fromtimestamp(due, zone).date() - dt.timedelta(days=1)
+
+
+class ReportSchedule:
+    """Puts each day's report into the outbox when it is due. Belongs to one thread."""
+
+    def __init__(self, outbox: Outbox, reader: Reader, expression: str, zone: dt.tzinfo) -> None:
+        self._outbox = outbox
+        self._reader = reader
+        self._expression = expression
+        self._zone = zone
+        self._first = True
+        self._claimed: dt.date | None = None
+
+    def turn(self, now: float) -> float:
+        """Claim what is due; when to call again, in unix seconds (earlier does no harm)."""
+        due = last_due(self._expression, self._zone, now)
+        date = reported_date(due, self._zone) if due is not None else None
+        if due is not None and date is not None and date != self._claimed:
+            try:
+                self._claim(date, due, now)
+            except StoreUnavailableError as exc:
+                _log.warning("The report cannot be claimed; trying again", date=str(date), error=str(exc))
+                return now + RETRY
+            self._claimed = date
+        self._first = False
+        return next_due(self._expression, self._zone, now) or now + NEVER
+
+    def _claim(self, date: dt.date, due: float, now: float) -> None:
+        # Counters are kept by the quarter of an hour, with their last time: so they may be that much younger.
+        if self._first and not self._reader.counters(due + BUCKET_SECONDS):
+            return  # The monitor is new: it did not exist when this was due, and missed nothing.
+        settled = day_bounds(date, self._zone)[1] + SETTLE
+        entry = Enqueue(Channel.EMAIL, str(date), Action.REPORT, due_at=settled if settled > now else 0.0)
+        if self._outbox.enqueue(entry, now):
+            _log.info("The report is due", date=str(date), late=round(now - due))

@@ -1,0 +1,95 @@
+"""Named, guarded threads: the first death stops the app with a non-zero exit; silence is noticed.
+
+Each loop calls its ``turned`` once a turn. The watchdog looks once a second and counts the looks at which a thread
+had not turned since the last one, not the time that went by: a process that was itself suspended is not stuck.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+WATCH_INTERVAL: Final = 1.0
+
+_log = structlog.get_logger()
+
+Loop = Callable[[threading.Event, Callable[[], None]], None]
+"""Runs until the event is set; calls the function once a turn."""
+
+
+class Threads:
+    """Starts loops in threads of their own and watches them. ``stop`` is set when the app has to end.
+
+    ``limits``: seconds without a turn after which a thread counts as stuck. ``fatal``: threads whose standstill
+    ends the process by ``end`` (with the name of the thread), because nothing else can.
+    """
+
+    def __init__(self, stop: threading.Event, end: Callable[[str], None]) -> None:
+        """Nothing runs yet."""
+        self.stop = stop
+        self.died: str | None = None
+        """Name of the first thread that died of an error."""
+        self._end = end
+        self._threads: dict[str, threading.Thread] = {}
+        self._limits: dict[str, float] = {}
+        self._fatal: set[str] = set()
+        self._turns: dict[str, int] = {}
+        self._silence: dict[str, float] = {}
+
+    def start(self, name: str, loop: Loop, *, limit: float, fatal: bool = False) -> None:
+        """Run ``loop`` in a daemon thread called ``name``."""
+        self._limits[name] = limit
+        self._turns[name] = 0
+        self._silence[name] = 0.0
+        if fatal:
+            self._fatal.add(name)
+        thread = threading.Thread(target=self._guard, args=(name, loop), name=name, daemon=True)
+        self._threads[name] = thread
+        thread.start()
+
+    def watch(self) -> None:
+        """Start the watchdog."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def stuck(self) -> dict[str, float]:
+        """Threads that have not turned in time, or died, with the seconds since; empty when all is well."""
+        found = {name: silence for name, silence in self._silence.items() if silence > self._limits[name]}
+        found |= {name: 0.0 for name, thread in self._threads.items() if not thread.is_alive()}
+        return found
+
+    def join(self, name: str, timeout: float) -> bool:
+        """Wait for a thread's end; whether it has ended."""
+        thread = self._threads.get(name)
+        if thread is None:
+            return True
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def _guard(self, name: str, loop: Loop) -> None:
+        try:
+            loop(self.stop, lambda: self._turned(name))
+        except Exception:  # noqa: BLE001  # the one place: whatever it was, the app must end and say so
+            self.died = self.died or name
+            _log.exception("A thread died; the monitor ends", thread=name)
+        finally:
+            if not self.stop.is_set():
+                self.died = self.died or name
+                self.stop.set()
+
+    def _turned(self, name: str) -> None:
+        self._turns[name] += 1
+
+    def _watch(self) -> None:
+        seen = dict(self._turns)
+        while not self.stop.wait(WATCH_INTERVAL):
+            for name, turns in list(self._turns.items()):
+                if turns != seen.get(name):
+                    seen[name], self._silence[name] = turns, 0.0
+                    continue
+                self._silence[name] += WATCH_INTERVAL
+                if name in self._fatal and self._silence[name] > self._limits[name]:
+                    with contextlib.suppress(ValueError):  # a log that is closed must not keep it alive
+                        _log.critical("Stuck; the process ends itself", thread=name, seconds=self._silence[name])
+                    self._end(name)
