@@ -23,7 +23,7 @@ PYTEST_ARGS ?=
 
 step = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help setup servers test lint format unit slow coverage campaign bench run demo image lock clean
+.PHONY: help setup servers test lint format unit slow coverage campaign bench run demo image lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,6 +110,10 @@ lock: setup ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade 
 	@echo 'flit-core' | $(COMPILE) --no-annotate --constraint requirements-dev.lock \
 		--output-file requirements-build.lock -
 	@wc -l requirements*.lock
+
+audit: setup ## known vulnerabilities in the locked run-time dependencies (asks the package index and its advisories)
+	$(call step,Audit of requirements.lock)
+	@$(BIN)/pip-audit --disable-pip --require-hashes -r requirements.lock
 
 clean: ## remove what the targets above made
 	@rm -rf $(VENV) $(DEMO_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
