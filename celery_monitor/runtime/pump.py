@@ -30,7 +30,7 @@ SIGN_OF_LIFE: Final = 10.0
 STOP_PATIENCE: Final = 4.0
 RECONNECT_CAP: Final = 30.0
 RETRY_CAP: Final = 5.0
-COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _log = structlog.get_logger()
 
@@ -75,12 +75,13 @@ class Pump:
         prefetch: int,
         alive_at: float | None = None,
         committed: Callable[[Changes], None] = lambda _: None,
+        opened: Callable[[], None] = lambda: None,
         arrived: Callable[[], None] = lambda: None,
     ) -> None:
         """Does no I/O.
 
         ``alive_at``: when an earlier run was last known to watch. ``committed`` is called after each commit,
-        ``arrived`` when a worker is new or back, or the stream is: both must not block.
+        ``opened`` when the stream is open, ``arrived`` when a worker is new or back: none of them may block.
         """
         self.figures = Figures()
         self._source = source
@@ -92,6 +93,7 @@ class Pump:
         self._flush_interval = flush_interval
         self._prefetch = prefetch
         self._committed = committed
+        self._opened = opened
         self._arrived = arrived
         self._connection = 0
         self._tag = 0
@@ -152,7 +154,7 @@ class Pump:
         self.figures.error = None
         self.figures.connected = True
         _log.info("The event stream is open", acknowledges=self._source.acknowledges, connection=self._connection)
-        self._arrived()
+        self._opened()
 
     def _postpone(self, exc: SourceLostError) -> None:
         self._attempts += 1

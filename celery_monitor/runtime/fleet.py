@@ -1,0 +1,111 @@
+"""What is asked of the fleet in the background: task events on, names of what runs, queues and consumers.
+
+Slow and fallible, so it has a thread of its own and nothing waits for it.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from celery_monitor.core.model import QueueStats
+from celery_monitor.core.monitor import Monitor
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Clock, FleetControl
+
+ENABLE_EVERY: Final = 60.0
+"""Seconds after which workers are asked again: one that came unnoticed sends no task events until then."""
+ENABLE_APART: Final = 3.0
+"""Least seconds between two requests, however many workers come."""
+PATIENCE: Final = 2.0
+"""Seconds that workers have to answer."""
+
+_log = structlog.get_logger()
+
+
+class FleetWatch:
+    """Drives a FleetControl. ``lock`` is held over each use of the monitor."""
+
+    def __init__(  # its wiring
+        self,
+        control: FleetControl,
+        monitor: Monitor,
+        lock: threading.Lock,
+        clock: Clock,
+        *,
+        poll_interval: float,
+        enable_events: bool,
+    ) -> None:
+        """Does no I/O. ``poll_interval`` in seconds."""
+        self.error: str | None = None
+        self._control = control
+        self._monitor = monitor
+        self._lock = lock
+        self._clock = clock
+        self._poll_interval = poll_interval
+        self._enable_events = enable_events
+        self._queues: Sequence[QueueStats] = ()
+        self._wake = threading.Event()
+        self._came = False
+        self._opened = False
+        self._enable_at = 0.0
+        self._enabled_at = -ENABLE_APART
+        self._queues_at = 0.0
+
+    def queues(self) -> Sequence[QueueStats]:
+        """As of the last look."""
+        return self._queues
+
+    def arrived(self) -> None:
+        """A worker is new or back: it may have to be asked for task events. From any thread."""
+        self._came = True
+        self._wake.set()
+
+    def opened(self) -> None:
+        """The stream is open: what the workers hold now may have no name yet. From any thread."""
+        self._opened = True
+        self.arrived()
+
+    def wake(self) -> None:
+        """Look whether it is time to stop."""
+        self._wake.set()
+
+    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+        """Until ``stop`` is set."""
+        while not stop.is_set():
+            turned()
+            self.turn()
+            self._wake.wait(1.0)
+            self._wake.clear()
+        self._control.close()
+
+    def turn(self) -> None:
+        """Do what is due."""
+        mono = self._clock.monotonic()
+        try:
+            if self._opened:
+                self._opened = False
+                self._learn_tasks()
+            wanted = self._enable_events and (mono >= self._enable_at or self._came)
+            if wanted and mono - self._enabled_at >= ENABLE_APART:
+                self._came = False
+                self._enabled_at, self._enable_at = mono, mono + ENABLE_EVERY
+                self._control.enable_events()
+            if mono >= self._queues_at:
+                self._queues_at = mono + self._poll_interval
+                self._queues = self._control.queues(PATIENCE)
+                with self._lock:
+                    self._monitor.learn_queues(self._control.worker_queues())
+        except SourceLostError as exc:
+            if self.error is None:
+                _log.warning("The fleet cannot be asked", error=str(exc))
+            self.error = str(exc)
+        else:
+            self.error = None
+
+    def _learn_tasks(self) -> None:
+        tasks = self._control.tasks(PATIENCE)
+        with self._lock:
+            self._monitor.learn_tasks(tasks)
+        _log.info("Asked the workers what they hold", tasks=len(tasks))
