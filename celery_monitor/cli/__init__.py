@@ -84,7 +84,7 @@ def _all_problems(error: ConfigError) -> str:
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="celery-monitor")
+@click.version_option(package_name="celery-monitor", prog_name="celery-monitor")
 def main() -> None:
     """Exact counts of a Celery fleet's task events, as metrics, incidents and a daily mail.
 

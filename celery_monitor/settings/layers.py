@@ -89,8 +89,11 @@ def from_file(path: Path) -> Layer:
         mark = exc.problem_mark or exc.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         layer.problems.append(Problem(where, _without_quotes(exc.problem or "cannot be read")))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except yaml.YAMLError:
         layer.problems.append(Problem(str(path), "is not YAML: it holds characters that no text has"))
+    except (ValueError, LookupError, AttributeError, RecursionError):
+        # The library's constructors of dates, numbers and explicit tags raise whatever comes.
+        layer.problems.append(Problem(str(path), "is not YAML: it holds a date or number that is none"))
     else:
         if isinstance(document, dict):
             layer.values.update(_sections_only(document, schema.schema(), (), layer.problems))
@@ -126,7 +129,7 @@ def _decode(text: str, node: schema.Node) -> object:
     Raises:
         ValueError: Without any part of the text: it may be a secret.
     """
-    kinds = {kind.get("type") for kind in node.get("anyOf", [node])}
+    kinds = schema.kinds(node)
     if "array" in kinds and not text.lstrip().startswith("[") and not schema.is_section(node["items"]):
         return [item.strip() for item in text.split(",") if item.strip()]
     if kinds & {"array", "object"} and (not kinds - {"array", "object"} or text.lstrip().startswith("{")):
@@ -135,7 +138,7 @@ def _decode(text: str, node: schema.Node) -> object:
         except ValueError as exc:
             where = f" at character {exc.pos + 1}" if isinstance(exc, json.JSONDecodeError) else ""
             raise ValueError(f"must be JSON; it cannot be read{where}") from None
-    return None if text == "null" and {"type": "null"} in node.get("anyOf", []) else text
+    return None if text == "null" and node["default"] is None else text
 
 
 def _sections_only(
@@ -167,12 +170,10 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML itself forbids a key that stands twice; the library takes the last one in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the library's signature
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for count, key in enumerate(keys):
+            if any(key.value == earlier.value for earlier in keys[:count]):
                 raise yaml.constructor.ConstructorError(
                     problem="the same key stands twice in a section", problem_mark=key.start_mark
                 )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
         return super().construct_mapping(node, deep)

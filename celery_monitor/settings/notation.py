@@ -20,7 +20,7 @@ MIB: Final = 1024**2
 _DURATION_UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 # Bounds the digits so that no configuration can hold a number that later arithmetic cannot (timedelta, AMQP).
-_DIGITS: Final = "[0-9]{1,12}"
+_DIGITS: Final = "[0-9]{1,16}"
 
 
 @dataclass(frozen=True, slots=True)

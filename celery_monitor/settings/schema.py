@@ -19,7 +19,7 @@ def schema() -> Node:
     """The schema of the whole configuration. Shared: not to be changed by the caller."""
     raw = Settings.model_json_schema(by_alias=True)
     tree = _inline(raw, raw.pop("$defs"))
-    _put_defaults(tree, Settings().model_dump(mode="json", by_alias=True))
+    _as_written(tree, Settings().model_dump(mode="json", by_alias=True))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "celery-monitor", **tree}
 
 
@@ -46,6 +46,12 @@ def is_section(node: Node) -> bool:
     return "properties" in node
 
 
+def kinds(node: Node) -> set[str]:
+    """The JSON types that a field takes; those of an enumeration are texts."""
+    alternatives = [kind.get("type", "string") for kind in node.get("anyOf", [node])]
+    return {name for kind in alternatives for name in ([kind] if isinstance(kind, str) else kind)}
+
+
 def _inline(node: Any, definitions: dict[str, Node]) -> Any:  # noqa: ANN401 - JSON
     if isinstance(node, list):
         return [_inline(item, definitions) for item in node]
@@ -65,10 +71,12 @@ def _inline(node: Any, definitions: dict[str, Node]) -> Any:  # noqa: ANN401 - J
     }
 
 
-def _put_defaults(node: Node, defaults: dict[str, Any]) -> None:
-    """Pydantic gives defaults as they are in the program (10.0); a schema wants what is written (10s)."""
+def _as_written(node: Node, defaults: dict[str, Any]) -> None:
+    """Bring what pydantic says of the program's values to what a user writes: 10.0 to 10s, no value to empty."""
     for key, child in node["properties"].items():
         if is_section(child):
-            _put_defaults(child, defaults[key])
+            _as_written(child, defaults[key])
         elif isinstance(child.get("default"), float | int) and isinstance(defaults[key], str):
             child["default"] = defaults[key]
+        elif {"type": "null"} in child.get("anyOf", []):
+            child["anyOf"][-1] = {"enum": [None, ""]}

@@ -12,7 +12,7 @@ import pydantic
 from pydantic import AfterValidator
 
 REDACTED: Final = "**"
-_TELLING: Final = re.compile(r"pass|pwd|secret|token|credential|api_?key|auth", re.IGNORECASE)
+_TELLING: Final = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[_-]|api)key$", re.IGNORECASE)
 
 
 class Secret(pydantic.Secret[str]):
@@ -59,13 +59,10 @@ def _redact_one(url: str) -> str:
 def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport's, of any shape
     """Options without the values whose keys tell of a secret, at any depth (``sentinel_kwargs.password``)."""
     if isinstance(value, Mapping):
-        return {
-            key: REDACTED if _TELLING.search(str(key)) and not isinstance(item, Mapping) else redact_keys(item)
-            for key, item in value.items()
-        }
+        return {key: REDACTED if _TELLING.search(str(key)) else redact_keys(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [redact_keys(item) for item in value]
-    return value
+    return redact_url(value) if isinstance(value, str) and "://" in value else value
 
 
 def split_url(url: str) -> SplitResult:

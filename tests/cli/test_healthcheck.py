@@ -1,0 +1,143 @@
+"""``celery-monitor healthcheck``."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from click.testing import CliRunner, Result
+
+from celery_monitor.cli import healthcheck as module
+from celery_monitor.cli import main
+
+
+class Server(HTTPServer):
+    """Answers every request with one status and body, and keeps the paths that were asked for."""
+
+    def __init__(self, status: int, body: bytes, host: str = "127.0.0.1") -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), Handler)
+        self.status, self.body, self.paths = status, body, list[str]()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Nothing: the test's output is not the place."""
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[int]:
+    """The port while the server runs."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def healthcheck(port: int, host: str = "0.0.0.0", **environ: str) -> Result:
+    """The command, with the daemon configured for this port and address."""
+    return CliRunner().invoke(
+        main,
+        ["healthcheck"],
+        env={"CELERY_MONITOR_WEB__PORT": str(port), "CELERY_MONITOR_WEB__HOST": host, **environ},
+    )
+
+
+def test_living_daemon() -> None:
+    """A daemon whose /livez answers 200 is healthy: exit code 0, and its answer."""
+    server = Server(200, b'{"status": "ok"}')
+    with serving(server) as port:
+        result = healthcheck(port, http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+    assert (result.exit_code, result.output) == (0, '{"status": "ok"}\n')
+    assert server.paths == ["/livez"]
+
+
+@pytest.mark.parametrize("status", [404, 500, 503])
+def test_stuck_daemon(status: int) -> None:
+    """A daemon whose /livez answers anything else is not: exit code 1, the status and the reasons."""
+    with serving(Server(status, b'{"reasons": ["pump has not turned for 40 s"]}')) as port:
+        result = healthcheck(port)
+    assert result.exit_code == 1
+    assert result.output == f'status {status}: {{"reasons": ["pump has not turned for 40 s"]}}\n'
+
+
+def test_no_daemon() -> None:
+    """Where nothing listens the exit code is 1, with the address that was asked."""
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        result = healthcheck(port)
+    assert result.exit_code == 1
+    assert f"no answer from http://127.0.0.1:{port}/livez" in result.output
+
+
+def test_silent_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that accepts and never answers is given up after the timeout."""
+    monkeypatch.setattr(module, "_TIMEOUT", 0.2)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        result = healthcheck(silent.getsockname()[1])
+    assert result.exit_code == 1
+    assert "timed out" in result.output
+
+
+def test_something_else_on_the_port() -> None:
+    """What does not speak HTTP is no living daemon."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 smtp.example.com\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        result = healthcheck(other.getsockname()[1])
+        thread.join()
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "[::1]"),
+        ("::1", "[::1]"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: str) -> None:
+    """The loopback address is asked where the daemon listens on all, else the address on which it listens."""
+    urls: list[str] = []
+
+    def ask(url: str) -> tuple[bool, str]:
+        urls.append(url)
+        return True, ""
+
+    monkeypatch.setattr(module, "_ask", ask)
+    assert healthcheck(1234, host).exit_code == 0
+    assert urls == [f"http://{asked}:1234/livez"]
+
+
+def test_port_of_the_command_line() -> None:
+    """--port wins over the configuration, as it does for run; a port that nobody knows is an error."""
+    with serving(Server(200, b"{}")) as port:
+        assert CliRunner().invoke(main, ["healthcheck", "--port", str(port)]).exit_code == 0
+    unknown = healthcheck(0)
+    assert unknown.exit_code == 1
+    assert "give it with --port" in unknown.stderr

@@ -1,0 +1,257 @@
+"""From arguments, environment and file to Settings."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_monitor.errors import ConfigError, Problem
+from celery_monitor.settings import RuleSettings, Settings, load
+from celery_monitor.settings.layers import variable
+from celery_monitor.settings.schema import fields
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    """A configuration file with this text."""
+    file = tmp_path / "monitor.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def problems(overrides: dict[str, object], environ: dict[str, str]) -> list[Problem] | None:
+    """The problems, or None if it can be loaded."""
+    try:
+        load(overrides=overrides, environ=environ)
+    except ConfigError as exc:
+        return exc.problems
+    return None
+
+
+def faults(path: Path | None = None, environ: dict[str, str] | None = None) -> dict[str, str]:
+    """The problems by path, of what cannot be loaded."""
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ=environ or {})
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    """Without a file and a variable the configuration is the defaults, and it is valid."""
+    assert load(environ={}) == Settings()
+
+
+def test_precedence(tmp_path: Path) -> None:
+    """Arguments win over the environment, that over the file, that over the defaults, field by field."""
+    file = write(tmp_path, "web: {port: 1, host: file, external_url: 'https://file'}\nlog: {level: error}")
+    settings = load(
+        file,
+        overrides={"web.port": 3, "store.url": None},
+        environ={"CELERY_MONITOR_WEB__PORT": "2", "CELERY_MONITOR_WEB__HOST": "variable"},
+    )
+    assert (settings.web.port, settings.web.host) == (3, "variable")
+    assert (settings.web.external_url, settings.log.level) == ("https://file", "error")
+    assert settings.store.url == "sqlite:///celery-monitor.db"
+
+
+def test_file_from_the_environment(tmp_path: Path) -> None:
+    """CELERY_MONITOR_CONFIG names the file; an explicit path wins over it."""
+    file = write(tmp_path, "fleet: shop")
+    assert load(environ={"CELERY_MONITOR_CONFIG": str(file)}).fleet == "shop"
+    assert list(faults(tmp_path / "no.yaml", {"CELERY_MONITOR_CONFIG": str(file)})) == [str(tmp_path / "no.yaml")]
+
+
+def test_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an explicit environment that of the process is read."""
+    monkeypatch.setenv("CELERY_MONITOR_FLEET", "shop")
+    assert load().fleet == "shop"
+
+
+def test_settings_are_frozen() -> None:
+    """No field of any section can be changed."""
+    settings = load(environ={})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.fleet = "x"  # type: ignore[misc]
+    with pytest.raises(ValueError, match="frozen"):
+        settings.broker.prefetch = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "broker:", "broker:\nstore: {}", "---\n"])
+def test_empty_sections_are_the_defaults(tmp_path: Path, text: str) -> None:
+    """An empty file and sections with nothing in them are as if they were not there."""
+    assert load(write(tmp_path, text), environ={}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path", "value"),
+    [
+        (
+            "ALERTS__RULES",
+            '[{"name": "a", "match": ["x.*"]}]',
+            "alerts.rules",
+            (RuleSettings(name="a", match=("x.*",)),),
+        ),
+        ("EMAIL__TO", "a@example.com, b@example.com", "email.to", ("a@example.com", "b@example.com")),
+        ("EMAIL__TO", '["a@example.com"]', "email.to", ("a@example.com",)),
+        ("EMAIL__TO", "[]", "email.to", ()),
+        ("METRICS__RUNTIME_BUCKETS", "0.1,1,10", "metrics.runtime_buckets", (0.1, 1.0, 10.0)),
+        ("METRICS__STATIC_LABELS", '{"env": "prod"}', "metrics.static_labels", {"env": "prod"}),
+        ("BROKER__TRANSPORT_OPTIONS", '{"a": {"b": 1}}', "broker.transport_options", {"a": {"b": 1}}),
+        ("BROKER__USE_SSL", "true", "broker.use_ssl", True),
+        ("BROKER__USE_SSL", "False", "broker.use_ssl", False),
+        ("BROKER__USE_SSL", "null", "broker.use_ssl", None),
+        ("BROKER__USE_SSL", '{"ca_certs": "/ca"}', "broker.use_ssl", {"ca_certs": "/ca"}),
+        ("BROKER__HEARTBEAT", "20s", "broker.heartbeat", 20.0),
+        ("BROKER__QUEUE__MAX_BYTES", "1GiB", "broker.queue.max_bytes", 2**30),
+        ("BROKER__QUEUE__DURABLE", "false", "broker.queue.durable", False),
+        ("EMAIL__FROM", "m@example.com", "email.from_", "m@example.com"),
+        ("WEB__PORT", "0", "web.port", 0),
+        ("WEB__EXTERNAL_URL", "", "web.external_url", None),
+        ("FLEET", "", "fleet", "celery"),
+        ("FLEET", "null", "fleet", "null"),
+    ],
+)
+def test_variable_is_read(name: str, text: str, path: str, value: object) -> None:
+    """Variables give texts, numbers, JSON and comma lists; an empty one counts as unset."""
+    environ = {f"CELERY_MONITOR_{name}": text, "CELERY_MONITOR_EMAIL__FROM": "m@example.com"}
+    found: object = load(environ=environ)
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize("path", [path for path, _ in fields()], ids=".".join)
+def test_every_field_has_a_variable(path: tuple[str, ...]) -> None:
+    """Each field can be set by its variable: it changes the field, or is refused for its value."""
+    name = variable(path)
+    refused = problems({}, {name: "{"})
+    if refused:
+        assert not any("unknown" in problem.message for problem in refused)
+    else:
+        found: Any = load(environ={name: "{"}).model_dump(mode="json", by_alias=True)
+        for part in path:
+            found = found[part]
+        assert found in ("{", "**", ["{"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CELERY_MONITOR_BROKER__URI", "did you mean `CELERY_MONITOR_BROKER__URL`?"),
+        ("CELERY_MONITOR_BROKER_URL", "did you mean `CELERY_MONITOR_BROKER__URL`?"),
+        ("CELERY_MONITOR_WEB_PORT", "did you mean `CELERY_MONITOR_WEB__PORT`?"),
+        ("CELERY_MONITOR_XYZZY", "unknown variable"),
+        (
+            "CELERY_MONITOR_BROKER__QUEUE",
+            "is a section; set its fields, for example CELERY_MONITOR_BROKER__QUEUE__NAME",
+        ),
+        ("CELERY_MONITOR_METRICS__STATIC_LABELS__ENV", "goes into CELERY_MONITOR_METRICS__STATIC_LABELS, as JSON"),
+        ("CELERY_MONITOR_broker__url", "unknown variable"),
+    ],
+)
+def test_unknown_variable_is_refused(name: str, message: str) -> None:
+    """A variable with the prefix that is no field is an error, with what was probably meant."""
+    found = faults(environ={name: "x", "CELERY_MONITOR_FLEET": "shop", "CELERY_MONITORING": "x"})
+    assert list(found) == [name]
+    assert message in found[name]
+
+
+def test_service_links_are_no_configuration() -> None:
+    """The variables that Kubernetes makes for services called celery-monitor* are ignored."""
+    environ = {
+        "CELERY_MONITOR_SERVICE_HOST": "10.0.0.1",
+        "CELERY_MONITOR_SERVICE_PORT": "9808",
+        "CELERY_MONITOR_SERVICE_PORT_HTTP": "9808",
+        "CELERY_MONITOR_PORT": "tcp://10.0.0.1:9808",
+        "CELERY_MONITOR_PORT_9808_TCP": "tcp://10.0.0.1:9808",
+        "CELERY_MONITOR_PORT_9808_TCP_PROTO": "tcp",
+        "CELERY_MONITOR_PORT_9808_TCP_PORT": "9808",
+        "CELERY_MONITOR_PORT_9808_TCP_ADDR": "10.0.0.1",
+        "CELERY_MONITOR_WEB_PORT": "tcp://10.0.0.1:9808",
+        "CELERY_MONITOR_WEB_SERVICE_HOST": "10.0.0.1",
+    }
+    assert load(environ=environ) == Settings()
+
+
+def test_argument_displaces_a_secret_file(tmp_path: Path) -> None:
+    """A URL of the command line or the environment wins over a url_file of the file, and the other way around."""
+    url_file = tmp_path / "url"
+    url_file.write_text("redis://from-file\n")
+    file = write(tmp_path, f"broker: {{url_file: {url_file}}}")
+    assert load(file, environ={}).broker.url_source().get() == "redis://from-file"
+    by_argument = load(file, overrides={"broker.url": "redis://argument"}, environ={})
+    assert by_argument.broker.url_source().get() == "redis://argument"
+    by_variable = load(
+        write(tmp_path, "broker: {url: 'redis://in-file'}"),
+        environ={"CELERY_MONITOR_BROKER__URL_FILE": str(url_file)},
+    )
+    assert by_variable.broker.url_source().get() == "redis://from-file"
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    """Faults of the file, the environment and a secret's file are reported together."""
+    file = write(tmp_path, "web: {port: 70000}\nstore: 5\nbroker: {url_file: /nowhere}\nfoo: 1")
+    found = faults(file, {"CELERY_MONITOR_LOG__LEVEL": "loud", "CELERY_MONITOR_BROKER_": "x"})
+    assert set(found) == {
+        "web.port", "store", "broker.url_file", "foo", "CELERY_MONITOR_LOG__LEVEL", "CELERY_MONITOR_BROKER_",
+    }  # fmt: skip
+    assert "cannot read /nowhere: No such file" in found["broker.url_file"]
+
+
+def test_variable_names_the_part_of_a_list() -> None:
+    """A fault inside a list that came from a variable is named by the variable and the place in it."""
+    found = faults(environ={"CELERY_MONITOR_ALERTS__RULES": '[{"name": "a", "severity": "bad"}]'})
+    assert list(found) == ["CELERY_MONITOR_ALERTS__RULES[0].severity"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "message"),
+    [
+        ("web:\n  port: 1\n   host: x", ":3:8", "mapping values are not allowed here"),
+        ("web: {port: 1", ":1:14", "expected"),
+        ("web:\n  port: 1\n  port: 2", ":3:3", "the same key stands twice"),
+        ("web: {port: 1}\nweb: {}", ":2:1", "the same key stands twice"),
+        ("fleet: *x", ":1:8", "found undefined alias"),
+        ("fleet: a\n\tb: c", ":2:1", "cannot start any token"),
+        ("[1, 2]", "", "must be a mapping of sections"),
+        ("text", "", "must be a mapping of sections"),
+        ("fleet: 2024-13-45", "", "is not YAML"),
+        ("fleet: \x00", "", "is not YAML"),
+        ("a: " + "[" * 5000, "", "is not YAML"),
+    ],
+)
+def test_yaml_fault_has_its_place(tmp_path: Path, text: str, where: str, message: str) -> None:
+    """A file that is no YAML is refused with line and column, where there are any."""
+    file = write(tmp_path, text)
+    found = faults(file)
+    assert list(found) == [f"{file}{where}"]
+    assert message in found[f"{file}{where}"]
+
+
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    """A directory in place of the file is refused with its path."""
+    assert "cannot read" in faults(tmp_path)[str(tmp_path)]
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["10s", "1MiB", KEY]),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=6,
+)
+paths = st.sampled_from([".".join(path) for path, _ in fields()])
+
+
+@given(st.dictionaries(paths, json_like, max_size=4))
+def test_any_value_loads_or_is_a_config_error(overrides: dict[str, object]) -> None:
+    """Whatever stands in the fields, the outcome is Settings or a ConfigError with a problem, never another error."""
+    found = problems(overrides, {})
+    assert found is None or (found and all(problem.path and problem.message for problem in found))
+
+
+@given(st.dictionaries(st.sampled_from([variable(path) for path, _ in fields()]), st.text(), max_size=4))
+def test_any_variable_loads_or_is_a_config_error(environ: dict[str, str]) -> None:
+    """Whatever stands in the variables, the outcome is Settings or a ConfigError with a problem."""
+    found = problems({}, environ)
+    assert found is None or (found and all(problem.path and problem.message for problem in found))

@@ -1,0 +1,115 @@
+"""The schema, the reference and the example say what the loader does."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_monitor.errors import ConfigError
+from celery_monitor.settings import Settings, load
+from celery_monitor.settings.reference import markdown
+from celery_monitor.settings.schema import fields, kinds, schema, sections
+from tests.settings.test_validation import ACCEPTED, REFUSED
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "celery-monitor.example.yaml"
+
+
+def keys(values: dict[str, Any], path: tuple[str, ...] = ()) -> set[str]:
+    """The dotted paths of all fields in a document; the first item stands for a list."""
+    found = set()
+    for key, value in values.items():
+        here = (*path, key)
+        inner = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else value
+        found |= keys(inner, here) if isinstance(inner, dict) and inner else {".".join(here)}
+    return found
+
+
+@pytest.mark.parametrize("draft", [jsonschema.Draft202012Validator, jsonschema.Draft7Validator])
+def test_schema_is_a_schema(draft: type[jsonschema.Draft202012Validator]) -> None:
+    """The schema is valid in 2020-12 and in draft 7, which Helm reads."""
+    draft.check_schema({key: value for key, value in schema().items() if key != "$schema"})
+    json.dumps(schema())
+
+
+def test_schema_stands_alone() -> None:
+    """It holds no reference, so that it can be put into another schema, and forbids unknown keys everywhere."""
+    assert "$ref" not in json.dumps(schema())
+    nodes = [node for _, node in sections()] + [schema()["properties"]["alerts"]["properties"]["rules"]["items"]]
+    assert all(node["additionalProperties"] is False for node in nodes)
+
+
+def test_every_field_is_described() -> None:
+    """Every field and section has a description, and every field a default but the name of a rule."""
+    for path, node in [*fields(), *sections()]:
+        assert node.get("description"), path
+    for path, node in fields():
+        assert "default" in node, path
+
+
+def test_defaults_are_in_their_own_notation() -> None:
+    """The schema's defaults are what a user would write, and loading them gives the defaults."""
+    defaults = {".".join(path): node["default"] for path, node in fields()}
+    assert defaults["broker.heartbeat"] == "10s"
+    assert defaults["broker.url"] == "amqp://guest:guest@localhost:5672//"
+    assert load(overrides=defaults, environ={}) == Settings()
+    validator = jsonschema.Draft202012Validator(schema())
+    for dotted, value in defaults.items():
+        instance: Any = value
+        for key in reversed(dotted.split(".")):
+            instance = {key: instance}
+        validator.validate(instance)
+
+
+@pytest.mark.parametrize("text", ACCEPTED)
+def test_schema_accepts_what_is_accepted(text: str) -> None:
+    """What the loader accepts, the schema accepts, or an editor would mark a right file as wrong."""
+    jsonschema.validate(yaml.safe_load(text), schema())
+
+
+@given(st.data())
+def test_schema_is_no_stricter_than_the_loader(data: st.DataObject) -> None:
+    """Where the schema refuses a text for a field of texts, the loader refuses it too."""
+    path, node = data.draw(st.sampled_from([item for item in fields() if not item[0][-1].endswith("_file")]))
+    value = data.draw(st.text() | st.sampled_from(["10s", "1MiB", "0"]))
+    if "string" in kinds(node) and not jsonschema.Draft202012Validator(node).is_valid(value):
+        with pytest.raises(ConfigError):
+            load(overrides={".".join(path): value}, environ={})
+
+
+def test_schema_refuses_unknown_keys() -> None:
+    """A misspelt key is refused by the schema too."""
+    misspelt = [text for text, _, message in REFUSED if "did you mean" in message]
+    assert misspelt
+    for text in misspelt:
+        assert not jsonschema.Draft202012Validator(schema()).is_valid(yaml.safe_load(text))
+
+
+def test_reference_is_up_to_date() -> None:
+    """docs/configuration.md is what `celery-monitor config reference` prints."""
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == markdown()
+
+
+def test_reference_names_every_field() -> None:
+    """Every field has a row in the reference, those of rules too."""
+    rows = set(re.findall(r"^\| `([^`]+)` \|", markdown(), re.MULTILINE))
+    rules = schema()["properties"]["alerts"]["properties"]["rules"]["items"]["properties"]
+    assert rows == {".".join(path) for path, _ in fields()} | {f"alerts.rules[].{key}" for key in rules}
+
+
+def test_example_is_complete_and_right() -> None:
+    """The example holds every field, is accepted, and but for its rule is the defaults."""
+    settings = load(EXAMPLE, environ={})
+    document = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    rules = schema()["properties"]["alerts"]["properties"]["rules"]["items"]["properties"]
+    expected = {".".join(path) for path, _ in fields()} - {"alerts.rules"} | {f"alerts.rules.{key}" for key in rules}
+    assert keys(document) == expected
+    defaults = Settings()
+    assert settings.model_copy(update={"alerts": defaults.alerts}) == defaults
+    assert settings.alerts.model_copy(update={"rules": ()}) == defaults.alerts

@@ -1,0 +1,150 @@
+"""Secrets hide themselves, and their files are read again when they change."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_monitor.settings import Secret, SecretSource, SecretUrl, redact_url
+from celery_monitor.settings.secret import read_secret, redact_keys
+
+MARK = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://guest:hunter2@localhost:5672//", "amqp://guest:**@localhost:5672//"),
+        ("amqp://guest:hunter2@localhost", "amqp://guest:**@localhost"),
+        ("redis://:hunter2@redis:6379/0", "redis://:**@redis:6379/0"),
+        ("redis://hunter2@redis:6379/0", "redis://**@redis:6379/0"),
+        ("redis://redis:6379/0", "redis://redis:6379/0"),
+        ("memory://", "memory://"),
+        ("amqp://a:hunter2@h1//;amqp://b:hunter2@h2//", "amqp://a:**@h1//;amqp://b:**@h2//"),
+        ("sentinel://:hunter2@s1:26379;s2:26380", "sentinel://:**@s1:26379;s2:26380"),
+        ("sentinel://s1:26379;s2:26380/0", "sentinel://s1:26379;s2:26380/0"),
+        ("sentinel://:hunter2@s1:1;sentinel://:hunter2@s2:2", "sentinel://:**@s1:1;sentinel://:**@s2:2"),
+        ("redis://h/0?password=hunter2&db=1", "redis://h/0?password=**&db=1"),
+        ("rediss://h/0?ssl_keyfile_password=hunter2", "rediss://h/0?ssl_keyfile_password=**"),
+        ("redis+socket:///run/redis.sock?password=hunter2", "redis+socket:///run/redis.sock?password=**"),
+        ("amqp://u:hun/ter2@h:5672//", "amqp://u:**@h:5672//"),
+        ("amqp://u:hun@ter2@h//", "amqp://u:**@h//"),
+        ("amqp://u:hun?ter2@h//", "amqp://u:**@h//"),
+        ("amqp://u:hun;ter2@h//", "amqp://u:**@h//"),
+        ("amqp://u:hunter2", "amqp://**"),
+        ("amqp://u:p@[::1]:5672//", "amqp://u:**@[::1]:5672//"),
+        ("hunter2", "**"),
+        ("", "**"),
+    ],
+)
+def test_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    """A broker URL is shown with everything but what may be a password."""
+    assert redact_url(url) == shown
+
+
+@given(
+    before=st.text().filter(lambda text: "://" not in text),
+    after=st.text().filter(lambda text: "://" not in text),
+    url=st.sampled_from(["amqp://u:{}@h:5672//", "redis://:{}@h/0", "redis://{}@h", "sentinel://:{}@a:1;b:2"]),
+)
+def test_no_password_is_shown_whatever_it_holds(before: str, after: str, url: str) -> None:
+    """No password reaches the shown URL, even when its special characters were not escaped."""
+    password = before + MARK + after
+    assert MARK not in redact_url(url.replace("{}", password))
+
+
+@pytest.mark.parametrize("secret", [Secret(MARK), SecretUrl(f"amqp://u:{MARK}@h//"), SecretSource(Secret(MARK))])
+def test_secret_hides_itself(secret: object) -> None:
+    """A secret shows nothing of itself in str, repr, format, f-strings and containers."""
+    for text in (str(secret), repr(secret), f"{secret}", f"{secret!r:>40}", "%s" % secret, str([secret])):  # noqa: UP031
+        assert MARK not in text
+
+
+def test_options_are_shown_without_secrets() -> None:
+    """Values of telling keys are hidden at any depth, and URLs lose their passwords."""
+    options = {
+        "sentinel_kwargs": {"password": MARK, "db": 1},
+        "credentials": {"user": MARK},
+        "api_key": MARK,
+        "hosts": [f"redis://:{MARK}@h/0"],
+        "ssl_keyfile": "/etc/ssl/key.pem",
+        "visibility_timeout": 3600,
+    }
+    shown = redact_keys(options)
+    assert MARK not in json.dumps(shown)
+    assert shown["sentinel_kwargs"]["db"] == 1
+    assert shown["ssl_keyfile"] == "/etc/ssl/key.pem"
+    assert shown["visibility_timeout"] == 3600
+
+
+def test_source_of_a_value_gives_it() -> None:
+    """A source without a file gives the value; one without either gives None."""
+    assert SecretSource(Secret("a")).get() == "a"
+    assert SecretSource(None).get() is None
+
+
+def test_source_follows_its_file(tmp_path: Path) -> None:
+    """A rewritten file is read again, even where its size stays the same."""
+    file = tmp_path / "key"
+    file.write_text("first\n")
+    source = SecretSource(None, file)
+    assert source.get() == "first"
+    replacement = tmp_path / "new"
+    replacement.write_text("other\n")
+    replacement.replace(file)
+    assert source.get() == "other"
+
+
+def test_source_follows_a_swapped_link(tmp_path: Path) -> None:
+    """A symbolic link that is swapped as Kubernetes does it gives the new secret."""
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "key").write_text(version)
+        # Same times and sizes: only the inode tells them apart.
+        os.utime(tmp_path / version / "key", ns=(1, 1))
+    (tmp_path / "data").symlink_to("v1")
+    source = SecretSource(None, tmp_path / "data" / "key")
+    assert source.get() == "v1"
+    (tmp_path / "data.new").symlink_to("v2")
+    (tmp_path / "data.new").rename(tmp_path / "data")
+    assert source.get() == "v2"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])
+def test_source_keeps_the_last_good_secret(tmp_path: Path, content: bytes | None) -> None:
+    """While the file is away, empty or unreadable the last good secret stays, and the next good one is taken."""
+    file = tmp_path / "key"
+    file.write_text("good")
+    source = SecretSource(None, file)
+    assert source.get() == "good"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert source.get() == "good"
+    file.write_text("better")
+    assert source.get() == "better"
+
+
+@pytest.mark.parametrize(("content", "secret"), [("a\n", "a"), ("a\r\n", "a"), ("a b ", "a b "), ("a", "a")])
+def test_only_the_trailing_newline_is_stripped(tmp_path: Path, content: str, secret: str) -> None:
+    """The newline that editors leave is no part of a secret; spaces are."""
+    file = tmp_path / "key"
+    file.write_bytes(content.encode())
+    assert read_secret(file) == secret
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "No such file"), (b"\n", "is empty"), (b"\xff", "is not UTF-8 text")]
+)
+def test_bad_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    """A missing, empty or binary file is refused with its path."""
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_secret(file)
+    assert str(file) in str(caught.value)

@@ -1,0 +1,206 @@
+"""What each field refuses, and what it says then."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from celery_monitor.errors import ConfigError
+from celery_monitor.settings import Settings, load
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+REFUSED = [
+    ("fleet: ''", "fleet", "must not be empty"),
+    ("fleet: no", "fleet", "must be text; put it in quotes"),
+    ('fleet: "a\\nb"', "fleet", "must not hold control characters"),
+    ("broker: {url: sqs://}", "broker.url", "carries no task events"),
+    ("broker: {url: 'kafka://h'}", "broker.url", "carries no task events"),
+    ("broker: {url: 'zookeeper://h'}", "broker.url", "carries no task events"),
+    ("broker: {url: 'sqla+sqlite:///x'}", "broker.url", "carries no task events"),
+    ("broker: {url: 'filesystem://'}", "broker.url", "carries no task events"),
+    ("broker: {url: 'http://h'}", "broker.url", "must begin with one of amqp, amqps"),
+    ("broker: {url: localhost}", "broker.url", "must begin with one of amqp, amqps"),
+    ("broker: {url: 'amqp://u:p/w@h:5672//'}", "broker.url", "percent-encoded"),
+    ("broker: {url: 'amqp://a;sqs://'}", "broker.url", "carries no task events"),
+    ("broker: {use_ssl: 5}", "broker.use_ssl", "must be true, false or a mapping"),
+    ("broker: {transport_options: 5}", "broker.transport_options", "must be a mapping"),
+    ("broker: {prefetch: 99}", "broker.prefetch", "must be from 100 to 65535"),
+    ("broker: {prefetch: 65536}", "broker.prefetch", "must be from 100 to 65535"),
+    ("broker: {prefetch: many}", "broker.prefetch", "must be a whole number"),
+    ("broker: {heartbeat: 10}", "broker.heartbeat", "has no unit; write 500ms, 30s"),
+    ("broker: {heartbeat: 0}", "broker.heartbeat", "must be from 1s to 10m"),
+    ("broker: {enable_events: maybe}", "broker.enable_events", "must be true or false"),
+    ("broker: {queue: {type: stream}}", "broker.queue.type", "must be 'classic' or 'quorum'"),
+    ("broker: {queue: {name: amq.x}}", "broker.queue.name", "must not begin with amq."),
+    ("broker: {queue: {type: quorum, durable: false}}", "broker.queue.durable", "must be true with type quorum"),
+    ("broker: {queue: {max_bytes: 5MB}}", "broker.queue.max_bytes", "64KiB, 256MiB"),
+    ("broker: {queue: {nam: x}}", "broker.queue.nam", "did you mean `name`?"),
+    ("store: {url: 'postgresql://u:p@h/d'}", "store.url", "must be a SQLite file"),
+    ("store: {url: 'sqlite://'}", "store.url", "must be a SQLite file"),
+    ("store: {flush_intervall: 1s}", "store.flush_intervall", "did you mean `flush_interval`?"),
+    ("broker: {retention: 1d}", "broker.retention", "did you mean `store.retention`?"),
+    ("brokers: {}", "brokers", "did you mean `broker`?"),
+    ("tracking: {redact: ['(']}", "tracking.redact[0]", "is not a regular expression: it fails at character 1"),
+    ("tracking: {redact: x}", "tracking.redact", "must be a list"),
+    ("tracking: {max_tasks: 0}", "tracking.max_tasks", "must be at least 1"),
+    ("metrics: {prefix: 9x}", "metrics.prefix", "must match the pattern"),
+    ("metrics: {runtime_buckets: [1, 1]}", "metrics.runtime_buckets", "ascending"),
+    ("metrics: {runtime_buckets: []}", "metrics.runtime_buckets", "at least one"),
+    ("metrics: {runtime_buckets: [1, .inf]}", "metrics.runtime_buckets", "above 0"),
+    ("metrics: {queue_wait_buckets: [0, 1]}", "metrics.queue_wait_buckets", "above 0"),
+    ("metrics: {queue_wait_buckets: [a]}", "metrics.queue_wait_buckets[0]", "must be a number"),
+    ("metrics: {static_labels: {a-b: x}}", "metrics.static_labels.a-b", "must match the pattern"),
+    ("metrics: {static_labels: {name: x}}", "metrics.static_labels", "taken by the metrics' own labels: name"),
+    ("metrics: {static_labels: {__x: x}}", "metrics.static_labels", "taken by the metrics' own labels: __x"),
+    ("metrics: {static_labels: {a: 1}}", "metrics.static_labels.a", "must be text"),
+    ("metrics: {worker_timeout: 20m}", "metrics.worker_purge", "must not be shorter than worker_timeout"),
+    ("web: {port: -1}", "web.port", "must be from 0 to 65535"),
+    ("web: {port: 65536}", "web.port", "must be from 0 to 65535"),
+    ("web: {external_url: monitor}", "web.external_url", "must be a URL like https://"),
+    ("web: {external_url: 'https://u:p@h'}", "web.external_url", "must not hold a user name or password"),
+    ("web: {password: x}", "web.username", "must be set with a password"),
+    ("web: {username: x}", "web.password", "must be set with a user name"),
+    ("web: {username: 'a:b', password: x}", "web.username", "must match the pattern"),
+    ("alerts: {timezone: Mars/Olympus}", "alerts.timezone", "no time zone"),
+    ("alerts: {timezone: Europe}", "alerts.timezone", "no time zone"),
+    ("alerts: {timezone: ../etc/passwd}", "alerts.timezone", "no time zone"),
+    ("alerts: {dedup_key: '{uuid}'}", "alerts.dedup_key", "{task}, {hour}, {fleet}, {queue}, {rule}"),
+    ("alerts: {dedup_key: '{task.name}'}", "alerts.dedup_key", "placeholders"),
+    ("alerts: {dedup_key: '{task!r}'}", "alerts.dedup_key", "placeholders"),
+    ("alerts: {dedup_key: '{task:>9}'}", "alerts.dedup_key", "placeholders"),
+    ("alerts: {dedup_key: '{}'}", "alerts.dedup_key", "placeholders"),
+    ("alerts: {dedup_key: '{task'}", "alerts.dedup_key", "unmatched brace"),
+    ("alerts: {storm: {tasks: 0}}", "alerts.storm.tasks", "must be at least 1"),
+    ("alerts: {rules: {a: b}}", "alerts.rules", "must be a list"),
+    ("alerts: {rules: [x]}", "alerts.rules[0]", "must be a mapping"),
+    ("alerts: {rules: [{}]}", "alerts.rules[0].name", "is required"),
+    ("alerts: {rules: [{name: a, match: ['']}]}", "alerts.rules[0].match[0]", "must not be empty"),
+    ("alerts: {rules: [{name: a, match: x}]}", "alerts.rules[0].match", "must be a list"),
+    ("alerts: {rules: [{name: a, severity: bad}]}", "alerts.rules[0].severity", "'critical', 'error', 'warning' or"),
+    ("alerts: {rules: [{name: a, treshold: 2}]}", "alerts.rules[0].treshold", "did you mean `threshold`?"),
+    ("alerts: {rules: [{name: a, threshold: 0}]}", "alerts.rules[0].threshold", "must be at least 1"),
+    ("alerts: {rules: [{name: a, routing_key: x}]}", "alerts.rules[0].routing_key", "must be the 32 characters"),
+    ("alerts: {rules: [{name: a, routing_key_file: /no}]}", "alerts.rules[0].routing_key_file", "cannot read /no"),
+    ("alerts: {rules: [{name: a}, {name: a}]}", "alerts.rules", "more than one is called a"),
+    ("pagerduty: {routing_key: x}", "pagerduty.routing_key", "must be the 32 characters"),
+    ("pagerduty: {routing_key: 5}", "pagerduty.routing_key", "must be text"),
+    ("pagerduty: {region: asia}", "pagerduty.region", "must be 'us' or 'eu'"),
+    ("pagerduty: {url: 'ftp://h'}", "pagerduty.url", "must be a URL like https://"),
+    ("pagerduty: {resolve: always}", "pagerduty.resolve", "must be 'never' or 'on_success'"),
+    ("email: {to: [a@example.com]}", "email.from", "must be set where there are recipients"),
+    ("email: {from: nobody}", "email.from", "must be a mail address"),
+    ("email: {from: m@example.com, to: [x]}", "email.to[0]", "must be a mail address"),
+    ('email: {from: "m@example.com\\r\\nBcc: x@example.com"}', "email.from", "control characters"),
+    ("email: {security: ssl}", "email.security", "'starttls', 'tls' or 'none'"),
+    ("email: {port: 0}", "email.port", "must be from 1 to 65535"),
+    ("email: {schedule: '0 8 * *'}", "email.schedule", "five fields"),
+    ("email: {schedule: '0 0 8 * * *'}", "email.schedule", "five fields"),
+    ("email: {schedule: '0 25 * * *'}", "email.schedule", "bad hour"),
+    ("email: {schedule: '0 8 31 2 *'}", "email.schedule", "bad day-of-month"),
+    ("email: {timezone: ''}", "email.timezone", "no time zone"),
+    ("log: {level: INFO}", "log.level", "must be 'debug', 'info'"),
+    ("log: {format: text}", "log.format", "must be 'json' or 'console'"),
+    ("5: x", "5", "keys are text"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "message"), REFUSED, ids=[text for text, _, _ in REFUSED])
+def test_refused(tmp_path: Path, text: str, path: str, message: str) -> None:
+    """A wrong value is one problem, at the path of its field, and says what would be right."""
+    file = tmp_path / "monitor.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ={})
+    assert [problem.path for problem in caught.value.problems] == [path]
+    assert message in caught.value.problems[0].message
+
+
+ACCEPTED = [
+    "broker: {url: 'amqps://u:p%40w@h/vhost'}",
+    "broker: {url: 'pyamqp://h'}",
+    "broker: {url: 'rediss://:p@h:6379/0'}",
+    "broker: {url: 'redis+socket:///run/redis.sock'}",
+    "broker: {url: 'sentinel://:p@a:26379;b:26379', transport_options: {master_name: m}}",
+    "broker: {url: 'amqp://a;amqp://b'}",
+    "broker: {url: memory://, use_ssl: {ca_certs: /ca}}",
+    "broker: {queue: {type: quorum}}",
+    "store: {url: 'sqlite:////var/lib/monitor.db'}",
+    "tracking: {linger: 0, redact: ['\\d{16}']}",
+    "metrics: {static_labels: {env: prod}, queues: [a, b]}",
+    "web: {username: a, password: b, external_url: 'https://h/base', port: 0}",
+    "web: {username: '', password: '', external_url: ''}",
+    "alerts: {timezone: Asia/Kolkata, dedup_key: '{fleet}-{rule}-{queue}-{{x}}'}",
+    "alerts: {rules: [{name: all}, {name: b, exceptions: ['Time*'], queues: [q], exclude: [x], page: false}]}",
+    f"pagerduty: {{routing_key: {KEY!r}, region: eu, url: 'http://127.0.0.1:1'}}",
+    "pagerduty: {routing_key: ''}",
+    "email: {from: 'Shop <m@example.com>', to: [a@example.com], schedule: '*/5 8-18 * * MON-FRI'}",
+    "email: {username: u, password: p, timezone: America/St_Johns}",
+]
+
+
+@pytest.mark.parametrize("text", ACCEPTED)
+def test_accepted(tmp_path: Path, text: str) -> None:
+    """What the documentation shows is accepted."""
+    file = tmp_path / "monitor.yaml"
+    file.write_text(text)
+    assert isinstance(load(file, environ={}), Settings)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "other"),
+    [
+        ("broker", "url", {}),
+        ("pagerduty", "routing_key", {}),
+        ("web", "password", {"username": "u"}),
+        ("email", "password", {"username": "u"}),
+    ],
+)
+def test_secret_and_its_file_exclude_each_other(tmp_path: Path, section: str, name: str, other: dict[str, str]) -> None:
+    """A secret beside its file is one problem at the file's field; each alone is fine."""
+    good = {"url": "redis://h", "routing_key": KEY, "password": "p"}[name]
+    secret = tmp_path / "secret"
+    secret.write_text(good + "\n")
+    file = tmp_path / "monitor.yaml"
+    for given in ({name: good}, {f"{name}_file": str(secret)}):
+        file.write_text(yaml.safe_dump({section: {**other, **given}}))
+        source = getattr(getattr(load(file, environ={}), section), f"{name}_source")()
+        assert source.get() == good
+    file.write_text(yaml.safe_dump({section: {**other, name: good, f"{name}_file": str(secret)}}))
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ={})
+    assert [problem.path for problem in caught.value.problems] == [f"{section}.{name}_file"]
+    assert "not both" in caught.value.problems[0].message
+
+
+def test_rule_takes_a_routing_key_from_a_file(tmp_path: Path) -> None:
+    """A rule's routing key may be in a file, and not beside one that is written out."""
+    secret = tmp_path / "secret"
+    secret.write_text(KEY)
+    file = tmp_path / "monitor.yaml"
+    rule = {"name": "a", "routing_key_file": str(secret)}
+    file.write_text(yaml.safe_dump({"alerts": {"rules": [rule]}}))
+    assert load(file, environ={}).alerts.rules[0].routing_key_source().get() == KEY
+    file.write_text(yaml.safe_dump({"alerts": {"rules": [{**rule, "routing_key": KEY}]}}))
+    with pytest.raises(ConfigError, match=r"alerts\.rules\[0\]\.routing_key_file: .*not both"):
+        load(file, environ={})
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "content", "message"),
+    [
+        ("broker", "url_file", "sqs://", "carries no task events"),
+        ("pagerduty", "routing_key_file", "short", "32 characters"),
+        ("web", "password_file", "", "is empty"),
+    ],
+)
+def test_content_of_a_secret_file_is_checked(
+    tmp_path: Path, section: str, name: str, content: str, message: str
+) -> None:
+    """What is in a secret's file has to be right when it is loaded, and the problem names the file's field."""
+    secret = tmp_path / "secret"
+    secret.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load(overrides={f"{section}.{name}": str(secret)}, environ={})
+    assert [problem.path for problem in caught.value.problems] == [f"{section}.{name}"]
+    assert message in caught.value.problems[0].message
