@@ -26,9 +26,11 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_unset(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - any input of any field
-        """Templates and compose files leave empty texts where nothing was given."""
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - any input of any field
+        """Empty texts, as templates and compose files leave them, are unset; `port: yes` is not port 1."""
         field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation is int:
+            raise ValueError("must be a whole number")
         return None if value == "" and field.default is None and not field.is_required() else value
 
 

@@ -28,6 +28,7 @@ REFUSED = [
     ("broker: {prefetch: 99}", "broker.prefetch", "must be from 100 to 65535"),
     ("broker: {prefetch: 65536}", "broker.prefetch", "must be from 100 to 65535"),
     ("broker: {prefetch: many}", "broker.prefetch", "must be a whole number"),
+    ("broker: {prefetch: yes}", "broker.prefetch", "must be a whole number"),
     ("broker: {heartbeat: 10}", "broker.heartbeat", "has no unit; write 500ms, 30s"),
     ("broker: {heartbeat: 0}", "broker.heartbeat", "must be from 1s to 10m"),
     ("broker: {enable_events: maybe}", "broker.enable_events", "must be true or false"),
