@@ -3,7 +3,7 @@
 A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded in time and idempotent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -156,6 +156,9 @@ class Outbox(Protocol):
     def pending(self) -> dict[str, tuple[int, float | None]]:
         """channel → (number of pending rows, created_at of the oldest)."""
 
+    def last_delivered(self, channel: str) -> float | None:
+        """When a row of the channel was last delivered; None when none is known."""
+
     def incident(self, key: str) -> Incident | None:
         """The incident as committed."""
 
@@ -225,3 +228,33 @@ class Sender(Protocol):
 
         Raises RetryableError or RejectedError. Never blocks longer than its timeout.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """An answer to a scrape, in portions that can be sent one after the other."""
+
+    body: Sequence[bytes]
+    headers: Sequence[tuple[str, str]]
+
+
+class Metrics(Protocol):
+    """The metrics of now. Safe from several threads; waits neither for the broker nor for the store."""
+
+    def choose(self, accept: str, accept_encoding: str) -> Hashable:
+        """What ``render`` is to be asked for, by the two headers of a request; equal for equal answers."""
+
+    def render(self, chosen: Hashable) -> Scrape:
+        """The metrics of this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a probe is told: check → what is wrong with it, None when it is well. Without secrets."""
+
+    checks: Mapping[str, str | None]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is well."""
+        return all(problem is None for problem in self.checks.values())

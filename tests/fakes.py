@@ -2,12 +2,14 @@
 
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
-from celery_monitor.core.model import Delivery
-from celery_monitor.errors import SourceLostError
+from celery_monitor.core.model import Changes, Delivery, Incident, IncidentState, Restored, Series, TaskRef
+from celery_monitor.errors import MonitorError, SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import Batch
 
 
@@ -144,3 +146,81 @@ class FakeSource:
             self._ready.clear()
         self._connected = False
         self._lost = None
+
+
+class MemoryStore:
+    """A Store that keeps its state across ``stop`` and ``start``, as a file does, and fails when it is told to.
+
+    ``failures`` are raised by the next commits before anything is applied; ``lost_answers`` after everything was.
+    """
+
+    def __init__(self, *, fingerprints_kept: int = 4000) -> None:
+        self.failures: deque[MonitorError] = deque()
+        self.lost_answers: deque[MonitorError] = deque()
+        self.commits: list[Changes] = []
+        """Those that were applied, each once."""
+        self.pruned: list[float] = []
+        self.running = False
+        self._kept = fingerprints_kept
+        self._lock = threading.Lock()
+
+    def start(self) -> Restored:
+        with self._lock:
+            self.running = True
+            return Restored(
+                sequence=len(self.commits),
+                epoch=max((changes.epoch for changes in self.commits), default=0),
+                series=self._latest("series", "dropped_series", lambda series: series.key),
+                tracked=self._tracked(),
+                workers=self._latest("workers", "dropped_workers", lambda worker: worker.hostname),
+                incidents=self._incidents(),
+                counters=self.commits[-1].counters if self.commits else {},
+                fingerprints=self._fingerprints(),
+            )
+
+    def commit(self, changes: Changes) -> None:
+        with self._lock:
+            if not self.running:
+                raise StoreUnavailableError("the store is closed")
+            if self.failures:
+                raise self.failures.popleft()
+            if changes.sequence == len(self.commits) + 1:
+                self.commits.append(changes)
+            elif changes.sequence != len(self.commits):
+                raise StoreUnusableError("another writer has used the store")
+            if self.lost_answers:
+                raise self.lost_answers.popleft()
+
+    def prune(self, now: float) -> None:
+        with self._lock:
+            self.pruned.append(now)
+
+    def stop(self) -> None:
+        with self._lock:
+            self.running = False
+
+    def _latest(self, written: str, dropped: str, key: Callable[[Any], Any]) -> list[Any]:
+        """The last value of each key that was not dropped since."""
+        found: dict[Any, Any] = {}
+        for changes in self.commits:
+            for gone in getattr(changes, dropped):
+                found.pop(gone, None)
+            found |= {key(value): value for value in getattr(changes, written)}
+        return [replace(value, exemplar=None) if isinstance(value, Series) else value for value in found.values()]
+
+    def _tracked(self) -> list[tuple[str, TaskRef]]:
+        rows = self._latest("tracked", "forgotten", lambda row: row[0])
+        return [(uuid, msgspec.structs.replace(ref, saved=True)) for uuid, ref in rows]
+
+    def _incidents(self) -> list[Incident]:
+        known: dict[str, Incident] = {}
+        for changes in self.commits:
+            known |= {incident.key: incident for incident in changes.incidents}
+        return [i for i in known.values() if i.state is not IncidentState.EXPIRED]
+
+    def _fingerprints(self) -> list[tuple[int, bytes]]:
+        found: dict[int, bytes] = {}
+        for changes in self.commits:
+            if changes.fingerprints:
+                found[changes.epoch] = found.get(changes.epoch, b"") + changes.fingerprints
+        return [(epoch, blob[-8 * self._kept :]) for epoch, blob in found.items()]

@@ -426,7 +426,7 @@ class Restored:
     tracked: Sequence[tuple[str, TaskRef]] = ()
     workers: Sequence[Worker] = ()
     incidents: Sequence[Incident] = ()
-    """Those not resolved or expired, and suppressed ones whose hour may still be running."""
+    """Open ones, and suppressed or resolved ones whose hour may still be running."""
     counters: Mapping[str, float] = field(default_factory=dict)
     fingerprints: Sequence[tuple[int, bytes]] = ()
     """(epoch, concatenated fingerprints), oldest first."""

@@ -185,7 +185,7 @@ def _failing(
     classes: dict[str, Counter[str]] = defaultdict(Counter)
     new: Counter[str] = Counter()
     for error in errors:
-        classes[error.task][error.exception.rpartition(".")[2]] += error.count
+        classes[error.task][error.exception] += error.count
         new[error.task] += error.new
     incidents = Counter(row.incident.task for row in opened)
     before, mean = sums.before(), sums.mean()

@@ -211,11 +211,10 @@ class Pump:
 
     def _tick(self, mono: float) -> None:
         now = self._clock.now()
-        watched = TICK if self.figures.connected else 0.0
         with self._lock:
             self._monitor.tick(now)
-            if watched and self._tick_at:
-                self._monitor.count("watched_seconds", min(mono - self._tick_at + TICK, 2 * TICK))
+            if self._tick_at:
+                self._monitor.count("uptime_seconds", min(mono - self._tick_at + TICK, 2 * TICK))
             notices = self._monitor.take_notices()
         self._tick_at = mono + TICK
         for notice in notices:

@@ -104,6 +104,13 @@ class SqlOutbox:
             rows = connection.execute(wanted.group_by(outbox.c.channel))
             return {channel: (number, oldest) for channel, number, oldest in rows}
 
+    def last_delivered(self, channel: str) -> float | None:
+        """See Outbox."""
+        wanted = select(func.max(outbox.c.delivered_at)).where(outbox.c.channel == channel)
+        with self._database.read() as connection:
+            newest: float | None = connection.execute(wanted).scalar()
+            return newest
+
     def incident(self, key: str) -> Incident | None:
         """See Outbox."""
         with self._database.read() as connection:

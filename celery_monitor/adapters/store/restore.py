@@ -7,8 +7,8 @@ from sqlalchemy import Connection, and_, func, or_, select
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.core.model import Incident, IncidentState, Restored, TaskRef, Worker
 
-SUPPRESSED_KEPT: Final = 48 * 3600.0
-"""Seconds before the last flush from which suppressed incidents come back: any zone's hour is over by then."""
+QUIET_KEPT: Final = 48 * 3600.0
+"""Seconds before the last flush from which suppressed and resolved incidents come back: any hour is over by then."""
 _ROWS: Final = 10_000
 
 
@@ -61,8 +61,8 @@ def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
 
 def _incidents(connection: Connection, at: float) -> list[Incident]:
     table = schema.incidents
-    suppressed = and_(table.c.state == IncidentState.SUPPRESSED.value, table.c.opened_at >= at - SUPPRESSED_KEPT)
-    wanted = or_(table.c.state == IncidentState.OPEN.value, suppressed)
+    quiet = table.c.state.in_((IncidentState.SUPPRESSED.value, IncidentState.RESOLVED.value))
+    wanted = or_(table.c.state == IncidentState.OPEN.value, and_(quiet, table.c.opened_at >= at - QUIET_KEPT))
     rows = connection.execute(select(table.c.body).where(wanted).order_by(table.c.opened_at, table.c.key))
     return [encode.parsed(body, Incident) for (body,) in rows]
 

@@ -1,0 +1,54 @@
+"""The store's housekeeping: what is past its retention goes, the report is claimed when due, the outbox is measured."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from celery_monitor.core.model import Channel
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import Clock, Outbox, Store
+
+LOOK_EVERY: Final = 2.0
+PRUNE_EVERY: Final = 60.0
+
+_log = structlog.get_logger()
+
+
+class Keeper:
+    """Owns no data but its last look at the outbox, which the metrics show."""
+
+    def __init__(
+        self, store: Store, outbox: Outbox, clock: Clock, report: Callable[[float], float] | None = None
+    ) -> None:
+        """``report`` claims what is due at a time and says when to ask again; None without a mail."""
+        self.pending: Mapping[str, tuple[int, float | None]] = {}
+        self.report_last_success: float | None = None
+        self._store = store
+        self._outbox = outbox
+        self._clock = clock
+        self._report = report
+        self._report_at = 0.0
+        self._prune_at = 0.0
+
+    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+        """Until ``stop`` is set."""
+        while not stop.is_set():
+            turned()
+            try:
+                self.turn()
+            except StoreUnavailableError as exc:
+                _log.debug("Housekeeping has to wait for the store", error=str(exc))
+            stop.wait(LOOK_EVERY)
+
+    def turn(self) -> None:
+        """Do what is due. Raises StoreUnavailableError."""
+        now, mono = self._clock.now(), self._clock.monotonic()
+        if self._report is not None and now >= self._report_at:
+            self._report_at = self._report(now)
+        self.pending = self._outbox.pending()
+        self.report_last_success = self._outbox.last_delivered(Channel.EMAIL)
+        if mono >= self._prune_at:
+            self._prune_at = mono + PRUNE_EVERY
+            self._store.prune(now)
