@@ -92,11 +92,12 @@ def _range(location: Location) -> str:
 def _unknown_key(location: Location) -> str:
     key = str(location[-1])
     siblings = _node(location[:-1])["properties"]
-    if near := difflib.get_close_matches(key, siblings, n=1, cutoff=0.6):
-        return f"unknown key; did you mean `{near[0]}`?"
+    # A field's exact name in the wrong section is a surer sign than a similar name in this one.
     elsewhere = [path for path in _all_paths() if path[-1] == key]
     if len(elsewhere) == 1:
         return f"unknown key; did you mean `{'.'.join(elsewhere[0])}`?"
+    if near := difflib.get_close_matches(key, siblings, n=1, cutoff=0.6):
+        return f"unknown key; did you mean `{near[0]}`?"
     return f"unknown key; known here: {', '.join(siblings)}"
 
 

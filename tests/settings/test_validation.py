@@ -41,6 +41,7 @@ REFUSED = [
     ("store: {url: 'sqlite://'}", "store.url", "must be a SQLite file"),
     ("store: {flush_intervall: 1s}", "store.flush_intervall", "did you mean `flush_interval`?"),
     ("broker: {retention: 1d}", "broker.retention", "did you mean `store.retention`?"),
+    ("broker: {flush_interval: 1s}", "broker.flush_interval", "did you mean `store.flush_interval`?"),
     ("brokers: {}", "brokers", "did you mean `broker`?"),
     ("tracking: {redact: ['(']}", "tracking.redact[0]", "is not a regular expression: it fails at character 1"),
     ("tracking: {redact: x}", "tracking.redact", "must be a list"),
