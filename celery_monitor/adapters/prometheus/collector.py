@@ -1,0 +1,182 @@
+"""Everything but the per-task families, as prometheus_client's metric objects made anew for each scrape."""
+
+import math
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    UnknownMetricFamily,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from celery_monitor.adapters.prometheus import families, labels
+from celery_monitor.adapters.prometheus.families import Family, Kind
+from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.core.model import Channel, Histogram, QueueStats, Reason, Snapshot, Worker
+
+# Series that exist from the start, so that increase() sees the first of each.
+DISCARDED: Final = ("malformed", "content_type", "unknown_type", "duplicate", "redelivered")
+OUTCOMES: Final = ("delivered", "retried", "dead")
+
+_Numbers = CounterMetricFamily | GaugeMetricFamily | UnknownMetricFamily
+_TYPES: Final[Mapping[Kind, type[_Numbers]]] = {
+    Kind.COUNTER: CounterMetricFamily,
+    Kind.GAUGE: GaugeMetricFamily,
+    Kind.UNKNOWN: UnknownMetricFamily,
+}
+
+Samples = Sequence[tuple[tuple[str, ...], float]]
+"""Values of a family's labels, in its order, and the number."""
+
+
+class MonitorCollector(Collector):
+    """One scrape: what was true when it was made."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot | None,
+        queues: Sequence[QueueStats],
+        figures: RuntimeFigures,
+        *,
+        now: float,
+        prefix: str,
+        static_labels: Mapping[str, str],
+    ) -> None:
+        self._snapshot = snapshot
+        self._queues = queues
+        self._figures = figures
+        self._now = now
+        self._prefix = prefix
+        self._static = {name: labels.clean(value) for name, value in static_labels.items()}
+
+    def collect(self) -> Iterator[Metric]:
+        """All families in the order of ``families.FAMILIES``; those of the fleet only once the store was read.
+
+        Before that their numbers are not known, and a 0 would look like a reset.
+        """
+        if self._snapshot is not None:
+            yield from self._workers(_by_host(self._snapshot.workers))
+            yield from self._queue_stats()
+            yield from self._stream(self._snapshot)
+            yield from self._tracking(self._snapshot)
+            yield from self._decisions(self._snapshot)
+        yield from self._runtime(self._figures)
+        yield self._metric(families.BUILD, [(_build(), 1)])
+
+    def _workers(self, hosts: Mapping[str, Sequence[Worker]]) -> Iterator[Metric]:
+        def per_host(family: Family, value: Callable[[Sequence[Worker]], float]) -> Metric:
+            return self._metric(family, [((host,), value(workers)) for host, workers in hosts.items()])
+
+        yield per_host(families.WORKER_UP, lambda workers: any(one.up for one in workers))
+        yield per_host(families.WORKER_ACTIVE, lambda workers: sum(one.active for one in workers))
+        yield per_host(families.WORKER_HEARTBEAT, lambda workers: max(one.last_heartbeat for one in workers))
+        yield per_host(families.WORKER_PROCESSED, lambda workers: sum(one.processed for one in workers))
+        software = {
+            (host, labels.clean(one.sw_ident), labels.clean(one.sw_ver), labels.clean(one.sw_sys))
+            for host, workers in hosts.items()
+            for one in workers
+        }
+        yield self._metric(families.WORKER_INFO, [(values, 1) for values in sorted(software)])
+        yield per_host(families.UNOBSERVED, lambda workers: sum(one.unobserved for one in workers))
+
+    def _queue_stats(self) -> Iterator[Metric]:
+        queues = {labels.clean(one.name): one for one in self._queues}
+
+        def per_queue(family: Family, value: Callable[[QueueStats], int | None]) -> Metric:
+            known = [((name,), value(one)) for name, one in queues.items()]
+            return self._metric(family, [(name, number) for name, number in known if number is not None])
+
+        yield per_queue(families.QUEUE_LENGTH, lambda one: one.length)
+        yield per_queue(families.CONSUMERS, lambda one: one.consumers)
+        yield per_queue(families.QUEUE_WORKERS, lambda one: one.workers)
+        yield per_queue(families.QUEUE_PROCESSES, lambda one: one.processes)
+
+    def _stream(self, snapshot: Snapshot) -> Iterator[Metric]:
+        counters = snapshot.counters
+        yield self._one(families.MESSAGES, counters.get("messages", 0))
+        yield self._keyed(families.EVENTS, _below("events.", counters))
+        discarded = dict.fromkeys(DISCARDED, 0.0) | _below("discarded.", counters)
+        yield self._keyed(families.DISCARDED, discarded)
+        yield self._one(families.LAG, snapshot.lag)
+        yield self._one(families.ROUNDTRIP, snapshot.probe_roundtrip)
+        yield self._one(families.RECONNECTS, counters.get("reconnects", 0))
+        yield self._one(families.GAP, counters.get("stream_gap_seconds", 0))
+
+    def _tracking(self, snapshot: Snapshot) -> Iterator[Metric]:
+        counters = snapshot.counters
+        yield self._one(families.UNNAMED, counters.get("unnamed_failures", 0))
+        yield self._one(families.TRACKED, snapshot.tracked)
+        yield self._one(families.EVICTED, counters.get("evicted", 0))
+        yield self._one(families.NAMES_OVER_LIMIT, counters.get("task_names_over_limit", 0))
+
+    def _decisions(self, snapshot: Snapshot) -> Iterator[Metric]:
+        reasons = dict.fromkeys([str(reason) for reason in Reason], 0.0) | dict(snapshot.incidents)
+        yield self._keyed(families.INCIDENTS, reasons)
+        yield self._one(families.INCIDENTS_OPEN, snapshot.incidents_open)
+
+    def _runtime(self, figures: RuntimeFigures) -> Iterator[Metric]:
+        yield self._one(families.CONNECTED, figures.broker_connected)
+        yield self._one(families.UNACKED, figures.unacked_messages)
+        yield self._histogram(families.COMMIT, figures.commits)
+        yield self._one(families.COMMIT_FAILURES, figures.commit_failures)
+        sent = {(str(channel), outcome): 0 for channel in Channel for outcome in OUTCOMES}
+        sent |= {(str(channel), outcome): count for (channel, outcome), count in figures.notifications.items()}
+        yield self._metric(families.NOTIFICATIONS, list(sent.items()))
+        waiting = {str(channel): (0, None) for channel in Channel} | dict(figures.outbox)
+        yield self._keyed(families.OUTBOX_PENDING, {channel: pending for channel, (pending, _) in waiting.items()})
+        ages = {
+            channel: 0.0 if oldest is None else max(self._now - oldest, 0.0) for channel, (_, oldest) in waiting.items()
+        }
+        yield self._keyed(families.OUTBOX_OLDEST, ages)
+        yield self._one(families.REPORT, figures.report_last_success)
+
+    def _one(self, family: Family, value: float | None) -> Metric:
+        return self._metric(family, [] if value is None else [((), value)])
+
+    def _keyed(self, family: Family, values: Mapping[str, float]) -> Metric:
+        return self._metric(family, [((labels.clean(key),), value) for key, value in values.items()])
+
+    def _metric(self, family: Family, samples: Samples) -> Metric:
+        name, static = self._prefix + family.name, tuple(self._static)
+        if family.kind is Kind.INFO:
+            info = InfoMetricFamily(name, family.help, labels=static)
+            for values, _ in samples:
+                info.add_metric(tuple(self._static.values()), dict(zip(family.labels, values, strict=True)))
+            return info
+        metric: _Numbers = _TYPES[family.kind](name, family.help, labels=family.labels + static, unit=family.unit)
+        for values, number in samples:
+            metric.add_metric(values + tuple(self._static.values()), float(number))
+        return metric
+
+    def _histogram(self, family: Family, histogram: Histogram) -> Metric:
+        metric = HistogramMetricFamily(
+            self._prefix + family.name, family.help, labels=tuple(self._static), unit=family.unit
+        )
+        edges = map(floatToGoString, (*histogram.bounds, math.inf))
+        buckets = list(zip(edges, accumulate(histogram.counts), strict=True))
+        metric.add_metric(tuple(self._static.values()), buckets, histogram.sum)
+        return metric
+
+
+def _by_host(workers: Sequence[Worker]) -> dict[str, list[Worker]]:
+    hosts: dict[str, list[Worker]] = {}
+    for one in workers:
+        hosts.setdefault(labels.host(one.hostname), []).append(one)
+    return hosts
+
+
+def _below(start: str, counters: Mapping[str, float]) -> dict[str, float]:
+    return {key.removeprefix(start): value for key, value in counters.items() if key.startswith(start)}
+
+
+def _build() -> tuple[str, ...]:
+    return (version("celery-monitor"), platform.python_version(), version("celery"), version("kombu"))
