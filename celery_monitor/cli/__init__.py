@@ -25,7 +25,7 @@ _COMMANDS: Final = {
     "config": _Entry("config:config", "Check, show and describe the configuration."),
     "report": _Entry("report:report", "Print or mail the summary of a day."),
     "notify": _Entry("notify:notify", "Send a marked test message to PagerDuty or by mail."),
-    "outbox": _Entry("outbox:outbox", "List notifications that wait or were given up, and try them again."),
+    "outbox": _Entry("outbox:outbox", "List what waits to be sent or was given up, and try it again."),
     "doctor": _Entry("doctor:doctor", "Check everything the daemon needs, each with its remedy."),
     "events": _Entry("events:events", "Show the live stream of events, one a line."),
     "demo": _Entry("demo:demo", "Run a broker, a fleet and the monitor in one process, with nothing installed."),

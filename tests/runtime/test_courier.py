@@ -81,6 +81,9 @@ class MemoryOutbox:
     def pending(self) -> dict[str, tuple[int, float | None]]:
         raise NotImplementedError
 
+    def last_delivered(self, channel: str) -> float | None:
+        raise NotImplementedError
+
     def incident(self, key: str) -> Incident | None:
         raise NotImplementedError
 

@@ -4,6 +4,6 @@ Only ``exchange`` knows pdpyras. Nothing here reads or writes the outbox; what b
 courier's.
 """
 
-from celery_monitor.adapters.pagerduty.send import PagerDuty, endpoint
+from celery_monitor.adapters.pagerduty.send import PagerDuty, endpoint, routing_keys, send_test
 
-__all__ = ["PagerDuty", "endpoint"]
+__all__ = ["PagerDuty", "endpoint", "routing_keys", "send_test"]

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from celery_monitor.core.model import STORM, Incident
+from celery_monitor.core.decide import OTHER
+from celery_monitor.core.model import STORM, Incident, Severity
 
 SUMMARY_LIMIT: Final = 1024
 """Characters."""
@@ -69,6 +70,17 @@ def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
     return _within_limit(event)
 
 
+def render_test(fleet: str, key: str) -> dict[str, Any]:
+    """A trigger that a person asked for, and that says so."""
+    payload = {
+        "summary": line(f"[{fleet}] Test of celery-monitor: nothing failed", SUMMARY_LIMIT),
+        "source": line(fleet) or "celery",
+        "severity": str(Severity.INFO),
+        "custom_details": {"note": "Sent by `celery-monitor notify test pagerduty`, and resolved right after it."},
+    }
+    return {"dedup_key": text(key), "payload": payload, "client": CLIENT}
+
+
 def text(value: str, limit: int | None = None) -> str:
     """The value without lone surrogates and what is not printable (but line breaks and tabs), cut with ``…``."""
     value = value.encode("utf-8", "replace").decode()
@@ -90,8 +102,9 @@ def rfc3339(at: float) -> str | None:
 def _summary(incident: Incident) -> str:
     fleet = f"[{incident.fleet}] " if incident.fleet else ""
     if incident.task == STORM:
-        tasks = _listed(incident.tasks, 5)
-        return f"{fleet}Many tasks fail at once: {len(incident.tasks)} tasks, {incident.count} failures: {tasks}"
+        named = {name: count for name, count in incident.tasks.items() if name != OTHER}
+        tasks = f"more than {len(named)}" if OTHER in incident.tasks else str(len(named))
+        return f"{fleet}Many tasks fail at once: {incident.count} failures of {tasks} tasks: {_listed(named, 5)}"
     times = "" if incident.count == 1 else f" {incident.count} times"
     kinds = list(incident.exceptions)
     if len(kinds) > 1:

@@ -3,16 +3,18 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 from celery_monitor.adapters.pagerduty.exchange import ACCEPTED, Answer, Exchange, NoAnswerError
-from celery_monitor.adapters.pagerduty.render import render, text
+from celery_monitor.adapters.pagerduty.render import render, render_test, text
 from celery_monitor.core.model import Action, Channel, Incident, OutboxItem
 from celery_monitor.errors import RejectedError, RetryableError
 from celery_monitor.ports import Clock
+from celery_monitor.settings import PagerDutySettings, RuleSettings
 
 ENDPOINTS: Final = {"us": "https://events.pagerduty.com", "eu": "https://events.eu.pagerduty.com"}
 _INVALID: Final = frozenset({400, 413, 415, 422})
@@ -25,6 +27,12 @@ class KeySource(Protocol):
 
     def get(self) -> str | None:
         """The key as it is now; None when none is configured."""
+
+
+def routing_keys(pagerduty: PagerDutySettings, rules: Iterable[RuleSettings]) -> dict[str, KeySource]:
+    """Route → routing key: "" is the default one, a rule with a key of its own has its name."""
+    sources = {"": pagerduty.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in rules}
+    return {route: source for route, source in sources.items() if source.get() is not None}
 
 
 def endpoint(region: str, url: str | None = None) -> str:
@@ -110,6 +118,22 @@ class PagerDuty:
         if answer.status in _INVALID:
             return RejectedError(message)
         return RetryableError(message, retry_after(answer.retry_after, self._clock.now()))
+
+
+def send_test(*, url: str, key: str, fleet: str, clock: Clock, timeout: float) -> str:
+    """Open and resolve one marked test incident; what came back, a line for each.
+
+    Raises RetryableError or RejectedError.
+    """
+    sender = PagerDuty(url=url, keys={}, incident=lambda _: None, clock=clock, timeout=timeout)
+    incident = f"celery-monitor-test/{secrets.token_hex(8)}"
+    sender.post(key, Action.TRIGGER, render_test(fleet, incident))
+    opened = f"{url} accepted the test incident {incident} (severity info)"
+    try:
+        sender.post(key, Action.RESOLVE, {"dedup_key": incident})
+    except RetryableError as exc:
+        raise RetryableError(f"{opened}, but did not resolve it: resolve it by hand. {exc}") from exc
+    return f"{opened}\n{url} accepted its resolution"
 
 
 def retry_after(header: str | None, now: float) -> float | None:

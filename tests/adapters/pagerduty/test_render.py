@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_monitor.adapters.pagerduty.render import render, rfc3339
+from celery_monitor.core.decide import OTHER
 from celery_monitor.core.model import STORM, Severity
 from tests.adapters.pagerduty.incidents import AT, KEY, an_incident
 from tests.servers.pagerduty_contract import violations
@@ -111,7 +112,11 @@ def test_the_whole_event() -> None:
         ({"exceptions": {"NotRegistered": 1}}, "[shop] shop.billing.charge: a worker received it and does not know it"),
         (
             {"task": STORM, "tasks": {"b": 9, "a": 12, "c": 1, "d": 1, "e": 1, "f": 1}, "count": 25},
-            "[shop] Many tasks fail at once: 6 tasks, 25 failures: a (12), b (9), c (1), d (1), e (1), …",
+            "[shop] Many tasks fail at once: 25 failures of 6 tasks: a (12), b (9), c (1), d (1), e (1), …",
+        ),
+        (
+            {"task": STORM, "tasks": {"b": 9, OTHER: 16}, "count": 25},
+            "[shop] Many tasks fail at once: 25 failures of more than 1 tasks: b (9)",
         ),
     ],
 )

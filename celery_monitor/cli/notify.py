@@ -1,0 +1,59 @@
+"""``celery-monitor notify``: does a notification arrive?"""
+
+from pathlib import Path
+
+import click
+
+from celery_monitor.cli.options import config_file
+from celery_monitor.errors import MonitorError
+from celery_monitor.settings import Settings, load
+
+
+@click.group()
+def notify() -> None:
+    """Send a marked test message."""
+
+
+@notify.command()
+@click.argument("channel", type=click.Choice(["pagerduty", "email"]))
+@config_file
+@click.option("--rule", help="PagerDuty: use the routing key of this rule of alerts.rules.")
+def test(channel: str, config_path: Path | None, rule: str | None) -> None:
+    """Send one marked test message, and say what came back.
+
+    PagerDuty opens a test incident of severity info and resolves it at once; depending on the service's settings
+    somebody may be notified. The test mail goes to all recipients of the daily mail.
+    """
+    settings = load(config_path)
+    if channel == "email":
+        if rule is not None:
+            raise click.UsageError("--rule is for pagerduty")
+        click.echo(_email(settings))
+    else:
+        click.echo(_pagerduty(settings, rule))
+
+
+def _pagerduty(settings: Settings, rule: str | None) -> str:
+    from celery_monitor.adapters import pagerduty  # noqa: PLC0415 - requests is slow to import
+    from celery_monitor.adapters.clock import SystemClock  # noqa: PLC0415
+
+    keys = pagerduty.routing_keys(settings.pagerduty, settings.alerts.rules)
+    source = keys.get(rule or "")
+    key = source.get() if source is not None else None
+    if key is None:
+        rules = ", ".join(name for name in keys if name) or "none"
+        missing = f"no rule {rule!r} has a routing key of its own" if rule else "pagerduty.routing_key is not set"
+        raise MonitorError(f"{missing} (rules with one: {rules})")
+    return pagerduty.send_test(
+        url=pagerduty.endpoint(settings.pagerduty.region, settings.pagerduty.url),
+        key=key,
+        fleet=settings.fleet,
+        clock=SystemClock(),
+        timeout=settings.pagerduty.timeout,
+    )
+
+
+def _email(settings: Settings) -> str:
+    from celery_monitor.adapters import email  # noqa: PLC0415 - as above
+
+    return email.send_test(settings.email, settings.fleet)

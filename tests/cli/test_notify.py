@@ -1,0 +1,101 @@
+"""``celery-monitor notify``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from celery_monitor.cli import main
+from tests.servers.pagerduty import Behaviour, PagerDutyServer
+
+KEY = "0123456789abcdef0123456789abcdef"
+OWN = "fedcba9876543210fedcba9876543210"
+
+
+@pytest.fixture
+def server() -> Iterator[PagerDutyServer]:
+    """A PagerDuty that knows two services."""
+    with PagerDutyServer(keys={KEY, OWN}) as running:
+        yield running
+
+
+def invoke(tmp_path: Path, *arguments: str, **settings: Any) -> Result:
+    """The command with this configuration."""
+    file = tmp_path / "monitor.yaml"
+    file.write_text(yaml.safe_dump({"fleet": "shop"} | settings))
+    return CliRunner().invoke(main, ["notify", "test", *arguments, "--config", str(file)])
+
+
+def test_opens_and_resolves_one_marked_incident(server: PagerDutyServer, tmp_path: Path) -> None:
+    """The test incident says that nothing failed, is resolved at once, and what came back is printed."""
+    result = invoke(tmp_path, "pagerduty", pagerduty={"routing_key": KEY, "url": server.url})
+    assert result.exit_code == 0
+    assert [request.action for request in server.received] == ["trigger", "resolve"]
+    assert server.violations == []
+    (alert,) = server.alerts.values()
+    assert (alert.opened, alert.open) == (1, False)
+    payload = server.received[0].event["payload"]
+    assert (payload["summary"], payload["severity"]) == ("[shop] Test of celery-monitor: nothing failed", "info")
+    lines = result.output.splitlines()
+    assert lines[0].startswith(f"{server.url} accepted the test incident {server.received[0].key}")
+    assert lines[1] == f"{server.url} accepted its resolution"
+    assert KEY not in result.output
+
+
+def test_each_test_is_an_incident_of_its_own(server: PagerDutyServer, tmp_path: Path) -> None:
+    """Two tests do not fall into one another."""
+    for _ in range(2):
+        invoke(tmp_path, "pagerduty", pagerduty={"routing_key": KEY, "url": server.url})
+    assert len(server.opened()) == 2
+
+
+def test_a_rule_with_a_key_of_its_own(server: PagerDutyServer, tmp_path: Path) -> None:
+    """--rule tests the service of that rule."""
+    rules = [{"name": "billing", "routing_key": OWN}, {"name": "rest"}]
+    settings = {"pagerduty": {"routing_key": KEY, "url": server.url}, "alerts": {"rules": rules}}
+    assert invoke(tmp_path, "pagerduty", "--rule", "billing", **settings).exit_code == 0
+    assert {request.event["routing_key"] for request in server.received} == {OWN}
+    refused = invoke(tmp_path, "pagerduty", "--rule", "rest", **settings)
+    assert refused.exit_code == 1
+    assert "no rule 'rest' has a routing key of its own (rules with one: billing)" in refused.output
+
+
+def test_a_refusal_is_printed_and_exits_with_1(server: PagerDutyServer, tmp_path: Path) -> None:
+    """When the key is wrong the answer is shown, without the key."""
+    wrong = "w" * 32
+    result = invoke(tmp_path, "pagerduty", pagerduty={"routing_key": wrong, "url": server.url})
+    assert result.exit_code == 1
+    assert "PagerDuty answered 400" in result.output
+    assert "Invalid routing key" in result.output
+    assert wrong not in result.output
+
+
+def test_a_resolve_that_fails_is_told(server: PagerDutyServer, tmp_path: Path) -> None:
+    """When the incident was opened and not resolved, the output names it and says what to do."""
+    server.script(Behaviour(), Behaviour.status(503))
+    result = invoke(tmp_path, "pagerduty", pagerduty={"routing_key": KEY, "url": server.url})
+    assert result.exit_code == 1
+    assert f"{server.received[0].key} (severity info), but did not resolve it: resolve it by hand" in result.output
+
+
+def test_without_a_routing_key(tmp_path: Path) -> None:
+    """Without a routing key there is nothing to test: exit code 1, and what to set."""
+    result = invoke(tmp_path, "pagerduty")
+    assert result.exit_code == 1
+    assert "pagerduty.routing_key is not set" in result.output
+
+
+def test_usage(tmp_path: Path) -> None:
+    """Unknown channels, and --rule for mail, are usage errors."""
+    assert invoke(tmp_path, "pager").exit_code == 2
+    assert invoke(tmp_path, "email", "--rule", "billing").exit_code == 2
+
+
+def test_mail_without_recipients(tmp_path: Path) -> None:
+    """Without recipients the mail's test says what to set."""
+    result = invoke(tmp_path, "email")
+    assert result.exit_code == 1
+    assert "set email.from and email.to" in result.output

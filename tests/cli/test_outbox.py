@@ -1,0 +1,155 @@
+"""``celery-monitor outbox``, on a real store, beside a daemon that has it open."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.cli import main
+from celery_monitor.core.model import Action, Channel, Enqueue, OutboxItem
+
+AT = 1_795_442_531.0
+"""2026-11-23T14:02:11Z."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    """The daemon's store, open."""
+    daemon = open_store(f"sqlite:///{tmp_path}/monitor.db", retention=86_400.0, fingerprints_kept=10)
+    daemon.start()
+    yield daemon
+    daemon.stop()
+
+
+def invoke(tmp_path: Path, *arguments: str) -> Result:
+    """The command on the daemon's store."""
+    return CliRunner().invoke(
+        main, ["outbox", *arguments], env={"CELERY_MONITOR_STORE__URL": f"sqlite:///{tmp_path}/monitor.db"}
+    )
+
+
+def add(store: SqlStore, key: str, *, dead: str | None = None) -> OutboxItem:
+    """A waiting row, or one that was given up for this reason."""
+    store.outbox.enqueue(Enqueue(Channel.PAGERDUTY, key, Action.TRIGGER, due_at=AT), AT)
+    item = store.outbox.items(dead=False, limit=100, cursor=None)[-1]
+    if dead is not None:
+        store.outbox.dead(item, AT, dead)
+    return item
+
+
+def test_an_empty_outbox(store: SqlStore, tmp_path: Path) -> None:
+    """Nothing to list is said in words."""
+    assert invoke(tmp_path, "list").output == "nothing waits, and nothing was given up\n"
+    assert invoke(tmp_path, "list", "--dead").output == "nothing was given up\n"
+
+
+def test_lists_what_waits_and_what_is_dead(store: SqlStore, tmp_path: Path) -> None:
+    """A row each, with its state, attempts, times in UTC, and why it was given up; --dead leaves the others out."""
+    add(store, "shop.charge/2026-11-23T14Z", dead="PagerDuty answered 400: invalid event")
+    add(store, "shop.refund/2026-11-23T14Z")
+    header, dead, waiting = invoke(tmp_path, "list").output.splitlines()
+    assert header.split() == [
+        "ID",
+        "STATE",
+        "CHANNEL",
+        "ACTION",
+        "ATTEMPTS",
+        "CREATED",
+        "NEXT",
+        "TRY",
+        "KEY",
+        "LAST",
+        "ERROR",
+    ]
+    assert dead.split() == [
+        "1",
+        "dead",
+        "pagerduty",
+        "trigger",
+        "1",
+        "2026-11-23",
+        "14:02:11Z",
+        "never",
+        "shop.charge/2026-11-23T14Z",
+        "PagerDuty",
+        "answered",
+        "400:",
+        "invalid",
+        "event",
+    ]
+    assert waiting.split() == [
+        "2",
+        "pending",
+        "pagerduty",
+        "trigger",
+        "0",
+        "2026-11-23",
+        "14:02:11Z",
+        "2026-11-23",
+        "14:02:11Z",
+        "shop.refund/2026-11-23T14Z",
+    ]
+    assert len(invoke(tmp_path, "list", "--dead").output.splitlines()) == 2
+
+
+def test_nothing_in_a_row_controls_the_terminal(store: SqlStore, tmp_path: Path) -> None:
+    """Escape sequences in a task's name or an error are shown as question marks, and long ones are cut."""
+    add(store, "a\x1b[2Jb\nc" + "x" * 200, dead="\x1b]0;owned\x07")
+    output = invoke(tmp_path, "list").output
+    assert len(output.splitlines()) == 2
+    assert "\x1b" not in output
+    assert "a?[2Jb?c" in output
+    assert "x…" in output
+
+
+def test_more_rows_than_one_page(store: SqlStore, tmp_path: Path) -> None:
+    """All rows are listed, however many."""
+    for number in range(3):
+        add(store, f"task-{number}")
+    from celery_monitor.cli import outbox
+
+    page, outbox._PAGE = outbox._PAGE, 2  # type: ignore[misc]
+    try:
+        assert len(invoke(tmp_path, "list").output.splitlines()) == 4
+    finally:
+        outbox._PAGE = page  # type: ignore[misc]
+
+
+def test_retries_one_row(store: SqlStore, tmp_path: Path) -> None:
+    """A dead row is due at once again, for the running daemon."""
+    item = add(store, "shop.charge", dead="400")
+    add(store, "shop.refund", dead="400")
+    result = invoke(tmp_path, "retry", str(item.id))
+    assert (result.exit_code, result.output) == (0, "1 row due now\n")
+    assert [row.key for row in store.outbox.due(AT * 2, 10)] == ["shop.charge"]
+
+
+def test_retries_all_dead_rows(store: SqlStore, tmp_path: Path) -> None:
+    """--all-dead takes every row that was given up; none is no error."""
+    assert invoke(tmp_path, "retry", "--all-dead").output == "0 rows due now\n"
+    for key in "ab":
+        add(store, key, dead="400")
+    assert invoke(tmp_path, "retry", "--all-dead").output == "2 rows due now\n"
+
+
+def test_retrying_what_is_not_there(store: SqlStore, tmp_path: Path) -> None:
+    """An unknown id exits with 1 and says so."""
+    result = invoke(tmp_path, "retry", "77")
+    assert result.exit_code == 1
+    assert "row 77" in result.output
+
+
+@pytest.mark.parametrize("arguments", [(), ("1", "--all-dead"), ("0",), ("first",)])
+def test_retry_usage(store: SqlStore, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Neither or both of ID and --all-dead, and what is no id, are usage errors."""
+    assert invoke(tmp_path, "retry", *arguments).exit_code == 2
+
+
+def test_no_store(tmp_path: Path) -> None:
+    """Without a store the command exits with 1, names it, and creates none."""
+    result = invoke(tmp_path, "list")
+    assert result.exit_code == 1
+    assert "monitor.db" in result.output
+    assert list(tmp_path.iterdir()) == []
