@@ -1,0 +1,9 @@
+"""The daily mail: a day's Summary as HTML and text (`render`, `message`), by SMTP (`smtp`), from the outbox (`sender`).
+
+Nothing here reads the store or the wall clock: summaries come from a callable, and their time with them.
+"""
+
+from celery_monitor.adapters.email.render import render_html, render_text
+from celery_monitor.adapters.email.sender import EmailSender, send_test
+
+__all__ = ["EmailSender", "render_html", "render_text", "send_test"]

@@ -1,0 +1,98 @@
+"""Summary → MIME. The same summary gives the same bytes, so that a retry sends the same mail."""
+
+import re
+from collections.abc import Sequence
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate, make_msgid, parseaddr
+from hashlib import blake2b
+from typing import Final
+
+from celery_monitor.adapters.email import words
+from celery_monitor.adapters.email.render import Size, fitting, render_html, render_text
+from celery_monitor.adapters.email.text import shorten
+from celery_monitor.core.summary import Summary
+
+_POLICY: Final = SMTP.clone(cte_type="7bit")
+"""Not every server takes 8-bit bodies."""
+FLEET_LABEL: Final = 40
+
+
+def report(
+    summary: Summary,
+    *,
+    sender: str,
+    recipients: Sequence[str],
+    external_url: str | None = None,
+    notes: tuple[str, ...] = (),
+    again: bool = False,
+) -> bytes:
+    """The daily mail, smaller than `render.MAX_BYTES`.
+
+    Its Message-ID is made from fleet and date only, so that what comes twice after a crash is seen to be the same
+    mail; ``again`` makes another one, for a mail that a person sends a second time on purpose.
+    """
+    stamp = f".{summary.generated_at:.0f}" if again else ""
+    identity = f"report-{summary.date}{stamp}-{_digest(summary.fleet)}"
+
+    def make(size: Size) -> bytes:
+        return _mail(
+            sender=sender,
+            recipients=recipients,
+            subject=words.subject(summary),
+            fleet=summary.fleet,
+            identity=identity,
+            date=formatdate(summary.generated_at),
+            text=render_text(summary, external_url, size=size, notes=notes),
+            html=render_html(summary, external_url, size=size, notes=notes),
+        )
+
+    return fitting(make)
+
+
+def test(*, fleet: str, sender: str, recipients: Sequence[str]) -> bytes:
+    """The mail of ``notify test email``: each is another mail, of now."""
+    line = "This is a test. The daily mail of this fleet will come from this address in the same way."
+    return _mail(
+        sender=sender,
+        recipients=recipients,
+        subject=f"[{shorten(fleet, words.FLEET_WIDTH)}] test of the daily mail",
+        fleet=fleet,
+        identity=make_msgid("test", domain="-").strip("<>").rpartition("@")[0],
+        date=formatdate(),
+        text=f"{line}\n",
+        html=None,
+    )
+
+
+def _mail(
+    *,
+    sender: str,
+    recipients: Sequence[str],
+    subject: str,
+    fleet: str,
+    identity: str,
+    date: str,
+    text: str,
+    html: str | None,
+) -> bytes:
+    domain = parseaddr(sender)[1].rpartition("@")[2]
+    label = re.sub(r"[^a-z0-9]+", "-", fleet.lower())[:FLEET_LABEL].strip("-") or "fleet"
+    message = EmailMessage(policy=_POLICY)
+    message["Date"] = date
+    message["From"] = sender
+    message["To"] = ", ".join(recipients)
+    message["Subject"] = subject
+    message["Message-ID"] = f"<{identity}@{domain}>"
+    message["List-Id"] = f"<{label}.celery-monitor.{domain}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Auto-Response-Suppress"] = "All"
+    message.set_content(text)
+    if html is not None:
+        message.add_alternative(html, subtype="html")
+        message.set_boundary(f"=_{_digest(identity)}")
+    return message.as_bytes()
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=6).hexdigest()

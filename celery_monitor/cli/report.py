@@ -1,0 +1,78 @@
+"""``celery-monitor report``: the summary of a day, printed or mailed. Works beside the daemon."""
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import click
+
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.adapters.email import EmailSender, render_html, render_text
+from celery_monitor.adapters.store import open_store
+from celery_monitor.cli.options import config_file
+from celery_monitor.core.summary import Summary, summary_to_dict
+from celery_monitor.runtime.report import DayReport
+from celery_monitor.settings import PagerDutySettings, RuleSettings, Settings, load
+
+YESTERDAY: Final = "yesterday"
+
+
+@click.command()
+@config_file
+@click.option("--date", "day", metavar="YYYY-MM-DD|yesterday", default=YESTERDAY, show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "html", "json"]), default="text", show_default=True)
+@click.option("--send", is_flag=True, help="Mail it to email.to instead of printing it, once more if need be.")
+def report(config_path: Path | None, day: str, form: str, *, send: bool) -> None:
+    """Print the summary of a day, from midnight to midnight in email.timezone.
+
+    A mail that is sent by this command does not count as the daily one, which comes all the same.
+    """
+    settings = load(config_path)
+    now = SystemClock().now()
+    date = _date(day, now, ZoneInfo(settings.email.timezone))
+    with _reports(settings) as reports:
+        summary = reports.summary(date, now)
+        if send:
+            click.echo(EmailSender(settings.email, reports.summary, settings.web.external_url).send_again(summary))
+        else:
+            click.echo(_printed(summary, form, settings.web.external_url), nl=False)
+
+
+def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
+    today = dt.datetime.fromtimestamp(now, zone).date()
+    if day == YESTERDAY:
+        return today - dt.timedelta(days=1)
+    try:
+        date = dt.date.fromisoformat(day)
+    except ValueError as exc:
+        raise click.BadParameter(f"{day!r} is no date: write YYYY-MM-DD or {YESTERDAY}", param_hint="--date") from exc
+    if date > today:
+        raise click.BadParameter(f"{day} has not begun in {zone}", param_hint="--date")
+    return date
+
+
+@contextmanager
+def _reports(settings: Settings) -> Iterator[DayReport]:
+    store = open_store(settings.store.url, retention=settings.store.retention, fingerprints_kept=0)
+    store.attach()
+    try:
+        zone = ZoneInfo(settings.email.timezone)
+        yield DayReport(store.reader, settings.fleet, zone, paging=_paging(settings))
+    finally:
+        store.stop()
+
+
+def _paging(settings: Settings) -> bool:
+    services: list[PagerDutySettings | RuleSettings] = [settings.pagerduty, *settings.alerts.rules]
+    return any(service.routing_key_source().get() is not None for service in services)
+
+
+def _printed(summary: Summary, form: str, external_url: str | None) -> str:
+    if form == "json":
+        # ASCII, so that nothing that a task's name holds can control the terminal.
+        return f"{json.dumps(summary_to_dict(summary), indent=2)}\n"
+    return (render_html if form == "html" else render_text)(summary, external_url)
