@@ -47,7 +47,6 @@ class AmqpLink:
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises FOREIGN."""
-        self._check_heartbeat()
         found: list[Delivery] = []
         self._reader.feed(b"", self._limit, found)
         if self._tick_every:
@@ -59,9 +58,11 @@ class AmqpLink:
                 break
             self._amqp.bytes_recv += 1  # what py-amqp looks at to see that the broker is alive
             self._reader.feed(data, self._limit, found)
+        self._check_heartbeat()
         return Batch(found, self._reader.tag) if found else None
 
     def _check_heartbeat(self) -> None:
+        # Only after reading: when nobody has read for long, the broker's signs of life are what was not read.
         now = time.monotonic()
         if self._tick_every and now >= self._next_tick:
             self._next_tick = now + self._tick_every

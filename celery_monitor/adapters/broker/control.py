@@ -89,7 +89,8 @@ class _Line:
     """One connection with its reply queue."""
 
     def __init__(self, dialer: Dialer, name: str, until: float) -> None:
-        self.session = Session(dialer, until)
+        # Confirmed, because a broker that does not answer looks like a fleet without workers.
+        self.session = Session(dialer, until, **({"confirm_publish": True} if dialer.kind == "amqp" else {}))
         try:
             amqp = self.session.acknowledges
             own = uuid4() if amqp else uuid5(NAMESPACE_DNS, f"{socket.gethostname()}/{os.getpid()}/{name}")

@@ -52,22 +52,24 @@ class FrameReader:
         buffer = self._rest + data if self._rest else data
         at, end = 0, len(buffer)
         unpack = _FRAME.unpack_from
-        while end - at > _FRAME.size and len(found) < limit:
-            kind, _, size = unpack(buffer, at)
-            start = at + _FRAME.size
-            stop = start + size
-            if stop >= end:
-                break
-            if buffer[stop] != _FRAME_END:
-                raise AMQPError("the broker sent a frame that does not end where it should")
-            if kind == _KIND_BODY:
-                self._on_body(buffer[start:stop], found)
-            elif kind == _KIND_HEADER:
-                self._on_header(buffer, start, found)
-            elif kind == _KIND_METHOD:
-                self._on_method(buffer, start)
-            at = stop + 1
-        self._rest = buffer[at:]
+        try:
+            while end - at > _FRAME.size and len(found) < limit:
+                kind, _, size = unpack(buffer, at)
+                start = at + _FRAME.size
+                stop = start + size
+                if stop >= end:
+                    break
+                if buffer[stop] != _FRAME_END:
+                    raise AMQPError("the broker sent a frame that does not end where it should")
+                if kind == _KIND_BODY:
+                    self._on_body(buffer[start:stop], found)
+                elif kind == _KIND_HEADER:
+                    self._on_header(buffer, start, found)
+                elif kind == _KIND_METHOD:
+                    self._on_method(buffer, start)
+                at = stop + 1
+        finally:
+            self._rest = buffer[at:]
 
     def _on_method(self, buffer: bytes, start: int) -> None:
         method = _METHOD.unpack_from(buffer, start)

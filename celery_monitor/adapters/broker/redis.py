@@ -6,7 +6,7 @@ that was killed, and costs a tenth of kombu's time for a message.
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
@@ -19,8 +19,6 @@ from celery_monitor.settings.broker import BrokerSettings
 
 if TYPE_CHECKING:
     from celery_monitor.core.model import Delivery
-
-_MISSED_PINGS: Final = 2
 
 
 class RedisLink:
@@ -41,7 +39,8 @@ class RedisLink:
             channel.close()
         self._wire = Wire(self._connection._sock)  # noqa: SLF001 - redis-py has no other way to it; kombu does the same
         self._reader = RespReader()
-        self._pinged_at = time.monotonic()
+        self._early: list[Delivery] = []
+        self._pinged_at = 0.0
         try:
             self._subscribe(_topic(channel, settings.exchange))
         except FOREIGN:
@@ -51,33 +50,40 @@ class RedisLink:
     def _subscribe(self, topic: str) -> None:
         self._connection.send_command("PSUBSCRIBE", topic)
         until = time.monotonic() + CONNECT_TIMEOUT
-        early: list[Delivery] = []
         while not self._reader.subscribed:
             data = self._wire.receive(max(0, until - time.monotonic()))
             if data is None:
                 raise TimeoutError
-            self._reader.feed(data, 1, early)
+            self._reader.feed(data, self._limit, self._early)
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises FOREIGN."""
-        self._check_alive()
-        found: list[Delivery] = []
+        found, self._early = self._early, []
         self._reader.feed(b"", self._limit, found)
         until = time.monotonic() + timeout
         while len(found) < self._limit:
-            data = self._wire.receive(0 if found else max(0, until - time.monotonic()))
+            try:
+                data = self._wire.receive(0 if found else max(0, until - time.monotonic()))
+            except OSError:
+                if found:
+                    break  # They will not come again. The next call meets the same error.
+                raise
             if data is None:
                 break
             self._reader.feed(data, self._limit, found)
+        if not found:
+            self._check_alive()
         return Batch(found, 0) if found else None
 
     def _check_alive(self) -> None:
         """Redis has no heartbeats: ask for a sign when there was none for a while."""
+        # Only after reading: when nobody has read for long, the answer may be what was not read.
         now = time.monotonic()
-        silent = now - self._wire.last_received
-        if silent > self._ping_every * _MISSED_PINGS:
-            raise TimeoutError
-        if silent > self._ping_every and now - self._pinged_at > self._ping_every:
+        heard = self._wire.last_received
+        if self._pinged_at > heard:
+            if now - self._pinged_at > self._ping_every:
+                raise TimeoutError
+        elif now - heard > self._ping_every:
             self._pinged_at = now
             self._wire.send(b"PING\r\n")
 

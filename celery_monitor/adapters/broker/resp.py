@@ -44,17 +44,19 @@ class RespReader:
         """
         buffer = self._rest + data if self._rest else data
         at = 0
-        while len(found) < limit:
-            items: list[bytes] = []
-            after = _item(buffer, at, items)
-            if after == _MORE:
-                break
-            at = after
-            if _MESSAGE.get(items[0]) == len(items):
-                found.append(_delivery(items[-1]))
-            elif items[0] == b"psubscribe":
-                self.subscribed = True
-        self._rest = buffer[at:]
+        try:
+            while len(found) < limit:
+                items: list[bytes] = []
+                after = _item(buffer, at, items)
+                if after == _MORE:
+                    break
+                at = after
+                if _MESSAGE.get(items[0]) == len(items):
+                    found.append(_delivery(items[-1]))
+                elif items[0] == b"psubscribe":
+                    self.subscribed = True
+        finally:
+            self._rest = buffer[at:]
 
 
 def _item(buffer: bytes, at: int, items: list[bytes]) -> int:  # noqa: PLR0911 - one for each kind of value
