@@ -49,48 +49,15 @@ def test_lists_what_waits_and_what_is_dead(store: SqlStore, tmp_path: Path) -> N
     """A row each, with its state, attempts, times in UTC, and why it was given up; --dead leaves the others out."""
     add(store, "shop.charge/2026-11-23T14Z", dead="PagerDuty answered 400: invalid event")
     add(store, "shop.refund/2026-11-23T14Z")
-    header, dead, waiting = invoke(tmp_path, "list").output.splitlines()
-    assert header.split() == [
-        "ID",
-        "STATE",
-        "CHANNEL",
-        "ACTION",
-        "ATTEMPTS",
-        "CREATED",
-        "NEXT",
-        "TRY",
-        "KEY",
-        "LAST",
-        "ERROR",
-    ]
-    assert dead.split() == [
-        "1",
-        "dead",
-        "pagerduty",
-        "trigger",
-        "1",
-        "2026-11-23",
-        "14:02:11Z",
-        "never",
-        "shop.charge/2026-11-23T14Z",
-        "PagerDuty",
-        "answered",
-        "400:",
-        "invalid",
-        "event",
-    ]
-    assert waiting.split() == [
-        "2",
-        "pending",
-        "pagerduty",
-        "trigger",
-        "0",
-        "2026-11-23",
-        "14:02:11Z",
-        "2026-11-23",
-        "14:02:11Z",
-        "shop.refund/2026-11-23T14Z",
-    ]
+    header, dead, waiting = (" ".join(row.split()) for row in invoke(tmp_path, "list").output.splitlines())
+    assert header == "ID STATE CHANNEL ACTION ATTEMPTS CREATED NEXT TRY KEY LAST ERROR"
+    assert dead == (
+        "1 dead pagerduty trigger 1 2026-11-23 14:02:11Z never shop.charge/2026-11-23T14Z "
+        "PagerDuty answered 400: invalid event"
+    )
+    assert waiting == (
+        "2 pending pagerduty trigger 0 2026-11-23 14:02:11Z 2026-11-23 14:02:11Z shop.refund/2026-11-23T14Z"
+    )
     assert len(invoke(tmp_path, "list", "--dead").output.splitlines()) == 2
 
 

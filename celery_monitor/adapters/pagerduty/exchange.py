@@ -60,7 +60,7 @@ class Exchange:
 
     def __init__(self) -> None:
         self._connection: HTTPConnection | None = None
-        self._aborted = False
+        self._aborted: str | None = None
         self._thread: threading.Thread | None = None
         self._answer: Answer | None = None
         self._error: str | None = None
@@ -81,17 +81,15 @@ class Exchange:
         self._thread.start()
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self.abort()
+            self.abort(f"no answer within {timeout:g} s")
             self._thread.join(GRACE)
         if self._answer is not None:
             return self._answer
-        if self._aborted:
-            raise NoAnswerError(f"no answer within {timeout:g} s")
-        raise NoAnswerError(self._error or "no answer")
+        raise NoAnswerError(self._aborted or self._error or "no answer")
 
-    def abort(self) -> None:
-        """End the request now, wherever it is."""
-        self._aborted = True
+    def abort(self, reason: str) -> None:
+        """End the request now, wherever it is; ``reason`` is its NoAnswerError."""
+        self._aborted = reason
         sock = getattr(self._connection, "sock", None)
         if sock is not None:
             # Of socket.socket: an SSLSocket's own shutdown pulls its TLS state away from under the other
@@ -103,7 +101,7 @@ class Exchange:
         """A connection is about to be made, or has been made. Raises ConnectionAbortedError after ``abort``."""
         self._connection = connection
         if self._aborted:
-            raise ConnectionAbortedError("aborted")
+            raise ConnectionAbortedError(self._aborted)
 
     def _send(self, url: str, key: str, action: str, event: Mapping[str, Any], timeout: float) -> None:
         try:
@@ -113,7 +111,7 @@ class Exchange:
                 session.send_event(action, **event)
         except _AnsweredError as exc:
             self._answer = exc.answer
-        except PDClientError as exc:
+        except (PDClientError, OSError) as exc:
             self._error = _root(exc)
 
 

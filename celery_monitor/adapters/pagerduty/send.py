@@ -21,6 +21,8 @@ _INVALID: Final = frozenset({400, 413, 415, 422})
 """Answers about the event itself. Other 4xx come from what stands between (a proxy, a wrong
 ``pagerduty.url``) and pass when that is repaired; the page must not be lost to it."""
 
+_STOPPING: Final = "the monitor is being stopped"
+
 
 class KeySource(Protocol):
     """A routing key that may change while the program runs."""
@@ -72,7 +74,7 @@ class PagerDuty:
     def stop(self) -> None:
         """End a request under way; ``send`` raises RetryableError from now on. From any thread."""
         self._stopped = True
-        self._exchange.abort()
+        self._exchange.abort(_STOPPING)
 
     def lane(self, item: OutboxItem) -> str | None:
         """A salted hash of the routing key: routes that share a key share its rate limit. None without a key."""
@@ -100,7 +102,7 @@ class PagerDuty:
             raise RetryableError("the last request still waits for the name server")
         exchange = self._exchange = Exchange()
         if self._stopped:
-            raise RetryableError("the monitor is being stopped")
+            raise RetryableError(_STOPPING)
         try:
             answer = exchange.post(self._url, key, action, event, self._timeout)
         except NoAnswerError as exc:

@@ -182,6 +182,15 @@ def test_an_untrusted_certificate_gets_nothing(certificate: Certificate) -> None
         assert server.received == []
 
 
+def test_a_bundle_of_certificates_that_is_not_there(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A wrong REQUESTS_CA_BUNDLE is named in the error, and the page waits until it is right."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
+    with PagerDutyServer(certificate=certificate) as server, pytest.raises(RetryableError, match=r"missing\.pem"):
+        Sending(server.url).send()
+
+
 def test_nobody_listens() -> None:
     """A refused connection is retried, and its error says so."""
     with pytest.raises(RetryableError, match="refused"):
@@ -228,7 +237,7 @@ def test_stop_ends_a_request_under_way(server: PagerDutyServer) -> None:
     stopper = threading.Thread(target=stop_when_it_hangs)
     stopper.start()
     began = time.monotonic()
-    with pytest.raises(RetryableError):
+    with pytest.raises(RetryableError, match="stopped"):
         sending.send()
     stopper.join()
     assert time.monotonic() - began < 5
