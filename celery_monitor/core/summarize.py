@@ -81,7 +81,7 @@ def summarize(
         buckets: Of the day and of the DAYS_BEFORE days before it, in any order; read once. Others are
             ignored.
         groups: Error groups with failures on the day.
-        incidents: Those whose first failure was on the day.
+        incidents: Those whose first failure was on the day. Others are ignored.
         counters: The monitor's own counters at the day's start and at its end.
         now: When this is made, unix seconds.
         paging: Somebody is to be paged; else no incident counts as undelivered.
@@ -90,7 +90,11 @@ def summarize(
     sums = _Sums(date, zone)
     for row in buckets:
         sums.add(row)
-    opened = [row for row in incidents if row.incident.state is not IncidentState.SUPPRESSED]
+    opened = [
+        row
+        for row in incidents
+        if row.incident.state is not IncidentState.SUPPRESSED and start <= row.incident.first_at < end
+    ]
     errors = sorted((_error(row, start) for row in groups), key=lambda error: (not error.new, -error.count, error.id))
     return Summary(
         fleet=fleet,
