@@ -1,0 +1,212 @@
+"""Outbox, courier and PagerDuty together: what a receiver in trouble may do to the pages."""
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.adapters.pagerduty import PagerDuty
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.core.model import Action, Changes, Channel, Enqueue, Incident
+from celery_monitor.ports import Clock
+from celery_monitor.runtime.courier import Courier
+from celery_monitor.settings import Secret, SecretSource
+from tests.adapters.pagerduty.incidents import AT, an_incident
+from tests.fakes import ManualClock
+from tests.servers.pagerduty import Behaviour, PagerDutyServer
+from tests.servers.waiting import wait_until
+
+KEYS = {"": "A" * 32, "billing": "B" * 32}
+
+
+class Bench:
+    """A store with an outbox, its courier, and a PagerDuty that the test controls."""
+
+    def __init__(self, directory: Path, server: PagerDutyServer, clock: Clock, rate_limit: int = 100) -> None:
+        self.clock = clock
+        self.server = server
+        self.store = open_store(f"sqlite:///{directory}/monitor.db", retention=86_400.0, fingerprints_kept=10)
+        self.sequence = self.store.start().sequence
+        sender = PagerDuty(
+            url=server.url,
+            keys={route: SecretSource(Secret(key)) for route, key in KEYS.items()},
+            incident=self.store.outbox.incident,
+            clock=clock,
+            timeout=0.3,
+        )
+        self.courier = Courier(self.store.outbox, sender, clock, rate_limit=rate_limit)
+
+    def commit(self, *incidents: Incident, action: Action = Action.TRIGGER) -> None:
+        """A flush of the monitor."""
+        self.sequence += 1
+        now = self.clock.now()
+        rows = [Enqueue(Channel.PAGERDUTY, incident.key, action, incident.route, now) for incident in incidents]
+        self.store.commit(Changes(now, self.sequence, incidents=incidents, outbox=rows))
+
+    def states(self) -> set[str]:
+        """The states of the rows that are not delivered."""
+        return {item.state for item in self.store.outbox.items(dead=False, limit=1000, cursor=None)}
+
+
+@pytest.fixture
+def server() -> Iterator[PagerDutyServer]:
+    """A PagerDuty that knows the two keys."""
+    with PagerDutyServer(keys=set(KEYS.values())) as running:
+        yield running
+
+
+def incidents_of(route: str, count: int) -> list[Incident]:
+    """Incidents of so many tasks on one route."""
+    return [an_incident(key=f"{route or 'default'}-{number:02}", route=route) for number in range(count)]
+
+
+def test_every_page_arrives_in_order_and_once(tmp_path: Path, server: PagerDutyServer) -> None:
+    """After 10 minutes of 503, 5 of 429, dropped connections, drips, redirects and garbage, all is as if nothing was."""
+    clock = ManualClock(AT)
+    bench = Bench(tmp_path, server, clock)
+    phases = [
+        (600, [Behaviour.status(503)]),
+        (300, [Behaviour.status(429), Behaviour.status(429, Retry_After="20")]),
+        (1200, [Behaviour.drop(take=False), Behaviour.drop(take=True), Behaviour.drip(every=0.05)]),
+        (1200, [Behaviour.redirect(302), Behaviour.redirect(307), Behaviour.hang(), Behaviour.garbage()]),
+        (1800, [Behaviour()]),
+    ]
+    waiting = list(zip(incidents_of("", 12), incidents_of("billing", 12), strict=True))
+    for seconds, behaviours in phases:
+        for second in range(seconds):
+            if waiting and second % 60 == 0:
+                bench.commit(*waiting.pop(0))
+            server.behave(behaviours[len(server.received) % len(behaviours)])
+            bench.courier.turn()
+            clock.advance(1.0)
+    assert server.violations == []
+    assert set(server.opened().values()) == {1}
+    for route, key in KEYS.items():
+        taken = [request.key for request in server.taken() if request.event["routing_key"] == key]
+        assert list(dict.fromkeys(taken)) == [incident.key for incident in incidents_of(route, 12)]
+    assert bench.states() == set()
+    codes = {request.code for request in server.received}
+    assert codes >= {0, 202, 302, 307, 429, 503}
+    bench.store.stop()
+
+
+def test_counts_grow_while_a_page_waits(tmp_path: Path, server: PagerDutyServer) -> None:
+    """Failures that join an incident while PagerDuty is down make no further requests: the page speaks of them all."""
+    clock = ManualClock(AT)
+    bench = Bench(tmp_path, server, clock)
+    server.behave(Behaviour.status(503))
+    incident = an_incident()
+    for count in range(1, 50):
+        bench.commit(dataclasses.replace(incident, count=count))
+        bench.courier.turn()
+        clock.advance(10.0)
+    server.behave()
+    clock.advance(300.0)
+    while bench.courier.turn():
+        pass
+    assert [request.details["failures"] for request in server.taken()] == [49]
+    bench.store.stop()
+
+
+def test_a_resolve_never_overtakes_its_trigger(tmp_path: Path, server: PagerDutyServer) -> None:
+    """While a trigger waits for a retry the resolve behind it waits too: no incident stays open by mistake."""
+    clock = ManualClock(AT)
+    bench = Bench(tmp_path, server, clock)
+    server.script(*[Behaviour.status(503)] * 3)
+    incident = an_incident()
+    bench.commit(incident)
+    bench.commit(incident, action=Action.RESOLVE)
+    for _ in range(60):
+        while bench.courier.turn():
+            pass
+        clock.advance(1.0)
+    assert [request.action for request in server.taken()] == ["trigger", "resolve"]
+    (alert,) = server.alerts.values()
+    assert (alert.opened, alert.open) == (1, False)
+    bench.store.stop()
+
+
+def test_the_rate_limit_is_never_hit(tmp_path: Path, server: PagerDutyServer) -> None:
+    """Hundreds of incidents at once go at the configured rate; PagerDuty never has to throttle."""
+    clock = ManualClock(AT)
+    bench = Bench(tmp_path, server, clock)
+    server._clock = clock.monotonic
+    bench.commit(*incidents_of("", 250))
+    minutes = []
+    for second in range(200):
+        while bench.courier.turn():
+            pass
+        if second % 60 == 59:
+            minutes.append(len(server.received))
+        clock.advance(1.0)
+    assert server.throttled == 0
+    assert minutes == [100, 200, 250]
+    assert set(server.opened().values()) == {1}
+    bench.store.stop()
+
+
+def test_a_dead_page_can_be_revived(tmp_path: Path, server: PagerDutyServer) -> None:
+    """A page that was refused for its key is kept as dead, and goes when a person retries it."""
+    clock = ManualClock(AT)
+    bench = Bench(tmp_path, server, clock)
+    server.script(Behaviour.status(400, b'{"errors":["Invalid routing key"]}'))
+    bench.commit(an_incident())
+    bench.courier.turn()
+    assert bench.states() == {"dead"}
+    assert bench.store.outbox.revive(None, clock.now()) == 1
+    bench.courier.turn()
+    assert server.opened() == {an_incident().key: 1}
+    bench.store.stop()
+
+
+def test_a_woken_courier_sends_at_once_and_stops_at_once(tmp_path: Path, server: PagerDutyServer) -> None:
+    """In its thread: a commit and a wake reach PagerDuty well within a second, and stop ends a request that hangs."""
+    bench = Bench(tmp_path, server, SystemClock())
+    stop = threading.Event()
+    turns: list[int] = []
+    thread = threading.Thread(target=bench.courier.run, args=(stop, lambda: turns.append(1)))
+    thread.start()
+    wait_until(lambda: turns, 10)
+    committed = []
+    for incident in incidents_of("", 5):
+        bench.commit(incident)
+        committed.append(bench.clock.monotonic())
+        bench.courier.wake()
+        wait_until(lambda: len(server.taken()) == len(committed), 10)
+    delays = [request.at - at for request, at in zip(server.taken(), committed, strict=True)]
+    assert sorted(delays)[2] < 0.25
+    stop.set()
+    bench.courier.wake()
+    thread.join(5)
+    assert not thread.is_alive()
+    bench.store.stop()
+
+
+def test_a_crash_between_sending_and_recording_opens_nothing_twice(tmp_path: Path, server: PagerDutyServer) -> None:
+    """A daemon that dies after the POST and before the record sends again when it is back: the same incident."""
+    clock = ManualClock(AT)
+    bench = Bench(tmp_path, server, clock)
+    bench.commit(an_incident())
+
+    class Killed(BaseException):
+        """Stands for SIGKILL."""
+
+    outbox: SqlStore = bench.store
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox.outbox, "delivered", die)
+        with pytest.raises(Killed):
+            bench.courier.turn()
+    bench.store.stop()
+    again = Bench(tmp_path, server, clock)
+    again.courier.turn()
+    assert len(server.taken()) == 2
+    assert server.opened() == {an_incident().key: 1}
+    assert again.states() == set()
+    again.store.stop()
