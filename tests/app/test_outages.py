@@ -64,7 +64,7 @@ def incidents_of(route: str, count: int) -> list[Incident]:
 
 
 def test_every_page_arrives_in_order_and_once(tmp_path: Path, server: PagerDutyServer) -> None:
-    """After 10 minutes of 503, 5 of 429, dropped connections, drips, redirects and garbage, all is as if nothing was."""
+    """After 10 minutes of 503, 5 of 429, drops, drips, redirects and garbage, all is as if nothing had been."""
     clock = ManualClock(AT)
     bench = Bench(tmp_path, server, clock)
     phases = [
