@@ -2,21 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from celery_monitor.core.model import Histogram
-
-COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Buckets in which the pump should count its commits, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeFigures:
     """As of now, from memory: building it must neither wait nor ask the store."""
 
+    commits: Histogram
     broker_connected: bool = False
     unacked_messages: int = 0
-    commits: Histogram = Histogram(COMMIT_BOUNDS, (0,) * (len(COMMIT_BOUNDS) + 1), 0.0)  # noqa: RUF009 - frozen
     commit_failures: int = 0
     outbox: Mapping[str, tuple[int, float | None]] = field(default_factory=dict)
     """channel → (pending, created_at of the oldest), as of the courier's last look."""

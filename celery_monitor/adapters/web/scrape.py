@@ -1,0 +1,60 @@
+"""``/metrics``: rendered in a thread of its own, once for all who wait."""
+
+import asyncio
+from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from celery_monitor.ports import Metrics, Scrape
+
+
+class Scrapes:
+    """Answers scrapes. However many ask, one exposition is being rendered and at most one of each format waits.
+
+    Those who come while one is being rendered share the next one: nobody waits for more than two, and nobody gets
+    numbers that are older than the request.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._thread = ThreadPoolExecutor(1, "scrape")
+        self._turn = asyncio.Lock()
+        self._next: dict[Hashable, asyncio.Task[Scrape]] = {}
+
+    async def answer(self, request: Request) -> Response:
+        """The endpoint."""
+        accept, encoding = (",".join(request.headers.getlist(name)) for name in ("accept", "accept-encoding"))
+        chosen = self._metrics.choose(accept, encoding)
+        waiting = self._next.get(chosen)
+        if waiting is None:
+            waiting = self._next[chosen] = asyncio.create_task(self._rendered(chosen))
+        # One client that leaves must not take the answer from the others.
+        return _Portions(await asyncio.shield(waiting))
+
+    def stop(self) -> None:
+        """End the thread when its work is done."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _rendered(self, chosen: Hashable) -> Scrape:
+        async with self._turn:
+            del self._next[chosen]
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._metrics.render, chosen)
+
+
+class _Portions(Response):
+    """A body that is sent in portions: what a slow client has not taken is not copied."""
+
+    def __init__(self, scrape: Scrape) -> None:
+        super().__init__(headers=dict(scrape.headers))
+        self._body = scrape.body
+        self.headers["content-length"] = str(sum(map(len, scrape.body)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """The ASGI interface."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for portion in self._body:
+            await send({"type": "http.response.body", "body": portion, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

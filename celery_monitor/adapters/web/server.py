@@ -1,0 +1,96 @@
+"""The listening socket and the serving loop."""
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import uvicorn
+
+from celery_monitor.adapters.web.connection import IDLE_SECONDS, Connection
+from celery_monitor.adapters.web.site import Site
+from celery_monitor.errors import ConfigError, Problem
+
+MAX_HEADER_BYTES: Final = 16 * 1024
+BACKLOG: Final = 128
+"""Also how many connections uvicorn accepts before it does anything else."""
+GRACE_SECONDS: Final = 2
+"""For answers under way when the server stops."""
+
+
+class WebServer:
+    """Serves a site. ``start`` listens, ``serve`` answers until told to stop."""
+
+    def __init__(self, site: Site, *, host: str, port: int) -> None:
+        self._site = site
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, once started."""
+        return self._port
+
+    def start(self) -> None:
+        """Listen. From here on clients connect, and are answered as soon as ``serve`` runs.
+
+        Raises:
+            ConfigError: The address cannot be listened on.
+        """
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _, _, _, address = found[0]
+            both = family == socket.AF_INET6 and self._host == "::" and socket.has_dualstack_ipv6()
+            self._socket = socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+        except OSError as exc:
+            told = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
+            raise ConfigError([Problem("web.port", told)]) from exc
+        self._port = self._socket.getsockname()[1]
+
+    def serve(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+        """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``turned`` is called ten times a second."""
+        if self._socket is None:
+            raise RuntimeError("start comes before serve")
+        config = uvicorn.Config(
+            self._site.app,
+            http=Connection,
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            # Whatever a client does wrong is no news to the log.
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            timeout_keep_alive=int(IDLE_SECONDS),
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        _Server(config, stop, turned).run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Listen no more, and drop what waits for the store. ``serve`` ends by its own event."""
+        if self._socket is not None:
+            self._socket.close()
+        self._site.stop()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, stopped by an event, and leaving no connection behind."""
+
+    def __init__(self, config: uvicorn.Config, stop: threading.Event, turned: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stop = stop
+        self._turned = turned
+
+    async def on_tick(self, counter: int) -> bool:
+        self._turned()
+        return await super().on_tick(counter) or self._stop.is_set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
