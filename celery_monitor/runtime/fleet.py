@@ -67,20 +67,21 @@ class FleetWatch:
         self._opened = True
         self.arrived()
 
-    def wake(self) -> None:
-        """Look whether it is time to stop."""
+    def interrupt(self) -> None:
+        """End a question under way: it is time to stop."""
         self._wake.set()
+        self._control.close()
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Until ``stop`` is set."""
         while not stop.is_set():
             turned()
-            self.turn()
+            self.turn(stop)
             self._wake.wait(1.0)
             self._wake.clear()
         self._control.close()
 
-    def turn(self) -> None:
+    def turn(self, stop: threading.Event) -> None:
         """Do what is due."""
         mono = self._clock.monotonic()
         try:
@@ -98,7 +99,7 @@ class FleetWatch:
                 with self._lock:
                     self._monitor.learn_queues(self._control.worker_queues())
         except SourceLostError as exc:
-            if self.error is None:
+            if self.error is None and not stop.is_set():
                 _log.warning("The fleet cannot be asked", error=str(exc))
             self.error = str(exc)
         else:

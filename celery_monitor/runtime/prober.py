@@ -18,6 +18,7 @@ from celery_monitor.ports import Clock, Probe
 OVERDUE: Final = 1.5
 """Probe intervals without an answer after which the stream counts as silent: so it is noticed within three."""
 LEAST_PATIENCE: Final = 1.0
+LONGEST_WAIT: Final = 1.0
 
 _log = structlog.get_logger()
 
@@ -38,14 +39,16 @@ class Prober:
         self._interval = interval
         self._number = 0
         self._sent: dict[int, float] = {}
+        self._open = threading.Event()
         self._lock = threading.Lock()
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Send one probe an interval until ``stop`` is set."""
         while not stop.is_set():
             turned()
-            self._send()
-            stop.wait(self._interval)
+            if self._open.wait(LONGEST_WAIT) and not stop.is_set():
+                self._send()
+                stop.wait(self._interval)
         self._probe.close()
 
     def returned(self, instance: int, number: int) -> None:
@@ -58,10 +61,16 @@ class Prober:
                 self.roundtrip = max(0.0, self._clock.monotonic() - sent)
             self._sent = {other: at for other, at in self._sent.items() if other > number}
 
-    def reset(self) -> None:
+    def opened(self) -> None:
         """The stream is a new one: what was sent before will not come."""
         with self._lock:
             self._sent.clear()
+        self._open.set()
+
+    def closed(self) -> None:
+        """There is no stream to come back on."""
+        self._open.clear()
+        self.error = None
 
     def overdue(self, heard_at: float) -> float | None:
         """Seconds since the oldest unanswered probe went out, if that is too long; else None.
@@ -75,6 +84,13 @@ class Prober:
             return None
         waited = self._clock.monotonic() - oldest
         return waited if waited > max(LEAST_PATIENCE, OVERDUE * self._interval) else None
+
+    def trouble(self, heard_at: float) -> str | None:
+        """What is wrong with the round trip, for /readyz; None when it is well."""
+        silence = self.overdue(heard_at)
+        if silence is not None:
+            return f"no probe came back for {silence:.0f} s"
+        return f"probes cannot be sent: {self.error}" if self.error is not None else None
 
     def _send(self) -> None:
         self._number += 1
@@ -97,6 +113,6 @@ class Prober:
                 _log.warning("The round-trip probe cannot be sent", error=str(exc))
             self.error = str(exc)
             if exc.remedy is not None:  # not allowed to publish: silence then means nothing
-                self.reset()
+                self.opened()
         else:
             self.error = None

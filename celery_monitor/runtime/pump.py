@@ -42,7 +42,6 @@ class Figures:
     connected: bool = False
     error: str | None = None
     """Why the stream is not there."""
-    reconnects: int = 0
     unacked: int = 0
     store_error: str | None = None
     commit_failures: int = 0
@@ -108,6 +107,11 @@ class Pump:
         self._tick_at = 0.0
         self._written_at = 0.0
 
+    @property
+    def heard_at(self) -> float:
+        """Monotonic time of the last message, or of the connection when none came yet."""
+        return self._heard_at
+
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Until ``stop`` is set; then commit, acknowledge and close, within STOP_PATIENCE and 2 s."""
         while not stop.is_set():
@@ -148,7 +152,7 @@ class Pump:
             if self._watched_until is not None and not self._source.acknowledges:
                 self._monitor.count("stream_gap_seconds", max(0.0, now - self._watched_until))
         if self._prober is not None:
-            self._prober.reset()
+            self._prober.opened()
         self._watched_until = now
         self._attempts = 0
         self.figures.error = None
@@ -201,9 +205,12 @@ class Pump:
         """The stream is gone. What it brought is sealed: its fingerprints belong to its epoch."""
         _log.warning("The event stream is lost; reconnecting", reason=reason)
         self._source.abandon()
+        if self._prober is not None:
+            self._prober.closed()
         self.figures.connected = False
         self.figures.error = reason
-        self.figures.reconnects += 1
+        with self._lock:
+            self._monitor.count("reconnects", 1)
         self._connect_at = 0.0
         self._take(force=False)
         self._connection += 1
@@ -223,7 +230,7 @@ class Pump:
                 "A task failed",
                 task=notice.task,
                 uuid=notice.uuid,
-                exception=notice.exception,
+                error=notice.exception,
                 reason=notice.verdict.reason.value,
                 incident=notice.verdict.incident,
             )

@@ -1,0 +1,378 @@
+"""The composition root: settings → the running daemon, and its end. Only here do adapters and runtime meet.
+
+Start: the web server first, so that /metrics and the probes answer while the store is opened; then the store, the
+monitor, the loops. End: the pump commits and acknowledges what it has, everything closes; ten seconds for all of it.
+"""
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+from urllib.parse import unquote, urlsplit
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.adapters.email import EmailSender
+from celery_monitor.adapters.pagerduty import PagerDuty, endpoint
+from celery_monitor.adapters.prometheus.exposition import Exposition
+from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.adapters.web import Site, WebServer
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.decide import Policy, Rule
+from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, Severity, Snapshot
+from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import Health
+from celery_monitor.runtime.courier import Courier
+from celery_monitor.runtime.fleet import FleetWatch
+from celery_monitor.runtime.keeper import Keeper
+from celery_monitor.runtime.prober import Prober
+from celery_monitor.runtime.pump import COMMIT_BOUNDS, Figures, Pump
+from celery_monitor.runtime.report import DayReport
+from celery_monitor.runtime.schedule import ReportSchedule
+from celery_monitor.runtime.threads import Loop, Threads
+from celery_monitor.settings import Settings
+from celery_monitor.settings.secret import redact_url
+
+EXIT_STUCK: Final = 70
+SHUTDOWN: Final = 9.5
+"""Seconds for an orderly end; Kubernetes and Docker give at least ten."""
+_STUCK_AFTER: Final = 60.0
+_SLOW: Final = 120.0
+_STORE_RETRY: Final = 2.0
+_MUST_END: Final = frozenset({"pump", "courier-pagerduty"})
+_MAY_END_WITHIN: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What the pure core is told of the settings."""
+    tracking, metrics = settings.tracking, settings.metrics
+    return Limits(
+        prefetch=settings.broker.prefetch,
+        max_tasks=tracking.max_tasks,
+        max_age=tracking.max_age,
+        linger=tracking.linger,
+        capture_arguments=tracking.capture_arguments,
+        redact=[re.compile(pattern) for pattern in tracking.redact],
+        hostname_label=metrics.hostname_label,
+        runtime_bounds=tuple(metrics.runtime_buckets),
+        wait_bounds=tuple(metrics.queue_wait_buckets),
+        default_queue=metrics.default_queue_name,
+        max_task_names=metrics.max_task_names,
+        worker_timeout=metrics.worker_timeout,
+        worker_purge=metrics.worker_purge,
+        policy=policy_of(settings),
+    )
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The rules of alerts. A rule with a routing key of its own is a route of its own name."""
+    alerts, pagerduty = settings.alerts, settings.pagerduty
+    default_sends = pagerduty.routing_key_source().get() is not None
+    rules = []
+    for rule in alerts.rules:
+        own = rule.routing_key_source().get() is not None
+        rules.append(
+            Rule(
+                name=rule.name,
+                match=rule.match,
+                queues=rule.queues,
+                exceptions=rule.exceptions,
+                exclude=rule.exclude,
+                threshold=rule.threshold,
+                severity=Severity(rule.severity),
+                route=rule.name if own else "",
+                sends=own or default_sends,
+                runbook_url=rule.runbook_url,
+                page=rule.page,
+            )
+        )
+    return Policy(
+        fleet=settings.fleet,
+        zone=ZoneInfo(alerts.timezone),
+        dedup_key=alerts.dedup_key,
+        max_age=alerts.max_age,
+        storm_tasks=alerts.storm.tasks,
+        storm_window=alerts.storm.window,
+        rules=rules,
+        default=Rule(sends=default_sends),
+        update_interval=pagerduty.update_interval,
+        resolve_on_success=pagerduty.resolve == "on_success",
+        resolve_after=pagerduty.resolve_after,
+    )
+
+
+def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:
+    """Every secret that is configured, as it is at each call: for the log's last defence."""
+    sources = [
+        settings.broker.url_source(),
+        settings.pagerduty.routing_key_source(),
+        settings.email.password_source(),
+        settings.web.password_source(),
+        *(rule.routing_key_source() for rule in settings.alerts.rules),
+    ]
+
+    def secrets() -> Iterator[str]:
+        for source in sources:
+            secret = source.get()
+            if secret is not None and "://" not in secret:
+                yield secret
+            for url in (secret or "").split(";"):
+                with contextlib.suppress(ValueError):
+                    password = urlsplit(url).password
+                    if password:
+                        yield from (password, unquote(password))
+
+    return secrets
+
+
+class App:
+    """The daemon. ``run`` blocks until ``stop`` is called or a thread dies."""
+
+    def __init__(self, settings: Settings, store: SqlStore | None = None) -> None:
+        """Does no I/O. ``store`` takes the place of the settings' one."""
+        self.settings = settings
+        self.clock = SystemClock()
+        self.stopping = threading.Event()
+        self.threads = Threads(self.stopping, self._end_stuck)
+        self.store = store or open_store(
+            settings.store.url, retention=settings.store.retention, fingerprints_kept=settings.broker.prefetch
+        )
+        self._lock = threading.Lock()
+        self._store_error: str | None = "the store is being opened"
+        self._monitor: Monitor | None = None
+        self._pump: Pump | None = None
+        self._prober: Prober | None = None
+        self._fleet: FleetWatch | None = None
+        self._keeper: Keeper | None = None
+        self._couriers: list[Courier] = []
+        self._report = DayReport(
+            self.store.reader,
+            settings.fleet,
+            ZoneInfo(settings.email.timezone),
+            paging=policy_of(settings).default.sends or any(rule.sends for rule in policy_of(settings).rules),
+        )
+        self.web = self._build_web()
+
+    def stop(self) -> None:
+        """Ask for the end. Safe in a signal handler, and from any thread."""
+        self.stopping.set()
+
+    def run(self) -> int:
+        """Start, wait, stop. Returns the exit code: 0, or 1 when a part of it died.
+
+        Raises StoreUnusableError, and ConfigError when the port is taken.
+        """
+        with contextlib.ExitStack() as cleanup:
+            self.web.start()
+            self.threads.start("web", self.web.serve, limit=_SLOW)
+            cleanup.callback(self.threads.join, "web", _MAY_END_WITHIN)
+            cleanup.callback(self.stopping.set)
+            restored = self._open_store()
+            if restored is None:
+                return 0
+            cleanup.callback(self.store.stop)
+            self._start(restored)
+            cleanup.callback(self._shut_down)
+            self.stopping.wait()
+        if self.threads.died is not None:
+            _log.error("Ended, because a part of it died", thread=self.threads.died)
+            return 1
+        _log.info("Stopped")
+        return 0
+
+    def _open_store(self) -> Restored | None:
+        """Try until the store opens; None when the end came first. Raises StoreUnusableError."""
+        while not self.stopping.is_set():
+            try:
+                restored = self.store.start()
+            except StoreUnavailableError as exc:
+                self._store_error = str(exc)
+                _log.error("The store cannot be opened; trying again", error=str(exc))
+                self.stopping.wait(_STORE_RETRY)
+                continue
+            self._store_error = None
+            return restored
+        return None
+
+    def _start(self, restored: Restored) -> None:
+        settings, now = self.settings, self.clock.now()
+        monitor = self._monitor = Monitor(limits_of(settings), restored, now)
+        monitor.count("starts", 1)
+        self._prober = Prober(BrokerProbe(settings.broker), self.clock, settings.broker.probe_interval)
+        self._fleet = FleetWatch(
+            BrokerFleet(settings.broker, settings.metrics.queues),
+            monitor,
+            self._lock,
+            self.clock,
+            poll_interval=settings.metrics.poll_interval,
+            enable_events=settings.broker.enable_events,
+        )
+        self._pump = Pump(
+            BrokerSource(settings.broker),
+            self.store,
+            monitor,
+            self._lock,
+            self.clock,
+            prober=self._prober,
+            flush_interval=settings.store.flush_interval,
+            prefetch=settings.broker.prefetch,
+            alive_at=restored.counters.get("alive_at"),
+            committed=self._committed,
+            opened=self._fleet.opened,
+            arrived=self._fleet.arrived,
+        )
+        self._start_couriers()
+        self.threads.start("pump", self._pump.run, limit=_STUCK_AFTER, fatal=True)
+        self.threads.start("prober", self._prober.run, limit=_SLOW)
+        self.threads.start("fleet", self._fleet.run, limit=_SLOW)
+        self.threads.start("keeper", self._keep(), limit=_SLOW)
+        self.threads.watch()
+        _log.info(
+            "Started",
+            fleet=settings.fleet,
+            broker=redact_url(settings.broker.url_source().get() or ""),
+            store=settings.store.url,
+            series=len(restored.series),
+            tracked=len(restored.tracked),
+            incidents=len(restored.incidents),
+        )
+
+    def _start_couriers(self) -> None:
+        settings, outbox = self.settings, self.store.outbox
+        pagerduty = settings.pagerduty
+        own = [rule for rule in settings.alerts.rules if rule.routing_key_source().get() is not None]
+        self._pagerduty = PagerDuty(
+            url=endpoint(pagerduty.region, pagerduty.url),
+            keys={"": pagerduty.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in own},
+            incident=outbox.incident,
+            clock=self.clock,
+            timeout=pagerduty.timeout,
+            external_url=settings.web.external_url,
+        )
+        email = EmailSender(settings.email, self._report.summary, settings.web.external_url)
+        for sender, rate in ((self._pagerduty, pagerduty.rate_limit), (email, None)):
+            courier = Courier(outbox, sender, self.clock, rate_limit=rate)
+            self._couriers.append(courier)
+            self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW)
+
+    def _keep(self) -> Loop:
+        email = self.settings.email
+        schedule = ReportSchedule(self.store.outbox, self.store.reader, email.schedule, ZoneInfo(email.timezone))
+        self._keeper = Keeper(self.store, self.store.outbox, self.clock, schedule.turn if email.to else None)
+        return self._keeper.run
+
+    def _committed(self, changes: Changes) -> None:
+        if changes.outbox:
+            for courier in self._couriers:
+                courier.wake()
+
+    def _shut_down(self) -> None:
+        """Everything at once, the pump first of all: what it has applied is committed and acknowledged."""
+        until = self.clock.monotonic() + SHUTDOWN
+        timer = threading.Timer(SHUTDOWN, self._end_late)
+        timer.daemon = True
+        timer.start()
+        self.stopping.set()
+        for courier in self._couriers:
+            courier.wake()
+        if self._fleet is not None:
+            self._fleet.interrupt()
+        self._pagerduty.stop()
+        for name in ("pump", "courier-pagerduty", "courier-email", "keeper", "fleet", "prober"):
+            last = until - 1.0 if name in _MUST_END else self.clock.monotonic() + _MAY_END_WITHIN
+            if not self.threads.join(name, max(0.0, last - self.clock.monotonic())):
+                _log.warning("Did not end in time; left behind", thread=name)
+        timer.cancel()
+
+    def _end_stuck(self, name: str) -> None:
+        """Nothing else helps: a thread hangs in a library that does not come back."""
+        del name
+        os._exit(EXIT_STUCK)
+
+    def _end_late(self) -> None:
+        _log.critical("The orderly end took too long")
+        os._exit(1)
+
+    def _build_web(self) -> WebServer:
+        settings = self.settings
+        metrics = Exposition(
+            settings.metrics, self.clock, snapshot=self.snapshot, queues=self.queues, runtime=self.figures
+        )
+        sources = Sources(
+            fleet=settings.fleet,
+            clock=self.clock,
+            metrics=metrics,
+            livez=self.alive,
+            readyz=self.ready,
+            snapshot=self.snapshot,
+            reader=self.store.reader,
+            outbox=self.store.outbox,
+        )
+        return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)
+
+    # --- what the web server shows -----------------------------------------------------------------------------------
+    def snapshot(self) -> Snapshot | None:
+        """The monitor's state of now; None until the store was read."""
+        if self._monitor is None:
+            return None
+        with self._lock:
+            snapshot = self._monitor.snapshot()
+        return replace(snapshot, probe_roundtrip=self._prober.roundtrip if self._prober else None)
+
+    def queues(self) -> Sequence[QueueStats]:
+        """As of the last look."""
+        return self._fleet.queues() if self._fleet else ()
+
+    def figures(self) -> RuntimeFigures:
+        """The loops' own figures."""
+        pump = self._pump.figures if self._pump else Figures()
+        notifications = {
+            (str(channel), outcome): number
+            for channel, courier in zip((Channel.PAGERDUTY, Channel.EMAIL), self._couriers, strict=False)
+            for outcome, number in courier.notifications().items()
+        }
+        return RuntimeFigures(
+            broker_connected=pump.connected,
+            unacked_messages=pump.unacked,
+            commits=Histogram(COMMIT_BOUNDS, tuple(pump.commit_counts), pump.commit_sum),
+            commit_failures=pump.commit_failures,
+            outbox=self._keeper.pending if self._keeper else {},
+            notifications=notifications,
+            report_last_success=self._keeper.report_last_success if self._keeper else None,
+        )
+
+    def alive(self) -> Health:
+        """Whether every thread turns."""
+        stuck = self.threads.stuck()
+        return Health(
+            {
+                "threads": None
+                if not stuck
+                else ", ".join(f"{name} has not turned for {silence:.0f} s" for name, silence in stuck.items())
+            }
+        )
+
+    def ready(self) -> Health:
+        """Whether events arrive and are kept."""
+        pump = self._pump
+        if pump is None:
+            return Health({"store": self._store_error, "broker": "not connected yet", "probe": "none sent yet"})
+        figures = pump.figures
+        probe = self._prober.trouble(pump.heard_at) if self._prober and figures.connected else None
+        return Health(
+            {
+                "broker": None if figures.connected else figures.error or "not connected yet",
+                "probe": probe,
+                "store": figures.store_error,
+            }
+        )

@@ -1,0 +1,163 @@
+"""What the pump may rely on in any Store."""
+
+import pytest
+
+from celery_monitor.core.model import IncidentState, Restored, TaskRef
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.ports import Store
+from tests.contracts.conftest import KEPT
+from tests.contracts.values import NOW, changes, failure, incident, series, worker
+
+
+def restarted(store: Store) -> Restored:
+    """What a daemon that starts after this one is given."""
+    store.stop()
+    return store.start()
+
+
+def test_empty(store: Store) -> None:
+    """A new store gives back nothing, and expects flush 1."""
+    restored = restarted(store)
+    assert (restored.sequence, restored.epoch, dict(restored.counters)) == (0, 0, {})
+    assert [*restored.series, *restored.tracked, *restored.workers, *restored.incidents, *restored.fingerprints] == []
+    store.commit(changes(1))
+
+
+def test_everything_comes_back(store: Store) -> None:
+    """What the monitor goes on from is what it has written."""
+    ref = TaskRef(name="shop.charge", queue="celery", stage=2, due_at=1.5, started_at=2.5, seen=3)
+    nameless = TaskRef(seen=4)
+    store.commit(
+        changes(
+            1,
+            series=[series(sent=2, failed=1), series(host="box", received=1)],
+            tracked=[("u1", ref), ("u2", nameless)],
+            workers=[worker(sw_ident="py-celery", unobserved=3)],
+            incidents=[incident()],
+            counters={"messages": 2.0, "discarded.malformed": 1.0},
+            epoch=1,
+            fingerprints=b"abcdefgh",
+        )
+    )
+    restored = restarted(store)
+    assert restored.sequence == 1
+    assert restored.epoch == 1
+    assert sorted(restored.series, key=lambda s: s.key.host) == [
+        series(sent=2, failed=1),
+        series(host="box", received=1),
+    ]
+    assert sorted(restored.tracked) == [
+        ("u1", TaskRef("shop.charge", "celery", 2, 1.5, 2.5, 3, saved=True)),
+        ("u2", TaskRef(None, None, 0, 0.0, 0.0, 4, saved=True)),
+    ]
+    assert list(restored.workers) == [worker(sw_ident="py-celery", unobserved=3)]
+    assert list(restored.incidents) == [incident()]
+    assert restored.counters == {"messages": 2.0, "discarded.malformed": 1.0}
+    assert list(restored.fingerprints) == [(1, b"abcdefgh")]
+
+
+def test_series_are_absolute(store: Store) -> None:
+    """A series replaces the one of its key."""
+    store.commit(changes(1, series=[series(sent=1), series("shop.ship", sent=5)]))
+    store.commit(changes(2, series=[series(sent=3)]))
+    found = {s.key.name: s for s in restarted(store).series}
+    assert found == {"shop.charge": series(sent=3), "shop.ship": series("shop.ship", sent=5)}
+
+
+def test_dropped(store: Store) -> None:
+    """What was dropped does not come back; what came again in the same flush stays."""
+    ref = TaskRef(name="shop.charge")
+    store.commit(
+        changes(
+            1,
+            series=[series("a"), series("b")],
+            tracked=[("u1", ref), ("u2", ref)],
+            workers=[worker("celery@a"), worker("celery@b")],
+        )
+    )
+    store.commit(
+        changes(
+            2,
+            dropped_series=[series("a").key, series("b").key],
+            series=[series("b", sent=9)],
+            forgotten=["u1", "u2", "never"],
+            tracked=[("u2", ref)],
+            dropped_workers=["celery@a", "celery@b"],
+            workers=[worker("celery@b", pid=43)],
+        )
+    )
+    restored = restarted(store)
+    assert list(restored.series) == [series("b", sent=9)]
+    assert [uuid for uuid, _ in restored.tracked] == ["u2"]
+    assert list(restored.workers) == [worker("celery@b", pid=43)]
+
+
+def test_same_sequence_again(store: Store) -> None:
+    """A flush whose answer was lost is applied once, however often it comes."""
+    flush = changes(1, series=[series(sent=1)], epoch=1, fingerprints=b"abcdefgh", failures=[failure()])
+    for _ in range(3):
+        store.commit(flush)
+    store.commit(changes(2, series=[series(sent=2)], epoch=1, fingerprints=b"ABCDEFGH"))
+    assert list(restarted(store).fingerprints) == [(1, b"abcdefghABCDEFGH")]
+
+
+@pytest.mark.parametrize("sequence", [1, 4, 100])
+def test_another_sequence(store: Store, sequence: int) -> None:
+    """A flush that is neither the last nor the next one is refused, and changes nothing."""
+    store.commit(changes(1, counters={"messages": 1.0}))
+    store.commit(changes(2, counters={"messages": 2.0}))
+    with pytest.raises(StoreUnusableError):
+        store.commit(changes(sequence, counters={"messages": 99.0}, series=[series(sent=99)]))
+    restored = restarted(store)
+    assert (restored.sequence, restored.counters, list(restored.series)) == (2, {"messages": 2.0}, [])
+
+
+def test_sequence_survives_restart(store: Store) -> None:
+    """The next flush after a restart is the one after the last."""
+    store.commit(changes(1, counters={"messages": 1.0}))
+    assert restarted(store).sequence == 1
+    store.commit(changes(2, counters={"messages": 2.0}))
+    assert restarted(store).counters == {"messages": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("state", "back"),
+    [
+        (IncidentState.OPEN, True),
+        (IncidentState.SUPPRESSED, True),
+        (IncidentState.RESOLVED, True),
+        (IncidentState.EXPIRED, False),
+    ],
+)
+def test_incidents_that_may_grow(store: Store, state: IncidentState, *, back: bool) -> None:
+    """Incidents that a failure can still join come back."""
+    store.commit(changes(1, incidents=[incident(state=IncidentState.OPEN)]))
+    store.commit(changes(2, incidents=[incident(state=state)]))
+    assert list(restarted(store).incidents) == ([incident(state=state)] if back else [])
+
+
+def test_fingerprints_bounded(store: Store) -> None:
+    """At least the newest ``fingerprints_kept`` of each connection come back, in order."""
+    blobs = [bytes([i]) * 8 for i in range(40)]
+    for sequence, blob in enumerate(blobs, 1):
+        store.commit(changes(sequence, epoch=1 + sequence // 31, fingerprints=blob))
+    (first, old), (second, new) = restarted(store).fingerprints
+    assert (first, second) == (1, 2)
+    assert old == b"".join(blobs[30 - KEPT : 30])
+    assert new == b"".join(blobs[40 - KEPT :])
+
+
+def test_closed(store: Store) -> None:
+    """A stopped store refuses flushes, and stopping it again is no error."""
+    store.stop()
+    store.stop()
+    with pytest.raises(StoreUnavailableError):
+        store.commit(changes(1))
+
+
+def test_prune_keeps_what_is_new(store: Store) -> None:
+    """Pruning takes nothing that the monitor goes on from."""
+    store.commit(changes(1, series=[series(sent=1)], incidents=[incident()], counters={"messages": 1.0}))
+    before = restarted(store)
+    store.prune(NOW + 365 * 86_400)
+    assert restarted(store) == before
