@@ -82,8 +82,8 @@ def incident_row(incident: Incident) -> tuple[Any, ...]:
 def scrubbed(value: T) -> T:
     """The same value with all in it made storable.
 
-    Lone surrogates become escapes, NUL too (PostgreSQL has none), numbers are cut to 64 bits, and what is not a finite
-    number becomes 0. Only for the rare value that was refused: it copies everything.
+    Lone surrogates become escapes, numbers are cut to 64 bits, and what is not a finite number becomes 0. Only for the
+    rare value that was refused: it copies everything.
     """
     return _scrub(value)  # type: ignore[no-any-return]
 
@@ -91,7 +91,7 @@ def scrubbed(value: T) -> T:
 def _scrub(value: Any) -> Any:  # noqa: ANN401, PLR0911 - it takes whatever a value is made of
     match value:
         case str():
-            text = value.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+            text = value.encode(errors="backslashreplace").decode()
             return value if text == value else type(value)(text)
         case bool() | None | bytes():
             return value

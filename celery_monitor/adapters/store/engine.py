@@ -40,8 +40,10 @@ class Database:
             raise StoreUnusableError(
                 f"store.url: {parsed.get_backend_name()} is not supported: write sqlite:///path/of/a/file.db"
             )
+        if parsed.query:
+            raise StoreUnusableError("store.url takes no parameters (nothing after a question mark)")
         memory = parsed.database in {None, "", ":memory:"}
-        self._file = SqliteFile(None if memory else Path(parsed.database or ""))
+        self._file = SqliteFile(None if memory else Path(parsed.database or "").absolute())
         self._writers = self._engine(read_only=False)
         self._readers = self._engine(read_only=True)
         self.dialect = self._writers.dialect

@@ -19,6 +19,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.ports import FailureFilter, TaskRow
 
+_INTEGER_BITS: Final = 63
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _WORKER: Final = [schema.workers.c[name] for name in encode.WORKER]
 _COUNTS: Final = [schema.buckets.c[name] for name in COUNTS]
@@ -147,9 +148,17 @@ def _conditions(wanted: FailureFilter) -> list[ColumnElement[bool]]:
     if wanted.exception is not None:
         conditions.append(table.c.exception == wanted.exception)
     if wanted.cursor is not None:
-        at, _, row_id = wanted.cursor.partition(":")
-        conditions.append(tuple_(table.c.at, table.c.id) < tuple_(float(at), int(row_id)))
+        conditions.append(tuple_(table.c.at, table.c.id) < tuple_(*_position(wanted.cursor)))
     return conditions
+
+
+def _position(cursor: str) -> tuple[float, int]:
+    """What a page's cursor says; ValueError for anything else."""
+    at, _, row_id = cursor.partition(":")
+    position = float(at), int(row_id)
+    if position[1].bit_length() > _INTEGER_BITS:
+        raise ValueError("a cursor is what the last page gave")
+    return position
 
 
 def _newest(since: float | None, until: float | None) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open

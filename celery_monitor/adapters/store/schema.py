@@ -203,6 +203,7 @@ outbox: Final = Table(
     Column("delivered_at", Double),
     Index("ix_outbox_state", "state", "id"),
     Index("ix_outbox_key", "key"),
+    Index("ix_outbox_delivered", "channel", "delivered_at"),
     sqlite_autoincrement=True,
 )
 """``refreshed_due_at``: the ``due_at`` of the newest refresh, used when a delivery has missed that refresh."""

@@ -135,7 +135,8 @@ class SqliteFile:
             (free,) = connection.execute("PRAGMA freelist_count").fetchone()
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             if free > max(VACUUM_PAGES, pages // 4):
-                connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                # Gives a row for each page; only a script is stepped to its end.
+                connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
 
     def classify(self, exc: BaseException) -> MonitorError:
         """What an error of the driver means to the caller."""

@@ -63,6 +63,8 @@ class SqlStore:
 
     def commit(self, changes: Changes) -> None:
         """See Store. What cannot be stored as it is (a lone surrogate) is stored as near to it as possible."""
+        if self._writer is None:
+            raise StoreUnavailableError("The store is closed")
         self._database.verify()
         changed = {name: value for name, value in changes.counters.items() if self._counters.get(name) != value}
         try:
@@ -95,8 +97,6 @@ class SqlStore:
 
     def _advance(self, connection: Connection, changes: Changes) -> bool:
         """Take the sequence; False when it was taken before, by us. Raises as ``commit``."""
-        if self._writer is None:
-            raise StoreUnavailableError("The store is closed")
         table = schema.meta
         mine = table.c.writer == self._writer
         taken = connection.execute(

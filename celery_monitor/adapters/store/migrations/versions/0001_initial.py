@@ -144,6 +144,7 @@ def _incidents() -> None:
     )
     op.create_index("ix_outbox_state", "outbox", ["state", "id"])
     op.create_index("ix_outbox_key", "outbox", ["key"])
+    op.create_index("ix_outbox_delivered", "outbox", ["channel", "delivered_at"])
     _partial_unique("ux_outbox_pending", ["key", "channel", "action"], "state = 'pending'")
     _partial_unique("ux_outbox_report", ["key", "channel"], "action = 'report'")
 

@@ -1,0 +1,39 @@
+"""A store's file, and the way to open it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore, open_store
+
+Open = Callable[..., SqlStore]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the store's file is to be."""
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def opened(path: Path) -> Iterator[Open]:
+    """Makes stores on ``path``, not started, and stops them after the test."""
+    stores: list[SqlStore] = []
+
+    def make(url: str | None = None, *, retention: float = 30 * 86_400.0, fingerprints_kept: int = 4000) -> SqlStore:
+        url = f"sqlite:///{path}" if url is None else url
+        stores.append(open_store(url, retention=retention, fingerprints_kept=fingerprints_kept))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.stop()
+
+
+@pytest.fixture
+def store(opened: Open) -> SqlStore:
+    """A store on ``path``, started."""
+    started = opened()
+    started.start()
+    return started

@@ -1,0 +1,114 @@
+"""The flush, the couriers, the page and the command line use one file at the same time."""
+
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore, sqlite
+from celery_monitor.core.model import Action, Channel, Enqueue
+from celery_monitor.errors import StoreUnavailableError
+from tests.adapters.store.conftest import Open
+from tests.contracts.values import NOW, bucket, changes, failure, incident, series
+
+
+def test_readers_see_whole_flushes(store: SqlStore) -> None:
+    """While flushes are written, each query sees one state; none is refused, and the writer is not either."""
+    done = threading.Event()
+    torn: list[tuple[int, int]] = []
+    looks = 0
+
+    def read() -> int:
+        looked = 0
+        while not done.is_set():
+            counts = {row.name: row.counts[0] for row in store.reader.buckets(0, NOW * 2)}
+            if len(set(counts.values())) > 1:
+                torn.append((min(counts.values()), max(counts.values())))
+            looked += 1
+        return looked
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        for sequence in range(1, 51):
+            store.commit(changes(sequence, buckets=[bucket(name=f"n{i}", sent=1) for i in range(20)]))
+        done.set()
+        looks = sum(reader.result(30) for reader in readers)
+    assert torn == []
+    assert looks > 10
+    assert {row.counts[0] for row in store.reader.buckets(0, NOW * 2)} == {50}
+
+
+def test_an_open_query_keeps_no_writer_waiting(store: SqlStore) -> None:
+    """A reader in the middle of its transaction does not delay a flush or the pruning, and sees what it saw."""
+    store.commit(changes(1, buckets=[bucket(sent=1)]))
+    with store._database.read() as connection:
+        seen = connection.exec_driver_sql("SELECT sum(sent) FROM buckets").scalar()
+        store.commit(changes(2, buckets=[bucket(sent=1)]))
+        store.prune(NOW)
+        assert connection.exec_driver_sql("SELECT sum(sent) FROM buckets").scalar() == seen == 1
+
+
+def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
+    """Nothing is lost or doubled when the flush, a courier and other processes' connections write at once."""
+    other = opened()
+    other.attach()
+    claims: list[bool] = []
+
+    def claim() -> None:
+        claims.extend(
+            other.outbox.enqueue(Enqueue(Channel.EMAIL, f"2026-11-{day:02}", Action.REPORT), NOW)
+            for day in range(1, 21)
+        )
+
+    def deliver() -> int:
+        sent = 0
+        while sent < 50:
+            for item in store.outbox.due(NOW, 10):
+                if item.channel is Channel.PAGERDUTY:
+                    store.outbox.delivered(item, NOW, 1)
+                    sent += 1
+        return sent
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(job) for job in (claim, claim)]
+        courier = pool.submit(deliver)
+        for sequence in range(1, 51):
+            row = Enqueue(Channel.PAGERDUTY, f"k{sequence}", Action.TRIGGER, "", NOW)
+            store.commit(changes(sequence, outbox=[row], incidents=[incident(f"k{sequence}")], series=[series()]))
+        for job in running:
+            job.result(30)
+        courier.result(30)
+    assert sorted(claims) == [False] * 20 + [True] * 20
+    assert store.outbox.pending() == {"email": (20, NOW)}
+    assert len([r for r in store.reader.incidents(since=None, until=None, limit=99) if r.delivered_count == 1]) == 50
+
+
+def test_locked_by_another_program(store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's long transaction makes a flush fail after a bounded wait, with nothing applied; then it goes on."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.1)
+    store._database.stop()
+    store.start()
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        store.commit(changes(1, buckets=[bucket(sent=1)]))
+    with pytest.raises(StoreUnavailableError):
+        store.outbox.enqueue(Enqueue(Channel.EMAIL, "2026-11-22", Action.REPORT), NOW)
+    assert store.reader.buckets(0, NOW * 2) == []
+    blocker.close()
+    store.commit(changes(1, buckets=[bucket(sent=1)]))
+    assert [row.counts[0] for row in store.reader.buckets(0, NOW * 2)] == [1]
+
+
+def test_errors_hold_no_values(store: SqlStore) -> None:
+    """Neither the text of an error nor what caused it shows what a task has said."""
+    with store._database.write() as connection:
+        connection.exec_driver_sql("DROP TABLE failures")
+    with pytest.raises(StoreUnavailableError) as caught:
+        store.commit(changes(1, failures=[failure("s3cret")]))
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "s3cret" not in str(error)
+        error = error.__cause__

@@ -1,0 +1,154 @@
+"""How long things are kept: retention, fingerprints of ended connections, and the size of the file."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.store.flush import EPOCH_KEPT
+from celery_monitor.adapters.store.retention import PORTION
+from celery_monitor.core.model import Action, Channel, Enqueue, IncidentState
+from celery_monitor.ports import FailureFilter
+from tests.adapters.store.conftest import Open
+from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series
+
+DAY = 86_400
+
+
+def restarted_fingerprints(store: SqlStore) -> dict[int, bytes]:
+    """By epoch."""
+    store.stop()
+    return dict(store.start().fingerprints)
+
+
+def blob(number: int, length: int = 1) -> bytes:
+    """Fingerprints that can be told apart."""
+    return b"".join((number * 1000 + i).to_bytes(8, "big") for i in range(length))
+
+
+def test_fingerprints_of_one_connection(opened: Open) -> None:
+    """At least as many as were asked for are kept whatever the sizes of the flushes, and not many more."""
+    store = opened(fingerprints_kept=10)
+    store.start()
+    sizes = [1, 9, 3, 25, 1, 1, 4, 10, 2, 7]
+    everything = b""
+    for sequence, size in enumerate(sizes, 1):
+        everything += blob(sequence, size)
+        store.commit(changes(sequence, epoch=1, fingerprints=blob(sequence, size)))
+        kept = restarted_fingerprints(store)[1]
+        assert everything.endswith(kept)
+        assert min(len(everything), 80) <= len(kept) < 80 + 8 * max(sizes)
+
+
+def test_fingerprints_of_many_connections(opened: Open) -> None:
+    """Each connection's last ones are kept for an hour after it was followed by another, however quiet it was."""
+    store = opened(fingerprints_kept=2)
+    store.start()
+    for epoch in range(1, 6):
+        for part in range(3):
+            sequence = (epoch - 1) * 3 + part + 1
+            store.commit(changes(sequence, now=NOW + epoch * DAY, epoch=epoch, fingerprints=blob(sequence)))
+    # The second to last one ended a day ago by its own messages, but only now by what is known.
+    assert restarted_fingerprints(store) == {4: blob(11) + blob(12), 5: blob(14) + blob(15)}
+    end = NOW + 5 * DAY + EPOCH_KEPT
+    store.commit(changes(16, now=end - 1, epoch=5, fingerprints=blob(16)))
+    assert set(restarted_fingerprints(store)) == {4, 5}
+    store.commit(changes(17, now=end, epoch=5, fingerprints=blob(17)))
+    assert set(restarted_fingerprints(store)) == {5}
+
+
+def test_epochs_go_on(opened: Open) -> None:
+    """The number of the last connection is remembered, also when flushes without messages follow."""
+    store = opened()
+    store.start()
+    store.commit(changes(1, epoch=7, fingerprints=blob(1)))
+    store.commit(changes(2))
+    store.stop()
+    assert store.start().epoch == 7
+
+
+def test_retention(opened: Open) -> None:
+    """What is older than the retention goes, what is newer stays; totals and open incidents stay for ever."""
+    store = opened(retention=10.0 * DAY)
+    store.start()
+    states = [IncidentState.EXPIRED] * 3 + [IncidentState.OPEN]
+    for sequence, age in enumerate((20, 11, 9, 0), 1):
+        at, name = NOW - age * DAY, f"age{age}"
+        rows = [Enqueue(Channel.PAGERDUTY, f"{name}-{state}", Action.TRIGGER, f"{name}-{state}", at) for state in "pdx"]
+        store.commit(
+            changes(
+                sequence,
+                now=at,
+                series=[series(name, sent=1)],
+                buckets=[bucket(START - age * DAY, name)],
+                groups=[group(name, at, at)],
+                errors=[error(name, start=START - age * DAY)],
+                failures=[failure(name, name=name, at=at, group=name)],
+                incidents=[
+                    incident(f"{name}-{letter}", opened_at=at, first_at=at, state=state)
+                    for letter, state in zip("pdxo", states, strict=True)
+                ],
+                outbox=rows,
+                counters={"messages": float(sequence), "starts": 1.0, f"only.{name}": 1.0},
+            )
+        )
+        pending = {item.key: item for item in store.outbox.due(at, 99)}
+        store.outbox.delivered(pending[f"{name}-d"], at, 1)
+        store.outbox.dead(pending[f"{name}-x"], at, "400")
+    store.prune(NOW)
+    reader = store.reader
+    assert [row.name for row in reader.buckets(0, NOW + 1)] == ["age9", "age0"]
+    assert {row.id for row in reader.groups(0, NOW + 1)} == {"age9", "age0"}
+    assert [f.uuid for f in reader.failures(FailureFilter())[0]] == ["age0", "age9"]
+    kept = {row.incident.key for row in reader.incidents(since=None, until=None, limit=99)}
+    old = {"age20-o", "age11-o", "age20-p", "age11-p"}
+    assert kept >= old
+    assert {key for key in kept if key.startswith(("age20", "age11"))} == old
+    assert {item.key for item in store.outbox.items(dead=False, limit=99, cursor=None)} == {
+        "age20-p", "age11-p", "age9-p", "age9-x", "age0-p", "age0-x",
+    }  # fmt: skip
+    assert reader.counters(NOW - 10 * DAY) == {"messages": 2.0, "starts": 1.0, "only.age20": 1.0, "only.age11": 1.0}
+    assert reader.counters(NOW - 15 * DAY).get("messages") is None
+    store.stop()
+    assert {s.key.name for s in store.start().series} == {"age20", "age11", "age9", "age0"}
+
+
+def test_prune_in_portions(opened: Open) -> None:
+    """One call deletes a bounded number of rows, so that a flush does not wait long; the next call goes on."""
+    store = opened(retention=1.0)
+    store.start()
+    rows = PORTION + 100
+    store.commit(changes(1, buckets=[bucket(START - 9000, f"n{i}") for i in range(rows)]))
+    store.prune(NOW)
+    assert len(store.reader.buckets(0, NOW)) == 100
+    store.prune(NOW)
+    assert store.reader.buckets(0, NOW) == []
+
+
+def test_space_comes_back(opened: Open, path: Path) -> None:
+    """The log does not grow for ever, and the file shrinks when most of it is free."""
+    store = opened(retention=1.0)
+    store.start()
+    for sequence in range(1, 31):
+        failures = [failure(f"u{i}", group=f"{sequence}-{i}", traceback=os.urandom(2000).hex()) for i in range(200)]
+        store.commit(changes(sequence, failures=failures))
+        if sequence % 10 == 0:
+            store.prune(NOW)
+    full = path.stat().st_size
+    assert path.with_name("store.db-wal").stat().st_size < 1_000_000
+    for _ in range(10):
+        store.prune(NOW + 100)
+    assert path.stat().st_size < full / 2
+    assert store.reader.failures(FailureFilter()) == ([], None)
+
+
+@pytest.mark.parametrize("state", [IncidentState.SUPPRESSED, IncidentState.RESOLVED])
+def test_quiet_incidents_come_back_for_two_days(opened: Open, state: IncidentState) -> None:
+    """An hour in any zone is over after two days."""
+    store = opened()
+    store.start()
+    ages = (1, 47, 49)
+    store.commit(changes(1, incidents=[incident(f"h{age}", state=state, opened_at=NOW - age * 3600) for age in ages]))
+    store.stop()
+    assert {i.key for i in store.start().incidents} == {"h1", "h47"}

@@ -1,0 +1,284 @@
+"""What a start refuses, what it says then, and that it leaves alone what it refuses."""
+
+import logging
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.adapters.store.sqlite import CHECKED_SIZE
+from celery_monitor.core.model import Action, Channel, Enqueue
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from tests.adapters.store.conftest import Open
+from tests.contracts.values import NOW, bucket, changes, failure, series
+
+
+def refused(store: SqlStore) -> str:
+    """The text of the refusal to start."""
+    with pytest.raises(StoreUnusableError) as caught:
+        store.start()
+    return str(caught.value)
+
+
+def fill(path: Path, flushes: int = 20) -> None:
+    """Make a store with something in it, all of it in the file itself."""
+    store = open_store(f"sqlite:///{path}", retention=1e9, fingerprints_kept=10)
+    store.start()
+    for sequence in range(1, flushes + 1):
+        failures = [failure(f"u{sequence}-{i}", group=f"g{i}", traceback="x" * 3000) for i in range(5)]
+        store.commit(changes(sequence, series=[series(sent=sequence)], buckets=[bucket(sent=1)], failures=failures))
+    store.stop()
+
+
+def commit_ten(store: SqlStore, after: int) -> None:
+    """Flushes that look at most of the tables."""
+    for sequence in range(after + 1, after + 11):
+        store.commit(changes(sequence, buckets=[bucket(name=f"n{sequence}")], failures=[failure()]))
+
+
+def test_new_file(store: SqlStore, path: Path) -> None:
+    """A new file is for its owner only, since it holds what tasks have said; a commit is on disk when it is over."""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with store._database.write() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() == 2
+    with store._database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA query_only").scalar() == 1
+
+
+def test_relative_path(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three slashes and a path are relative to the working directory; odd characters in it are no syntax."""
+    monkeypatch.chdir(tmp_path)
+    opened("sqlite:///odd #1 name.db").start()
+    assert (tmp_path / "odd #1 name.db").stat().st_size > 0
+
+
+def test_temporary(opened: Open) -> None:
+    """``sqlite://`` is a store for one run, with all that a file can do."""
+    store = opened("sqlite://")
+    store.start()
+    store.commit(changes(1, buckets=[bucket(sent=1)]))
+    directory = store._database._file.path.parent
+    assert len(store.reader.buckets(0, NOW + 1)) == 1
+    store.stop()
+    assert not directory.exists()
+    with pytest.raises(StoreUnavailableError):
+        store.reader.buckets(0, NOW + 1)
+    assert store.start().sequence == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://user:secret@db/monitor", "mysql://x", "nonsense", "", "sqlite:///x.db?mode=ro"]
+)
+def test_other_urls(url: str) -> None:
+    """What is not supported is refused with what is, and without the secrets in it."""
+    with pytest.raises(StoreUnusableError, match=r"store\.url") as caught:
+        open_store(url, retention=1, fingerprints_kept=1)
+    assert "secret" not in str(caught.value)
+
+
+def test_construction_does_nothing(opened: Open, path: Path) -> None:
+    """Before the start there is no file."""
+    store = opened()
+    assert not path.exists()
+    with pytest.raises(StoreUnavailableError):
+        store.outbox.pending()
+    assert not path.exists()
+
+
+def test_quiet(opened: Open, capfd: pytest.CaptureFixture[str]) -> None:
+    """Creating and migrating prints nothing and leaves the program's logging as it is."""
+    before = (logging.root.level, list(logging.root.handlers), logging.getLogger("alembic").level)
+    opened().start()
+    assert (logging.root.level, list(logging.root.handlers), logging.getLogger("alembic").level) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_directory(opened: Open, tmp_path: Path) -> None:
+    """A missing directory is named."""
+    text = refused(opened(f"sqlite:///{tmp_path}/missing/store.db"))
+    assert f"the directory {tmp_path}/missing does not exist" in text
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_directory(opened: Open, path: Path) -> None:
+    """A directory in the file's place is named."""
+    path.mkdir()
+    assert "it is a directory" in refused(opened())
+
+
+def test_not_writable(tmp_path: Path) -> None:
+    """A directory that the monitor's user may not write is named, with the user."""
+    tmp_path.chmod(0o755)
+    script = (
+        "import os, sys\n"
+        "from celery_monitor.adapters.store import open_store\n"
+        "from celery_monitor.errors import StoreUnusableError\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "else: os.chmod(sys.argv[1], 0o555)\n"
+        "try: open_store(f'sqlite:///{sys.argv[1]}/store.db', retention=1, fingerprints_kept=1).start()\n"
+        "except StoreUnusableError as exc: print(exc)\n"
+    )
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.getuid() and len(parent.parts) > 2:
+            parent.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "may not write" in done.stdout
+    assert str(tmp_path) in done.stdout
+    assert "store.url" in done.stdout
+
+
+@pytest.mark.parametrize("content", [b"this is not a database at all\n" * 500, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_not_a_database(opened: Open, path: Path, content: bytes) -> None:
+    """A file of another kind is refused and left as it is."""
+    path.write_bytes(content)
+    text = refused(opened())
+    assert str(path) in text
+    assert "damaged or not a database" in text
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", ["truncated", "overwritten"])
+def test_corrupt(opened: Open, path: Path, damage: str) -> None:
+    """A damaged store is refused and left as it is."""
+    fill(path)
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    else:
+        content[8192:40960] = b"\xaa" * 32768
+    path.write_bytes(content)
+    assert "damaged" in refused(opened())
+    assert path.read_bytes() == content
+
+
+def test_corrupt_while_running(opened: Open, path: Path) -> None:
+    """Damage that is found later ends the monitor, too, with the same text."""
+    fill(path)
+    store = opened()
+    restored = store.start()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xaa" * (path.stat().st_size - 4096))
+    store._database._readers.dispose()
+    with pytest.raises(StoreUnusableError, match="damaged"):
+        commit_ten(store, restored.sequence)
+
+
+def test_newer_version(opened: Open, path: Path) -> None:
+    """A store of a newer version is refused with its revision, and left as it is."""
+    fill(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE celery_monitor_version SET version_num = '9999'")
+        connection.commit()
+    content = path.read_bytes()
+    text = refused(opened())
+    assert "written by a newer version of celery-monitor (revision 9999)" in text
+    assert path.read_bytes() == content
+    with pytest.raises(StoreUnusableError, match="newer version"):
+        opened().attach()
+
+
+@pytest.mark.parametrize("table", ["users", "alembic_version"])
+def test_another_program(opened: Open, path: Path, table: str) -> None:
+    """Another program's database is refused and left as it is."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE {table} (version_num TEXT)")
+        connection.commit()
+    content = path.read_bytes()
+    text = refused(opened())
+    assert "tables of another program" in text
+    assert table in text
+    assert path.read_bytes() == content
+
+
+def test_empty_file(opened: Open, path: Path) -> None:
+    """An empty file is a place for a new store (a volume's file may have to exist before)."""
+    path.touch()
+    assert opened().start().sequence == 0
+
+
+def test_a_large_file_opens_quickly(opened: Open, path: Path) -> None:
+    """Beyond CHECKED_SIZE a file is not read in full at start."""
+    fill(path, 1)
+    with path.open("r+b") as file:
+        file.truncate(CHECKED_SIZE + 4096)
+    assert opened().start().sequence == 1
+
+
+def test_second_daemon(opened: Open, store: SqlStore, path: Path) -> None:
+    """A second daemon on the same file is refused, and told who has it; the first one goes on."""
+    text = refused(opened())
+    assert f"process {os.getpid()} on" in text
+    assert "stop that one" in text
+    store.commit(changes(1))
+    store.stop()
+    assert opened().start().sequence == 1
+
+
+def test_fenced(opened: Open, store: SqlStore, path: Path) -> None:
+    """Where the lock does not hold, the last one that has started may commit, and the other one is told."""
+    store.commit(changes(1, counters={"messages": 1.0}))
+    path.with_name("store.db.lock").unlink()
+    second = opened()
+    assert second.start().sequence == 1
+    for sequence in (1, 2):
+        with pytest.raises(StoreUnusableError, match="Another celery-monitor"):
+            store.commit(changes(sequence, counters={"messages": 99.0}))
+    second.commit(changes(2, counters={"messages": 2.0}))
+    second.stop()
+    assert opened().start().counters == {"messages": 2.0}
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_taken_away(store: SqlStore, path: Path, how: str) -> None:
+    """A file that is removed under the daemon ends it, instead of taking commits that nobody will find."""
+    store.commit(changes(1))
+    path.unlink()
+    if how == "replaced":
+        path.touch()
+    with pytest.raises(StoreUnusableError, match="removed or replaced"):
+        store.commit(changes(2))
+
+
+def test_attach(opened: Open, store: SqlStore) -> None:
+    """The command line works on the file while the daemon runs, and the daemon goes on."""
+    row = Enqueue(Channel.PAGERDUTY, "k", Action.TRIGGER, "", NOW)
+    store.commit(changes(1, outbox=[row], buckets=[bucket(sent=1)]))
+    store.outbox.dead(store.outbox.due(NOW, 1)[0], NOW, "400")
+    other = opened()
+    other.attach()
+    assert len(other.reader.buckets(0, NOW + 1)) == 1
+    assert other.outbox.revive(None, NOW) == 1
+    assert other.outbox.enqueue(Enqueue(Channel.EMAIL, "2026-11-22", Action.REPORT), NOW)
+    with pytest.raises(StoreUnavailableError):
+        other.commit(changes(2))
+    store.commit(changes(2))
+    assert len(store.outbox.due(NOW, 10)) == 2
+
+
+def test_attach_to_nothing(opened: Open, path: Path) -> None:
+    """The command line does not make a store."""
+    with pytest.raises(StoreUnusableError, match="no store"):
+        opened().attach()
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(StoreUnusableError, match="start the daemon"):
+        opened().attach()
+    assert path.read_bytes() == b""
+
+
+def test_edited_by_hand(opened: Open, path: Path) -> None:
+    """JSON that this program has not written is refused, not guessed at."""
+    fill(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE series SET runtime = '{}'")
+        connection.commit()
+    assert "has not written" in refused(opened())

@@ -1,0 +1,301 @@
+"""What the courier may rely on in an Outbox."""
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.model import Action, Channel, Enqueue, OutboxItem
+from tests.contracts.values import NOW, changes, incident
+
+KEY = "shop.charge/2026-11-23T12Z"
+
+
+class Box:
+    """A store with its outbox, and the flush's number."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.store = store
+        self.outbox = store.outbox
+        self.sequence = 0
+
+    def flush(self, *entries: Enqueue, now: float = NOW) -> None:
+        self.sequence += 1
+        self.store.commit(changes(self.sequence, now=now, outbox=entries))
+
+    def due(self, now: float = NOW) -> list[OutboxItem]:
+        return self.outbox.due(now, 100)
+
+    def keys(self, now: float = NOW) -> list[str]:
+        return [item.key for item in self.due(now)]
+
+    def one(self, now: float = NOW) -> OutboxItem:
+        (item,) = self.due(now)
+        return item
+
+
+@pytest.fixture
+def box(sql: SqlStore) -> Box:
+    """The outbox of an empty store."""
+    return Box(sql)
+
+
+def trigger(key: str = KEY, due_at: float = NOW, route: str = "") -> Enqueue:
+    """Asks for a page, or for the update of one."""
+    return Enqueue(Channel.PAGERDUTY, key, Action.TRIGGER, route, due_at)
+
+
+def resolve(key: str = KEY, due_at: float = NOW) -> Enqueue:
+    """Asks for the end of an incident."""
+    return Enqueue(Channel.PAGERDUTY, key, Action.RESOLVE, "", due_at)
+
+
+def report(date: str = "2026-11-22") -> Enqueue:
+    """Asks for a mail."""
+    return Enqueue(Channel.EMAIL, date, Action.REPORT)
+
+
+def test_a_flush_enqueues(box: Box) -> None:
+    """A row of a flush can be sent as soon as the flush is committed, once it is due."""
+    assert box.due() == []
+    assert box.outbox.next_due() is None
+    box.flush(trigger(due_at=NOW + 5, route="billing"))
+    assert box.due() == []
+    assert box.outbox.next_due() == NOW + 5
+    item = box.one(NOW + 5)
+    assert (item.channel, item.key, item.action, item.route) == (Channel.PAGERDUTY, KEY, Action.TRIGGER, "billing")
+    assert (item.attempts, item.created_at, item.due_at, item.state) == (0, NOW, NOW + 5, "pending")
+
+
+def test_a_pending_row_is_refreshed(box: Box) -> None:
+    """The same key and action again is the same row with a new revision, due at the earlier of the two times."""
+    box.flush(trigger(due_at=NOW + 10))
+    box.flush(trigger(due_at=NOW + 20))
+    assert box.outbox.next_due() == NOW + 10
+    box.flush(trigger(due_at=NOW + 2))
+    item = box.one(NOW + 2)
+    assert item.revision == 3
+    assert box.outbox.pending() == {"pagerduty": (1, NOW)}
+
+
+def test_a_retry_is_not_hastened(box: Box) -> None:
+    """A receiver that asked for time gets it, however many failures come meanwhile."""
+    box.flush(trigger())
+    box.outbox.retry(box.one(), NOW + 60, "429")
+    box.flush(trigger(due_at=NOW + 1))
+    assert box.due(NOW + 59) == []
+    assert box.one(NOW + 60).attempts == 1
+
+
+def test_order_of_a_route(box: Box) -> None:
+    """A route's rows come one by one, oldest first; another route does not wait for it."""
+    box.flush(trigger("a"), trigger("b"), trigger("c", route="billing"), trigger("d"))
+    assert box.keys() == ["a", "c"]
+    box.outbox.delivered(box.due()[0], NOW, 1)
+    assert box.keys() == ["b", "c"]
+
+
+def test_order_of_channels(box: Box) -> None:
+    """Channels do not wait for each other."""
+    box.flush(trigger("a"))
+    assert box.outbox.enqueue(report(), NOW)
+    assert box.keys() == ["a", "2026-11-22"]
+
+
+def test_a_retry_holds_back_its_route(box: Box) -> None:
+    """What waits for a retry goes before what came after it."""
+    box.flush(trigger("a"), trigger("b"), trigger("c", route="billing"))
+    box.outbox.retry(box.due()[0], NOW + 30, "timeout")
+    assert box.keys() == ["c"]
+    assert box.keys(NOW + 30) == ["a", "c"]
+
+
+def test_an_update_holds_back_nobody(box: Box) -> None:
+    """A row that waits for its own time lets the younger ones pass, and takes its place when it is due."""
+    box.flush(trigger("a", due_at=NOW + 600), trigger("b"))
+    assert box.keys() == ["b"]
+    box.outbox.retry(box.one(), NOW + 900, "timeout")
+    assert box.keys(NOW + 600) == ["a"]
+
+
+def test_limit(box: Box) -> None:
+    """No more rows than asked for, the oldest."""
+    box.flush(*(trigger(f"k{i}", route=f"r{i}") for i in range(5)))
+    assert [item.key for item in box.outbox.due(NOW, 2)] == ["k0", "k1"]
+
+
+def test_delivered(box: Box) -> None:
+    """A delivered row does not come again, and its incident knows when and with how many failures."""
+    box.sequence += 1
+    box.store.commit(changes(1, incidents=[incident(KEY, count=3)], outbox=[trigger()]))
+    box.outbox.delivered(box.one(), NOW + 1, 3)
+    assert box.due(NOW + 1000) == []
+    assert box.outbox.pending() == {}
+    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    assert (row.delivered_at, row.delivered_count, row.error) == (NOW + 1, 3, None)
+
+
+def test_first_delivery_is_remembered(box: Box) -> None:
+    """Updates change the count that was delivered, not when the incident was."""
+    box.sequence += 1
+    box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger()]))
+    box.outbox.delivered(box.one(), NOW + 1, 1)
+    box.flush(trigger())
+    box.outbox.delivered(box.one(), NOW + 600, 40)
+    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    assert (row.delivered_at, row.delivered_count) == (NOW + 1, 40)
+
+
+def test_the_flush_leaves_the_delivery_alone(box: Box) -> None:
+    """The monitor's next word about an incident does not undo what the courier has recorded."""
+    box.sequence += 1
+    box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger()]))
+    box.outbox.delivered(box.one(), NOW + 1, 1)
+    box.sequence += 1
+    box.store.commit(changes(2, incidents=[incident(KEY, count=2)]))
+    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    assert (row.incident.count, row.delivered_at, row.delivered_count) == (2, NOW + 1, 1)
+
+
+def test_refreshed_while_sent(box: Box) -> None:
+    """A row that was refreshed while it was on its way stays, due at the time of that refresh."""
+    box.flush(trigger())
+    on_its_way = box.one()
+    box.flush(trigger(due_at=NOW + 600))
+    box.outbox.delivered(on_its_way, NOW + 1, 1)
+    assert box.due(NOW + 599) == []
+    again = box.one(NOW + 600)
+    assert (again.id, again.attempts) == (on_its_way.id, 0)
+    box.outbox.delivered(again, NOW + 600, 2)
+    assert box.due(NOW + 9999) == []
+
+
+def test_retry_records_the_error(box: Box) -> None:
+    """Why a page has not arrived is seen on the row and on the incident, until it has."""
+    box.sequence += 1
+    box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger()]))
+    box.outbox.retry(box.one(), NOW + 5, "connection refused")
+    item = box.one(NOW + 5)
+    assert (item.attempts, item.error) == (1, "connection refused")
+    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    assert (row.error, row.delivered_at) == ("connection refused", None)
+    box.outbox.delivered(item, NOW + 5, 1)
+    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    assert row.error is None
+
+
+def test_dead_and_revived(box: Box) -> None:
+    """A dead row is not sent, holds back nobody, is listed, and is due again when a person says so."""
+    box.sequence += 1
+    box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger(), trigger("b")]))
+    box.outbox.dead(box.due()[0], NOW, "400 invalid routing key")
+    assert box.keys() == ["b"]
+    (dead,) = box.outbox.items(dead=True, limit=10, cursor=None)
+    assert (dead.key, dead.state, dead.error) == (KEY, "dead", "400 invalid routing key")
+    (row,) = [r for r in box.store.reader.incidents(since=None, until=None, limit=10) if r.incident.key == KEY]
+    assert row.error == "400 invalid routing key"
+    assert box.outbox.revive(None, NOW + 1) == 1
+    assert box.outbox.revive(None, NOW + 1) == 0
+    assert box.one(NOW + 1).key == KEY
+
+
+def test_revive_a_waiting_row(box: Box) -> None:
+    """A person may shorten the wait for a retry."""
+    box.flush(trigger())
+    item = box.one()
+    box.outbox.retry(item, NOW + 3600, "timeout")
+    assert box.outbox.revive(item.id, NOW + 1) == 1
+    assert box.one(NOW + 1).id == item.id
+
+
+def test_revive_unknown(box: Box) -> None:
+    """What does not exist or was delivered is not revived."""
+    box.flush(trigger())
+    item = box.one()
+    box.outbox.delivered(item, NOW, 1)
+    assert box.outbox.revive(item.id, NOW) == 0
+    assert box.outbox.revive(999, NOW) == 0
+
+
+def test_revive_with_a_newer_one_waiting(box: Box) -> None:
+    """A dead row whose key waits again is not sent twice: the newer one becomes due."""
+    box.flush(trigger())
+    box.outbox.dead(box.one(), NOW, "400")
+    box.flush(trigger(due_at=NOW + 600))
+    box.outbox.revive(None, NOW + 1)
+    assert box.keys(NOW + 1) == [KEY]
+    assert box.outbox.items(dead=True, limit=10, cursor=None) == []
+    box.outbox.delivered(box.one(NOW + 1), NOW + 1, 1)
+    assert box.due(NOW + 9999) == []
+
+
+def test_a_report_is_claimed_once(box: Box) -> None:
+    """A date is claimed by the first who asks, in whatever state its row is."""
+    assert box.outbox.enqueue(report(), NOW)
+    assert not box.outbox.enqueue(report(), NOW)
+    box.outbox.delivered(box.one(), NOW, 0)
+    assert not box.outbox.enqueue(report(), NOW)
+    assert box.outbox.enqueue(report("2026-11-23"), NOW)
+    box.outbox.dead(box.one(), NOW, "no recipient")
+    assert not box.outbox.enqueue(report("2026-11-23"), NOW)
+    box.flush(report(), report("2026-11-23"))
+    assert box.due() == []
+
+
+def test_a_resolve_comes_last(box: Box) -> None:
+    """An update that waits goes out before the resolve that was decided after it, not after it."""
+    box.flush(trigger(due_at=NOW + 600))
+    box.flush(resolve(due_at=NOW + 5))
+    first = box.one(NOW + 5)
+    assert first.action is Action.TRIGGER
+    box.outbox.delivered(first, NOW + 5, 1)
+    assert box.one(NOW + 5).action is Action.RESOLVE
+
+
+def test_an_old_resolve_does_not_close_a_new_trigger(box: Box) -> None:
+    """While nothing could be sent the incident was resolved and reopened: it ends up open."""
+    box.flush(trigger())
+    box.outbox.retry(box.one(), NOW + 30, "timeout")
+    box.flush(resolve())
+    box.flush(trigger())
+    box.outbox.delivered(box.one(NOW + 30), NOW + 30, 2)
+    assert box.due(NOW + 9999) == []
+    box.flush(resolve())
+    assert box.one().action is Action.RESOLVE
+
+
+def test_late_outcomes(box: Box) -> None:
+    """What is said of a row that is not pending any more changes nothing."""
+    box.flush(trigger())
+    item = box.one()
+    box.outbox.delivered(item, NOW, 1)
+    box.outbox.retry(item, NOW + 1, "late")
+    box.outbox.dead(item, NOW + 1, "late")
+    assert box.due(NOW + 9999) == []
+    assert box.outbox.items(dead=True, limit=10, cursor=None) == []
+
+
+def test_items_page(box: Box) -> None:
+    """Rows are listed oldest first, page by page."""
+    box.flush(*(trigger(f"k{i}") for i in range(5)))
+    first = box.outbox.items(dead=False, limit=3, cursor=None)
+    rest = box.outbox.items(dead=False, limit=3, cursor=first[-1].id)
+    assert [item.key for item in first + rest] == [f"k{i}" for i in range(5)]
+
+
+def test_last_delivered(box: Box) -> None:
+    """When each channel last delivered something is known, whatever waits now."""
+    assert box.outbox.last_delivered("pagerduty") is None
+    box.flush(trigger("a"), trigger("b"))
+    box.outbox.delivered(box.one(), NOW + 1, 1)
+    box.outbox.delivered(box.one(), NOW + 2, 1)
+    box.flush(trigger("a"))
+    assert box.outbox.last_delivered("pagerduty") == NOW + 2
+    assert box.outbox.last_delivered("email") is None
+
+
+def test_incident_as_committed(box: Box) -> None:
+    """The message is made from the incident as it is when it is sent."""
+    assert box.outbox.incident(KEY) is None
+    box.sequence += 1
+    whole = incident(KEY, count=7, workers={"celery@a": 7}, args="(1,)", runbook_url="https://run.example/charge")
+    box.store.commit(changes(1, incidents=[whole]))
+    assert box.outbox.incident(KEY) == whole

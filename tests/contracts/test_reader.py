@@ -1,0 +1,228 @@
+"""What the page, the API and the report may rely on in a Reader."""
+
+from typing import Any
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, Failure, IncidentState
+from celery_monitor.ports import FailureFilter, TaskRow
+from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, vector, worker
+
+
+def write(store: SqlStore, *flushes: dict[str, Any], first: int = 1) -> None:
+    """Commit flushes of these parts."""
+    for sequence, parts in enumerate(flushes, first):
+        store.commit(changes(sequence, **parts))
+
+
+def listed(store: SqlStore, **wanted: Any) -> list[str]:
+    """The ids of all failures that are found, page by page."""
+    found: list[Failure] = []
+    cursor: str | None = None
+    while True:
+        page, cursor = store.reader.failures(FailureFilter(cursor=cursor, **wanted))
+        found += page
+        if cursor is None:
+            return [f.uuid for f in found]
+
+
+def test_nothing_yet(sql: SqlStore) -> None:
+    """An empty store answers every question."""
+    reader = sql.reader
+    assert reader.tasks(since=None, limit=10, cursor=None, name=None) == []
+    assert reader.failures(FailureFilter()) == ([], None)
+    assert reader.failure("u1") == []
+    assert reader.incidents(since=None, until=None, limit=10) == []
+    assert reader.workers() == []
+    assert reader.buckets(0, NOW) == []
+    assert reader.groups(0, NOW) == []
+    assert reader.counters(NOW) == {}
+
+
+def test_buckets_add_up(sql: SqlStore) -> None:
+    """Deltas of the same bucket are added, in one flush and over flushes."""
+    delta = bucket(sent=1, failed=2)
+    write(sql, {"buckets": [delta, delta]}, {"buckets": [delta, bucket(queue="bulk", sent=1)]})
+    assert sql.reader.buckets(START, START + 1) == [
+        BucketRow(START, "shop.charge", "bulk", vector(sent=1), 0.5, 1),
+        BucketRow(START, "shop.charge", "celery", vector(sent=3, failed=6), 1.5, 3),
+    ]
+
+
+def test_buckets_of_a_period(sql: SqlStore) -> None:
+    """A period has the buckets that start in it: its end is not part of it."""
+    starts = [START + i * BUCKET_SECONDS for i in range(4)]
+    write(sql, {"buckets": [bucket(start) for start in starts]})
+    assert [row.start for row in sql.reader.buckets(starts[1], starts[3])] == starts[1:3]
+
+
+def test_tasks_over_the_retention(sql: SqlStore) -> None:
+    """A task's counts are the sum of its buckets, by name and queue."""
+    write(
+        sql,
+        {"buckets": [bucket(sent=1), bucket(START - 86_400, sent=5), bucket(name="shop.a", queue="q", failed=1)]},
+        {"failures": [failure(name="shop.a", queue="q", at=NOW - 3), failure(name="shop.a", queue="q", at=NOW - 7)]},
+    )
+    assert sql.reader.tasks(since=None, limit=10, cursor=None, name=None) == [
+        TaskRow("shop.a", "q", vector(failed=1), 0.5, 1, NOW - 3),
+        TaskRow("shop.charge", "celery", vector(sent=6), 1.0, 2, None),
+    ]
+
+
+def test_tasks_since(sql: SqlStore) -> None:
+    """The bucket that ``since`` falls into counts whole, those before it do not."""
+    write(sql, {"buckets": [bucket(START - BUCKET_SECONDS, sent=1), bucket(START, sent=2)]})
+    for since, sent in ((START + 500, 2), (START, 2), (START - 1, 3)):
+        (row,) = sql.reader.tasks(since=since, limit=10, cursor=None, name=None)
+        assert row.counts == vector(sent=sent)
+    assert sql.reader.tasks(since=START + BUCKET_SECONDS, limit=10, cursor=None, name=None) == []
+
+
+def test_tasks_by_name(sql: SqlStore) -> None:
+    """One task has a row for each of its queues."""
+    write(sql, {"buckets": [bucket(name="a"), bucket(name="a", queue="bulk"), bucket(name="ab")]})
+    assert [(r.name, r.queue) for r in sql.reader.tasks(since=None, limit=10, cursor=None, name="a")] == [
+        ("a", "bulk"),
+        ("a", "celery"),
+    ]
+
+
+def test_tasks_page(sql: SqlStore) -> None:
+    """Pages follow each other without a gap or a repetition."""
+    keys = [(f"task{i}", queue) for i in range(5) for queue in ("a", "b")]
+    write(sql, {"buckets": [bucket(name=name, queue=queue) for name, queue in keys]})
+    found: list[tuple[str, str]] = []
+    while page := sql.reader.tasks(since=None, limit=3, cursor="\0".join(found[-1]) if found else None, name=None):
+        found += [(row.name, row.queue) for row in page]
+    assert found == keys
+
+
+def test_a_failure_whole(sql: SqlStore) -> None:
+    """A failure is read as it was written, and a task that failed twice has two."""
+    whole = failure(args="(1,)", kwargs="{}", incident="k", traceback="x" * 5000)
+    again = failure(at=NOW + 5, message="again")
+    write(sql, {"failures": [whole, again, failure("u2")]})
+    assert sql.reader.failure("u1") == [again, whole]
+
+
+def test_failures_filtered(sql: SqlStore) -> None:
+    """Filters hold together: task, exception, and a time whose end is not part of it."""
+    write(
+        sql,
+        {
+            "failures": [
+                failure("a", name="t1", at=1.0),
+                failure("b", name="t1", at=2.0, exception="KeyError"),
+                failure("c", name="t2", at=3.0),
+                failure("d", name="t1", at=4.0),
+            ]
+        },
+    )
+    assert listed(sql) == ["d", "c", "b", "a"]
+    assert listed(sql, task="t1") == ["d", "b", "a"]
+    assert listed(sql, task="t1", exception="KeyError") == ["b"]
+    assert listed(sql, since=2.0, until=4.0) == ["c", "b"]
+    assert listed(sql, task="t3") == []
+
+
+def test_failures_page(sql: SqlStore) -> None:
+    """Pages follow each other without a gap or a repetition, also where many failures have one time."""
+    names = [f"u{i:02}" for i in range(25)]
+    write(sql, {"failures": [failure(u, at=NOW + i // 10 / 3, group=f"g{i}") for i, u in enumerate(names)]})
+    assert listed(sql, limit=4) == names[::-1]
+    assert listed(sql, limit=25) == names[::-1]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "1.0", "1.0:x", "nan:" + "9" * 400])
+def test_foreign_cursor(sql: SqlStore, cursor: str) -> None:
+    """A cursor that no page has given is refused."""
+    with pytest.raises(ValueError):
+        sql.reader.failures(FailureFilter(cursor=cursor))
+
+
+def test_newest_samples_of_a_group(sql: SqlStore) -> None:
+    """Of each group the newest 20 failures are kept, whether they come in one flush or in many."""
+    write(sql, {"failures": [failure(f"a{i}") for i in range(30)] + [failure("other", group="g2")]})
+    write(sql, *({"failures": [failure(f"b{i}")]} for i in range(7)), first=2)
+    assert sorted(listed(sql)) == sorted([f"a{i}" for i in range(17, 30)] + [f"b{i}" for i in range(7)] + ["other"])
+
+
+def test_incidents_of_a_period(sql: SqlStore) -> None:
+    """Incidents of every state, newest first by their first failure."""
+    states = list(IncidentState)
+    write(sql, {"incidents": [incident(f"k{i}", first_at=NOW + i, state=s) for i, s in enumerate(states)]})
+    found = sql.reader.incidents(since=NOW + 1, until=NOW + 3, limit=10)
+    assert [row.incident.key for row in found] == ["k2", "k1"]
+    assert [row.incident.state for row in found] == [states[2], states[1]]
+    assert [row.incident.key for row in sql.reader.incidents(since=None, until=None, limit=1)] == ["k3"]
+
+
+def test_workers(sql: SqlStore) -> None:
+    """Workers are as the last flush has left them."""
+    write(sql, {"workers": [worker("celery@b"), worker("celery@a")]}, {"workers": [worker("celery@b", up=False)]})
+    assert sql.reader.workers() == [worker("celery@a"), worker("celery@b", up=False)]
+
+
+def test_groups_grow(sql: SqlStore) -> None:
+    """A group keeps its first and its last failure, in whatever order they come in."""
+    write(
+        sql,
+        {"groups": [group(first_at=NOW, last_at=NOW + 1)], "errors": [error()]},
+        {"groups": [group(first_at=NOW - 50, last_at=NOW - 40)]},
+        {"groups": [group(first_at=NOW + 7, last_at=NOW + 9)]},
+    )
+    (row,) = sql.reader.groups(START, START + 1)
+    assert (row.first_at, row.last_at) == (NOW - 50, NOW + 9)
+    assert (row.name, row.exception, row.frame) == ("shop.charge", "shop.errors.CardError", "shop/billing.py:charge")
+
+
+def test_groups_of_a_period(sql: SqlStore) -> None:
+    """Groups count the failures of the asked period only, most first; without any in it they are not there."""
+    day = 86_400
+    write(
+        sql,
+        {
+            "groups": [group("a"), group("b"), group("c")],
+            "errors": [error("a", 2), error("a", 100, START - day), error("b", 3), error("c", 9, START + day)],
+        },
+        {"errors": [error("b", 4)]},
+    )
+    assert [(row.id, row.count) for row in sql.reader.groups(START, START + day)] == [("b", 7), ("a", 2)]
+
+
+def test_group_sample(sql: SqlStore) -> None:
+    """The sample is the newest of the period, else the newest that is kept, else none."""
+    write(
+        sql,
+        {"groups": [group("a"), group("b"), group("c")], "errors": [error("a"), error("b"), error("c")]},
+        {"failures": [failure("old", group="a", at=NOW + 1), failure("new", group="a", at=NOW + 2)]},
+        {"failures": [failure("later", group="a", at=NOW + 9999), failure("else", group="b", at=NOW + 9999)]},
+    )
+    samples = {row.id: row.sample and row.sample.uuid for row in sql.reader.groups(START, START + 900)}
+    assert samples == {"a": "new", "b": "else", "c": None}
+
+
+def test_counters_of_a_moment(sql: SqlStore) -> None:
+    """Counters are what was last written at that moment or before it, though some have not changed for long."""
+    write(
+        sql,
+        {"now": NOW - 86_400, "counters": {"starts": 1.0, "messages": 5.0}},
+        {"now": NOW - 10, "counters": {"starts": 1.0, "messages": 6.0}},
+        {"now": NOW - 1, "counters": {"starts": 1.0, "messages": 7.0}},
+        {"now": NOW + 1, "counters": {"starts": 1.0, "messages": 8.0, "new": 1.0}},
+    )
+    assert sql.reader.counters(NOW - 86_401) == {}
+    assert sql.reader.counters(NOW - 3600) == {"starts": 1.0, "messages": 5.0}
+    assert sql.reader.counters(NOW) == {"starts": 1.0, "messages": 7.0}
+    assert sql.reader.counters(NOW + 1) == {"starts": 1.0, "messages": 8.0, "new": 1.0}
+
+
+def test_counters_go_on_after_a_restart(sql: SqlStore) -> None:
+    """A counter that has not changed since the restart is not forgotten."""
+    write(sql, {"counters": {"starts": 1.0, "messages": 5.0}})
+    sql.stop()
+    assert sql.start().counters == {"starts": 1.0, "messages": 5.0}
+    write(sql, {"now": NOW + 3600, "counters": {"starts": 1.0, "messages": 6.0}}, first=2)
+    assert sql.reader.counters(NOW + 3600) == {"starts": 1.0, "messages": 6.0}
+    assert sql.reader.counters(NOW + 3599) == {"starts": 1.0, "messages": 5.0}
