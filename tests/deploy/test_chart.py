@@ -197,7 +197,7 @@ def test_an_ingress_sets_the_links(template: Template) -> None:
         text = configuration(template(values_file(name)))
         return str(yaml.safe_load(text)["web"]["external_url"])
 
-    assert external_url("ingress-tls") == "https://monitor.example.com/celery"
+    assert external_url("ingress-tls") == "https://monitor.example.com"
     assert external_url("ingress-behind-proxy") == "https://sso.example.com/monitor"
 
 

@@ -60,6 +60,7 @@ CASES = {
         BROKER + "ingress: {enabled: true, allowUnauthenticated: true}",
         "ingress.hosts",
     ),
+    "path of an ingress": (BROKER + "ingress: {hosts: [{host: a, path: /b}]}", "path"),
     "shared volume": (BROKER + "persistence: {accessModes: [ReadWriteMany]}", "persistence.accessModes"),
     "size of a claim": (BROKER + "persistence: {size: 2 GB}", "persistence.size"),
     "port of the service": (BROKER + "service: {port: 99999}", "service.port"),

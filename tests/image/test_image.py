@@ -1,5 +1,6 @@
 """The container image, built and run by podman as a careful cluster would run it."""
 
+import contextlib
 import json
 import os
 import re
@@ -124,10 +125,15 @@ class Daemon:
 
     def wait_ready(self) -> None:
         """Wait until it is connected and counts."""
-        try:
-            wait_until(lambda: self.get("/readyz")[0] == 200, 40, what="/readyz")
-        except TimeoutError as error:
-            raise AssertionError(f"{self.get('/readyz')}\n{self.log()}") from error
+        state = ("container", "inspect", "--format", "{{.State.Running}}", self.name)
+
+        def settled() -> bool:
+            return self.get("/readyz")[0] == 200 or self.podman.answer(*state).strip() != "true"
+
+        with contextlib.suppress(TimeoutError):
+            wait_until(settled, 40, every=0.1)
+        status, reasons = self.get("/readyz")
+        assert status == 200, f"{reasons}\n{self.log()}"
 
     def total(self, counter: str, **labels: str) -> int:
         """The sum of a counter over the series with these labels."""

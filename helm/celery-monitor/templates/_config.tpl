@@ -79,7 +79,7 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
 {{- end -}}
 {{- if .Values.ingress.enabled -}}
 {{- $host := first .Values.ingress.hosts -}}
-{{- $url := printf "%s://%s%s" (ternary "https" "http" (gt (len .Values.ingress.tls) 0)) $host.host (default "" $host.path | trimSuffix "/") -}}
+{{- $url := printf "%s://%s" (ternary "https" "http" (gt (len .Values.ingress.tls) 0)) $host.host -}}
 {{- $_ := mergeOverwrite $own (dict "web" (dict "external_url" $url)) -}}
 {{- end -}}
 {{- mergeOverwrite $own (deepCopy .Values.config) | toYaml -}}
