@@ -50,7 +50,7 @@ def report(
     return fitting(make)
 
 
-def test(*, fleet: str, sender: str, recipients: Sequence[str]) -> bytes:
+def trial(*, fleet: str, sender: str, recipients: Sequence[str]) -> bytes:
     """The mail of ``notify test email``: each is another mail, of now."""
     line = "This is a test. The daily mail of this fleet will come from this address in the same way."
     return _mail(
@@ -95,4 +95,4 @@ def _mail(
 
 
 def _digest(text: str) -> str:
-    return blake2b(text.encode(), digest_size=6).hexdigest()
+    return blake2b(text.encode(errors="replace"), digest_size=6).hexdigest()

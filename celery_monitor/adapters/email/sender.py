@@ -40,8 +40,8 @@ class EmailSender:
         self._summarise = summarise
         self._external_url = external_url
         self._server = server or server_of(settings)
-        self._served: dict[int, set[str]] = {}
-        """Row → recipients that have its mail."""
+        self._settled: dict[int, set[str]] = {}
+        """Row → recipients that have its mail (one at least) or were refused for good."""
 
     def lane(self, item: OutboxItem) -> str | None:
         """The server; None when there is nobody to write to."""
@@ -58,28 +58,32 @@ class EmailSender:
         summary = self._summarise(date, item.created_at)
         if summary.quiet and not self._settings.send_when_quiet:
             return 0
-        self._send_to_rest(summary, self._served.setdefault(item.id, set()))
-        del self._served[item.id]
+        self._send_to_rest(summary, self._settled.setdefault(item.id, set()))
+        del self._settled[item.id]
         return summary.day.failed
 
-    def _send_to_rest(self, summary: Summary, served: set[str]) -> None:
-        rest = [recipient for recipient in self._settings.to if recipient not in served]
+    def _send_to_rest(self, summary: Summary, settled: set[str]) -> None:
+        rest = [recipient for recipient in self._settings.to if recipient not in settled]
         if not rest:
             return
         try:
             delivery = self._deliver(summary, rest)
         except RejectedError as exc:
-            if not served:
+            if not settled:
                 raise
-            _log.error("Recipients of the report were refused", date=str(summary.date), error=str(exc))
+            _log.error("Recipients of the report were refused", date=str(summary.date), refused=str(exc))
             return
-        served.update(delivery.taken)
-        if delivery.refused:
-            refused = {recipient: str(refusal) for recipient, refusal in delivery.refused.items()}
-            _log.error("Recipients of the report were refused", date=str(summary.date), refused=refused)
-        later = [f"{recipient}: {refusal}" for recipient, refusal in delivery.refused.items() if not refusal.final]
+        except RetryableError as exc:
+            if not settled:
+                raise
+            raise RetryableError(f"the others are done; {exc}", exc.after) from exc
+        final = {who: str(refusal) for who, refusal in delivery.refused.items() if refusal.final}
+        if final:
+            _log.error("Recipients of the report were refused", date=str(summary.date), refused=final)
+        settled.update(delivery.taken, final)
+        later = [f"{who}: {refusal}" for who, refusal in delivery.refused.items() if not refusal.final]
         if later:
-            raise RetryableError(f"{len(served)} of {len(self._settings.to)} have the mail; refused {'; '.join(later)}")
+            raise RetryableError(f"the others are done; refused for now: {'; '.join(later)}")
 
     def _deliver(self, summary: Summary, recipients: list[str], *, again: bool = False) -> Delivery:
         settings = self._settings
@@ -102,7 +106,7 @@ def send_test(settings: EmailSettings, fleet: str, server: Server | None = None)
     """
     server = server or server_of(settings)
     sender = _sender(settings)
-    body = message.test(fleet=fleet, sender=sender, recipients=settings.to)
+    body = message.trial(fleet=fleet, sender=sender, recipients=settings.to)
     return describe(deliver(server, sender, settings.to, lambda _: body), server)
 
 

@@ -180,7 +180,7 @@ class _Timed(smtplib.SMTP):
         name = socket.gethostname()
         # Without a name smtplib asks the resolver for one, for as long as the resolver likes.
         hello = name if "." in name else "[127.0.0.1]"
-        super().__init__(server.host, server.port, local_hostname=hello, timeout=TIMEOUT, **options)
+        super().__init__(server.host, server.port, local_hostname=hello, timeout=self._left(), **options)
 
     def limit(self, deadline: float) -> None:
         """Bring the end forward, monotonic seconds."""

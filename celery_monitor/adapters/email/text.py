@@ -80,7 +80,7 @@ def percent(rate: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """A duration in its two largest units."""
-    if seconds < 60:  # noqa: PLR2004  # a minute
+    if round(seconds) < 60:  # noqa: PLR2004  # a minute
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     hours, minutes = divmod(minutes, 60)
