@@ -37,12 +37,10 @@ RUN groupadd --gid 10001 celery-monitor \
     && rm -rf /usr/local/bin/pip* /usr/local/lib/python3.13/site-packages/pip* /usr/local/lib/python3.13/ensurepip
 COPY --from=build /opt/celery-monitor /opt/celery-monitor
 
-# SQLite looks for a place for large sorts; the volume is the only one that can be written.
 ENV PATH=/opt/celery-monitor/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    CELERY_MONITOR_CONFIG=/etc/celery-monitor/config.yaml \
-    SQLITE_TMPDIR=/var/lib/celery-monitor
+    CELERY_MONITOR_CONFIG=/etc/celery-monitor/config.yaml
 # The default store is a file in the working directory.
 WORKDIR /var/lib/celery-monitor
 VOLUME ["/var/lib/celery-monitor"]
