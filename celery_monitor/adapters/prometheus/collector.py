@@ -1,5 +1,6 @@
 """Everything but the per-task families, as prometheus_client's metric objects made anew for each scrape."""
 
+import functools
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -178,5 +179,6 @@ def _below(start: str, counters: Mapping[str, float]) -> dict[str, float]:
     return {key.removeprefix(start): value for key, value in counters.items() if key.startswith(start)}
 
 
+@functools.cache
 def _build() -> tuple[str, ...]:
     return (version("celery-monitor"), platform.python_version(), version("celery"), version("kombu"))

@@ -1,8 +1,9 @@
 """A scrape: which format was asked for, and its bytes."""
 
-import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from prometheus_client import PROCESS_COLLECTOR, Metric, generate_latest
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from celery_monitor.adapters.prometheus.collector import MonitorCollector
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.prometheus.gzip import compressed
 from celery_monitor.adapters.prometheus.tasks import TaskRenderer
 from celery_monitor.core.model import QueueStats, Snapshot
 from celery_monitor.ports import Clock, Scrape
@@ -19,10 +21,8 @@ from celery_monitor.settings.metrics import MetricsSettings
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-_GZIP_LEVEL: Final = 1
-"""Twice as fast as the default level, for a tenth more bytes."""
-_GZIP_WINDOW: Final = 31
-"""zlib's largest window, with gzip's header."""
+_THREADS: Final = 2
+"""That make a compressed exposition: one with the interpreter's lock, one with zlib."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Exposition:
         self._snapshot = snapshot
         self._queues = queues
         self._runtime = runtime
+        self._threads = ThreadPoolExecutor(_THREADS, "exposition")
         self._tasks = TaskRenderer(settings.prefix, settings.static_labels)
 
     def choose(self, accept: str, accept_encoding: str) -> Format:
@@ -66,17 +67,14 @@ class Exposition:
         portions = self._portions(openmetrics=chosen.openmetrics)
         headers = [("content-type", OPENMETRICS if chosen.openmetrics else TEXT), ("vary", "accept, accept-encoding")]
         if not chosen.gzip:
-            return Scrape(body=list(portions), headers=headers)
-        packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-        packed = [packer.compress(portion) for portion in portions]
-        packed.append(packer.flush())
-        return Scrape(body=[b"".join(packed)], headers=[*headers, ("content-encoding", "gzip")])
+            return Scrape(body=[portion() for portion in portions], headers=headers)
+        return Scrape(body=[compressed(portions, self._threads)], headers=[*headers, ("content-encoding", "gzip")])
 
-    def _portions(self, *, openmetrics: bool) -> Iterator[bytes]:
+    def _portions(self, *, openmetrics: bool) -> Iterator[Callable[[], bytes]]:
         snapshot = self._snapshot()
         if snapshot is not None:
-            for text in self._tasks.render(snapshot.series, openmetrics=openmetrics):
-                yield text.encode()
+            for portion in self._tasks.render(snapshot.series, openmetrics=openmetrics):
+                yield lambda portion=portion: portion().encode()  # type: ignore[misc]
         rest = _Rest(
             MonitorCollector(
                 snapshot,
@@ -88,7 +86,7 @@ class Exposition:
             ),
             self._settings.static_labels,
         )
-        yield generate_openmetrics(rest) if openmetrics else generate_latest(rest)  # type: ignore[no-untyped-call]
+        yield partial(generate_openmetrics if openmetrics else generate_latest, rest)
 
 
 class _Rest(Collector):

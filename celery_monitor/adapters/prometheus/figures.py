@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from celery_monitor.core.model import Histogram
+
+_NONE: Final = Histogram(bounds=(), counts=(0,), sum=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeFigures:
     """As of now, from memory: building it must neither wait nor ask the store."""
 
-    commits: Histogram
+    commits: Histogram = _NONE
+    """Seconds that the store's transactions took."""
     broker_connected: bool = False
     unacked_messages: int = 0
     commit_failures: int = 0
