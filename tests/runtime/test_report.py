@@ -1,0 +1,65 @@
+import datetime as dt
+from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
+
+from celery_monitor.core.model import BucketRow, GroupRow, IncidentRow
+from celery_monitor.core.summarize import day_bounds
+from celery_monitor.runtime.report import DayReport
+
+DATE = dt.date(2026, 11, 1)
+ZONE = ZoneInfo("America/Los_Angeles")
+START, END = day_bounds(DATE, ZONE)
+
+
+@dataclass
+class Recorder:
+    """A Reader that notes what it is asked, and holds one failure in every hour."""
+
+    buckets_of: list[tuple[float, float]] = field(default_factory=list)
+    groups_of: list[tuple[float, float]] = field(default_factory=list)
+    incidents_of: list[tuple[float | None, float | None]] = field(default_factory=list)
+    counters_at: list[float] = field(default_factory=list)
+
+    def buckets(self, since: float, until: float) -> list[BucketRow]:
+        self.buckets_of.append((since, until))
+        counts = (0, 0, 0, 3, 1, 0, 0, 0)
+        return [BucketRow(start, "a", "q", counts, 0.0, 0) for start in range(int(since), int(until), 3600)]
+
+    def groups(self, since: float, until: float) -> list[GroupRow]:
+        self.groups_of.append((since, until))
+        return []
+
+    def incidents(self, *, since: float | None, until: float | None, limit: int) -> list[IncidentRow]:
+        assert limit > 1_000
+        self.incidents_of.append((since, until))
+        return []
+
+    def counters(self, at: float) -> dict[str, float]:
+        self.counters_at.append(at)
+        return {"uptime_seconds": at - START + 5.0}
+
+
+def summary(reader: Recorder, now: float) -> tuple[int, float, float]:
+    """Failures of the day, of the day before, and the uptime."""
+    made = DayReport(reader, "shop", ZONE, paging=True).summary(DATE, now)  # type: ignore[arg-type]  # what it uses
+    assert made.before is not None
+    return made.day.failed, made.before.failed, made.health.uptime
+
+
+def test_a_day_of_25_hours_is_read_whole_and_day_by_day() -> None:
+    """The day and the seven before it are read in one portion each, without overlap or hole."""
+    reader = Recorder()
+    assert summary(reader, END + 60.0) == (25, 24, END - START)
+    portions = sorted(reader.buckets_of)
+    assert len(portions) == 8
+    assert [end for _, end in portions[:-1]] == [start for start, _ in portions[1:]]
+    assert (portions[0][0], portions[-1]) == (START - 7 * 86_400, (START, END))
+    assert reader.groups_of == reader.incidents_of == [(START, END)]
+    assert reader.counters_at == [START, END]
+
+
+def test_a_day_that_is_not_over_is_watched_until_now() -> None:
+    """The counters of its end are those of now."""
+    reader = Recorder()
+    assert summary(reader, START + 3_600.0)[2] == 3_600.0
+    assert reader.counters_at == [START, START + 3_600.0]

@@ -1,0 +1,211 @@
+import datetime as dt
+from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from celery_monitor.core.model import Action, Channel, Enqueue
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.runtime.schedule import RETRY, SETTLE, ReportSchedule, last_due, next_due, reported_date
+
+ZONES = (
+    "UTC",
+    "Asia/Kathmandu",
+    "America/Los_Angeles",
+    "America/St_Johns",
+    "Europe/Berlin",
+    "Australia/Lord_Howe",
+    "America/Havana",
+    "Africa/Cairo",
+)
+DAY = 86_400.0
+
+
+def at(text: str, zone: str = "UTC", fold: int = 0) -> float:
+    """Unix seconds of a local time."""
+    return dt.datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).timestamp()
+
+
+@dataclass
+class Claims:
+    """Both ports that a schedule uses: claims of dates, and whether the monitor existed at a time."""
+
+    entries: list[Enqueue] = field(default_factory=list)
+    since: float = 0.0
+    down: bool = False
+
+    @property
+    def dates(self) -> list[str]:
+        """What was claimed, in order."""
+        return [entry.key for entry in self.entries]
+
+    def enqueue(self, entry: Enqueue, now: float) -> bool:
+        if self.down:
+            raise StoreUnavailableError("disk full")
+        if entry.key in self.dates:
+            return False
+        self.entries.append(entry)
+        return True
+
+    def counters(self, at: float) -> dict[str, float]:
+        if self.down:
+            raise StoreUnavailableError("disk full")
+        return {"messages": 1.0} if at >= self.since else {}
+
+
+def schedule(claims: Claims, expression: str = "0 8 * * *", zone: str = "UTC") -> ReportSchedule:
+    """A schedule of a new process."""
+    return ReportSchedule(claims, claims, expression, ZoneInfo(zone))  # type: ignore[arg-type]  # what it uses of them
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone", "now", "last", "upcoming"),
+    [
+        ("0 8 * * *", "UTC", "2026-11-23T07:59:59", "2026-11-22T08:00", "2026-11-23T08:00"),
+        ("0 8 * * *", "UTC", "2026-11-23T08:00", "2026-11-23T08:00", "2026-11-24T08:00"),
+        ("0 8 * * *", "UTC", "2026-11-23T08:00:00.5", "2026-11-23T08:00", "2026-11-24T08:00"),
+        ("0 8 * * *", "Asia/Kathmandu", "2026-11-23T12:00", "2026-11-23T08:00", "2026-11-24T08:00"),
+        ("0 8 * * 1-5", "Europe/Berlin", "2026-11-22T12:00", "2026-11-20T08:00", "2026-11-23T08:00"),
+        # 02:30 is left out on 8 March: cron runs it at the next time that exists.
+        ("30 2 * * *", "America/Los_Angeles", "2026-03-08T12:00", "2026-03-08T03:00", "2026-03-09T02:30"),
+        # 01:30 comes twice on 1 November: cron runs it the first time only.
+        ("30 1 * * *", "America/Los_Angeles", "2026-11-01T12:00", "2026-11-01T01:30", "2026-11-02T01:30"),
+        ("0 0 * * *", "America/Havana", "2026-11-01T12:00", "2026-11-01T00:00", "2026-11-02T00:00"),
+        ("0 0 * * *", "Africa/Cairo", "2026-04-24T12:00", "2026-04-24T01:00", "2026-04-25T00:00"),
+    ],
+)
+def test_due_times_follow_the_local_clock(expression: str, zone: str, now: str, last: str, upcoming: str) -> None:
+    """The newest time that is over, and the next one, also where the clocks change."""
+    tz = ZoneInfo(zone)
+    assert last_due(expression, tz, at(now, zone)) == at(last, zone)
+    assert next_due(expression, tz, at(now, zone)) == at(upcoming, zone)
+
+
+@given(
+    st.sampled_from(ZONES),
+    st.sampled_from(["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "*/7 * * * *", "59 23 * * 0", "15 0 1 * *"]),
+    st.integers(int(at("2026-01-01T00:00")), int(at("2027-01-01T00:00"))),
+    st.floats(0, 0.999),
+)
+def test_now_lies_between_the_last_and_the_next_due_time(zone: str, expression: str, now: int, part: float) -> None:
+    """Last ≤ now < next at every moment, the hour that comes twice included: a loop never spins, never skips."""
+    moment = now + part
+    last, upcoming = (find(expression, ZoneInfo(zone), moment) for find in (last_due, next_due))
+    assert last is not None
+    assert upcoming is not None
+    assert last <= moment < upcoming
+
+
+def test_a_rare_schedule_looks_far_ahead() -> None:
+    """The 29th of February is years away: that is a time like any other."""
+    assert schedule(Claims(), "0 8 29 2 *").turn(at("2026-11-23T09:00")) == at("2028-02-29T08:00")
+
+
+@pytest.mark.parametrize(
+    ("due", "zone", "date"),
+    [
+        ("2026-11-23T08:00", "UTC", "2026-11-22"),
+        ("2026-11-23T00:00", "UTC", "2026-11-22"),
+        ("2026-11-23T23:59", "UTC", "2026-11-22"),
+        ("2026-11-23T00:00", "Asia/Kathmandu", "2026-11-22"),
+        ("2026-11-01T00:00", "America/Havana", "2026-10-31"),
+        ("2026-03-01T08:00", "Europe/Berlin", "2026-02-28"),
+    ],
+)
+def test_a_report_is_about_the_last_complete_day(due: str, zone: str, date: str) -> None:
+    """At any time of a local day it is the day before."""
+    assert str(reported_date(at(due, zone), ZoneInfo(zone))) == date
+
+
+def test_a_report_is_claimed_when_it_is_due_and_once() -> None:
+    """Not before; not again by another turn, nor by another process."""
+    claims = Claims(since=at("2026-11-22T20:00"))
+    running = schedule(claims)
+    assert running.turn(at("2026-11-23T07:00")) == at("2026-11-23T08:00")
+    assert claims.dates == []
+    assert running.turn(at("2026-11-23T08:00")) == at("2026-11-24T08:00")
+    assert claims.entries == [Enqueue(Channel.EMAIL, "2026-11-22", Action.REPORT)]
+    running.turn(at("2026-11-23T08:01"))
+    schedule(claims).turn(at("2026-11-23T08:02"))
+    assert claims.dates == ["2026-11-22"]
+
+
+def test_after_downtime_the_newest_missed_day_is_caught_up() -> None:
+    """One mail for a week's absence, about the last complete day at the newest due time."""
+    claims = Claims()
+    schedule(claims).turn(at("2026-11-16T09:00"))
+    schedule(claims).turn(at("2026-11-23T05:00"))
+    assert claims.dates == ["2026-11-15", "2026-11-21"]
+
+
+def test_a_new_monitor_reports_nothing_from_before_its_time() -> None:
+    """Installed in the afternoon it stays silent until the next morning."""
+    claims = Claims(since=at("2026-11-23T15:00"))
+    running = schedule(claims)
+    assert running.turn(at("2026-11-23T15:00:01")) == at("2026-11-24T08:00")
+    assert claims.dates == []
+    running.turn(at("2026-11-24T08:00:00.2"))
+    assert claims.dates == ["2026-11-23"]
+
+
+def test_a_new_monitor_that_dies_around_its_first_report_still_sends_it() -> None:
+    """Counters are stored with the last time of their quarter of an hour, which may be after the due time."""
+    claims = Claims(since=at("2026-11-23T08:00:03"))
+    schedule(claims).turn(at("2026-11-23T08:00:05"))
+    assert claims.dates == ["2026-11-22"]
+
+
+def test_an_unavailable_store_delays_the_claim() -> None:
+    """It is tried again soon, at the start as well as later, and nothing is lost."""
+    claims = Claims(down=True)
+    running = schedule(claims)
+    now = at("2026-11-23T08:00")
+    assert running.turn(now) == now + RETRY
+    claims.down = False
+    assert running.turn(now + RETRY) == at("2026-11-24T08:00")
+    assert claims.dates == ["2026-11-22"]
+
+
+def test_a_midnight_report_waits_for_the_days_last_events() -> None:
+    """What happened in the last second is counted when the mail is made."""
+    claims = Claims()
+    schedule(claims, "0 0 * * *", "Asia/Kathmandu").turn(at("2026-11-23T00:00", "Asia/Kathmandu"))
+    assert claims.entries[0].key == "2026-11-22"
+    assert claims.entries[0].due_at == at("2026-11-23T00:00", "Asia/Kathmandu") + SETTLE
+
+
+@pytest.mark.parametrize("expression", ["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "0 */6 * * *"])
+@pytest.mark.parametrize("zone", ZONES)
+def test_every_day_of_a_year_is_reported_once_and_in_order(zone: str, expression: str) -> None:
+    """Also on the days when the clocks change."""
+    claims = Claims()
+    running = schedule(claims, expression, zone)
+    now, end = at("2026-01-01T12:00", zone), at("2027-01-01T12:00", zone)
+    turns = 0
+    while now <= end:
+        now = running.turn(now)
+        turns += 1
+    first = dt.date(2025, 12, 31)
+    assert claims.dates == [str(first + dt.timedelta(days=day)) for day in range(366)]
+    assert turns <= 366 * 4 + 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(1, 3 * DAY), st.booleans()), max_size=30))
+def test_kills_lose_and_repeat_nothing(steps: list[tuple[float, bool]]) -> None:
+    """Whenever a process dies and another starts, each report is claimed once, and the newest one is never missing."""
+    claims = Claims()
+    now = at("2026-11-01T12:00")
+    running = schedule(claims)
+    running.turn(now)
+    for wait, killed in steps:
+        now += wait
+        if killed:
+            running = schedule(claims)
+        running.turn(now)
+        due = last_due("0 8 * * *", dt.UTC, now)
+        assert due is not None
+        assert claims.dates[-1] == str(reported_date(due, dt.UTC))
+    assert len(set(claims.dates)) == len(claims.dates)
