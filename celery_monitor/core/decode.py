@@ -12,14 +12,11 @@ from typing import Final, cast
 
 import msgspec
 
-from celery_monitor.core.model import LATEST_TIMESTAMP, LONGEST_TYPE, LONGEST_UUID, Event
+from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, LONGEST_RUNTIME, LONGEST_TYPE, LONGEST_UUID, Event
 from celery_monitor.core.text import clean
 
 MALFORMED: Final = "malformed"
 CONTENT_TYPE: Final = "content_type"
-
-LARGEST_INT: Final = 2**63 - 1
-"""What a database column can hold."""
 
 
 class Discarded(msgspec.Struct, frozen=True):
@@ -31,7 +28,6 @@ class Discarded(msgspec.Struct, frozen=True):
 _fast = msgspec.json.Decoder(list[Event] | Event).decode  # checks the bounds of Event's fields, too
 _TEXTS: Final = ("name", "queue", "eta", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys")
 _INTS: Final = ("active", "processed", "pid")
-_FLOATS: Final = ("runtime", "freq")
 
 
 def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
@@ -76,13 +72,13 @@ def _read(raw: object) -> Event | Discarded:
         return Discarded(MALFORMED)
     fields: dict[str, object] = {name: _text(raw.get(name)) for name in _TEXTS}
     fields |= {name: _int(raw.get(name)) for name in _INTS}
-    fields |= {name: _float(raw.get(name)) for name in _FLOATS}
-    requeue = raw.get("requeue")
+    runtime, requeue = _float(raw.get("runtime")), raw.get("requeue")
     return Event(
         type=clean(kind),
         timestamp=timestamp,
         hostname=_text(raw.get("hostname")) or "",
         uuid=clean(uuid),
+        runtime=runtime if runtime is not None and 0.0 <= runtime <= LONGEST_RUNTIME else None,
         requeue=requeue if isinstance(requeue, bool) else None,
         **fields,  # type: ignore[arg-type]  # each was checked for its kind above
     )
@@ -93,7 +89,7 @@ def _text(value: object) -> str | None:
 
 
 def _int(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_INT else None
 
 
 def _float(value: object) -> float | None:

@@ -19,6 +19,10 @@ STORM = "storm"
 
 LATEST_TIMESTAMP: Final = 253_402_300_799.0
 """9999-12-31: what ``datetime`` can hold."""
+LONGEST_RUNTIME: Final = 1e9
+"""Seconds; 30 years. Sums of anything longer would leave what JSON can hold."""
+LARGEST_INT: Final = 2**48 - 1
+"""Of a count or a process id; sums of it fit into a database's 64 bits."""
 LONGEST_UUID: Final = 255
 LONGEST_TYPE: Final = 100
 
@@ -50,16 +54,15 @@ class Event(msgspec.Struct, gc=False):
     name: str | None = None
     queue: str | None = None
     eta: str | None = None
-    runtime: float | None = None
+    runtime: Annotated[float, msgspec.Meta(ge=0.0, le=LONGEST_RUNTIME)] | None = None
     exception: str | None = None
     traceback: str | None = None
     args: str | None = None
     kwargs: str | None = None
     requeue: bool | None = None
-    active: int | None = None
-    processed: int | None = None
-    pid: int | None = None
-    freq: float | None = None
+    active: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_INT)] | None = None
+    processed: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_INT)] | None = None
+    pid: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_INT)] | None = None
     sw_ident: str | None = None
     sw_ver: str | None = None
     sw_sys: str | None = None

@@ -1,0 +1,49 @@
+"""Events and failures with sensible defaults, for tests of the core."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from celery_monitor.core.decide import Failed
+from celery_monitor.core.model import Delivery, Event
+
+DATA = Path(__file__).parent / "data"
+NOON = 1_700_049_600.0
+"""2023-11-15 12:00 UTC, the start of an hour and of a bucket."""
+
+
+def event(kind: str, uuid: str = "u1", at: float = NOON, **fields: Any) -> Event:
+    """``task-`` is put before a kind without a dash."""
+    return Event(type=kind if "-" in kind else f"task-{kind}", timestamp=at, uuid=uuid, hostname="w1@box", **fields)
+
+
+def body(*events: dict[str, Any]) -> bytes:
+    """A message of one event, or of a list of them."""
+    return json.dumps(events[0] if len(events) == 1 else events).encode()
+
+
+def raw(kind: str, uuid: str = "u1", at: float = NOON, **fields: Any) -> dict[str, Any]:
+    """An event as Celery sends it."""
+    return {"type": f"task-{kind}", "uuid": uuid, "timestamp": at, "hostname": "w1@box", "clock": 1, **fields}
+
+
+def life(uuid: str, name: str = "shop.pay", at: float = NOON, end: str = "succeeded", **fields: Any) -> list[bytes]:
+    """The four messages of a task from sent to its end, a second apart."""
+    return [
+        body(raw("sent", uuid, at, name=name, queue="pay", retries=0)),
+        body(raw("received", uuid, at + 1, name=name)),
+        body(raw("started", uuid, at + 2)),
+        body(raw(end, uuid, at + 3, **fields)),
+    ]
+
+
+def failed(task: str = "shop.pay", at: float = NOON, uuid: str = "u1", **fields: Any) -> Failed:
+    """A failure as the decision sees it."""
+    values = {"queue": "pay", "exception": "ValueError", "hostname": "w1@box", "message": "no", "traceback": ""}
+    return Failed(uuid=uuid, task=task, at=at, **(values | fields))
+
+
+def recorded(version: str) -> list[Delivery]:
+    """A recording of a real fleet, message by message."""
+    lines = (DATA / f"events-celery-{version}-rabbitmq.jsonl").read_text().splitlines()
+    return [Delivery(line["body"].encode(), line["content_type"]) for line in map(json.loads, lines)]

@@ -1,0 +1,297 @@
+"""Which failures page."""
+
+from dataclasses import replace
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from celery_monitor.core.decide import Decider, Policy, Rule, dedup_key, window
+from celery_monitor.core.model import STORM, Action, Incident, IncidentState, Reason, Severity
+from tests.builders import NOON, failed
+
+HOUR = 3600.0
+KEY = "shop.pay/2023-11-15T12Z"
+
+
+def decider(**changes: object) -> Decider:
+    """Of the default policy."""
+    return Decider(replace(Policy(fleet="shop"), **changes))  # type: ignore[arg-type]  # fields of Policy
+
+
+def sent(of: Decider) -> list[tuple[str, Action]]:
+    """Outbox rows since the last call."""
+    return [(row.key, row.action) for row in of.take()[1]]
+
+
+def incidents(of: Decider) -> dict[str, Incident]:
+    """Changed incidents since the last call, by key."""
+    return {one.key: one for one in of.take()[0]}
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour"),
+    [
+        ("UTC", "2023-11-15T12Z"),
+        ("Asia/Kolkata", "2023-11-15T17+05:30"),
+        ("Asia/Kathmandu", "2023-11-15T17+05:45"),
+        ("America/New_York", "2023-11-15T07-05:00"),
+        ("Europe/London", "2023-11-15T12+00:00"),
+    ],
+)
+def test_hours(zone: str, hour: str) -> None:
+    """The hour of the failure in the zone, with its offset; Z for UTC."""
+    assert window(NOON, ZoneInfo(zone)) == hour
+
+
+def test_long_keys() -> None:
+    """Over 255 characters: the first 238, a tilde, 16 hex digits of the whole key's sha256."""
+    assert dedup_key("{task}", {"task": "a" * 255}) == "a" * 255
+    one, other = (dedup_key("{task}/x", {"task": "a" * 300 + end}) for end in "bc")
+    assert len(one) == 255
+    assert one[:239] == "a" * 238 + "~"
+    assert one != other
+
+
+def test_a_key_with_braces_in_a_name_is_not_a_template() -> None:
+    """Task names are hostile: they are not filled in again."""
+    assert dedup_key("{task}/{hour}", {"task": "{hour}{x}", "hour": "H"}) == "{hour}{x}/H"
+
+
+def test_one_incident_per_task_and_hour() -> None:
+    """The first failure opens it, the others of the hour join it, the next hour opens another one."""
+    of = decider()
+    verdicts = [of.decide(failed(at=NOON + minutes * 60), NOON + HOUR) for minutes in (0, 1, 59, 60, 61)]
+    assert [verdict.reason for verdict in verdicts] == [
+        Reason.OPENED,
+        Reason.JOINED,
+        Reason.JOINED,
+        Reason.OPENED,
+        Reason.JOINED,
+    ]
+    assert sent(of) == [(KEY, Action.TRIGGER), ("shop.pay/2023-11-15T13Z", Action.TRIGGER)]
+
+
+def test_what_an_incident_holds() -> None:
+    """Counts, first and last by the failures' own times in any order, the last message, five samples."""
+    of = decider()
+    for number, at in enumerate((30, 10, 50, 20, 40, 0, 5)):
+        of.decide(failed(at=NOON + at, uuid=f"u{number}", message=f"at {at}", hostname=f"w{number % 2}"), NOON)
+    one = incidents(of)[KEY]
+    assert (one.count, one.first_at, one.last_at, one.message) == (7, NOON, NOON + 50, "at 50")
+    assert one.samples == ("u0", "u1", "u2", "u3", "u4")
+    assert dict(one.workers) == {"w0": 4, "w1": 3}
+    assert one.state is IncidentState.OPEN
+
+
+def test_what_is_counted_apart_is_bounded() -> None:
+    """Beyond twenty names the rest is counted as other."""
+    of = decider()
+    for number in range(100):
+        of.decide(failed(hostname=f"w{number}"), NOON)
+    workers = incidents(of)[KEY].workers
+    assert len(workers) == 21
+    assert workers["other"] == 80
+
+
+def test_threshold() -> None:
+    """Below it nothing is sent; the incident is kept from its first failure on."""
+    of = decider(rules=[Rule(match=["shop.*"], threshold=3)])
+    assert [of.decide(failed(), NOON).reason for _ in range(4)] == [
+        Reason.BELOW_THRESHOLD,
+        Reason.BELOW_THRESHOLD,
+        Reason.OPENED,
+        Reason.JOINED,
+    ]
+    assert sent(of) == [(KEY, Action.TRIGGER)]
+
+
+MATCHES = {
+    "task": (Rule(match=["shop.*"]), True),
+    "other task": (Rule(match=["blog.*"]), False),
+    "whole name only": (Rule(match=["shop"]), False),
+    "one of several": (Rule(match=["blog.*", "shop.pay"]), True),
+    "excluded": (Rule(match=["shop.*"], exclude=["*.pay"]), False),
+    "queue": (Rule(queues=["p?y"]), True),
+    "other queue": (Rule(queues=["mail"]), False),
+    "exception": (Rule(exceptions=["*Error"]), True),
+    "all of them": (Rule(match=["shop.*"], queues=["pay"], exceptions=["KeyError"]), False),
+    "everything": (Rule(), True),
+}
+
+
+@pytest.mark.parametrize(("rule", "matches"), MATCHES.values(), ids=MATCHES)
+def test_rules(rule: Rule, matches: bool) -> None:  # noqa: FBT001  # a column of the table
+    """Globs on task, queue and exception; all that are given have to match."""
+    of = decider(rules=[replace(rule, name="r", severity=Severity.CRITICAL)])
+    of.decide(failed(), NOON)
+    assert incidents(of)[KEY].severity is (Severity.CRITICAL if matches else Severity.ERROR)
+
+
+def test_the_first_rule_decides() -> None:
+    """Later ones are not looked at."""
+    of = decider(rules=[Rule(name="a", match=["shop.*"], page=False), Rule(name="b", match=["shop.*"])])
+    assert of.decide(failed(), NOON).reason is Reason.SILENCED
+    (one,) = incidents(of).values()
+    assert (one.rule, one.state, one.reason) == ("a", IncidentState.SUPPRESSED, Reason.SILENCED)
+    assert sent(of) == []
+
+
+def test_too_old() -> None:
+    """Failures older than max_age when they are read never page."""
+    of = decider(max_age=7200.0)
+    assert of.decide(failed(at=NOON), NOON + 7201).reason is Reason.TOO_OLD
+    assert sent(of) == []
+    assert of.decide(failed(at=NOON), NOON + 7199).reason is Reason.OPENED
+
+
+def test_read_after_midnight() -> None:
+    """The key is of the failure's own hour, whenever it is read."""
+    of = decider()
+    assert of.decide(failed(at=NOON + 11.99 * HOUR), NOON + 13 * HOUR).incident == "shop.pay/2023-11-15T23Z"
+
+
+def test_an_incident_keeps_its_window_until_nothing_can_join_it() -> None:
+    """Then it expires, once, and leaves the memory."""
+    of = decider()
+    of.decide(failed(at=NOON), NOON)
+    of.take()
+    of.tick(NOON + HOUR + 7200)
+    assert incidents(of) == {}
+    of.tick(NOON + HOUR + 7200 + 1)
+    assert incidents(of)[KEY].state is IncidentState.EXPIRED
+    assert of.open_count == 0
+
+
+def test_updates_are_rare() -> None:
+    """An open incident that grew is refreshed at most every update_interval."""
+    of = decider(update_interval=600.0)
+    rows = []
+    for second in range(0, 1800, 10):
+        of.decide(failed(at=NOON + second), NOON + second)
+        of.tick(NOON + second)
+        rows += sent(of)
+    assert rows == [(KEY, Action.TRIGGER)] * 3
+    for second in range(1800, 3600, 10):
+        of.tick(NOON + second)
+        rows += sent(of)
+    assert len(rows) == 4  # the last failures, and then nothing more
+
+
+def test_resolved_by_a_success() -> None:
+    """After the last failure, and quiet for resolve_after; a later failure opens it again."""
+    of = decider(resolve_on_success=True, resolve_after=600.0)
+    of.decide(failed(at=NOON), NOON)
+    of.succeeded("shop.pay", NOON - 1)
+    of.tick(NOON + 700)
+    assert sent(of) == [(KEY, Action.TRIGGER)]
+    of.succeeded("shop.pay", NOON + 100)
+    of.tick(NOON + 599)
+    assert sent(of) == []
+    of.tick(NOON + 601)
+    assert sent(of) == [(KEY, Action.RESOLVE)]
+    assert "shop.pay" not in of.awaited
+    assert of.decide(failed(at=NOON + 900), NOON + 900).reason is Reason.REOPENED
+    assert sent(of) == [(KEY, Action.TRIGGER)]
+
+
+def test_never_resolved_by_default() -> None:
+    """A person resolves."""
+    of = decider()
+    of.decide(failed(), NOON)
+    assert not of.awaited
+    of.succeeded("shop.pay", NOON + 1)
+    of.tick(NOON + 3000)
+    assert sent(of) == [(KEY, Action.TRIGGER)]
+
+
+def test_storm() -> None:
+    """Tasks above the number become one incident; those sent before it was one stay."""
+    of = decider(storm_tasks=20)
+    verdicts = [of.decide(failed(task=f"t{number}", at=NOON + number), NOON + number) for number in range(200)]
+    rows = sent(of)
+    assert len(rows) == 21
+    assert rows[-1] == ("storm/2023-11-15T12Z", Action.TRIGGER)
+    assert [verdict.reason for verdict in verdicts[20:22]] == [Reason.STORM_OPENED, Reason.STORM_JOINED]
+
+
+def test_after_a_storm_a_task_that_still_fails_pages() -> None:
+    """The storm's incident stood for it only while it was one."""
+    of = decider(storm_tasks=2, storm_window=300.0)
+    for number in range(5):
+        of.decide(failed(task=f"t{number}"), NOON)
+    of.take()
+    verdict = of.decide(failed(task="t4", at=NOON + 400), NOON + 400)
+    assert verdict.reason is Reason.OPENED
+    assert sent(of) == [("t4/2023-11-15T12Z", Action.TRIGGER)]
+
+
+def test_a_storm_is_as_severe_as_its_worst_task() -> None:
+    """And named as what it is."""
+    of = decider(storm_tasks=1, rules=[Rule(name="c", match=["c.*"], severity=Severity.CRITICAL)])
+    for task in ("a", "b", "c.d"):
+        of.decide(failed(task=task), NOON)
+    storm = incidents(of)["storm/2023-11-15T12Z"]
+    assert (storm.task, storm.severity, storm.count) == (STORM, Severity.CRITICAL, 2)
+
+
+def test_storms_of_another_service_are_their_own() -> None:
+    """A rule with a routing key of its own has its own storm, so that its team is paged."""
+    rules = [Rule(name="pay", match=["pay.*"], route="pay")]
+    of = decider(storm_tasks=1, rules=rules)
+    for task in ("a", "b", "pay.a", "pay.b"):
+        of.decide(failed(task=task), NOON)
+    rows = {(row.key, row.route) for row in of.take()[1]}
+    assert {("storm/2023-11-15T12Z", ""), ("storm/pay/2023-11-15T12Z", "pay")} <= rows
+
+
+def test_without_a_routing_key_nothing_is_sent() -> None:
+    """The incident is kept as it would be."""
+    of = decider(default=Rule(sends=False))
+    assert of.decide(failed(), NOON).reason is Reason.OPENED
+    changed, rows = of.take()
+    assert (changed[0].state, rows) == (IncidentState.OPEN, [])
+
+
+def restarted(of: Decider, **changes: object) -> Decider:
+    """Another one with what the store would have kept."""
+    again = decider(**changes)
+    again.restore(incidents(of).values(), NOON + 60)
+    return again
+
+
+def test_a_restart_opens_nothing_twice() -> None:
+    """Open incidents are joined, counts go on."""
+    of = decider()
+    of.decide(failed(), NOON)
+    again = restarted(of)
+    assert again.decide(failed(at=NOON + 70), NOON + 70).reason is Reason.JOINED
+    assert incidents(again)[KEY].count == 2
+
+
+def test_a_restart_keeps_the_way_to_the_threshold() -> None:
+    """Failures below it are remembered."""
+    rules = [Rule(name="r", threshold=3)]
+    of = decider(rules=rules)
+    of.decide(failed(), NOON)
+    of.decide(failed(), NOON)
+    assert restarted(of, rules=rules).decide(failed(), NOON).reason is Reason.OPENED
+
+
+def test_a_restart_in_a_storm_opens_no_more_than_the_storm() -> None:
+    """The tasks that fail are remembered with their incidents."""
+    of = decider(storm_tasks=5)
+    for number in range(50):
+        of.decide(failed(task=f"t{number}"), NOON)
+    again = restarted(of, storm_tasks=5)
+    for number in range(100):
+        again.decide(failed(task=f"t{number}", at=NOON + 61), NOON + 61)
+    assert sent(again) == []
+
+
+def test_frozen_incidents_do_not_change() -> None:
+    """What was taken for a flush holds nothing that came later."""
+    of = decider()
+    of.decide(failed(), NOON)
+    one = incidents(of)[KEY]
+    of.decide(failed(), NOON)
+    assert (one.count, dict(one.workers)) == (1, {"w1@box": 1})

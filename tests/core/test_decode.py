@@ -1,0 +1,161 @@
+"""Bytes of a message to events."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_monitor.core.decode import CONTENT_TYPE, MALFORMED, Discarded, decode
+from celery_monitor.core.model import Event
+from tests.builders import NOON, body, raw, recorded
+
+
+def kinds(found: list[Event | Discarded]) -> list[str]:
+    """Type of each event, reason of each discarded one."""
+    return [one.reason if isinstance(one, Discarded) else one.type for one in found]
+
+
+def test_one_event() -> None:
+    """A body may be one event."""
+    (one,) = decode(body(raw("sent", name="a.b", queue="q")), "application/json")
+    assert isinstance(one, Event)
+    assert (one.type, one.uuid, one.timestamp, one.name, one.queue) == ("task-sent", "u1", NOON, "a.b", "q")
+
+
+def test_a_list_of_events() -> None:
+    """A body may be a list of events, in their order; an empty one holds nothing."""
+    assert kinds(decode(body(raw("received"), raw("started")), "application/json")) == [
+        "task-received",
+        "task-started",
+    ]
+    assert decode(b"[]", "application/json") == []
+
+
+@pytest.mark.parametrize("content_type", ["application/x-python-serialize", "application/x-yaml", "", "text/json"])
+def test_other_content_types_are_refused(content_type: str) -> None:
+    """Only JSON is read: a pickle is code."""
+    assert kinds(decode(body(raw("sent")), content_type)) == [CONTENT_TYPE]
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+def test_json_by_other_spellings(content_type: str) -> None:
+    """Parameters and case of the content type do not matter."""
+    assert kinds(decode(body(raw("sent")), content_type)) == ["task-sent"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"3",
+        b'"text"',
+        b'{"type": "task-sent"}',
+        b'{"timestamp": 1, "uuid": "u"}',
+        b'{"type": 3, "timestamp": 1, "uuid": "u"}',
+        b'{"type": "task-sent", "timestamp": "now", "uuid": "u"}',
+        b'{"type": "task-sent", "timestamp": true, "uuid": "u"}',
+        b'{"type": "task-sent", "timestamp": -1, "uuid": "u"}',
+        b'{"type": "task-sent", "timestamp": 1e300, "uuid": "u"}',
+        b'{"type": "task-sent", "timestamp": 1e999, "uuid": "u"}',
+        b'{"type": "task-sent", "timestamp": NaN, "uuid": "u"}',
+        b'{"type": "task-sent", "timestamp": 1, "uuid": null}',
+        b'{"type": "task-sent", "timestamp": 1, "uuid": 7}',
+        b'{"type": "task-sent", "timestamp": 1, "uuid": "' + b"u" * 300 + b'"}',
+        b'{"type": "' + b"t" * 200 + b'", "timestamp": 1}',
+        b'{"timestamp": ' + b"9" * 5000 + b', "type": "task-sent", "uuid": "u"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+    ],
+    ids=lambda bad: repr(bad[:60]),
+)
+def test_what_cannot_be_counted_is_malformed(bad: bytes) -> None:
+    """No type, no usable timestamp, no usable uuid, no JSON: one discarded message, no exception."""
+    assert kinds(decode(bad, "application/json")) == [MALFORMED]
+
+
+def test_a_malformed_event_costs_only_itself() -> None:
+    """The others of its list are counted."""
+    found = decode(json.dumps([raw("sent"), {"type": 1}, 7, None, raw("failed")]).encode(), "application/json")
+    assert kinds(found) == ["task-sent", MALFORMED, MALFORMED, MALFORMED, "task-failed"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("runtime", "long"),
+        ("runtime", 1e308),
+        ("runtime", -1.0),
+        ("processed", -1),
+        ("eta", 5),
+        ("name", ["a"]),
+        ("requeue", "yes"),
+        ("pid", 10**400),
+        ("active", 1.5),
+    ],
+)
+def test_a_field_that_is_not_needed_may_be_anything(field: str, value: Any) -> None:
+    """A wrong type in it makes it unknown; the event counts."""
+    (one,) = decode(body(raw("succeeded") | {field: value}), "application/json")
+    assert isinstance(one, Event)
+    assert getattr(one, field) is None
+
+
+def test_lone_surrogates_do_not_cost_a_failure() -> None:
+    """Python sends a lone surrogate of an exception's text as it is; the text is mended, the failure counts."""
+    (one,) = decode(body(raw("failed", exception="OSError('\udcff')")), "application/json")
+    assert isinstance(one, Event)
+    assert one.exception == "OSError('?')"
+
+
+def test_invalid_utf8_in_a_text_does_not_cost_the_event() -> None:
+    """Bytes that are no UTF-8 are replaced."""
+    (one,) = decode(body(raw("failed", exception="XX")).replace(b"XX", b"\xff\xfe"), "application/json")
+    assert isinstance(one, Event)
+    assert one.exception == "\ufffd\ufffd"
+
+
+def test_null_runtime() -> None:
+    """Celery 5.7 sends ``runtime: null``."""
+    (one,) = decode(body(raw("succeeded", runtime=None)), "application/json")
+    assert isinstance(one, Event)
+    assert one.runtime is None
+
+
+_SCALARS = st.none() | st.booleans() | st.floats() | st.text() | st.integers()
+
+
+@given(st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_any_json_gives_an_answer(value: Any) -> None:
+    """Whatever the JSON, there is an event or a reason for each element, and no exception."""
+    found = decode(json.dumps(value).encode(), "application/json")
+    assert len(found) == (len(value) if isinstance(value, list) else 1)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"type": st.just("task-failed"), "uuid": st.text(min_size=1, max_size=40), "timestamp": st.floats(0, 1e11)},
+        optional={
+            name: st.none() | st.text() | st.integers() | st.floats() | st.lists(st.integers())
+            for name in ("name", "queue", "exception", "traceback", "runtime", "pid", "hostname", "requeue", "eta")
+        },
+    )
+)
+def test_a_usable_event_counts_whatever_its_other_fields_hold(value: dict[str, Any]) -> None:
+    """Both ways of decoding agree that type, uuid and timestamp are enough."""
+    (one,) = decode(json.dumps(value).encode(), "application/json")
+    assert isinstance(one, Event)
+    assert one.timestamp == value["timestamp"]
+
+
+@given(st.data())
+def test_mutated_recordings(data: st.DataObject) -> None:
+    """Bytes of real messages with a few bytes changed never raise."""
+    delivery = data.draw(st.sampled_from(recorded("5.7.0")))
+    changed = bytearray(delivery.body)
+    for _ in range(data.draw(st.integers(1, 6))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    assert decode(bytes(changed), "application/json")

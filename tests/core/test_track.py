@@ -1,0 +1,259 @@
+"""What is remembered of a task."""
+
+import random
+
+import pytest
+
+from celery_monitor.core.model import FAILED, RECEIVED, STARTED, SUCCEEDED, FleetTask, Stage, TaskRef
+from celery_monitor.core.track import KINDS, LONGEST_NAME, Tracker
+from tests.builders import NOON, event
+
+
+def tracker(**changes: object) -> Tracker:
+    """With room for everything."""
+    values = {"max_tasks": 1000, "max_age": 86_400.0, "linger": 60.0, **changes}
+    made = Tracker(**values)  # type: ignore[arg-type]  # the values above
+    made.tick(NOON)
+    return made
+
+
+def feed(to: Tracker, *kinds: str, uuid: str = "u1", name: str | None = "a.b", now: float = NOON) -> list[bool]:
+    """Apply events a second apart; for each whether it counts. sent and received carry the name."""
+    counted = []
+    for second, kind in enumerate(kinds):
+        named = kind in {"sent", "received"}
+        told = event(kind, uuid, NOON + second, name=name if named else None, queue="q" if kind == "sent" else None)
+        counted.append(to.advance(told, KINDS[f"task-{kind}"], now) is not None)
+    return counted
+
+
+ORDERS = [
+    ("sent received started failed", Stage.FAILED),
+    ("received started failed", Stage.FAILED),
+    ("received sent started failed", Stage.FAILED),
+    ("started failed received", Stage.RECEIVED),
+    ("failed", Stage.FAILED),
+    ("sent received started retried", Stage.RETRYING),
+    ("received started received retried", Stage.RECEIVED),
+    ("received started sent received retried started retried received started failed", Stage.FAILED),
+    ("received started retried sent received", Stage.RECEIVED),
+    ("sent revoked", Stage.REVOKED),
+    ("received started revoked revoked", Stage.REVOKED),
+    ("received started failed rejected", Stage.FAILED),
+    ("received started rejected", Stage.REJECTED),
+    ("received started cancelled", Stage.REVOKED),
+    ("received started failed sent", Stage.FAILED),
+]
+
+
+@pytest.mark.parametrize(("kinds", "stage"), ORDERS, ids=[kinds for kinds, _ in ORDERS])
+def test_stages(kinds: str, stage: Stage) -> None:
+    """Whatever the order of events, each counts, and the task is at the stage that the table says."""
+    to = tracker()
+    assert all(feed(to, *kinds.split()))
+    assert to.tasks["u1"].stage == stage
+
+
+def test_every_pair_of_stage_and_event_has_a_result() -> None:
+    """Any order of any events is accepted."""
+    for seed in range(300):
+        order = random.Random(seed).choices([kind.removeprefix("task-") for kind in KINDS], k=30)
+        feed(tracker(), *order)
+
+
+def test_a_success_is_forgotten_at_once() -> None:
+    """Nothing can follow it when its task-sent was seen, or its fleet sends none."""
+    to = tracker()
+    feed(to, "sent", "received", "started", "succeeded")
+    feed(to, "received", "started", "succeeded", uuid="u2", name="never.sent")
+    assert not to.tasks
+
+
+def test_a_success_before_its_task_sent_lingers() -> None:
+    """Else the late task-sent would be kept for days as a task that waits."""
+    to = tracker()
+    feed(to, "sent", "received", "started", "succeeded", uuid="other")
+    feed(to, "received", "started", "succeeded", uuid="late")
+    feed(to, "received", "started", "succeeded", uuid="never")
+    assert list(to.tasks) == ["late", "never"]
+    feed(to, "sent", uuid="late")
+    assert list(to.tasks) == ["never"]
+    to.tick(NOON + 61)
+    assert not to.tasks
+
+
+@pytest.mark.parametrize("kind", ["failed", "succeeded"])
+def test_a_twin_is_not_counted(kind: str) -> None:
+    """Celery 5.7 sends the failure of a hard limit twice: the second one is told apart."""
+    to = tracker()
+    feed(to, "sent", uuid="other")
+    assert feed(to, "received", "started", kind, kind)[-2:] == [True, False]
+
+
+def test_a_failure_of_another_attempt_is_counted() -> None:
+    """The same uuid fails again after it was received again."""
+    to = tracker()
+    assert all(feed(to, "received", "started", "failed", "received", "started", "failed"))
+
+
+def test_a_twin_after_a_restart_is_not_counted() -> None:
+    """Ended tasks that linger are saved and restored with their stage."""
+    before = tracker()
+    feed(before, "received", "started", "failed")
+    saved, _ = before.take()
+    after = tracker()
+    after.restore(saved, NOON)
+    assert feed(after, "failed") == [False]
+    after.tick(NOON + 61)
+    assert not after.tasks
+
+
+def test_names_survive_a_restart() -> None:
+    """A failure after it has the name that came before it."""
+    before = tracker()
+    feed(before, "received", "started")
+    saved, _ = before.take()
+    after = tracker()
+    after.restore(saved, NOON)
+    step = after.advance(event("failed"), FAILED, NOON)
+    assert step is not None
+    assert step[0].name == "a.b"
+
+
+def test_what_began_and_ended_within_a_flush_is_never_saved() -> None:
+    """Most tasks cost the store nothing."""
+    to = tracker()
+    feed(to, "sent", "received", "started", "succeeded")
+    assert to.take() == ([], [])
+
+
+def test_saved_entries_are_deleted_at_their_end() -> None:
+    """And written again when they change."""
+    to = tracker()
+    feed(to, "sent", "received")
+    saved, gone = to.take()
+    assert [uuid for uuid, _ in saved] == ["u1"]
+    assert gone == []
+    feed(to, "started")
+    assert [(uuid, ref.stage) for uuid, ref in to.take()[0]] == [("u1", Stage.STARTED)]
+    feed(to, "succeeded")
+    assert to.take() == ([], ["u1"])
+
+
+def test_what_was_taken_does_not_change_any_more() -> None:
+    """A flush that is written late must not hold what came after it."""
+    to = tracker()
+    feed(to, "received")
+    ((_, ref),) = to.take()[0]
+    feed(to, "started", "failed")
+    assert ref.stage == Stage.RECEIVED
+
+
+def test_waits() -> None:
+    """Started less sent, less the ETA where there is one; nothing where it is not known."""
+    to = tracker()
+    to.advance(event("sent", "plain", NOON, name="a"), 0, NOON)
+    to.advance(event("sent", "later", NOON, name="a", eta="2023-11-15T12:00:30+00:00"), 0, NOON)
+    to.advance(event("received", "eta", NOON, name="a", eta="2023-11-15T12:00:30"), RECEIVED, NOON)
+    found = [to.advance(event("started", uuid, NOON + 32), STARTED, NOON) for uuid in ("plain", "later", "eta", "new")]
+    assert [step[1] if step else None for step in found] == [32.0, 2.0, 2.0, None]
+
+
+def test_the_wait_of_a_retry_is_its_own() -> None:
+    """It counts from the second task-sent, though that comes before task-retried."""
+    to = tracker()
+    feed(to, "sent", "received", "started")
+    to.advance(event("sent", at=NOON + 10, name="a.b", eta="2023-11-15T12:00:20+00:00"), 0, NOON)
+    to.advance(event("received", at=NOON + 11, name="a.b"), RECEIVED, NOON)
+    to.advance(event("retried", at=NOON + 12), 5, NOON)
+    step = to.advance(event("started", at=NOON + 21), STARTED, NOON)
+    assert step is not None
+    assert step[1] == 1.0
+
+
+def test_a_late_task_sent_starts_no_wait() -> None:
+    """It is of the attempt that has begun."""
+    to = tracker()
+    to.advance(event("received", at=NOON + 1, name="a"), RECEIVED, NOON)
+    to.advance(event("started", at=NOON + 2), STARTED, NOON)
+    to.advance(event("sent", at=NOON, name="a"), 0, NOON)
+    assert to.tasks["u1"].due_at == 0.0
+
+
+@pytest.mark.parametrize("eta", ["soon", "", "2023-99-99", "9999-12-31T23:59:59-23:00"])
+def test_a_bad_eta_is_no_eta(eta: str) -> None:
+    """It is hostile input as everything else."""
+    to = tracker()
+    to.advance(event("sent", name="a", eta=eta), 0, NOON)
+    step = to.advance(event("started", at=NOON + 1), STARTED, NOON)
+    assert step is not None
+    assert step[1] is not None
+
+
+def test_runtime_is_measured_where_the_event_has_none() -> None:
+    """Celery 5.7 may send ``runtime: null``."""
+    to = tracker()
+    feed(to, "received", "started")
+    step = to.advance(event("succeeded", at=NOON + 5, runtime=None), SUCCEEDED, NOON)
+    assert step is not None
+    assert step[1] == 4.0
+
+
+def test_bounded() -> None:
+    """Above max_tasks the oldest go, and are counted."""
+    to = tracker(max_tasks=100)
+    for number in range(150):
+        feed(to, "received", uuid=f"u{number}")
+    to.tick(NOON + 1)
+    assert len(to.tasks) <= 100
+    assert "u149" in to.tasks
+    assert to.evicted == 150 - len(to.tasks)
+
+
+def test_expires() -> None:
+    """What was not heard of for max_age goes; what was stays."""
+    to = tracker(max_age=3600.0)
+    feed(to, "received", uuid="old")
+    to.tick(NOON + 3000)
+    feed(to, "received", uuid="young")
+    to.tick(NOON + 3700)
+    assert list(to.tasks) == ["young"]
+
+
+def test_what_the_fleet_says_names_what_began_before() -> None:
+    """And never overwrites what the stream said."""
+    to = tracker()
+    feed(to, "sent", uuid="known", name="by.event")
+    feed(to, "started", uuid="nameless")
+    to.learn([FleetTask(uuid, "by.fleet", "q2", NOON) for uuid in ("known", "nameless", "unseen")])
+    assert {uuid: (ref.name, ref.queue) for uuid, ref in to.tasks.items()} == {
+        "known": ("by.event", "q"),
+        "nameless": ("by.fleet", "q2"),
+        "unseen": ("by.fleet", "q2"),
+    }
+
+
+def test_names_are_shared_and_cleaned() -> None:
+    """One string for all entries of a task; cut and printable."""
+    to = tracker()
+    for uuid in ("u1", "u2"):
+        feed(to, "received", uuid=uuid, name=f"a.{'b' * len(uuid)}")
+    assert to.tasks["u1"].name is to.tasks["u2"].name
+    assert to.name("a\nb\x00c") == "a\ufffdb\ufffdc"
+    assert len(to.name("x" * 5000)) == LONGEST_NAME
+
+
+def test_arguments_are_kept_only_when_asked_for() -> None:
+    """And forgotten with their task."""
+    kept = tracker(capture_arguments=True)
+    for to in (kept, tracker()):
+        to.advance(event("received", name="a", args="(1,)", kwargs="{}"), RECEIVED, NOON)
+    assert kept.arguments == {"u1": ("(1,)", "{}")}
+    assert not to.arguments
+    kept.advance(event("succeeded"), SUCCEEDED, NOON)
+    assert not kept.arguments
+
+
+def test_a_reference_is_small() -> None:
+    """A million of them fit in 400 MB."""
+    assert TaskRef.__basicsize__ <= 96
