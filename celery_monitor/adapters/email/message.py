@@ -15,6 +15,7 @@ from celery_monitor.core.summary import Summary
 
 _POLICY: Final = SMTP.clone(cte_type="7bit")
 """Not every server takes 8-bit bodies."""
+_UNFOLDED: Final = _POLICY.clone(max_line_length=998)
 FLEET_LABEL: Final = 40
 
 
@@ -91,7 +92,10 @@ def _mail(
     if html is not None:
         message.add_alternative(html, subtype="html")
         message.set_boundary(f"=_{_digest(identity)}")
-    return message.as_bytes()
+    # The folding of long ASCII headers can leave "Subject:" alone on its line, which some servers take for no subject;
+    # what must be encoded has to be folded, and is folded well.
+    plain = all(str(value).isascii() for value in message.values())
+    return message.as_bytes(policy=_UNFOLDED if plain else _POLICY)
 
 
 def _digest(text: str) -> str:

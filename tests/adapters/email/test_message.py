@@ -130,6 +130,17 @@ def test_the_message_id_is_of_fleet_and_date() -> None:
     assert len(others | {identity(summary)}) == 4
 
 
+@pytest.mark.parametrize("fleet", ["s" * n for n in range(1, 41)] + ["ü" * 30, "магазин" * 5])
+def test_a_subject_of_any_length_begins_on_its_own_line(fleet: str) -> None:
+    """No header is folded before its first word, and encoded words keep to their 75 characters."""
+    summary = replace(days.normal(), fleet=fleet)
+    raw, message = mail(summary)
+    (line,) = re.findall(rb"^Subject:(.*)\r\n", raw, re.MULTILINE)
+    assert len(line) > 10
+    assert all(len(word) <= 75 for word in re.findall(rb"=\?\S+\?=", raw.partition(b"\r\n\r\n")[0]))
+    assert message["Subject"] == subject(summary)
+
+
 @pytest.mark.parametrize("name", days.DAYS)
 def test_every_mail_is_small_and_fit_for_any_server(name: str) -> None:
     """Under 80 kB in all, 7-bit, no line over 998 bytes, every line ended by CRLF."""
