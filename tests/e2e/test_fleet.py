@@ -1,0 +1,71 @@
+"""A real Celery fleet in which tasks end in every way, counted as the table of outcomes says."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+from celery_monitor.core.model import UNKNOWN_TASK
+from tests.conftest import Start
+from tests.e2e.daemon import Daemon
+from tests.fleet.outcomes import OUTCOMES, client, send_outcomes
+from tests.servers.celery_worker import CeleryWorker
+from tests.servers.waiting import wait_until
+
+
+def expected(*outcomes: str) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
+    """Counts and exceptions' classes by task."""
+    counts: dict[str, Counter[str]] = {}
+    classes: dict[str, Counter[str]] = {}
+    for name in outcomes:
+        outcome = OUTCOMES[name]
+        counts.setdefault(outcome.task, Counter()).update(outcome.counts)
+        if outcome.exception is not None:
+            classes.setdefault(outcome.task, Counter())[outcome.exception] += outcome.counts["failed"]
+    return counts, classes
+
+
+def sends_events(worker: CeleryWorker) -> bool:
+    """Tell whether somebody has asked it for task events, by its log."""
+    return "enabled by remote" in worker.log.read_text()
+
+
+def test_every_outcome_is_counted_as_documented(broker_url: str, start: Start, tmp_path: Path) -> None:
+    """OOM-killed children, hard limits, revokes, retries, rejections, unregistered tasks: each is what it was."""
+    daemon = start(Daemon(tmp_path / "daemon", broker_url))
+    daemon.until_ready()
+    start(CeleryWorker(tmp_path / "worker", broker_url, concurrency=4))
+
+    send_outcomes(client(broker_url))
+
+    counts, classes = expected(*OUTCOMES)
+    daemon.until_counts(counts)
+    assert daemon.exceptions() == classes
+    assert UNKNOWN_TASK not in daemon.counts()
+    assert daemon.metric("monitor_unnamed_failures_total") == 0
+    assert daemon.metric("monitor_unobserved_tasks_total") == 0
+
+
+def test_a_fleet_without_task_events_is_asked_for_them(broker_url: str, start: Start, tmp_path: Path) -> None:
+    """Workers that were started without -E are counted all the same, whoever was there first."""
+
+    def worker(queue: str) -> CeleryWorker:
+        settings = {"FLEET_QUEUE": queue}
+        return start(
+            CeleryWorker(tmp_path / queue, broker_url, hostname=queue, concurrency=1, events=False, settings=settings)
+        )
+
+    workers = [worker("early")]
+    daemon = start(Daemon(tmp_path / "daemon", broker_url))
+    daemon.until_ready()
+    workers.append(worker("late"))
+
+    app = client(broker_url)
+    for each, queue in zip(workers, ("early", "late"), strict=True):
+        wait_until(partial(sends_events, each), 30, what=f"events of {each.name}")
+        app.send_task("fleet.fail", queue=queue)
+
+    counts, classes = expected("exception", "exception")
+    daemon.until_counts(counts)
+    assert daemon.exceptions() == classes
+    assert daemon.metric("task_failed_total", queue_name="early") == 1
+    assert daemon.metric("task_failed_total", queue_name="late") == 1
