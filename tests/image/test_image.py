@@ -33,6 +33,9 @@ HERE = ("--network", "host", "--no-healthcheck")
 MAXIMUM_SIZE = 90_000_000
 STOP_SECONDS = 10
 
+# The first test waits for the base image and the build.
+pytestmark = pytest.mark.timeout(300)
+
 
 def missing(what: str) -> NoReturn:
     """The image cannot be built here: a reason to skip, and where CI=true a failure."""
@@ -168,46 +171,6 @@ def daemon(podman: Podman, volume: str, rabbitmq_url: str) -> Iterator[Daemon]:
     made.remove()
 
 
-def test_counts_survive_a_restart(daemon: Daemon, image: str, start: Start, tmp_path: Path) -> None:
-    """Hardened, beside a real fleet, it counts every task, ends on SIGTERM with 0, and a restart loses nothing."""
-    start(CeleryWorker(tmp_path / "worker", daemon.broker_url))
-    fleet = client(daemon.broker_url)
-    daemon.start(image)
-    daemon.wait_ready()
-
-    def send(succeed: int, fail: int) -> None:
-        for _ in range(succeed):
-            fleet.send_task("fleet.succeed")
-        for _ in range(fail):
-            fleet.send_task("fleet.fail")
-
-    def counted(succeeded: int, failed: int) -> bool:
-        sent = daemon.total("celery_task_sent_total")
-        done = daemon.total("celery_task_succeeded_total", name="fleet.succeed")
-        return (sent, done, daemon.total("celery_task_failed_total", name="fleet.fail")) == (
-            succeeded + failed,
-            succeeded,
-            failed,
-        )
-
-    send(40, 10)
-    wait_until(lambda: counted(40, 10), what="the first counts")
-    code, took = daemon.stop()
-    assert code == 0
-    assert took < STOP_SECONDS
-
-    send(30, 5)
-    daemon.start(image)
-    daemon.wait_ready()
-    wait_until(lambda: counted(70, 15), what="the counts with those of the absence")
-    assert daemon.total("celery_task_failed_total", exception="ValueError") == 15
-    assert daemon.total("celery_monitor_unnamed_failures_total") == 0
-    health = daemon.podman("exec", daemon.name, "celery-monitor", "healthcheck")
-    assert health.returncode == 0, health.stdout + health.stderr
-    assert daemon.stop()[0] == 0
-    fleet.close()
-
-
 def inspect(podman: Podman, image: str) -> dict[str, Any]:
     """The image's description."""
     (found,) = json.loads(podman.answer("image", "inspect", image))
@@ -271,3 +234,43 @@ def test_refuses_a_wrong_configuration(podman: Podman, image: str) -> None:
     done = podman("run", "--rm", *HARDENED, *HERE, "--env", "CELERY_MONITOR_WEB__PORT=http", image)
     assert done.returncode == 2
     assert "CELERY_MONITOR_WEB__PORT" in done.stderr
+
+
+def test_counts_survive_a_restart(daemon: Daemon, image: str, start: Start, tmp_path: Path) -> None:
+    """Hardened, beside a real fleet, it counts every task, ends on SIGTERM with 0, and a restart loses nothing."""
+    start(CeleryWorker(tmp_path / "worker", daemon.broker_url))
+    fleet = client(daemon.broker_url)
+    daemon.start(image)
+    daemon.wait_ready()
+
+    def send(succeed: int, fail: int) -> None:
+        for _ in range(succeed):
+            fleet.send_task("fleet.succeed")
+        for _ in range(fail):
+            fleet.send_task("fleet.fail")
+
+    def counted(succeeded: int, failed: int) -> bool:
+        sent = daemon.total("celery_task_sent_total")
+        done = daemon.total("celery_task_succeeded_total", name="fleet.succeed")
+        return (sent, done, daemon.total("celery_task_failed_total", name="fleet.fail")) == (
+            succeeded + failed,
+            succeeded,
+            failed,
+        )
+
+    send(40, 10)
+    wait_until(lambda: counted(40, 10), what="the first counts")
+    code, took = daemon.stop()
+    assert code == 0
+    assert took < STOP_SECONDS
+
+    send(30, 5)
+    daemon.start(image)
+    daemon.wait_ready()
+    wait_until(lambda: counted(70, 15), what="the counts with those of the absence")
+    assert daemon.total("celery_task_failed_total", exception="ValueError") == 15
+    assert daemon.total("celery_monitor_unnamed_failures_total") == 0
+    health = daemon.podman("exec", daemon.name, "celery-monitor", "healthcheck")
+    assert health.returncode == 0, health.stdout + health.stderr
+    assert daemon.stop()[0] == 0
+    fleet.close()

@@ -27,9 +27,9 @@ def charge(self: Task, order: int) -> None:
     """Fails now and then for good, and more often for a moment."""
     time.sleep(random.uniform(0.05, 0.4))
     chance = random.random()
-    if chance < 0.01:
+    if chance < 0.03:
         raise CardDeclinedError(f"card declined for order {order}")
-    if chance < 0.05:
+    if chance < 0.08:
         raise self.retry(exc=ConnectionError("payment gateway unreachable"), countdown=2)
 
 
