@@ -145,7 +145,7 @@ class Health:
     uptime: float
     """The monitor ran."""
     gap: float
-    """It ran, and was not subscribed to the stream."""
+    """What happened meanwhile is lost, for the broker keeps nothing; it may be in ``down`` as well."""
     unobserved: int
     """Tasks that workers say they began, and whose events never came."""
     unnamed: int
@@ -160,7 +160,7 @@ class Health:
     @property
     def blind(self) -> bool:
         """Nothing of the day was watched."""
-        return self.elapsed > 0 and self.uptime - self.gap <= 0
+        return max(self.down, self.gap) >= self.elapsed
 
     @property
     def complete(self) -> bool:

@@ -16,7 +16,7 @@ def subject(summary: Summary) -> str:
 def _subject(summary: Summary) -> str:
     day = f"{'' if summary.over else 'so far '}on {short_date(summary.date)}"
     if summary.unknown:
-        return f"nothing is known of {short_date(summary.date)}: the monitor did not run"
+        return f"nothing is known of {short_date(summary.date)}: the monitor did not watch"
     notes = []
     if summary.new_errors:
         notes.append(plural(summary.new_errors, "new error"))
@@ -71,7 +71,7 @@ def doubts(summary: Summary) -> Iterator[str]:
     if not summary.over:
         yield f"The day is not over: these are its first {duration(health.elapsed)}."
     if summary.unknown:
-        yield "The monitor did not run on this day, and no event of it came later."
+        yield "The monitor did not watch on this day, and no event of it came later."
     elif health.down > SLACK:
         yield (
             f"The monitor did not run for {duration(health.down)} of {duration(health.elapsed)}. "

@@ -42,6 +42,8 @@ class MailServer:
     data: deque[str] = field(default_factory=deque)
     """Answers to the next mails; "drop" cuts the connection after the mail was read."""
     logins: int = 0
+    stage: Callable[[str], None] = lambda _: None
+    """Called with MAIL, RCPT and DATA before each is answered."""
 
     def server(self, password: str | None = PASSWORD, user: str | None = USER) -> Server:
         """How to reach it."""
@@ -56,6 +58,7 @@ class MailServer:
     async def handle_MAIL(  # noqa: N802  # aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, mail_options: list[str]
     ) -> str:
+        self.stage("MAIL")
         if self.sender:
             return self.sender.popleft()
         envelope.mail_from = address
@@ -64,12 +67,14 @@ class MailServer:
     async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
     ) -> str:
+        self.stage("RCPT")
         if address in self.refusals:
             return self.refusals[address]
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's name
+        self.stage("DATA")
         answer = self.data.popleft() if self.data else "250 OK queued as 4711"
         if answer == "drop":
             cast("asyncio.Transport", server.transport).abort()

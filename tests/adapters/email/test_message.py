@@ -65,7 +65,7 @@ class Page(HTMLParser):
         ("quiet", "[shop] no failures on Sunday 22 Nov, 24,233 tasks ran"),
         ("normal", "[shop] 37 failures in 3 tasks on Sunday 22 Nov (1 new error)"),
         ("terrible", f"[shop] 63,680 failures in 400 tasks on Sunday 22 Nov ({TERRIBLE})"),
-        ("unknown", "[shop] nothing is known of Sunday 22 Nov: the monitor did not run"),
+        ("unknown", "[shop] nothing is known of Sunday 22 Nov: the monitor did not watch"),
     ],
 )
 def test_the_subject_says_it_all(name: str, line: str) -> None:
