@@ -34,7 +34,7 @@ class Prober:
         """Seconds that the last answered probe took."""
         self.error: str | None = None
         """Why probes cannot be sent, as of the last try."""
-        self._probe = probe
+        self._sender = probe
         self._clock = clock
         self._interval = interval
         self._number = 0
@@ -47,9 +47,9 @@ class Prober:
         while not stop.is_set():
             turned()
             if self._open.wait(LONGEST_WAIT) and not stop.is_set():
-                self._send()
+                self.probe()
                 stop.wait(self._interval)
-        self._probe.close()
+        self._sender.close()
 
     def returned(self, instance: int, number: int) -> None:
         """A probe came in on the stream."""
@@ -80,7 +80,7 @@ class Prober:
         """
         with self._lock:
             oldest = min(self._sent.values(), default=None)
-        if oldest is None or heard_at >= oldest:
+        if oldest is None or heard_at > oldest:
             return None
         waited = self._clock.monotonic() - oldest
         return waited if waited > max(LEAST_PATIENCE, OVERDUE * self._interval) else None
@@ -92,7 +92,8 @@ class Prober:
             return f"no probe came back for {silence:.0f} s"
         return f"probes cannot be sent: {self.error}" if self.error is not None else None
 
-    def _send(self) -> None:
+    def probe(self) -> None:
+        """Send one."""
         self._number += 1
         body = {
             "type": PROBE,
@@ -107,7 +108,7 @@ class Prober:
         with self._lock:
             self._sent[self._number] = self._clock.monotonic()
         try:
-            self._probe.send(json.dumps(body).encode(), max(LEAST_PATIENCE, self._interval))
+            self._sender.send(json.dumps(body).encode(), max(LEAST_PATIENCE, self._interval))
         except SourceLostError as exc:
             if self.error is None:
                 _log.warning("The round-trip probe cannot be sent", error=str(exc))

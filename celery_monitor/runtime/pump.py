@@ -116,15 +116,15 @@ class Pump:
         """Until ``stop`` is set; then commit, acknowledge and close, within STOP_PATIENCE and 2 s."""
         while not stop.is_set():
             turned()
-            if not self.figures.connected:
-                self._connect(stop)
-            else:
-                self._read()
-            self._turn()
+            self.turn(stop)
         self._finish()
 
-    def _turn(self) -> None:
-        """What every turn does, connected or not."""
+    def turn(self, stop: threading.Event) -> None:
+        """Connect or read, then do what is due. Waits a quarter of a second at most, but for a connection."""
+        if self.figures.connected:
+            self._read()
+        else:
+            self._connect(stop)
         mono = self._clock.monotonic()
         if mono >= self._tick_at:
             self._tick(mono)
@@ -170,7 +170,7 @@ class Pump:
 
     def _read(self) -> None:
         mono = self._clock.monotonic()
-        due = min(self._flush_at, self._tick_at)
+        due = min(self._tick_at, self._write_at if self._unwritten else self._flush_at)
         try:
             batch = self._source.poll(max(0.0, min(due - mono, LONGEST_POLL)))
         except SourceLostError as exc:

@@ -1,0 +1,128 @@
+"""Counts, buckets, histograms, error groups."""
+
+from celery_monitor.core.aggregate import (
+    EXCEPTIONS_PER_SERIES,
+    GROUPS_PER_TASK,
+    OTHER,
+    QUEUES_PER_TASK,
+    SAMPLES_PER_GROUP,
+    Aggregator,
+)
+from celery_monitor.core.model import BUCKET_SECONDS, FAILED, STARTED, SUCCEEDED, ErrorGroup, Failure
+from tests.builders import NOON
+
+
+def aggregator(**changes: object) -> Aggregator:
+    """With few buckets."""
+    values = {"max_names": 10, "runtime_bounds": (1.0, 2.0), "wait_bounds": (1.0, 5.0), **changes}
+    return Aggregator(**values)  # type: ignore[arg-type]  # the values above
+
+
+def sample(uuid: str, at: float = NOON, group: str = "g") -> Failure:
+    """A failure of a group."""
+    return Failure(uuid, "a", "q", "w@h", at, "ValueError", "no", "", group, None, "opened")
+
+
+def test_totals_are_absolute_and_buckets_are_deltas() -> None:
+    """Writing a flush twice must change nothing; buckets are added up by the store."""
+    to = aggregator()
+    to.add(SUCCEEDED, "a", "q", "", NOON, 0.5)
+    first, second = to.take(), None
+    to.add(SUCCEEDED, "a", "q", "", NOON + 1, 0.5)
+    second = to.take()
+    assert [taken[0][0].counts[SUCCEEDED] for taken in (first, second)] == [1, 2]
+    assert [taken[2][0].counts[SUCCEEDED] for taken in (first, second)] == [1, 1]
+    assert to.take() == ([], [], [], [], [], [])
+
+
+def test_buckets_are_cut_at_a_quarter_of_an_hour() -> None:
+    """By the event's own time, also when it comes late."""
+    to = aggregator()
+    for at in (NOON, NOON + 899.9, NOON + 900, NOON - 0.1, NOON + 1):
+        to.add(STARTED, "a", "q", "", at, None)
+    buckets = {bucket.start: bucket.counts[STARTED] for bucket in to.take()[2]}
+    assert buckets == {NOON - BUCKET_SECONDS: 1, NOON: 3, NOON + BUCKET_SECONDS: 1}
+
+
+def test_histograms() -> None:
+    """A bound holds what is equal to it (Prometheus's le), the last bucket everything above."""
+    to = aggregator()
+    for seconds in (0.0, 1.0, 1.5, 2.0, 99.0):
+        to.add(SUCCEEDED, "a", "q", "", NOON, seconds)
+    to.add(STARTED, "a", "q", "", NOON, 3.0)
+    series, _, buckets, *_ = to.take()
+    assert (series[0].runtime.counts, series[0].runtime.sum) == ((2, 2, 1), 103.5)
+    assert (series[0].wait.counts, series[0].wait.sum) == ((0, 1, 0), 3.0)
+    assert (buckets[0].runtime_sum, buckets[0].runtime_count) == (103.5, 5)
+
+
+def test_restored_totals_go_on() -> None:
+    """A restart is no reset."""
+    before = aggregator()
+    row = before.add(FAILED, "a", "q", "h", NOON, None)
+    before.add_failure(row, "ValueError", "u", NOON)
+    after = aggregator()
+    after.restore(before.take()[0])
+    after.add_failure(after.add(FAILED, "a", "q", "h", NOON, None), "ValueError", "u2", NOON)
+    (series,) = after.snapshot()
+    assert (series.counts[FAILED], series.exceptions) == (2, {"ValueError": 2})
+
+
+def test_a_histogram_with_other_bounds_starts_again() -> None:
+    """Its counts cannot be put into today's buckets; the other counts stay."""
+    before = aggregator()
+    before.add(SUCCEEDED, "a", "q", "", NOON, 1.5)
+    after = aggregator(runtime_bounds=(1.0, 3.0))
+    after.restore(before.take()[0])
+    (series,) = after.snapshot()
+    assert (series.counts[SUCCEEDED], series.runtime.counts, series.runtime.sum) == (1, (0, 0, 0), 0.0)
+
+
+def test_names_are_bounded() -> None:
+    """Beyond the bound a new name is counted as other, a known one stays itself."""
+    to = aggregator(max_names=2)
+    for name in ("a", "b", "c", "d", "a"):
+        to.add(STARTED, to.limited(name), "q", "", NOON, None)
+    assert {series.key.name: series.counts[STARTED] for series in to.snapshot()} == {"a": 2, "b": 1, OTHER: 2}
+    assert to.names_over_limit == 2
+
+
+def test_queues_exceptions_and_groups_are_bounded() -> None:
+    """Whatever an event's text can multiply has an end."""
+    to = aggregator()
+    for number in range(1000):
+        row = to.add(FAILED, "a", f"q{number}", "", NOON, None)
+        one = to.add(FAILED, "b", "q", "", NOON, None)
+        to.add_failure(one, f"E{number}", "u", NOON)
+        to.group_is_new("a", f"g{number}")
+    assert row.queue == OTHER
+    assert len(to.snapshot()) <= QUEUES_PER_TASK + 2
+    assert len(one.exceptions) == EXCEPTIONS_PER_SERIES + 1
+    assert one.exceptions[OTHER] == 1000 - EXCEPTIONS_PER_SERIES
+    assert to.group_is_new("a", "one more") is None
+    assert to.group_is_new("a", "g1") is False
+    assert sum(to.group_is_new("z", f"g{number}") is True for number in range(1000)) == GROUPS_PER_TASK
+
+
+def test_error_groups() -> None:
+    """Counts by bucket, first and last, the newest samples."""
+    to = aggregator()
+    for number in range(30):
+        at = NOON + number * 60
+        to.add_error(ErrorGroup("g", "a", "ValueError", "f", at, at), sample(f"u{number}", at))
+    *_, groups, errors, failures = to.take()
+    assert [(group.first_at, group.last_at) for group in groups] == [(NOON, NOON + 29 * 60)]
+    assert {error.start: error.count for error in errors} == {NOON: 15, NOON + 900: 15}
+    assert [failure.uuid for failure in failures] == [f"u{n}" for n in range(30 - SAMPLES_PER_GROUP, 30)]
+
+
+def test_a_purged_worker_takes_its_series_along() -> None:
+    """Only with the hostname label is there one to drop."""
+    to = aggregator()
+    to.add(STARTED, "a", "q", "pod-1", NOON, None)
+    to.add(STARTED, "a", "q", "pod-2", NOON, None)
+    to.drop_host("pod-1")
+    assert [series.key.host for series in to.snapshot()] == ["pod-2"]
+    series, dropped, *_ = to.take()
+    assert [one.key.host for one in series] == ["pod-2"]
+    assert [key.host for key in dropped] == ["pod-1"]

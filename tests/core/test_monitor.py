@@ -1,0 +1,304 @@
+"""Messages in, Changes out."""
+
+import itertools
+import json
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from celery_monitor.core.model import COUNTS, FAILED, Changes, Delivery, Restored, Snapshot
+from celery_monitor.core.monitor import PROBE, Limits, Monitor
+from tests.builders import NOON, body, life, raw, recorded
+
+EXPECTED = {
+    "5.7.0": {
+        "sent": 73, "received": 72, "started": 71, "succeeded": 48,
+        "failed": 19, "retried": 2, "rejected": 2, "revoked": 3,
+    },
+    "4.4.7": {
+        "sent": 73, "received": 72, "started": 71, "succeeded": 48,
+        "failed": 18, "retried": 2, "rejected": 2, "revoked": 4,
+    },
+}  # fmt: skip
+RECORDED_AT = 1_795_397_300.0
+
+
+def monitor(restored: Restored | None = None, now: float = NOON, **limits: object) -> Monitor:
+    """Connected to a source that acknowledges."""
+    made = Monitor(replace(Limits(), **limits), restored or Restored(), now)  # type: ignore[arg-type]
+    made.connected(acknowledges=True)
+    return made
+
+
+def deliver(*bodies: bytes, redelivered: bool = False) -> list[Delivery]:
+    """Messages as a broker gives them."""
+    return [Delivery(one, redelivered=redelivered) for one in bodies]
+
+
+def totals(snapshot: Snapshot) -> Counter[str]:
+    """All series together."""
+    found: Counter[str] = Counter()
+    for series in snapshot.series:
+        found.update(dict(zip(COUNTS, series.counts, strict=True)))
+    return +found
+
+
+class Stored:
+    """A store's memory: what a restart would get back from a series of flushes."""
+
+    def __init__(self) -> None:
+        self.flushes: list[Changes] = []
+
+    def commit(self, of: Monitor, now: float = NOON) -> None:
+        """Take and keep."""
+        taken = of.take(now)
+        if taken is not None:
+            self.flushes.append(taken)
+
+    def restored(self) -> Restored:
+        """As SqlStore.start."""
+        series = {one.key: one for flush in self.flushes for one in flush.series}
+        incidents = {one.key: one for flush in self.flushes for one in flush.incidents}
+        workers = {one.hostname: one for flush in self.flushes for one in flush.workers}
+        tracked = {}
+        for flush in self.flushes:
+            for uuid in flush.forgotten:
+                tracked.pop(uuid, None)
+            tracked |= {uuid: msgspec.structs.replace(ref, saved=True) for uuid, ref in flush.tracked}
+        last = self.flushes[-1]
+        return Restored(
+            sequence=last.sequence,
+            epoch=last.epoch,
+            series=list(series.values()),
+            tracked=list(tracked.items()),
+            workers=list(workers.values()),
+            incidents=list(incidents.values()),
+            counters=last.counters,
+            fingerprints=[(flush.epoch, flush.fingerprints) for flush in self.flushes],
+        )
+
+
+@pytest.mark.parametrize("version", EXPECTED)
+def test_recordings(version: str) -> None:
+    """Real fleets are counted to the last unit; the hard limit's twin once; every failure has its name."""
+    of = monitor(now=RECORDED_AT)
+    of.receive(recorded(version), RECORDED_AT)
+    snapshot = of.snapshot()
+    assert totals(snapshot) == EXPECTED[version]
+    failed_events = 20 if version == "5.7.0" else 18
+    assert snapshot.counters["events.task-failed"] == failed_events
+    assert snapshot.counters.get("discarded.duplicate", 0) == failed_events - EXPECTED[version]["failed"]
+    assert "unnamed_failures" not in snapshot.counters
+    exceptions = {one.key.name: set(one.exceptions) for one in snapshot.series if one.counts[FAILED]}
+    assert exceptions == {
+        "shop.billing.charge": {"ValueError"},
+        "shop.billing.refund": {"TimeoutError"},
+        "shop.gone.task": {"NotRegistered"},
+        "shop.images.detect": {"SoftTimeLimitExceeded"},
+        "shop.images.hard": {"TimeLimitExceeded"},
+        "shop.images.oom": {"WorkerLostError"},
+        "shop.orders.weird": {"Weird"},
+    } | ({"shop.queue.reject": {"Reject"}} if version == "5.7.0" else {})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_kills_at_any_message(seed: int) -> None:
+    """Flushed or not, acknowledged or not: after any number of crashes the totals are those of no crash."""
+    chance = random.Random(seed)
+    bodies = list(itertools.chain.from_iterable(life(f"u{n}", end=("succeeded", "failed")[n % 2]) for n in range(200)))
+    chance.shuffle(bodies)
+    store, queue, waiting, of = Stored(), deliver(*bodies), list[Delivery](), monitor(prefetch=100)
+    while queue or waiting:
+        size = chance.randint(1, 20)
+        batch, queue = queue[:size], queue[size:]
+        waiting += batch
+        of.receive(batch, NOON + 10)
+        if len(waiting) >= 50 or chance.random() < 0.3:
+            store.commit(of)
+            if chance.random() < 0.7:
+                waiting.clear()
+        if chance.random() < 0.2 and store.flushes:
+            queue = [msgspec.structs.replace(one, redelivered=True) for one in waiting] + queue
+            waiting.clear()
+            of = monitor(store.restored(), prefetch=100)
+        elif not queue:
+            store.commit(of)
+            waiting.clear()
+    # Shuffled lives have failures before their names; sums do not care.
+    assert totals(of.snapshot()) == {
+        "sent": 200, "received": 200, "started": 200, "succeeded": 100, "failed": 100,
+    }  # fmt: skip
+
+
+def test_redelivered_and_known_is_not_counted_again() -> None:
+    """Neither when it was committed nor while it is pending; a new message is counted though it is flagged."""
+    of, first = monitor(), life("u1")
+    of.receive(deliver(*first), NOON)
+    of.connected(acknowledges=True)
+    of.receive(deliver(*first, redelivered=True), NOON)
+    of.take(NOON)
+    of.connected(acknowledges=True)
+    of.receive(deliver(*first, *life("u2"), redelivered=True), NOON)
+    assert totals(of.snapshot())["succeeded"] == 2
+    assert of.snapshot().counters["discarded.redelivered"] == 8
+
+
+def test_half_open_connections_bring_their_messages_back_late() -> None:
+    """After thousands of others on a new connection: what an old connection held is still known."""
+    of, held = monitor(prefetch=100), life("held")
+    of.receive(deliver(*held), NOON)
+    of.connected(acknowledges=True)
+    for number in range(500):
+        of.receive(deliver(*life(f"u{number}")), NOON)
+        of.take(NOON)
+    of.receive(deliver(*held, redelivered=True), NOON)
+    assert totals(of.snapshot())["succeeded"] == 501
+
+
+def test_equal_messages_that_are_not_redelivered_count() -> None:
+    """Only the broker's flag makes a message a repetition."""
+    of = monitor()
+    custom = body({"type": "order-shipped", "timestamp": NOON})
+    of.receive(deliver(custom, custom), NOON)
+    assert of.snapshot().counters["events.order-shipped"] == 2
+
+
+def test_an_unacknowledging_source_has_no_fingerprints() -> None:
+    """Nothing comes twice there."""
+    of = monitor()
+    of.connected(acknowledges=False)
+    of.receive(deliver(*life("u1")), NOON)
+    taken = of.take(NOON)
+    assert taken is not None
+    assert taken.fingerprints == b""
+
+
+def test_nothing_new_is_no_flush() -> None:
+    """Unless it is asked for; then the sequence goes on."""
+    of = monitor()
+    assert of.take(NOON) is None
+    forced = of.take(NOON, force=True)
+    of.receive(deliver(*life("u1")), NOON)
+    taken = of.take(NOON)
+    assert forced is not None
+    assert taken is not None
+    assert (forced.sequence, taken.sequence) == (1, 2)
+
+
+def test_reasons_of_discarding() -> None:
+    """Each is counted."""
+    of = monitor()
+    of.receive(
+        [
+            Delivery(b"{"),
+            Delivery(b"x", content_type="application/x-python-serialize"),
+            Delivery(body({"type": "task-failed", "timestamp": NOON})),
+            Delivery(body({"type": "order-shipped", "timestamp": NOON})),
+        ],
+        NOON,
+    )
+    counters = of.snapshot().counters
+    assert {key: value for key, value in counters.items() if key.startswith("discarded.")} == {
+        "discarded.malformed": 2,
+        "discarded.content_type": 1,
+        "discarded.unknown_type": 1,
+    }
+    assert counters["messages"] == 4
+
+
+def test_custom_types_are_bounded() -> None:
+    """A fleet that invents types by the thousand makes one label more."""
+    of = monitor()
+    of.receive(deliver(*(body({"type": f"custom-{n}", "timestamp": NOON}) for n in range(1000))), NOON)
+    kinds = [key for key in of.snapshot().counters if key.startswith("events.")]
+    assert len(kinds) <= 51
+    assert of.snapshot().counters["events.other"] == 950
+
+
+def test_a_failure_without_a_name() -> None:
+    """It counts, as unknown, and is told."""
+    of = monitor()
+    of.receive(deliver(body(raw("failed", exception="ValueError('x')"))), NOON)
+    assert [series.key.name for series in of.snapshot().series] == ["unknown"]
+    assert of.snapshot().counters["unnamed_failures"] == 1
+
+
+def test_queues() -> None:
+    """Of task-sent; else of the worker when it consumes just one; else the default."""
+    of = monitor(default_queue="dflt")
+    of.learn_queues({"w1@box": ["mail"], "w2@box": ["a", "b"]})
+    of.receive(
+        deliver(
+            body(raw("received", "u1", name="t1") | {"hostname": "w1@box"}),
+            body(raw("received", "u2", name="t2") | {"hostname": "w2@box"}),
+            body(raw("sent", "u3", name="t3", queue="pay") | {"hostname": "gen@web"}),
+        ),
+        NOON,
+    )
+    assert {series.key.name: series.key.queue for series in of.snapshot().series} == {
+        "t1": "mail",
+        "t2": "dflt",
+        "t3": "pay",
+    }
+
+
+def test_a_clock_in_the_future() -> None:
+    """Events more than a day ahead are put at the time of reading: no bucket outlives the retention."""
+    of = monitor()
+    of.receive(deliver(body(raw("received", at=NOON + 10 * 86400, name="t"))), NOON)
+    taken = of.take(NOON)
+    assert taken is not None
+    assert [bucket.start for bucket in taken.buckets] == [NOON]
+
+
+def test_probes() -> None:
+    """The monitor's own events come back with their instance and number, and are no events of the fleet."""
+    of = monitor()
+    probe = {"type": PROBE, "timestamp": NOON, "processed": 77, "active": 3}
+    of.receive(deliver(json.dumps(probe).encode()), NOON + 0.5)
+    assert of.take_probes() == [(77, 3)]
+    assert of.take_probes() == []
+    assert of.snapshot().lag == 0.5
+    assert "discarded.unknown_type" not in of.snapshot().counters
+
+
+def test_arguments_reach_a_failure_only_when_allowed() -> None:
+    """And redacted."""
+    told = [raw("received", name="t", args="('tok-123',)", kwargs="{}"), raw("failed", exception="E('x')")]
+    for capture, args in ((False, None), (True, "('[redacted]',)")):
+        of = monitor(capture_arguments=capture, redact=[re.compile("tok-[0-9]+")])
+        of.receive(deliver(body(*told)), NOON)
+        taken = of.take(NOON)
+        assert taken is not None
+        assert taken.failures[0].args == args
+        assert taken.incidents[0].args == args
+
+
+def test_an_incident_comes_with_the_counts_that_caused_it() -> None:
+    """Count, sample, incident and outbox row are in one flush."""
+    of = monitor()
+    of.receive(deliver(*life("u1", end="failed", exception="ValueError('no')")), NOON + 5)
+    taken = of.take(NOON + 5)
+    assert taken is not None
+    assert taken.series[0].counts[FAILED] == 1
+    assert taken.failures[0].incident == taken.incidents[0].key == taken.outbox[0].key
+    assert taken.counters["incidents.opened"] == 1
+
+
+def test_the_hostname_label() -> None:
+    """With it each host has its series, and they go when the worker is purged."""
+    of = monitor(hostname_label=True)
+    of.receive(
+        deliver(
+            body({"type": "worker-heartbeat", "hostname": "w@pod-1", "timestamp": NOON, "processed": 0}),
+            body(raw("received", name="t") | {"hostname": "w@pod-1"}),
+        ),
+        NOON,
+    )
+    assert [series.key.host for series in of.snapshot().series] == ["pod-1"]
+    of.tick(NOON + 601)
+    assert not of.snapshot().series

@@ -1,0 +1,290 @@
+"""Source, monitor, commit, ack: nothing is acknowledged before it is committed, nothing counts twice."""
+
+import json
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from celery_monitor.core.model import Restored
+from celery_monitor.core.monitor import PROBE, Limits, Monitor
+from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.runtime.prober import Prober
+from celery_monitor.runtime.pump import Pump
+from tests.builders import NOON, life
+from tests.fakes import FakeSource, ManualClock, MemoryStore
+
+
+class Echo:
+    """A Probe whose events go to a FakeSource, unless it is mute."""
+
+    def __init__(self, source: FakeSource) -> None:
+        self.source, self.mute, self.error = source, False, None
+
+    def send(self, sent: bytes, timeout: float) -> None:
+        """Publish."""
+        del timeout
+        if self.error is not None:
+            raise self.error
+        if not self.mute:
+            self.source.publish(sent)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Bench:
+    """A pump on fakes, driven step by step: each poll of the source moves the clock by its timeout."""
+
+    def __init__(self, *, acknowledges: bool = True, prefetch: int = 100) -> None:
+        self.clock = ManualClock(time=NOON)
+        self.source = FakeSource(acknowledges=acknowledges, prefetch=prefetch, clock=self.clock)
+        self.store = MemoryStore()
+        self.probe = Echo(self.source)
+        self.told: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        """A new process."""
+        restored = self.store.start()
+        self.monitor = Monitor(Limits(prefetch=self.source.prefetch), restored, self.clock.now())
+        self.prober = Prober(self.probe, self.clock, 5.0)
+        self.pump = Pump(
+            self.source,
+            self.store,
+            self.monitor,
+            threading.Lock(),
+            self.clock,
+            prober=self.prober,
+            flush_interval=0.5,
+            prefetch=self.source.prefetch,
+            alive_at=restored.counters.get("alive_at"),
+            opened=lambda: self.told.append("opened"),
+            arrived=lambda: self.told.append("arrived"),
+        )
+
+    def kill(self) -> None:
+        """The process dies, its connection breaks."""
+        self.source.abandon()
+        self.store.stop()
+
+    def run(self, until: Callable[[], bool], turns: int = 2000) -> None:
+        """Turn the pump until something is so; fails when it never is."""
+        stop = _After(lambda: until() or self._count(turns), self.clock)
+        self._turns = 0
+        while not stop.is_set():
+            self.pump.turn(stop)
+        assert until()
+
+    def _count(self, turns: int) -> bool:
+        self._turns += 1
+        return self._turns > turns
+
+    def succeeded(self) -> int:
+        """As the monitor counts it."""
+        return sum(series.counts[3] for series in self.monitor.snapshot().series)
+
+
+class _After(threading.Event):
+    """A stop event that is set when a condition is so; waiting for it moves the clock."""
+
+    def __init__(self, condition: Callable[[], bool], clock: ManualClock) -> None:
+        super().__init__()
+        self._condition = condition
+        self._clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Time goes by."""
+        self._clock.advance(timeout or 0.0)
+        return self.is_set()
+
+    def is_set(self) -> bool:
+        """Ask the condition."""
+        return self._condition()
+
+
+def test_acks_after_the_commit() -> None:
+    """Everything that was published is committed, then acknowledged."""
+    on = Bench()
+    on.source.publish(*life("u1"), *life("u2"))
+    on.run(lambda: on.source.waiting == 0 and on.source.connections == 1)
+    assert on.succeeded() == 2
+    assert sum(len(one.fingerprints) for one in on.store.commits) == 8 * 8
+
+
+def test_the_store_away() -> None:
+    """Nothing is acknowledged until it is back; nothing is lost, nothing counts twice; the prefetch holds."""
+    on = Bench(prefetch=100)
+    on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(5))
+    on.source.publish(*(message for number in range(100) for message in life(f"u{number}")))
+    on.run(lambda: on.pump.figures.store_error is not None)
+    assert on.source.acked == []
+    assert on.pump.figures.unacked <= 100
+    on.run(lambda: on.source.waiting == 0)
+    assert on.succeeded() == 100
+    assert on.pump.figures.store_error is None
+    assert on.pump.figures.commit_failures == 5
+
+
+def test_a_lost_answer_of_the_store() -> None:
+    """The same flush is written again, and has no effect."""
+    on = Bench()
+    on.store.lost_answers.append(StoreUnavailableError("no answer"))
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.source.waiting == 0 and bool(on.source.acked))
+    assert len([one for one in on.store.commits if one.series]) == 1
+
+
+def test_another_writer_ends_it() -> None:
+    """Two monitors on one store would both be wrong."""
+    on = Bench()
+    on.store.failures.append(StoreUnusableError("another writer has used the store"))
+    on.source.publish(*life("u1"))
+    with pytest.raises(StoreUnusableError):
+        on.run(lambda: False)
+
+
+def test_connection_lost_with_changes_pending() -> None:
+    """What was applied and not yet written comes again, and is known."""
+    on = Bench()
+    on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(3))
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.succeeded() == 1)
+    on.source.lose()
+    on.run(lambda: on.source.waiting == 0 and on.source.connections == 2)
+    assert on.succeeded() == 1
+    assert on.monitor.snapshot().counters["reconnects"] == 1
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_killed(*, written: bool) -> None:
+    """Killed before or after the commit, always before the ack: the totals are the same."""
+    on = Bench()
+    on.source.publish(*life("u1"))
+    if written:
+        ack, on.source.ack = on.source.ack, lambda tag: None  # type: ignore[method-assign]
+        on.run(lambda: any(one.series for one in on.store.commits))
+        on.source.ack = ack  # type: ignore[method-assign]
+    else:
+        on.run(lambda: on.succeeded() == 1)
+    on.kill()
+    on.start()
+    on.run(lambda: on.source.waiting == 0)
+    assert on.succeeded() == 1
+
+
+def test_reconnects_for_ever() -> None:
+    """With a reason in between, and ticking on."""
+    on = Bench()
+    on.source.refusals.extend(SourceLostError("no route", "check broker.url") for _ in range(30))
+    on.run(lambda: on.pump.figures.error is not None)
+    assert on.pump.figures.error == "no route: check broker.url"
+    for _ in range(40):
+        on.clock.advance(31)
+        on.pump.turn(threading.Event())
+    assert on.pump.figures.connected
+    assert on.pump.figures.error is None
+
+
+def test_a_silent_stream_is_lost() -> None:
+    """No probe comes back and nothing else: reconnect, within three intervals."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected)
+    on.probe.mute = True
+    on.prober.probe()
+    began = on.clock.monotonic()
+    on.run(lambda: on.source.connections == 2)
+    assert 5.0 < on.clock.monotonic() - began < 15.0
+
+
+def test_a_stream_that_lags_is_not_silent() -> None:
+    """Messages come, the probe is behind them: no reason to reconnect."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected)
+    on.probe.mute = True
+    on.prober.probe()
+    for number in range(30):
+        on.source.publish(*life(f"u{number}"))
+        on.run(lambda: on.source.waiting == 0)
+        on.clock.advance(1)
+    assert on.source.connections == 1
+
+
+def test_a_probe_that_comes_back() -> None:
+    """Its round trip is measured; probes of others are not ours."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected)
+    other = {"type": PROBE, "timestamp": NOON, "processed": on.prober.instance + 1, "active": 1}
+    on.source.publish(json.dumps(other).encode())
+    on.run(lambda: on.source.waiting == 0)
+    assert on.prober.roundtrip is None
+    on.prober.probe()
+    on.clock.advance(0.2)
+    on.run(lambda: on.prober.roundtrip is not None)
+    assert on.prober.roundtrip == pytest.approx(0.2)
+    assert on.prober.overdue(0.0) is None
+
+
+def test_probes_that_may_not_be_sent_prove_nothing() -> None:
+    """Without the permission to publish the stream is not called silent."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected)
+    on.probe.error = SourceLostError("refused", "grant write")
+    on.prober.probe()
+    on.clock.advance(100)
+    assert on.prober.overdue(0.0) is None
+    assert on.prober.trouble(0.0) == "probes cannot be sent: refused: grant write"
+
+
+@pytest.mark.parametrize(("acknowledges", "gap"), [(True, 0.0), (False, 90.0)])
+def test_gaps(*, acknowledges: bool, gap: float) -> None:
+    """Where nothing is kept for us, the time without a stream is a gap; also over a restart."""
+    on = Bench(acknowledges=acknowledges)
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.pump.figures.connected)
+    on.prober.probe()
+    on.run(lambda: on.prober.roundtrip is not None)
+    on.source.refusals.append(SourceLostError("down"))
+    on.source.lose()
+    on.run(lambda: on.pump.figures.error is not None)
+    on.clock.advance(90)
+    on.run(lambda: on.pump.figures.connected)
+    assert on.monitor.snapshot().counters.get("stream_gap_seconds", 0.0) == pytest.approx(gap, abs=1.5)
+
+
+def test_a_gap_over_a_restart() -> None:
+    """From the last sign of life in the store."""
+    on = Bench(acknowledges=False)
+    on.run(lambda: len(on.store.commits) > 2)
+    on.kill()
+    on.clock.advance(300)
+    on.start()
+    on.run(lambda: on.pump.figures.connected)
+    assert on.monitor.snapshot().counters["stream_gap_seconds"] == pytest.approx(300, abs=11)
+
+
+def test_the_end_commits_and_acknowledges() -> None:
+    """What was applied is written and acknowledged before the connection closes."""
+    on = Bench()
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.succeeded() == 1)
+    stop = threading.Event()
+    stop.set()
+    on.pump.run(stop, lambda: None)
+    assert (on.source.waiting, on.source.closed) == (0, 1)
+
+
+def test_who_is_told() -> None:
+    """The stream is open: ask what runs. A worker came: ask it for events."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected)
+    on.source.publish(
+        json.dumps({"type": "worker-online", "hostname": "w@h", "timestamp": NOON, "processed": 0}).encode()
+    )
+    on.run(lambda: "arrived" in on.told)
+    assert on.told == ["opened", "arrived"]
+
+
+def test_restored_is_empty_at_first() -> None:
+    """A new store counts from zero."""
+    assert Bench().store.start() == Restored(series=[], tracked=[], workers=[], incidents=[], fingerprints=[])
