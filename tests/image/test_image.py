@@ -34,7 +34,7 @@ MAXIMUM_SIZE = 90_000_000
 STOP_SECONDS = 10
 
 # The first test waits for the base image and the build.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def missing(what: str) -> NoReturn:
@@ -74,7 +74,7 @@ def podman() -> Podman:
     """Podman with the base image in its store."""
     if shutil.which("podman", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
         missing("podman is not installed")
-    done = subprocess.run([str(BASE)], capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run([str(BASE)], capture_output=True, text=True, timeout=280, check=False)
     if done.returncode != 0:
         missing(done.stderr.strip())
     exports = subprocess.run([str(BASE), "--env"], capture_output=True, text=True, timeout=10, check=True).stdout
@@ -85,7 +85,7 @@ def podman() -> Podman:
 @pytest.fixture(scope="session")
 def image(podman: Podman) -> str:
     """The project's own image, built from its own Dockerfile."""
-    podman.answer("build", "--isolation", "chroot", "--pull=never", "--tag", IMAGE, ".", timeout=170)
+    podman.answer("build", "--isolation", "chroot", "--pull=never", "--tag", IMAGE, ".", timeout=280)
     return IMAGE
 
 
