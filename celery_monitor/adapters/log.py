@@ -1,4 +1,4 @@
-"""structlog: one line an event on standard error, JSON for machines or readable for people; times in UTC.
+"""structlog: one line an event on standard error or in a file, JSON for machines or readable for people; times in UTC.
 
 Other libraries' warnings come the same way. As a last defence every configured secret is replaced in every line;
 nothing should ever need it.
@@ -7,7 +7,7 @@ nothing should ever need it.
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -16,8 +16,12 @@ SHORTEST_SECRET: Final = 6
 _HIDDEN: Final = "[secret]"
 
 
-def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tuple) -> None:
-    """Set up logging for the process. ``form`` is json or console; ``secrets`` gives those of now."""
+def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tuple, *, to: TextIO | None = None) -> None:
+    """Set up logging for the process. ``form`` is json or console; ``secrets`` gives those of now.
+
+    ``to`` stands in for standard error.
+    """
+    stream = to or sys.stderr
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -29,7 +33,7 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
         last: list[Any] = [structlog.processors.format_exc_info, hide, structlog.processors.JSONRenderer()]
     else:
         plain = structlog.dev.plain_traceback
-        colours = sys.stderr.isatty()
+        colours = stream.isatty()
         last = [
             structlog.processors.format_exc_info,
             hide,
@@ -38,10 +42,10 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_unpack, *last], foreign_pre_chain=shared))
     root = logging.getLogger()
     root.handlers = [handler]

@@ -1,0 +1,151 @@
+"""``celery-monitor demo``: the command. Starts one after the other, shows what happens, ends in reverse."""
+
+import contextlib
+import datetime as dt
+import errno
+import logging
+import math
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from celery_monitor.adapters import log
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.app import secrets_of
+from celery_monitor.cli.demo.daemon import FLEET, Daemon, configure
+from celery_monitor.cli.demo.fleet import WORKERS, Fleet
+from celery_monitor.cli.demo.receivers import Mailbox, Pager
+from celery_monitor.cli.demo.screen import introduce, say
+from celery_monitor.cli.demo.tasks import RATES
+from celery_monitor.errors import MonitorError
+from celery_monitor.runtime.report import DayReport
+
+_PORTS: Final = 100
+_COUNTS_EVERY: Final = 10.0
+_MAIL_EVERY: Final = 60.0
+_FIRST_MAIL: Final = 25.0
+_LOOK_EVERY: Final = 0.1
+_SHOWN: Final = ("sent", "received", "started", "succeeded", "failed", "retried")
+_FLEET_ENDS_WITHIN: Final = 2.5
+_COUNTED_WITHIN: Final = 1.0
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address that the page listens on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9808, show_default=True, help="Or the next free one.")
+@click.option("--rate", type=click.FloatRange(0.1, 100), default=20, show_default=True, help="Tasks a second.")
+@click.option("--seconds", type=click.FloatRange(1), help="End after so long. Default: at Ctrl-C.")
+def demo(host: str, port: int, rate: float, seconds: float | None) -> None:
+    """Run a broker, a failing fleet, the monitor and its receivers in one process.
+
+    Nothing is installed, and nothing is left behind: what it writes is in a temporary directory that goes with it.
+    """
+    stop = threading.Event()
+    with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(_stopped_by_signals(stop))
+        directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="celery-monitor-demo-")))
+        pager = Pager()
+        pager.start()
+        cleanup.callback(pager.stop)
+        settings = configure(directory, host=host, port=_free_port(host, port), pager=pager.url)
+        # Not closed: a thread that outlives the demo's patience may still write to it.
+        file = (directory / "monitor.log").open("w", encoding="utf-8")
+        log.configure("info", "console", secrets_of(settings), to=file)
+        logging.captureWarnings(capture=True)
+        daemon, fleet = Daemon(settings), Fleet(rate)
+        url = settings.web.external_url or ""
+        _introduce(url, directory, rate)
+        cleanup.callback(_stop, daemon, fleet)
+        daemon.start(stop)
+        fleet.start()
+        report = DayReport(daemon.app.store.reader, FLEET, dt.UTC, paging=True)
+        mailbox = Mailbox(report, SystemClock(), directory / "mail.html", url)
+        _watch(daemon, mailbox, stop, seconds)
+
+
+def _introduce(url: str, directory: Path, rate: float) -> None:
+    introduce(
+        f"celery-monitor demo: a broker in memory, {len(WORKERS)} workers, {len(RATES)} tasks, {rate:g} runs a second",
+        {
+            "page": f"{url}/",
+            "metrics": f"{url}/metrics",
+            "tasks as JSON": f"{url}/api/v1/tasks",
+            "daily mail": f"{directory}/mail.html",
+            "configuration": f"{directory}/celery-monitor.yaml",
+            "log": f"{directory}/monitor.log",
+            "to end it": "Ctrl-C",
+        },
+    )
+
+
+def _watch(daemon: Daemon, mailbox: Mailbox, stop: threading.Event, seconds: float | None) -> None:
+    """Until the end is asked for: counts and mails at their times. Raises MonitorError when the monitor ends."""
+    began = time.monotonic()
+    until = math.inf if seconds is None else began + seconds
+    counts_at, mail_at = began + _COUNTS_EVERY, began + _FIRST_MAIL
+    while not stop.is_set() and time.monotonic() < until:
+        daemon.check()
+        stop.wait(max(0.0, min(_LOOK_EVERY, until - time.monotonic())))
+        if time.monotonic() >= counts_at:
+            counts_at += _COUNTS_EVERY
+            _say_counts(daemon)
+        if time.monotonic() >= mail_at:
+            mail_at += _MAIL_EVERY
+            mailbox.deliver()
+
+
+def _say_counts(daemon: Daemon) -> None:
+    figures = {name: f"{count:,}" for name, count in daemon.counts().items()}
+    say("counts", "  ".join(f"{name} {figures[name]}" for name in _SHOWN))
+
+
+def _stop(daemon: Daemon, fleet: Fleet) -> None:
+    """The fleet first, so that the monitor can count what it did to the end."""
+    fleet.stop(_FLEET_ENDS_WITHIN)
+    until = time.monotonic() + _COUNTED_WITHIN
+    counts = daemon.counts()
+    while counts["sent"] != fleet.sent + counts["retried"] and time.monotonic() < until:
+        time.sleep(_LOOK_EVERY)
+        counts = daemon.counts()
+    if fleet.sent:
+        _say_counts(daemon)
+        shop, retries = f"{fleet.sent:,}", f"{counts['retried']:,}"
+        say("end", f"{shop} tasks sent by the shop, {retries} again by workers: {counts['sent']:,} counted")
+    daemon.stop()
+
+
+def _free_port(host: str, first: int) -> int:
+    """The first port from ``first`` on that can be listened on. Raises MonitorError."""
+    reason = "no such port"
+    for port in range(first, min(first + _PORTS, 65536)):
+        try:
+            with socket.create_server((host, port)):
+                return port
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+            if exc.errno != errno.EADDRINUSE:
+                break
+    raise MonitorError(f"cannot listen on {host}, port {first} or one of the next {_PORTS}: {reason}")
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set ``stop``; the second one does what it does without us."""
+
+    def ask(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,89 @@
+"""The monitor as `run` starts it, in a thread of this process."""
+
+import threading
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from celery_monitor.app import App
+from celery_monitor.cli.demo.tasks import BROKER, DEFAULT
+from celery_monitor.core.model import COUNTS
+from celery_monitor.errors import MonitorError
+from celery_monitor.settings import Settings, load
+
+FLEET: Final = "shop"
+_POLL: Final = 0.05
+_READY_WITHIN: Final = 20.0
+_STOPS_WITHIN: Final = 10.0
+
+
+def configure(directory: Path, *, host: str, port: int, pager: str) -> Settings:
+    """Write the demo's configuration file, and load it as `run` does, but without the environment."""
+    configuration = {
+        "fleet": FLEET,
+        "broker": {"url": BROKER, "probe_interval": "2s"},
+        "store": {"url": f"sqlite:///{directory}/celery-monitor.db"},
+        "metrics": {"poll_interval": "5s", "default_queue_name": DEFAULT},
+        "web": {"host": host, "port": port, "external_url": f"http://{host}:{port}"},
+        "alerts": {
+            "rules": [
+                {"name": "billing", "match": ["shop.billing.*"], "severity": "critical"},
+                {"name": "mail", "match": ["shop.mail.*"], "severity": "warning", "threshold": 2},
+                {"name": "nobody is woken by statistics", "match": ["shop.stats.*"], "page": False},
+            ]
+        },
+        "pagerduty": {
+            "routing_key": "0" * 32,
+            "url": pager,
+            "update_interval": "30s",
+            "resolve": "on_success",
+            "resolve_after": "20s",
+        },
+        "log": {"format": "console"},
+    }
+    file = directory / "celery-monitor.yaml"
+    file.write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
+    return load(file, environ={})
+
+
+class Daemon:
+    """An App and its thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = App(settings)
+        self._error: MonitorError | None = None
+        self._thread = threading.Thread(target=self._run, name="demo-monitor", daemon=True)
+
+    def start(self, interrupted: threading.Event) -> None:
+        """Start it, and wait until it is ready, or until ``interrupted``. Raises MonitorError when it is not."""
+        self._thread.start()
+        for _ in range(round(_READY_WITHIN / _POLL)):
+            self.check()
+            if self.app.ready().ok or interrupted.wait(_POLL):
+                return
+        wrong = {name: problem for name, problem in self.app.ready().checks.items() if problem}
+        raise MonitorError(f"the monitor is not ready after {_READY_WITHIN:g} s: {wrong}")
+
+    def check(self) -> None:
+        """Raise MonitorError when it has ended by itself."""
+        if not self._thread.is_alive():
+            raise self._error or MonitorError("the monitor ended by itself")
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self.app.stop()
+        if self._thread.is_alive():
+            self._thread.join(_STOPS_WITHIN)
+
+    def counts(self) -> dict[str, int]:
+        """What it has counted of all tasks together."""
+        snapshot = self.app.snapshot()
+        rows = [series.counts for series in snapshot.series] if snapshot is not None else []
+        return dict(zip(COUNTS, map(sum, zip(*rows, strict=True)), strict=True)) if rows else dict.fromkeys(COUNTS, 0)
+
+    def _run(self) -> None:
+        try:
+            self.app.run()
+        except MonitorError as exc:
+            self._error = exc

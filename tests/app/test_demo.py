@@ -1,0 +1,109 @@
+"""The demo as a person starts it: a process of its own, with nothing but the installed package."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.servers.waiting import wait_until
+
+TASKS = {"shop.billing.charge", "shop.orders.confirm", "shop.mail.remind", "shop.search.index"}
+
+
+class Running:
+    """A demo with its output."""
+
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
+        self.process = process
+        self.out, self.err = directory / "out", directory / "err"
+
+    def text(self) -> str:
+        return self.out.read_text()
+
+    def url(self) -> str:
+        """Where its page is, once it is told."""
+        found = wait_until(lambda: re.search(r"http://\S+(?=/metrics)", self.text()), what="the address")
+        assert found is not None
+        return found.group()
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url() + path, trust_env=False).raise_for_status()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Task → counts, over its queues."""
+        found: dict[str, dict[str, int]] = {}
+        for item in self.get("/api/v1/tasks").json()["items"]:
+            of_task = found.setdefault(item["name"], dict.fromkeys(item["counts"], 0))
+            for name, count in item["counts"].items():
+                of_task[name] += count
+        return found
+
+
+@contextmanager
+def demo(directory: Path, *options: str) -> Iterator[Running]:
+    """A demo; killed if it has not ended with the block. Its temporary files go below ``directory``."""
+    temporary = directory / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-W", "error", "-W", "ignore::UserWarning:pdpyras", "-m", "celery_monitor", "demo"]
+    with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
+        process = subprocess.Popen(
+            [*command, *options], stdout=out, stderr=err, env={"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+        )
+        try:
+            yield Running(process, directory)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_demo_shows_the_pipeline_and_ends_at_ctrl_c(tmp_path: Path) -> None:
+    """Tasks are counted by name, failures become incidents, and SIGINT ends all of it in 5 s and leaves nothing."""
+    with demo(tmp_path, "--rate", "60") as running:
+        wait_until(lambda: set(running.counts()) >= TASKS, what="counts of the tasks")
+        wait_until(lambda: running.counts()["shop.billing.charge"]["failed"] >= 1, what="a failed charge")
+        wait_until(lambda: running.counts()["shop.mail.remind"]["retried"] >= 1, what="a retry")
+        wait_until(lambda: "counts  " in running.text(), what="the counts")
+        wait_until(lambda: re.search(r"opened +critical: \[shop\] shop.billing.charge", running.text()), what="a page")
+        assert running.get("/readyz").json()["status"] == "ok"
+        for worker in ("payments-1", "default-1"):
+            assert f'celery_worker_up{{hostname="{worker}"}} 1.0' in running.get("/metrics").text
+        began = time.monotonic()
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(10) == 0
+        assert time.monotonic() - began < 5
+        sent, again, counted = last_line(running)
+        assert counted == sent + again > 0
+        assert running.err.read_text() == ""
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def last_line(running: Running) -> tuple[int, int, int]:
+    """What was sent, what was sent again, and what was counted."""
+    found = re.search(r"([\d,]+) tasks sent by the shop, ([\d,]+) again by workers: ([\d,]+) counted", running.text())
+    assert found is not None, running.text()
+    sent, again, counted = (int(number.replace(",", "")) for number in found.groups())
+    return sent, again, counted
+
+
+def test_demo_ends_by_itself_beside_another_program(tmp_path: Path) -> None:
+    """With --seconds it ends with exit code 0; a taken port is left to who has it, and the next free one is told."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with demo(tmp_path, "--seconds", "2", "--port", str(port)) as running:
+            assert running.url() != f"http://127.0.0.1:{port}"
+            assert running.process.wait(30) == 0
+            assert running.err.read_text() == ""
+
+
+def test_demo_says_what_is_wrong_with_its_address(tmp_path: Path) -> None:
+    """An address that is not this machine's is an error with exit code 1, and no traceback."""
+    with demo(tmp_path, "--host", "192.0.2.1") as running:
+        assert running.process.wait(30) == 1
+        assert running.err.read_text().startswith("error: cannot listen on 192.0.2.1")
