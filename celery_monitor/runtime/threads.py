@@ -37,6 +37,7 @@ class Threads:
         self._fatal: set[str] = set()
         self._turns: dict[str, int] = {}
         self._silence: dict[str, float] = {}
+        self._seen: dict[str, int] = {}
 
     def start(self, name: str, loop: Loop, *, limit: float, fatal: bool = False) -> None:
         """Run ``loop`` in a daemon thread called ``name``."""
@@ -81,15 +82,22 @@ class Threads:
     def _turned(self, name: str) -> None:
         self._turns[name] += 1
 
+    def turns(self, name: str) -> int:
+        """How often a thread has turned."""
+        return self._turns[name]
+
+    def look(self) -> None:
+        """One look of the watchdog: who has not turned since the last one has been silent for an interval more."""
+        for name, turns in list(self._turns.items()):
+            if turns != self._seen.get(name):
+                self._seen[name], self._silence[name] = turns, 0.0
+                continue
+            self._silence[name] += WATCH_INTERVAL
+            if name in self._fatal and self._silence[name] > self._limits[name]:
+                with contextlib.suppress(ValueError):  # a log that is closed must not keep it alive
+                    _log.critical("Stuck; the process ends itself", thread=name, seconds=self._silence[name])
+                self._end(name)
+
     def _watch(self) -> None:
-        seen = dict(self._turns)
         while not self.stop.wait(WATCH_INTERVAL):
-            for name, turns in list(self._turns.items()):
-                if turns != seen.get(name):
-                    seen[name], self._silence[name] = turns, 0.0
-                    continue
-                self._silence[name] += WATCH_INTERVAL
-                if name in self._fatal and self._silence[name] > self._limits[name]:
-                    with contextlib.suppress(ValueError):  # a log that is closed must not keep it alive
-                        _log.critical("Stuck; the process ends itself", thread=name, seconds=self._silence[name])
-                    self._end(name)
+            self.look()

@@ -1,0 +1,94 @@
+"""Guarded threads: a death ends the app, silence is noticed, a suspended process is not stuck."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+from celery_monitor.runtime import threads as module
+from celery_monitor.runtime.threads import Threads
+from tests.servers import wait_until
+
+
+def run(loops: dict[str, Callable[[threading.Event, Callable[[], None]], None]]) -> Threads:
+    """Started, without a watchdog."""
+    made = Threads(threading.Event(), lambda name: None)
+    for name, loop in loops.items():
+        made.start(name, loop, limit=3.0)
+    return made
+
+
+def patient(stop: threading.Event, turned: Callable[[], None]) -> None:
+    """A loop that is well."""
+    while not stop.wait(0.01):
+        turned()
+
+
+def test_the_first_death_stops_all() -> None:
+    """And is told by its name."""
+
+    def dying(stop: threading.Event, turned: Callable[[], None]) -> None:
+        raise RuntimeError("no")
+
+    made = run({"well": patient, "bad": dying})
+    assert made.stop.wait(5)
+    assert made.died == "bad"
+    assert made.join("well", 5)
+
+
+def test_an_end_without_a_reason_is_a_death() -> None:
+    """A loop that returns while nobody asked it to has left its work."""
+    made = run({"leaver": lambda stop, turned: None})
+    assert made.stop.wait(5)
+    assert made.died == "leaver"
+
+
+def test_an_orderly_end_is_none() -> None:
+    """Nobody died."""
+    made = run({"well": patient})
+    made.stop.set()
+    assert made.join("well", 5)
+    assert made.died is None
+
+
+def test_silence_is_noticed() -> None:
+    """A thread that does not turn is stuck after its limit, in looks of the watchdog; the others are not."""
+    hold = threading.Event()
+
+    def holding(stop: threading.Event, turned: Callable[[], None]) -> None:
+        hold.wait()
+
+    made = run({"well": patient, "stuck": holding})
+    try:
+        found = []
+        for _ in range(6):
+            turned = made.turns("well")
+            wait_until(lambda turned=turned: made.turns("well") > turned, 5)
+            made.look()
+            found.append(list(made.stuck()))
+        assert found == [[], [], [], [], ["stuck"], ["stuck"]]
+    finally:
+        made.stop.set()
+        hold.set()
+
+
+HANGS = """
+import os, threading
+from celery_monitor.runtime import threads
+threads.WATCH_INTERVAL = 0.05
+def hang(stop, turned):
+    turned()
+    threading.Event().wait()
+made = threads.Threads(threading.Event(), lambda name: os._exit(70))
+made.start("pump", hang, limit=0.2, fatal=True)
+made.watch()
+made.stop.wait(30)
+"""
+
+
+def test_the_watchdog_ends_a_process_that_hangs() -> None:
+    """With the exit code that says so, though the main thread waits for ever."""
+    assert module.WATCH_INTERVAL == 1.0
+    done = subprocess.run([sys.executable, "-c", HANGS], timeout=60, check=False, capture_output=True)
+    assert done.returncode == 70
+    assert b"Stuck" in done.stdout + done.stderr
