@@ -84,26 +84,28 @@ class FleetWatch:
     def turn(self, stop: threading.Event) -> None:
         """Do what is due."""
         mono = self._clock.monotonic()
+        enable = self._enable_events and (mono >= self._enable_at or self._came)
         try:
             if self._opened:
                 self._opened = False
                 self._learn_tasks()
-            wanted = self._enable_events and (mono >= self._enable_at or self._came)
-            if wanted and mono - self._enabled_at >= ENABLE_APART:
+            if enable and mono - self._enabled_at >= ENABLE_APART:
                 self._came = False
                 self._enabled_at, self._enable_at = mono, mono + ENABLE_EVERY
                 self._control.enable_events()
             if mono >= self._queues_at:
                 self._queues_at = mono + self._poll_interval
-                self._queues = self._control.queues(PATIENCE)
-                with self._lock:
-                    self._monitor.learn_queues(self._control.worker_queues())
+                self._learn_queues()
         except SourceLostError as exc:
             if self.error is None and not stop.is_set():
                 _log.warning("The fleet cannot be asked", error=str(exc))
             self.error = str(exc)
-        else:
-            self.error = None
+
+    def _learn_queues(self) -> None:
+        self._queues = self._control.queues(PATIENCE)
+        with self._lock:
+            self._monitor.learn_queues(self._control.worker_queues())
+        self.error = None
 
     def _learn_tasks(self) -> None:
         tasks = self._control.tasks(PATIENCE)

@@ -1,0 +1,70 @@
+"""What the core is told of the settings, and what the log is told to hide."""
+
+from pathlib import Path
+
+from celery_monitor.app import limits_of, policy_of, secrets_of
+from celery_monitor.core.model import Severity
+from celery_monitor.settings import load
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def test_a_rule_with_a_key_of_its_own_is_a_route() -> None:
+    """And sends even when there is no default key; the others are kept and shown."""
+    rules = [
+        {"name": "billing", "match": ["b.*"], "severity": "critical", "routing_key": KEY, "threshold": 3},
+        {"name": "mail", "match": ["m.*"], "page": False},
+    ]
+    policy = policy_of(load(None, {"alerts.rules": rules, "alerts.timezone": "Asia/Kolkata"}, {}))
+    billing, mail = policy.rules
+    assert (billing.route, billing.sends, billing.severity, billing.threshold) == (
+        "billing",
+        True,
+        Severity.CRITICAL,
+        3,
+    )
+    assert (mail.route, mail.sends, mail.page) == ("", False, False)
+    assert not policy.default.sends
+    assert str(policy.zone) == "Asia/Kolkata"
+
+
+def test_the_default_key_sends_everything() -> None:
+    """Rules without one use it."""
+    overrides = {"pagerduty.routing_key": KEY, "alerts.rules": [{"name": "x", "match": ["x.*"]}]}
+    policy = policy_of(load(None, overrides, {}))
+    assert policy.default.sends
+    assert policy.rules[0].sends
+
+
+def test_limits() -> None:
+    """Every limit of the settings reaches the core."""
+    overrides = {
+        "broker.prefetch": 500,
+        "tracking.max_tasks": 10,
+        "tracking.redact": ["tok-[0-9]+"],
+        "metrics.runtime_buckets": [1.0, 2.0],
+        "metrics.hostname_label": True,
+        "metrics.worker_purge": "20m",
+    }
+    limits = limits_of(load(None, overrides, {}))
+    assert (limits.prefetch, limits.max_tasks, limits.hostname_label) == (500, 10, True)
+    assert (limits.runtime_bounds, limits.worker_purge) == ((1.0, 2.0), 1200.0)
+    assert limits.redact[0].search("tok-12")
+
+
+def test_secrets_of_all_sections(tmp_path: Path) -> None:
+    """Also the password inside of a URL, as written and as meant, and a file that changes."""
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    overrides = {
+        "broker.url": "amqp://user:p%40ss-word@host//;amqp://user:second-one@host//",
+        "pagerduty.routing_key_file": str(key),
+        "email.username": "me",
+        "email.password": "mail-secret",
+        "web.username": "me",
+        "web.password": "web-secret",
+    }
+    secrets = secrets_of(load(None, overrides, {}))
+    assert {"p%40ss-word", "p@ss-word", "second-one", KEY, "mail-secret", "web-secret"} <= set(secrets())
+    key.write_text(KEY[::-1])
+    assert KEY[::-1] in set(secrets())

@@ -1,0 +1,124 @@
+"""What is asked of the fleet in the background."""
+
+import threading
+from collections.abc import Sequence
+
+from celery_monitor.core.model import Delivery, FleetTask, QueueStats, Restored
+from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.errors import SourceLostError
+from celery_monitor.runtime.fleet import ENABLE_EVERY, FleetWatch
+from tests.builders import NOON, body, raw
+from tests.fakes import ManualClock
+
+
+class Control:
+    """A FleetControl that notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.error: SourceLostError | None = None
+
+    def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        if self.error is not None:
+            raise self.error
+
+    def enable_events(self) -> None:
+        """Noted."""
+        self._ask("enable_events")
+
+    def tasks(self, timeout: float) -> Sequence[FleetTask]:
+        """One task."""
+        del timeout
+        self._ask("tasks")
+        return [FleetTask("u1", "shop.pay", "pay", NOON)]
+
+    def queues(self, timeout: float) -> Sequence[QueueStats]:
+        """One queue."""
+        del timeout
+        self._ask("queues")
+        return [QueueStats("pay", 3, 1, 1, 4)]
+
+    def worker_queues(self) -> dict[str, list[str]]:
+        """One worker."""
+        return {"w1@box": ["pay"]}
+
+    def close(self) -> None:
+        """Noted."""
+        self.asked.append("close")
+
+
+def watch(*, enable: bool = True) -> tuple[FleetWatch, Control, ManualClock, Monitor]:
+    """Asking every 15 s."""
+    control, clock = Control(), ManualClock(time=NOON)
+    monitor = Monitor(Limits(), Restored(), NOON)
+    monitor.connected(acknowledges=False)
+    made = FleetWatch(control, monitor, threading.Lock(), clock, poll_interval=15.0, enable_events=enable)
+    return made, control, clock, monitor
+
+
+def turns(made: FleetWatch, clock: ManualClock, seconds: int) -> None:
+    """One a second."""
+    for _ in range(seconds):
+        made.turn(threading.Event())
+        clock.advance(1.0)
+
+
+def test_what_is_asked_and_how_often() -> None:
+    """Events every minute, queues every poll_interval."""
+    made, control, clock, _ = watch()
+    turns(made, clock, int(ENABLE_EVERY) + 1)
+    assert (control.asked.count("enable_events"), control.asked.count("queues")) == (2, 5)
+    assert made.queues()[0].length == 3
+
+
+def test_workers_that_come_are_asked_soon_but_not_each() -> None:
+    """A thousand pods that start in a minute make no thousand broadcasts."""
+    made, control, clock, _ = watch()
+    for _ in range(30):
+        made.arrived()
+        turns(made, clock, 1)
+    assert 9 <= control.asked.count("enable_events") <= 11
+
+
+def test_events_are_left_alone_when_told_so() -> None:
+    """``broker.enable_events: false``."""
+    made, control, clock, _ = watch(enable=False)
+    made.arrived()
+    turns(made, clock, 100)
+    assert "enable_events" not in control.asked
+
+
+def test_an_open_stream_asks_what_runs() -> None:
+    """And a failure of it has its name and queue."""
+    made, _, clock, monitor = watch()
+    made.opened()
+    turns(made, clock, 1)
+    monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
+    (series,) = monitor.snapshot().series
+    assert (series.key.name, series.key.queue) == ("shop.pay", "pay")
+
+
+def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
+    """Nothing dies of it."""
+    made, control, clock, _ = watch()
+    control.error = SourceLostError("down")
+    turns(made, clock, 20)
+    assert made.error == "down"
+    control.error = None
+    turns(made, clock, 61)
+    assert made.error is None
+    assert made.queues()
+
+
+def test_it_ends_at_once() -> None:
+    """Interrupted in its wait."""
+    made, control, _, _ = watch()
+    stop = threading.Event()
+    thread = threading.Thread(target=made.run, args=(stop, lambda: None))
+    thread.start()
+    stop.set()
+    made.interrupt()
+    thread.join(0.9)
+    assert not thread.is_alive()
+    assert control.asked[-1] == "close"
