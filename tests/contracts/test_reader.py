@@ -70,6 +70,19 @@ def test_tasks_over_the_retention(sql: SqlStore) -> None:
     ]
 
 
+def test_last_failure_of_a_task(sql: SqlStore) -> None:
+    """An older failure that comes later does not change when the task last failed."""
+    write(
+        sql,
+        {"buckets": [bucket(failed=1)], "failures": [failure(at=NOW)]},
+        {"buckets": [bucket(failed=1)], "failures": [failure(at=NOW - 50)]},
+        {"buckets": [bucket(sent=1)]},
+    )
+    for since in (None, 0.0):
+        (row,) = sql.reader.tasks(since=since, limit=10, cursor=None, name=None)
+        assert row.last_failure_at == NOW
+
+
 def test_tasks_since(sql: SqlStore) -> None:
     """The bucket that ``since`` falls into counts whole, those before it do not."""
     write(sql, {"buckets": [bucket(START - BUCKET_SECONDS, sent=1), bucket(START, sent=2)]})

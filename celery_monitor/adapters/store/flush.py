@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Dialect, bindparam, case, delete, func, liter
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.statements import Bulk, Insert, insert, remove, upsert
+from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Changes, Failure
 
 SAMPLES: Final = 20
@@ -25,14 +26,13 @@ class Flush:
 
     def __init__(self, dialect: Dialect, *, fingerprints_kept: int) -> None:
         self._kept = fingerprints_kept * FINGERPRINT
-        self._dialect = dialect
         self._enqueuer = Enqueuer(dialect)
+        self._totals = Totals(dialect)
         self._series = upsert(dialect, schema.series)
         self._drop_series = remove(dialect, schema.series)
         self._buckets = upsert(dialect, schema.buckets, add=(*COUNTS, "runtime_sum", "runtime_count"))
         self._errors = upsert(dialect, schema.error_buckets, add=("count",))
         self._groups = _widen(dialect)
-        self._last_failures = _latest(dialect)
         self._failures = Bulk(dialect, insert(dialect, schema.failures), encode.FAILURE)
         self._drop_samples = _drop_samples(dialect)
         self._tracked = upsert(dialect, schema.tracked)
@@ -50,6 +50,7 @@ class Flush:
             connection,
             ((b.start, b.name, b.queue, *b.counts, b.runtime_sum, b.runtime_count) for b in changes.buckets),
         )
+        self._totals.add(connection, changes)
         self._forget.run(connection, ((uuid,) for uuid in changes.forgotten))
         self._tracked.run(connection, (encode.tracked_row(uuid, ref) for uuid, ref in changes.tracked))
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))
@@ -67,11 +68,6 @@ class Flush:
             connection, ((g.id, g.name, g.exception, g.frame, g.first_at, g.last_at) for g in changes.groups)
         )
         self._errors.run(connection, ((e.start, e.group, e.count) for e in changes.errors))
-        latest: dict[tuple[str, str], float] = {}
-        for failure in changes.failures:
-            key = failure.name, failure.queue
-            latest[key] = max(failure.at, latest.get(key, failure.at))
-        self._last_failures.run(connection, ((name, queue, at) for (name, queue), at in latest.items()))
         samples = _newest(changes.failures)
         self._failures.run(connection, map(encode.failure_row, samples))
         self._drop_samples.run(connection, ((group, group) for group in {failure.group for failure in samples}))
@@ -127,12 +123,6 @@ def _widen(dialect: Dialect) -> Bulk:
             "last_at": _extreme(statement.excluded.last_at > table.c.last_at, statement, "last_at"),
         },
     )
-
-
-def _latest(dialect: Dialect) -> Bulk:
-    table = schema.last_failures
-    statement = insert(dialect, table)
-    return _on_conflict(dialect, statement, {"at": _extreme(statement.excluded.at > table.c.at, statement, "at")})
 
 
 def _extreme(condition: Any, statement: Insert, column: str) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Row, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, and_, delete, func, or_, select, tuple_, update
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
@@ -118,7 +118,7 @@ class SqlOutbox:
         return None if body is None else encode.parsed(body, Incident)
 
 
-def _item(row: Row[Any, *tuple[Any, ...]]) -> OutboxItem:
+def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's rows depends on its version
     values = row._asdict()
     values["channel"] = Channel(values["channel"])
     values["action"] = Action(values["action"])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, FromClause, and_, func, select, tuple_
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database
@@ -22,7 +22,6 @@ from celery_monitor.ports import FailureFilter, TaskRow
 _INTEGER_BITS: Final = 63
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _WORKER: Final = [schema.workers.c[name] for name in encode.WORKER]
-_COUNTS: Final = [schema.buckets.c[name] for name in COUNTS]
 
 
 class SqlReader:
@@ -36,26 +35,16 @@ class SqlReader:
 
     def tasks(self, *, since: float | None, limit: int, cursor: str | None, name: str | None) -> list[TaskRow]:
         """See Reader. ``since`` is rounded down to the bucket that it falls into; None is the whole retention."""
-        table, last = schema.buckets, schema.last_failures
-        measures = [func.sum(column).label(column.name) for column in (*_COUNTS, table.c.runtime_sum)]
-        page: Select[Any] = select(
-            table.c.name, table.c.queue, *measures, func.sum(table.c.runtime_count).label("runs")
-        )
-        if since is not None:
-            page = page.where(table.c.start > since - BUCKET_SECONDS)
+        source: FromClause = schema.task_totals if since is None else _totals_since(since)
+        query = select(source)
         if name is not None:
-            page = page.where(table.c.name == name)
+            query = query.where(source.c.name == name)
         if cursor is not None:
             after_name, _, after_queue = cursor.partition("\0")
-            page = page.where(tuple_(table.c.name, table.c.queue) > tuple_(after_name, after_queue))
-        grouped = (
-            page.group_by(table.c.name, table.c.queue).order_by(table.c.name, table.c.queue).limit(limit).subquery()
-        )
-        same = and_(last.c.name == grouped.c.name, last.c.queue == grouped.c.queue)
-        wanted = select(grouped, last.c.at).select_from(grouped.outerjoin(last, same))
+            query = query.where(tuple_(source.c.name, source.c.queue) > tuple_(after_name, after_queue))
         with self._database.read() as connection:
-            rows = connection.execute(wanted.order_by(grouped.c.name, grouped.c.queue)).all()
-        return [TaskRow(r[0], r[1], _vector(r[2:10]), float(r.runtime_sum), int(r.runs), r.at) for r in rows]
+            rows = connection.execute(query.order_by(source.c.name, source.c.queue).limit(limit)).all()
+        return [TaskRow(r[0], r[1], _vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in rows]
 
     def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
         """See Reader."""
@@ -120,6 +109,16 @@ class SqlReader:
         """See Reader. They are kept for each quarter of an hour, so that days of every zone begin at one."""
         with self._database.read() as connection:
             return restore.counters(connection, at)
+
+
+def _totals_since(since: float) -> FromClause:
+    """The same columns, for a part of the retention."""
+    table, last = schema.buckets, schema.task_totals
+    sums = [func.sum(table.c[name]).label(name) for name in (*COUNTS, "runtime_sum", "runtime_count")]
+    query = select(table.c.name, table.c.queue, *sums).where(table.c.start > since - BUCKET_SECONDS)
+    summed = query.group_by(table.c.name, table.c.queue).subquery()
+    same = and_(last.c.name == summed.c.name, last.c.queue == summed.c.queue)
+    return select(*summed.c, last.c.last_failure_at).select_from(summed.outerjoin(last, same)).subquery()
 
 
 def _group(row: Any) -> GroupRow:  # noqa: ANN401 - SQLAlchemy's rows of many columns have no type

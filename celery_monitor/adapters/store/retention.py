@@ -2,31 +2,42 @@
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, tuple_
 
 from celery_monitor.adapters.store import schema
+from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.model import BUCKET_SECONDS, IncidentState
 
 PORTION: Final = 5000
 """Rows deleted at most of each table in one go."""
 
 
-def prune(connection: Connection, before: float) -> None:
-    """Delete a portion of what is older than ``before``."""
-    for table, condition in _expired(before):
-        keys: list[Any] = list(table.primary_key.columns)
-        key = keys[0] if len(keys) == 1 else tuple_(*keys)
-        connection.execute(delete(table).where(key.in_(select(*keys).where(condition).limit(PORTION))))
+class Retention:
+    """Forgets what is older than ``length`` seconds."""
+
+    def __init__(self, database: Database, length: float) -> None:
+        self._database = database
+        self._length = length
+        self._totals = Totals(database.dialect)
+
+    def prune(self, now: float) -> None:
+        """Delete a portion of each table, in a transaction for each."""
+        before = now - self._length
+        with self._database.write() as connection:
+            self._totals.expire(connection, before - BUCKET_SECONDS, limit=PORTION)
+        for table, condition in _expired(before):
+            keys: list[Any] = list(table.primary_key.columns)
+            key = keys[0] if len(keys) == 1 else tuple_(*keys)
+            with self._database.write() as connection:
+                connection.execute(delete(table).where(key.in_(select(*keys).where(condition).limit(PORTION))))
 
 
 def _expired(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
-    oldest_bucket = before - BUCKET_SECONDS
     incidents, outbox, counters = schema.incidents, schema.outbox, schema.counters
     newer = counters.alias()
     return [
-        (schema.buckets, schema.buckets.c.start <= oldest_bucket),
-        (schema.error_buckets, schema.error_buckets.c.start <= oldest_bucket),
-        (schema.last_failures, schema.last_failures.c.at < before),
+        (schema.error_buckets, schema.error_buckets.c.start <= before - BUCKET_SECONDS),
         (schema.failures, schema.failures.c.at < before),
         (schema.error_groups, schema.error_groups.c.last_at < before),
         (
@@ -48,6 +59,9 @@ def _expired(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
         (
             # The value that was valid at the beginning of the retention stays, however old it is.
             counters,
-            exists().where(newer.c.name == counters.c.name, newer.c.slot > counters.c.slot, newer.c.at <= before),
+            and_(
+                counters.c.slot < before,
+                exists().where(newer.c.name == counters.c.name, newer.c.slot > counters.c.slot, newer.c.at <= before),
+            ),
         ),
     ]

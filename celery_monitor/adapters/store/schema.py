@@ -79,19 +79,21 @@ buckets: Final = Table(
     *_counts(),
     _real("runtime_sum"),
     _number("runtime_count"),
-    Index("ix_buckets_name", "name", "queue", "start"),
     sqlite_with_rowid=False,
 )
 
-last_failures: Final = Table(
-    "last_failures",
+task_totals: Final = Table(
+    "task_totals",
     metadata,
     _text("name", key=True),
     _text("queue", key=True),
-    _real("at"),
-    Index("ix_last_failures_at", "at"),
+    *_counts(),
+    _real("runtime_sum"),
+    _number("runtime_count"),
+    Column("last_failure_at", Double),
     sqlite_with_rowid=False,
 )
+"""The sums of ``buckets``: see ``totals``."""
 
 error_groups: Final = Table(
     "error_groups",

@@ -6,11 +6,12 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
 
-from celery_monitor.adapters.store import encode, restore, retention, schema
+from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database, UnstorableError
 from celery_monitor.adapters.store.flush import Flush
 from celery_monitor.adapters.store.outbox import SqlOutbox
 from celery_monitor.adapters.store.reader import SqlReader
+from celery_monitor.adapters.store.retention import Retention
 from celery_monitor.core.model import Changes, Restored
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 
@@ -31,7 +32,7 @@ class SqlStore:
 
     def __init__(self, database: Database, *, retention: float, fingerprints_kept: int) -> None:
         self._database = database
-        self._retention = retention
+        self._retention = Retention(database, retention)
         self._flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept)
         self._writer: str | None = None
         self._counters: Mapping[str, float] = {}
@@ -80,8 +81,7 @@ class SqlStore:
 
     def prune(self, now: float) -> None:
         """See Store. Each call deletes a portion: call it once a minute."""
-        with self._database.write() as connection:
-            retention.prune(connection, now - self._retention)
+        self._retention.prune(now)
         self._database.housekeep()
 
     def stop(self) -> None:

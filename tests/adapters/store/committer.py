@@ -42,12 +42,13 @@ def disagreements(store: SqlStore) -> list[str]:
     done = restored.sequence
     reader = store.reader
     totals = {s.key.name: (s.counts[0], s.counts[4]) for s in restored.series}
-    summed = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(since=None, limit=99, cursor=None, name=None)}
+    kept = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(since=None, limit=99, cursor=None, name=None)}
+    summed = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(since=0.0, limit=99, cursor=None, name=None)}
     groups = reader.groups(0, NOW * 2)
     item = store.outbox.due(NOW, 1)
     found = {
         "totals": sum(sent for sent, _ in totals.values()) == done,
-        "buckets": totals == summed,
+        "buckets": totals == summed == kept,
         "groups": sum(row.count for row in groups) == len(groups) == done,
         "samples": all(row.sample is not None for row in groups),
         "tracked": [uuid for uuid, _ in restored.tracked] == ([f"t{done}"] if done else []),

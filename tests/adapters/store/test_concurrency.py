@@ -102,6 +102,20 @@ def test_locked_by_another_program(store: SqlStore, path: Path, monkeypatch: pyt
     assert [row.counts[0] for row in store.reader.buckets(0, NOW * 2)] == [1]
 
 
+def test_a_failed_flush_costs_its_connection(store: SqlStore) -> None:
+    """What follows a failure begins on a fresh connection, whatever state the old one was left in."""
+
+    def connection_in_use() -> object:
+        with store._database.write() as connection:
+            return connection.connection.dbapi_connection
+
+    before = connection_in_use()
+    assert connection_in_use() is before
+    with pytest.raises(RuntimeError), store._database.write():
+        raise RuntimeError
+    assert connection_in_use() is not before
+
+
 def test_errors_hold_no_values(store: SqlStore) -> None:
     """Neither the text of an error nor what caused it shows what a task has said."""
     with store._database.write() as connection:

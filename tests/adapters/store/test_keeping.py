@@ -11,7 +11,7 @@ from celery_monitor.adapters.store.retention import PORTION
 from celery_monitor.core.model import Action, Channel, Enqueue, IncidentState
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
-from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series
+from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series, vector
 
 DAY = 86_400
 
@@ -68,6 +68,16 @@ def test_epochs_go_on(opened: Open) -> None:
     assert store.start().epoch == 7
 
 
+def test_counters_that_stand_still(store: SqlStore) -> None:
+    """Only counters that have changed are written, one row for each quarter of an hour."""
+    for sequence in range(1, 41):
+        moving = {"still": 7.0, "messages": float(sequence)}
+        store.commit(changes(sequence, now=NOW + sequence * 60, counters=moving))
+    with store._database.read() as connection:
+        rows = connection.exec_driver_sql("SELECT name, count(*) FROM counters GROUP BY name").all()
+    assert {row[0]: row[1] for row in rows} == {"still": 1, "messages": 3}
+
+
 def test_retention(opened: Open) -> None:
     """What is older than the retention goes, what is newer stays; totals and open incidents stay for ever."""
     store = opened(retention=10.0 * DAY)
@@ -81,7 +91,7 @@ def test_retention(opened: Open) -> None:
                 sequence,
                 now=at,
                 series=[series(name, sent=1)],
-                buckets=[bucket(START - age * DAY, name)],
+                buckets=[bucket(START - age * DAY, name, sent=1, failed=1)],
                 groups=[group(name, at, at)],
                 errors=[error(name, start=START - age * DAY)],
                 failures=[failure(name, name=name, at=at, group=name)],
@@ -99,6 +109,9 @@ def test_retention(opened: Open) -> None:
     store.prune(NOW)
     reader = store.reader
     assert [row.name for row in reader.buckets(0, NOW + 1)] == ["age9", "age0"]
+    tasks = reader.tasks(since=None, limit=9, cursor=None, name=None)
+    assert tasks == reader.tasks(since=0.0, limit=9, cursor=None, name=None)
+    assert {row.name for row in tasks if any(row.counts)} == {row.name for row in tasks} == {"age9", "age0"}
     assert {row.id for row in reader.groups(0, NOW + 1)} == {"age9", "age0"}
     assert [f.uuid for f in reader.failures(FailureFilter())[0]] == ["age0", "age9"]
     kept = {row.incident.key for row in reader.incidents(since=None, until=None, limit=99)}
@@ -112,6 +125,17 @@ def test_retention(opened: Open) -> None:
     assert reader.counters(NOW - 15 * DAY).get("messages") is None
     store.stop()
     assert {s.key.name for s in store.start().series} == {"age20", "age11", "age9", "age0"}
+
+
+def test_totals_over_the_retention(opened: Open) -> None:
+    """A task that goes on has the counts of its buckets that are left, exactly."""
+    store = opened(retention=10.0 * DAY)
+    store.start()
+    for sequence, age in enumerate((20, 15, 9, 5, 0), 1):
+        store.commit(changes(sequence, buckets=[bucket(START - age * DAY, sent=2**sequence, failed=1)]))
+    store.prune(NOW)
+    (row,) = store.reader.tasks(since=None, limit=9, cursor=None, name=None)
+    assert (row.counts, row.runtime_sum, row.runtime_count) == (vector(sent=8 + 16 + 32, failed=3), 1.5, 3)
 
 
 def test_prune_in_portions(opened: Open) -> None:

@@ -40,7 +40,16 @@ def _counts() -> None:
         _number("runtime_count"),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_buckets_name", "buckets", ["name", "queue", "start"])
+    op.create_table(
+        "task_totals",
+        _text("name", key=True),
+        _text("queue", key=True),
+        *(_number(name) for name in COUNTS),
+        _real("runtime_sum"),
+        _number("runtime_count"),
+        _real("last_failure_at", null=True),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "counters",
         _text("name", key=True),
@@ -52,10 +61,6 @@ def _counts() -> None:
 
 
 def _failures() -> None:
-    op.create_table(
-        "last_failures", _text("name", key=True), _text("queue", key=True), _real("at"), sqlite_with_rowid=False
-    )
-    op.create_index("ix_last_failures_at", "last_failures", ["at"])
     op.create_table(
         "error_groups",
         _text("id", key=True),

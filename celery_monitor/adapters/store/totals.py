@@ -1,0 +1,71 @@
+"""What each task and queue sum up to over the retention, kept beside the buckets.
+
+A flush adds the same to both, and what goes from the buckets is taken from here, in the same transactions: thousands of
+buckets need not be read for each look at the list of tasks. What ends up at nothing is removed.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sqlalchemy import Connection, Dialect, and_, case, delete, or_, select
+
+from celery_monitor.adapters.store import schema
+from celery_monitor.adapters.store.statements import Bulk, insert, remove
+from celery_monitor.core.model import COUNTS, Changes
+
+_MEASURES: Final = (*COUNTS, "runtime_sum", "runtime_count")
+_COLUMNS: Final = ("name", "queue", *_MEASURES, "last_failure_at")
+_NOTHING: Final = (0,) * len(_MEASURES)
+_Key = tuple[str, str]
+
+
+class Totals:
+    """Keeps ``task_totals`` in step with ``buckets``."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._change = _change(dialect)
+        self._drop_buckets = remove(dialect, schema.buckets)
+
+    def add(self, connection: Connection, changes: Changes) -> None:
+        """Add a flush's buckets, and note when each task last failed."""
+        sums = _summed(((b.name, b.queue), (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
+        last: dict[_Key, float] = {}
+        for failure in changes.failures:
+            key = failure.name, failure.queue
+            last[key] = max(failure.at, last.get(key, failure.at))
+        self._change.run(
+            connection, ((*key, *sums.get(key, _NOTHING), last.get(key)) for key in dict.fromkeys([*sums, *last]))
+        )
+
+    def expire(self, connection: Connection, before: float, *, limit: int) -> None:
+        """Delete at most ``limit`` of the buckets that start at ``before`` or earlier, and take them off the totals."""
+        table, totals = schema.buckets, schema.task_totals
+        measures = (table.c[name] for name in _MEASURES)
+        oldest = select(table.c.start, table.c.name, table.c.queue, *measures).where(table.c.start <= before)
+        rows: list[Any] = list(connection.execute(oldest.order_by(table.c.start).limit(limit)))
+        if not rows:
+            return
+        self._drop_buckets.run(connection, (tuple(row[:3]) for row in rows))
+        sums = _summed(((row[1], row[2]), row[3:]) for row in rows)
+        self._change.run(connection, ((*key, *(-value for value in sum_), None) for key, sum_ in sums.items()))
+        nothing_left = and_(*(totals.c[name] == 0 for name in COUNTS), totals.c.runtime_count == 0)
+        no_failure = or_(totals.c.last_failure_at.is_(None), totals.c.last_failure_at < before)
+        connection.execute(delete(totals).where(nothing_left, no_failure))
+
+
+def _summed(rows: Iterable[tuple[_Key, Iterable[Any]]]) -> dict[_Key, list[Any]]:
+    sums: dict[_Key, list[Any]] = {}
+    for key, measures in rows:
+        known = sums.get(key)
+        sums[key] = list(measures) if known is None else [a + b for a, b in zip(known, measures, strict=True)]
+    return sums
+
+
+def _change(dialect: Dialect) -> Bulk:
+    """Add the measures, and keep the later of the two failures."""
+    table = schema.task_totals
+    statement = insert(dialect, table)
+    old, new = table.c.last_failure_at, statement.excluded.last_failure_at
+    changed = {name: table.c[name] + statement.excluded[name] for name in _MEASURES}
+    changed["last_failure_at"] = case((or_(old.is_(None), new > old), new), else_=old)
+    return Bulk(dialect, statement.on_conflict_do_update(index_elements=["name", "queue"], set_=changed), _COLUMNS)
