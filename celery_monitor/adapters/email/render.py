@@ -29,9 +29,10 @@ class Size:
     errors: int
     tracebacks: int
     undelivered: int
+    """Also of notes."""
 
 
-SIZES: Final = (Size(25, 12, 6, 10), Size(15, 8, 3, 5), Size(10, 4, 1, 3), Size(3, 1, 0, 1))
+SIZES: Final = (Size(25, 12, 6, 5), Size(15, 8, 3, 5), Size(10, 4, 1, 3), Size(3, 1, 0, 1))
 """From the wanted one down; the last fits whatever the names are."""
 
 
@@ -117,6 +118,7 @@ def _environment() -> Environment:
         percent=text.percent,
         plural=text.plural,
         scaled=text.scaled,
+        short_class=text.short_class,
         shorten=text.shorten,
         unlinked=text.unlinked,
     )

@@ -20,7 +20,7 @@ BARS: Final = " ▁▂▃▄▅▆▇█"
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKS: Final = 2
 """Combining marks that a letter may carry: enough for every language, not for towers of them."""
-_LINKABLE: Final = re.compile(r"(?<=\S)([.@])(?=\S)|(:)(?=//)")
+_LINKABLE: Final = re.compile(r"(?<=\w)([.@])(?=\w)|(:)(?=//)")
 
 
 def clean(text: str, *, lines: bool = False) -> str:
@@ -48,12 +48,19 @@ def shorten(text: str, width: int = NAME_WIDTH) -> str:
     return clean(text)
 
 
+def short_class(name: str) -> str:
+    """A class without its module; what is no dotted name stays as it is."""
+    parts = name.split(".")
+    return parts[-1] if all(part.isidentifier() for part in parts) else name
+
+
 def unlinked(text: str) -> Markup:
-    """For HTML: what a mail program would make into a link is broken by elements that change nothing."""
+    """For HTML: what a mail program would make into a link is broken by elements that only allow a line to wrap."""
     pieces = []
     end = 0
     for found in _LINKABLE.finditer(text):
-        pieces += [escape(text[end : found.start()]), Markup("<span>{}</span>").format(found[0])]
+        broken = Markup("<span>{}</span><wbr>").format(found[0])
+        pieces += [escape(text[end : found.start()]), broken]
         end = found.end()
     return Markup("").join([*pieces, escape(text[end:])])
 

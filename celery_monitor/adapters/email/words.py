@@ -80,7 +80,7 @@ def doubts(summary: Summary) -> Iterator[str]:
     if health.gap >= 1:
         yield f"The event stream was interrupted for {duration(health.gap)}: tasks of that time may be missing."
     if health.unobserved:
-        yield f"Of {plural(health.unobserved, 'task')} that workers began no event came: they are in no number here."
+        yield f"Workers ran {plural(health.unobserved, 'task')} whose events never came: no number here includes them."
 
 
 def watch(summary: Summary) -> str:

@@ -1,6 +1,7 @@
 """Screenshots of the mail: ``python -m tests.adapters.email.screenshots DIRECTORY [DAY …]``.
 
-Of each day in two widths, light and dark, by Debian's Chromium; the text version beside them.
+Of each day in two widths, light and dark, by Debian's Chromium; the text version beside them. Those of the
+documentation (``docs/images``) are the tops of two of them: ``mail.png`` and ``mail-phone.png``.
 """
 
 import sys
@@ -12,6 +13,8 @@ from celery_monitor.adapters.email import render_html, render_text
 from tests.adapters.email.days import DAYS
 
 WIDTHS = (600, 360)
+TOPS = {("normal", 600, "light"): ("mail.png", 745), ("normal", 360, "dark"): ("mail-phone.png", 680)}
+"""Name and height of the pictures of the documentation."""
 
 
 def main(directory: Path, names: list[str]) -> None:
@@ -31,6 +34,9 @@ def main(directory: Path, names: list[str]) -> None:
                     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
                     page.set_content(html)
                     page.screenshot(path=directory / f"{name}-{width}-{scheme}.png", full_page=True)
+                    if top := TOPS.get((name, width, scheme)):
+                        page.set_viewport_size({"width": width, "height": top[1]})
+                        page.screenshot(path=directory / top[0])
                     page.close()
         browser.close()
 
