@@ -58,9 +58,13 @@ class SqlStore:
     def attach(self) -> None:
         """Use ``outbox`` and ``reader`` beside the daemon: in place of ``start``, without its lock.
 
-        Raises StoreUnusableError when there is no store, or one of another version.
+        Raises StoreUnusableError when there is no store, or one of another version, and StoreUnavailableError.
         """
-        self._database.attach()
+        try:
+            self._database.attach()
+        except BaseException:
+            self._database.stop()
+            raise
 
     def commit(self, changes: Changes) -> None:
         """See Store. What cannot be stored as it is (a lone surrogate) is stored as near to it as possible."""
