@@ -28,7 +28,10 @@ TICK: Final = 1.0
 SIGN_OF_LIFE: Final = 10.0
 """Seconds after which a flush is written even when nothing happened: the store then knows until when we watched."""
 STOP_PATIENCE: Final = 4.0
-RECONNECT_CAP: Final = 30.0
+RECONNECT_CAP: Final = 5.0
+"""Seconds between two attempts at most: without acknowledgements each of them is lost."""
+REPAIR_CAP: Final = 30.0
+"""The same where a person has to act first."""
 RETRY_CAP: Final = 5.0
 COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -162,7 +165,8 @@ class Pump:
 
     def _postpone(self, exc: SourceLostError) -> None:
         self._attempts += 1
-        wait = backoff.delay(self._attempts, random.random(), base=0.5, cap=RECONNECT_CAP)  # noqa: S311  # jitter
+        cap = REPAIR_CAP if exc.remedy else RECONNECT_CAP
+        wait = backoff.delay(self._attempts, random.random(), base=0.5, cap=cap)  # noqa: S311  # jitter
         self._connect_at = self._clock.monotonic() + wait
         self.figures.error = str(exc)
         log = _log.error if exc.remedy else _log.warning

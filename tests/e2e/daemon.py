@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
@@ -199,15 +200,15 @@ class Daemon(ServerProcess):
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
-    def tracked(self) -> set[str]:
-        """The ids of the tasks under way, as committed."""
-        if not self.store.exists():
+    def tracked(self, uuids: AbstractSet[str]) -> AbstractSet[str]:
+        """Those of the tasks that are under way, as committed."""
+        marks = ",".join("?" * len(uuids))
+        try:
+            with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True, timeout=20)) as connection:
+                rows = connection.execute(f"SELECT uuid FROM tracked WHERE uuid IN ({marks})", list(uuids))  # noqa: S608
+                return {uuid for (uuid,) in rows}
+        except sqlite3.OperationalError:  # killed before its first table
             return set()
-        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True, timeout=20)) as connection:
-            try:
-                return {uuid for (uuid,) in connection.execute("SELECT uuid FROM tracked")}
-            except sqlite3.OperationalError:  # killed before its first table
-                return set()
 
 
 def differences(expected: Counts, found: Counts) -> list[str]:

@@ -1,0 +1,140 @@
+"""What the campaigns share: their sizes, their seed, a load that is published in the background, and the verdict.
+
+A campaign's moments are positions in the load ("when so many messages are out"), drawn from a seed that is printed.
+``CAMPAIGN_SEED`` in the environment gives the seed of a run that is to be repeated.
+"""
+
+import os
+import random
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from bench.publish import Load, Publisher, body, paced, publisher
+from tests.e2e.daemon import Counts, Daemon
+from tests.servers import RabbitMQ, wait_until
+
+QUEUE = "celery-monitor"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of a campaign: tasks of 3.6 events each, faults, events a second."""
+
+    tasks: int
+    faults: int
+    rate: float
+
+
+def sizes(short: Size, long: Size) -> pytest.MarkDecorator:
+    """Run a test in the short form with ``make test``, in the long one with ``make campaign``."""
+    return pytest.mark.parametrize(
+        "size", [pytest.param(short, id="short"), pytest.param(long, id="long", marks=pytest.mark.campaign)]
+    )
+
+
+def seeded() -> random.Random:
+    """A source of moments; its seed is printed, for a test that fails."""
+    seed = int(os.environ.get("CAMPAIGN_SEED") or secrets.randbits(32))
+    print(f"CAMPAIGN_SEED={seed}")  # noqa: T201 - pytest shows it with a failure
+    return random.Random(seed)
+
+
+@dataclass
+class Publishing:
+    """A load on its way, published by a thread of its own."""
+
+    load: Load
+    sent: int = 0
+    """Messages that are out."""
+    ended: bool = False
+    error: BaseException | None = None
+    total: int = field(init=False)
+    """Messages of the whole load, nearly."""
+
+    def __post_init__(self) -> None:
+        self.total = self.load.events // self.load.per_message
+
+    def until(self, sent: int) -> None:
+        """Return when so many messages are out, or all."""
+        wait_until(lambda: self.ended or self.sent >= sent, 600, every=0.005, what=f"message {sent} of {self.total}")
+
+    def moments(self, randomly: random.Random, number: int) -> Iterator[int]:
+        """Return to the caller at so many random moments of the load, the number of messages in hand."""
+        for moment in sorted(randomly.randrange(self.total) for _ in range(number)):
+            self.until(moment)
+            yield self.sent
+
+    def finish(self) -> None:
+        """Wait for the end. Raises what the publisher raised."""
+        wait_until(lambda: self.ended, 600, what="the end of the load")
+        if self.error is not None:
+            raise self.error
+
+    def run(self, publish: Callable[["Publishing"], None]) -> None:
+        """Publish, in this thread, and remember how it ended."""
+        try:
+            publish(self)
+        except BaseException as exc:  # noqa: BLE001 - it is raised again where it is waited for
+            self.error = exc
+        finally:
+            self.ended = True
+
+
+@contextmanager
+def publishing(url: str, load: Load, rate: float) -> Iterator[Publishing]:
+    """Publish a load on a broker that stays up, in the background; the block's end waits for the load's."""
+
+    def all_of_it(state: Publishing) -> None:
+        to = publisher(url)
+        try:
+            _publish(to, state, rate)
+        finally:
+            to.close()
+
+    with in_background(load, all_of_it) as state:
+        yield state
+
+
+@contextmanager
+def in_background(load: Load, publish: Callable[[Publishing], None]) -> Iterator[Publishing]:
+    """Publish a load as ``publish`` does it."""
+    state = Publishing(load)
+    threading.Thread(target=state.run, args=(publish,), name="publisher", daemon=True).start()
+    yield state
+    state.finish()
+
+
+def _publish(to: Publisher, state: Publishing, rate: float) -> None:
+    for events in paced(state.load.messages(), rate):
+        to.publish(body(events))
+        state.sent += 1
+    to.settle()
+
+
+def classes(load: Load) -> dict[str, dict[str, int]]:
+    """Task → class → failures, as they must be counted."""
+    return {task: {"ValueError": numbers["failed"]} for task, numbers in load.counts().items() if numbers["failed"]}
+
+
+def assert_exact(daemon: Daemon, load: Load, others: Counts | None = None, timeout: float = 60.0) -> None:
+    """Everything is counted to the last unit, and every failure has its name and class. ``others``: other tasks."""
+    daemon.until_counts(load.counts() | dict(others or {}), timeout)
+    assert daemon.exceptions() == classes(load)
+    assert daemon.metric("monitor_unnamed_failures_total") == 0
+    failed_events = sum(load.stages(task).count("failed") for task in range(load.tasks))
+    assert daemon.metric("monitor_events_total", type="task-failed") == failed_events
+
+
+def assert_drained(rabbitmq: RabbitMQ, url: str) -> None:
+    """Everything is acknowledged: nothing but a probe on its way is in the monitor's queue."""
+    wait_until(lambda: rabbitmq.queues(vhost(url))[QUEUE] <= 1, 15, every=0.2, what="an empty queue")
+
+
+def vhost(url: str) -> str:
+    """The vhost of a URL of ``new_vhost``."""
+    return url.rpartition("/")[2] or "/"

@@ -1,0 +1,173 @@
+"""The daemon is killed, its connections are cut and its disk is full while events come: nothing is lost or doubled."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bench.publish import Load
+from tests.conftest import Start
+from tests.e2e.campaign import Size, assert_drained, assert_exact, in_background, publishing, seeded, sizes, vhost
+from tests.e2e.daemon import Daemon
+from tests.e2e.reconciling import WITNESS, ReconcilingPublisher
+from tests.servers import RabbitMQ, TcpProxy
+
+_SHORT, _LONG = Size(tasks=8_300, faults=4, rate=4_000), Size(tasks=83_000, faults=20, rate=4_000)
+QUEUES = pytest.mark.parametrize("queue", ["classic", "quorum"])
+
+
+@QUEUES
+@sizes(_SHORT, _LONG)
+def test_killed_daemon(
+    *, size: Size, queue: str, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path
+) -> None:
+    """Kill -9 at random moments, also while it starts: totals equal to the last unit, every failure named."""
+    daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, {"broker": {"queue": {"type": queue}}}))
+    daemon.until_ready()
+    randomly, load = seeded(), Load(size.tasks)
+
+    with publishing(rabbitmq_url, load, size.rate) as state:
+        for _ in state.moments(randomly, size.faults):
+            daemon.kill()
+            daemon.launch()
+    daemon.until_ready()
+
+    assert_exact(daemon, load)
+    assert_drained(rabbitmq, rabbitmq_url)
+
+
+@sizes(_SHORT, _LONG)
+def test_cut_connections(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """The network resets the daemon's connections, or the broker closes them: the same."""
+    name = vhost(rabbitmq_url)
+    url = rabbitmq.add_user(f"monitor-{name}", "secret", name, configure=".*", write=".*", read=".*")
+    randomly, load = seeded(), Load(size.tasks)
+    with TcpProxy(rabbitmq.port) as proxy:
+        daemon = start(Daemon(tmp_path / "daemon", url.replace(f":{rabbitmq.port}/", f":{proxy.port}/")))
+        daemon.until_ready()
+
+        with publishing(rabbitmq_url, load, size.rate) as state:
+            for _ in state.moments(randomly, size.faults):
+                if randomly.random() < 0.5:
+                    proxy.cut()
+                else:
+                    close_connections_of(rabbitmq, f"monitor-{name}")
+
+        assert_exact(daemon, load)
+        assert daemon.metric("monitor_reconnects_total") > 0
+        assert_drained(rabbitmq, rabbitmq_url)
+        daemon.stop()
+
+
+@sizes(Size(tasks=8_300, faults=1, rate=3_000), Size(tasks=83_000, faults=6, rate=3_000))
+def test_half_open_connections(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """The network drops every packet and closes nothing: the probe finds it, and then the same."""
+    randomly, load = seeded(), Load(size.tasks)
+    with TcpProxy(rabbitmq.port) as proxy:
+        url = rabbitmq_url.replace(f":{rabbitmq.port}/", f":{proxy.port}/")
+        daemon = start(Daemon(tmp_path / "daemon", url, {"broker": {"heartbeat": "2s"}}))
+        daemon.until_ready()
+
+        with publishing(rabbitmq_url, load, size.rate) as state:
+            for _ in state.moments(randomly, size.faults):
+                daemon.until_ready()
+                proxy.stall()
+                daemon.until_trouble("broker", timeout=10)
+                proxy.cut()
+                proxy.resume()
+
+        assert_exact(daemon, load)
+        assert_drained(rabbitmq, rabbitmq_url)
+        daemon.stop()
+
+
+@sizes(Size(tasks=6_000, faults=1, rate=3_000), Size(tasks=83_000, faults=3, rate=4_000))
+def test_full_disk(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """The disk is full for ten seconds: nothing is acknowledged, /readyz says why, and then nothing is missing."""
+    seconds = 10 if size.faults > 1 else 4
+    randomly, load = seeded(), Load(size.tasks)
+    with small_disk(tmp_path / "disk") as disk:
+        daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, store_directory=disk))
+        daemon.until_ready()
+
+        with publishing(rabbitmq_url, load, size.rate) as state:
+            for _ in state.moments(randomly, size.faults):
+                daemon.until_ready()
+                ballast = fill(disk)
+                daemon.until_trouble("store", "full")
+                state.until(state.sent + int(seconds * size.rate / load.per_message))
+                assert daemon.get("/livez")[0] == 200
+                assert daemon.metric("monitor_commit_failures_total") > 0
+                ballast.unlink()
+
+        assert_exact(daemon, load)
+        assert daemon.is_ready()
+        assert_drained(rabbitmq, rabbitmq_url)
+        daemon.stop()
+
+
+@sizes(Size(tasks=6_000, faults=1, rate=3_000), Size(tasks=83_000, faults=8, rate=5_000))
+def test_killed_broker(size: Size, start: Start, tmp_path: Path) -> None:
+    """Kill -9 to the broker, now and then to the daemon, too: with a quorum queue nothing confirmed is lost."""
+    randomly, load = seeded(), Load(size.tasks, per_message=9)
+    rabbitmq = start(RabbitMQ(tmp_path / "rabbitmq"))
+    daemon = start(Daemon(tmp_path / "daemon", rabbitmq.url(), {"broker": {"queue": {"type": "quorum"}}}))
+    daemon.until_ready()
+    publisher = ReconcilingPublisher(rabbitmq.url(), size.rate, daemon.tracked)
+
+    with in_background(load, publisher.run) as state:
+        for _ in state.moments(randomly, size.faults):
+            rabbitmq.kill()
+            if randomly.random() < 0.3:
+                daemon.kill()
+                daemon.launch()
+            rabbitmq.start()
+
+    assert publisher.doubted > 0
+    assert_exact(daemon, load, {WITNESS: {"received": publisher.witnesses}})
+    assert_drained(rabbitmq, rabbitmq.url())
+
+
+def close_connections_of(rabbitmq: RabbitMQ, user: str) -> None:
+    """Close a user's connections from the broker's side."""
+    name = ",".join(str(byte) for byte in user.encode())
+    rabbitmq.eval(
+        '[catch rabbit_networking:close_connection(C, "closed by the test") '
+        "|| C <- rabbit_networking:connections(), "
+        f"[{{user, <<{name}>>}}] == (catch rabbit_networking:connection_info(C, [user]))], ok"
+    )
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[Path]:
+    """A file system of 64 MB. Needs root: without it the test is skipped, or fails where CI=true."""
+    directory.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(directory)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        message = f"cannot mount a small disk: {mounted.stderr.strip()}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{message}; with CI=true nothing may be skipped")
+        pytest.skip(message)
+    try:
+        yield directory
+    finally:
+        # Lazily: the daemon of a test that failed is stopped after this.
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all space that is left; return the file that holds it."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue
+    return ballast
