@@ -31,17 +31,17 @@ class AmqpLink:
         self._limit = settings.prefetch // 2
         client = dialer.dial(heartbeat=settings.heartbeat)
         self._amqp: AmqpConnection = client.transport.establish_connection()
-        try:
-            # Every answer that the set-up waits for has this long. The last call that py-amqp reads an answer for is
-            # Basic.Consume; it reads exactly one frame at a time, so that what follows is left to the FrameReader.
-            self._amqp.sock.settimeout(CONNECT_TIMEOUT)
-            self._channel: Channel = self._amqp.channel()
-            _Declaration(self._channel, settings, client.virtual_host or "/", client.userid or "guest").run()
-        except FOREIGN:
-            self._amqp.collect()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._amqp.collect)
+            self._wire = Wire(self._amqp.sock)
+            self._wire.writing()
+            # The last call that py-amqp reads an answer for is Basic.Consume; it reads exactly one frame at a time, so
+            # that what follows is left to the FrameReader.
+            with self._wire.bounded(CONNECT_TIMEOUT):
+                self._channel: Channel = self._amqp.channel()
+                _Declaration(self._channel, settings, client.virtual_host or "/", client.userid or "guest").run()
+            undo.pop_all()
         self._reader = FrameReader()
-        self._wire = Wire(self._amqp.sock)
         self._tick_every = self._amqp.heartbeat / _TICKS_PER_HEARTBEAT
         self._next_tick = 0.0
 

@@ -6,6 +6,7 @@ Texts of exceptions are taken only where they come from the broker or the operat
 import re
 import socket
 import ssl
+from collections.abc import Iterator
 from typing import Final
 
 import amqp.exceptions
@@ -62,10 +63,17 @@ def describe(exc: BaseException) -> str:
 
 def lost(exc: BaseException, doing: str) -> SourceLostError:
     """The error for whatever happened while ``doing``, with a remedy where a person must act."""
-    return SourceLostError(f"{doing}: {describe(exc)}", remedy(exc))
+    return SourceLostError(f"{doing}: {describe(exc)}", next(filter(None, map(_remedy, _chain(exc))), None))
 
 
-def remedy(exc: BaseException) -> str | None:  # noqa: PLR0911 - a table of faults
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """The exception and those that it wraps: redis-py hides a TLS error in a ConnectionError."""
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__
+
+
+def _remedy(exc: BaseException) -> str | None:  # noqa: PLR0911 - a table of faults
     """What to do about it, None when waiting may be enough. Faults of declaring are told by those who declare."""
     if isinstance(exc, amqp.exceptions.NotAllowed):
         return (

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN
 from celery_monitor.adapters.broker.resp import RespReader
 from celery_monitor.adapters.broker.wire import Wire
 from celery_monitor.ports import Batch
@@ -41,11 +40,10 @@ class RedisLink:
         self._reader = RespReader()
         self._early: list[Delivery] = []
         self._pinged_at = 0.0
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.release)
             self._subscribe(_topic(channel, settings.exchange))
-        except FOREIGN:
-            self.release()
-            raise
+            undo.pop_all()
 
     def _subscribe(self, topic: str) -> None:
         self._connection.send_command("PSUBSCRIBE", topic)

@@ -9,7 +9,7 @@ import binascii
 from typing import Final
 
 import msgspec
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 
 from celery_monitor.core.model import Delivery
 
@@ -81,7 +81,8 @@ def _item(buffer: bytes, at: int, items: list[bytes]) -> int:  # noqa: PLR0911 -
                 return _MORE
         return after
     if kind == b"-":
-        raise ResponseError(head.decode(errors="replace"))
+        error = NoPermissionError if head.startswith(b"NOPERM") else ResponseError
+        raise error(head.decode(errors="replace"))
     if kind in {b":", b"+", b"_"}:
         items.append(head)
         return after
@@ -92,7 +93,7 @@ def _delivery(data: bytes) -> Delivery:
     try:
         envelope = _envelope.decode(data)
         if envelope.properties.body_encoding == "base64":
-            body = binascii.a2b_base64(envelope.body)
+            body = binascii.a2b_base64(envelope.body, strict_mode=True)
         else:
             body = envelope.body.encode()
     except (msgspec.DecodeError, binascii.Error, UnicodeError, RecursionError):

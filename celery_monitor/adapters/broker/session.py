@@ -22,12 +22,11 @@ class Session:
         self._transport = self.client.transport
         self._inquiry: Any = None
         self._connection = self._transport.establish_connection()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.cut)
             self.bound(until)
             self.channel: Any = self._transport.create_channel(self._connection)
-        except FOREIGN:
-            self.cut()
-            raise
+            undo.pop_all()
 
     def bound(self, until: float) -> None:
         """Let each answer that is waited for come until this monotonic time. Redis has its own, fixed bound."""

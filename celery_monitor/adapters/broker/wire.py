@@ -3,7 +3,9 @@
 import contextlib
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
 
 _CHUNK = 1 << 18
 WRITE_TIMEOUT = 5.0
@@ -40,6 +42,30 @@ class Wire:
         """Write all of it. Raises OSError."""
         self.writing()
         self._sock.sendall(data)
+
+    @contextlib.contextmanager
+    def bounded(self, seconds: float) -> Iterator[None]:
+        """Cut the connection if what is done takes longer in all, and raise TimeoutError then.
+
+        For those who wait for one answer and take any frame, such as a heartbeat, for a reason to wait on.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self.cut()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except OSError as exc:
+            if late.is_set():
+                raise TimeoutError from exc
+            raise
+        finally:
+            timer.cancel()
 
     def cut(self) -> None:
         """End the connection without a word; wakes up a thread that waits in it. Never blocks."""

@@ -1,0 +1,76 @@
+"""Sources that are closed after the test."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pytest
+
+from celery_monitor.adapters.broker import BrokerProbe, BrokerSource
+from celery_monitor.core.model import Delivery
+from celery_monitor.settings.broker import BrokerSettings
+from tests.servers import wait_until
+
+
+class Listening(Protocol):
+    """The type of the ``listening`` fixture."""
+
+    def __call__(self, url: str, **settings: Any) -> BrokerSource:
+        """A connected source; ``settings`` are fields of BrokerSettings."""
+
+
+class Probing(Protocol):
+    """The type of the ``probing`` fixture."""
+
+    def __call__(self, url: str, **settings: Any) -> BrokerProbe:
+        """A probe."""
+
+
+def settings(url: str, **fields: Any) -> BrokerSettings:
+    """Checked as those of a file."""
+    return BrokerSettings.model_validate({"url": url, **fields})
+
+
+@pytest.fixture
+def listening() -> Iterator[Listening]:
+    """Makes connected sources."""
+    sources: list[BrokerSource] = []
+
+    def listen(url: str, **fields: Any) -> BrokerSource:
+        source = BrokerSource(settings(url, **fields))
+        sources.append(source)
+        source.connect()
+        return source
+
+    yield listen
+    for source in sources:
+        source.abandon()
+
+
+@pytest.fixture
+def probing() -> Iterator[Probing]:
+    """Makes probes."""
+    probes: list[BrokerProbe] = []
+
+    def probe(url: str, **fields: Any) -> BrokerProbe:
+        probes.append(BrokerProbe(settings(url, **fields)))
+        return probes[-1]
+
+    yield probe
+    for each in probes:
+        each.close()
+
+
+def collect(source: BrokerSource, count: int, *, ack: bool = True, timeout: float = 20) -> list[Delivery]:
+    """Poll until ``count`` messages came."""
+    found: list[Delivery] = []
+
+    def poll() -> bool:
+        batch = source.poll(0.5)
+        if batch is not None:
+            found.extend(batch.deliveries)
+            if ack:
+                source.ack(batch.tag)
+        return len(found) >= count
+
+    wait_until(poll, timeout, every=0.001, what=f"{count} messages")
+    return found

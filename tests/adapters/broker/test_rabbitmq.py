@@ -1,0 +1,328 @@
+"""The event stream on RabbitMQ."""
+
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from kombu import Connection
+
+from celery_monitor.adapters.broker import BrokerSource
+from celery_monitor.errors import SourceLostError
+from tests.adapters.broker.conftest import Listening, collect, settings
+from tests.adapters.broker.publisher import numbered, publish
+from tests.conftest import Start
+from tests.servers import RabbitMQ, wait_until
+from tests.servers.certificate import Certificate, make_certificate
+
+QUEUE = "celery-monitor"
+
+
+def _vhost(url: str) -> str:
+    return urlsplit(url).path.removeprefix("/")
+
+
+def _refusal(url: str, **fields: object) -> SourceLostError:
+    source = BrokerSource(settings(url, **fields))
+    with pytest.raises(SourceLostError) as caught:
+        source.connect()
+    return caught.value
+
+
+def test_unacknowledged_come_again(rabbitmq_url: str, listening: Listening) -> None:
+    """What was not acknowledged comes again after a lost connection, flagged; what was, does not."""
+    source = listening(rabbitmq_url)
+    assert source.acknowledges
+    publish(rabbitmq_url, numbered(10))
+    first = collect(source, 10, ack=False)
+    assert not any(delivery.redelivered for delivery in first)
+    source.ack(6)
+    source.abandon()
+    source.connect()
+    again = collect(source, 4)
+    assert [delivery.body for delivery in again] == numbered(4, first=6)
+    assert all(delivery.redelivered for delivery in again)
+
+
+def test_closing_gives_back(rabbitmq_url: str, listening: Listening) -> None:
+    """A polite end gives back what is unacknowledged, and keeps what was acknowledged just before."""
+    source = listening(rabbitmq_url)
+    publish(rabbitmq_url, numbered(5))
+    collect(source, 5, ack=False)
+    source.ack(3)
+    source.close()
+    source.connect()
+    assert [delivery.body for delivery in collect(source, 2)] == numbered(2, first=3)
+
+
+def test_prefetch_bounds_what_is_unacknowledged(rabbitmq_url: str, listening: Listening) -> None:
+    """Without acknowledgements no more than the prefetch is delivered."""
+    source = listening(rabbitmq_url, prefetch=100)
+    publish(rabbitmq_url, numbered(300))
+    assert len(collect(source, 100, ack=False)) == 100
+    assert source.poll(0.3) is None
+    source.ack(50)
+    assert len(collect(source, 50, ack=False)) == 50
+
+
+def test_absence_loses_nothing(rabbitmq_url: str, listening: Listening) -> None:
+    """Events that are sent while the monitor is away wait in its queue."""
+    source = listening(rabbitmq_url)
+    source.close()
+    publish(rabbitmq_url, numbered(100))
+    source.connect()
+    assert [delivery.body for delivery in collect(source, 100)] == numbered(100)
+
+
+def test_the_queue_is_bounded(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
+    """While nobody reads, the oldest events make room for new ones."""
+    source = listening(rabbitmq_url, queue={"max_bytes": "100KiB"})
+    source.close()
+    publish(rabbitmq_url, [b"%05d" % number + b"x" * 995 for number in range(300)])
+    assert rabbitmq.queues(_vhost(rabbitmq_url))[QUEUE] <= 102
+    source.connect()
+    found = collect(source, 95)
+    assert found[-1].body.startswith(b"00299")
+
+
+def test_the_queue_expires(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
+    """A monitor that was taken away leaves no queue behind."""
+    listening(rabbitmq_url, queue={"expires": "1s"}).close()
+    wait_until(lambda: QUEUE not in rabbitmq.queues(_vhost(rabbitmq_url)), 20)
+
+
+def test_heartbeats_on_a_busy_stream(rabbitmq_url: str, listening: Listening) -> None:
+    """A stream that is never silent for as long as a poll still sends heartbeats: the broker does not hang up."""
+    source = listening(rabbitmq_url, heartbeat="2s")
+    until = time.monotonic() + 10
+
+    def send() -> None:
+        with Connection(rabbitmq_url) as connection:
+            producer = connection.Producer(connection.default_channel)
+            while time.monotonic() < until:
+                producer.publish(
+                    b"{}", "x", exchange="celeryev", content_type="application/json", content_encoding="utf-8"
+                )
+                time.sleep(0.002)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    received = 0
+    while time.monotonic() < until:
+        batch = source.poll(0.5)  # and no ack: nothing but heartbeats is written
+        received += len(batch.deliveries) if batch else 0
+    sender.join()
+    assert received > 1000
+
+
+def test_quorum_queue_survives_the_broker(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """With a quorum queue events outlive a kill -9 of the broker, also those that were delivered."""
+    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    source = listening(server.url(), queue={"type": "quorum"})
+    publish(server.url(), numbered(50))
+    collect(source, 20, ack=False)
+    # RabbitMQ writes its list of quorum queues to disk some seconds late: a queue younger than that does not come back.
+    server.eval("[dets:sync(Table) || Table <- dets:all()]")
+    server.kill()
+    source.abandon()
+    server.start()
+    source.connect()
+    found = collect(source, 50)
+    assert sorted({delivery.body for delivery in found}) == sorted(numbered(50))
+
+
+def test_quorum_queue_delivers_again_without_limit(rabbitmq_url: str, listening: Listening) -> None:
+    """A message that came back many times is still delivered."""
+    source = listening(rabbitmq_url, queue={"type": "quorum"})
+    publish(rabbitmq_url, numbered(1))
+    for _ in range(25):
+        assert collect(source, 1, ack=False)
+        source.abandon()
+        source.connect()
+    assert collect(source, 1)[0].redelivered
+
+
+def test_durable_queue_survives_a_restart(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """The classic queue and its binding are there again after a restart of the broker."""
+    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    listening(server.url()).close()
+    server.restart()
+    assert QUEUE in server.queues()
+    publish(server.url(), numbered(1))
+    assert server.queues()[QUEUE] == 1
+
+
+def test_deleted_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
+    """A queue that is deleted under the consumer ends the stream; connecting makes it anew."""
+    source = listening(rabbitmq_url)
+    rabbitmq.delete_queue(QUEUE, _vhost(rabbitmq_url))
+    with pytest.raises(SourceLostError, match="queue deleted"):
+        source.poll(5)
+    source.connect()
+    publish(rabbitmq_url, numbered(1))
+    assert collect(source, 1)
+
+
+def test_connecting_is_bounded_in_all(rabbitmq: RabbitMQ, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that sends heartbeats and no answer does not keep connect waiting."""
+    monkeypatch.setattr("amqp.Channel.basic_consume", lambda channel, *_, **__: channel.wait((60, 21)))
+    source = BrokerSource(settings(rabbitmq_url, heartbeat="4s"))
+    began = time.monotonic()
+    with pytest.raises(SourceLostError, match="does not answer"):
+        source.connect()
+    assert time.monotonic() - began < 7
+
+
+def test_connection_closed_by_the_broker(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """The broker's reason for closing the connection is told."""
+    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    source = listening(server.url())
+    wait_until(server.close_connections)
+    with pytest.raises(SourceLostError, match="closed by the test"):
+        source.poll(5)
+    source.connect()
+
+
+# --- every refusal says what to do
+
+
+def test_wrong_password(rabbitmq: RabbitMQ) -> None:
+    """A refused log-in points at user and password."""
+    error = _refusal(rabbitmq.url().replace("guest:guest", "guest:wrong"))
+    assert "ACCESS_REFUSED" in str(error)
+    assert "user and password" in (error.remedy or "")
+
+
+def test_unknown_vhost(rabbitmq: RabbitMQ) -> None:
+    """A missing virtual host is told, with how to make it."""
+    error = _refusal(rabbitmq.url("nowhere"))
+    assert "nowhere" in str(error)
+    assert "add_vhost" in (error.remedy or "")
+
+
+def test_forbidden_vhost(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
+    """A virtual host without access for the user is told, with how to give it."""
+    stranger = rabbitmq.add_user("stranger", "pw", "/", configure=".*", write=".*", read=".*")
+    error = _refusal(f"{stranger.rstrip('/')}/{_vhost(rabbitmq_url)}")
+    assert "set_permissions" in (error.remedy or "")
+
+
+def test_no_permission_to_declare(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
+    """Without the permission to declare the queue, the remedy names the patterns; with them it works."""
+    vhost = _vhost(rabbitmq_url)
+    publish(rabbitmq_url, numbered(1))
+    url = rabbitmq.add_user("reader", "pw", vhost, configure="^$", write="^$", read=".*")
+    error = _refusal(url)
+    assert "declare the queue" in str(error)
+    assert error.remedy is not None
+    assert f"rabbitmqctl set_permissions -p {vhost} reader '^(celery-monitor|celeryev|" in error.remedy
+    configure, write, read = error.remedy.split(" reader ")[1].replace("'", "").split()
+    rabbitmq.add_user("granted", "pw", vhost, configure=configure, write=write, read=read)
+    source = BrokerSource(settings(url.replace("reader", "granted")))
+    source.connect()
+    source.close()
+
+
+def test_exchange_cannot_be_declared(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
+    """Where the fleet has not declared its exchange yet and the monitor may not, that is said."""
+    url = rabbitmq.add_user(
+        "noexchange", "pw", _vhost(rabbitmq_url), configure="^celery-monitor$", write=".*", read=".*"
+    )
+    assert "declare the exchange" in str(_refusal(url))
+
+
+def test_queue_made_by_an_administrator(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
+    """A queue that exists needs no permission to declare."""
+    listening(rabbitmq_url).close()
+    vhost = _vhost(rabbitmq_url)
+    url = rabbitmq.add_user("bound", "pw", vhost, configure="^$", write="^celery-monitor$", read=".*")
+    source = listening(url)
+    publish(rabbitmq_url, numbered(1))
+    assert collect(source, 1)
+    source.close()
+    reader = rabbitmq.add_user("unbound", "pw", vhost, configure="^$", write="^$", read=".*")
+    assert "bind the queue" in str(_refusal(reader))
+
+
+def test_queue_cannot_be_read(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
+    """Without the permission to read, that is said."""
+    publish(rabbitmq_url, numbered(1))
+    url = rabbitmq.add_user("writer", "pw", _vhost(rabbitmq_url), configure=".*", write=".*", read="^celeryev$")
+    assert "cannot consume" in str(_refusal(url))
+
+
+@pytest.mark.parametrize("change", [{"max_bytes": "1MiB"}, {"type": "quorum"}, {"expires": "1h"}])
+def test_queue_declared_differently(rabbitmq_url: str, listening: Listening, change: dict[str, str]) -> None:
+    """A queue with other arguments is not touched; the remedy is to delete it or to take another name."""
+    listening(rabbitmq_url).close()
+    error = _refusal(rabbitmq_url, queue=change)
+    assert "declared differently" in str(error)
+    assert f"rabbitmqctl delete_queue -p {_vhost(rabbitmq_url)} celery-monitor" in (error.remedy or "")
+    assert "broker.queue.name" in (error.remedy or "")
+
+
+def test_second_monitor_on_one_queue(rabbitmq_url: str, listening: Listening) -> None:
+    """A second monitor is refused: it would take half of the events from the first."""
+    first = listening(rabbitmq_url)
+    error = _refusal(rabbitmq_url)
+    assert "another monitor" in (error.remedy or "")
+    assert "broker.queue.name" in (error.remedy or "")
+    second = listening(rabbitmq_url, queue={"name": "second"})
+    publish(rabbitmq_url, numbered(3))
+    assert collect(first, 3)
+    assert collect(second, 3)
+
+
+def test_exchange_of_the_fleet_is_taken_as_it_is(rabbitmq_url: str, listening: Listening) -> None:
+    """An exchange with other properties than Celery's is used, not fought over."""
+    with Connection(rabbitmq_url) as connection:
+        connection.default_channel.exchange_declare("events", "fanout", durable=False, auto_delete=False)
+        source = listening(rabbitmq_url, exchange="events")
+        producer = connection.Producer(connection.default_channel)
+        producer.publish(b"{}", "x", exchange="events", content_type="application/json", content_encoding="utf-8")
+    assert collect(source, 1)
+
+
+def test_not_amqp(redis_server: object, listening: Listening, request: pytest.FixtureRequest) -> None:
+    """A port that speaks another protocol is an error, in bounded time."""
+    port = request.getfixturevalue("redis_server").port
+    began = time.monotonic()
+    _refusal(f"amqp://guest:guest@127.0.0.1:{port}//")
+    assert time.monotonic() - began < 10
+
+
+# --- TLS and failover
+
+
+def test_tls(start: Start, listening: Listening, tmp_path: Path, certificate: Certificate) -> None:
+    """TLS takes the names of constants that YAML has, checks the certificate, and says what is wrong with it."""
+    server = start(RabbitMQ(tmp_path / "rabbitmq", certificate=certificate))
+    options = {"ca_certs": str(certificate.certificate), "cert_reqs": "CERT_REQUIRED", "server_hostname": "localhost"}
+    source = listening(server.tls_url(), use_ssl=options)
+    bodies = [*numbered(2000), b"x" * 300_000]
+    sender = threading.Thread(target=publish, args=(server.url(), bodies))
+    sender.start()
+    assert [delivery.body for delivery in collect(source, len(bodies))] == bodies
+    sender.join()
+    thread = threading.Timer(0.2, source.abandon)
+    thread.start()
+    with pytest.raises(SourceLostError):
+        source.poll(10)
+    thread.join()
+    stranger = make_certificate(tmp_path / "stranger")
+    error = _refusal(server.tls_url(), use_ssl={**options, "ca_certs": str(stranger.certificate)})
+    assert "TLS" in str(error)
+    assert "use_ssl" in (error.remedy or "")
+    error = _refusal(server.tls_url(), use_ssl={"cert_reqs": "sometimes"})
+    assert "use_ssl" in (error.remedy or "")
+    assert "use_ssl" in (_refusal(server.url().replace("amqp:", "amqps:")).remedy or "")
+
+
+def test_failover(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
+    """Of several URLs the next one is tried after each failure."""
+    source = BrokerSource(settings(f"amqp://guest:guest@127.0.0.1:1//;{rabbitmq_url}"))
+    with pytest.raises(SourceLostError, match="refused"):
+        source.connect()
+    source.connect()
+    source.close()

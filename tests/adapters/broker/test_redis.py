@@ -1,0 +1,237 @@
+"""The event stream on Redis."""
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from celery_monitor.adapters.broker import BrokerSource
+from celery_monitor.errors import SourceLostError
+from tests.adapters.broker.conftest import Listening, Probing, collect, settings
+from tests.adapters.broker.publisher import numbered, publish
+from tests.conftest import Start
+from tests.servers import Redis, Sentinel, wait_until
+from tests.servers.certificate import Certificate, make_certificate
+
+
+def _refusal(url: str, **fields: object) -> SourceLostError:
+    source = BrokerSource(settings(url, **fields))
+    with pytest.raises(SourceLostError) as caught:
+        source.connect()
+    return caught.value
+
+
+def test_no_acknowledgements(redis_url: str, listening: Listening) -> None:
+    """Redis keeps no message: ack does nothing, and what was read does not come again."""
+    source = listening(redis_url)
+    assert not source.acknowledges
+    publish(redis_url, numbered(2))
+    collect(source, 2, ack=False)
+    source.ack(0)
+    source.abandon()
+    source.connect()
+    assert source.poll(0.2) is None
+
+
+def test_nothing_is_left_behind(redis_server: Redis, redis_url: str, listening: Listening, probing: Probing) -> None:
+    """Neither source nor probe writes a key, also when they are killed."""
+    source, probe = listening(redis_url), probing(redis_url)
+    probe.send(b"{}", 2)
+    collect(source, 1)
+    source.abandon()
+    with Connection(redis_url) as connection:
+        assert connection.default_channel.client.keys("*") == []
+
+
+def test_database_is_part_of_the_channel(redis_server: Redis, listening: Listening) -> None:
+    """Events of another database are not those of this fleet."""
+    mine, other = redis_server.new_database(), redis_server.new_database()
+    source = listening(mine)
+    publish(other, numbered(1))
+    publish(mine, numbered(1, first=7))
+    assert [delivery.body for delivery in collect(source, 1)] == numbered(1, first=7)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"global_keyprefix": "shop:"},
+        {"fanout_prefix": False},
+        {"fanout_prefix": "/shop."},
+        {"fanout_patterns": False},
+        {"fanout_prefix": False, "fanout_patterns": False},
+    ],
+)
+def test_options_of_the_fleet(redis_url: str, listening: Listening, probing: Probing, options: dict[str, Any]) -> None:
+    """The options that change the channels' names mean what they mean to the fleet."""
+    source = listening(redis_url, transport_options=options, exchange=f"events-{'-'.join(options)}")
+    publish(redis_url, numbered(2), transport_options=options, exchange=f"events-{'-'.join(options)}")
+    assert [delivery.body for delivery in collect(source, 2)] == numbered(2)
+    probing(redis_url, transport_options=options, exchange=f"events-{'-'.join(options)}").send(b'{"p": 1}', 2)
+    assert collect(source, 1)[0].body == b'{"p": 1}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no json",
+        b'{"body": 1}',
+        b'{"body": "@@@", "properties": {"body_encoding": "base64"}}',
+        b'{"body": "e30=", "headers": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"properties": {}}',
+        b"\xff\xfe",
+        b"",
+    ],
+)
+def test_what_is_no_envelope(redis_url: str, listening: Listening, data: bytes) -> None:
+    """Whatever is published on the channels is given away as it is, without a content type, and the stream goes on."""
+    source = listening(redis_url)
+    with Connection(redis_url) as connection:
+        database = connection.virtual_host
+        connection.default_channel.client.publish(f"/{database}.celeryev/x", data)
+    publish(redis_url, numbered(1))
+    found = collect(source, 2)
+    assert (found[0].body, found[0].content_type) == (data, "")
+    assert found[1].body == numbered(1)[0]
+
+
+def test_plain_text_body(redis_url: str, listening: Listening) -> None:
+    """A body that is not in base64 is taken as text."""
+    source = listening(redis_url)
+    envelope = {"body": '{"ü": 1}', "content-type": "application/json", "properties": {}}
+    with Connection(redis_url) as connection:
+        connection.default_channel.client.publish(f"/{connection.virtual_host}.celeryev/x", json.dumps(envelope))
+    assert collect(source, 1)[0].body == '{"ü": 1}'.encode()
+
+
+def test_reader_that_is_too_slow(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """Redis cuts off who does not read; what it had sent until then is given away before the error is raised."""
+    server = start(Redis(tmp_path / "redis", options=("--client-output-buffer-limit", "pubsub 1mb 0 0")))
+    source = listening(server.url())
+    bodies = [b"%06d" % number + b"x" * 2000 for number in range(10_000)]
+    publish(server.url(), bodies)
+    found: list[bytes] = []
+
+    def read() -> None:
+        while True:
+            batch = source.poll(1)
+            found.extend(delivery.body for delivery in batch.deliveries if batch)  # type: ignore[union-attr]
+
+    with pytest.raises(SourceLostError):
+        read()
+    assert 100 < len(found) < 10_000
+    assert found == bodies[: len(found)]
+    source.connect()
+    publish(server.url(), numbered(1))
+    assert collect(source, 1)
+
+
+def test_connection_closed_by_the_server(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """A closed connection is noticed at once; redis-py's silent reconnecting is not in the way."""
+    server = start(Redis(tmp_path / "redis"))
+    source = listening(server.url())
+    assert server.close_connections() >= 1
+    with pytest.raises(SourceLostError, match="closed the connection"):
+        source.poll(5)
+    with pytest.raises(SourceLostError, match="not connected"):
+        source.poll(5)
+    source.connect()
+
+
+# --- log-in, TLS, Sentinel
+
+
+def test_password(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """The right password works; a wrong one and none are told with a remedy."""
+    server = start(Redis(tmp_path / "redis", password="s3cret"))
+    source = listening(server.url())
+    publish(server.url(), numbered(1))
+    assert collect(source, 1)
+    for credentials in (":wrong@", ""):
+        error = _refusal(server.url().replace(":s3cret@", credentials))
+        assert "user and password" in (error.remedy or "")
+        assert "wrong" not in str(error)
+
+
+def test_user_without_permission(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """A user that may not subscribe is told what to allow, and that is enough."""
+    server = start(Redis(tmp_path / "redis"))
+    server.execute("ACL", "SETUSER", "events", "on", ">pw", "+ping", "+info")
+    url = server.url().replace("redis://", "redis://events:pw@")
+    error = _refusal(url)
+    assert "psubscribe" in str(error)
+    assert error.remedy is not None
+    server.execute("ACL", "SETUSER", "events", *error.remedy.split("NAME ")[1].split())
+    source = listening(url)
+    publish(server.url(), numbered(1))
+    assert collect(source, 1)
+
+
+def test_tls(listening: Listening, start: Start, tmp_path: Path, certificate: Certificate) -> None:
+    """TLS takes the names of constants that YAML has, checks the certificate, and says what is wrong with it."""
+    server = start(Redis(tmp_path / "redis", password="s3cret", certificate=certificate))
+    options = {"ssl_ca_certs": str(certificate.certificate), "ssl_cert_reqs": "CERT_REQUIRED"}
+    source = listening(server.tls_url(), use_ssl=options)
+    bodies = [*numbered(2000), b"x" * 300_000]
+    sender = threading.Thread(target=publish, args=(server.url(), bodies))
+    sender.start()
+    assert [delivery.body for delivery in collect(source, len(bodies))] == bodies
+    sender.join()
+    timer = threading.Timer(0.2, source.abandon)
+    timer.start()
+    with pytest.raises(SourceLostError):
+        source.poll(10)
+    timer.join()
+    stranger = make_certificate(tmp_path / "stranger")
+    error = _refusal(server.tls_url(), use_ssl={**options, "ssl_ca_certs": str(stranger.certificate)})
+    assert "use_ssl" in (error.remedy or "")
+
+
+def test_sentinel(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
+    """The master is found by a Sentinel; an unknown name of the master is told with a remedy."""
+    master = start(Redis(tmp_path / "redis"))
+    sentinel = start(Sentinel(tmp_path / "sentinel", master))
+    options = {"master_name": sentinel.service}
+    source = listening(sentinel.url(), transport_options=options)
+    publish(sentinel.url(), numbered(2), transport_options=options)
+    assert collect(source, 2)
+    probing(sentinel.url(), transport_options=options).send(b"{}", 2)
+    assert collect(source, 1)
+    error = _refusal(sentinel.url(), transport_options={"master_name": "nobody"})
+    assert "master_name" in (error.remedy or "")
+    error = _refusal(sentinel.url())
+    assert "transport_options" in (error.remedy or "")
+
+
+def test_old_and_new_names_of_a_sentinel_fleet(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """While a fleet changes from kombu before 5.4, each event comes once, whoever sent it."""
+    master = start(Redis(tmp_path / "redis"))
+    sentinel = start(Sentinel(tmp_path / "sentinel", master))
+    options = {"master_name": sentinel.service, "sentinel_fanout_compat": True}
+    source = listening(sentinel.url(), transport_options=options)
+    publish(sentinel.url(), numbered(2), transport_options=options)
+    assert [delivery.body for delivery in collect(source, 2)] == numbered(2)
+    assert source.poll(0.2) is None
+    master.execute("PUBLISH", "/{db}.celeryev/x", '{"body": "old", "properties": {}}')
+    assert collect(source, 1)[0].body == b"old"
+
+
+def test_unix_socket(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """A Redis is reached by a Unix socket."""
+    server = start(Redis(tmp_path / "redis", options=("--unixsocket", str(tmp_path / "s"))))
+    url = f"redis+socket://{tmp_path / 's'}?virtual_host=0"
+    wait_until((tmp_path / "s").exists)
+    source = listening(url)
+    publish(server.url(), numbered(1))
+    assert collect(source, 1)
+
+
+def test_unknown_database(redis_server: Redis) -> None:
+    """A database that does not exist is an error in bounded time."""
+    began = time.monotonic()
+    _refusal(redis_server.url(99_999))
+    assert time.monotonic() - began < 10

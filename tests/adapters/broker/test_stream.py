@@ -1,0 +1,261 @@
+"""What every transport of the event stream does."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from celery_monitor.adapters.broker import BrokerSource
+from celery_monitor.core.model import Delivery
+from celery_monitor.errors import SourceLostError
+from tests.adapters.broker.conftest import Listening, collect, settings
+from tests.adapters.broker.publisher import numbered, publish
+from tests.conftest import Start
+from tests.servers import CeleryWorker, RabbitMQ, Redis, TcpProxy, wait_until
+
+
+def _server(kind: str, directory: Path) -> RabbitMQ | Redis:
+    return RabbitMQ(directory) if kind == "rabbitmq" else Redis(directory)
+
+
+def _poll_for(source: BrokerSource, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        source.poll(0.2)
+
+
+both = pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
+
+
+def test_real_worker(broker_url: str, listening: Listening, start: Start, tmp_path: Path) -> None:
+    """Single events and lists of events of a real worker come as they were sent."""
+    source = listening(broker_url)
+    start(CeleryWorker(tmp_path / "worker", broker_url))
+    app = Celery(broker=broker_url)
+    app.conf.update(task_default_queue="fleet", task_send_sent_event=True)
+    with app:
+        ids = {app.send_task("fleet.succeed").id for _ in range(5)}
+    seen: dict[str, set[str]] = {}
+    shapes: set[type] = set()
+
+    def finished() -> bool:
+        for delivery in collect(source, 1):
+            assert delivery.content_type == "application/json"
+            body = json.loads(delivery.body)
+            shapes.add(type(body))
+            for event in body if isinstance(body, list) else [body]:
+                seen.setdefault(event["type"], set()).add(event.get("uuid"))
+        return seen.get("task-succeeded") == ids
+
+    wait_until(finished, 30)
+    assert seen["task-sent"] == seen["task-received"] == seen["task-started"] == ids
+    assert "worker-online" in seen
+    assert shapes == {dict, list}
+
+
+def test_order_and_completeness(broker_url: str, listening: Listening) -> None:
+    """Ten thousand messages come once each, in the order they were sent."""
+    source = listening(broker_url, prefetch=1000)
+    bodies = numbered(10_000)
+    sender = threading.Thread(target=publish, args=(broker_url, bodies))
+    sender.start()
+    found = collect(source, len(bodies))
+    sender.join()
+    assert [delivery.body for delivery in found] == bodies
+    assert source.poll(0.1) is None
+
+
+def test_half_of_the_prefetch(broker_url: str, listening: Listening) -> None:
+    """One poll gives at most half of the prefetch."""
+    source = listening(broker_url, prefetch=100)
+    publish(broker_url, numbered(220))
+    sizes: list[int] = []
+    while sum(sizes) < 220:
+        batch = source.poll(5)
+        assert batch is not None
+        source.ack(batch.tag)
+        sizes.append(len(batch.deliveries))
+    assert max(sizes) <= 50
+
+
+def test_poll_waits_no_longer_than_told(broker_url: str, listening: Listening) -> None:
+    """A poll of a silent stream ends at its timeout, and at once when something is there."""
+    source = listening(broker_url)
+    began = time.monotonic()
+    assert source.poll(0.2) is None
+    assert 0.15 < time.monotonic() - began < 2
+    publish(broker_url, numbered(1))
+    began = time.monotonic()
+    assert collect(source, 1)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "seen"), [(None, ""), ("application/x-python-serialize", "application/x-python-serialize")]
+)
+def test_content_types(broker_url: str, listening: Listening, sent: str | None, seen: str) -> None:
+    """The content type is given as it is, and "" where there is none."""
+    source = listening(broker_url)
+    if sent is None and broker_url.startswith("amqp"):
+        _publish_bare_amqp(broker_url, b"bare")
+    else:
+        publish(broker_url, [b"bare"], content_type=sent)
+    assert [Delivery(d.body, d.content_type) for d in collect(source, 1)] in (
+        [Delivery(b"bare", seen)],
+        [Delivery(b"bare", "application/data")],  # what kombu makes of nothing on Redis
+    )
+
+
+def _publish_bare_amqp(url: str, body: bytes) -> None:
+    import amqp
+    from kombu import Connection
+
+    with Connection(url) as connection:
+        channel = connection.default_channel
+        channel.basic_publish(amqp.Message(body), "celeryev", "x")
+
+
+def test_large_and_empty_bodies(broker_url: str, listening: Listening) -> None:
+    """Bodies of no bytes, of one frame exactly, and of many frames come whole."""
+    source = listening(broker_url)
+    bodies = [b"", b"x" * (131_072 - 8), b"y" * (131_072 - 7), b"z" * 3_000_001, b"end"]
+    sender = threading.Thread(target=publish, args=(broker_url, bodies))
+    sender.start()
+    found = collect(source, len(bodies))
+    sender.join()
+    assert [len(delivery.body) for delivery in found] == [len(body) for body in bodies]
+    assert [delivery.body for delivery in found] == bodies
+
+
+def test_abandon_from_another_thread(broker_url: str, listening: Listening) -> None:
+    """Abandoning wakes up a thread that waits in poll, at once."""
+    source = listening(broker_url, heartbeat="10m")
+    results: list[BaseException | None] = []
+
+    def wait() -> None:
+        try:
+            source.poll(60)
+        except SourceLostError as exc:
+            results.append(exc)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)
+    began = time.monotonic()
+    source.abandon()
+    thread.join(5)
+    assert time.monotonic() - began < 1
+    assert len(results) == 1
+    with pytest.raises(SourceLostError, match="not connected"):
+        source.poll(0.1)
+    source.connect()
+    publish(broker_url, numbered(1))
+    assert collect(source, 1)
+
+
+def test_close_and_connect_again(broker_url: str, listening: Listening) -> None:
+    """A closed source can be connected again, and closing twice does nothing."""
+    source = listening(broker_url)
+    source.close()
+    source.close()
+    source.connect()
+    publish(broker_url, numbered(3))
+    assert [d.body for d in collect(source, 3)] == numbered(3)
+
+
+@both
+def test_paused_broker(kind: str, listening: Listening, start: Start, tmp_path: Path) -> None:
+    """With a frozen broker every call is bounded in time, the loss is noticed, and connecting works after it thaws."""
+    server = start(_server(kind, tmp_path / "server"))
+    source = listening(server.url(), heartbeat="1s")
+    server.pause()
+    began = time.monotonic()
+    with pytest.raises(SourceLostError):
+        _poll_for(source, 10)
+    assert time.monotonic() - began < 5
+    began = time.monotonic()
+    with pytest.raises(SourceLostError, match="does not answer"):
+        source.connect()
+    assert time.monotonic() - began < 10
+    source.abandon()
+    server.resume()
+    source.connect()
+    publish(server.url(), numbered(1))
+    assert collect(source, 1)
+    server.pause()
+    began = time.monotonic()
+    source.abandon()
+    assert time.monotonic() - began < 0.5
+    server.resume()
+    source.connect()
+    server.pause()
+    began = time.monotonic()
+    source.close()
+    assert time.monotonic() - began < 2.5
+    server.resume()
+
+
+@both
+def test_killed_broker(kind: str, listening: Listening, start: Start, tmp_path: Path) -> None:
+    """A killed broker is noticed at once, and the stream goes on when it is there again."""
+    server = start(_server(kind, tmp_path / "server"))
+    source = listening(server.url())
+    server.kill()
+    with pytest.raises(SourceLostError):
+        _poll_for(source, 5)
+    with pytest.raises(SourceLostError, match=r"[Cc]onnection refused"):
+        source.connect()
+    server.start()
+    source.connect()
+    publish(server.url(), numbered(10))
+    assert [d.body for d in collect(source, 10)] == numbered(10)
+
+
+@both
+def test_half_open_connection(kind: str, listening: Listening, request: pytest.FixtureRequest) -> None:
+    """A network that swallows everything is noticed by the heartbeat."""
+    server: RabbitMQ | Redis = request.getfixturevalue("rabbitmq" if kind == "rabbitmq" else "redis_server")
+    with TcpProxy(server.port) as proxy:
+        url = server.url().replace(f":{server.port}/", f":{proxy.port}/")
+        source = listening(url, heartbeat="1s")
+        assert source.poll(2.5) is None  # more than two heartbeats of nothing but heartbeats
+        proxy.stall()
+        began = time.monotonic()
+        with pytest.raises(SourceLostError):
+            _poll_for(source, 10)
+        assert time.monotonic() - began < 5
+
+
+@both
+def test_a_stalled_reader_is_not_cut_by_itself(kind: str, listening: Listening, request: pytest.FixtureRequest) -> None:
+    """Who did not poll for long reads what came meanwhile before calling the connection dead."""
+    url: str = request.getfixturevalue(f"{kind}_url")
+    source = listening(url, heartbeat="1s" if kind == "redis" else "5s")
+    for _ in range(3):
+        publish(url, numbered(1))
+        time.sleep(2.2)
+        assert collect(source, 1)
+
+
+def test_errors_never_tell_the_password(rabbitmq: RabbitMQ, redis_server: Redis) -> None:
+    """No error holds the password, whatever is wrong with the connection."""
+    for url in (
+        f"amqp://guest:S3cret!@127.0.0.1:{rabbitmq.port}//",
+        f"amqp://guest:S3cret!@127.0.0.1:{redis_server.port}//",
+        f"amqps://guest:S3cret!@127.0.0.1:{rabbitmq.port}//",
+        "amqp://guest:S3cret!@127.0.0.1:1//",
+        "amqp://guest:S3cret!@no-such-host.invalid//",
+        f"redis://:S3cret!@127.0.0.1:{redis_server.port}/none",
+        f"rediss://:S3cret!@127.0.0.1:{redis_server.port}/0",
+        f"redis://:S3cret!@127.0.0.1:{rabbitmq.port}/0",
+        "redis://:S3cret!@127.0.0.1:1/0",
+        "sentinel://:S3cret!@127.0.0.1:1/0",
+    ):
+        source = BrokerSource(settings(url, transport_options={"master_name": "m"}))
+        with pytest.raises(SourceLostError) as caught:
+            source.connect()
+        assert "S3cret" not in str(caught.value), url
+        assert "S3cret" not in str(caught.value.remedy), url
