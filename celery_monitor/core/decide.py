@@ -177,6 +177,8 @@ class _Open(msgspec.Struct):
             args=last.args if last else None,
             kwargs=last.kwargs if last else None,
             runbook_url=self.rule.runbook_url,
+            sent_count=self.sent_count,
+            succeeded_at=self.succeeded_at,
         )
 
 
@@ -207,7 +209,7 @@ class Decider:
                 old.opened_at, old.first_at, old.last_at, self._end(old.last_at), old.state, old.reason, old.count,
                 dict(old.exceptions), dict(old.workers), dict(old.queues), dict(old.tasks), list(old.samples),
                 Failed("", old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs),
-                sent_at=now, sent_count=old.count, dirty=False,
+                sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False,
             )  # fmt: skip
             if old.state is IncidentState.OPEN:
                 self._note_open(entry)
@@ -244,6 +246,8 @@ class Decider:
         """A task succeeded: its open incidents may resolve once they are quiet."""
         for key in self._open_of.get(task, ()):
             entry = self._open[key]
+            # The first success after a failure decides; the thousands after it are not worth a write.
+            entry.dirty |= entry.succeeded_at <= entry.last_at < at
             entry.succeeded_at = max(entry.succeeded_at, at)
 
     @property
@@ -273,12 +277,16 @@ class Decider:
 
     def take(self) -> tuple[list[Incident], list[Enqueue]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
+        outbox, self._outbox = self._outbox, []
+        for row in outbox:
+            entry = self._open.get(row.key)
+            if entry is not None:  # what came since is committed with the row, and told by it
+                entry.sent_count = entry.count
         changed, self._closed = self._closed, []
         for entry in self._open.values():
             if entry.dirty:
                 entry.dirty = False
                 changed.append(entry.freeze(self._policy.fleet))
-        outbox, self._outbox = self._outbox, []
         return changed, outbox
 
     def _find_rule(self, task: str, queue: str, exception: str) -> Rule:
@@ -355,7 +363,7 @@ class Decider:
         self._send(entry, now)
 
     def _send(self, entry: _Open, now: float, action: Action = Action.TRIGGER) -> None:
-        entry.sent_at, entry.sent_count = now, entry.count
+        entry.sent_at, entry.sent_count, entry.dirty = now, entry.count, True
         if self._sends.get(entry.rule.route, False):
             self._outbox.append(Enqueue(Channel.PAGERDUTY, entry.key, action, entry.rule.route, now))
 

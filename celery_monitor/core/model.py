@@ -286,6 +286,10 @@ class Incident:
     args: str | None = None
     kwargs: str | None = None
     runbook_url: str | None = None
+    sent_count: int = 0
+    """``count`` when its newest outbox row was written: what is more has to be told by an update."""
+    succeeded_at: float = 0.0
+    """The task's newest success while it was open, 0 for none: what may resolve it."""
 
 
 class Channel(enum.StrEnum):

@@ -268,6 +268,48 @@ def test_a_restart_opens_nothing_twice() -> None:
     assert incidents(again)[KEY].count == 2
 
 
+def test_a_restart_still_tells_of_failures_that_no_row_told_of() -> None:
+    """An update that was due comes, update_interval after the restart; one that tells nothing new does not."""
+    of = decider(update_interval=600.0)
+    of.decide(failed(), NOON)
+    of.take()
+    for _ in range(9):
+        of.decide(failed(), NOON + 1)
+    again = restarted(of, update_interval=600.0)
+    again.tick(NOON + 60 + 599)
+    assert sent(again) == []
+    again.tick(NOON + 60 + 600)
+    rows = again.take()
+    assert [(row.key, row.action) for row in rows[1]] == [(KEY, Action.TRIGGER)]
+    assert [(one.count, one.sent_count) for one in rows[0]] == [(10, 10)]
+    last = decider(update_interval=600.0)
+    last.restore(rows[0], NOON + 700)
+    last.tick(NOON + 1400)
+    assert sent(last) == []
+
+
+def test_what_came_with_the_first_failure_needs_no_update() -> None:
+    """The row is committed with all failures of its flush, and speaks of them all."""
+    of = decider(update_interval=600.0)
+    for number in range(50):
+        of.decide(failed(uuid=f"u{number}"), NOON)
+    assert sent(of) == [(KEY, Action.TRIGGER)]
+    of.tick(NOON + 700)
+    assert sent(of) == []
+
+
+def test_a_success_before_a_restart_resolves_after_it() -> None:
+    """It is kept with the incident."""
+    rules = {"resolve_on_success": True, "resolve_after": 600.0}
+    of = decider(**rules)
+    of.decide(failed(), NOON)
+    of.take()
+    of.succeeded("shop.pay", NOON + 10)
+    again = restarted(of, **rules)
+    again.tick(NOON + 601)
+    assert sent(again) == [(KEY, Action.RESOLVE)]
+
+
 def test_a_restart_keeps_the_way_to_the_threshold() -> None:
     """Failures below it are remembered."""
     rules = [Rule(name="r", threshold=3)]
