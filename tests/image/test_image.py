@@ -85,6 +85,7 @@ def podman() -> Podman:
 @pytest.fixture(scope="session")
 def image(podman: Podman) -> str:
     """The project's own image, built from its own Dockerfile."""
+    podman("image", "prune", "--force", "--filter", "until=24h")  # What builds of other days have left.
     podman.answer("build", "--isolation", "chroot", "--pull=never", "--tag", IMAGE, ".", timeout=280)
     return IMAGE
 
