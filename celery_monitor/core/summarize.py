@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from celery_monitor.core.excerpt import useful_end
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     FAILED,
@@ -41,12 +42,6 @@ from celery_monitor.core.summary import (
 DAYS_BEFORE: Final = 7
 """How many earlier days the buckets must reach back."""
 _TODAY: Final = DAYS_BEFORE
-
-TRACEBACK_FRAMES: Final = 3
-TRACEBACK_ENDING: Final = 6
-"""Lines kept of the last frame's source and the exception's message."""
-TRACEBACK_WIDTH: Final = 200
-_CUT: Final = "  …"
 
 
 def day_bounds(date: dt.date, zone: dt.tzinfo) -> tuple[int, int]:
@@ -282,31 +277,3 @@ def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed:
         unnamed=round(grown(UNNAMED)),
         restarts=round(grown(STARTS)),
     )
-
-
-def useful_end(traceback: str, frame: str = "") -> str:
-    """What is worth reading of a traceback: the last frames, the application's own too, and the exception.
-
-    ``frame`` is an error group's: ``path/of/app.py:function``.
-    """
-    lines = [_shortened(line) for line in traceback.rstrip().splitlines()]
-    frames = [index for index, line in enumerate(lines) if line.startswith('  File "')]
-    if not frames:
-        return "\n".join(lines[-2 * TRACEBACK_ENDING :])
-    path, _, function = frame.rpartition(":")
-    own = [index for index in frames if path and path in lines[index] and lines[index].endswith(f"in {function}")]
-    kept = sorted({*own[-1:], *frames[-(TRACEBACK_FRAMES - bool(own)) :]})
-    edges = [*frames, len(lines)]
-    out: list[str] = []
-    for index in kept:
-        block = lines[index : edges[edges.index(index) + 1]]
-        if index != frames[0] and (index == kept[0] or edges[edges.index(index) - 1] not in kept):
-            out.append(_CUT)
-        if len(block) > TRACEBACK_ENDING:
-            block = [*block[: TRACEBACK_ENDING - 3], _CUT, *block[-2:]]
-        out += block
-    return "\n".join(out)
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= TRACEBACK_WIDTH else f"{line[: TRACEBACK_WIDTH - 1]}…"

@@ -23,7 +23,7 @@ from celery_monitor.core.model import (
     Reason,
     Severity,
 )
-from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize, useful_end
+from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
 from celery_monitor.core.summary import Summary, summary_to_dict
 
 HOUR = 3600
@@ -361,40 +361,3 @@ def test_the_document_is_json_with_times_in_utc_and_rates() -> None:
     assert (document["errors"][0]["new"], document["errors"][0]["uuid"]) == (True, "id")
     assert document["incidents"]["undelivered"][0]["opened_at"] == "2026-11-22T00:00:01Z"
     assert (document["health"]["complete"], document["new_errors"], len(document["hours"])) == (True, 1, 24)
-
-
-def _frame(path: str, function: str) -> str:
-    return f'  File "/srv/{path}", line 7, in {function}\n    call({function})\n'
-
-
-def test_a_traceback_keeps_the_applications_frame_the_last_ones_and_the_exception() -> None:
-    """What Celery and libraries put around them is left out, and marked."""
-    frames = [_frame("celery/trace.py", "run"), _frame("shop/app/tasks.py", "charge")]
-    frames += [_frame("lib/http.py", f"step{n}") for n in range(9)]
-    text = "Traceback (most recent call last):\n" + "".join(frames) + "lib.Error: no\n  more of it"
-    assert useful_end(text, "shop/app/tasks.py:charge").splitlines() == [
-        "  …",
-        '  File "/srv/shop/app/tasks.py", line 7, in charge',
-        "    call(charge)",
-        "  …",
-        '  File "/srv/lib/http.py", line 7, in step7',
-        "    call(step7)",
-        '  File "/srv/lib/http.py", line 7, in step8',
-        "    call(step8)",
-        "lib.Error: no",
-        "  more of it",
-    ]
-
-
-def test_a_traceback_without_frames_keeps_its_last_lines() -> None:
-    """Remote and foreign tracebacks are cut too."""
-    assert useful_end("\n".join(map(str, range(100)))).splitlines() == [str(n) for n in range(88, 100)]
-    assert useful_end("") == ""
-
-
-@given(st.text(alphabet=st.sampled_from('ab\n "File,in:'), max_size=400), st.text(max_size=10))
-def test_any_traceback_becomes_short(text: str, frame: str) -> None:
-    """Whatever the text is, what is kept has a bounded number of bounded lines."""
-    kept = useful_end(text * 50, frame).split("\n")
-    assert len(kept) <= 30
-    assert max(map(len, kept)) <= 200

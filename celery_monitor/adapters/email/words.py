@@ -72,6 +72,8 @@ def doubts(summary: Summary) -> Iterator[str]:
         yield f"The day is not over: these are its first {duration(health.elapsed)}."
     if summary.unknown:
         yield "The monitor did not watch on this day, and no event of it came later."
+    elif health.uptime <= 0:
+        yield "The monitor did not run on this day: it counts what the broker kept of it."
     elif health.down > SLACK:
         yield (
             f"The monitor did not run for {duration(health.down)} of {duration(health.elapsed)}. "
