@@ -23,7 +23,7 @@ PYTEST_ARGS ?=
 
 step = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help setup servers test lint format unit slow coverage campaign bench run demo image lock audit clean
+.PHONY: help setup servers test lint format unit slow coverage campaign bench run demo image assemble lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,7 +98,12 @@ $(DEMO_VENV)/.installed: requirements.lock requirements-build.lock pyproject.tom
 image: ## the container image, by docker or podman as found
 	@if [ -z "$(ENGINE)" ]; then echo "Neither docker nor podman is installed." >&2; exit 1; fi
 	$(call step,Building the image $(IMAGE) with $(notdir $(ENGINE)))
-	@$(ENGINE) build --tag $(IMAGE) .
+	@BUILDAH_FORMAT=docker $(ENGINE) build --tag $(IMAGE) .  # the OCI format has no HEALTHCHECK
+
+assemble: setup ## write what is generated anew: dashboards, the chart's copies and schema, docs/configuration.md
+	@$(BIN)/python deploy/grafana/build.py
+	@PYTHONPATH=. $(BIN)/python helm/assemble.py
+	@$(BIN)/celery-monitor config reference > docs/configuration.md
 
 # UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml changed moves.
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \

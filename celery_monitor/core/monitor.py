@@ -18,6 +18,7 @@ from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.model import (
     FAILED,
     LONGEST_UUID,
+    SENT,
     STARTED,
     SUCCEEDED,
     UNKNOWN_TASK,
@@ -228,6 +229,7 @@ class Monitor:
     def _restore(self, restored: Restored, now: float) -> None:
         self._aggregator.restore(restored.series)
         self._tracker.restore(restored.tracked, now)
+        self._tracker.queue_of |= {one.key.name: one.key.queue for one in restored.series if one.counts[SENT]}
         self._workers.restore(restored.workers, now)
         self._workers.unobserved = int(restored.counters.get("unobserved", 0))
         self._decider.restore(restored.incidents, now)
@@ -248,7 +250,8 @@ class Monitor:
         if name is None:
             name = self._name_of(ref, event, kind)
         name = self._aggregator.limited(name)
-        queue = ref.queue or self._queue_of.get(hostname) or self._limits.default_queue
+        queue = ref.queue or self._queue_of.get(hostname) or self._tracker.queue_of.get(name)
+        queue = queue or self._limits.default_queue
         host = self._host_label(hostname) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
         if kind == STARTED:

@@ -92,7 +92,8 @@ class Tracker:
         self._gone: list[str] = []
         self._names: dict[str, str] = {}
         self._minute = 0
-        self._sent_names: set[str] = set()
+        self.queue_of: dict[str, str] = {}
+        """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
 
     def restore(self, tracked: Iterable[tuple[str, TaskRef]], now: float) -> None:
         """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
@@ -142,7 +143,7 @@ class Tracker:
             known = printable(raw, LONGEST_NAME)
             if len(self._names) >= KNOWN_NAMES:
                 self._names.clear()
-                self._sent_names.clear()
+                self.queue_of.clear()
             self._names[raw] = known
         return known
 
@@ -190,10 +191,10 @@ class Tracker:
         if self._capture_arguments and (event.args or event.kwargs):
             self.arguments[event.uuid] = _cut(event.args), _cut(event.kwargs)
         if kind == SENT:
-            if ref.name is not None:
-                self._sent_names.add(ref.name)
             if event.queue:
                 ref.queue = self._names.get(event.queue) or self.name(event.queue)
+                if ref.name is not None:
+                    self.queue_of[ref.name] = ref.queue
             if event.timestamp <= ref.started_at:
                 return  # it comes late, the wait is over
             ref.due_at = max(ref.due_at, event.timestamp)
@@ -203,7 +204,7 @@ class Tracker:
                 ref.due_at = eta
 
     def _end(self, uuid: str, ref: TaskRef, stage: int, now: float) -> None:
-        if stage == _OK and (ref.queue is not None or ref.name not in self._sent_names):
+        if stage == _OK and (ref.queue is not None or ref.name not in self.queue_of):
             self._forget(uuid)
         elif ref.stage != stage:
             self._lingering.append((now + self._linger, uuid))

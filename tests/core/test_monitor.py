@@ -228,7 +228,7 @@ def test_a_failure_without_a_name() -> None:
 
 
 def test_queues() -> None:
-    """Of task-sent; else of the worker when it consumes just one; else the default."""
+    """Of task-sent; else of the worker when it consumes just one; else of the task's last one; else the default."""
     of = monitor(default_queue="dflt")
     of.learn_queues({"w1@box": ["mail"], "w2@box": ["a", "b"]})
     of.receive(
@@ -236,14 +236,15 @@ def test_queues() -> None:
             body(raw("received", "u1", name="t1") | {"hostname": "w1@box"}),
             body(raw("received", "u2", name="t2") | {"hostname": "w2@box"}),
             body(raw("sent", "u3", name="t3", queue="pay") | {"hostname": "gen@web"}),
+            body(raw("received", "u4", name="t3") | {"hostname": "w2@box"}),
         ),
         NOON,
     )
-    assert {series.key.name: series.key.queue for series in of.snapshot().series} == {
-        "t1": "mail",
-        "t2": "dflt",
-        "t3": "pay",
-    }
+    assert [(series.key.name, series.key.queue) for series in of.snapshot().series] == [
+        ("t1", "mail"),
+        ("t2", "dflt"),
+        ("t3", "pay"),
+    ]
 
 
 def test_a_clock_in_the_future() -> None:
