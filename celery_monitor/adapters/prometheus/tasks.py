@@ -8,6 +8,7 @@ than a millisecond, so that the thread that reads events gets its turns.
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
@@ -100,11 +101,9 @@ def _failed(sample: str, rows: Sequence[_Row]) -> str:
     """Failures by exception, and the series with an empty exception that celery-exporter has too."""
     lines = []
     for text, one, exemplar in rows:
-        if "" not in one.exceptions:
-            lines.append(f'{sample}{{{text},exception=""}} 0\n')
         last = one.exemplar[0] if one.exemplar else None
-        for exception, count in one.exceptions.items():
-            told = exemplar if exception == last else ""
+        for exception, count in {"": 0, **one.exceptions}.items():
+            told = exemplar if exception == last and count else ""
             lines.append(f'{sample}{{{text},exception="{labels.escaped(exception)}"}} {count}{told}\n')
     return "".join(lines)
 
@@ -122,6 +121,7 @@ def _histograms(histogram: Callable[[_Row], Histogram], sample: str, rows: Seque
     return "".join(lines)
 
 
+_unusual: Final = re.compile(r"[^0-9A-Za-z._:@/-]").sub
 _parts: Final = operator.attrgetter("bounds", "counts", "sum")
 
 
@@ -135,8 +135,9 @@ def _exemplar(one: Series) -> str:
     if one.exemplar is None:
         return ""
     _, task_id, at = one.exemplar
-    # OpenMetrics allows 128 characters for the names and values of an exemplar's labels together.
-    return f' # {{task_id="{labels.escaped(task_id[:100])}"}} 1.0 {at!r}'
+    # OpenMetrics allows 128 characters for the names and values of an exemplar's labels together. The ids of Celery
+    # need no escaping, and not every parser knows escapes here.
+    return f' # {{task_id="{_unusual("?", task_id[:100])}"}} 1.0 {at!r}'
 
 
 def _merged(one: Series, other: Series) -> Series:

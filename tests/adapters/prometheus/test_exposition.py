@@ -1,0 +1,225 @@
+"""The whole exposition: formats, what is in it, and what linters say."""
+
+import gzip
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+
+from celery_monitor.adapters.prometheus.exposition import Format
+from celery_monitor.adapters.prometheus.families import FAMILIES
+from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.core.model import QueueStats, Snapshot
+from celery_monitor.settings.metrics import MetricsSettings
+from tests.adapters.prometheus import parsing
+from tests.adapters.prometheus.snapshots import (
+    OPENMETRICS,
+    exposition,
+    histogram,
+    rendered,
+    series,
+    snapshot,
+    snapshots,
+    worker,
+)
+
+PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+    "text/plain;version=0.0.4;q=0.2,/;q=0.1"
+)
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+FULL = snapshot(
+    series(failed=1, exceptions={"ValueError": 1}, exemplar=("ValueError", "id", 1_700_000_000.5)),
+    workers=[worker(), worker("celery@other", up=False, sw_ident="py-celery", sw_ver="5.4.0", sw_sys="Linux")],
+    counters={"messages": 7, "events.task-failed": 3, "discarded.duplicate": 1, "stream_gap_seconds": 1.5},
+    incidents={"opened": 1},
+    incidents_open=1,
+    tracked=3,
+    lag=0.2,
+    probe_roundtrip=0.01,
+)
+QUEUES = [QueueStats("celery", 5, 2, 1, 8), QueueStats("unknown", None, None, 0, 0)]
+FIGURES = RuntimeFigures(
+    commits=histogram(1, 2, total=0.5),
+    broker_connected=True,
+    unacked_messages=11,
+    commit_failures=2,
+    outbox={"pagerduty": (3, 1_699_999_990.0)},
+    notifications={("pagerduty", "delivered"): 4},
+    report_last_success=1_699_990_000.0,
+)
+
+
+def value(text: str, sample: str) -> float:
+    """The number of the one line that begins with ``sample``."""
+    (line,) = [line for line in text.splitlines() if line.startswith(sample + " ")]
+    return float(line.rpartition(" ")[2])
+
+
+@given(snapshots)
+@settings(max_examples=100, deadline=None)
+def test_parses_whatever_the_fleet_sends(shown: Snapshot) -> None:
+    """Both formats parse, and say the same, whatever names, hosts and types a hostile fleet sends."""
+    text = {family.name: family for family in parsing.plain(rendered(shown))}
+    strict = {family.name: family for family in parsing.openmetrics(rendered(shown, OPENMETRICS))}
+    for name, family in strict.items():
+        if name.startswith("process_"):
+            continue
+        other = text[name + "_info" if family.type == "info" else name]
+        assert [(one.name, one.labels, one.value) for one in family.samples] == [
+            (one.name, one.labels, one.value) for one in other.samples
+        ]
+
+
+@pytest.mark.parametrize("form", [Format(openmetrics=False, gzip=True), Format(openmetrics=True, gzip=True)])
+def test_gzip_is_the_same_text(form: Format) -> None:
+    """What is compressed in pieces decompresses to the plain text, by the standard library and by gzip itself."""
+    shown = snapshot(*[series(name=f"task{number}", failed=number) for number in range(1000)])
+    (body,) = exposition(shown).render(form).body
+    plain = rendered(shown, Format(openmetrics=form.openmetrics, gzip=False))
+    unpacked = gzip.decompress(body).decode()
+    assert _without_process(unpacked) == _without_process(plain)
+    done = subprocess.run(["gzip", "-dc"], input=body, capture_output=True, check=True)
+    assert (done.stdout.decode(), done.stderr) == (unpacked, b"")
+
+
+def _without_process(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("process_")]
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        (PROMETHEUS_2, True),
+        (PROMETHEUS_3, True),
+        ("application/openmetrics-text", True),
+        ("Application/OpenMetrics-Text; Version=1.0.0; q=0.5", True),
+        ("application/openmetrics-text;q=0.4, text/plain;q=0.6", False),
+        ("application/openmetrics-text;version=2.0.0", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=none", False),
+        (BROWSER, False),
+        ("*/*", False),
+        ("", False),
+        (";,;;=,", False),
+    ],
+)
+def test_format_is_negotiated(accept: str, *, openmetrics: bool) -> None:
+    """OpenMetrics is for those who ask for it and do not prefer text; all others get text."""
+    assert exposition(None).choose(accept, "").openmetrics is openmetrics
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compressed"),
+    [("gzip", True), ("deflate, gzip;q=0.5", True), ("br", False), ("", False), ("gzip;q=0", False)],
+)
+def test_encoding_is_negotiated(encoding: str, *, compressed: bool) -> None:
+    """Gzip is for those who take it."""
+    assert exposition(None).choose("", encoding).gzip is compressed
+
+
+def test_headers_say_what_it_is() -> None:
+    """The content type carries the version of the format, and the encoding is named."""
+    headers = dict(exposition(None).render(Format(openmetrics=True, gzip=True)).headers)
+    assert headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert headers["content-encoding"] == "gzip"
+    headers = dict(exposition(None).render(Format(openmetrics=False, gzip=False)).headers)
+    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "content-encoding" not in headers
+
+
+def test_promtool_has_nothing_to_say() -> None:
+    """``promtool check metrics`` finds no fault with names, types, units and help texts."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    text = rendered(FULL, queues=QUEUES, figures=FIGURES)
+    done = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_every_family_is_there() -> None:
+    """Each metric of the table is exported, with its type, and nothing that is not in the table."""
+    found = {family.name: family for family in parsing.openmetrics(rendered(FULL, OPENMETRICS, queues=QUEUES))}
+    ours = {name: family.type for name, family in found.items() if not name.startswith("process_")}
+    assert ours == {f"celery_{family.name}": family.kind for family in FAMILIES}
+
+
+def test_samples_have_the_labels_of_the_table() -> None:
+    """Each sample carries the labels that the table says, and the static ones."""
+    chosen = MetricsSettings(static_labels={"env": "test"}, hostname_label=True)
+    found = parsing.openmetrics(rendered(FULL, OPENMETRICS, queues=QUEUES, figures=FIGURES, settings=chosen))
+    tables = {f"celery_{family.name}": {*family.labels, "env"} for family in FAMILIES}
+    for family in found:
+        assert family.samples
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == tables.get(family.name, {"env"}), sample
+
+
+def test_nothing_of_the_fleet_before_the_store_was_read() -> None:
+    """While the monitor starts, no counter of the fleet shows a 0 that would look like a reset."""
+    names = {family.name for family in parsing.plain(rendered(None))}
+    assert "celery_monitor_broker_connected" in names
+    assert "celery_monitor_build_info" in names
+    assert not {name for name in names if name.startswith(("celery_task", "celery_worker", "celery_monitor_events"))}
+
+
+def test_figures_of_the_runtime() -> None:
+    """The loops' figures appear under their names, and the age of the oldest notification is counted to now."""
+    text = rendered(FULL, figures=FIGURES)
+    assert value(text, "celery_monitor_broker_connected") == 1
+    assert value(text, "celery_monitor_unacked_messages") == 11
+    assert value(text, "celery_monitor_commit_failures_total") == 2
+    assert value(text, 'celery_monitor_commit_seconds_bucket{le="0.25"}') == 3
+    assert value(text, 'celery_monitor_outbox_pending{channel="pagerduty"}') == 3
+    assert value(text, 'celery_monitor_outbox_oldest_seconds{channel="pagerduty"}') == 10
+    assert value(text, 'celery_monitor_outbox_oldest_seconds{channel="email"}') == 0
+    assert value(text, 'celery_monitor_notifications_total{channel="pagerduty",outcome="delivered"}') == 4
+    assert value(text, 'celery_monitor_notifications_total{channel="email",outcome="dead"}') == 0
+    assert value(text, "celery_monitor_report_last_success_timestamp_seconds") == 1_699_990_000
+
+
+def test_counters_of_the_snapshot() -> None:
+    """The monitor's own counters appear under their names; those that never counted are at 0."""
+    text = rendered(FULL)
+    assert value(text, "celery_monitor_messages_total") == 7
+    assert value(text, 'celery_monitor_events_total{type="task-failed"}') == 3
+    assert value(text, 'celery_monitor_events_discarded_total{reason="duplicate"}') == 1
+    assert value(text, 'celery_monitor_events_discarded_total{reason="redelivered"}') == 0
+    assert value(text, "celery_monitor_stream_gap_seconds_total") == 1.5
+    assert value(text, 'celery_monitor_incidents_total{reason="opened"}') == 1
+    assert value(text, 'celery_monitor_incidents_total{reason="too_old"}') == 0
+
+
+def test_what_is_not_known_is_absent() -> None:
+    """A lag, a probe, a report or a queue's length that is not known has no sample rather than a 0."""
+    text = rendered(snapshot(), queues=QUEUES)
+    samples = {line.partition(" ")[0] for line in text.splitlines()}
+    assert not samples & {
+        "celery_monitor_event_lag_seconds",
+        "celery_monitor_probe_roundtrip_seconds",
+        "celery_monitor_report_last_success_timestamp_seconds",
+        'celery_queue_length{queue_name="unknown"}',
+    }
+    assert value(text, 'celery_queue_length{queue_name="celery"}') == 5
+
+
+def test_workers_of_one_host_share_their_series() -> None:
+    """The label is what stands after the @: a host is up while any of its workers is, and their tasks add up."""
+    workers = [worker("a@box", up=False, active=1, processed=10), worker("b@box", active=2, processed=5, unobserved=3)]
+    text = rendered(snapshot(workers=workers))
+    assert value(text, 'celery_worker_up{hostname="box"}') == 1
+    assert value(text, 'celery_worker_tasks_active{hostname="box"}') == 3
+    assert value(text, 'celery_worker_processed_total{hostname="box"}') == 15
+    assert value(text, 'celery_monitor_unobserved_tasks_total{hostname="box"}') == 3
+
+
+def test_a_worker_that_is_down() -> None:
+    """A host whose workers are all down has worker_up 0."""
+    assert value(rendered(snapshot(workers=[worker("a@box", up=False)])), 'celery_worker_up{hostname="box"}') == 0

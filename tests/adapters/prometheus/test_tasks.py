@@ -1,0 +1,124 @@
+"""The per-task families, which are rendered by templates."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import Metric
+
+from celery_monitor.adapters.prometheus import labels
+from celery_monitor.core.model import Series
+from celery_monitor.settings.metrics import MetricsSettings
+from tests.adapters.prometheus import parsing
+from tests.adapters.prometheus.reference import Reference
+from tests.adapters.prometheus.snapshots import OPENMETRICS, rendered, series, series_lists, snapshot
+
+STATIC = {"env": 'a "b" \\c'}
+
+
+def fleet(found: list[Metric]) -> list[Metric]:
+    """The per-task families, which are the first 11."""
+    return found[:11]
+
+
+@given(series_lists, st.sampled_from([{}, STATIC]))
+@settings(max_examples=100, deadline=None)
+def test_text_is_what_prometheus_client_writes(rows: list[Series], chosen: dict[str, str]) -> None:
+    """Whatever names hold, the text format parses to the same as prometheus_client's own rendering."""
+    text = rendered(snapshot(*rows), settings=MetricsSettings(static_labels=chosen))
+    assert fleet(parsing.plain(text)) == parsing.plain(Reference(rows, chosen).text())
+
+
+@given(series_lists, st.sampled_from([{}, STATIC]))
+@settings(max_examples=100, deadline=None)
+def test_openmetrics_is_what_prometheus_client_writes(rows: list[Series], chosen: dict[str, str]) -> None:
+    """Whatever names hold, OpenMetrics passes the strict parser and equals prometheus_client's, with exemplars."""
+    text = rendered(snapshot(*rows), OPENMETRICS, settings=MetricsSettings(static_labels=chosen))
+    assert fleet(parsing.openmetrics(text)) == parsing.openmetrics(Reference(rows, chosen).openmetrics())
+
+
+def lines(text: str, start: str) -> list[str]:
+    """Those that begin with ``start``."""
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
+def test_failed_has_a_zero_without_exception() -> None:
+    """A task that never failed has a failed series with an empty exception at 0, as celery-exporter has."""
+    assert lines(rendered(snapshot(series())), "celery_task_failed_total{") == [
+        'celery_task_failed_total{name="shop.charge",queue_name="celery",exception=""} 0'
+    ]
+
+
+def test_failures_begin_at_zero() -> None:
+    """The failures of a task are at 0 from its first event on: increase() sees the first failure."""
+    assert lines(rendered(snapshot(series(received=1))), "celery_monitor_task_failures_total{") == [
+        'celery_monitor_task_failures_total{name="shop.charge",queue_name="celery"} 0'
+    ]
+
+
+def test_failures_by_exception_keep_their_zero() -> None:
+    """After failures the series with an empty exception stays at 0 beside those of the exceptions."""
+    row = series(failed=3, exceptions={"ValueError": 2, "KeyError": 1})
+    assert lines(rendered(snapshot(row)), "celery_task_failed_total{") == [
+        'celery_task_failed_total{name="shop.charge",queue_name="celery",exception=""} 0',
+        'celery_task_failed_total{name="shop.charge",queue_name="celery",exception="ValueError"} 2',
+        'celery_task_failed_total{name="shop.charge",queue_name="celery",exception="KeyError"} 1',
+    ]
+
+
+def test_exemplars_are_for_openmetrics_only() -> None:
+    """The text format, which has no exemplars, shows none."""
+    row = series(failed=1, exceptions={"ValueError": 1}, exemplar=("ValueError", "some-task-id", 1.5))
+    assert "some-task-id" not in rendered(snapshot(row))
+    told = lines(rendered(snapshot(row), OPENMETRICS), "celery_monitor_task_failures_total{")
+    assert told[0].endswith(' 1 # {task_id="some-task-id"} 1.0 1.5')
+
+
+def test_hosts_that_share_a_label_are_added_up() -> None:
+    """Two workers of one host give one set of task series, with the sum of their numbers."""
+    rows = [
+        series(host="a@box", failed=1, exceptions={"E": 1}, exemplar=("E", "first", 1.0)),
+        series(host="b@box", failed=2, exceptions={"E": 1, "F": 1}, exemplar=("F", "second", 2.0)),
+        series(host="c@other", failed=4, exceptions={"E": 4}),
+    ]
+    text = rendered(snapshot(*rows), OPENMETRICS)
+    told = 'name="shop.charge",queue_name="celery"'
+    assert lines(text, "celery_task_failed_total{")[:3] == [
+        f'celery_task_failed_total{{{told},hostname="box",exception=""}} 0',
+        f'celery_task_failed_total{{{told},hostname="box",exception="E"}} 2',
+        f'celery_task_failed_total{{{told},hostname="box",exception="F"}} 1 # {{task_id="second"}} 1.0 2.0',
+    ]
+    assert len(lines(text, "celery_task_sent_total{")) == 2
+    assert lines(text, "celery_monitor_task_failures_total{") == [
+        f'celery_monitor_task_failures_total{{{told}}} 7 # {{task_id="second"}} 1.0 2.0'
+    ]
+    assert parsing.openmetrics(text)
+
+
+def test_long_names_stay_distinct() -> None:
+    """Two tasks whose names differ after 200 characters remain two tasks."""
+    names = ["x" * 300, "x" * 300 + "y"]
+    told = {labels.clean(name) for name in names}
+    assert len(told) == 2
+    assert {len(label) for label in told} == {labels.MAX_LENGTH}
+
+
+def test_buckets_are_cumulative() -> None:
+    """Each bucket holds what is less or equal, the last holds all, and the count is the same."""
+    row = series()
+    row = Series(row.key, row.counts, {}, row.runtime.__class__(row.runtime.bounds, (1, 2, 0, 4, 8), 9.5), row.wait)
+    told = [line.rpartition(" ")[2] for line in lines(rendered(snapshot(row)), "celery_task_runtime_")]
+    assert told == ["1", "3", "3", "7", "15", "15", "9.5"]
+
+
+def test_prefix_is_on_every_metric() -> None:
+    """Another prefix renames every metric of the monitor."""
+    text = rendered(snapshot(series()), settings=MetricsSettings(prefix="shop_"))
+    names = {line.split()[2] for line in lines(text, "# TYPE")}
+    assert {name for name in names if not name.startswith(("shop_", "process_"))} == set()
+    assert "shop_monitor_task_failures_total" in names
+
+
+def test_many_series_are_all_there() -> None:
+    """More series than a portion holds are rendered once each, in every family."""
+    rows = [series(name=f"task{number}") for number in range(4100)]
+    found = fleet(parsing.plain(rendered(snapshot(*rows))))
+    assert {len({sample.labels["name"] for sample in family.samples}) for family in found} == {4100}
