@@ -248,7 +248,7 @@ class RedisPublisher:
 
     def __init__(self, url: str, *, pipelined: int = 20) -> None:
         """Connects at the first message."""
-        self._client = redis.Redis.from_url(url)
+        self._client = redis.Redis.from_url(url, socket_timeout=None)  # it may stand still for a minute
         database = self._client.connection_pool.connection_kwargs.get("db") or 0
         self._channel = f"/{database}.{EXCHANGE}/{ROUTING_KEY}"
         self._pipelined = pipelined

@@ -112,21 +112,21 @@ class Daemon(ServerProcess):
         """Wait until /readyz says 200."""
         wait_until(self.is_ready, timeout, every=0.05, what="the daemon's readiness")
 
-    def until_trouble(self, check: str, *words: str, timeout: float = 30.0) -> str:
-        """Wait until /readyz says 503 and ``check`` tells something with all ``words``; return what it tells."""
+    def until_trouble(self, *words: str, timeout: float = 30.0) -> str:
+        """Wait until /readyz says 503 and a check tells something with all ``words``; return what it tells."""
         told: dict[str, str] = {}
 
-        def found() -> bool:
+        def found() -> str | None:
             status, checks = self.readyz()
             told.update(checks)
-            return status == 503 and checks[check] != "ok" and all(word in checks[check] for word in words)
+            troubles = (text for text in checks.values() if text != "ok" and status == 503)
+            return next((text for text in troubles if all(word in text for word in words)), None)
 
         try:
-            wait_until(found, timeout, every=0.05)
+            return wait_until(found, timeout, every=0.02) or ""
         except TimeoutError as exc:
-            message = f"/readyz never told of {check} with {words}; at last: {told}"
+            message = f"/readyz never told of {words}; at last: {told}"
             raise TimeoutError(message) from exc
-        return told[check]
 
     def counts(self) -> Counts:
         """Task → event → number, over all queues, of /api/v1/tasks."""

@@ -75,7 +75,7 @@ def test_half_open_connections(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str
             for _ in state.moments(randomly, size.faults):
                 daemon.until_ready()
                 proxy.stall()
-                daemon.until_trouble("broker", timeout=10)
+                daemon.until_trouble(timeout=10)
                 proxy.cut()
                 proxy.resume()
 
@@ -97,7 +97,7 @@ def test_full_disk(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Sta
             for _ in state.moments(randomly, size.faults):
                 daemon.until_ready()
                 ballast = fill(disk)
-                daemon.until_trouble("store", "full")
+                daemon.until_trouble("full")
                 state.until(state.sent + int(seconds * size.rate / load.per_message))
                 assert daemon.get("/livez")[0] == 200
                 assert daemon.metric("monitor_commit_failures_total") > 0

@@ -1,0 +1,80 @@
+"""SIGTERM: an orderly end within ten seconds, whatever the broker does; and the end of what hangs."""
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.publish import Load
+from tests.conftest import Start
+from tests.e2e.campaign import Size, assert_drained, assert_exact, publishing, seeded, sizes
+from tests.e2e.daemon import Daemon
+from tests.servers import RabbitMQ, wait_until
+
+_IN_TIME = 10.0
+"""Seconds that an orchestrator gives."""
+
+
+def end(daemon: Daemon) -> int:
+    """SIGTERM; the exit code, if it comes in time."""
+    began = time.monotonic()
+    daemon.signal(signal.SIGTERM)
+    wait_until(lambda: not daemon.running, _IN_TIME, what="the end of the daemon")
+    print(f"ended after {time.monotonic() - began:.1f} s")  # noqa: T201
+    code = daemon.stop()
+    assert code is not None
+    return code
+
+
+@sizes(Size(tasks=5_000, faults=2, rate=3_000), Size(tasks=83_000, faults=20, rate=5_000))
+def test_end_under_load(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """Exit code 0; everything committed is acknowledged, so nothing known comes again; nothing is lost or doubled."""
+    randomly, load = seeded(), Load(size.tasks)
+    daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
+
+    with publishing(rabbitmq_url, load, size.rate) as state:
+        for _ in state.moments(randomly, size.faults):
+            daemon.until_ready()
+            assert end(daemon) == 0
+            daemon.start()
+    daemon.until_ready()
+
+    assert_exact(daemon, load)
+    assert daemon.metric("monitor_events_discarded_total", reason="redelivered") == 0
+    assert_drained(rabbitmq, rabbitmq_url)
+
+
+def test_end_without_the_broker(start: Start, tmp_path: Path) -> None:
+    """While the broker stands still, and while there is none: exit code 0 in time."""
+    broker = start(RabbitMQ(tmp_path / "rabbitmq"))
+    daemon = start(Daemon(tmp_path / "daemon", broker.url()))
+
+    daemon.until_ready()
+    broker.pause()
+    assert end(daemon) == 0  # nobody has noticed yet
+
+    daemon.start()
+    daemon.until_trouble()
+    assert end(daemon) == 0  # in the middle of an attempt to connect
+
+    broker.kill()
+    daemon.start()
+    daemon.until_trouble("refused")
+    assert end(daemon) == 0
+
+
+class StuckDaemon(Daemon):
+    """A daemon whose pump hangs in a library, a while after its start (see ``tests/e2e/stuck.py``)."""
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, "-m", "tests.e2e.stuck", str(self.config)]
+
+
+def test_a_pump_that_hangs_ends_the_process(redis_url: str, start: Start, tmp_path: Path) -> None:
+    """The watchdog ends the process with its own exit code, so that the orchestrator starts it again."""
+    daemon = start(StuckDaemon(tmp_path / "daemon", redis_url))
+    wait_until(lambda: not daemon.running, 20, what="the end by the watchdog")
+
+    assert daemon.stop() == 70
+    assert '"thread": "pump"' in daemon.log.read_text()

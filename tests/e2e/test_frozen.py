@@ -1,0 +1,93 @@
+"""The broker stands still (SIGSTOP): connections stay open, nothing answers, no error is raised anywhere."""
+
+import time
+from pathlib import Path
+
+from bench.publish import Load, publish, publisher
+from tests.conftest import Start
+from tests.e2e.campaign import Publishing, Size, assert_drained, assert_exact, publishing, sizes
+from tests.e2e.daemon import Daemon, differences
+from tests.servers import RabbitMQ, Redis, wait_until
+from tests.servers.process import ServerProcess
+
+_SHORT, _LONG = Size(tasks=6_000, faults=9, rate=3_000), Size(tasks=40_000, faults=60, rate=3_000)
+"""``faults`` are the seconds of standstill."""
+_BACK = 20.0
+"""Seconds from the broker's return to the daemon's readiness, at most."""
+
+
+def probe_interval(size: Size) -> int:
+    """Seconds: in the long form the default."""
+    return 2 if size.faults < 30 else 5
+
+
+def stand_still(broker: ServerProcess, daemon: Daemon, size: Size) -> None:
+    """Freeze the broker; the daemon must notice in time, say so, go on answering, and come back by itself."""
+    process = daemon.pid
+    thaw_at = time.monotonic() + size.faults
+    broker.pause()
+    try:
+        began = time.monotonic()
+        daemon.until_trouble(timeout=4 * probe_interval(size))
+        noticed = time.monotonic() - began
+        print(f"{broker.name}: noticed after {noticed:.1f} s with probes every {probe_interval(size)} s")  # noqa: T201
+        assert noticed <= 3 * probe_interval(size)
+        wait_until(lambda: time.monotonic() >= thaw_at, size.faults + 5, every=0.5)
+        assert daemon.get("/livez")[0] == 200
+        assert daemon.readyz()[0] == 503
+        assert daemon.metric("monitor_broker_connected") == 0
+    finally:
+        broker.resume()
+    daemon.until_ready(_BACK)
+    assert daemon.pid == process
+
+
+def while_loaded(state: Publishing, broker: ServerProcess, daemon: Daemon, size: Size) -> None:
+    """The same in the middle of a load."""
+    state.until(state.total // 3)
+    stand_still(broker, daemon, size)
+
+
+@sizes(_SHORT, _LONG)
+def test_rabbitmq_stands_still(size: Size, start: Start, tmp_path: Path) -> None:
+    """It is noticed within three probe intervals, idle and under load; afterwards the counts are exact."""
+    broker = start(RabbitMQ(tmp_path / "rabbitmq"))
+    settings = {"broker": {"probe_interval": f"{probe_interval(size)}s"}}
+    daemon = start(Daemon(tmp_path / "daemon", broker.url(), settings))
+    daemon.until_ready()
+    load = Load(size.tasks)
+
+    stand_still(broker, daemon, size)
+    with publishing(broker.url(), load, size.rate) as state:
+        while_loaded(state, broker, daemon, size)
+
+    assert_exact(daemon, load)
+    assert_drained(broker, broker.url())
+    assert daemon.metric("monitor_stream_gap_seconds_total") == 0
+
+
+@sizes(_SHORT, _LONG)
+def test_redis_stands_still(size: Size, start: Start, tmp_path: Path) -> None:
+    """It is noticed in time; what cannot be had is reported as a gap, and what comes after it is counted."""
+    broker = start(Redis(tmp_path / "redis"))
+    settings = {"broker": {"probe_interval": f"{probe_interval(size)}s"}}
+    daemon = start(Daemon(tmp_path / "daemon", broker.url(), settings))
+    daemon.until_ready()
+
+    for loaded in (False, True):
+        before = daemon.metric("monitor_stream_gap_seconds_total")
+        if loaded:
+            with publishing(broker.url(), Load(size.tasks), size.rate) as state:
+                while_loaded(state, broker, daemon, size)
+        else:
+            stand_still(broker, daemon, size)
+        gap = daemon.metric("monitor_stream_gap_seconds_total") - before
+        slack = 2 * probe_interval(size)
+        assert size.faults - 1 <= gap <= size.faults + slack + _BACK
+
+    after = Load(1_000, prefix="after")
+    to = publisher(broker.url())
+    publish(to, after, size.rate)
+    to.close()
+    expected = after.counts()
+    wait_until(lambda: not differences(expected, {task: daemon.counts().get(task, {}) for task in expected}), 15)
