@@ -1,0 +1,172 @@
+"""``celery-monitor events``: the live stream for a person, beside a running monitor and without disturbing it."""
+
+import fnmatch
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from celery_monitor.adapters.broker import BrokerFleet
+from celery_monitor.adapters.broker.listener import Listener
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.cli.options import config_file
+from celery_monitor.core.classify import classify, unregistered_name
+from celery_monitor.core.decode import Discarded, decode
+from celery_monitor.core.model import Delivery, Event, FleetTask
+from celery_monitor.core.text import printable
+from celery_monitor.core.track import KINDS, Tracker
+from celery_monitor.errors import SourceLostError
+from celery_monitor.settings import BrokerSettings, load
+
+_MAX_TASKS: Final = 100_000
+_MAX_AGE: Final = 86_400.0
+_LINGER: Final = 60.0
+_INTRODUCTION: Final = 1.0
+"""Seconds that workers have to name what they hold already."""
+_POLL: Final = 0.25
+_WIDTH: Final = 200
+_TYPE_WIDTH: Final = 16
+_NAME_WIDTH: Final = 28
+_UUID_WIDTH: Final = 36
+_UNKNOWN: Final = "(unknown)"
+_COLOURS: Final = {
+    "task-succeeded": "green",
+    "task-failed": "red",
+    "task-retried": "yellow",
+    "task-rejected": "magenta",
+    "task-revoked": "magenta",
+    "worker-heartbeat": "bright_black",
+}
+
+
+@click.command()
+@config_file
+@click.option("--broker", metavar="URL", help="broker.url")
+@click.option("--follow", "-f", is_flag=True, help="Until Ctrl-C, instead of for --seconds.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=10, show_default=True, help="End after so long.")
+@click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events.")
+@click.option("--task", "glob", metavar="GLOB", help="Only tasks of such a name, for example 'shop.billing.*'.")
+def events(
+    config_path: Path | None, broker: str | None, seconds: float, limit: int | None, glob: str | None, *, follow: bool
+) -> None:
+    """Print the live stream of events, one a line: time, type, task, its id, worker, and what it says.
+
+    It listens beside a running monitor and takes nothing from it. What a task began with before is asked of the
+    workers, so that its end has a name here too.
+    """
+    settings = load(config_path, {"broker.url": broker})
+    stream = _Stream(glob, [re.compile(pattern) for pattern in settings.tracking.redact])
+    with _quiet():
+        until = math.inf if follow else SystemClock().monotonic() + seconds
+        _show(settings.broker, stream, until, limit or sys.maxsize)
+    if not follow and not stream.tasks_seen:
+        click.echo("no task events came: see `celery-monitor doctor`", err=True)
+
+
+def _show(settings: BrokerSettings, stream: "_Stream", until: float, limit: int) -> None:
+    """Raises SourceLostError."""
+    clock = SystemClock()
+    with closing(Listener(settings)) as listener:
+        listener.connect()
+        stream.learn(_held(settings), clock.now())
+        while limit > 0 and (left := until - clock.monotonic()) > 0:
+            for line in stream.lines(listener.poll(min(_POLL, left)), clock.now()):
+                click.echo(line)
+                limit -= 1
+                if not limit:
+                    break
+
+
+def _held(settings: BrokerSettings) -> Sequence[FleetTask]:
+    """What the workers hold; nothing when they cannot be asked: the stream alone is worth showing."""
+    with closing(BrokerFleet(settings)) as fleet, suppress(SourceLostError):
+        return fleet.tasks(_INTRODUCTION)
+    return ()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ctrl-C and a reader that has gone (`| head`) are ends like any other."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # What is still in the buffer has nobody to go to either; else Python complains at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Stream:
+    """Messages → lines. ``glob`` leaves only tasks with such a name."""
+
+    def __init__(self, glob: str | None, redact: Sequence[re.Pattern[str]]) -> None:
+        self.tasks_seen = False
+        self._glob = glob
+        self._redact = redact
+        self._tracker = Tracker(max_tasks=_MAX_TASKS, max_age=_MAX_AGE, linger=_LINGER)
+
+    def learn(self, tasks: Sequence[FleetTask], now: float) -> None:
+        """Names of what began before."""
+        self._tracker.tick(now)  # a task's age counts from here
+        self._tracker.learn(tasks)
+
+    def lines(self, deliveries: Sequence[Delivery], now: float) -> Iterator[str]:
+        """A line for each event that is wanted."""
+        self._tracker.tick(now)
+        for delivery in deliveries:
+            for event in decode(delivery.body, delivery.content_type):
+                line = self._discarded(event) if isinstance(event, Discarded) else self._line(event, now)
+                if line is not None:
+                    yield line
+
+    def _discarded(self, discarded: Discarded) -> str | None:
+        if self._glob is not None:
+            return None
+        return click.style(f"a message that cannot be counted: {discarded.reason}", fg="red")
+
+    def _line(self, event: Event, now: float) -> str | None:
+        kind = KINDS.get(event.type)
+        name: str | None = None
+        measured: float | None = None
+        if kind is not None and event.uuid:
+            self.tasks_seen = True
+            step = self._tracker.advance(event, kind, now)
+            ref = step[0] if step is not None else self._tracker.tasks[event.uuid]
+            measured = step[1] if step is not None else None
+            name = ref.name or unregistered_name(event.exception)
+        if self._glob is not None and (name is None or not fnmatch.fnmatchcase(name, self._glob)):
+            return None
+        words = [event.hostname, *self._facts(event, measured)]
+        if kind is not None:
+            words = [f"{printable(name or _UNKNOWN, _WIDTH):<{_NAME_WIDTH}}", f"{event.uuid:<{_UUID_WIDTH}}", *words]
+        shown = click.style(f"{printable(event.type, _WIDTH):<{_TYPE_WIDTH}}", fg=_COLOURS.get(event.type))
+        return "  ".join([_time(event.timestamp), shown, *(printable(word, _WIDTH) for word in words)])
+
+    def _facts(self, event: Event, measured: float | None) -> Iterator[str]:
+        """What the event says beside who and when."""
+        if event.type == "task-sent" and event.queue:
+            yield f"to {event.queue}"
+        if event.type == "task-started" and measured is not None:
+            yield f"after {measured:.3f} s in the queue"
+        if event.type == "task-succeeded" and measured is not None:
+            yield f"in {measured:.3f} s"
+        if event.exception is not None:
+            failure = classify(event.exception, event.traceback, self._redact)
+            yield f"{failure.exception}: {' '.join(failure.message.split())}".removesuffix(": ")
+        if event.type.startswith("worker-"):
+            yield f"active {event.active or 0}, processed {event.processed or 0}"
+
+
+def _time(at: float) -> str:
+    """Local time with its offset, to the millisecond."""
+    try:
+        return datetime.fromtimestamp(at).astimezone().isoformat(timespec="milliseconds")
+    except (OverflowError, OSError, ValueError):
+        return f"{at:.3f}"

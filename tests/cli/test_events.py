@@ -1,0 +1,112 @@
+"""What a person sees of the stream."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from celery_monitor.cli.events import _Stream
+from celery_monitor.core.model import Delivery, FleetTask
+from celery_monitor.core.text import REPLACEMENT
+
+NOW = 1_795_402_000.0
+RECORDING = Path(__file__).parents[1] / "data" / "events-celery-5.7.0-rabbitmq.jsonl"
+
+
+def message(**fields: Any) -> Delivery:
+    """A message of one event."""
+    return Delivery(json.dumps({"timestamp": NOW, "hostname": "celery@box", **fields}).encode())
+
+
+def shown(*deliveries: Delivery, glob: str | None = None) -> list[str]:
+    """The lines, without the time."""
+    return [click.unstyle(line).split("  ", 1)[1] for line in _Stream(glob, []).lines(deliveries, NOW)]
+
+
+def test_a_task_is_named_in_every_line_of_its_life() -> None:
+    """Only two events carry the name; the lines of all have it, with what the event measured."""
+    received = message(type="task-received", uuid="u1", name="shop.charge")
+    failed = message(type="task-failed", uuid="u1", exception="ValueError('no  such order')", traceback="")
+    succeeded = message(type="task-succeeded", uuid="u1", runtime=0.25)
+    lines = shown(received, message(type="task-started", uuid="u1"), failed, succeeded)
+    assert all("shop.charge" in line and "u1" in line and "celery@box" in line for line in lines)
+    assert lines[2].endswith("ValueError: no such order")
+    assert lines[3].endswith("in 0.250 s")
+
+
+def test_a_line_begins_with_local_time_and_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds, and the zone that they are in."""
+    import time
+
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    (line,) = _Stream(None, []).lines([message(type="worker-online")], NOW)
+    monkeypatch.undo()
+    time.tzset()
+    assert line.startswith("2026-11-23T08:16:40.000+05:30  ")
+
+
+def test_what_began_before_is_named_by_the_workers() -> None:
+    """A failure whose beginning was not seen has the name that a worker told; else it says that it has none."""
+    failed = message(type="task-failed", uuid="u1", exception="KeyError('x')")
+    stream = _Stream(None, [])
+    assert "(unknown)" in next(stream.lines([failed], NOW))
+    learned = _Stream(None, [])
+    learned.learn([FleetTask("u1", "shop.charge", None, NOW)], NOW)
+    assert "shop.charge" in next(learned.lines([failed], NOW))
+
+
+def test_glob_leaves_only_tasks_of_such_a_name() -> None:
+    """Other tasks, workers, tasks without a name and garbage are not shown."""
+    lines = shown(
+        message(type="task-received", uuid="u1", name="shop.charge"),
+        message(type="task-received", uuid="u2", name="mail.remind"),
+        message(type="task-started", uuid="u3"),
+        message(type="worker-heartbeat", active=1, processed=2),
+        Delivery(b"garbage"),
+        message(type="task-started", uuid="u1"),
+        glob="shop.*",
+    )
+    assert [line.split()[:2] for line in lines] == [["task-received", "shop.charge"], ["task-started", "shop.charge"]]
+
+
+def test_hostile_text_does_not_reach_the_terminal() -> None:
+    """Control characters and line breaks in any field become marks; a line is one line."""
+    evil = "\x1b[2J\nevil\u202e"
+    lines = shown(
+        message(type="task-received", uuid=evil, name=evil, hostname=evil),
+        message(type="task-failed", uuid=evil, exception=f"Error({evil!r})", traceback=evil, hostname=evil),
+        message(type=evil),
+    )
+    assert len(lines) == 3
+    assert all("\n" not in line and "\u202e" not in line for line in lines)
+    assert all("\x1b" not in line and REPLACEMENT in line for line in lines)
+
+
+def test_messages_are_redacted_as_the_settings_say() -> None:
+    """What matches tracking.redact is not shown."""
+    import re
+
+    stream = _Stream(None, [re.compile(r"\d{4,}")])
+    (line,) = stream.lines([message(type="task-failed", uuid="u", exception="ValueError('card 41111111')")], NOW)
+    assert "41111111" not in line
+    assert "[redacted]" in line
+
+
+def test_what_cannot_be_counted_is_told() -> None:
+    """A message of another content type, and one that is no event, each give a line that says so."""
+    lines = list(_Stream(None, []).lines([Delivery(b"x", "application/x-python-serialize"), Delivery(b"[1]")], NOW))
+    assert ["content_type" in lines[0], "malformed" in lines[1]] == [True, True]
+
+
+def test_a_real_fleet_is_shown_whole() -> None:
+    """Of a recorded fleet every event gives a line, and every failure has a name and a class."""
+    recorded = [json.loads(line) for line in RECORDING.read_text().splitlines()]
+    deliveries = [Delivery(message["body"].encode(), message["content_type"]) for message in recorded]
+    lines = shown(*deliveries)
+    failed = [line for line in lines if "task-failed" in line]
+    assert len(failed) == 20
+    assert not [line for line in failed if "(unknown)" in line]
+    assert sum("task-succeeded" in line for line in lines) == 48
