@@ -1,0 +1,118 @@
+"""Resident memory of the daemon with many tasks under way, fed by a real RabbitMQ.
+
+    PYTHONPATH=. python bench/memory.py [--tasks 1000000] [--turns 1000000]
+
+First so many tasks are received and none begins. Then a fleet in balance: with each turn a task is received and the
+oldest one starts and succeeds, three events.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from bench.publish import AmqpPublisher, body
+from tests.e2e.daemon import Daemon
+from tests.servers import RabbitMQ, wait_until
+
+PER_MESSAGE = 20
+AHEAD = 60_000
+"""Events that may wait in the queue: fewer than its size drops."""
+NAMES = 50
+
+
+def event(kind: str, task: int) -> dict[str, Any]:
+    """A task event as workers send it."""
+    found: dict[str, Any] = {
+        "hostname": f"celery@box{task % 4}",
+        "utcoffset": 0,
+        "pid": 4000,
+        "clock": task,
+        "uuid": str(UUID(int=(task * 0x9E3779B97F4A7C15F39CC0605CEDC835) % 2**128)),
+        "timestamp": time.time(),
+        "type": f"task-{kind}",
+    }
+    if kind == "received":
+        found |= {"name": f"shop.orders.task{task % NAMES}", "args": f"({task},)", "kwargs": "{}", "retries": 0}
+    elif kind == "succeeded":
+        found |= {"result": "None", "runtime": 0.1}
+    return found
+
+
+def waiting(tasks: int) -> Iterator[dict[str, Any]]:
+    """So many tasks are received."""
+    return (event("received", task) for task in range(tasks))
+
+
+def turning(tasks: int, turns: int) -> Iterator[dict[str, Any]]:
+    """One comes, the oldest goes."""
+    for task in range(turns):
+        yield event("received", tasks + task)
+        yield event("started", task)
+        yield event("succeeded", task)
+
+
+def feed(daemon: Daemon, events: Iterator[dict[str, Any]], before: int) -> int:
+    """Publish, never far ahead of the daemon; returns how many task events it has counted, with those ``before``."""
+    to = AmqpPublisher(daemon.settings["broker"]["url"])
+    sent = checked = before
+    batch: list[dict[str, Any]] = []
+    for each in events:
+        batch.append(each)
+        sent += 1
+        if len(batch) == PER_MESSAGE:
+            to.publish(body(batch))
+            batch = []
+        if sent - checked >= AHEAD // 2:
+            checked = sent
+            wait_until(lambda: counted(daemon) >= checked - AHEAD // 2, 120, every=0.05)  # noqa: B023 - called here
+    if batch:
+        to.publish(body(batch))
+    to.settle()
+    to.close()
+    wait_until(lambda: counted(daemon) >= sent, 120, every=0.05)
+    return sent
+
+
+def counted(daemon: Daemon) -> float:
+    """Task events so far."""
+    return sum(value for labels, value in daemon.metrics()["celery_monitor_events_total"] if "task-" in labels["type"])
+
+
+def measure(daemon: Daemon, tasks: int, turns: int) -> tuple[int, int]:
+    """Resident bytes with all tasks under way, and after the turns. Prints both."""
+    daemon.until_ready()
+    print(f"at the start: {daemon.resident_bytes() / 1e6:.0f} MB")
+    sizes = []
+    sent = 0
+    for events in (waiting(tasks), turning(tasks, turns)):
+        began, cpu, before = time.monotonic(), daemon.cpu_seconds(), sent
+        sent = feed(daemon, events, before)
+        took, used, number = time.monotonic() - began, daemon.cpu_seconds() - cpu, sent - before
+        sizes.append(daemon.resident_bytes())
+        print(
+            f"{number} events later: {sizes[-1] / 1e6:.0f} MB resident, {daemon.metric('monitor_tracked_tasks'):.0f} "
+            f"tasks under way ({number / took:.0f} events/s, {used / number * 1e6:.0f} µs of processor time an event)"
+        )
+    return sizes[0], sizes[1]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=1_000_000)
+    parser.add_argument("--turns", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        RabbitMQ(Path(name, "rabbitmq")) as broker,
+        Daemon(Path(name, "daemon"), broker.url()) as daemon,
+    ):
+        measure(daemon, arguments.tasks, arguments.turns)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Events a second from a real RabbitMQ into the store, by a daemon on one core, and its processor time per event.
+
+    PYTHONPATH=. python bench/throughput.py [--tasks 60000]
+
+The daemon is frozen while the load is published, so that only its own speed is measured: from its thaw until
+everything is counted, committed and acknowledged.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.publish import AmqpPublisher, Load, publish
+from tests.e2e.daemon import Daemon
+from tests.servers import RabbitMQ
+
+PEERS = """\
+The peers on RabbitMQ, from a run on another machine (they lose what is older than 5 s):
+                       1 event a message          3 events a message
+    celery-exporter    122 µs an event            74 µs (it lost 21 %)
+    Flower             96 µs (it lost 59 %)       55 µs (it lost 55 %)"""
+
+
+class OneCore(Daemon):
+    """A daemon that may use the first core only."""
+
+    def command(self) -> Sequence[str]:
+        """Bound to the core."""
+        return ["taskset", "-c", "0", *super().command()]
+
+
+def run(directory: Path, broker: RabbitMQ, load: Load) -> None:
+    """Measure one load, and print a line."""
+    settings: dict[str, dict[str, Any]] = {
+        "broker": {"heartbeat": "10m", "enable_events": False},
+        "metrics": {"poll_interval": "1h"},
+    }
+    with OneCore(directory, broker.new_vhost(), settings) as daemon:
+        daemon.until_ready()
+        daemon.pause()
+        to = AmqpPublisher(daemon.settings["broker"]["url"])
+        publish(to, load, rate=1e9)
+        to.close()
+        expected, cpu, began = load.events, daemon.cpu_seconds(), time.monotonic()
+        daemon.resume()
+        while not done(daemon, expected):
+            time.sleep(0.05)
+        took, used = time.monotonic() - began, daemon.cpu_seconds() - cpu
+        daemon.until_counts(load.counts())
+        memory = daemon.resident_bytes() / 1e6
+    print(
+        f"{load.per_message} a message: {expected} events in {took:.1f} s: {expected / took:.0f} events/s, "
+        f"{used / expected * 1e6:.1f} µs of processor time an event, {memory:.0f} MB resident"
+    )
+
+
+def done(daemon: Daemon, expected: int) -> bool:
+    """Everything is counted, and nothing waits for its acknowledgement."""
+    found = daemon.metrics()
+    events = sum(value for labels, value in found["celery_monitor_events_total"] if "task-" in labels["type"])
+    return events >= expected and found["celery_monitor_unacked_messages"] == [({}, 0)]
+
+
+def main() -> None:
+    """One and three events a message, as the peers were measured; and twenty, as busy workers may send."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=60_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, RabbitMQ(Path(name, "rabbitmq")) as broker:
+        for per_message in (1, 3, 20):
+            run(Path(name, str(per_message)), broker, Load(arguments.tasks, per_message))
+    print(PEERS)
+
+
+if __name__ == "__main__":
+    main()
