@@ -9,7 +9,7 @@ from amqp import Connection as AmqpConnection
 from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN, describe
+from celery_monitor.adapters.broker.faults import FOREIGN, describe, lost
 from celery_monitor.adapters.broker.frames import FrameReader, StreamClosedError
 from celery_monitor.adapters.broker.wire import Wire
 from celery_monitor.errors import SourceLostError
@@ -39,7 +39,8 @@ class AmqpLink:
             # that what follows is left to the FrameReader.
             with self._wire.bounded(CONNECT_TIMEOUT):
                 self._channel: Channel = self._amqp.channel()
-                _Declaration(self._channel, settings, client.virtual_host or "/", client.userid or "guest").run()
+                vhost, permissions = client.virtual_host or "/", dialer.permissions(client)
+                Declaration(self._channel, settings, vhost, permissions).run()
             undo.pop_all()
         self._reader = FrameReader()
         self._tick_every = self._amqp.heartbeat / _TICKS_PER_HEARTBEAT
@@ -92,20 +93,20 @@ class AmqpLink:
                 self._reader.feed(self._wire.receive(left) or b"", self._limit, [])
 
 
-class _Declaration:
+class Declaration:
     """Exchange, queue, binding, consumer; each refusal is told with the remedy."""
 
-    def __init__(self, channel: Channel, settings: BrokerSettings, vhost: str, user: str) -> None:
+    def __init__(self, channel: Channel, settings: BrokerSettings, vhost: str, permissions: str) -> None:
         self._channel = channel
         self._settings = settings
         self._queue = settings.queue
         self._vhost = vhost
-        self._user = user
+        self._permissions = permissions
 
     def run(self) -> None:
         """Declare and consume. Raises SourceLostError, and FOREIGN ones."""
         self._exchange()
-        self._declare_queue()
+        self.queue()
         self._step("bind the queue", self._channel.queue_bind, self._queue.name, self._settings.exchange, "#")
         self._channel.basic_qos(0, self._settings.prefetch, a_global=False)
         # Exclusive: a second monitor on this queue would silently take half of the events.
@@ -121,7 +122,8 @@ class _Declaration:
                 "declare the exchange", self._channel.exchange_declare, name, "topic", durable=True, auto_delete=False
             )
 
-    def _declare_queue(self) -> None:
+    def queue(self) -> None:
+        """Declare the queue; it may be there already. Raises SourceLostError, and FOREIGN ones."""
         name = self._queue.name
         try:
             self._channel.queue_declare(
@@ -137,7 +139,7 @@ class _Declaration:
             try:
                 self._channel.queue_declare(name, passive=True)
             except NotFound:
-                raise self._refused("declare the queue", exc) from exc
+                raise lost(exc, "cannot declare the queue", self._permissions) from exc
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -155,25 +157,13 @@ class _Declaration:
     def _step(self, doing: str, call: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - py-amqp has no types
         try:
             call(*args, **kwargs)
-        except ResourceLocked as exc:
-            raise SourceLostError(f"cannot {doing}: {describe(exc)}", self._taken()) from exc
-        except AccessRefused as exc:
-            if "exclusive" in exc.reply_text:
+        except (AccessRefused, ResourceLocked) as exc:
+            if isinstance(exc, ResourceLocked) or "exclusive" in exc.reply_text:
                 raise SourceLostError(f"cannot {doing}: {describe(exc)}", self._taken()) from exc
-            raise self._refused(doing, exc) from exc
+            raise lost(exc, f"cannot {doing}", self._permissions) from exc
 
     def _taken(self) -> str:
         return (
             f"another monitor consumes the queue {self._queue.name}: stop it, or give this one another "
             "broker.queue.name (a connection that died silently is forgotten by the broker after two heartbeats)"
-        )
-
-    def _refused(self, doing: str, exc: AccessRefused) -> SourceLostError:
-        queue, exchange = (name.replace(".", r"\.") for name in (self._queue.name, self._settings.exchange))
-        control = r"celery\.pidbox|reply\.celery\.pidbox|.*\.reply\.celery\.pidbox"
-        patterns = f"'^({queue}|{exchange}|{control})$'"
-        return SourceLostError(
-            f"cannot {doing}: {describe(exc)}",
-            f"grant what the monitor needs (set_permissions replaces what the user had): rabbitmqctl set_permissions "
-            f"-p {self._vhost} {self._user} {patterns} {patterns} {patterns}",
         )

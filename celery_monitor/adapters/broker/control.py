@@ -63,8 +63,9 @@ class RemoteControl:
 
     def failed(self, exc: BaseException) -> Exception:
         """Drop the connection that raised ``exc``; the error to raise."""
+        permissions = self._line.session.permissions if self._line else None
         self._cut()
-        return lost(exc, "cannot reach the workers by the broker")
+        return lost(exc, "cannot reach the workers by the broker", permissions)
 
     def _open(self, until: float) -> "_Line":
         if self._line is None:

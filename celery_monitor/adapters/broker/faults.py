@@ -33,6 +33,7 @@ FOREIGN: Final = (
 )
 
 _TEXT_LIMIT: Final = 300
+_LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
 _CREDENTIALS: Final = (
     "check user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"
 )
@@ -61,8 +62,13 @@ def describe(exc: BaseException) -> str:
     return re.sub(r"[^\x20-\x7e]+", " ", text)[:_TEXT_LIMIT]
 
 
-def lost(exc: BaseException, doing: str) -> SourceLostError:
-    """The error for whatever happened while ``doing``, with a remedy where a person must act."""
+def lost(exc: BaseException, doing: str, permissions: str | None = None) -> SourceLostError:
+    """The error for whatever happened while ``doing``, with a remedy where a person must act.
+
+    ``permissions`` is the remedy for a user of RabbitMQ who is logged in and may not do it.
+    """
+    if isinstance(exc, amqp.exceptions.AccessRefused) and exc.method_sig != _LOG_IN:
+        return SourceLostError(f"{doing}: {describe(exc)}", permissions)
     return SourceLostError(f"{doing}: {describe(exc)}", next(filter(None, map(_remedy, _chain(exc))), None))
 
 
@@ -83,7 +89,9 @@ def _remedy(exc: BaseException) -> str | None:  # noqa: PLR0911 - a table of fau
     if isinstance(exc, amqp.exceptions.AccessRefused | redis.exceptions.AuthenticationError):
         return _CREDENTIALS
     if isinstance(exc, redis.exceptions.NoPermissionError):
-        return "allow the user: ACL SETUSER NAME +ping +info +select +psubscribe +publish &*"
+        return (
+            "allow the user: ACL SETUSER NAME ~* &* +@connection +@pubsub +@read +@list +@set +@sortedset +@scripting"
+        )
     if isinstance(exc, redis.sentinel.MasterNotFoundError):
         return "set broker.transport_options.master_name to the name that the sentinels know, and list all sentinels"
     if isinstance(exc, socket.gaierror):

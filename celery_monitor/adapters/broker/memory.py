@@ -26,10 +26,9 @@ class MemoryLink:
         self._transport.establish_connection()
         self._channel = self._transport.create_channel(self._transport)
         exchange = get_exchange(client, settings.exchange)
-        queue = Queue(
-            f"{settings.queue.name}.{uuid4().hex}", exchange, routing_key="#", auto_delete=True, durable=False
-        )
-        self._consumer = Consumer(self._channel, [queue], no_ack=True, on_message=self._on_message)
+        name = f"{settings.queue.name}.{uuid4().hex}"
+        self._queue = Queue(name, exchange, routing_key="#", durable=False)(self._channel)
+        self._consumer = Consumer(self._channel, [self._queue], no_ack=True, on_message=self._on_message)
         self._consumer.consume()
 
     def _on_message(self, message: Any) -> None:  # noqa: ANN401 - kombu has no types
@@ -57,6 +56,7 @@ class MemoryLink:
         """Delete the queue."""
         with contextlib.suppress(*FOREIGN):
             self._consumer.cancel()
+            self._queue.delete()
             self._channel.close()
 
     def leave(self, until: float) -> None:

@@ -35,14 +35,14 @@ class BrokerProbe:
                 body, ROUTING_KEY, delivery_mode=1, content_type="application/json", content_encoding="utf-8"
             )
         except FOREIGN as exc:
-            blocked = self._blocked
+            blocked, permissions = self._blocked, self._session.permissions if self._session else None
             self.close()
             if blocked:
                 raise SourceLostError(
                     "the broker takes no messages (a memory or disk alarm)",
                     "see rabbitmqctl list_alarms, and give the broker memory or disk",
                 ) from exc
-            raise lost(exc, "cannot publish to the event exchange") from exc
+            raise lost(exc, "cannot publish to the event exchange", permissions) from exc
 
     def _open(self, until: float) -> Session:
         amqp = self._dialer.kind == "amqp"

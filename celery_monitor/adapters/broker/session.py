@@ -19,6 +19,7 @@ class Session:
         self.acknowledges = dialer.kind == "amqp"
         left = max(_LEAST_TIMEOUT, min(CONNECT_TIMEOUT, until - time.monotonic()))
         self.client = dialer.dial(timeout=left, **options)
+        self.permissions = dialer.permissions(self.client)
         self._transport = self.client.transport
         self._inquiry: Any = None
         self._connection = self._transport.establish_connection()

@@ -1,0 +1,45 @@
+"""The in-memory broker of the demo."""
+
+import json
+
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+
+from tests.adapters.broker.conftest import Listening, collect
+from tests.servers import wait_until
+
+
+def nothing() -> None:
+    """A task."""
+
+
+def test_celery_in_one_process(listening: Listening) -> None:
+    """Events of a Celery worker in a thread of this process are seen."""
+    app = Celery(broker="memory://", backend="cache+memory://")
+    app.conf.update(task_send_sent_event=True, broker_transport_options={"polling_interval": 0.01})
+
+    app.task(name="memory.nothing")(nothing)
+
+    source = listening("memory://")
+    assert not source.acknowledges
+    seen: list[str] = []
+    with start_worker(app, pool="solo", perform_ping_check=False, task_events=True, shutdown_timeout=30):
+        app.send_task("memory.nothing")
+
+        def finished() -> bool:
+            for delivery in collect(source, 1):
+                body = json.loads(delivery.body)
+                seen.extend(event["type"] for event in (body if isinstance(body, list) else [body]))
+            return "task-succeeded" in seen
+
+        wait_until(finished, 20)
+    assert {"task-sent", "task-received", "task-started"} <= set(seen)
+
+
+def test_abandoned_source_leaves_no_queue(listening: Listening) -> None:
+    """What nobody reads any more does not grow."""
+    from kombu.transport.memory import Channel
+
+    source = listening("memory://")
+    source.abandon()
+    assert not [name for name in Channel.queues if name.startswith("celery-monitor")]

@@ -1,0 +1,102 @@
+"""The probe."""
+
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from celery_monitor.adapters.broker import BrokerProbe
+from celery_monitor.errors import SourceLostError
+from tests.adapters.broker.conftest import Listening, Probing, collect
+from tests.conftest import Start
+from tests.servers import RabbitMQ, Redis, wait_until
+
+
+def _server(kind: str, directory: Path) -> RabbitMQ | Redis:
+    return RabbitMQ(directory) if kind == "rabbitmq" else Redis(directory)
+
+
+both = pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "redis", "memory"])
+def test_round_trip(kind: str, listening: Listening, probing: Probing, request: pytest.FixtureRequest) -> None:
+    """What a probe sends comes back on the stream, as JSON."""
+    url = "memory://" if kind == "memory" else request.getfixturevalue(f"{kind}_url")
+    source, probe = listening(url), probing(url)
+    for number in range(3):
+        body = b'{"type": "monitor-probe", "n": %d}' % number
+        probe.send(body, 2)
+        [delivery] = collect(source, 1)
+        assert (delivery.body, delivery.content_type) == (body, "application/json")
+
+
+@both
+def test_paused_broker(kind: str, listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
+    """With a frozen broker a probe fails within its timeout, with and without a connection, and closing is quick."""
+    server = start(_server(kind, tmp_path / "server"))
+    listening(server.url()).close()
+    probe = probing(server.url())
+    probe.send(b"{}", 1)
+    server.pause()
+    for _ in range(2):
+        began = time.monotonic()
+        with pytest.raises(SourceLostError, match="does not answer"):
+            probe.send(b"{}", 1)
+        assert time.monotonic() - began < 2
+    server.resume()
+    wait_until(lambda: _sent(probe), 10)
+    server.pause()
+    began = time.monotonic()
+    probe.close()
+    assert time.monotonic() - began < 0.5
+    server.resume()
+
+
+@both
+def test_killed_broker(kind: str, listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
+    """After a restart of the broker the next probe connects by itself."""
+    server = start(_server(kind, tmp_path / "server"))
+    listening(server.url()).close()
+    probe = probing(server.url())
+    probe.send(b"{}", 2)
+    server.kill()
+    with pytest.raises(SourceLostError):
+        probe.send(b"{}", 2)
+    server.start()
+    probe.send(b"{}", 2)
+
+
+def _sent(probe: BrokerProbe) -> bool:
+    try:
+        probe.send(b"{}", 2)
+    except SourceLostError:
+        return False
+    return True
+
+
+def test_no_permission_to_publish(
+    rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening, probing: Probing
+) -> None:
+    """A user that may not publish is told, with the permission to grant."""
+    listening(rabbitmq_url)
+    vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
+    url = rabbitmq.add_user("silent", "pw", vhost, configure=".*", write="^celery-monitor$", read=".*")
+    with pytest.raises(SourceLostError, match="celeryev") as caught:
+        probing(url).send(b"{}", 2)
+    assert caught.value.remedy is not None
+    assert "set_permissions" in caught.value.remedy
+
+
+def test_alarm(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
+    """A broker that takes no messages because of an alarm is told as that, with what to do."""
+    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    listening(server.url()).close()
+    probe = probing(server.url())
+    server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.000001)")
+    wait_until(lambda: not _sent(probe), 20)
+    with pytest.raises(SourceLostError, match="alarm"):
+        probe.send(b"{}", 1)
+    server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
+    wait_until(lambda: _sent(probe), 20)
