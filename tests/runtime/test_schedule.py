@@ -83,19 +83,38 @@ def test_due_times_follow_the_local_clock(expression: str, zone: str, now: str, 
     assert next_due(expression, tz, at(now, zone)) == at(upcoming, zone)
 
 
+@st.composite
+def _moments(draw: st.DrawFn) -> tuple[str, float]:
+    """A zone and a time of 2026, near a change of its clocks more often than not."""
+    zone = draw(st.sampled_from(ZONES))
+    begin, end = int(at("2026-01-01T00:00")), int(at("2027-01-01T00:00"))
+    hours = range(begin, end, 3_600)
+    offsets = [dt.datetime.fromtimestamp(hour, ZoneInfo(zone)).utcoffset() for hour in hours]
+    changes = [hour for hour, before, after in zip(hours[1:], offsets, offsets[1:], strict=False) if before != after]
+    anytime = st.integers(begin, end)
+    near = st.builds(int.__add__, st.sampled_from(changes), st.integers(-7_200, 7_200)) if changes else anytime
+    return zone, draw(anytime | near | near) + draw(st.floats(0, 0.999))
+
+
+@settings(deadline=None, max_examples=400)
 @given(
-    st.sampled_from(ZONES),
+    _moments(),
     st.sampled_from(["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "*/7 * * * *", "59 23 * * 0", "15 0 1 * *"]),
-    st.integers(int(at("2026-01-01T00:00")), int(at("2027-01-01T00:00"))),
-    st.floats(0, 0.999),
 )
-def test_now_lies_between_the_last_and_the_next_due_time(zone: str, expression: str, now: int, part: float) -> None:
+def test_now_lies_between_the_last_and_the_next_due_time(moment: tuple[str, float], expression: str) -> None:
     """Last ≤ now < next at every moment, the hour that comes twice included: a loop never spins, never skips."""
-    moment = now + part
-    last, upcoming = (find(expression, ZoneInfo(zone), moment) for find in (last_due, next_due))
+    zone, now = moment
+    last, upcoming = (find(expression, ZoneInfo(zone), now) for find in (last_due, next_due))
     assert last is not None
     assert upcoming is not None
-    assert last <= moment < upcoming
+    assert last <= now < upcoming
+
+
+def test_in_the_hour_that_comes_twice_nothing_is_due_twice() -> None:
+    """After the first 01:30 the next one is tomorrow's, also at the second 01:15."""
+    zone = ZoneInfo("America/Los_Angeles")
+    second = at("2026-11-01T01:15", "America/Los_Angeles", fold=1)
+    assert next_due("30 1 * * *", zone, second) == at("2026-11-02T01:30", "America/Los_Angeles")
 
 
 def test_a_rare_schedule_looks_far_ahead() -> None:

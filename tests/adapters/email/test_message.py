@@ -217,6 +217,28 @@ def test_hostile_names_are_shown_and_do_nothing() -> None:
     assert not re.search("^Bcc:", text, re.MULTILINE)
 
 
+def test_nothing_that_the_day_holds_adds_an_element() -> None:
+    """With markup in every text of the summary the page has the elements of a harmless one."""
+    summary, evil = days.terrible(), "</title></td></table><script>alert(1)</script><img src=x onerror=y>"
+    hostile = replace(
+        summary,
+        fleet=evil,
+        tasks=tuple(replace(task, name=evil, exception=evil) for task in summary.tasks),
+        errors=tuple(
+            replace(error, task=evil, exception=evil, frame=evil, message=evil, traceback=evil, uuid=evil)
+            for error in summary.errors
+        ),
+        incidents=replace(
+            summary.incidents,
+            undelivered=tuple(
+                replace(late, task=evil, severity=evil, error=evil) for late in summary.incidents.undelivered
+            ),
+        ),
+    )
+    harmless = Page(render_html(days.terrible(), URL, notes=("note",)))
+    assert Page(render_html(hostile, URL, notes=(evil,))).tags <= harmless.tags
+
+
 def test_a_hostile_fleet_injects_no_header() -> None:
     """CR and LF end nowhere as such."""
     summary = replace(days.normal(), fleet="shop\r\nBcc: eve@evil.example\r\n\r\n<b>\ud800\u202e🔥")
