@@ -220,8 +220,8 @@ class AmqpPublisher:
     def _wait(self, left: int) -> None:
         while len(self.unconfirmed) > left:
             self._connection.drain_events(timeout=120)
-        if self._refused:
-            raise RuntimeError("the broker refused messages")
+            if self._refused:
+                raise ConnectionError("the broker did not take a message")
 
     def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
         if multiple:
@@ -230,9 +230,8 @@ class AmqpPublisher:
         else:
             self.unconfirmed = deque(entry for entry in self.unconfirmed if entry[0] != tag)
 
-    def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
-        self._on_ack(tag, multiple)
-        self._refused = True
+    def _on_nack(self, _tag: int, _multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
+        self._refused = True  # it stays among the unconfirmed
 
     def __enter__(self) -> Self:
         return self
