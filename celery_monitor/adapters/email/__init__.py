@@ -4,6 +4,7 @@ Nothing here reads the store or the wall clock: summaries come from a callable, 
 """
 
 from celery_monitor.adapters.email.render import render_html, render_text
-from celery_monitor.adapters.email.sender import EmailSender, send_test
+from celery_monitor.adapters.email.sender import EmailSender, send_test, server_of
+from celery_monitor.adapters.email.smtp import reach
 
-__all__ = ["EmailSender", "render_html", "render_text", "send_test"]
+__all__ = ["EmailSender", "reach", "render_html", "render_text", "send_test", "server_of"]

@@ -58,8 +58,12 @@ class EmailSender:
         summary = self._summarise(date, item.created_at)
         if summary.quiet and not self._settings.send_when_quiet:
             return 0
-        self._send_to_rest(summary, self._settled.setdefault(item.id, set()))
-        del self._settled[item.id]
+        settled = self._settled.pop(item.id, set())
+        try:
+            self._send_to_rest(summary, settled)
+        except RetryableError:
+            self._settled[item.id] = settled
+            raise
         return summary.day.failed
 
     def _send_to_rest(self, summary: Summary, settled: set[str]) -> None:

@@ -94,10 +94,23 @@ def deliver(
         RetryableError: Nobody has it (or nobody knows: the connection broke after the last byte).
         RejectedError: Nobody has it, and nobody will.
     """
-    try:
+    with _told(server):
         envelope = {recipient: _address(recipient) for recipient in recipients}
         with _session(server, time.monotonic() + deadline) as session:
             return _transaction(session, _address(sender), envelope, compose)
+
+
+def reach(server: Server, *, deadline: float = DEADLINE) -> None:
+    """Connect, encrypt and log in as for a mail, and send none. Raises RetryableError."""
+    with _told(server), _session(server, time.monotonic() + deadline):
+        pass
+
+
+@contextmanager
+def _told(server: Server) -> Iterator[None]:
+    """What went wrong, in words: RetryableError, but for what is final."""
+    try:
+        yield
     except smtplib.SMTPAuthenticationError as exc:
         raise RetryableError(
             f"{server} refused the user name or the password ({_said(exc.smtp_code, exc.smtp_error)})", AFTER_LOGIN
