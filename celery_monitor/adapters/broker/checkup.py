@@ -1,12 +1,17 @@
-"""Questions about the broker that change nothing on it."""
+"""Questions about the broker, for a person who sets the monitor up. They change nothing that is not their own."""
 
 import time
 from dataclasses import dataclass
 from typing import Final
 
+from amqp.exceptions import NotFound
+
+from celery_monitor.adapters.broker.amqp import Declaration
+from celery_monitor.adapters.broker.control import RemoteControl, Replies
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import FOREIGN, lost
 from celery_monitor.adapters.broker.session import Session
+from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
 _ANSWER_WITHIN: Final = 5.0
@@ -14,30 +19,70 @@ _ANSWER_WITHIN: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class QueueFound:
-    """The monitor's queue as it is on the broker."""
+    """The monitor's own queue as it is on the broker."""
 
     messages: int
     consumers: int
 
 
 class BrokerCheckup:
-    """One connection. Methods raise SourceLostError."""
+    """Connects once. Methods raise SourceLostError, with a remedy where there is one."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         """Does no I/O."""
         self._settings = settings
         self._dialer = Dialer(settings)
-        self.acknowledges = self._dialer.kind == "amqp"
-        """The transport has exchanges and queues that can be looked at."""
+        self._control = RemoteControl(settings)
         self._session: Session | None = None
+        self.has_queues = self._dialer.kind == "amqp"
+        """Whether the transport has an exchange and a queue of the monitor's that can be looked at."""
 
-    def connect(self) -> float:
-        """Connect and log in; the seconds that it took."""
-        began = time.monotonic()
+    def connect(self) -> None:
+        """Connect and log in."""
         try:
-            self._session = Session(self._dialer, began + CONNECT_TIMEOUT)
-            if not self.acknowledges:
-                self._session.channel.queue_declare(self._settings.queue.name, passive=True)
+            self._session = Session(self._dialer, time.monotonic() + CONNECT_TIMEOUT)
         except FOREIGN as exc:
-            raise lost(exc, "cannot connect to the broker") from exc
-        return time.monotonic() - began
+            raise lost(exc, "cannot connect") from exc
+
+    def exchange_exists(self) -> bool:
+        """Whether the fleet, or a monitor, has declared the event exchange."""
+        session = self._ready()
+        try:
+            session.inquiry().exchange_declare(self._settings.exchange, "topic", passive=True)
+        except NotFound:
+            return False
+        except FOREIGN as exc:
+            raise lost(exc, "cannot look at the event exchange", session.permissions) from exc
+        return True
+
+    def queue(self) -> QueueFound | None:
+        """The monitor's queue, None when there is none yet. Raises also when it was declared differently."""
+        session = self._ready()
+        channel = session.inquiry()
+        try:
+            found = channel.queue_declare(self._settings.queue.name, passive=True)
+            # Now that it exists, declaring it compares and does nothing else.
+            vhost = session.client.virtual_host or "/"
+            Declaration(channel, self._settings, vhost, session.permissions).queue()
+        except NotFound:
+            return None
+        except FOREIGN as exc:
+            raise lost(exc, "cannot look at the queue", session.permissions) from exc
+        return QueueFound(found.message_count, found.consumer_count)
+
+    def ask(self, timeout: float) -> Replies:
+        """``ping`` and ``conf`` (what is not Celery's default) of all workers, within ``timeout`` seconds."""
+        return self._control.ask(("ping", "conf"), timeout)
+
+    def close(self) -> None:
+        """Drop the connections; never blocks long."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.cut()
+        self._control.close()
+
+    def _ready(self) -> Session:
+        if self._session is None:
+            raise SourceLostError("not connected to the broker")
+        self._session.bound(time.monotonic() + _ANSWER_WITHIN)
+        return self._session

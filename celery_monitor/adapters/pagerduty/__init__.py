@@ -4,6 +4,7 @@ Only ``exchange`` knows pdpyras. Nothing here reads or writes the outbox; what b
 courier's.
 """
 
+from celery_monitor.adapters.pagerduty.reach import reach
 from celery_monitor.adapters.pagerduty.send import PagerDuty, endpoint, routing_keys, send_test
 
-__all__ = ["PagerDuty", "endpoint", "routing_keys", "send_test"]
+__all__ = ["PagerDuty", "endpoint", "reach", "routing_keys", "send_test"]

@@ -1,0 +1,37 @@
+"""Whether the API can be reached, by the way that pages take: proxies and certificates as the environment says."""
+
+from typing import Final
+
+import requests
+
+from celery_monitor.adapters.pagerduty.exchange import CONNECT_TIMEOUT
+from celery_monitor.errors import RetryableError
+
+_PATH: Final = "/v2/enqueue"
+_SERVER_FAULT: Final = 500
+
+
+def reach(url: str, timeout: float) -> int:
+    """Ask without sending an event, at most some ``timeout`` seconds; the status, which is about the question only.
+
+    Raises RetryableError.
+    """
+    try:
+        with requests.Session() as session:
+            session.auth = lambda request: request  # else requests looks into .netrc
+            with session.get(
+                f"{url}{_PATH}", timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, stream=True
+            ) as response:
+                status = response.status_code
+    except (requests.RequestException, OSError) as exc:
+        raise RetryableError(f"{url} cannot be reached: {_root(exc)}") from exc
+    if status >= _SERVER_FAULT:
+        raise RetryableError(f"{url} answers with status {status}")
+    return status
+
+
+def _root(exc: BaseException) -> str:
+    """The innermost cause: what the system said."""
+    while (inner := exc.__cause__ or exc.__context__) is not None:
+        exc = inner
+    return f"{type(exc).__name__}: {exc}"[:200]

@@ -1,0 +1,64 @@
+"""What a check found."""
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+import click
+
+from celery_monitor.core.text import printable
+
+_LONGEST: Final = 2000
+_COLOURS: Final = {"ok": "green", "off": "bright_black", "warn": "yellow", "FAIL": "red"}
+
+
+class State(enum.StrEnum):
+    """How it stands."""
+
+    OK = "ok"
+    OFF = "off"
+    """Not configured, so there is nothing to be wrong."""
+    WARN = "warn"
+    """The monitor works, but somebody should know."""
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line."""
+
+    state: State
+    subject: str
+    text: str
+    """What was found, and where it is not well, what to do."""
+
+    def __str__(self) -> str:
+        """As it is printed; nothing in it can control the terminal."""
+        state = click.style(f"{self.state.value:<5}", fg=_COLOURS[self.state])
+        return f"{state} {self.subject:<14} {printable(' '.join(self.text.split()), _LONGEST)}"
+
+
+def ok(subject: str, text: str) -> Finding:
+    """It is well."""
+    return Finding(State.OK, subject, text)
+
+
+def off(subject: str, text: str) -> Finding:
+    """It is not configured."""
+    return Finding(State.OFF, subject, text)
+
+
+def warn(subject: str, text: str) -> Finding:
+    """Somebody should know."""
+    return Finding(State.WARN, subject, text)
+
+
+def fail(subject: str, text: str) -> Finding:
+    """It has to be repaired."""
+    return Finding(State.FAIL, subject, text)
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """Names in a sentence, the first of many."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,200 @@
+"""The broker, the workers, and what they tell of themselves."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from celery_monitor.adapters.broker.checkup import BrokerCheckup
+from celery_monitor.adapters.broker.listener import Listener
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.cli.doctor.finding import Finding, fail, listed, ok, warn
+from celery_monitor.core.decode import Discarded, decode
+from celery_monitor.core.model import Delivery
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Clock
+from celery_monitor.settings import BrokerSettings, redact_url
+
+_ANSWER_WITHIN: Final = 2.0
+_POLL: Final = 0.25
+_SKEW: Final = 2.0
+"""Seconds that a clock may differ: more is not the network's time."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the stream brought."""
+
+    events: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+    task_senders: set[str] = field(default_factory=set)
+    """Workers that sent task events."""
+    ahead: dict[str, float] = field(default_factory=dict)
+    """Worker → seconds that its clock is ahead of ours, at least; negative is behind, or under way so long."""
+
+    def receive(self, delivery: Delivery, now: float) -> None:
+        """Take a message in."""
+        for event in decode(delivery.body, delivery.content_type):
+            if isinstance(event, Discarded):
+                self.types[f"discarded: {event.reason}"] += 1
+            elif event.type.startswith(("task-", "worker-")):
+                self.events += 1
+                self.types[event.type] += 1
+                if event.type == "task-sent":
+                    continue  # of a client, whose name changes with its process
+                if event.type.startswith("task-"):
+                    self.task_senders.add(event.hostname)
+                ahead = event.timestamp - now
+                self.ahead[event.hostname] = max(ahead, self.ahead.get(event.hostname, ahead))
+
+
+def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
+    """All of it; what needs a broker is left out without one. ``seconds``: how long events are watched."""
+    with closing(BrokerCheckup(settings)) as checkup:
+        url = redact_url(settings.url_source().get() or "")
+        began = time.monotonic()
+        try:
+            checkup.connect()
+        except SourceLostError as exc:
+            yield fail("broker", f"{url}: {exc}")
+            return
+        yield ok("broker", f"{url}: connected in {(time.monotonic() - began) * 1000:.0f} ms")
+        if checkup.has_queues:
+            yield _exchange(checkup, settings.exchange)
+            yield _queue(checkup, settings)
+        else:
+            yield ok("queue", "this transport has none: what is sent while the monitor is away is lost to it")
+        yield from _conversation(checkup, settings, seconds)
+
+
+def _exchange(checkup: BrokerCheckup, name: str) -> Finding:
+    try:
+        if checkup.exchange_exists():
+            return ok("exchange", f"{name} is there")
+    except SourceLostError as exc:
+        return fail("exchange", str(exc))
+    return warn(
+        "exchange",
+        f"{name} does not exist yet: the first worker or the monitor makes it; if workers run, compare broker.exchange "
+        "with Celery's event_exchange, and the virtual host in broker.url with theirs",
+    )
+
+
+def _queue(checkup: BrokerCheckup, settings: BrokerSettings) -> Finding:
+    name = settings.queue.name
+    try:
+        found = checkup.queue()
+    except SourceLostError as exc:
+        return fail("queue", str(exc))
+    if found is None:
+        return ok("queue", f"{name} does not exist yet: the monitor makes it at its start, and misses nothing after")
+    if not found.consumers:
+        return warn("queue", f"{name} holds {found.messages:,} messages and nobody consumes it: start the monitor")
+    return ok("queue", f"{name} is declared as configured, a monitor consumes it, {found.messages:,} messages wait")
+
+
+def _conversation(checkup: BrokerCheckup, settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
+    """What the workers answer, and what they send meanwhile."""
+    clock, seen, problem = SystemClock(), Seen(), None
+    replies: Mapping[str, Mapping[str, Any]] = {}
+    with closing(Listener(settings)) as listener:
+        until = clock.monotonic() + seconds
+        try:
+            listener.connect()
+        except SourceLostError as exc:
+            problem = f"{exc}"
+        try:
+            replies = checkup.ask(_ANSWER_WITHIN)
+        except SourceLostError as exc:
+            yield fail("workers", str(exc))
+        if problem is None:
+            problem = _watch(listener, seen, until, clock)
+    conf = {host: reply for host, reply in replies.get("conf", {}).items() if isinstance(reply, dict)}
+    workers = sorted(replies.get("ping", {}))
+    if replies:
+        yield _workers(workers, seen)
+    yield _stream(seen, seconds, problem)
+    if seen.events or workers:
+        yield _task_events(sorted({*workers, *seen.ahead}), seen, conf, asked=settings.enable_events)
+        yield _task_sent(seen, conf)
+    if seen.ahead:
+        yield _clocks(seen)
+
+
+def _watch(listener: Listener, seen: Seen, until: float, clock: Clock) -> str | None:
+    """Fill ``seen``; what went wrong."""
+    try:
+        while (left := until - clock.monotonic()) > 0:
+            for delivery in listener.poll(min(left, _POLL)):
+                seen.receive(delivery, clock.now())
+    except SourceLostError as exc:
+        return str(exc)
+    return None
+
+
+def _workers(workers: list[str], seen: Seen) -> Finding:
+    if workers:
+        return ok("workers", f"{len(workers)} answered: {listed(workers)}")
+    if seen.ahead:
+        return warn(
+            "workers",
+            "none answered, but events come: is worker_enable_remote_control off? Then queue lengths, and the names of "
+            "tasks that began before the monitor, are unknown, and workers must be started with -E",
+        )
+    return fail("workers", "none answered: is one running on this broker, virtual host and database?")
+
+
+def _stream(seen: Seen, seconds: float, problem: str | None) -> Finding:
+    if problem is not None:
+        return fail("events", problem)
+    strange = {kind: number for kind, number in seen.types.items() if kind.startswith("discarded: ")}
+    if strange:
+        return warn(
+            "events",
+            f"{sum(strange.values())} cannot be read ({listed(sorted(strange))}): event_serializer must be json",
+        )
+    if seen.events:
+        senders = len(seen.ahead)
+        return ok("events", f"{seen.events:,} came in {seconds:g} s, from {senders} worker{'s' * (senders != 1)}")
+    return fail(
+        "events",
+        f"none came in {seconds:g} s: compare broker.exchange with Celery's event_exchange; workers that were started "
+        "with --without-heartbeat send none while they are idle",
+    )
+
+
+def _task_events(workers: list[str], seen: Seen, conf: Mapping[str, Mapping[str, Any]], *, asked: bool) -> Finding:
+    proven = seen.task_senders | {host for host, values in conf.items() if values.get("worker_send_task_events")}
+    unproven = [host for host in workers if host not in proven]
+    if not unproven:
+        return ok("task events", "every worker sends them")
+    if asked:
+        return ok("task events", f"the monitor asks every worker to send them (not seen from {listed(unproven)} now)")
+    return warn(
+        "task events",
+        f"not seen from {listed(unproven)}, and broker.enable_events is off: start workers with -E, set "
+        "worker_send_task_events = True, or turn broker.enable_events on",
+    )
+
+
+def _task_sent(seen: Seen, conf: Mapping[str, Mapping[str, Any]]) -> Finding:
+    if seen.types["task-sent"]:
+        return ok("task-sent", "clients send it: queues and waiting times are known")
+    if conf and all(values.get("task_send_sent_event") for values in conf.values()):
+        return ok("task-sent", "task_send_sent_event is on in the workers' configuration")
+    return warn(
+        "task-sent",
+        "not seen: without it the time that tasks wait is unknown, and the queue of workers with several queues; set "
+        "task_send_sent_event = True where tasks are sent (without any traffic now, this means nothing)",
+    )
+
+
+def _clocks(seen: Seen) -> Finding:
+    wrong = {host: ahead for host, ahead in seen.ahead.items() if abs(ahead) > _SKEW}
+    if not wrong:
+        largest = max(abs(ahead) for ahead in seen.ahead.values())
+        return ok("clocks", f"the workers' differ from ours by {largest:.2f} s at most")
+    shown = [f"{host} {abs(by):.1f} s {'ahead' if by > 0 else 'behind'}" for host, by in sorted(wrong.items())]
+    return warn("clocks", f"{listed(shown)}: synchronise them (NTP); failures are filed under the worker's own hour")

@@ -1,0 +1,120 @@
+"""The store, the receivers, and the port."""
+
+import errno
+import os
+import shutil
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from celery_monitor.adapters import email as mail
+from celery_monitor.adapters import pagerduty as pages
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.adapters.store import open_store
+from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
+from celery_monitor.cli.healthcheck import _ask, _url
+from celery_monitor.errors import DeliveryError, MonitorError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
+
+_LEAST_SPACE: Final = 256 << 20
+_MAIL_DEADLINE: Final = 20.0
+_MIB: Final = 1 << 20
+
+
+def store(settings: StoreSettings) -> Finding:
+    """Opened for reading beside a daemon; whether it can be written is asked of the file system."""
+    path = Path(settings.url.removeprefix("sqlite:///")).absolute()
+    if not path.parent.is_dir():
+        return fail(
+            "store", f"the directory {path.parent} does not exist: create it, or set store.url to another place"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        return fail(
+            "store",
+            f"user {os.getuid()} may not write {path} (the file and its directory): change their owner, or run the "
+            "monitor as the user that owns them",
+        )
+    free = shutil.disk_usage(path.parent).free
+    if free < _LEAST_SPACE:
+        return warn("store", f"{path}: only {free // _MIB} MiB are free there")
+    if not path.exists():
+        return ok("store", f"{path} does not exist yet: the monitor makes it; the directory is writable")
+    return _opened(settings, path)
+
+
+def _opened(settings: StoreSettings, path: Path) -> Finding:
+    try:
+        with closing(_Attached(settings)) as attached:
+            written = attached.last_written()
+    except (StoreUnusableError, StoreUnavailableError) as exc:
+        return fail("store", str(exc))
+    ago = "never written" if written is None else f"last written {max(0.0, SystemClock().now() - written):,.0f} s ago"
+    return ok("store", f"{path}: {path.stat().st_size / _MIB:,.1f} MiB, writable, {ago}")
+
+
+class _Attached:
+    """A store beside its daemon."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._store = open_store(settings.url, retention=settings.retention, fingerprints_kept=0)
+        self._store.attach()
+
+    def last_written(self) -> float | None:
+        """When a daemon was last known to run."""
+        return self._store.reader.counters(SystemClock().now()).get("alive_at")
+
+    def close(self) -> None:
+        self._store.stop()
+
+
+def pagerduty(settings: PagerDutySettings, alerts: AlertsSettings) -> Finding:
+    """The API answers. The keys' form was checked with the configuration; whether it knows them, only a page tells."""
+    keys = pages.routing_keys(settings, alerts.rules)
+    if not keys:
+        return off("pagerduty", "no routing key is set: incidents are logged, shown and kept")
+    url = pages.endpoint(settings.region, settings.url)
+    try:
+        pages.reach(url, settings.timeout)
+    except DeliveryError as exc:
+        return fail("pagerduty", f"{exc}: allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url")
+    number = f"{len(keys)} routing key{'s' * (len(keys) > 1)}"
+    text = f"{urlsplit(url).hostname} answers; {number}: `celery-monitor notify test pagerduty` tries one"
+    if "" not in keys:
+        return warn("pagerduty", f"{text}; without pagerduty.routing_key only rules with a key of their own page")
+    return ok("pagerduty", text)
+
+
+def email(settings: EmailSettings) -> Finding:
+    """The server is reached and logged in to as for a mail."""
+    if not settings.to:
+        return off("email", "email.to is empty: no mail is sent")
+    server = mail.server_of(settings)
+    try:
+        mail.reach(server, deadline=_MAIL_DEADLINE)
+    except DeliveryError as exc:
+        return fail("email", f"{exc}: check email.host, port, security, username and password")
+    login = " and takes the login" if server.username is not None else ""
+    return ok("email", f"{server} answers ({server.security}){login}: `celery-monitor notify test email` sends a mail")
+
+
+def web(settings: WebSettings) -> Finding:
+    """The port can be listened on, or a monitor does so."""
+    where = f"port {settings.port} of {settings.host}"
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        socket.create_server(address[:2], family=family).close()
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            return fail("web", f"cannot listen on {where}: {exc.strerror or exc}; change web.host or web.port")
+    else:
+        return ok("web", f"{where} is free: no monitor runs here")
+    try:
+        alive, text = _ask(_url(settings))
+    except MonitorError as exc:
+        return fail("web", str(exc))
+    if alive:
+        return ok("web", f"a monitor answers on {where}: {text}")
+    return fail("web", f"{where} is taken by another program, or by a monitor that is not well: {text}")
