@@ -28,7 +28,7 @@ _COMMANDS: Final = {
     "outbox": _Entry("outbox:outbox", "List what waits to be sent or was given up, and try it again."),
     "doctor": _Entry("doctor:doctor", "Check everything the daemon needs, each with its remedy."),
     "events": _Entry("events:events", "Show the live stream of events, one a line."),
-    "demo": _Entry("demo:demo", "Run broker, fleet and monitor in one process, with nothing installed."),
+    "demo": _Entry("demo:demo", "Run everything in one process, with nothing installed."),
     "healthcheck": _Entry("healthcheck:healthcheck", "Ask the running daemon whether it lives."),
 }
 
