@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -85,17 +85,15 @@ def test_twenty_kills_around_the_time_of_sending_make_one_mail(url: str, mail: M
     offset = DUE - time.time() - 4.0
     kills = 0
     while time.time() + offset < DUE:
-        with mailer(url, mail, offset) as process, suppress(subprocess.TimeoutExpired):
+        with mailer(url, mail, offset, fatal="MAIL") as process, suppress(subprocess.TimeoutExpired):
             process.wait(dice.uniform(0.0, 0.3))
         kills += 1
     while kills < KILLS:
         fatal = dice.choice(["MAIL", "RCPT", "DATA"])
         mail.data.extend(["drop"] * (fatal == "DATA"))  # or the server has a mail whose sender is dead
-        with mailer(url, mail, offset) as process:
-            mail.stage = _killer(process, fatal)
-            assert process.wait(30.0) == -signal.SIGKILL
+        with mailer(url, mail, offset, fatal) as process:
+            assert process.wait(60.0) == -signal.SIGKILL
         kills += 1
-    mail.stage = lambda _: None
     with mailer(url, mail, offset) as process:
         wait_until(lambda: mail.mails, what="the report")
         with opened_beside(url) as store:
@@ -106,20 +104,18 @@ def test_twenty_kills_around_the_time_of_sending_make_one_mail(url: str, mail: M
     assert len(mail.mails) == 1
 
 
-def _killer(process: subprocess.Popen[bytes], fatal: str) -> Callable[[str], None]:
-    def stage(name: str) -> None:
-        if name == fatal:
-            process.kill()
-            process.wait()
-
-    return stage
-
-
 @contextmanager
-def mailer(url: str, mail: MailServer, offset: float) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that mails; it runs."""
+def mailer(url: str, mail: MailServer, offset: float, fatal: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A process that mails; it runs, and is killed at the latest when its conversation comes to ``fatal``."""
     arguments = [sys.executable, "-m", "tests.adapters.email.mailer", url, str(mail.port), str(offset)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+
+        def stage(name: str) -> None:
+            if name == fatal:
+                process.kill()
+                process.wait()
+
+        mail.stage = stage
         assert process.stdout is not None
         assert process.stdout.readline() == b"running\n"
         try:
