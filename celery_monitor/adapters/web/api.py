@@ -1,48 +1,198 @@
-"""``/api/v1``: what is stored, as JSON."""
+"""``/api/v1``: what is counted and stored, as JSON."""
 
-from typing import Final
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from celery_monitor.adapters.web import views
-from celery_monitor.adapters.web.parameters import Parameters, bad_cursor, sealed
+from celery_monitor.adapters.web import incidents, views
+from celery_monitor.adapters.web.openapi import document
+from celery_monitor.adapters.web.overview import overview
+from celery_monitor.adapters.web.parameters import Parameters, bad_cursor, day, sealed
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.model import Failure, Incident, Snapshot, Worker
+from celery_monitor.core.summary import summary_to_dict
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import FailureFilter
+from celery_monitor.settings.notation import DAY
 
+ERRORS_SINCE: Final = 7 * DAY
+"""Of a task's error groups, unless another time is asked for."""
 _CURSOR_PARTS: Final = "\0"
 
 
 class Api:
-    """The endpoints."""
+    """The endpoints. All answer with JSON, lists with ``items`` and the cursor of the ``next`` page."""
 
     def __init__(self, sources: Sources, queries: Queries) -> None:
         self._sources = sources
         self._queries = queries
 
     def routes(self) -> list[Route]:
-        """All of ``/api/v1``."""
-        return [Route("/api/v1/tasks", self.tasks)]
+        """All of them, as in ``openapi.py``."""
+        return [
+            Route("/api/v1/summary", self.summary),
+            Route("/api/v1/tasks", self.tasks),
+            Route("/api/v1/tasks/{name:path}", self.task),
+            Route("/api/v1/failures", self.failures),
+            Route("/api/v1/failures/{uuid:path}", self.failure),
+            Route("/api/v1/incidents", self.incidents),
+            Route("/api/v1/workers", self.workers),
+            Route("/api/v1/outbox", self.outbox),
+            Route("/api/v1/reports/{date}", self.report),
+            Route("/openapi.json", self.openapi),
+        ]
+
+    async def summary(self, request: Request) -> Response:
+        """The fleet at a glance."""
+        since = self._query(request, "since").time("since")
+        return answer(await self._queries(partial(overview, self._sources, since)))
 
     async def tasks(self, request: Request) -> Response:
         """Tasks by name and queue."""
         query = self._query(request, "limit", "cursor", "task", "since")
-        limit, cursor, since, name = query.limit(), query.cursor(), query.time("since"), query.text("task")
+        limit, cursor = query.limit(), query.cursor()
         if cursor is not None and _CURSOR_PARTS not in cursor:
             raise bad_cursor()
-        reader = self._sources.reader
-        rows = await self._queries(lambda: reader.tasks(since=since, limit=limit + 1, cursor=cursor, name=name))
+        rows = await self._queries(
+            partial(
+                self._sources.reader.tasks,
+                since=query.time("since"),
+                limit=limit + 1,
+                cursor=cursor,
+                name=query.text("task"),
+            )
+        )
         page = rows[:limit]
         more = f"{page[-1].name}{_CURSOR_PARTS}{page[-1].queue}" if len(rows) > limit else None
-        return answer({"items": [views.task(row) for row in page], "next": sealed(more)})
+        return _items([views.task(row) for row in page], more)
+
+    async def task(self, request: Request) -> Response:
+        """One task, with its queues and its errors."""
+        name = request.path_params["name"]
+        since = self._query(request, "since").time("since")
+        reader, now = self._sources.reader, self._sources.clock.now()
+        rows = await self._queries(partial(reader.tasks, since=since, limit=1000, cursor=None, name=name))
+        if not rows:
+            raise HTTPException(404, "no such task is known")
+        groups = await self._queries(partial(reader.groups, since or now - ERRORS_SINCE, now))
+        errors = [views.error(row) for row in groups if row.name == name]
+        return answer(
+            {"name": name, **views.totals(rows), "queues": [views.task(row) for row in rows], "errors": errors}
+        )
+
+    async def failures(self, request: Request) -> Response:
+        """Failures, newest first."""
+        query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
+        since, until = query.span()
+        wanted = FailureFilter(
+            task=query.text("task"),
+            exception=query.text("exception"),
+            since=since,
+            until=until,
+            limit=query.limit(),
+            cursor=query.cursor(),
+        )
+        try:
+            found, more = await self._queries(partial(self._sources.reader.failures, wanted))
+        except (ValueError, OverflowError) as exc:
+            # It was the cursor if it goes without; anything else is a fault of ours.
+            await self._queries(partial(self._sources.reader.failures, replace(wanted, cursor=None)))
+            raise bad_cursor() from exc
+        return _items([views.failure(one) for one in found], more)
+
+    async def failure(self, request: Request) -> Response:
+        """All kept failures of a task id."""
+        self._query(request)
+        found: list[Failure] = await self._queries(partial(self._sources.reader.failure, request.path_params["uuid"]))
+        if not found:
+            raise HTTPException(404, "no failure of this task id is kept")
+        return _items([views.failure_in_full(one) for one in found], None)
+
+    async def incidents(self, request: Request) -> Response:
+        """Incidents, newest first."""
+        query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
+        since, until = query.span()
+        task, exception = query.text("task"), query.text("exception")
+
+        def wanted(one: Incident) -> bool:
+            return (task is None or task == one.task or task in one.tasks) and (
+                exception is None or exception in one.exceptions
+            )
+
+        found, more = await self._queries(
+            partial(
+                incidents.page,
+                self._sources.reader,
+                since=since,
+                until=until,
+                after=incidents.parse_cursor(query.cursor()),
+                limit=query.limit(),
+                wanted=wanted,
+            )
+        )
+        return _items([views.incident(row) for row in found], more)
+
+    async def workers(self, request: Request) -> Response:
+        """Workers by hostname, from memory: the store is not asked."""
+        query = self._query(request, "limit", "cursor")
+        limit, cursor = query.limit(), query.cursor()
+        known: list[Worker] = sorted(current(self._sources.snapshot).workers, key=lambda one: one.hostname)
+        rest = [one for one in known if cursor is None or one.hostname > cursor]
+        page = rest[:limit]
+        return _items([views.worker(one) for one in page], page[-1].hostname if len(rest) > limit else None)
+
+    async def outbox(self, request: Request) -> Response:
+        """Notifications that wait or were given up, oldest first."""
+        query = self._query(request, "limit", "cursor", "dead")
+        limit, cursor = query.limit(), query.cursor()
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):  # noqa: PLR2004
+            raise bad_cursor()
+        rows = await self._queries(
+            partial(
+                self._sources.outbox.items,
+                dead=query.flag("dead"),
+                limit=limit + 1,
+                cursor=None if cursor is None else int(cursor),
+            )
+        )
+        page = rows[:limit]
+        return _items([views.outbox_item(one) for one in page], str(page[-1].id) if len(rows) > limit else None)
+
+    async def report(self, request: Request) -> Response:
+        """A day's summary, as in the mail."""
+        self._query(request)
+        now = self._sources.clock.now()
+        date = day(request.path_params["date"], now=now, zone=self._sources.zone)
+        if self._sources.report is None:
+            raise HTTPException(404, "there are no reports")
+        return answer(summary_to_dict(await self._queries(partial(self._sources.report, date, now))))
+
+    async def openapi(self, request: Request) -> Response:
+        """The description of all this."""
+        self._query(request)
+        return answer(document())
 
     def _query(self, request: Request, *known: str) -> Parameters:
         return Parameters(request, known, now=self._sources.clock.now())
 
 
-def answer(value: object, status: int = 200) -> Response:
+def current(snapshot: Callable[[], Snapshot | None]) -> Snapshot:
+    """The state of now. Raises StoreUnavailableError while the monitor starts."""
+    found = snapshot()
+    if found is None:
+        raise StoreUnavailableError("the monitor is starting: the store has not been read yet")
+    return found
+
+
+def answer(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - whatever JSON can hold
     """A value as JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
@@ -50,3 +200,7 @@ def answer(value: object, status: int = 200) -> Response:
 def refusal(status: int, error: str) -> Response:
     """An error as JSON."""
     return answer({"error": error}, status)
+
+
+def _items(items: list[views.Json], cursor: str | None) -> Response:
+    return answer({"items": items, "next": sealed(cursor)})

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from typing import Final
 
 from starlette.requests import Request
@@ -13,6 +13,8 @@ from celery_monitor.settings.notation import duration
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
+FIRST_DAY: Final = date(2000, 1, 1)
+"""Before any Celery: days that far back are slips, and calendars end."""
 _MAX_TEXT: Final = 2000
 
 _ago: Final = duration()
@@ -107,13 +109,14 @@ def bad_cursor() -> ParameterError:
     return ParameterError("cursor: not one that this list gave")
 
 
-def day(text: str, *, now: float) -> date:
-    """A day of a path: YYYY-MM-DD, ``today`` or ``yesterday`` (in UTC)."""
-    today = datetime.fromtimestamp(now, UTC).date()
+def day(text: str, *, now: float, zone: tzinfo) -> date:
+    """A day of a path: YYYY-MM-DD, ``today`` or ``yesterday``."""
+    today = datetime.fromtimestamp(now, zone).date()
     relative = {"today": today, "yesterday": today - timedelta(days=1)}
     try:
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-            return relative[text]
-        return date.fromisoformat(text)
-    except (KeyError, ValueError) as exc:
+        found = relative[text] if text in relative else date.fromisoformat(text)
+    except ValueError as exc:
         raise ParameterError("date: must be YYYY-MM-DD, today or yesterday") from exc
+    if not FIRST_DAY <= found <= today:
+        raise ParameterError(f"date: must be from {FIRST_DAY} to {today}")
+    return found

@@ -1,7 +1,6 @@
 """What is served: the routes, and what becomes of errors."""
 
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -62,8 +61,9 @@ def _probe(look: Callable[[], Health]) -> Callable[[Request], Awaitable[Response
 
 
 async def _http_error(_: Request, exc: Exception) -> Response:
-    status = exc.status_code if isinstance(exc, HTTPException) else 500
-    return refusal(status, HTTPStatus(status).phrase)
+    if not isinstance(exc, HTTPException):
+        raise exc
+    return refusal(exc.status_code, exc.detail)
 
 
 async def _bad_parameter(_: Request, exc: Exception) -> Response:

@@ -1,15 +1,25 @@
 """What the web shows, and where it comes from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, tzinfo
+from typing import Protocol
 
-from celery_monitor.core.model import Snapshot
-from celery_monitor.ports import Clock, Health, Metrics, Outbox, Reader
+from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
+from celery_monitor.core.summary import Summary
+from celery_monitor.ports import Clock, Health, Metrics, Reader
+
+
+class Waiting(Protocol):
+    """The part of the Outbox that is shown."""
+
+    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
+        """See Outbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Given by the composition root. All but ``reader``, ``outbox`` and the reports answer at once, from memory."""
+    """Given by the composition root. All but ``reader``, ``outbox`` and ``report`` answer at once, from memory."""
 
     fleet: str
     clock: Clock
@@ -18,5 +28,12 @@ class Sources:
     readyz: Callable[[], Health]
     snapshot: Callable[[], Snapshot | None]
     """None until the store was read."""
+    queues: Callable[[], Sequence[QueueStats]] = tuple
     reader: Reader
-    outbox: Outbox
+    outbox: Waiting
+    report: Callable[[date, float], Summary] | None = None
+    """A day as it is known at a time. Raises StoreUnavailableError."""
+    report_page: Callable[[Summary], str] | None = None
+    """A day as a whole HTML document."""
+    zone: tzinfo = UTC
+    """In which the report's days are counted."""

@@ -1,9 +1,10 @@
 """The program's values as JSON: names as in the API, times in RFC 3339 and UTC."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from celery_monitor.core.model import COUNTS
+from celery_monitor.core.model import COUNTS, Failure, GroupRow, IncidentRow, OutboxItem, QueueStats, Worker
 from celery_monitor.ports import Health, TaskRow
 
 Json = dict[str, Any]
@@ -26,17 +27,129 @@ def health(value: Health) -> Json:
     return {"status": "ok" if value.ok else "failing", "checks": checks}
 
 
-def counts(vector: tuple[int, ...]) -> dict[str, int]:
-    """A vector of counts with its names."""
-    return dict(zip(COUNTS, vector, strict=True))
+def counts(vectors: Sequence[Sequence[int]]) -> dict[str, int]:
+    """The sum of vectors of counts, with their names."""
+    return dict(zip(COUNTS, map(sum, zip(*vectors, strict=True)) if vectors else [0] * len(COUNTS), strict=True))
 
 
 def task(row: TaskRow) -> Json:
     """A task on a queue."""
+    return {"name": row.name, "queue": row.queue, **totals([row])}
+
+
+def totals(rows: Sequence[TaskRow]) -> Json:
+    """What tasks have done together."""
+    failures = [row.last_failure_at for row in rows if row.last_failure_at is not None]
     return {
-        "name": row.name,
-        "queue": row.queue,
-        "counts": counts(row.counts),
-        "runtime": {"count": row.runtime_count, "seconds": row.runtime_sum},
-        "last_failure_at": time(row.last_failure_at),
+        "counts": counts([row.counts for row in rows]),
+        "runtime": {
+            "count": sum(row.runtime_count for row in rows),
+            "seconds": sum(row.runtime_sum for row in rows),
+        },
+        "last_failure_at": time(max(failures, default=None)),
+    }
+
+
+def failure(one: Failure) -> Json:
+    """A failure in a list."""
+    return {
+        "uuid": one.uuid,
+        "task": one.name,
+        "queue": one.queue,
+        "hostname": one.hostname,
+        "at": time(one.at),
+        "exception": one.exception,
+        "message": one.message,
+        "group": one.group,
+        "incident": one.incident,
+        "reason": one.reason,
+    }
+
+
+def failure_in_full(one: Failure) -> Json:
+    """A failure with what is long; the arguments are None unless ``tracking.capture_arguments`` is on."""
+    return {**failure(one), "traceback": one.traceback, "args": one.args, "kwargs": one.kwargs}
+
+
+def error(row: GroupRow) -> Json:
+    """Failures of one kind at one place."""
+    return {
+        "group": row.id,
+        "task": row.name,
+        "exception": row.exception,
+        "frame": row.frame,
+        "count": row.count,
+        "first_at": time(row.first_at),
+        "last_at": time(row.last_at),
+        "sample": row.sample and row.sample.uuid,
+    }
+
+
+def incident(row: IncidentRow) -> Json:
+    """An incident and what became of its page."""
+    one = row.incident
+    return {
+        "key": one.key,
+        "task": one.task,
+        "rule": one.rule,
+        "severity": one.severity,
+        "state": one.state,
+        "reason": one.reason,
+        "hour": one.hour,
+        "opened_at": time(one.opened_at),
+        "first_at": time(one.first_at),
+        "last_at": time(one.last_at),
+        "count": one.count,
+        "threshold": one.threshold,
+        "exceptions": one.exceptions,
+        "workers": one.workers,
+        "queues": one.queues,
+        "tasks": one.tasks,
+        "samples": one.samples,
+        "message": one.message,
+        "runbook_url": one.runbook_url,
+        "delivered_at": time(row.delivered_at),
+        "delivered_count": row.delivered_count,
+        "error": row.error,
+    }
+
+
+def worker(one: Worker) -> Json:
+    """A worker."""
+    return {
+        "hostname": one.hostname,
+        "up": one.up,
+        "last_heartbeat_at": time(one.last_heartbeat),
+        "active": one.active,
+        "processed": one.processed,
+        "unobserved": one.unobserved,
+        "pid": one.pid,
+        "software": " ".join(filter(None, (one.sw_ident, one.sw_ver, one.sw_sys))),
+    }
+
+
+def queue(one: QueueStats) -> Json:
+    """A queue as it was found last."""
+    return {
+        "name": one.name,
+        "length": one.length,
+        "consumers": one.consumers,
+        "workers": one.workers,
+        "processes": one.processes,
+    }
+
+
+def outbox_item(one: OutboxItem) -> Json:
+    """A notification that waits or was given up."""
+    return {
+        "id": one.id,
+        "channel": one.channel,
+        "key": one.key,
+        "action": one.action,
+        "route": one.route,
+        "state": one.state,
+        "attempts": one.attempts,
+        "created_at": time(one.created_at),
+        "due_at": time(one.due_at),
+        "error": one.error,
     }

@@ -1,0 +1,217 @@
+"""``/openapi.json``: what ``/api/v1`` takes and gives."""
+
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
+from celery_monitor.core.model import COUNTS, Action, Channel, IncidentState, Reason, Severity
+
+Json = dict[str, Any]
+
+_TEXT: Final[Json] = {"type": "string"}
+_COUNT: Final[Json] = {"type": "integer", "minimum": 0}
+_NUMBER: Final[Json] = {"type": "number"}
+_TIME: Final[Json] = {"type": "string", "format": "date-time", "description": "RFC 3339, in UTC"}
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _list(item: Json) -> Json:
+    return {"type": "array", "items": item}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _one_of(values: Any) -> Json:  # noqa: ANN401 - any enumeration of texts
+    return {"type": "string", "enum": [str(value) for value in values]}
+
+
+_BY_NAME: Final[Json] = {"type": "object", "additionalProperties": _COUNT}
+_TOTALS: Final[dict[str, Json]] = {
+    "counts": _ref("Counts"),
+    "runtime": _object(count=_COUNT, seconds=_NUMBER),
+    "last_failure_at": _or_null(_TIME),
+}
+_FAILURE: Final[dict[str, Json]] = {
+    "uuid": _TEXT,
+    "task": _TEXT,
+    "queue": _TEXT,
+    "hostname": _TEXT,
+    "at": _or_null(_TIME),
+    "exception": {"type": "string", "description": "Short name of the class"},
+    "message": _TEXT,
+    "group": {"type": "string", "description": "Failures of one kind at one place share it"},
+    "incident": _or_null({"type": "string", "description": "Key of the incident that it belongs to"}),
+    "reason": _one_of(Reason),
+}
+_TASK: Final = _object(name=_TEXT, queue=_TEXT, **_TOTALS)
+
+SCHEMAS: Final[dict[str, Json]] = {
+    "Error": _object(error={"type": "string", "description": "What is wrong, with the parameter's name if it is one"}),
+    "Counts": _object(**dict.fromkeys(COUNTS, _COUNT)),
+    "Task": _TASK,
+    "TaskInFull": _object(name=_TEXT, **_TOTALS, queues=_list(_ref("Task")), errors=_list(_ref("ErrorGroup"))),
+    "ErrorGroup": _object(
+        group=_TEXT,
+        task=_TEXT,
+        exception=_TEXT,
+        frame={"type": "string", "description": 'Innermost place of the application, "" when unknown'},
+        count=_COUNT,
+        first_at=_or_null(_TIME),
+        last_at=_or_null(_TIME),
+        sample=_or_null({"type": "string", "description": "Id of a task whose failure is kept"}),
+    ),
+    "Failure": _object(**_FAILURE),
+    "FailureInFull": _object(**_FAILURE, traceback=_TEXT, args=_or_null(_TEXT), kwargs=_or_null(_TEXT)),
+    "Incident": _object(
+        key=_TEXT,
+        task=_TEXT,
+        rule=_TEXT,
+        severity=_one_of(Severity),
+        state=_one_of(IncidentState),
+        reason=_one_of(Reason),
+        hour=_TEXT,
+        opened_at=_or_null(_TIME),
+        first_at=_or_null(_TIME),
+        last_at=_or_null(_TIME),
+        count=_COUNT,
+        threshold=_COUNT,
+        exceptions=_BY_NAME,
+        workers=_BY_NAME,
+        queues=_BY_NAME,
+        tasks=_BY_NAME,
+        samples=_list({"type": "string", "description": "Task ids"}),
+        message=_TEXT,
+        runbook_url=_or_null(_TEXT),
+        delivered_at=_or_null(_TIME),
+        delivered_count=_COUNT,
+        error=_or_null({"type": "string", "description": "Of the last attempt to deliver it"}),
+    ),
+    "Worker": _object(
+        hostname=_TEXT,
+        up={"type": "boolean"},
+        last_heartbeat_at=_or_null(_TIME),
+        active=_COUNT,
+        processed=_COUNT,
+        unobserved=_COUNT,
+        pid=_COUNT,
+        software=_TEXT,
+    ),
+    "Queue": _object(name=_TEXT, length=_or_null(_COUNT), consumers=_or_null(_COUNT), workers=_COUNT, processes=_COUNT),
+    "OutboxItem": _object(
+        id=_COUNT,
+        channel=_one_of(Channel),
+        key=_TEXT,
+        action=_one_of(Action),
+        route=_TEXT,
+        state=_one_of(("pending", "delivered", "dead")),
+        attempts=_COUNT,
+        created_at=_or_null(_TIME),
+        due_at=_or_null(_TIME),
+        error=_or_null(_TEXT),
+    ),
+    "Health": _object(
+        status=_one_of(("ok", "failing")),
+        checks={"type": "object", "additionalProperties": _TEXT},
+    ),
+    "Summary": _object(
+        fleet=_TEXT,
+        at=_TIME,
+        since=_or_null(_TIME),
+        health=_ref("Health"),
+        counts=_ref("Counts"),
+        tasks=_object(seen=_COUNT, failing=_COUNT),
+        worst=_list(_object(name=_TEXT, failure_rate=_or_null(_NUMBER), **_TOTALS)),
+        incidents=_object(open=_or_null(_COUNT)),
+        workers=_object(up=_COUNT, down=_COUNT),
+        queues=_list(_ref("Queue")),
+        stream=_object(
+            lag_seconds=_or_null(_NUMBER),
+            gap_seconds=_NUMBER,
+            unobserved_tasks=_COUNT,
+            unnamed_failures=_COUNT,
+        ),
+    ),
+    "Report": {"type": "object", "description": "A day, as the mail tells it"},
+}
+
+_ago: Final = "a time in RFC 3339, or how long ago: 1h, 30m, 7d"
+PARAMETERS: Final[dict[str, Json]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    "cursor": {"type": "string", "description": "`next` of the page before"},
+    "task": {"type": "string", "description": "Only this task, by its whole name"},
+    "exception": {"type": "string", "description": "Only this class, by its short name"},
+    "since": {"type": "string", "description": f"Not before {_ago}"},
+    "until": {"type": "string", "description": f"Before {_ago}"},
+    "dead": {"type": "boolean", "default": False, "description": "Only those that were given up"},
+}
+_FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
+
+OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
+    "/api/v1/summary": ("The fleet at a glance, by default of the last day", "Summary", False, ("since",)),
+    "/api/v1/tasks": (
+        "Tasks by name and queue, with their counts over the retention or since a time",
+        "Task",
+        True,
+        ("limit", "cursor", "task", "since"),
+    ),
+    "/api/v1/tasks/{name}": (
+        "A task on all of its queues, with its kinds of failures",
+        "TaskInFull",
+        False,
+        ("since",),
+    ),
+    "/api/v1/failures": ("Failures that are kept, newest first", "Failure", True, _FILTERS),
+    "/api/v1/failures/{uuid}": ("The failures of a task id: one for each attempt", "FailureInFull", True, ()),
+    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, _FILTERS),
+    "/api/v1/workers": ("Workers by hostname, as of now", "Worker", True, ("limit", "cursor")),
+    "/api/v1/outbox": ("Notifications that wait or were given up", "OutboxItem", True, ("limit", "cursor", "dead")),
+    "/api/v1/reports/{date}": ("A day: YYYY-MM-DD, today or yesterday", "Report", False, ()),
+}
+"""Path → what it gives, the schema, whether it is a list of it, and the query parameters."""
+
+
+@cache
+def document() -> Json:
+    """The description in OpenAPI 3.1."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "celery-monitor",
+            "version": version("celery-monitor"),
+            "description": "What a Celery fleet has done. Everything is read-only; times are RFC 3339 in UTC.",
+        },
+        "paths": {path: {"get": _operation(path, *told)} for path, told in OPERATIONS.items()},
+        "components": {"schemas": SCHEMAS},
+    }
+
+
+def _operation(path: str, text: str, schema: str, many: bool, names: tuple[str, ...]) -> Json:  # noqa: FBT001
+    answer = _object(items=_list(_ref(schema)), next=_or_null(_TEXT)) if many else _ref(schema)
+    in_path = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return {
+        "summary": text,
+        "parameters": [
+            *({"name": name, "in": "path", "required": True, "schema": _TEXT} for name in in_path),
+            *({"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in names),
+        ],
+        "responses": {
+            "200": _response("What was asked for", answer),
+            "400": _response("A parameter cannot be used", _ref("Error")),
+            **({"404": _response("There is none", _ref("Error"))} if in_path else {}),
+            "503": _response("The store cannot be read now", _ref("Error")),
+        },
+    }
+
+
+def _response(text: str, schema: Json) -> Json:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,61 @@
+"""The fleet at a glance, for ``/api/v1/summary`` and the first page."""
+
+from itertools import groupby
+from operator import attrgetter
+from typing import Final
+
+from celery_monitor.adapters.web import views
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.model import FAILED, SUCCEEDED
+from celery_monitor.ports import TaskRow
+from celery_monitor.settings.notation import DAY
+
+SINCE: Final = DAY
+WORST: Final = 10
+_MOST: Final = 100_000
+"""Tasks and queues that are added up: more than metrics.max_task_names lets in."""
+
+
+def overview(sources: Sources, since: float | None) -> views.Json:
+    """Counts since a time (a day ago: None), the worst tasks, and the state of now. Asks the store once."""
+    now = sources.clock.now()
+    since = now - SINCE if since is None else since
+    rows = sources.reader.tasks(since=since, limit=_MOST, cursor=None, name=None)
+    tasks = {name: list(of_task) for name, of_task in groupby(rows, key=attrgetter("name"))}
+    failing = sorted(
+        (name for name, of_task in tasks.items() if failed(of_task)), key=lambda name: -failed(tasks[name])
+    )
+    snapshot = sources.snapshot()
+    workers = snapshot.workers if snapshot else ()
+    counters = snapshot.counters if snapshot else {}
+    return {
+        "fleet": sources.fleet,
+        "at": views.time(now),
+        "since": views.time(since),
+        "health": views.health(sources.readyz()),
+        "counts": views.counts([row.counts for row in rows]),
+        "tasks": {"seen": len(tasks), "failing": len(failing)},
+        "worst": [
+            {"name": name, "failure_rate": rate(tasks[name]), **views.totals(tasks[name])} for name in failing[:WORST]
+        ],
+        "incidents": {"open": snapshot.incidents_open if snapshot else None},
+        "workers": {"up": sum(one.up for one in workers), "down": sum(not one.up for one in workers)},
+        "queues": [views.queue(one) for one in sources.queues()],
+        "stream": {
+            "lag_seconds": snapshot and snapshot.lag,
+            "gap_seconds": counters.get("stream_gap_seconds", 0.0),
+            "unobserved_tasks": int(counters.get("unobserved", 0)),
+            "unnamed_failures": int(counters.get("unnamed_failures", 0)),
+        },
+    }
+
+
+def failed(rows: list[TaskRow]) -> int:
+    """Failures of one task on all queues."""
+    return sum(row.counts[FAILED] for row in rows)
+
+
+def rate(rows: list[TaskRow]) -> float | None:
+    """Failed by executed (succeeded and failed); None when nothing was executed."""
+    executed = sum(row.counts[FAILED] + row.counts[SUCCEEDED] for row in rows)
+    return failed(rows) / executed if executed else None

@@ -1,0 +1,91 @@
+"""A site on a real socket, over a real store."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.adapters.web import Site, WebServer
+from celery_monitor.core.model import Changes
+from celery_monitor.settings.web import WebSettings
+from tests.adapters.web.fleet import Fleet, usual
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    server: WebServer
+    stop: threading.Event
+    thread: threading.Thread
+    turns: list[int] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self.server.port}"
+
+    def get(self, path: str, **options: object) -> httpx.Response:
+        """One request on a connection of its own."""
+        return httpx.get(self.url + path, timeout=10, **options)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Stop it; fails when that takes more than 5 s."""
+        self.stop.set()
+        self.thread.join(5)
+        self.server.stop()
+        assert not self.thread.is_alive()
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    """A store with the usual fleet in it."""
+    made = open_store(f"sqlite:///{tmp_path / 'store.db'}", retention=30 * 86_400.0, fingerprints_kept=100)
+    made.start()
+    made.commit(usual())
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def commit(store: SqlStore) -> Callable[[Changes], None]:
+    """Adds to the store."""
+    return store.commit
+
+
+@pytest.fixture
+def fleet(store: SqlStore) -> Fleet:
+    """What the site shows."""
+    return Fleet(store)
+
+
+@pytest.fixture
+def serve(fleet: Fleet) -> Iterator[Serve]:
+    """Starts servers of the fleet on free ports, and stops them after the test."""
+    started: list[Served] = []
+
+    def start(**settings: object) -> Served:
+        server = WebServer(Site(WebSettings(**settings), fleet.sources()), host="127.0.0.1", port=0)
+        server.start()
+        stop, turns = threading.Event(), []
+        thread = threading.Thread(target=server.serve, args=(stop, lambda: turns.append(1)), name="web-test")
+        thread.start()
+        started.append(Served(server, stop, thread, turns))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def site(serve: Serve) -> Served:
+    """A server of the fleet, open to all."""
+    return serve()

@@ -1,0 +1,206 @@
+"""A fleet, as the web's sources show it: a real store with known rows, and a state in memory."""
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date
+from typing import Any, cast
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.model import (
+    COUNTS,
+    Action,
+    BucketDelta,
+    Changes,
+    Channel,
+    Enqueue,
+    ErrorDelta,
+    ErrorGroup,
+    Failure,
+    Incident,
+    IncidentState,
+    QueueStats,
+    Reason,
+    Severity,
+    Snapshot,
+    Worker,
+)
+from celery_monitor.core.summary import Summary
+from celery_monitor.errors import MonitorError
+from celery_monitor.ports import Health, Reader, Scrape
+from celery_monitor.runtime.report import DayReport
+from tests.fakes import ManualClock
+
+NOW = 1_795_442_709.25
+"""2026-11-23T14:05:09.25Z."""
+BUCKET = 1_795_442_400
+"""The quarter of an hour that NOW is in."""
+GROUP = "0123456789abcdef"
+
+
+def failure(uuid: str = "id-1", **changes: object) -> Failure:
+    """A failure of ``shop.charge``."""
+    made = Failure(
+        uuid=uuid,
+        name="shop.charge",
+        queue="billing",
+        hostname="celery@box",
+        at=NOW - 60,
+        exception="ValueError",
+        message="no such card",
+        traceback='Traceback (most recent call last):\n  File "shop.py", line 1, in charge\nValueError: no such card',
+        group=GROUP,
+        incident="shop.charge/2026-11-23T14Z",
+        reason=Reason.OPENED,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def incident(key: str = "shop.charge/2026-11-23T14Z", **changes: object) -> Incident:
+    """An open incident of ``shop.charge``."""
+    made = Incident(
+        key=key,
+        fleet="shop",
+        task="shop.charge",
+        rule="",
+        route="",
+        severity=Severity.ERROR,
+        state=IncidentState.OPEN,
+        reason=Reason.OPENED,
+        hour="2026-11-23T14Z",
+        opened_at=NOW - 59,
+        first_at=NOW - 60,
+        last_at=NOW - 30,
+        count=2,
+        threshold=1,
+        exceptions={"ValueError": 2},
+        message="no such card",
+        samples=("id-1",),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def bucket(name: str = "shop.charge", queue: str = "billing", **counts: int) -> BucketDelta:
+    """Counts of the quarter of an hour that NOW is in."""
+    return BucketDelta(BUCKET, name, queue, tuple(counts.get(count, 0) for count in COUNTS), 1.5, 3)
+
+
+def group(name: str = "shop.charge", identity: str = GROUP, exception: str = "ValueError") -> ErrorGroup:
+    """A kind of failure."""
+    return ErrorGroup(identity, name, exception, "shop.py:charge", NOW - 60, NOW - 30)
+
+
+def worker(hostname: str = "celery@box", *, up: bool = True) -> Worker:
+    """A worker."""
+    return Worker(hostname, up, NOW - 2, 1, 10, 7, "py-celery", "5.6.3", "Linux")
+
+
+def usual() -> Changes:
+    """A fleet of two tasks, one of which failed twice and was paged."""
+    return Changes(
+        now=NOW,
+        sequence=1,
+        buckets=[bucket(started=5, succeeded=3, failed=2), bucket("shop.mail", "celery", started=7, succeeded=7)],
+        groups=[group()],
+        errors=[ErrorDelta(BUCKET, GROUP, 2)],
+        failures=[failure(), failure("id-2", at=NOW - 30, reason=Reason.JOINED, exception="KeyError")],
+        incidents=[incident()],
+        outbox=[Enqueue(Channel.PAGERDUTY, "shop.charge/2026-11-23T14Z", Action.TRIGGER)],
+        workers=[worker()],
+    )
+
+
+@dataclass
+class FakeMetrics:
+    """Metrics that are a number of bytes. ``gate`` holds a rendering until it is set."""
+
+    body: list[bytes] = field(default_factory=lambda: [b"up 1\n"])
+    gate: threading.Event | None = None
+    rendered: int = 0
+
+    def choose(self, accept: str, accept_encoding: str) -> Hashable:
+        return accept, accept_encoding
+
+    def render(self, chosen: Hashable) -> Scrape:
+        self.rendered += 1
+        if self.gate is not None:
+            self.gate.wait(30)
+        return Scrape(self.body, [("content-type", "text/plain")])
+
+
+class TroubledReader:
+    """A Reader whose queries do first what the fleet says: wait, or fail."""
+
+    def __init__(self, fleet: "Fleet") -> None:
+        self._fleet = fleet
+
+    def __getattr__(self, name: str) -> Any:
+        query = getattr(self._fleet.store.reader, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            if self._fleet.gate is not None:
+                self._fleet.gate.wait(30)
+            if self._fleet.trouble is not None:
+                raise self._fleet.trouble
+            return query(*arguments, **options)
+
+        return call
+
+
+@dataclass
+class Fleet:
+    """What the sources show; a test changes what it needs."""
+
+    store: SqlStore
+    metrics: FakeMetrics = field(default_factory=FakeMetrics)
+    live: Health = field(default_factory=lambda: Health({"threads": None}))
+    ready: Health = field(default_factory=lambda: Health({"broker": None, "probe": None, "store": None}))
+    workers: list[Worker] = field(default_factory=lambda: [worker(), worker("celery@gone", up=False)])
+    starting: bool = False
+    trouble: MonitorError | None = None
+    """What the store's queries raise."""
+    gate: threading.Event | None = None
+    """What the store's queries wait for."""
+    html: Callable[[Summary], str] = lambda summary: f"<!doctype html><title>{summary.date}</title>"
+
+    def snapshot(self) -> Snapshot | None:
+        """The state of now."""
+        if self.starting:
+            return None
+        return Snapshot(
+            now=NOW,
+            series=(),
+            workers=self.workers,
+            counters={"stream_gap_seconds": 1.5, "unobserved": 2.0},
+            incidents={},
+            incidents_open=1,
+            tracked=3,
+            lag=0.1,
+            probe_roundtrip=None,
+        )
+
+    def report(self, day: date, now: float) -> Summary:
+        """A day of the store."""
+        return DayReport(self.reader, "shop", UTC, paging=True).summary(day, now)
+
+    @property
+    def reader(self) -> Reader:
+        """The store's, as it is now."""
+        return cast("Reader", TroubledReader(self))
+
+    def sources(self) -> Sources:
+        """As the composition root gives them."""
+        return Sources(
+            fleet="shop",
+            clock=ManualClock(time=NOW),
+            metrics=self.metrics,
+            livez=lambda: self.live,
+            readyz=lambda: self.ready,
+            snapshot=self.snapshot,
+            queues=lambda: [QueueStats("billing", 3, 1, 1, 8), QueueStats("celery", None, None, 1, 8)],
+            reader=self.reader,
+            outbox=self.store.outbox,
+            report=self.report,
+            report_page=self.html,
+        )

@@ -1,0 +1,264 @@
+"""``/api/v1``, over a real socket and a real store."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import httpx
+import jsonschema
+import msgspec
+import pytest
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.web.openapi import OPERATIONS
+from celery_monitor.core.model import Action, Changes, Channel, Enqueue, OutboxItem
+from celery_monitor.core.summary import summary_to_dict
+from celery_monitor.errors import StoreUnavailableError
+from tests.adapters.web.conftest import Serve, Served
+from tests.adapters.web.fleet import NOW, Fleet, bucket, failure, incident, worker
+
+Commit = Callable[[Changes], None]
+
+
+def items(site: Served, path: str, **parameters: object) -> list[dict[str, Any]]:
+    """All items of a list, page by page."""
+    found, cursor = [], None
+    while True:
+        query = {key: str(value) for key, value in parameters.items()} | ({"cursor": cursor} if cursor else {})
+        answer = site.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        document = answer.json()
+        found += document["items"]
+        cursor = document["next"]
+        if cursor is None:
+            return found
+
+
+def test_tasks(site: Served) -> None:
+    """A task has its name, its queue, all eight counts over the retention, and its last failure in RFC 3339."""
+    first, second = items(site, "/api/v1/tasks")
+    assert first == {
+        "name": "shop.charge",
+        "queue": "billing",
+        "counts": {
+            "sent": 0, "received": 0, "started": 5, "succeeded": 3,
+            "failed": 2, "retried": 0, "rejected": 0, "revoked": 0,
+        },
+        "runtime": {"count": 3, "seconds": 1.5},
+        "last_failure_at": "2026-11-23T14:04:39.250Z",
+    }  # fmt: skip
+    assert (second["name"], second["queue"], second["last_failure_at"]) == ("shop.mail", "celery", None)
+
+
+def test_tasks_of_a_time(site: Served) -> None:
+    """``since`` leaves out what was counted before it."""
+    assert len(items(site, "/api/v1/tasks", since="1h")) == 2
+    assert items(site, "/api/v1/tasks", since="2026-11-23T15:00:00Z") == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_pages_hold_everything_once(site: Served, commit: Commit, limit: int) -> None:
+    """Whatever the size of the pages, every list gives each of its items exactly once, in its order."""
+    commit(
+        Changes(
+            now=NOW,
+            sequence=2,
+            buckets=[bucket(f"task.{number}", queue) for number in range(4) for queue in ("a", "b")],
+            failures=[failure(f"more-{number}", at=NOW - number // 2) for number in range(5)],
+            # Two have the same time: a cursor by time alone would lose one or give it twice.
+            incidents=[incident(f"key {number}", first_at=NOW - number // 2) for number in range(5)],
+            outbox=[Enqueue(Channel.PAGERDUTY, f"key {number}", Action.TRIGGER) for number in range(5)],
+        )
+    )
+    for path, key, number in (
+        ("/api/v1/tasks", lambda item: (item["name"], item["queue"]), 10),
+        ("/api/v1/failures", lambda item: item["uuid"], 7),
+        ("/api/v1/incidents", lambda item: item["key"], 6),
+        ("/api/v1/outbox", lambda item: item["id"], 6),
+        ("/api/v1/workers", lambda item: item["hostname"], 2),
+    ):
+        found = [key(item) for item in items(site, path, limit=limit)]
+        assert found == [key(item) for item in site.get(path).json()["items"]]
+        assert len(set(found)) == len(found) == number
+
+
+def test_task(site: Served) -> None:
+    """A task's page has the sum of its queues, each queue, and the kinds of its failures with a sample."""
+    document = site.get("/api/v1/tasks/shop.charge").json()
+    assert document["counts"]["failed"] == 2
+    assert [row["queue"] for row in document["queues"]] == ["billing"]
+    (error,) = document["errors"]
+    assert (error["exception"], error["frame"], error["count"]) == ("ValueError", "shop.py:charge", 2)
+    assert error["sample"] in {"id-1", "id-2"}
+
+
+def test_a_task_with_any_name(site: Served, commit: Commit) -> None:
+    """Slashes, spaces, percent signs and letters of any script in a task's name reach it."""
+    name = "a/b c%2Fd?e#f é"
+    commit(Changes(now=NOW, sequence=2, buckets=[bucket(name, "q")]))
+    path = httpx.URL(site.url).copy_with(raw_path=b"/api/v1/tasks/" + _quoted(name)).raw_path.decode()
+    assert site.get(path).json()["name"] == name
+
+
+def _quoted(name: str) -> bytes:
+    return b"".join(b"%%%02X" % byte for byte in name.encode())
+
+
+def test_failures_by_filters(site: Served) -> None:
+    """Failures are chosen by task, exception and time."""
+    assert [one["uuid"] for one in items(site, "/api/v1/failures")] == ["id-2", "id-1"]
+    assert [one["uuid"] for one in items(site, "/api/v1/failures", exception="ValueError")] == ["id-1"]
+    assert items(site, "/api/v1/failures", task="other") == []
+    assert [one["uuid"] for one in items(site, "/api/v1/failures", since="45s")] == ["id-2"]
+    assert [one["uuid"] for one in items(site, "/api/v1/failures", until="45s")] == ["id-1"]
+    assert [one["uuid"] for one in items(site, "/api/v1/failures", since="2026-11-23T15:04:30+01:00")] == ["id-2"]
+
+
+def test_failure_in_full(site: Served) -> None:
+    """A failure's page has its traceback, and arguments only where they were captured."""
+    (found,) = items(site, "/api/v1/failures/id-1")
+    assert found["traceback"].startswith("Traceback")
+    assert found["args"] is None
+    assert found["incident"] == "shop.charge/2026-11-23T14Z"
+
+
+def test_incidents_by_filters(site: Served, commit: Commit) -> None:
+    """Incidents are chosen by task, also one of a storm's, by exception and by time."""
+    storm = incident("storm/1", task="storm", tasks={"shop.mail": 1}, exceptions={"OSError": 1}, first_at=NOW)
+    commit(Changes(now=NOW, sequence=2, incidents=[storm]))
+    assert [one["key"] for one in items(site, "/api/v1/incidents", task="shop.mail")] == ["storm/1"]
+    assert [one["task"] for one in items(site, "/api/v1/incidents", exception="ValueError")] == ["shop.charge"]
+    assert [one["task"] for one in items(site, "/api/v1/incidents", since="30s")] == ["storm"]
+
+
+def test_workers_need_no_store(serve: Serve, fleet: Fleet) -> None:
+    """Workers are shown as of now, also while the store is away."""
+    fleet.trouble = StoreUnavailableError("the disk is full")
+    site = serve()
+    assert [(one["hostname"], one["up"]) for one in items(site, "/api/v1/workers")] == [
+        ("celery@box", True),
+        ("celery@gone", False),
+    ]
+
+
+def test_outbox(site: Served, store: SqlStore) -> None:
+    """The outbox shows what waits and what was given up, or the latter only."""
+    (waiting,) = items(site, "/api/v1/outbox")
+    assert (waiting["channel"], waiting["state"], waiting["attempts"]) == ("pagerduty", "pending", 0)
+    assert items(site, "/api/v1/outbox", dead="true") == []
+    found: list[OutboxItem] = store.outbox.items(dead=False, limit=1, cursor=None)
+    store.outbox.dead(found[0], NOW, "status 400")
+    (dead,) = items(site, "/api/v1/outbox", dead="true")
+    assert (dead["state"], dead["error"]) == ("dead", "status 400")
+
+
+def test_report(site: Served, fleet: Fleet) -> None:
+    """A day's report is the summary that the mail is made of."""
+    document = site.get("/api/v1/reports/2026-11-23").json()
+    assert document["date"] == "2026-11-23"
+    assert document["day"]["failed"] == 2
+    assert site.get("/api/v1/reports/today").json()["date"] == "2026-11-23"
+    assert site.get("/api/v1/reports/yesterday").json()["date"] == "2026-11-22"
+    assert document == msgspec.json.decode(msgspec.json.encode(summary_to_dict(fleet.report(date(2026, 11, 23), NOW))))
+
+
+def test_summary(site: Served) -> None:
+    """The summary has the counts of the last day, the worst tasks, and the state of now."""
+    document = site.get("/api/v1/summary").json()
+    assert document["since"] == "2026-11-22T14:05:09.250Z"
+    assert document["counts"]["succeeded"] == 10
+    assert document["tasks"] == {"seen": 2, "failing": 1}
+    (worst,) = document["worst"]
+    assert (worst["name"], worst["failure_rate"]) == ("shop.charge", 0.4)
+    assert document["workers"] == {"up": 1, "down": 1}
+    assert document["stream"]["unobserved_tasks"] == 2
+
+
+@pytest.mark.parametrize("path", OPERATIONS)
+def test_answers_are_as_described(site: Served, path: str) -> None:
+    """Each path of /openapi.json answers as its schema says, and there is no path that is not described."""
+    document = site.get("/openapi.json").json()
+    assert set(document["paths"]) == set(OPERATIONS)
+    filled = path.format(name="shop.charge", uuid="id-1", date="today")
+    schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    answer = site.get(filled).json()
+    jsonschema.validate(answer, schema | {"components": document["components"]})
+    if OPERATIONS[path][2]:
+        assert answer["items"]
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("tasks?limit=0", "limit"),
+        ("tasks?limit=1001", "limit"),
+        ("tasks?limit=1e2", "limit"),
+        ("tasks?limit=-1", "limit"),
+        ("tasks?limit=5&limit=6", "limit"),
+        ("tasks?since=yesterday", "since"),
+        ("tasks?since=2026-11-23T14:00:00", "since"),
+        ("tasks?since=2026-13-23T14:00:00Z", "since"),
+        ("tasks?cursor=%21", "cursor"),
+        ("tasks?cursor=YQ", "cursor"),
+        ("failures?cursor=YQ", "cursor"),
+        ("failures?cursor=bmFuOm5hbg", "cursor"),
+        ("failures?since=1h&until=2h", "since"),
+        ("incidents?cursor=YQ", "cursor"),
+        ("incidents?cursor=aW5mIGE", "cursor"),
+        ("outbox?cursor=YQ", "cursor"),
+        ("outbox?dead=maybe", "dead"),
+        ("workers?task=a", "task"),
+        ("summary?until=1h", "until"),
+        ("reports/tomorrow", "date"),
+        ("reports/2026-02-30", "date"),
+        ("reports/0001-01-01", "date"),
+        ("reports/9999-12-31", "date"),
+        ("failures?task=" + "x" * 3000, "task"),
+    ],
+)
+def test_a_wrong_parameter_is_named(site: Served, path: str, named: str) -> None:
+    """What cannot be used is answered with status 400 and the parameter's name."""
+    answer = site.get(f"/api/v1/{path}")
+    assert answer.status_code == 400
+    assert named in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/tasks/none", "/api/v1/failures/none", "/api/v1/nothing", "/api"])
+def test_what_is_not_there(site: Served, path: str) -> None:
+    """What does not exist is answered with status 404 and JSON."""
+    answer = site.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]
+
+
+def test_nothing_can_be_written(site: Served) -> None:
+    """Any other method than GET and HEAD is refused with status 405."""
+    assert httpx.post(f"{site.url}/api/v1/tasks", json={}, timeout=10).status_code == 405
+    assert httpx.delete(f"{site.url}/api/v1/failures/id-1", timeout=10).status_code == 405
+    assert httpx.head(f"{site.url}/api/v1/tasks", timeout=10).content == b""
+
+
+@pytest.mark.parametrize(
+    "path", ["summary", "tasks", "tasks/a", "failures", "failures/a", "incidents", "reports/today"]
+)
+def test_store_away(serve: Serve, fleet: Fleet, path: str) -> None:
+    """While the store cannot be read its lists answer with status 503 and why, and a client knows when to ask."""
+    fleet.trouble = StoreUnavailableError("the disk is full")
+    answer = serve().get(f"/api/v1/{path}")
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "the disk is full"}
+    assert answer.headers["retry-after"] == "5"
+
+
+def test_workers_while_starting(site: Served, fleet: Fleet) -> None:
+    """Before the store was read, what comes from memory says that the monitor is starting."""
+    fleet.starting = True
+    answer = site.get("/api/v1/workers")
+    assert answer.status_code == 503
+    assert "starting" in answer.json()["error"]
+
+
+def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
+    """Workers come by hostname, whatever the order in memory."""
+    fleet.workers = [worker("b@x"), worker("a@x")]
+    assert [one["hostname"] for one in items(site, "/api/v1/workers")] == ["a@x", "b@x"]
