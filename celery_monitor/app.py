@@ -26,6 +26,7 @@ from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.decide import Policy, Rule
+from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, Severity, Snapshot
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.errors import StoreUnavailableError
@@ -150,6 +151,7 @@ class App:
         self._lock = threading.Lock()
         self._store_error: str | None = "the store is being opened"
         self._monitor: Monitor | None = None
+        self._kept: Kept | None = None
         self._pump: Pump | None = None
         self._prober: Prober | None = None
         self._fleet: FleetWatch | None = None
@@ -206,7 +208,8 @@ class App:
 
     def _start(self, restored: Restored) -> None:
         settings, now = self.settings, self.clock.now()
-        monitor = self._monitor = Monitor(limits_of(settings), restored, now)
+        monitor = Monitor(limits_of(settings), restored, now)
+        self._kept, self._monitor = Kept(monitor.snapshot()), monitor
         monitor.count("starts", 1)
         self._prober = Prober(BrokerProbe(settings.broker), self.clock, settings.broker.probe_interval)
         self._fleet = FleetWatch(
@@ -272,6 +275,9 @@ class App:
         return self._keeper.run
 
     def _committed(self, changes: Changes) -> None:
+        if self._kept is not None:
+            with self._lock:
+                self._kept.commit(changes)
         if changes.outbox:
             for courier in self._couriers:
                 courier.wake()
@@ -322,11 +328,11 @@ class App:
 
     # --- what the web server shows -----------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot | None:
-        """The monitor's state of now; None until the store was read."""
+        """The monitor's state of now, with totals as committed; None until the store was read."""
         if self._monitor is None:
             return None
         with self._lock:
-            snapshot = self._monitor.snapshot()
+            snapshot = self._monitor.snapshot(self._kept)
         return replace(snapshot, probe_roundtrip=self._prober.roundtrip if self._prober else None)
 
     def queues(self) -> Sequence[QueueStats]:

@@ -15,6 +15,7 @@ from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.decide import Decider, Failed, Policy, Verdict
 from celery_monitor.core.decode import MALFORMED, Discarded, decode
 from celery_monitor.core.fingerprint import Fingerprints
+from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import (
     FAILED,
     LONGEST_UUID,
@@ -103,6 +104,7 @@ class Monitor:
         self._queue_of: dict[str, str] = {}
         self._hosts: dict[str, str] = {}
         self._now = now
+        self._news = False
         self._lag: float | None = None
         self._notices: list[Notice] = []
         self._arrivals: list[str] = []
@@ -162,9 +164,13 @@ class Monitor:
             else:
                 self._queue_of.pop(hostname, None)
 
-    def count(self, name: str, amount: float) -> None:
-        """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …)."""
+    def count(self, name: str, amount: float, *, flush: bool = True) -> None:
+        """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …).
+
+        Without ``flush`` it can wait until something else is written.
+        """
         self._counters[name] = self._counters.get(name, 0.0) + amount
+        self._news |= flush
 
     def take(self, now: float, *, force: bool = False) -> Changes | None:
         """Everything since the last call, for one transaction; None when there is nothing, unless forced."""
@@ -191,8 +197,9 @@ class Monitor:
             epoch=self._fingerprints.epoch,
             fingerprints=self._fingerprints.take(),
         )
-        if changes.empty and not force:
+        if changes.empty and not (force or self._news):
             return None
+        self._news = False
         self._sequence += 1
         return changes
 
@@ -211,13 +218,14 @@ class Monitor:
         arrivals, self._arrivals = self._arrivals, []
         return arrivals
 
-    def snapshot(self) -> Snapshot:
-        """A consistent copy for readers in other threads."""
-        counters = self._all_counters()
+    def snapshot(self, kept: Kept | None = None) -> Snapshot:
+        """A consistent copy for readers in other threads; totals are those of ``kept`` where it is given."""
+        workers = self._workers.snapshot()
+        counters = self._all_counters() if kept is None else kept.counters
         return Snapshot(
             now=self._now,
-            series=self._aggregator.snapshot(),
-            workers=self._workers.snapshot(),
+            series=self._aggregator.snapshot() if kept is None else kept.series(),
+            workers=workers if kept is None else kept.workers(workers),
             counters=counters,
             incidents={key[10:]: int(value) for key, value in counters.items() if key.startswith("incidents.")},
             incidents_open=self._decider.open_count,
@@ -322,8 +330,7 @@ class Monitor:
         self._types[kind] = self._types.get(kind, 0) + 1
 
     def _discard(self, reason: str) -> None:
-        key = f"discarded.{reason}"
-        self._counters[key] = self._counters.get(key, 0.0) + 1
+        self.count(f"discarded.{reason}", 1)
 
     def _host_label(self, hostname: str) -> str:
         host = self._hosts.get(hostname)

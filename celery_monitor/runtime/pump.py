@@ -225,7 +225,7 @@ class Pump:
         with self._lock:
             self._monitor.tick(now)
             if self._tick_at:
-                self._monitor.count("uptime_seconds", min(mono - self._tick_at + TICK, 2 * TICK))
+                self._monitor.count("uptime_seconds", min(mono - self._tick_at + TICK, 2 * TICK), flush=False)
             notices = self._monitor.take_notices()
         self._tick_at = mono + TICK
         for notice in notices:

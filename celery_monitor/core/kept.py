@@ -1,0 +1,48 @@
+"""What the store holds, for readers: a number that was shown once is not taken back.
+
+The monitor's memory is ahead of the store by what came since the last flush. A process that is killed goes on from the
+store: on a broker that gives nothing twice that is less than memory held, and Prometheus takes a counter that falls
+for one that began again at zero, and adds all of it once more. So the totals that are shown are those of the last
+commit. They are at most a flush old; while the store is away, they stand still.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from celery_monitor.core.model import Changes, Series, SeriesKey, Snapshot, Worker
+
+
+class Kept:
+    """Totals as committed. Not thread-safe: the caller holds a lock over each call."""
+
+    def __init__(self, restored: Snapshot) -> None:
+        """``restored``: the monitor's state before its first message."""
+        self.counters = restored.counters
+        self._series: dict[SeriesKey, Series] = {one.key: one for one in restored.series}
+        self._workers: dict[str, Worker] = {one.hostname: one for one in restored.workers}
+
+    def commit(self, changes: Changes) -> None:
+        """Take over what was written."""
+        for key in changes.dropped_series:
+            self._series.pop(key, None)
+        for one in changes.series:
+            self._series[one.key] = one
+        for hostname in changes.dropped_workers:
+            self._workers.pop(hostname, None)
+        for worker in changes.workers:
+            self._workers[worker.hostname] = worker
+        self.counters = changes.counters
+
+    def series(self) -> list[Series]:
+        """All totals."""
+        return list(self._series.values())
+
+    def workers(self, live: Iterable[Worker]) -> list[Worker]:
+        """The workers as they are now, but for what they have in total."""
+        return [self._with_totals(worker) for worker in live]
+
+    def _with_totals(self, worker: Worker) -> Worker:
+        kept = self._workers.get(worker.hostname)
+        if kept is None or (kept.processed, kept.unobserved) == (worker.processed, worker.unobserved):
+            return worker
+        return replace(worker, processed=kept.processed, unobserved=kept.unobserved)
