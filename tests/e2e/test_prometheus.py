@@ -1,0 +1,159 @@
+"""A real Prometheus beside the daemon and a real fleet: what users of celery-exporter ask has an answer."""
+
+import math
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from bench.publish import Load, publish, publisher
+from tests.conftest import Start
+from tests.e2e.campaign import Size, publishing, seeded, sizes
+from tests.e2e.daemon import Daemon
+from tests.e2e.peer_queries import ALERTS, DASHBOARDS, JOB
+from tests.fleet.outcomes import OUTCOMES, client, send_outcomes
+from tests.servers import CeleryWorker, Prometheus, wait_until
+from tests.servers.process import require
+
+_QUICK = [name for name in OUTCOMES if name not in {"soft limit", "hard limit"}]
+OF_THE_PROCESS = ("celery_monitor_commit_", "celery_monitor_notifications_")
+_IDLE = "idle"
+"""A queue without workers."""
+
+
+@contextmanager
+def busy(app: Celery, every: float = 0.3) -> Iterator[None]:
+    """A fleet with something to do: a task that sleeps a little, again and again."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(every):
+            app.send_task("fleet.sleep", args=[0.02])
+
+    sender = threading.Thread(target=send, name="client", daemon=True)
+    sender.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        sender.join()
+
+
+def check_with_promtool(daemon: Daemon) -> str:
+    """What promtool has to say of a scrape."""
+    _, text = daemon.get("/metrics")
+    told = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    return f"{told.stdout}{told.stderr}" + (f"exit code {told.returncode}" if told.returncode else "")
+
+
+def rounds(app: Celery, prometheus: Prometheus, seconds: float) -> None:
+    """Two rounds of every outcome or more, so that each counter is seen before and after it has grown."""
+    send_outcomes(app)
+    prometheus.wait_for('celery_task_failed_total{exception="TimeLimitExceeded"} == 1')
+    until = time.monotonic() + seconds
+    while True:
+        send_outcomes(app, *_QUICK)
+        if time.monotonic() > until:
+            return
+        threading.Event().wait(10)
+
+
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0, id="short"), pytest.param(300, id="long", marks=pytest.mark.campaign)]
+)
+def test_what_the_peers_users_ask(seconds: int, broker_url: str, start: Start, tmp_path: Path) -> None:
+    """Promtool has nothing to say about a scrape, and every expression of their dashboards and alerts has data."""
+    metrics = {"poll_interval": "1s", "queues": [_IDLE]}
+    daemon = start(Daemon(tmp_path / "daemon", broker_url, {"metrics": metrics}))
+    leaver = start(CeleryWorker(tmp_path / "leaver", broker_url, hostname="leaver", concurrency=1))
+    start(CeleryWorker(tmp_path / "worker", broker_url, concurrency=4))
+    prometheus = start(Prometheus(tmp_path / "prometheus", {JOB: [f"127.0.0.1:{daemon.port}"]}))
+    daemon.until_ready()
+    leaver.stop()
+    app = client(broker_url)
+    for _ in range(101):
+        app.send_task("fleet.succeed", queue=_IDLE)
+
+    with busy(app):
+        rounds(app, prometheus, seconds)
+        for name, expression in {**DASHBOARDS, **ALERTS}.items():
+            if name == "consumers" and broker_url.startswith("redis"):
+                continue  # Redis does not know them, and neither does celery-exporter there
+            answer = prometheus.wait_for(expression)
+            assert not any(math.isnan(value) for _, value in answer), name
+
+    assert check_with_promtool(daemon) == ""
+    ((_, never_down),) = prometheus.query(f'min_over_time(up{{job="{JOB}"}}[1h])')
+    assert never_down == 1
+
+
+def falling(prometheus: Prometheus) -> list[str]:
+    """Counters that Prometheus has seen falling, but for those that count since the process's start."""
+    names = [name for name in prometheus.api("label/__name__/values") if name.startswith("celery_")]
+    counters = [name for name in names if name.endswith(("_total", "_bucket", "_sum", "_count"))]
+    assert len(counters) > 20
+    lasting = [name for name in counters if not name.startswith(OF_THE_PROCESS)]
+    return [f"{name}{labels}" for name in lasting for labels, _ in prometheus.query(f"resets({name}[1h]) > 0")]
+
+
+@sizes(Size(tasks=6_000, faults=3, rate=4_000), Size(tasks=120_000, faults=20, rate=4_000))
+def test_restarts_are_no_resets(size: Size, broker_url: str, start: Start, tmp_path: Path) -> None:
+    """SIGTERM and kill -9 under load: no counter goes down, and the failures since are what increase() tells."""
+    daemon = start(Daemon(tmp_path / "daemon", broker_url))
+    daemon.until_ready()
+    prometheus = start(Prometheus(tmp_path / "prometheus", {JOB: [f"127.0.0.1:{daemon.port}"]}, interval="100ms"))
+    randomly, load = seeded(), Load(size.tasks)
+
+    with publishing(broker_url, load, size.rate) as state:
+        for number, _ in enumerate(state.moments(randomly, size.faults)):
+            daemon.until_ready()
+            if number % 2:
+                daemon.kill()
+            else:
+                daemon.signal(signal.SIGTERM)
+                wait_until(lambda: not daemon.running, 10, what="the end of the daemon")
+                daemon.stop()
+            daemon.start()
+    daemon.until_ready()
+
+    total = daemon.metric("monitor_task_failures_total")
+    prometheus.wait_for(f"sum(celery_monitor_task_failures_total) >= {total}")
+    assert falling(prometheus) == []
+
+
+def test_what_was_shown_is_not_taken_back(redis_url: str, start: Start, tmp_path: Path) -> None:
+    """A number that was scraped outlives kill -9, also where the broker gives nothing twice."""
+    daemon = start(Daemon(tmp_path / "daemon", redis_url, {"store": {"flush_interval": "2s"}}))
+    daemon.until_ready()
+    load = Load(1_000, lag=20)
+    to = publisher(redis_url)
+    publish(to, load, 20_000)
+    to.close()
+    wait_until(lambda: daemon.metric("monitor_events_total", type="task-failed") > 0, 10)
+    shown = counters(daemon)
+    daemon.kill()
+
+    daemon.start()
+    wait_until(lambda: "celery_monitor_events_total" in daemon.metrics(), 10)
+    found = counters(daemon)
+    assert [f"{key}: {found.get(key)} after {value}" for key, value in shown.items() if found.get(key, 0) < value] == []
+
+
+def counters(daemon: Daemon) -> dict[tuple[str, str], float]:
+    """All that must not fall, by name and labels."""
+    return {
+        (name, str(labels)): value
+        for name, samples in daemon.metrics().items()
+        if name.startswith("celery_")
+        and name.endswith(("_total", "_bucket", "_sum", "_count"))
+        and not name.startswith(OF_THE_PROCESS)
+        and not name.startswith("celery_active_")
+        for labels, value in samples
+    }
