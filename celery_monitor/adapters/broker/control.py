@@ -22,6 +22,7 @@ from celery_monitor.adapters.broker.faults import FOREIGN, lost
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.settings.broker import BrokerSettings
 
+_DOING: Final = "cannot reach the workers by the broker"
 _SEND_TIMEOUT: Final = 5.0
 _REPLY_SECONDS: Final = 60
 _REPLY_BYTES: Final = 64 << 20
@@ -65,7 +66,7 @@ class RemoteControl:
         """Drop the connection that raised ``exc``; the error to raise."""
         permissions = self._line.session.permissions if self._line else None
         self._cut()
-        return lost(exc, "cannot reach the workers by the broker", permissions)
+        return lost(exc, _DOING, permissions)
 
     def _open(self, until: float) -> "_Line":
         if self._line is None:
@@ -114,9 +115,9 @@ class _Line:
             self._consumer = Consumer(channel, [self._queue], no_ack=True, on_message=self._on_message)
             self._consumer.consume()
             self._producer = Producer(channel, _COMMANDS, auto_declare=False)
-        except FOREIGN:
+        except FOREIGN as exc:
             self.session.cut()
-            raise
+            raise lost(exc, _DOING, self.session.permissions) from exc
 
     def send(self, command: str, arguments: dict[str, Any], ticket: str | None, until: float) -> None:
         message: dict[str, Any] = {"method": command, "arguments": arguments}

@@ -33,6 +33,7 @@ FOREIGN: Final = (
 )
 
 _TEXT_LIMIT: Final = 300
+_REDIS_RULES: Final = "~* &* +@connection +@pubsub +@read +@list +@set +@sortedset +@transaction +@scripting +time"
 _LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
 _CREDENTIALS: Final = (
     "check user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"
@@ -89,9 +90,7 @@ def _remedy(exc: BaseException) -> str | None:  # noqa: PLR0911 - a table of fau
     if isinstance(exc, amqp.exceptions.AccessRefused | redis.exceptions.AuthenticationError):
         return _CREDENTIALS
     if isinstance(exc, redis.exceptions.NoPermissionError):
-        return (
-            "allow the user: ACL SETUSER NAME ~* &* +@connection +@pubsub +@read +@list +@set +@sortedset +@scripting"
-        )
+        return f"allow the user: ACL SETUSER NAME {_REDIS_RULES}"
     if isinstance(exc, redis.sentinel.MasterNotFoundError):
         return "set broker.transport_options.master_name to the name that the sentinels know, and list all sentinels"
     if isinstance(exc, socket.gaierror):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from amqp.exceptions import ChannelError, NotFound
+from amqp.exceptions import ChannelError
 
 from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.faults import FOREIGN
@@ -86,14 +86,15 @@ class BrokerFleet:
 
 
 def _size(channel: Any, name: str, *, counts_consumers: bool) -> tuple[int | None, int | None]:  # noqa: ANN401
-    """Length and consumers. Redis keeps no empty list, and tells nothing of consumers."""
+    """Length and consumers; None for what the broker cannot tell: a queue that is missing or somebody's own."""
+    if not counts_consumers:
+        # On Redis kombu's passive declaration looks for the queue without the global_keyprefix, and finds none.
+        return channel._size(name), None  # noqa: SLF001
     try:
         declared = channel.queue_declare(name, passive=True)
-    except NotFound:
+    except ChannelError:
         return None, None
-    except ChannelError:  # kombu's own for Redis and memory; on AMQP a queue that is somebody's own
-        return (None, None) if counts_consumers else (0, None)
-    return declared.message_count, declared.consumer_count if counts_consumers else None
+    return declared.message_count, declared.consumer_count
 
 
 def _queues(reply: object) -> Iterator[Mapping[str, Any]]:

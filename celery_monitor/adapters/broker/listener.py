@@ -72,8 +72,9 @@ class _OwnQueue:
                 "it comes with the first worker or monitor; check broker.exchange and the virtual host in broker.url",
             ) from exc
         except FOREIGN as exc:
+            permissions = None if self._session is None else self._session.permissions
             self._cut()
-            raise lost(exc, "cannot listen to the event exchange") from exc
+            raise lost(exc, "cannot listen to the event exchange", permissions) from exc
 
     def _consume(self, channel: Any) -> None:  # noqa: ANN401 - kombu has no types
         exchange = Exchange(self._exchange, "topic", passive=True)

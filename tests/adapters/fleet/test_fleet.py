@@ -1,0 +1,388 @@
+"""What the workers and the queues tell, on real brokers with real workers."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import pytest
+from celery import Celery
+from kombu import Connection, Exchange, Queue
+
+from celery_monitor.adapters.broker import BrokerFleet, BrokerSource
+from celery_monitor.core.model import FleetTask, QueueStats
+from celery_monitor.errors import SourceLostError
+from celery_monitor.settings.broker import BrokerSettings
+from tests.conftest import Start
+from tests.servers import CeleryWorker, RabbitMQ, Redis, Sentinel, wait_until
+
+
+class Controlling(Protocol):
+    """The type of the ``controlling`` fixture."""
+
+    def __call__(self, url: str, *queues: str, **settings: Any) -> BrokerFleet:
+        """A fleet control; ``queues`` are reported in any case."""
+
+
+def _settings(url: str, **fields: Any) -> BrokerSettings:
+    return BrokerSettings.model_validate({"url": url, **fields})
+
+
+@pytest.fixture
+def controlling() -> Iterator[Controlling]:
+    """Makes fleet controls and closes them after the test."""
+    fleets: list[BrokerFleet] = []
+
+    def control(url: str, *queues: str, **fields: Any) -> BrokerFleet:
+        fleets.append(BrokerFleet(_settings(url, **fields), queues))
+        return fleets[-1]
+
+    yield control
+    for fleet in fleets:
+        fleet.close()
+
+
+@pytest.fixture
+def app(broker_url: str) -> Iterator[Celery]:
+    """A client of the fleet."""
+    with Celery(broker=broker_url) as client:
+        client.conf.update(task_default_queue="fleet")
+        yield client
+
+
+def _by_name(stats: list[QueueStats] | Any) -> dict[str, QueueStats]:
+    return {each.name: each for each in stats}
+
+
+def test_tasks(broker_url: str, app: Celery, controlling: Controlling, start: Start, tmp_path: Path) -> None:
+    """Active, reserved and scheduled tasks are told with name, queue and, if they run, their start."""
+    worker = CeleryWorker(tmp_path / "worker", broker_url, concurrency=1, options=("--prefetch-multiplier", "4"))
+    start(worker)
+    fleet = controlling(broker_url)
+    before = time.time()
+    running = app.send_task("fleet.sleep", (60,)).id
+    wait_until(lambda: any(task.started_at for task in fleet.tasks(0.5)), 20)
+    reserved = app.send_task("fleet.succeed", args=("x" * 1000,)).id
+    scheduled = app.send_task("fleet.decline", eta=datetime.now(UTC) + timedelta(hours=1)).id
+    found: dict[str, FleetTask] = {}
+
+    def all_there() -> bool:
+        found.clear()
+        found.update({task.uuid: task for task in fleet.tasks(0.5)})
+        return len(found) == 3
+
+    wait_until(all_there, 20)
+    assert {uuid: (task.name, task.queue) for uuid, task in found.items()} == {
+        running: ("fleet.sleep", "fleet"),
+        reserved: ("fleet.succeed", "fleet"),
+        scheduled: ("fleet.decline", "fleet"),
+    }
+    started = found[running].started_at
+    assert started is not None
+    assert before - 1 < started < time.time() + 1
+    assert found[reserved].started_at is None
+    assert found[scheduled].started_at is None
+    worker.kill()  # it would wait for the task that sleeps
+
+
+def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: Start, tmp_path: Path) -> None:
+    """Queues have their lengths, consumers, workers and processes; those of the settings are told in any case."""
+    start(CeleryWorker(tmp_path / "one", broker_url, hostname="one", concurrency=2, options=("-Q", "fleet,other")))
+    start(CeleryWorker(tmp_path / "two", broker_url, hostname="two", pool="threads", concurrency=3))
+    with Connection(broker_url) as connection:
+        Queue("lonely", Exchange("lonely"), "lonely", channel=connection.default_channel).declare()
+    for _ in range(7):
+        app.send_task("fleet.succeed", queue="lonely")
+    fleet = controlling(broker_url, "lonely", "missing")
+    found: dict[str, QueueStats] = {}
+
+    def all_there() -> bool:
+        found.clear()
+        found.update(_by_name(fleet.queues(0.5)))
+        return "fleet" in found and found["fleet"].workers == 2
+
+    wait_until(all_there, 20)
+    amqp = broker_url.startswith("amqp")
+    assert found == {
+        "lonely": QueueStats("lonely", 7, 0 if amqp else None, 0, 0),
+        "missing": QueueStats("missing", None if amqp else 0, None, 0, 0),
+        "fleet": QueueStats("fleet", 0, 2 if amqp else None, 2, 5),
+        "other": QueueStats("other", 0, 1 if amqp else None, 1, 2),
+    }
+    assert {host: sorted(queues) for host, queues in fleet.worker_queues().items()} == {
+        "celery@one": ["fleet", "other"],
+        "celery@two": ["fleet"],
+    }
+
+
+def test_enable_events(broker_url: str, controlling: Controlling, start: Start, tmp_path: Path, app: Celery) -> None:
+    """Workers without -E send task events after they were asked to."""
+    start(CeleryWorker(tmp_path / "worker", broker_url, events=False))
+    fleet = controlling(broker_url)
+    source = BrokerSource(_settings(broker_url))
+    source.connect()
+
+    def asked() -> bool:
+        fleet.enable_events()
+        app.send_task("fleet.succeed")
+        batch = source.poll(0.5)
+        return any(b"task-succeeded" in delivery.body for delivery in (batch.deliveries if batch else ()))
+
+    wait_until(asked, 20)
+    source.close()
+
+
+def test_nobody_answers(broker_url: str, controlling: Controlling) -> None:
+    """A fleet without workers has no tasks and no queues, which is no error."""
+    fleet = controlling(broker_url)
+    fleet.enable_events()
+    assert fleet.tasks(0.2) == []
+    assert fleet.queues(0.2) == []
+    assert fleet.worker_queues() == {}
+
+
+def test_many_questions_leave_one_reply_queue(
+    rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling, start: Start, tmp_path: Path
+) -> None:
+    """However often it asks, there is one reply queue; it is drained by the next question and ends with the monitor."""
+    start(CeleryWorker(tmp_path / "worker", rabbitmq_url))
+    vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
+    fleet = controlling(rabbitmq_url, "missing")
+
+    def replies() -> dict[str, int]:
+        return {name: n for name, n in rabbitmq.queues(vhost).items() if "reply" in name}
+
+    for _ in range(50):
+        fleet.tasks(0.01)
+        fleet.queues(0.01)
+    assert list(replies().values()) == [0]
+    fleet.close()
+    wait_until(lambda: not replies(), 20)
+
+
+def test_reply_queue_of_a_killed_monitor(
+    rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling, start: Start, tmp_path: Path
+) -> None:
+    """A monitor that dies while it asks leaves no queue to the broker."""
+    start(CeleryWorker(tmp_path / "worker", rabbitmq_url))
+    vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
+    fleet = controlling(rabbitmq_url)
+    fleet.tasks(0.01)
+    fleet._control._cut()
+    wait_until(lambda: not [name for name in rabbitmq.queues(vhost) if "reply" in name], 20)
+
+
+def test_nothing_stays_on_redis(redis_url: str, controlling: Controlling, start: Start, tmp_path: Path) -> None:
+    """Many questions keep one reply key at most, and none after the end."""
+    start(CeleryWorker(tmp_path / "worker", redis_url))
+    fleet = controlling(redis_url)
+    with Connection(redis_url) as connection:
+        client = connection.default_channel.client
+        for _ in range(20):
+            fleet.tasks(0.01)
+        assert len(client.keys("*-*.reply.celery.pidbox")) <= 1
+        fleet.tasks(0.5)
+        assert client.keys("*-*.reply.celery.pidbox") == []
+        fleet.close()
+        assert client.keys("*reply.celery.pidbox") == []
+
+
+def test_unacknowledged_tasks_are_left_alone(redis_url: str, controlling: Controlling) -> None:
+    """Tasks that workers hold for longer than the default visibility timeout are not put back by the monitor."""
+    fleet = controlling(redis_url)
+    with Connection(redis_url) as connection:
+        client = connection.default_channel.client
+        message = json.dumps([{"body": "x", "properties": {}}, "fleet", "fleet"])
+        client.hset("unacked", "tag", message)
+        client.zadd("unacked_index", {"tag": time.time() - 100_000})
+        for _ in range(25):
+            fleet.tasks(0.02)
+        assert client.hkeys("unacked") == [b"tag"]
+        assert client.zcard("unacked_index") == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "shop:"])
+def test_priorities_on_redis(redis_url: str, controlling: Controlling, prefix: str) -> None:
+    """The length of a queue is that of all its priorities."""
+    options = {"priority_steps": list(range(10)), "global_keyprefix": prefix, "queue_order_strategy": "priority"}
+    with Celery(broker=redis_url) as app:
+        app.conf.update(task_default_queue="fleet", broker_transport_options=options)
+        for priority in (0, 1, 5, 5, 9):
+            app.send_task("fleet.succeed", priority=priority)
+    fleet = controlling(redis_url, "fleet", transport_options=options)
+    assert fleet.queues(0.1) == [QueueStats("fleet", 5, None, 0, 0)]
+
+
+def test_sentinel(controlling: Controlling, start: Start, tmp_path: Path) -> None:
+    """Lengths are read by way of a Sentinel."""
+    master = start(Redis(tmp_path / "redis"))
+    sentinel = start(Sentinel(tmp_path / "sentinel", master))
+    master.execute("LPUSH", "fleet", "{}")
+    fleet = controlling(sentinel.url(), "fleet", transport_options={"master_name": sentinel.service})
+    assert fleet.queues(0.1) == [QueueStats("fleet", 1, None, 0, 0)]
+
+
+# --- hostile and broken workers
+
+
+def _replying(url: str, reply: Callable[[str], Any]) -> Any:
+    """A worker of the test's own: answers each question with ``reply(command)``, in the shape of kombu's pidbox."""
+    from kombu.pidbox import Mailbox
+
+    connection = Connection(url)
+    mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)
+    node = mailbox.Node("hostile@box", channel=connection.default_channel)
+    for command in ("active", "reserved", "scheduled", "active_queues", "stats"):
+        node.handlers[command] = lambda _state, command=command, **_: reply(command)
+    node.listen()
+    return connection
+
+
+_NONSENSE: list[Any] = [
+    None,
+    1,
+    "x",
+    [],
+    {},
+    [None],
+    [[]],
+    [{}],
+    [{"id": 1, "name": 2}],
+    [{"id": "x" * 300, "name": "n"}],
+    [{"id": "u", "name": ""}],
+    [{"id": "u", "name": "n", "delivery_info": []}],
+    [{"id": "u", "name": "n", "delivery_info": {"exchange": [], "routing_key": {}}, "time_start": "soon"}],
+    [{"request": None}, {"request": {"id": []}}],
+    [{"name": 7}, {"name": "x" * 300}, {"name": ""}, {"name": "q", "exchange": 3, "routing_key": []}],
+    {"pool": 5},
+    {"pool": {"processes": 5, "max-concurrency": "many"}},
+    {"pool": {"max-concurrency": -4}},
+    {"error": "RuntimeError('x')"},
+]
+
+
+def test_nonsense_is_left_out(broker_url: str, controlling: Controlling) -> None:
+    """Whatever a worker answers, nothing breaks, and what makes no sense is left out."""
+    answers = [answer for answer in _NONSENSE for _ in range(6)]
+    fleet = controlling(broker_url)
+    fleet.tasks(0.01)
+    connection = _replying(broker_url, lambda _command: answers.pop() if answers else None)
+    import threading
+
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            try:
+                connection.drain_events(timeout=0.05)
+            except TimeoutError:
+                continue
+
+    worker = threading.Thread(target=serve)
+    worker.start()
+    try:
+        while answers:
+            for task in fleet.tasks(0.1):
+                assert (task.uuid, task.name, task.started_at) == ("u", "n", None)
+            for queue in fleet.queues(0.1):
+                assert queue.name in {"q", "n"}
+                assert queue.processes >= 0
+    finally:
+        ended.set()
+        worker.join()
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b"no json"),
+        ("application/json", b"[" * 200_000),
+        ("application/json", b'["list"]'),
+        ("application/x-python-serialize", b"\x80\x04."),
+    ],
+)
+def test_replies_that_cannot_be_read(
+    rabbitmq_url: str, controlling: Controlling, content_type: str, body: bytes
+) -> None:
+    """A reply that is no JSON, or pickle, is left out."""
+    fleet = controlling(rabbitmq_url)
+    fleet.tasks(0.01)
+    line = fleet._control._line
+    assert line is not None
+    message = type("Message", (), {"headers": {}, "content_type": content_type, "body": body})()
+    line._tickets = {"t": "active"}
+    line._replies = {"active": {}}
+    for ticket in ("t", None, "unknown", 5):
+        message.headers["ticket"] = ticket
+        line._on_message(message)
+    assert line._replies == {"active": {}}
+
+
+# --- trouble with the broker
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
+def test_paused_and_killed_broker(kind: str, controlling: Controlling, start: Start, tmp_path: Path) -> None:
+    """Every call is bounded in time with a frozen broker, and the next one after it works again connects by itself."""
+    server = start(RabbitMQ(tmp_path / "server") if kind == "rabbitmq" else Redis(tmp_path / "server"))
+    fleet = controlling(server.url(), "fleet")
+    fleet.queues(0.1)
+    server.pause()
+    for call in (lambda: fleet.tasks(1), lambda: fleet.queues(1), fleet.enable_events):
+        began = time.monotonic()
+        with pytest.raises(SourceLostError, match="does not answer"):
+            call()
+        assert time.monotonic() - began < 6.5
+    server.resume()
+    wait_until(lambda: _works(fleet), 20)
+    server.kill()
+    with pytest.raises(SourceLostError):
+        fleet.queues(1)
+    server.start()
+    assert fleet.queues(0.2)[0].name == "fleet"
+    server.pause()
+    began = time.monotonic()
+    fleet.close()
+    assert time.monotonic() - began < 3
+    server.resume()
+
+
+def _works(fleet: BrokerFleet) -> bool:
+    try:
+        fleet.queues(0.2)
+    except SourceLostError:
+        return False
+    return True
+
+
+def test_no_permission(rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling) -> None:
+    """Without permissions the remedy names them; with them all works."""
+    vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
+    url = rabbitmq.add_user("watcher", "pw", vhost, configure="^celery-monitor$", write=".*", read=".*")
+    with pytest.raises(SourceLostError) as caught:
+        controlling(url).tasks(1)
+    assert caught.value.remedy is not None
+    configure, write, read = caught.value.remedy.split(" watcher ")[1].replace("'", "").split()
+    rabbitmq.add_user("granted", "pw", vhost, configure=configure, write=write, read=read)
+    fleet = controlling(url.replace("watcher", "granted"), "fleet")
+    assert fleet.tasks(0.2) == []
+    assert fleet.queues(0.2)[0].length is None
+
+
+def test_no_permission_on_redis(controlling: Controlling, start: Start, tmp_path: Path) -> None:
+    """Without permissions the remedy names them; with them all works."""
+    server = start(Redis(tmp_path / "redis"))
+    server.execute("ACL", "SETUSER", "watcher", "on", ">pw", "+ping")
+    url = server.url().replace("redis://", "redis://watcher:pw@")
+    with pytest.raises(SourceLostError) as caught:
+        controlling(url).tasks(1)
+    assert caught.value.remedy is not None
+    server.execute("ACL", "SETUSER", "watcher", *caught.value.remedy.split("NAME ")[1].split())
+    fleet = controlling(url, "fleet")
+    assert fleet.tasks(0.2) == []
+    assert fleet.queues(0.2) == [QueueStats("fleet", 0, None, 0, 0)]
+    fleet.enable_events()
