@@ -76,7 +76,7 @@ coverage: setup
 
 campaign: setup servers ## the long campaigns: crashes, cut connections, fuzzing, memory (PYTEST_ARGS='-k ...')
 	$(call step,Campaigns: this takes a while)
-	@$(BIN)/pytest tests -m campaign --timeout 0 -v $(PYTEST_ARGS)
+	@$(BIN)/pytest tests -m campaign --timeout 0 -o faulthandler_timeout=0 -v $(PYTEST_ARGS)
 
 bench: setup ## the benchmarks
 	$(call step,Benchmarks)
