@@ -8,7 +8,8 @@ from celery_monitor.adapters.pagerduty.exchange import CONNECT_TIMEOUT
 from celery_monitor.errors import RetryableError
 
 _PATH: Final = "/v2/enqueue"
-_SERVER_FAULT: Final = 500
+_AWAY: Final = frozenset({502, 503, 504})
+"""What a gateway says for a server that it cannot reach."""
 
 
 def reach(url: str, timeout: float) -> int:
@@ -25,7 +26,7 @@ def reach(url: str, timeout: float) -> int:
                 status = response.status_code
     except (requests.RequestException, OSError) as exc:
         raise RetryableError(f"{url} cannot be reached: {_root(exc)}") from exc
-    if status >= _SERVER_FAULT:
+    if status in _AWAY:
         raise RetryableError(f"{url} answers with status {status}")
     return status
 

@@ -1,0 +1,154 @@
+"""`celery-monitor doctor` on real brokers, beside a real fleet and a running daemon."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from celery_monitor.adapters.broker import BrokerSource
+from celery_monitor.settings.broker import BrokerSettings
+from tests.conftest import Start
+from tests.fleet.outcomes import client
+from tests.servers import CeleryWorker, RabbitMQ, wait_until
+from tests.servers.ports import free_port
+
+PROGRAM = [sys.executable, "-m", "celery_monitor"]
+Lines = dict[str, tuple[str, str]]
+"""subject → (state, text)"""
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The configuration of doctor and daemon."""
+    return {
+        **os.environ,
+        "CELERY_MONITOR_WEB__PORT": str(free_port()),
+        "CELERY_MONITOR_WEB__HOST": "127.0.0.1",
+        "CELERY_MONITOR_STORE__URL": f"sqlite:///{tmp_path}/store.db",
+    }
+
+
+def doctor(url: str, environ: dict[str, str], *options: str) -> tuple[int, Lines]:
+    """Exit code and lines; there is never anything on standard error."""
+    done = subprocess.run(
+        [*PROGRAM, "doctor", "--broker", url, "--seconds", "4", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environ,
+    )
+    assert done.stderr == ""
+    found: Lines = {}
+    for line in done.stdout.splitlines():
+        found[line[6:20].strip()] = line[:5].strip(), line[21:]
+    return done.returncode, found
+
+
+@contextmanager
+def daemon(url: str, environ: dict[str, str], directory: Path) -> Iterator[str]:
+    """A running daemon, from when it is ready; its address."""
+    with (directory / "daemon.log").open("wb") as log:
+        process = subprocess.Popen([*PROGRAM, "run", "--broker", url], stderr=log, env=environ)
+    address = f"http://127.0.0.1:{environ['CELERY_MONITOR_WEB__PORT']}"
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{address}/readyz", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_until(ready, what="a ready daemon")
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def test_a_fleet_that_is_well(broker_url: str, environ: dict[str, str], start: Start, tmp_path: Path) -> None:
+    """Beside a daemon and a worker all checks pass with 0, and the daemon keeps its connection and its counts."""
+    start(CeleryWorker(tmp_path / "worker", broker_url, pool="solo", concurrency=1, events=False))
+    app = client(broker_url)
+    with daemon(broker_url, environ, tmp_path) as address:
+        code, lines = doctor(broker_url, environ)
+        assert {state for state, _ in lines.values()} == {"ok", "off"}, lines
+        assert code == 0
+        assert lines["workers"][1] == "1 answered: celery@worker"
+        assert "from 1 worker" in lines["events"][1]
+        assert "last written" in lines["store"][1]
+        assert lines["web"][1].startswith("a monitor answers")
+        assert "a monitor consumes it" in lines["queue"][1] or broker_url.startswith("redis")
+        app.send_task("fleet.succeed")
+
+        def counts() -> dict[str, int]:
+            items = httpx.get(f"{address}/api/v1/tasks", trust_env=False).json()["items"]
+            return {name: count for item in items for name, count in item["counts"].items() if count}
+
+        wait_until(lambda: counts().get("succeeded") == 1, what="the count")
+        metrics = httpx.get(f"{address}/metrics", trust_env=False).text
+        assert "\ncelery_monitor_reconnects_total 0.0\n" in metrics
+    app.close()
+
+
+def test_a_broker_with_nobody(rabbitmq_url: str, environ: dict[str, str], rabbitmq: RabbitMQ) -> None:
+    """Without workers it fails with what to look at, and leaves neither exchange nor queue on the broker."""
+    code, lines = doctor(rabbitmq_url, environ)
+    assert code == 1
+    assert {subject for subject, (state, _) in lines.items() if state == "FAIL"} == {"workers", "events"}
+    assert lines["exchange"][0] == "warn"
+    assert "the event exchange celeryev does not exist" in lines["events"][1]
+    assert lines["queue"] == (
+        "ok",
+        "celery-monitor does not exist yet: the monitor makes it at its start, and misses nothing after",
+    )
+    wait_until(lambda: rabbitmq.queues(rabbitmq_url.rpartition("/")[2]) == {}, what="an empty broker")
+
+
+def test_a_queue_of_an_earlier_configuration(rabbitmq_url: str, environ: dict[str, str], rabbitmq: RabbitMQ) -> None:
+    """A queue that nobody consumes warns; one that was declared differently fails with the remedy, and is kept."""
+    source = BrokerSource(BrokerSettings.model_validate({"url": rabbitmq_url}))
+    source.connect()
+    source.close()
+    vhost = rabbitmq_url.rpartition("/")[2]
+    assert doctor(rabbitmq_url, environ)[1]["queue"][0] == "warn"
+    code, lines = doctor(rabbitmq_url, environ | {"CELERY_MONITOR_BROKER__QUEUE__TYPE": "quorum"})
+    assert code == 1
+    assert lines["queue"][0] == "FAIL"
+    assert f"rabbitmqctl delete_queue -p {vhost} celery-monitor" in lines["queue"][1]
+    assert list(rabbitmq.queues(vhost)) == ["celery-monitor"]
+
+
+def test_a_user_with_the_documented_permissions(rabbitmq_url: str, environ: dict[str, str], rabbitmq: RabbitMQ) -> None:
+    """Whoever may run the monitor may run the doctor; who may not is told what to grant."""
+    vhost = rabbitmq_url.rpartition("/")[2]
+    pattern = r"^(celery-monitor|celeryev|celery\.pidbox|reply\.celery\.pidbox|.*\.reply\.celery\.pidbox)$"
+    url = rabbitmq.add_user("watcher", "pass", vhost, configure=pattern, write=pattern, read=pattern)
+    source = BrokerSource(BrokerSettings.model_validate({"url": url}))
+    source.connect()
+    source.close()
+    _, lines = doctor(url, environ)
+    assert (lines["exchange"][0], lines["queue"][0]) == ("ok", "warn")
+    assert lines["workers"] == ("FAIL", "none answered: is one running on this broker, virtual host and database?")
+    assert lines["events"][1].startswith("none came in 4 s")
+    nobody = rabbitmq.add_user("nobody", "pass", vhost, configure="^$", write="^$", read="^$")
+    code, lines = doctor(nobody, environ)
+    assert code == 1
+    assert "rabbitmqctl set_permissions" in lines["workers"][1]
+    assert "rabbitmqctl set_permissions" in lines["events"][1]
+
+
+def test_wrong_credentials(rabbitmq_url: str, environ: dict[str, str]) -> None:
+    """A refused login is told as that, without the password, and nothing that needs the broker follows."""
+    code, lines = doctor(rabbitmq_url.replace("guest:guest", "guest:hunter22"), environ)
+    assert code == 1
+    assert lines["broker"][0] == "FAIL"
+    assert "check user and password" in lines["broker"][1]
+    assert "hunter22" not in str(lines)
+    assert "workers" not in lines

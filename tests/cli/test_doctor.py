@@ -1,0 +1,284 @@
+"""Each check of the doctor by itself, without a broker."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from celery_monitor.adapters.store import open_store
+from celery_monitor.cli import main
+from celery_monitor.cli.doctor import fleet, outside
+from celery_monitor.cli.doctor.finding import Finding, State
+from celery_monitor.core.model import Changes, Delivery
+from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
+from tests.adapters.email.mail_server import MailServer, serving
+from tests.servers.pagerduty import PagerDutyServer
+from tests.servers.ports import free_port
+
+NOW = 1_795_402_000.0
+KEY = "R0123456789abcdefghijklmnopqrstu"
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+def doctor(**environ: str) -> tuple[int, list[str]]:
+    """Exit code and lines."""
+    result = CliRunner().invoke(main, ["doctor", "--seconds", "1"], env=environ)
+    return result.exit_code, result.output.splitlines()
+
+
+def test_every_problem_of_the_configuration_is_a_line() -> None:
+    """A configuration that cannot be used fails with all of its problems, and nothing else is looked at."""
+    code, lines = doctor(CELERY_MONITOR_WEB__PORT="no", CELERY_MONITOR_STORE__URL="mysql://x")
+    assert code == 1
+    assert sorted(line.split()[:3] for line in lines) == [
+        ["FAIL", "configuration", "CELERY_MONITOR_STORE__URL:"],
+        ["FAIL", "configuration", "CELERY_MONITOR_WEB__PORT:"],
+    ]
+
+
+def test_without_a_broker_the_rest_is_looked_at(tmp_path: Path) -> None:
+    """A broker that cannot be reached fails, without its password in the line; all that needs none still follows."""
+    code, lines = doctor(
+        CELERY_MONITOR_BROKER__URL=f"amqp://shop:hunter22@127.0.0.1:{free_port()}//",
+        CELERY_MONITOR_STORE__URL=f"sqlite:///{tmp_path}/store.db",
+        CELERY_MONITOR_WEB__PORT=str(free_port()),
+    )
+    assert code == 1
+    states = [line.split()[0] for line in lines]
+    assert states == ["ok", "FAIL", "ok", "off", "off", "ok"]
+    assert "hunter22" not in "".join(lines)
+    assert "Connection refused" in lines[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finding_cannot_control_the_terminal() -> None:
+    """What a worker's name or a server's answer holds stays one printable line."""
+    line = str(Finding(State.WARN, "workers", "celery@\x1b[2J\nbox\u202e"))
+    assert "\n" not in line
+    assert "\x1b[2J" not in line
+    assert "\u202e" not in line
+
+
+# --- what workers tell -----------------------------------------------------------------------------------------------
+def seen(*events: Mapping[str, Any]) -> fleet.Seen:
+    """What the stream brought, an event a message, read at NOW."""
+    found = fleet.Seen()
+    for event in events:
+        found.receive(Delivery(msgspec.json.encode({"timestamp": NOW, "hostname": "celery@a"} | dict(event))), NOW)
+    return found
+
+
+HEARTBEAT = {"type": "worker-heartbeat"}
+STARTED = {"type": "task-started", "uuid": "u"}
+SENT = {"type": "task-sent", "uuid": "u", "hostname": "gen1@web"}
+
+
+@pytest.mark.parametrize(
+    ("events", "conf", "asked", "state", "text"),
+    [
+        ([HEARTBEAT, STARTED], {}, False, State.OK, "every worker sends them"),
+        ([HEARTBEAT], {"celery@a": {"worker_send_task_events": True}}, False, State.OK, "every worker sends them"),
+        ([HEARTBEAT], {}, True, State.OK, "the monitor asks every worker .* celery@a"),
+        ([HEARTBEAT], {}, False, State.WARN, "not seen from celery@a, .* -E, .* turn broker.enable_events on"),
+        ([STARTED, HEARTBEAT | {"hostname": "celery@b"}], {}, False, State.WARN, "not seen from celery@b, "),
+    ],
+)
+def test_task_events(
+    events: list[dict[str, Any]], conf: dict[str, Any], *, asked: bool, state: State, text: str
+) -> None:
+    """They are proven by an event or the worker's configuration, promised by enable_events, else to be switched on."""
+    stream = seen(*events)
+    finding = fleet._task_events(sorted(stream.ahead), stream, conf, asked=asked)
+    assert finding.state is state
+    assert re.search(text, finding.text)
+
+
+@pytest.mark.parametrize(
+    ("events", "conf", "state"),
+    [
+        ([SENT], {}, State.OK),
+        ([STARTED], {"celery@a": {"task_send_sent_event": True}}, State.OK),
+        ([STARTED], {"celery@a": {"task_send_sent_event": True}, "celery@b": {}}, State.WARN),
+        ([STARTED], {}, State.WARN),
+    ],
+)
+def test_task_sent(events: list[dict[str, Any]], conf: dict[str, Any], state: State) -> None:
+    """Seen, or on in every worker's configuration; else what it is needed for is told."""
+    assert fleet._task_sent(seen(*events), conf).state is state
+
+
+def test_clients_are_no_workers() -> None:
+    """Who sends tasks is not counted among the workers."""
+    assert set(seen(SENT, HEARTBEAT).ahead) == {"celery@a"}
+
+
+@pytest.mark.parametrize(
+    ("stamps", "state", "text"),
+    [
+        ([NOW - 1.0, NOW - 0.25], State.OK, "by 0.25 s at most"),
+        ([NOW + 30.0], State.WARN, "celery@a 30.0 s ahead: synchronise"),
+        ([NOW - 90.0, NOW - 60.0], State.WARN, "celery@a 60.0 s behind"),
+    ],
+)
+def test_clocks(stamps: list[float], state: State, text: str) -> None:
+    """A worker's clock is judged by the freshest of its events, so that a slow message is no wrong clock."""
+    finding = fleet._clocks(seen(*(HEARTBEAT | {"timestamp": stamp} for stamp in stamps)))
+    assert (finding.state, text in finding.text) == (state, True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "events", "state"),
+    [(["celery@a"], [], State.OK), ([], [HEARTBEAT], State.WARN), ([], [SENT], State.FAIL)],
+)
+def test_workers(workers: list[str], events: list[dict[str, Any]], state: State) -> None:
+    """Workers that answer are well; ones that only send events have remote control off; none at all is a failure."""
+    assert fleet._workers(workers, seen(*events)).state is state
+
+
+def test_stream() -> None:
+    """No event fails, unreadable ones warn, a lost stream says why."""
+    assert fleet._stream(seen(), 5, None).state is State.FAIL
+    assert fleet._stream(seen(HEARTBEAT), 5, None).text == "1 came in 5 s, from 1 worker"
+    assert fleet._stream(seen(HEARTBEAT), 5, "it broke off").text == "it broke off"
+    pickled = seen(HEARTBEAT)
+    pickled.receive(Delivery(b"\x80", "application/x-python-serialize"), NOW)
+    finding = fleet._stream(pickled, 5, None)
+    assert finding.state is State.WARN
+    assert "event_serializer must be json" in finding.text
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+def store(path: Path) -> Finding:
+    """Of the store at this path."""
+    return outside.store(StoreSettings(url=f"sqlite:///{path}"))
+
+
+def test_store_that_is_not_there_yet(tmp_path: Path) -> None:
+    """A directory that can be written is enough, and nothing is made in it; one that is not there fails."""
+    assert store(tmp_path / "new.db").state is State.OK
+    assert list(tmp_path.iterdir()) == []
+    finding = store(tmp_path / "no" / "new.db")
+    assert finding.state is State.FAIL
+    assert f"the directory {tmp_path}/no does not exist" in finding.text
+
+
+def test_store_beside_its_daemon(tmp_path: Path) -> None:
+    """A store that a daemon has open is read, and the daemon goes on writing."""
+    daemon = open_store(f"sqlite:///{tmp_path}/store.db", retention=86_400.0, fingerprints_kept=10)
+    with ExitStack() as cleanup:
+        cleanup.callback(daemon.stop)
+        sequence = daemon.start().sequence
+        daemon.commit(Changes(NOW, sequence + 1, counters={"alive_at": NOW}))
+        finding = store(tmp_path / "store.db")
+        assert finding.state is State.OK
+        assert re.search(r"MiB, writable, last written [\d,]+ s ago$", finding.text)
+        daemon.commit(Changes(NOW + 1, sequence + 2, counters={"alive_at": NOW + 1}))
+
+
+def test_store_that_is_damaged_or_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is no database fails, and so does one that the user may not write."""
+    path = tmp_path / "store.db"
+    path.write_bytes(b"not a database" * 100)
+    finding = store(path)
+    assert finding.state is State.FAIL
+    assert "damaged or not a database" in finding.text
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    assert f"user {os.getuid()} may not write {path}" in store(path).text
+
+
+def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is nearly full is told before it is full."""
+    monkeypatch.setattr(outside, "_LEAST_SPACE", 1 << 62)
+    finding = store(tmp_path / "store.db")
+    assert finding.state is State.WARN
+    assert "MiB are free there" in finding.text
+
+
+# --- the receivers ---------------------------------------------------------------------------------------------------
+@pytest.fixture
+def pagerduty_server() -> Iterator[PagerDutyServer]:
+    """A PagerDuty."""
+    with PagerDutyServer() as server:
+        yield server
+
+
+def pagerduty(url: str, rules: list[dict[str, Any]] | None = None, key: str | None = KEY) -> Finding:
+    """Of the API at this address."""
+    settings = PagerDutySettings.model_validate({"routing_key": key, "url": url, "timeout": "1s"})
+    return outside.pagerduty(settings, AlertsSettings.model_validate({"rules": rules or []}))
+
+
+def test_pagerduty_is_reached_without_an_event(pagerduty_server: PagerDutyServer) -> None:
+    """An API that answers is well; no event was sent; a key only at a rule leaves the others without a page."""
+    assert pagerduty(pagerduty_server.url).state is State.OK
+    only_rule = pagerduty(pagerduty_server.url, [{"name": "billing", "routing_key": KEY}], key=None)
+    assert only_rule.state is State.WARN
+    assert pagerduty(pagerduty_server.url, key=None).state is State.OFF
+    assert pagerduty_server.alerts == {}
+    assert not any(request.taken for request in pagerduty_server.received)
+
+
+def test_pagerduty_cannot_be_reached() -> None:
+    """A closed port, a gateway's answer and one that never answers fail, with what to do and without the key."""
+    closed = pagerduty(f"http://127.0.0.1:{free_port()}")
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        hanging = pagerduty(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    for finding in (closed, hanging):
+        assert finding.state is State.FAIL
+        assert "set HTTPS_PROXY or pagerduty.url" in finding.text
+        assert KEY not in finding.text
+    assert "refused" in closed.text
+    assert "timed out" in hanging.text
+
+
+def email(server: MailServer) -> Finding:
+    """Of this mail server."""
+    settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "from": "a@example.com", "to": ["b@c.de"]}
+    return outside.email(EmailSettings.model_validate(settings))
+
+
+def test_mail_server_is_reached_without_a_mail() -> None:
+    """A server that answers is well, and got no mail; one that is not there fails."""
+    server = MailServer()
+    with serving(server):
+        assert email(server).state is State.OK
+        assert server.mails == []
+    finding = email(server)
+    assert finding.state is State.FAIL
+    assert "check email.host" in finding.text
+    assert outside.email(EmailSettings()).state is State.OFF
+
+
+# --- the port --------------------------------------------------------------------------------------------------------
+def web(port: int) -> Finding:
+    """Of a port of the loopback interface."""
+    return outside.web(WebSettings(host="127.0.0.1", port=port))
+
+
+def test_port() -> None:
+    """Free is well; taken by another program is not."""
+    assert web(free_port()).state is State.OK
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        other.settimeout(0)
+        port = other.getsockname()[1]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("celery_monitor.cli.healthcheck._TIMEOUT", 0.2)
+            finding = web(port)
+    assert finding.state is State.FAIL
+    assert "taken by another program" in finding.text
+
+
+def test_port_of_a_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a monitor answers, the port being taken is as it should be."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        monkeypatch.setattr(outside, "_ask", lambda _url: (True, '{"status": "ok"}'))
+        finding = web(other.getsockname()[1])
+    assert (finding.state, finding.text.startswith("a monitor answers")) == (State.OK, True)
+    assert outside.web(WebSettings(host="192.0.2.1")).state is State.FAIL
