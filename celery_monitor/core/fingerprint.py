@@ -31,11 +31,13 @@ class Fingerprints:
         self._pending = bytearray()
 
     def restore(self, epoch: int, stored: Iterable[tuple[int, bytes]]) -> None:
-        """Take over what the store kept: (epoch, concatenated fingerprints), oldest first."""
+        """Take over what the store kept: (epoch, concatenated fingerprints), oldest first.
+
+        All of it: the prefetch may have been a larger one then.
+        """
         self.epoch = epoch
         for old, blob in stored:
-            newest = self._of.setdefault(old, deque(maxlen=self._kept))
-            newest.extend(blob[at : at + BYTES] for at in range(0, len(blob), BYTES))
+            self._of.setdefault(old, deque()).extend(blob[at : at + BYTES] for at in range(0, len(blob), BYTES))
 
     def connected(self, *, acknowledges: bool) -> None:
         """Begin an epoch: what was delivered before it may be delivered again in it."""
