@@ -6,6 +6,8 @@ that has waited longest goes, so that a newcomer (a scrape, a probe) always gets
 """
 
 import asyncio
+import socket
+import struct
 from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,6 +22,9 @@ MAX_CONNECTIONS: Final = 200
 """Far below the usual limit of 1,024 open files, which the connections to the broker and the store need too."""
 MAX_STALLED: Final = 8
 """Clients that are behind in reading. Each may hold an exposition of some megabytes."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""To linger for 0 seconds."""
 
 
 class Connection(H11Protocol):
@@ -45,7 +50,7 @@ class Connection(H11Protocol):
         self._wait(REQUEST_SECONDS)
         others = [one for one in self._open() if one is not self]
         if len(others) >= MAX_CONNECTIONS:
-            min(others, key=lambda one: (one.answering, one.since)).transport.abort()
+            min(others, key=lambda one: (one.answering, one.since)).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
@@ -75,7 +80,12 @@ class Connection(H11Protocol):
         self.stalled_since = self.loop.time()
         stalled = [one for one in self._open() if one.flow.write_paused]
         if len(stalled) > MAX_STALLED:
-            min(stalled, key=lambda one: one.stalled_since).transport.abort()
+            min(stalled, key=lambda one: one.stalled_since).cut()
+
+    def cut(self) -> None:
+        """End it now, by a reset: else the kernel would go on offering megabytes to a client that does not read."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
     def _open(self) -> "list[Connection]":
         # Those that were aborted stay in the set until the loop's next turn.
@@ -86,4 +96,4 @@ class Connection(H11Protocol):
             self._timer.cancel()
         self._limit = seconds
         self.since = self.loop.time()
-        self._timer = self.loop.call_later(seconds, self.transport.abort)
+        self._timer = self.loop.call_later(seconds, self.cut)

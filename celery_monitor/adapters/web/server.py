@@ -93,4 +93,5 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
-            connection.transport.abort()
+            if isinstance(connection, Connection):
+                connection.cut()

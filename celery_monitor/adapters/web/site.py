@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,7 +26,7 @@ class Site:
     def __init__(self, settings: WebSettings, sources: Sources) -> None:
         self._scrapes = Scrapes(sources.metrics)
         self._queries = Queries()
-        self.app = Starlette(
+        app = Starlette(
             routes=[
                 Route("/metrics", self._scrapes.answer),
                 Route("/livez", _probe(sources.livez)),
@@ -35,7 +34,6 @@ class Site:
                 Route("/health", _probe(sources.readyz)),
                 *Api(sources, self._queries).routes(),
             ],
-            middleware=[Middleware(Guard, username=settings.username, password=settings.password_source().get)],
             exception_handlers={
                 HTTPException: _http_error,
                 ParameterError: _bad_parameter,
@@ -44,7 +42,9 @@ class Site:
                 Exception: _failed,
             },
         )
-        self.app.router.redirect_slashes = False
+        app.router.redirect_slashes = False
+        # Around all of it, so that errors carry the headers too.
+        self.app = Guard(app, username=settings.username, password=settings.password_source().get)
 
     def stop(self) -> None:
         """Drop what waits."""

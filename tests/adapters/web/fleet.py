@@ -117,9 +117,11 @@ class FakeMetrics:
 
     body: list[bytes] = field(default_factory=lambda: [b"up 1\n"])
     gate: threading.Event | None = None
+    asked: int = 0
     rendered: int = 0
 
     def choose(self, accept: str, accept_encoding: str) -> Hashable:
+        self.asked += 1
         return accept, accept_encoding
 
     def render(self, chosen: Hashable) -> Scrape:

@@ -1,0 +1,221 @@
+"""Slow, silent and hostile clients, on real sockets: metrics and probes answer meanwhile."""
+
+import contextlib
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from celery_monitor.adapters.web import connection
+from tests.adapters.web.conftest import Served
+from tests.adapters.web.fleet import Fleet
+from tests.servers.waiting import wait_until
+
+PROMPT = 2.0
+"""Seconds in which an honest client is answered, on a busy machine."""
+
+
+def dial(site: Served) -> socket.socket:
+    """A client."""
+    return socket.create_connection(("127.0.0.1", site.server.port), timeout=20)
+
+
+def answers(site: Served) -> bool:
+    """Whether metrics and probes answer promptly, each on a new connection."""
+    for path in ("/metrics", "/livez", "/readyz"):
+        began = time.monotonic()
+        answer = site.get(path)
+        assert answer.status_code in {200, 503}
+        assert time.monotonic() - began < PROMPT, path
+    return True
+
+
+def is_cut(client: socket.socket) -> bool:
+    """Whether the server has closed the connection (there may be an answer before that)."""
+    client.settimeout(0.02)
+    try:
+        while client.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines that a test can wait for."""
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "RESPONSE_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 1.5)
+
+
+def test_a_thousand_idle_connections(site: Served) -> None:
+    """A thousand connections that say nothing do not keep anybody out, and few of them stay."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit < 3000:
+        pytest.skip("this process may not open so many files")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(dial(site)) for _ in range(1000)]
+        assert answers(site)
+        staying = [client for client in clients if not is_cut(client)]
+        assert len(staying) <= connection.MAX_CONNECTIONS
+        assert answers(site)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "start", [b"", b"G", b"GET /metrics HTTP/1.1\r\nhost: a\r\n", b"POST / HTTP/1.1\r\nhost: a\r\n"]
+)
+def test_a_request_that_does_not_end(site: Served, start: bytes) -> None:
+    """A client that does not complete its request is cut off in time, also while it sends byte by byte."""
+    with dial(site) as client:
+        client.sendall(start)
+        began = time.monotonic()
+        while time.monotonic() - began < 5:
+            with contextlib.suppress(OSError):
+                client.sendall(b"x")
+            if is_cut(client):
+                break
+        assert 0.3 < time.monotonic() - began < 3
+    assert answers(site)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_body_that_does_not_end(site: Served) -> None:
+    """A client that sends a body for ever, which nobody asked for, is answered and cut off."""
+    with dial(site) as client:
+        client.sendall(b"POST /livez HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 405")
+        began = time.monotonic()
+        while time.monotonic() - began < 8:
+            try:
+                client.sendall(b"x" * 1000)
+            except OSError:
+                break
+            if is_cut(client):
+                break
+        assert time.monotonic() - began < 5
+    assert answers(site)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_answer_that_is_not_taken(site: Served, fleet: Fleet) -> None:
+    """A client that does not read its answer is cut off in time."""
+    fleet.metrics.body = [b"x" * 500_000] * 40
+    with dial(site) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert client.recv(10)
+        wait_until(lambda: _closed_by_peer(client), 10)
+    fleet.metrics.body = [b"up 1\n"]
+    assert answers(site)
+
+
+def _closed_by_peer(client: socket.socket) -> bool:
+    """Without reading: what the kernel knows of the connection (the first byte of tcp_info; 1 is established)."""
+    return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != 1
+
+
+def test_clients_that_do_not_read_are_few(site: Served, fleet: Fleet) -> None:
+    """Of many clients that do not read, all but a few are cut off at once: each may hold an exposition."""
+    fleet.metrics.body = [b"x" * 500_000] * 40
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(dial(site)) for _ in range(40)]
+        for client in clients:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+        wait_until(lambda: sum(not _closed_by_peer(client) for client in clients) <= connection.MAX_STALLED, 20)
+        fleet.metrics.body = [b"up 1\n"]
+        assert answers(site)
+
+
+def test_a_slow_reader_gets_everything(site: Served, fleet: Fleet) -> None:
+    """A client that is slow and honest gets its whole answer, and a second one on the same connection."""
+    fleet.metrics.body = [b"x" * 100_000] * 30
+    with dial(site) as client:
+        for _ in range(2):
+            client.sendall(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+            got = b""
+            while len(got.partition(b"\r\n\r\n")[2]) < 3_000_000:
+                got += client.recv(20_000)
+            assert got.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_kept_connection_lives_longer_than_a_request_may_take(site: Served) -> None:
+    """Between two requests a connection may be idle for longer than a request may take, and not for ever."""
+    with dial(site) as client:
+        for _ in range(2):
+            client.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+            got = b""
+            while not got.endswith(b"}}"):
+                got += client.recv(4000)
+            began = time.monotonic()
+            wait_until(lambda began=began: time.monotonic() - began > 0.9)  # type: ignore[misc]
+        wait_until(lambda: is_cut(client), 5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_pipelined_requests(site: Served) -> None:
+    """Requests that come at once are answered one after the other."""
+    with dial(site) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n" * 50)
+        got = b""
+        while got.count(b"HTTP/1.1 200") < 50:
+            got += client.recv(65536)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /livez HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"x" * 100_000,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+        b"GET \xff\xfe HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_refused(site: Served, request_: bytes) -> None:
+    """Huge or broken requests are refused and do no harm."""
+    with dial(site) as client, contextlib.suppress(ConnectionError):
+        client.sendall(request_)
+        got = client.recv(100)
+        assert got[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 200", b""}
+    assert answers(site)
+
+
+@pytest.fixture
+def drips(site: Served) -> Iterator[list[socket.socket]]:
+    """Fifty clients that send one byte of a header every 20 ms."""
+    stop = threading.Event()
+    clients = [dial(site) for _ in range(50)]
+
+    def drip() -> None:
+        while not stop.wait(0.02):
+            for client in clients:
+                with contextlib.suppress(OSError):
+                    client.send(b"a")
+
+    for client in clients:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nx: ")
+    thread = threading.Thread(target=drip)
+    thread.start()
+    yield clients
+    stop.set()
+    thread.join()
+    for client in clients:
+        client.close()
+
+
+def test_while_others_drip(site: Served, drips: list[socket.socket]) -> None:
+    """While many clients drip, everybody else is served."""
+    for _ in range(5):
+        assert answers(site)
+    assert drips

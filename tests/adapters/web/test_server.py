@@ -1,0 +1,254 @@
+"""The server: probes, passwords, headers, its port and its end."""
+
+import base64
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from celery_monitor.adapters.web import Site, WebServer
+from celery_monitor.errors import ConfigError, StoreUnavailableError
+from celery_monitor.ports import Health
+from celery_monitor.settings.web import WebSettings
+from tests.adapters.web.conftest import Serve, Served
+from tests.adapters.web.fleet import Fleet
+from tests.servers.waiting import wait_until
+
+OPEN = ("/metrics", "/livez", "/readyz", "/health")
+GUARDED = (
+    "/",
+    "/tasks/a",
+    "/failures",
+    "/incidents",
+    "/workers",
+    "/api/v1/tasks",
+    "/openapi.json",
+    "/nothing",
+    "/style.css",
+)
+
+
+def test_probes_say_why(site: Served, fleet: Fleet) -> None:
+    """A probe that fails has status 503 and the reasons, and says what is well too."""
+    assert site.get("/livez").json() == {"status": "ok", "checks": {"threads": "ok"}}
+    fleet.live = Health({"threads": "pump has not turned for 70 s"})
+    answer = site.get("/livez")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "failing", "checks": {"threads": "pump has not turned for 70 s"}}
+
+
+def test_health_is_an_alias_of_readyz(site: Served, fleet: Fleet) -> None:
+    """/readyz and /health tell the same, and are not /livez."""
+    fleet.ready = Health({"broker": "connection refused", "store": None})
+    for path in ("/readyz", "/health"):
+        answer = site.get(path)
+        assert answer.status_code == 503
+        assert answer.json()["checks"] == {"broker": "connection refused", "store": "ok"}
+    assert site.get("/livez").status_code == 200
+
+
+def test_metrics_without_a_store(serve: Serve, fleet: Fleet) -> None:
+    """Metrics and probes answer while the store is away, while it hangs, and while the monitor starts."""
+    fleet.trouble, fleet.starting = StoreUnavailableError("the disk is full"), True
+    site = serve()
+    assert [site.get(path).status_code for path in OPEN] == [200] * 4
+
+
+@pytest.fixture
+def guarded(serve: Serve, tmp_path: Path) -> Served:
+    """A site with a password, which comes from a file."""
+    (tmp_path / "password").write_text("se cret:é\n")
+    return serve(username="ops", password_file=tmp_path / "password")
+
+
+def test_everything_but_metrics_and_probes_asks_for_the_password(guarded: Served) -> None:
+    """Without the password there are metrics and probes, and nothing else."""
+    assert [guarded.get(path).status_code for path in OPEN] == [200] * 4
+    for path in GUARDED:
+        answer = guarded.get(path)
+        assert (path, answer.status_code) == (path, 401)
+        assert answer.headers["www-authenticate"].startswith('Basic realm="celery-monitor"')
+
+
+def test_the_password_opens(guarded: Served) -> None:
+    """With the user's name and password all is there."""
+    assert guarded.get("/api/v1/tasks", auth=("ops", "se cret:é")).status_code == 200
+
+
+def _basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Basic",
+        "Basic !",
+        "Basic =========",
+        "Basic \xff",
+        _basic("ops"),
+        _basic("ops:"),
+        _basic("ops:wrong"),
+        _basic("x:se cret:é"),
+        _basic(":se cret:é"),
+        _basic("ops:se cret:é "),
+        _basic("ops:se cret:é").replace("Basic", "Bearer"),
+    ],
+)
+def test_anything_else_does_not_open(guarded: Served, header: str) -> None:
+    """A wrong name, password, scheme or encoding is refused."""
+    answer = guarded.get("/api/v1/tasks", headers={"authorization": header.encode("latin-1")})
+    assert answer.status_code == 401
+
+
+def test_a_changed_password_counts(guarded: Served, tmp_path: Path) -> None:
+    """A new password in the file is the password, and the old one is not."""
+    (tmp_path / "password").write_text("another")
+    assert guarded.get("/api/v1/tasks", auth=("ops", "another")).status_code == 200
+    assert guarded.get("/api/v1/tasks", auth=("ops", "se cret:é")).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/api/v1/tasks", "/nothing", "/"])
+def test_headers_of_security(site: Served, path: str) -> None:
+    """Every answer forbids scripts, frames, sniffing and caching."""
+    headers = site.get(path).headers
+    assert "script-src" not in headers["content-security-policy"]
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+    assert "server" not in headers
+
+
+def test_scrapes_share_a_rendering(site: Served, fleet: Fleet) -> None:
+    """However many scrapes come while one is being rendered, they share one more."""
+    gate = fleet.metrics.gate = threading.Event()
+    answers: list[int] = []
+
+    def scrape() -> None:
+        answers.append(site.get("/metrics").status_code)
+
+    threads = [threading.Thread(target=scrape) for _ in range(12)]
+    threads[0].start()
+    wait_until(lambda: fleet.metrics.rendered == 1)
+    for thread in threads[1:]:
+        thread.start()
+    wait_until(lambda: fleet.metrics.asked == len(threads))
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert answers == [200] * 12
+    assert fleet.metrics.rendered == 2
+
+
+def test_a_slow_store_holds_up_nobody(site: Served, fleet: Fleet) -> None:
+    """While queries hang, more of them than there are threads, metrics and probes answer."""
+    gate = fleet.gate = threading.Event()
+    threads = [threading.Thread(target=site.get, args=("/api/v1/tasks",)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    try:
+        for path in OPEN:
+            began = time.monotonic()
+            assert site.get(path).status_code == 200
+            assert time.monotonic() - began < 2
+    finally:
+        gate.set()
+        for thread in threads:
+            thread.join(15)
+
+
+def test_a_query_is_given_up(site: Served, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query that hangs is answered with status 503 after its time."""
+    monkeypatch.setattr("celery_monitor.adapters.web.queries.PATIENCE_SECONDS", 0.2)
+    gate = fleet.gate = threading.Event()
+    try:
+        answer = site.get("/api/v1/tasks")
+    finally:
+        gate.set()
+    assert answer.status_code == 503
+    assert "has not answered" in answer.json()["error"]
+
+
+def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet) -> None:
+    """An error that nobody expected is answered with status 500, and with nothing of its text."""
+    fleet.trouble = RuntimeError("amqp://user:secret@host")  # type: ignore[assignment]
+    answer = site.get("/api/v1/tasks")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+def test_a_taken_port_is_told(site: Served, fleet: Fleet) -> None:
+    """A port that is in use is a fault of the configuration, with the field's name."""
+    second = WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=site.server.port)
+    with pytest.raises(
+        ConfigError, match=r"web\.port: cannot listen on 127\.0\.0\.1, port \d+: Address already in use"
+    ):
+        second.start()
+
+
+def test_an_unknown_host_is_told(fleet: Fleet) -> None:
+    """A host that does not exist is told too."""
+    with pytest.raises(ConfigError, match=r"cannot listen on no\.such\.host\.invalid"):
+        WebServer(Site(WebSettings(), fleet.sources()), host="no.such.host.invalid", port=0).start()
+
+
+def test_both_families(fleet: Fleet) -> None:
+    """On :: it answers over IPv4 and IPv6."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    server = WebServer(Site(WebSettings(), fleet.sources()), host="::", port=0)
+    server.start()
+    stop = threading.Event()
+    thread = threading.Thread(target=server.serve, args=(stop, lambda: None))
+    thread.start()
+    try:
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{server.port}/livez", timeout=10).status_code == 200
+    finally:
+        stop.set()
+        thread.join(10)
+        server.stop()
+
+
+def test_it_listens_before_it_serves(fleet: Fleet) -> None:
+    """A client that comes between start and serve is answered, not refused."""
+    server = WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)
+    server.start()
+    stop = threading.Event()
+    thread = threading.Thread(target=server.serve, args=(stop, lambda: None))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        thread.start()
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    stop.set()
+    thread.join(10)
+    server.stop()
+
+
+def test_it_reports_its_turns(site: Served) -> None:
+    """The serving loop reports its turns: a watchdog sees that it lives."""
+    wait_until(lambda: len(site.turns) > 5)
+
+
+def test_it_stops_in_time_whatever_clients_do(site: Served, fleet: Fleet) -> None:
+    """Clients that are silent, that do not read, and queries that hang do not hold up the end."""
+    fleet.metrics.body = [b"x" * 1_000_000] * 20
+    gate = fleet.gate = threading.Event()
+    address = ("127.0.0.1", site.server.port)
+    silent, deaf, waiting = (socket.create_connection(address, timeout=10) for _ in range(3))
+    with silent, deaf, waiting:
+        deaf.sendall(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+        waiting.sendall(b"GET /api/v1/tasks HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert deaf.recv(10)
+        began = time.monotonic()
+        site.stop.set()
+        site.thread.join(10)
+        assert not site.thread.is_alive()
+        assert time.monotonic() - began < 4
+        gate.set()
