@@ -34,7 +34,7 @@ _FIRST_MAIL: Final = 25.0
 _LOOK_EVERY: Final = 0.1
 _SHOWN: Final = ("sent", "received", "started", "succeeded", "failed", "retried")
 _FLEET_ENDS_WITHIN: Final = 2.5
-_COUNTED_WITHIN: Final = 1.0
+_COUNTED_WITHIN: Final = 1.5
 
 
 @click.command()
@@ -102,8 +102,8 @@ def _watch(daemon: Daemon, mailbox: Mailbox, stop: threading.Event, seconds: flo
 
 
 def _say_counts(daemon: Daemon) -> None:
-    figures = {name: f"{count:,}" for name, count in daemon.counts().items()}
-    say("counts", "  ".join(f"{name} {figures[name]}" for name in _SHOWN))
+    counts = daemon.counts()
+    say("counts", "  ".join(f"{name} {counts[name]:<6,}" for name in _SHOWN).rstrip())
 
 
 def _stop(daemon: Daemon, fleet: Fleet) -> None:
