@@ -1,0 +1,117 @@
+"""Seconds from a published task-failed to its page at PagerDuty, while a real RabbitMQ carries a load.
+
+    PYTHONPATH=. python bench/paging.py [--rate 5000] [--pages 200]
+
+Each page is the first failure of a task of its own. It is published at a random moment of the flush interval, and its
+time ends when the request has come to a stand-in for PagerDuty on this machine. The load comes from a process of its
+own; its failures page nobody.
+"""
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.publish import AmqpPublisher, body
+from tests.e2e.daemon import Daemon
+from tests.e2e.paging import Failing, pager
+from tests.servers import RabbitMQ
+from tests.servers.pagerduty import PagerDutyServer
+from tests.servers.waiting import wait_until
+
+TARGET = 1.0
+"""Seconds that 99 of 100 pages may take."""
+_SETTLED = 3.0
+"""Seconds of load before the first page."""
+_PER_SECOND = 5.0
+"""Pages: few enough that none waits for another one."""
+
+
+@contextmanager
+def load(url: str, rate: float) -> Iterator[None]:
+    """Events of other tasks, until the block's end."""
+    if not rate:
+        yield
+        return
+    arguments = ["--broker", url, "--rate", str(rate), "--tasks", "100000000"]
+    with subprocess.Popen([sys.executable, "-m", "bench.publish", *arguments]) as process:
+        yield
+        process.kill()
+
+
+def page(url: str, number: int) -> dict[str, float]:
+    """Publish so many failures; the key of each, and when it was published (monotonic)."""
+    to = AmqpPublisher(url)
+    published = {}
+    for index in range(number):
+        failing = Failing(f"page.task{index:06}", time.time())
+        events = body(failing.events())
+        published[failing.key] = time.monotonic()
+        to.publish(events)
+        time.sleep(random.uniform(0.0, 2 / _PER_SECOND))
+    to.settle()
+    to.close()
+    return published
+
+
+def measured(daemon: Daemon, server: PagerDutyServer, url: str, rate: float, pages: int) -> tuple[list[float], float]:
+    """What each page took, sorted; events a second that the daemon read meanwhile."""
+    with load(url, rate):
+        time.sleep(_SETTLED)
+        began, before = time.monotonic(), events(daemon)
+        published = page(url, pages)
+        wait_until(lambda: len(server.opened()) == pages, 60, what="all pages")
+        read = (events(daemon) - before) / (time.monotonic() - began)
+    arrived = {seen.key: seen.at for seen in reversed(server.taken())}
+    return sorted(arrived[key] - at for key, at in published.items()), read
+
+
+def events(daemon: Daemon) -> float:
+    """How many it has read."""
+    return daemon.metric("monitor_events_total")
+
+
+def quantile(took: Sequence[float], share: float) -> float:
+    """Of sorted values."""
+    return took[min(len(took) - 1, int(share * len(took)))]
+
+
+def main() -> None:
+    """Measure, and print a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=5_000, help="events a second beside the pages")
+    parser.add_argument("--pages", type=int, default=200)
+    arguments = parser.parse_args()
+    unlimited = 1_000_000
+    settings: dict[str, dict[str, Any]] = {
+        "alerts": {
+            "storm": {"tasks": unlimited},
+            "rules": [{"name": "load", "match": ["load.*"], "page": False}],
+        },
+        "pagerduty": {"rate_limit": unlimited},
+    }
+    with (
+        tempfile.TemporaryDirectory() as name,
+        RabbitMQ(Path(name, "rabbitmq")) as broker,
+        PagerDutyServer(rate_limit=unlimited) as server,
+    ):
+        url = broker.new_vhost()
+        with pager(Path(name, "daemon"), url, server, settings) as daemon:
+            daemon.until_ready()
+            took, read = measured(daemon, server, url, arguments.rate, arguments.pages)
+    p99 = quantile(took, 0.99)
+    print(
+        f"{len(took)} pages beside {read:.0f} events/s: median {statistics.median(took):.3f} s, "
+        f"p99 {p99:.3f} s ({'within' if p99 <= TARGET else 'beyond'} {TARGET:g} s), longest {took[-1]:.3f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
