@@ -25,10 +25,10 @@ from celery_monitor.adapters.prometheus.figures import RuntimeFigures
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.decide import Policy, Rule
 from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, Severity, Snapshot
 from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.core.rules import Policy, Rule
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Health
 from celery_monitor.runtime.courier import Courier

@@ -4,19 +4,14 @@ An incident is all failures with one dedup key: by default one task in one hour 
 backlog read after midnight keeps its keys. It is kept from its first failure on, sent or not. Its life: suppressed
 (below the threshold, silenced, too old, or part of a storm) → open → resolved (``resolve: on_success``), and open
 again by a later failure. Opening puts a ``trigger`` into the outbox, once; later failures refresh it at most every
-``update_interval``.
+``update_interval``. Failures of one incident may fall under several rules, which may match by exception or queue: each
+is judged by its own, and until the incident opens it takes on the rule of its newest failure that may page.
 
 A storm is more than ``storm_tasks`` distinct tasks that fail within ``storm_window``: the tasks above that number
 become one incident. When it is over, a task that still fails opens an incident of its own.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, tzinfo
-from fnmatch import translate
-from functools import lru_cache
-from hashlib import sha256
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -31,58 +26,22 @@ from celery_monitor.core.model import (
     Reason,
     Severity,
 )
+from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, window
 
-LONGEST_KEY: Final = 255
-KEY_HEAD: Final = 238
-DAY: Final = 86_400.0
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
 OTHER: Final = "other"
 NAMED_PER_INCIDENT: Final = 20
 SAMPLES: Final = 5
 LONGEST_TRACEBACK: Final = 4_000
+"""Characters of it that an incident keeps, from the end."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
+_NO_STORM: Final = frozenset({Reason.SILENCED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
 _SEVERITIES: Final = tuple(Severity)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule of ``alerts.rules``; globs match whole names, an empty list matches all."""
-
-    name: str = ""
-    match: Sequence[str] = ()
-    queues: Sequence[str] = ()
-    exceptions: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    threshold: int = 1
-    severity: Severity = Severity.ERROR
-    route: str = ""
-    """The rule's name when it has a routing key of its own."""
-    sends: bool = True
-    """False when its route has no routing key: incidents are kept and shown, nothing is sent."""
-    runbook_url: str | None = None
-    page: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """``alerts`` and the part of ``pagerduty`` that decides. Times in seconds."""
-
-    fleet: str = "celery"
-    zone: tzinfo = UTC
-    dedup_key: str = "{task}/{hour}"
-    max_age: float = 7200.0
-    storm_tasks: int = 20
-    storm_window: float = 300.0
-    rules: Sequence[Rule] = ()
-    default: Rule = field(default_factory=Rule)
-    update_interval: float = 600.0
-    resolve_on_success: bool = False
-    resolve_after: float = 1800.0
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """A failure as the decision needs it."""
+class Failed(msgspec.Struct, frozen=True, gc=False):
+    """A failure as the decision needs it. An incident keeps its last one: its texts are to be short."""
 
     uuid: str
     task: str
@@ -92,6 +51,7 @@ class Failed(msgspec.Struct, frozen=True):
     hostname: str
     message: str
     traceback: str
+    """At most LONGEST_TRACEBACK characters."""
     args: str | None = None
     kwargs: str | None = None
 
@@ -108,7 +68,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """It opened an incident."""
 
 
-class _Open(msgspec.Struct):
+class _Open(msgspec.Struct, gc=False):
     """An incident in memory, mutable, and what is known of its sending."""
 
     key: str
@@ -124,6 +84,7 @@ class _Open(msgspec.Struct):
     state: IncidentState = IncidentState.SUPPRESSED
     reason: Reason = Reason.BELOW_THRESHOLD
     count: int = 0
+    silenced: int = 0
     exceptions: dict[str, int] = {}  # msgspec copies an empty default for each instance
     workers: dict[str, int] = {}
     queues: dict[str, int] = {}
@@ -135,10 +96,11 @@ class _Open(msgspec.Struct):
     succeeded_at: float = 0.0
     dirty: bool = True
 
-    def join(self, failed: Failed) -> None:
-        """Count a failure in."""
+    def join(self, failed: Failed, *, page: bool) -> None:
+        """Count a failure in. ``page``: its rule does not silence it."""
         self.dirty = True
         self.count += 1
+        self.silenced += not page
         self.first_at = min(self.first_at, failed.at)
         _count(self.exceptions, failed.exception)
         _count(self.workers, failed.hostname)
@@ -166,6 +128,7 @@ class _Open(msgspec.Struct):
             first_at=self.first_at,
             last_at=self.last_at,
             count=self.count,
+            silenced=self.silenced,
             threshold=self.rule.threshold,
             exceptions=self.exceptions.copy(),
             workers=self.workers.copy(),
@@ -173,7 +136,7 @@ class _Open(msgspec.Struct):
             tasks=self.tasks.copy(),
             samples=tuple(self.samples),
             message=last.message if last else "",
-            traceback=last.traceback[-LONGEST_TRACEBACK:] if last else "",
+            traceback=last.traceback if last else "",
             args=last.args if last else None,
             kwargs=last.kwargs if last else None,
             runbook_url=self.rule.runbook_url,
@@ -194,31 +157,28 @@ class Decider:
         self._pruned_at: dict[str, float] = {}
         self._outbox: list[Enqueue] = []
         self._closed: list[Incident] = []
-        self._rule_of = lru_cache(maxsize=20_000)(self._find_rule)
-        self._sends = {rule.route: rule.sends for rule in (*policy.rules, policy.default)}
-        self._matchers = [
-            (rule, _matcher(rule.match), _matcher(rule.queues), _matcher(rule.exceptions), _matcher(rule.exclude))
-            for rule in policy.rules
-        ]
+        self._rules = Rulebook(policy)
 
     def restore(self, incidents: Iterable[Incident], now: float) -> None:
         """Take over what the store kept. What was sent before counts as sent now."""
         for old in incidents:
             entry = self._open[old.key] = _Open(
-                old.key, old.task, self._rule_named(old.rule, old.route), old.severity, old.hour,
-                old.opened_at, old.first_at, old.last_at, self._end(old.last_at), old.state, old.reason, old.count,
-                dict(old.exceptions), dict(old.workers), dict(old.queues), dict(old.tasks), list(old.samples),
+                old.key, old.task, self._rules.named(old.rule, old.route), old.severity, old.hour,
+                old.opened_at, old.first_at, old.last_at, self._policy.joinable_until(old.first_at),
+                old.state, old.reason, old.count, old.silenced, dict(old.exceptions), dict(old.workers),
+                dict(old.queues), dict(old.tasks), list(old.samples),
                 Failed("", old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs),
                 sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False,
             )  # fmt: skip
             if old.state is IncidentState.OPEN:
                 self._note_open(entry)
-            if old.task != STORM and old.reason is not Reason.SILENCED:
-                self._recent.setdefault(old.route, {})[old.task] = old.last_at
+            if old.task != STORM and old.reason not in _NO_STORM:
+                recent = self._recent.setdefault(old.route, {})
+                recent[old.task] = max(old.last_at, recent.get(old.task, 0.0))
 
     def decide(self, failed: Failed, now: float) -> Verdict:
         """Put a failure into its incident and say whether it pages."""
-        rule = self._rule_of(failed.task, failed.queue, failed.exception)
+        rule = self._rules.find(failed.task, failed.queue, failed.exception)
         key = self._key(failed, rule)
         too_old = now - failed.at > self._policy.max_age
         entry = self._open.get(key)
@@ -226,9 +186,11 @@ class Decider:
             if too_old:
                 return Verdict(Reason.TOO_OLD, None)
             entry = self._open[key] = self._new(key, failed.task, rule, failed, now)
+        elif rule.page and entry.state is not IncidentState.OPEN:
+            entry.rule, entry.severity = rule, rule.severity
         before = entry.reason if entry.count else None
-        entry.join(failed)
-        reason = self._reason(entry, too_old=too_old)
+        entry.join(failed, page=rule.page)
+        reason = _reason(entry, rule, too_old=too_old)
         opened = False
         if rule.page and reason in _PAGING:
             storming = self._is_storm(rule.route, failed)
@@ -262,7 +224,7 @@ class Decider:
 
     def tick(self, now: float) -> None:
         """Refresh what grew, resolve what is over, and let go of windows that no failure can join any more."""
-        for key, entry in list(self._open.items()):
+        for entry in list(self._open.values()):
             is_open = entry.state is IncidentState.OPEN
             if is_open and self._is_over(entry, now):
                 self._close(entry, IncidentState.RESOLVED, now)
@@ -273,7 +235,7 @@ class Decider:
                     self._close(entry, IncidentState.EXPIRED, now)
                 if entry.dirty:
                     self._closed.append(entry.freeze(self._policy.fleet))
-                del self._open[key]
+                del self._open[entry.key]
 
     def take(self) -> tuple[list[Incident], list[Enqueue]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
@@ -289,17 +251,6 @@ class Decider:
                 changed.append(entry.freeze(self._policy.fleet))
         return changed, outbox
 
-    def _find_rule(self, task: str, queue: str, exception: str) -> Rule:
-        for rule, tasks, queues, exceptions, excluded in self._matchers:
-            if (
-                (not rule.match or tasks(task))
-                and (not rule.queues or queues(queue))
-                and (not rule.exceptions or exceptions(exception))
-                and not (rule.exclude and excluded(task))
-            ):
-                return rule
-        return self._policy.default
-
     def _key(self, failed: Failed, rule: Rule) -> str:
         hour = window(failed.at, self._policy.zone)
         names = {
@@ -313,25 +264,9 @@ class Decider:
 
     def _new(self, key: str, task: str, rule: Rule, failed: Failed, now: float) -> _Open:
         hour = window(failed.at, self._policy.zone)
-        return _Open(key, task, rule, rule.severity, hour, now, failed.at, failed.at, self._end(failed.at))
-
-    def _rule_named(self, name: str, route: str) -> Rule:
-        """The rule of an incident from before a restart; one that is gone leaves its route."""
-        for rule in self._policy.rules:
-            if rule.name == name and rule.route == route:
-                return rule
-        return replace(self._policy.default, route=route) if route else self._policy.default
-
-    def _reason(self, entry: _Open, *, too_old: bool) -> Reason:
-        if entry.state is IncidentState.OPEN:
-            return Reason.JOINED
-        if too_old:
-            return Reason.TOO_OLD
-        if not entry.rule.page:
-            return Reason.SILENCED
-        if entry.state is IncidentState.RESOLVED:
-            return Reason.REOPENED
-        return Reason.OPENED if entry.count >= entry.rule.threshold else Reason.BELOW_THRESHOLD
+        return _Open(
+            key, task, rule, rule.severity, hour, now, failed.at, failed.at, self._policy.joinable_until(failed.at)
+        )
 
     def _is_storm(self, route: str, failed: Failed) -> bool:
         recent = self._recent.setdefault(route, {})
@@ -345,11 +280,11 @@ class Decider:
 
     def _join_storm(self, failed: Failed, rule: Rule, now: float) -> tuple[Reason, str, bool]:
         hour = window(failed.at, self._policy.zone)
-        key = "/".join(part for part in (STORM, rule.route, hour) if part)[:LONGEST_KEY]
+        key = dedup_key("{storm}", {"storm": "/".join(part for part in (STORM, rule.route, hour) if part)})
         entry = self._open.get(key)
         if entry is None:
             entry = self._open[key] = self._new(key, STORM, rule, failed, now)
-        entry.join(failed)
+        entry.join(failed, page=True)
         if _SEVERITIES.index(rule.severity) < _SEVERITIES.index(entry.severity):
             entry.severity = rule.severity
         if entry.state is IncidentState.OPEN:
@@ -364,7 +299,7 @@ class Decider:
 
     def _send(self, entry: _Open, now: float, action: Action = Action.TRIGGER) -> None:
         entry.sent_at, entry.sent_count, entry.dirty = now, entry.count, True
-        if self._sends.get(entry.rule.route, False):
+        if self._rules.sends(entry.rule.route):
             self._outbox.append(Enqueue(Channel.PAGERDUTY, entry.key, action, entry.rule.route, now))
 
     def _is_over(self, entry: _Open, now: float) -> bool:
@@ -391,38 +326,21 @@ class Decider:
             for task in entry.tasks:
                 self._open_of.setdefault(task, set()).add(entry.key)
 
-    def _end(self, at: float) -> float:
-        """Until when a failure at ``at``'s window can still come: the hour's end, however it is cut, plus max_age."""
-        quiet = 3600.0 if "{hour}" in self._policy.dedup_key else DAY
-        return at + quiet + self._policy.max_age
 
-
-def window(at: float, zone: tzinfo) -> str:
-    """The hour of ``at`` (unix seconds) in a zone: ``2026-11-23T14Z``, ``2026-11-23T14+05:30``."""
-    return _window(int(at // 900), zone)
-
-
-@lru_cache(maxsize=4096)
-def _window(quarter: int, zone: tzinfo) -> str:
-    local = datetime.fromtimestamp(quarter * 900, zone)
-    offset = local.strftime("%z")
-    name = "Z" if zone is UTC or str(zone) == "UTC" else f"{offset[:3]}:{offset[3:5]}"
-    return f"{local:%Y-%m-%dT%H}{name}"
-
-
-def dedup_key(template: str, names: Mapping[str, str]) -> str:
-    """Fill a template; over 255 characters: the first 238, ``~``, and 16 hex digits of the whole key's sha256."""
-    key = re.sub(r"\{(\w+)\}", lambda found: names[found[1]], template)
-    if len(key) <= LONGEST_KEY:
-        return key
-    return f"{key[:KEY_HEAD]}~{sha256(key.encode('utf-8', 'replace')).hexdigest()[:16]}"
+def _reason(entry: _Open, rule: Rule, *, too_old: bool) -> Reason:
+    """What becomes of a failure under ``rule`` that has joined the entry."""
+    if entry.state is IncidentState.OPEN:
+        return Reason.JOINED
+    if too_old:
+        return Reason.TOO_OLD
+    if not rule.page:
+        return Reason.SILENCED
+    if entry.state is IncidentState.RESOLVED:
+        return Reason.REOPENED
+    return Reason.OPENED if entry.count - entry.silenced >= rule.threshold else Reason.BELOW_THRESHOLD
 
 
 def _count(counts: dict[str, int], name: str) -> None:
     if name not in counts and len(counts) >= NAMED_PER_INCIDENT:
         name = OTHER
     counts[name] = counts.get(name, 0) + 1
-
-
-def _matcher(globs: Sequence[str]) -> Callable[[str], object]:
-    return re.compile("|".join(map(translate, globs)) or r"(?!)").match

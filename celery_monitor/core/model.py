@@ -290,6 +290,8 @@ class Incident:
     """``count`` when its newest outbox row was written: what is more has to be told by an update."""
     succeeded_at: float = 0.0
     """The task's newest success while it was open, 0 for none: what may resolve it."""
+    silenced: int = 0
+    """Of ``count``: those whose own rule does not page. They are not part of the way to the threshold."""
 
 
 class Channel(enum.StrEnum):

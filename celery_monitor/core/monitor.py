@@ -12,7 +12,7 @@ from typing import Final
 
 from celery_monitor.core.aggregate import OTHER, Aggregator
 from celery_monitor.core.classify import classify, group_id, unregistered_name
-from celery_monitor.core.decide import Decider, Failed, Policy, Verdict
+from celery_monitor.core.decide import LONGEST_TRACEBACK, Decider, Failed, Verdict
 from celery_monitor.core.decode import MALFORMED, Discarded, decode
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.kept import Kept
@@ -33,6 +33,7 @@ from celery_monitor.core.model import (
     Snapshot,
     TaskRef,
 )
+from celery_monitor.core.rules import Policy
 from celery_monitor.core.text import printable, redacted
 from celery_monitor.core.track import CANCELLED, KINDS, Tracker
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
@@ -282,8 +283,8 @@ class Monitor:
         args, kwargs = self._arguments(event.uuid)
         verdict = self._decider.decide(
             Failed(
-                event.uuid, name, queue, what.exception, event.timestamp, hostname, what.message, what.traceback,
-                args, kwargs,
+                event.uuid, name, queue, what.exception, event.timestamp, hostname, what.message,
+                what.traceback[-LONGEST_TRACEBACK:], args, kwargs,
             ),
             now,
         )  # fmt: skip

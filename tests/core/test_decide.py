@@ -5,8 +5,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from celery_monitor.core.decide import Decider, Policy, Rule, dedup_key, window
+from celery_monitor.core.decide import Decider
 from celery_monitor.core.model import STORM, Action, Incident, IncidentState, Reason, Severity
+from celery_monitor.core.rules import Policy, Rule, dedup_key, window
 from tests.builders import NOON, failed
 
 HOUR = 3600.0
@@ -55,6 +56,11 @@ def test_long_keys() -> None:
 def test_a_key_with_braces_in_a_name_is_not_a_template() -> None:
     """Task names are hostile: they are not filled in again."""
     assert dedup_key("{task}/{hour}", {"task": "{hour}{x}", "hour": "H"}) == "{hour}{x}/H"
+
+
+def test_doubled_braces_are_braces() -> None:
+    """As the settings promise; what stands in them is no placeholder."""
+    assert dedup_key("{{x}}/{task}", {"task": "t"}) == "{x}/t"
 
 
 def test_one_incident_per_task_and_hour() -> None:
@@ -134,6 +140,40 @@ def test_the_first_rule_decides() -> None:
     (one,) = incidents(of).values()
     assert (one.rule, one.state, one.reason) == ("a", IncidentState.SUPPRESSED, Reason.SILENCED)
     assert sent(of) == []
+
+
+def test_a_silenced_exception_hides_no_other() -> None:
+    """Each failure is judged by its own rule: what comes first in the hour does not decide for the rest of it."""
+    rules = [Rule(name="quiet", exceptions=["Timeout"], page=False), Rule(name="rest", severity=Severity.CRITICAL)]
+    of = decider(rules=rules)
+    kinds = ("Timeout", "Timeout", "ValueError", "Timeout")
+    reasons = [of.decide(failed(exception=kind), NOON).reason for kind in kinds]
+    assert reasons == [Reason.SILENCED, Reason.SILENCED, Reason.OPENED, Reason.JOINED]
+    assert sent(of) == [(KEY, Action.TRIGGER)]
+    of.decide(failed(), NOON)
+    one = incidents(of)[KEY]
+    assert (one.rule, one.severity, one.count) == ("rest", Severity.CRITICAL, 5)
+
+
+def test_an_incident_goes_to_the_service_of_the_failure_that_opens_it() -> None:
+    """And waits for that failure's threshold, not for that of a rule for other exceptions."""
+    rules = [Rule(name="net", exceptions=["Timeout"], threshold=100, route="net"), Rule(name="rest", route="rest")]
+    of = decider(rules=rules)
+    assert of.decide(failed(exception="Timeout"), NOON).reason is Reason.BELOW_THRESHOLD
+    assert of.decide(failed(), NOON).reason is Reason.OPENED
+    assert [row.route for row in of.take()[1]] == ["rest"]
+
+
+def test_silenced_failures_are_not_part_of_the_way_to_a_threshold() -> None:
+    """Before a restart or after it."""
+    rules = [Rule(name="quiet", exceptions=["Timeout"], page=False), Rule(name="rest", threshold=3)]
+    of = decider(rules=rules)
+    for kind in ("Timeout", "ValueError", "Timeout", "Timeout", "ValueError"):
+        of.decide(failed(exception=kind), NOON)
+    again = restarted(of, rules=rules)
+    reasons = [again.decide(failed(exception=kind), NOON).reason for kind in ("Timeout", "ValueError")]
+    assert reasons == [Reason.SILENCED, Reason.OPENED]
+    assert incidents(again)[KEY].count == 7
 
 
 def test_too_old() -> None:
@@ -244,6 +284,17 @@ def test_storms_of_another_service_are_their_own() -> None:
     assert {("storm/2023-11-15T12Z", ""), ("storm/pay/2023-11-15T12Z", "pay")} <= rows
 
 
+def test_each_hour_has_its_own_storm_however_long_its_rule_is_called() -> None:
+    """The hour stays part of the key."""
+    of = decider(storm_tasks=1, rules=[Rule(name="r" * 255, route="r" * 255)])
+    for at in (NOON, NOON + HOUR):
+        for task in ("a", "b"):
+            of.decide(failed(task=task, at=at), at)
+    keys = {row.key for row in of.take()[1] if row.key.startswith(STORM)}
+    assert len(keys) == 2
+    assert all(len(key) <= 255 for key in keys)
+
+
 def test_without_a_routing_key_nothing_is_sent() -> None:
     """The incident is kept as it would be."""
     of = decider(default=Rule(sends=False))
@@ -328,6 +379,28 @@ def test_a_restart_in_a_storm_opens_no_more_than_the_storm() -> None:
     for number in range(100):
         again.decide(failed(task=f"t{number}", at=NOON + 61), NOON + 61)
     assert sent(again) == []
+
+
+def test_a_restart_does_not_prolong_an_incident() -> None:
+    """A key without the hour ends after a day, counted from its first failure, restarted or not."""
+    one_day = {"dedup_key": "{task}", "max_age": HOUR}
+    of = decider(**one_day)
+    of.decide(failed(), NOON)
+    of.decide(failed(at=NOON + 20 * HOUR), NOON + 20 * HOUR)
+    again = restarted(of, **one_day)
+    again.tick(NOON + 25 * HOUR)
+    assert again.open_count == 1
+    again.tick(NOON + 25 * HOUR + 1)
+    assert again.open_count == 0
+
+
+def test_what_did_not_page_before_a_restart_makes_no_storm_after_it() -> None:
+    """As it would not without one."""
+    rules = [Rule(name="slow", match=["slow.*"], threshold=100)]
+    of = decider(storm_tasks=5, rules=rules)
+    for number in range(50):
+        of.decide(failed(task=f"slow.{number}"), NOON)
+    assert restarted(of, storm_tasks=5, rules=rules).decide(failed(), NOON + 61).reason is Reason.OPENED
 
 
 def test_frozen_incidents_do_not_change() -> None:

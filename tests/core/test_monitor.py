@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import re
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import pytest
 
 from celery_monitor.core.model import COUNTS, FAILED, Changes, Delivery, Restored, Snapshot
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
+from celery_monitor.core.rules import Policy
 from tests.builders import NOON, body, life, raw, recorded
 
 EXPECTED = {
@@ -288,6 +290,19 @@ def test_an_incident_comes_with_the_counts_that_caused_it() -> None:
     assert taken.series[0].counts[FAILED] == 1
     assert taken.failures[0].incident == taken.incidents[0].key == taken.outbox[0].key
     assert taken.counters["incidents.opened"] == 1
+
+
+def test_an_incident_keeps_the_end_of_a_traceback_in_memory() -> None:
+    """Tens of thousands of them are open in a bad hour: what is not sent with them is not kept with them."""
+    of = monitor(policy=Policy(storm_tasks=10_000))
+    tracemalloc.start()
+    for number in range(100):
+        told = raw("failed", f"u{number}", exception="E('x')", traceback=f"{number}" * 16_000)
+        of.receive(deliver(body(raw("received", f"u{number}", name=f"t{number}"), told)), NOON)
+    of.take(NOON)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held / 100 < 10_000
 
 
 def test_the_hostname_label() -> None:

@@ -1,0 +1,122 @@
+"""``alerts`` as the core knows it: which rule a failure falls under, and the key of its incident."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
+from fnmatch import translate
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final
+
+from celery_monitor.core.model import Severity
+
+LONGEST_KEY: Final = 255
+KEY_HEAD: Final = 238
+DAY: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of ``alerts.rules``; globs match whole names, an empty list matches all."""
+
+    name: str = ""
+    match: Sequence[str] = ()
+    queues: Sequence[str] = ()
+    exceptions: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    threshold: int = 1
+    severity: Severity = Severity.ERROR
+    route: str = ""
+    """The rule's name when it has a routing key of its own."""
+    sends: bool = True
+    """False when its route has no routing key: incidents are kept and shown, nothing is sent."""
+    runbook_url: str | None = None
+    page: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """``alerts`` and the part of ``pagerduty`` that decides. Times in seconds."""
+
+    fleet: str = "celery"
+    zone: tzinfo = UTC
+    dedup_key: str = "{task}/{hour}"
+    max_age: float = 7200.0
+    storm_tasks: int = 20
+    storm_window: float = 300.0
+    rules: Sequence[Rule] = ()
+    default: Rule = field(default_factory=Rule)
+    update_interval: float = 600.0
+    resolve_on_success: bool = False
+    resolve_after: float = 1800.0
+
+    def joinable_until(self, at: float) -> float:
+        """When no failure can join the incident of a failure at ``at`` any more, if it is to page.
+
+        Its hour is over by then, however it is cut, and what happened in it is too old. A key without the hour ends
+        its incident after a day.
+        """
+        return at + (3600.0 if "{hour}" in self.dedup_key else DAY) + self.max_age
+
+
+class Rulebook:
+    """Finds the rule of a failure. Not thread-safe."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._rules = policy.rules
+        self._default = policy.default
+        self._sends = {rule.route: rule.sends for rule in (*policy.rules, policy.default)}
+        self._matchers = [
+            (rule, _matcher(rule.match), _matcher(rule.queues), _matcher(rule.exceptions), _matcher(rule.exclude))
+            for rule in policy.rules
+        ]
+        self.find = lru_cache(maxsize=20_000)(self._find)
+        """(task, queue, exception) → the first rule that matches, or the default."""
+
+    def named(self, name: str, route: str) -> Rule:
+        """The rule of an incident from before a restart; one that is gone leaves its route."""
+        for rule in self._rules:
+            if rule.name == name and rule.route == route:
+                return rule
+        return replace(self._default, route=route) if route else self._default
+
+    def sends(self, route: str) -> bool:
+        """Whether there is somebody to send to."""
+        return self._sends.get(route, False)
+
+    def _find(self, task: str, queue: str, exception: str) -> Rule:
+        for rule, tasks, queues, exceptions, excluded in self._matchers:
+            if (
+                (not rule.match or tasks(task))
+                and (not rule.queues or queues(queue))
+                and (not rule.exceptions or exceptions(exception))
+                and not (rule.exclude and excluded(task))
+            ):
+                return rule
+        return self._default
+
+
+def _matcher(globs: Sequence[str]) -> Callable[[str], object]:
+    return re.compile("|".join(map(translate, globs)) or r"(?!)").match
+
+
+def window(at: float, zone: tzinfo) -> str:
+    """The hour of ``at`` (unix seconds) in a zone: ``2026-11-23T14Z``, ``2026-11-23T14+05:30``."""
+    return _window(int(at // 900), zone)
+
+
+@lru_cache(maxsize=4096)
+def _window(quarter: int, zone: tzinfo) -> str:
+    local = datetime.fromtimestamp(quarter * 900, zone)
+    offset = local.strftime("%z")
+    name = "Z" if zone is UTC or str(zone) == "UTC" else f"{offset[:3]}:{offset[3:5]}"
+    return f"{local:%Y-%m-%dT%H}{name}"
+
+
+def dedup_key(template: str, names: Mapping[str, str]) -> str:
+    """Fill a template (``{{`` is a brace). Over 255 characters: the first 238, ``~``, 16 hex digits of its sha256."""
+    key = template.format_map(names)
+    if len(key) <= LONGEST_KEY:
+        return key
+    return f"{key[:KEY_HEAD]}~{sha256(key.encode('utf-8', 'replace')).hexdigest()[:16]}"
