@@ -5,6 +5,7 @@ it, and the mail is not lost meanwhile. What the server says of this mail or of 
 5xx.
 """
 
+import base64
 import io
 import smtplib
 import socket
@@ -30,6 +31,7 @@ _OK: Final = 250
 _FORWARDED: Final = 251
 _FINAL: Final = 500
 _REPLY_WIDTH: Final = 200
+_PASSWORD: Final = b"[password]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def _transaction(
 
 
 @contextmanager
-def _session(server: Server, deadline: float) -> Iterator[smtplib.SMTP]:
+def _session(server: Server, deadline: float) -> Iterator["_Timed"]:
     """Connected, encrypted and logged in as configured; closed in any case."""
     tls = server.tls or (ssl.create_default_context() if server.security != "none" else None)
     session = _Encrypted(server, deadline, context=tls) if server.security == "tls" else _Plain(server, deadline)
@@ -174,7 +176,8 @@ def _session(server: Server, deadline: float) -> Iterator[smtplib.SMTP]:
         session.close()
 
 
-def _log_in(session: smtplib.SMTP, username: str, password: str) -> None:
+def _log_in(session: "_Timed", username: str, password: str) -> None:
+    session.hide(password, _base64(password), _base64(f"\0{username}\0{password}"))
     try:
         session.login(username, password)
     except UnicodeError:
@@ -190,6 +193,7 @@ class _Timed(smtplib.SMTP):
 
     def __init__(self, server: Server, deadline: float, **options: Any) -> None:  # noqa: ANN401  # SMTP_SSL's context
         self._deadline = deadline
+        self._hidden: tuple[bytes, ...] = ()
         name = socket.gethostname()
         # Without a name smtplib asks the resolver for one, for as long as the resolver likes.
         hello = name if "." in name else "[127.0.0.1]"
@@ -198,6 +202,10 @@ class _Timed(smtplib.SMTP):
     def limit(self, deadline: float) -> None:
         """Bring the end forward, monotonic seconds."""
         self._deadline = min(self._deadline, deadline)
+
+    def hide(self, *secrets: str) -> None:
+        """Take these out of what the server says: some repeat what they refuse, and it is logged, stored and shown."""
+        self._hidden = tuple(secret.encode() for secret in secrets if secret)
 
     def _left(self) -> float:
         left = self._deadline - time.monotonic()
@@ -215,7 +223,10 @@ class _Timed(smtplib.SMTP):
         """As smtplib's, within what is left."""
         if self.file is None and self.sock is not None:
             self.file = io.BufferedReader(_Reader(self.sock, self._left))
-        return super().getreply()
+        code, said = super().getreply()
+        for secret in self._hidden:
+            said = said.replace(secret, _PASSWORD)
+        return code, said
 
 
 class _Plain(_Timed):
@@ -239,6 +250,10 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # any writable buffer
         self._sock.settimeout(self._left())
         return self._sock.recv_into(buffer)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _address(mailbox: str) -> str:

@@ -106,7 +106,7 @@ class PagerDuty:
         try:
             answer = exchange.post(self._url, key, action, event, self._timeout)
         except NoAnswerError as exc:
-            raise RetryableError(f"PagerDuty: {exc}".replace(key, "[routing key]")) from exc
+            raise RetryableError(f"PagerDuty: {self._without_keys(str(exc), key)}") from exc
         if answer.status != ACCEPTED:
             raise self._refusal(answer, key)
 
@@ -114,8 +114,15 @@ class PagerDuty:
         source = self._keys.get(route) or self._keys.get("")
         return source.get() if source is not None else None
 
+    def _without_keys(self, told: str, sent: str) -> str:
+        """What a server told may repeat what it was sent, now or before."""
+        for key in (sent, *(source.get() for source in self._keys.values())):
+            if key is not None:
+                told = told.replace(key, "[routing key]")
+        return told
+
     def _refusal(self, answer: Answer, key: str) -> RetryableError | RejectedError:
-        said = text(" ".join(answer.text.split()).replace(key, "[routing key]"), 300)
+        said = text(self._without_keys(" ".join(answer.text.split()), key), 300)
         message = f"PagerDuty answered {answer.status}" + (f": {said}" if said else "")
         if answer.status in _INVALID:
             return RejectedError(message)
