@@ -1,6 +1,7 @@
 """What is served: the routes, and what becomes of errors."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,6 +12,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import Api, answer, refusal
 from celery_monitor.adapters.web.guard import Guard
+from celery_monitor.adapters.web.pages import Pages
 from celery_monitor.adapters.web.parameters import ParameterError
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.scrape import Scrapes
@@ -19,6 +21,10 @@ from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import Health
 from celery_monitor.settings.web import WebSettings
 
+_FOR_PROGRAMS: Final = ("/api", "/metrics", "/livez", "/readyz", "/health", "/openapi.json")
+"""Paths whose errors are JSON. All others are pages."""
+_REFUSED: Final = (HTTPException, ParameterError, StoreUnavailableError, StoreUnusableError, Exception)
+
 
 class Site:
     """The ASGI application, with the threads that it needs."""
@@ -26,6 +32,7 @@ class Site:
     def __init__(self, settings: WebSettings, sources: Sources) -> None:
         self._scrapes = Scrapes(sources.metrics)
         self._queries = Queries()
+        self._pages = Pages(sources, self._queries)
         app = Starlette(
             routes=[
                 Route("/metrics", self._scrapes.answer),
@@ -33,14 +40,9 @@ class Site:
                 Route("/readyz", _probe(sources.readyz)),
                 Route("/health", _probe(sources.readyz)),
                 *Api(sources, self._queries).routes(),
+                *self._pages.routes(),
             ],
-            exception_handlers={
-                HTTPException: _http_error,
-                ParameterError: _bad_parameter,
-                StoreUnavailableError: _store_away,
-                StoreUnusableError: _store_away,
-                Exception: _failed,
-            },
+            exception_handlers=dict.fromkeys(_REFUSED, self._refuse),
         )
         app.router.redirect_slashes = False
         # Around all of it, so that errors carry the headers too.
@@ -51,6 +53,23 @@ class Site:
         self._scrapes.stop()
         self._queries.stop()
 
+    async def _refuse(self, request: Request, exc: Exception) -> Response:
+        headers: Mapping[str, str] = {}
+        match exc:
+            case HTTPException():
+                status, text, headers = exc.status_code, exc.detail, exc.headers or {}
+            case ParameterError():
+                status, text = 400, str(exc)
+            case StoreUnavailableError() | StoreUnusableError():
+                status, text, headers = 503, str(exc), {"retry-after": "5"}
+            case _:
+                # What it was is in the log, and nowhere else: nobody knows what its text holds.
+                status, text = 500, "an error of the monitor; its log says more"
+        for_programs = request.url.path.startswith(_FOR_PROGRAMS)
+        response = refusal(status, text) if for_programs else self._pages.refusal(request, status, text)
+        response.headers.update(headers)
+        return response
+
 
 def _probe(look: Callable[[], Health]) -> Callable[[Request], Awaitable[Response]]:
     async def probe(_: Request) -> Response:
@@ -58,23 +77,3 @@ def _probe(look: Callable[[], Health]) -> Callable[[Request], Awaitable[Response
         return answer(views.health(health), 200 if health.ok else 503)
 
     return probe
-
-
-async def _http_error(_: Request, exc: Exception) -> Response:
-    if not isinstance(exc, HTTPException):
-        raise exc
-    return refusal(exc.status_code, exc.detail)
-
-
-async def _bad_parameter(_: Request, exc: Exception) -> Response:
-    return refusal(400, str(exc))
-
-
-async def _store_away(_: Request, exc: Exception) -> Response:
-    response = refusal(503, str(exc))
-    response.headers["retry-after"] = "5"
-    return response
-
-
-async def _failed(_: Request, _exc: Exception) -> Response:
-    return refusal(500, "an error of the monitor; its log says more")

@@ -1,0 +1,197 @@
+"""The page: what is counted and stored, for people. Plain HTML: no scripts, nothing from elsewhere."""
+
+from collections.abc import Awaitable, Callable
+from functools import cache, partial
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from celery_monitor.adapters.web import incidents, shown, views
+from celery_monitor.adapters.web.api import ERRORS_SINCE, current
+from celery_monitor.adapters.web.overview import overview
+from celery_monitor.adapters.web.parameters import Parameters, day, sealed
+from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.ports import FailureFilter
+
+_REPORT_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The report is the mail's document, whose styles are inside of it, as mail programs want it."""
+_RECENT: Final = 20
+_HOUR: Final = "max-age=3600"
+
+
+class Pages:
+    """The endpoints of the page."""
+
+    def __init__(self, sources: Sources, queries: Queries) -> None:
+        self._sources = sources
+        self._queries = queries
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/", self.overview),
+            Route("/tasks/{name:path}", self.task),
+            Route("/failures", self.failures),
+            Route("/failures/{uuid:path}", self.failure),
+            Route("/incidents", self.incidents),
+            Route("/workers", self.workers),
+            Route("/reports/{date}", self.report),
+            Route("/style.css", _asset("style.css", "text/css")),
+            Route("/icon.svg", _asset("icon.svg", "image/svg+xml")),
+        ]
+
+    async def overview(self, request: Request) -> Response:
+        """The fleet at a glance, and its tasks."""
+        query = self._query(request, "cursor")
+        summary = await self._queries(partial(overview, self._sources, None))
+        limit, cursor = query.limit(), query.cursor()
+        reader = self._sources.reader
+        rows = await self._queries(partial(reader.tasks, since=None, limit=limit + 1, cursor=cursor, name=None))
+        more = f"{rows[limit - 1].name}\0{rows[limit - 1].queue}" if len(rows) > limit else None
+        tasks = [views.task(row) for row in rows[:limit]]
+        return self._page(request, "overview.html", summary=summary, tasks=tasks, next=sealed(more))
+
+    async def task(self, request: Request) -> Response:
+        """One task."""
+        self._query(request)
+        name, reader, now = request.path_params["name"], self._sources.reader, self._sources.clock.now()
+        rows = await self._queries(partial(reader.tasks, since=None, limit=1000, cursor=None, name=name))
+        if not rows:
+            raise HTTPException(404, "No such task is known.")
+        groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now))
+        recent, _ = await self._queries(partial(reader.failures, FailureFilter(task=name, limit=_RECENT)))
+        return self._page(
+            request,
+            "task.html",
+            name=name,
+            totals=views.totals(rows),
+            queues=[views.task(row) for row in rows],
+            errors=[views.error(row) for row in groups if row.name == name],
+            failures=[views.failure(one) for one in recent],
+        )
+
+    async def failures(self, request: Request) -> Response:
+        """Failures, by the filters of a form."""
+        query = self._query(request, "cursor", "task", "exception", "since", "until")
+        since, until = query.span()
+        filters = {name: query.text(name) or "" for name in ("task", "exception", "since", "until")}
+        wanted = FailureFilter(
+            task=query.text("task"),
+            exception=query.text("exception"),
+            since=since,
+            until=until,
+            limit=query.limit(),
+            cursor=query.cursor(),
+        )
+        found, more = await self._queries(partial(self._sources.reader.failures, wanted))
+        rows = [views.failure(one) for one in found]
+        return self._page(request, "failures.html", failures=rows, next=sealed(more), filters=filters)
+
+    async def failure(self, request: Request) -> Response:
+        """The failures of one task id."""
+        self._query(request)
+        uuid = request.path_params["uuid"]
+        found = await self._queries(partial(self._sources.reader.failure, uuid))
+        if not found:
+            raise HTTPException(404, "No failure of this task id is kept.")
+        return self._page(request, "failure.html", uuid=uuid, failures=[views.failure_in_full(one) for one in found])
+
+    async def incidents(self, request: Request) -> Response:
+        """Incidents, newest first."""
+        query = self._query(request, "cursor")
+        found, more = await self._queries(
+            partial(
+                incidents.page,
+                self._sources.reader,
+                since=None,
+                until=None,
+                after=incidents.parse_cursor(query.cursor()),
+                limit=query.limit(),
+                wanted=lambda _: True,
+            )
+        )
+        return self._page(
+            request, "incidents.html", incidents=[views.incident(row) for row in found], next=sealed(more)
+        )
+
+    async def workers(self, request: Request) -> Response:
+        """Workers and queues, as of now."""
+        self._query(request)
+        known = sorted(current(self._sources.snapshot).workers, key=lambda one: (one.up, one.hostname))
+        return self._page(
+            request,
+            "workers.html",
+            workers=[views.worker(one) for one in known],
+            queues=[views.queue(one) for one in self._sources.queues()],
+        )
+
+    async def report(self, request: Request) -> Response:
+        """A day, as in the mail."""
+        self._query(request)
+        now = self._sources.clock.now()
+        date = day(request.path_params["date"], now=now, zone=self._sources.zone)
+        report, page = self._sources.report, self._sources.report_page
+        if report is None or page is None:
+            raise HTTPException(404, "There are no reports.")
+        document = await self._queries(lambda: page(report(date, now)))
+        return HTMLResponse(document, headers={"content-security-policy": _REPORT_POLICY})
+
+    def refusal(self, request: Request, status: int, text: str) -> Response:
+        """An error as a page."""
+        response = self._page(request, "error.html", code=status, text=text)
+        response.status_code = status
+        return response
+
+    def _query(self, request: Request, *known: str) -> Parameters:
+        return Parameters(request, known, now=self._sources.clock.now())
+
+    def _page(self, request: Request, template: str, **values: Any) -> Response:  # noqa: ANN401 - of any template
+        values |= {
+            "fleet": self._sources.fleet,
+            "now": views.time(self._sources.clock.now()),
+            "here": request.url.path,
+        }
+        return HTMLResponse(_templates().get_template(template).render(values))
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("celery_monitor.adapters.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["version"] = version("celery-monitor")
+    environment.filters |= {
+        "number": shown.number,
+        "percent": shown.percent,
+        "seconds": shown.seconds,
+        "time": shown.time,
+        "path": shown.path,
+        "words": shown.words,
+        "breakable": shown.breakable,
+    }
+    return environment
+
+
+def _asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    async def asset(_: Request) -> Response:
+        return Response(_content(name), media_type=media_type, headers={"cache-control": _HOUR})
+
+    return asset
+
+
+@cache
+def _content(name: str) -> bytes:
+    return files("celery_monitor.adapters.web").joinpath("static", name).read_bytes()
