@@ -171,8 +171,6 @@ class Api:
         self._query(request)
         now = self._sources.clock.now()
         date = day(request.path_params["date"], now=now, zone=self._sources.zone)
-        if self._sources.report is None:
-            raise HTTPException(404, "there are no reports")
         return answer(summary_to_dict(await self._queries(partial(self._sources.report, date, now))))
 
     async def openapi(self, request: Request) -> Response:

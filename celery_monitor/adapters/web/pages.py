@@ -140,8 +140,6 @@ class Pages:
         now = self._sources.clock.now()
         date = day(request.path_params["date"], now=now, zone=self._sources.zone)
         report, page = self._sources.report, self._sources.report_page
-        if report is None or page is None:
-            raise HTTPException(404, "There are no reports.")
         document = await self._queries(lambda: page(report(date, now)))
         return HTMLResponse(document, headers={"content-security-policy": _REPORT_POLICY})
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, tzinfo
+from datetime import date, tzinfo
 from typing import Protocol
 
 from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
@@ -28,12 +28,12 @@ class Sources:
     readyz: Callable[[], Health]
     snapshot: Callable[[], Snapshot | None]
     """None until the store was read."""
-    queues: Callable[[], Sequence[QueueStats]] = tuple
+    queues: Callable[[], Sequence[QueueStats]]
     reader: Reader
     outbox: Waiting
-    report: Callable[[date, float], Summary] | None = None
+    report: Callable[[date, float], Summary]
     """A day as it is known at a time. Raises StoreUnavailableError."""
-    report_page: Callable[[Summary], str] | None = None
+    report_page: Callable[[Summary], str]
     """A day as a whole HTML document."""
-    zone: tzinfo = UTC
+    zone: tzinfo
     """In which the report's days are counted."""

@@ -205,4 +205,5 @@ class Fleet:
             outbox=self.store.outbox,
             report=self.report,
             report_page=self.html,
+            zone=UTC,
         )
