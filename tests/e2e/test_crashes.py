@@ -20,10 +20,9 @@ _SHORT, _LONG = Size(tasks=8_300, faults=4, rate=4_000), Size(tasks=83_000, faul
 _SETTLED = 5.0
 """Seconds after which RabbitMQ 3.10 has its own records of a new quorum queue on disk. Killed before, it has a queue
 that never works again, and has to be deleted by hand."""
-QUEUES = pytest.mark.parametrize("queue", ["classic", "quorum"])
 
 
-@QUEUES
+@pytest.mark.parametrize("queue", ["classic", pytest.param("quorum", marks=pytest.mark.campaign)])
 @sizes(_SHORT, _LONG)
 def test_killed_daemon(
     *, size: Size, queue: str, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path

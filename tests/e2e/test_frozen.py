@@ -10,15 +10,15 @@ from tests.e2e.daemon import Daemon, differences
 from tests.servers import RabbitMQ, Redis, wait_until
 from tests.servers.process import ServerProcess
 
-_SHORT, _LONG = Size(tasks=6_000, faults=9, rate=3_000), Size(tasks=40_000, faults=60, rate=3_000)
+_SHORT, _LONG = Size(tasks=6_000, faults=6, rate=3_000), Size(tasks=40_000, faults=60, rate=3_000)
 """``faults`` are the seconds of standstill."""
 _BACK = 20.0
 """Seconds from the broker's return to the daemon's readiness, at most."""
 
 
-def probe_interval(size: Size) -> int:
+def probe_interval(size: Size) -> float:
     """Seconds: in the long form the default."""
-    return 2 if size.faults < 30 else 5
+    return 1.5 if size.faults < 30 else 5
 
 
 def stand_still(broker: ServerProcess, daemon: Daemon, size: Size) -> None:
