@@ -26,7 +26,7 @@ def recorded() -> list[str]:
 
 def rounds(bodies: list[str], events: int) -> tuple[list[Delivery], int]:
     """Enough copies of the recordings, each with other uuids."""
-    uuids = sorted({event["uuid"] for body in bodies for event in _events(body) if "uuid" in event})
+    uuids = sorted({str(event["uuid"]) for body in bodies for event in _events(body) if "uuid" in event})
     total, deliveries = 0, []
     in_one = sum(len(_events(body)) for body in bodies)
     joined = "\x00".join(bodies)
@@ -61,7 +61,8 @@ def main() -> None:
                 monitor.receive(deliveries[start : start + BATCH], now)
             costs.append((time.perf_counter() - began) / total * 1e6)
         costs.sort()
-        print(f"{total} events, fingerprints {'on' if fingerprints else 'off'}: best {costs[0]:.2f}, median {costs[2]:.2f} µs per event")
+        label = "on" if fingerprints else "off"
+        print(f"{total} events, fingerprints {label}: best {costs[0]:.2f}, median {costs[2]:.2f} µs per event")
 
 
 if __name__ == "__main__":

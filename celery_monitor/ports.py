@@ -94,7 +94,7 @@ class FleetControl(Protocol):
         """Queues that workers consume or settings name, with lengths and consumers. Raises SourceLostError."""
 
     def worker_queues(self) -> dict[str, list[str]]:
-        """hostname → names of the queues it consumes, as of the last ``queues`` call."""
+        """Hostname → names of the queues it consumes, as of the last ``queues`` call."""
 
     def close(self) -> None:
         """Drop all connections; never blocks long."""
@@ -154,7 +154,7 @@ class Outbox(Protocol):
         """Pending rows (and dead ones; only dead ones with ``dead``), oldest first, after id ``cursor``."""
 
     def pending(self) -> dict[str, tuple[int, float | None]]:
-        """channel → (number of pending rows, created_at of the oldest)."""
+        """Channel → (number of pending rows, created_at of the oldest)."""
 
     def last_delivered(self, channel: str) -> float | None:
         """When a row of the channel was last delivered; None when none is known."""
@@ -191,10 +191,10 @@ class Reader(Protocol):
     """Read-only queries for the page, the API and the report. Methods as in Store."""
 
     def tasks(self, *, since: float | None, limit: int, cursor: str | None, name: str | None) -> list[TaskRow]:
-        """Tasks by name and queue, in that order, after ``cursor`` (``name\\x00queue`` of the last row)."""
+        r"""Tasks by name and queue, in that order, after ``cursor`` (``name\x00queue`` of the last row)."""
 
     def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
-        """Newest first, and the cursor of the next page."""
+        """Newest first, and the cursor of the next page. Raises ValueError for a cursor that it did not give."""
 
     def failure(self, uuid: str) -> list[Failure]:
         """All kept failures of a task id, newest first."""
@@ -212,7 +212,7 @@ class Reader(Protocol):
         """Error groups with failures in [since, until), with one sample each, most failures first."""
 
     def counters(self, at: float) -> dict[str, float]:
-        """The monitor's own counters as they were at ``at`` (the last values kept at or before it; hourly)."""
+        """The monitor's own counters as they were at ``at`` (the last values kept at or before it; each 15 minutes)."""
 
 
 class Sender(Protocol):

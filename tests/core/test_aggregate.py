@@ -90,6 +90,7 @@ def test_names_are_bounded() -> None:
 def test_queues_exceptions_and_groups_are_bounded() -> None:
     """Whatever an event's text can multiply has an end."""
     to = aggregator()
+    row = one = to.add(FAILED, "b", "q", "", NOON, None)
     for number in range(1000):
         row = to.add(FAILED, "a", f"q{number}", "", NOON, None)
         one = to.add(FAILED, "b", "q", "", NOON, None)

@@ -1,5 +1,14 @@
-from celery_monitor.core.fingerprint import Fingerprints
+"""Which messages were applied before."""
+
+import time
+
+from celery_monitor.core.fingerprint import EPOCHS_KEPT, Fingerprints
 from celery_monitor.core.model import Delivery
+
+
+def messages(number: int, start: int = 0) -> list[Delivery]:
+    """Flagged as redelivered, each with a body of its own."""
+    return [Delivery(b"%d" % one, redelivered=True) for one in range(start, start + number)]
 
 
 def test_a_smaller_prefetch_forgets_nothing() -> None:
@@ -15,3 +24,32 @@ def test_a_smaller_prefetch_forgets_nothing() -> None:
     after.connected(acknowledges=True)
 
     assert all(after.is_repeated(message) for message in messages)
+
+
+def test_the_newest_of_a_connection_are_known_on_it() -> None:
+    """A quorum queue whose leader moves gives back, on the same connection, all that was not acknowledged."""
+    of = Fingerprints(kept=50)
+    of.connected(acknowledges=True)
+    assert not any(of.is_repeated(one) for one in messages(175))
+    assert all(of.is_repeated(one) for one in messages(50, 125))
+    assert all(of.is_repeated(one) for one in messages(50, 125))
+
+
+def test_what_comes_again_and_again_stays_known() -> None:
+    """While the store is away each connection brings the same messages, and none of them is acknowledged."""
+    of = Fingerprints(kept=50)
+    of.connected(acknowledges=True)
+    assert not any(of.is_repeated(one) for one in messages(50))
+    for _ in range(3 * EPOCHS_KEPT):
+        of.connected(acknowledges=True)
+        assert all(of.is_repeated(one) for one in messages(50))
+
+
+def test_a_full_prefetch_of_unknown_messages_costs_no_more_for_each() -> None:
+    """They come flagged, and were never applied, when a process dies under load; the lock is held meanwhile."""
+    of = Fingerprints(kept=30_000)
+    of.connected(acknowledges=True)
+    coming = messages(30_000)
+    began = time.process_time()
+    assert not any(of.is_repeated(one) for one in coming)
+    assert time.process_time() - began < 1.0

@@ -11,7 +11,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from celery_monitor.core.model import COUNTS, FAILED, Changes, Delivery, Restored, Snapshot
+from celery_monitor.core.model import COUNTS, FAILED, Changes, Delivery, Restored, Snapshot, TaskRef
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy
 from tests.builders import NOON, body, life, raw, recorded
@@ -66,7 +66,7 @@ class Stored:
         series = {one.key: one for flush in self.flushes for one in flush.series}
         incidents = {one.key: one for flush in self.flushes for one in flush.incidents}
         workers = {one.hostname: one for flush in self.flushes for one in flush.workers}
-        tracked = {}
+        tracked: dict[str, TaskRef] = {}
         for flush in self.flushes:
             for uuid in flush.forgotten:
                 tracked.pop(uuid, None)

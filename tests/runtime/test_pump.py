@@ -19,7 +19,8 @@ class Echo:
     """A Probe whose events go to a FakeSource, unless it is mute."""
 
     def __init__(self, source: FakeSource) -> None:
-        self.source, self.mute, self.error = source, False, None
+        self.source, self.mute = source, False
+        self.error: SourceLostError | None = None
 
     def send(self, sent: bytes, timeout: float) -> None:
         """Publish."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from celery_monitor.runtime import threads as module
 from celery_monitor.runtime.threads import Threads
@@ -51,6 +52,10 @@ def test_an_orderly_end_is_none() -> None:
     assert made.died is None
 
 
+def _has_turned(made: Threads, turned: int) -> bool:
+    return made.turns("well") > turned
+
+
 def test_silence_is_noticed() -> None:
     """A thread that does not turn is stuck after its limit, in looks of the watchdog; the others are not."""
     hold = threading.Event()
@@ -63,7 +68,7 @@ def test_silence_is_noticed() -> None:
         found = []
         for _ in range(6):
             turned = made.turns("well")
-            wait_until(lambda turned=turned: made.turns("well") > turned, 5)
+            wait_until(partial(_has_turned, made, turned), 5)
             made.look()
             found.append(list(made.stuck()))
         assert found == [[], [], [], [], ["stuck"], ["stuck"]]
