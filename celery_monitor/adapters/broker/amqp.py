@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amqp import Channel, spec
 from amqp import Connection as AmqpConnection
-from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
+from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import FOREIGN, describe, lost
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from celery_monitor.core.model import Delivery
 
 _TICKS_PER_HEARTBEAT: Final = 4
+_FAREWELL: Final = 2.0
+"""Seconds that the broker may need to see that this monitor's last connection is gone."""
 _NEVER_GIVE_UP: Final = 2**31 - 1
 
 
@@ -59,6 +61,8 @@ class AmqpLink:
                 break
             self._amqp.bytes_recv += 1  # what py-amqp looks at to see that the broker is alive
             self._reader.feed(data, self._limit, found)
+            if found and self._wire.drained:
+                break
         self._check_heartbeat()
         return Batch(found, self._reader.tag) if found else None
 
@@ -108,9 +112,23 @@ class Declaration:
         self._exchange()
         self.queue()
         self._step("bind the queue", self._channel.queue_bind, self._queue.name, self._settings.exchange, "#")
-        self._channel.basic_qos(0, self._settings.prefetch, a_global=False)
-        # Exclusive: a second monitor on this queue would silently take half of the events.
-        self._step("consume", self._channel.basic_consume, self._queue.name, exclusive=True)
+        patience = time.monotonic() + _FAREWELL
+        while not self._consume(last_try=time.monotonic() > patience):
+            time.sleep(_FAREWELL / 20)
+
+    def _consume(self, *, last_try: bool) -> bool:
+        """Begin to consume; False when somebody else does."""
+        try:
+            self._channel.basic_qos(0, self._settings.prefetch, a_global=False)
+            # Exclusive: a second monitor on this queue would silently take half of the events.
+            self._channel.basic_consume(self._queue.name, exclusive=True)
+        except AccessRefused as exc:
+            if "exclusive" not in exc.reply_text:
+                raise lost(exc, "cannot consume", self._permissions) from exc
+            if last_try:
+                raise SourceLostError(f"cannot consume: {describe(exc)}", self._taken()) from exc
+            return False
+        return True
 
     def _exchange(self) -> None:
         name = self._settings.exchange
@@ -157,9 +175,7 @@ class Declaration:
     def _step(self, doing: str, call: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - py-amqp has no types
         try:
             call(*args, **kwargs)
-        except (AccessRefused, ResourceLocked) as exc:
-            if isinstance(exc, ResourceLocked) or "exclusive" in exc.reply_text:
-                raise SourceLostError(f"cannot {doing}: {describe(exc)}", self._taken()) from exc
+        except AccessRefused as exc:
             raise lost(exc, f"cannot {doing}", self._permissions) from exc
 
     def _taken(self) -> str:

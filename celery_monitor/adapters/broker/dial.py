@@ -52,8 +52,10 @@ class Dialer:
         Raises ValueError and others for options that the transport does not take.
         """
         urls = self.url
-        if not urls.startswith("sentinel"):  # there the URLs are the sentinels of one master
-            each = urls.split(";")
+        each = urls.split(";")
+        if urls.startswith("sentinel"):  # the sentinels of one master, which redis-py asks one after the other
+            timeout /= len(each)
+        else:
             urls = each[next(self._turns) % len(each)]
         defaults = _DEFAULTS[self.kind](timeout, self._settings.heartbeat)
         return Connection(

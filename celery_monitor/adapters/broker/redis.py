@@ -69,6 +69,8 @@ class RedisLink:
             if data is None:
                 break
             self._reader.feed(data, self._limit, found)
+            if found and self._wire.drained:
+                break
         if not found:
             self._check_alive()
         return Batch(found, 0) if found else None

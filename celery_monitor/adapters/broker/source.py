@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from celery_monitor.adapters.broker.amqp import AmqpLink
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN, lost
+from celery_monitor.adapters.broker.faults import FOREIGN, describe, lost
 from celery_monitor.adapters.broker.memory import MemoryLink
 from celery_monitor.adapters.broker.redis import RedisLink
 from celery_monitor.errors import SourceLostError
@@ -77,7 +77,7 @@ class BrokerSource:
                 return link.read(timeout)
             except FOREIGN as exc:
                 self.abandon()
-                raise lost(exc, "the event stream broke off") from exc
+                raise SourceLostError(f"the event stream broke off: {describe(exc)}") from exc
 
     def ack(self, tag: int) -> None:
         """As EventSource.ack."""
@@ -87,7 +87,7 @@ class BrokerSource:
                 link.ack(tag)
             except FOREIGN as exc:
                 self.abandon()
-                raise lost(exc, "cannot acknowledge") from exc
+                raise SourceLostError(f"cannot acknowledge: {describe(exc)}") from exc
 
     def _present(self) -> Link:
         if self._link is None:

@@ -16,6 +16,9 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self.drained = False
+        """The last receive took all that was there; another one at once would find nothing."""
+        self._records = isinstance(sock, ssl.SSLSocket)  # TLS gives 16 KiB at a time, whatever there is
         self.last_received = time.monotonic()
         """When the peer was last heard, by the monotonic clock."""
 
@@ -32,6 +35,7 @@ class Wire:
         if not data:
             raise ConnectionResetError("the broker closed the connection")
         self.last_received = time.monotonic()
+        self.drained = len(data) < _CHUNK and not self._records
         return data
 
     def writing(self) -> None:

@@ -386,3 +386,23 @@ def test_no_permission_on_redis(controlling: Controlling, start: Start, tmp_path
     assert fleet.tasks(0.2) == []
     assert fleet.queues(0.2) == [QueueStats("fleet", 0, None, 0, 0)]
     fleet.enable_events()
+
+
+# --- the demo
+
+
+def test_in_memory_fleet(controlling: Controlling) -> None:
+    """A fleet of threads in this process answers too, and its queues have lengths."""
+    from celery.contrib.testing.worker import start_worker
+
+    app = Celery(broker="memory://", backend="cache+memory://")
+    app.conf.update(task_default_queue="fleet-in-memory", broker_transport_options={"polling_interval": 0.01})
+    fleet = controlling("memory://", "waiting-in-memory")
+    app.send_task("fleet.nobody", queue="waiting-in-memory")
+    with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
+        found = wait_until(lambda: stats if len(stats := _by_name(fleet.queues(0.5))) == 2 else None, 20)
+        assert fleet.tasks(0.5) == []
+    assert found == {
+        "waiting-in-memory": QueueStats("waiting-in-memory", 1, None, 0, 0),
+        "fleet-in-memory": QueueStats("fleet-in-memory", 0, None, 1, 1),
+    }
