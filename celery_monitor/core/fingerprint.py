@@ -6,7 +6,6 @@ unacknowledged on one connection, so the newest ``prefetch`` fingerprints of a c
 epochs matter too: what a half-open connection held comes back when the broker notices, minutes later.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
@@ -18,7 +17,7 @@ EPOCHS_KEPT: Final = 100
 
 
 class Fingerprints:
-    """The newest fingerprints of each recent connection. ``kept``: how many of each, the broker's prefetch."""
+    """The newest fingerprints of each recent connection. ``kept``: how many of each at least, the broker's prefetch."""
 
     def __init__(self, *, kept: int) -> None:
         """Start without any; ``restore`` fills it."""
@@ -26,8 +25,11 @@ class Fingerprints:
         """The source acknowledges, so messages can come twice."""
         self.epoch = 0
         self._kept = kept
-        self._of: dict[int, deque[bytes]] = {}
-        self._known: frozenset[bytes] = frozenset()
+        self._ended: dict[bytes, int] = {}
+        """Of earlier epochs, each with its newest one."""
+        self._newer: set[bytes] = set()
+        self._older: set[bytes] = set()
+        """Of this epoch. The newer ones become the older ones when they are enough by themselves."""
         self._pending = bytearray()
 
     def restore(self, epoch: int, stored: Iterable[tuple[int, bytes]]) -> None:
@@ -37,23 +39,27 @@ class Fingerprints:
         """
         self.epoch = epoch
         for old, blob in stored:
-            self._of.setdefault(old, deque()).extend(blob[at : at + BYTES] for at in range(0, len(blob), BYTES))
+            self._ended |= dict.fromkeys((blob[at : at + BYTES] for at in range(0, len(blob), BYTES)), old)
 
     def connected(self, *, acknowledges: bool) -> None:
         """Begin an epoch: what was delivered before it may be delivered again in it."""
         self.on = acknowledges
+        self._ended |= dict.fromkeys(self._newer | self._older, self.epoch)
+        self._newer, self._older = set(), set()
         self.epoch += 1
-        self._known = frozenset[bytes]().union(*self._of.values())
-        while len(self._of) >= EPOCHS_KEPT:
-            del self._of[next(iter(self._of))]
-        self._of[self.epoch] = deque(maxlen=self._kept)
+        oldest = self.epoch - EPOCHS_KEPT
+        self._ended = {one: epoch for one, epoch in self._ended.items() if epoch >= oldest}
 
     def is_repeated(self, delivery: Delivery) -> bool:
         """Note a message; True when it was applied before."""
         fingerprint = blake2b(delivery.body, digest_size=BYTES).digest()
-        current = self._of[self.epoch]
-        repeated = delivery.redelivered and (fingerprint in self._known or fingerprint in current)
-        current.append(fingerprint)
+        newer = self._newer
+        repeated = delivery.redelivered and (
+            fingerprint in self._ended or fingerprint in newer or fingerprint in self._older
+        )
+        newer.add(fingerprint)
+        if len(newer) >= self._kept:
+            self._newer, self._older = set(), newer
         self._pending += fingerprint
         return repeated
 
