@@ -100,10 +100,11 @@ image: ## the container image, by docker or podman as found
 	$(call step,Building the image $(IMAGE) with $(notdir $(ENGINE)))
 	@BUILDAH_FORMAT=docker $(ENGINE) build --tag $(IMAGE) .  # the OCI format has no HEALTHCHECK
 
-assemble: setup ## write what is generated anew: dashboards, the chart's copies and schema, docs/configuration.md
+assemble: setup ## write what is generated anew: dashboards, the chart's copies and schema, references in docs/
 	@$(BIN)/python deploy/grafana/build.py
 	@PYTHONPATH=. $(BIN)/python helm/assemble.py
 	@$(BIN)/celery-monitor config reference > docs/configuration.md
+	@PYTHONPATH=. $(BIN)/python -m celery_monitor.adapters.prometheus.reference > docs/metrics.md
 
 # UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml changed moves.
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \

@@ -7,5 +7,7 @@ snapshot, neither for the broker nor for the store.
     labels.py      hostile names -> label values that are printable, bounded and still distinct
     tasks.py       the per-task families, by templates: they are 99 % of a scrape
     collector.py   everything else, as a prometheus_client Collector
-    exposition.py  negotiation, rendering in portions, gzip
+    gzip.py        compression while the text is made
+    exposition.py  negotiation, and all of it together
+    reference.py   docs/metrics.md, from the table
 """

@@ -94,7 +94,7 @@ WORKER_ACTIVE: Final = Family(
 WORKER_HEARTBEAT: Final = Family(
     "worker_last_heartbeat_timestamp_seconds",
     Kind.GAUGE,
-    "When the last heartbeat or event of the host's workers was sent, in unix time.",
+    "When the last heartbeat of the host's workers was sent, in unix time.",
     ("hostname",),
     "seconds",
 )
@@ -140,8 +140,9 @@ EVENTS: Final = Family("monitor_events", Kind.COUNTER, "Events read, by type; cu
 DISCARDED: Final = Family(
     "monitor_events_discarded",
     Kind.COUNTER,
-    "Messages or events that were not counted: malformed, content_type (not JSON), unknown_type, duplicate (the twin "
-    "of a hard time limit), redelivered (counted before, by its fingerprint: that is exactness at work, not a loss).",
+    "Messages or events that changed no task's counts: malformed, content_type (not JSON), unknown_type (an event of the "
+    "fleet's own), duplicate (such as the twin of a hard time limit), redelivered (counted before, by its fingerprint: "
+    "exactness at work, and no loss).",
     ("reason",),
 )
 LAG: Final = Family(

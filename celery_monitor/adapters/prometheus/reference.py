@@ -1,0 +1,96 @@
+"""The reference of the metrics, from the table of families; ``docs/metrics.md`` is its output.
+
+python -m celery_monitor.adapters.prometheus.reference > docs/metrics.md
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from celery_monitor.adapters.prometheus.families import FAMILIES, Family, Kind
+from celery_monitor.adapters.prometheus.labels import MAX_LENGTH
+
+_HEAD: Final = f"""\
+# Metrics
+
+<!-- Written by `make assemble` from celery_monitor/adapters/prometheus/families.py. -->
+
+`/metrics` gives the Prometheus text format, or OpenMetrics 1.0.0 to those who ask for it in `Accept` (Prometheus does),
+compressed by gzip on request. It answers from memory: a scrape waits neither for the broker nor for the store, and goes
+on while either is down. Until the store has been read after a start, the metrics of the fleet are absent rather than 0.
+
+- **Drop-in.** Names and labels of the metrics of tasks, workers and queues are those of celery-exporter.
+  [migration.md](migration.md) lists what differs on purpose.
+- **Prefix.** `celery_` is `metrics.prefix`; `metrics.static_labels` are on every sample.
+- **Restarts.** Counters of tasks, events and incidents are kept in the store and go on after a restart. Those of
+  notifications, commits and the process begin at 0 with each start.
+- **First failures.** A failure with a new exception begins a new series of `celery_task_failed_total`, at 1, which
+  `increase()` cannot see. `celery_monitor_task_failures_total` is at 0 from the first sight of a task: alert on it.
+- **Exemplars.** In OpenMetrics the failures carry the last failure's `task_id`: `/failures/TASK_ID` has its traceback.
+- **Hosts.** `hostname` is what stands after the `@` of `celery@box`. Workers of one host share their series. Task
+  metrics have the label only with `metrics.hostname_label`.
+- **Bounds.** Names come from the fleet and are made printable. A value longer than {MAX_LENGTH} characters is cut and
+  ends in `~` and 16 hex digits of its sha256, so that two tasks stay two. Beyond `metrics.max_task_names` tasks are
+  counted together as `other`. A worker's series go after `metrics.worker_purge`.
+"""
+
+_GROUPS: Final = (
+    ("Tasks", ("task_", "monitor_task_failures")),
+    ("Workers", ("worker",)),
+    ("Queues", ("queue_", "active_")),
+    ("The monitor itself", ("monitor_",)),
+)
+
+_TAIL: Final = """\
+`process_*` are those of every Prometheus client: memory, processor time, open files, start time of the daemon.
+
+## Queries
+
+```promql
+# the ratio of failures of each task
+sum by (name) (rate(celery_monitor_task_failures_total[10m]))
+  / (
+    sum by (name) (rate(celery_monitor_task_failures_total[10m]))
+    + sum by (name) (rate(celery_task_succeeded_total[10m]))
+  )
+
+# 95 % of a task's executions took less
+histogram_quantile(0.95, sum by (name, le) (rate(celery_task_runtime_bucket[10m])))
+
+# can the numbers be trusted?
+celery_monitor_broker_connected == 1 and celery_monitor_event_lag_seconds < 60
+increase(celery_monitor_unobserved_tasks_total[1h])
+```
+
+`deploy/prometheus` has recording and alert rules, `deploy/grafana` dashboards.
+"""
+
+
+def markdown() -> str:
+    """The whole document."""
+    left = list(FAMILIES)
+    parts = [_HEAD]
+    for title, starts in _GROUPS:
+        chosen = [family for family in left if family.name.startswith(starts)]
+        left = [family for family in left if family not in chosen]
+        parts.append(f"## {title}\n\n{_table(chosen)}")
+    return "\n".join([*parts, _TAIL])
+
+
+def _table(families: Sequence[Family]) -> str:
+    rows = [
+        f"| `celery_{family.sample}` | {_type(family)} | {_labels(family)} | {family.help} |" for family in families
+    ]
+    return "\n".join(["| metric | type | labels | |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def _type(family: Family) -> str:
+    return "gauge, exported untyped" if family.kind is Kind.UNKNOWN else str(family.kind)
+
+
+def _labels(family: Family) -> str:
+    return ", ".join(f"`{label}`" for label in family.labels)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
