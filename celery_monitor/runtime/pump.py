@@ -28,6 +28,8 @@ TICK: Final = 1.0
 SIGN_OF_LIFE: Final = 10.0
 """Seconds after which a flush is written even when nothing happened: the store then knows until when we watched."""
 STOP_PATIENCE: Final = 4.0
+STEADY: Final = 2.0
+"""Seconds that a connection has to last: one that breaks sooner was another attempt that failed."""
 RECONNECT_CAP: Final = 5.0
 """Seconds between two attempts at most: without acknowledgements each of them is lost."""
 REPAIR_CAP: Final = 30.0
@@ -98,6 +100,7 @@ class Pump:
         self._opened = opened
         self._arrived = arrived
         self._connection = 0
+        self._connected_at = 0.0
         self._tag = 0
         self._watched_until = alive_at
         self._heard_at = 0.0
@@ -147,30 +150,37 @@ class Pump:
         except SourceLostError as exc:
             self._postpone(exc)
             return
-        mono, now = self._clock.monotonic(), self._clock.now()
+        now = self._clock.now()
         self._connection += 1
-        self._heard_at = mono
+        self._connected_at = self._heard_at = self._clock.monotonic()
         with self._lock:
             self._monitor.connected(acknowledges=self._source.acknowledges)
-            if self._watched_until is not None and not self._source.acknowledges:
-                self._monitor.count("stream_gap_seconds", max(0.0, now - self._watched_until))
+            self._note_gap(now)
         if self._prober is not None:
             self._prober.opened()
         self._watched_until = now
-        self._attempts = 0
         self.figures.error = None
         self.figures.connected = True
         _log.info("The event stream is open", acknowledges=self._source.acknowledges, connection=self._connection)
         self._opened()
 
+    def _note_gap(self, now: float) -> None:
+        """Count the time without a stream, in which events are lost where nothing is kept for us."""
+        if self._watched_until is not None and not self._source.acknowledges:
+            self._monitor.count("stream_gap_seconds", max(0.0, now - self._watched_until))
+            self._watched_until = now
+
     def _postpone(self, exc: SourceLostError) -> None:
-        self._attempts += 1
-        cap = REPAIR_CAP if exc.remedy else RECONNECT_CAP
-        wait = backoff.delay(self._attempts, random.random(), base=0.5, cap=cap)  # noqa: S311  # jitter
-        self._connect_at = self._clock.monotonic() + wait
+        wait = self._back_off(REPAIR_CAP if exc.remedy else RECONNECT_CAP)
         self.figures.error = str(exc)
         log = _log.error if exc.remedy else _log.warning
         log("The event stream cannot be opened; trying again", error=str(exc), wait=round(wait, 1))
+
+    def _back_off(self, cap: float) -> float:
+        self._attempts += 1
+        wait = backoff.delay(self._attempts, random.random(), base=0.5, cap=cap)  # noqa: S311  # jitter
+        self._connect_at = self._clock.monotonic() + wait
+        return wait
 
     def _read(self) -> None:
         mono = self._clock.monotonic()
@@ -215,7 +225,10 @@ class Pump:
         self.figures.error = reason
         with self._lock:
             self._monitor.count("reconnects", 1)
-        self._connect_at = 0.0
+        if self._clock.monotonic() - self._connected_at >= STEADY:
+            self._attempts, self._connect_at = 0, 0.0
+        else:
+            self._back_off(RECONNECT_CAP)
         self._take(force=False)
         self._connection += 1
         self.figures.unacked = 0
@@ -226,6 +239,8 @@ class Pump:
             self._monitor.tick(now)
             if self._tick_at:
                 self._monitor.count("uptime_seconds", min(mono - self._tick_at + TICK, 2 * TICK), flush=False)
+            if not self.figures.connected:
+                self._note_gap(now)
             notices = self._monitor.take_notices()
         self._tick_at = mono + TICK
         for notice in notices:

@@ -264,6 +264,41 @@ def test_a_gap_over_a_restart() -> None:
     assert on.monitor.snapshot().counters["stream_gap_seconds"] == pytest.approx(300, abs=11)
 
 
+def test_a_gap_over_a_restart_while_disconnected() -> None:
+    """The time without a stream before the restart is part of it."""
+    on = Bench(acknowledges=False)
+    on.run(lambda: on.pump.figures.connected)
+    on.source.refusals.extend(SourceLostError("down") for _ in range(1000))
+    on.source.lose()
+    began = on.clock.now()
+    on.run(lambda: on.clock.now() - began > 90)
+    on.kill()
+    on.clock.advance(30)
+    on.source.refusals.clear()
+    on.start()
+    on.run(lambda: on.pump.figures.connected)
+    assert on.monitor.snapshot().counters["stream_gap_seconds"] == pytest.approx(120, abs=2)
+
+
+def test_connections_that_break_at_once_are_no_reason_to_hurry() -> None:
+    """A broker that lets us in and throws us out is not asked for hundreds of connections; a steady one comes back."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected)
+    began = on.clock.monotonic()
+    for _ in range(100):
+        on.run(lambda: on.pump.figures.connected)
+        on.source.lose()
+        on.run(lambda: not on.pump.figures.connected)
+    assert on.clock.monotonic() - began > 100
+    on.run(lambda: on.pump.figures.connected)
+    on.clock.advance(10)
+    on.source.lose()
+    on.run(lambda: not on.pump.figures.connected)
+    began = on.clock.monotonic()
+    on.run(lambda: on.pump.figures.connected)
+    assert on.clock.monotonic() - began == 0.0
+
+
 def test_the_end_commits_and_acknowledges() -> None:
     """What was applied is written and acknowledged before the connection closes."""
     on = Bench()
