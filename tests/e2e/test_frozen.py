@@ -52,7 +52,7 @@ def while_loaded(state: Publishing, broker: ServerProcess, daemon: Daemon, size:
 def test_rabbitmq_stands_still(size: Size, start: Start, tmp_path: Path) -> None:
     """It is noticed within three probe intervals, idle and under load; afterwards the counts are exact."""
     broker = start(RabbitMQ(tmp_path / "rabbitmq"))
-    settings = {"broker": {"probe_interval": f"{probe_interval(size)}s"}}
+    settings = {"broker": {"probe_interval": f"{probe_interval(size) * 1000:.0f}ms"}}
     daemon = start(Daemon(tmp_path / "daemon", broker.url(), settings))
     daemon.until_ready()
     load = Load(size.tasks)
@@ -70,7 +70,7 @@ def test_rabbitmq_stands_still(size: Size, start: Start, tmp_path: Path) -> None
 def test_redis_stands_still(size: Size, start: Start, tmp_path: Path) -> None:
     """It is noticed in time; what cannot be had is reported as a gap, and what comes after it is counted."""
     broker = start(Redis(tmp_path / "redis"))
-    settings = {"broker": {"probe_interval": f"{probe_interval(size)}s"}}
+    settings = {"broker": {"probe_interval": f"{probe_interval(size) * 1000:.0f}ms"}}
     daemon = start(Daemon(tmp_path / "daemon", broker.url(), settings))
     daemon.until_ready()
 
