@@ -213,6 +213,11 @@ class Decider:
             entry.succeeded_at = max(entry.succeeded_at, at)
 
     @property
+    def pages(self) -> bool:
+        """Whether something is to be sent with the next ``take``."""
+        return bool(self._outbox)
+
+    @property
     def awaited(self) -> Mapping[str, set[str]]:
         """Tasks whose success would matter."""
         return self._open_of if self._policy.resolve_on_success else {}

@@ -173,6 +173,11 @@ class Monitor:
         self._counters[name] = self._counters.get(name, 0.0) + amount
         self._news |= flush
 
+    @property
+    def pages(self) -> bool:
+        """Whether the next ``take`` brings something that is to be sent: it should not wait."""
+        return self._decider.pages
+
     def take(self, now: float, *, force: bool = False) -> Changes | None:
         """Everything since the last call, for one transaction; None when there is nothing, unless forced."""
         series, dropped, buckets, groups, errors, failures = self._aggregator.take()

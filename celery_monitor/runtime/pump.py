@@ -27,6 +27,8 @@ LONGEST_POLL: Final = 0.25
 TICK: Final = 1.0
 SIGN_OF_LIFE: Final = 10.0
 """Seconds after which a flush is written even when nothing happened: the store then knows until when we watched."""
+PROMPT: Final = 0.05
+"""Seconds that a page may wait for its commit: what fails in the same moment is told with it."""
 STOP_PATIENCE: Final = 4.0
 STEADY: Final = 2.0
 """Seconds that a connection has to last: one that breaks sooner was another attempt that failed."""
@@ -208,6 +210,9 @@ class Pump:
         self._watched_until = self._clock.now()
         with self._lock:
             probes, arrivals = self._monitor.take_probes(), self._monitor.take_arrivals()
+            pages = self._monitor.pages
+        if pages:
+            self._flush_at = min(self._flush_at, self._clock.monotonic() + PROMPT)
         if self._prober is not None:
             for instance, number in probes:
                 self._prober.returned(instance, number)

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,7 @@ from celery_monitor.core.model import Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import Pump
+from celery_monitor.runtime.pump import PROMPT, Pump
 from tests.builders import NOON, life
 from tests.fakes import FakeSource, ManualClock, MemoryStore
 
@@ -81,6 +82,10 @@ class Bench:
         self._turns += 1
         return self._turns > turns
 
+    def committed_since(self, commits: int) -> bool:
+        """Whether there were more commits."""
+        return len(self.store.commits) > commits
+
     def succeeded(self) -> int:
         """As the monitor counts it."""
         return sum(series.counts[3] for series in self.monitor.snapshot().series)
@@ -111,6 +116,22 @@ def test_acks_after_the_commit() -> None:
     on.run(lambda: on.source.waiting == 0 and on.source.connections == 1)
     assert on.succeeded() == 2
     assert sum(len(one.fingerprints) for one in on.store.commits) == 8 * 8
+
+
+def test_a_page_does_not_wait_for_the_flush_interval() -> None:
+    """What pages is committed at once, and what failed in the same moment with it; all else waits its turn."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected and on.clock.monotonic() > 3.0)
+    took = {}
+    for end in ("succeeded", "failed"):
+        began, commits = on.clock.monotonic(), len(on.store.commits)
+        for number in range(3):
+            for message in life(f"{end}{number}", f"shop.{end}{number}", end=end, exception="ValueError('no')"):
+                on.source.publish(message)
+        on.run(partial(on.committed_since, commits))
+        took[end] = on.clock.monotonic() - began
+    assert took["failed"] <= PROMPT + 0.01 < 0.2 < took["succeeded"]
+    assert len(on.store.commits[-1].outbox) == 3
 
 
 def test_the_store_away() -> None:
