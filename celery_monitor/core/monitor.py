@@ -34,6 +34,7 @@ from celery_monitor.core.model import (
     TaskRef,
 )
 from celery_monitor.core.rules import Policy
+from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.core.text import printable, redacted
 from celery_monitor.core.track import CANCELLED, KINDS, Tracker
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
@@ -327,6 +328,7 @@ class Monitor:
                 self._arrivals.append(event.hostname)
         elif kind == PROBE:
             self._probes.append((event.processed or 0, event.active or 0))
+            self._read(event.timestamp)
         else:
             self._discard("unknown_type")
             if kind not in self._custom:
@@ -334,6 +336,10 @@ class Monitor:
                     kind = OTHER
                 self._custom.add(kind)
         self._types[kind] = self._types.get(kind, 0) + 1
+
+    def _read(self, until: float) -> None:
+        """A probe has come round: all that was published before it has come, too."""
+        self._counters[READ_UNTIL] = max(until, self._counters.get(READ_UNTIL, until))
 
     def _discard(self, reason: str) -> None:
         self.count(f"discarded.{reason}", 1)

@@ -65,6 +65,7 @@ def summarize(
     incidents: Sequence[IncidentRow],
     counters: tuple[Mapping[str, float], Mapping[str, float]],
     now: float,
+    read_until: float | None = None,
     paging: bool = True,
 ) -> Summary:
     """The day's summary.
@@ -79,6 +80,7 @@ def summarize(
         incidents: Those whose first failure was on the day. Others are ignored.
         counters: The monitor's own counters at the day's start and at its end.
         now: When this is made, unix seconds.
+        read_until: What was published before this time is counted; None when that is not known.
         paging: Somebody is to be paged; else no incident counts as undelivered.
     """
     start, end = day_bounds(date, zone)
@@ -106,7 +108,7 @@ def summarize(
         tasks=tuple(_failing(sums, errors, _moments(groups, incidents), opened)),
         errors=tuple(errors),
         incidents=_incidents(opened, paging=paging),
-        health=_health(*counters, max(0.0, min(now, end) - start)),
+        health=_health(*counters, max(0.0, min(now, end) - start), _unread(start, end, now, read_until)),
     )
 
 
@@ -265,7 +267,13 @@ def _incidents(opened: Sequence[IncidentRow], *, paging: bool) -> DayIncidents:
     )
 
 
-def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed: float) -> Health:
+def _unread(start: int, end: int, now: float, read_until: float | None) -> float:
+    if now < end or read_until is None:
+        return 0.0
+    return max(0.0, end - max(start, read_until))
+
+
+def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed: float, unread: float) -> Health:
     def grown(name: str) -> float:
         return max(0.0, closing.get(name, 0.0) - opening.get(name, 0.0))
 
@@ -276,4 +284,5 @@ def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed:
         unobserved=round(grown(UNOBSERVED)),
         unnamed=round(grown(UNNAMED)),
         restarts=round(grown(STARTS)),
+        unread=unread,
     )

@@ -15,7 +15,9 @@ GAP: Final = "stream_gap_seconds"
 UNOBSERVED: Final = "unobserved"
 UNNAMED: Final = "unnamed_failures"
 STARTS: Final = "starts"
-"""The monitor's own counters that say whether a day's numbers can be trusted."""
+READ_UNTIL: Final = "read_until"
+"""The monitor's own counters that say whether a day's numbers can be trusted. The last one is a time: whatever was
+published before it is counted. It is missing where the monitor may not publish its probe."""
 
 SLACK: Final = 60.0
 """Seconds that a day may be unwatched without a word: a restart of the monitor takes less."""
@@ -151,6 +153,8 @@ class Health:
     unnamed: int
     """Failures of tasks whose name is not known."""
     restarts: int
+    unread: float = 0.0
+    """The end of a day that is over, which the broker may still hold events of."""
 
     @property
     def down(self) -> float:
@@ -160,12 +164,12 @@ class Health:
     @property
     def blind(self) -> bool:
         """Nothing of the day was watched."""
-        return max(self.down, self.gap) >= self.elapsed
+        return max(self.down, self.gap, self.unread) >= self.elapsed
 
     @property
     def complete(self) -> bool:
         """The whole day was watched, and nothing is known to be missing."""
-        return self.down <= SLACK and self.gap < 1 and not self.unobserved
+        return max(self.down, self.unread) <= SLACK and self.gap < 1 and not self.unobserved
 
 
 @dataclass(frozen=True, slots=True)

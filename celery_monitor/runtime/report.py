@@ -1,11 +1,12 @@
 """A day's summary out of the store."""
 
 import datetime as dt
+import math
 from itertools import chain
 from typing import Final
 
 from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
-from celery_monitor.core.summary import Summary
+from celery_monitor.core.summary import READ_UNTIL, Summary
 from celery_monitor.ports import Reader
 
 MAX_INCIDENTS: Final = 10_000
@@ -25,6 +26,8 @@ class DayReport:
         """The day as it is known at ``now``. Raises StoreUnavailableError."""
         start, end = day_bounds(date, self._zone)
         days = [day_bounds(date - dt.timedelta(days=back), self._zone) for back in range(DAYS_BEFORE + 1)]
+        # The newest there is, for ``now`` may be long ago; and before the rest, so that it promises no more than that.
+        read_until = self._reader.counters(math.inf).get(READ_UNTIL)
         return summarize(
             date=date,
             zone=self._zone,
@@ -35,5 +38,6 @@ class DayReport:
             incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS),
             counters=(self._reader.counters(start), self._reader.counters(min(end, now))),
             now=now,
+            read_until=read_until,
             paging=self._paging,
         )

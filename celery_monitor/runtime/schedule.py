@@ -3,10 +3,11 @@
 At each time of the cron expression the newest complete local day is reported: the one before the local date. A day is
 claimed by its outbox row, which exists once per date whatever happens, so a report that is due twice, or by two
 schedules, or after a crash, is one report. After downtime only the newest missed day is caught up on: a pile of old
-mails in the morning would be read by nobody.
+mails in the morning would be read by nobody. And it is not claimed before what the broker has kept of it is counted.
 """
 
 import datetime as dt
+import math
 from typing import Final
 
 import structlog
@@ -14,6 +15,7 @@ from cronsim import CronSim
 
 from celery_monitor.core.model import BUCKET_SECONDS, Action, Channel, Enqueue
 from celery_monitor.core.summarize import day_bounds
+from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Outbox, Reader
 
@@ -21,6 +23,10 @@ RETRY: Final = 10.0
 """Seconds until a claim that the store would not take is tried again."""
 SETTLE: Final = 60.0
 """Seconds after midnight before a day is summed up: its last events are still on their way."""
+LOOK: Final = 1.0
+"""Seconds between two looks at whether the day has been read to its end."""
+PATIENCE: Final = 3600.0
+"""Seconds that a report waits for that: a broker that is away must not silence the mail, which then says so."""
 NEVER: Final = 366 * 86_400.0
 """Seconds to look again at an expression that has no next time."""
 
@@ -56,6 +62,7 @@ class ReportSchedule:
         self._zone = zone
         self._first = True
         self._claimed: dt.date | None = None
+        self._waiting_since: float | None = None
 
     def turn(self, now: float) -> float:
         """Claim what is due; when to call again, in unix seconds (earlier does no harm)."""
@@ -63,19 +70,36 @@ class ReportSchedule:
         date = reported_date(due, self._zone) if due is not None else None
         if due is not None and date is not None and date != self._claimed:
             try:
-                self._claim(date, due, now)
+                if not self._claim(date, due, now):
+                    return now + LOOK
             except StoreUnavailableError as exc:
                 _log.warning("The report cannot be claimed; trying again", date=str(date), error=str(exc))
                 return now + RETRY
             self._claimed = date
+            self._waiting_since = None
         self._first = False
         return next_due(self._expression, self._zone, now) or now + NEVER
 
-    def _claim(self, date: dt.date, due: float, now: float) -> None:
+    def _claim(self, date: dt.date, due: float, now: float) -> bool:
+        """False when it has to wait."""
         # Counters are kept by the quarter of an hour, with their last time: so they may be that much younger.
         if self._first and not self._reader.counters(due + BUCKET_SECONDS):
-            return  # The monitor is new: it did not exist when this was due, and missed nothing.
-        settled = day_bounds(date, self._zone)[1] + SETTLE
+            return True  # The monitor is new: it did not exist when this was due, and missed nothing.
+        end = day_bounds(date, self._zone)[1]
+        if not self._may_claim(end, now):
+            return False
+        settled = end + SETTLE
         entry = Enqueue(Channel.EMAIL, str(date), Action.REPORT, due_at=settled if settled > now else 0.0)
         if self._outbox.enqueue(entry, now):
             _log.info("The report is due", date=str(date), late=round(now - due))
+        return True
+
+    def _may_claim(self, end: float, now: float) -> bool:
+        """Whether the stream has been read to the day's end, or was waited for long enough."""
+        read_until = self._reader.counters(math.inf).get(READ_UNTIL)
+        if read_until is None or read_until >= end:
+            return True
+        if self._waiting_since is None:
+            self._waiting_since = now
+            _log.info("The report waits until the event stream has been read to the end of its day")
+        return now - self._waiting_since >= PATIENCE

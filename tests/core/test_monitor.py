@@ -269,6 +269,18 @@ def test_probes() -> None:
     assert "discarded.unknown_type" not in of.snapshot().counters
 
 
+def test_a_probe_tells_until_when_the_stream_was_read() -> None:
+    """The newest one's time goes with the same flush as what came before it."""
+    of = monitor()
+    assert "read_until" not in of.snapshot().counters
+    for at, until in ((0.0, 0.0), (5.0, 5.0), (3.0, 5.0), (70.0, 70.0)):
+        probe = {"type": PROBE, "timestamp": NOON + at, "processed": 77, "active": 3}
+        of.receive(deliver(*life(f"task-{at}"), json.dumps(probe).encode()), NOON + 71.0)
+        taken = of.take(NOON + 71.0)
+        assert taken is not None
+        assert taken.counters["read_until"] == NOON + until
+
+
 def test_arguments_reach_a_failure_only_when_allowed() -> None:
     """And redacted."""
     told = [raw("received", name="t", args="('tok-123',)", kwargs="{}"), raw("failed", exception="E('x')")]

@@ -83,6 +83,7 @@ def make(
     *,
     date: dt.date = DATE,
     zone: dt.tzinfo = dt.UTC,
+    read_until: float | None = None,
     paging: bool = True,
 ) -> Summary:
     """The summary of DATE."""
@@ -95,6 +96,7 @@ def make(
         incidents=list(incidents),
         counters=counters,
         now=now,
+        read_until=read_until,
         paging=paging,
     )
 
@@ -316,6 +318,27 @@ def test_a_day_that_was_not_watched_is_not_a_good_day(
     """Zero failures are trusted only if the monitor ran, was subscribed, and missed nothing it knows of."""
     summary = make(counters=(opening, closing))
     assert (summary.health.complete, summary.unknown, summary.quiet) == (complete, unknown, complete)
+
+
+@pytest.mark.parametrize(
+    ("read_until", "now", "unread", "complete", "unknown"),
+    [
+        (None, END + 8 * HOUR, 0.0, True, False),
+        (END, END + 8 * HOUR, 0.0, True, False),
+        (END + 5 * HOUR, END + 8 * HOUR, 0.0, True, False),
+        (END - 50.0, END + 8 * HOUR, 50.0, True, False),
+        (END - 2 * HOUR, END + 8 * HOUR, 2 * HOUR, False, False),
+        (START - 2 * HOUR, END + 8 * HOUR, 24 * HOUR, False, True),
+        (END - 2 * HOUR, END - HOUR, 0.0, True, False),
+    ],
+)
+def test_a_day_that_was_not_read_to_its_end_is_not_a_good_day(
+    read_until: float | None, now: float, unread: float, *, complete: bool, unknown: bool
+) -> None:
+    """What the broker may still hold of a day that is over is in doubt; of a day that goes on it is not asked."""
+    summary = make(counters=({}, {"uptime_seconds": min(now, END) - START}), now=now, read_until=read_until)
+    assert summary.health.unread == unread
+    assert (summary.health.complete, summary.unknown) == (complete, unknown)
 
 
 def test_health_is_what_the_counters_grew_by() -> None:

@@ -1,4 +1,5 @@
 import datetime as dt
+import math
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
@@ -55,11 +56,26 @@ def test_a_day_of_25_hours_is_read_whole_and_day_by_day() -> None:
     assert [end for _, end in portions[:-1]] == [start for start, _ in portions[1:]]
     assert (portions[0][0], portions[-1]) == (START - 7 * 86_400, (START, END))
     assert reader.groups_of == reader.incidents_of == [(START, END)]
-    assert reader.counters_at == [START, END]
+    assert reader.counters_at == [math.inf, START, END]
 
 
 def test_a_day_that_is_not_over_is_watched_until_now() -> None:
     """The counters of its end are those of now."""
     reader = Recorder()
     assert summary(reader, START + 3_600.0)[2] == 3_600.0
-    assert reader.counters_at == [START, START + 3_600.0]
+    assert reader.counters_at == [math.inf, START, START + 3_600.0]
+
+
+def test_the_newest_counter_tells_how_far_the_stream_was_read() -> None:
+    """What was read after midnight belongs to the day too, also when a mail of that time is made again much later."""
+
+    class Behind(Recorder):
+        def counters(self, at: float) -> dict[str, float]:
+            return {
+                "uptime_seconds": at - START + 5.0,
+                "read_until": END - 7_200.0 if at > END + 60.0 else END - 9_000.0,
+            }
+
+    made = DayReport(Behind(), "shop", ZONE, paging=True).summary(DATE, END + 60.0)  # type: ignore[arg-type]
+    assert made.health.unread == 7_200.0
+    assert not made.health.complete

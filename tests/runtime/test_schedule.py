@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from celery_monitor.core.model import Action, Channel, Enqueue
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.runtime.schedule import RETRY, SETTLE, ReportSchedule, last_due, next_due, reported_date
+from celery_monitor.runtime.schedule import (
+    LOOK,
+    PATIENCE,
+    RETRY,
+    SETTLE,
+    ReportSchedule,
+    last_due,
+    next_due,
+    reported_date,
+)
 
 ZONES = (
     "UTC",
@@ -35,6 +44,7 @@ class Claims:
     entries: list[Enqueue] = field(default_factory=list)
     since: float = 0.0
     down: bool = False
+    read_until: float | None = None
 
     @property
     def dates(self) -> list[str]:
@@ -52,7 +62,8 @@ class Claims:
     def counters(self, at: float) -> dict[str, float]:
         if self.down:
             raise StoreUnavailableError("disk full")
-        return {"messages": 1.0} if at >= self.since else {}
+        read = {} if self.read_until is None else {"read_until": self.read_until}
+        return {"messages": 1.0, **read} if at >= self.since else {}
 
 
 def schedule(claims: Claims, expression: str = "0 8 * * *", zone: str = "UTC") -> ReportSchedule:
@@ -193,6 +204,37 @@ def test_a_midnight_report_waits_for_the_days_last_events() -> None:
     schedule(claims, "0 0 * * *", "Asia/Kathmandu").turn(at("2026-11-23T00:00", "Asia/Kathmandu"))
     assert claims.entries[0].key == "2026-11-22"
     assert claims.entries[0].due_at == at("2026-11-23T00:00", "Asia/Kathmandu") + SETTLE
+
+
+def test_a_report_waits_until_its_day_was_read_to_the_end() -> None:
+    """After a night's downtime what the broker kept is counted first, however long that takes."""
+    claims = Claims(read_until=at("2026-11-22T20:00"))
+    running, now = schedule(claims), at("2026-11-23T09:00")
+    for seconds in range(100):
+        assert running.turn(now + seconds) == now + seconds + LOOK
+        claims.read_until = at("2026-11-22T20:00") + 144.0 * seconds
+    assert claims.dates == []
+    claims.read_until = at("2026-11-23T00:00")
+    assert running.turn(now + 100) == at("2026-11-24T08:00")
+    assert claims.dates == ["2026-11-22"]
+
+
+def test_a_stream_that_stays_away_does_not_silence_the_mail() -> None:
+    """It waits for an hour; so it does the next day, when the stream was there in between."""
+    claims = Claims(read_until=at("2026-11-22T20:00"))
+    running, now = schedule(claims), at("2026-11-23T08:00")
+    running.turn(now)
+    running.turn(now + PATIENCE - 1.0)
+    assert claims.dates == []
+    assert running.turn(now + PATIENCE) == at("2026-11-24T08:00")
+    assert claims.dates == ["2026-11-22"]
+
+    claims.read_until = at("2026-11-23T20:00")
+    running.turn(now + DAY)
+    running.turn(now + DAY + PATIENCE - 1.0)
+    assert claims.dates == ["2026-11-22"]
+    running.turn(now + DAY + PATIENCE)
+    assert claims.dates == ["2026-11-22", "2026-11-23"]
 
 
 @pytest.mark.parametrize("expression", ["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "0 */6 * * *"])

@@ -79,6 +79,11 @@ def doubts(summary: Summary) -> Iterator[str]:
             f"The monitor did not run for {duration(health.down)} of {duration(health.elapsed)}. "
             "What happened meanwhile is counted only if the broker kept its events."
         )
+    if health.unread > SLACK:
+        yield (
+            f"The event stream has not been read to the end of the day: what happened in its last "
+            f"{duration(health.unread)} may be missing."
+        )
     if health.gap >= 1:
         yield f"The event stream was interrupted for {duration(health.gap)}: tasks of that time may be missing."
     if health.unobserved:

@@ -273,6 +273,17 @@ def test_both_versions_say_the_same() -> None:
         assert said in html
 
 
+def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
+    """A day whose end the broker still holds is partly watched, and the mail says how much of it."""
+    summary = days.quiet()
+    summary = replace(summary, health=replace(summary.health, unread=7_260.0))
+    _, message = mail(summary)
+    assert "(partly watched)" in message["Subject"]
+    for part in message.iter_parts():
+        said = " ".join(part.get_content().split())
+        assert "has not been read to the end of the day: what happened in its last 2 h 1 min may be missing." in said
+
+
 def test_a_quiet_day_is_a_short_mail() -> None:
     """The verdict, the numbers, and that the monitor watched; no empty sections."""
     text = render_text(days.quiet())
