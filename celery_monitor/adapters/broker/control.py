@@ -23,7 +23,7 @@ from celery_monitor.adapters.broker.session import Session
 from celery_monitor.settings.broker import BrokerSettings
 
 _DOING: Final = "cannot reach the workers by the broker"
-_SEND_TIMEOUT: Final = 5.0
+_SEND_TIMEOUT: Final = 3.0
 _REPLY_SECONDS: Final = 60
 _REPLY_BYTES: Final = 64 << 20
 _COMMANDS: Final = Exchange("celery.pidbox", "fanout", durable=False, delivery_mode="transient")
@@ -55,10 +55,13 @@ class RemoteControl:
             raise self.failed(exc) from exc
 
     def ask(self, commands: Sequence[str], timeout: float) -> Replies:
-        """Ask all workers all of it, and collect what comes within ``timeout`` seconds. Raises SourceLostError."""
-        until = time.monotonic() + timeout
+        """Ask all workers all of it, and collect the answers for ``timeout`` seconds. Raises SourceLostError.
+
+        Connecting and asking have 3 s of their own: else a slow log-in would look like a fleet without workers.
+        """
+        until = time.monotonic() + _SEND_TIMEOUT
         try:
-            return self._open(until).ask(commands, until)
+            return self._open(until).ask(commands, until, timeout)
         except FOREIGN as exc:
             raise self.failed(exc) from exc
 
@@ -127,17 +130,19 @@ class _Line:
         self.session.bound(until)
         self._producer.publish(message, serializer="json", headers={"clock": 0, "expires": 0})
 
-    def ask(self, commands: Sequence[str], until: float) -> Replies:
+    def ask(self, commands: Sequence[str], until: float, timeout: float) -> Replies:
         self._replies = {command: {} for command in commands}
         self._tickets = {str(uuid4()): command for command in commands}
         for ticket, command in self._tickets.items():
             self.send(command, {}, ticket, until)
-        while self.session.drain(until):
+        answers_until = time.monotonic() + timeout
+        while self.session.drain(answers_until):
             pass
         return self._replies
 
     def _on_message(self, message: Any) -> None:  # noqa: ANN401 - kombu has no types
-        command = self._tickets.get(message.headers.get("ticket"))
+        ticket = message.headers.get("ticket")
+        command = self._tickets.get(ticket) if isinstance(ticket, str) else None
         if command is None or message.content_type != "application/json":
             return  # An answer to an earlier round, or a worker that speaks pickle.
         try:

@@ -17,7 +17,7 @@ from celery_monitor.settings.broker import BrokerSettings
 
 _UNIX_TIMES_FROM: Final = 1_000_000_000
 """Smaller values of ``time_start`` are another machine's monotonic clock (Celery before 4.2, some pools)."""
-_LENGTHS_TIMEOUT: Final = 5.0
+_LENGTHS_TIMEOUT: Final = 3.0
 _NAME_LIMIT: Final = 255
 _MOST_QUEUES: Final = 2_000
 

@@ -316,7 +316,7 @@ def test_replies_that_cannot_be_read(
     message = type("Message", (), {"headers": {}, "content_type": content_type, "body": body})()
     line._tickets = {"t": "active"}
     line._replies = {"active": {}}
-    for ticket in ("t", None, "unknown", 5):
+    for ticket in ("t", None, "unknown", 5, []):
         message.headers["ticket"] = ticket
         line._on_message(message)
     assert line._replies == {"active": {}}
@@ -336,7 +336,7 @@ def test_paused_and_killed_broker(kind: str, controlling: Controlling, start: St
         began = time.monotonic()
         with pytest.raises(SourceLostError, match="does not answer"):
             call()
-        assert time.monotonic() - began < 6.5
+        assert time.monotonic() - began < 4.5
     server.resume()
     wait_until(lambda: _works(fleet), 20)
     server.kill()
@@ -347,7 +347,7 @@ def test_paused_and_killed_broker(kind: str, controlling: Controlling, start: St
     server.pause()
     began = time.monotonic()
     fleet.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 3.5
     server.resume()
 
 
