@@ -32,6 +32,7 @@ def test_end_under_load(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start
     """Exit code 0; everything committed is acknowledged, so nothing known comes again; nothing is lost or doubled."""
     randomly, load = seeded(), Load(size.tasks)
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
+    daemon.until_ready()  # from now on there is a queue
 
     with publishing(rabbitmq_url, load, size.rate) as state:
         for _ in state.moments(randomly, size.faults):
