@@ -266,7 +266,7 @@ class App:
         for sender, rate in ((self._pagerduty, pagerduty.rate_limit), (email, None)):
             courier = Courier(outbox, sender, self.clock, rate_limit=rate)
             self._couriers.append(courier)
-            self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW)
+            self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + pagerduty.timeout)
 
     def _keep(self) -> Loop:
         email = self.settings.email

@@ -49,6 +49,7 @@ class FleetWatch:
         self._wake = threading.Event()
         self._came = False
         self._opened = False
+        self._tasks_at = 0.0
         self._enable_at = 0.0
         self._enabled_at = -ENABLE_APART
         self._queues_at = 0.0
@@ -86,13 +87,14 @@ class FleetWatch:
         mono = self._clock.monotonic()
         enable = self._enable_events and (mono >= self._enable_at or self._came)
         try:
-            if self._opened:
-                self._opened = False
-                self._learn_tasks()
             if enable and mono - self._enabled_at >= ENABLE_APART:
                 self._came = False
-                self._enabled_at, self._enable_at = mono, mono + ENABLE_EVERY
+                self._enabled_at, self._enable_at = mono, 0.0  # again soon, should it fail
                 self._control.enable_events()
+                self._enable_at = mono + ENABLE_EVERY
+            if self._opened and mono >= self._tasks_at:
+                self._tasks_at = mono + self._poll_interval
+                self._learn_tasks()
             if mono >= self._queues_at:
                 self._queues_at = mono + self._poll_interval
                 self._learn_queues()
@@ -108,7 +110,12 @@ class FleetWatch:
         self.error = None
 
     def _learn_tasks(self) -> None:
-        tasks = self._control.tasks(PATIENCE)
+        self._opened = False
+        try:
+            tasks = self._control.tasks(PATIENCE)
+        except SourceLostError:
+            self._opened = True
+            raise
         with self._lock:
             self._monitor.learn_tasks(tasks)
         _log.info("Asked the workers what they hold", tasks=len(tasks))

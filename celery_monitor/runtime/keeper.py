@@ -12,6 +12,8 @@ from celery_monitor.ports import Clock, Outbox, Store
 
 LOOK_EVERY: Final = 2.0
 PRUNE_EVERY: Final = 60.0
+LONGEST_TRUST: Final = 60.0
+"""Seconds after which the report's schedule is asked again: the wall clock may have been set since."""
 
 _log = structlog.get_logger()
 
@@ -45,8 +47,8 @@ class Keeper:
     def turn(self) -> None:
         """Do what is due. Raises StoreUnavailableError."""
         now, mono = self._clock.now(), self._clock.monotonic()
-        if self._report is not None and now >= self._report_at:
-            self._report_at = self._report(now)
+        if self._report is not None and mono >= self._report_at:
+            self._report_at = mono + min(max(0.0, self._report(now) - now), LONGEST_TRUST)
         self.pending = self._outbox.pending()
         self.report_last_success = self._outbox.last_delivered(Channel.EMAIL)
         if mono >= self._prune_at:

@@ -18,6 +18,8 @@ from celery_monitor.ports import Clock, Probe
 OVERDUE: Final = 1.5
 """Probe intervals without an answer after which the stream counts as silent: so it is noticed within three."""
 LEAST_PATIENCE: Final = 1.0
+MOST_PATIENCE: Final = 10.0
+"""Seconds that sending may take, whatever the interval is: the thread has to turn."""
 LONGEST_WAIT: Final = 1.0
 
 _log = structlog.get_logger()
@@ -39,16 +41,22 @@ class Prober:
         self._interval = interval
         self._number = 0
         self._sent: dict[int, float] = {}
+        self._due_at = 0.0
         self._open = threading.Event()
         self._lock = threading.Lock()
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
-        """Send one probe an interval until ``stop`` is set."""
+        """Send one probe when the stream is open, and one an interval from then on, until ``stop`` is set."""
         while not stop.is_set():
             turned()
-            if self._open.wait(LONGEST_WAIT) and not stop.is_set():
+            if not self._open.wait(LONGEST_WAIT):
+                continue
+            wait = self._due_at - self._clock.monotonic()
+            if wait > 0:
+                stop.wait(min(wait, LONGEST_WAIT))
+            else:
+                self._due_at = self._clock.monotonic() + self._interval
                 self.probe()
-                stop.wait(self._interval)
         self._sender.close()
 
     def returned(self, instance: int, number: int) -> None:
@@ -63,8 +71,8 @@ class Prober:
 
     def opened(self) -> None:
         """The stream is a new one: what was sent before will not come."""
-        with self._lock:
-            self._sent.clear()
+        self._forget()
+        self._due_at = 0.0
         self._open.set()
 
     def closed(self) -> None:
@@ -108,12 +116,16 @@ class Prober:
         with self._lock:
             self._sent[self._number] = self._clock.monotonic()
         try:
-            self._sender.send(json.dumps(body).encode(), max(LEAST_PATIENCE, self._interval))
+            self._sender.send(json.dumps(body).encode(), min(max(LEAST_PATIENCE, self._interval), MOST_PATIENCE))
         except SourceLostError as exc:
             if self.error is None:
                 _log.warning("The round-trip probe cannot be sent", error=str(exc))
             self.error = str(exc)
             if exc.remedy is not None:  # not allowed to publish: silence then means nothing
-                self.opened()
+                self._forget()
         else:
             self.error = None
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._sent.clear()

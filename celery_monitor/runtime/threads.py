@@ -56,8 +56,9 @@ class Threads:
 
     def stuck(self) -> dict[str, float]:
         """Threads that have not turned in time, or died, with the seconds since; empty when all is well."""
-        found = {name: silence for name, silence in self._silence.items() if silence > self._limits[name]}
-        found |= {name: 0.0 for name, thread in self._threads.items() if not thread.is_alive()}
+        # Copies: others read while the app still starts threads.
+        found = {name: silence for name, silence in list(self._silence.items()) if silence > self._limits[name]}
+        found |= {name: 0.0 for name, thread in list(self._threads.items()) if not thread.is_alive()}
         return found
 
     def join(self, name: str, timeout: float) -> bool:

@@ -111,6 +111,34 @@ def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
     assert made.queues()
 
 
+def test_what_failed_is_asked_again_soon() -> None:
+    """Events that are not on and tasks without a name are lost: neither waits for the next minute or connection."""
+    made, control, clock, monitor = watch()
+    made.opened()
+    control.error = SourceLostError("down")
+    turns(made, clock, 20)
+    assert control.asked.count("enable_events") <= 7
+    assert control.asked.count("tasks") <= 2
+    control.error = None
+    control.asked.clear()
+    turns(made, clock, 16)
+    assert control.asked.count("enable_events") == 1
+    assert control.asked.count("tasks") == 1
+    monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
+    assert monitor.snapshot().series[0].key.name == "shop.pay"
+
+
+def test_a_failed_question_for_tasks_is_repeated() -> None:
+    """After poll_interval, and not asked for ever once it was answered."""
+    made, control, clock, _ = watch(enable=False)
+    made.opened()
+    control.error = SourceLostError("down")
+    turns(made, clock, 1)
+    control.error = None
+    turns(made, clock, 100)
+    assert control.asked.count("tasks") == 2
+
+
 def test_it_ends_at_once() -> None:
     """Interrupted in its wait."""
     made, control, _, _ = watch()

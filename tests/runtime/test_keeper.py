@@ -1,0 +1,51 @@
+"""The store's housekeeping."""
+
+from collections.abc import Mapping
+
+from celery_monitor.runtime.keeper import LOOK_EVERY, Keeper
+from tests.builders import NOON
+from tests.fakes import ManualClock
+
+DAY = 86_400.0
+
+
+class Kept:
+    """As much of a Store and an Outbox as the keeper uses."""
+
+    def __init__(self) -> None:
+        self.pruned: list[float] = []
+        self.delivered: dict[str, float] = {}
+
+    def prune(self, now: float) -> None:
+        """Noted."""
+        self.pruned.append(now)
+
+    def pending(self) -> Mapping[str, tuple[int, float | None]]:
+        """Nothing waits."""
+        return {}
+
+    def last_delivered(self, channel: str) -> float | None:
+        """Never."""
+        return self.delivered.get(channel)
+
+
+def test_a_report_comes_though_the_clock_was_years_ahead() -> None:
+    """It was asked for the next time while the clock was wrong; set right, the day's report is still claimed."""
+    clock, asked = ManualClock(time=NOON), list[float]()
+
+    def report(now: float) -> float:
+        asked.append(now)
+        return now - now % DAY + DAY
+
+    store = Kept()
+    keeper = Keeper(store, store, clock, report)  # type: ignore[arg-type]  # the parts of them that it uses
+    clock.step(4 * 365 * DAY)
+    keeper.turn()
+    clock.step(-4 * 365 * DAY)
+    for _ in range(int(DAY / LOOK_EVERY)):
+        clock.advance(LOOK_EVERY)
+        keeper.turn()
+    midnight = NOON + DAY / 2
+    assert any(midnight <= at < midnight + LOOK_EVERY for at in asked)
+    assert len(asked) <= DAY / 60 + 2
+    assert len(store.pruned) == DAY / 60 + 1
