@@ -60,4 +60,8 @@ class Session:
                 Wire(self._connection.sock).cut()
                 self._connection.collect()
             else:
+                # kombu's channel for Redis would wait for the answer to its BRPOP while it closes.
+                connection = getattr(getattr(self.channel, "client", None), "connection", None)
+                if connection is not None:
+                    connection.disconnect()
                 self.channel.close()

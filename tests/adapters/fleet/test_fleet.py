@@ -316,7 +316,8 @@ def test_replies_that_cannot_be_read(
     message = type("Message", (), {"headers": {}, "content_type": content_type, "body": body})()
     line._tickets = {"t": "active"}
     line._replies = {"active": {}}
-    for ticket in ("t", None, "unknown", 5, []):
+    tickets: list[Any] = ["t", None, "unknown", 5, []]
+    for ticket in tickets:
         message.headers["ticket"] = ticket
         line._on_message(message)
     assert line._replies == {"active": {}}
