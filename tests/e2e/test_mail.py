@@ -1,0 +1,287 @@
+"""The daily mail, by the daemon as users run it: against an SMTP server with STARTTLS and AUTH, on a real RabbitMQ."""
+
+import datetime as dt
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from celery_monitor.core.summarize import day_bounds
+from celery_monitor.runtime.courier import OUTCOMES
+from tests.adapters.email.mail_server import PASSWORD, MailServer, serving
+from tests.conftest import Start
+from tests.e2e.campaign import seeded
+from tests.e2e.daemon import Counts
+from tests.e2e.mailing import (
+    EXTERNAL_URL,
+    PEOPLE,
+    MailingDaemon,
+    WallClock,
+    in_counts,
+    in_json,
+    in_text,
+    part,
+    replay,
+)
+from tests.e2e.paging import Failing, publish
+from tests.e2e.test_recordings import COUNTS
+from tests.servers import RabbitMQ, wait_until
+from tests.servers.certificate import Certificate
+
+ZONE = "America/Los_Angeles"
+DATE = dt.date(2026, 11, 1)
+"""A day of 25 hours."""
+BEGIN, END = day_bounds(DATE, ZoneInfo(ZONE))
+DUE = END + 8 * 3600.0
+DAY = 86_400.0
+_NEXT = "2026-11-02"
+_FORMS = ("text", "html", "json")
+
+
+@pytest.fixture
+def server(certificate: Certificate) -> MailServer:
+    """A server with STARTTLS that wants a login; it does not run yet."""
+    return MailServer(certificate, "starttls", login=True)
+
+
+@pytest.fixture
+def mail(server: MailServer) -> Iterator[MailServer]:
+    """The same, running."""
+    with serving(server):
+        yield server
+
+
+@dataclass(frozen=True)
+class Evening:
+    """What a daemon has left that counted a recorded fleet on DATE, and was stopped in the evening."""
+
+    directory: Path
+    url: str
+    """Of the vhost with its queue."""
+
+    def next_morning(
+        self, directory: Path, server: MailServer, clock: WallClock, url: str | None = None, **settings: dict[str, Any]
+    ) -> MailingDaemon:
+        """A daemon on a copy of the store, in another vhost or in the same; it is not started yet."""
+        shutil.copytree(self.directory, directory)
+        daemon = MailingDaemon(directory, url or self.url, server, ZONE, settings)
+        daemon.clock = clock
+        return daemon
+
+
+@pytest.fixture(scope="module")
+def evening(
+    rabbitmq: RabbitMQ, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Evening]:
+    """For all tests; one of them may use the vhost."""
+    found = Evening(tmp_path_factory.mktemp("evening"), rabbitmq.new_vhost())
+    nobody = MailServer(certificate, "starttls", login=True)
+    daemon = MailingDaemon(found.directory, found.url, nobody, ZONE)
+    daemon.clock = WallClock(END - 7200.0)
+    with daemon:
+        daemon.until_ready()
+        replay("5.7.0", found.url, BEGIN, END - 7200.0)
+        daemon.until_counts(COUNTS["5.7.0"])
+    yield found
+    rabbitmq.delete_vhost(found.url)
+
+
+def identities(mail: MailServer) -> Counter[str]:
+    """The date that each mail is about, and how often it was taken."""
+    subjects = (str(mail.message(index)["Message-ID"]) for index in range(len(mail.mails)))
+    return Counter(identity.removeprefix("<report-")[:10] for identity in subjects)
+
+
+def die_at(daemon: MailingDaemon, mail: MailServer, stage: str, within: float) -> None:
+    """Start the daemon, and kill -9 it when its conversation comes to ``stage``, or after so many seconds."""
+
+    def fatal(reached: str) -> None:
+        if reached == stage:
+            daemon.signal(signal.SIGKILL)
+            wait_until(lambda: not daemon.running, what="the end of the daemon")
+
+    mail.stage = fatal
+    daemon.launch()
+    until = time.monotonic() + within
+    wait_until(lambda: not daemon.running or time.monotonic() > until, within + 5)
+    died = not daemon.running
+    daemon.kill()
+    mail.stage = lambda _: None
+    mail.data.clear()
+    assert died or stage == "MAIL", f"never came to {stage}"
+
+
+@pytest.mark.parametrize(
+    "kills", [pytest.param(5, id="short"), pytest.param(20, id="long", marks=pytest.mark.campaign)]
+)
+def test_kills_around_the_time_of_sending(
+    *, kills: int, evening: Evening, rabbitmq_url: str, mail: MailServer, start: Start, tmp_path: Path
+) -> None:
+    """Kill -9 at random moments from before it is due, and in the middle of SMTP: one mail, and one the day after."""
+    dice = seeded()
+    daemon = evening.next_morning(tmp_path / "daemon", mail, WallClock(DUE - 2.0 * kills / 5), rabbitmq_url)
+    for stage in shuffled(dice, kills):
+        mail.data.extend(["drop"] * (stage == "DATA"))  # or the server has a mail whose sender is dead
+        die_at(daemon, mail, stage or "MAIL", 30.0 if stage else dice.uniform(0.0, 3.0))
+    assert mail.mails == []
+
+    start(daemon)
+    daemon.until_mailed()
+    daemon.kill()
+    daemon.start()
+    daemon.until_looked()
+    assert identities(mail) == {str(DATE): 1}
+    assert mail.mails[0][0] == list(PEOPLE)
+
+    daemon.kill()
+    daemon.clock = WallClock(DUE + DAY)
+    daemon.start()
+    daemon.until_mailed(2)
+    assert identities(mail) == {str(DATE): 1, _NEXT: 1}
+    assert PASSWORD not in daemon.log.read_text()
+
+
+def shuffled(dice: random.Random, kills: int) -> list[str]:
+    """Stages of the conversation, "" for a random moment before it."""
+    stages = list(islice(cycle(["", "DATA", "RCPT", "", "MAIL"]), kills))
+    dice.shuffle(stages)
+    return stages
+
+
+def test_a_kill_between_the_answer_and_its_record(
+    evening: Evening, rabbitmq_url: str, mail: MailServer, start: Start, tmp_path: Path
+) -> None:
+    """The server has the mail and the daemon never heard of it: the very same mail goes again, byte for byte."""
+    daemon = evening.next_morning(tmp_path / "daemon", mail, WallClock(DUE + 60.0), rabbitmq_url)
+    die_at(daemon, mail, "DATA", 30.0)
+    wait_until(lambda: mail.mails, what="the mail")
+    start(daemon)
+    daemon.until_mailed(2)
+    assert identities(mail) == {str(DATE): 2}
+    assert mail.mails[0] == mail.mails[1]
+
+
+def test_an_hour_without_the_server_and_then_its_refusals(
+    evening: Evening, rabbitmq_url: str, server: MailServer, start: Start, tmp_path: Path
+) -> None:
+    """Then 5xx for one of three and 4xx for another, a connection dropped in DATA, 451: the others have it, once."""
+    ann, bob, carl = PEOPLE
+    server.refusals = {bob: "550 no such user", carl: "450 greylisted"}
+    server.data.extend(["drop", "451 later"])
+    clock = WallClock(DUE, speed=600.0)
+    daemon = start(evening.next_morning(tmp_path / "daemon", server, clock, rabbitmq_url))
+    clock.until(DUE + 3600.0)
+    (row,) = daemon.api("/api/v1/outbox")["items"]
+    assert row["attempts"] > 1
+    assert "refused" in row["error"]
+
+    with serving(server):
+        wait_until(lambda: server.mails, what="the mail for the first one")
+        server.refusals.pop(carl)
+        daemon.until_mailed(2)
+        daemon.until_looked()
+    assert [recipients for recipients, _ in server.mails] == [[ann], [carl]]
+    assert identities(server) == {str(DATE): 2}
+    assert f"The server refused {bob} (550 no such user)" in part(server.message(0), "plain")
+    outcomes = {one: daemon.metric("monitor_notifications_total", channel="email", outcome=one) for one in OUTCOMES}
+    assert (outcomes["delivered"], outcomes["dead"]) == (1, 0)
+    assert outcomes["retried"] >= row["attempts"] + 3
+
+
+def test_what_waited_in_the_queue_is_in_the_mail(
+    evening: Evening, mail: MailServer, start: Start, tmp_path: Path
+) -> None:
+    """After a night's downtime the mail waits until all that the broker kept is counted, however long it takes."""
+    late = [Failing("shop.late", END - 6000.0 + number / 10, uuid=f"late-{number}") for number in range(10_000)]
+    publish(evening.url, late, rate=1e6)
+    slow = {"prefetch": 100}
+    daemon = start(evening.next_morning(tmp_path / "daemon", mail, WallClock(DUE + 1800.0), broker=slow))
+    daemon.until_mailed(timeout=60.0)
+    counts = COUNTS["5.7.0"] | {"shop.late": {"received": 10_000, "failed": 10_000}}
+    assert in_text(part(mail.message(), "plain")) == in_counts(counts)
+
+
+def yesterday_somewhere() -> tuple[str, dt.date]:
+    """A zone where midnight is hours away by the machine's clock, and its last complete day."""
+    for zone in ("Asia/Kathmandu", "America/Los_Angeles"):
+        now = dt.datetime.now(ZoneInfo(zone))
+        if 1 <= now.hour < 23:
+            return zone, now.date() - dt.timedelta(days=1)
+    raise AssertionError("these zones are 13:45 apart")
+
+
+def counted(daemon: MailingDaemon) -> Counts:
+    """Task → kind → events, of /metrics."""
+    found: dict[str, Counter[str]] = {}
+    samples = daemon.metrics()
+    for kind in ("succeeded", "failed", "retried"):
+        for labels, value in samples[f"celery_task_{kind}_total"]:
+            found.setdefault(labels["name"], Counter())[kind] += int(value)
+    return found
+
+
+def grown(before: Counts, after: Counts) -> Counts:
+    """What was counted between two scrapes."""
+    return {name: Counter(numbers) - Counter(before.get(name, {})) for name, numbers in after.items()}
+
+
+@pytest.mark.parametrize("clock", ["the machine's", "the morning after 25 hours"])
+def test_all_ways_to_a_days_numbers_agree(
+    clock: str, rabbitmq_url: str, mail: MailServer, start: Start, tmp_path: Path
+) -> None:
+    """Mail, page, API, Prometheus and the commands tell the same of a replayed day, and it is what was recorded."""
+    zone, date = yesterday_somewhere() if clock == "the machine's" else (ZONE, DATE)
+    begin, end = day_bounds(date, ZoneInfo(zone))
+    # The first start is that of a new monitor, which reports nothing from before its time.
+    email = {"schedule": "* * * * *"}
+    daemon = MailingDaemon(tmp_path / "daemon", rabbitmq_url, mail, zone, {"email": email})
+    daemon.clock = None if clock == "the machine's" else WallClock(DUE)
+    start(daemon)
+    daemon.until_ready()
+    replay("4.4.7", rabbitmq_url, begin - DAY, begin)
+    daemon.until_counts(COUNTS["4.4.7"])
+    before = counted(daemon)
+    replay("5.7.0", rabbitmq_url, begin, end)
+    wait_until(lambda: sum(one.get("failed", 0) for one in counted(daemon).values()) == 18 + 19, what="both days")
+    daemon.restart()
+    daemon.until_ready()
+    daemon.until_mailed()
+
+    recorded = in_counts(COUNTS["5.7.0"])
+    assert (recorded.executed, recorded.failed, recorded.retried) == (67, 19, 2)
+    message = mail.message()
+    text, html = (part(message, kind) for kind in ("plain", "html"))
+    assert in_text(text) == recorded
+    assert message["Subject"].startswith(f"[celery] 19 failures in {len(recorded.tasks)} tasks on")
+
+    assert in_json(daemon.api(f"/api/v1/reports/{date}")) == recorded
+    after = counted(daemon)
+    grown = {
+        name: {kind: after[name][kind] - before.get(name, {}).get(kind, 0) for kind in after[name]} for name in after
+    }
+    assert in_counts(grown) == recorded
+    since = dt.datetime.fromtimestamp(begin, dt.UTC).isoformat().replace("+00:00", "Z")
+    items = daemon.api(f"/api/v1/tasks?since={since}&limit=1000")["items"]
+    assert in_counts({item["name"]: item["counts"] for item in items}) == recorded
+    assert daemon.metric("monitor_task_failures_total") == 18 + 19
+
+    status, page = daemon.get(f"/reports/{date}")
+    assert status == 200
+    assert page.strip() == html.strip()
+
+    printed = {
+        form: daemon.beside("report", "--date", "yesterday", "--format", form) for form in ("text", "html", "json")
+    }
+    assert {done.returncode for done in printed.values()} == {0}, printed
+    assert printed["text"].stdout.strip() == text.strip()
+    assert printed["html"].stdout.strip() == html.strip()
+    assert EXTERNAL_URL in text
