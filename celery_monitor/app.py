@@ -238,7 +238,7 @@ class App:
         self.threads.start("pump", self._pump.run, limit=_STUCK_AFTER, fatal=True)
         self.threads.start("prober", self._prober.run, limit=_SLOW)
         self.threads.start("fleet", self._fleet.run, limit=_SLOW)
-        self.threads.start("keeper", self._keep(), limit=_SLOW)
+        self.threads.start("keeper", self._keep(restored), limit=_SLOW)
         self.threads.watch()
         _log.info(
             "Started",
@@ -268,9 +268,10 @@ class App:
             self._couriers.append(courier)
             self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + pagerduty.timeout)
 
-    def _keep(self) -> Loop:
-        email = self.settings.email
-        schedule = ReportSchedule(self.store.outbox, self.store.reader, email.schedule, ZoneInfo(email.timezone))
+    def _keep(self, restored: Restored) -> Loop:
+        email, zone = self.settings.email, ZoneInfo(self.settings.email.timezone)
+        new = not restored.counters
+        schedule = ReportSchedule(self.store.outbox, self.store.reader, email.schedule, zone, new=new)
         self._keeper = Keeper(self.store, self.store.outbox, self.clock, schedule.turn if email.to else None)
         return self._keeper.run
 

@@ -55,12 +55,14 @@ def reported_date(due: float, zone: dt.tzinfo) -> dt.date:
 class ReportSchedule:
     """Puts each day's report into the outbox when it is due. Belongs to one thread."""
 
-    def __init__(self, outbox: Outbox, reader: Reader, expression: str, zone: dt.tzinfo) -> None:
+    def __init__(self, outbox: Outbox, reader: Reader, expression: str, zone: dt.tzinfo, *, new: bool = False) -> None:
+        """``new``: the store was empty at the start. By the first turn it may not be any more."""
         self._outbox = outbox
         self._reader = reader
         self._expression = expression
         self._zone = zone
         self._first = True
+        self._new = new
         self._claimed: dt.date | None = None
         self._waiting_since: float | None = None
 
@@ -83,7 +85,7 @@ class ReportSchedule:
     def _claim(self, date: dt.date, due: float, now: float) -> bool:
         """False when it has to wait."""
         # Counters are kept by the quarter of an hour, with their last time: so they may be that much younger.
-        if self._first and not self._reader.counters(due + BUCKET_SECONDS):
+        if self._first and (self._new or not self._reader.counters(due + BUCKET_SECONDS)):
             return True  # The monitor is new: it did not exist when this was due, and missed nothing.
         end = day_bounds(date, self._zone)[1]
         if not self._may_claim(end, now):

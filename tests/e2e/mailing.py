@@ -11,6 +11,8 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bench.publish import publisher
 from tests.adapters.email.mail_server import PASSWORD, USER, MailServer
 from tests.e2e.daemon import Daemon
@@ -90,6 +92,7 @@ class MailingDaemon(Daemon):
 
     def beside(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command with the daemon's configuration, clock and environment (or another one)."""
+        self.config.write_text(yaml.safe_dump(self.settings))
         return subprocess.run(
             [*self.program(), *arguments, "--config", str(self.config)],
             env=environment or self.environment(),

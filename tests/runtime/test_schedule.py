@@ -180,6 +180,17 @@ def test_a_new_monitor_reports_nothing_from_before_its_time() -> None:
     assert claims.dates == ["2026-11-23"]
 
 
+def test_a_new_monitor_is_new_though_it_has_counted_already() -> None:
+    """Its first counts may be stored before the schedule is asked for the first time."""
+    claims = Claims()
+    running = ReportSchedule(claims, claims, "0 8 * * *", dt.UTC, new=True)  # type: ignore[arg-type]
+    assert running.turn(at("2026-11-23T08:05")) == at("2026-11-24T08:00")
+    running.turn(at("2026-11-23T08:06"))
+    assert claims.dates == []
+    running.turn(at("2026-11-24T08:00"))
+    assert claims.dates == ["2026-11-23"]
+
+
 def test_a_new_monitor_that_dies_around_its_first_report_still_sends_it() -> None:
     """Counters are stored with the last time of their quarter of an hour, which may be after the due time."""
     claims = Claims(since=at("2026-11-23T08:00:03"))
