@@ -97,7 +97,7 @@ class Tracker:
 
     def restore(self, tracked: Iterable[tuple[str, TaskRef]], now: float) -> None:
         """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
-        for uuid, ref in tracked:
+        for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
             self.tasks[uuid] = ref
             if ref.stage >= _OK:
                 self._lingering.append((now + self._linger, uuid))
@@ -138,6 +138,7 @@ class Tracker:
 
     def name(self, raw: str) -> str:
         """A task's name or a queue's as it is kept: one shared string, printable, at most LONGEST_NAME characters."""
+        raw = raw[:LONGEST_NAME]
         known = self._names.get(raw)
         if known is None:
             known = printable(raw, LONGEST_NAME)
@@ -160,6 +161,7 @@ class Tracker:
                 self._dirty[task.uuid] = None
             if ref.queue is None and task.queue is not None:
                 ref.queue = self.name(task.queue)
+                self._dirty[task.uuid] = None
 
     def tick(self, now: float) -> None:
         """Forget what lingered long enough, what is too old, and the oldest above the bound."""
@@ -177,10 +179,9 @@ class Tracker:
         """What to save and what to delete since the last call. The saved entries are copies."""
         saved, gone = [], self._gone
         for uuid in self._dirty:
-            ref = self.tasks.get(uuid)
-            if ref is not None:
-                ref.saved = True
-                saved.append((uuid, copy(ref)))
+            ref = self.tasks[uuid]
+            ref.saved = True
+            saved.append((uuid, copy(ref)))
         self._dirty = {}
         self._gone = []
         return saved, gone
@@ -212,21 +213,26 @@ class Tracker:
     def _forget(self, uuid: str) -> None:
         if self.tasks.pop(uuid).saved:
             self._gone.append(uuid)
+        self._dirty.pop(uuid, None)  # else a store that is away for hours fills the memory with what is over
         if self.arguments:
             self.arguments.pop(uuid, None)
 
     def _expire(self) -> None:
+        """Of the oldest; one that is still in use, such as an endless retry, does not hold up those behind it."""
         oldest = self._minute - self._max_age_minutes
         for uuid in list(islice(self.tasks, EXPIRED_PER_TICK)):
-            if self.tasks[uuid].seen > oldest:
-                return  # the rest came later; one that is still in use holds them up until max_tasks does
-            self._forget(uuid)
+            if self.tasks[uuid].seen <= oldest:
+                self._forget(uuid)
 
     def _evict(self, number: int) -> None:
         """At once and more than needed: finding a dict's first key costs all the deleted slots before it."""
         for uuid in list(islice(self.tasks, number)):
             self._forget(uuid)
         self.evicted += number
+
+
+def _seen(entry: tuple[str, TaskRef]) -> int:
+    return entry[1].seen
 
 
 def _cut(text: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """What is remembered of a task."""
 
 import random
+import tracemalloc
 
 import pytest
 
@@ -220,6 +221,42 @@ def test_expires() -> None:
     assert list(to.tasks) == ["young"]
 
 
+def test_one_that_goes_on_for_ever_does_not_keep_the_others() -> None:
+    """A task that retries every minute is the oldest entry: what came after it and never ended expires all the same."""
+    to = tracker(max_age=3600.0)
+    feed(to, "received", uuid="endless")
+    feed(to, "received", uuid="leaked")
+    for minute in range(120):
+        to.tick(NOON + minute * 60)
+        feed(to, "retried", uuid="endless")
+    assert list(to.tasks) == ["endless"]
+
+
+def test_the_oldest_go_first_also_after_a_restart() -> None:
+    """However the store orders them."""
+    before = tracker()
+    for number in range(100):
+        before.tick(NOON + number * 60)
+        feed(before, "received", uuid=f"{99 - number:03}")
+    saved, _ = before.take()
+    after = tracker(max_tasks=50)
+    after.restore(sorted(saved), NOON + 6000)
+    after.tick(NOON + 6000)
+    assert "000" in after.tasks
+    assert "099" not in after.tasks
+
+
+def test_what_is_over_is_not_kept_for_a_store_that_is_away() -> None:
+    """Hours without a flush on a stream that goes on cost no memory for tasks that began and ended in them."""
+    to = tracker()
+    tracemalloc.start()
+    for number in range(20_000):
+        feed(to, "received", "started", "succeeded", uuid=f"u{number}")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000
+
+
 def test_what_the_fleet_says_names_what_began_before() -> None:
     """And never overwrites what the stream said."""
     to = tracker()
@@ -233,6 +270,15 @@ def test_what_the_fleet_says_names_what_began_before() -> None:
     }
 
 
+def test_what_the_fleet_says_is_saved() -> None:
+    """Also of a task whose name was known and whose queue was not."""
+    to = tracker()
+    feed(to, "received")
+    to.take()
+    to.learn([FleetTask("u1", "by.fleet", "q2", NOON)])
+    assert [(ref.name, ref.queue) for _, ref in to.take()[0]] == [("a.b", "q2")]
+
+
 def test_names_are_shared_and_cleaned() -> None:
     """One string for all entries of a task; cut and printable."""
     to = tracker()
@@ -241,6 +287,18 @@ def test_names_are_shared_and_cleaned() -> None:
     assert to.tasks["u1"].name is to.tasks["u2"].name
     assert to.name("a\nb\x00c") == "a\ufffdb\ufffdc"
     assert len(to.name("x" * 5000)) == LONGEST_NAME
+
+
+def test_long_names_are_not_kept_whole() -> None:
+    """Thousands of names of a megabyte each are a matter of a thousand characters each."""
+    to = tracker()
+    tracemalloc.start()
+    for number in range(20):
+        to.name(f"{number}" + "x" * 1_000_000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1_000_000
+    assert to.name("y" * 5000) is to.name("y" * 6000)
 
 
 def test_arguments_are_kept_only_when_asked_for() -> None:
