@@ -1,10 +1,6 @@
 """The daemon is killed, its connections are cut and its disk is full while events come: nothing is lost or doubled."""
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +9,7 @@ from bench.publish import Load
 from tests.conftest import Start
 from tests.e2e.campaign import Size, assert_drained, assert_exact, in_background, publishing, seeded, sizes, vhost
 from tests.e2e.daemon import Daemon
+from tests.e2e.disk import fill, small_disk
 from tests.e2e.reconciling import WITNESS, ReconcilingPublisher
 from tests.servers import RabbitMQ, TcpProxy, wait_until
 
@@ -169,35 +166,3 @@ def close_connections_of(rabbitmq: RabbitMQ, user: str) -> None:
         "|| C <- rabbit_networking:connections(), "
         f"[{{user, <<{name}>>}}] == (catch rabbit_networking:connection_info(C, [user]))], ok"
     )
-
-
-@contextmanager
-def small_disk(directory: Path) -> Iterator[Path]:
-    """A file system of 64 MB. Needs root: without it the test is skipped, or fails where CI=true."""
-    directory.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(directory)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        message = f"cannot mount a small disk: {mounted.stderr.strip()}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{message}; with CI=true nothing may be skipped")
-        pytest.skip(message)
-    try:
-        yield directory
-    finally:
-        # Lazily: the daemon of a test that failed is stopped after this.
-        subprocess.run(["umount", "--lazy", str(directory)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Take all space that is left; return the file that holds it."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while file.write(bytes(size)) == size:
-                    pass
-            except OSError:
-                continue
-    return ballast

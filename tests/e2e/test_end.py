@@ -10,6 +10,7 @@ from bench.publish import Load
 from tests.conftest import Start
 from tests.e2e.campaign import Size, assert_drained, assert_exact, publishing, seeded, sizes
 from tests.e2e.daemon import Daemon
+from tests.e2e.disk import fill, small_disk
 from tests.servers import RabbitMQ, wait_until
 
 _IN_TIME = 10.0
@@ -63,6 +64,25 @@ def test_end_without_the_broker(start: Start, tmp_path: Path) -> None:
     daemon.start()
     daemon.until_trouble("refused")
     assert end(daemon) == 0
+
+
+def test_end_with_a_full_disk(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """What cannot be committed stays with the broker: exit code 0 in time, and the next start counts it."""
+    load = Load(2_000)
+    with small_disk(tmp_path / "disk") as disk:
+        daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, store_directory=disk))
+        daemon.until_ready()
+        with publishing(rabbitmq_url, load, rate=3_000) as state:
+            state.until(state.total // 3)
+            ballast = fill(disk)
+            daemon.until_trouble("full")
+            assert end(daemon) == 0
+            ballast.unlink()
+        daemon.start()
+        daemon.until_ready()
+
+        assert_exact(daemon, load)
+        daemon.stop()
 
 
 class StuckDaemon(Daemon):

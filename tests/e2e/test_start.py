@@ -9,6 +9,7 @@ from bench.publish import Load, publish, publisher
 from tests.conftest import Start
 from tests.e2e.campaign import QUEUE, assert_exact, vhost
 from tests.e2e.daemon import Daemon
+from tests.e2e.disk import fill, small_disk
 from tests.servers import RabbitMQ, Redis
 
 _SECRET = "correct-horse"
@@ -82,3 +83,18 @@ def test_the_queue_was_declared_differently(
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
     remedy = ("declared differently", f"rabbitmqctl delete_queue -p {name} {QUEUE}")
     repaired(daemon, rabbitmq_url, remedy, lambda: rabbitmq.delete_queue(QUEUE, name))
+
+
+def test_the_disk_is_full(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """There is no room for a store: the daemon waits for it, and serves its metrics."""
+    with small_disk(tmp_path / "disk") as disk:
+        ballast = fill(disk)
+        daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, store_directory=disk))
+        daemon.until_trouble("full")
+        assert daemon.get("/livez")[0] == 200
+        assert daemon.get("/metrics")[0] == 200
+
+        ballast.unlink()
+
+        daemon.until_ready()
+        daemon.stop()
