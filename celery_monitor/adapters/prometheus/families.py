@@ -140,7 +140,7 @@ EVENTS: Final = Family("monitor_events", Kind.COUNTER, "Events read, by type; cu
 DISCARDED: Final = Family(
     "monitor_events_discarded",
     Kind.COUNTER,
-    "Messages or events that changed no task's counts: malformed, content_type (not JSON), unknown_type (an event of the "
+    "Messages or events that changed no task's counts: malformed, content_type (not JSON), unknown_type (one of the "
     "fleet's own), duplicate (such as the twin of a hard time limit), redelivered (counted before, by its fingerprint: "
     "exactness at work, and no loss).",
     ("reason",),
