@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import pytest
-from click.testing import CliRunner
 
 from bench.publish import body, publisher
 from celery_monitor.adapters.store import open_store
-from celery_monitor.cli import main
 from celery_monitor.core.model import Action, Channel, Enqueue
 from tests.adapters.email.mail_server import MailServer, misbehaving, serving
 from tests.e2e.daemon import Daemon
+from tests.e2e.paging import command
 from tests.servers import RabbitMQ
 from tests.servers.certificate import Certificate
 from tests.servers.pagerduty import Behaviour, PagerDutyServer
@@ -235,9 +234,9 @@ class Story:
             return f"{response.status} {response.getheaders()}\n".encode() + response.read()
 
     def run(self, label: str, *lines: str) -> None:
-        """Keep what commands print. In this process, because each would take a second to start."""
+        """Keep what commands print, and what Python would."""
         for line in lines:
-            done = CliRunner().invoke(main, [*line.split(), "--config", str(self.daemon.config)])
+            done = command(self.daemon, *line.split())
             assert done.exit_code in {0, 1}, done.output  # it was understood
             trace = "".join(traceback.format_exception(*done.exc_info)) if done.exc_info else ""
             self.evidence.add("command", f"{label}: {line}", done.output + trace)
