@@ -2,7 +2,6 @@
 
 import contextlib
 from typing import Any
-from uuid import uuid4
 
 from celery.events.event import get_exchange
 from kombu import Consumer, Queue
@@ -26,8 +25,10 @@ class MemoryLink:
         self._transport.establish_connection()
         self._channel = self._transport.create_channel(self._transport)
         exchange = get_exchange(client, settings.exchange)
-        name = f"{settings.queue.name}.{uuid4().hex}"
-        self._queue = Queue(name, exchange, routing_key="#", durable=False)(self._channel)
+        # Always the same name: kombu never forgets a binding in memory, and would fill each queue that ever was.
+        self._queue = Queue(settings.queue.name, exchange, routing_key="#", durable=False)(self._channel)
+        self._queue.declare()
+        self._queue.purge()
         self._consumer = Consumer(self._channel, [self._queue], no_ack=True, on_message=self._on_message)
         self._consumer.consume()
 

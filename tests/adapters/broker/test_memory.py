@@ -5,7 +5,7 @@ import json
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
-from tests.adapters.broker.conftest import Listening, collect
+from tests.adapters.broker.conftest import Listening, Probing, collect
 from tests.servers import wait_until
 
 
@@ -36,10 +36,15 @@ def test_celery_in_one_process(listening: Listening) -> None:
     assert {"task-sent", "task-received", "task-started"} <= set(seen)
 
 
-def test_abandoned_source_leaves_no_queue(listening: Listening) -> None:
-    """What nobody reads any more does not grow."""
+def test_connecting_again(listening: Listening, probing: Probing) -> None:
+    """Sources that were abandoned leave one queue at most, and what it collected meanwhile is not given away."""
     from kombu.transport.memory import Channel
 
-    source = listening("memory://")
-    source.abandon()
-    assert not [name for name in Channel.queues if name.startswith("celery-monitor")]
+    source, probe = listening("memory://"), probing("memory://")
+    for _ in range(3):
+        source.abandon()
+        probe.send(b"missed", 1)
+        source.connect()
+        probe.send(b"seen", 1)
+        assert [delivery.body for delivery in collect(source, 1)] == [b"seen"]
+    assert len([name for name in Channel.queues if name.startswith("celery-monitor")]) == 1
