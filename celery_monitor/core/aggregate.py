@@ -8,6 +8,7 @@ bound is counted as ``other``.
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
@@ -150,12 +151,10 @@ class Aggregator:
         self._errors[key] = self._errors.get(key, 0) + 1
         self._samples.setdefault(group.id, deque(maxlen=SAMPLES_PER_GROUP)).append(sample)
 
-    def drop_host(self, host: str) -> None:
-        """Forget the series of a purged worker (only with the hostname label)."""
-        for key in [key for key in self._rows if key[2] == host]:
-            row = self._rows.pop(key)
-            if row.dirty:
-                self._dirty.remove(row)
+    def drop_hosts(self, hosts: AbstractSet[str]) -> None:
+        """Forget the series of hosts (only with the hostname label). What they did stays in the buckets."""
+        for key in [key for key in self._rows if key[2] in hosts]:
+            del self._rows[key]
             self._dropped.append(SeriesKey(*key))
 
     def take(
@@ -164,7 +163,8 @@ class Aggregator:
         """What changed since the last call."""
         series, buckets = [], []
         for row in self._dirty:
-            series.append(self._freeze(row))
+            if self._rows.get((row.name, row.queue, row.host)) is row:
+                series.append(self._freeze(row))
             buckets += [
                 BucketDelta(
                     start * BUCKET_SECONDS,

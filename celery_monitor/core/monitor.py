@@ -104,8 +104,10 @@ class Monitor:
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
         self._queue_of: dict[str, str] = {}
-        self._hosts: dict[str, str] = {}
+        self._heard_from: dict[str, float] = {}
+        """Label of each host → when it sent its last task event; only with ``hostname_label``."""
         self._now = now
+        self._unwatched_since: float | None = now
         self._news = False
         self._lag: float | None = None
         self._notices: list[Notice] = []
@@ -115,7 +117,17 @@ class Monitor:
 
     def connected(self, *, acknowledges: bool) -> None:
         """A new connection has been made: what was delivered before may be delivered again on it."""
+        if self._unwatched_since is not None:
+            seconds = self._now - self._unwatched_since
+            self._workers.unwatched(seconds)
+            self._heard_from = {host: at + seconds for host, at in self._heard_from.items()}
+            self._unwatched_since = None
         self._fingerprints.connected(acknowledges=acknowledges)
+
+    def disconnected(self) -> None:
+        """The connection is gone; nothing will be received until the next one."""
+        if self._unwatched_since is None:
+            self._unwatched_since = self._now
 
     def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Apply messages in their order. Never raises, whatever they hold."""
@@ -148,11 +160,11 @@ class Monitor:
         self._now = now
         self._tracker.tick(now)
         self._decider.tick(now)
-        for hostname in self._workers.tick(now):
+        watched = self._unwatched_since is None
+        for hostname in self._workers.tick(now, watched=watched):
             self._queue_of.pop(hostname, None)
-            self._hosts.pop(hostname, None)
-            if self._limits.hostname_label:
-                self._aggregator.drop_host(_host(hostname))
+        if watched:
+            self._drop_hosts(now)
 
     def learn_tasks(self, tasks: Iterable[FleetTask]) -> None:
         """Names of what the workers hold (Celery's inspect)."""
@@ -160,11 +172,15 @@ class Monitor:
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: with just one, its tasks' queue is known without task-sent."""
+        # Who did not answer this time keeps what it said, unless it is gone.
+        self._queue_of = {
+            hostname: queue
+            for hostname, queue in self._queue_of.items()
+            if hostname in self._workers and hostname not in queues
+        }
         for hostname, names in queues.items():
             if len(names) == 1:
                 self._queue_of[hostname] = self._tracker.name(names[0])
-            else:
-                self._queue_of.pop(hostname, None)
 
     def count(self, name: str, amount: float, *, flush: bool = True) -> None:
         """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …).
@@ -243,6 +259,7 @@ class Monitor:
 
     def _restore(self, restored: Restored, now: float) -> None:
         self._aggregator.restore(restored.series)
+        self._heard_from = {one.key.host: now for one in restored.series if one.key.host}
         self._tracker.restore(restored.tracked, now)
         self._tracker.queue_of |= {one.key.name: one.key.queue for one in restored.series if one.counts[SENT]}
         self._workers.restore(restored.workers, now)
@@ -267,7 +284,7 @@ class Monitor:
         name = self._aggregator.limited(name)
         queue = ref.queue or self._queue_of.get(hostname) or self._tracker.queue_of.get(name)
         queue = queue or self._limits.default_queue
-        host = self._host_label(hostname) if self._limits.hostname_label else ""
+        host = self._host_label(hostname, now) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
         if kind == STARTED:
             self._workers.started(hostname)
@@ -344,11 +361,19 @@ class Monitor:
     def _discard(self, reason: str) -> None:
         self.count(f"discarded.{reason}", 1)
 
-    def _host_label(self, hostname: str) -> str:
-        host = self._hosts.get(hostname)
-        if host is None:
-            host = self._hosts[hostname] = self._tracker.name(_host(hostname))
+    def _host_label(self, hostname: str, now: float) -> str:
+        host = printable(_host(hostname), LONGEST_HOSTNAME)
+        self._heard_from[host] = now
         return host
+
+    def _drop_hosts(self, now: float) -> None:
+        """Pods come and go, and those of clients have no heartbeat: what neither lives nor sends loses its series."""
+        silent = {host for host, at in self._heard_from.items() if now - at > self._limits.worker_purge}
+        if silent:
+            silent -= {printable(_host(hostname), LONGEST_HOSTNAME) for hostname in self._workers}
+        if silent:
+            self._aggregator.drop_hosts(silent)
+            self._heard_from = {host: at for host, at in self._heard_from.items() if host not in silent}
 
     def _all_counters(self) -> dict[str, float]:
         counters = dict(self._counters)

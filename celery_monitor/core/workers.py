@@ -4,10 +4,15 @@ A heartbeat carries ``processed``, the number of tasks that this run of the work
 task-started events that it sees of it. The difference, less what it was when the worker was first seen, is what was
 begun and never observed. Heartbeats can overtake buffered task events, so only the least difference of three
 heartbeats in a row counts. A loss that was counted moves the baseline, so that it is counted once.
+
+A run ends when the same name comes with another process id or begins to count anew, or by silence. What was buffered
+then died with it: its last difference counts as it is.
+
+Silence is measured in time that the stream was watched: without a stream nobody can be heard.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from celery_monitor.core.model import Event, Worker
@@ -25,13 +30,16 @@ KINDS: Final = frozenset({ONLINE, HEARTBEAT, OFFLINE})
 class _State:
     """One worker, mutable."""
 
-    __slots__ = ("baseline", "differences", "dirty", "event", "heard_at", "settled", "started_seen", "unobserved", "up")
+    __slots__ = ("baseline", "differences", "dirty", "event", "heard_at", "settled", "started_lately", "started_seen",
+                 "unobserved", "up")  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
         self.event = event
         self.heard_at = now
         self.up = True
         self.started_seen = 0
+        self.started_lately = 0
+        """Of these, since the last heartbeat: they may be another run's already."""
         self.baseline = baseline
         self.unobserved = 0
         self.settled = False
@@ -40,7 +48,7 @@ class _State:
 
 
 class Workers:
-    """All workers of the fleet. Not thread-safe: it belongs to the monitor. ``timeout``, ``purge`` in seconds."""
+    """All workers of the fleet. Not thread-safe: it belongs to the monitor. ``timeout`` ≤ ``purge``, in seconds."""
 
     def __init__(self, *, timeout: float, purge: float) -> None:
         """Start empty; ``restore`` fills it."""
@@ -49,6 +57,13 @@ class Workers:
         self._purge = purge
         self._states: dict[str, _State] = {}
         self._dropped: list[str] = []
+
+    def __contains__(self, hostname: object) -> bool:
+        return hostname in self._states
+
+    def __iter__(self) -> Iterator[str]:
+        """Their hostnames."""
+        return iter(self._states)
 
     def restore(self, workers: Iterable[Worker], now: float) -> None:
         """Take over what the store kept; they have until ``now`` + timeout to be heard of."""
@@ -73,6 +88,7 @@ class Workers:
         state = self._states.get(hostname)
         if state is not None:
             state.started_seen += 1
+            state.started_lately += 1
             state.dirty = True
 
     def hear(self, event: Event, now: float) -> bool:
@@ -82,26 +98,42 @@ class Workers:
             return False
         state = self._states.get(hostname)
         if state is None:
-            baseline = 0 if event.type == ONLINE else event.processed or 0
-            state = self._states[hostname] = _State(event, now, baseline)
+            state = self._states[hostname] = _State(event, now, baseline=event.processed or 0)
             return self._settle(state, event, came=event.type != OFFLINE)
-        came = not state.up and event.type != OFFLINE
-        if self._is_another_run(state.event, event):
-            state.started_seen, state.baseline, state.settled = 0, 0, True
+        another = _is_another_process(state.event, event)
+        if event.type == OFFLINE and another:
+            return False  # the farewell of a run that has a successor
+        came = another or (not state.up and event.type != OFFLINE)
+        if another or _counts_anew(state.event, event):
+            self._end_run(state)
+            state.started_seen = 0 if event.type == ONLINE else state.started_lately
+            state.baseline, state.settled = 0, True
             state.differences.clear()
             came = True
         state.heard_at, state.dirty = now, True
         return self._settle(state, event, came=came)
 
-    def tick(self, now: float) -> list[str]:
-        """Mark who was not heard of as down; drop and return those whose silence was long enough to purge."""
+    def unwatched(self, seconds: float) -> None:
+        """For so long there was no stream: nobody's silence."""
+        for state in self._states.values():
+            state.heard_at += seconds
+
+    def tick(self, now: float, *, watched: bool = True) -> list[str]:
+        """Mark who was not heard of as down; drop and return those whose silence was long enough to purge.
+
+        While the stream is not ``watched``, nobody is dropped.
+        """
         purged = []
         for hostname, state in self._states.items():
             silence = now - state.heard_at
-            if silence > self._purge and not (state.up and silence <= self._timeout):
-                purged.append(hostname)
-            elif state.up and silence > self._timeout:
+            if silence <= self._timeout:
+                continue
+            if state.up:
                 state.up, state.dirty = False, True
+            if watched:
+                self._end_run(state)
+                if silence > self._purge:
+                    purged.append(hostname)
         for hostname in purged:
             del self._states[hostname]
         self._dropped += purged
@@ -121,17 +153,26 @@ class Workers:
         """A copy of all workers."""
         return [_freeze(hostname, state) for hostname, state in self._states.items()]
 
-    def _is_another_run(self, last: Event, event: Event) -> bool:
-        if event.type == ONLINE:
-            return True
-        return (event.processed or 0) < (last.processed or 0) and event.type == HEARTBEAT
+    def _end_run(self, state: _State) -> None:
+        """No event of this run will come any more."""
+        if len(state.differences) == HEARTBEATS_COMPARED:
+            self._lose(state, (state.event.processed or 0) - state.started_seen)
+
+    def _lose(self, state: _State, difference: int) -> None:
+        """Count what is beyond the baseline."""
+        lost = difference - state.baseline
+        if lost > 0:
+            state.unobserved += lost
+            self.unobserved += lost
+            state.baseline += lost
+            state.dirty = True
 
     def _settle(self, state: _State, event: Event, *, came: bool) -> bool:
         if event.type == OFFLINE:
             state.up = False
             state.event.active = 0
             return came
-        state.up, state.event = True, event
+        state.up, state.event, state.started_lately = True, event, 0
         difference = (event.processed or 0) - state.started_seen
         if not state.settled:
             # What it had started before it was first seen may still be on its way, buffered.
@@ -139,12 +180,18 @@ class Workers:
             state.settled = len(state.differences) == HEARTBEATS_COMPARED - 1
         state.differences.append(difference)
         if len(state.differences) == HEARTBEATS_COMPARED:
-            lost = min(state.differences) - state.baseline
-            if lost > 0:
-                state.unobserved += lost
-                self.unobserved += lost
-                state.baseline += lost
+            self._lose(state, min(state.differences))
         return came
+
+
+def _is_another_process(last: Event, event: Event) -> bool:
+    return bool(last.pid and event.pid and last.pid != event.pid)
+
+
+def _counts_anew(last: Event, event: Event) -> bool:
+    """In a container every run has the same process id. A worker that connects again is online again, and counts on."""
+    processed = event.processed or 0
+    return (event.type == ONLINE and not processed) or (event.type != OFFLINE and processed < (last.processed or 0))
 
 
 def _freeze(hostname: str, state: _State) -> Worker:

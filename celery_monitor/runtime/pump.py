@@ -229,6 +229,7 @@ class Pump:
         self.figures.connected = False
         self.figures.error = reason
         with self._lock:
+            self._monitor.disconnected()
             self._monitor.count("reconnects", 1)
         if self._clock.monotonic() - self._connected_at >= STEADY:
             self._attempts, self._connect_at = 0, 0.0

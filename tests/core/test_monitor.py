@@ -330,3 +330,38 @@ def test_the_hostname_label() -> None:
     assert [series.key.host for series in of.snapshot().series] == ["pod-1"]
     of.tick(NOON + 601)
     assert not of.snapshot().series
+
+
+def test_hosts_come_and_go() -> None:
+    """A host's series stay while a worker of it lives or it sends tasks, and go when neither is so."""
+    of = monitor(hostname_label=True)
+    beats = {
+        host: body({"type": "worker-heartbeat", "hostname": host, "timestamp": NOON, "processed": 0})
+        for host in ("a@box", "b@box")
+    }
+    sent = body(raw("sent", "u1", name="t", queue="q") | {"hostname": "gen7@web"})
+    received = body(raw("received", "u1", name="t") | {"hostname": "a@box"})
+    of.receive(deliver(*beats.values(), sent, received), NOON)
+    for minute in range(1, 12):
+        of.receive(deliver(beats["b@box"]), NOON + minute * 60)
+        of.tick(NOON + minute * 60)
+    assert [one.hostname for one in of.snapshot().workers] == ["b@box"]
+    assert [series.key.host for series in of.snapshot().series] == ["box"]
+    of.disconnected()
+    of.tick(NOON + 7200)
+    of.connected(acknowledges=True)
+    of.tick(NOON + 7201)
+    assert [series.key.host for series in of.snapshot().series] == ["box"]
+    of.tick(NOON + 7801)
+    assert (of.snapshot().workers, of.snapshot().series) == ([], [])
+
+
+def test_queues_of_workers_that_are_gone_are_forgotten() -> None:
+    """One that has not answered this time keeps its queue while it lives."""
+    of = monitor()
+    of.receive(deliver(body({"type": "worker-heartbeat", "hostname": "w@box", "timestamp": NOON})), NOON)
+    of.learn_queues({"w@box": ["mail"], "silent@box": ["pay"]})
+    of.learn_queues({})
+    for number, host in enumerate(("w@box", "silent@box")):
+        of.receive(deliver(body(raw("received", f"u{number}", name=f"t{number}") | {"hostname": host})), NOON)
+    assert [series.key.queue for series in of.snapshot().series] == ["mail", "celery"]

@@ -7,9 +7,9 @@ from celery_monitor.core.workers import HEARTBEAT, OFFLINE, ONLINE, Workers
 from tests.builders import NOON
 
 
-def beat(processed: int = 0, kind: str = HEARTBEAT, host: str = "w1@box", at: float = NOON) -> Event:
+def beat(processed: int = 0, kind: str = HEARTBEAT, host: str = "w1@box", at: float = NOON, pid: int = 7) -> Event:
     """A worker's own event."""
-    return Event(type=kind, timestamp=at, hostname=host, processed=processed, active=1, pid=7, sw_ver="5.7.0")
+    return Event(type=kind, timestamp=at, hostname=host, processed=processed, active=1, pid=pid, sw_ver="5.7.0")
 
 
 def workers() -> Workers:
@@ -61,6 +61,65 @@ def test_a_restarted_worker_counts_from_zero() -> None:
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (2, 2), (0, 2), (0, 2)) == 4
     assert unobserved(of, (0, 1), (0, 1), (0, 1)) == 5
+
+
+def test_a_worker_that_connects_again_counts_on() -> None:
+    """It says that it is online, once more, in the middle of its run: nothing was lost."""
+    of = workers()
+    of.hear(beat(0, ONLINE), NOON)
+    assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
+    assert of.hear(beat(4, ONLINE), NOON) is False
+    assert unobserved(of, (2, 6), (0, 6), (0, 6)) == 0
+    assert unobserved(of, (0, 8), (0, 8), (0, 8)) == 2
+
+
+def test_another_process_id_is_another_run() -> None:
+    """Though it has counted further than the last one had; what it began before its first heartbeat was seen."""
+    of = workers()
+    of.hear(beat(0, ONLINE), NOON)
+    assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
+    for _ in range(3):
+        of.started("w1@box")
+    for _ in range(3):
+        of.hear(beat(10, pid=8), NOON)
+    assert of.unobserved == 7
+
+
+def test_a_run_that_ends_takes_along_what_it_had_buffered() -> None:
+    """Killed between two heartbeats: its last difference counts, when another run begins or it stays silent."""
+    successor, silence = workers(), workers()
+    for of in (successor, silence):
+        of.hear(beat(0, ONLINE), NOON)
+        assert unobserved(of, (4, 4), (2, 6), (1, 12)) == 0
+    successor.hear(beat(0, ONLINE, pid=8), NOON)
+    assert successor.unobserved == 5
+    assert unobserved(successor, (0, 0), (0, 0), (0, 0)) == 5
+    silence.tick(NOON + 301)
+    silence.tick(NOON + 302)
+    assert silence.unobserved == 5
+    assert [one.unobserved for one in silence.take()[0]] == [5]
+
+
+def test_the_farewell_of_a_run_that_has_a_successor() -> None:
+    """A pod that takes its time to end does not mark the one that replaced it as down."""
+    of = workers()
+    of.hear(beat(5), NOON)
+    of.hear(beat(0, ONLINE, pid=8), NOON)
+    of.hear(beat(5, OFFLINE), NOON)
+    assert of.snapshot()[0].up
+
+
+def test_without_a_stream_nobody_is_silent() -> None:
+    """An outage of the broker longer than the purge drops nobody: what was lost in it is counted after it."""
+    of = workers()
+    of.hear(beat(0, ONLINE), NOON)
+    assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
+    assert of.tick(NOON + 900, watched=False) == []
+    assert not of.snapshot()[0].up
+    of.unwatched(900)
+    assert of.tick(NOON + 901) == []
+    assert unobserved(of, (0, 54), (0, 54), (0, 54)) == 50
+    assert of.snapshot()[0].up
 
 
 def test_the_audit_goes_on_after_a_restart_of_the_monitor() -> None:
