@@ -14,7 +14,7 @@ from celery import Celery
 
 from bench.publish import Load, publish, publisher
 from tests.conftest import Start
-from tests.e2e.campaign import Size, publishing, seeded, sizes
+from tests.e2e.campaign import Size, publishing, seeded
 from tests.e2e.daemon import Daemon
 from tests.e2e.peer_queries import ALERTS, DASHBOARDS, JOB
 from tests.fleet.outcomes import OUTCOMES, client, send_outcomes
@@ -25,6 +25,17 @@ _QUICK = [name for name in OUTCOMES if name not in {"soft limit", "hard limit"}]
 OF_THE_PROCESS = ("celery_monitor_commit_", "celery_monitor_notifications_")
 _IDLE = "idle"
 """A queue without workers."""
+
+
+def on_brokers(short: object, long: object) -> pytest.MarkDecorator:
+    """Run a test in its short form on RabbitMQ with ``make test``, in the long one on both with ``make campaign``."""
+    campaign = pytest.mark.campaign
+    forms = [
+        pytest.param("rabbitmq", short, id="short"),
+        pytest.param("rabbitmq", long, id="long-rabbitmq", marks=campaign),
+        pytest.param("redis", long, id="long-redis", marks=campaign),
+    ]
+    return pytest.mark.parametrize(("broker_url", "size"), forms, indirect=["broker_url"])
 
 
 @contextmanager
@@ -65,11 +76,12 @@ def rounds(app: Celery, prometheus: Prometheus, seconds: float) -> None:
         threading.Event().wait(10)
 
 
-@pytest.mark.parametrize(
-    "seconds", [pytest.param(0, id="short"), pytest.param(300, id="long", marks=pytest.mark.campaign)]
-)
-def test_what_the_peers_users_ask(seconds: int, broker_url: str, start: Start, tmp_path: Path) -> None:
-    """Promtool has nothing to say about a scrape, and every expression of their dashboards and alerts has data."""
+@on_brokers(0, 300)
+def test_what_the_peers_users_ask(size: int, broker_url: str, start: Start, tmp_path: Path) -> None:
+    """Promtool has nothing to say about a scrape, and every expression of their dashboards and alerts has data.
+
+    ``size``: seconds of it.
+    """
     metrics = {"poll_interval": "1s", "queues": [_IDLE]}
     daemon = start(Daemon(tmp_path / "daemon", broker_url, {"metrics": metrics}))
     leaver = start(CeleryWorker(tmp_path / "leaver", broker_url, hostname="leaver", concurrency=1))
@@ -82,7 +94,7 @@ def test_what_the_peers_users_ask(seconds: int, broker_url: str, start: Start, t
         app.send_task("fleet.succeed", queue=_IDLE)
 
     with busy(app):
-        rounds(app, prometheus, seconds)
+        rounds(app, prometheus, size)
         for name, expression in {**DASHBOARDS, **ALERTS}.items():
             if name == "consumers" and broker_url.startswith("redis"):
                 continue  # Redis does not know them, and neither does celery-exporter there
@@ -103,7 +115,7 @@ def falling(prometheus: Prometheus) -> list[str]:
     return [f"{name}{labels}" for name in lasting for labels, _ in prometheus.query(f"resets({name}[1h]) > 0")]
 
 
-@sizes(Size(tasks=6_000, faults=3, rate=4_000), Size(tasks=120_000, faults=20, rate=4_000))
+@on_brokers(Size(tasks=6_000, faults=3, rate=4_000), Size(tasks=120_000, faults=20, rate=4_000))
 def test_restarts_are_no_resets(size: Size, broker_url: str, start: Start, tmp_path: Path) -> None:
     """SIGTERM and kill -9 under load: no counter goes down, and the failures since are what increase() tells."""
     daemon = start(Daemon(tmp_path / "daemon", broker_url))

@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
@@ -45,6 +46,13 @@ def succeed(value: Any = None) -> Any:
 def sleep(seconds: float) -> None:
     """Succeed after ``seconds``."""
     time.sleep(seconds)
+
+
+@app.task(name="fleet.note")
+def note(path: str) -> None:
+    """Append a byte to a file: its size is the number of executions."""
+    with Path(path).open("ab", buffering=0) as file:
+        file.write(b".")
 
 
 @app.task(name="fleet.fail")

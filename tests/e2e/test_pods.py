@@ -1,0 +1,74 @@
+"""Thousands of worker pods come and go: they leave nothing behind."""
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bench.publish import Publisher, publisher
+from tests.conftest import Start
+from tests.e2e.daemon import Daemon
+from tests.e2e.pods import Pod, say
+from tests.servers import wait_until
+
+_MIB = 1 << 20
+_PODS = 5_000
+_HOST = re.compile(r'hostname="([^"]+)"')
+
+
+def come_and_go(to: Publisher, daemon: Daemon, first: int, number: int) -> None:
+    """Pods with names of their own live, work, are shown, and are heard no more; return when nothing shows them."""
+    pods = [Pod(f"pod-{index}") for index in range(first, first + number)]
+    say(to, pods, "worker-online")
+    for pod in pods:
+        to.publish(pod.run("shop.pack"))
+        to.publish(pod.run("shop.ship", end="failed"))
+    say(to, pods)
+    wait_until(lambda: hosts(daemon) == number, 30, every=0.5, what=f"{number} hosts")
+    wait_until(lambda: hosts(daemon) == 0, 40, every=0.5, what="the purge")
+
+
+def hosts(daemon: Daemon) -> int:
+    """Hosts in any series. Searched for, because parsing half a million lines takes a minute."""
+    return len(set(_HOST.findall(daemon.get("/metrics", timeout=30)[1])))
+
+
+def rows(daemon: Daemon, table: str) -> int:
+    """In the store."""
+    with closing(sqlite3.connect(f"file:{daemon.store}?mode=ro", uri=True, timeout=20)) as connection:
+        (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+    return int(count)
+
+
+@pytest.mark.parametrize(
+    ("hostname_label", "waves"),
+    [
+        pytest.param(True, 1, id="short"),
+        pytest.param(True, 5, id="long", marks=pytest.mark.campaign),
+        pytest.param(False, 10, id="long-without-label", marks=pytest.mark.campaign),
+    ],
+)
+def test_pods_leave_nothing_behind(
+    *, hostname_label: bool, waves: int, redis_url: str, start: Start, tmp_path: Path
+) -> None:
+    """After the purge there is no series and no row of 5,000 pods; more of them take no more memory."""
+    metrics = {"hostname_label": hostname_label, "worker_timeout": "3s", "worker_purge": "6s"}
+    daemon = start(Daemon(tmp_path / "daemon", redis_url, {"metrics": metrics}))
+    daemon.until_ready()
+    to = publisher(redis_url)
+    memory = [daemon.resident_bytes() / _MIB]
+
+    for wave in range(waves):
+        come_and_go(to, daemon, _PODS * wave, _PODS)
+        memory.append(daemon.resident_bytes() / _MIB)
+
+    to.close()
+    print(f"MiB before, and after each {_PODS} pods:", *(f"{one:.0f}" for one in memory))  # noqa: T201
+    wait_until(lambda: rows(daemon, "workers") == 0, 10, what="no worker in the store")
+    wait_until(lambda: rows(daemon, "series") == (0 if hostname_label else 2), 10, what="no pod's series in the store")
+    assert daemon.counts()["shop.pack"]["succeeded"] == _PODS * waves
+    assert daemon.counts()["shop.ship"]["failed"] == _PODS * waves
+    assert memory[1] < memory[0] + 150
+    assert memory[-1] < memory[1] * 1.15
