@@ -190,7 +190,9 @@ class TaskRow:
 class Reader(Protocol):
     """Read-only queries for the page, the API and the report. Methods as in Store."""
 
-    def tasks(self, *, since: float | None, limit: int, cursor: str | None, name: str | None) -> list[TaskRow]:
+    def tasks(
+        self, *, since: float | None, until: float | None = None, limit: int, cursor: str | None, name: str | None
+    ) -> list[TaskRow]:
         r"""Tasks by name and queue, in that order, after ``cursor`` (``name\x00queue`` of the last row)."""
 
     def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:

@@ -92,6 +92,15 @@ def test_tasks_since(sql: SqlStore) -> None:
     assert sql.reader.tasks(since=START + BUCKET_SECONDS, limit=10, cursor=None, name=None) == []
 
 
+def test_tasks_until(sql: SqlStore) -> None:
+    """The bucket that ``until`` falls into counts whole, one that begins at it or later does not."""
+    write(sql, {"buckets": [bucket(START, sent=2), bucket(START + BUCKET_SECONDS, sent=1)]})
+    for until, sent in ((START + BUCKET_SECONDS + 1, 3), (START + BUCKET_SECONDS, 2), (START + 1, 2)):
+        (row,) = sql.reader.tasks(since=None, until=until, limit=10, cursor=None, name=None)
+        assert row.counts == vector(sent=sent)
+    assert sql.reader.tasks(since=None, until=START, limit=10, cursor=None, name=None) == []
+
+
 def test_tasks_by_name(sql: SqlStore) -> None:
     """One task has a row for each of its queues."""
     write(sql, {"buckets": [bucket(name="a"), bucket(name="a", queue="bulk"), bucket(name="ab")]})

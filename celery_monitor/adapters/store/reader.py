@@ -33,9 +33,12 @@ class SqlReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def tasks(self, *, since: float | None, limit: int, cursor: str | None, name: str | None) -> list[TaskRow]:
-        """See Reader. ``since`` is rounded down to the bucket that it falls into; None is the whole retention."""
-        source: FromClause = schema.task_totals if since is None else _totals_since(since)
+    def tasks(
+        self, *, since: float | None, until: float | None = None, limit: int, cursor: str | None, name: str | None
+    ) -> list[TaskRow]:
+        """See Reader. Buckets count whole: that of ``since`` and that of ``until``; None is the whole retention."""
+        whole = since is None and until is None
+        source: FromClause = schema.task_totals if whole else _totals_between(since, until)
         query = select(source)
         if name is not None:
             query = query.where(source.c.name == name)
@@ -111,11 +114,13 @@ class SqlReader:
             return restore.counters(connection, at)
 
 
-def _totals_since(since: float) -> FromClause:
+def _totals_between(since: float | None, until: float | None) -> FromClause:
     """The same columns, for a part of the retention."""
     table, last = schema.buckets, schema.task_totals
     sums = [func.sum(table.c[name]).label(name) for name in (*COUNTS, "runtime_sum", "runtime_count")]
-    query = select(table.c.name, table.c.queue, *sums).where(table.c.start > since - BUCKET_SECONDS)
+    query = select(table.c.name, table.c.queue, *sums).where(*_between(table.c.start, None, until))
+    if since is not None:
+        query = query.where(table.c.start > since - BUCKET_SECONDS)
     summed = query.group_by(table.c.name, table.c.queue).subquery()
     same = and_(last.c.name == summed.c.name, last.c.queue == summed.c.queue)
     return select(*summed.c, last.c.last_failure_at).select_from(summed.outerjoin(last, same)).subquery()

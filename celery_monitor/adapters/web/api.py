@@ -57,14 +57,16 @@ class Api:
 
     async def tasks(self, request: Request) -> Response:
         """Tasks by name and queue."""
-        query = self._query(request, "limit", "cursor", "task", "since")
+        query = self._query(request, "limit", "cursor", "task", "since", "until")
         limit, cursor = query.limit(), query.cursor()
+        since, until = query.span()
         if cursor is not None and _CURSOR_PARTS not in cursor:
             raise bad_cursor()
         rows = await self._queries(
             partial(
                 self._sources.reader.tasks,
-                since=query.time("since"),
+                since=since,
+                until=until,
                 limit=limit + 1,
                 cursor=cursor,
                 name=query.text("task"),

@@ -159,10 +159,10 @@ _FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
 OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
     "/api/v1/summary": ("The fleet at a glance, by default of the last day", "Summary", False, ("since",)),
     "/api/v1/tasks": (
-        "Tasks by name and queue, with their counts over the retention or since a time",
+        "Tasks by name and queue, with their counts over the retention or over a time, by quarters of an hour",
         "Task",
         True,
-        ("limit", "cursor", "task", "since"),
+        ("limit", "cursor", "task", "since", "until"),
     ),
     "/api/v1/tasks/{name}": (
         "A task on all of its queues, with its kinds of failures",

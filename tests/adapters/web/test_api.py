@@ -51,9 +51,11 @@ def test_tasks(site: Served) -> None:
 
 
 def test_tasks_of_a_time(site: Served) -> None:
-    """``since`` leaves out what was counted before it."""
+    """``since`` leaves out what was counted before it, ``until`` what was counted after."""
     assert len(items(site, "/api/v1/tasks", since="1h")) == 2
     assert items(site, "/api/v1/tasks", since="2026-11-23T15:00:00Z") == []
+    assert items(site, "/api/v1/tasks", until="2026-11-23T14:00:00Z") == []
+    assert len(items(site, "/api/v1/tasks", until="2026-11-23T15:00:00Z", since="1d")) == 2
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
