@@ -32,7 +32,7 @@ from tests.e2e.paging import (
     until_told,
     whole_hours,
 )
-from tests.fleet.outcomes import client
+from tests.fleet.outcomes import OUTCOMES, client, send_outcomes
 from tests.servers.celery_worker import CeleryWorker
 from tests.servers.pagerduty import Behaviour, PagerDutyServer
 from tests.servers.waiting import wait_until
@@ -116,6 +116,36 @@ def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, 
         "https://monitor.example/base/incidents",
         "https://wiki.example/fleet",
     ]
+
+
+def test_every_outcome_of_a_real_fleet(
+    rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
+) -> None:
+    """What failed for good pages, in words where the exception says little; what succeeds in the end does not."""
+    daemon = start(pager(tmp_path / "daemon", rabbitmq_url, server))
+    daemon.until_ready()
+    start(CeleryWorker(tmp_path / "worker", rabbitmq_url, concurrency=4))
+
+    send_outcomes(client(rabbitmq_url))
+
+    failing = {outcome.task for outcome in OUTCOMES.values() if outcome.exception is not None}
+    wait_until(lambda: len(server.opened()) >= len(failing), 40, what="the incidents")
+    ended = ("task_succeeded_total", "task_failed_total", "task_revoked_total")
+    # All but the one that is ignored, which has no end.
+    wait_until(lambda: sum(map(daemon.metric, ended)) == len(OUTCOMES) - 1, 20, what="the end of all tasks")
+    summaries = {seen.event["payload"]["component"]: seen.event["payload"]["summary"] for seen in server.taken()}
+    assert summaries.pop("fleet.reject").startswith("[celery] fleet.reject failed: Reject: ")
+    assert summaries == {
+        "fleet.fail": "[celery] fleet.fail failed: ValueError: no such order",
+        "fleet.decline": "[celery] fleet.decline failed: CardDeclinedError: card declined",
+        "fleet.soft_limit": "[celery] fleet.soft_limit: ran past its soft time limit",
+        "fleet.hard_limit": "[celery] fleet.hard_limit: ran past its hard time limit and was killed",
+        "fleet.killed": "[celery] fleet.killed: a worker's child process was killed (often out of memory)",
+        "fleet.retry_exhausted": "[celery] fleet.retry_exhausted failed: ConnectionError: payment gateway unreachable",
+        "fleet.unregistered": "[celery] fleet.unregistered: a worker received it and does not know it",
+    }
+    assert set(server.opened().values()) == {1}
+    assert server.violations == []
 
 
 KILLS = pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.campaign)])
