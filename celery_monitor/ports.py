@@ -210,8 +210,8 @@ class Reader(Protocol):
     def buckets(self, since: float, until: float) -> list[BucketRow]:
         """Buckets that start in [since, until)."""
 
-    def groups(self, since: float, until: float) -> list[GroupRow]:
-        """Error groups with failures in [since, until), with one sample each, most failures first."""
+    def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
+        """Error groups (of a task) with failures in [since, until), with one sample each, most failures first."""
 
     def counters(self, at: float) -> dict[str, float]:
         """The monitor's own counters as they were at ``at`` (the last values kept at or before it; each 15 minutes)."""

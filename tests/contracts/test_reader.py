@@ -1,5 +1,6 @@
 """What the page, the API and the report may rely on in a Reader."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -211,6 +212,14 @@ def test_groups_of_a_period(sql: SqlStore) -> None:
         {"errors": [error("b", 4)]},
     )
     assert [(row.id, row.count) for row in sql.reader.groups(START, START + day)] == [("b", 7), ("a", 2)]
+
+
+def test_groups_of_a_task(sql: SqlStore) -> None:
+    """Groups are asked for by the task's name."""
+    other = replace(group("b"), name="shop.mail")
+    write(sql, {"groups": [group("a"), other], "errors": [error("a"), error("b")]})
+    assert [row.id for row in sql.reader.groups(START, START + 900, name="shop.mail")] == ["b"]
+    assert sql.reader.groups(START, START + 900, name="none") == []
 
 
 def test_group_sample(sql: SqlStore) -> None:

@@ -89,7 +89,7 @@ class SqlReader:
             rows = connection.execute(query.order_by(table.c.start, table.c.name, table.c.queue)).all()
         return [BucketRow(r[0], r[1], r[2], _vector(r[3:11]), r.runtime_sum, r.runtime_count) for r in rows]
 
-    def groups(self, since: float, until: float) -> list[GroupRow]:
+    def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
         """See Reader. The sample is the newest of the period, or the newest of all when none of it is kept."""
         table, errors = schema.error_groups, schema.error_buckets
         counted = (
@@ -105,6 +105,8 @@ class SqlReader:
             .outerjoin(schema.failures, schema.failures.c.id == sample)
             .order_by(counted.c.count.desc(), table.c.last_at.desc(), table.c.id)
         )
+        if name is not None:
+            query = query.where(table.c.name == name)
         with self._database.read() as connection:
             return [_group(row) for row in connection.execute(query)]
 

@@ -84,8 +84,8 @@ class Api:
         rows = await self._queries(partial(reader.tasks, since=since, limit=1000, cursor=None, name=name))
         if not rows:
             raise HTTPException(404, "no such task is known")
-        groups = await self._queries(partial(reader.groups, since or now - ERRORS_SINCE, now))
-        errors = [views.error(row) for row in groups if row.name == name]
+        groups = await self._queries(partial(reader.groups, since or now - ERRORS_SINCE, now, name=name))
+        errors = [views.error(row) for row in groups]
         return answer(
             {"name": name, **views.totals(rows), "queues": [views.task(row) for row in rows], "errors": errors}
         )

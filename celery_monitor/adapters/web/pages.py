@@ -67,7 +67,7 @@ class Pages:
         rows = await self._queries(partial(reader.tasks, since=None, limit=1000, cursor=None, name=name))
         if not rows:
             raise HTTPException(404, "No such task is known.")
-        groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now))
+        groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now, name=name))
         recent, _ = await self._queries(partial(reader.failures, FailureFilter(task=name, limit=_RECENT)))
         return self._page(
             request,
@@ -75,7 +75,7 @@ class Pages:
             name=name,
             totals=views.totals(rows),
             queues=[views.task(row) for row in rows],
-            errors=[views.error(row) for row in groups if row.name == name],
+            errors=[views.error(row) for row in groups],
             failures=[views.failure(one) for one in recent],
         )
 
