@@ -12,6 +12,7 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -182,11 +183,12 @@ class Story:
             self.daemon.settings[name].update(fields)
         self.daemon.start()
 
-    def fail(self, *tasks: str) -> None:
-        """Failures that hold secrets wherever a task can put them."""
+    def fail(self, *tasks: str, pause: float = 0.0) -> None:
+        """Failures that hold secrets wherever a task can put them, so many seconds apart."""
         to = publisher(self.url)
         for number, task in enumerate(tasks, 1):
             to.publish(body(secretive(task, f"secretive-{number}")))
+            time.sleep(pause)
         to.settle()
         to.close()
 
@@ -239,7 +241,7 @@ class Story:
             done = command(self.daemon, *line.split())
             assert done.exit_code in {0, 1}, done.output  # it was understood
             trace = "".join(traceback.format_exception(*done.exc_info)) if done.exc_info else ""
-            self.evidence.add("command", f"{label}: {line}", done.output + trace)
+            self.evidence.add("command", f"{label}: {line.partition(' --broker')[0]}", done.output + trace)
 
     def keep_store(self, label: str) -> None:
         """Keep what the store's files hold now."""
@@ -339,6 +341,10 @@ def good_day(story: Story) -> None:
     story.run("good", "outbox retry --all-dead")
     story.fail("own.more", "shop.more")
     wait_until(lambda: len(story.pagerduty.opened()) >= 4, 30, what="the incidents")
+    with ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(story.fail, *["own.seen", "shop.seen"] * 5, pause=0.2)
+        story.run("good", "events --limit 2 --seconds 5 --task *.seen")
+        failing.result()
     report = f"report --date {time.strftime('%Y-%m-%d')}"
     formats = [f"{report} --format {form}" for form in ("text", "html", "json")]
     story.run("good", *formats, f"{report} --send")
@@ -373,6 +379,14 @@ def down(story: Story) -> None:
     story.daemon.until_trouble("broker", "TLS")
     in_trouble(story, "down")
 
+    secret = quote(SECRETS["broker password"], safe="")
+    story.run(
+        "elsewhere",
+        f"doctor --seconds 1 --broker redis://:{secret}@127.0.0.1:{closed}/0",
+        f"events --seconds 1 --broker sentinel://:{secret}@127.0.0.1:{closed}",
+        f"events --seconds 1 --broker {story.broker_url('wrong broker password')}",
+    )
+
 
 def in_trouble(story: Story, label: str) -> None:
     """Try every way out."""
@@ -394,7 +408,14 @@ def test_no_secret_leaves_the_monitor(evidence: Evidence, kind: str) -> None:
 def test_what_was_searched_tells_of_the_failures(evidence: Evidence) -> None:
     """The search is worth something: what stands in the secrets' places is there."""
     expected: dict[str, Iterable[str]] = {
-        "command": ["[routing key]", r"refused the user name or the password", "certificate", "TLS", r"(?i)refused"],
+        "command": [
+            "[redacted]",
+            "[routing key]",
+            r"refused the user name or the password",
+            "certificate",
+            "TLS",
+            r"(?i)refused",
+        ],
         "http": ["[redacted]", "401", "200"],
         "log": ["[routing key]", "refused the user name or the password", "certificate", "TLS", "own.pay"],
         "mail": ["own.pay", "[redacted]"],
