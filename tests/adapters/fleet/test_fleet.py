@@ -368,8 +368,8 @@ def test_no_permission(rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Contr
         controlling(url).tasks(1)
     assert caught.value.remedy is not None
     configure, write, read = caught.value.remedy.split(" watcher ")[1].replace("'", "").split()
-    rabbitmq.add_user("granted", "pw", vhost, configure=configure, write=write, read=read)
-    fleet = controlling(url.replace("watcher", "granted"), "fleet")
+    rabbitmq.add_user("watcher-granted", "pw", vhost, configure=configure, write=write, read=read)
+    fleet = controlling(url.replace("watcher:", "watcher-granted:"), "fleet")
     assert fleet.tasks(0.2) == []
     assert fleet.queues(0.2)[0].length is None
 
