@@ -14,7 +14,7 @@ from tests.adapters.web.conftest import Served
 from tests.adapters.web.fleet import Fleet
 from tests.servers.waiting import wait_until
 
-PROMPT = 2.0
+PROMPT = 5.0
 """Seconds in which an honest client is answered, on a busy machine."""
 
 
@@ -51,7 +51,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that a test can wait for."""
     monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.5)
     monkeypatch.setattr(connection, "RESPONSE_SECONDS", 1.0)
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 1.5)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 4.0)
 
 
 def test_a_thousand_idle_connections(site: Served) -> None:
@@ -81,7 +81,7 @@ def test_a_request_that_does_not_end(site: Served, start: bytes) -> None:
                 client.sendall(b"x")
             if is_cut(client):
                 break
-        assert 0.3 < time.monotonic() - began < 3
+        assert 0.3 < time.monotonic() - began < 4.9
     assert answers(site)
 
 
@@ -92,14 +92,14 @@ def test_a_body_that_does_not_end(site: Served) -> None:
         client.sendall(b"POST /livez HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 405")
         began = time.monotonic()
-        while time.monotonic() - began < 8:
+        while time.monotonic() - began < 15:
             try:
                 client.sendall(b"x" * 1000)
             except OSError:
                 break
             if is_cut(client):
                 break
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 12
     assert answers(site)
 
 
@@ -155,7 +155,7 @@ def test_a_kept_connection_lives_longer_than_a_request_may_take(site: Served) ->
                 got += client.recv(4000)
             began = time.monotonic()
             wait_until(lambda began=began: time.monotonic() - began > 0.9)  # type: ignore[misc]
-        wait_until(lambda: is_cut(client), 5)
+        wait_until(lambda: is_cut(client), 15)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -156,7 +156,7 @@ def test_a_slow_store_holds_up_nobody(site: Served, fleet: Fleet) -> None:
         for path in OPEN:
             began = time.monotonic()
             assert site.get(path).status_code == 200
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
     finally:
         gate.set()
         for thread in threads:
