@@ -27,8 +27,8 @@ from celery_monitor.core.model import (
     Series,
     SeriesKey,
 )
+from celery_monitor.core.text import OTHER
 
-OTHER: Final = "other"
 QUEUES_PER_TASK: Final = 100
 EXCEPTIONS_PER_SERIES: Final = 50
 GROUPS_PER_TASK: Final = 200
@@ -130,14 +130,13 @@ class Aggregator:
         row.exemplar = (exception, uuid, at)
         return exception
 
-    def group_is_new(self, name: str, group: str) -> bool | None:
-        """Whether this error group was not seen since the start; None when the task has too many of them."""
+    def admits_group(self, name: str, group: str) -> bool:
+        """Whether this error group is counted apart; not when the task has had too many others since the start."""
         known = self._groups_of.setdefault(name, set())
-        if group in known:
-            return False
-        if len(known) >= GROUPS_PER_TASK:
-            return None
-        known.add(group)
+        if group not in known:
+            if len(known) >= GROUPS_PER_TASK:
+                return False
+            known.add(group)
         return True
 
     def add_error(self, group: ErrorGroup, sample: Failure) -> None:

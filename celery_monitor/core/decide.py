@@ -16,21 +16,12 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.core.model import (
-    STORM,
-    Action,
-    Channel,
-    Enqueue,
-    Incident,
-    IncidentState,
-    Reason,
-    Severity,
-)
+from celery_monitor.core.model import STORM, Action, Channel, Enqueue, Incident, IncidentState, Reason, Severity
 from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, window
+from celery_monitor.core.text import OTHER
 
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
-OTHER: Final = "other"
 NAMED_PER_INCIDENT: Final = 20
 SAMPLES: Final = 5
 LONGEST_TRACEBACK: Final = 4_000

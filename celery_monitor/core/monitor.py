@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from celery_monitor.core.aggregate import OTHER, Aggregator
+from celery_monitor.core.aggregate import Aggregator
 from celery_monitor.core.classify import classify, group_id, unregistered_name
+from celery_monitor.core.counters import Counters
 from celery_monitor.core.decide import LONGEST_TRACEBACK, Decider, Failed, Verdict
 from celery_monitor.core.decode import MALFORMED, Discarded, decode
 from celery_monitor.core.fingerprint import Fingerprints
+from celery_monitor.core.hosts import Hosts
 from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import (
     FAILED,
@@ -35,16 +37,13 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.summary import READ_UNTIL
-from celery_monitor.core.text import printable, redacted
+from celery_monitor.core.text import OTHER, printable, redacted
 from celery_monitor.core.track import CANCELLED, KINDS, Tracker
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
-from celery_monitor.core.workers import Workers
+from celery_monitor.core.workers import LONGEST_HOSTNAME, Workers
 
 PROBE: Final = "monitor-probe"
 """Type of the monitor's own events."""
-CUSTOM_TYPES: Final = 50
-"""Distinct types of the fleet's own events that are counted apart."""
-LONGEST_HOSTNAME: Final = 255
 FUTURE: Final = 86_400.0
 """Seconds that an event's clock may be ahead; beyond it the time of reading is taken."""
 
@@ -97,18 +96,15 @@ class Monitor:
         self._workers = Workers(timeout=limits.worker_timeout, purge=limits.worker_purge)
         self._decider = Decider(limits.policy)
         self._awaited = self._decider.awaited
-        self._counters: dict[str, float] = dict(restored.counters)
-        self._types = {key[7:]: int(value) for key, value in restored.counters.items() if key.startswith("events.")}
-        self._custom = {kind for kind in self._types if not kind.startswith(("task-", "worker-")) and kind != PROBE}
+        self._hosts = Hosts(purge=limits.worker_purge)
+        self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE})
+        self._types = self._counters.types
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
         self._queue_of: dict[str, str] = {}
-        self._heard_from: dict[str, float] = {}
-        """Label of each host → when it sent its last task event; only with ``hostname_label``."""
         self._now = now
         self._unwatched_since: float | None = now
-        self._news = False
         self._lag: float | None = None
         self._notices: list[Notice] = []
         self._arrivals: list[str] = []
@@ -120,8 +116,8 @@ class Monitor:
         if self._unwatched_since is not None:
             seconds = self._now - self._unwatched_since
             self._workers.unwatched(seconds)
-            self._heard_from = {host: at + seconds for host, at in self._heard_from.items()}
-            self._unwatched_since = None
+            self._hosts.unwatched(seconds)
+        self._unwatched_since = None
         self._fingerprints.connected(acknowledges=acknowledges)
 
     def disconnected(self) -> None:
@@ -138,11 +134,11 @@ class Monitor:
         for delivery in deliveries:
             self._messages += 1
             if fingerprints.on and fingerprints.is_repeated(delivery):
-                self._discard("redelivered")
+                self._counters.discard("redelivered")
                 continue
             for event in decode(delivery.body, delivery.content_type):
                 if type(event) is Discarded:
-                    self._discard(event.reason)
+                    self._counters.discard(event.reason)
                     continue
                 if event.timestamp > latest:  # type: ignore[union-attr]  # not Discarded
                     event.timestamp = now  # type: ignore[union-attr]
@@ -161,10 +157,9 @@ class Monitor:
         self._tracker.tick(now)
         self._decider.tick(now)
         watched = self._unwatched_since is None
-        for hostname in self._workers.tick(now, watched=watched):
-            self._queue_of.pop(hostname, None)
-        if watched:
-            self._drop_hosts(now)
+        self._workers.tick(now, watched=watched)
+        if watched and (gone := self._hosts.tick(self._workers, now)):
+            self._aggregator.drop_hosts(gone)
 
     def learn_tasks(self, tasks: Iterable[FleetTask]) -> None:
         """Names of what the workers hold (Celery's inspect)."""
@@ -173,22 +168,16 @@ class Monitor:
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: with just one, its tasks' queue is known without task-sent."""
         # Who did not answer this time keeps what it said, unless it is gone.
-        self._queue_of = {
-            hostname: queue
-            for hostname, queue in self._queue_of.items()
-            if hostname in self._workers and hostname not in queues
-        }
-        for hostname, names in queues.items():
-            if len(names) == 1:
-                self._queue_of[hostname] = self._tracker.name(names[0])
+        kept = {host: queue for host, queue in self._queue_of.items() if host in self._workers and host not in queues}
+        told = {host: self._tracker.name(names[0]) for host, names in queues.items() if len(names) == 1}
+        self._queue_of = kept | told
 
     def count(self, name: str, amount: float, *, flush: bool = True) -> None:
         """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …).
 
         Without ``flush`` it can wait until something else is written.
         """
-        self._counters[name] = self._counters.get(name, 0.0) + amount
-        self._news |= flush
+        self._counters.add(name, amount, flush=flush)
 
     @property
     def pages(self) -> bool:
@@ -220,9 +209,9 @@ class Monitor:
             epoch=self._fingerprints.epoch,
             fingerprints=self._fingerprints.take(),
         )
-        if changes.empty and not (force or self._news):
+        if changes.empty and not (force or self._counters.news):
             return None
-        self._news = False
+        self._counters.news = False
         self._sequence += 1
         return changes
 
@@ -259,7 +248,7 @@ class Monitor:
 
     def _restore(self, restored: Restored, now: float) -> None:
         self._aggregator.restore(restored.series)
-        self._heard_from = {one.key.host: now for one in restored.series if one.key.host}
+        self._hosts.restore({one.key.host for one in restored.series if one.key.host}, now)
         self._tracker.restore(restored.tracked, now)
         self._tracker.queue_of |= {one.key.name: one.key.queue for one in restored.series if one.counts[SENT]}
         self._workers.restore(restored.workers, now)
@@ -273,18 +262,16 @@ class Monitor:
     def _task(self, event: Event, kind: int, now: float) -> None:
         step = self._tracker.advance(event, kind, now) if event.uuid else None
         if step is None:
-            self._discard("duplicate" if event.uuid else MALFORMED)
+            self._counters.discard("duplicate" if event.uuid else MALFORMED)
             return
         ref, measured = step
         if kind == CANCELLED:
             return
-        name, hostname = ref.name, event.hostname
-        if name is None:
-            name = self._name_of(ref, event, kind)
-        name = self._aggregator.limited(name)
+        hostname = event.hostname
+        name = self._aggregator.limited(ref.name or self._name_of(ref, event, kind))
         queue = ref.queue or self._queue_of.get(hostname) or self._tracker.queue_of.get(name)
         queue = queue or self._limits.default_queue
-        host = self._host_label(hostname, now) if self._limits.hostname_label else ""
+        host = self._hosts.hear(hostname, now) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
         if kind == STARTED:
             self._workers.started(hostname)
@@ -299,7 +286,7 @@ class Monitor:
         """Group and judge a failure; returns its class's short name."""
         what = classify(event.exception, event.traceback, self._limits.redact)
         exception, frame = what.qualified, what.frame
-        if self._aggregator.group_is_new(name, group_id(name, exception, frame)) is None:
+        if not self._aggregator.admits_group(name, group_id(name, exception, frame)):
             exception, frame = OTHER, ""
         group = group_id(name, exception, frame)
         hostname = printable(event.hostname, LONGEST_HOSTNAME)
@@ -342,50 +329,21 @@ class Monitor:
         kind = event.type
         if kind in WORKER_KINDS:
             if self._workers.hear(event, now):
-                self._arrivals.append(event.hostname)
+                self._arrivals.append(event.hostname[:LONGEST_HOSTNAME])
         elif kind == PROBE:
             self._probes.append((event.processed or 0, event.active or 0))
-            self._read(event.timestamp)
+            # It has come round: all that was published before it has come, too.
+            self._counters.latest(READ_UNTIL, event.timestamp)
         else:
-            self._discard("unknown_type")
-            if kind not in self._custom:
-                if len(self._custom) >= CUSTOM_TYPES or not kind.isprintable():
-                    kind = OTHER
-                self._custom.add(kind)
+            self._counters.custom(kind)
+            return
         self._types[kind] = self._types.get(kind, 0) + 1
 
-    def _read(self, until: float) -> None:
-        """A probe has come round: all that was published before it has come, too."""
-        self._counters[READ_UNTIL] = max(until, self._counters.get(READ_UNTIL, until))
-
-    def _discard(self, reason: str) -> None:
-        self.count(f"discarded.{reason}", 1)
-
-    def _host_label(self, hostname: str, now: float) -> str:
-        host = printable(_host(hostname), LONGEST_HOSTNAME)
-        self._heard_from[host] = now
-        return host
-
-    def _drop_hosts(self, now: float) -> None:
-        """Pods come and go, and those of clients have no heartbeat: what neither lives nor sends loses its series."""
-        silent = {host for host, at in self._heard_from.items() if now - at > self._limits.worker_purge}
-        if silent:
-            silent -= {printable(_host(hostname), LONGEST_HOSTNAME) for hostname in self._workers}
-        if silent:
-            self._aggregator.drop_hosts(silent)
-            self._heard_from = {host: at for host, at in self._heard_from.items() if host not in silent}
-
     def _all_counters(self) -> dict[str, float]:
-        counters = dict(self._counters)
+        counters = self._counters.all()
         counters["messages"] = self._messages
         counters["evicted"] = self._tracker.evicted
         counters["task_names_over_limit"] = self._aggregator.names_over_limit
         counters["alive_at"] = self._now
         counters["unobserved"] = self._workers.unobserved
-        for kind, number in self._types.items():
-            counters[f"events.{kind}"] = number
         return counters
-
-
-def _host(hostname: str) -> str:
-    return hostname.partition("@")[2] or hostname

@@ -6,6 +6,8 @@ from typing import Final
 
 REPLACEMENT: Final = "\ufffd"
 REDACTED: Final = "[redacted]"
+OTHER: Final = "other"
+"""The name under which is counted what is beyond a bound."""
 
 
 def clean(text: str) -> str:

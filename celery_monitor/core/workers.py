@@ -20,6 +20,8 @@ from celery_monitor.core.model import Event, Worker
 HEARTBEATS_COMPARED: Final = 3
 LONGEST_TEXT: Final = 64
 LONGEST_HOSTNAME: Final = 255
+MOST_WORKERS: Final = 20_000
+"""More are not kept: somebody invents them."""
 
 ONLINE: Final = "worker-online"
 HEARTBEAT: Final = "worker-heartbeat"
@@ -98,6 +100,8 @@ class Workers:
             return False
         state = self._states.get(hostname)
         if state is None:
+            if len(self._states) >= MOST_WORKERS:
+                return False
             state = self._states[hostname] = _State(event, now, baseline=event.processed or 0)
             return self._settle(state, event, came=event.type != OFFLINE)
         another = _is_another_process(state.event, event)

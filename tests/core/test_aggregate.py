@@ -3,12 +3,12 @@
 from celery_monitor.core.aggregate import (
     EXCEPTIONS_PER_SERIES,
     GROUPS_PER_TASK,
-    OTHER,
     QUEUES_PER_TASK,
     SAMPLES_PER_GROUP,
     Aggregator,
 )
 from celery_monitor.core.model import BUCKET_SECONDS, FAILED, STARTED, SUCCEEDED, ErrorGroup, Failure
+from celery_monitor.core.text import OTHER
 from tests.builders import NOON
 
 
@@ -95,14 +95,14 @@ def test_queues_exceptions_and_groups_are_bounded() -> None:
         row = to.add(FAILED, "a", f"q{number}", "", NOON, None)
         one = to.add(FAILED, "b", "q", "", NOON, None)
         to.add_failure(one, f"E{number}", "u", NOON)
-        to.group_is_new("a", f"g{number}")
+        to.admits_group("a", f"g{number}")
     assert row.queue == OTHER
     assert len(to.snapshot()) <= QUEUES_PER_TASK + 2
     assert len(one.exceptions) == EXCEPTIONS_PER_SERIES + 1
     assert one.exceptions[OTHER] == 1000 - EXCEPTIONS_PER_SERIES
-    assert to.group_is_new("a", "one more") is None
-    assert to.group_is_new("a", "g1") is False
-    assert sum(to.group_is_new("z", f"g{number}") is True for number in range(1000)) == GROUPS_PER_TASK
+    assert not to.admits_group("a", "one more")
+    assert to.admits_group("a", "g1")
+    assert sum(to.admits_group("z", f"g{number}") for number in range(1000)) == GROUPS_PER_TASK
 
 
 def test_error_groups() -> None:

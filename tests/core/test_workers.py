@@ -3,7 +3,7 @@
 import pytest
 
 from celery_monitor.core.model import Event
-from celery_monitor.core.workers import HEARTBEAT, OFFLINE, ONLINE, Workers
+from celery_monitor.core.workers import HEARTBEAT, MOST_WORKERS, OFFLINE, ONLINE, Workers
 from tests.builders import NOON
 
 
@@ -172,6 +172,14 @@ def test_only_what_changed_is_taken() -> None:
     of.hear(beat(), NOON)
     assert len(of.take()[0]) == 1
     assert of.take() == ([], [])
+
+
+def test_invented_workers_are_bounded() -> None:
+    """A flood of new names fills no memory."""
+    of = workers()
+    for number in range(MOST_WORKERS + 100):
+        of.hear(beat(host=f"w@{number}"), NOON)
+    assert len(of.snapshot()) == MOST_WORKERS
 
 
 def test_hostile_values() -> None:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from celery_monitor.core.decide import OTHER
 from celery_monitor.core.model import STORM, Incident, Severity
+from celery_monitor.core.text import OTHER
 
 SUMMARY_LIMIT: Final = 1024
 """Characters."""

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_monitor.adapters.pagerduty.render import render, rfc3339
-from celery_monitor.core.decide import OTHER
 from celery_monitor.core.model import STORM, Severity
+from celery_monitor.core.text import OTHER
 from tests.adapters.pagerduty.incidents import AT, KEY, an_incident
 from tests.servers.pagerduty_contract import violations
 

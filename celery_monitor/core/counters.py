@@ -1,0 +1,51 @@
+"""The monitor's own counters, which survive restarts: events by type, discarded ones by reason, others by name."""
+
+from collections.abc import Container, Mapping
+from typing import Final
+
+from celery_monitor.core.text import OTHER
+
+CUSTOM_TYPES: Final = 50
+"""Distinct types of the fleet's own events that are counted apart."""
+_EVENTS: Final = "events."
+
+
+class Counters:
+    """Not thread-safe: it belongs to the monitor."""
+
+    def __init__(self, restored: Mapping[str, float], known_types: Container[str]) -> None:
+        """Go on from stored values. ``known_types``: all types of events that are not the fleet's own."""
+        self.news = False
+        """Something was counted that is worth a flush by itself; the caller resets it."""
+        self._values = {name: value for name, value in restored.items() if not name.startswith(_EVENTS)}
+        self.types = {
+            name.removeprefix(_EVENTS): int(value) for name, value in restored.items() if name.startswith(_EVENTS)
+        }
+        """Events by type; the caller counts the known ones in it."""
+        self._custom = {kind for kind in self.types if kind not in known_types}
+
+    def add(self, name: str, amount: float, *, flush: bool = True) -> None:
+        """Add to a counter. Without ``flush`` it can wait until something else is written."""
+        self._values[name] = self._values.get(name, 0.0) + amount
+        self.news |= flush
+
+    def discard(self, reason: str) -> None:
+        """An event, or a whole message, is not counted."""
+        self.add(f"discarded.{reason}", 1)
+
+    def latest(self, name: str, value: float) -> None:
+        """Keep the greatest value of what is a time."""
+        self._values[name] = max(value, self._values.get(name, value))
+
+    def custom(self, kind: str) -> None:
+        """Count and discard an event of the fleet's own, as ``other`` when there are too many types of them."""
+        self.discard("unknown_type")
+        if kind not in self._custom:
+            if len(self._custom) >= CUSTOM_TYPES or not kind.isprintable():
+                kind = OTHER
+            self._custom.add(kind)
+        self.types[kind] = self.types.get(kind, 0) + 1
+
+    def all(self) -> dict[str, float]:
+        """A copy of all of them."""
+        return self._values | {f"{_EVENTS}{kind}": number for kind, number in self.types.items()}

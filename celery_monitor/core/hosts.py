@@ -1,0 +1,53 @@
+"""The label ``hostname`` of the task metrics: which hosts are known, and which have gone.
+
+Those that send tasks are hosts as well as the workers, and nothing but their events tells of them. A host goes when no
+worker is on it any more and nothing was heard of it for as long as a worker is kept: else the pods of every release of
+a web server would stay for ever.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from celery_monitor.core.text import OTHER, printable
+
+MOST_HOSTS: Final = 10_000
+LONGEST_HOST: Final = 255
+
+
+class Hosts:
+    """Not thread-safe: it belongs to the monitor. ``purge`` in seconds."""
+
+    def __init__(self, *, purge: float) -> None:
+        """Start empty; ``restore`` fills it."""
+        self._purge = purge
+        self._heard_at: dict[str, float] = {}
+
+    def restore(self, hosts: Iterable[str], now: float) -> None:
+        """Take over the hosts of stored series; they have until ``now`` + purge to be heard of."""
+        self._heard_at |= dict.fromkeys(hosts, now)
+
+    def hear(self, hostname: str, now: float) -> str:
+        """The label for an event of ``hostname``: the part after ``@``, ``other`` when there are too many of them."""
+        host = host_of(hostname)
+        if host not in self._heard_at and len(self._heard_at) >= MOST_HOSTS:
+            host = OTHER
+        self._heard_at[host] = now
+        return host
+
+    def unwatched(self, seconds: float) -> None:
+        """For so long there was no stream: nobody's silence."""
+        self._heard_at = {host: at + seconds for host, at in self._heard_at.items()}
+
+    def tick(self, workers: Iterable[str], now: float) -> set[str]:
+        """Forget and return the hosts that have gone. ``workers``: hostnames of those that are known."""
+        gone = {host for host, at in self._heard_at.items() if now - at > self._purge}
+        if gone:
+            gone -= {host_of(hostname) for hostname in workers}
+        for host in gone:
+            del self._heard_at[host]
+        return gone
+
+
+def host_of(hostname: str) -> str:
+    """``box`` of ``celery@box``; what has no ``@`` is the host itself."""
+    return printable(hostname.partition("@")[2] or hostname, LONGEST_HOST)
