@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -104,11 +105,12 @@ def identities(mail: MailServer) -> Counter[str]:
 
 def die_at(daemon: MailingDaemon, mail: MailServer, stage: str, within: float | None = None) -> None:
     """Start the daemon, and kill -9 it when its conversation comes to ``stage``, or ``within`` so many seconds."""
+    over = threading.Event()
 
     def fatal(reached: str) -> None:
         if reached == stage:
             daemon.signal(signal.SIGKILL)
-            wait_until(lambda: not daemon.running, what="the end of the daemon")
+            over.wait(10.0)  # before the server answers
 
     mail.stage = fatal
     daemon.launch()
@@ -116,9 +118,9 @@ def die_at(daemon: MailingDaemon, mail: MailServer, stage: str, within: float | 
     wait_until(lambda: not daemon.running or time.monotonic() > until, 40)
     died = not daemon.running
     daemon.kill()
+    over.set()
+    assert died or within is not None, f"never came to {stage}\n{daemon.log_tail()}"
     mail.stage = lambda _: None
-    mail.data.clear()
-    assert died or within is not None, f"never came to {stage}"
 
 
 @pytest.mark.parametrize(
