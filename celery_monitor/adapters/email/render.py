@@ -88,6 +88,7 @@ def _context(summary: Summary, external_url: str | None, size: Size) -> Mapping[
         "size": size,
         "headline": words.headline(summary),
         "lede": words.lede(summary),
+        "earlier": words.earlier(summary),
         "tone": words.tone(summary),
         "watch": words.watch(summary),
         "doubts": tuple(words.doubts(summary)),

@@ -57,12 +57,22 @@ def lede(summary: Summary) -> str:
         sentences.append("There is no earlier day to compare with")
     elif not summary.mean.failed:
         either = "" if summary.day.failed else " either"
-        sentences.append(f"There was no failure in the {plural(summary.mean.days, 'day')} before{either}")
+        sentences.append(f"There was no failure in {earlier(summary)}{either}")
     else:
         if summary.before:
             sentences.append(f"The day before: {plural(summary.before.failed, 'failure')}")
-        sentences.append(f"Average of the {plural(summary.mean.days, 'day')} before: {count(summary.mean.failed)}")
+        if summary.mean.days > 1 or not summary.before:
+            sentences.append(f"Average of {earlier(summary)}: {count(summary.mean.failed)}")
     return ". ".join(sentences) + "."
+
+
+def earlier(summary: Summary) -> str:
+    """The days that this one is compared with."""
+    if summary.mean is None:
+        return "no earlier day"
+    if summary.mean.days > 1:
+        return f"the {plural(summary.mean.days, 'day')} before"
+    return "the day before" if summary.before else "the one known day of the week before"
 
 
 def doubts(summary: Summary) -> Iterator[str]:

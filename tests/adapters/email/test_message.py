@@ -9,7 +9,7 @@ import pytest
 
 from celery_monitor.adapters.email.message import report, trial
 from celery_monitor.adapters.email.render import MAX_BYTES, SIZES, render_html, render_text
-from celery_monitor.adapters.email.words import subject
+from celery_monitor.adapters.email.words import lede, subject
 from celery_monitor.core.summary import Summary
 from tests.adapters.email import days
 
@@ -282,6 +282,18 @@ def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
     for part in message.iter_parts():
         said = " ".join(part.get_content().split())
         assert "has not been read to the end of the day: what happened in its last 2 h 1 min may be missing." in said
+
+
+def test_one_earlier_day_is_no_average() -> None:
+    """On the second day the day before is all there is, and it is named once; a day further back is said to be one."""
+    summary = days.normal()
+    assert summary.mean is not None
+    second = replace(summary, mean=replace(summary.mean, days=1))
+    assert "the day before" in render_text(second).lower()
+    for made in (render_text(second), render_html(second)):
+        assert "1 day before" not in made
+        assert "Average of" not in made
+    assert "Average of the one known day of the week before" in lede(replace(second, before=None))
 
 
 def test_a_quiet_day_is_a_short_mail() -> None:
