@@ -102,7 +102,8 @@ class Monitor:
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
-        self._queue_of: dict[str, str] = {}
+        self._queues_of: dict[str, Sequence[str]] = {}
+        """Hostname of each worker → the queues it consumes, as far as it was asked."""
         self._now = now
         self._unwatched_since: float | None = now
         self._lag: float | None = None
@@ -166,11 +167,11 @@ class Monitor:
         self._tracker.learn(tasks)
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
-        """Which queues each worker consumes: with just one, its tasks' queue is known without task-sent."""
+        """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
         # Who did not answer this time keeps what it said, unless it is gone.
-        kept = {host: queue for host, queue in self._queue_of.items() if host in self._workers and host not in queues}
-        told = {host: self._tracker.name(names[0]) for host, names in queues.items() if len(names) == 1}
-        self._queue_of = kept | told
+        kept = {hostname: names for hostname, names in self._queues_of.items() if hostname in self._workers}
+        told = {hostname: [self._tracker.name(name) for name in names] for hostname, names in queues.items()}
+        self._queues_of = kept | told
 
     def count(self, name: str, amount: float, *, flush: bool = True) -> None:
         """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …).
@@ -269,8 +270,7 @@ class Monitor:
             return
         hostname = event.hostname
         name = self._aggregator.limited(ref.name or self._name_of(ref, event, kind))
-        queue = ref.queue or self._queue_of.get(hostname) or self._tracker.queue_of.get(name)
-        queue = queue or self._limits.default_queue
+        queue = ref.queue or self._likely_queue(name, hostname)
         host = self._hosts.hear(hostname, now) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
         if kind == STARTED:
@@ -281,6 +281,14 @@ class Monitor:
             self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
         elif kind == SUCCEEDED and name in self._awaited:
             self._decider.succeeded(name, event.timestamp)
+
+    def _likely_queue(self, name: str, hostname: str) -> str:
+        """The only one that the worker consumes, else the task's last one if the worker consumes it."""
+        consumed = self._queues_of.get(hostname)
+        if consumed is not None and len(consumed) == 1:
+            return consumed[0]
+        last = self._tracker.queue_of.get(name)
+        return last if last is not None and (not consumed or last in consumed) else self._limits.default_queue
 
     def _failure(self, event: Event, name: str, queue: str, now: float) -> str:
         """Group and judge a failure; returns its class's short name."""

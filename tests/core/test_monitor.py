@@ -230,15 +230,17 @@ def test_a_failure_without_a_name() -> None:
 
 
 def test_queues() -> None:
-    """Of task-sent; else of the worker when it consumes just one; else of the task's last one; else the default."""
+    """Of task-sent; else the worker's only one; else the task's last if the worker has it; else the default."""
     of = monitor(default_queue="dflt")
-    of.learn_queues({"w1@box": ["mail"], "w2@box": ["a", "b"]})
+    of.learn_queues({"w1@box": ["mail"], "w2@box": ["a", "pay"], "w3@box": ["a", "b"]})
     of.receive(
         deliver(
             body(raw("received", "u1", name="t1") | {"hostname": "w1@box"}),
             body(raw("received", "u2", name="t2") | {"hostname": "w2@box"}),
             body(raw("sent", "u3", name="t3", queue="pay") | {"hostname": "gen@web"}),
             body(raw("received", "u4", name="t3") | {"hostname": "w2@box"}),
+            body(raw("received", "u5", name="t3") | {"hostname": "w3@box"}),
+            body(raw("received", "u6", name="t3") | {"hostname": "silent@box"}),
         ),
         NOON,
     )
@@ -246,6 +248,7 @@ def test_queues() -> None:
         ("t1", "mail"),
         ("t2", "dflt"),
         ("t3", "pay"),
+        ("t3", "dflt"),
     ]
 
 
