@@ -135,9 +135,6 @@ class Outbox(Protocol):
         ``due_at`` that was asked for by ``Enqueue`` (not by a retry) hold back nobody.
         """
 
-    def next_due(self) -> float | None:
-        """When the earliest pending row is due; None when nothing is pending."""
-
     def delivered(self, item: OutboxItem, now: float, count: int) -> None:
         """It was taken. ``count``: the failures that the message spoke of. Keeps the row pending if refreshed since."""
 

@@ -27,6 +27,7 @@ SAMPLES: Final = 5
 LONGEST_TRACEBACK: Final = 4_000
 """Characters of it that an incident keeps, from the end."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
+_OPENING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.STORM_OPENED})
 _NO_STORM: Final = frozenset({Reason.SILENCED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
 _SEVERITIES: Final = tuple(Severity)
 
@@ -55,8 +56,6 @@ class Verdict(msgspec.Struct, frozen=True):
     """Key of the incident that it belongs to; None when it came too late for it."""
     changed: bool = True
     """The incident came to this reason now: what ``celery_monitor_incidents_total`` counts."""
-    opened: bool = False
-    """It opened an incident."""
 
 
 class _Open(msgspec.Struct, gc=False):
@@ -182,18 +181,16 @@ class Decider:
         before = entry.reason if entry.count else None
         entry.join(failed, page=rule.page)
         reason = _reason(entry, rule, too_old=too_old)
-        opened = False
         if rule.page and reason in _PAGING:
-            storming = self._is_storm(rule.route, failed)
+            storming = self._is_storm(rule.route, failed.task, min(failed.at, now))
             if reason is not Reason.JOINED:
                 if storming:
-                    reason, key, opened = self._join_storm(failed, rule, now)
+                    reason, key = self._join_storm(failed, rule, now)
                 else:
                     self._trigger(entry, reason, now)
-                    opened = True
         if entry.state is IncidentState.SUPPRESSED:
             entry.reason = reason
-        return Verdict(reason, key, opened or (reason is not Reason.JOINED and reason is not before), opened)
+        return Verdict(reason, key, reason is not Reason.JOINED and (reason in _OPENING or reason is not before))
 
     def succeeded(self, task: str, at: float) -> None:
         """A task succeeded: its open incidents may resolve once they are quiet."""
@@ -264,17 +261,18 @@ class Decider:
             key, task, rule, rule.severity, hour, now, failed.at, failed.at, self._policy.joinable_until(failed.at)
         )
 
-    def _is_storm(self, route: str, failed: Failed) -> bool:
+    def _is_storm(self, route: str, task: str, at: float) -> bool:
+        """Note that a task has failed ``at`` a time that is not in the future; whether too many have."""
         recent = self._recent.setdefault(route, {})
-        recent[failed.task] = max(failed.at, recent.get(failed.task, 0.0))
-        if len(recent) > self._policy.storm_tasks and abs(failed.at - self._pruned_at.get(route, 0.0)) >= 1.0:
-            self._pruned_at[route] = failed.at
-            since = failed.at - self._policy.storm_window
-            for task in [task for task, at in recent.items() if at < since]:
-                del recent[task]
+        recent[task] = max(at, recent.get(task, 0.0))
+        if len(recent) > self._policy.storm_tasks and abs(at - self._pruned_at.get(route, 0.0)) >= 1.0:
+            self._pruned_at[route] = at
+            since = at - self._policy.storm_window
+            for old in [other for other, failed_at in recent.items() if failed_at < since]:
+                del recent[old]
         return len(recent) > self._policy.storm_tasks
 
-    def _join_storm(self, failed: Failed, rule: Rule, now: float) -> tuple[Reason, str, bool]:
+    def _join_storm(self, failed: Failed, rule: Rule, now: float) -> tuple[Reason, str]:
         hour = window(failed.at, self._policy.zone)
         key = dedup_key("{storm}", {"storm": "/".join(part for part in (STORM, rule.route, hour) if part)})
         entry = self._open.get(key)
@@ -284,9 +282,9 @@ class Decider:
         if _SEVERITIES.index(rule.severity) < _SEVERITIES.index(entry.severity):
             entry.severity = rule.severity
         if entry.state is IncidentState.OPEN:
-            return Reason.STORM_JOINED, key, False
+            return Reason.STORM_JOINED, key
         self._trigger(entry, Reason.STORM_OPENED, now)
-        return Reason.STORM_OPENED, key, True
+        return Reason.STORM_OPENED, key
 
     def _trigger(self, entry: _Open, reason: Reason, now: float) -> None:
         entry.state, entry.reason, entry.succeeded_at = IncidentState.OPEN, reason, 0.0

@@ -284,6 +284,14 @@ def test_storms_of_another_service_are_their_own() -> None:
     assert {("storm/2023-11-15T12Z", ""), ("storm/pay/2023-11-15T12Z", "pay")} <= rows
 
 
+def test_clocks_that_are_ahead_make_no_storm_that_lasts() -> None:
+    """Many failures of a worker whose clock is hours ahead count at the time of reading, and are over soon."""
+    of = decider(storm_tasks=5)
+    for number in range(10):
+        of.decide(failed(task=f"t{number}", at=NOON + 12 * HOUR), NOON)
+    assert of.decide(failed(at=NOON + 400), NOON + 400).reason is Reason.OPENED
+
+
 def test_each_hour_has_its_own_storm_however_long_its_rule_is_called() -> None:
     """The hour stays part of the key."""
     of = decider(storm_tasks=1, rules=[Rule(name="r" * 255, route="r" * 255)])

@@ -69,9 +69,6 @@ class MemoryOutbox:
     def enqueue(self, entry: Enqueue, now: float) -> bool:
         raise NotImplementedError
 
-    def next_due(self) -> float | None:
-        raise NotImplementedError
-
     def revive(self, item_id: int | None, now: float) -> int:
         raise NotImplementedError
 

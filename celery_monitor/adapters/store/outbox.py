@@ -47,11 +47,6 @@ class SqlOutbox:
         with self._database.read() as connection:
             return [_item(row) for row in connection.execute(wanted)]
 
-    def next_due(self) -> float | None:
-        """See Outbox."""
-        with self._database.read() as connection:
-            return connection.execute(select(func.min(outbox.c.due_at)).where(PENDING)).scalar()
-
     def delivered(self, item: OutboxItem, now: float, count: int) -> None:
         """See Outbox."""
         this = and_(outbox.c.id == item.id, PENDING)
