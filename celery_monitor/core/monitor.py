@@ -46,6 +46,8 @@ PROBE: Final = "monitor-probe"
 """Type of the monitor's own events."""
 FUTURE: Final = 86_400.0
 """Seconds that an event's clock may be ahead; beyond it the time of reading is taken."""
+LONGEST_TURN: Final = 5.0
+"""Seconds between two ticks; what is above it was a standstill, of the broker, of the store or of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class Monitor:
         self._queues_of: dict[str, Sequence[str]] = {}
         """Hostname of each worker → the queues it consumes, as far as it was asked."""
         self._now = now
+        self._ticked = now
+        self._heard = False
         self._unwatched_since: float | None = now
         self._lag: float | None = None
         self._notices: list[Notice] = []
@@ -129,6 +133,7 @@ class Monitor:
     def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Apply messages in their order. Never raises, whatever they hold."""
         self._now = now
+        self._heard = True
         types, fingerprints = self._types, self._fingerprints
         latest = now + FUTURE
         event: Event | Discarded | None = None
@@ -155,7 +160,9 @@ class Monitor:
     def tick(self, now: float) -> None:
         """What time alone does: expiry, purges, refreshed and resolved incidents. About once a second."""
         self._now = now
-        self._tracker.tick(now)
+        elapsed = max(0.0, now - self._ticked)
+        self._tracker.tick(now, quiet=max(0.0, elapsed - LONGEST_TURN) if self._heard else elapsed)
+        self._ticked, self._heard = now, False
         self._decider.tick(now)
         watched = self._unwatched_since is None
         self._workers.tick(now, watched=watched)

@@ -7,7 +7,8 @@ everything else, and a lost event leaves a stage out.
 
 An ended task is forgotten at once, but where something can still follow that needs its name: the twin of a failure
 (Celery 5.7 sends a hard time limit's task-failed twice, and a rejection after the failure), a second task-revoked, or
-a task-sent that has not been seen in a fleet that sends them. Such entries linger for a minute.
+a task-sent that has not been seen in a fleet that sends them. Such entries linger for a minute in which events come:
+while the broker stands still, what they wait for cannot come either.
 """
 
 from collections import deque
@@ -88,6 +89,7 @@ class Tracker:
         self._max_age_minutes = max(1, int(max_age // 60))
         self._linger = linger
         self._lingering: deque[tuple[float, str]] = deque()
+        self._quiet = 0.0
         self._dirty: dict[str, None] = {}
         self._gone: list[str] = []
         self._names: dict[str, str] = {}
@@ -100,7 +102,7 @@ class Tracker:
         for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
             self.tasks[uuid] = ref
             if ref.stage >= _OK:
-                self._lingering.append((now + self._linger, uuid))
+                self._lingering.append((now - self._quiet + self._linger, uuid))
 
     def advance(self, event: Event, kind: int, now: float) -> tuple[TaskRef, float | None] | None:
         """Apply a task event. Returns the task and what the event measured, or None for the twin of an end.
@@ -163,10 +165,14 @@ class Tracker:
                 ref.queue = self.name(task.queue)
                 self._dirty[task.uuid] = None
 
-    def tick(self, now: float) -> None:
-        """Forget what lingered long enough, what is too old, and the oldest above the bound."""
+    def tick(self, now: float, *, quiet: float = 0.0) -> None:
+        """Forget what lingered long enough, what is too old, and the oldest above the bound.
+
+        ``quiet``: seconds since the last call in which the stream brought nothing.
+        """
         self._minute = int(now // 60)
-        while self._lingering and self._lingering[0][0] <= now:
+        self._quiet += quiet
+        while self._lingering and self._lingering[0][0] <= now - self._quiet:
             uuid = self._lingering.popleft()[1]
             ref = self.tasks.get(uuid)
             if ref is not None and ref.stage >= _OK:
@@ -208,7 +214,7 @@ class Tracker:
         if stage == _OK and (ref.queue is not None or ref.name not in self.queue_of):
             self._forget(uuid)
         elif ref.stage != stage:
-            self._lingering.append((now + self._linger, uuid))
+            self._lingering.append((now - self._quiet + self._linger, uuid))
 
     def _forget(self, uuid: str) -> None:
         if self.tasks.pop(uuid).saved:
