@@ -66,7 +66,7 @@ format: setup ## let ruff correct and format what it can
 
 unit: setup ## the fast tests: no servers, no waiting
 	$(call step,Unit tests)
-	@$(BIN)/pytest $(UNIT_TESTS) $(PYTEST_ARGS)
+	@$(BIN)/pytest $(UNIT_TESTS) -n $(WORKERS) $(PYTEST_ARGS)
 
 slow: setup ## the tests with real servers
 	$(call step,Tests with real servers: $(WORKERS) at a time)

@@ -44,9 +44,10 @@ def _redact_one(url: str) -> str:
         return REDACTED
     # The last @ of all, not of the authority: what stands before it can only be hidden as a whole.
     userinfo, at, location = rest.rpartition("@")
-    user, colon, _ = userinfo.partition(":")
+    user, _, password = userinfo.partition(":")
     if at:
-        userinfo = f"{user}:{REDACTED}@" if colon else f"{REDACTED}@"
+        # Without a password what stands there may be one: redis://secret@host, redis://secret:@host.
+        userinfo = f"{user}:{REDACTED}@" if password else f"{REDACTED}@"
     location, question, query = location.partition("?")
     authority, slash, path = location.partition("/")
     if not all(re.fullmatch(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?", host) for host in authority.split(";")):
