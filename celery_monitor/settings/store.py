@@ -34,7 +34,7 @@ class StoreSettings(Section):
     """Three slashes and a path below the working directory, or four slashes and an absolute path."""
     flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
     """At the latest after this time all that was counted is committed and acknowledged. Longer means
-    fewer, larger transactions, and later incidents."""
+    fewer, larger transactions. What pages somebody does not wait for it."""
     retention: Annotated[float, duration("1d")] = 30 * DAY
     """How long counts by time, failures, incidents and reports are kept. Totals are kept for ever."""
 
