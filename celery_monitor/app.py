@@ -6,12 +6,10 @@ monitor, the loops. End: the pump commits and acknowledges what it has, everythi
 
 import contextlib
 import os
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
-from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -26,10 +24,10 @@ from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.kept import Kept
-from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, Severity, Snapshot
-from celery_monitor.core.monitor import Limits, Monitor
-from celery_monitor.core.rules import Policy, Rule
+from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, Snapshot
+from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.policy import limits_of, policy_of
 from celery_monitor.ports import Health
 from celery_monitor.runtime.courier import Courier
 from celery_monitor.runtime.fleet import FleetWatch
@@ -50,90 +48,10 @@ _SLOW: Final = 120.0
 _STORE_RETRY: Final = 2.0
 _MUST_END: Final = frozenset({"pump", "courier-pagerduty"})
 _MAY_END_WITHIN: Final = 1.0
+_WRONG_CLOCKS: Final = 3600.0
+"""Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
 
 _log = structlog.get_logger()
-
-
-def limits_of(settings: Settings) -> Limits:
-    """What the pure core is told of the settings."""
-    tracking, metrics = settings.tracking, settings.metrics
-    return Limits(
-        prefetch=settings.broker.prefetch,
-        max_tasks=tracking.max_tasks,
-        max_age=tracking.max_age,
-        linger=tracking.linger,
-        capture_arguments=tracking.capture_arguments,
-        redact=[re.compile(pattern) for pattern in tracking.redact],
-        hostname_label=metrics.hostname_label,
-        runtime_bounds=tuple(metrics.runtime_buckets),
-        wait_bounds=tuple(metrics.queue_wait_buckets),
-        default_queue=metrics.default_queue_name,
-        max_task_names=metrics.max_task_names,
-        worker_timeout=metrics.worker_timeout,
-        worker_purge=metrics.worker_purge,
-        policy=policy_of(settings),
-    )
-
-
-def policy_of(settings: Settings) -> Policy:
-    """The rules of alerts. A rule with a routing key of its own is a route of its own name."""
-    alerts, pagerduty = settings.alerts, settings.pagerduty
-    default_sends = pagerduty.routing_key_source().get() is not None
-    rules = []
-    for rule in alerts.rules:
-        own = rule.routing_key_source().get() is not None
-        rules.append(
-            Rule(
-                name=rule.name,
-                match=rule.match,
-                queues=rule.queues,
-                exceptions=rule.exceptions,
-                exclude=rule.exclude,
-                threshold=rule.threshold,
-                severity=Severity(rule.severity),
-                route=rule.name if own else "",
-                sends=own or default_sends,
-                runbook_url=rule.runbook_url,
-                page=rule.page,
-            )
-        )
-    return Policy(
-        fleet=settings.fleet,
-        zone=ZoneInfo(alerts.timezone),
-        dedup_key=alerts.dedup_key,
-        max_age=alerts.max_age,
-        storm_tasks=alerts.storm.tasks,
-        storm_window=alerts.storm.window,
-        rules=rules,
-        default=Rule(sends=default_sends),
-        update_interval=pagerduty.update_interval,
-        resolve_on_success=pagerduty.resolve == "on_success",
-        resolve_after=pagerduty.resolve_after,
-    )
-
-
-def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:
-    """Every secret that is configured, as it is at each call: for the log's last defence."""
-    sources = [
-        settings.broker.url_source(),
-        settings.pagerduty.routing_key_source(),
-        settings.email.password_source(),
-        settings.web.password_source(),
-        *(rule.routing_key_source() for rule in settings.alerts.rules),
-    ]
-
-    def secrets() -> Iterator[str]:
-        for source in sources:
-            secret = source.get()
-            if secret is not None and "://" not in secret:
-                yield secret
-            for url in (secret or "").split(";"):
-                with contextlib.suppress(ValueError):
-                    password = urlsplit(url).password
-                    if password:
-                        yield from (password, unquote(password))
-
-    return secrets
 
 
 class App:
@@ -145,8 +63,12 @@ class App:
         self.clock = SystemClock()
         self.stopping = threading.Event()
         self.threads = Threads(self.stopping, self._end_stuck)
+        policy = policy_of(settings)
         self.store = store or open_store(
-            settings.store.url, retention=settings.store.retention, fingerprints_kept=settings.broker.prefetch
+            settings.store.url,
+            retention=settings.store.retention,
+            fingerprints_kept=settings.broker.prefetch,
+            quiet_kept=policy.joinable_until(_WRONG_CLOCKS),
         )
         self._lock = threading.Lock()
         self._store_error: str | None = "the store is being opened"
@@ -161,7 +83,7 @@ class App:
             self.store.reader,
             settings.fleet,
             ZoneInfo(settings.email.timezone),
-            paging=policy_of(settings).default.sends or any(rule.sends for rule in policy_of(settings).rules),
+            paging=policy.default.sends or any(rule.sends for rule in policy.rules),
         )
         self.web = self._build_web()
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from celery_monitor.adapters import log
-from celery_monitor.app import App, secrets_of
+from celery_monitor.app import App
 from celery_monitor.cli.options import config_file
+from celery_monitor.policy import secrets_of
 from celery_monitor.settings import Settings, load
 
 

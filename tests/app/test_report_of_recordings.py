@@ -9,10 +9,10 @@ import pytest
 
 from celery_monitor.adapters.email import render_html, render_text
 from celery_monitor.adapters.store import open_store
-from celery_monitor.app import limits_of
 from celery_monitor.core.model import COUNTS, FAILED, RETRIED, SUCCEEDED, UNKNOWN_TASK
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.summary import Summary
+from celery_monitor.policy import limits_of
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.settings import Settings
 from tests.builders import recorded

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from celery_monitor.app import limits_of, policy_of, secrets_of
 from celery_monitor.core.model import Severity
+from celery_monitor.policy import limits_of, policy_of, secrets_of
 from celery_monitor.settings import load
 
 KEY = "0123456789abcdef0123456789abcdef"

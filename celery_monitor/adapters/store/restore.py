@@ -8,12 +8,15 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.core.model import Incident, IncidentState, Restored, TaskRef, Worker
 
 QUIET_KEPT: Final = 48 * 3600.0
-"""Seconds before the last flush from which suppressed and resolved incidents come back: any hour is over by then."""
+"""Seconds after which any hour is over."""
 _ROWS: Final = 10_000
 
 
-def read(connection: Connection) -> Restored:
-    """Read everything; a million tracked tasks take a few seconds and are read in portions."""
+def read(connection: Connection, *, quiet_kept: float) -> Restored:
+    """Read everything; a million tracked tasks take a few seconds and are read in portions.
+
+    Of incidents that are not open, only those first seen within ``quiet_kept`` seconds before the last flush.
+    """
     meta = connection.execute(select(schema.meta)).one()
     return Restored(
         sequence=meta.sequence,
@@ -21,7 +24,7 @@ def read(connection: Connection) -> Restored:
         series=[encode.series_value(row) for row in connection.execute(select(schema.series))],
         tracked=_tracked(connection),
         workers=[Worker(*row) for row in connection.execute(select(*(schema.workers.c[n] for n in encode.WORKER)))],
-        incidents=_incidents(connection, meta.at),
+        incidents=_incidents(connection, meta.at - quiet_kept),
         counters=counters(connection, None),
         fingerprints=_fingerprints(connection),
     )
@@ -59,10 +62,10 @@ def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
     return tracked
 
 
-def _incidents(connection: Connection, at: float) -> list[Incident]:
+def _incidents(connection: Connection, quiet_since: float) -> list[Incident]:
     table = schema.incidents
     quiet = table.c.state.in_((IncidentState.SUPPRESSED.value, IncidentState.RESOLVED.value))
-    wanted = or_(table.c.state == IncidentState.OPEN.value, and_(quiet, table.c.opened_at >= at - QUIET_KEPT))
+    wanted = or_(table.c.state == IncidentState.OPEN.value, and_(quiet, table.c.opened_at >= quiet_since))
     rows = connection.execute(select(table.c.body).where(wanted).order_by(table.c.opened_at, table.c.key))
     return [encode.parsed(body, Incident) for (body,) in rows]
 

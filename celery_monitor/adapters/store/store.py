@@ -18,20 +18,24 @@ from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 _THE_ROW: Final = 1
 
 
-def open_store(url: str, *, retention: float, fingerprints_kept: int) -> "SqlStore":
+def open_store(
+    url: str, *, retention: float, fingerprints_kept: int, quiet_kept: float = restore.QUIET_KEPT
+) -> "SqlStore":
     """A store by its URL. Does no I/O. ``retention`` is in seconds.
 
+    ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``. Raises StoreUnusableError for any other.
     """
-    return SqlStore(Database(url), retention=retention, fingerprints_kept=fingerprints_kept)
+    return SqlStore(Database(url), retention=retention, fingerprints_kept=fingerprints_kept, quiet_kept=quiet_kept)
 
 
 class SqlStore:
     """The daemon's Store, with the Outbox and the Reader of the same database."""
 
-    def __init__(self, database: Database, *, retention: float, fingerprints_kept: int) -> None:
+    def __init__(self, database: Database, *, retention: float, fingerprints_kept: int, quiet_kept: float) -> None:
         self._database = database
+        self._quiet_kept = quiet_kept
         self._retention = Retention(database, retention)
         self._flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept)
         self._writer: str | None = None
@@ -47,7 +51,7 @@ class SqlStore:
             with self._database.write() as connection:
                 self._take_over(connection, writer)
             with self._database.read() as connection:
-                restored = restore.read(connection)
+                restored = restore.read(connection, quiet_kept=self._quiet_kept)
         except BaseException:
             self._database.stop()
             raise

@@ -18,13 +18,13 @@ import click
 
 from celery_monitor.adapters import log
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.app import secrets_of
 from celery_monitor.cli.demo.daemon import FLEET, Daemon, configure
 from celery_monitor.cli.demo.fleet import WORKERS, Fleet
 from celery_monitor.cli.demo.receivers import Mailbox, Pager
 from celery_monitor.cli.demo.screen import introduce, say
 from celery_monitor.cli.demo.tasks import RATES
 from celery_monitor.errors import MonitorError
+from celery_monitor.policy import secrets_of
 from celery_monitor.runtime.report import DayReport
 
 _PORTS: Final = 100

@@ -21,9 +21,15 @@ def opened(path: Path) -> Iterator[Open]:
     """Makes stores on ``path``, not started, and stops them after the test."""
     stores: list[SqlStore] = []
 
-    def make(url: str | None = None, *, retention: float = 30 * 86_400.0, fingerprints_kept: int = 4000) -> SqlStore:
+    def make(
+        url: str | None = None,
+        *,
+        retention: float = 30 * 86_400.0,
+        fingerprints_kept: int = 4000,
+        quiet_kept: float = 86_400.0,
+    ) -> SqlStore:
         url = f"sqlite:///{path}" if url is None else url
-        stores.append(open_store(url, retention=retention, fingerprints_kept=fingerprints_kept))
+        stores.append(open_store(url, retention=retention, fingerprints_kept=fingerprints_kept, quiet_kept=quiet_kept))
         return stores[-1]
 
     yield make
