@@ -38,7 +38,7 @@ from celery_monitor.core.model import (
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.core.text import OTHER, printable, redacted
-from celery_monitor.core.track import CANCELLED, KINDS, Tracker
+from celery_monitor.core.track import CANCELLED, KINDS, LONGEST_ARGUMENTS, Tracker
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
 from celery_monitor.core.workers import LONGEST_HOSTNAME, Workers
 
@@ -328,8 +328,10 @@ class Monitor:
 
     def _arguments(self, uuid: str) -> tuple[str | None, str | None]:
         args, kwargs = self._tracker.arguments.get(uuid, (None, None))
-        redact = self._limits.redact
-        return args and redacted(args, redact), kwargs and redacted(kwargs, redact)
+        return self._shown(args), self._shown(kwargs)
+
+    def _shown(self, text: str | None) -> str | None:
+        return text and redacted(text, self._limits.redact)[:LONGEST_ARGUMENTS]
 
     def _name_of(self, ref: TaskRef, event: Event, kind: int) -> str:
         if kind == FAILED:

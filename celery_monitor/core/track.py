@@ -242,7 +242,8 @@ def _seen(entry: tuple[str, TaskRef]) -> int:
 
 
 def _cut(text: str | None) -> str | None:
-    return None if text is None else clean(text[:LONGEST_ARGUMENTS])
+    # Twice of what is shown, so that a secret cut in half here does not escape the redaction.
+    return None if text is None else clean(text[: LONGEST_ARGUMENTS * 2])
 
 
 def _unix_time(iso: str) -> float | None:

@@ -14,6 +14,7 @@ import pytest
 from celery_monitor.core.model import COUNTS, FAILED, Changes, Delivery, Restored, Snapshot, TaskRef
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy
+from celery_monitor.core.track import LONGEST_ARGUMENTS
 from tests.builders import NOON, body, life, raw, recorded
 
 EXPECTED = {
@@ -294,6 +295,20 @@ def test_arguments_reach_a_failure_only_when_allowed() -> None:
         assert taken is not None
         assert taken.failures[0].args == args
         assert taken.incidents[0].args == args
+
+
+def test_a_secret_at_the_end_of_what_is_shown_of_arguments_is_redacted() -> None:
+    """They are cut after the redaction: half a secret matches no pattern."""
+    secret = "tok-1234567890"
+    for length in range(LONGEST_ARGUMENTS - len(secret) - 2, LONGEST_ARGUMENTS + 2):
+        of = monitor(capture_arguments=True, redact=[re.compile("tok-[0-9]{10}")])
+        told = raw("received", name="t", args="x" * length + secret + "y" * 5000)
+        of.receive(deliver(body(told, raw("failed", exception="E('x')"))), NOON)
+        taken = of.take(NOON)
+        assert taken is not None
+        shown = taken.failures[0].args or ""
+        assert len(shown) == LONGEST_ARGUMENTS
+        assert "tok-" not in shown
 
 
 def test_an_incident_comes_with_the_counts_that_caused_it() -> None:
