@@ -12,6 +12,7 @@ of its own and stops it after the test::
 from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
+import hypothesis
 import pytest
 
 from tests.servers import RabbitMQ, Redis
@@ -20,6 +21,13 @@ from tests.servers.process import ServerProcess
 
 _Server = TypeVar("_Server", bound=ServerProcess)
 _servers: pytest.StashKey[list[ServerProcess]] = pytest.StashKey()
+
+
+# A deadline of an example measures the machine. Where CI is set hypothesis has a profile of its own: the same
+# examples in each run, and no deadline either.
+hypothesis.settings.register_profile("timeless", deadline=None)
+if hypothesis.settings.get_current_profile_name() == "default":
+    hypothesis.settings.load_profile("timeless")
 
 
 class Start(Protocol):
