@@ -81,14 +81,14 @@ class Prober:
         self.error = None
 
     def overdue(self, heard_at: float) -> float | None:
-        """Seconds since the oldest unanswered probe went out, if that is too long; else None.
+        """Seconds since the first probe went out after which nothing came, if that is too long; else None.
 
         ``heard_at``: monotonic time of the last message of any kind. A stream that still brings messages is behind,
         not silent.
         """
         with self._lock:
-            oldest = min(self._sent.values(), default=None)
-        if oldest is None or heard_at > oldest:
+            oldest = min((at for at in self._sent.values() if at >= heard_at), default=None)
+        if oldest is None:
             return None
         waited = self._clock.monotonic() - oldest
         return waited if waited > max(LEAST_PATIENCE, OVERDUE * self._interval) else None

@@ -117,7 +117,10 @@ class Pump:
 
     @property
     def heard_at(self) -> float:
-        """Monotonic time of the last message, or of the connection when none came yet."""
+        """Monotonic time of the last message, or of the connection when none came yet.
+
+        While the prefetch is used up it is now: nothing can come before something is acknowledged.
+        """
         return self._heard_at
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
@@ -194,7 +197,9 @@ class Pump:
             return
         if batch is not None:
             self._apply(batch)
-        elif self._prober is not None and self.figures.unacked < self._prefetch:
+        elif self.figures.unacked >= self._prefetch:
+            self._heard_at = self._clock.monotonic()
+        elif self._prober is not None:
             silence = self._prober.overdue(self._heard_at)
             if silence is not None:
                 self._lose(f"the stream is silent: no probe came back for {silence:.0f} s")

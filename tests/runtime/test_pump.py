@@ -219,6 +219,38 @@ def test_a_silent_stream_is_lost() -> None:
     assert 5.0 < on.clock.monotonic() - began < 15.0
 
 
+def test_a_stream_that_falls_silent_in_the_middle_of_a_round_trip() -> None:
+    """The probe was out when the last message came: the next one shows that nothing comes any more."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected)
+    on.probe.mute = True
+    on.prober.probe()
+    on.clock.advance(0.01)
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.source.waiting == 0)
+    began = on.clock.monotonic()
+    on.clock.advance(5.0)
+    on.prober.probe()
+    on.run(lambda: on.source.connections == 2)
+    assert on.clock.monotonic() - began < 15.0
+
+
+def test_a_prefetch_that_is_used_up_is_no_silence() -> None:
+    """The store was away for a minute, and the broker could not deliver: no reason to reconnect, then or afterwards."""
+    on = Bench(prefetch=100)
+    on.run(lambda: on.pump.figures.connected)
+    on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(20))
+    on.source.publish(*(message for number in range(100) for message in life(f"u{number}")))
+    on.run(lambda: on.pump.figures.unacked == 100)
+    for _ in range(6):
+        on.prober.probe()
+        on.clock.advance(10.0)
+        on.pump.turn(threading.Event())
+        assert on.prober.trouble(on.pump.heard_at) is None
+    on.run(lambda: on.source.waiting == 0)
+    assert on.source.connections == 1
+
+
 def test_a_stream_that_lags_is_not_silent() -> None:
     """Messages come, the probe is behind them: no reason to reconnect."""
     on = Bench()
