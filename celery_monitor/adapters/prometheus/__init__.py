@@ -7,7 +7,6 @@ snapshot, neither for the broker nor for the store.
     labels.py      hostile names -> label values that are printable, bounded and still distinct
     tasks.py       the per-task families, by templates: they are 99 % of a scrape
     collector.py   everything else, as a prometheus_client Collector
-    gzip.py        compression while the text is made
-    exposition.py  negotiation, and all of it together
+    exposition.py  negotiation, all of it together, gzip
     reference.py   docs/metrics.md, from the table
 """

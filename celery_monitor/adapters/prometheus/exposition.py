@@ -1,9 +1,8 @@
 """A scrape: which format was asked for, and its bytes."""
 
+import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from prometheus_client import PROCESS_COLLECTOR, Metric, generate_latest
@@ -12,7 +11,6 @@ from prometheus_client.registry import Collector
 
 from celery_monitor.adapters.prometheus.collector import MonitorCollector
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
-from celery_monitor.adapters.prometheus.gzip import compressed
 from celery_monitor.adapters.prometheus.tasks import TaskRenderer
 from celery_monitor.core.model import QueueStats, Snapshot
 from celery_monitor.ports import Clock, Scrape
@@ -21,8 +19,12 @@ from celery_monitor.settings.metrics import MetricsSettings
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-_THREADS: Final = 2
-"""That make a compressed exposition: one with the interpreter's lock, one with zlib."""
+_GZIP_LEVEL: Final = 1
+"""Twice as fast as the default level, for a tenth more bytes."""
+_GZIP_WINDOW: Final = 31
+"""zlib's largest window, with gzip's header."""
+_GZIP_MEMORY: Final = 5
+"""A hash table that fits into the processor's nearest cache: a tenth faster, for half a percent more bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,6 @@ class Exposition:
         self._snapshot = snapshot
         self._queues = queues
         self._runtime = runtime
-        self._threads = ThreadPoolExecutor(_THREADS, "exposition")
         self._tasks = TaskRenderer(settings.prefix, settings.static_labels)
 
     def choose(self, accept: str, accept_encoding: str) -> Format:
@@ -67,14 +68,17 @@ class Exposition:
         portions = self._portions(openmetrics=chosen.openmetrics)
         headers = [("content-type", OPENMETRICS if chosen.openmetrics else TEXT), ("vary", "accept, accept-encoding")]
         if not chosen.gzip:
-            return Scrape(body=[portion() for portion in portions], headers=headers)
-        return Scrape(body=[compressed(portions, self._threads)], headers=[*headers, ("content-encoding", "gzip")])
+            return Scrape(body=list(portions), headers=headers)
+        packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW, _GZIP_MEMORY)
+        packed = [packer.compress(portion) for portion in portions]
+        packed.append(packer.flush())
+        return Scrape(body=[b"".join(packed)], headers=[*headers, ("content-encoding", "gzip")])
 
-    def _portions(self, *, openmetrics: bool) -> Iterator[Callable[[], bytes]]:
+    def _portions(self, *, openmetrics: bool) -> Iterator[bytes]:
         snapshot = self._snapshot()
         if snapshot is not None:
-            for portion in self._tasks.render(snapshot.series, openmetrics=openmetrics):
-                yield lambda portion=portion: portion().encode()  # type: ignore[misc]
+            for text in self._tasks.render(snapshot.series, openmetrics=openmetrics):
+                yield text.encode()
         rest = _Rest(
             MonitorCollector(
                 snapshot,
@@ -86,7 +90,7 @@ class Exposition:
             ),
             self._settings.static_labels,
         )
-        yield partial(generate_openmetrics if openmetrics else generate_latest, rest)
+        yield generate_openmetrics(rest) if openmetrics else generate_latest(rest)  # type: ignore[no-untyped-call]
 
 
 class _Rest(Collector):

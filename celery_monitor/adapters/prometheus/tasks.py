@@ -2,17 +2,17 @@
 
 A fleet of 500 tasks on 4 queues has 84,000 lines of them, for which prometheus_client's renderer needs 400 ms with the
 interpreter's lock held. Here a histogram of one series is one ``%`` of a template that holds all of its lines. The text
-is made in portions of some hundred kilobytes: several threads can make them, and no single call holds the lock for more
-than a millisecond, so that the thread that reads events gets its turns.
+comes in portions of some hundred kilobytes, so that no single call holds the lock for more than a millisecond, and the
+thread that reads events gets its turns. Nothing that the garbage collector would count is made for each series: its
+pauses would be longer than any of these calls.
 """
 
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Final
 
 from prometheus_client.utils import floatToGoString
 
@@ -20,21 +20,13 @@ from celery_monitor.adapters.prometheus import labels
 from celery_monitor.adapters.prometheus.families import TASK_COUNTERS, TASK_FAILURES, TASK_RUNTIME, TASK_WAIT, Family
 from celery_monitor.core.model import FAILED, Histogram, Series
 
-_COUNTERS_AT_ONCE: Final = 2000
-_HISTOGRAMS_AT_ONCE: Final = 250
+_AT_ONCE: Final = 250
+"""Series in a portion."""
 _LABELS: Final = "\0"
 """Stands for the labels in a template. They are put in after the numbers, and no label value can hold it."""
 
-Portion = Callable[[], str]
-"""Makes a part of the exposition's text."""
-
-
-class _Row(NamedTuple):
-    labels: str
-    """As they stand between the braces."""
-    series: Series
-    exemplar: str
-    """Of the last failure, as it follows the number; "" for none."""
+Rows = tuple[Sequence[str], Sequence[Series]]
+"""The labels of each series as they stand between the braces, and its numbers."""
 
 
 class TaskRenderer:
@@ -44,39 +36,36 @@ class TaskRenderer:
         self._prefix = prefix
         self._static = "".join(f',{name}="{labels.escaped(value)}"' for name, value in static_labels.items())
 
-    def render(self, series: Sequence[Series], *, openmetrics: bool) -> Iterator[Portion]:
+    def render(self, series: Sequence[Series], *, openmetrics: bool) -> Iterator[str]:
         """The text of all per-task families, in portions."""
-        rows = self._rows(series, with_host=True, exemplars=openmetrics)
+        rows = self._rows(series, with_host=True)
+        for position, family in TASK_COUNTERS:
+            yield self._head(family, openmetrics=openmetrics)
+            sample = self._prefix + family.sample
+            for portion in _portions(rows):
+                if position == FAILED:
+                    yield _failed(sample, portion, openmetrics=openmetrics)
+                else:
+                    yield "".join(
+                        [f"{sample}{{{text}}} {one.counts[position]}\n" for text, one in zip(*portion, strict=True)]
+                    )
+        yield self._head(TASK_FAILURES, openmetrics=openmetrics)
         # Without hostnames, which is the default, failures have the same labels as everything else.
         hosts = any(one.key.host for one in series)
-        by_task = self._rows(series, with_host=False, exemplars=openmetrics) if hosts else rows
-        for position, family in TASK_COUNTERS:
-            lines = _failed if position == FAILED else partial(_counter, position)
-            yield from self._family(family, rows, lines, _COUNTERS_AT_ONCE, openmetrics=openmetrics)
-        yield from self._family(TASK_FAILURES, by_task, _failures, _COUNTERS_AT_ONCE, openmetrics=openmetrics)
-        for family, histogram in (
-            (TASK_RUNTIME, operator.attrgetter("series.runtime")),
-            (TASK_WAIT, operator.attrgetter("series.wait")),
-        ):
-            lines = partial(_histograms, histogram)
-            yield from self._family(family, rows, lines, _HISTOGRAMS_AT_ONCE, openmetrics=openmetrics)
+        for portion in _portions(self._rows(series, with_host=False) if hosts else rows):
+            yield _failures(self._prefix + TASK_FAILURES.sample, portion, openmetrics=openmetrics)
+        yield self._head(TASK_RUNTIME, openmetrics=openmetrics)
+        for texts, ones in _portions(rows):
+            yield _histograms(self._prefix + TASK_RUNTIME.name, texts, [one.runtime for one in ones])
+        yield self._head(TASK_WAIT, openmetrics=openmetrics)
+        for texts, ones in _portions(rows):
+            yield _histograms(self._prefix + TASK_WAIT.name, texts, [one.wait for one in ones])
 
-    def _family(
-        self,
-        family: Family,
-        rows: Sequence[_Row],
-        lines: Callable[[str, Sequence[_Row]], str],
-        at_once: int,
-        *,
-        openmetrics: bool,
-    ) -> Iterator[Portion]:
+    def _head(self, family: Family, *, openmetrics: bool) -> str:
         name = self._prefix + (family.name if openmetrics else family.sample)
-        head = f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
-        yield lambda: head
-        for start in range(0, len(rows), at_once):
-            yield partial(lines, self._prefix + family.sample, rows[start : start + at_once])
+        return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
 
-    def _rows(self, series: Sequence[Series], *, with_host: bool, exemplars: bool) -> list[_Row]:
+    def _rows(self, series: Sequence[Series], *, with_host: bool) -> Rows:
         """Each set of labels once: hosts differ in more than their label shows (``a@box`` and ``b@box``)."""
         found: dict[str, Series] = {}
         for one in series:
@@ -86,43 +75,48 @@ class TaskRenderer:
                 text += f',hostname="{labels.escaped(labels.host(key.host))}"'
             known = found.get(text)
             found[text] = one if known is None else _merged(known, one)
-        return [_Row(text, one, _exemplar(one) if exemplars else "") for text, one in found.items()]
+        return list(found), list(found.values())
 
 
-def _counter(position: int, sample: str, rows: Sequence[_Row]) -> str:
-    return "".join([f"{sample}{{{text}}} {one.counts[position]}\n" for text, one, _ in rows])
+def _portions(rows: Rows) -> Iterator[Rows]:
+    texts, series = rows
+    for start in range(0, len(texts), _AT_ONCE):
+        yield texts[start : start + _AT_ONCE], series[start : start + _AT_ONCE]
 
 
-def _failures(sample: str, rows: Sequence[_Row]) -> str:
-    return "".join([f"{sample}{{{text}}} {one.counts[FAILED]}{exemplar}\n" for text, one, exemplar in rows])
+def _failures(sample: str, rows: Rows, *, openmetrics: bool) -> str:
+    return "".join(
+        [
+            f"{sample}{{{text}}} {one.counts[FAILED]}{_exemplar(one) if openmetrics else ''}\n"
+            for text, one in zip(*rows, strict=True)
+        ]
+    )
 
 
-def _failed(sample: str, rows: Sequence[_Row]) -> str:
+def _failed(sample: str, rows: Rows, *, openmetrics: bool) -> str:
     """Failures by exception, and the series with an empty exception that celery-exporter has too."""
     lines = []
-    for text, one, exemplar in rows:
-        last = one.exemplar[0] if one.exemplar else None
+    for text, one in zip(*rows, strict=True):
+        last = one.exemplar[0] if openmetrics and one.exemplar else None
         for exception, count in {"": 0, **one.exceptions}.items():
-            told = exemplar if exception == last and count else ""
+            told = _exemplar(one) if exception == last and count else ""
             lines.append(f'{sample}{{{text},exception="{labels.escaped(exception)}"}} {count}{told}\n')
     return "".join(lines)
 
 
-def _histograms(histogram: Callable[[_Row], Histogram], sample: str, rows: Sequence[_Row]) -> str:
-    templates: dict[tuple[float, ...], str] = {}
+def _histograms(name: str, texts: Sequence[str], histograms: Sequence[Histogram]) -> str:
+    bounds, template = None, ""
     lines = []
-    for row in rows:
-        bounds, counts, total = _parts(histogram(row))
-        template = templates.get(bounds)
-        if template is None:
-            template = templates[bounds] = _template(sample, bounds)
-        cumulative = tuple(accumulate(counts))
-        lines.append((template % (*cumulative, cumulative[-1], total)).replace(_LABELS, row.labels))
+    for text, histogram in zip(texts, histograms, strict=True):
+        if histogram.bounds is not bounds:
+            bounds = histogram.bounds
+            template = _template(name, bounds)
+        counts = tuple(accumulate(histogram.counts))
+        lines.append((template % (*counts, counts[-1], histogram.sum)).replace(_LABELS, text))
     return "".join(lines)
 
 
 _unusual: Final = re.compile(r"[^0-9A-Za-z._:@/-]").sub
-_parts: Final = operator.attrgetter("bounds", "counts", "sum")
 
 
 def _template(name: str, bounds: tuple[float, ...]) -> str:

@@ -80,7 +80,7 @@ def test_parses_whatever_the_fleet_sends(shown: Snapshot) -> None:
 
 @pytest.mark.parametrize("form", [Format(openmetrics=False, gzip=True), Format(openmetrics=True, gzip=True)])
 def test_gzip_is_the_same_text(form: Format) -> None:
-    """What is compressed in pieces decompresses to the plain text, by the standard library and by gzip itself."""
+    """What is compressed in portions decompresses to the plain text, by the standard library and by gzip itself."""
     shown = snapshot(*[series(name=f"task{number}", failed=number) for number in range(1000)])
     (body,) = exposition(shown).render(form).body
     plain = rendered(shown, Format(openmetrics=form.openmetrics, gzip=False))
