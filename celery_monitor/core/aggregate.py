@@ -33,6 +33,8 @@ QUEUES_PER_TASK: Final = 100
 EXCEPTIONS_PER_SERIES: Final = 50
 GROUPS_PER_TASK: Final = 200
 SAMPLES_PER_GROUP: Final = 20
+SAMPLES_WAITING: Final = 5_000
+"""Of all groups until the next flush: more than a bad second brings. When the store is away, one of each must do."""
 
 _NONE: Final = (0,) * len(COUNTS)
 
@@ -75,6 +77,8 @@ class Aggregator:
         self._groups: dict[str, ErrorGroup] = {}
         self._errors: dict[tuple[int, str], int] = {}
         self._samples: dict[str, deque[Failure]] = {}
+        self._waiting = 0
+        """Samples in it."""
         self._groups_of: dict[str, set[str]] = {}
 
     def restore(self, series: Iterable[Series]) -> None:
@@ -148,7 +152,12 @@ class Aggregator:
         self._groups[group.id] = group
         key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
         self._errors[key] = self._errors.get(key, 0) + 1
-        self._samples.setdefault(group.id, deque(maxlen=SAMPLES_PER_GROUP)).append(sample)
+        kept = self._samples.setdefault(group.id, deque())
+        if len(kept) >= SAMPLES_PER_GROUP or (kept and self._waiting >= SAMPLES_WAITING):
+            kept.popleft()
+        else:
+            self._waiting += 1
+        kept.append(sample)
 
     def drop_hosts(self, hosts: AbstractSet[str]) -> None:
         """Forget the series of hosts (only with the hostname label). What they did stays in the buckets."""
@@ -178,6 +187,7 @@ class Aggregator:
             row.dirty, row.bucket_start, row.buckets = False, -1, {}
         dropped, groups, errors, samples = self._dropped, self._groups, self._errors, self._samples
         self._dirty, self._dropped, self._groups, self._errors, self._samples = [], [], {}, {}, {}
+        self._waiting = 0
         return (
             series,
             dropped,

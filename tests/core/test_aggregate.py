@@ -5,6 +5,7 @@ from celery_monitor.core.aggregate import (
     GROUPS_PER_TASK,
     QUEUES_PER_TASK,
     SAMPLES_PER_GROUP,
+    SAMPLES_WAITING,
     Aggregator,
 )
 from celery_monitor.core.model import BUCKET_SECONDS, FAILED, STARTED, SUCCEEDED, ErrorGroup, Failure
@@ -115,6 +116,22 @@ def test_error_groups() -> None:
     assert [(group.first_at, group.last_at) for group in groups] == [(NOON, NOON + 29 * 60)]
     assert {error.start: error.count for error in errors} == {NOON: 15, NOON + 900: 15}
     assert [failure.uuid for failure in failures] == [f"u{n}" for n in range(30 - SAMPLES_PER_GROUP, 30)]
+
+
+def test_samples_that_wait_for_the_store_are_bounded() -> None:
+    """While it is away for hours thousands of groups fail: the newest of each is kept, and little more."""
+    to = aggregator()
+    groups = 1000
+    for number in range(SAMPLES_PER_GROUP * groups):
+        group = f"g{number % groups}"
+        to.add_error(ErrorGroup(group, "a", "ValueError", "f", NOON, NOON), sample(f"u{number}", group=group))
+    failures = to.take()[5]
+    assert len(failures) == SAMPLES_WAITING
+    newest = {failure.group: int(failure.uuid[1:]) for failure in failures}
+    assert min(newest.values()) == (SAMPLES_PER_GROUP - 1) * groups
+    for number in range(SAMPLES_WAITING + groups):
+        to.add_error(ErrorGroup(f"h{number}", "a", "E", "f", NOON, NOON), sample(f"u{number}", group=f"h{number}"))
+    assert len(to.take()[5]) == SAMPLES_WAITING + groups
 
 
 def test_a_purged_worker_takes_its_series_along() -> None:
