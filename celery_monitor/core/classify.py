@@ -88,8 +88,7 @@ def _last_line(traceback: str) -> tuple[str, str]:
 
 
 def _application_frame(traceback: str) -> str:
-    found = ""
-    for path, function in _FRAME.findall(traceback):
+    for path, function in reversed(_FRAME.findall(traceback)):
         if not _LIBRARY.search(path):
-            found = f"{'/'.join(path.replace(chr(92), '/').split('/')[-3:])}:{function}"
-    return found
+            return f"{'/'.join(path.replace(chr(92), '/').split('/')[-3:])}:{function}"
+    return ""

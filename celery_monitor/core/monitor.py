@@ -301,9 +301,10 @@ class Monitor:
         """Group and judge a failure; returns its class's short name."""
         what = classify(event.exception, event.traceback, self._limits.redact)
         exception, frame = what.qualified, what.frame
-        if not self._aggregator.admits_group(name, group_id(name, exception, frame)):
-            exception, frame = OTHER, ""
         group = group_id(name, exception, frame)
+        if not self._aggregator.admits_group(name, group):
+            exception, frame = OTHER, ""
+            group = group_id(name, exception, frame)
         hostname = printable(event.hostname, LONGEST_HOSTNAME)
         args, kwargs = self._arguments(event.uuid)
         verdict = self._decider.decide(
