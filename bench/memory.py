@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python bench/memory.py [--tasks 1000000] [--turns 1000000]
 
-First so many tasks are received and none begins. Then a fleet in balance: with each turn a task is received and the
-oldest one starts and succeeds, three events.
+First so many tasks are received and none begins. Then a fleet in balance: with each turn the oldest one starts and
+succeeds and another one is received, three events.
 """
 
 import argparse
@@ -48,11 +48,11 @@ def waiting(tasks: int) -> Iterator[dict[str, Any]]:
 
 
 def turning(tasks: int, turns: int) -> Iterator[dict[str, Any]]:
-    """One comes, the oldest goes."""
+    """The oldest goes, one comes."""
     for task in range(turns):
-        yield event("received", tasks + task)
         yield event("started", task)
         yield event("succeeded", task)
+        yield event("received", tasks + task)
 
 
 def feed(daemon: Daemon, events: Iterator[dict[str, Any]], before: int) -> int:

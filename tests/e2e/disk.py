@@ -1,12 +1,15 @@
 """A file system that is soon full."""
 
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.servers import wait_until
 
 
 @contextmanager
@@ -26,6 +29,19 @@ def small_disk(directory: Path) -> Iterator[Path]:
     finally:
         # Lazily: the daemon of a test that failed is stopped after this.
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@contextmanager
+def full(disk: Path, store: Path) -> Iterator[None]:
+    """Take all space that is left, also what the store has in reserve, for the time of the block."""
+    with closing(sqlite3.connect(store, timeout=20, isolation_level=None)) as reader:
+        # SQLite writes its log from the start again where it can; as long as somebody reads the log, it must grow.
+        wait_until(lambda: reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        ballast = fill(disk)
+        yield
+        ballast.unlink()
 
 
 def fill(disk: Path) -> Path:

@@ -9,7 +9,7 @@ from bench.publish import Load
 from tests.conftest import Start
 from tests.e2e.campaign import Size, assert_drained, assert_exact, in_background, publishing, seeded, sizes, vhost
 from tests.e2e.daemon import Daemon
-from tests.e2e.disk import fill, small_disk
+from tests.e2e.disk import full, small_disk
 from tests.e2e.reconciling import WITNESS, ReconcilingPublisher
 from tests.servers import RabbitMQ, TcpProxy, wait_until
 
@@ -116,15 +116,15 @@ def test_full_disk(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Sta
         with publishing(rabbitmq_url, load, size.rate) as state:
             for _ in state.moments(randomly, size.faults):
                 daemon.until_ready()
-                ballast = fill(disk)
-                daemon.until_trouble("full")
-                state.until(state.sent + int(seconds * size.rate / load.per_message))
-                assert daemon.get("/livez")[0] == 200
-                assert daemon.metric("monitor_commit_failures_total") > 0
-                ballast.unlink()
+                with full(disk, daemon.store):
+                    daemon.until_trouble("full")
+                    state.until(state.sent + int(seconds * size.rate / load.per_message))
+                    assert daemon.get("/livez")[0] == 200
+                    assert daemon.metric("monitor_commit_failures_total") > 0
 
         assert_exact(daemon, load)
         assert daemon.is_ready()
+        assert daemon.metric("monitor_reconnects_total") == 0
         assert_drained(rabbitmq, rabbitmq_url)
         daemon.stop()
 

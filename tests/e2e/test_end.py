@@ -10,7 +10,7 @@ from bench.publish import Load
 from tests.conftest import Start
 from tests.e2e.campaign import Size, assert_drained, assert_exact, publishing, seeded, sizes
 from tests.e2e.daemon import Daemon
-from tests.e2e.disk import fill, small_disk
+from tests.e2e.disk import full, small_disk
 from tests.servers import RabbitMQ, wait_until
 
 _IN_TIME = 10.0
@@ -74,10 +74,9 @@ def test_end_with_a_full_disk(rabbitmq_url: str, start: Start, tmp_path: Path) -
         daemon.until_ready()
         with publishing(rabbitmq_url, load, rate=3_000) as state:
             state.until(state.total // 3)
-            ballast = fill(disk)
-            daemon.until_trouble("full")
-            assert end(daemon) == 0
-            ballast.unlink()
+            with full(disk, daemon.store):
+                daemon.until_trouble("full")
+                assert end(daemon) == 0
         daemon.start()
         daemon.until_ready()
 
