@@ -122,7 +122,7 @@ class _Stream:
         self._tracker.tick(now)
         for delivery in deliveries:
             for event in decode(delivery.body, delivery.content_type):
-                line = self._discarded(event) if isinstance(event, Discarded) else self._line(event, now)
+                line = self._discarded(event) if isinstance(event, Discarded) else self._line(event)
                 if line is not None:
                     yield line
 
@@ -131,13 +131,13 @@ class _Stream:
             return None
         return click.style(f"a message that cannot be counted: {discarded.reason}", fg="red")
 
-    def _line(self, event: Event, now: float) -> str | None:
+    def _line(self, event: Event) -> str | None:
         kind = KINDS.get(event.type)
         name: str | None = None
         measured: float | None = None
         if kind is not None and event.uuid:
             self.tasks_seen = True
-            step = self._tracker.advance(event, kind, now)
+            step = self._tracker.advance(event, kind)
             ref = step[0] if step is not None else self._tracker.tasks[event.uuid]
             measured = step[1] if step is not None else None
             name = ref.name or unregistered_name(event.exception)

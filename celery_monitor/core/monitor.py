@@ -257,7 +257,7 @@ class Monitor:
     def _restore(self, restored: Restored, now: float) -> None:
         self._aggregator.restore(restored.series)
         self._hosts.restore({one.key.host for one in restored.series if one.key.host}, now)
-        self._tracker.restore(restored.tracked, now)
+        self._tracker.restore(restored.tracked)
         self._tracker.queue_of |= {one.key.name: one.key.queue for one in restored.series if one.counts[SENT]}
         self._workers.restore(restored.workers, now)
         self._workers.unobserved = int(restored.counters.get("unobserved", 0))
@@ -268,7 +268,7 @@ class Monitor:
         self._tracker.tick(now)
 
     def _task(self, event: Event, kind: int, now: float) -> None:
-        step = self._tracker.advance(event, kind, now) if event.uuid else None
+        step = self._tracker.advance(event, kind) if event.uuid else None
         if step is None:
             self._counters.discard("duplicate" if event.uuid else MALFORMED)
             return

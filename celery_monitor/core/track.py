@@ -89,7 +89,9 @@ class Tracker:
         self._max_age_minutes = max(1, int(max_age // 60))
         self._linger = linger
         self._lingering: deque[tuple[float, str]] = deque()
-        self._quiet = 0.0
+        self._time = 0.0
+        """Seconds in which the stream brought something: the clock of what lingers. It never goes back."""
+        self._ticked: float | None = None
         self._dirty: dict[str, None] = {}
         self._gone: list[str] = []
         self._names: dict[str, str] = {}
@@ -97,14 +99,14 @@ class Tracker:
         self.queue_of: dict[str, str] = {}
         """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
 
-    def restore(self, tracked: Iterable[tuple[str, TaskRef]], now: float) -> None:
+    def restore(self, tracked: Iterable[tuple[str, TaskRef]]) -> None:
         """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
         for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
             self.tasks[uuid] = ref
             if ref.stage >= _OK:
-                self._lingering.append((now - self._quiet + self._linger, uuid))
+                self._lingering.append((self._time + self._linger, uuid))
 
-    def advance(self, event: Event, kind: int, now: float) -> tuple[TaskRef, float | None] | None:
+    def advance(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
         """Apply a task event. Returns the task and what the event measured, or None for the twin of an end.
 
         Measured are the seconds in the queue (task-started) or of work (task-succeeded), where known. The task's
@@ -134,7 +136,7 @@ class Tracker:
         if kind == REJECTED and event.requeue and stage == _J:
             stage = _Q
         if stage >= _OK:
-            self._end(uuid, ref, stage, now)
+            self._end(uuid, ref, stage)
         ref.stage = stage
         return ref, measured
 
@@ -171,8 +173,10 @@ class Tracker:
         ``quiet``: seconds since the last call in which the stream brought nothing.
         """
         self._minute = int(now // 60)
-        self._quiet += quiet
-        while self._lingering and self._lingering[0][0] <= now - self._quiet:
+        if self._ticked is not None:
+            self._time += max(0.0, now - self._ticked - quiet)
+        self._ticked = now
+        while self._lingering and self._lingering[0][0] <= self._time:
             uuid = self._lingering.popleft()[1]
             ref = self.tasks.get(uuid)
             if ref is not None and ref.stage >= _OK:
@@ -210,11 +214,11 @@ class Tracker:
             if eta is not None and eta > ref.due_at:
                 ref.due_at = eta
 
-    def _end(self, uuid: str, ref: TaskRef, stage: int, now: float) -> None:
+    def _end(self, uuid: str, ref: TaskRef, stage: int) -> None:
         if stage == _OK and (ref.queue is not None or ref.name not in self.queue_of):
             self._forget(uuid)
         elif ref.stage != stage:
-            self._lingering.append((now - self._quiet + self._linger, uuid))
+            self._lingering.append((self._time + self._linger, uuid))
 
     def _forget(self, uuid: str) -> None:
         if self.tasks.pop(uuid).saved:
