@@ -58,6 +58,15 @@ class Verdict(msgspec.Struct, frozen=True):
     """The incident came to this reason now: what ``celery_monitor_incidents_total`` counts."""
 
 
+class Notice(msgspec.Struct, frozen=True):
+    """A failure's verdict, for the log."""
+
+    task: str
+    uuid: str
+    exception: str
+    verdict: Verdict
+
+
 class _Open(msgspec.Struct, gc=False):
     """An incident in memory, mutable, and what is known of its sending."""
 

@@ -13,7 +13,7 @@ from typing import Final
 from celery_monitor.core.aggregate import Aggregator
 from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.counters import Counters
-from celery_monitor.core.decide import LONGEST_TRACEBACK, Decider, Failed, Verdict
+from celery_monitor.core.decide import LONGEST_TRACEBACK, Decider, Failed, Notice
 from celery_monitor.core.decode import MALFORMED, Discarded, decode
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.hosts import Hosts
@@ -35,6 +35,7 @@ from celery_monitor.core.model import (
     Snapshot,
     TaskRef,
 )
+from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.core.text import OTHER, printable, redacted
@@ -70,18 +71,8 @@ class Limits:
     policy: Policy = field(default_factory=Policy)
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A failure's verdict, for the log."""
-
-    task: str
-    uuid: str
-    exception: str
-    verdict: Verdict
-
-
 class Monitor:
-    """Not thread-safe: the caller holds a lock over each call. ``now`` is unix seconds, never going back."""
+    """Not thread-safe: the caller holds a lock over each call. ``now`` is unix seconds; a clock may be set."""
 
     def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
         """Go on from what the store gave back."""
@@ -104,8 +95,7 @@ class Monitor:
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
-        self._queues_of: dict[str, Sequence[str]] = {}
-        """Hostname of each worker → the queues it consumes, as far as it was asked."""
+        self._queues = Queues(default=limits.default_queue, last_of=self._tracker.queue_of)
         self._now = now
         self._ticked = now
         self._heard = False
@@ -175,10 +165,8 @@ class Monitor:
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
-        # Who did not answer this time keeps what it said, unless it is gone.
-        kept = {hostname: names for hostname, names in self._queues_of.items() if hostname in self._workers}
-        told = {hostname: [self._tracker.name(name) for name in names] for hostname, names in queues.items()}
-        self._queues_of = kept | told
+        cleaned = ((hostname, [self._tracker.name(name) for name in names]) for hostname, names in queues.items())
+        self._queues.learn(cleaned, self._workers)
 
     def count(self, name: str, amount: float, *, flush: bool = True) -> None:
         """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …).
@@ -258,7 +246,7 @@ class Monitor:
         self._aggregator.restore(restored.series)
         self._hosts.restore({one.key.host for one in restored.series if one.key.host}, now)
         self._tracker.restore(restored.tracked)
-        self._tracker.queue_of |= {one.key.name: one.key.queue for one in restored.series if one.counts[SENT]}
+        self._tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
         self._workers.restore(restored.workers, now)
         self._workers.unobserved = int(restored.counters.get("unobserved", 0))
         self._decider.restore(restored.incidents, now)
@@ -277,7 +265,7 @@ class Monitor:
             return
         hostname = event.hostname
         name = self._aggregator.limited(ref.name or self._name_of(ref, event, kind))
-        queue = ref.queue or self._likely_queue(name, hostname)
+        queue = ref.queue or self._queues.likely(name, hostname)
         host = self._hosts.hear(hostname, now) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
         if kind == STARTED:
@@ -288,14 +276,6 @@ class Monitor:
             self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
         elif kind == SUCCEEDED and name in self._awaited:
             self._decider.succeeded(name, event.timestamp)
-
-    def _likely_queue(self, name: str, hostname: str) -> str:
-        """The only one that the worker consumes, else the task's last one if the worker consumes it."""
-        consumed = self._queues_of.get(hostname)
-        if consumed is not None and len(consumed) == 1:
-            return consumed[0]
-        last = self._tracker.queue_of.get(name)
-        return last if last is not None and (not consumed or last in consumed) else self._limits.default_queue
 
     def _failure(self, event: Event, name: str, queue: str, now: float) -> str:
         """Group and judge a failure; returns its class's short name."""
@@ -328,11 +308,9 @@ class Monitor:
         return what.exception
 
     def _arguments(self, uuid: str) -> tuple[str | None, str | None]:
-        args, kwargs = self._tracker.arguments.get(uuid, (None, None))
-        return self._shown(args), self._shown(kwargs)
-
-    def _shown(self, text: str | None) -> str | None:
-        return text and redacted(text, self._limits.redact)[:LONGEST_ARGUMENTS]
+        found = self._tracker.arguments.get(uuid, (None, None))
+        args, kwargs = (text and redacted(text, self._limits.redact)[:LONGEST_ARGUMENTS] for text in found)
+        return args, kwargs
 
     def _name_of(self, ref: TaskRef, event: Event, kind: int) -> str:
         if kind == FAILED:
