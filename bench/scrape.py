@@ -55,6 +55,8 @@ class Feed:
         self.lock = threading.Lock()
         self.latencies: list[float] = []
         """Seconds from when each slice could begin until it was applied."""
+        self.flushes: list[float] = []
+        """Seconds of each flush, which are the feeding thread's own work and not in the latencies."""
         self._period = SLICE * EVENTS_A_MESSAGE / rate
         self._bodies = cycle(bodies())
         self._tasks = count()
@@ -111,6 +113,7 @@ class Feed:
             if now >= flush:
                 self._flush()
                 free = time.perf_counter()
+                self.flushes.append(free - now)
                 flush = free + FLUSH_SECONDS
 
 
@@ -191,7 +194,7 @@ def main() -> None:
     """Print sizes, the feed without scrapes, the feed with scrapes, and the scrapes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=10_000, help="events a second")
-    parser.add_argument("--scrapes", type=int, default=100)
+    parser.add_argument("--scrapes", type=int, default=200)
     parser.add_argument("--pause", type=float, default=0.2, help="seconds between two scrapes")
     parser.add_argument("--scraper", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -217,6 +220,7 @@ def main() -> None:
     server.stop()
     print(f"feed without scrapes   {told(quiet)}")
     print(f"feed with scrapes      {told(busy)}")
+    print(f"its flushes            {told(feed.flushes)}")
     print(f"scrapes                {told(json.loads(done.stdout))}")
 
 

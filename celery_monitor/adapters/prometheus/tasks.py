@@ -20,8 +20,9 @@ from celery_monitor.adapters.prometheus import labels
 from celery_monitor.adapters.prometheus.families import TASK_COUNTERS, TASK_FAILURES, TASK_RUNTIME, TASK_WAIT, Family
 from celery_monitor.core.model import FAILED, Histogram, Series
 
-_AT_ONCE: Final = 250
-"""Series in a portion."""
+_COUNTERS_AT_ONCE: Final = 2000
+_HISTOGRAMS_AT_ONCE: Final = 500
+"""Series in a portion, which has up to some hundred kilobytes."""
 _LABELS: Final = "\0"
 """Stands for the labels in a template. They are put in after the numbers, and no label value can hold it."""
 
@@ -42,7 +43,7 @@ class TaskRenderer:
         for position, family in TASK_COUNTERS:
             yield self._head(family, openmetrics=openmetrics)
             sample = self._prefix + family.sample
-            for portion in _portions(rows):
+            for portion in _portions(rows, _COUNTERS_AT_ONCE):
                 if position == FAILED:
                     yield _failed(sample, portion, openmetrics=openmetrics)
                 else:
@@ -52,13 +53,14 @@ class TaskRenderer:
         yield self._head(TASK_FAILURES, openmetrics=openmetrics)
         # Without hostnames, which is the default, failures have the same labels as everything else.
         hosts = any(one.key.host for one in series)
-        for portion in _portions(self._rows(series, with_host=False) if hosts else rows):
+        by_task = self._rows(series, with_host=False) if hosts else rows
+        for portion in _portions(by_task, _COUNTERS_AT_ONCE):
             yield _failures(self._prefix + TASK_FAILURES.sample, portion, openmetrics=openmetrics)
         yield self._head(TASK_RUNTIME, openmetrics=openmetrics)
-        for texts, ones in _portions(rows):
+        for texts, ones in _portions(rows, _HISTOGRAMS_AT_ONCE):
             yield _histograms(self._prefix + TASK_RUNTIME.name, texts, [one.runtime for one in ones])
         yield self._head(TASK_WAIT, openmetrics=openmetrics)
-        for texts, ones in _portions(rows):
+        for texts, ones in _portions(rows, _HISTOGRAMS_AT_ONCE):
             yield _histograms(self._prefix + TASK_WAIT.name, texts, [one.wait for one in ones])
 
     def _head(self, family: Family, *, openmetrics: bool) -> str:
@@ -78,10 +80,10 @@ class TaskRenderer:
         return list(found), list(found.values())
 
 
-def _portions(rows: Rows) -> Iterator[Rows]:
+def _portions(rows: Rows, at_once: int) -> Iterator[Rows]:
     texts, series = rows
-    for start in range(0, len(texts), _AT_ONCE):
-        yield texts[start : start + _AT_ONCE], series[start : start + _AT_ONCE]
+    for start in range(0, len(texts), at_once):
+        yield texts[start : start + at_once], series[start : start + at_once]
 
 
 def _failures(sample: str, rows: Rows, *, openmetrics: bool) -> str:
