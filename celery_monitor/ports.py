@@ -93,6 +93,9 @@ class FleetControl(Protocol):
     def queues(self, timeout: float) -> Sequence[QueueStats]:
         """Queues that workers consume or settings name, with lengths and consumers. Raises SourceLostError."""
 
+    def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
+        """Names of the tasks that these workers know, by hostname. Raises SourceLostError."""
+
     def worker_queues(self) -> dict[str, list[str]]:
         """Hostname → names of the queues it consumes, as of the last ``queues`` call."""
 

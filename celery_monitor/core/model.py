@@ -457,6 +457,8 @@ class Snapshot:
     lag: float | None
     """Seconds between an event's own time and its reading, of the newest probe or event; None before the first."""
     probe_roundtrip: float | None
+    registered: Sequence[tuple[str, str]] = ()
+    """Name and queue of the tasks that workers know, whether or not they have run."""
 
 
 # --- a day -----------------------------------------------------------------------------------------------------------

@@ -95,7 +95,9 @@ class Monitor:
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
-        self._queues = Queues(default=limits.default_queue, last_of=self._tracker.queue_of)
+        self._queues = Queues(
+            default=limits.default_queue, last_of=self._tracker.queue_of, most=limits.max_task_names
+        )
         self._now = now
         self._ticked = now
         self._heard = False
@@ -167,6 +169,11 @@ class Monitor:
         """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
         cleaned = ((hostname, [self._tracker.name(name) for name in names]) for hostname, names in queues.items())
         self._queues.learn(cleaned, self._workers)
+
+    def learn_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Which tasks some workers know (Celery's inspect): their failures are shown as 0 before they have any."""
+        for hostname, known in names.items():
+            self._queues.register(hostname, map(self._tracker.name, known))
 
     def count(self, name: str, amount: float, *, flush: bool = True) -> None:
         """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …).
@@ -240,11 +247,13 @@ class Monitor:
             tracked=len(self._tracker.tasks),
             lag=self._lag,
             probe_roundtrip=None,
+            registered=tuple(self._queues.registered),
         )
 
     def _restore(self, restored: Restored, now: float) -> None:
         self._aggregator.restore(restored.series)
         self._hosts.restore({one.key.host for one in restored.series if one.key.host}, now)
+        self._queues.restore(one.key for one in restored.series)
         self._tracker.restore(restored.tracked)
         self._tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
         self._workers.restore(restored.workers, now)

@@ -5,6 +5,7 @@ Slow and fallible, so it has a thread of its own and nothing waits for it.
 
 import threading
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import structlog
@@ -18,6 +19,8 @@ ENABLE_EVERY: Final = 60.0
 """Seconds after which workers are asked again: one that came unnoticed sends no task events until then."""
 ENABLE_APART: Final = 3.0
 """Least seconds between two requests, however many workers come."""
+NAMES_AT_ONCE: Final = 20
+"""Workers that are asked for the names of their tasks at a time: an answer has tens of kilobytes."""
 PATIENCE: Final = 2.0
 """Seconds that workers have to answer."""
 
@@ -49,6 +52,9 @@ class FleetWatch:
         self._wake = threading.Event()
         self._came = False
         self._opened = False
+        self._renewed = False
+        self._named: set[str] = set()
+        """Workers whose tasks' names are known."""
         self._tasks_at = 0.0
         self._enable_at = 0.0
         self._enabled_at = -ENABLE_APART
@@ -60,7 +66,7 @@ class FleetWatch:
 
     def arrived(self) -> None:
         """A worker is new or back: it may have to be asked for task events. From any thread."""
-        self._came = True
+        self._came = self._renewed = True
         self._wake.set()
 
     def opened(self) -> None:
@@ -107,7 +113,21 @@ class FleetWatch:
         self._queues = self._control.queues(PATIENCE)
         with self._lock:
             self._monitor.learn_queues(self._control.worker_queues())
+        self._learn_names(self._control.worker_queues().keys())
         self.error = None
+
+    def _learn_names(self, hostnames: AbstractSet[str]) -> None:
+        """Of some workers at a time; of all again when one has come: it may have been there before, with other code."""
+        if self._renewed:
+            self._renewed = False
+            self._named.clear()
+        unnamed = [hostname for hostname in hostnames if hostname not in self._named][:NAMES_AT_ONCE]
+        self._named &= hostnames
+        if unnamed:
+            names = self._control.registered(unnamed, PATIENCE)
+            self._named.update(unnamed)
+            with self._lock:
+                self._monitor.learn_names(names)
 
     def _learn_tasks(self) -> None:
         self._opened = False

@@ -17,6 +17,7 @@ class Control:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.error: SourceLostError | None = None
+        self.workers = 1
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -40,8 +41,14 @@ class Control:
         return [QueueStats("pay", 3, 1, 1, 4)]
 
     def worker_queues(self) -> dict[str, list[str]]:
-        """One worker."""
-        return {"w1@box": ["pay"]}
+        """As many workers as there are."""
+        return {f"w{number}@box": ["pay"] for number in range(1, self.workers + 1)}
+
+    def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
+        """Each knows one task."""
+        del timeout
+        self._ask(f"registered {len(hostnames)}")
+        return {hostname: [f"shop.{hostname}"] for hostname in hostnames}
 
     def close(self) -> None:
         """Noted."""
@@ -150,3 +157,16 @@ def test_it_ends_at_once() -> None:
     thread.join(0.9)
     assert not thread.is_alive()
     assert control.asked[-1] == "close"
+
+
+def test_names_of_tasks_are_asked_of_some_workers_at_a_time() -> None:
+    """Until all have told them; and again when a worker comes, which may have been there before with other code."""
+    made, control, clock, monitor = watch(enable=False)
+    control.workers = 45
+    turns(made, clock, 100)
+    assert [what for what in control.asked if what.startswith("registered")] == [f"registered {n}" for n in (20, 20, 5)]
+    assert len(monitor.snapshot().registered) == 45
+    assert ("shop.w45@box", "pay") in monitor.snapshot().registered
+    made.arrived()
+    turns(made, clock, 16)
+    assert control.asked.count("registered 20") == 3

@@ -50,18 +50,18 @@ class RemoteControl:
         """Broadcast without asking for answers. Raises SourceLostError."""
         until = time.monotonic() + _SEND_TIMEOUT
         try:
-            self._open(until).send(command, {}, None, until)
+            self._open(until).send(command, None, None, until)
         except FOREIGN as exc:
             raise self.failed(exc) from exc
 
-    def ask(self, commands: Sequence[str], timeout: float) -> Replies:
-        """Ask all workers all of it, and collect the answers for ``timeout`` seconds. Raises SourceLostError.
+    def ask(self, commands: Sequence[str], timeout: float, hostnames: Sequence[str] | None = None) -> Replies:
+        """Ask all workers (or these) all of it, and collect the answers for ``timeout`` s. Raises SourceLostError.
 
         Connecting and asking have 3 s of their own: else a slow log-in would look like a fleet without workers.
         """
         until = time.monotonic() + _SEND_TIMEOUT
         try:
-            return self._open(until).ask(commands, until, timeout)
+            return self._open(until).ask(commands, until, timeout, hostnames)
         except FOREIGN as exc:
             raise self.failed(exc) from exc
 
@@ -122,19 +122,19 @@ class _Line:
             self.session.cut()
             raise lost(exc, _DOING, self.session.permissions) from exc
 
-    def send(self, command: str, arguments: dict[str, Any], ticket: str | None, until: float) -> None:
-        message: dict[str, Any] = {"method": command, "arguments": arguments}
-        message |= {"destination": None, "pattern": None, "matcher": None}
+    def send(self, command: str, hostnames: Sequence[str] | None, ticket: str | None, until: float) -> None:
+        message: dict[str, Any] = {"method": command, "arguments": {}}
+        message |= {"destination": hostnames, "pattern": None, "matcher": None}
         if ticket is not None:
             message |= {"ticket": ticket, "reply_to": {"exchange": _REPLIES.name, "routing_key": self._address}}
         self.session.bound(until)
         self._producer.publish(message, serializer="json", headers={"clock": 0, "expires": 0})
 
-    def ask(self, commands: Sequence[str], until: float, timeout: float) -> Replies:
+    def ask(self, commands: Sequence[str], until: float, timeout: float, hostnames: Sequence[str] | None) -> Replies:
         self._replies = {command: {} for command in commands}
         self._tickets = {str(uuid4()): command for command in commands}
         for ticket, command in self._tickets.items():
-            self.send(command, {}, ticket, until)
+            self.send(command, hostnames, ticket, until)
         answers_until = time.monotonic() + timeout
         while self.session.drain(answers_until):
             pass

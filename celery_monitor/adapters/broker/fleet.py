@@ -20,6 +20,7 @@ _UNIX_TIMES_FROM: Final = 1_000_000_000
 _LENGTHS_TIMEOUT: Final = 3.0
 _NAME_LIMIT: Final = 255
 _MOST_QUEUES: Final = 2_000
+_MOST_TASKS: Final = 10_000
 
 
 class BrokerFleet:
@@ -64,6 +65,11 @@ class BrokerFleet:
             for name, (length, consumers) in self._sizes(names).items()
         ]
 
+    def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
+        """As FleetControl.registered."""
+        replies = self._control.ask(("registered",), timeout, hostnames)
+        return {host: list(_names(reply)) for host, reply in replies["registered"].items()}
+
     def worker_queues(self) -> dict[str, list[str]]:
         """As FleetControl.worker_queues."""
         return dict(self._worker_queues)
@@ -101,6 +107,13 @@ def _queues(reply: object) -> Iterator[Mapping[str, Any]]:
     for queue in reply if isinstance(reply, list) else ():
         if isinstance(queue, dict) and _is_name(queue.get("name")):
             yield queue
+
+
+def _names(reply: object) -> Iterator[str]:
+    """Celery writes ``shop.pay [rate_limit=10/m]``."""
+    for item in reply[:_MOST_TASKS] if isinstance(reply, list) else ():
+        if isinstance(item, str) and (name := item.partition(" [")[0]):
+            yield name
 
 
 def _processes(reply: object) -> int:
