@@ -80,6 +80,7 @@ def rounds(app: Celery, prometheus: Prometheus, seconds: float) -> None:
 def test_what_the_peers_users_ask(size: int, broker_url: str, start: Start, tmp_path: Path) -> None:
     """Promtool has nothing to say about a scrape, and every expression of their dashboards and alerts has data.
 
+    The first failure of a task that never ran before is an increase.
     ``size``: seconds of it.
     """
     metrics = {"poll_interval": "1s", "queues": [_IDLE]}
@@ -93,6 +94,10 @@ def test_what_the_peers_users_ask(size: int, broker_url: str, start: Start, tmp_
     for _ in range(101):
         app.send_task("fleet.succeed", queue=_IDLE)
 
+    first = 'celery_monitor_task_failures_total{name="fleet.fail",queue_name="fleet"}'
+    prometheus.wait_for(f"{first} == 0")
+    app.send_task("fleet.fail")
+    prometheus.wait_for(f"increase({first}[5m]) > 0")
     with busy(app):
         rounds(app, prometheus, size)
         for name, expression in {**DASHBOARDS, **ALERTS}.items():

@@ -77,7 +77,7 @@ class Exposition:
     def _portions(self, *, openmetrics: bool) -> Iterator[bytes]:
         snapshot = self._snapshot()
         if snapshot is not None:
-            for text in self._tasks.render(snapshot.series, openmetrics=openmetrics):
+            for text in self._tasks.render(snapshot.series, snapshot.registered, openmetrics=openmetrics):
                 yield text.encode()
         rest = _Rest(
             MonitorCollector(

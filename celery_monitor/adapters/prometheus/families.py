@@ -64,8 +64,9 @@ TASK_COUNTERS: Final = (
 TASK_FAILURES: Final = Family(
     "monitor_task_failures",
     Kind.COUNTER,
-    "Failures of a task, one per task id and attempt. At 0 from the first sight of the task's name, so that increase() "
-    "sees the first failure too; OpenMetrics carries the last failure's task_id as exemplar.",
+    "Failures of a task, one per task id and attempt. At 0 from the first sight of the task's name, which can be a "
+    "worker that knows it, so that increase() sees the first failure too; OpenMetrics carries the last failure's "
+    "task_id as exemplar.",
     _TASK,
 )
 TASK_RUNTIME: Final = Family(

@@ -10,7 +10,7 @@ pauses would be longer than any of these calls.
 import math
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -37,8 +37,10 @@ class TaskRenderer:
         self._prefix = prefix
         self._static = "".join(f',{name}="{labels.escaped(value)}"' for name, value in static_labels.items())
 
-    def render(self, series: Sequence[Series], *, openmetrics: bool) -> Iterator[str]:
-        """The text of all per-task families, in portions."""
+    def render(
+        self, series: Sequence[Series], registered: Iterable[tuple[str, str]], *, openmetrics: bool
+    ) -> Iterator[str]:
+        """The text of all per-task families, in portions. ``registered``: names and queues that have failures at 0."""
         rows = self._rows(series, with_host=True)
         for position, family in TASK_COUNTERS:
             yield self._head(family, openmetrics=openmetrics)
@@ -56,6 +58,9 @@ class TaskRenderer:
         by_task = self._rows(series, with_host=False) if hosts else rows
         for portion in _portions(by_task, _COUNTERS_AT_ONCE):
             yield _failures(self._prefix + TASK_FAILURES.sample, portion, openmetrics=openmetrics)
+        seen = {(one.key.name, one.key.queue) for one in series}
+        to_come = [self._labels(*pair) for pair in registered if pair not in seen]
+        yield "".join([f"{self._prefix + TASK_FAILURES.sample}{{{text}}} 0\n" for text in to_come])
         yield self._head(TASK_RUNTIME, openmetrics=openmetrics)
         for texts, ones in _portions(rows, _HISTOGRAMS_AT_ONCE):
             yield _histograms(self._prefix + TASK_RUNTIME.name, texts, [one.runtime for one in ones])
@@ -67,12 +72,15 @@ class TaskRenderer:
         name = self._prefix + (family.name if openmetrics else family.sample)
         return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
 
+    def _labels(self, name: str, queue: str) -> str:
+        return f'name="{labels.escaped(name)}",queue_name="{labels.escaped(queue)}"{self._static}'
+
     def _rows(self, series: Sequence[Series], *, with_host: bool) -> Rows:
         """Each set of labels once: hosts differ in more than their label shows (``a@box`` and ``b@box``)."""
         found: dict[str, Series] = {}
         for one in series:
             key = one.key
-            text = f'name="{labels.escaped(key.name)}",queue_name="{labels.escaped(key.queue)}"{self._static}'
+            text = self._labels(key.name, key.queue)
             if with_host and key.host:
                 text += f',hostname="{labels.escaped(labels.host(key.host))}"'
             known = found.get(text)

@@ -54,6 +54,16 @@ def test_failures_begin_at_zero() -> None:
     ]
 
 
+def test_failures_of_a_task_that_has_not_run() -> None:
+    """A task that a worker knows has failures at 0 once, and no other series."""
+    shown = snapshot(series(failed=2), registered=[("shop.charge", "celery"), ('shop."new"', "pay")])
+    assert lines(rendered(shown), "celery_monitor_task_failures_total{") == [
+        'celery_monitor_task_failures_total{name="shop.charge",queue_name="celery"} 2',
+        'celery_monitor_task_failures_total{name="shop.\\"new\\"",queue_name="pay"} 0',
+    ]
+    assert len([line for line in rendered(shown).splitlines() if 'shop.\\"new' in line]) == 1
+
+
 def test_failures_by_exception_keep_their_zero() -> None:
     """After failures the series with an empty exception stays at 0 beside those of the exceptions."""
     row = series(failed=3, exceptions={"ValueError": 2, "KeyError": 1})
