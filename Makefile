@@ -12,8 +12,9 @@ MAKEFLAGS += --no-builtin-rules
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
 BIN := $(VENV)/bin
-# Tests that start servers wait more than they compute, but brokers are hungry: two at a time.
 WORKERS ?= 2
+# Tests with real servers wait more than they compute.
+SLOW_WORKERS ?= 4
 UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/contracts tests/cli)
 # publish.py is the load generator of the others.
 BENCHMARKS := $(filter-out bench/publish.py,$(wildcard bench/*.py))
@@ -69,8 +70,8 @@ unit: setup ## the fast tests: no servers, no waiting
 	@$(BIN)/pytest $(UNIT_TESTS) -n $(WORKERS) $(PYTEST_ARGS)
 
 slow: setup ## the tests with real servers
-	$(call step,Tests with real servers: $(WORKERS) at a time)
-	@$(BIN)/pytest tests $(addprefix --ignore=,$(UNIT_TESTS)) -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(call step,Tests with real servers: $(SLOW_WORKERS) at a time)
+	@$(BIN)/pytest tests $(addprefix --ignore=,$(UNIT_TESTS)) -n $(SLOW_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 coverage: setup
 	$(call step,Coverage)

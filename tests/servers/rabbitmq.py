@@ -172,8 +172,12 @@ class RabbitMQ(ServerProcess):
         self.eval(f"rabbit_vhost:delete({_binary(url.rpartition('/')[2])}, {_binary('tests')})")
 
     def add_user(self, name: str, password: str, vhost: str, *, configure: str, write: str, read: str) -> str:
-        """Make a user with these permissions (regular expressions) in ``vhost``, and return its URL."""
+        """Make a user with these permissions (regular expressions) in ``vhost``, and return its URL.
+
+        A user of that name that another test has left is replaced: the server is the session's.
+        """
         actor = _binary("tests")
+        self.eval(f"(catch rabbit_auth_backend_internal:delete_user({_binary(name)}, {actor}))")
         self.eval(f"rabbit_auth_backend_internal:add_user({_binary(name)}, {_binary(password)}, {actor})")
         self._permit(name, vhost, configure, write, read)
         return self.url(vhost).replace("guest:guest", f"{name}:{password}")
