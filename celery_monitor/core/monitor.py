@@ -95,9 +95,8 @@ class Monitor:
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
-        self._queues = Queues(
-            default=limits.default_queue, last_of=self._tracker.queue_of, most=limits.max_task_names
-        )
+        last_of, most = self._tracker.queue_of, limits.max_task_names
+        self._queues = Queues(default=limits.default_queue, last_of=last_of, most=most)
         self._now = now
         self._ticked = now
         self._heard = False
@@ -295,7 +294,8 @@ class Monitor:
             exception, frame = OTHER, ""
             group = group_id(name, exception, frame)
         hostname = printable(event.hostname, LONGEST_HOSTNAME)
-        args, kwargs = self._arguments(event.uuid)
+        told = self._tracker.arguments.get(event.uuid, (None, None))
+        args, kwargs = (text and redacted(text, self._limits.redact)[:LONGEST_ARGUMENTS] for text in told)
         verdict = self._decider.decide(
             Failed(
                 event.uuid, name, queue, what.exception, event.timestamp, hostname, what.message,
@@ -315,11 +315,6 @@ class Monitor:
             ),
         )  # fmt: skip
         return what.exception
-
-    def _arguments(self, uuid: str) -> tuple[str | None, str | None]:
-        found = self._tracker.arguments.get(uuid, (None, None))
-        args, kwargs = (text and redacted(text, self._limits.redact)[:LONGEST_ARGUMENTS] for text in found)
-        return args, kwargs
 
     def _name_of(self, ref: TaskRef, event: Event, kind: int) -> str:
         if kind == FAILED:
