@@ -5,6 +5,7 @@ monitor, the loops. End: the pump commits and acknowledges what it has, everythi
 """
 
 import contextlib
+import gc
 import os
 import threading
 from collections.abc import Sequence
@@ -162,6 +163,9 @@ class App:
         self.threads.start("fleet", self._fleet.run, limit=_SLOW)
         self.threads.start("keeper", self._keep(restored), limit=_SLOW)
         self.threads.watch()
+        # What is there now stays: a full collection need not walk it again and again while events wait.
+        gc.collect()
+        gc.freeze()
         _log.info(
             "Started",
             fleet=settings.fleet,

@@ -42,9 +42,7 @@ _NONE: Final = (0,) * len(COUNTS)
 class _Row(msgspec.Struct):
     """The mutable totals of one series, and its buckets since the last flush."""
 
-    name: str
-    queue: str
-    host: str
+    key: SeriesKey
     counts: list[int]
     exceptions: dict[str, int]
     runtime: list[int]
@@ -171,13 +169,13 @@ class Aggregator:
         """What changed since the last call."""
         series, buckets = [], []
         for row in self._dirty:
-            if self._rows.get((row.name, row.queue, row.host)) is row:
+            if self._rows.get((row.key.name, row.key.queue, row.key.host)) is row:
                 series.append(self._freeze(row))
             buckets += [
                 BucketDelta(
                     start * BUCKET_SECONDS,
-                    row.name,
-                    row.queue,
+                    row.key.name,
+                    row.key.queue,
                     tuple(map(int, counts[:-2])),
                     counts[-2],
                     int(counts[-1]),
@@ -210,9 +208,7 @@ class Aggregator:
         row = self._rows.get((name, queue, host))
         if row is None:
             row = self._rows[name, queue, host] = _Row(
-                name,
-                queue,
-                host,
+                SeriesKey(name, queue, host),
                 list(_NONE),
                 {},
                 [0] * (len(self._runtime_bounds) + 1),
@@ -222,7 +218,7 @@ class Aggregator:
 
     def _freeze(self, row: _Row) -> Series:
         return Series(
-            SeriesKey(row.name, row.queue, row.host),
+            row.key,
             tuple(row.counts),
             row.exceptions.copy(),
             Histogram(self._runtime_bounds, tuple(row.runtime), row.runtime_sum),

@@ -280,7 +280,7 @@ class Monitor:
             self._workers.started(hostname)
         elif kind == FAILED:
             event.uuid = printable(event.uuid, LONGEST_UUID)
-            exception = self._failure(event, name, row.queue, now)
+            exception = self._failure(event, name, row.key.queue, now)
             self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
         elif kind == SUCCEEDED and name in self._awaited:
             self._decider.succeeded(name, event.timestamp)

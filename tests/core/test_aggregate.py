@@ -97,7 +97,7 @@ def test_queues_exceptions_and_groups_are_bounded() -> None:
         one = to.add(FAILED, "b", "q", "", NOON, None)
         to.add_failure(one, f"E{number}", "u", NOON)
         to.admits_group("a", f"g{number}")
-    assert row.queue == OTHER
+    assert row.key.queue == OTHER
     assert len(to.snapshot()) <= QUEUES_PER_TASK + 2
     assert len(one.exceptions) == EXCEPTIONS_PER_SERIES + 1
     assert one.exceptions[OTHER] == 1000 - EXCEPTIONS_PER_SERIES
