@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.conftest import Start
 from tests.e2e.campaign import Size, publishing, seeded
 from tests.e2e.daemon import Daemon
 from tests.e2e.peer_queries import ALERTS, DASHBOARDS, JOB
+from tests.e2e.pods import Pod, say
 from tests.fleet.outcomes import OUTCOMES, client, send_outcomes
 from tests.servers import CeleryWorker, Prometheus, wait_until
 from tests.servers.process import require
@@ -39,15 +40,15 @@ def on_brokers(short: object, long: object) -> pytest.MarkDecorator:
 
 
 @contextmanager
-def busy(app: Celery, every: float = 0.3) -> Iterator[None]:
-    """A fleet with something to do: a task that sleeps a little, again and again."""
+def meanwhile(do: Callable[[], object], every: float = 0.3) -> Iterator[None]:
+    """Do something again and again, in the background."""
     ended = threading.Event()
 
-    def send() -> None:
+    def go_on() -> None:
         while not ended.wait(every):
-            app.send_task("fleet.sleep", args=[0.02])
+            do()
 
-    sender = threading.Thread(target=send, name="client", daemon=True)
+    sender = threading.Thread(target=go_on, name="meanwhile", daemon=True)
     sender.start()
     try:
         yield
@@ -98,7 +99,7 @@ def test_what_the_peers_users_ask(size: int, broker_url: str, start: Start, tmp_
     prometheus.wait_for(f"{first} == 0")
     app.send_task("fleet.fail")
     prometheus.wait_for(f"increase({first}[5m]) > 0")
-    with busy(app):
+    with meanwhile(lambda: app.send_task("fleet.sleep", args=[0.02])):
         rounds(app, prometheus, size)
         for name, expression in {**DASHBOARDS, **ALERTS}.items():
             if name == "consumers" and broker_url.startswith("redis"):
@@ -127,8 +128,13 @@ def test_restarts_are_no_resets(size: Size, broker_url: str, start: Start, tmp_p
     daemon.until_ready()
     prometheus = start(Prometheus(tmp_path / "prometheus", {JOB: [f"127.0.0.1:{daemon.port}"]}, interval="100ms"))
     randomly, load = seeded(), Load(size.tasks)
+    pod, to = Pod("pod"), publisher(broker_url)
 
-    with publishing(broker_url, load, size.rate) as state:
+    def work_unseen() -> None:
+        pod.processed += 3
+        say(to, [pod])
+
+    with meanwhile(work_unseen, 0.1), publishing(broker_url, load, size.rate) as state:
         for number, _ in enumerate(state.moments(randomly, size.faults)):
             daemon.until_ready()
             if number % 2:
@@ -142,7 +148,9 @@ def test_restarts_are_no_resets(size: Size, broker_url: str, start: Start, tmp_p
 
     total = daemon.metric("monitor_task_failures_total")
     prometheus.wait_for(f"sum(celery_monitor_task_failures_total) >= {total}")
+    to.close()
     assert falling(prometheus) == []
+    assert daemon.metric("monitor_unobserved_tasks_total") > pod.processed / 2
 
 
 def test_what_was_shown_is_not_taken_back(redis_url: str, start: Start, tmp_path: Path) -> None:
