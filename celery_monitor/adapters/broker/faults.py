@@ -6,6 +6,7 @@ Texts of exceptions are taken only where they come from the broker or the operat
 import re
 import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from typing import Final
 
@@ -30,6 +31,9 @@ FOREIGN: Final = (
     RecursionError,
     TypeError,
     ValueError,
+    # What a server that does not keep to its protocol makes of the readers.
+    IndexError,
+    struct.error,
 )
 
 _TEXT_LIMIT: Final = 300
