@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -206,7 +206,10 @@ class MemoryStore:
             for gone in getattr(changes, dropped):
                 found.pop(gone, None)
             found |= {key(value): value for value in getattr(changes, written)}
-        return [replace(value, exemplar=None) if isinstance(value, Series) else value for value in found.values()]
+        return [
+            msgspec.structs.replace(value, exemplar=None) if isinstance(value, Series) else value
+            for value in found.values()
+        ]
 
     def _tracked(self) -> list[tuple[str, TaskRef]]:
         rows = self._latest("tracked", "forgotten", lambda row: row[0])

@@ -1,7 +1,8 @@
 """The values of the program. Times are unix seconds (float, UTC); durations are seconds; nothing here does anything.
 
-Values are frozen, but for two that live on the hot path and are owned by the thread that feeds the monitor:
-``TaskRef`` and the histograms inside of a ``Series``.
+Values are frozen, but for those on the hot path that are owned by the thread that feeds the monitor: ``Event`` and
+``TaskRef``. What is made by the thousand, for each event or flush, is a struct that the garbage collector does not
+count.
 """
 
 import enum
@@ -108,8 +109,7 @@ class FleetTask:
 
 
 # --- counts ----------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class SeriesKey:
+class SeriesKey(msgspec.Struct, frozen=True, gc=False):
     """What counts are kept by. ``host`` is "" unless ``metrics.hostname_label`` is on."""
 
     name: str
@@ -117,8 +117,7 @@ class SeriesKey:
     host: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
+class Histogram(msgspec.Struct, frozen=True, gc=False):
     """Observations: ``counts`` by bucket (not cumulative; one more than ``bounds``, the last is +Inf), sum in s."""
 
     bounds: tuple[float, ...]
@@ -126,8 +125,7 @@ class Histogram:
     sum: float
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(msgspec.Struct, frozen=True, gc=False):
     """The totals of one (task, queue[, host]) since the store began; written as absolute values."""
 
     key: SeriesKey
@@ -141,8 +139,7 @@ class Series:
     """(exception, task id, timestamp) of the last failure; not stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class BucketDelta:
+class BucketDelta(msgspec.Struct, frozen=True, gc=False):
     """What a flush adds to one 15-minute bucket of a task and queue."""
 
     start: int

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hypothesis import strategies as st
+from msgspec import structs
 
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
@@ -25,7 +26,7 @@ def series(name: str = "shop.charge", queue: str = "celery", host: str = "", **c
     """A series with all counts 0 but those that are given by their names (``failed=3``) or fields."""
     counts = tuple(int(str(changes.pop(count, 0))) for count in COUNTS)
     made = Series(SeriesKey(name, queue, host), counts, {}, histogram(), histogram())
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return structs.replace(made, **changes)
 
 
 def worker(hostname: str = "celery@box", **changes: object) -> Worker:

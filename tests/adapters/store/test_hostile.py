@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.store.encode import scrubbed
@@ -29,7 +30,7 @@ def everywhere(text: str, sequence: int = 1) -> Any:
     """A flush with ``text`` in every place that comes from the fleet."""
     return changes(
         sequence,
-        series=[dataclasses.replace(series(text, text, text), exceptions={text: 1})],
+        series=[structs.replace(series(text, text, text), exceptions={text: 1})],
         buckets=[bucket(name=text, queue=text, sent=1)],
         groups=[dataclasses.replace(group(), name=text, exception=text, frame=text)],
         errors=[error()],
@@ -102,7 +103,7 @@ def test_odd_floats(store: SqlStore, number: float) -> None:
         1,
         failures=[failure(at=number)],
         workers=[worker(last_heartbeat=number)],
-        series=[dataclasses.replace(series(), runtime=dataclasses.replace(series().runtime, sum=number))],
+        series=[structs.replace(series(), runtime=structs.replace(series().runtime, sum=number))],
         tracked=[("u", TaskRef(due_at=number))],
     )
     store.commit(flush)
