@@ -45,6 +45,11 @@ def test_every_outcome_is_counted_as_documented(broker_url: str, start: Start, t
     assert daemon.metric("monitor_unobserved_tasks_total") == 0
 
 
+def consumed(daemon: Daemon, queue: str) -> bool:
+    """Whether the daemon knows of a worker that consumes the queue."""
+    return daemon.metric("active_worker_count", queue_name=queue) == 1
+
+
 def test_a_fleet_without_task_events_is_asked_for_them(broker_url: str, start: Start, tmp_path: Path) -> None:
     """Workers that were started without -E are counted all the same, whoever was there first."""
 
@@ -55,13 +60,15 @@ def test_a_fleet_without_task_events_is_asked_for_them(broker_url: str, start: S
         )
 
     workers = [worker("early")]
-    daemon = start(Daemon(tmp_path / "daemon", broker_url))
+    daemon = start(Daemon(tmp_path / "daemon", broker_url, {"metrics": {"poll_interval": "1s"}}))
     daemon.until_ready()
     workers.append(worker("late"))
 
     app = client(broker_url)
     for each, queue in zip(workers, ("early", "late"), strict=True):
         wait_until(partial(sends_events, each), 30, what=f"events of {each.name}")
+        # Until the monitor knows what this worker consumes, a failure that overtakes its task-sent has another queue.
+        wait_until(partial(consumed, daemon, queue), 30, what=f"the queue {queue}")
         app.send_task("fleet.fail", queue=queue)
 
     counts, classes = expected("exception", "exception")
