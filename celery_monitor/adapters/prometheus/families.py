@@ -201,12 +201,16 @@ UNACKED: Final = Family(
     "Messages read and not yet committed; the broker holds them until then. It stops at broker.prefetch.",
 )
 COMMIT: Final = Family(
-    "monitor_commit_seconds", Kind.HISTOGRAM, "Seconds that a transaction of the store took.", unit="seconds"
+    "monitor_commit_seconds",
+    Kind.HISTOGRAM,
+    "Seconds that a transaction of the store took, since the process began.",
+    unit="seconds",
 )
 COMMIT_FAILURES: Final = Family(
     "monitor_commit_failures",
     Kind.COUNTER,
-    "Transactions that the store refused. They are tried again; nothing is acknowledged or lost meanwhile.",
+    "Transactions that the store refused since the process began. They are tried again; nothing is acknowledged or lost "
+    "meanwhile.",
 )
 INCIDENTS: Final = Family(
     "monitor_incidents",
@@ -218,7 +222,8 @@ INCIDENTS_OPEN: Final = Family("monitor_incidents_open", Kind.GAUGE, "Incidents 
 NOTIFICATIONS: Final = Family(
     "monitor_notifications",
     Kind.COUNTER,
-    "Attempts to send: delivered, retried (will be tried again), dead (given up; see celery-monitor outbox).",
+    "Attempts to send since the process began: delivered, retried (will be tried again), dead (given up; see "
+    "celery-monitor outbox).",
     ("channel", "outcome"),
 )
 OUTBOX_PENDING: Final = Family(
