@@ -13,7 +13,7 @@ from celery_monitor.cli.options import config_file
 from celery_monitor.policy import secrets_of
 from celery_monitor.settings import Settings, load
 
-_COLLECT: Final = (10_000, 20, 50)
+COLLECT: Final = (10_000, 20, 50)
 """When Python looks for garbage that refers to itself. There is next to none of it here, and much to look at: with the
 default thresholds a large fleet stands still for a tenth of a second every few thousand tasks."""
 
@@ -43,7 +43,7 @@ def run(  # noqa: PLR0917  # one for each option
     }
     settings = load(config_path, overrides)
     configure_log(settings)
-    gc.set_threshold(*_COLLECT)
+    gc.set_threshold(*COLLECT)
     app = App(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: app.stop())
