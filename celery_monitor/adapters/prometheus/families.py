@@ -209,8 +209,8 @@ COMMIT: Final = Family(
 COMMIT_FAILURES: Final = Family(
     "monitor_commit_failures",
     Kind.COUNTER,
-    "Transactions that the store refused since the process began. They are tried again; nothing is acknowledged or lost "
-    "meanwhile.",
+    "Transactions that the store refused since the process began. They are tried again; nothing is acknowledged or "
+    "lost meanwhile.",
 )
 INCIDENTS: Final = Family(
     "monitor_incidents",
