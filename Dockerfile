@@ -8,8 +8,8 @@ WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/celery-monitor \
     && pip --python /opt/celery-monitor/bin/python install --only-binary :all: --no-compile \
-        --require-hashes -r requirements.lock \
-    && pip install --only-binary :all: --require-hashes -r requirements-build.lock
+        --no-deps --require-hashes -r requirements.lock \
+    && pip install --only-binary :all: --no-deps --require-hashes -r requirements-build.lock
 
 COPY pyproject.toml README.md LICENSE ./
 COPY celery_monitor celery_monitor
