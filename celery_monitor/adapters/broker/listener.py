@@ -22,6 +22,8 @@ from celery_monitor.settings.broker import BrokerSettings
 CLOSE_TIMEOUT: Final = 1.0
 _MOST: Final = 500
 """Messages of one poll."""
+_NEXT: Final = 0.001
+"""Seconds to wait for another message when there is one already: takes what has come, and waits for no more."""
 _MOST_BYTES: Final = 32 << 20
 """Kept by the broker for a reader that is slower than the stream; the oldest go first."""
 
@@ -102,7 +104,7 @@ class _OwnQueue:
         until = time.monotonic() + timeout
         try:
             while len(found) < _MOST and self._session.drain(until):
-                until = min(until, time.monotonic() + 0.001)
+                until = time.monotonic() + _NEXT
         except FOREIGN as exc:
             self._cut()
             raise lost(exc, "the event stream broke off") from exc
