@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -37,6 +37,8 @@ SAMPLES_WAITING: Final = 5_000
 """Of all groups until the next flush: more than a bad second brings. When the store is away, one of each must do."""
 
 _NONE: Final = (0,) * len(COUNTS)
+_EMPTY_BUCKET: Final = (*_NONE, 0.0, 0)
+"""Counts, then the sum and the number of runtimes: one list, because each event adds to it."""
 
 
 class _Row(msgspec.Struct):
@@ -51,9 +53,10 @@ class _Row(msgspec.Struct):
     wait_sum: float = 0.0
     exemplar: tuple[str, str, float] | None = None
     dirty: bool = False
+    dropped: bool = False
     bucket_start: int = -1
-    bucket: list[float] = []  # msgspec copies an empty default for each instance
-    buckets: dict[int, list[float]] = {}  # as above
+    bucket: list[Any] = []  # msgspec copies an empty default for each instance
+    buckets: dict[int, list[Any]] = {}  # as above
 
 
 class Aggregator:
@@ -110,7 +113,7 @@ class Aggregator:
         if start == row.bucket_start:
             bucket = row.bucket
         else:
-            bucket = row.buckets.get(start) or row.buckets.setdefault(start, [0.0] * (len(COUNTS) + 2))
+            bucket = row.buckets.get(start) or row.buckets.setdefault(start, list(_EMPTY_BUCKET))
             row.bucket_start, row.bucket = start, bucket
         bucket[kind] += 1
         if measured is not None:
@@ -160,7 +163,7 @@ class Aggregator:
     def drop_hosts(self, hosts: AbstractSet[str]) -> None:
         """Forget the series of hosts (only with the hostname label). What they did stays in the buckets."""
         for key in [key for key in self._rows if key[2] in hosts]:
-            del self._rows[key]
+            self._rows.pop(key).dropped = True
             self._dropped.append(SeriesKey(*key))
 
     def take(
@@ -169,19 +172,12 @@ class Aggregator:
         """What changed since the last call."""
         series, buckets = [], []
         for row in self._dirty:
-            if self._rows.get((row.key.name, row.key.queue, row.key.host)) is row:
+            if not row.dropped:
                 series.append(self._freeze(row))
-            buckets += [
-                BucketDelta(
-                    start * BUCKET_SECONDS,
-                    row.key.name,
-                    row.key.queue,
-                    tuple(map(int, counts[:-2])),
-                    counts[-2],
-                    int(counts[-1]),
-                )
-                for start, counts in row.buckets.items()
-            ]
+            key = row.key
+            for start, (*counts, runtime_sum, runtime_count) in row.buckets.items():
+                at = start * BUCKET_SECONDS
+                buckets.append(BucketDelta(at, key.name, key.queue, tuple(counts), runtime_sum, runtime_count))
             row.dirty, row.bucket_start, row.buckets = False, -1, {}
         dropped, groups, errors, samples = self._dropped, self._groups, self._errors, self._samples
         self._dirty, self._dropped, self._groups, self._errors, self._samples = [], [], {}, {}, {}
