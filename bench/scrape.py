@@ -2,11 +2,12 @@
 
     PYTHONPATH=. python bench/scrape.py [--rate 10000] [--scrapes 100] [--pause 0.2]
 
-The real monitor, exposition and web server run in this process; a scraper with Prometheus's headers runs in another.
-Events are fed as the pump feeds them, in slices and under the lock of the snapshot. A message carries three events and
-costs, beside what the monitor does with it, the 5 µs that reading it needs (bench/broker.py). The garbage collector is
-set as `celery-monitor run` sets it; the store's part of a flush is not in here (bench/store.py). All threads share the
-interpreter's lock: what is measured is how late a slice was done because of it, beside the same load without scrapes.
+The real monitor, store, exposition and web server run in this process; a scraper with Prometheus's headers runs in
+another. Events are fed as the pump feeds them, in slices and under the lock of the snapshot, and each half second what
+has changed (here: all 2,000 series) is committed to a file. A message carries three events and costs, beside what the
+monitor does with it, the 5 µs that reading it needs (bench/broker.py). The garbage collector is set as
+`celery-monitor run` sets it. All threads share the interpreter's lock: what is measured is how late a slice was done
+because of it, and how long a flush took, beside the same load without scrapes.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ from typing import Any
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.cli.run import COLLECT
@@ -52,14 +55,15 @@ HEADERS = {
 class Feed:
     """Feeds a monitor with ``rate`` events a second, as the pump does."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, store: SqlStore) -> None:
+        self._store = store
         self.monitor = Monitor(Limits(), Restored(), time.time())
         self._kept = Kept(self.monitor.snapshot())
         self.lock = threading.Lock()
         self.latencies: list[float] = []
         """Seconds from when each slice could begin until it was applied."""
         self.flushes: list[float] = []
-        """Seconds of each flush, which are the feeding thread's own work and not in the latencies."""
+        """Seconds of each flush, store and all: the feeding thread's own work, which is not in the latencies."""
         self._period = SLICE * EVENTS_A_MESSAGE / rate
         self._bodies = cycle(bodies())
         self._tasks = count()
@@ -87,11 +91,12 @@ class Feed:
             return self.monitor.snapshot(self._kept)
 
     def _flush(self) -> None:
-        """As the pump does, without a store."""
+        """As the pump does."""
         with self.lock:
             changes = self.monitor.take(time.time(), force=True)
-        with self.lock:
-            if changes is not None:
+        if changes is not None:
+            self._store.commit(changes)
+            with self.lock:
                 self._kept.commit(changes)
 
     def _message(self) -> Delivery:
@@ -204,8 +209,16 @@ def main() -> None:
     if options.scraper is not None:
         json.dump(scrape(options.scraper, options.scrapes, options.pause), sys.stdout)
         return
+    with tempfile.TemporaryDirectory() as directory:
+        store = open_store(f"sqlite:///{directory}/bench.db", retention=86_400, fingerprints_kept=4000)
+        store.start()
+        measure(options, Feed(options.rate, store))
+        store.stop()
+
+
+def measure(options: argparse.Namespace, feed: Feed) -> None:
+    """Feed, scrape, print."""
     gc.set_threshold(*COLLECT)
-    feed = Feed(options.rate)
     feed.fill()
     metrics, server, stop, thread = serve(feed)
     text = b"".join(metrics.render(Format(openmetrics=True, gzip=False)).body)
@@ -217,6 +230,7 @@ def main() -> None:
     feed.start()
     time.sleep(5)
     quiet, feed.latencies = feed.latencies, []
+    quiet_flushes, feed.flushes = feed.flushes, []
     arguments = [f"--scraper={server.port}", f"--scrapes={options.scrapes}", f"--pause={options.pause}"]
     done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True)
     busy = feed.latencies
@@ -226,7 +240,8 @@ def main() -> None:
     server.stop()
     print(f"feed without scrapes   {told(quiet)}")
     print(f"feed with scrapes      {told(busy)}")
-    print(f"its flushes            {told(feed.flushes)}")
+    print(f"flushes without        {told(quiet_flushes)}")
+    print(f"flushes with           {told(feed.flushes)}")
     print(f"scrapes                {told(json.loads(done.stdout))}")
 
 
