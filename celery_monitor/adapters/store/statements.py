@@ -1,16 +1,21 @@
 """Statements that are compiled once and run on many rows, and the upsert in every dialect.
 
 SQLAlchemy's own executemany handles each row in Python and costs more than SQLite itself; here rows are tuples that go
-straight to the driver.
+straight to the driver. Of many rows to insert, one statement takes ROWS_AT_ONCE: for each statement sqlite3 gives up the
+interpreter's lock, and beside a busy thread (a scrape) it has to wait before it gets it back.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, Delete, Dialect, Table, Update, and_, bindparam, delete
+from sqlalchemy import Compiled, Connection, Delete, Dialect, Table, Update, and_, bindparam, delete
 from sqlalchemy.dialects import postgresql, sqlite
 
 Insert = sqlite.Insert | postgresql.Insert
+
+ROWS_AT_ONCE: Final = 100
+"""More gain nothing. A row here has 16 values at most, and a statement may have 32,766 (SQLite) or 65,535."""
 
 
 class Bulk:
@@ -18,16 +23,33 @@ class Bulk:
 
     def __init__(self, dialect: Dialect, statement: Insert | Update | Delete, columns: Sequence[str]) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=list(columns))
-        order: Sequence[str] = getattr(compiled, "positiontup", None) or ()
-        if list(order) != list(columns):
-            raise TypeError(f"{statement} takes {order}, not {columns}")
-        self._sql: Final = str(compiled)
+        self._sql: Final = _ordered(compiled, columns)
+        self._many: str | None = None
+        if isinstance(statement, Insert):
+            rows: list[dict[str, Any]] = [
+                {name: bindparam(f"{name}_{row}") for name in columns} for row in range(ROWS_AT_ONCE)
+            ]
+            order = [value.key for row in rows for value in row.values()]
+            self._many = _ordered(statement.values(rows).compile(dialect=dialect), order)
 
     def run(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
         """Execute it for every row, in order."""
         rows = list(rows)
-        if rows:
-            connection.exec_driver_sql(self._sql, rows)
+        done = 0
+        if self._many is not None:
+            for done in range(ROWS_AT_ONCE, len(rows) + 1, ROWS_AT_ONCE):
+                values = tuple(chain.from_iterable(rows[done - ROWS_AT_ONCE : done]))
+                connection.exec_driver_sql(self._many, values)
+        if done < len(rows):
+            connection.exec_driver_sql(self._sql, rows[done:])
+
+
+def _ordered(compiled: Compiled, columns: Sequence[str]) -> str:
+    """The text of a statement that takes its values in this order."""
+    order: Sequence[str] = getattr(compiled, "positiontup", None) or ()
+    if list(order) != list(columns):
+        raise TypeError(f"{compiled} takes {order}, not {columns}")
+    return str(compiled)
 
 
 def insert(dialect: Dialect, table: Table) -> Insert:
