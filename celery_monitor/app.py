@@ -264,7 +264,9 @@ class App:
             return None
         with self._lock:
             snapshot = self._monitor.snapshot(self._kept)
-        return replace(snapshot, probe_roundtrip=self._prober.roundtrip if self._prober else None)
+        if self._pump is None or self._prober is None or not self._pump.figures.live:
+            return replace(snapshot, lag=None)
+        return replace(snapshot, probe_roundtrip=self._prober.roundtrip)
 
     def queues(self) -> Sequence[QueueStats]:
         """As of the last look."""
@@ -279,7 +281,7 @@ class App:
             for outcome, number in courier.notifications().items()
         }
         return RuntimeFigures(
-            broker_connected=pump.connected,
+            broker_connected=pump.live,
             unacked_messages=pump.unacked,
             commits=Histogram(COMMIT_BOUNDS, tuple(pump.commit_counts), pump.commit_sum),
             commit_failures=pump.commit_failures,

@@ -6,6 +6,7 @@ from typing import Any
 
 from celery_monitor.core.decide import Failed
 from celery_monitor.core.model import Delivery, Event
+from celery_monitor.core.monitor import LONGEST_TURN, Monitor
 
 DATA = Path(__file__).parent / "data"
 NOON = 1_700_049_600.0
@@ -47,3 +48,9 @@ def recorded(version: str) -> list[Delivery]:
     """A recording of a real fleet, message by message."""
     lines = (DATA / f"events-celery-{version}-rabbitmq.jsonl").read_text().splitlines()
     return [Delivery(line["body"].encode(), line["content_type"]) for line in map(json.loads, lines)]
+
+
+def pass_time(of: Monitor, seconds: int, start: float = NOON) -> None:
+    """Turns of a monitor that stands still in none of them."""
+    for passed in range(0, seconds + int(LONGEST_TURN), int(LONGEST_TURN)):
+        of.tick(start + min(passed, seconds))

@@ -8,14 +8,13 @@ a web server would stay for ever.
 from collections.abc import Iterable
 from typing import Final
 
-from celery_monitor.core.text import OTHER, printable
+from celery_monitor.core.text import OTHER, host_of
 
 MOST_HOSTS: Final = 10_000
-LONGEST_HOST: Final = 255
 
 
 class Hosts:
-    """Not thread-safe: it belongs to the monitor. ``purge`` in seconds."""
+    """Not thread-safe: it belongs to the monitor. ``purge`` in seconds, ``now`` as for ``Workers``."""
 
     def __init__(self, *, purge: float) -> None:
         """Start empty; ``restore`` fills it."""
@@ -34,10 +33,6 @@ class Hosts:
         self._heard_at[host] = now
         return host
 
-    def unwatched(self, seconds: float) -> None:
-        """For so long there was no stream: nobody's silence."""
-        self._heard_at = {host: at + seconds for host, at in self._heard_at.items()}
-
     def tick(self, workers: Iterable[str], now: float) -> set[str]:
         """Forget and return the hosts that have gone. ``workers``: hostnames of those that are known."""
         gone = {host for host, at in self._heard_at.items() if now - at > self._purge}
@@ -46,8 +41,3 @@ class Hosts:
         for host in gone:
             del self._heard_at[host]
         return gone
-
-
-def host_of(hostname: str) -> str:
-    """``box`` of ``celery@box``; what has no ``@`` is the host itself."""
-    return printable(hostname.partition("@")[2] or hostname, LONGEST_HOST)

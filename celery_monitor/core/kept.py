@@ -7,7 +7,8 @@ commit. They are at most a flush old; while the store is away, they stand still.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec import structs
 
 from celery_monitor.core.model import Changes, Series, SeriesKey, Snapshot, Worker
 
@@ -38,11 +39,21 @@ class Kept:
         return list(self._series.values())
 
     def workers(self, live: Iterable[Worker]) -> list[Worker]:
-        """The workers as they are now, but for what they have in total."""
-        return [self._with_totals(worker) for worker in live]
+        """The workers as they are now, but for what they have in total.
 
-    def _with_totals(self, worker: Worker) -> Worker:
-        kept = self._workers.get(worker.hostname)
-        if kept is None or (kept.processed, kept.unobserved) == (worker.processed, worker.unobserved):
-            return worker
-        return replace(worker, processed=kept.processed, unobserved=kept.unobserved)
+        One that was dropped stays until that is committed: another one gets its totals with the same commit.
+        """
+        shown = self._workers.copy()
+        for worker in live:
+            shown[worker.hostname] = _with_totals(worker, shown.get(worker.hostname, worker))
+        return list(shown.values())
+
+
+def _with_totals(worker: Worker, kept: Worker) -> Worker:
+    if kept is worker or (kept.processed, kept.processed_before, kept.unobserved) == (
+        worker.processed, worker.processed_before, worker.unobserved,
+    ):  # fmt: skip
+        return worker
+    return structs.replace(
+        worker, processed=kept.processed, processed_before=kept.processed_before, unobserved=kept.unobserved
+    )

@@ -340,8 +340,7 @@ class OutboxItem:
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(msgspec.Struct, frozen=True, gc=False):
     """A worker as its heartbeats and events tell it. Stored whole."""
 
     hostname: str
@@ -350,7 +349,7 @@ class Worker:
     last_heartbeat: float
     active: int
     processed: int
-    """As in its last heartbeat: starts at 0 with the worker."""
+    """Tasks that this run of it has begun, as its heartbeats tell."""
     pid: int
     sw_ident: str = ""
     sw_ver: str = ""
@@ -360,7 +359,9 @@ class Worker:
     baseline: int = 0
     """processed - started_seen when it was first seen: what it had begun before the monitor was there."""
     unobserved: int = 0
-    """Tasks begun and never observed, over all of its runs."""
+    """Tasks begun and never observed, over all of its runs and those of workers of its host that are gone."""
+    processed_before: int = 0
+    """Tasks begun by its earlier runs, and by workers of its host that are gone: with ``processed`` it never falls."""
 
 
 @dataclass(frozen=True, slots=True)

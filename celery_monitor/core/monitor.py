@@ -100,7 +100,9 @@ class Monitor:
         self._now = now
         self._ticked = now
         self._heard = False
-        self._unwatched_since: float | None = now
+        self._watched = False
+        self._watched_for = 0.0
+        """Seconds in which something could be heard: a clock that nobody sets, and that stands with the process."""
         self._lag: float | None = None
         self._notices: list[Notice] = []
         self._arrivals: list[str] = []
@@ -109,22 +111,23 @@ class Monitor:
 
     def connected(self, *, acknowledges: bool) -> None:
         """A new connection has been made: what was delivered before may be delivered again on it."""
-        if self._unwatched_since is not None:
-            seconds = self._now - self._unwatched_since
-            self._workers.unwatched(seconds)
-            self._hosts.unwatched(seconds)
-        self._unwatched_since = None
         self._fingerprints.connected(acknowledges=acknowledges)
 
-    def disconnected(self) -> None:
-        """The connection is gone; nothing will be received until the next one."""
-        if self._unwatched_since is None:
-            self._unwatched_since = self._now
+    def stalled(self) -> None:
+        """Nothing can be received until the next message, or until ``flowing``: the silence is nobody's."""
+        self._watched = False
+
+    def flowing(self) -> None:
+        """The stream is open, though no message proves it."""
+        if not self._watched:
+            self._watched = True
+            self._workers.missed()
 
     def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Apply messages in their order. Never raises, whatever they hold."""
         self._now = now
         self._heard = True
+        self.flowing()
         types, fingerprints = self._types, self._fingerprints
         latest = now + FUTURE
         event: Event | Discarded | None = None
@@ -141,7 +144,7 @@ class Monitor:
                     event.timestamp = now  # type: ignore[union-attr]
                 kind = KINDS.get(event.type)  # type: ignore[union-attr]
                 if kind is None:
-                    self._other(event, now)  # type: ignore[arg-type]
+                    self._other(event)  # type: ignore[arg-type]
                 else:
                     types[event.type] = types.get(event.type, 0) + 1  # type: ignore[union-attr]
                     self._task(event, kind, now)  # type: ignore[arg-type]
@@ -155,10 +158,11 @@ class Monitor:
         self._tracker.tick(now, quiet=max(0.0, elapsed - LONGEST_TURN) if self._heard else elapsed)
         self._ticked, self._heard = now, False
         self._decider.tick(now)
-        watched = self._unwatched_since is None
-        self._workers.tick(now, watched=watched)
-        if watched and (gone := self._hosts.tick(self._workers, now)):
-            self._aggregator.drop_hosts(gone)
+        if self._watched:
+            self._watched_for += min(elapsed, LONGEST_TURN)
+            self._workers.tick(self._watched_for)
+            if gone := self._hosts.tick(self._workers, self._watched_for):
+                self._aggregator.drop_hosts(gone)
 
     def learn_tasks(self, tasks: Iterable[FleetTask]) -> None:
         """Names of what the workers hold (Celery's inspect)."""
@@ -251,7 +255,7 @@ class Monitor:
 
     def _restore(self, restored: Restored, now: float) -> None:
         self._aggregator.restore(restored.series)
-        self._hosts.restore({one.key.host for one in restored.series if one.key.host}, now)
+        self._hosts.restore({one.key.host for one in restored.series if one.key.host}, 0.0)
         self._queues.restore(one.key for one in restored.series)
         self._tracker.restore(restored.tracked)
         self._tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
@@ -274,7 +278,7 @@ class Monitor:
         hostname = event.hostname
         name = self._aggregator.limited(ref.name or self._name_of(ref, event, kind))
         queue = ref.queue or self._queues.likely(name, hostname)
-        host = self._hosts.hear(hostname, now) if self._limits.hostname_label else ""
+        host = self._hosts.hear(hostname, self._watched_for) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
         if kind == STARTED:
             self._workers.started(hostname)
@@ -325,10 +329,10 @@ class Monitor:
             self.count("unnamed_failures", 1)
         return UNKNOWN_TASK
 
-    def _other(self, event: Event, now: float) -> None:
+    def _other(self, event: Event) -> None:
         kind = event.type
         if kind in WORKER_KINDS:
-            if self._workers.hear(event, now):
+            if self._workers.hear(event, self._watched_for):
                 self._arrivals.append(event.hostname[:LONGEST_HOSTNAME])
         elif kind == PROBE:
             self._probes.append((event.processed or 0, event.active or 0))

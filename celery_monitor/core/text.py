@@ -8,6 +8,7 @@ REPLACEMENT: Final = "\ufffd"
 REDACTED: Final = "[redacted]"
 OTHER: Final = "other"
 """The name under which is counted what is beyond a bound."""
+LONGEST_HOST: Final = 255
 
 
 def clean(text: str) -> str:
@@ -25,6 +26,11 @@ def printable(text: str, longest: int) -> str:
     """At most ``longest`` characters of it, each of them printable: for names and labels."""
     text = text[:longest]
     return text if text.isprintable() else "".join(c if c.isprintable() else REPLACEMENT for c in text)
+
+
+def host_of(hostname: str) -> str:
+    """``box`` of ``celery@box``; what has no ``@`` is the host itself."""
+    return printable(hostname.partition("@")[2] or hostname, LONGEST_HOST)
 
 
 def redacted(text: str, patterns: Sequence[re.Pattern[str]]) -> str:

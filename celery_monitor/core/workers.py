@@ -6,18 +6,28 @@ begun and never observed. Heartbeats can overtake buffered task events, so only 
 heartbeats in a row counts. A loss that was counted moves the baseline, so that it is counted once.
 
 A run ends when the same name comes with another process id or begins to count anew, or by silence. What was buffered
-then died with it: its last difference counts as it is.
+then died with it: its last difference counts as it is. Where several processes share a name (containers with a fixed
+one), their heartbeats alternate: those that tell less than was told before are strays, and where strays are nothing is
+counted as lost.
 
-Silence is measured in time that the stream was watched: without a stream nobody can be heard.
+What is shown for a host never falls while the host is known: a run that ends hands its tasks on to the next one, and a
+worker that is dropped to another one on its host.
+
+Times (``now``) are seconds in which the stream was watched: without a stream nobody can be heard, and nobody is silent.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from enum import Enum, auto
 from typing import Final
 
 from celery_monitor.core.model import Event, Worker
+from celery_monitor.core.text import host_of
 
 HEARTBEATS_COMPARED: Final = 3
+STRAYS_IN_ROW: Final = 10
+"""Heartbeats that tell less, with none between that does not: this is the run, whatever its beginning was."""
+PROCESSES_REMEMBERED: Final = 8
 LONGEST_TEXT: Final = 64
 LONGEST_HOSTNAME: Final = 255
 MOST_WORKERS: Final = 20_000
@@ -29,24 +39,60 @@ OFFLINE: Final = "worker-offline"
 KINDS: Final = frozenset({ONLINE, HEARTBEAT, OFFLINE})
 
 
+class _Run(Enum):
+    """Whose event it is."""
+
+    SAME = auto()
+    NEW = auto()
+    STRAY = auto()
+    """Another process's of the same name, or one that comes late."""
+
+
 class _State:
     """One worker, mutable."""
 
-    __slots__ = ("baseline", "differences", "dirty", "event", "heard_at", "settled", "started_lately", "started_seen",
-                 "unobserved", "up")  # fmt: skip
+    __slots__ = ("baseline", "before", "differences", "dirty", "event", "frozen", "heard_at", "missed", "pids",
+                 "settled", "started_lately", "started_seen", "strays", "unobserved", "up")  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
-        self.event = event
+        self.event = _kept(event)
         self.heard_at = now
         self.up = True
+        self.pids: tuple[int | None, ...] = (event.pid,)
+        """Of its newest runs, the present one last."""
+        self.strays = 0
+        self.missed = False
+        """The stream was not watched since it was last heard: the beginning of a run may be missing."""
         self.started_seen = 0
         self.started_lately = 0
         """Of these, since the last heartbeat: they may be another run's already."""
         self.baseline = baseline
         self.unobserved = 0
+        self.before = 0
         self.settled = False
         self.differences: deque[int] = deque(maxlen=HEARTBEATS_COMPARED)
+        self.frozen: Worker | None = None
         self.dirty = True
+
+    @property
+    def processed(self) -> int:
+        return self.event.processed or 0
+
+    def changed(self) -> None:
+        self.dirty, self.frozen = True, None
+
+    def whose(self, event: Event) -> _Run:
+        """An event of the worker: of which run. In a container every run has the same process id."""
+        processed = event.processed or 0
+        if event.type == ONLINE and not processed:
+            return _Run.NEW  # one that has only connected again counts on
+        if event.pid and self.event.pid and event.pid != self.event.pid:
+            if event.type == OFFLINE:
+                return _Run.STRAY  # the farewell of a run that has a successor
+            return _Run.STRAY if self.up and event.pid in self.pids else _Run.NEW
+        if event.type == OFFLINE or processed >= self.processed:
+            return _Run.SAME
+        return _Run.NEW if self.missed or not self.up or self.strays >= STRAYS_IN_ROW else _Run.STRAY
 
 
 class Workers:
@@ -67,8 +113,8 @@ class Workers:
         """Their hostnames."""
         return iter(self._states)
 
-    def restore(self, workers: Iterable[Worker], now: float) -> None:
-        """Take over what the store kept; they have until ``now`` + timeout to be heard of."""
+    def restore(self, workers: Iterable[Worker], unix_now: float) -> None:
+        """Take over what the store kept. Those who were heard of lately are up until they are silent for too long."""
         for worker in workers:
             event = Event(
                 type=HEARTBEAT,
@@ -81,8 +127,10 @@ class Workers:
                 sw_ver=worker.sw_ver,
                 sw_sys=worker.sw_sys,
             )
-            state = self._states[worker.hostname] = _State(event, now, worker.baseline)
-            state.up, state.started_seen, state.unobserved = worker.up, worker.started_seen, worker.unobserved
+            state = self._states[worker.hostname] = _State(event, 0.0, worker.baseline)
+            state.up = worker.up and unix_now - worker.last_heartbeat <= self._timeout
+            state.started_seen, state.unobserved = worker.started_seen, worker.unobserved
+            state.before = worker.processed_before
             state.settled, state.dirty = True, False
 
     def started(self, hostname: str) -> None:
@@ -91,7 +139,7 @@ class Workers:
         if state is not None:
             state.started_seen += 1
             state.started_lately += 1
-            state.dirty = True
+            state.changed()
 
     def hear(self, event: Event, now: float) -> bool:
         """Take in an event of the worker itself. True when the worker is new or back."""
@@ -104,44 +152,53 @@ class Workers:
                 return False
             state = self._states[hostname] = _State(event, now, baseline=event.processed or 0)
             return self._settle(state, event, came=event.type != OFFLINE)
-        another = _is_another_process(state.event, event)
-        if event.type == OFFLINE and another:
-            return False  # the farewell of a run that has a successor
-        came = another or (not state.up and event.type != OFFLINE)
-        if another or _counts_anew(state.event, event):
-            self._end_run(state)
-            state.started_seen = 0 if event.type == ONLINE else state.started_lately
-            state.baseline, state.settled = 0, True
-            state.differences.clear()
-            came = True
-        state.heard_at, state.dirty = now, True
+        run = state.whose(event)
+        if run is _Run.STRAY:
+            if event.type != OFFLINE:
+                state.heard_at = now
+                state.strays += 1
+                state.differences.clear()
+            return False
+        came = run is _Run.NEW or (not state.up and event.type != OFFLINE)
+        if run is _Run.NEW:
+            self._begin_run(state, event)
+        state.heard_at, state.strays, state.missed = now, 0, False
+        state.changed()
         return self._settle(state, event, came=came)
 
-    def unwatched(self, seconds: float) -> None:
-        """For so long there was no stream: nobody's silence."""
+    def missed(self) -> None:
+        """The stream has not been watched for some time: events of any worker may be missing."""
         for state in self._states.values():
-            state.heard_at += seconds
+            state.missed = True
 
-    def tick(self, now: float, *, watched: bool = True) -> list[str]:
-        """Mark who was not heard of as down; drop and return those whose silence was long enough to purge.
-
-        While the stream is not ``watched``, nobody is dropped.
-        """
+    def tick(self, now: float) -> list[str]:
+        """Mark who was not heard of as down; drop and return those whose silence was long enough to purge."""
         purged = []
         for hostname, state in self._states.items():
             silence = now - state.heard_at
             if silence <= self._timeout:
                 continue
             if state.up:
-                state.up, state.dirty = False, True
-            if watched:
-                self._end_run(state)
-                if silence > self._purge:
-                    purged.append(hostname)
-        for hostname in purged:
-            del self._states[hostname]
-        self._dropped += purged
+                state.up, state.event.active = False, 0
+                state.changed()
+            self._end_run(state)
+            if silence > self._purge:
+                purged.append(hostname)
+        if purged:
+            self._drop(purged)
         return purged
+
+    def _drop(self, hostnames: list[str]) -> None:
+        """What they have in total goes to another worker of the same host, if there is one."""
+        gone = [(host_of(hostname), self._states.pop(hostname)) for hostname in hostnames]
+        self._dropped += hostnames
+        heirs = {host_of(hostname): state for hostname, state in self._states.items()}
+        for host, state in gone:
+            heir = heirs.get(host)
+            if heir is not None:
+                heir.before += state.before + state.processed
+                heir.unobserved += state.unobserved
+                heir.changed()
 
     def take(self) -> tuple[list[Worker], list[str]]:
         """Workers that changed since the last call, and those that were dropped."""
@@ -149,18 +206,27 @@ class Workers:
         for hostname, state in self._states.items():
             if state.dirty:
                 state.dirty = False
-                changed.append(_freeze(hostname, state))
+                changed.append(_frozen(hostname, state))
         dropped, self._dropped = self._dropped, []
         return changed, dropped
 
     def snapshot(self) -> list[Worker]:
         """A copy of all workers."""
-        return [_freeze(hostname, state) for hostname, state in self._states.items()]
+        return [state.frozen or _frozen(hostname, state) for hostname, state in self._states.items()]
+
+    def _begin_run(self, state: _State, event: Event) -> None:
+        self._end_run(state)
+        state.before += state.processed
+        if event.pid != state.event.pid:
+            state.pids = (*state.pids, event.pid)[-PROCESSES_REMEMBERED:]
+        state.started_seen = 0 if event.type == ONLINE else state.started_lately
+        state.baseline, state.settled = 0, True
+        state.differences.clear()
 
     def _end_run(self, state: _State) -> None:
         """No event of this run will come any more."""
         if len(state.differences) == HEARTBEATS_COMPARED:
-            self._lose(state, (state.event.processed or 0) - state.started_seen)
+            self._lose(state, state.processed - state.started_seen)
 
     def _lose(self, state: _State, difference: int) -> None:
         """Count what is beyond the baseline."""
@@ -169,15 +235,15 @@ class Workers:
             state.unobserved += lost
             self.unobserved += lost
             state.baseline += lost
-            state.dirty = True
+            state.changed()
 
     def _settle(self, state: _State, event: Event, *, came: bool) -> bool:
         if event.type == OFFLINE:
             state.up = False
             state.event.active = 0
             return came
-        state.up, state.event, state.started_lately = True, event, 0
-        difference = (event.processed or 0) - state.started_seen
+        state.up, state.event, state.started_lately = True, _kept(event), 0
+        difference = state.processed - state.started_seen
         if not state.settled:
             # What it had started before it was first seen may still be on its way, buffered.
             state.baseline = min(state.baseline, difference)
@@ -188,29 +254,35 @@ class Workers:
         return came
 
 
-def _is_another_process(last: Event, event: Event) -> bool:
-    return bool(last.pid and event.pid and last.pid != event.pid)
+def _kept(event: Event) -> Event:
+    """What is shown of it. An event may have any other fields, of any size."""
+    return Event(
+        type=event.type,
+        timestamp=event.timestamp,
+        active=event.active,
+        processed=event.processed,
+        pid=event.pid,
+        sw_ident=(event.sw_ident or "")[:LONGEST_TEXT],
+        sw_ver=(event.sw_ver or "")[:LONGEST_TEXT],
+        sw_sys=(event.sw_sys or "")[:LONGEST_TEXT],
+    )
 
 
-def _counts_anew(last: Event, event: Event) -> bool:
-    """In a container every run has the same process id. A worker that connects again is online again, and counts on."""
-    processed = event.processed or 0
-    return (event.type == ONLINE and not processed) or (event.type != OFFLINE and processed < (last.processed or 0))
-
-
-def _freeze(hostname: str, state: _State) -> Worker:
+def _frozen(hostname: str, state: _State) -> Worker:
     event = state.event
-    return Worker(
+    state.frozen = Worker(
         hostname=hostname,
         up=state.up,
         last_heartbeat=event.timestamp,
         active=event.active or 0,
         processed=event.processed or 0,
         pid=event.pid or 0,
-        sw_ident=(event.sw_ident or "")[:LONGEST_TEXT],
-        sw_ver=(event.sw_ver or "")[:LONGEST_TEXT],
-        sw_sys=(event.sw_sys or "")[:LONGEST_TEXT],
+        sw_ident=event.sw_ident or "",
+        sw_ver=event.sw_ver or "",
+        sw_sys=event.sw_sys or "",
         started_seen=state.started_seen,
         baseline=state.baseline,
         unobserved=state.unobserved,
+        processed_before=state.before,
     )
+    return state.frozen

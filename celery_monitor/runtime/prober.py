@@ -36,6 +36,8 @@ class Prober:
         """Seconds that the last answered probe took."""
         self.error: str | None = None
         """Why probes cannot be sent, as of the last try."""
+        self.forbidden = False
+        """They may not be sent: silence then means nothing."""
         self._sender = probe
         self._clock = clock
         self._interval = interval
@@ -121,10 +123,11 @@ class Prober:
             if self.error is None:
                 _log.warning("The round-trip probe cannot be sent", error=str(exc))
             self.error = str(exc)
-            if exc.remedy is not None:  # not allowed to publish: silence then means nothing
+            self.forbidden = exc.remedy is not None
+            if self.forbidden:
                 self._forget()
         else:
-            self.error = None
+            self.error, self.forbidden = None, False
 
     def _forget(self) -> None:
         with self._lock:

@@ -47,6 +47,8 @@ class Figures:
     """What the pump knows of itself; written by its thread, read by others."""
 
     connected: bool = False
+    live: bool = False
+    """A message has come on this connection, a probe at least; or none need come, because none may be sent."""
     error: str | None = None
     """Why the stream is not there."""
     unacked: int = 0
@@ -166,8 +168,16 @@ class Pump:
         self._watched_until = now
         self.figures.error = None
         self.figures.connected = True
+        self._note_stream()
         _log.info("The event stream is open", acknowledges=self._source.acknowledges, connection=self._connection)
         self._opened()
+
+    def _note_stream(self) -> None:
+        """An open connection proves little: a message does. Where no probe may be sent, none may ever come."""
+        if self.figures.connected and not self.figures.live and (self._prober is None or self._prober.forbidden):
+            self.figures.live = True
+            with self._lock:
+                self._monitor.flowing()
 
     def _note_gap(self, now: float) -> None:
         """Count the time without a stream, in which events are lost where nothing is kept for us."""
@@ -199,6 +209,8 @@ class Pump:
             self._apply(batch)
         elif self.figures.unacked >= self._prefetch:
             self._heard_at = self._clock.monotonic()
+            with self._lock:
+                self._monitor.stalled()
         elif self._prober is not None:
             silence = self._prober.overdue(self._heard_at)
             if silence is not None:
@@ -206,6 +218,7 @@ class Pump:
 
     def _apply(self, batch: Batch) -> None:
         self._heard_at = self._clock.monotonic()
+        self.figures.live = True
         self._tag = batch.tag
         if self._source.acknowledges:
             self.figures.unacked += len(batch.deliveries)
@@ -231,10 +244,10 @@ class Pump:
         self._source.abandon()
         if self._prober is not None:
             self._prober.closed()
-        self.figures.connected = False
+        self.figures.connected = self.figures.live = False
         self.figures.error = reason
         with self._lock:
-            self._monitor.disconnected()
+            self._monitor.stalled()
             self._monitor.count("reconnects", 1)
         if self._clock.monotonic() - self._connected_at >= STEADY:
             self._attempts, self._connect_at = 0, 0.0
@@ -246,6 +259,7 @@ class Pump:
 
     def _tick(self, mono: float) -> None:
         now = self._clock.now()
+        self._note_stream()
         with self._lock:
             self._monitor.tick(now)
             if self._tick_at:

@@ -3,7 +3,7 @@
 from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import STARTED, Changes, Delivery, Restored
 from celery_monitor.core.monitor import Limits, Monitor
-from tests.builders import NOON, body, life, raw
+from tests.builders import NOON, body, life, pass_time, raw
 
 
 def monitor(**limits: bool) -> tuple[Monitor, Kept]:
@@ -64,7 +64,7 @@ def test_workers_are_shown_as_they_are_with_totals_as_committed() -> None:
     assert [one.processed for one in of.snapshot(kept).workers] == [10]  # nothing older was ever shown
     kept.commit(taken(of))
     receive(of, heartbeat(15))
-    of.tick(NOON + 301)
+    pass_time(of, 301)
     (shown,) = of.snapshot(kept).workers
     assert (shown.processed, shown.up) == (10, False)
 
@@ -74,7 +74,8 @@ def test_dropped_series_and_workers_go() -> None:
     of, kept = monitor(hostname_label=True)
     receive(of, heartbeat(1), body(raw("received", name="t") | {"hostname": "w@pod"}))
     kept.commit(taken(of))
-    of.tick(NOON + 601)
+    pass_time(of, 601)
+    assert [one.hostname for one in of.snapshot(kept).workers] == ["w@pod"]
     kept.commit(taken(of))
     shown = of.snapshot(kept)
     assert (shown.series, shown.workers) == ([], [])

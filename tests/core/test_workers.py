@@ -1,6 +1,9 @@
 """Workers and the audit of what the stream did not show."""
 
+import tracemalloc
+
 import pytest
+from msgspec import structs
 
 from celery_monitor.core.model import Event
 from celery_monitor.core.workers import HEARTBEAT, MOST_WORKERS, OFFLINE, ONLINE, Workers
@@ -54,12 +57,13 @@ def test_a_worker_that_was_there_before() -> None:
 
 
 def test_a_restarted_worker_counts_from_zero() -> None:
-    """Its processed starts again; what was lost before stays counted."""
+    """Its processed starts again; what was lost before stays counted. In a gap its beginning may go by unseen."""
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (0, 4), (0, 4), (0, 4)) == 4
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (2, 2), (0, 2), (0, 2)) == 4
+    of.missed()
     assert unobserved(of, (0, 1), (0, 1), (0, 1)) == 5
 
 
@@ -114,12 +118,78 @@ def test_without_a_stream_nobody_is_silent() -> None:
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
-    assert of.tick(NOON + 900, watched=False) == []
-    assert not of.snapshot()[0].up
-    of.unwatched(900)
-    assert of.tick(NOON + 901) == []
+    of.missed()
+    assert of.tick(NOON + 1) == []
     assert unobserved(of, (0, 54), (0, 54), (0, 54)) == 50
     assert of.snapshot()[0].up
+
+
+def processed(of: Workers) -> int:
+    """What is shown for the one host."""
+    return sum(one.processed_before + one.processed for one in of.snapshot())
+
+
+def test_what_a_host_has_begun_never_falls() -> None:
+    """Neither when one of its workers begins anew, nor when one is dropped: another on the host takes it over."""
+    of = workers()
+    for host in ("w1@box", "w2@box"):
+        of.hear(beat(0, ONLINE, host), 0)
+        for count in (50, 60, 60, 60):
+            of.hear(beat(count, host=host), 0)
+    assert (processed(of), of.unobserved) == (120, 120)
+    of.hear(beat(0, ONLINE, "w2@box"), 1)
+    of.hear(beat(5, host="w2@box"), 2)
+    assert processed(of) == 125
+    for now in range(2, 700, 2):
+        of.hear(beat(5, host="w2@box"), now)
+        of.tick(now)
+    (heir,) = of.snapshot()
+    assert (heir.hostname, processed(of)) == ("w2@box", 125)
+    assert heir.unobserved == of.unobserved == 125  # its own five, too
+    again = workers()
+    again.restore(of.take()[0], NOON)
+    assert processed(again) == 125
+
+
+@pytest.mark.parametrize("pids", [(1, 1, 1), (1, 7, 8)], ids=["one process id", "three process ids"])
+def test_processes_that_share_a_name(pids: tuple[int, ...]) -> None:
+    """Replicas with a fixed node name: nothing counts as lost, and none arrives anew with each heartbeat."""
+    of = workers()
+    arrivals = 0
+    shown = []
+    for turn in range(60):
+        for pid, count in zip(pids, (300, 100, 200), strict=True):
+            arrivals += of.hear(beat(count + turn, pid=pid), NOON + 2 * turn)
+            shown.append(processed(of))
+        of.tick(NOON + 2 * turn)
+    assert of.unobserved == 0
+    assert arrivals <= len(set(pids))
+    assert shown == sorted(shown)
+    assert of.snapshot()[0].up
+
+
+def test_a_run_whose_beginning_was_not_seen() -> None:
+    """Ten heartbeats in a row that tell less are another run, though nothing told of its beginning."""
+    of = workers()
+    of.hear(beat(0, ONLINE), NOON)
+    assert unobserved(of, (40, 40), (0, 40), (0, 40)) == 0
+    for _ in range(11):
+        of.hear(beat(7), NOON)
+    assert of.snapshot()[0].processed == 7
+    assert processed(of) == 47
+
+
+def test_the_survivor_of_a_shared_name() -> None:
+    """When the one that was followed says goodbye, the other one is the worker."""
+    of = workers()
+    of.hear(beat(300, pid=7), NOON)
+    of.hear(beat(0, ONLINE, pid=8), NOON)
+    of.hear(beat(301, pid=7), NOON)
+    assert (of.snapshot()[0].pid, of.snapshot()[0].up) == (8, True)
+    of.hear(beat(1, OFFLINE, pid=8), NOON)
+    assert not of.snapshot()[0].up
+    assert of.hear(beat(302, pid=7), NOON)
+    assert (of.snapshot()[0].pid, of.snapshot()[0].up) == (7, True)
 
 
 def test_the_audit_goes_on_after_a_restart_of_the_monitor() -> None:
@@ -130,8 +200,19 @@ def test_the_audit_goes_on_after_a_restart_of_the_monitor() -> None:
     stored, _ = before.take()
     after = workers()
     after.restore(stored, NOON + 100)
+    assert after.snapshot()[0].up
     assert unobserved(after, (0, 13), (0, 13), (0, 13)) == 10
     assert after.snapshot()[0].unobserved == 10
+
+
+def test_after_a_long_absence_of_the_monitor_nobody_is_up() -> None:
+    """Until it is heard of again."""
+    before, after = workers(), workers()
+    before.hear(beat(), NOON)
+    after.restore(before.take()[0], NOON + 301)
+    assert not after.snapshot()[0].up
+    assert after.hear(beat(), 1)
+    assert after.snapshot()[0].up
 
 
 def test_comes_and_goes() -> None:
@@ -142,13 +223,13 @@ def test_comes_and_goes() -> None:
 
 
 def test_silence() -> None:
-    """Down after the timeout, gone after the purge, back by its next heartbeat."""
+    """Down and idle after the timeout, gone after the purge, back by its next heartbeat."""
     of = workers()
     of.hear(beat(), NOON)
     assert of.tick(NOON + 299) == []
     assert of.snapshot()[0].up
     assert of.tick(NOON + 301) == []
-    assert not of.snapshot()[0].up
+    assert (of.snapshot()[0].up, of.snapshot()[0].active) == (False, 0)
     assert of.tick(NOON + 601) == ["w1@box"]
     assert of.snapshot() == []
     assert of.take()[1] == ["w1@box"]
@@ -188,6 +269,18 @@ def test_hostile_values() -> None:
     assert not of.hear(beat(host=""), NOON)
     told = beat(host="h" * 1000)
     told.sw_ver = "v" * 1000
+    told.traceback = "t" * 1_000_000
     of.hear(told, NOON)
     (one,) = of.snapshot()
     assert (len(one.hostname), len(one.sw_ver)) == (255, 64)
+
+
+def test_what_is_kept_of_a_heartbeat() -> None:
+    """Only what is shown: a heartbeat with megabytes of other fields costs no more than any."""
+    of = workers()
+    tracemalloc.start()
+    for number in range(100):
+        of.hear(structs.replace(beat(host=f"w@{number}"), traceback=f"{number}" * 100_000), NOON)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held / 100 < 5_000

@@ -251,6 +251,64 @@ def test_a_prefetch_that_is_used_up_is_no_silence() -> None:
     assert on.source.connections == 1
 
 
+def test_while_nothing_can_be_delivered_nobody_is_silent() -> None:
+    """The store is away for longer than a worker is kept: workers stay up, and what was lost of them is counted."""
+    on = Bench(prefetch=10)
+    beats = [
+        json.dumps({"type": kind, "timestamp": NOON, "hostname": "w@box", "processed": processed, "pid": 7}).encode()
+        for kind, processed in [("worker-online", 0), *[("worker-heartbeat", 0)] * 2, *[("worker-heartbeat", 50)] * 3]
+    ]
+    on.source.publish(*beats[:3])
+    on.run(lambda: on.source.waiting == 0 and on.source.connections == 1)
+    on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(300))
+    on.source.publish(*life("u1"), *life("u2"), *life("u3"))
+    on.run(lambda: on.pump.figures.unacked == 10)
+    began = on.clock.monotonic()
+    on.run(lambda: on.clock.monotonic() - began > 900, turns=10_000)
+    (worker,) = on.monitor.snapshot().workers
+    assert worker.up
+    assert on.pump.figures.live
+    on.run(lambda: on.source.waiting == 0, turns=10_000)
+    on.source.publish(*beats[3:])
+    on.run(lambda: on.source.waiting == 0)
+    (worker,) = on.monitor.snapshot().workers
+    assert (worker.up, worker.unobserved) == (True, 50)
+
+
+def test_a_stream_that_brings_nothing_is_not_live() -> None:
+    """However often it is opened anew, it is not said to work; and it is when a message has come."""
+    on = Bench()
+    on.probe.mute = True
+    states = set()
+    while on.source.connections < 20:
+        on.pump.turn(threading.Event())
+        if on.pump.figures.connected:
+            on.prober.probe()
+        states.add(on.pump.figures.live)
+    assert states == {False}
+    on.probe.mute = False
+    on.run(lambda: on.pump.figures.connected)
+    on.prober.probe()
+    on.run(lambda: on.pump.figures.live)
+
+
+def test_where_no_probe_may_be_sent_an_open_stream_is_live() -> None:
+    """A fleet may be silent for long; and its workers are silent then."""
+    on = Bench()
+    on.probe.error = SourceLostError("refused", "grant write")
+    heartbeat = {"type": "worker-heartbeat", "timestamp": NOON, "hostname": "w@box", "pid": 7}
+    on.source.publish(json.dumps(heartbeat).encode())
+    on.run(lambda: on.pump.figures.live)
+    on.prober.probe()
+    on.source.lose()
+    on.run(lambda: not on.pump.figures.connected)
+    assert not on.pump.figures.live
+    on.run(lambda: on.pump.figures.live)
+    began = on.clock.monotonic()
+    on.run(lambda: on.clock.monotonic() - began > 310, turns=10_000)
+    assert [one.up for one in on.monitor.snapshot().workers] == [False]
+
+
 def test_a_stream_that_lags_is_not_silent() -> None:
     """Messages come, the probe is behind them: no reason to reconnect."""
     on = Bench()

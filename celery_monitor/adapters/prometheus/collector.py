@@ -80,7 +80,9 @@ class MonitorCollector(Collector):
         yield per_host(families.WORKER_UP, lambda workers: any(one.up for one in workers))
         yield per_host(families.WORKER_ACTIVE, lambda workers: sum(one.active for one in workers))
         yield per_host(families.WORKER_HEARTBEAT, lambda workers: max(one.last_heartbeat for one in workers))
-        yield per_host(families.WORKER_PROCESSED, lambda workers: sum(one.processed for one in workers))
+        yield per_host(
+            families.WORKER_PROCESSED, lambda workers: sum(one.processed_before + one.processed for one in workers)
+        )
         software = {
             (host, labels.clean(one.sw_ident), labels.clean(one.sw_ver), labels.clean(one.sw_sys))
             for host, workers in hosts.items()

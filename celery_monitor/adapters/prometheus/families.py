@@ -102,7 +102,7 @@ WORKER_HEARTBEAT: Final = Family(
 WORKER_PROCESSED: Final = Family(
     "worker_processed",
     Kind.COUNTER,
-    "Executions that the host's workers say they have begun; falls to 0 when a worker restarts, as counters may.",
+    "Executions that the host's workers say they have begun, over all of their runs while the host is known.",
     ("hostname",),
 )
 WORKER_INFO: Final = Family(
@@ -161,13 +161,13 @@ ROUNDTRIP: Final = Family(
 CONNECTED: Final = Family(
     "monitor_broker_connected",
     Kind.GAUGE,
-    "1 while the event stream is open and probes come back. At 0 the task counters stand still.",
+    "1 while the event stream is open and has brought something, a probe at least. At 0 the task counters stand still.",
 )
 RECONNECTS: Final = Family("monitor_reconnects", Kind.COUNTER, "Times that the event stream was opened anew.")
 GAP: Final = Family(
     "monitor_stream_gap_seconds",
     Kind.COUNTER,
-    "Seconds without a subscription. On Redis what was sent then is lost; RabbitMQ's queue keeps it.",
+    "Seconds without a subscription on Redis, where what is sent then is lost. 0 on RabbitMQ, whose queue keeps it.",
     unit="seconds",
 )
 UNOBSERVED: Final = Family(

@@ -14,7 +14,7 @@ from celery_monitor.errors import StoreUnusableError
 T = TypeVar("T")
 
 FAILURE: Final = tuple(field.name for field in dataclasses.fields(Failure))
-WORKER: Final = tuple(field.name for field in dataclasses.fields(Worker))
+WORKER: Final = Worker.__struct_fields__
 INCIDENT: Final = ("key", "state", "opened_at", "first_at", "body")
 
 failure_row: Final = attrgetter(*FAILURE)

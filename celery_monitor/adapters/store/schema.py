@@ -169,6 +169,7 @@ workers: Final = Table(
     _number("started_seen"),
     _number("baseline"),
     _number("unobserved"),
+    Column("processed_before", BigInteger, nullable=False, server_default="0"),
 )
 
 incidents: Final = Table(

@@ -32,7 +32,7 @@ def series(name: str = "shop.charge", queue: str = "celery", host: str = "", **c
 def worker(hostname: str = "celery@box", **changes: object) -> Worker:
     """A worker that is up."""
     made = Worker(hostname, up=True, last_heartbeat=1_700_000_000.25, active=2, processed=10, pid=7)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return structs.replace(made, **changes)
 
 
 def snapshot(*rows: Series, **changes: object) -> Snapshot:
