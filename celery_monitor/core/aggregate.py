@@ -17,6 +17,7 @@ import msgspec
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     COUNTS,
+    FAILED,
     STARTED,
     SUCCEEDED,
     BucketDelta,
@@ -107,8 +108,7 @@ class Aggregator:
         row = self._rows.get((name, queue, host)) or self._row(name, queue, host)
         row.counts[kind] += 1
         if not row.dirty:
-            row.dirty = True
-            self._dirty.append(row)
+            self._touch(row)
         start = int(at // BUCKET_SECONDS)
         if start == row.bucket_start:
             bucket = row.bucket
@@ -161,10 +161,19 @@ class Aggregator:
         kept.append(sample)
 
     def drop_hosts(self, hosts: AbstractSet[str]) -> None:
-        """Forget the series of hosts (only with the hostname label). What they did stays in the buckets."""
+        """Forget the series of hosts (only with the hostname label).
+
+        What they did stays in the buckets, and their failures in the series without a host: the failures of a task,
+        which are shown without hosts, must not fall.
+        """
         for key in [key for key in self._rows if key[2] in hosts]:
-            self._rows.pop(key).dropped = True
+            row = self._rows.pop(key)
+            row.dropped = True
             self._dropped.append(SeriesKey(*key))
+            if row.counts[FAILED]:
+                rest = self._row(row.key.name, row.key.queue, "")
+                rest.counts[FAILED] += row.counts[FAILED]
+                self._touch(rest)
 
     def take(
         self,
@@ -194,6 +203,11 @@ class Aggregator:
     def snapshot(self) -> list[Series]:
         """A copy of all totals."""
         return [self._freeze(row) for row in self._rows.values()]
+
+    def _touch(self, row: _Row) -> None:
+        if not row.dirty:
+            row.dirty = True
+            self._dirty.append(row)
 
     def _row(self, name: str, queue: str, host: str) -> _Row:
         queues = self._queues.setdefault(name, set())

@@ -11,7 +11,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from celery_monitor.core.model import COUNTS, FAILED, Changes, Delivery, Restored, Snapshot, TaskRef
+from celery_monitor.core.model import COUNTS, FAILED, Changes, Delivery, Restored, SeriesKey, Snapshot, TaskRef
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.track import LONGEST_ARGUMENTS
@@ -375,6 +375,26 @@ def test_hosts_come_and_go() -> None:
     assert [series.key.host for series in of.snapshot().series] == ["box"]
     pass_time(of, 601, NOON + 90_000)
     assert (of.snapshot().workers, of.snapshot().series) == ([], [])
+
+
+def test_failures_of_hosts_that_are_gone_stay() -> None:
+    """In the series without a host, for a task's failures must not fall; where there were none, nothing stays."""
+    of = monitor(hostname_label=True)
+    of.receive(
+        deliver(
+            *life("u1", "t", end="failed", exception="E('x')"),
+            *life("u2", "fine"),
+            body({"type": "worker-heartbeat", "hostname": "w1@box", "timestamp": NOON, "processed": 0}),
+        ),
+        NOON,
+    )
+    pass_time(of, 601)
+    changes = of.take(NOON)
+    assert changes is not None
+    assert {key.host for key in changes.dropped_series} == {"box"}
+    (rest,) = changes.series
+    assert (rest.key, rest.counts[FAILED], sum(rest.counts)) == (SeriesKey("t", "pay", ""), 1, 1)
+    assert of.snapshot().series == [rest]
 
 
 def test_queues_of_workers_that_are_gone_are_forgotten() -> None:

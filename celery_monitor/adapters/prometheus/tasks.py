@@ -42,7 +42,9 @@ class TaskRenderer:
         self, series: Sequence[Series], registered: Iterable[tuple[str, str]], *, openmetrics: bool
     ) -> Iterator[bytes]:
         """The text of all per-task families, in portions. ``registered``: names and queues that have failures at 0."""
-        rows = self._rows(series, with_host=True)
+        # Without hostnames, which is the default, failures have the same labels as everything else.
+        hosts = any(one.key.host for one in series)
+        rows = self._rows([one for one in series if not _is_rest(one)] if hosts else series, with_host=True)
         for position, family in TASK_COUNTERS:
             yield self._head(family, openmetrics=openmetrics)
             sample = self._sample(family)
@@ -55,8 +57,6 @@ class TaskRenderer:
                         [template % (text, one.counts[position]) for text, one in zip(*portion, strict=True)]
                     )
         yield self._head(TASK_FAILURES, openmetrics=openmetrics)
-        # Without hostnames, which is the default, failures have the same labels as everything else.
-        hosts = any(one.key.host for one in series)
         by_task = self._rows(series, with_host=False) if hosts else rows
         for portion in _portions(by_task, _COUNTERS_AT_ONCE):
             yield _failures(self._sample(TASK_FAILURES), portion, openmetrics=openmetrics)
@@ -90,6 +90,11 @@ class TaskRenderer:
             known = found.get(text)
             found[text] = one if known is None else _merged(known, one)
         return list(found), list(found.values())
+
+
+def _is_rest(one: Series) -> bool:
+    """Whether it holds only the failures of hosts that are gone."""
+    return not one.key.host and not one.exceptions and sum(one.counts) == one.counts[FAILED]
 
 
 def _portions(rows: Rows, at_once: int) -> Iterator[Rows]:

@@ -103,6 +103,17 @@ def test_hosts_that_share_a_label_are_added_up() -> None:
     assert parsing.openmetrics(text)
 
 
+def test_failures_of_hosts_that_are_gone() -> None:
+    """They stay in the failures of the task, which have no host, and in nothing else."""
+    gone = series(failed=3)
+    live = series(host="a@box", failed=1, received=2, exceptions={"E": 1})
+    text = rendered(snapshot(gone, live))
+    told = 'name="shop.charge",queue_name="celery"'
+    assert lines(text, "celery_monitor_task_failures_total{") == [f"celery_monitor_task_failures_total{{{told}}} 4"]
+    for family in ("sent_total", "received_total", "failed_total", "runtime_count"):
+        assert {"hostname" in line for line in lines(text, f"celery_task_{family}{{")} == {True}
+
+
 def test_long_names_stay_distinct() -> None:
     """Two tasks whose names differ after 200 characters remain two tasks."""
     names = ["x" * 300, "x" * 300 + "y"]
