@@ -7,7 +7,7 @@ another. Events are fed as the pump feeds them, in slices and under the lock of 
 has changed (here: all 2,000 series) is committed to a file. A message carries three events and costs, beside what the
 monitor does with it, the 5 µs that reading it needs (bench/broker.py). The garbage collector is set as
 `celery-monitor run` sets it. All threads share the interpreter's lock: what is measured is how late a slice was done
-because of it, and how long a flush took, beside the same load without scrapes.
+because of scrapes and commits, and how long each of these took.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
-from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.adapters.store import open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.cli.run import COLLECT
@@ -36,6 +36,7 @@ from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import Delivery, Restored, Snapshot
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.ports import Health
+from celery_monitor.runtime.committer import GLANCE, Committer, Flush
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.web import WebSettings
 
@@ -55,15 +56,18 @@ HEADERS = {
 class Feed:
     """Feeds a monitor with ``rate`` events a second, as the pump does."""
 
-    def __init__(self, rate: float, store: SqlStore) -> None:
-        self._store = store
+    def __init__(self, rate: float, committer: Committer) -> None:
+        self._committer = committer
         self.monitor = Monitor(Limits(), Restored(), time.time())
         self._kept = Kept(self.monitor.snapshot())
         self.lock = threading.Lock()
         self.latencies: list[float] = []
-        """Seconds from when each slice could begin until it was applied."""
-        self.flushes: list[float] = []
-        """Seconds of each flush, store and all: the feeding thread's own work, which is not in the latencies."""
+        """Seconds from when each slice was due, or the one before it was done, until it was applied. What the thread
+        does for a flush is in it.
+        """
+        self.commits: list[float] = []
+        """Seconds of each, from the flush until what it brought can be acknowledged."""
+        self._flushed_at = 0.0
         self._period = SLICE * EVENTS_A_MESSAGE / rate
         self._bodies = cycle(bodies())
         self._tasks = count()
@@ -75,6 +79,8 @@ class Feed:
         for _ in range(TASKS * QUEUES):
             self.monitor.receive([self._message()], time.time())
         self._flush()
+        while self._committer.waiting:
+            self._settle(GLANCE)
 
     def start(self) -> None:
         """Begin."""
@@ -92,12 +98,18 @@ class Feed:
 
     def _flush(self) -> None:
         """As the pump does."""
+        self._flushed_at = time.perf_counter()
         with self.lock:
             changes = self.monitor.take(time.time(), force=True)
         if changes is not None:
-            self._store.commit(changes)
+            self._committer.add(Flush(changes, 0, 0))
+            self._settle(GLANCE)
+
+    def _settle(self, patience: float = 0.0) -> None:
+        for flush in self._committer.turn(patience):
             with self.lock:
-                self._kept.commit(changes)
+                self._kept.commit(flush.changes)
+            self.commits.append(time.perf_counter() - self._flushed_at)
 
     def _message(self) -> Delivery:
         """The next task's, with an id of its own."""
@@ -118,11 +130,11 @@ class Feed:
             self.latencies.append(now - max(due, free))
             free = now
             due += self._period
-            if now >= flush:
+            if self._committer.waiting:
+                self._settle()
+            elif now >= flush:
+                flush = now + FLUSH_SECONDS
                 self._flush()
-                free = time.perf_counter()
-                self.flushes.append(free - now)
-                flush = free + FLUSH_SECONDS
 
 
 def spin(seconds: float) -> None:
@@ -212,7 +224,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         store = open_store(f"sqlite:///{directory}/bench.db", retention=86_400, fingerprints_kept=4000)
         store.start()
-        measure(options, Feed(options.rate, store))
+        committer = Committer(store, SystemClock())
+        thread = threading.Thread(target=committer.run, args=(threading.Event(), lambda: None))
+        thread.start()
+        measure(options, Feed(options.rate, committer))
+        committer.close()
+        thread.join()
         store.stop()
 
 
@@ -230,7 +247,7 @@ def measure(options: argparse.Namespace, feed: Feed) -> None:
     feed.start()
     time.sleep(5)
     quiet, feed.latencies = feed.latencies, []
-    quiet_flushes, feed.flushes = feed.flushes, []
+    quiet_commits, feed.commits = feed.commits, []
     arguments = [f"--scraper={server.port}", f"--scrapes={options.scrapes}", f"--pause={options.pause}"]
     done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True)
     busy = feed.latencies
@@ -240,8 +257,8 @@ def measure(options: argparse.Namespace, feed: Feed) -> None:
     server.stop()
     print(f"feed without scrapes   {told(quiet)}")
     print(f"feed with scrapes      {told(busy)}")
-    print(f"flushes without        {told(quiet_flushes)}")
-    print(f"flushes with           {told(feed.flushes)}")
+    print(f"commits without        {told(quiet_commits)}")
+    print(f"commits with           {told(feed.commits)}")
     print(f"scrapes                {told(json.loads(done.stdout))}")
 
 

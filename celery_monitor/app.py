@@ -30,11 +30,12 @@ from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.policy import limits_of, policy_of
 from celery_monitor.ports import Health
+from celery_monitor.runtime.committer import BOUNDS, Committer
 from celery_monitor.runtime.courier import Courier
 from celery_monitor.runtime.fleet import FleetWatch
 from celery_monitor.runtime.keeper import Keeper
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import COMMIT_BOUNDS, Figures, Pump
+from celery_monitor.runtime.pump import Figures, Pump
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
 from celery_monitor.runtime.threads import Loop, Threads
@@ -47,7 +48,7 @@ SHUTDOWN: Final = 9.5
 _STUCK_AFTER: Final = 60.0
 _SLOW: Final = 120.0
 _STORE_RETRY: Final = 2.0
-_MUST_END: Final = frozenset({"pump", "courier-pagerduty"})
+_MUST_END: Final = frozenset({"pump", "committer", "courier-pagerduty"})
 _MAY_END_WITHIN: Final = 1.0
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
@@ -75,6 +76,7 @@ class App:
         self._store_error: str | None = "the store is being opened"
         self._monitor: Monitor | None = None
         self._kept: Kept | None = None
+        self._committer = Committer(self.store, self.clock)
         self._pump: Pump | None = None
         self._prober: Prober | None = None
         self._fleet: FleetWatch | None = None
@@ -145,7 +147,7 @@ class App:
         )
         self._pump = Pump(
             BrokerSource(settings.broker),
-            self.store,
+            self._committer,
             monitor,
             self._lock,
             self.clock,
@@ -158,6 +160,7 @@ class App:
             arrived=self._fleet.arrived,
         )
         self._start_couriers()
+        self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)
         self.threads.start("pump", self._pump.run, limit=_STUCK_AFTER, fatal=True)
         self.threads.start("prober", self._prober.run, limit=_SLOW)
         self.threads.start("fleet", self._fleet.run, limit=_SLOW)
@@ -221,7 +224,8 @@ class App:
         if self._fleet is not None:
             self._fleet.interrupt()
         self._pagerduty.stop()
-        for name in ("pump", "courier-pagerduty", "courier-email", "keeper", "fleet", "prober"):
+        # The pump's end brings the committer's.
+        for name in ("pump", "committer", "courier-pagerduty", "courier-email", "keeper", "fleet", "prober"):
             last = until - 1.0 if name in _MUST_END else self.clock.monotonic() + _MAY_END_WITHIN
             if not self.threads.join(name, max(0.0, last - self.clock.monotonic())):
                 _log.warning("Did not end in time; left behind", thread=name)
@@ -275,6 +279,7 @@ class App:
     def figures(self) -> RuntimeFigures:
         """The loops' own figures."""
         pump = self._pump.figures if self._pump else Figures()
+        commits = self._committer.figures
         notifications = {
             (str(channel), outcome): number
             for channel, courier in zip((Channel.PAGERDUTY, Channel.EMAIL), self._couriers, strict=False)
@@ -283,8 +288,8 @@ class App:
         return RuntimeFigures(
             broker_connected=pump.live,
             unacked_messages=pump.unacked,
-            commits=Histogram(COMMIT_BOUNDS, tuple(pump.commit_counts), pump.commit_sum),
-            commit_failures=pump.commit_failures,
+            commits=Histogram(BOUNDS, tuple(commits.counts), commits.sum),
+            commit_failures=commits.failures,
             outbox=self._keeper.pending if self._keeper else {},
             notifications=notifications,
             report_last_success=self._keeper.report_last_success if self._keeper else None,
@@ -312,6 +317,6 @@ class App:
             {
                 "broker": None if figures.connected else figures.error or "not connected yet",
                 "probe": probe,
-                "store": figures.store_error,
+                "store": self._committer.figures.error,
             }
         )

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 from celery_monitor.core.model import Changes, Delivery, Incident, IncidentState, Restored, Series, TaskRef
 from celery_monitor.errors import MonitorError, SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import Batch
+from celery_monitor.runtime.committer import Committer
 
 
 @dataclass
@@ -227,3 +229,12 @@ class MemoryStore:
             if changes.fingerprints:
                 found[changes.epoch] = found.get(changes.epoch, b"") + changes.fingerprints
         return [(epoch, blob[-8 * self._kept :]) for epoch, blob in found.items()]
+
+
+class InlineCommitter(Committer):
+    """One without a thread: what is submitted is committed at once."""
+
+    def _submit(self, changes: Changes) -> Future[None]:
+        done: Future[None] = Future()
+        self._commit(changes, done)
+        return done

@@ -7,9 +7,8 @@ acknowledged, so the broker stops delivering when the prefetch is used up.
 
 import random
 import threading
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -17,8 +16,9 @@ import structlog
 from celery_monitor.core import backoff
 from celery_monitor.core.model import Changes
 from celery_monitor.core.monitor import Monitor
-from celery_monitor.errors import SourceLostError, StoreUnavailableError
-from celery_monitor.ports import Batch, Clock, EventSource, Store
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Batch, Clock, EventSource
+from celery_monitor.runtime.committer import GLANCE, Committer, Flush
 from celery_monitor.runtime.prober import Prober
 
 SLICE: Final = 200
@@ -36,8 +36,6 @@ RECONNECT_CAP: Final = 5.0
 """Seconds between two attempts at most: without acknowledgements each of them is lost."""
 REPAIR_CAP: Final = 30.0
 """The same where a person has to act first."""
-RETRY_CAP: Final = 5.0
-COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _log = structlog.get_logger()
 
@@ -52,19 +50,6 @@ class Figures:
     error: str | None = None
     """Why the stream is not there."""
     unacked: int = 0
-    store_error: str | None = None
-    commit_failures: int = 0
-    commit_counts: list[int] = field(default_factory=lambda: [0] * (len(COMMIT_BOUNDS) + 1))
-    commit_sum: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Unwritten:
-    """Changes on their way to the store, and what to acknowledge after."""
-
-    changes: Changes
-    tag: int
-    connection: int
 
 
 class Pump:
@@ -73,7 +58,7 @@ class Pump:
     def __init__(  # it is the meeting point of all ports
         self,
         source: EventSource,
-        store: Store,
+        committer: Committer,
         monitor: Monitor,
         lock: threading.Lock,
         clock: Clock,
@@ -93,7 +78,7 @@ class Pump:
         """
         self.figures = Figures()
         self._source = source
-        self._store = store
+        self._committer = committer
         self._monitor = monitor
         self._lock = lock
         self._clock = clock
@@ -110,12 +95,8 @@ class Pump:
         self._heard_at = 0.0
         self._attempts = 0
         self._connect_at = 0.0
-        self._unwritten: deque[_Unwritten] = deque()
-        self._failures_in_row = 0
-        self._write_at = 0.0
         self._flush_at = 0.0
         self._tick_at = 0.0
-        self._written_at = 0.0
 
     @property
     def heard_at(self) -> float:
@@ -127,10 +108,13 @@ class Pump:
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Until ``stop`` is set; then commit, acknowledge and close, within STOP_PATIENCE and 2 s."""
-        while not stop.is_set():
-            turned()
-            self.turn(stop)
-        self._finish()
+        try:
+            while not stop.is_set():
+                turned()
+                self.turn(stop)
+            self._finish()
+        finally:
+            self._committer.close()
 
     def turn(self, stop: threading.Event) -> None:
         """Connect or read, then do what is due. Waits a quarter of a second at most, but for a connection."""
@@ -141,9 +125,8 @@ class Pump:
         mono = self._clock.monotonic()
         if mono >= self._tick_at:
             self._tick(mono)
-        if self._unwritten:
-            if mono >= self._write_at:
-                self._write()
+        if self._committer.waiting:
+            self._note_commits(self._committer.turn())
         elif mono >= self._flush_at or self.figures.unacked >= self._prefetch // 2:
             self._flush()
 
@@ -199,7 +182,7 @@ class Pump:
 
     def _read(self) -> None:
         mono = self._clock.monotonic()
-        due = min(self._tick_at, self._write_at if self._unwritten else self._flush_at)
+        due = min(self._tick_at, self._committer.due_at if self._committer.waiting else self._flush_at)
         try:
             batch = self._source.poll(max(0.0, min(due - mono, LONGEST_POLL)))
         except SourceLostError as exc:
@@ -282,8 +265,8 @@ class Pump:
     def _flush(self) -> None:
         mono = self._clock.monotonic()
         self._flush_at = mono + self._flush_interval
-        if self._take(force=mono - self._written_at >= SIGN_OF_LIFE):
-            self._write()
+        if self._take(force=mono - self._committer.written_at >= SIGN_OF_LIFE):
+            self._note_commits(self._committer.turn(GLANCE))
 
     def _take(self, *, force: bool) -> bool:
         now = self._clock.now()
@@ -291,42 +274,15 @@ class Pump:
             changes = self._monitor.take(now, force=force)
         if changes is None:
             return False
-        self._unwritten.append(_Unwritten(changes, self._tag, self._connection))
+        self._committer.add(Flush(changes, self._tag, self._connection))
         return True
 
-    def _write(self) -> None:
-        """Commit what was taken, in order, and acknowledge it if its connection is still there."""
-        while self._unwritten:
-            head = self._unwritten[0]
-            began = self._clock.monotonic()
-            try:
-                self._store.commit(head.changes)
-            except StoreUnavailableError as exc:
-                self._failures_in_row += 1
-                self.figures.commit_failures += 1
-                wait = backoff.delay(self._failures_in_row, random.random(), base=0.2, cap=RETRY_CAP)  # noqa: S311
-                self._write_at = self._clock.monotonic() + wait
-                if self.figures.store_error is None:
-                    _log.error("The store cannot be written; nothing is acknowledged until it can", error=str(exc))
-                self.figures.store_error = str(exc)
-                return
-            self._unwritten.popleft()
-            self._note_commit(began)
-            self._committed(head.changes)
-            if head.connection == self._connection and self.figures.connected:
-                self._ack(head.tag, len(head.changes.fingerprints) // 8)
-
-    def _note_commit(self, began: float) -> None:
-        mono = self._clock.monotonic()
-        self._written_at = mono
-        self._failures_in_row = 0
-        if self.figures.store_error is not None:
-            _log.info("The store can be written again")
-            self.figures.store_error = None
-        took = mono - began
-        self.figures.commit_sum += took
-        index = next((i for i, bound in enumerate(COMMIT_BOUNDS) if took <= bound), len(COMMIT_BOUNDS))
-        self.figures.commit_counts[index] += 1
+    def _note_commits(self, flushes: list[Flush]) -> None:
+        """Tell of what has been committed, and acknowledge it if its connection is still there."""
+        for flush in flushes:
+            self._committed(flush.changes)
+            if flush.connection == self._connection and self.figures.connected:
+                self._ack(flush.tag, len(flush.changes.fingerprints) // 8)
 
     def _ack(self, tag: int, number: int) -> None:
         if not number:
@@ -340,13 +296,9 @@ class Pump:
 
     def _finish(self) -> None:
         """Everything applied is committed and acknowledged, or stays with the broker."""
-        until = self._clock.monotonic() + STOP_PATIENCE
         self._take(force=True)
-        while self._unwritten and self._clock.monotonic() < until:
-            self._write()
-            if self._unwritten:
-                threading.Event().wait(0.1)
-        if self._unwritten:
+        self._note_commits(self._committer.finish(self._clock.monotonic() + STOP_PATIENCE))
+        if self._committer.waiting:
             _log.error(
                 "The store could not be written before the end",
                 lost="nothing: the broker delivers it again" if self._source.acknowledges else "the last flush",

@@ -13,7 +13,7 @@ from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreU
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import PROMPT, Pump
 from tests.builders import NOON, life
-from tests.fakes import FakeSource, ManualClock, MemoryStore
+from tests.fakes import FakeSource, InlineCommitter, ManualClock, MemoryStore
 
 
 class Echo:
@@ -51,9 +51,10 @@ class Bench:
         restored = self.store.start()
         self.monitor = Monitor(Limits(prefetch=self.source.prefetch), restored, self.clock.now())
         self.prober = Prober(self.probe, self.clock, 5.0)
+        self.committer = InlineCommitter(self.store, self.clock)
         self.pump = Pump(
             self.source,
-            self.store,
+            self.committer,
             self.monitor,
             threading.Lock(),
             self.clock,
@@ -139,13 +140,13 @@ def test_the_store_away() -> None:
     on = Bench(prefetch=100)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(5))
     on.source.publish(*(message for number in range(100) for message in life(f"u{number}")))
-    on.run(lambda: on.pump.figures.store_error is not None)
+    on.run(lambda: on.committer.figures.error is not None)
     assert on.source.acked == []
     assert on.pump.figures.unacked <= 100
     on.run(lambda: on.source.waiting == 0)
     assert on.succeeded() == 100
-    assert on.pump.figures.store_error is None
-    assert on.pump.figures.commit_failures == 5
+    assert on.committer.figures.error is None
+    assert on.committer.figures.failures == 5
 
 
 def test_a_lost_answer_of_the_store() -> None:

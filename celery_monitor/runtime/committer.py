@@ -1,0 +1,165 @@
+"""From the pump to the store, in a thread of its own: the stream is read on while the disk writes.
+
+The pump adds what it took from the monitor, and learns in its own turns what has been committed. One flush is under way
+at a time, and they are committed in their order. What cannot be written is written again as it is, with backoff: it is
+never given up, and what comes after it waits.
+"""
+
+import queue
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from celery_monitor.core import backoff
+from celery_monitor.core.model import Changes
+from celery_monitor.errors import MonitorError, StoreUnavailableError
+from celery_monitor.ports import Clock, Store
+
+GLANCE: Final = 0.005
+"""Seconds that the pump may wait for a commit under way: most take less, and what they free is acknowledged at once."""
+RETRY_CAP: Final = 5.0
+LONGEST_WAIT: Final = 1.0
+BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Changes on their way to the store, and what to acknowledge after."""
+
+    changes: Changes
+    tag: int
+    connection: int
+
+
+@dataclass(slots=True)
+class CommitFigures:
+    """What is known of commits; written by the pump's thread, read by others."""
+
+    error: str | None = None
+    """Why the store cannot be written."""
+    failures: int = 0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    sum: float = 0.0
+
+
+class Committer:
+    """``add`` and ``turn`` belong to the pump's thread, ``run`` is the thread that commits."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        """Does no I/O."""
+        self.figures = CommitFigures()
+        self.written_at = 0.0
+        """Monotonic time of the last commit."""
+        self._store = store
+        self._clock = clock
+        self._flushes: deque[Flush] = deque()
+        self._submitted: queue.SimpleQueue[tuple[Changes, Future[None]] | None] = queue.SimpleQueue()
+        self._under_way: Future[None] | None = None
+        self._began = 0.0
+        self._try_at = 0.0
+        self._failures_in_row = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Something is not committed yet."""
+        return bool(self._flushes)
+
+    @property
+    def due_at(self) -> float:
+        """Monotonic time of the next turn that may bring something, while something waits."""
+        return self._try_at if self._under_way is None else self._clock.monotonic() + GLANCE
+
+    def add(self, flush: Flush) -> None:
+        """Have it committed, after what waits already."""
+        self._flushes.append(flush)
+
+    def turn(self, patience: float = 0.0) -> list[Flush]:
+        """Begin what is due, and give what has been committed since the last turn, waiting ``patience`` for it.
+
+        Raises StoreUnusableError, and whatever else a commit raises but StoreUnavailableError.
+        """
+        written: list[Flush] = []
+        while self._flushes:
+            if self._under_way is None:
+                if self._clock.monotonic() < self._try_at:
+                    break
+                self._began = self._clock.monotonic()
+                self._under_way = self._submit(self._flushes[0].changes)
+            if not wait([self._under_way], patience).done:
+                break
+            done, self._under_way = self._under_way, None
+            try:
+                done.result()
+            except StoreUnavailableError as exc:
+                self._failed(exc)
+                break
+            self._succeeded()
+            written.append(self._flushes.popleft())
+        return written
+
+    def finish(self, until: float) -> list[Flush]:
+        """Commit what waits, trying until this monotonic time; gives what has been."""
+        written: list[Flush] = []
+        while self._flushes and self._clock.monotonic() < until:
+            self._try_at = 0.0
+            written += self.turn(0.1)
+            if self._flushes and self._under_way is None:
+                threading.Event().wait(0.1)
+        return written
+
+    def close(self) -> None:
+        """Nothing more will come: ``run`` ends after what has been submitted."""
+        self._submitted.put(None)
+
+    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+        """Until ``close``. ``stop`` is not the end: what is applied has still to be committed then."""
+        del stop
+        while True:
+            turned()
+            try:
+                submitted = self._submitted.get(timeout=LONGEST_WAIT)
+            except queue.Empty:
+                continue
+            if submitted is None:
+                return
+            self._commit(*submitted)
+
+    def _submit(self, changes: Changes) -> Future[None]:
+        done: Future[None] = Future()
+        self._submitted.put((changes, done))
+        return done
+
+    def _commit(self, changes: Changes, done: Future[None]) -> None:
+        try:
+            self._store.commit(changes)
+        except MonitorError as exc:
+            done.set_exception(exc)
+        else:
+            done.set_result(None)
+
+    def _failed(self, exc: StoreUnavailableError) -> None:
+        self._failures_in_row += 1
+        self.figures.failures += 1
+        pause = backoff.delay(self._failures_in_row, random.random(), base=0.2, cap=RETRY_CAP)  # noqa: S311  # jitter
+        self._try_at = self._clock.monotonic() + pause
+        if self.figures.error is None:
+            _log.error("The store cannot be written; nothing is acknowledged until it can", error=str(exc))
+        self.figures.error = str(exc)
+
+    def _succeeded(self) -> None:
+        self.written_at = self._clock.monotonic()
+        self._failures_in_row = 0
+        if self.figures.error is not None:
+            _log.info("The store can be written again")
+            self.figures.error = None
+        took = self.written_at - self._began
+        self.figures.sum += took
+        self.figures.counts[next((i for i, bound in enumerate(BOUNDS) if took <= bound), len(BOUNDS))] += 1

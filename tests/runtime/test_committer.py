@@ -1,0 +1,116 @@
+"""From the pump to the store: in order, again and again, and beside the reading."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.core.model import Changes
+from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.runtime.committer import Committer, Flush
+from celery_monitor.runtime.pump import Pump
+from tests.builders import life
+from tests.fakes import FakeSource, MemoryStore
+from tests.servers import wait_until
+
+
+class SlowStore(MemoryStore):
+    """One whose commits wait until the test lets them go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+        self.begun = threading.Event()
+
+    def commit(self, changes: Changes) -> None:
+        self.begun.set()
+        assert self.go_on.wait(20)
+        super().commit(changes)
+
+
+@contextmanager
+def running(committer: Committer) -> Iterator[None]:
+    """Its thread; ended with what was submitted."""
+    thread = threading.Thread(target=committer.run, args=(threading.Event(), lambda: None))
+    thread.start()
+    try:
+        yield
+    finally:
+        committer.close()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def flush(sequence: int) -> Flush:
+    """With nothing in it."""
+    return Flush(Changes(now=0.0, sequence=sequence), tag=sequence, connection=1)
+
+
+def test_reading_goes_on_while_a_commit_is_under_way() -> None:
+    """Messages are applied meanwhile, and acknowledged when it is their turn; each counts once."""
+    store, clock = SlowStore(), SystemClock()
+    source = FakeSource(prefetch=100)
+    restored = store.start()
+    monitor = Monitor(Limits(), restored, clock.now())
+    committer, stop = Committer(store, clock), threading.Event()
+    pump = Pump(
+        source, committer, monitor, threading.Lock(), clock, prober=None, flush_interval=0.01, prefetch=source.prefetch
+    )
+    with running(committer):
+        thread = threading.Thread(target=pump.run, args=(stop, lambda: None))
+        thread.start()
+        source.publish(*life("u1"))
+        wait_until(store.begun.is_set, what="a commit under way")
+        source.publish(*life("u2"))
+        wait_until(lambda: pump.figures.unacked == 8, what="the second task's messages")
+        assert (store.commits, source.acked) == ([], [])
+        store.go_on.set()
+        wait_until(lambda: source.waiting == 0, what="the acknowledgements")
+        stop.set()
+        thread.join(20)
+    assert len(source.acked) == 8
+    assert sum(len(one.fingerprints) for one in store.commits) == 8 * 8
+    assert [series.counts[3] for series in monitor.snapshot().series] == [2]
+
+
+def test_what_cannot_be_written_holds_up_what_comes_after_it() -> None:
+    """The order is kept, and nothing is given up."""
+    store = MemoryStore()
+    store.start()
+    store.failures.extend(StoreUnavailableError("disk full") for _ in range(2))
+    committer = Committer(store, SystemClock())
+    with running(committer):
+        for sequence in (1, 2, 3):
+            committer.add(flush(sequence))
+        written = committer.finish(SystemClock().monotonic() + 20)
+    assert [one.tag for one in written] == [1, 2, 3]
+    assert [one.sequence for one in store.commits] == [1, 2, 3]
+    assert (committer.figures.failures, committer.figures.error, sum(committer.figures.counts)) == (2, None, 3)
+
+
+def test_another_writer_is_the_pumps_error() -> None:
+    """What ends the monitor is raised where the pump asks."""
+    store = MemoryStore()
+    store.start()
+    store.failures.append(StoreUnusableError("another monitor"))
+    committer = Committer(store, SystemClock())
+    with running(committer):
+        committer.add(flush(1))
+        with pytest.raises(StoreUnusableError, match="another monitor"):
+            committer.turn(20)
+
+
+def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
+    """A store that does not come back holds up the end only until the given time."""
+    store, clock = SlowStore(), SystemClock()
+    store.start()
+    committer = Committer(store, clock)
+    with running(committer):
+        committer.add(flush(1))
+        assert committer.finish(clock.monotonic() + 0.2) == []
+        assert committer.waiting
+        store.go_on.set()
+        assert [one.tag for one in committer.finish(clock.monotonic() + 20)] == [1]
