@@ -9,10 +9,10 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
@@ -149,7 +149,7 @@ class Aggregator:
         at = group.last_at
         seen = self._groups.get(group.id)
         if seen is not None:
-            group = replace(seen, first_at=min(seen.first_at, at), last_at=max(seen.last_at, at))
+            group = structs.replace(seen, first_at=min(seen.first_at, at), last_at=max(seen.last_at, at))
         self._groups[group.id] = group
         key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
         self._errors[key] = self._errors.get(key, 0) + 1

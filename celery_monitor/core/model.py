@@ -151,8 +151,7 @@ class BucketDelta(msgspec.Struct, frozen=True, gc=False):
     runtime_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorGroup:
+class ErrorGroup(msgspec.Struct, frozen=True, gc=False):
     """Failures of one task with one exception class at one place of the application."""
 
     id: str
@@ -167,8 +166,7 @@ class ErrorGroup:
     """First and last failure of this flush (the store keeps the least and the greatest)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorDelta:
+class ErrorDelta(msgspec.Struct, frozen=True, gc=False):
     """What a flush adds to the failures of an error group in one 15-minute bucket."""
 
     start: int
@@ -176,8 +174,7 @@ class ErrorDelta:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, gc=False):
     """One failure, a sample of its group. Texts are redacted and cut; arguments only when settings allow."""
 
     uuid: str
@@ -243,8 +240,7 @@ class IncidentState(enum.StrEnum):
     """Its hour is over; no failure can join it any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Incident:
+class Incident(msgspec.Struct, frozen=True, gc=False):
     """One dedup key's failures. ``counts`` in it grow while its outbox row waits."""
 
     key: str
@@ -269,10 +265,10 @@ class Incident:
     """First and last failure by the events' own timestamps."""
     count: int
     threshold: int
-    exceptions: Mapping[str, int] = field(default_factory=dict)
-    workers: Mapping[str, int] = field(default_factory=dict)
-    queues: Mapping[str, int] = field(default_factory=dict)
-    tasks: Mapping[str, int] = field(default_factory=dict)
+    exceptions: Mapping[str, int] = {}  # msgspec copies an empty default for each instance
+    workers: Mapping[str, int] = {}
+    queues: Mapping[str, int] = {}
+    tasks: Mapping[str, int] = {}
     """Bounded, the rest is counted as "other"."""
     samples: tuple[str, ...] = ()
     """Task ids, at most 5."""
@@ -306,8 +302,7 @@ class Action(enum.StrEnum):
     REPORT = "report"
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueue:
+class Enqueue(msgspec.Struct, frozen=True, gc=False):
     """Asks the store for an outbox row. A pending row of the same (channel, key, action) is refreshed instead."""
 
     channel: Channel

@@ -1,11 +1,11 @@
 """Outbox, courier and PagerDuty together: what a receiver in trouble may do to the pages."""
 
-import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.pagerduty import PagerDuty
@@ -100,7 +100,7 @@ def test_counts_grow_while_a_page_waits(tmp_path: Path, server: PagerDutyServer)
     server.behave(Behaviour.status(503))
     incident = an_incident()
     for count in range(1, 50):
-        bench.commit(dataclasses.replace(incident, count=count))
+        bench.commit(structs.replace(incident, count=count))
         bench.courier.turn()
         clock.advance(10.0)
     server.behave()

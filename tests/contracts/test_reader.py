@@ -1,9 +1,9 @@
 """What the page, the API and the report may rely on in a Reader."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, Failure, IncidentState
@@ -216,7 +216,7 @@ def test_groups_of_a_period(sql: SqlStore) -> None:
 
 def test_groups_of_a_task(sql: SqlStore) -> None:
     """Groups are asked for by the task's name."""
-    other = replace(group("b"), name="shop.mail")
+    other = structs.replace(group("b"), name="shop.mail")
     write(sql, {"groups": [group("a"), other], "errors": [error("a"), error("b")]})
     assert [row.id for row in sql.reader.groups(START, START + 900, name="shop.mail")] == ["b"]
     assert sql.reader.groups(START, START + 900, name="none") == []

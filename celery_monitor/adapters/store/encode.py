@@ -13,7 +13,7 @@ from celery_monitor.errors import StoreUnusableError
 
 T = TypeVar("T")
 
-FAILURE: Final = tuple(field.name for field in dataclasses.fields(Failure))
+FAILURE: Final = Failure.__struct_fields__
 WORKER: Final = Worker.__struct_fields__
 INCIDENT: Final = ("key", "state", "opened_at", "first_at", "body")
 

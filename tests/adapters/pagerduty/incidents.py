@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from msgspec import structs
+
 from celery_monitor.core.model import Action, Channel, Incident, IncidentState, OutboxItem, Reason, Severity
 
 KEY = "R" * 32
@@ -37,7 +39,7 @@ def an_incident(**changes: Any) -> Incident:
         "shop.billing.CardDeclined: insufficient funds",
         runbook_url="https://runbooks.example.com/billing",
     )
-    return dataclasses.replace(incident, **changes)
+    return structs.replace(incident, **changes)
 
 
 def an_item(incident: Incident, action: Action = Action.TRIGGER, **changes: Any) -> OutboxItem:

@@ -1,6 +1,5 @@
 """Whatever a fleet sends, it cannot keep the daemon from committing."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -32,7 +31,7 @@ def everywhere(text: str, sequence: int = 1) -> Any:
         sequence,
         series=[structs.replace(series(text, text, text), exceptions={text: 1})],
         buckets=[bucket(name=text, queue=text, sent=1)],
-        groups=[dataclasses.replace(group(), name=text, exception=text, frame=text)],
+        groups=[structs.replace(group(), name=text, exception=text, frame=text)],
         errors=[error()],
         failures=[
             failure(text, name=text, queue=text, hostname=text, exception=text, message=text, traceback=text, args=text)

@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date
 from typing import Any, cast
+
+from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.web.sources import Sources
@@ -54,7 +56,7 @@ def failure(uuid: str = "id-1", **changes: object) -> Failure:
         incident="shop.charge/2026-11-23T14Z",
         reason=Reason.OPENED,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return structs.replace(made, **changes)
 
 
 def incident(key: str = "shop.charge/2026-11-23T14Z", **changes: object) -> Incident:
@@ -78,7 +80,7 @@ def incident(key: str = "shop.charge/2026-11-23T14Z", **changes: object) -> Inci
         message="no such card",
         samples=("id-1",),
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return structs.replace(made, **changes)
 
 
 def bucket(name: str = "shop.charge", queue: str = "billing", **counts: int) -> BucketDelta:
