@@ -213,7 +213,7 @@ def test_network_policy_is_as_narrow_as_asked(template: Template) -> None:
 
 
 def test_service_monitor_scrapes_the_service(template: Template) -> None:
-    """The ServiceMonitor selects the Service, names its port, and gives the job that the rules expect."""
+    """The ServiceMonitor selects the Service, names its port, and gives the job the program's name."""
     objects = template(values_file("prometheus-operator"))
     monitor, service = one(objects, "ServiceMonitor"), one(objects, "Service")
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
