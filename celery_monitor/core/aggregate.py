@@ -69,6 +69,8 @@ class Aggregator:
     def __init__(self, *, max_names: int, runtime_bounds: tuple[float, ...], wait_bounds: tuple[float, ...]) -> None:
         """Start at zero; ``restore`` fills it."""
         self.names_over_limit = 0
+        self.admitted = 0
+        """Pairs of name and queue that are counted apart: what ``admits`` says changes with their number."""
         self._max_names = max_names
         self._runtime_bounds = runtime_bounds
         self._wait_bounds = wait_bounds
@@ -100,6 +102,13 @@ class Aggregator:
             return name
         self.names_over_limit += 1
         return OTHER
+
+    def admits(self, name: str, queue: str) -> bool:
+        """Whether an event of this name and queue is counted as theirs, and not as one of ``other``."""
+        queues = self._queues.get(name)
+        if queues is None:
+            return len(self._queues) < self._max_names
+        return queue in queues or len(queues) < QUEUES_PER_TASK
 
     def add(  # noqa: PLR0917  # the hot path: one call an event, nothing to build for it
         self, kind: int, name: str, queue: str, host: str, at: float, measured: float | None
@@ -211,10 +220,11 @@ class Aggregator:
 
     def _row(self, name: str, queue: str, host: str) -> _Row:
         queues = self._queues.setdefault(name, set())
+        if queue not in queues and len(queues) >= QUEUES_PER_TASK:
+            queue = OTHER
         if queue not in queues:
-            if len(queues) >= QUEUES_PER_TASK:
-                queue = OTHER
             queues.add(queue)
+            self.admitted += 1
         row = self._rows.get((name, queue, host))
         if row is None:
             row = self._rows[name, queue, host] = _Row(

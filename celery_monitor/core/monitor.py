@@ -95,12 +95,10 @@ class Monitor:
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
-        last_of, most = self._tracker.queue_of, limits.max_task_names
-        self._queues = Queues(default=limits.default_queue, last_of=last_of, most=most)
-        self._now = now
-        self._ticked = now
-        self._heard = False
-        self._watched = False
+        last_of, cleaned, most = self._tracker.queue_of, self._tracker.name, limits.max_task_names
+        self._queues = Queues(default=limits.default_queue, last_of=last_of, cleaned=cleaned, most=most)
+        self._now = self._ticked = now
+        self._heard = self._watched = False
         self._watched_for = 0.0
         """Seconds in which something could be heard: a clock that nobody sets, and that stands with the process."""
         self._lag: float | None = None
@@ -125,8 +123,7 @@ class Monitor:
 
     def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Apply messages in their order. Never raises, whatever they hold."""
-        self._now = now
-        self._heard = True
+        self._now, self._heard = now, True
         self.flowing()
         types, fingerprints = self._types, self._fingerprints
         latest = now + FUTURE
@@ -160,7 +157,7 @@ class Monitor:
         self._decider.tick(now)
         if self._watched:
             self._watched_for += min(elapsed, LONGEST_TURN)
-            self._workers.tick(self._watched_for)
+            self._queues.forget(self._workers.tick(self._watched_for))
             if gone := self._hosts.tick(self._workers, self._watched_for):
                 self._aggregator.drop_hosts(gone)
 
@@ -170,13 +167,11 @@ class Monitor:
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
-        cleaned = ((hostname, [self._tracker.name(name) for name in names]) for hostname, names in queues.items())
-        self._queues.learn(cleaned, self._workers)
+        self._queues.learn(queues, self._workers)
 
     def learn_names(self, names: Mapping[str, Sequence[str]]) -> None:
-        """Which tasks some workers know (Celery's inspect): their failures are shown as 0 before they have any."""
-        for hostname, known in names.items():
-            self._queues.register(hostname, map(self._tracker.name, known))
+        """Which tasks some workers know (Celery's inspect): they are shown with 0 before they have run."""
+        self._queues.register(names)
 
     def count(self, name: str, amount: float, *, flush: bool = True) -> None:
         """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …).
@@ -250,7 +245,7 @@ class Monitor:
             tracked=len(self._tracker.tasks),
             lag=self._lag,
             probe_roundtrip=None,
-            registered=tuple(self._queues.registered),
+            registered=self._queues.registered(self._aggregator.admits, self._aggregator.admitted),
         )
 
     def _restore(self, restored: Restored, now: float) -> None:
@@ -344,10 +339,10 @@ class Monitor:
         self._types[kind] = self._types.get(kind, 0) + 1
 
     def _all_counters(self) -> dict[str, float]:
-        counters = self._counters.all()
-        counters["messages"] = self._messages
-        counters["evicted"] = self._tracker.evicted
-        counters["task_names_over_limit"] = self._aggregator.names_over_limit
-        counters["alive_at"] = self._now
-        counters["unobserved"] = self._workers.unobserved
-        return counters
+        return self._counters.all() | {
+            "messages": self._messages,
+            "evicted": self._tracker.evicted,
+            "task_names_over_limit": self._aggregator.names_over_limit,
+            "alive_at": self._now,
+            "unobserved": self._workers.unobserved,
+        }

@@ -106,6 +106,19 @@ def test_queues_exceptions_and_groups_are_bounded() -> None:
     assert sum(to.admits_group("z", f"g{number}") for number in range(1000)) == GROUPS_PER_TASK
 
 
+def test_what_would_be_counted_apart() -> None:
+    """What is admitted is counted by its own name and queue, what is not as other; a change of it has a new number."""
+    to = aggregator(max_names=2)
+    pairs = [("a", f"q{number}") for number in range(QUEUES_PER_TASK + 5)] + [("b", "q"), ("c", "q"), ("a", "q0")]
+    for name, queue in pairs:
+        admitted, before = to.admits(name, queue), to.admitted
+        key = to.add(STARTED, to.limited(name), queue, "", NOON, None).key
+        assert ((key.name, key.queue) == (name, queue)) == admitted
+        assert to.admits(name, queue) == admitted
+        assert to.admitted <= before + 1
+    assert to.admitted == len(to.snapshot()) == QUEUES_PER_TASK + 3
+
+
 def test_error_groups() -> None:
     """Counts by bucket, first and last, the newest samples."""
     to = aggregator()

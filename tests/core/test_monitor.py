@@ -406,3 +406,28 @@ def test_queues_of_workers_that_are_gone_are_forgotten() -> None:
     for number, host in enumerate(("w@box", "silent@box")):
         of.receive(deliver(body(raw("received", f"u{number}", name=f"t{number}") | {"hostname": host})), NOON)
     assert [series.key.queue for series in of.snapshot().series] == ["mail", "celery"]
+
+
+def test_tasks_that_are_yet_to_come_go_with_their_workers() -> None:
+    """The purge of the last worker that knows a task ends what is shown of it before it has run."""
+    of = monitor()
+    beats = [{"type": "worker-heartbeat", "hostname": f"w@{host}", "timestamp": NOON} for host in ("old", "new")]
+    of.receive(deliver(body(*beats)), NOON)
+    of.learn_queues({"w@old": ["pay"], "w@new": ["pay"]})
+    of.learn_names({"w@old": ["shop.kept", "shop.gone"], "w@new": ["shop.kept"]})
+    assert of.snapshot().registered == (("shop.kept", "pay"), ("shop.gone", "pay"))
+    pass_time(of, 500)
+    of.receive(deliver(body(beats[1])), NOON + 500)
+    pass_time(of, 101, NOON + 500)
+    assert of.snapshot().registered == (("shop.kept", "pay"),)
+
+
+def test_a_task_over_the_limit_of_names_is_not_shown_at_0() -> None:
+    """Its failures are counted as those of other tasks: a series of its own would stay at 0 for ever."""
+    of = monitor(max_task_names=2)
+    of.learn_names({"w@box": ["t1", "zzz"]})
+    assert of.snapshot().registered == (("t1", "celery"), ("zzz", "celery"))
+    for name in ("t1", "t2", "zzz"):
+        of.receive(deliver(body(raw("received", name, name=name) | {"hostname": "w@box"})), NOON)
+    assert [series.key.name for series in of.snapshot().series] == ["t1", "t2", "other"]
+    assert of.snapshot().registered == (("t1", "celery"),)

@@ -1,5 +1,9 @@
 """The queue of a task that no task-sent tells of, and the tasks that are yet to come."""
 
+import tracemalloc
+from collections.abc import Container
+from itertools import chain
+
 import pytest
 
 from celery_monitor.core.model import SeriesKey
@@ -17,8 +21,13 @@ CASES = {
 def queues(most: int = 1000, last_of: dict[str, str] | None = None) -> Queues:
     """Workers that consume one and two."""
     made = Queues(default="dflt", last_of=last_of or {}, most=most)
-    made.learn([("one@box", ["mail"]), ("two@box", ["pay", "ship"])], ())
+    made.learn({"one@box": ["mail"], "two@box": ["pay", "ship"]}, ())
     return made
+
+
+def registered(of: Queues, refused: Container[str] = (), counted: int = 0) -> list[tuple[str, str]]:
+    """What is yet to come, where all names but the refused ones are counted by their own; ``counted`` have run."""
+    return list(of.registered(lambda name, _: name not in refused, counted))
 
 
 @pytest.mark.parametrize(("consumed", "last", "queue"), CASES.values(), ids=CASES)
@@ -26,7 +35,7 @@ def test_the_likely_queue(consumed: list[str] | None, last: dict[str, str], queu
     """What the worker consumes decides, then where the task went last."""
     of = queues(last_of=last)
     if consumed is not None:
-        of.learn([("w@box", consumed)], ())
+        of.learn({"w@box": consumed}, ())
     assert of.likely("t", "w@box") == queue
 
 
@@ -44,7 +53,7 @@ def test_a_new_pod_is_like_the_others() -> None:
 def test_who_is_gone_is_forgotten() -> None:
     """A worker that does not answer this time keeps its queues while it lives."""
     of = queues(last_of={"t": "elsewhere"})
-    of.learn([], {"one@box"})
+    of.learn({}, {"one@box"})
     assert of.likely("t", "one@box") == "mail"
     assert of.likely("t", "two@box") == "elsewhere"
 
@@ -52,15 +61,14 @@ def test_who_is_gone_is_forgotten() -> None:
 def test_known_tasks() -> None:
     """In each queue that they may be counted in: of many queues any may be, and that tells nothing."""
     of = queues()
-    of.learn([("wide@box", [f"q{number}" for number in range(QUEUES_PER_WORKER + 1)])], {"one@box", "two@box"})
-    for hostname in ("one@box", "two@box", "new@box", "wide@box"):
-        of.register(hostname, [f"of.{hostname}"])
-    assert list(of.registered) == [
+    of.learn({"wide@box": [f"q{number}" for number in range(QUEUES_PER_WORKER + 1)]}, {"one@box", "two@box"})
+    of.register({hostname: [f"of.{hostname}"] for hostname in ("one@box", "two@box", "new@box", "wide@box")})
+    assert sorted(registered(of)) == [
+        ("of.new@box", "dflt"),
         ("of.one@box", "mail"),
+        ("of.two@box", "dflt"),
         ("of.two@box", "pay"),
         ("of.two@box", "ship"),
-        ("of.two@box", "dflt"),
-        ("of.new@box", "dflt"),
         ("of.wide@box", "dflt"),
     ]
 
@@ -68,6 +76,100 @@ def test_known_tasks() -> None:
 def test_known_tasks_are_bounded() -> None:
     """A worker that invents names fills nothing."""
     of = queues(most=10)
-    of.register("two@box", (f"t{number}" for number in range(100)))
-    of.register("two@box", (f"u{number}" for number in range(100)))
-    assert len(of.registered) == 9
+    for kind in "tu":
+        of.register({"two@box": (f"{kind}{number}" for number in range(100))})
+    assert len(registered(of)) == 10
+    tracemalloc.start()
+    for number in range(1000):
+        of.register({f"w{number}@box": [f"{number}.{name}" for name in range(100)]})
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 10_000
+
+
+def test_what_only_dead_workers_know_is_forgotten() -> None:
+    """Pods come and go: the tasks of a release are told until its last pod is gone."""
+    of = queues()
+    generations = [[f"w@{generation}.{number}" for number in range(20)] for generation in range(8)]
+    for generation, hosts in enumerate(generations):
+        of.learn(dict.fromkeys(hosts, ("pay",)), list(chain.from_iterable(generations)))
+        of.register(dict.fromkeys(hosts, ("shop.kept", f"shop.of{generation}")))
+    assert len(registered(of)) == 1 + 8
+    for hosts in generations[:7]:
+        of.forget(hosts[1:])
+    assert len(registered(of)) == 1 + 8
+    of.forget(hosts[0] for hosts in generations[:7])
+    assert sorted(registered(of)) == [("shop.kept", "pay"), ("shop.of7", "pay")]
+    of.forget(generations[7])
+    assert registered(of) == []
+
+
+def test_a_worker_with_other_code() -> None:
+    """What it knows now stands in place of what it knew before, and so do its queues."""
+    of = queues()
+    of.register({"one@box": ["shop.old", "shop.kept"]})
+    of.register({"one@box": ["shop.kept", "shop.new"]})
+    assert registered(of) == [("shop.kept", "mail"), ("shop.new", "mail")]
+    of.learn({"one@box": ["post"]}, ())
+    assert registered(of) == [("shop.kept", "post"), ("shop.new", "post")]
+
+
+def test_who_is_no_worker_is_forgotten() -> None:
+    """One that answered once, that no heartbeat tells of, is forgotten as soon as it answers no more."""
+    of = queues()
+    of.register({"one@box": ["shop.pay"], "made-up@box": ["shop.none"]})
+    of.learn({"one@box": ["mail"]}, ())
+    assert registered(of) == [("shop.pay", "mail")]
+    of.learn({}, ())
+    assert registered(of) == []
+
+
+def test_queues_of_one_worker_each() -> None:
+    """Tasks are not told for them, where the worker has others; what everybody consumes comes first."""
+    of = queues(most=60)
+    hosts = [f"celery@{number}" for number in range(20)]
+    for number, host in enumerate(hosts):
+        of.learn({host: [f"{host}.dq2", f"only{number}", "pay"]}, hosts)
+    of.learn({"celery@x": ["celery@x.dq2"]}, hosts)
+    of.register(dict.fromkeys(hosts, ("a", "b")))
+    of.register({"celery@x": ["c"]})
+    told = registered(of)
+    assert told[:4] == [("a", "pay"), ("b", "pay"), ("a", "dflt"), ("b", "dflt")]
+    assert sorted(told[4:]) == sorted([(name, f"only{number}") for name in "ab" for number in range(20)] + [OWN])
+
+
+OWN = ("c", "celery@x.dq2")
+"""Of a worker that consumes nothing else."""
+
+
+def test_what_would_not_be_counted_is_not_told() -> None:
+    """A name beyond the limit is not at 0 while its failures are counted under another; nor does it take room."""
+    of = queues(most=2)
+    of.register({"one@box": ["t1", "t2"]})
+    of.register({"new@box": ["t3"]})
+    assert registered(of) == [("t1", "mail"), ("t2", "mail")]
+    assert registered(of, {"t1"}, counted=1) == [("t2", "mail"), ("t3", "dflt")]
+
+
+def test_pods_with_the_same_code_share_its_names() -> None:
+    """5,000 pods that know the same 500 tasks take the memory of their names once."""
+    of = queues(most=10_000)
+    hosts = [f"celery@pod-{number}" for number in range(5000)]
+    of.learn(dict.fromkeys(hosts, ("pay", "mail")), hosts)
+    tracemalloc.start()
+    for host in hosts:
+        of.register({host: [f"shop.task{number}" for number in range(500)]})
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(registered(of)) == 1500
+    assert held < 2_000_000
+
+
+def test_nothing_is_worked_out_again_where_nothing_has_changed() -> None:
+    """However many workers there are: a scrape takes what the last one took."""
+    of = queues()
+    of.register({"one@box": ["t"]})
+    told = of.registered(lambda _name, _queue: True, 1)
+    of.learn({"one@box": ["mail"], "two@box": ["pay", "ship"]}, ())
+    of.register({"one@box": ["t"]})
+    assert of.registered(lambda _name, _queue: True, 1) is told
