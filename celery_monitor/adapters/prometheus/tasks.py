@@ -11,7 +11,7 @@ these calls.
 import math
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -36,10 +36,12 @@ class TaskRenderer:
 
     def __init__(self, prefix: str, static_labels: Mapping[str, str]) -> None:
         self._prefix = prefix
+        self._known: tuple[Sequence[tuple[str, str]], Sequence[bytes]] = ((), ())
+        """What was registered at the last scrape, and its labels: it changes seldom."""
         self._static = "".join(f',{name}="{labels.escaped(value)}"' for name, value in static_labels.items())
 
     def render(
-        self, series: Sequence[Series], registered: Iterable[tuple[str, str]], *, openmetrics: bool
+        self, series: Sequence[Series], registered: Sequence[tuple[str, str]], *, openmetrics: bool
     ) -> Iterator[bytes]:
         """The text of all per-task families, in portions. ``registered``: names and queues that have failures at 0."""
         # Without hostnames, which is the default, failures have the same labels as everything else.
@@ -60,9 +62,7 @@ class TaskRenderer:
         by_task = self._rows(series, with_host=False) if hosts else rows
         for portion in _portions(by_task, _COUNTERS_AT_ONCE):
             yield _failures(self._sample(TASK_FAILURES), portion, openmetrics=openmetrics)
-        seen = {(one.key.name, one.key.queue) for one in series}
-        to_come = [self._labels(*pair) for pair in registered if pair not in seen]
-        yield b"".join([b"%b{%b} 0\n" % (self._sample(TASK_FAILURES), text) for text in to_come])
+        yield from _zeros(self._sample(TASK_FAILURES), self._to_come(registered, by_task))
         yield self._head(TASK_RUNTIME, openmetrics=openmetrics)
         for texts, ones in _portions(rows, _HISTOGRAMS_AT_ONCE):
             yield _histograms(self._prefix + TASK_RUNTIME.name, texts, [one.runtime for one in ones])
@@ -80,6 +80,15 @@ class TaskRenderer:
     def _labels(self, name: str, queue: str, host: str = "") -> bytes:
         hostname = f',hostname="{labels.escaped(labels.host(host))}"' if host else ""
         return f'name="{labels.escaped(name)}",queue_name="{labels.escaped(queue)}"{self._static}{hostname}'.encode()
+
+    def _to_come(self, registered: Sequence[tuple[str, str]], rows: Rows) -> Sequence[bytes]:
+        """The labels of what is registered and not among the rows, each once: two names can have the same label."""
+        known, texts = self._known
+        if registered != known:
+            texts = list(dict.fromkeys(self._labels(*pair) for pair in registered))
+            self._known = registered, texts
+        shown = set(rows[0])
+        return [text for text in texts if text not in shown]
 
     def _rows(self, series: Sequence[Series], *, with_host: bool) -> Rows:
         """Each set of labels once: hosts differ in more than their label shows (``a@box`` and ``b@box``)."""
@@ -101,6 +110,11 @@ def _portions(rows: Rows, at_once: int) -> Iterator[Rows]:
     texts, series = rows
     for start in range(0, len(texts), at_once):
         yield texts[start : start + at_once], series[start : start + at_once]
+
+
+def _zeros(sample: bytes, texts: Sequence[bytes]) -> Iterator[bytes]:
+    for start in range(0, len(texts), _COUNTERS_AT_ONCE):
+        yield b"".join([b"%b{%b} 0\n" % (sample, text) for text in texts[start : start + _COUNTERS_AT_ONCE]])
 
 
 def _failures(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:

@@ -9,7 +9,7 @@ from celery_monitor.core.model import Series
 from celery_monitor.settings.metrics import MetricsSettings
 from tests.adapters.prometheus import parsing
 from tests.adapters.prometheus.reference import Reference
-from tests.adapters.prometheus.snapshots import OPENMETRICS, rendered, series, series_lists, snapshot
+from tests.adapters.prometheus.snapshots import OPENMETRICS, hostile, rendered, series, series_lists, snapshot
 
 STATIC = {"env": 'a "b" \\c'}
 
@@ -62,6 +62,29 @@ def test_failures_of_a_task_that_has_not_run() -> None:
         'celery_monitor_task_failures_total{name="shop.\\"new\\"",queue_name="pay"} 0',
     ]
     assert len([line for line in rendered(shown).splitlines() if 'shop.\\"new' in line]) == 1
+
+
+def test_tasks_that_share_their_labels_are_shown_once() -> None:
+    """A name that is too long and its own label are one line, whether either has run or not."""
+    long = "x" * 300
+    pairs = [(long, "pay"), (labels.clean(long), "pay"), (long, "mail"), (labels.clean(long), "mail")]
+    for rows in ([], [series(name=labels.clean(long), queue="pay")], [series(name=long, queue="pay")]):
+        text = rendered(snapshot(*rows, registered=pairs))
+        assert sorted(lines(text, "celery_monitor_task_failures_total{")) == [
+            f'celery_monitor_task_failures_total{{name="{labels.clean(long)}",queue_name="{queue}"}} 0'
+            for queue in ("mail", "pay")
+        ]
+
+
+@given(series_lists, st.lists(st.tuples(hostile, hostile), max_size=3))
+@settings(max_examples=100, deadline=None)
+def test_no_sample_is_there_twice(rows: list[Series], pairs: list[tuple[str, str]]) -> None:
+    """Whatever workers say that they know, and whatever of it has run."""
+    known = [*pairs, *((one.key.name, one.key.queue) for one in rows)]
+    known += [(labels.clean(name), labels.clean(queue)) for name, queue in known]
+    found = fleet(parsing.plain(rendered(snapshot(*rows, registered=known))))
+    samples = [(sample.name, *sorted(sample.labels.items())) for family in found for sample in family.samples]
+    assert len(samples) == len(set(samples))
 
 
 def test_failures_by_exception_keep_their_zero() -> None:
