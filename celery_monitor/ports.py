@@ -3,7 +3,7 @@
 A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded in time and idempotent.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,14 +90,18 @@ class FleetControl(Protocol):
     def tasks(self, timeout: float) -> Sequence[FleetTask]:
         """What the workers hold now (active, reserved, scheduled). Raises SourceLostError."""
 
-    def queues(self, timeout: float) -> Sequence[QueueStats]:
-        """Queues that workers consume or settings name, with lengths and consumers. Raises SourceLostError."""
+    def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
+        """Queues that workers consume or did, or that settings name, with lengths and consumers.
+
+        ``now`` is monotonic: it tells for how long a queue was of no use to anybody. ``down``: hostnames of workers
+        whose silence means that they are gone; others are given some rounds to answer. Raises SourceLostError.
+        """
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """Names of the tasks that these workers know, by hostname. Raises SourceLostError."""
 
     def worker_queues(self) -> dict[str, list[str]]:
-        """Hostname → names of the queues it consumes, as of the last ``queues`` call."""
+        """Hostname → names of the queues it consumes, as of the last ``queues`` calls."""
 
     def close(self) -> None:
         """Drop all connections; never blocks long."""

@@ -87,6 +87,8 @@ class Monitor:
             max_names=limits.max_task_names, runtime_bounds=limits.runtime_bounds, wait_bounds=limits.wait_bounds
         )
         self._workers = Workers(timeout=limits.worker_timeout, purge=limits.worker_purge)
+        self.down = self._workers.down
+        """Hostnames of the workers that are known and not there."""
         self._decider = Decider(limits.policy)
         self._awaited = self._decider.awaited
         self._hosts = Hosts(purge=limits.worker_purge)

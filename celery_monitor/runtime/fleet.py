@@ -110,10 +110,13 @@ class FleetWatch:
             self.error = str(exc)
 
     def _learn_queues(self) -> None:
-        self._queues = self._control.queues(PATIENCE)
         with self._lock:
-            self._monitor.learn_queues(self._control.worker_queues())
-        self._learn_names(self._control.worker_queues().keys())
+            down = self._monitor.down()
+        self._queues = self._control.queues(PATIENCE, self._clock.monotonic(), down)
+        consumed = self._control.worker_queues()
+        with self._lock:
+            self._monitor.learn_queues(consumed)
+        self._learn_names(consumed.keys())
         self.error = None
 
     def _learn_names(self, hostnames: AbstractSet[str]) -> None:

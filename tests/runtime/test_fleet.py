@@ -1,7 +1,7 @@
 """What is asked of the fleet in the background."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from celery_monitor.core.model import Delivery, FleetTask, QueueStats, Restored
 from celery_monitor.core.monitor import Limits, Monitor
@@ -18,6 +18,7 @@ class Control:
         self.asked: list[str] = []
         self.error: SourceLostError | None = None
         self.workers = 1
+        self.down: Container[str] = ()
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -34,9 +35,10 @@ class Control:
         self._ask("tasks")
         return [FleetTask("u1", "shop.pay", "pay", NOON)]
 
-    def queues(self, timeout: float) -> Sequence[QueueStats]:
+    def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
         """One queue."""
-        del timeout
+        del timeout, now
+        self.down = down
         self._ask("queues")
         return [QueueStats("pay", 3, 1, 1, 4)]
 
@@ -157,6 +159,16 @@ def test_it_ends_at_once() -> None:
     thread.join(0.9)
     assert not thread.is_alive()
     assert control.asked[-1] == "close"
+
+
+def test_workers_that_said_goodbye_are_told() -> None:
+    """Who asks the workers knows then that one which does not answer is gone, and not late."""
+    made, control, clock, monitor = watch(enable=False)
+    states = [("heartbeat", "here@box"), ("heartbeat", "gone@box"), ("offline", "gone@box")]
+    events = [{"type": f"worker-{kind}", "hostname": hostname, "timestamp": NOON} for kind, hostname in states]
+    monitor.receive([Delivery(body(*events))], NOON)
+    turns(made, clock, 1)
+    assert control.down == {"gone@box"}
 
 
 def test_names_of_tasks_are_asked_of_some_workers_at_a_time() -> None:

@@ -4,12 +4,12 @@ Answers come from any process that can reach the broker: whatever does not have 
 """
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from amqp.exceptions import ChannelError
+from amqp.exceptions import ChannelError, NotFound
 
+from celery_monitor.adapters.broker.census import Census, Size
 from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.faults import FOREIGN
 from celery_monitor.core.model import FleetTask, QueueStats
@@ -19,7 +19,6 @@ _UNIX_TIMES_FROM: Final = 1_000_000_000
 """Smaller values of ``time_start`` are another machine's monotonic clock (Celery before 4.2, some pools)."""
 _LENGTHS_TIMEOUT: Final = 3.0
 _NAME_LIMIT: Final = 255
-_MOST_QUEUES: Final = 2_000
 _MOST_TASKS: Final = 10_000
 
 
@@ -29,8 +28,7 @@ class BrokerFleet:
     def __init__(self, settings: BrokerSettings, queues: Sequence[str] = ()) -> None:
         """``queues`` are reported though no worker consumes them."""
         self._control = RemoteControl(settings)
-        self._named = tuple(queues)
-        self._worker_queues: dict[str, list[str]] = {}
+        self._census = Census(queues)
 
     def enable_events(self) -> None:
         """As FleetControl.enable_events."""
@@ -47,23 +45,18 @@ class BrokerFleet:
                     found.setdefault(task.uuid, task)
         return list(found.values())
 
-    def queues(self, timeout: float) -> Sequence[QueueStats]:
+    def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
         """As FleetControl.queues."""
         replies = self._control.ask(("active_queues", "stats"), timeout)
-        self._worker_queues = {
-            host: [str(queue["name"]) for queue in _queues(reply)] for host, reply in replies["active_queues"].items()
+        queues = {
+            host: [str(queue["name"]) for queue in _queues(reply)]
+            for host, reply in replies["active_queues"].items()
+            if isinstance(reply, list)
         }
-        workers: Counter[str] = Counter()
-        processes: Counter[str] = Counter()
-        for host, names in self._worker_queues.items():
-            workers.update(names)
-            for name in names:
-                processes[name] += _processes(replies["stats"].get(host))
-        names = list(dict.fromkeys([*self._named, *workers]))[:_MOST_QUEUES]
-        return [
-            QueueStats(name, length, consumers, workers[name], processes[name])
-            for name, (length, consumers) in self._sizes(names).items()
-        ]
+        told = {host: _processes(reply) for host, reply in replies["stats"].items()}
+        processes = {host: number for host, number in told.items() if number is not None}
+        self._census.hear(queues, processes, down)
+        return self._census.measured(self._sizes(self._census.names()), now)
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """As FleetControl.registered."""
@@ -72,16 +65,19 @@ class BrokerFleet:
 
     def worker_queues(self) -> dict[str, list[str]]:
         """As FleetControl.worker_queues."""
-        return dict(self._worker_queues)
+        return self._census.worker_queues()
 
-    def _sizes(self, names: Sequence[str]) -> dict[str, tuple[int | None, int | None]]:
+    def _sizes(self, names: Sequence[str]) -> dict[str, Size]:
+        """Of the queues that exist."""
         until = time.monotonic() + _LENGTHS_TIMEOUT
-        sizes: dict[str, tuple[int | None, int | None]] = {}
+        sizes: dict[str, Size] = {}
         try:
             session = self._control.session(until)
             for name in names:
                 session.bound(until)
-                sizes[name] = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
+                size = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
+                if size is not None:
+                    sizes[name] = size
         except FOREIGN as exc:
             raise self._control.failed(exc) from exc
         return sizes
@@ -91,13 +87,18 @@ class BrokerFleet:
         self._control.close()
 
 
-def _size(channel: Any, name: str, *, counts_consumers: bool) -> tuple[int | None, int | None]:  # noqa: ANN401
-    """Length and consumers; None for what the broker cannot tell: a queue that is missing or somebody's own."""
+def _size(channel: Any, name: str, *, counts_consumers: bool) -> Size | None:  # noqa: ANN401
+    """Length and consumers; both None when it is somebody's own. None when there is no such queue.
+
+    On Redis there is no telling: a queue without tasks is no key.
+    """
     if not counts_consumers:
         # On Redis kombu's passive declaration looks for the queue without the global_keyprefix, and finds none.
         return channel._size(name), None  # noqa: SLF001
     try:
         declared = channel.queue_declare(name, passive=True)
+    except NotFound:
+        return None
     except ChannelError:
         return None, None
     return declared.message_count, declared.consumer_count
@@ -116,10 +117,11 @@ def _names(reply: object) -> Iterator[str]:
             yield name
 
 
-def _processes(reply: object) -> int:
+def _processes(reply: object) -> int | None:
+    """None where it does not tell."""
     pool = reply.get("pool") if isinstance(reply, dict) else None
     if not isinstance(pool, dict):
-        return 0
+        return None
     if isinstance(processes := pool.get("processes"), list):
         return len(processes)
     limit = pool.get("max-concurrency")

@@ -117,7 +117,8 @@ QUEUE_LENGTH: Final = Family(
     "queue_length",
     Kind.GAUGE,
     "Messages ready in the queue, asked from the broker every metrics.poll_interval and never in a scrape. What "
-    "workers have prefetched is not in it.",
+    "workers have prefetched is not in it. A queue without workers is shown on, until the broker has it no more or it "
+    "was empty for an hour.",
     _QUEUE,
 )
 # Of unknown type, though they are gauges: the drop-in names end in _count, which linters allow to histograms only.
@@ -125,7 +126,10 @@ CONSUMERS: Final = Family(
     "active_consumer_count", Kind.UNKNOWN, "Consumers of the queue, as the broker tells (a gauge).", _QUEUE
 )
 QUEUE_WORKERS: Final = Family(
-    "active_worker_count", Kind.UNKNOWN, "Workers that consume the queue, as they tell (a gauge).", _QUEUE
+    "active_worker_count",
+    Kind.UNKNOWN,
+    "Workers that consume the queue, as they tell (a gauge). One that is late to answer counts for three polls more.",
+    _QUEUE,
 )
 QUEUE_PROCESSES: Final = Family(
     "active_process_count",

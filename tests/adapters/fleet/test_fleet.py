@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,42 +15,12 @@ from kombu import Connection, Exchange, Queue
 from celery_monitor.adapters.broker import BrokerFleet, BrokerSource
 from celery_monitor.core.model import FleetTask, QueueStats
 from celery_monitor.errors import SourceLostError
-from celery_monitor.settings.broker import BrokerSettings
+from tests.adapters.fleet.conftest import Controlling, settings
 from tests.conftest import Start
 from tests.servers import CeleryWorker, RabbitMQ, Redis, Sentinel, wait_until
 
-
-class Controlling(Protocol):
-    """The type of the ``controlling`` fixture."""
-
-    def __call__(self, url: str, *queues: str, **settings: Any) -> BrokerFleet:
-        """A fleet control; ``queues`` are reported in any case."""
-
-
-def _settings(url: str, **fields: Any) -> BrokerSettings:
-    return BrokerSettings.model_validate({"url": url, **fields})
-
-
-@pytest.fixture
-def controlling() -> Iterator[Controlling]:
-    """Makes fleet controls and closes them after the test."""
-    fleets: list[BrokerFleet] = []
-
-    def control(url: str, *queues: str, **fields: Any) -> BrokerFleet:
-        fleets.append(BrokerFleet(_settings(url, **fields), queues))
-        return fleets[-1]
-
-    yield control
-    for fleet in fleets:
-        fleet.close()
-
-
-@pytest.fixture
-def app(broker_url: str) -> Iterator[Celery]:
-    """A client of the fleet."""
-    with Celery(broker=broker_url) as client:
-        client.conf.update(task_default_queue="fleet")
-        yield client
+NOW = 1000.0
+"""A monotonic time."""
 
 
 def _by_name(stats: list[QueueStats] | Any) -> dict[str, QueueStats]:
@@ -101,7 +71,7 @@ def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: S
 
     def all_there() -> bool:
         found.clear()
-        found.update(_by_name(fleet.queues(0.5)))
+        found.update(_by_name(fleet.queues(0.5, NOW)))
         return "fleet" in found and found["fleet"].workers == 2
 
     wait_until(all_there, 20)
@@ -122,7 +92,7 @@ def test_enable_events(broker_url: str, controlling: Controlling, start: Start, 
     """Workers without -E send task events after they were asked to."""
     start(CeleryWorker(tmp_path / "worker", broker_url, events=False))
     fleet = controlling(broker_url)
-    source = BrokerSource(_settings(broker_url))
+    source = BrokerSource(settings(broker_url))
     source.connect()
 
     def asked() -> bool:
@@ -140,7 +110,7 @@ def test_nobody_answers(broker_url: str, controlling: Controlling) -> None:
     fleet = controlling(broker_url)
     fleet.enable_events()
     assert fleet.tasks(0.2) == []
-    assert fleet.queues(0.2) == []
+    assert fleet.queues(0.2, NOW) == []
     assert fleet.worker_queues() == {}
 
 
@@ -157,7 +127,7 @@ def test_many_questions_leave_one_reply_queue(
 
     for _ in range(50):
         fleet.tasks(0.01)
-        fleet.queues(0.01)
+        fleet.queues(0.01, NOW)
     assert list(replies().values()) == [0]
     fleet.close()
     wait_until(lambda: not replies(), 20)
@@ -213,7 +183,7 @@ def test_priorities_on_redis(redis_url: str, controlling: Controlling, prefix: s
         for priority in (0, 1, 5, 5, 9):
             app.send_task("fleet.succeed", priority=priority)
     fleet = controlling(redis_url, "fleet", transport_options=options)
-    assert fleet.queues(0.1) == [QueueStats("fleet", 5, None, 0, 0)]
+    assert fleet.queues(0.1, NOW) == [QueueStats("fleet", 5, None, 0, 0)]
 
 
 def test_sentinel(controlling: Controlling, start: Start, tmp_path: Path) -> None:
@@ -222,7 +192,7 @@ def test_sentinel(controlling: Controlling, start: Start, tmp_path: Path) -> Non
     sentinel = start(Sentinel(tmp_path / "sentinel", master))
     master.execute("LPUSH", "fleet", "{}")
     fleet = controlling(sentinel.url(), "fleet", transport_options={"master_name": sentinel.service})
-    assert fleet.queues(0.1) == [QueueStats("fleet", 1, None, 0, 0)]
+    assert fleet.queues(0.1, NOW) == [QueueStats("fleet", 1, None, 0, 0)]
 
 
 # --- hostile and broken workers
@@ -287,7 +257,7 @@ def test_nonsense_is_left_out(broker_url: str, controlling: Controlling) -> None
         while answers:
             for task in fleet.tasks(0.1):
                 assert (task.uuid, task.name, task.started_at) == ("u", "n", None)
-            for queue in fleet.queues(0.1):
+            for queue in fleet.queues(0.1, NOW):
                 assert queue.name in {"q", "n"}
                 assert queue.processes >= 0
     finally:
@@ -331,9 +301,9 @@ def test_paused_and_killed_broker(kind: str, controlling: Controlling, start: St
     """Every call is bounded in time with a frozen broker, and the next one after it works again connects by itself."""
     server = start(RabbitMQ(tmp_path / "server") if kind == "rabbitmq" else Redis(tmp_path / "server"))
     fleet = controlling(server.url(), "fleet")
-    fleet.queues(0.1)
+    fleet.queues(0.1, NOW)
     server.pause()
-    for call in (lambda: fleet.tasks(1), lambda: fleet.queues(1), fleet.enable_events):
+    for call in (lambda: fleet.tasks(1), lambda: fleet.queues(1, NOW), fleet.enable_events):
         began = time.monotonic()
         with pytest.raises(SourceLostError, match="does not answer"):
             call()
@@ -342,9 +312,9 @@ def test_paused_and_killed_broker(kind: str, controlling: Controlling, start: St
     wait_until(lambda: _works(fleet), 20)
     server.kill()
     with pytest.raises(SourceLostError):
-        fleet.queues(1)
+        fleet.queues(1, NOW)
     server.start()
-    assert fleet.queues(0.2)[0].name == "fleet"
+    assert fleet.queues(0.2, NOW)[0].name == "fleet"
     server.pause()
     began = time.monotonic()
     fleet.close()
@@ -354,7 +324,7 @@ def test_paused_and_killed_broker(kind: str, controlling: Controlling, start: St
 
 def _works(fleet: BrokerFleet) -> bool:
     try:
-        fleet.queues(0.2)
+        fleet.queues(0.2, NOW)
     except SourceLostError:
         return False
     return True
@@ -371,7 +341,7 @@ def test_no_permission(rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Contr
     rabbitmq.add_user("watcher-granted", "pw", vhost, configure=configure, write=write, read=read)
     fleet = controlling(url.replace("watcher:", "watcher-granted:"), "fleet")
     assert fleet.tasks(0.2) == []
-    assert fleet.queues(0.2)[0].length is None
+    assert fleet.queues(0.2, NOW)[0].length is None
 
 
 def test_no_permission_on_redis(controlling: Controlling, start: Start, tmp_path: Path) -> None:
@@ -385,7 +355,7 @@ def test_no_permission_on_redis(controlling: Controlling, start: Start, tmp_path
     server.execute("ACL", "SETUSER", "watcher", *caught.value.remedy.split("NAME ")[1].split())
     fleet = controlling(url, "fleet")
     assert fleet.tasks(0.2) == []
-    assert fleet.queues(0.2) == [QueueStats("fleet", 0, None, 0, 0)]
+    assert fleet.queues(0.2, NOW) == [QueueStats("fleet", 0, None, 0, 0)]
     fleet.enable_events()
 
 
@@ -401,7 +371,7 @@ def test_in_memory_fleet(controlling: Controlling) -> None:
     fleet = controlling("memory://", "waiting-in-memory")
     app.send_task("fleet.nobody", queue="waiting-in-memory")
     with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
-        found = wait_until(lambda: stats if len(stats := _by_name(fleet.queues(0.5))) == 2 else None, 20)
+        found = wait_until(lambda: stats if len(stats := _by_name(fleet.queues(0.5, NOW))) == 2 else None, 20)
         assert fleet.tasks(0.5) == []
     assert found == {
         "waiting-in-memory": QueueStats("waiting-in-memory", 1, None, 0, 0),

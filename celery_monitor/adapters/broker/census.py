@@ -1,0 +1,128 @@
+"""Which queues there are, and who consumes them, over several rounds of questions.
+
+A queue whose workers have all died is the one whose length matters, and nobody is left to name it: so a name stays
+when its workers are gone, until the broker says that there is no such queue, or until nothing was in it for an hour.
+A worker that is too busy to answer once has not gone: what it said last counts for some rounds more, but for one that
+is known to be down.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from celery_monitor.core.model import QueueStats
+from celery_monitor.core.queues import is_own
+from celery_monitor.core.workers import MOST_WORKERS
+
+ROUNDS_KEPT: Final = 4
+"""A worker that left so many rounds in a row unanswered has gone."""
+IDLE_KEPT: Final = 3600.0
+"""Seconds for which a queue is remembered that nobody consumes and nothing is in."""
+MOST_QUEUES: Final = 2_000
+"""More are not asked for. Those that are consumed come first, then those that were in use last."""
+
+Size = tuple[int | None, int | None]
+"""Length and consumers; None for what the broker does not tell."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What it said last."""
+
+    queues: list[str]
+    processes: int = 0
+    missed: int = 0
+    """Rounds since then."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """One that some worker consumes, or did."""
+
+    own: bool
+    """It is for one worker alone, and of no interest without it, unless something is left in it."""
+    idle_since: float = math.inf
+    """Nobody has consumed it and nothing was in it since then; infinite while it is in use."""
+
+
+class Census:
+    """A round is ``hear``, ``names``, ``measured``. Does no I/O. ``named`` are told in any case."""
+
+    def __init__(self, named: Iterable[str]) -> None:
+        self._named = dict.fromkeys(named)
+        self._workers: dict[str, _Worker] = {}
+        self._queues: dict[str, _Queue] = {}
+
+    def hear(self, queues: Mapping[str, list[str]], processes: Mapping[str, int], down: Container[str]) -> None:
+        """Take in what was answered, by hostname: queues consumed, and processes of the pool.
+
+        Of those that are ``down`` and did not answer, nothing is kept.
+        """
+        for hostname, worker in list(self._workers.items()):
+            worker.missed += 1
+            if hostname not in queues and (worker.missed >= ROUNDS_KEPT or hostname in down):
+                del self._workers[hostname]
+        for hostname, names in queues.items():
+            known = self._workers.get(hostname)
+            if known is not None:
+                known.queues, known.missed = names, 0
+            elif len(self._workers) < MOST_WORKERS:
+                self._workers[hostname] = _Worker(names)
+        for hostname, number in processes.items():
+            if hostname in self._workers:
+                self._workers[hostname].processes = number
+        self._remember()
+
+    def names(self) -> list[str]:
+        """The queues to ask the broker for."""
+        return list(islice(self._named | dict.fromkeys(self._queues), MOST_QUEUES))
+
+    def measured(self, sizes: Mapping[str, Size], now: float) -> list[QueueStats]:
+        """The queues as they are, with the sizes of ``names``: those that do not exist are not in it.
+
+        ``now`` is monotonic, in seconds.
+        """
+        workers: Counter[str] = Counter()
+        processes: Counter[str] = Counter()
+        for worker in self._workers.values():
+            for name in worker.queues:
+                workers[name] += 1
+                processes[name] += worker.processes
+        asked = self.names()
+        for name in asked:
+            self._forget(name, sizes.get(name), now, consumed=name in workers)
+        return [
+            QueueStats(name, *sizes.get(name, (None, None)), workers[name], processes[name])
+            for name in asked
+            if name in self._named or name in self._queues
+        ]
+
+    def worker_queues(self) -> dict[str, list[str]]:
+        """Hostname → the queues that it consumes, of all that have not gone."""
+        return {hostname: worker.queues for hostname, worker in self._workers.items()}
+
+    def _remember(self) -> None:
+        consumed = {
+            name: is_own(name, hostname) for hostname, worker in self._workers.items() for name in worker.queues
+        }
+        left = [name for name in self._queues if name not in consumed]
+        left.sort(key=lambda name: -self._queues[name].idle_since)
+        self._queues = {
+            name: self._queues.get(name) or _Queue(own=consumed[name])
+            for name in islice((*consumed, *left), MOST_QUEUES)
+        }
+
+    def _forget(self, name: str, size: Size | None, now: float, *, consumed: bool) -> None:
+        """What is not in use and gone, or for long, or for one worker alone."""
+        queue = self._queues.get(name)
+        if queue is None:
+            return
+        if consumed or (size is not None and size[0]):
+            queue.idle_since = math.inf
+            return
+        queue.idle_since = min(queue.idle_since, now)
+        if size is None or queue.own or now - queue.idle_since >= IDLE_KEPT:
+            del self._queues[name]

@@ -1,0 +1,44 @@
+"""Fleet controls that are closed after the test, and a client of the fleet."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pytest
+from celery import Celery
+
+from celery_monitor.adapters.broker import BrokerFleet
+from celery_monitor.settings.broker import BrokerSettings
+
+
+class Controlling(Protocol):
+    """The type of the ``controlling`` fixture."""
+
+    def __call__(self, url: str, *queues: str, **settings: Any) -> BrokerFleet:
+        """A fleet control; ``queues`` are reported in any case."""
+
+
+def settings(url: str, **fields: Any) -> BrokerSettings:
+    """Checked as those of a file."""
+    return BrokerSettings.model_validate({"url": url, **fields})
+
+
+@pytest.fixture
+def controlling() -> Iterator[Controlling]:
+    """Makes fleet controls and closes them after the test."""
+    fleets: list[BrokerFleet] = []
+
+    def control(url: str, *queues: str, **fields: Any) -> BrokerFleet:
+        fleets.append(BrokerFleet(settings(url, **fields), queues))
+        return fleets[-1]
+
+    yield control
+    for fleet in fleets:
+        fleet.close()
+
+
+@pytest.fixture
+def app(broker_url: str) -> Iterator[Celery]:
+    """A client of the fleet."""
+    with Celery(broker=broker_url) as client:
+        client.conf.update(task_default_queue="fleet")
+        yield client

@@ -1,0 +1,133 @@
+"""Which queues there are, over several rounds of questions."""
+
+from collections.abc import Container, Mapping
+
+from celery_monitor.adapters.broker.census import IDLE_KEPT, MOST_QUEUES, ROUNDS_KEPT, Census, Size
+from celery_monitor.core.model import QueueStats
+
+NOW = 1000.0
+EMPTY = (0, 0)
+
+
+def rounds(
+    of: Census,
+    number: int,
+    *answers: Mapping[str, list[str]],
+    sizes: Mapping[str, Size] | None = None,
+    now: float = NOW,
+    down: Container[str] = (),
+) -> list[QueueStats]:
+    """So many rounds, of which the last ones have these answers, with two processes a worker; what the last one told.
+
+    All queues exist and are empty but those that ``sizes`` has, or all that it has not are gone.
+    """
+    told: list[QueueStats] = []
+    for answer in [*({} for _ in range(number - len(answers))), *answers]:
+        of.hear(answer, dict.fromkeys(answer, 2), down)
+        told = of.measured(dict.fromkeys(of.names(), EMPTY) if sizes is None else sizes, now)
+    return told
+
+
+def names(told: list[QueueStats]) -> list[str]:
+    """Of what was told."""
+    return [one.name for one in told]
+
+
+def test_a_queue_outlives_its_workers() -> None:
+    """Its length is told with no workers and no processes: that is when its alert matters."""
+    of = Census([])
+    rounds(of, 1, {"a@box": ["pay"], "b@box": ["pay"]})
+    assert rounds(of, ROUNDS_KEPT, sizes={"pay": (50, 0)}) == [QueueStats("pay", 50, 0, 0, 0)]
+    assert rounds(of, 100, sizes={"pay": (50, 0)}, now=NOW + 10 * IDLE_KEPT) == [QueueStats("pay", 50, 0, 0, 0)]
+
+
+def test_a_late_answer_changes_nothing() -> None:
+    """A worker that missed some rounds is counted, with its processes, until it has missed too many."""
+    of = Census([])
+    rounds(of, 1, {"a@box": ["pay"], "b@box": ["pay"]})
+    for _ in range(3):
+        assert rounds(of, ROUNDS_KEPT - 1, {"a@box": ["pay"]}) == [QueueStats("pay", 0, 0, 2, 4)]
+        assert of.worker_queues() == {"a@box": ["pay"], "b@box": ["pay"]}
+        rounds(of, 1, {"b@box": ["pay"]})
+    assert rounds(of, ROUNDS_KEPT) == [QueueStats("pay", 0, 0, 0, 0)]
+    assert of.worker_queues() == {}
+
+
+def test_processes_that_are_told_late() -> None:
+    """A worker that answered one question of two keeps its processes."""
+    of = Census([])
+    rounds(of, 1, {"a@box": ["pay"]})
+    of.hear({"a@box": ["pay", "mail"]}, {}, ())
+    assert [(one.workers, one.processes) for one in of.measured({}, NOW)] == [(1, 2), (1, 2)]
+
+
+def test_a_worker_that_said_goodbye() -> None:
+    """One that is known to be down counts until its silence, not for rounds more: a rollout doubles no number."""
+    of = Census([])
+    rounds(of, 1, {"old@box": ["pay"], "new@box": ["pay"]})
+    assert rounds(of, 1, {"old@box": ["pay"]}, down={"old@box"}) == [QueueStats("pay", 0, 0, 2, 4)]
+    assert rounds(of, 1, {"new@box": ["pay"]}, down={"old@box"}) == [QueueStats("pay", 0, 0, 1, 2)]
+
+
+def test_a_queue_that_the_broker_does_not_know() -> None:
+    """It is forgotten once nobody consumes it, unless the settings name it."""
+    of = Census(["named"])
+    rounds(of, 1, {"a@box": ["pay", "named"]})
+    assert rounds(of, 1, {"a@box": ["pay", "named"]}, sizes={}) == [
+        QueueStats("named", None, None, 1, 2),
+        QueueStats("pay", None, None, 1, 2),
+    ]
+    assert rounds(of, ROUNDS_KEPT, sizes={}) == [QueueStats("named", None, None, 0, 0)]
+
+
+def test_a_queue_that_is_of_no_use() -> None:
+    """An hour after its last worker and its last task it is forgotten; what the broker does not tell is no task."""
+    for idle in (EMPTY, (None, None)):
+        of = Census([])
+        rounds(of, 1, {"a@box": ["pay"]})
+        sizes: dict[str, Size] = {"pay": (1, 0)}
+        rounds(of, ROUNDS_KEPT, sizes=sizes, now=NOW + 1)
+        sizes["pay"] = idle
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + IDLE_KEPT)) == ["pay"]
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + 2 * IDLE_KEPT - 1)) == ["pay"]
+        assert names(rounds(of, 1, {"a@box": ["pay"]}, sizes=sizes, now=NOW + 2 * IDLE_KEPT)) == ["pay"]
+        rounds(of, ROUNDS_KEPT, sizes=sizes, now=NOW + 3 * IDLE_KEPT)
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + 4 * IDLE_KEPT - 1)) == ["pay"]
+        assert rounds(of, 1, sizes=sizes, now=NOW + 4 * IDLE_KEPT) == []
+
+
+def test_an_outage_of_the_broker_is_nobodys_idleness() -> None:
+    """A queue that was in use before it has its hour after it."""
+    of = Census([])
+    rounds(of, 1, {"a@box": ["pay"]})
+    assert names(rounds(of, ROUNDS_KEPT, now=NOW + 10 * IDLE_KEPT)) == ["pay"]
+
+
+def test_queues_of_one_worker_each_go_with_it() -> None:
+    """Pods with queues of their own do not pile up; one in which something is left stays."""
+    of = Census([])
+    for generation in range(100):
+        hosts = [f"celery@pod-{generation}.{number}" for number in range(20)]
+        told = rounds(of, ROUNDS_KEPT + 1, {host: ["pay", f"{host}.dq2"] for host in hosts}, {}, {}, {}, {})
+        assert names(told) == ["pay"]
+    rounds(of, 1, {"celery@left": ["celery@left.dq2"]})
+    sizes: dict[str, Size] = {"pay": EMPTY, "celery@left.dq2": (3, 0)}
+    assert rounds(of, ROUNDS_KEPT, sizes=sizes) == [
+        QueueStats("celery@left.dq2", 3, 0, 0, 0),
+        QueueStats("pay", 0, 0, 0, 0),
+    ]
+
+
+def test_names_are_bounded() -> None:
+    """Those of the settings come first, then what is consumed, then what was in use last."""
+    of = Census(["named"])
+    rounds(of, 1, {"a@box": ["first"]})
+    rounds(of, ROUNDS_KEPT, now=NOW + 1)
+    rounds(of, 1, {"a@box": ["second"]})
+    rounds(of, ROUNDS_KEPT, now=NOW + 2)
+    rounds(of, 1, {"b@box": [f"q{number}" for number in range(MOST_QUEUES - 2)]}, now=NOW + 3)
+    assert of.names()[:2] == ["named", "q0"]
+    assert of.names()[-1] == "second"
+    assert len(of.names()) == MOST_QUEUES
+    rounds(of, 1, {"b@box": [f"r{number}" for number in range(2 * MOST_QUEUES)]}, now=NOW + 3)
+    assert len(of.names()) == MOST_QUEUES

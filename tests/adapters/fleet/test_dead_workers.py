@@ -1,0 +1,78 @@
+"""What is told of queues when their workers do not answer, on real brokers with real workers."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from celery import Celery
+
+from celery_monitor.adapters.broker import BrokerFleet
+from celery_monitor.adapters.broker.census import IDLE_KEPT, ROUNDS_KEPT
+from celery_monitor.core.model import QueueStats
+from tests.adapters.fleet.conftest import Controlling
+from tests.conftest import Start
+from tests.servers import CeleryWorker, RabbitMQ, wait_until
+
+NOW = 1000.0
+"""A monotonic time."""
+
+
+def told(fleet: BrokerFleet, now: float = NOW, timeout: float = 0.1) -> dict[str, QueueStats]:
+    """By a round of questions."""
+    return {one.name: one for one in fleet.queues(timeout, now)}
+
+
+def test_the_length_of_a_queue_whose_workers_died(
+    broker_url: str, app: Celery, controlling: Controlling, start: Start, tmp_path: Path
+) -> None:
+    """It is told on, with no workers and no processes."""
+    worker = CeleryWorker(tmp_path / "worker", broker_url, options=("-Q", "fleet,other"))
+    start(worker)
+    fleet = controlling(broker_url)
+    wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 20)
+    worker.kill()
+    for _ in range(3):
+        app.send_task("fleet.succeed")
+    for _ in range(ROUNDS_KEPT):
+        told(fleet)
+    consumers = 0 if broker_url.startswith("amqp") else None
+    wait_until(lambda: told(fleet)["fleet"].length == 3, 20)
+    assert told(fleet) == {
+        "fleet": QueueStats("fleet", 3, consumers, 0, 0),
+        "other": QueueStats("other", 0, consumers, 0, 0),
+    }
+    assert fleet.worker_queues() == {}
+    later = NOW + 2 * IDLE_KEPT
+    assert told(fleet, later).keys() == {"fleet"}
+    assert told(controlling(broker_url)) == {}
+
+
+def test_a_worker_that_does_not_answer_for_a_while(
+    broker_url: str, app: Celery, controlling: Controlling, start: Start, tmp_path: Path
+) -> None:
+    """It counts as before."""
+    worker = CeleryWorker(tmp_path / "worker", broker_url, concurrency=3)
+    start(worker)
+    fleet = controlling(broker_url)
+    found = wait_until(lambda: told(fleet, timeout=0.5).get("fleet"), 20)
+    assert found is not None
+    assert (found.workers, found.processes) == (1, 3)
+    worker.pause()
+    assert [told(fleet)["fleet"] for _ in range(ROUNDS_KEPT - 1)] == [found] * (ROUNDS_KEPT - 1)
+    worker.resume()
+    wait_until(lambda: "celery@worker" in fleet.registered(["celery@worker"], 0.5), 20)
+    assert told(fleet, timeout=2.0)["fleet"] == found
+
+
+def test_a_queue_that_was_deleted(
+    rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling, start: Start, tmp_path: Path
+) -> None:
+    """It is forgotten as soon as nobody consumes it; others are told on."""
+    worker = CeleryWorker(tmp_path / "worker", rabbitmq_url, options=("-Q", "fleet,other"))
+    start(worker)
+    fleet = controlling(rabbitmq_url)
+    wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 20)
+    worker.kill()
+    for _ in range(ROUNDS_KEPT):
+        told(fleet)
+    rabbitmq.delete_queue("other", urlsplit(rabbitmq_url).path.removeprefix("/"))
+    assert told(fleet).keys() == {"fleet"}
