@@ -98,7 +98,7 @@ class FleetControl(Protocol):
         """
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
-        """Names of the tasks that these workers know, by hostname. Raises SourceLostError."""
+        """Names of the tasks that these workers know, by hostname, of those that answered. Raises SourceLostError."""
 
     def worker_queues(self) -> dict[str, list[str]]:
         """Hostname → names of the queues it consumes, as of the last ``queues`` calls."""

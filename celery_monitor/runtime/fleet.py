@@ -3,6 +3,7 @@
 Slow and fallible, so it has a thread of its own and nothing waits for it.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -55,6 +56,8 @@ class FleetWatch:
         self._renewed = False
         self._named: set[str] = set()
         """Workers whose tasks' names are known."""
+        self._asked: dict[str, float] = {}
+        """When each worker was last asked for them, in monotonic time."""
         self._tasks_at = 0.0
         self._enable_at = 0.0
         self._enabled_at = -ENABLE_APART
@@ -120,17 +123,24 @@ class FleetWatch:
         self.error = None
 
     def _learn_names(self, hostnames: AbstractSet[str]) -> None:
-        """Of some workers at a time; of all again when one has come: it may have been there before, with other code."""
+        """Of some workers at a time; of all again when one has come: it may have been there before, with other code.
+
+        Those that were asked longest ago come first: who does not answer is asked again, and keeps out nobody else.
+        """
         if self._renewed:
             self._renewed = False
             self._named.clear()
-        unnamed = [hostname for hostname in hostnames if hostname not in self._named][:NAMES_AT_ONCE]
         self._named &= hostnames
-        if unnamed:
-            names = self._control.registered(unnamed, PATIENCE)
-            self._named.update(unnamed)
-            with self._lock:
-                self._monitor.learn_names(names)
+        unnamed = [hostname for hostname in hostnames if hostname not in self._named]
+        if not unnamed:
+            return
+        chosen = sorted(unnamed, key=lambda hostname: self._asked.get(hostname, -math.inf))[:NAMES_AT_ONCE]
+        asked = {hostname: at for hostname, at in self._asked.items() if hostname in hostnames}
+        self._asked = asked | dict.fromkeys(chosen, self._clock.monotonic())
+        names = self._control.registered(chosen, PATIENCE)
+        self._named |= names.keys()
+        with self._lock:
+            self._monitor.learn_names(names)
 
     def _learn_tasks(self) -> None:
         self._opened = False

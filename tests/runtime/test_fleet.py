@@ -18,6 +18,8 @@ class Control:
         self.asked: list[str] = []
         self.error: SourceLostError | None = None
         self.workers = 1
+        self.mute: set[str] = set()
+        """Workers that do not answer for the names of their tasks."""
         self.down: Container[str] = ()
 
     def _ask(self, what: str) -> None:
@@ -50,7 +52,7 @@ class Control:
         """Each knows one task."""
         del timeout
         self._ask(f"registered {len(hostnames)}")
-        return {hostname: [f"shop.{hostname}"] for hostname in hostnames}
+        return {hostname: [f"shop.{hostname}"] for hostname in hostnames if hostname not in self.mute}
 
     def close(self) -> None:
         """Noted."""
@@ -182,3 +184,31 @@ def test_names_of_tasks_are_asked_of_some_workers_at_a_time() -> None:
     made.arrived()
     turns(made, clock, 16)
     assert control.asked.count("registered 20") == 3
+
+
+def test_workers_that_do_not_tell_their_tasks() -> None:
+    """They are asked again, and hold up nobody: twenty mute ones are behind those that were not asked yet."""
+    made, control, clock, monitor = watch(enable=False)
+    control.workers = 65
+    control.mute = {f"w{number}@box" for number in range(1, 21)}
+    turns(made, clock, 46)
+    assert len(monitor.snapshot().registered) == 45
+    control.mute = {"w7@box"}
+    turns(made, clock, 30)
+    assert len(monitor.snapshot().registered) == 64
+    control.mute.clear()
+    turns(made, clock, 16)
+    assert ("shop.w7@box", "pay") in monitor.snapshot().registered
+    control.asked.clear()
+    turns(made, clock, 60)
+    assert set(control.asked) == {"queues"}
+
+
+def test_workers_that_come_all_the_time() -> None:
+    """In a fleet that grows and shrinks the same twenty are not asked over and over, while the others never are."""
+    made, control, clock, monitor = watch(enable=False)
+    control.workers = 45
+    for _ in range(3):
+        made.arrived()
+        turns(made, clock, 15)
+    assert len(monitor.snapshot().registered) == 45

@@ -61,7 +61,8 @@ class BrokerFleet:
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """As FleetControl.registered."""
         replies = self._control.ask(("registered",), timeout, hostnames)
-        return {host: list(_names(reply)) for host, reply in replies["registered"].items()}
+        answers = ((host, replies["registered"].get(host)) for host in hostnames)
+        return {host: list(_names(reply)) for host, reply in answers if isinstance(reply, list)}
 
     def worker_queues(self) -> dict[str, list[str]]:
         """As FleetControl.worker_queues."""
@@ -110,9 +111,9 @@ def _queues(reply: object) -> Iterator[Mapping[str, Any]]:
             yield queue
 
 
-def _names(reply: object) -> Iterator[str]:
+def _names(reply: Sequence[Any]) -> Iterator[str]:
     """Celery writes ``shop.pay [rate_limit=10/m]``."""
-    for item in reply[:_MOST_TASKS] if isinstance(reply, list) else ():
+    for item in reply[:_MOST_TASKS]:
         if isinstance(item, str) and (name := item.partition(" [")[0]):
             yield name
 

@@ -88,6 +88,18 @@ def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: S
     }
 
 
+def test_registered(broker_url: str, controlling: Controlling, start: Start, tmp_path: Path) -> None:
+    """Those of the asked workers that answer tell the names of their tasks, without Celery's own."""
+    for hostname in ("one", "two"):
+        start(CeleryWorker(tmp_path / hostname, broker_url, hostname=hostname, concurrency=1))
+    fleet = controlling(broker_url)
+    asked = ["celery@two", "celery@gone"]
+    found = wait_until(lambda: fleet.registered(asked, 0.5), 20)
+    assert found.keys() == {"celery@two"}
+    assert {"fleet.succeed", "fleet.sleep"} <= set(found["celery@two"])
+    assert all(name.startswith("fleet.") for name in found["celery@two"])
+
+
 def test_enable_events(broker_url: str, controlling: Controlling, start: Start, tmp_path: Path, app: Celery) -> None:
     """Workers without -E send task events after they were asked to."""
     start(CeleryWorker(tmp_path / "worker", broker_url, events=False))
