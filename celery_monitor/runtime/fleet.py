@@ -22,6 +22,10 @@ ENABLE_APART: Final = 3.0
 """Least seconds between two requests, however many workers come."""
 NAMES_AT_ONCE: Final = 20
 """Workers that are asked for the names of their tasks at a time: an answer has tens of kilobytes."""
+POLLS_MISSED: Final = 4
+"""After so many the queues are not told any more: a length of an hour ago would look like one of now."""
+LONGEST_POLL: Final = 10.0
+"""Seconds that a poll may take before it counts as missed, where it is asked for more often."""
 PATIENCE: Final = 2.0
 """Seconds that workers have to answer."""
 
@@ -49,7 +53,9 @@ class FleetWatch:
         self._clock = clock
         self._poll_interval = poll_interval
         self._enable_events = enable_events
-        self._queues: Sequence[QueueStats] = ()
+        self._queues: tuple[float, Sequence[QueueStats]] = (0.0, ())
+        """When they were looked at last, in monotonic time, and what was found."""
+        self._fresh = POLLS_MISSED * max(poll_interval, LONGEST_POLL)
         self._wake = threading.Event()
         self._came = False
         self._opened = False
@@ -64,8 +70,9 @@ class FleetWatch:
         self._queues_at = 0.0
 
     def queues(self) -> Sequence[QueueStats]:
-        """As of the last look."""
-        return self._queues
+        """As of the last look; none when that was long ago."""
+        looked_at, queues = self._queues
+        return queues if self._clock.monotonic() - looked_at <= self._fresh else ()
 
     def arrived(self) -> None:
         """A worker is new or back: it may have to be asked for task events. From any thread."""
@@ -115,7 +122,8 @@ class FleetWatch:
     def _learn_queues(self) -> None:
         with self._lock:
             down = self._monitor.down()
-        self._queues = self._control.queues(PATIENCE, self._clock.monotonic(), down)
+        queues = self._control.queues(PATIENCE, self._clock.monotonic(), down)
+        self._queues = self._clock.monotonic(), queues
         consumed = self._control.worker_queues()
         with self._lock:
             self._monitor.learn_queues(consumed)

@@ -1,7 +1,9 @@
 """What is asked of the fleet in the background."""
 
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+
+import pytest
 
 from celery_monitor.core.model import Delivery, FleetTask, QueueStats, Restored
 from celery_monitor.core.monitor import Limits, Monitor
@@ -17,6 +19,7 @@ class Control:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.error: SourceLostError | None = None
+        self.on_question: Callable[[], None] = lambda: None
         self.workers = 1
         self.mute: set[str] = set()
         """Workers that do not answer for the names of their tasks."""
@@ -24,6 +27,7 @@ class Control:
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
+        self.on_question()
         if self.error is not None:
             raise self.error
 
@@ -59,12 +63,12 @@ class Control:
         self.asked.append("close")
 
 
-def watch(*, enable: bool = True) -> tuple[FleetWatch, Control, ManualClock, Monitor]:
-    """Asking every 15 s."""
+def watch(*, enable: bool = True, poll_interval: float = 15.0) -> tuple[FleetWatch, Control, ManualClock, Monitor]:
+    """Asking every ``poll_interval``."""
     control, clock = Control(), ManualClock(time=NOON)
     monitor = Monitor(Limits(), Restored(), NOON)
     monitor.connected(acknowledges=False)
-    made = FleetWatch(control, monitor, threading.Lock(), clock, poll_interval=15.0, enable_events=enable)
+    made = FleetWatch(control, monitor, threading.Lock(), clock, poll_interval=poll_interval, enable_events=enable)
     return made, control, clock, monitor
 
 
@@ -120,6 +124,33 @@ def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
     turns(made, clock, 61)
     assert [*found, made.error] == ["down", None]
     assert made.queues()
+
+
+@pytest.mark.parametrize(("interval", "shown_for"), [(15.0, 60), (60.0, 240), (1.0, 40)])
+def test_queues_of_long_ago(interval: float, shown_for: int) -> None:
+    """While the broker cannot be asked, its queues are told for four polls, and not as the present for ever."""
+    made, control, clock, _ = watch(enable=False, poll_interval=interval)
+    turns(made, clock, 1)
+    control.error = SourceLostError("down")
+    turns(made, clock, shown_for - 1)
+    assert made.queues()
+    turns(made, clock, 1)
+    clock.advance(0.1)
+    assert not made.queues()
+    control.error = None
+    turns(made, clock, int(interval) + 1)
+    assert made.queues()
+
+
+def test_slow_answers_are_no_missed_polls() -> None:
+    """Where polls take longer than the time between them, queues do not come and go."""
+    made, control, clock, _ = watch(enable=False, poll_interval=1.0)
+    control.on_question = lambda: clock.advance(8.0)
+    turns(made, clock, 1)
+    for _ in range(100):
+        clock.advance(1.0)
+        assert made.queues()
+        turns(made, clock, 1)
 
 
 def test_what_failed_is_asked_again_soon() -> None:

@@ -118,7 +118,7 @@ QUEUE_LENGTH: Final = Family(
     Kind.GAUGE,
     "Messages ready in the queue, asked from the broker every metrics.poll_interval and never in a scrape. What "
     "workers have prefetched is not in it. A queue without workers is shown on, until the broker has it no more or it "
-    "was empty for an hour.",
+    "was empty for an hour. While the broker does not answer, all queues are absent after four polls.",
     _QUEUE,
 )
 # Of unknown type, though they are gauges: the drop-in names end in _count, which linters allow to histograms only.
