@@ -1,8 +1,8 @@
 """Which queue a task came from where no task-sent tells it, and which tasks are yet to come.
 
 Celery sends task-sent only when it is asked to, and no other event names a queue. But workers tell which queues they
-consume, and which tasks they know. A known task has a series of failures at 0 before it has ever run: else its first
-failure would come together with its series, and no rate or increase would see it.
+consume, and which tasks they know. A known task has series of failures and successes at 0 before it has ever run: else
+its first ones would come together with their series, and no rate or increase would see them.
 """
 
 from collections import Counter

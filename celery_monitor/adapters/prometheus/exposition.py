@@ -53,7 +53,7 @@ class Exposition:
         self._snapshot = snapshot
         self._queues = queues
         self._runtime = runtime
-        self._tasks = TaskRenderer(settings.prefix, settings.static_labels)
+        self._tasks = TaskRenderer(settings.prefix, settings.static_labels, hostname_label=settings.hostname_label)
 
     def choose(self, accept: str, accept_encoding: str) -> Format:
         """OpenMetrics where it is accepted and text is not preferred; gzip where it is accepted."""

@@ -45,7 +45,14 @@ TASK_COUNTERS: Final = (
     (SENT, _task("sent", "Tasks published, by task-sent events. Stays 0 unless clients set task_send_sent_event.")),
     (RECEIVED, _task("received", "Tasks received by a worker. A retried or redelivered task is received again.")),
     (STARTED, _task("started", "Executions begun: each attempt of a retried task is one.")),
-    (SUCCEEDED, _task("succeeded", "Executions that ended well.")),
+    (
+        SUCCEEDED,
+        _task(
+            "succeeded",
+            "Executions that ended well. At 0 from the first sight of the task's name, as "
+            "celery_monitor_task_failures_total, so that a ratio of both sees a task's first ones.",
+        ),
+    ),
     (
         FAILED,
         _task(

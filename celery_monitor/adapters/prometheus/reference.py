@@ -25,7 +25,8 @@ on while either is down. Until the store has been read after a start, the metric
 - **Restarts.** Counters of tasks, events and incidents are kept in the store and go on after a restart. Those of
   notifications, commits and the process begin at 0 with each start.
 - **First failures.** A failure with a new exception begins a new series of `celery_task_failed_total`, at 1, which
-  `increase()` cannot see. `celery_monitor_task_failures_total` is at 0 from the first sight of a task: alert on it.
+  `increase()` cannot see. `celery_monitor_task_failures_total` is at 0 from the first sight of a task: alert on it. So
+  is `celery_task_succeeded_total`, so that a ratio of both is right from the first run.
 - **Exemplars.** In OpenMetrics the failures carry the last failure's `task_id`: `/failures/TASK_ID` has its traceback.
 - **Hosts.** `hostname` is what stands after the `@` of `celery@box`. Workers of one host share their series. Task
   metrics have the label only with `metrics.hostname_label`.

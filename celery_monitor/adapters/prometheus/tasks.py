@@ -19,7 +19,7 @@ from prometheus_client.utils import floatToGoString
 
 from celery_monitor.adapters.prometheus import labels
 from celery_monitor.adapters.prometheus.families import TASK_COUNTERS, TASK_FAILURES, TASK_RUNTIME, TASK_WAIT, Family
-from celery_monitor.core.model import FAILED, Histogram, Series
+from celery_monitor.core.model import FAILED, SUCCEEDED, Histogram, Series
 
 _COUNTERS_AT_ONCE: Final = 2000
 _HISTOGRAMS_AT_ONCE: Final = 500
@@ -34,8 +34,9 @@ Rows = tuple[Sequence[bytes], Sequence[Series]]
 class TaskRenderer:
     """Renders series under names with ``prefix``, with the static labels on every sample."""
 
-    def __init__(self, prefix: str, static_labels: Mapping[str, str]) -> None:
+    def __init__(self, prefix: str, static_labels: Mapping[str, str], *, hostname_label: bool) -> None:
         self._prefix = prefix
+        self._hostname_label = hostname_label
         self._known: tuple[Sequence[tuple[str, str]], Sequence[bytes]] = ((), ())
         """What was registered at the last scrape, and its labels: it changes seldom."""
         self._static = "".join(f',{name}="{labels.escaped(value)}"' for name, value in static_labels.items())
@@ -43,7 +44,11 @@ class TaskRenderer:
     def render(
         self, series: Sequence[Series], registered: Sequence[tuple[str, str]], *, openmetrics: bool
     ) -> Iterator[bytes]:
-        """The text of all per-task families, in portions. ``registered``: names and queues that have failures at 0."""
+        """The text of all per-task families, in portions.
+
+        ``registered``: names and queues that have failures and successes at 0 before either has come; successes only
+        without the hostname label, because nobody knows the host to come.
+        """
         # Without hostnames, which is the default, failures have the same labels as everything else.
         hosts = any(one.key.host for one in series)
         rows = self._rows([one for one in series if not _is_rest(one)] if hosts else series, with_host=True)
@@ -58,6 +63,8 @@ class TaskRenderer:
                     yield b"".join(
                         [template % (text, one.counts[position]) for text, one in zip(*portion, strict=True)]
                     )
+            if position == SUCCEEDED and not self._hostname_label:
+                yield from _zeros(sample, self._to_come(registered, rows))
         yield self._head(TASK_FAILURES, openmetrics=openmetrics)
         by_task = self._rows(series, with_host=False) if hosts else rows
         for portion in _portions(by_task, _COUNTERS_AT_ONCE):

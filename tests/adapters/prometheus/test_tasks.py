@@ -1,5 +1,6 @@
 """The per-task families, which are rendered by templates."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import Metric
@@ -54,14 +55,32 @@ def test_failures_begin_at_zero() -> None:
     ]
 
 
-def test_failures_of_a_task_that_has_not_run() -> None:
-    """A task that a worker knows has failures at 0 once, and no other series."""
-    shown = snapshot(series(failed=2), registered=[("shop.charge", "celery"), ('shop."new"', "pay")])
-    assert lines(rendered(shown), "celery_monitor_task_failures_total{") == [
-        'celery_monitor_task_failures_total{name="shop.charge",queue_name="celery"} 2',
-        'celery_monitor_task_failures_total{name="shop.\\"new\\"",queue_name="pay"} 0',
+@pytest.mark.parametrize("counter", ["monitor_task_failures", "task_succeeded"])
+def test_a_task_that_has_not_run(counter: str) -> None:
+    """A task that a worker knows has failures and successes at 0 once, so that a ratio of both sees the first ones."""
+    row = series(failed=2, succeeded=2)
+    shown = snapshot(row, registered=[("shop.charge", "celery"), ("shop.charge", "pay"), ('shop."new"', "pay")])
+    assert lines(rendered(shown), f"celery_{counter}_total{{") == [
+        f'celery_{counter}_total{{name="shop.charge",queue_name="celery"}} 2',
+        f'celery_{counter}_total{{name="shop.charge",queue_name="pay"}} 0',
+        f'celery_{counter}_total{{name="shop.\\"new\\"",queue_name="pay"}} 0',
     ]
-    assert len([line for line in rendered(shown).splitlines() if 'shop.\\"new' in line]) == 1
+
+
+def test_nothing_else_is_shown_of_a_task_that_has_not_run() -> None:
+    """Two series, of which successes are only shown where they do not need a hostname to come."""
+    shown = snapshot(registered=[("shop.new", "pay")])
+    both = [line for line in rendered(shown).splitlines() if "shop.new" in line]
+    with_hosts = rendered(shown, settings=MetricsSettings(hostname_label=True))
+    assert len(both) == 2
+    assert [line for line in with_hosts.splitlines() if "shop.new" in line] == both[1:]
+
+
+def test_successes_of_a_fleet_that_had_hostnames() -> None:
+    """After metrics.hostname_label was turned off those to come have no hostname, and begin at 0."""
+    text = rendered(snapshot(series(host="a@box", succeeded=5), registered=[("shop.charge", "celery")]))
+    assert [line.rpartition(" ")[2] for line in lines(text, "celery_task_succeeded_total{")] == ["5", "0"]
+    assert len(lines(text, "celery_monitor_task_failures_total{")) == 1
 
 
 def test_tasks_that_share_their_labels_are_shown_once() -> None:
@@ -70,10 +89,11 @@ def test_tasks_that_share_their_labels_are_shown_once() -> None:
     pairs = [(long, "pay"), (labels.clean(long), "pay"), (long, "mail"), (labels.clean(long), "mail")]
     for rows in ([], [series(name=labels.clean(long), queue="pay")], [series(name=long, queue="pay")]):
         text = rendered(snapshot(*rows, registered=pairs))
-        assert sorted(lines(text, "celery_monitor_task_failures_total{")) == [
-            f'celery_monitor_task_failures_total{{name="{labels.clean(long)}",queue_name="{queue}"}} 0'
-            for queue in ("mail", "pay")
-        ]
+        for counter in ("monitor_task_failures", "task_succeeded"):
+            assert sorted(lines(text, f"celery_{counter}_total{{")) == [
+                f'celery_{counter}_total{{name="{labels.clean(long)}",queue_name="{queue}"}} 0'
+                for queue in ("mail", "pay")
+            ]
 
 
 @given(series_lists, st.lists(st.tuples(hostile, hostile), max_size=3))
