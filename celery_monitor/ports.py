@@ -214,7 +214,10 @@ class Reader(Protocol):
         """Error groups (of a task) with failures in [since, until), with one sample each, most failures first."""
 
     def counters(self, at: float) -> dict[str, float]:
-        """The monitor's own counters as they were at ``at`` (the last values kept at or before it; each 15 minutes)."""
+        """The monitor's own counters as they were at ``at`` (the last values kept at or before it; each 15 minutes).
+
+        ``inf`` is the newest, whatever the clock said when they were written.
+        """
 
 
 class Sender(Protocol):

@@ -61,7 +61,13 @@ def _expired(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
             counters,
             and_(
                 counters.c.slot < before,
-                exists().where(newer.c.name == counters.c.name, newer.c.slot > counters.c.slot, newer.c.at <= before),
+                exists().where(
+                    newer.c.name == counters.c.name,
+                    newer.c.slot > counters.c.slot,
+                    newer.c.at <= before,
+                    # Counters only grow: a smaller value is of a clock that was ahead.
+                    newer.c.value >= counters.c.value,
+                ),
             ),
         ),
     ]

@@ -1,8 +1,8 @@
 """Statements that are compiled once and run on many rows, and the upsert in every dialect.
 
 SQLAlchemy's own executemany handles each row in Python and costs more than SQLite itself; here rows are tuples that go
-straight to the driver. Of many rows to insert, one statement takes ROWS_AT_ONCE: for each statement sqlite3 gives up the
-interpreter's lock, and beside a busy thread (a scrape) it has to wait before it gets it back.
+straight to the driver. Of many rows to insert, one statement takes ROWS_AT_ONCE: for each statement sqlite3 gives up
+the interpreter's lock, and beside a busy thread (a scrape) it has to wait before it gets it back.
 """
 
 from collections.abc import Iterable, Sequence

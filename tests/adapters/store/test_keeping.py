@@ -1,5 +1,6 @@
 """How long things are kept: retention, fingerprints of ended connections, and the size of the file."""
 
+import math
 import os
 from pathlib import Path
 
@@ -76,6 +77,45 @@ def test_counters_that_stand_still(store: SqlStore) -> None:
     with store._database.read() as connection:
         rows = connection.exec_driver_sql("SELECT name, count(*) FROM counters GROUP BY name").all()
     assert {row[0]: row[1] for row in rows} == {"still": 1, "messages": 3}
+
+
+def test_counters_of_a_clock_that_was_ahead(store: SqlStore) -> None:
+    """Each time's counters are those of that time by the right clock, once that has come."""
+    store.commit(changes(1, counters={"messages": 10.0, "starts": 1.0}))
+    for step in range(8):
+        ahead = {"messages": 15.0 + step, "starts": 1.0 + step / 10}
+        store.commit(changes(2 + step, now=NOW + 3600 + step * 900, counters=ahead))
+    for step in range(16):
+        counters = {"messages": 100.0 + step, "starts": 2.0}
+        store.commit(changes(10 + step, now=NOW + 60 + step * 900, counters=counters))
+        assert store.reader.counters(NOW + 61 + step * 900) == counters
+    for step in range(16):
+        assert store.reader.counters(NOW + 61 + step * 900) == {"messages": 100.0 + step, "starts": 2.0}
+    assert store.reader.counters(NOW + 1) == {}
+    assert store.reader.counters(math.inf) == {"messages": 115.0, "starts": 2.0}
+
+
+def test_counters_of_a_clock_that_was_behind(store: SqlStore) -> None:
+    """A clock that begins at 1970 until it is set takes nothing from what is known of the days before."""
+    for sequence in range(1, 49):
+        store.commit(changes(sequence, now=NOW + sequence * 1800, counters={"messages": float(sequence)}))
+    for minute in range(60):
+        store.commit(changes(49 + minute, now=minute * 60, counters={"messages": 49.0 + minute}))
+    store.commit(changes(109, now=NOW + 100_000, counters={"messages": 109.0}))
+    for sequence in range(1, 49):
+        assert store.reader.counters(NOW + sequence * 1800) == {"messages": float(sequence)}
+    assert store.reader.counters(NOW + 100_000) == {"messages": 109.0}
+
+
+def test_retention_of_counters_of_a_clock_that_was_ahead(opened: Open) -> None:
+    """What a wrong clock has written does not take the place of what is older and true."""
+    store = opened(retention=10.0 * DAY)
+    store.start()
+    store.commit(changes(1, now=NOW + DAY, counters={"starts": 1.0}))
+    store.commit(changes(2, counters={"starts": 2.0}))
+    store.prune(NOW + 30 * DAY)
+    store.stop()
+    assert store.start().counters == {"starts": 2.0}
 
 
 def test_retention(opened: Open) -> None:
