@@ -135,7 +135,8 @@ class Outbox(Protocol):
         """Pending rows that may be sent now: the oldest of each (channel, route), only if its ``due_at`` has come.
 
         A route's order is kept: what waits for a retry holds back what is behind it on the same route. Rows with a
-        ``due_at`` that was asked for by ``Enqueue`` (not by a retry) hold back nobody.
+        ``due_at`` that was asked for by ``Enqueue`` (not by a retry) hold back nobody. A ``due_at`` further ahead than
+        any wait can be has come: the clock was ahead when it was set.
         """
 
     def delivered(self, item: OutboxItem, now: float, count: int) -> None:
