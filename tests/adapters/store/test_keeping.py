@@ -8,7 +8,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.flush import EPOCH_KEPT
-from celery_monitor.adapters.store.retention import PORTION
+from celery_monitor.adapters.store.retention import CLAIM_KEPT, PORTION
 from celery_monitor.core.model import Action, Channel, Enqueue, IncidentState
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
@@ -165,6 +165,25 @@ def test_retention(opened: Open) -> None:
     assert reader.counters(NOW - 15 * DAY).get("messages") is None
     store.stop()
     assert {s.key.name for s in store.start().series} == {"age20", "age11", "age9", "age0"}
+
+
+def test_a_report_that_was_sent_is_remembered(opened: Open) -> None:
+    """Longer than the retention, so that a monthly report is not claimed twice; pages and dead reports are not."""
+    store = opened(retention=10.0 * DAY)
+    store.start()
+    store.commit(changes(1, outbox=[Enqueue(Channel.PAGERDUTY, "page", Action.TRIGGER)]))
+    sent, dead = (Enqueue(Channel.EMAIL, date, Action.REPORT) for date in ("2026-08-31", "2026-07-31"))
+    assert store.outbox.enqueue(dead, NOW)
+    store.outbox.dead(next(item for item in store.outbox.due(NOW, 9) if item.key == dead.key), NOW, "550")
+    assert store.outbox.enqueue(sent, NOW)
+    for item in store.outbox.due(NOW, 9):
+        store.outbox.delivered(item, NOW, 1)
+    store.prune(NOW + 32 * DAY)
+    assert not store.outbox.enqueue(sent, NOW)
+    assert store.outbox.last_delivered(Channel.PAGERDUTY) is None
+    assert store.outbox.items(dead=True, limit=9, cursor=None) == []
+    store.prune(NOW + CLAIM_KEPT + 1)
+    assert store.outbox.enqueue(sent, NOW)
 
 
 def test_totals_over_the_retention(opened: Open) -> None:
