@@ -85,7 +85,8 @@ class Aggregator:
     def restore(self, series: Iterable[Series]) -> None:
         """Go on from stored totals. A histogram with other bounds than today's starts again at zero."""
         for old in series:
-            row = self._row(old.key.name, old.key.queue, old.key.host)
+            # Under its own key, whatever the order: renamed by a bound, a queue would take the place of ``other``.
+            row = self._exact(old.key.name, old.key.queue, old.key.host)
             row.counts = list(old.counts)
             row.exceptions = dict(old.exceptions)
             if old.runtime.bounds == self._runtime_bounds:
@@ -196,11 +197,11 @@ class Aggregator:
         return [self._freeze(row) for row in self._rows.values()]
 
     def _row(self, name: str, queue: str, host: str) -> _Row:
-        queues = self._queues.setdefault(name, set())
-        if queue not in queues:
-            if len(queues) >= QUEUES_PER_TASK:
-                queue = OTHER
-            queues.add(queue)
+        queues = self._queues.get(name, ())
+        return self._exact(name, queue if queue in queues or len(queues) < QUEUES_PER_TASK else OTHER, host)
+
+    def _exact(self, name: str, queue: str, host: str) -> _Row:
+        self._queues.setdefault(name, set()).add(queue)
         row = self._rows.get((name, queue, host))
         if row is None:
             row = self._rows[name, queue, host] = _Row(
