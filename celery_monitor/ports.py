@@ -139,7 +139,8 @@ class Outbox(Protocol):
         """Pending rows that may be sent now: the oldest of each (channel, route), only if its ``due_at`` has come.
 
         A route's order is kept: what waits for a retry holds back what is behind it on the same route. Rows with a
-        ``due_at`` that was asked for by ``Enqueue`` (not by a retry) hold back nobody.
+        ``due_at`` that was asked for by ``Enqueue`` (not by a retry) hold back nobody. A ``due_at`` further ahead than
+        any wait can be has come: the clock was ahead when it was set.
         """
 
     def delivered(self, item: OutboxItem, now: float, count: int) -> None:
@@ -218,7 +219,10 @@ class Reader(Protocol):
         """Error groups (of a task) with failures in [since, until), with one sample each, most failures first."""
 
     def counters(self, at: float) -> dict[str, float]:
-        """The monitor's own counters as they were at ``at`` (the last values kept at or before it; each 15 minutes)."""
+        """The monitor's own counters as they were at ``at`` (the last values kept at or before it; each 15 minutes).
+
+        ``inf`` is the newest, whatever the clock said when they were written.
+        """
 
 
 class Sender(Protocol):

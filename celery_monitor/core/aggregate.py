@@ -88,7 +88,8 @@ class Aggregator:
     def restore(self, series: Iterable[Series]) -> None:
         """Go on from stored totals. A histogram with other bounds than today's starts again at zero."""
         for old in series:
-            row = self._row(old.key.name, old.key.queue, old.key.host)
+            # Under its own key, whatever the order: renamed by a bound, a queue would take the place of ``other``.
+            row = self._exact(old.key.name, old.key.queue, old.key.host)
             row.counts = list(old.counts)
             row.exceptions = dict(old.exceptions)
             if old.runtime.bounds == self._runtime_bounds:
@@ -219,9 +220,11 @@ class Aggregator:
             self._dirty.append(row)
 
     def _row(self, name: str, queue: str, host: str) -> _Row:
+        queues = self._queues.get(name, ())
+        return self._exact(name, queue if queue in queues or len(queues) < QUEUES_PER_TASK else OTHER, host)
+
+    def _exact(self, name: str, queue: str, host: str) -> _Row:
         queues = self._queues.setdefault(name, set())
-        if queue not in queues and len(queues) >= QUEUES_PER_TASK:
-            queue = OTHER
         if queue not in queues:
             queues.add(queue)
             self.admitted += 1

@@ -10,6 +10,8 @@ BASE: Final = 1.0
 """Seconds within which the first retry falls."""
 NOTIFICATION_CAP: Final = 300.0
 """The longest wait of a notification, in seconds: what a page may be late once the receiver is back."""
+MAX_RETRY_AFTER: Final = 3600.0
+"""The longest wait that a receiver may ask for, in seconds: a wrong clock there must not silence us for days."""
 
 _MAX_DOUBLINGS: Final = 1000
 """Fewer than what overflows a float; every cap is reached long before."""

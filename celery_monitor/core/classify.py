@@ -25,7 +25,8 @@ _CLASS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*\Z")
 _NOT_REGISTERED = re.compile(r"""NotRegistered\(\s*(['"])(.+?)\1""", re.DOTALL)
 _FRAME = re.compile(r'^  File "([^"\n]{1,500})", line \d+(?:, in ([^\n]{1,200}))?', re.MULTILINE)
 _LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|lib[/\\]python\d[\d.]*)[/\\]|^<")
-_CARRIERS: Final = frozenset({"ExceptionWithTraceback", "ExceptionInfo", "RemoteTraceback"})
+_NO_NAMES: Final = frozenset({"", "ExceptionWithTraceback", "ExceptionInfo", "RemoteTraceback"})
+"""What says nothing of the exception: Celery's carriers, and what is behind a dot at the end."""
 
 
 class Classified(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ def classify(exception: str | None, traceback: str | None, redact: Sequence[re.P
     trace = redacted(clean((traceback or "")[-LONGEST_TRACEBACK * 2 :]), redact)[-LONGEST_TRACEBACK:]
     last_class, last_message = _last_line(trace)
     head = _REPR.match(raw)
-    if head is not None and head[1].rpartition(".")[2] not in _CARRIERS:
+    if head is not None and head[1].rpartition(".")[2] not in _NO_NAMES:
         named, message = head[1], head[2]
         if last_class.rpartition(".")[2] == named:
             named = last_class

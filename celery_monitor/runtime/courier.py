@@ -38,8 +38,6 @@ POLL: Final = 1.0
 updates that wait for their interval, and what a lost wake-up costs."""
 MAX_ROUTES: Final = 1000
 """Rows taken at once, at most one of each route."""
-MAX_RETRY_AFTER: Final = 3600.0
-"""The longest wait that a receiver may ask for, in seconds: a wrong clock there must not silence us for days."""
 
 _log = structlog.get_logger()
 
@@ -168,7 +166,7 @@ class Courier:
 
     def _retry(self, item: OutboxItem, exc: RetryableError) -> None:
         self._notifications[RETRIED] += 1
-        wait = max(backoff.delay(item.attempts + 1, self._fraction()), min(exc.after or 0.0, MAX_RETRY_AFTER))
+        wait = max(backoff.delay(item.attempts + 1, self._fraction()), min(exc.after or 0.0, backoff.MAX_RETRY_AFTER))
         _log.warning(
             "Not delivered; trying again",
             channel=item.channel,

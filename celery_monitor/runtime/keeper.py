@@ -27,6 +27,7 @@ class Keeper:
         """``report`` claims what is due at a time and says when to ask again; None without a mail."""
         self.pending: Mapping[str, tuple[int, float | None]] = {}
         self.report_last_success: float | None = None
+        """None, too, when no report is sent: what was sent before it was switched off is not overdue."""
         self._store = store
         self._outbox = outbox
         self._clock = clock
@@ -50,7 +51,8 @@ class Keeper:
         if self._report is not None and mono >= self._report_at:
             self._report_at = mono + min(max(0.0, self._report(now) - now), LONGEST_TRUST)
         self.pending = self._outbox.pending()
-        self.report_last_success = self._outbox.last_delivered(Channel.EMAIL)
+        if self._report is not None:
+            self.report_last_success = self._outbox.last_delivered(Channel.EMAIL)
         if mono >= self._prune_at:
             self._prune_at = mono + PRUNE_EVERY
             self._store.prune(now)

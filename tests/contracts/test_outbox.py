@@ -3,6 +3,7 @@
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.backoff import MAX_RETRY_AFTER
 from celery_monitor.core.model import Action, Channel, Enqueue, OutboxItem
 from tests.contracts.values import NOW, changes, incident
 
@@ -112,6 +113,26 @@ def test_an_update_holds_back_nobody(box: Box) -> None:
     assert box.keys() == ["b"]
     box.outbox.retry(box.one(), NOW + 900, "timeout")
     assert box.keys(NOW + 600) == ["a"]
+
+
+@pytest.mark.parametrize("ahead", [MAX_RETRY_AFTER + 1, 366 * 86_400.0])
+def test_a_clock_that_was_ahead(box: Box, ahead: float) -> None:
+    """A row that was to wait by a clock that was ahead goes at once, and holds back nobody."""
+    box.flush(trigger("a", due_at=NOW + ahead), now=NOW + ahead)
+    box.outbox.retry(box.one(NOW + ahead), NOW + ahead + 1, "timeout")
+    box.flush(trigger("b", due_at=NOW + ahead), now=NOW + ahead)
+    box.flush(trigger("c"))
+    for key in "abc":
+        assert box.one().key == key
+        box.outbox.delivered(box.one(), NOW, 1)
+
+
+def test_the_longest_wait(box: Box) -> None:
+    """What a receiver may ask for at most is waited for."""
+    box.flush(trigger())
+    box.outbox.retry(box.one(), NOW + MAX_RETRY_AFTER, "429")
+    assert box.due(NOW) == box.due(NOW + MAX_RETRY_AFTER - 1) == []
+    assert box.keys(NOW + MAX_RETRY_AFTER) == [KEY]
 
 
 def test_limit(box: Box) -> None:

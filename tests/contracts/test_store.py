@@ -120,6 +120,32 @@ def test_sequence_survives_restart(store: Store) -> None:
     assert restarted(store).counters == {"messages": 2.0}
 
 
+def test_a_clock_that_was_ahead(store: Store) -> None:
+    """Counters never fall over a restart, and what is a time is one of the right clock, though the newest are older."""
+    for sequence, (ahead, messages) in enumerate(((0.0, 10.0), (5 * 3600.0, 15.0), (20.0, 1015.0)), 1):
+        now = NOW + ahead
+        counters = {"messages": messages, "starts": min(sequence, 2.0), "alive_at": now, "read_until": now - 1.0}
+        store.commit(changes(sequence, now=now, counters=counters))
+    restored = restarted(store)
+    assert restored.counters == {
+        "messages": 1015,
+        "starts": 2,
+        "alive_at": NOW + 20,
+        "read_until": restored.counters["read_until"],
+    }
+    assert restored.counters["read_until"] <= NOW + 20
+    store.commit(changes(4, now=NOW + 21, counters={**restored.counters, "messages": 1016.0}))
+    assert restarted(store).counters["messages"] == 1016
+
+
+@pytest.mark.parametrize("back", [1.0, 900.0, 7200.0, 366 * 86_400.0])
+def test_a_clock_that_is_set_back(store: Store, back: float) -> None:
+    """By a second or by a year: what is counted after it is not lost in what was counted before it."""
+    store.commit(changes(1, counters={"messages": 15.0, "starts": 1.0}))
+    store.commit(changes(2, now=NOW - back, counters={"messages": 16.0, "starts": 1.0}))
+    assert restarted(store).counters == {"messages": 16, "starts": 1}
+
+
 @pytest.mark.parametrize(
     ("state", "back"),
     [

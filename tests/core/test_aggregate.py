@@ -1,5 +1,7 @@
 """Counts, buckets, histograms, error groups."""
 
+import pytest
+
 from celery_monitor.core.aggregate import (
     EXCEPTIONS_PER_SERIES,
     GROUPS_PER_TASK,
@@ -67,6 +69,20 @@ def test_restored_totals_go_on() -> None:
     after.add_failure(after.add(FAILED, "a", "q", "h", NOON, None), "ValueError", "u2", NOON)
     (series,) = after.snapshot()
     assert (series.counts[FAILED], series.exceptions) == (2, {"ValueError": 2})
+
+
+@pytest.mark.parametrize("first", [OTHER, "q0", "q99"])
+def test_totals_are_restored_in_any_order(first: str) -> None:
+    """Each under its own key, also those at a bound: the store gives them as it likes."""
+    before = aggregator()
+    for number in range(QUEUES_PER_TASK + 50):
+        before.add(STARTED, "a", f"q{number}", "", NOON, None)
+    stored = sorted(before.snapshot(), key=lambda one: (one.key.queue != first, one.key.queue))
+    after = aggregator()
+    after.restore(stored)
+    assert sorted(after.snapshot(), key=lambda one: one.key.queue) == sorted(stored, key=lambda one: one.key.queue)
+    after.add(STARTED, "a", "one more", "", NOON, None)
+    assert {one.key.queue: one.counts[STARTED] for one in after.take()[0]} == {OTHER: 51}
 
 
 def test_a_histogram_with_other_bounds_starts_again() -> None:

@@ -48,6 +48,9 @@ CASES = [
     ("", "", "Exception", "Exception", ""),
     ("KeyError('a')", "Traceback\ncelery.exceptions.Retry: Retry in 3s", "KeyError", "KeyError", "a"),
     ("ExceptionWithTraceback()", None, "Exception", "Exception", "ExceptionWithTraceback()"),
+    ("Foo.(1)", None, "Exception", "Exception", "Foo.(1)"),
+    ("Foo.(1)", "Traceback\nfoo.Bar: x", "Bar", "foo.Bar", "x"),
+    ("_...('x')", None, "Exception", "Exception", "_...('x')"),
 ]
 
 

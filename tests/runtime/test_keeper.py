@@ -49,3 +49,13 @@ def test_a_report_comes_though_the_clock_was_years_ahead() -> None:
     assert any(midnight <= at < midnight + LOOK_EVERY for at in asked)
     assert len(asked) <= DAY / 60 + 2
     assert len(store.pruned) == DAY / 60 + 1
+
+
+def test_a_report_that_is_not_sent_any_more_is_not_overdue() -> None:
+    """Its last success is known while reports are sent, and not once nobody is to get one."""
+    store = Kept()
+    store.delivered["email"] = NOON - 9 * DAY
+    for report, known in ((lambda now: now + DAY, NOON - 9 * DAY), (None, None)):
+        keeper = Keeper(store, store, ManualClock(time=NOON), report)  # type: ignore[arg-type]  # as above
+        keeper.turn()
+        assert keeper.report_last_success == known

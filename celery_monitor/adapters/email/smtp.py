@@ -31,6 +31,8 @@ _OK: Final = 250
 _FORWARDED: Final = 251
 _FINAL: Final = 500
 _REPLY_WIDTH: Final = 200
+_MOST_READ: Final = 1_048_576
+"""Bytes of all answers together: smtplib keeps an answer of many lines until its last one comes."""
 _PASSWORD: Final = b"[password]"
 
 
@@ -128,6 +130,9 @@ def _told(server: Server) -> Iterator[None]:
     except (OSError, smtplib.SMTPException) as exc:
         # Every SMTPException is an OSError; the other order hides nothing and reads as what it is.
         raise RetryableError(f"{server}: {shorten(str(exc), _REPLY_WIDTH) or type(exc).__name__}") from exc
+    except ValueError as exc:
+        # smtplib's of an answer that it cannot decode, and of what it cannot send: they may quote the password.
+        raise RetryableError(f"{server}: {type(exc).__name__}") from None
 
 
 def _transaction(
@@ -159,25 +164,37 @@ def _transaction(
 @contextmanager
 def _session(server: Server, deadline: float) -> Iterator["_Timed"]:
     """Connected, encrypted and logged in as configured; closed in any case."""
+    _check_name(server.host)
     tls = server.tls or (ssl.create_default_context() if server.security != "none" else None)
-    session = _Encrypted(server, deadline, context=tls) if server.security == "tls" else _Plain(server, deadline)
+    password = server.password() or "" if server.username is not None else ""
+    hidden = _forms(server.username or "", password)
+    if server.security == "tls":
+        session: _Timed = _Encrypted(server, deadline, hidden, context=tls)
+    else:
+        session = _Plain(server, deadline, hidden)
     try:
         if server.security == "starttls":
             session.starttls(context=tls)
         session.ehlo_or_helo_if_needed()
         if server.username is not None:
-            _log_in(session, server.username, server.password() or "")
+            _log_in(session, server.username, password)
         yield session
     finally:
         # The answer to QUIT changes nothing: the mail is with the server, or it is not.
         session.limit(time.monotonic() + _FAREWELL)
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             session.quit()
         session.close()
 
 
+def _check_name(host: str) -> None:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise RetryableError(f"{shorten(host)} is not a host's name: a part of it is empty or too long") from None
+
+
 def _log_in(session: "_Timed", username: str, password: str) -> None:
-    session.hide(password, _base64(password), _base64(f"\0{username}\0{password}"))
     try:
         session.login(username, password)
     except UnicodeError:
@@ -191,9 +208,16 @@ class _Timed(smtplib.SMTP):
     smtplib reads by a buffered file and writes by ``send``: both get what is left of the time before each operation.
     """
 
-    def __init__(self, server: Server, deadline: float, **options: Any) -> None:  # noqa: ANN401  # SMTP_SSL's context
+    def __init__(
+        self,
+        server: Server,
+        deadline: float,
+        hidden: Sequence[bytes],
+        **options: Any,  # noqa: ANN401  # SMTP_SSL's context
+    ) -> None:
+        """``hidden`` is taken out of what the server says: some repeat what they refuse, and that is shown."""
         self._deadline = deadline
-        self._hidden: tuple[bytes, ...] = ()
+        self._hidden = hidden
         name = socket.gethostname()
         # Without a name smtplib asks the resolver for one, for as long as the resolver likes.
         hello = name if "." in name else "[127.0.0.1]"
@@ -202,10 +226,6 @@ class _Timed(smtplib.SMTP):
     def limit(self, deadline: float) -> None:
         """Bring the end forward, monotonic seconds."""
         self._deadline = min(self._deadline, deadline)
-
-    def hide(self, *secrets: str) -> None:
-        """Take these out of what the server says: some repeat what they refuse, and it is logged, stored and shown."""
-        self._hidden = tuple(secret.encode() for secret in secrets if secret)
 
     def _left(self) -> float:
         left = self._deadline - time.monotonic()
@@ -243,17 +263,26 @@ class _Reader(io.RawIOBase):
     def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
         self._sock = sock
         self._left = left
+        self._read = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # any writable buffer
         self._sock.settimeout(self._left())
-        return self._sock.recv_into(buffer)
+        read = self._sock.recv_into(buffer)
+        self._read += read
+        if self._read > _MOST_READ:
+            raise OSError("the server says more than an answer can be")
+        return read
 
 
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def _forms(username: str, password: str) -> list[bytes]:
+    """A password as it is sent."""
+    if not password:
+        return []
+    plain = password.encode()
+    return [plain, base64.b64encode(plain), base64.b64encode(f"\0{username}\0".encode() + plain)]
 
 
 def _address(mailbox: str) -> str:

@@ -21,13 +21,15 @@ import socket
 import threading
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
+
+from celery_monitor.adapters.pagerduty.faults import FOREIGN, told, without_password
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "The package .pdpyras. is deprecated", UserWarning)
@@ -110,9 +112,9 @@ class Exchange:
                 session.timeout = (min(CONNECT_TIMEOUT, timeout), timeout)
                 session.send_event(action, **event)
         except _AnsweredError as exc:
-            self._answer = exc.answer
-        except (PDClientError, OSError) as exc:
-            self._error = _root(exc)
+            self._answer = replace(exc.answer, text=without_password(exc.answer.text, url))
+        except (PDClientError, *FOREIGN) as exc:
+            self._error = told(exc, url)
 
 
 class _AnsweredError(Exception):
@@ -169,11 +171,3 @@ class _Adapter(HTTPAdapter):
 
         pool.ConnectionCls = Watched
         return pool
-
-
-def _root(exc: BaseException) -> str:
-    """The innermost cause in short: what the system said, not what each layer added."""
-    seen = exc
-    while (inner := seen.__cause__ or seen.__context__) is not None:
-        seen = inner
-    return f"{type(seen).__name__}: {seen}"[:200]

@@ -5,6 +5,7 @@ from typing import Final
 import requests
 
 from celery_monitor.adapters.pagerduty.exchange import CONNECT_TIMEOUT
+from celery_monitor.adapters.pagerduty.faults import FOREIGN, told
 from celery_monitor.errors import RetryableError
 
 _PATH: Final = "/v2/enqueue"
@@ -24,15 +25,9 @@ def reach(url: str, timeout: float) -> int:
                 f"{url}{_PATH}", timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, stream=True
             ) as response:
                 status = response.status_code
-    except (requests.RequestException, OSError) as exc:
-        raise RetryableError(f"{url} cannot be reached: {_root(exc)}") from exc
+    except FOREIGN as exc:
+        # Without its cause, which may quote the password of a proxy.
+        raise RetryableError(f"{url} cannot be reached: {told(exc, url)}") from None
     if status in _AWAY:
         raise RetryableError(f"{url} answers with status {status}")
     return status
-
-
-def _root(exc: BaseException) -> str:
-    """The innermost cause: what the system said."""
-    while (inner := exc.__cause__ or exc.__context__) is not None:
-        exc = inner
-    return f"{type(exc).__name__}: {exc}"[:200]

@@ -154,7 +154,7 @@ def retry_after(header: str | None, now: float) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(header)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter of an offset that no time zone has
             return None
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -19,6 +19,8 @@ FINGERPRINT: Final = 8
 EPOCH_KEPT: Final = 3600.0
 """Seconds for which an ended connection's fingerprints are kept. Its messages come back when the broker notices
 that it has ended, which takes minutes when nothing says goodbye."""
+LONGEST_STEP: Final = 3600.0
+"""Seconds between two flushes up to which the clock has gone on, and was not set."""
 
 
 class Flush:
@@ -42,8 +44,13 @@ class Flush:
         self._incidents = upsert(dialect, schema.incidents, columns=encode.INCIDENT)
         self._counters = upsert(dialect, schema.counters)
 
-    def write(self, connection: Connection, changes: Changes, changed_counters: Mapping[str, float]) -> None:
-        """Everything but the sequence. What is dropped goes first: what came back since must stay."""
+    def write(
+        self, connection: Connection, changes: Changes, changed_counters: Mapping[str, float], since: float
+    ) -> None:
+        """Everything but the sequence. What is dropped goes first: what came back since must stay.
+
+        ``since``: ``now`` of the last flush.
+        """
         self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
         self._series.run(connection, map(encode.series_row, changes.series))
         self._buckets.run(
@@ -58,7 +65,11 @@ class Flush:
         self._incidents.run(connection, map(encode.incident_row, changes.incidents))
         self._write_failures(connection, changes)
         self._enqueuer.run(connection, changes.outbox, changes.now)
-        slot = int(changes.now) // BUCKET_SECONDS * BUCKET_SECONDS
+        slot = _slot(changes.now)
+        if _slot(since) < slot and changes.now - since <= LONGEST_STEP:
+            # What is there already was written by a clock that was ahead; unchanged counters are not written over it.
+            ahead = schema.counters.c.slot.between(_slot(since) + 1, slot)
+            connection.execute(delete(schema.counters).where(ahead))
         self._counters.run(connection, ((name, slot, value, changes.now) for name, value in changed_counters.items()))
         if changes.fingerprints:
             self._write_fingerprints(connection, changes)
@@ -83,6 +94,10 @@ class Flush:
         connection.execute(table.insert().values(epoch=changes.epoch, total=total, blob=changes.fingerprints))
         # The rows after the last one deleted hold ``kept`` bytes or more.
         connection.execute(delete(table).where(same, table.c.total <= total - self._kept))
+
+
+def _slot(at: float) -> int:
+    return int(at) // BUCKET_SECONDS * BUCKET_SECONDS
 
 
 def _newest(failures: Sequence[Failure]) -> list[Failure]:

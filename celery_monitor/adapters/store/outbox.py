@@ -8,6 +8,7 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, outbox
+from celery_monitor.core.backoff import MAX_RETRY_AFTER
 from celery_monitor.core.model import Action, Channel, Enqueue, Incident, OutboxItem
 
 _ITEM: Final[tuple[Column[Any], ...]] = (
@@ -41,9 +42,11 @@ class SqlOutbox:
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
         # A row that only waits for the time it was asked for does not take part in the order.
-        in_line = and_(PENDING, or_(outbox.c.attempts > 0, outbox.c.due_at <= now))
+        # No wait is longer than what a receiver may ask for: what seems to be was set by a clock that was ahead.
+        come = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_RETRY_AFTER)
+        in_line = and_(PENDING, or_(outbox.c.attempts > 0, come))
         heads = select(func.min(outbox.c.id)).where(in_line).group_by(outbox.c.channel, outbox.c.route)
-        wanted = select(*_ITEM).where(outbox.c.id.in_(heads), outbox.c.due_at <= now).order_by(outbox.c.id).limit(limit)
+        wanted = select(*_ITEM).where(outbox.c.id.in_(heads), come).order_by(outbox.c.id).limit(limit)
         with self._database.read() as connection:
             return [_item(row) for row in connection.execute(wanted)]
 

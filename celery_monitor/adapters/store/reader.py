@@ -1,5 +1,6 @@
 """The Reader: read-only queries for the page, the API and the report."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -113,7 +114,7 @@ class SqlReader:
     def counters(self, at: float) -> dict[str, float]:
         """See Reader. They are kept for each quarter of an hour, so that days of every zone begin at one."""
         with self._database.read() as connection:
-            return restore.counters(connection, at)
+            return restore.newest_counters(connection) if at == math.inf else restore.counters(connection, at)
 
 
 def _totals_between(since: float | None, until: float | None) -> FromClause:

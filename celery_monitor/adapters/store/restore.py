@@ -6,10 +6,13 @@ from sqlalchemy import Connection, and_, func, or_, select
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.core.model import Incident, IncidentState, Restored, TaskRef, Worker
+from celery_monitor.core.summary import READ_UNTIL
 
 QUIET_KEPT: Final = 48 * 3600.0
 """Seconds after which any hour is over."""
 _ROWS: Final = 10_000
+_TIMES: Final = ("alive_at", READ_UNTIL)
+"""Counters that are times of the monitor's own clock."""
 
 
 def read(connection: Connection, *, quiet_kept: float) -> Restored:
@@ -25,18 +28,29 @@ def read(connection: Connection, *, quiet_kept: float) -> Restored:
         tracked=_tracked(connection),
         workers=[Worker(*row) for row in connection.execute(select(*(schema.workers.c[n] for n in encode.WORKER)))],
         incidents=_incidents(connection, meta.at - quiet_kept),
-        counters=counters(connection, None),
+        counters=newest_counters(connection),
         fingerprints=_fingerprints(connection),
     )
 
 
-def counters(connection: Connection, at: float | None) -> dict[str, float]:
-    """The last value of each counter, or the last one written at ``at`` or before it."""
+def newest_counters(connection: Connection) -> dict[str, float]:
+    """The last value of each counter.
+
+    It is the greatest, for counters only grow; what looks newest may be from a clock that was ahead for a moment. Such
+    a clock leaves times that are too great: none is after the last flush.
+    """
     table = schema.counters
-    newest = select(table.c.name, func.max(table.c.slot).label("slot")).group_by(table.c.name)
-    if at is not None:
-        newest = newest.where(table.c.at <= at)
-    last = newest.subquery()
+    rows = connection.execute(select(table.c.name, func.max(table.c.value)).group_by(table.c.name))
+    found: dict[str, float] = {name: value for name, value in rows}  # noqa: C416  # rows are no pairs to mypy
+    written_at: float = connection.execute(select(schema.meta.c.at)).scalar() or 0.0
+    return found | {name: min(found[name], written_at) for name in _TIMES if name in found}
+
+
+def counters(connection: Connection, at: float) -> dict[str, float]:
+    """The last value of each counter that was written at ``at`` or before it."""
+    table = schema.counters
+    newest = select(table.c.name, func.max(table.c.slot).label("slot")).where(table.c.at <= at)
+    last = newest.group_by(table.c.name).subquery()
     joined = table.join(last, and_(table.c.name == last.c.name, table.c.slot == last.c.slot))
     rows = connection.execute(select(table.c.name, table.c.value).select_from(joined))
     return {row.name: row.value for row in rows}

@@ -7,10 +7,12 @@ from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, 
 from celery_monitor.adapters.store import schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.totals import Totals
-from celery_monitor.core.model import BUCKET_SECONDS, IncidentState
+from celery_monitor.core.model import BUCKET_SECONDS, Action, IncidentState
 
 PORTION: Final = 5000
 """Rows deleted at most of each table in one go."""
+CLAIM_KEPT: Final = 400 * 86_400.0
+"""Seconds at least for which a report that was sent is remembered: a schedule may be rarer than the retention."""
 
 
 class Retention:
@@ -26,14 +28,14 @@ class Retention:
         before = now - self._length
         with self._database.write() as connection:
             self._totals.expire(connection, before - BUCKET_SECONDS, limit=PORTION)
-        for table, condition in _expired(before):
+        for table, condition in _expired(before, min(before, now - CLAIM_KEPT)):
             keys: list[Any] = list(table.primary_key.columns)
             key = keys[0] if len(keys) == 1 else tuple_(*keys)
             with self._database.write() as connection:
                 connection.execute(delete(table).where(key.in_(select(*keys).where(condition).limit(PORTION))))
 
 
-def _expired(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
+def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnElement[bool]]]:
     incidents, outbox, counters = schema.incidents, schema.outbox, schema.counters
     newer = counters.alias()
     return [
@@ -43,7 +45,11 @@ def _expired(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
         (
             outbox,
             or_(
-                and_(outbox.c.state == "delivered", outbox.c.delivered_at < before),
+                and_(
+                    outbox.c.state == "delivered",
+                    outbox.c.delivered_at < before,
+                    or_(outbox.c.action != Action.REPORT.value, outbox.c.delivered_at < claimed_before),
+                ),
                 and_(outbox.c.state == "dead", outbox.c.created_at < before),
             ),
         ),
@@ -61,7 +67,13 @@ def _expired(before: float) -> list[tuple[Table, ColumnElement[bool]]]:
             counters,
             and_(
                 counters.c.slot < before,
-                exists().where(newer.c.name == counters.c.name, newer.c.slot > counters.c.slot, newer.c.at <= before),
+                exists().where(
+                    newer.c.name == counters.c.name,
+                    newer.c.slot > counters.c.slot,
+                    newer.c.at <= before,
+                    # Counters only grow: a smaller value is of a clock that was ahead.
+                    newer.c.value >= counters.c.value,
+                ),
             ),
         ),
     ]

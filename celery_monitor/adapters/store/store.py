@@ -40,6 +40,7 @@ class SqlStore:
         self._flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept)
         self._writer: str | None = None
         self._counters: Mapping[str, float] = {}
+        self._committed_at = 0.0
         self.outbox: Final = SqlOutbox(database)
         self.reader: Final = SqlReader(database)
 
@@ -52,6 +53,7 @@ class SqlStore:
                 self._take_over(connection, writer)
             with self._database.read() as connection:
                 restored = restore.read(connection, quiet_kept=self._quiet_kept)
+                self._committed_at = connection.execute(select(schema.meta.c.at)).scalar_one()
         except BaseException:
             self._database.stop()
             raise
@@ -80,12 +82,12 @@ class SqlStore:
             self._commit(changes, changed)
         except UnstorableError:
             self._commit(encode.scrubbed(changes), encode.scrubbed(changed))
-        self._counters = dict(changes.counters)
+        self._counters, self._committed_at = dict(changes.counters), changes.now
 
     def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
         with self._database.write() as connection:
             if self._advance(connection, changes):
-                self._flush.write(connection, changes, changed_counters)
+                self._flush.write(connection, changes, changed_counters, self._committed_at)
 
     def prune(self, now: float) -> None:
         """See Store. Each call deletes a portion: call it once a minute."""

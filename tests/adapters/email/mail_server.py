@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -135,29 +135,6 @@ def serving(server: MailServer) -> Iterator[MailServer]:
         yield server
     finally:
         controller.stop()
-
-
-@contextmanager
-def misbehaving(speak: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
-    """A port where ``speak`` is called with each connection, until the event is set."""
-    over = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(0.05)
-
-        def accept() -> None:
-            while not over.is_set():
-                with suppress(TimeoutError), suppress(OSError):
-                    connection, _ = listener.accept()
-                    with connection:
-                        speak(connection, over)
-
-        thread = threading.Thread(target=accept, name="misbehaving-smtp")
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            over.set()
-            thread.join()
 
 
 def silent(connection: socket.socket, over: threading.Event) -> None:

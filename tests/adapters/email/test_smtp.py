@@ -13,13 +13,13 @@ from tests.adapters.email.mail_server import (
     MailServer,
     dripping,
     hanging_up,
-    misbehaving,
     serving,
     silent,
     speaking,
 )
 from tests.servers.certificate import Certificate
 from tests.servers.ports import free_port
+from tests.servers.scripted import misbehaving
 
 SENDER = "Shop monitor <monitor@shop.example>"
 ANN, BOB, CARL = "ann@shop.example", "Bob B. <bob@shop.example>", "carl@shop.example"

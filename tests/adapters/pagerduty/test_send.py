@@ -275,6 +275,8 @@ def test_retry_after_as_a_date(server: PagerDutyServer, sending: Sending) -> Non
         ("1.5", 1.5),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
         ("Fri, 99 Foo 2026 25:61:61 GMT", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999", None),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
     ],
 )
 def test_unreadable_retry_after_is_ignored(header: str | None, seconds: float | None) -> None:

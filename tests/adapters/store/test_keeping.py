@@ -1,5 +1,6 @@
 """How long things are kept: retention, fingerprints of ended connections, and the size of the file."""
 
+import math
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.flush import EPOCH_KEPT
-from celery_monitor.adapters.store.retention import PORTION
+from celery_monitor.adapters.store.retention import CLAIM_KEPT, PORTION
 from celery_monitor.core.model import Action, Channel, Enqueue, IncidentState
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
@@ -78,6 +79,45 @@ def test_counters_that_stand_still(store: SqlStore) -> None:
     assert {row[0]: row[1] for row in rows} == {"still": 1, "messages": 3}
 
 
+def test_counters_of_a_clock_that_was_ahead(store: SqlStore) -> None:
+    """Each time's counters are those of that time by the right clock, once that has come."""
+    store.commit(changes(1, counters={"messages": 10.0, "starts": 1.0}))
+    for step in range(8):
+        ahead = {"messages": 15.0 + step, "starts": 1.0 + step / 10}
+        store.commit(changes(2 + step, now=NOW + 3600 + step * 900, counters=ahead))
+    for step in range(16):
+        counters = {"messages": 100.0 + step, "starts": 2.0}
+        store.commit(changes(10 + step, now=NOW + 60 + step * 900, counters=counters))
+        assert store.reader.counters(NOW + 61 + step * 900) == counters
+    for step in range(16):
+        assert store.reader.counters(NOW + 61 + step * 900) == {"messages": 100.0 + step, "starts": 2.0}
+    assert store.reader.counters(NOW + 1) == {}
+    assert store.reader.counters(math.inf) == {"messages": 115.0, "starts": 2.0}
+
+
+def test_counters_of_a_clock_that_was_behind(store: SqlStore) -> None:
+    """A clock that begins at 1970 until it is set takes nothing from what is known of the days before."""
+    for sequence in range(1, 49):
+        store.commit(changes(sequence, now=NOW + sequence * 1800, counters={"messages": float(sequence)}))
+    for minute in range(60):
+        store.commit(changes(49 + minute, now=minute * 60, counters={"messages": 49.0 + minute}))
+    store.commit(changes(109, now=NOW + 100_000, counters={"messages": 109.0}))
+    for sequence in range(1, 49):
+        assert store.reader.counters(NOW + sequence * 1800) == {"messages": float(sequence)}
+    assert store.reader.counters(NOW + 100_000) == {"messages": 109.0}
+
+
+def test_retention_of_counters_of_a_clock_that_was_ahead(opened: Open) -> None:
+    """What a wrong clock has written does not take the place of what is older and true."""
+    store = opened(retention=10.0 * DAY)
+    store.start()
+    store.commit(changes(1, now=NOW + DAY, counters={"starts": 1.0}))
+    store.commit(changes(2, counters={"starts": 2.0}))
+    store.prune(NOW + 30 * DAY)
+    store.stop()
+    assert store.start().counters == {"starts": 2.0}
+
+
 def test_retention(opened: Open) -> None:
     """What is older than the retention goes, what is newer stays; totals and open incidents stay for ever."""
     store = opened(retention=10.0 * DAY)
@@ -125,6 +165,25 @@ def test_retention(opened: Open) -> None:
     assert reader.counters(NOW - 15 * DAY).get("messages") is None
     store.stop()
     assert {s.key.name for s in store.start().series} == {"age20", "age11", "age9", "age0"}
+
+
+def test_a_report_that_was_sent_is_remembered(opened: Open) -> None:
+    """Longer than the retention, so that a monthly report is not claimed twice; pages and dead reports are not."""
+    store = opened(retention=10.0 * DAY)
+    store.start()
+    store.commit(changes(1, outbox=[Enqueue(Channel.PAGERDUTY, "page", Action.TRIGGER)]))
+    sent, dead = (Enqueue(Channel.EMAIL, date, Action.REPORT) for date in ("2026-08-31", "2026-07-31"))
+    assert store.outbox.enqueue(dead, NOW)
+    store.outbox.dead(next(item for item in store.outbox.due(NOW, 9) if item.key == dead.key), NOW, "550")
+    assert store.outbox.enqueue(sent, NOW)
+    for item in store.outbox.due(NOW, 9):
+        store.outbox.delivered(item, NOW, 1)
+    store.prune(NOW + 32 * DAY)
+    assert not store.outbox.enqueue(sent, NOW)
+    assert store.outbox.last_delivered(Channel.PAGERDUTY) is None
+    assert store.outbox.items(dead=True, limit=9, cursor=None) == []
+    store.prune(NOW + CLAIM_KEPT + 1)
+    assert store.outbox.enqueue(sent, NOW)
 
 
 def test_totals_over_the_retention(opened: Open) -> None:

@@ -1,0 +1,74 @@
+"""What went wrong with a request, in words and without a password.
+
+The way to PagerDuty may lead through a proxy whose URL, in the environment, holds one. Its errors quote that URL or
+parts of it, and a proxy may say back what it was sent.
+"""
+
+import base64
+import re
+from http.client import HTTPException
+from typing import Final
+from urllib.parse import unquote
+
+from requests.exceptions import InvalidURL
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.exceptions import HTTPError
+
+FOREIGN: Final = (
+    OSError,  # also all of requests'
+    HTTPError,
+    HTTPException,
+    # Of a proxy's URL that is none, and of answers that the libraries cannot read.
+    ValueError,
+)
+
+_NO_URL: Final = (
+    "the proxy of the environment is not a URL "
+    "(percent-encode special characters of its user and password: @ as %40, / as %2F, # as %23)"
+)
+_PASSWORD: Final = "[password]"  # noqa: S105  # what is shown in its place
+_LIMIT: Final = 200
+
+
+def told(exc: BaseException, url: str) -> str:
+    """The innermost cause in short: what the system said of a request to ``url``, not what each layer added."""
+    seen = exc
+    while (inner := seen.__cause__ or seen.__context__) is not None:
+        seen = inner
+    unreadable = isinstance(seen, InvalidURL) or (isinstance(seen, ValueError) and not isinstance(seen, OSError))
+    proxy = _proxy(url)
+    if proxy is not None and (unreadable or _cut_short(proxy)):
+        return _NO_URL
+    return without_password(f"{type(seen).__name__}: {seen}", url)[:_LIMIT]
+
+
+def without_password(text: str, url: str) -> str:
+    """What a proxy on the way to ``url`` may have said, without its own user and password."""
+    proxy = _proxy(url)
+    if proxy is None:
+        return text
+    userinfo = _authority(proxy).rpartition("@")[0]
+    sent = unquote(userinfo)
+    encoded = base64.b64encode(sent.encode("utf-8", "replace")).decode()
+    for secret in (userinfo, sent, encoded, userinfo.partition(":")[2], sent.partition(":")[2]):
+        if secret:
+            text = text.replace(secret, _PASSWORD)
+    return text
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that requests takes from the environment."""
+    return select_proxy(url, get_environ_proxies(url))
+
+
+def _authority(proxy: str) -> str:
+    return re.split(r"[/?#]", _without_scheme(proxy), maxsplit=1)[0]
+
+
+def _without_scheme(proxy: str) -> str:
+    return proxy.partition("://")[2] or proxy
+
+
+def _cut_short(proxy: str) -> bool:
+    """Whether a character of the password ends the URL's host: then that host is a part of the password."""
+    return "@" in _without_scheme(proxy).removeprefix(_authority(proxy))

@@ -1,0 +1,49 @@
+"""Servers below every protocol: a test says each byte of theirs."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+QUIET = 0.1
+"""Seconds after which nothing more comes from the other side."""
+
+
+@contextmanager
+def misbehaving(speak: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
+    """A port where ``speak`` is called with each connection, until the event is set."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+
+        def accept() -> None:
+            while not over.is_set():
+                with suppress(TimeoutError), suppress(OSError):
+                    connection, _ = listener.accept()
+                    with connection:
+                        speak(connection, over)
+
+        thread = threading.Thread(target=accept, name="misbehaving")
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            thread.join()
+
+
+def talking(*answers: bytes) -> Callable[[socket.socket, threading.Event], None]:
+    """Answers in turn to what comes, the first unasked; then, or when nothing comes, the connection is closed."""
+
+    def speak(connection: socket.socket, over: threading.Event) -> None:
+        connection.settimeout(QUIET)
+        with suppress(OSError):
+            for number, answer in enumerate(answers):
+                if number and not connection.recv(65_536):
+                    return
+                connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
+
+    return speak
