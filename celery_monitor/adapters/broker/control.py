@@ -128,7 +128,7 @@ class _Line:
         if ticket is not None:
             message |= {"ticket": ticket, "reply_to": {"exchange": _REPLIES.name, "routing_key": self._address}}
         self.session.bound(until)
-        self._producer.publish(message, serializer="json", headers={"clock": 0, "expires": 0})
+        self.session.publish(self._producer, message, serializer="json", headers={"clock": 0, "expires": 0})
 
     def ask(self, commands: Sequence[str], until: float, timeout: float, hostnames: Sequence[str] | None) -> Replies:
         self._replies = {command: {} for command in commands}

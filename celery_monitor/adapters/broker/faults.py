@@ -21,6 +21,7 @@ from celery_monitor.errors import SourceLostError
 FOREIGN: Final = (
     OSError,  # also TimeoutError, ssl.SSLError, socket.gaierror
     amqp.exceptions.AMQPError,
+    amqp.exceptions.MessageNacked,  # no AMQPError
     redis.exceptions.RedisError,
     kombu.exceptions.KombuError,
     ConsumerCancelledError,
