@@ -72,6 +72,8 @@ class RemoteControl:
         return lost(exc, _DOING, permissions)
 
     def _open(self, until: float) -> "_Line":
+        if self._line is not None and self._line.session.outdated:
+            self.close()
         if self._line is None:
             self._line = _Line(self._dialer, self._name, until)
         return self._line

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from kombu import Connection
 
-from celery_monitor.settings.broker import BrokerSettings
+from celery_monitor.errors import SourceLostError
+from celery_monitor.settings.broker import BrokerSettings, check_urls
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for TCP, TLS and log-in together to give a sign of life; also for each answer after that."""
@@ -49,9 +50,14 @@ class Dialer:
     def dial(self, *, heartbeat: float = 0, timeout: float = CONNECT_TIMEOUT, **options: Any) -> Connection:  # noqa: ANN401 - a transport's options are of any type
         """A connection that is not connected yet. ``options`` are defaults under the user's transport options.
 
-        Raises ValueError and others for options that the transport does not take.
+        Raises SourceLostError for a URL that cannot be used, ValueError and others for options that the transport does
+        not take.
         """
         urls = self.url
+        try:
+            check_urls(urls)  # the settings did once, but a file may hold another one by now
+        except ValueError as exc:
+            raise SourceLostError("the broker's URL cannot be used", f"broker.url {exc}") from None
         each = urls.split(";")
         if urls.startswith("sentinel"):  # the sentinels of one master, which redis-py asks one after the other
             timeout /= len(each)

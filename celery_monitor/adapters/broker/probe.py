@@ -28,6 +28,8 @@ class BrokerProbe:
     def send(self, body: bytes, timeout: float) -> None:
         """As Probe.send. On AMQP the broker has taken it when this returns."""
         until = time.monotonic() + timeout
+        if self._session is not None and self._session.outdated:
+            self.close()
         try:
             session = self._session or self._open(until)
             session.bound(until)

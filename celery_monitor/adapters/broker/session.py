@@ -18,6 +18,7 @@ class Session:
 
     def __init__(self, dialer: Dialer, until: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
         """Connects until about this monotonic time, but within 5 s."""
+        self._dialer, self._url = dialer, dialer.url
         self.acknowledges = dialer.kind == "amqp"
         left = max(_LEAST_TIMEOUT, min(CONNECT_TIMEOUT, until - time.monotonic()))
         self.client = dialer.dial(timeout=left, **options)
@@ -30,6 +31,11 @@ class Session:
             self.bound(until)
             self.channel: Any = self._transport.create_channel(self._connection)
             undo.pop_all()
+
+    @property
+    def outdated(self) -> bool:
+        """The file with the URL holds another one by now: the stream may be that of another broker."""
+        return self._url != self._dialer.url
 
     def bound(self, until: float) -> None:
         """Let each answer that is waited for come until this monotonic time. Redis has its own, fixed bound."""
