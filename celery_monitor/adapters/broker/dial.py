@@ -7,6 +7,8 @@ import ssl
 from typing import Any, Final
 
 from kombu import Connection
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings, check_urls
@@ -59,17 +61,21 @@ class Dialer:
         except ValueError as exc:
             raise SourceLostError("the broker's URL cannot be used", f"broker.url {exc}") from None
         each = urls.split(";")
-        if urls.startswith("sentinel"):  # the sentinels of one master, which redis-py asks one after the other
+        sentinels = urls.lower().startswith("sentinel")
+        if sentinels:  # of one master; redis-py asks one after the other
             timeout /= len(each)
         else:
             urls = each[next(self._turns) % len(each)]
         defaults = _DEFAULTS[self.kind](timeout, self._settings.heartbeat)
+        merged = {**defaults, **options, **self._settings.transport_options, **_FORCED}
+        if sentinels:
+            merged["sentinel_kwargs"] = _sentinel_options(merged)
         return Connection(
             urls,
             ssl=_ssl(self._settings.use_ssl),
             connect_timeout=timeout,
             heartbeat=heartbeat,
-            transport_options={**defaults, **options, **self._settings.transport_options, **_FORCED},
+            transport_options=merged,
         )
 
     def permissions(self, connection: Connection) -> str:
@@ -89,6 +95,14 @@ def _amqp_defaults(_timeout: float, heartbeat: float) -> dict[str, Any]:
 
 def _redis_defaults(timeout: float, _heartbeat: float) -> dict[str, Any]:
     return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "socket_keepalive": True}
+
+
+def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
+    """How to connect to a Sentinel: as to a Redis, but for what the user says of it."""
+    # redis-py asks each of them four times, with up to seconds in between, before it asks the next one: a single silent
+    # one would take longer than all that the monitor waits for. And with a password of theirs it has no timeout at all.
+    own = {key: value for key, value in options.items() if key.startswith("socket_")}
+    return {**own, "retry": Retry(NoBackoff(), 0), **(options.get("sentinel_kwargs") or {})}
 
 
 def _memory_defaults(_timeout: float, _heartbeat: float) -> dict[str, Any]:
