@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -38,7 +39,7 @@ from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import Figures, Pump
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
-from celery_monitor.runtime.threads import Loop, Threads
+from celery_monitor.runtime.threads import Loop, Threads, said
 from celery_monitor.settings import Settings
 from celery_monitor.settings.secret import redact_url
 
@@ -105,17 +106,17 @@ class App:
             cleanup.callback(self.threads.join, "web", _MAY_END_WITHIN)
             cleanup.callback(self.stopping.set)
             restored = self._open_store()
-            if restored is None:
-                return 0
-            cleanup.callback(self.store.stop)
-            self._start(restored)
-            cleanup.callback(self._shut_down)
-            self.stopping.wait()
-        if self.threads.died is not None:
-            _log.error("Ended, because a part of it died", thread=self.threads.died)
-            return 1
-        _log.info("Stopped")
-        return 0
+            if restored is not None:
+                cleanup.callback(self.store.stop)
+                self._start(restored)
+                cleanup.callback(self._shut_down)
+                self.stopping.wait()
+        died = self.threads.died
+        dead = partial(_log.error, "Ended, because a part of it died", thread=died)
+        code = 0 if died is None else 1
+        if not said(partial(_log.info, "Stopped") if died is None else dead):
+            os._exit(code)  # the interpreter would wait for standard error before it ends
+        return code
 
     def _open_store(self) -> Restored | None:
         """Try until the store opens; None when the end came first. Raises StoreUnusableError."""
@@ -237,8 +238,10 @@ class App:
         os._exit(EXIT_STUCK)
 
     def _end_late(self) -> None:
-        _log.critical("The orderly end took too long")
-        os._exit(1)
+        try:
+            said(partial(_log.critical, "The orderly end took too long"))
+        finally:
+            os._exit(1)
 
     def _build_web(self) -> WebServer:
         settings = self.settings

@@ -7,16 +7,38 @@ had not turned since the last one, not the time that went by: a process that was
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
 
 WATCH_INTERVAL: Final = 1.0
+LAST_WORDS: Final = 1.0
+"""Seconds that a line of the log may take on the way to the end."""
 
 _log = structlog.get_logger()
 
 Loop = Callable[[threading.Event, Callable[[], None]], None]
 """Runs until the event is set; calls the function once a turn."""
+
+
+def said(log: Callable[[], None]) -> bool:
+    """Write to the log in a thread of its own; whether it was written in time. Raises nothing of the log's.
+
+    For what stands before the end: who reads the log may have stopped (a full pipe blocks for ever, and its lock with
+    it) or be gone, and must not keep the process alive.
+    """
+    written = threading.Event()
+
+    def write() -> None:
+        with contextlib.suppress(Exception):
+            log()
+            written.set()
+
+    writer = threading.Thread(target=write, name="last-words", daemon=True)
+    writer.start()
+    writer.join(LAST_WORDS)
+    return written.is_set()
 
 
 class Threads:
@@ -72,9 +94,9 @@ class Threads:
     def _guard(self, name: str, loop: Loop) -> None:
         try:
             loop(self.stop, lambda: self._turned(name))
-        except Exception:  # noqa: BLE001  # the one place: whatever it was, the app must end and say so
+        except Exception as exc:  # noqa: BLE001  # the one place: whatever it was, the app must end and say so
             self.died = self.died or name
-            _log.exception("A thread died; the monitor ends", thread=name)
+            said(partial(_log.error, "A thread died; the monitor ends", thread=name, exc_info=exc))
         finally:
             if not self.stop.is_set():
                 self.died = self.died or name
@@ -95,9 +117,11 @@ class Threads:
                 continue
             self._silence[name] += WATCH_INTERVAL
             if name in self._fatal and self._silence[name] > self._limits[name]:
-                with contextlib.suppress(ValueError):  # a log that is closed must not keep it alive
-                    _log.critical("Stuck; the process ends itself", thread=name, seconds=self._silence[name])
-                self._end(name)
+                try:
+                    words = "Stuck; the process ends itself"
+                    said(partial(_log.critical, words, thread=name, seconds=self._silence[name]))
+                finally:
+                    self._end(name)
 
     def _watch(self) -> None:
         while not self.stop.wait(WATCH_INTERVAL):

@@ -24,7 +24,8 @@ _EVENTLESS: Final = frozenset({
 _DEFAULT_URL: Final = SecretUrl("amqp://guest:guest@localhost:5672//")
 
 
-def _check_urls(urls: str) -> None:
+def check_urls(urls: str) -> None:
+    """Raises ValueError, without any part of them in it, for those that the monitor cannot listen to."""
     for url in urls.split(";"):
         scheme = url.partition("://")[0].lower() if "://" in url else ""
         if scheme.partition("+")[0] in _EVENTLESS:
@@ -40,7 +41,7 @@ def _check_urls(urls: str) -> None:
 
 
 def _broker_url(value: SecretUrl) -> SecretUrl:
-    _check_urls(value.get_secret_value())
+    check_urls(value.get_secret_value())
     return value
 
 
@@ -129,7 +130,7 @@ class BrokerSettings(Section):
         if value is not None:
             if info.data.get("url") is not _DEFAULT_URL:
                 raise ValueError("set either url or url_file, not both")
-            _check_urls(read_secret(value))
+            check_urls(read_secret(value))
         return value
 
     def url_source(self) -> SecretSource:

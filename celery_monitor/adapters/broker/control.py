@@ -72,6 +72,8 @@ class RemoteControl:
         return lost(exc, _DOING, permissions)
 
     def _open(self, until: float) -> "_Line":
+        if self._line is not None and self._line.session.outdated:
+            self.close()
         if self._line is None:
             self._line = _Line(self._dialer, self._name, until)
         return self._line
@@ -128,7 +130,7 @@ class _Line:
         if ticket is not None:
             message |= {"ticket": ticket, "reply_to": {"exchange": _REPLIES.name, "routing_key": self._address}}
         self.session.bound(until)
-        self._producer.publish(message, serializer="json", headers={"clock": 0, "expires": 0})
+        self.session.publish(self._producer, message, serializer="json", headers={"clock": 0, "expires": 0})
 
     def ask(self, commands: Sequence[str], until: float, timeout: float, hostnames: Sequence[str] | None) -> Replies:
         self._replies = {command: {} for command in commands}

@@ -7,8 +7,11 @@ import ssl
 from typing import Any, Final
 
 from kombu import Connection
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from celery_monitor.settings.broker import BrokerSettings
+from celery_monitor.errors import SourceLostError
+from celery_monitor.settings.broker import BrokerSettings, check_urls
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for TCP, TLS and log-in together to give a sign of life; also for each answer after that."""
@@ -49,21 +52,30 @@ class Dialer:
     def dial(self, *, heartbeat: float = 0, timeout: float = CONNECT_TIMEOUT, **options: Any) -> Connection:  # noqa: ANN401 - a transport's options are of any type
         """A connection that is not connected yet. ``options`` are defaults under the user's transport options.
 
-        Raises ValueError and others for options that the transport does not take.
+        Raises SourceLostError for a URL that cannot be used, ValueError and others for options that the transport does
+        not take.
         """
         urls = self.url
+        try:
+            check_urls(urls)  # the settings did once, but a file may hold another one by now
+        except ValueError as exc:
+            raise SourceLostError("the broker's URL cannot be used", f"broker.url {exc}") from None
         each = urls.split(";")
-        if urls.startswith("sentinel"):  # the sentinels of one master, which redis-py asks one after the other
+        sentinels = urls.lower().startswith("sentinel")
+        if sentinels:  # of one master; redis-py asks one after the other
             timeout /= len(each)
         else:
             urls = each[next(self._turns) % len(each)]
         defaults = _DEFAULTS[self.kind](timeout, self._settings.heartbeat)
+        merged = {**defaults, **options, **self._settings.transport_options, **_FORCED}
+        if sentinels:
+            merged["sentinel_kwargs"] = _sentinel_options(merged)
         return Connection(
             urls,
             ssl=_ssl(self._settings.use_ssl),
             connect_timeout=timeout,
             heartbeat=heartbeat,
-            transport_options={**defaults, **options, **self._settings.transport_options, **_FORCED},
+            transport_options=merged,
         )
 
     def permissions(self, connection: Connection) -> str:
@@ -83,6 +95,14 @@ def _amqp_defaults(_timeout: float, heartbeat: float) -> dict[str, Any]:
 
 def _redis_defaults(timeout: float, _heartbeat: float) -> dict[str, Any]:
     return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "socket_keepalive": True}
+
+
+def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
+    """How to connect to a Sentinel: as to a Redis, but for what the user says of it."""
+    # redis-py asks each of them four times, with up to seconds in between, before it asks the next one: a single silent
+    # one would take longer than all that the monitor waits for. And with a password of theirs it has no timeout at all.
+    own = {key: value for key, value in options.items() if key.startswith("socket_")}
+    return {**own, "retry": Retry(NoBackoff(), 0), **(options.get("sentinel_kwargs") or {})}
 
 
 def _memory_defaults(_timeout: float, _heartbeat: float) -> dict[str, Any]:

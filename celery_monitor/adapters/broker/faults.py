@@ -21,6 +21,7 @@ from celery_monitor.errors import SourceLostError
 FOREIGN: Final = (
     OSError,  # also TimeoutError, ssl.SSLError, socket.gaierror
     amqp.exceptions.AMQPError,
+    amqp.exceptions.MessageNacked,  # no AMQPError
     redis.exceptions.RedisError,
     kombu.exceptions.KombuError,
     ConsumerCancelledError,
@@ -31,7 +32,9 @@ FOREIGN: Final = (
     RecursionError,
     TypeError,
     ValueError,
-    # What a server that does not keep to its protocol makes of the readers.
+    # What a peer that sends nonsense makes of the readers. ArithmeticError: py-amqp's of a header's timestamp that no
+    # datetime holds, kombu's of a "decimal" in an envelope on Redis that is none; any process can publish those.
+    ArithmeticError,
     IndexError,
     struct.error,
 )

@@ -12,7 +12,7 @@ from amqp.exceptions import ChannelError, NotFound
 from celery_monitor.adapters.broker.census import Census, Size
 from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.faults import FOREIGN
-from celery_monitor.core.model import FleetTask, QueueStats
+from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, FleetTask, QueueStats
 from celery_monitor.settings.broker import BrokerSettings
 
 _UNIX_TIMES_FROM: Final = 1_000_000_000
@@ -126,7 +126,7 @@ def _processes(reply: object) -> int | None:
     if isinstance(processes := pool.get("processes"), list):
         return len(processes)
     limit = pool.get("max-concurrency")
-    return limit if isinstance(limit, int) and limit > 0 else 0
+    return limit if isinstance(limit, int) and 0 < limit <= LARGEST_INT else 0
 
 
 def _tasks(reply: object, queues: Sequence[Mapping[str, Any]]) -> Iterator[FleetTask]:
@@ -134,10 +134,15 @@ def _tasks(reply: object, queues: Sequence[Mapping[str, Any]]) -> Iterator[Fleet
         request = item.get("request", item) if isinstance(item, dict) else None
         if not isinstance(request, dict):
             continue
-        uuid, name, started = request.get("id"), request.get("name"), request.get("time_start")
+        uuid, name, since = request.get("id"), request.get("name"), _time(request.get("time_start"))
         if isinstance(uuid, str) and isinstance(name, str) and _is_name(uuid) and name:
-            known = isinstance(started, int | float) and started > _UNIX_TIMES_FROM
-            yield FleetTask(uuid, name, _queue(request.get("delivery_info"), queues), started if known else None)
+            yield FleetTask(uuid, name, _queue(request.get("delivery_info"), queues), since)
+
+
+def _time(value: object) -> float | None:
+    if isinstance(value, int | float) and _UNIX_TIMES_FROM < value <= LATEST_TIMESTAMP:
+        return float(value)
+    return None
 
 
 def _queue(delivery: object, queues: Sequence[Mapping[str, Any]]) -> str | None:

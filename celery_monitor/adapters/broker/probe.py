@@ -26,13 +26,20 @@ class BrokerProbe:
         self._blocked = False
 
     def send(self, body: bytes, timeout: float) -> None:
-        """As Probe.send. On AMQP the broker has confirmed it when this returns."""
+        """As Probe.send. On AMQP the broker has taken it when this returns."""
         until = time.monotonic() + timeout
+        if self._session is not None and self._session.outdated:
+            self.close()
         try:
             session = self._session or self._open(until)
             session.bound(until)
-            self._producer.publish(
-                body, ROUTING_KEY, delivery_mode=1, content_type="application/json", content_encoding="utf-8"
+            session.publish(
+                self._producer,
+                body,
+                ROUTING_KEY,
+                delivery_mode=1,
+                content_type="application/json",
+                content_encoding="utf-8",
             )
         except FOREIGN as exc:
             blocked, permissions = self._blocked, self._session.permissions if self._session else None

@@ -4,6 +4,8 @@ import contextlib
 import time
 from typing import Any, Final
 
+from amqp.exceptions import MessageNacked
+
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import FOREIGN
 from celery_monitor.adapters.broker.wire import Wire
@@ -16,6 +18,7 @@ class Session:
 
     def __init__(self, dialer: Dialer, until: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
         """Connects until about this monotonic time, but within 5 s."""
+        self._dialer, self._url = dialer, dialer.url
         self.acknowledges = dialer.kind == "amqp"
         left = max(_LEAST_TIMEOUT, min(CONNECT_TIMEOUT, until - time.monotonic()))
         self.client = dialer.dial(timeout=left, **options)
@@ -28,6 +31,11 @@ class Session:
             self.bound(until)
             self.channel: Any = self._transport.create_channel(self._connection)
             undo.pop_all()
+
+    @property
+    def outdated(self) -> bool:
+        """The file with the URL holds another one by now: the stream may be that of another broker."""
+        return self._url != self._dialer.url
 
     def bound(self, until: float) -> None:
         """Let each answer that is waited for come until this monotonic time. Redis has its own, fixed bound."""
@@ -52,6 +60,14 @@ class Session:
         except TimeoutError:
             return False
         return True
+
+    def publish(self, producer: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401 - kombu has no types
+        """Publish by a kombu producer on this channel. On AMQP the broker has taken it when this returns."""
+        # RabbitMQ refuses a message as soon as one of the queues that it goes to refuses it, such as a full one of
+        # somebody else (x-overflow: reject-publish). All others have it, and they are whom it is meant for: workers
+        # answer or do not, and a probe that is not in the monitor's own queue does not come back.
+        with contextlib.suppress(MessageNacked):
+            producer.publish(*args, **options)
 
     def cut(self) -> None:
         """Drop the connection; never blocks. A thread that waits in it gets one of FOREIGN."""

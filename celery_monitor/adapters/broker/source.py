@@ -57,6 +57,7 @@ class BrokerSource:
         self._dialer = Dialer(settings)
         self._link: Link | None = None
         self.acknowledges = self._dialer.kind == "amqp"
+        """As of the last connection: a URL in a file may change to that of another transport."""
         self._using = threading.RLock()
         """Held while a link is read, written or freed."""
 
@@ -64,10 +65,12 @@ class BrokerSource:
         """As EventSource.connect; at most some 10 s."""
         self.abandon()
         with self._using:
+            kind = self._dialer.kind
             try:
-                self._link = _LINKS[self._dialer.kind](self._dialer, self._settings)
+                self._link = _LINKS[kind](self._dialer, self._settings)
             except FOREIGN as exc:
                 raise lost(exc, "cannot connect to the broker") from exc
+            self.acknowledges = kind == "amqp"
 
     def poll(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""

@@ -5,6 +5,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from amqp.exceptions import MessageNacked
+from kombu import Connection, Exchange, Queue
 
 from celery_monitor.adapters.broker import BrokerProbe
 from celery_monitor.errors import SourceLostError
@@ -100,3 +102,21 @@ def test_alarm(listening: Listening, probing: Probing, start: Start, tmp_path: P
         probe.send(b"{}", 1)
     server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
     wait_until(lambda: _sent(probe), 20)
+
+
+def test_a_full_queue_of_somebody_else(rabbitmq_url: str, listening: Listening, probing: Probing) -> None:
+    """A queue that refuses what it has no room for makes RabbitMQ refuse the probe, which comes back all the same."""
+    source, probe = listening(rabbitmq_url), probing(rabbitmq_url)
+    with Connection(rabbitmq_url, transport_options={"confirm_publish": True}) as connection:
+        channel = connection.default_channel
+        full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        events = Exchange("celeryev", "topic", passive=True)
+        Queue("archive", events, routing_key="#", queue_arguments=full)(channel).declare()
+        producer = connection.Producer(channel)
+        producer.publish(b"{}", "x", exchange="celeryev")
+        with pytest.raises(MessageNacked):
+            producer.publish(b"{}", "x", exchange="celeryev")
+    collect(source, 2)
+    for number in range(3):
+        probe.send(b'{"n": %d}' % number, 2)
+    assert [delivery.body for delivery in collect(source, 3)] == [b'{"n": %d}' % number for number in range(3)]

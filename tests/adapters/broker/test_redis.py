@@ -1,6 +1,7 @@
 """The event stream on Redis."""
 
 import json
+import socket
 import threading
 import time
 from pathlib import Path
@@ -205,6 +206,32 @@ def test_sentinel(listening: Listening, probing: Probing, start: Start, tmp_path
     assert "master_name" in (error.remedy or "")
     error = _refusal(sentinel.url())
     assert "transport_options" in (error.remedy or "")
+
+
+@pytest.mark.parametrize("own", [{}, {"sentinel_kwargs": {"client_name": "monitor"}}], ids=["", "with options"])
+def test_sentinels_that_do_not_answer(probing: Probing, own: dict[str, Any]) -> None:
+    """However many they are, each is asked once, and all of them within the time that there is."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = ";".join([f"sentinel://127.0.0.1:{silent.getsockname()[1]}"] * 3)
+        probe = probing(url, transport_options={"master_name": "main", **own})
+        began = time.monotonic()
+        with pytest.raises(SourceLostError):
+            probe.send(b"{}", 0.6)
+        assert time.monotonic() - began < 3
+
+
+def test_a_sentinel_that_does_not_answer(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
+    """The next one is asked in time, by the stream and by the probe."""
+    master = start(Redis(tmp_path / "redis"))
+    sentinel = start(Sentinel(tmp_path / "sentinel", master))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"sentinel://127.0.0.1:{silent.getsockname()[1]};{sentinel.url()}"
+        options = {"master_name": sentinel.service}
+        began = time.monotonic()
+        source = listening(url, transport_options=options)
+        assert time.monotonic() - began < 8
+        probing(url, transport_options=options).send(b"{}", 2)
+        assert collect(source, 1)
 
 
 def test_old_and_new_names_of_a_sentinel_fleet(listening: Listening, start: Start, tmp_path: Path) -> None:

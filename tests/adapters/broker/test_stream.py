@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from celery_monitor.adapters.broker import BrokerSource
+from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
 from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
+from celery_monitor.settings.broker import BrokerSettings
 from tests.adapters.broker.conftest import Listening, collect, settings
 from tests.adapters.broker.publisher import numbered, publish
 from tests.conftest import Start
@@ -25,6 +26,11 @@ def _poll_for(source: BrokerSource, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         source.poll(0.2)
+
+
+def _in_file(file: Path, url: str) -> BrokerSettings:
+    file.write_text(url)
+    return BrokerSettings(url_file=file)
 
 
 both = pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
@@ -259,3 +265,53 @@ def test_errors_never_tell_the_password(rabbitmq: RabbitMQ, redis_server: Redis)
             source.connect()
         assert "S3cret" not in str(caught.value), url
         assert "S3cret" not in str(caught.value.remedy), url
+
+
+# --- the URL in a file, which changes while the monitor runs
+
+
+def test_another_transport(rabbitmq_url: str, redis_url: str, tmp_path: Path) -> None:
+    """Each connection acknowledges as its own transport does, whichever the first one was."""
+    file = tmp_path / "url"
+    source = BrokerSource(_in_file(file, redis_url))
+    for url, acknowledges in ((redis_url, False), (rabbitmq_url, True), (redis_url, False), (rabbitmq_url, True)):
+        file.write_text(url)
+        source.connect()
+        assert source.acknowledges is acknowledges
+        publish(url, numbered(3))
+        assert len(collect(source, 3)) == 3
+    source.connect()
+    assert source.poll(0.3) is None
+    source.close()
+
+
+def test_probe_and_remote_control_follow(rabbitmq_url: str, redis_url: str, tmp_path: Path) -> None:
+    """Once the file holds the URL of another broker, probes and questions go there, though the old one still serves."""
+    file = tmp_path / "url"
+    fields = _in_file(file, redis_url)
+    source, probe, fleet = BrokerSource(fields), BrokerProbe(fields), BrokerFleet(fields, ["missing"])
+    for url in (redis_url, rabbitmq_url, redis_url):
+        file.write_text(url)
+        source.connect()
+        probe.send(b"{}", 2)
+        assert len(collect(source, 1)) == 1
+        [queue] = fleet.queues(0.05)
+        assert (queue.length is None) == (url == rabbitmq_url)
+    for each in (source, probe, fleet):
+        each.close()
+
+
+@pytest.mark.parametrize("url", ["sqs://", "confluentkafka://h", "zookeeper://h", "foo://h", "no url", "amqp://h:p//"])
+def test_a_url_that_cannot_be_used(url: str, tmp_path: Path) -> None:
+    """It is told with what would be right, to whoever connects; the next good one is taken."""
+    file = tmp_path / "url"
+    fields = _in_file(file, "redis://127.0.0.1:1/0")
+    source, probe, fleet = BrokerSource(fields), BrokerProbe(fields), BrokerFleet(fields)
+    file.write_text(url)
+    for call in (source.connect, lambda: probe.send(b"{}", 1), fleet.enable_events):
+        with pytest.raises(SourceLostError, match=r"URL cannot be used: broker\.url") as caught:
+            call()
+        assert caught.value.remedy
+    file.write_text("redis://127.0.0.1:1/1")
+    with pytest.raises(SourceLostError, match="refused"):
+        source.connect()

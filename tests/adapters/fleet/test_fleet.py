@@ -207,6 +207,20 @@ def test_sentinel(controlling: Controlling, start: Start, tmp_path: Path) -> Non
     assert fleet.queues(0.1, NOW) == [QueueStats("fleet", 1, None, 0, 0)]
 
 
+def test_a_worker_whose_queue_is_full(
+    rabbitmq_url: str, controlling: Controlling, start: Start, tmp_path: Path
+) -> None:
+    """A question that RabbitMQ refuses, because one queue has no room for it, is answered by all other workers."""
+    start(CeleryWorker(tmp_path / "worker", rabbitmq_url))
+    with Connection(rabbitmq_url) as connection:
+        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        questions = Exchange("celery.pidbox", "fanout", durable=False)
+        Queue("stuck", questions, queue_arguments=full)(connection.default_channel).declare()
+    fleet = controlling(rabbitmq_url)
+    fleet.enable_events()
+    wait_until(lambda: fleet.queues(0.5), 20)
+
+
 # --- hostile and broken workers
 
 
