@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 
 import click
 
-from celery_monitor.errors import ConfigError, MonitorError
+from celery_monitor.errors import ConfigError, DeliveryError, MonitorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except ConfigError as exc:
             raise _Misused(_all_problems(exc)) from exc
+        except DeliveryError as exc:
+            raise _Failed(f"{exc}: {exc.remedy}" if exc.remedy else str(exc)) from exc
         except MonitorError as exc:
             raise _Failed(str(exc)) from exc
 

@@ -51,10 +51,15 @@ def test_without_a_broker_the_rest_is_looked_at(tmp_path: Path) -> None:
         CELERY_MONITOR_WEB__PORT=str(free_port()),
     )
     assert code == 1
-    states = [line.split()[0] for line in lines]
-    assert states == ["ok", "FAIL", "ok", "off", "off", "ok"]
     assert "hunter22" not in "".join(lines)
-    assert "Connection refused" in lines[1]
+    assert "Connection refused: nothing listens there" in lines[1]
+    assert "host and port in broker.url" in lines[1]
+    states = {line[6:20].strip(): line.split()[0] for line in lines}
+    waiting = {"exchange", "queue", "workers", "events", "task events", "task-sent", "clocks"}
+    assert {subject for subject, state in states.items() if state == "skip"} == waiting
+    assert {line[21:] for line in lines if line.startswith("skip")} == {"the broker has to be reachable first"}
+    rest = [states[subject] for subject in ("configuration", "broker", "store", "pagerduty", "email", "web")]
+    assert rest == ["ok", "FAIL", "ok", "off", "off", "ok"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,7 +257,9 @@ def test_mail_server_is_reached_without_a_mail() -> None:
         assert server.mails == []
     finding = email(server)
     assert finding.state is State.FAIL
-    assert "check email.host" in finding.text
+    assert "nothing listens there" in finding.text
+    assert "email.host and email.port" in finding.text
+    assert "Errno" not in finding.text
     assert outside.email(EmailSettings()).state is State.OFF
 
 

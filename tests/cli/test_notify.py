@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from celery_monitor.cli import main
 from tests.servers.pagerduty import Behaviour, PagerDutyServer
+from tests.servers.ports import free_port
 
 KEY = "0123456789abcdef0123456789abcdef"
 OWN = "fedcba9876543210fedcba9876543210"
@@ -79,6 +80,20 @@ def test_a_resolve_that_fails_is_told(server: PagerDutyServer, tmp_path: Path) -
     result = invoke(tmp_path, "pagerduty", pagerduty={"routing_key": KEY, "url": server.url})
     assert result.exit_code == 1
     assert f"{server.received[0].key} (severity info), but did not resolve it: resolve it by hand" in result.output
+
+
+@pytest.mark.parametrize("channel", ["pagerduty", "email"])
+def test_a_server_that_is_not_there(tmp_path: Path, channel: str) -> None:
+    """A refused connection is told with host and port, without errno, and with what to check."""
+    port = free_port()
+    email = {"host": "127.0.0.1", "port": port, "security": "none", "from": "m@shop.example", "to": ["a@shop.example"]}
+    settings = {"pagerduty": {"routing_key": KEY, "url": f"http://127.0.0.1:{port}"}, "email": email}
+    result = invoke(tmp_path, channel, **settings)
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{port}" in result.output
+    assert "Connection refused: nothing listens there, or a firewall says no: check that it runs, and " in result.output
+    assert {"pagerduty": "HTTPS_PROXY or pagerduty.url", "email": "email.host"}[channel] in result.output
+    assert "Errno" not in result.output
 
 
 def test_without_a_routing_key(tmp_path: Path) -> None:

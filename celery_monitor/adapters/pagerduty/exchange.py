@@ -23,11 +23,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
+
+from celery_monitor.network import Fault, Server, chain, fault_of, remedy, told
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "The package .pdpyras. is deprecated", UserWarning)
@@ -38,6 +41,11 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds for one address of the host, and for its TLS handshake."""
 GRACE: Final = 0.5
 """Seconds in which a request must end once its socket is shut down; a name lookup does not."""
+SERVER: Final = Server(
+    address="that HTTPS to it is allowed, or set HTTPS_PROXY or pagerduty.url",
+    protocol="allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url (https:// exactly where the port speaks TLS)",
+    trust="set REQUESTS_CA_BUNDLE to the certificates of the proxy in between, or correct pagerduty.url",
+)
 _BODY_LIMIT: Final = 4096
 """Bytes read of an answer that says no."""
 
@@ -52,7 +60,11 @@ class Answer:
 
 
 class NoAnswerError(Exception):
-    """No answer came; the text says why, without the request's content."""
+    """No answer came; the text says why, without the request's content. ``remedy``: what a person can do."""
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class Exchange:
@@ -63,7 +75,7 @@ class Exchange:
         self._aborted: str | None = None
         self._thread: threading.Thread | None = None
         self._answer: Answer | None = None
-        self._error: str | None = None
+        self._error: NoAnswerError | None = None
 
     @property
     def alive(self) -> bool:
@@ -85,7 +97,9 @@ class Exchange:
             self._thread.join(GRACE)
         if self._answer is not None:
             return self._answer
-        raise NoAnswerError(self._aborted or self._error or "no answer")
+        if self._aborted is None and self._error is not None:
+            raise self._error
+        raise NoAnswerError(self._aborted or "no answer", remedy(Fault.SILENT, SERVER))
 
     def abort(self, reason: str) -> None:
         """End the request now, wherever it is; ``reason`` is its NoAnswerError."""
@@ -112,7 +126,7 @@ class Exchange:
         except _AnsweredError as exc:
             self._answer = exc.answer
         except (PDClientError, OSError) as exc:
-            self._error = _root(exc)
+            self._error = no_answer(exc)
 
 
 class _AnsweredError(Exception):
@@ -171,9 +185,14 @@ class _Adapter(HTTPAdapter):
         return pool
 
 
-def _root(exc: BaseException) -> str:
-    """The innermost cause in short: what the system said, not what each layer added."""
-    seen = exc
-    while (inner := seen.__cause__ or seen.__context__) is not None:
-        seen = inner
-    return f"{type(seen).__name__}: {seen}"[:200]
+def no_answer(exc: BaseException) -> NoAnswerError:
+    """What the system said, not what each layer added to it, and what to do."""
+    root = list(chain(exc))[-1]
+    fault = fault_of(exc)
+    message = (told(exc) or f"{type(root).__name__}: {root}")[:200]
+    return NoAnswerError(message, None if fault is None else remedy(fault, SERVER))
+
+
+def place(url: str) -> str:
+    """Host and port of the API, for messages: a path or query of ``pagerduty.url`` may hold a secret."""
+    return urlsplit(url).netloc

@@ -4,8 +4,9 @@ from typing import Final
 
 import requests
 
-from celery_monitor.adapters.pagerduty.exchange import CONNECT_TIMEOUT
+from celery_monitor.adapters.pagerduty.exchange import CONNECT_TIMEOUT, SERVER, no_answer, place
 from celery_monitor.errors import RetryableError
+from celery_monitor.network import Fault, remedy
 
 _PATH: Final = "/v2/enqueue"
 _AWAY: Final = frozenset({502, 503, 504})
@@ -25,14 +26,9 @@ def reach(url: str, timeout: float) -> int:
             ) as response:
                 status = response.status_code
     except (requests.RequestException, OSError) as exc:
-        raise RetryableError(f"{url} cannot be reached: {_root(exc)}") from exc
+        problem = no_answer(exc)
+        raise RetryableError(f"PagerDuty ({place(url)}): {problem}", remedy=problem.remedy) from exc
     if status in _AWAY:
-        raise RetryableError(f"{url} answers with status {status}")
+        gateway = remedy(Fault.UNREACHABLE, SERVER)
+        raise RetryableError(f"PagerDuty ({place(url)}) answers with status {status}", remedy=gateway)
     return status
-
-
-def _root(exc: BaseException) -> str:
-    """The innermost cause: what the system said."""
-    while (inner := exc.__cause__ or exc.__context__) is not None:
-        exc = inner
-    return f"{type(exc).__name__}: {exc}"[:200]

@@ -9,7 +9,7 @@ import click
 from celery_monitor.core.text import printable
 
 _LONGEST: Final = 2000
-_COLOURS: Final = {"ok": "green", "off": "bright_black", "warn": "yellow", "FAIL": "red"}
+_COLOURS: Final = {"ok": "green", "off": "bright_black", "skip": "bright_black", "warn": "yellow", "FAIL": "red"}
 
 
 class State(enum.StrEnum):
@@ -18,6 +18,8 @@ class State(enum.StrEnum):
     OK = "ok"
     OFF = "off"
     """Not configured, so there is nothing to be wrong."""
+    SKIP = "skip"
+    """Not looked at, because of something else that is not well."""
     WARN = "warn"
     """The monitor works, but somebody should know."""
     FAIL = "FAIL"
@@ -46,6 +48,11 @@ def ok(subject: str, text: str) -> Finding:
 def off(subject: str, text: str) -> Finding:
     """It is not configured."""
     return Finding(State.OFF, subject, text)
+
+
+def skip(subject: str, text: str) -> Finding:
+    """It could not be looked at."""
+    return Finding(State.SKIP, subject, text)
 
 
 def warn(subject: str, text: str) -> Finding:

@@ -78,7 +78,7 @@ def pagerduty(settings: PagerDutySettings, alerts: AlertsSettings) -> Finding:
     try:
         pages.reach(url, settings.timeout)
     except DeliveryError as exc:
-        return fail("pagerduty", f"{exc}: allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url")
+        return fail("pagerduty", f"{exc}: {exc.remedy or 'check pagerduty.url'}")
     number = f"{len(keys)} routing key{'s' * (len(keys) > 1)}"
     text = f"{urlsplit(url).hostname} answers; {number}: `celery-monitor notify test pagerduty` tries one"
     if "" not in keys:
@@ -94,7 +94,7 @@ def email(settings: EmailSettings) -> Finding:
     try:
         mail.reach(server, deadline=_MAIL_DEADLINE)
     except DeliveryError as exc:
-        return fail("email", f"{exc}: check email.host, port, security, username and password")
+        return fail("email", f"{exc}: {exc.remedy or 'check email.host, port, security, username and password'}")
     login = " and takes the login" if server.username is not None else ""
     return ok("email", f"{server} answers ({server.security}){login}: `celery-monitor notify test email` sends a mail")
 
