@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -28,7 +29,7 @@ from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, Snapshot
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.policy import limits_of, policy_of
+from celery_monitor.policy import channels_of, limits_of, policy_of
 from celery_monitor.ports import Health
 from celery_monitor.runtime.courier import Courier
 from celery_monitor.runtime.fleet import FleetWatch
@@ -95,10 +96,12 @@ class App:
     def run(self) -> int:
         """Start, wait, stop. Returns the exit code: 0, or 1 when a part of it died.
 
-        Raises StoreUnusableError, and ConfigError when the port is taken.
+        Raises StoreUnusableError, PortUnavailableError when the port is taken, and ConfigError when it cannot be had.
         """
         with contextlib.ExitStack() as cleanup:
             self.web.start()
+            # Already here: the store may take long to open, and with port 0 nobody could ask why.
+            _log.info("Listening", listen=self.listen, version=version("celery-monitor"))
             self.threads.start("web", self.web.serve, limit=_SLOW)
             cleanup.callback(self.threads.join, "web", _MAY_END_WITHIN)
             cleanup.callback(self.stopping.set)
@@ -114,6 +117,12 @@ class App:
             return 1
         _log.info("Stopped")
         return 0
+
+    @property
+    def listen(self) -> str:
+        """Where the web server listens, once it does."""
+        host = self.settings.web.host
+        return f"{f'[{host}]' if ':' in host else host}:{self.web.port}"
 
     def _open_store(self) -> Restored | None:
         """Try until the store opens; None when the end came first. Raises StoreUnusableError."""
@@ -168,12 +177,15 @@ class App:
         gc.freeze()
         _log.info(
             "Started",
+            version=version("celery-monitor"),
             fleet=settings.fleet,
+            listen=self.listen,
             broker=redact_url(settings.broker.url_source().get() or ""),
             store=settings.store.url,
             series=len(restored.series),
             tracked=len(restored.tracked),
             incidents=len(restored.incidents),
+            **channels_of(settings),
         )
 
     def _start_couriers(self) -> None:

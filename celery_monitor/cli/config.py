@@ -9,7 +9,8 @@ import yaml
 
 from celery_monitor.cli.options import config_file
 from celery_monitor.errors import ConfigError
-from celery_monitor.settings import PagerDutySettings, RuleSettings, Settings, load, redact_url
+from celery_monitor.policy import channels_of
+from celery_monitor.settings import Settings, load, redact_url
 from celery_monitor.settings.layers import CONFIG_VARIABLE
 from celery_monitor.settings.reference import markdown
 from celery_monitor.settings.schema import schema
@@ -63,16 +64,12 @@ def reference() -> None:
 
 
 def _plan(settings: Settings) -> dict[str, str]:
-    broker, email = settings.broker, settings.email
-    services: list[PagerDutySettings | RuleSettings] = [settings.pagerduty, *settings.alerts.rules]
-    keys = sum(service.routing_key_source().get() is not None for service in services)
+    channels = channels_of(settings)
     return {
         "fleet": settings.fleet,
-        "reads": redact_url(broker.url_source().get() or ""),
+        "reads": redact_url(settings.broker.url_source().get() or ""),
         "keeps": settings.store.url,
         "serves": f"port {settings.web.port} of {settings.web.host}",
-        "PagerDuty": f"on, {keys} routing key{'s' * (keys > 1)}" if keys else "off: no routing key is set",
-        "mail": f"on, to {', '.join(email.to)} at {email.schedule} ({email.timezone})"
-        if email.to
-        else "off: email.to is empty",
+        "PagerDuty": channels["pagerduty"],
+        "mail": channels["mail"],
     }
