@@ -34,6 +34,10 @@ class ConfigError(MonitorError):
         self.problems = problems
 
 
+class PortUnavailableError(MonitorError):
+    """The address cannot be listened on now, and perhaps in a moment: end with exit code 1, to be started again."""
+
+
 class MalformedEventError(MonitorError):
     """A message or one event of it cannot be read: it is counted by its reason and dropped, the rest goes on."""
 
