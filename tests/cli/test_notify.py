@@ -60,7 +60,7 @@ def test_a_rule_with_a_key_of_its_own(server: PagerDutyServer, tmp_path: Path) -
     assert invoke(tmp_path, "pagerduty", "--rule", "billing", **settings).exit_code == 0
     assert {request.event["routing_key"] for request in server.received} == {OWN}
     refused = invoke(tmp_path, "pagerduty", "--rule", "rest", **settings)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "no rule 'rest' has a routing key of its own (rules with one: billing)" in refused.output
 
 
@@ -97,10 +97,10 @@ def test_a_server_that_is_not_there(tmp_path: Path, channel: str) -> None:
 
 
 def test_without_a_routing_key(tmp_path: Path) -> None:
-    """Without a routing key there is nothing to test: exit code 1, and what to set."""
+    """Without a routing key there is nothing to test: exit code 2, and what to set."""
     result = invoke(tmp_path, "pagerduty")
-    assert result.exit_code == 1
-    assert "pagerduty.routing_key is not set" in result.output
+    assert result.exit_code == 2
+    assert "pagerduty.routing_key: is not set" in result.output
 
 
 def test_usage(tmp_path: Path) -> None:
@@ -112,5 +112,5 @@ def test_usage(tmp_path: Path) -> None:
 def test_mail_without_recipients(tmp_path: Path) -> None:
     """Without recipients the mail's test says what to set."""
     result = invoke(tmp_path, "email")
-    assert result.exit_code == 1
-    assert "set email.from and email.to" in result.output
+    assert result.exit_code == 2
+    assert "email.to: must be set, and email.from with it" in result.output

@@ -53,8 +53,8 @@ class WebServer:
         told = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
         if exc.errno == errno.EADDRINUSE:
             return PortUnavailableError(
-                f"{told}: is another celery-monitor running? `ss -ltnp 'sport = :{self._port}'` shows who has the port; "
-                "end that, or set another web.port"
+                f"{told}: is another celery-monitor running? `ss -ltnp 'sport = :{self._port}'` shows who has the "
+                "port; end that, or set another web.port"
             )
         if exc.errno == socket.EAI_AGAIN:
             return PortUnavailableError(f"{told}: write an address in web.host, which needs no name server")
