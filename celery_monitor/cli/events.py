@@ -16,7 +16,7 @@ import click
 from celery_monitor.adapters.broker import BrokerFleet
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.cli.options import config_file
+from celery_monitor.cli.options import broker_url, config_file
 from celery_monitor.core.classify import classify, unregistered_name
 from celery_monitor.core.decode import Discarded, decode
 from celery_monitor.core.model import Delivery, Event, FleetTask
@@ -48,7 +48,7 @@ _COLOURS: Final = {
 
 @click.command()
 @config_file
-@click.option("--broker", metavar="URL", help="broker.url")
+@broker_url
 @click.option("--follow", "-f", is_flag=True, help="Until Ctrl-C, instead of for --seconds.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=10, show_default=True, help="End after so long.")
 @click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events.")

@@ -10,7 +10,7 @@ import click
 
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
-from celery_monitor.cli.options import config_file
+from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.errors import MonitorError
 from celery_monitor.ports import Outbox
@@ -29,10 +29,11 @@ def outbox() -> None:
 
 @outbox.command("list")
 @config_file
+@store_url
 @click.option("--dead", is_flag=True, help="Only what was given up.")
-def list_(config_path: Path | None, *, dead: bool) -> None:
+def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
     """Print what waits and what was given up, oldest first. Times are in UTC."""
-    with _opened(config_path) as rows:
+    with _opened(config_path, store) as rows:
         table = [_HEADERS, *(_cells(item) for item in _items(rows, dead=dead))]
     if len(table) == 1:
         click.echo("nothing was given up" if dead else "nothing waits, and nothing was given up")
@@ -46,11 +47,12 @@ def list_(config_path: Path | None, *, dead: bool) -> None:
 @click.argument("item_id", metavar="ID", type=click.IntRange(min=1), required=False)
 @click.option("--all-dead", is_flag=True, help="Everything that was given up.")
 @config_file
-def retry(config_path: Path | None, item_id: int | None, *, all_dead: bool) -> None:
+@store_url
+def retry(config_path: Path | None, store: str | None, item_id: int | None, *, all_dead: bool) -> None:
     """Make a row due now, or all rows that were given up; the running daemon sends them within a second."""
     if all_dead == (item_id is not None):
         raise click.UsageError("give either an ID (see: celery-monitor outbox list) or --all-dead")
-    with _opened(config_path) as rows:
+    with _opened(config_path, store) as rows:
         count = rows.revive(item_id, SystemClock().now())
     if item_id is not None and count == 0:
         raise MonitorError(f"nothing to try again: row {item_id} is delivered, replaced by a newer row, or not there")
@@ -58,8 +60,8 @@ def retry(config_path: Path | None, item_id: int | None, *, all_dead: bool) -> N
 
 
 @contextmanager
-def _opened(config_path: Path | None) -> Iterator[Outbox]:
-    settings = load(config_path)
+def _opened(config_path: Path | None, url: str | None) -> Iterator[Outbox]:
+    settings = load(config_path, {"store.url": url})
     store = open_store(settings.store.url, retention=settings.store.retention, fingerprints_kept=0)
     store.attach()
     try:

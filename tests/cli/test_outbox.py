@@ -114,6 +114,14 @@ def test_retry_usage(store: SqlStore, tmp_path: Path, arguments: tuple[str, ...]
     assert invoke(tmp_path, "retry", *arguments).exit_code == 2
 
 
+def test_another_store(store: SqlStore, tmp_path: Path) -> None:
+    """--store wins over the configuration."""
+    item = add(store, "shop.charge", dead="400")
+    there = ("--store", f"sqlite:///{tmp_path}/monitor.db")
+    assert "shop.charge" in invoke(tmp_path / "elsewhere", "list", *there).output
+    assert invoke(tmp_path / "elsewhere", "retry", str(item.id), *there).output == "1 row due now\n"
+
+
 def test_no_store(tmp_path: Path) -> None:
     """Without a store the command exits with 1, names it, and creates none."""
     result = invoke(tmp_path, "list")
