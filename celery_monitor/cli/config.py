@@ -11,6 +11,7 @@ from celery_monitor.cli.options import config_file
 from celery_monitor.errors import ConfigError
 from celery_monitor.policy import channels_of
 from celery_monitor.settings import Settings, load, redact_url
+from celery_monitor.settings.cautions import warnings_of
 from celery_monitor.settings.layers import CONFIG_VARIABLE
 from celery_monitor.settings.reference import markdown
 from celery_monitor.settings.schema import schema
@@ -25,7 +26,10 @@ def config() -> None:
 @config_file
 @click.pass_context
 def check(ctx: click.Context, config_path: Path | None) -> None:
-    """Print every problem, one a line, and exit with 2; or what a valid configuration will do."""
+    """Print every problem, one a line, and exit with 2; or what a valid configuration will do.
+
+    What is valid and hardly meant follows as warnings; they are no failure.
+    """
     try:
         settings = load(config_path)
     except ConfigError as exc:
@@ -37,6 +41,8 @@ def check(ctx: click.Context, config_path: Path | None) -> None:
     click.echo(f"  file       {source or 'none: defaults and environment'}")
     for name, text in _plan(settings).items():
         click.echo(f"  {name:<10} {text}")
+    for warning in warnings_of(settings):
+        click.echo(f"warning: {warning}")
 
 
 @config.command()

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from celery_monitor.cli.doctor import fleet, outside
-from celery_monitor.cli.doctor.finding import Finding, State, fail, ok
+from celery_monitor.cli.doctor.finding import Finding, State, fail, ok, warn
 from celery_monitor.cli.options import broker_url, config_file, store_url, web_port
 from celery_monitor.errors import ConfigError
 from celery_monitor.settings import Settings, load
+from celery_monitor.settings.cautions import warnings_of
 from celery_monitor.settings.layers import CONFIG_VARIABLE
 
 
@@ -42,6 +43,8 @@ def doctor(  # noqa: PLR0917 - one for each option
         ctx.exit(2)
     source = config_path or os.environ.get(CONFIG_VARIABLE)
     click.echo(str(ok("configuration", f"{source or 'defaults and environment'}: valid")))
+    for warning in warnings_of(settings):
+        click.echo(str(warn("configuration", str(warning))))
     failed = False
     for finding in _findings(settings, seconds):
         click.echo(str(finding))
