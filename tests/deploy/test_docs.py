@@ -103,7 +103,7 @@ def parse(group: click.Group, name: str, arguments: list[str]) -> None:
     assert command is not None, name
     if isinstance(command, click.Group):
         if arguments:
-            parse(command, *arguments[:1], arguments[1:])
+            parse(command, arguments[0], arguments[1:])
         return
     command.make_context(name, arguments)
 
