@@ -124,6 +124,24 @@ def test_systemd_s_environment_is_the_command_s(tmp_path: Path) -> None:
     assert re.search(r"fleet +shop\n +reads +memory://", done.stdout)
 
 
+def test_readme_leads_to_every_page() -> None:
+    """The table of documents has each of them."""
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_runbook_links_get_an_address(tmp_path: Path) -> None:
+    """The documented line makes the links of all alerts absolute, and leaves valid rules."""
+    copy = tmp_path / "alerts.rules.yml"
+    copy.write_text((ROOT / "deploy" / "prometheus" / copy.name).read_text())
+    line = re.search(r"^sed -i .*$", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    assert line is not None
+    subprocess.run(shlex.split(line[0]), cwd=tmp_path, check=True)
+    rules = [rule for group in yaml.safe_load(copy.read_text())["groups"] for rule in group["rules"]]
+    links = {rule["annotations"]["runbook_url"].partition("#")[0] for rule in rules}
+    assert links == {"https://git.example.com/ops/celery-monitor/blob/main/docs/runbook.md"}
+
+
 @each_page
 def test_paths_exist(page: Path) -> None:
     """Each path below deploy/, helm/ or docs/ that is named is there."""
