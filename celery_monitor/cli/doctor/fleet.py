@@ -10,7 +10,7 @@ from typing import Any, Final
 from celery_monitor.adapters.broker.checkup import BrokerCheckup
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.cli.doctor.finding import Finding, fail, listed, ok, skip, warn
+from celery_monitor.cli.doctor.finding import Finding, fail, listed, note, ok, skip, warn
 from celery_monitor.core.decode import Discarded, decode
 from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
@@ -69,7 +69,7 @@ def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
             yield _exchange(checkup, settings.exchange)
             yield _queue(checkup, settings)
         else:
-            yield ok("queue", "this transport has none: what is sent while the monitor is away is lost to it")
+            yield note("queue", "this transport has none: what is sent while the monitor is away is lost to it")
         yield from _conversation(checkup, settings, seconds)
 
 
