@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -29,7 +30,7 @@ from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, Snapshot
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.policy import limits_of, policy_of
+from celery_monitor.policy import channels_of, limits_of, policy_of
 from celery_monitor.ports import Health
 from celery_monitor.runtime.committer import BOUNDS, Committer
 from celery_monitor.runtime.courier import Courier
@@ -98,10 +99,12 @@ class App:
     def run(self) -> int:
         """Start, wait, stop. Returns the exit code: 0, or 1 when a part of it died.
 
-        Raises StoreUnusableError, and ConfigError when the port is taken.
+        Raises StoreUnusableError, PortUnavailableError when the port is taken, and ConfigError when it cannot be had.
         """
         with contextlib.ExitStack() as cleanup:
             self.web.start()
+            # Already here: the store may take long to open, and with port 0 nobody could ask why.
+            _log.info("Listening", listen=self.listen, version=version("celery-monitor"))
             self.threads.start("web", self.web.serve, limit=_SLOW)
             cleanup.callback(self.threads.join, "web", _MAY_END_WITHIN)
             cleanup.callback(self.stopping.set)
@@ -117,6 +120,12 @@ class App:
         if not said(partial(_log.info, "Stopped") if died is None else dead):
             os._exit(code)  # the interpreter would wait for standard error before it ends
         return code
+
+    @property
+    def listen(self) -> str:
+        """Where the web server listens, once it does."""
+        host = self.settings.web.host
+        return f"{f'[{host}]' if ':' in host else host}:{self.web.port}"
 
     def _open_store(self) -> Restored | None:
         """Try until the store opens; None when the end came first. Raises StoreUnusableError."""
@@ -172,12 +181,15 @@ class App:
         gc.freeze()
         _log.info(
             "Started",
+            version=version("celery-monitor"),
             fleet=settings.fleet,
+            listen=self.listen,
             broker=redact_url(settings.broker.url_source().get() or ""),
             store=settings.store.url,
             series=len(restored.series),
             tracked=len(restored.tracked),
             incidents=len(restored.incidents),
+            **channels_of(settings),
         )
 
     def _start_couriers(self) -> None:

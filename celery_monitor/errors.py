@@ -34,6 +34,10 @@ class ConfigError(MonitorError):
         self.problems = problems
 
 
+class PortUnavailableError(MonitorError):
+    """The address cannot be listened on now, and perhaps in a moment: end with exit code 1, to be started again."""
+
+
 class MalformedEventError(MonitorError):
     """A message or one event of it cannot be read: it is counted by its reason and dropped, the rest goes on."""
 
@@ -45,9 +49,10 @@ class SourceLostError(MonitorError):
     differently), else None.
     """
 
-    def __init__(self, message: str, remedy: str | None = None) -> None:
-        """``message`` says what happened, ``remedy`` what to do."""
-        super().__init__(message if remedy is None else f"{message}: {remedy}")
+    def __init__(self, message: str, remedy: str | None = None, *, hint: str | None = None) -> None:
+        """``message`` says what happened, ``remedy`` what to do; ``hint`` the same for what may pass by itself."""
+        advice = remedy or hint
+        super().__init__(message if advice is None else f"{message}: {advice}")
         self.remedy = remedy
 
 
@@ -62,13 +67,18 @@ class StoreUnusableError(MonitorError):
 class DeliveryError(MonitorError):
     """A notification was not delivered."""
 
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        """``message`` says what happened; ``remedy``, which is no part of the text, what a person can do."""
+        super().__init__(message)
+        self.remedy = remedy
+
 
 class RetryableError(DeliveryError):
     """Try again later. ``after``: seconds the receiver asked to wait (``Retry-After``), or None for the backoff."""
 
-    def __init__(self, message: str, after: float | None = None) -> None:
+    def __init__(self, message: str, after: float | None = None, *, remedy: str | None = None) -> None:
         """``after`` is in seconds."""
-        super().__init__(message)
+        super().__init__(message, remedy)
         self.after = after
 
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from celery_monitor.core.model import Severity
 from celery_monitor.core.monitor import Limits
 from celery_monitor.core.rules import Policy, Rule
-from celery_monitor.settings import Settings
+from celery_monitor.settings import PagerDutySettings, RuleSettings, Settings
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -68,6 +68,19 @@ def policy_of(settings: Settings) -> Policy:
         resolve_on_success=pagerduty.resolve == "on_success",
         resolve_after=pagerduty.resolve_after,
     )
+
+
+def channels_of(settings: Settings) -> dict[str, str]:
+    """Whom the monitor tells, in words: ``pagerduty`` and ``mail``, each on or off."""
+    services: list[PagerDutySettings | RuleSettings] = [settings.pagerduty, *settings.alerts.rules]
+    keys = sum(service.routing_key_source().get() is not None for service in services)
+    email = settings.email
+    return {
+        "pagerduty": f"on, {keys} routing key{'s' * (keys > 1)}" if keys else "off: no routing key is set",
+        "mail": f"on, to {', '.join(email.to)} at {email.schedule} ({email.timezone})"
+        if email.to
+        else "off: email.to is empty",
+    }
 
 
 def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:

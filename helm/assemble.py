@@ -23,22 +23,22 @@ TABLE_BEGIN, TABLE_END = "<!-- values: written by helm/assemble.py -->", "<!-- e
 def values_schema() -> dict[str, Any]:
     """The schema of the values, with that of the settings as its ``config``."""
     schema: dict[str, Any] = yaml.safe_load((ROOT / "helm" / "values.schema.yaml").read_text())
-    config = without_lookaheads(Settings.model_json_schema())
+    config = for_helm(Settings.model_json_schema())
     # The settings' references are absolute, so their definitions stand at the root.
     schema["$defs"] = config.pop("$defs")
     schema["properties"]["config"] |= config
     return schema
 
 
-def without_lookaheads(schema: Any) -> Any:  # noqa: ANN401 - any JSON
-    """``schema`` without the patterns that Helm's regular expressions (RE2) cannot read."""
+def for_helm(schema: Any) -> Any:  # noqa: ANN401 - any JSON
+    """``schema`` without the patterns that Helm's regular expressions (RE2) cannot read, described in plain text."""
     if isinstance(schema, dict):
         return {
-            key: without_lookaheads(part)
+            key: part.replace("``", "`") if key == "description" and isinstance(part, str) else for_helm(part)
             for key, part in schema.items()
             if not (key == "pattern" and isinstance(part, str) and "(?" in part)
         }
-    return [without_lookaheads(part) for part in schema] if isinstance(schema, list) else schema
+    return [for_helm(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def rules() -> dict[str, str]:

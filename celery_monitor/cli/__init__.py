@@ -5,12 +5,14 @@ A command's module is imported when the command is called, so that ``--help`` an
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
 import click
 
-from celery_monitor.errors import ConfigError, MonitorError
+from celery_monitor.cli import output
+from celery_monitor.errors import ConfigError, DeliveryError, MonitorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,23 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, _COMMANDS[name].summary) for name in self.list_commands(ctx)])
 
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - as in click
+        try:
+            return super().main(*args, **extra)
+        except OSError as exc:
+            if exc.errno not in output.FULL:
+                raise
+            output.give_up()
+            click.echo(f"error: cannot write the output: {exc.strerror}", err=True)
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
         try:
             return super().invoke(ctx)
         except ConfigError as exc:
             raise _Misused(_all_problems(exc)) from exc
+        except DeliveryError as exc:
+            raise _Failed(f"{exc}: {exc.remedy}" if exc.remedy else str(exc)) from exc
         except MonitorError as exc:
             raise _Failed(str(exc)) from exc
 

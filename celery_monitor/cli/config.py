@@ -9,7 +9,9 @@ import yaml
 
 from celery_monitor.cli.options import config_file
 from celery_monitor.errors import ConfigError
-from celery_monitor.settings import PagerDutySettings, RuleSettings, Settings, load, redact_url
+from celery_monitor.policy import channels_of
+from celery_monitor.settings import Settings, load, redact_url
+from celery_monitor.settings.cautions import warnings_of
 from celery_monitor.settings.layers import CONFIG_VARIABLE
 from celery_monitor.settings.reference import markdown
 from celery_monitor.settings.schema import schema
@@ -24,7 +26,10 @@ def config() -> None:
 @config_file
 @click.pass_context
 def check(ctx: click.Context, config_path: Path | None) -> None:
-    """Print every problem, one a line, and exit with 2; or what a valid configuration will do."""
+    """Print every problem, one a line, and exit with 2; or what a valid configuration will do.
+
+    What is valid and hardly meant follows as warnings; they are no failure.
+    """
     try:
         settings = load(config_path)
     except ConfigError as exc:
@@ -36,6 +41,8 @@ def check(ctx: click.Context, config_path: Path | None) -> None:
     click.echo(f"  file       {source or 'none: defaults and environment'}")
     for name, text in _plan(settings).items():
         click.echo(f"  {name:<10} {text}")
+    for warning in warnings_of(settings):
+        click.echo(f"warning: {warning}")
 
 
 @config.command()
@@ -63,16 +70,12 @@ def reference() -> None:
 
 
 def _plan(settings: Settings) -> dict[str, str]:
-    broker, email = settings.broker, settings.email
-    services: list[PagerDutySettings | RuleSettings] = [settings.pagerduty, *settings.alerts.rules]
-    keys = sum(service.routing_key_source().get() is not None for service in services)
+    channels = channels_of(settings)
     return {
         "fleet": settings.fleet,
-        "reads": redact_url(broker.url_source().get() or ""),
+        "reads": redact_url(settings.broker.url_source().get() or ""),
         "keeps": settings.store.url,
         "serves": f"port {settings.web.port} of {settings.web.host}",
-        "PagerDuty": f"on, {keys} routing key{'s' * (keys > 1)}" if keys else "off: no routing key is set",
-        "mail": f"on, to {', '.join(email.to)} at {email.schedule} ({email.timezone})"
-        if email.to
-        else "off: email.to is empty",
+        "PagerDuty": channels["pagerduty"],
+        "mail": channels["mail"],
     }

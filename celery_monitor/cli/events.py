@@ -2,12 +2,10 @@
 
 import fnmatch
 import math
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +14,12 @@ import click
 from celery_monitor.adapters.broker import BrokerFleet
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.cli.options import config_file
-from celery_monitor.core.classify import classify, unregistered_name
+from celery_monitor.cli import output
+from celery_monitor.cli.options import broker_url, config_file
+from celery_monitor.core.classify import LONGEST_MESSAGE, classify, unregistered_name
 from celery_monitor.core.decode import Discarded, decode
 from celery_monitor.core.model import Delivery, Event, FleetTask
+from celery_monitor.core.monitor import PROBE
 from celery_monitor.core.text import printable
 from celery_monitor.core.track import KINDS, Tracker
 from celery_monitor.errors import SourceLostError
@@ -35,6 +35,12 @@ _WIDTH: Final = 200
 _TYPE_WIDTH: Final = 16
 _NAME_WIDTH: Final = 28
 _UUID_WIDTH: Final = 36
+_RETRY: Final = re.compile(r"Retry\((?:Retry\(\.\.\.\), )?(.*), (?:[^,()]*|datetime\.datetime\(.*\))\)", re.DOTALL)
+"""How Celery's exception of a retry shows itself: itself, the cause, when."""
+_RETRY_LINE: Final = re.compile(
+    r"^celery\.exceptions\.Retry: Retry (?:in \S+|at \S+(?: \S+)?): (.+)\Z", re.MULTILINE | re.DOTALL
+)
+"""The end of its traceback, where the event itself does not say the cause."""
 _UNKNOWN: Final = "(unknown)"
 _COLOURS: Final = {
     "task-succeeded": "green",
@@ -48,7 +54,7 @@ _COLOURS: Final = {
 
 @click.command()
 @config_file
-@click.option("--broker", metavar="URL", help="broker.url")
+@broker_url
 @click.option("--follow", "-f", is_flag=True, help="Until Ctrl-C, instead of for --seconds.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=10, show_default=True, help="End after so long.")
 @click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events.")
@@ -56,7 +62,7 @@ _COLOURS: Final = {
 def events(
     config_path: Path | None, broker: str | None, seconds: float, limit: int | None, glob: str | None, *, follow: bool
 ) -> None:
-    """Print the live stream of events, one a line: time, type, task, its id, worker, and what it says.
+    """Print the live stream of events, one a line: time in UTC, type, task, its id, worker, and what it says.
 
     It listens beside a running monitor and takes nothing from it. What a task began with before is asked of the
     workers, so that its end has a name here too.
@@ -99,8 +105,7 @@ def _quiet() -> Iterator[None]:
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        # What is still in the buffer has nobody to go to either; else Python complains at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.give_up()
 
 
 class _Stream:
@@ -132,6 +137,8 @@ class _Stream:
         return click.style(f"a message that cannot be counted: {discarded.reason}", fg="red")
 
     def _line(self, event: Event) -> str | None:
+        if event.type == PROBE:
+            return None  # a running monitor's own
         kind = KINDS.get(event.type)
         name: str | None = None
         measured: float | None = None
@@ -147,7 +154,8 @@ class _Stream:
         if kind is not None:
             words = [f"{printable(name or _UNKNOWN, _WIDTH):<{_NAME_WIDTH}}", f"{event.uuid:<{_UUID_WIDTH}}", *words]
         shown = click.style(f"{printable(event.type, _WIDTH):<{_TYPE_WIDTH}}", fg=_COLOURS.get(event.type))
-        return "  ".join([_time(event.timestamp), shown, *(printable(word, _WIDTH) for word in words)])
+        at = output.rfc3339(event.timestamp, "milliseconds")
+        return "  ".join([at, shown, *(printable(word, _WIDTH) for word in words)])
 
     def _facts(self, event: Event, measured: float | None) -> Iterator[str]:
         """What the event says beside who and when."""
@@ -157,16 +165,19 @@ class _Stream:
             yield f"after {measured:.3f} s in the queue"
         if event.type == "task-succeeded" and measured is not None:
             yield f"in {measured:.3f} s"
-        if event.exception is not None:
-            failure = classify(event.exception, event.traceback, self._redact)
+        exception = _cause(event) if event.type == "task-retried" else event.exception
+        if exception is not None:
+            failure = classify(exception, event.traceback, self._redact)
             yield f"{failure.exception}: {' '.join(failure.message.split())}".removesuffix(": ")
         if event.type.startswith("worker-"):
             yield f"active {event.active or 0}, processed {event.processed or 0}"
 
 
-def _time(at: float) -> str:
-    """Local time with its offset, to the millisecond."""
-    try:
-        return datetime.fromtimestamp(at).astimezone().isoformat(timespec="milliseconds")
-    except (OverflowError, OSError, ValueError):
-        return f"{at:.3f}"
+def _cause(event: Event) -> str | None:
+    """What made a task be retried: versions of Celery send it, the exception that asks for the retry, or nothing."""
+    found = _RETRY.fullmatch(event.exception or "")
+    cause = found[1] if found else event.exception
+    if cause in {None, "None"}:
+        last = _RETRY_LINE.search((event.traceback or "").rstrip()[-LONGEST_MESSAGE:])
+        cause = last[1] if last else None
+    return cause

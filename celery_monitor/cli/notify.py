@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from celery_monitor.cli.options import config_file
-from celery_monitor.errors import MonitorError
+from celery_monitor.errors import ConfigError, Problem
 from celery_monitor.settings import Settings, load
 
 
@@ -42,8 +42,9 @@ def _pagerduty(settings: Settings, rule: str | None) -> str:
     key = source.get() if source is not None else None
     if key is None:
         rules = ", ".join(name for name in keys if name) or "none"
-        missing = f"no rule {rule!r} has a routing key of its own" if rule else "pagerduty.routing_key is not set"
-        raise MonitorError(f"{missing} (rules with one: {rules})")
+        if rule is not None:
+            raise click.UsageError(f"no rule {rule!r} has a routing key of its own (rules with one: {rules})")
+        raise ConfigError([Problem("pagerduty.routing_key", f"is not set (rules with a key of their own: {rules})")])
     return pagerduty.send_test(
         url=pagerduty.endpoint(settings.pagerduty.region, settings.pagerduty.url),
         key=key,
@@ -56,4 +57,11 @@ def _pagerduty(settings: Settings, rule: str | None) -> str:
 def _email(settings: Settings) -> str:
     from celery_monitor.adapters import email  # noqa: PLC0415 - as above
 
+    require_mail(settings)
     return email.send_test(settings.email, settings.fleet)
+
+
+def require_mail(settings: Settings) -> None:
+    """Raise ConfigError where mail is off: a command that is to send one can do nothing then."""
+    if not settings.email.to:
+        raise ConfigError([Problem("email.to", "must be set, and email.from with it: there is nobody to write to")])

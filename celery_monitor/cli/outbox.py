@@ -1,8 +1,7 @@
 """``celery-monitor outbox``: what waits to be sent, what was given up, and another try. Works beside the daemon."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -10,16 +9,28 @@ import click
 
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
-from celery_monitor.cli.options import config_file
+from celery_monitor.cli.options import config_file, store_url
+from celery_monitor.cli.output import rfc3339
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.errors import MonitorError
 from celery_monitor.ports import Outbox
 from celery_monitor.settings import load
 
+_Line = tuple[str, str]
+"""Channel and route."""
 _PAGE: Final = 500
 _HEADERS: Final = ("ID", "STATE", "CHANNEL", "ACTION", "ATTEMPTS", "CREATED", "NEXT TRY", "KEY", "LAST ERROR")
+_MOST_ID: Final = 1 << 63
 _KEY_WIDTH: Final = 60
 _ERROR_WIDTH: Final = 120
+
+
+def _row_id(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < _MOST_ID):
+        raise click.BadParameter(f"{text!r} is no ID: take one of the first column of `celery-monitor outbox list`")
+    return int(text)
 
 
 @click.group()
@@ -29,11 +40,16 @@ def outbox() -> None:
 
 @outbox.command("list")
 @config_file
+@store_url
 @click.option("--dead", is_flag=True, help="Only what was given up.")
-def list_(config_path: Path | None, *, dead: bool) -> None:
-    """Print what waits and what was given up, oldest first. Times are in UTC."""
-    with _opened(config_path) as rows:
-        table = [_HEADERS, *(_cells(item) for item in _items(rows, dead=dead))]
+def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
+    """Print what waits and what was given up, oldest first. Times are in UTC.
+
+    To each service one row goes after the other: what waits behind another row is tried when that one is done.
+    """
+    with _opened(config_path, store) as rows:
+        first = {} if dead else _first_in_line(_items(rows, dead=False), SystemClock().now())
+        table = [_HEADERS, *(_cells(item, first) for item in _items(rows, dead=dead))]
     if len(table) == 1:
         click.echo("nothing was given up" if dead else "nothing waits, and nothing was given up")
         return
@@ -43,14 +59,15 @@ def list_(config_path: Path | None, *, dead: bool) -> None:
 
 
 @outbox.command()
-@click.argument("item_id", metavar="ID", type=click.IntRange(min=1), required=False)
+@click.argument("item_id", metavar="ID", callback=_row_id, required=False)
 @click.option("--all-dead", is_flag=True, help="Everything that was given up.")
 @config_file
-def retry(config_path: Path | None, item_id: int | None, *, all_dead: bool) -> None:
+@store_url
+def retry(config_path: Path | None, store: str | None, item_id: int | None, *, all_dead: bool) -> None:
     """Make a row due now, or all rows that were given up; the running daemon sends them within a second."""
     if all_dead == (item_id is not None):
         raise click.UsageError("give either an ID (see: celery-monitor outbox list) or --all-dead")
-    with _opened(config_path) as rows:
+    with _opened(config_path, store) as rows:
         count = rows.revive(item_id, SystemClock().now())
     if item_id is not None and count == 0:
         raise MonitorError(f"nothing to try again: row {item_id} is delivered, replaced by a newer row, or not there")
@@ -58,8 +75,8 @@ def retry(config_path: Path | None, item_id: int | None, *, all_dead: bool) -> N
 
 
 @contextmanager
-def _opened(config_path: Path | None) -> Iterator[Outbox]:
-    settings = load(config_path)
+def _opened(config_path: Path | None, url: str | None) -> Iterator[Outbox]:
+    settings = load(config_path, {"store.url": url})
     store = open_store(settings.store.url, retention=settings.store.retention, fingerprints_kept=0)
     store.attach()
     try:
@@ -75,22 +92,34 @@ def _items(rows: Outbox, *, dead: bool) -> Iterator[OutboxItem]:
         cursor = page[-1].id
 
 
-def _cells(item: OutboxItem) -> tuple[str, ...]:
+def _first_in_line(items: Iterable[OutboxItem], now: float) -> dict[_Line, int]:
+    """Of each line the row that is sent next. One that only waits for its time stands in none; see Outbox.due."""
+    first: dict[_Line, int] = {}
+    for item in items:
+        if item.state == "pending" and (item.attempts > 0 or item.due_at <= now):
+            first.setdefault((item.channel, item.route), item.id)
+    return first
+
+
+def _next_try(item: OutboxItem, first: Mapping[_Line, int]) -> str:
+    if item.state != "pending":
+        return "never"
+    head = first.get((item.channel, item.route), item.id)
+    return f"waits behind {head}" if head < item.id else rfc3339(item.due_at)
+
+
+def _cells(item: OutboxItem, first: Mapping[_Line, int]) -> tuple[str, ...]:
     return (
         str(item.id),
         item.state,
         item.channel,
         item.action,
         str(item.attempts),
-        _time(item.created_at),
-        _time(item.due_at) if item.state == "pending" else "never",
+        rfc3339(item.created_at),
+        _next_try(item, first),
         _printable(item.key, _KEY_WIDTH),
         _printable(item.error or "", _ERROR_WIDTH),
     )
-
-
-def _time(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _printable(text: str, width: int) -> str:

@@ -13,25 +13,30 @@ import click
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.email import EmailSender, render_html, render_text
 from celery_monitor.adapters.store import open_store
-from celery_monitor.cli.options import config_file
+from celery_monitor.cli.notify import require_mail
+from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.summary import Summary, summary_to_dict
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.settings import PagerDutySettings, RuleSettings, Settings, load
 
 YESTERDAY: Final = "yesterday"
+_NAMED: Final = {YESTERDAY: dt.timedelta(days=1), "today": dt.timedelta(0)}
 
 
 @click.command()
 @config_file
-@click.option("--date", "day", metavar="YYYY-MM-DD|yesterday", default=YESTERDAY, show_default=True)
+@store_url
+@click.option("--date", "day", metavar="YYYY-MM-DD|yesterday|today", default=YESTERDAY, show_default=True)
 @click.option("--format", "form", type=click.Choice(["text", "html", "json"]), default="text", show_default=True)
 @click.option("--send", is_flag=True, help="Mail it to email.to instead of printing it, once more if need be.")
-def report(config_path: Path | None, day: str, form: str, *, send: bool) -> None:
+def report(config_path: Path | None, store: str | None, day: str, form: str, *, send: bool) -> None:
     """Print the summary of a day, from midnight to midnight in email.timezone.
 
     A mail that is sent by this command does not count as the daily one, which comes all the same.
     """
-    settings = load(config_path)
+    settings = load(config_path, {"store.url": store})
+    if send:
+        require_mail(settings)
     now = SystemClock().now()
     date = _date(day, now, ZoneInfo(settings.email.timezone))
     with _reports(settings) as reports:
@@ -44,12 +49,13 @@ def report(config_path: Path | None, day: str, form: str, *, send: bool) -> None
 
 def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
     today = dt.datetime.fromtimestamp(now, zone).date()
-    if day == YESTERDAY:
-        return today - dt.timedelta(days=1)
+    if day in _NAMED:
+        return today - _NAMED[day]
     try:
         date = dt.date.fromisoformat(day)
     except ValueError as exc:
-        raise click.BadParameter(f"{day!r} is no date: write YYYY-MM-DD or {YESTERDAY}", param_hint="--date") from exc
+        told = f"{day!r} is no date: write YYYY-MM-DD, {' or '.join(_NAMED)}"
+        raise click.BadParameter(told, param_hint="--date") from exc
     if date > today:
         raise click.BadParameter(f"{day} has not begun in {zone}", param_hint="--date")
     return date

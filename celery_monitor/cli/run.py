@@ -9,7 +9,7 @@ import click
 
 from celery_monitor.adapters import log
 from celery_monitor.app import App
-from celery_monitor.cli.options import config_file
+from celery_monitor.cli.options import broker_url, config_file, store_url, web_port
 from celery_monitor.policy import secrets_of
 from celery_monitor.settings import Settings, load
 
@@ -20,11 +20,11 @@ default thresholds a large fleet stands still for a tenth of a second every few 
 
 @click.command()
 @config_file
-@click.option("--broker", metavar="URL", help="broker.url")
-@click.option("--store", metavar="URL", help="store.url")
-@click.option("--port", type=int, help="web.port")
-@click.option("--log-level", help="log.level")
-@click.option("--log-format", help="log.format: json or console")
+@broker_url
+@store_url
+@web_port
+@click.option("--log-level", metavar="LEVEL", help="In place of log.level.")
+@click.option("--log-format", metavar="FORMAT", help="In place of log.format: json or console.")
 def run(  # noqa: PLR0917  # one for each option
     config_path: Path | None,
     broker: str | None,

@@ -1,5 +1,6 @@
 """Where the events come from."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -21,6 +22,7 @@ _EVENTLESS: Final = frozenset({
     "azureservicebus", "azurestoragequeues", "confluentkafka", "consul", "etcd", "filesystem", "gcpubsub",
     "kafka", "pyro", "sqla", "sqlalchemy", "sqs", "zookeeper",
 })  # fmt: skip
+_NUMBERED: Final = ("redis", "rediss", "sentinel")
 _DEFAULT_URL: Final = SecretUrl("amqp://guest:guest@localhost:5672//")
 
 
@@ -37,7 +39,12 @@ def check_urls(urls: str) -> None:
             raise ValueError(
                 f"must begin with one of {', '.join(_SCHEMES)}, as in amqp://user:password@host:5672/vhost"
             )
-        split_url(url if scheme else f"//{url}")
+        path = split_url(url if scheme else f"//{url}").path
+        if (scheme or "sentinel") in _NUMBERED and not re.fullmatch("/*[0-9]*", path):
+            raise ValueError(
+                "must end with the number of a database, as in redis://host:6379/0 (if what follows the slash belongs "
+                "to the password, write %2F for the slash)"
+            )
 
 
 def _broker_url(value: SecretUrl) -> SecretUrl:

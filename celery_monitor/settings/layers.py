@@ -2,17 +2,14 @@
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from celery_monitor.errors import Problem
-from celery_monitor.settings import schema
+from celery_monitor.settings import document, schema
 
 PREFIX: Final = "CELERY_MONITOR_"
 CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
@@ -63,6 +60,8 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     known = {variable(path): (path, node) for path, node in schema.fields()}
     for name, text in sorted(environ.items()):
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not text:
+            if text and name.upper() in {*known, CONFIG_VARIABLE} and name not in known and name != CONFIG_VARIABLE:
+                layer.problems.append(Problem(name, f"is ignored as it is; write it in capitals: {name.upper()}"))
             continue
         if name not in known:
             if not _is_service_link(name, text):
@@ -80,25 +79,13 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
 def from_file(path: Path) -> Layer:
     """A YAML file. Sections left empty count as not there."""
     layer = Layer()
-    try:
-        document = yaml.load(path.read_bytes(), Loader=_UniqueKeys)  # noqa: S506 - derived from SafeLoader
-    except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
-        layer.problems.append(Problem(str(path), f"cannot read the configuration: {reason}"))
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        layer.problems.append(Problem(where, _without_quotes(exc.problem or "cannot be read")))
-    except yaml.YAMLError:
-        layer.problems.append(Problem(str(path), "is not YAML: it holds characters that no text has"))
-    except (ValueError, LookupError, AttributeError, RecursionError):
-        # The library's constructors of dates, numbers and explicit tags raise whatever comes.
-        layer.problems.append(Problem(str(path), "is not YAML: it holds a date or number that is none"))
-    else:
-        if isinstance(document, dict):
-            layer.values.update(_sections_only(document, schema.schema(), (), layer.problems))
-        elif document is not None:
-            layer.problems.append(Problem(str(path), "must be a mapping of sections, such as broker: and store:"))
+    found = document.read(path)
+    if isinstance(found, Problem):
+        layer.problems.append(found)
+    elif isinstance(found, dict):
+        layer.values.update(_sections_only(found, schema.schema(), (), layer.problems))
+    elif found is not None:
+        layer.problems.append(Problem(str(path), "must be a mapping of sections, such as broker: and store:"))
     return layer
 
 
@@ -119,7 +106,7 @@ def _unknown_variable(name: str, known: Mapping[str, object]) -> str:
             return f"unknown variable; the whole of it goes into {field_name}, as JSON"
     if inside := [field_name for field_name in known if field_name.startswith(f"{name}__")]:
         return f"is a section; set its fields, for example {inside[0]}"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
     return f"unknown variable; did you mean `{near[0]}`?" if near else "unknown variable; see config schema"
 
 
@@ -158,22 +145,3 @@ def _sections_only(
         elif value is not None:
             problems.append(Problem(where, f"must be a section with the keys {', '.join(child['properties'])}"))
     return kept
-
-
-def _without_quotes(text: str) -> str:
-    """What the YAML parser says, less what it quotes: an unquoted password may begin with ``*`` or ``!``."""
-    told = re.sub(r"\s*(?!'<)(['\"]).*\1", "", text)
-    return f"is not YAML: {told}; texts with special characters (: # * & ! % @ {{ [) need quotes"
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML itself forbids a key that stands twice; the library takes the last one in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the library's signature
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for count, key in enumerate(keys):
-            if any(key.value == earlier.value for earlier in keys[:count]):
-                raise yaml.constructor.ConstructorError(
-                    problem="the same key stands twice in a section", problem_mark=key.start_mark
-                )
-        return super().construct_mapping(node, deep)

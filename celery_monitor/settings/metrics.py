@@ -2,12 +2,12 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Final, Self
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.notation import MINUTE, Duration, duration
-from celery_monitor.settings.section import FieldError, Section, Text
+from celery_monitor.settings.section import Section, Text
 
 _OWN_LABELS: Final = frozenset({
     "celery", "channel", "exception", "hostname", "kombu", "le", "name", "outcome", "python", "quantile",
@@ -25,8 +25,14 @@ def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def _free(name: str) -> str:
+    if name in _OWN_LABELS or name.startswith("__"):
+        raise ValueError("this name is taken by the metrics' own labels")
+    return name
+
+
 Buckets = Annotated[tuple[float, ...], AfterValidator(_ascending)]
-LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$"), AfterValidator(_free)]
 
 
 class MetricsSettings(Section):
@@ -51,7 +57,7 @@ class MetricsSettings(Section):
     """Labels that every metric carries, for example ``{env: production}``."""
     worker_timeout: Annotated[float, duration("1s")] = 5 * MINUTE
     """A worker without a heartbeat for so long has ``worker_up`` 0."""
-    worker_purge: Duration = 10 * MINUTE
+    worker_purge: Duration = Field(default="10m", validate_default=True)
     """And after so long without a heartbeat its series go, so that dead pods do not pile up."""
     poll_interval: Annotated[float, duration("1s")] = 15.0
     """How often queue lengths and the workers' state are asked for, in the background and never in a
@@ -59,15 +65,9 @@ class MetricsSettings(Section):
     queues: tuple[Text, ...] = ()
     """Queues whose length is reported though no worker consumes them yet."""
 
-    @field_validator("static_labels")
+    @field_validator("worker_purge")
     @classmethod
-    def _no_collision(cls, value: dict[str, str]) -> dict[str, str]:
-        if taken := sorted(name for name in value if name in _OWN_LABELS or name.startswith("__")):
-            raise ValueError(f"these names are taken by the metrics' own labels: {', '.join(taken)}")
+    def _after_timeout(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("worker_timeout", 0.0):
+            raise ValueError("must not be shorter than worker_timeout")
         return value
-
-    @model_validator(mode="after")
-    def _purge_after_timeout(self) -> Self:
-        if self.worker_purge < self.worker_timeout:
-            raise FieldError("worker_purge", "must not be shorter than worker_timeout")
-        return self

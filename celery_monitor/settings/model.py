@@ -1,7 +1,8 @@
 """The whole configuration."""
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
+from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from celery_monitor.settings.alerts import AlertsSettings
@@ -13,11 +14,23 @@ from celery_monitor.settings.section import Section, Text
 from celery_monitor.settings.store import StoreSettings, TrackingSettings
 from celery_monitor.settings.web import WebSettings
 
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_ANY_CASE: Final = "^(" + "|".join("".join(f"[{c}{c.upper()}]" for c in level) for level in _LEVELS) + ")$"
+
+
+def _lower(value: object) -> object:
+    """Python's own names of the levels are capitals."""
+    return value.lower() if isinstance(value, str) else value
+
 
 class LogSettings(Section):
     """The monitor's own log, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error", "critical"],
+        BeforeValidator(_lower),
+        WithJsonSchema({"type": "string", "pattern": _ANY_CASE, "$comment": f"{', '.join(_LEVELS)}, in any case"}),
+    ] = "info"
     """What is logged, from this level up."""
     format: Literal["json", "console"] = "json"
     """``json`` for machines, one object a line; ``console`` for people."""

@@ -95,10 +95,18 @@ def _unknown_key(location: Location) -> str:
     # A field's exact name in the wrong section is a surer sign than a similar name in this one.
     elsewhere = [path for path in _all_paths() if path[-1] == key]
     if len(elsewhere) == 1:
-        return f"unknown key; did you mean `{'.'.join(elsewhere[0])}`?"
+        return _misplaced(elsewhere[0], location[:-1])
     if near := difflib.get_close_matches(key, siblings, n=1, cutoff=0.6):
         return f"unknown key; did you mean `{near[0]}`?"
     return f"unknown key; known here: {', '.join(siblings)}"
+
+
+def _misplaced(path: schema.Path, section: Location) -> str:
+    if path == section:
+        return f"unknown key; this is inside of `{path[-1]}` already: write its fields here"
+    if len(path) == 1:
+        return f"unknown key; `{path[0]}` belongs at the top level, not into `{'.'.join(map(str, section))}`"
+    return f"unknown key; did you mean `{'.'.join(path)}`?"
 
 
 def _all_paths() -> list[schema.Path]:

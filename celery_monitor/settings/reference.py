@@ -48,8 +48,9 @@ def _section(path: schema.Path, node: schema.Node, heading: str) -> str:
         for key, child in node["properties"].items()
         if not schema.is_section(child)
     ]
-    told = _prose(node["description"])
-    return "\n".join([heading, "", told, "", "| field | default | meaning |", "|---|---|---|", *rows, ""])
+    return "\n".join(
+        [heading, "", node["description"], "", "| field | default | meaning |", "|---|---|---|", *rows, ""]
+    )
 
 
 def _default(node: schema.Node, required: bool) -> str:  # noqa: FBT001 - private
@@ -71,11 +72,7 @@ def _meaning(node: schema.Node) -> str:
         values = f" Values: from {node['minimum']} to {node['maximum']}."
     elif "minimum" in node:
         values = f" Values: at least {node['minimum']}."
-    return (_prose(node["description"]) + values).replace("|", "\\|")
-
-
-def _prose(text: str) -> str:
-    return text.replace("``", "`")
+    return f"{node['description']}{values}".replace("|", "\\|")
 
 
 def _code(text: str) -> str:

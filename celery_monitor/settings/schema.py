@@ -63,7 +63,7 @@ def _inline(node: Any, definitions: dict[str, Node]) -> Any:  # noqa: ANN401 - J
     return {
         key: {name: _inline(child, definitions) for name, child in value.items()}
         if key == "properties"
-        else " ".join(value.split())
+        else " ".join(value.split()).replace("``", "`")
         if key == "description"
         else _inline(value, definitions)
         for key, value in node.items()

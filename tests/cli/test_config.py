@@ -54,6 +54,20 @@ def test_check_prints_every_problem(tmp_path: Path) -> None:
     ]
 
 
+def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
+    """A rule in another's shadow, and a password in clear text, are told; the configuration is valid all the same."""
+    file = tmp_path / "monitor.yaml"
+    file.write_text(
+        "alerts: {rules: [{name: rest}, {name: billing, match: ['shop.billing.*']}]}\n"
+        "email: {security: none, username: u, password: hunter22}"
+    )
+    result = invoke("check", "--config", str(file))
+    assert result.exit_code == 0
+    warnings = [line for line in result.output.splitlines() if line.startswith("warning: ")]
+    assert [warning.split(": ")[1] for warning in warnings] == ["alerts.rules[1]", "email.security"]
+    assert "hunter22" not in result.output
+
+
 @pytest.mark.parametrize("command", ["check", "show"])
 def test_missing_file_exits_with_2(tmp_path: Path, command: str) -> None:
     """A configuration file that is not there is a configuration error that names it."""

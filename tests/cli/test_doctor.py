@@ -12,10 +12,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.cli import main
 from celery_monitor.cli.doctor import fleet, outside
 from celery_monitor.cli.doctor.finding import Finding, State
+from celery_monitor.cli.healthcheck import Answer
 from celery_monitor.core.model import Changes, Delivery
 from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
 from tests.adapters.email.mail_server import MailServer, serving
@@ -27,16 +29,16 @@ KEY = "R0123456789abcdefghijklmnopqrstu"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-def doctor(**environ: str) -> tuple[int, list[str]]:
+def doctor(*options: str, **environ: str) -> tuple[int, list[str]]:
     """Exit code and lines."""
-    result = CliRunner().invoke(main, ["doctor", "--seconds", "1"], env=environ)
+    result = CliRunner().invoke(main, ["doctor", "--seconds", "1", *options], env=environ)
     return result.exit_code, result.output.splitlines()
 
 
 def test_every_problem_of_the_configuration_is_a_line() -> None:
     """A configuration that cannot be used fails with all of its problems, and nothing else is looked at."""
     code, lines = doctor(CELERY_MONITOR_WEB__PORT="no", CELERY_MONITOR_STORE__URL="mysql://x")
-    assert code == 1
+    assert code == 2
     assert sorted(line.split()[:3] for line in lines) == [
         ["FAIL", "configuration", "CELERY_MONITOR_STORE__URL:"],
         ["FAIL", "configuration", "CELERY_MONITOR_WEB__PORT:"],
@@ -51,11 +53,27 @@ def test_without_a_broker_the_rest_is_looked_at(tmp_path: Path) -> None:
         CELERY_MONITOR_WEB__PORT=str(free_port()),
     )
     assert code == 1
-    states = [line.split()[0] for line in lines]
-    assert states == ["ok", "FAIL", "ok", "off", "off", "ok"]
     assert "hunter22" not in "".join(lines)
-    assert "Connection refused" in lines[1]
+    assert "Connection refused: nothing listens there" in lines[1]
+    assert "host and port in broker.url" in lines[1]
+    states = {line[6:20].strip(): line.split()[0] for line in lines}
+    waiting = {"exchange", "queue", "workers", "events", "task events", "task-sent", "clocks"}
+    assert {subject for subject, state in states.items() if state == "skip"} == waiting
+    assert {line[21:] for line in lines if line.startswith("skip")} == {"the broker has to be reachable first"}
+    rest = [states[subject] for subject in ("configuration", "broker", "store", "pagerduty", "email", "web")]
+    assert rest == ["ok", "FAIL", "ok", "off", "off", "ok"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_stand_in_for_the_daemon_s_configuration(tmp_path: Path) -> None:
+    """--broker, --store and --port say what is looked at, as for run."""
+    ports = [free_port(), free_port()]
+    broker, store_url = f"redis://127.0.0.1:{ports[0]}/0", f"sqlite:///{tmp_path}/mine.db"
+    _, lines = doctor("--broker", broker, "--store", store_url, "--port", str(ports[1]))
+    told = {line[6:20].strip(): line[21:] for line in lines}
+    assert told["broker"].startswith(f"{broker}: ")
+    assert told["store"].startswith(f"{tmp_path}/mine.db ")
+    assert told["web"].startswith(f"port {ports[1]} ")
 
 
 def test_a_finding_cannot_control_the_terminal() -> None:
@@ -252,33 +270,65 @@ def test_mail_server_is_reached_without_a_mail() -> None:
         assert server.mails == []
     finding = email(server)
     assert finding.state is State.FAIL
-    assert "check email.host" in finding.text
+    assert "nothing listens there" in finding.text
+    assert "email.host and email.port" in finding.text
+    assert "Errno" not in finding.text
     assert outside.email(EmailSettings()).state is State.OFF
 
 
 # --- the port --------------------------------------------------------------------------------------------------------
-def web(port: int) -> Finding:
+def web(port: int) -> outside.Port:
     """Of a port of the loopback interface."""
     return outside.web(WebSettings(host="127.0.0.1", port=port))
 
 
 def test_port() -> None:
     """Free is well; taken by another program is not."""
-    assert web(free_port()).state is State.OK
+    free = web(free_port())
+    assert (free.finding.state, free.daemon) == (State.OK, False)
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         other.settimeout(0)
         port = other.getsockname()[1]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("celery_monitor.cli.healthcheck._TIMEOUT", 0.2)
-            finding = web(port)
-    assert finding.state is State.FAIL
-    assert "taken by another program" in finding.text
+            taken = web(port)
+    assert (taken.finding.state, taken.daemon) == (State.FAIL, False)
+    assert "is taken: no answer from" in taken.finding.text
+    assert f"ss -ltnp 'sport = :{port}'" in taken.finding.text
+    assert outside.web(WebSettings(host="192.0.2.1")).finding.state is State.FAIL
 
 
-def test_port_of_a_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a monitor answers, the port being taken is as it should be."""
+@pytest.mark.parametrize(
+    ("answer", "state", "daemon", "text"),
+    [
+        (Answer(alive=True, ours=True, text="ok: threads: ok"), State.OK, True, "a monitor answers on port"),
+        (Answer(alive=False, ours=True, text="failing: threads: x"), State.FAIL, True, "is not well: failing: threads"),
+        (Answer(alive=False, ours=False, text="not a celery-monitor"), State.FAIL, False, "is taken: not a celery-mon"),
+    ],
+)
+def test_who_has_the_port(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, state: State, text: str, *, daemon: bool
+) -> None:
+    """A monitor that is well is as it should be; one that is not, and another program, are told apart."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
-        monkeypatch.setattr(outside, "_ask", lambda _url: (True, '{"status": "ok"}'))
-        finding = web(other.getsockname()[1])
-    assert (finding.state, finding.text.startswith("a monitor answers")) == (State.OK, True)
-    assert outside.web(WebSettings(host="192.0.2.1")).state is State.FAIL
+        monkeypatch.setattr(outside, "ask", lambda _url: answer)
+        port = web(other.getsockname()[1])
+    assert (port.finding.state, port.daemon) == (state, daemon)
+    assert text in port.finding.text
+
+
+def test_a_store_that_is_not_the_running_monitor_s(tmp_path: Path) -> None:
+    """Where a monitor runs, a store that is not there or was not written for minutes is hardly its own: a warning."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    missing = outside.store(StoreSettings(url=url), in_use=True)
+    assert missing.state is State.WARN
+    assert "does not exist, and a monitor runs on web.port: it keeps another store" in missing.text
+    daemon = open_store(url, retention=86_400.0, fingerprints_kept=10)
+    with ExitStack() as cleanup:
+        cleanup.callback(daemon.stop)
+        sequence = daemon.start().sequence
+        for age, state in [(600.0, State.WARN), (5.0, State.OK)]:
+            now = SystemClock().now() - age
+            sequence += 1
+            daemon.commit(Changes(now, sequence, counters={"alive_at": now}))
+            assert outside.store(StoreSettings(url=url), in_use=True).state is state

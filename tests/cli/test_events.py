@@ -36,16 +36,41 @@ def test_a_task_is_named_in_every_line_of_its_life() -> None:
     assert lines[3].endswith("in 0.250 s")
 
 
-def test_a_line_begins_with_local_time_and_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds, and the zone that they are in."""
-    import time
-
-    monkeypatch.setenv("TZ", "Asia/Kolkata")
-    time.tzset()
+def test_a_line_begins_with_the_time() -> None:
+    """To the millisecond, in UTC as in the log, the API and the page."""
     (line,) = _Stream(None, []).lines([message(type="worker-online")], NOW)
-    monkeypatch.undo()
-    time.tzset()
-    assert line.startswith("2026-11-23T08:16:40.000+05:30  ")
+    assert line.startswith("2026-11-23T02:46:40.000Z  ")
+
+
+TRACEBACK = "  File ...\ncelery.exceptions.Retry: Retry in 1s: RuntimeError('declined')\n"
+
+
+@pytest.mark.parametrize(
+    ("exception", "traceback"),
+    [
+        ("RuntimeError('declined')", TRACEBACK),
+        ("Retry(Retry(...), RuntimeError('declined'), 1)", TRACEBACK),
+        ("Retry(Retry(...), RuntimeError('declined'), datetime.datetime(2026, 11, 23, 14, 2))", None),
+        ("None", TRACEBACK),
+        (None, TRACEBACK.replace("in 1s", "at 2026-11-23 14:02:11.5+00:00")),
+        ("Retry(Retry(...), None, 1)", TRACEBACK),
+    ],
+)
+def test_a_retry_tells_its_cause(exception: str | None, traceback: str | None) -> None:
+    """However the version of Celery says it."""
+    (line,) = shown(message(type="task-retried", uuid="u", exception=exception, traceback=traceback))
+    assert line.endswith("  celery@box  RuntimeError: declined")
+
+
+def test_a_retry_without_a_cause() -> None:
+    """self.retry() alone has none."""
+    (line,) = shown(message(type="task-retried", uuid="u", exception="Retry(Retry(...), None, 1)"))
+    assert line.endswith("celery@box")
+
+
+def test_a_monitor_s_probes_are_not_the_fleet_s() -> None:
+    """They are left out."""
+    assert shown(message(type="monitor-probe", hostname="celery-monitor@probe")) == []
 
 
 def test_what_began_before_is_named_by_the_workers() -> None:

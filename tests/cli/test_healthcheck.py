@@ -58,21 +58,40 @@ def healthcheck(port: int, host: str = "0.0.0.0", **environ: str) -> Result:
 
 
 def test_living_daemon() -> None:
-    """A daemon whose /livez answers 200 is healthy: exit code 0, and its answer."""
-    server = Server(200, b'{"status": "ok"}')
+    """A daemon whose /livez answers 200 is healthy: exit code 0, and its checks in a line."""
+    server = Server(200, b'{"status": "ok", "checks": {"threads": "ok"}}')
     with serving(server) as port:
         result = healthcheck(port, http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
-    assert (result.exit_code, result.output) == (0, '{"status": "ok"}\n')
+    assert (result.exit_code, result.output) == (0, "ok: threads: ok\n")
     assert server.paths == ["/livez"]
 
 
-@pytest.mark.parametrize("status", [404, 500, 503])
-def test_stuck_daemon(status: int) -> None:
+def test_stuck_daemon() -> None:
     """A daemon whose /livez answers anything else is not: exit code 1, the status and the reasons."""
-    with serving(Server(status, b'{"reasons": ["pump has not turned for 40 s"]}')) as port:
+    with serving(Server(503, b'{"status": "failing", "checks": {"threads": "pump has not turned for 40 s"}}')) as port:
         result = healthcheck(port)
     assert result.exit_code == 1
-    assert result.output == f'status {status}: {{"reasons": ["pump has not turned for 40 s"]}}\n'
+    assert result.output == "failing, status 503: threads: pump has not turned for 40 s\n"
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+@pytest.mark.parametrize("body", [b"<!doctype html>" + b"<p>A whole page</p>" * 1000, b"{}", b"[1]", b"\x1b[2J\xff"])
+def test_another_program(status: int, body: bytes) -> None:
+    """Whatever else answers on the port is no living daemon, and nothing of its answer is printed."""
+    with serving(Server(status, body)) as port:
+        result = healthcheck(port)
+    assert result.exit_code == 1
+    assert result.output == f"not a celery-monitor: another program answers with status {status}\n"
+
+
+def test_reasons_are_one_line_that_controls_no_terminal() -> None:
+    """A long or hostile reason is cut to a line of printable text."""
+    reason = b'{"status": "failing", "checks": {"threads": "\\u001b[2J\\n' + b"x" * 5000 + b'"}}'
+    with serving(Server(503, reason)) as port:
+        output = healthcheck(port).output
+    assert len(output.splitlines()) == 1
+    assert len(output) < 400
+    assert "\x1b" not in output
 
 
 def test_no_daemon() -> None:
@@ -125,18 +144,18 @@ def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: str) -> None
     """The loopback address is asked where the daemon listens on all, else the address on which it listens."""
     urls: list[str] = []
 
-    def ask(url: str) -> tuple[bool, str]:
+    def ask(url: str) -> module.Answer:
         urls.append(url)
-        return True, ""
+        return module.Answer(alive=True, ours=True, text="")
 
-    monkeypatch.setattr(module, "_ask", ask)
+    monkeypatch.setattr(module, "ask", ask)
     assert healthcheck(1234, host).exit_code == 0
     assert urls == [f"http://{asked}:1234/livez"]
 
 
 def test_port_of_the_command_line() -> None:
     """--port wins over the configuration, as it does for run; a port that nobody knows is an error."""
-    with serving(Server(200, b"{}")) as port:
+    with serving(Server(200, b'{"checks": {}}')) as port:
         assert CliRunner().invoke(main, ["healthcheck", "--port", str(port)]).exit_code == 0
     unknown = healthcheck(0)
     assert unknown.exit_code == 1

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from celery_monitor.cli import main
 from tests.servers.pagerduty import Behaviour, PagerDutyServer
+from tests.servers.ports import free_port
 
 KEY = "0123456789abcdef0123456789abcdef"
 OWN = "fedcba9876543210fedcba9876543210"
@@ -59,7 +60,7 @@ def test_a_rule_with_a_key_of_its_own(server: PagerDutyServer, tmp_path: Path) -
     assert invoke(tmp_path, "pagerduty", "--rule", "billing", **settings).exit_code == 0
     assert {request.event["routing_key"] for request in server.received} == {OWN}
     refused = invoke(tmp_path, "pagerduty", "--rule", "rest", **settings)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "no rule 'rest' has a routing key of its own (rules with one: billing)" in refused.output
 
 
@@ -81,11 +82,25 @@ def test_a_resolve_that_fails_is_told(server: PagerDutyServer, tmp_path: Path) -
     assert f"{server.received[0].key} (severity info), but did not resolve it: resolve it by hand" in result.output
 
 
-def test_without_a_routing_key(tmp_path: Path) -> None:
-    """Without a routing key there is nothing to test: exit code 1, and what to set."""
-    result = invoke(tmp_path, "pagerduty")
+@pytest.mark.parametrize("channel", ["pagerduty", "email"])
+def test_a_server_that_is_not_there(tmp_path: Path, channel: str) -> None:
+    """A refused connection is told with host and port, without errno, and with what to check."""
+    port = free_port()
+    email = {"host": "127.0.0.1", "port": port, "security": "none", "from": "m@shop.example", "to": ["a@shop.example"]}
+    settings = {"pagerduty": {"routing_key": KEY, "url": f"http://127.0.0.1:{port}"}, "email": email}
+    result = invoke(tmp_path, channel, **settings)
     assert result.exit_code == 1
-    assert "pagerduty.routing_key is not set" in result.output
+    assert f"127.0.0.1:{port}" in result.output
+    assert "Connection refused: nothing listens there, or a firewall says no: check that it runs, and " in result.output
+    assert {"pagerduty": "HTTPS_PROXY or pagerduty.url", "email": "email.host"}[channel] in result.output
+    assert "Errno" not in result.output
+
+
+def test_without_a_routing_key(tmp_path: Path) -> None:
+    """Without a routing key there is nothing to test: exit code 2, and what to set."""
+    result = invoke(tmp_path, "pagerduty")
+    assert result.exit_code == 2
+    assert "pagerduty.routing_key: is not set" in result.output
 
 
 def test_usage(tmp_path: Path) -> None:
@@ -97,5 +112,5 @@ def test_usage(tmp_path: Path) -> None:
 def test_mail_without_recipients(tmp_path: Path) -> None:
     """Without recipients the mail's test says what to set."""
     result = invoke(tmp_path, "email")
-    assert result.exit_code == 1
-    assert "set email.from and email.to" in result.output
+    assert result.exit_code == 2
+    assert "email.to: must be set, and email.from with it" in result.output

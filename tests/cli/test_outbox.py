@@ -1,5 +1,6 @@
 """``celery-monitor outbox``, on a real store, beside a daemon that has it open."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def add(store: SqlStore, key: str, *, dead: str | None = None) -> OutboxItem:
     return item
 
 
+NEXT_TRY = 6
+
+
+def table(output: str) -> list[list[str]]:
+    """The cells of each row, without the header."""
+    return [re.split(r"  +", row) for row in output.splitlines()[1:]]
+
+
 def test_an_empty_outbox(store: SqlStore, tmp_path: Path) -> None:
     """Nothing to list is said in words."""
     assert invoke(tmp_path, "list").output == "nothing waits, and nothing was given up\n"
@@ -52,11 +61,11 @@ def test_lists_what_waits_and_what_is_dead(store: SqlStore, tmp_path: Path) -> N
     header, dead, waiting = (" ".join(row.split()) for row in invoke(tmp_path, "list").output.splitlines())
     assert header == "ID STATE CHANNEL ACTION ATTEMPTS CREATED NEXT TRY KEY LAST ERROR"
     assert dead == (
-        "1 dead pagerduty trigger 1 2026-11-23 14:02:11Z never shop.charge/2026-11-23T14Z "
+        "1 dead pagerduty trigger 1 2026-11-23T14:02:11Z never shop.charge/2026-11-23T14Z "
         "PagerDuty answered 400: invalid event"
     )
     assert waiting == (
-        "2 pending pagerduty trigger 0 2026-11-23 14:02:11Z 2026-11-23 14:02:11Z shop.refund/2026-11-23T14Z"
+        "2 pending pagerduty trigger 0 2026-11-23T14:02:11Z 2026-11-23T14:02:11Z shop.refund/2026-11-23T14Z"
     )
     assert len(invoke(tmp_path, "list", "--dead").output.splitlines()) == 2
 
@@ -102,16 +111,49 @@ def test_retries_all_dead_rows(store: SqlStore, tmp_path: Path) -> None:
 
 
 def test_retrying_what_is_not_there(store: SqlStore, tmp_path: Path) -> None:
-    """An unknown id exits with 1 and says so."""
+    """An unknown ID exits with 1 and says so."""
     result = invoke(tmp_path, "retry", "77")
     assert result.exit_code == 1
     assert "row 77" in result.output
+
+
+@pytest.mark.parametrize("text", ["first", "0", "1x", "\u0663", "9" * 30])
+def test_what_is_no_id(store: SqlStore, tmp_path: Path, text: str) -> None:
+    """It is told where IDs are to be found."""
+    result = invoke(tmp_path, "retry", text)
+    assert result.exit_code == 2
+    assert "is no ID: take one of the first column of `celery-monitor outbox list`" in result.stderr
+
+
+def test_what_waits_for_another_row(store: SqlStore, tmp_path: Path) -> None:
+    """To a service goes one row after the other; those behind tell which one they wait for, one for later its time."""
+    first, second = add(store, "shop.charge"), add(store, "shop.refund")
+    other = Enqueue(Channel.PAGERDUTY, "shop.stock", Action.TRIGGER, route="stock", due_at=AT)
+    store.outbox.enqueue(other, AT)
+    later = Enqueue(Channel.EMAIL, "2026-11-23", Action.REPORT, due_at=AT + 10 * 365 * 86_400)
+    store.outbox.enqueue(later, AT)
+    store.outbox.retry(first, AT + 60, "PagerDuty answered 503")
+    tries = [" ".join(row[NEXT_TRY].split()) for row in table(invoke(tmp_path, "list").output)]
+    assert tries == [
+        "2026-11-23T14:03:11Z", f"waits behind {first.id}", "2026-11-23T14:02:11Z", "2036-11-20T14:02:11Z",
+    ]  # fmt: skip
+    assert second.id > first.id
+    store.outbox.delivered(first, AT, 1)
+    assert table(invoke(tmp_path, "list").output)[0][NEXT_TRY] == "2026-11-23T14:02:11Z"
 
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all-dead"), ("0",), ("first",)])
 def test_retry_usage(store: SqlStore, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """Neither or both of ID and --all-dead, and what is no id, are usage errors."""
     assert invoke(tmp_path, "retry", *arguments).exit_code == 2
+
+
+def test_another_store(store: SqlStore, tmp_path: Path) -> None:
+    """--store wins over the configuration."""
+    item = add(store, "shop.charge", dead="400")
+    there = ("--store", f"sqlite:///{tmp_path}/monitor.db")
+    assert "shop.charge" in invoke(tmp_path / "elsewhere", "list", *there).output
+    assert invoke(tmp_path / "elsewhere", "retry", str(item.id), *there).output == "1 row due now\n"
 
 
 def test_no_store(tmp_path: Path) -> None:

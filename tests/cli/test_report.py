@@ -173,8 +173,22 @@ def test_send_mails_it_and_says_what_the_server_said(tmp_path: Path, store: str,
 def test_sending_needs_recipients(tmp_path: Path, store: str) -> None:
     """The error names the fields."""
     result = invoke(tmp_path, store, "--send")
-    assert result.exit_code == 1
-    assert "email.to" in result.output
+    assert result.exit_code == 2
+    assert "email.to: must be set" in result.output
+
+
+def test_today_so_far(tmp_path: Path, store: str) -> None:
+    """The day that is not over yet has a name, too."""
+    result = invoke(tmp_path, store, "--date", "today", "--format", "json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.output)
+    assert document["date"] == str(dt.datetime.fromtimestamp(SystemClock().now(), dt.UTC).date())
+
+
+def test_another_store(tmp_path: Path, store: str) -> None:
+    """--store wins over the configuration."""
+    result = invoke(tmp_path, f"sqlite:///{tmp_path}/none.db", "--store", store, "--format", "json")
+    assert json.loads(result.output)["day"]["failed"] == 3
 
 
 @pytest.mark.parametrize("date", ["23.11.2026", "tomorrow", str(TODAY + dt.timedelta(days=2))])

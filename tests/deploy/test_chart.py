@@ -225,14 +225,30 @@ def test_service_monitor_scrapes_the_service(template: Template) -> None:
     assert endpoint["path"] == "/metrics"
 
 
-def test_prometheus_rule_holds_all_rules(template: Template) -> None:
-    """The PrometheusRule is what deploy/prometheus holds, whole and unchanged."""
+@pytest.mark.parametrize(
+    ("values", "annotation", "base"),
+    [
+        ("prometheus-operator", "runbook", "docs/runbook.md"),
+        ("runbook-url", "runbook_url", "https://git.example.com/ops/runbook.md"),
+    ],
+)
+def test_prometheus_rule_holds_all_rules(template: Template, values: str, annotation: str, base: str) -> None:
+    """It is what deploy/prometheus holds, but for the runbook's address; without one there is no link that is dead."""
     files = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy" / "prometheus").glob("*.yml"))]
     groups = [group for content in files if set(content) == {"groups"} for group in content["groups"]]
-    rule = one(template(values_file("prometheus-operator")), "PrometheusRule")
+    for alert in (rule for group in groups for rule in group["rules"] if "alert" in rule):
+        link = alert["annotations"].pop("runbook_url")
+        alert["annotations"][annotation] = link.replace("docs/runbook.md", base)
+    rule = one(template(values_file(values)), "PrometheusRule")
     assert rule["apiVersion"] == "monitoring.coreos.com/v1"
     assert groups
-    assert rule["spec"]["groups"] == groups
+    assert rule["spec"]["groups"][: len(groups)] == groups
+
+
+def test_own_rule_groups_are_left_alone(template: Template) -> None:
+    """What is given as it is stays as it is."""
+    rule = one(template(values_file("runbook-url")), "PrometheusRule")
+    assert rule["spec"]["groups"][-1]["rules"][0]["annotations"]["runbook_url"] == "docs/runbook.md#own"
 
 
 def test_every_dashboard_is_delivered(template: Template) -> None:

@@ -1,18 +1,26 @@
 """The pages on installing and operating: what they name exists."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from celery_monitor.cli import main
 from celery_monitor.settings import Settings
 from tests.deploy.conftest import CHART, ROOT
 from tests.deploy.test_dashboards import METRICS
 
+NAMED = ("install", "upgrade", "security", "migration", "sizing", "runbook", "mail", "pagerduty")
 PAGES = [
-    *(ROOT / "docs" / f"{name}.md" for name in ("install", "upgrade", "security", "migration", "sizing")),
+    *(ROOT / "docs" / f"{name}.md" for name in NAMED),
+    ROOT / "README.md",
     *(ROOT / "deploy").glob("*/README.md"),
     CHART / "README.md",
 ]
@@ -74,6 +82,64 @@ def test_metrics_exist(page: Path) -> None:
     bases = METRICS | {re.sub(r"_(bucket|sum|count)$", "", name) for name in METRICS}
     named = re.findall(r"\bcelery_(?:monitor|task|worker|queue|active)_\w+", page.read_text())
     assert [name for name in named if name not in bases] == []
+
+
+NAMES = "run|config|report|notify|outbox|doctor|events|healthcheck"
+COMMAND_LINES = re.compile(rf"(?:^|[ `/])celery-monitor ((?:{NAMES})\b[^`|&;#\n]*)", re.MULTILINE)
+
+
+@each_page
+def test_commands_are_understood(page: Path) -> None:
+    """Each command line that is shown has a command and options that the program knows."""
+    text = page.read_text().replace("\\\n", " ")
+    for line in COMMAND_LINES.findall(text):
+        name, *arguments = shlex.split(line)
+        parse(main, name, arguments)
+
+
+def parse(group: click.Group, name: str, arguments: list[str]) -> None:
+    """Fails for what the command does not take."""
+    command = group.get_command(click.Context(group), name)
+    assert command is not None, name
+    if isinstance(command, click.Group):
+        if arguments:
+            parse(command, arguments[0], arguments[1:])
+        return
+    command.make_context(name, arguments)
+
+
+def test_systemd_s_environment_is_the_command_s(tmp_path: Path) -> None:
+    """The documented line gives a command the unit's environment and the daemon's directory."""
+    page = (ROOT / "docs" / "install.md").read_text()
+    line = re.search(r"^sudo (env --chdir=.*?systemctl.*?)$", page.replace("\\\n", " "), re.MULTILINE)
+    assert line is not None
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text("#!/bin/sh\necho CELERY_MONITOR_FLEET=shop CELERY_MONITOR_BROKER__URL=memory://\n")
+    systemctl.chmod(0o755)
+    command = line[1].replace("/var/lib/celery-monitor", str(tmp_path)).replace("doctor", "config check")
+    command = command.replace("/opt/celery-monitor/bin/celery-monitor", f"{sys.executable} -m celery_monitor")
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"fleet +shop\n +reads +memory://", done.stdout)
+
+
+def test_readme_leads_to_every_page() -> None:
+    """The table of documents has each of them."""
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_runbook_links_get_an_address(tmp_path: Path) -> None:
+    """The documented line makes the links of all alerts absolute, and leaves valid rules."""
+    copy = tmp_path / "alerts.rules.yml"
+    copy.write_text((ROOT / "deploy" / "prometheus" / copy.name).read_text())
+    line = re.search(r"^sed -i .*$", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    assert line is not None
+    subprocess.run(shlex.split(line[0]), cwd=tmp_path, check=True)
+    rules = [rule for group in yaml.safe_load(copy.read_text())["groups"] for rule in group["rules"]]
+    links = {rule["annotations"]["runbook_url"].partition("#")[0] for rule in rules}
+    assert links == {"https://git.example.com/ops/celery-monitor/blob/main/docs/runbook.md"}
 
 
 @each_page

@@ -50,6 +50,7 @@ def test_environment_is_of_settings(tmp_path: Path) -> None:
 
 
 def test_a_wrong_configuration_is_not_tried_again() -> None:
-    """Exit code 2, a configuration error, ends the service; every other end restarts it."""
+    """Exit code 2, a configuration error, ends the service; every other end restarts it, however often."""
     assert settings_of_unit("Restart") == ["always"]
+    assert settings_of_unit("StartLimitIntervalSec") == ["0"]
     assert settings_of_unit("RestartPreventExitStatus") == ["2"]

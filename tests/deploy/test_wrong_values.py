@@ -50,6 +50,10 @@ CASES = {
         "secrets: {brokerUrl: {existingSecret: b}, webPassword: {value: p}}",
         "config.web.username",
     ),
+    "runbook without an address": (
+        BROKER + "prometheusRule: {runbookUrl: docs/runbook.md}",
+        "prometheusRule.runbookUrl",
+    ),
     "secret given twice": (
         "secrets: {brokerUrl: {value: 'amqp://h//', existingSecret: b}}",
         "secrets.brokerUrl",

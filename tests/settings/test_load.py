@@ -148,12 +148,15 @@ def test_every_field_has_a_variable(path: tuple[str, ...]) -> None:
             "is a section; set its fields, for example CELERY_MONITOR_BROKER__QUEUE__NAME",
         ),
         ("CELERY_MONITOR_METRICS__STATIC_LABELS__ENV", "goes into CELERY_MONITOR_METRICS__STATIC_LABELS, as JSON"),
-        ("CELERY_MONITOR_broker__url", "unknown variable"),
+        ("CELERY_MONITOR_broker__url", "did you mean `CELERY_MONITOR_BROKER__URL`?"),
+        ("celery_monitor_web__port", "write it in capitals: CELERY_MONITOR_WEB__PORT"),
+        ("Celery_Monitor_Config", "write it in capitals: CELERY_MONITOR_CONFIG"),
     ],
 )
 def test_unknown_variable_is_refused(name: str, message: str) -> None:
     """A variable with the prefix that is no field is an error, with what was probably meant."""
-    found = faults(environ={name: "x", "CELERY_MONITOR_FLEET": "shop", "CELERY_MONITORING": "x"})
+    others = {"CELERY_MONITOR_FLEET": "shop", "CELERY_MONITORING": "x", "celery_monitor_of_mine": "x"}
+    found = faults(environ={name: "x", **others})
     assert list(found) == [name]
     assert message in found[name]
 
@@ -210,11 +213,14 @@ def test_variable_names_the_part_of_a_list() -> None:
     ("text", "where", "message"),
     [
         ("web:\n  port: 1\n   host: x", ":3:8", "mapping values are not allowed here"),
-        ("web: {port: 1", ":1:14", "expected"),
-        ("web:\n  port: 1\n  port: 2", ":3:3", "the same key stands twice"),
-        ("web: {port: 1}\nweb: {}", ":2:1", "the same key stands twice"),
-        ("fleet: *x", ":1:8", "found undefined alias"),
-        ("fleet: a\n\tb: c", ":2:1", "cannot start any token"),
+        ("web: {port: 1", ":1:14", "expected ',' or '}', but got '<stream end>'; is the { of line 1 closed?"),
+        ("fleet: [a\nbroker: {url", ":2:7", "expected ',' or ']', but got ':'; is the [ of line 1 closed?"),
+        ("web:\n  port: 1\n  port: 2", ":3:3", "is not YAML: the same key stands twice in a section"),
+        ("web: {port: 1}\nweb: {}", ":2:1", "is not YAML: the same key stands twice in a section"),
+        ("fleet: *x", ":1:8", "found undefined alias; texts with special characters (: # * & ! % @ { [) need quotes"),
+        ("fleet: a\n\tb: c", ":2:1", "is not YAML: the line begins with a tab; indent with spaces"),
+        ("web:\n  port: 1\n host: x", ":3:2", "all keys of a section begin in the same column"),
+        ("fleet: @x", ":1:8", "cannot start any token; texts with special characters"),
         ("[1, 2]", "", "must be a mapping of sections"),
         ("text", "", "must be a mapping of sections"),
         ("fleet: 2024-13-45", "", "is not YAML"),
@@ -228,6 +234,8 @@ def test_yaml_fault_has_its_place(tmp_path: Path, text: str, where: str, message
     found = faults(file)
     assert list(found) == [f"{file}{where}"]
     assert message in found[f"{file}{where}"]
+    if message.startswith("is not YAML: "):  # the whole of it, without a hint that belongs to something else
+        assert found[f"{file}{where}"] == message
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def test_schema_is_a_schema(draft: type[jsonschema.Draft202012Validator]) -> Non
     json.dumps(schema())
 
 
+def test_schema_is_plain_text() -> None:
+    """Editors show descriptions as they are: names are within single backticks."""
+    assert "``" not in json.dumps(schema())
+
+
 def test_schema_stands_alone() -> None:
     """It holds no reference, so that it can be put into another schema, and forbids unknown keys everywhere."""
     assert "$ref" not in json.dumps(schema())

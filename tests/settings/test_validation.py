@@ -23,6 +23,9 @@ REFUSED = [
     ("broker: {url: localhost}", "broker.url", "must begin with one of amqp, amqps"),
     ("broker: {url: 'amqp://u:p/w@h:5672//'}", "broker.url", "percent-encoded"),
     ("broker: {url: 'amqp://a;sqs://'}", "broker.url", "carries no task events"),
+    ("broker: {url: 'redis://h/abc'}", "broker.url", "must end with the number of a database"),
+    ("broker: {url: 'rediss://h:6379/-1'}", "broker.url", "must end with the number of a database"),
+    ("broker: {url: 'sentinel://a:26379;b:26379/db0'}", "broker.url", "must end with the number of a database"),
     ("broker: {use_ssl: 5}", "broker.use_ssl", "must be true, false or a mapping"),
     ("broker: {transport_options: 5}", "broker.transport_options", "must be a mapping"),
     ("broker: {prefetch: 99}", "broker.prefetch", "must be from 100 to 65535"),
@@ -42,6 +45,10 @@ REFUSED = [
     ("store: {flush_intervall: 1s}", "store.flush_intervall", "did you mean `flush_interval`?"),
     ("broker: {retention: 1d}", "broker.retention", "did you mean `store.retention`?"),
     ("broker: {flush_interval: 1s}", "broker.flush_interval", "did you mean `store.flush_interval`?"),
+    ("broker: {fleet: x}", "broker.fleet", "`fleet` belongs at the top level, not into `broker`"),
+    ("broker: {queue: {fleet: x}}", "broker.queue.fleet", "`fleet` belongs at the top level, not into `broker.queue`"),
+    ("metrics: {metrics: 1}", "metrics.metrics", "inside of `metrics` already: write its fields here"),
+    ("broker: {queue: {queue: {}}}", "broker.queue.queue", "inside of `queue` already: write its fields here"),
     ("brokers: {}", "brokers", "did you mean `broker`?"),
     ("tracking: {redact: ['(']}", "tracking.redact[0]", "is not a regular expression: it fails at character 1"),
     ("tracking: {redact: x}", "tracking.redact", "must be a list"),
@@ -53,8 +60,8 @@ REFUSED = [
     ("metrics: {queue_wait_buckets: [0, 1]}", "metrics.queue_wait_buckets", "above 0"),
     ("metrics: {queue_wait_buckets: [a]}", "metrics.queue_wait_buckets[0]", "must be a number"),
     ("metrics: {static_labels: {a-b: x}}", "metrics.static_labels.a-b", "must match the pattern"),
-    ("metrics: {static_labels: {name: x}}", "metrics.static_labels", "taken by the metrics' own labels: name"),
-    ("metrics: {static_labels: {__x: x}}", "metrics.static_labels", "taken by the metrics' own labels: __x"),
+    ("metrics: {static_labels: {name: x}}", "metrics.static_labels.name", "taken by the metrics' own labels"),
+    ("metrics: {static_labels: {__x: x}}", "metrics.static_labels.__x", "taken by the metrics' own labels"),
     ("metrics: {static_labels: {a: 1}}", "metrics.static_labels.a", "must be text"),
     ("metrics: {worker_timeout: 20m}", "metrics.worker_purge", "must not be shorter than worker_timeout"),
     ("web: {port: -1}", "web.port", "must be from 0 to 65535"),
@@ -101,7 +108,7 @@ REFUSED = [
     ("email: {schedule: '0 25 * * *'}", "email.schedule", "bad hour"),
     ("email: {schedule: '0 8 31 2 *'}", "email.schedule", "bad day-of-month"),
     ("email: {timezone: ''}", "email.timezone", "no time zone"),
-    ("log: {level: INFO}", "log.level", "must be 'debug', 'info'"),
+    ("log: {level: loud}", "log.level", "must be 'debug', 'info'"),
     ("log: {format: text}", "log.format", "must be 'json' or 'console'"),
     ("5: x", "5", "keys are text"),
 ]
@@ -122,6 +129,9 @@ ACCEPTED = [
     "broker: {url: 'amqps://u:p%40w@h/vhost'}",
     "broker: {url: 'pyamqp://h'}",
     "broker: {url: 'rediss://:p@h:6379/0'}",
+    "broker: {url: 'redis://h/'}",
+    "broker: {url: 'redis://h//3'}",
+    "broker: {url: 'sentinel://a:26379/0;sentinel://b:26379/0', transport_options: {master_name: m}}",
     "broker: {url: 'redis+socket:///run/redis.sock'}",
     "broker: {url: 'sentinel://:p@a:26379;b:26379', transport_options: {master_name: m}}",
     "broker: {url: 'amqp://a;amqp://b'}",
@@ -137,6 +147,8 @@ ACCEPTED = [
     f"pagerduty: {{routing_key: {KEY!r}, region: eu, url: 'http://127.0.0.1:1'}}",
     "pagerduty: {routing_key: ''}",
     "email: {from: 'Shop <m@example.com>', to: [a@example.com], schedule: '*/5 8-18 * * MON-FRI'}",
+    "log: {level: INFO}",
+    "log: {level: Warning}",
     "email: {username: u, password: p, timezone: America/St_Johns}",
 ]
 
@@ -206,3 +218,28 @@ def test_content_of_a_secret_file_is_checked(
         load(overrides={f"{section}.{name}": str(secret)}, environ={})
     assert [problem.path for problem in caught.value.problems] == [f"{section}.{name}"]
     assert message in caught.value.problems[0].message
+
+
+def test_one_round_for_all(tmp_path: Path) -> None:
+    """What is wrong between fields is told together with what is wrong with others beside them."""
+    url = tmp_path / "url"
+    url.write_text("redis://h")
+    file = tmp_path / "monitor.yaml"
+    file.write_text(
+        f"broker: {{url: 'redis://h', url_file: {url}, prefetch: 1, nonsense: 1}}\n"
+        "metrics: {worker_timeout: 20m, poll_interval: 5, static_labels: {name: x, a-b: y}}\n"
+        "email: {to: [a@example.com], port: 0}\n"
+        "web: {username: u, port: 70000}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ={})
+    assert {problem.path for problem in caught.value.problems} == {
+        "broker.url_file", "broker.prefetch", "broker.nonsense", "metrics.worker_purge", "metrics.poll_interval",
+        "metrics.static_labels.name", "metrics.static_labels.a-b", "email.from", "email.port", "web.password",
+        "web.port",
+    }  # fmt: skip
+
+
+def test_levels_are_those_of_the_log() -> None:
+    """However a level is written, the log gets the one that it knows."""
+    assert load(overrides={"log.level": "WARNING"}, environ={}).log.level == "warning"

@@ -4,10 +4,7 @@ Texts of exceptions are taken only where they come from the broker or the operat
 """
 
 import re
-import socket
-import ssl
 import struct
-from collections.abc import Iterator
 from typing import Final
 
 import amqp.exceptions
@@ -17,6 +14,7 @@ import redis.sentinel
 
 from celery_monitor.adapters.broker.frames import ConsumerCancelledError, StreamClosedError
 from celery_monitor.errors import SourceLostError
+from celery_monitor.network import PASSING, Fault, Server, chain, fault_of, remedy, told
 
 FOREIGN: Final = (
     OSError,  # also TimeoutError, ssl.SSLError, socket.gaierror
@@ -39,11 +37,27 @@ FOREIGN: Final = (
     struct.error,
 )
 
+_OPTIONS: Final = (AttributeError, KeyError, TypeError, ValueError)
+_GARBLED: Final = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.InvalidResponse,
+    amqp.exceptions.UnexpectedFrame,
+    amqp.exceptions.FrameSyntaxError,
+    IndexError,
+    struct.error,
+)
+"""What comes of an answer in another protocol, or of none."""
 _TEXT_LIMIT: Final = 300
 _REDIS_RULES: Final = "~* &* +@connection +@pubsub +@read +@list +@set +@sortedset +@transaction +@scripting +time"
 _LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
 _CREDENTIALS: Final = (
     "check user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"
+)
+_SERVER: Final = Server(
+    address="host and port in broker.url",
+    protocol="broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// exactly "
+    "where the port speaks TLS",
+    trust="check broker.use_ssl (ca_certs for amqps, ssl_ca_certs for rediss)",
 )
 
 
@@ -55,40 +69,45 @@ def describe(exc: BaseException) -> str:
         return "the connection is closed"
     if isinstance(exc, TimeoutError | redis.exceptions.TimeoutError):
         return "the broker does not answer"
+    if isinstance(exc, redis.sentinel.MasterNotFoundError):
+        return "no sentinel that answers knows the master"  # its own text is that of every object it tried
     if isinstance(exc, amqp.exceptions.AMQPError):
         text = str(exc.reply_text or exc)
-    elif isinstance(exc, ssl.SSLCertVerificationError):
-        text = f"TLS: {exc.verify_message}"
-    elif isinstance(exc, ssl.SSLError):
-        text = f"TLS: {exc.reason or type(exc).__name__}"
-    elif isinstance(exc, OSError):
-        text = exc.strerror or str(exc)
-    elif isinstance(exc, redis.exceptions.RedisError):
-        text = str(exc)
+    elif isinstance(exc, OSError | redis.exceptions.RedisError):
+        text = told(exc) or str(exc)
     else:
         text = type(exc).__name__
     return re.sub(r"[^\x20-\x7e]+", " ", text)[:_TEXT_LIMIT]
 
 
 def lost(exc: BaseException, doing: str, permissions: str | None = None) -> SourceLostError:
-    """The error for whatever happened while ``doing``, with a remedy where a person must act.
+    """The error for whatever happened while ``doing``, with what a person can or must do.
 
     ``permissions`` is the remedy for a user of RabbitMQ who is logged in and may not do it.
     """
+    message = f"{doing}: {describe(exc)}"
     if isinstance(exc, amqp.exceptions.AccessRefused) and exc.method_sig != _LOG_IN:
-        return SourceLostError(f"{doing}: {describe(exc)}", permissions)
-    return SourceLostError(f"{doing}: {describe(exc)}", next(filter(None, map(_remedy, _chain(exc))), None))
+        return SourceLostError(message, permissions)
+    if (known := next(filter(None, map(_remedy, chain(exc))), None)) is not None:
+        return SourceLostError(message, known)
+    fault = fault_of(exc) or _fault(exc)
+    if fault is None:
+        options = "check broker.transport_options and broker.use_ssl: the transport does not take them as they are"
+        return SourceLostError(message, options if any(isinstance(each, _OPTIONS) for each in chain(exc)) else None)
+    if fault in PASSING:
+        return SourceLostError(message, hint=remedy(fault, _SERVER))
+    return SourceLostError(message, remedy(fault, _SERVER))
 
 
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """The exception and those that it wraps: redis-py hides a TLS error in a ConnectionError."""
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__ or exc.__context__
+def _fault(exc: BaseException) -> Fault | None:
+    """What these libraries say of the network in words of their own."""
+    if isinstance(exc, _GARBLED) or (isinstance(exc, OSError) and exc.errno is None):
+        return Fault.CLOSED
+    return None
 
 
-def _remedy(exc: BaseException) -> str | None:  # noqa: PLR0911 - a table of faults
-    """What to do about it, None when waiting may be enough. Faults of declaring are told by those who declare."""
+def _remedy(exc: BaseException) -> str | None:
+    """What to do about a refusal of the broker. Faults of declaring are told by those who declare."""
     if isinstance(exc, amqp.exceptions.NotAllowed):
         return (
             "create the virtual host (rabbitmqctl add_vhost) or correct the end of broker.url (/ is written //), and "
@@ -99,11 +118,8 @@ def _remedy(exc: BaseException) -> str | None:  # noqa: PLR0911 - a table of fau
     if isinstance(exc, redis.exceptions.NoPermissionError):
         return f"allow the user: ACL SETUSER NAME {_REDIS_RULES}"
     if isinstance(exc, redis.sentinel.MasterNotFoundError):
-        return "set broker.transport_options.master_name to the name that the sentinels know, and list all sentinels"
-    if isinstance(exc, socket.gaierror):
-        return "check the host name in broker.url"
-    if isinstance(exc, ssl.SSLError):
-        return "check broker.use_ssl (ca_certs for amqps, ssl_ca_certs for rediss), and that the port speaks TLS"
-    if isinstance(exc, AttributeError | KeyError | TypeError | ValueError):
-        return "check broker.transport_options and broker.use_ssl: the transport does not take them as they are"
+        return (
+            "set broker.transport_options.master_name to the name that the sentinels know, and list in broker.url all "
+            "sentinels, which must run"
+        )
     return None

@@ -80,7 +80,7 @@ class EmailSender:
         except RetryableError as exc:
             if not settled:
                 raise
-            raise RetryableError(f"the others are done; {exc}", exc.after) from exc
+            raise RetryableError(f"the others are done; {exc}", exc.after, remedy=exc.remedy) from exc
         final = {who: str(refusal) for who, refusal in delivery.refused.items() if refusal.final}
         if final:
             _log.error("Recipients of the report were refused", date=str(summary.date), refused=final)

@@ -19,6 +19,8 @@ from typing import Any, Final, Literal
 
 from celery_monitor.adapters.email.text import shorten
 from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
+from celery_monitor.network import Fault, fault_of, remedy, told
+from celery_monitor.network import Server as Wording
 
 TIMEOUT: Final = 20.0
 """Seconds for one answer."""
@@ -34,6 +36,11 @@ _REPLY_WIDTH: Final = 200
 _MOST_READ: Final = 1_048_576
 """Bytes of all answers together: smtplib keeps an answer of many lines until its last one comes."""
 _PASSWORD: Final = b"[password]"
+_WORDING: Final = Wording(
+    address="email.host and email.port",
+    protocol="email.security must be what the port speaks: usually starttls on 587, tls on 465, none on 25",
+    trust="email.host must be the name in the certificate; SSL_CERT_FILE names other authorities",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +124,9 @@ def _told(server: Server) -> Iterator[None]:
         yield
     except smtplib.SMTPAuthenticationError as exc:
         raise RetryableError(
-            f"{server} refused the user name or the password ({_said(exc.smtp_code, exc.smtp_error)})", AFTER_LOGIN
+            f"{server} refused the user name or the password ({_said(exc.smtp_code, exc.smtp_error)})",
+            AFTER_LOGIN,
+            remedy="check email.username and email.password, and whether the provider wants a password for programs",
         ) from exc
     except smtplib.SMTPDataError as exc:
         raise _refusal("the mail", exc.smtp_code, exc.smtp_error) from exc
@@ -125,14 +134,22 @@ def _told(server: Server) -> Iterator[None]:
         raise RetryableError(f"{server} answered {_said(exc.smtp_code, exc.smtp_error)}") from exc
     except ssl.SSLCertVerificationError as exc:
         raise RetryableError(
-            f"the certificate of {server} is not trusted ({exc.verify_message}); SSL_CERT_FILE names other authorities"
+            f"the certificate of {server} is not trusted ({exc.verify_message})",
+            remedy=remedy(Fault.CERTIFICATE, _WORDING),
         ) from exc
     except (OSError, smtplib.SMTPException) as exc:
         # Every SMTPException is an OSError; the other order hides nothing and reads as what it is.
-        raise RetryableError(f"{server}: {shorten(str(exc), _REPLY_WIDTH) or type(exc).__name__}") from exc
+        text = shorten(told(exc) or str(exc), _REPLY_WIDTH) or type(exc).__name__
+        raise RetryableError(f"{server}: {text}", remedy=remedy(_fault(exc), _WORDING)) from exc
     except ValueError as exc:
         # smtplib's of an answer that it cannot decode, and of what it cannot send: they may quote the password.
         raise RetryableError(f"{server}: {type(exc).__name__}") from None
+
+
+def _fault(exc: BaseException) -> Fault:
+    if isinstance(exc, smtplib.SMTPNotSupportedError):
+        return Fault.TLS
+    return fault_of(exc) or Fault.CLOSED
 
 
 def _transaction(

@@ -29,7 +29,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
-from celery_monitor.adapters.pagerduty.faults import FOREIGN, told, without_password
+from celery_monitor.adapters.pagerduty.faults import FOREIGN, SERVER, NoAnswerError, no_answer, without_password
+from celery_monitor.network import Fault, remedy
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "The package .pdpyras. is deprecated", UserWarning)
@@ -53,10 +54,6 @@ class Answer:
     text: str
 
 
-class NoAnswerError(Exception):
-    """No answer came; the text says why, without the request's content."""
-
-
 class Exchange:
     """One request. ``post`` is called once; ``abort`` from any thread."""
 
@@ -65,7 +62,7 @@ class Exchange:
         self._aborted: str | None = None
         self._thread: threading.Thread | None = None
         self._answer: Answer | None = None
-        self._error: str | None = None
+        self._error: NoAnswerError | None = None
 
     @property
     def alive(self) -> bool:
@@ -87,7 +84,9 @@ class Exchange:
             self._thread.join(GRACE)
         if self._answer is not None:
             return self._answer
-        raise NoAnswerError(self._aborted or self._error or "no answer")
+        if self._aborted is None and self._error is not None:
+            raise self._error
+        raise NoAnswerError(self._aborted or "no answer", remedy(Fault.SILENT, SERVER))
 
     def abort(self, reason: str) -> None:
         """End the request now, wherever it is; ``reason`` is its NoAnswerError."""
@@ -114,7 +113,7 @@ class Exchange:
         except _AnsweredError as exc:
             self._answer = replace(exc.answer, text=without_password(exc.answer.text, url))
         except (PDClientError, *FOREIGN) as exc:
-            self._error = told(exc, url)
+            self._error = no_answer(exc, url)
 
 
 class _AnsweredError(Exception):

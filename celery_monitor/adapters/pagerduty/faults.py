@@ -8,11 +8,13 @@ import base64
 import re
 from http.client import HTTPException
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from requests.exceptions import InvalidURL
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import HTTPError
+
+from celery_monitor import network
 
 FOREIGN: Final = (
     OSError,  # also all of requests'
@@ -22,6 +24,11 @@ FOREIGN: Final = (
     ValueError,
 )
 
+SERVER: Final = network.Server(
+    address="that HTTPS to it is allowed, or set HTTPS_PROXY or pagerduty.url",
+    protocol="allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url (https:// exactly where the port speaks TLS)",
+    trust="set REQUESTS_CA_BUNDLE to the certificates of the proxy in between, or correct pagerduty.url",
+)
 _NO_URL: Final = (
     "the proxy of the environment is not a URL "
     "(percent-encode special characters of its user and password: @ as %40, / as %2F, # as %23)"
@@ -30,16 +37,32 @@ _PASSWORD: Final = "[password]"  # noqa: S105  # what is shown in its place
 _LIMIT: Final = 200
 
 
-def told(exc: BaseException, url: str) -> str:
-    """The innermost cause in short: what the system said of a request to ``url``, not what each layer added."""
-    seen = exc
-    while (inner := seen.__cause__ or seen.__context__) is not None:
-        seen = inner
+class NoAnswerError(Exception):
+    """No answer came; the text says why, without the request's content. ``remedy``: what a person can do."""
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def no_answer(exc: BaseException, url: str) -> NoAnswerError:
+    """What the system said of a request to ``url``, not what each layer added to it, and what to do."""
+    fault = network.fault_of(exc)
+    return NoAnswerError(_told(exc, url), None if fault is None else network.remedy(fault, SERVER))
+
+
+def place(url: str) -> str:
+    """Host and port of the API, for messages: a path or query of ``pagerduty.url`` may hold a secret."""
+    return urlsplit(url).netloc
+
+
+def _told(exc: BaseException, url: str) -> str:
+    seen = list(network.chain(exc))[-1]
     unreadable = isinstance(seen, InvalidURL) or (isinstance(seen, ValueError) and not isinstance(seen, OSError))
     proxy = _proxy(url)
     if proxy is not None and (unreadable or _cut_short(proxy)):
         return _NO_URL
-    return without_password(f"{type(seen).__name__}: {seen}", url)[:_LIMIT]
+    return without_password(network.told(exc) or f"{type(seen).__name__}: {seen}", url)[:_LIMIT]
 
 
 def without_password(text: str, url: str) -> str:

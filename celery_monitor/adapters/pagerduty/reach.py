@@ -5,8 +5,9 @@ from typing import Final
 import requests
 
 from celery_monitor.adapters.pagerduty.exchange import CONNECT_TIMEOUT
-from celery_monitor.adapters.pagerduty.faults import FOREIGN, told
+from celery_monitor.adapters.pagerduty.faults import FOREIGN, SERVER, no_answer, place
 from celery_monitor.errors import RetryableError
+from celery_monitor.network import Fault, remedy
 
 _PATH: Final = "/v2/enqueue"
 _AWAY: Final = frozenset({502, 503, 504})
@@ -26,8 +27,10 @@ def reach(url: str, timeout: float) -> int:
             ) as response:
                 status = response.status_code
     except FOREIGN as exc:
+        problem = no_answer(exc, url)
         # Without its cause, which may quote the password of a proxy.
-        raise RetryableError(f"{url} cannot be reached: {told(exc, url)}") from None
+        raise RetryableError(f"PagerDuty ({place(url)}): {problem}", remedy=problem.remedy) from None
     if status in _AWAY:
-        raise RetryableError(f"{url} answers with status {status}")
+        gateway = remedy(Fault.UNREACHABLE, SERVER)
+        raise RetryableError(f"PagerDuty ({place(url)}) answers with status {status}", remedy=gateway)
     return status

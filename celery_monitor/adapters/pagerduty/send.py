@@ -9,7 +9,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
-from celery_monitor.adapters.pagerduty.exchange import ACCEPTED, Answer, Exchange, NoAnswerError
+from celery_monitor.adapters.pagerduty.exchange import ACCEPTED, Answer, Exchange
+from celery_monitor.adapters.pagerduty.faults import NoAnswerError, place
 from celery_monitor.adapters.pagerduty.render import render, render_test, text
 from celery_monitor.core.model import Action, Channel, Incident, OutboxItem
 from celery_monitor.errors import RejectedError, RetryableError
@@ -106,7 +107,8 @@ class PagerDuty:
         try:
             answer = exchange.post(self._url, key, action, event, self._timeout)
         except NoAnswerError as exc:
-            raise RetryableError(f"PagerDuty: {self._without_keys(str(exc), key)}") from exc
+            problem = self._without_keys(str(exc), key)
+            raise RetryableError(f"PagerDuty ({place(self._url)}): {problem}", remedy=exc.remedy) from exc
         if answer.status != ACCEPTED:
             raise self._refusal(answer, key)
 
@@ -141,7 +143,8 @@ def send_test(*, url: str, key: str, fleet: str, clock: Clock, timeout: float) -
     try:
         sender.post(key, Action.RESOLVE, {"dedup_key": incident})
     except RetryableError as exc:
-        raise RetryableError(f"{opened}, but did not resolve it: resolve it by hand. {exc}") from exc
+        told = f"{opened}, but did not resolve it: resolve it by hand. {exc}"
+        raise RetryableError(told, remedy=exc.remedy) from exc
     return f"{opened}\n{url} accepted its resolution"
 
 

@@ -199,7 +199,9 @@ class SqliteFile:
 
     def _unusable(self, exc: OSError) -> MonitorError:
         path = self.path
-        if isinstance(exc, FileNotFoundError):
+        if isinstance(exc, FileNotFoundError) and path.parent.is_dir():
+            remedy = f"no file can be made in {path.parent}: set store.url to another place"
+        elif isinstance(exc, FileNotFoundError):
             remedy = f"the directory {path.parent} does not exist: create it, or set store.url to another place"
         elif isinstance(exc, IsADirectoryError):
             remedy = "it is a directory: set store.url to the path of a file"

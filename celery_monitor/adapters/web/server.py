@@ -1,5 +1,6 @@
 """The listening socket and the serving loop."""
 
+import errno
 import socket
 import threading
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import uvicorn
 
 from celery_monitor.adapters.web.connection import IDLE_SECONDS, Connection
 from celery_monitor.adapters.web.site import Site
-from celery_monitor.errors import ConfigError, Problem
+from celery_monitor.errors import ConfigError, MonitorError, PortUnavailableError, Problem
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 BACKLOG: Final = 128
@@ -36,7 +37,8 @@ class WebServer:
         """Listen. From here on clients connect, and are answered as soon as ``serve`` runs.
 
         Raises:
-            ConfigError: The address cannot be listened on.
+            PortUnavailableError: Another program has the port, or the name server does not answer.
+            ConfigError: The address can never be listened on.
         """
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -44,9 +46,20 @@ class WebServer:
             both = family == socket.AF_INET6 and self._host == "::" and socket.has_dualstack_ipv6()
             self._socket = socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
         except OSError as exc:
-            told = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
-            raise ConfigError([Problem("web.port", told)]) from exc
+            raise self._refusal(exc) from exc
         self._port = self._socket.getsockname()[1]
+
+    def _refusal(self, exc: OSError) -> MonitorError:
+        told = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
+        if exc.errno == errno.EADDRINUSE:
+            return PortUnavailableError(
+                f"{told}: is another celery-monitor running? `ss -ltnp 'sport = :{self._port}'` shows who has the "
+                "port; end that, or set another web.port"
+            )
+        if exc.errno == socket.EAI_AGAIN:
+            return PortUnavailableError(f"{told}: write an address in web.host, which needs no name server")
+        of_host = isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL
+        return ConfigError([Problem("web.host" if of_host else "web.port", told)])
 
     def serve(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``turned`` is called ten times a second."""

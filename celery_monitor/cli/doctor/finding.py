@@ -9,7 +9,14 @@ import click
 from celery_monitor.core.text import printable
 
 _LONGEST: Final = 2000
-_COLOURS: Final = {"ok": "green", "off": "bright_black", "warn": "yellow", "FAIL": "red"}
+_COLOURS: Final = {
+    "ok": "green",
+    "off": "bright_black",
+    "skip": "bright_black",
+    "note": "cyan",
+    "warn": "yellow",
+    "FAIL": "red",
+}
 
 
 class State(enum.StrEnum):
@@ -18,6 +25,10 @@ class State(enum.StrEnum):
     OK = "ok"
     OFF = "off"
     """Not configured, so there is nothing to be wrong."""
+    SKIP = "skip"
+    """Not looked at, because of something else that is not well."""
+    NOTE = "note"
+    """As it is configured, but somebody should know what it means."""
     WARN = "warn"
     """The monitor works, but somebody should know."""
     FAIL = "FAIL"
@@ -46,6 +57,16 @@ def ok(subject: str, text: str) -> Finding:
 def off(subject: str, text: str) -> Finding:
     """It is not configured."""
     return Finding(State.OFF, subject, text)
+
+
+def skip(subject: str, text: str) -> Finding:
+    """It could not be looked at."""
+    return Finding(State.SKIP, subject, text)
+
+
+def note(subject: str, text: str) -> Finding:
+    """Good to know."""
+    return Finding(State.NOTE, subject, text)
 
 
 def warn(subject: str, text: str) -> Finding:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from celery_monitor.adapters.broker.checkup import BrokerCheckup
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.cli.doctor.finding import Finding, fail, listed, ok, warn
+from celery_monitor.cli.doctor.finding import Finding, fail, listed, note, ok, skip, warn
 from celery_monitor.core.decode import Discarded, decode
 from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
@@ -19,6 +19,8 @@ from celery_monitor.settings import BrokerSettings, redact_url
 
 _ANSWER_WITHIN: Final = 2.0
 _POLL: Final = 0.25
+_ON_BROKER: Final = ("exchange", "queue")
+_OF_WORKERS: Final = ("workers", "events", "task events", "task-sent", "clocks")
 _SKEW: Final = 2.0
 """Seconds that a clock may differ: more is not the network's time."""
 
@@ -51,7 +53,7 @@ class Seen:
 
 
 def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
-    """All of it; what needs a broker is left out without one. ``seconds``: how long events are watched."""
+    """All of it; what needs a broker is skipped without one. ``seconds``: how long events are watched."""
     with closing(BrokerCheckup(settings)) as checkup:
         url = redact_url(settings.url_source().get() or "")
         began = time.monotonic()
@@ -59,13 +61,15 @@ def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
             checkup.connect()
         except SourceLostError as exc:
             yield fail("broker", f"{url}: {exc}")
+            for subject in (*(_ON_BROKER if checkup.has_queues else ()), *_OF_WORKERS):
+                yield skip(subject, "the broker has to be reachable first")
             return
         yield ok("broker", f"{url}: connected in {(time.monotonic() - began) * 1000:.0f} ms")
         if checkup.has_queues:
             yield _exchange(checkup, settings.exchange)
             yield _queue(checkup, settings)
         else:
-            yield ok("queue", "this transport has none: what is sent while the monitor is away is lost to it")
+            yield note("queue", "this transport has none: what is sent while the monitor is away is lost to it")
         yield from _conversation(checkup, settings, seconds)
 
 

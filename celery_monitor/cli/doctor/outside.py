@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,17 +15,26 @@ from celery_monitor.adapters import pagerduty as pages
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
-from celery_monitor.cli.healthcheck import _ask, _url
-from celery_monitor.errors import DeliveryError, MonitorError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.cli.healthcheck import ask, livez
+from celery_monitor.errors import DeliveryError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
 
 _LEAST_SPACE: Final = 256 << 20
+_NOT_WRITTEN: Final = 120.0
+"""Seconds after which a store is hardly that of a monitor that runs: it writes every few."""
 _MAIL_DEADLINE: Final = 20.0
 _MIB: Final = 1 << 20
+_ANOTHER: Final = (
+    "and a monitor runs on web.port: it keeps another store, or cannot write this one; check with its own "
+    "configuration, or --store and --port"
+)
 
 
-def store(settings: StoreSettings) -> Finding:
-    """Opened for reading beside a daemon; whether it can be written is asked of the file system."""
+def store(settings: StoreSettings, *, in_use: bool = False) -> Finding:
+    """Opened for reading beside a daemon; whether it can be written is asked of the file system.
+
+    ``in_use``: a monitor runs on the configured port, so that its store must be here.
+    """
     path = Path(settings.url.removeprefix("sqlite:///")).absolute()
     if not path.parent.is_dir():
         return fail(
@@ -39,18 +49,23 @@ def store(settings: StoreSettings) -> Finding:
     free = shutil.disk_usage(path.parent).free
     if free < _LEAST_SPACE:
         return warn("store", f"{path}: only {free // _MIB} MiB are free there")
-    if not path.exists():
-        return ok("store", f"{path} does not exist yet: the monitor makes it; the directory is writable")
-    return _opened(settings, path)
+    if path.exists():
+        return _opened(settings, path, in_use=in_use)
+    if in_use:
+        return warn("store", f"{path} does not exist, {_ANOTHER}")
+    return ok("store", f"{path} does not exist yet: the monitor makes it; the directory is writable")
 
 
-def _opened(settings: StoreSettings, path: Path) -> Finding:
+def _opened(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
     try:
         with closing(_Attached(settings)) as attached:
             written = attached.last_written()
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
-    ago = "never written" if written is None else f"last written {max(0.0, SystemClock().now() - written):,.0f} s ago"
+    age = None if written is None else max(0.0, SystemClock().now() - written)
+    ago = "never written" if age is None else f"last written {age:,.0f} s ago"
+    if in_use and (age is None or age > _NOT_WRITTEN):
+        return warn("store", f"{path} was {ago}, {_ANOTHER}")
     return ok("store", f"{path}: {path.stat().st_size / _MIB:,.1f} MiB, writable, {ago}")
 
 
@@ -78,7 +93,7 @@ def pagerduty(settings: PagerDutySettings, alerts: AlertsSettings) -> Finding:
     try:
         pages.reach(url, settings.timeout)
     except DeliveryError as exc:
-        return fail("pagerduty", f"{exc}: allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url")
+        return fail("pagerduty", f"{exc}: {exc.remedy or 'check pagerduty.url'}")
     number = f"{len(keys)} routing key{'s' * (len(keys) > 1)}"
     text = f"{urlsplit(url).hostname} answers; {number}: `celery-monitor notify test pagerduty` tries one"
     if "" not in keys:
@@ -94,12 +109,20 @@ def email(settings: EmailSettings) -> Finding:
     try:
         mail.reach(server, deadline=_MAIL_DEADLINE)
     except DeliveryError as exc:
-        return fail("email", f"{exc}: check email.host, port, security, username and password")
+        return fail("email", f"{exc}: {exc.remedy or 'check email.host, port, security, username and password'}")
     login = " and takes the login" if server.username is not None else ""
     return ok("email", f"{server} answers ({server.security}){login}: `celery-monitor notify test email` sends a mail")
 
 
-def web(settings: WebSettings) -> Finding:
+@dataclass(frozen=True, slots=True)
+class Port:
+    """The port, and whether a monitor has it."""
+
+    finding: Finding
+    daemon: bool = False
+
+
+def web(settings: WebSettings) -> Port:
     """The port can be listened on, or a monitor does so."""
     where = f"port {settings.port} of {settings.host}"
     try:
@@ -108,13 +131,13 @@ def web(settings: WebSettings) -> Finding:
         socket.create_server(address[:2], family=family).close()
     except OSError as exc:
         if exc.errno != errno.EADDRINUSE:
-            return fail("web", f"cannot listen on {where}: {exc.strerror or exc}; change web.host or web.port")
+            return Port(fail("web", f"cannot listen on {where}: {exc.strerror or exc}; change web.host or web.port"))
     else:
-        return ok("web", f"{where} is free: no monitor runs here")
-    try:
-        alive, text = _ask(_url(settings))
-    except MonitorError as exc:
-        return fail("web", str(exc))
-    if alive:
-        return ok("web", f"a monitor answers on {where}: {text}")
-    return fail("web", f"{where} is taken by another program, or by a monitor that is not well: {text}")
+        return Port(ok("web", f"{where} is free: no monitor runs here"))
+    answer = ask(livez(settings))
+    if answer.alive:
+        return Port(ok("web", f"a monitor answers on {where}"), daemon=True)
+    if answer.ours:
+        return Port(fail("web", f"the monitor on {where} is not well: {answer.text}"), daemon=True)
+    whose = f"`ss -ltnp 'sport = :{settings.port}'` shows whose; end that, or set another web.port"
+    return Port(fail("web", f"{where} is taken: {answer.text}; {whose}"))

@@ -295,7 +295,7 @@ def test_probe_and_remote_control_follow(rabbitmq_url: str, redis_url: str, tmp_
         source.connect()
         probe.send(b"{}", 2)
         assert len(collect(source, 1)) == 1
-        [queue] = fleet.queues(0.05)
+        [queue] = fleet.queues(0.05, 0.0)
         assert (queue.length is None) == (url == rabbitmq_url)
     for each in (source, probe, fleet):
         each.close()

@@ -218,7 +218,7 @@ def test_a_worker_whose_queue_is_full(
         Queue("stuck", questions, queue_arguments=full)(connection.default_channel).declare()
     fleet = controlling(rabbitmq_url)
     fleet.enable_events()
-    wait_until(lambda: fleet.queues(0.5), 20)
+    wait_until(lambda: fleet.queues(0.5, NOW), 20)
 
 
 # --- hostile and broken workers

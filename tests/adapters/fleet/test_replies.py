@@ -15,7 +15,7 @@ from celery_monitor.adapters.prometheus.figures import RuntimeFigures
 from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, Delivery, Histogram, QueueStats, Restored
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.errors import SourceLostError
-from celery_monitor.runtime.pump import COMMIT_BOUNDS
+from celery_monitor.runtime.committer import BOUNDS
 from celery_monitor.settings.broker import BrokerSettings
 from celery_monitor.settings.metrics import MetricsSettings
 from tests.fakes import ManualClock
@@ -80,7 +80,7 @@ class _Control:
 
 
 def _rendered(monitor: Monitor, queues: list[QueueStats]) -> bytes:
-    commits = Histogram(COMMIT_BOUNDS, (0,) * (len(COMMIT_BOUNDS) + 1), 0.0)
+    commits = Histogram(BOUNDS, (0,) * (len(BOUNDS) + 1), 0.0)
     figures = RuntimeFigures(
         broker_connected=True,
         unacked_messages=0,
@@ -103,7 +103,7 @@ def _use(replies: dict[str, Any]) -> tuple[BrokerFleet, bytes]:
     monitor = Monitor(Limits(), Restored(), NOW)
     monitor.connected(acknowledges=True)
     monitor.learn_tasks(fleet.tasks(1))
-    queues = list(fleet.queues(1))
+    queues = list(fleet.queues(1, 0.0))
     monitor.learn_queues(fleet.worker_queues())
     monitor.learn_names(fleet.registered(["celery@box"], 1))
     event = {"type": "task-succeeded", "uuid": "u", "timestamp": NOW + 1, "hostname": "celery@box"}
@@ -141,7 +141,7 @@ def test_start_of_a_task(start: float) -> None:
 def test_processes_of_a_worker(limit: int, processes: int) -> None:
     """A number of processes that nothing can count is none."""
     fleet, shown = _use(_EMPTY | {"active_queues": [{"name": "q"}], "stats": {"pool": {"max-concurrency": limit}}})
-    [_, queue] = fleet.queues(1)
+    [_, queue] = fleet.queues(1, 0.0)
     assert (queue.name, queue.processes) == ("q", processes)
     assert b'queue_name="q"' in shown
 

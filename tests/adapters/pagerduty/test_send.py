@@ -122,7 +122,7 @@ def test_a_202_is_taken_whatever_its_body(server: PagerDutyServer, sending: Send
 def test_a_dropped_connection_is_retried(server: PagerDutyServer, sending: Sending, *, take: bool) -> None:
     """A connection that breaks before the answer is one request to try again, whether or not it was taken."""
     server.script(Behaviour.drop(take=take))
-    with pytest.raises(RetryableError, match="PagerDuty: "):
+    with pytest.raises(RetryableError, match=r"PagerDuty \(127\.0\.0\.1:\d+\): "):
         sending.send()
     assert len(server.received) == 1
     sending.send()

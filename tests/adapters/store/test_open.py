@@ -107,6 +107,7 @@ def test_no_directory(opened: Open, tmp_path: Path) -> None:
     text = refused(opened(f"sqlite:///{tmp_path}/missing/store.db"))
     assert f"the directory {tmp_path}/missing does not exist" in text
     assert not (tmp_path / "missing").exists()
+    assert "no file can be made in /proc: set store.url to another place" in refused(opened("sqlite:////proc/x.db"))
 
 
 def test_a_directory(opened: Open, path: Path) -> None:

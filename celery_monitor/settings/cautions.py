@@ -1,0 +1,59 @@
+"""What is valid and hardly meant."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import combinations
+
+from celery_monitor.errors import Problem
+from celery_monitor.settings.alerts import RuleSettings
+from celery_monitor.settings.email import EmailSettings
+from celery_monitor.settings.model import Settings
+
+
+def warnings_of(settings: Settings) -> list[Problem]:
+    """Each with its field and what to do; nothing keeps the daemon from running with them."""
+    return [*_shadowed(settings.alerts.rules), *_in_clear(settings.email)]
+
+
+def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
+    """Rules that never decide, each with the first one that stands in its way."""
+    told = set()
+    for (before, earlier), (number, later) in combinations(enumerate(rules), 2):
+        if number not in told and _covers(earlier, later):
+            told.add(number)
+            yield Problem(
+                f"alerts.rules[{number}]",
+                f"{later.name} never decides: {earlier.name} (alerts.rules[{before}]) matches all that it matches, and "
+                "the first match decides; put the narrower rule first",
+            )
+
+
+def _covers(earlier: RuleSettings, later: RuleSettings) -> bool:
+    """Whether it surely matches whatever the later one matches. In doubt, not."""
+    return (
+        _all_of(earlier.match, later.match)
+        and _all_of(earlier.queues, later.queues)
+        and _all_of(earlier.exceptions, later.exceptions)
+        and all(any(_within(glob, other) for other in later.exclude) for glob in earlier.exclude)
+    )
+
+
+def _all_of(wide: Sequence[str], narrow: Sequence[str]) -> bool:
+    if not wide or "*" in wide:
+        return True
+    return bool(narrow) and all(any(_within(glob, other) for other in wide) for glob in narrow)
+
+
+def _within(glob: str, other: str) -> bool:
+    """Whether ``other`` matches whatever ``glob`` does. Of two patterns, only easy cases are told."""
+    if glob == other:
+        return True
+    # A star of the other one swallows the pattern as it would swallow what the pattern stands for.
+    return not set("?[") & set(other) and "[" not in glob and fnmatchcase(glob, other)
+
+
+def _in_clear(email: EmailSettings) -> Iterator[Problem]:
+    if email.security == "none" and email.password_source().get() is not None:
+        yield Problem(
+            "email.security", "none sends user name and password in clear text: use starttls or tls, or set no password"
+        )

@@ -1,0 +1,81 @@
+"""What stands between the monitor and its broker is told with what to do about it."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.broker import BrokerSource
+from celery_monitor.adapters.broker.checkup import BrokerCheckup
+from celery_monitor.adapters.broker.listener import Listener
+from celery_monitor.errors import SourceLostError
+from celery_monitor.settings.broker import BrokerSettings
+from tests.conftest import Start
+from tests.servers import Redis
+from tests.servers.ports import free_port
+
+PROTOCOL = "broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// exactly"
+SCHEMES = ["amqp", "redis"]
+
+
+def refusal(url: str, what: type[BrokerCheckup | BrokerSource | Listener] = BrokerCheckup) -> SourceLostError:
+    """What connecting to the broker says."""
+    with closing(what(BrokerSettings.model_validate({"url": url}))) as party, pytest.raises(SourceLostError) as caught:
+        party.connect()
+    return caught.value
+
+
+@contextmanager
+def answering(said: bytes) -> Iterator[int]:
+    """A port where whoever connects and speaks gets this answer and an end."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize("what", [BrokerCheckup, BrokerSource, Listener])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_nothing_listens(scheme: str, what: type[BrokerCheckup | BrokerSource | Listener]) -> None:
+    """A refused connection has a hint for whoever asks, and is no reason to try more rarely: it may pass by itself."""
+    error = refusal(f"{scheme}://127.0.0.1:{free_port()}/", what)
+    assert "Connection refused: nothing listens there, or a firewall says no" in str(error)
+    assert "host and port in broker.url" in str(error)
+    assert "111" not in str(error)
+    assert error.remedy is None
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_unknown_host(scheme: str) -> None:
+    """A name that no name server knows is for a person to correct."""
+    assert "does not know the host: check host and port in broker.url" in (
+        refusal(f"{scheme}://nohost.invalid/").remedy or ""
+    )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 mail.example.com ESMTP\r\n"])
+def test_something_else_listens(scheme: str, said: bytes) -> None:
+    """A port that speaks another protocol, or hangs up, brings the protocols to mind."""
+    with answering(said) as port:
+        assert PROTOCOL in str(refusal(f"{scheme}://127.0.0.1:{port}/"))
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "amqp", "amqps"])
+def test_another_kind_of_broker(scheme: str, start: Start, tmp_path: Path) -> None:
+    """Redis without TLS, spoken to within TLS or in RabbitMQ's language, waits for more: the hint says of what kind."""
+    server = start(Redis(tmp_path / "redis"))
+    error = refusal(f"{scheme}://127.0.0.1:{server.port}/")
+    assert "the broker does not answer: it hangs, a firewall drops packets, or the port speaks another" in str(error)
+    assert PROTOCOL in str(error)

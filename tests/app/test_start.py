@@ -1,0 +1,91 @@
+"""What the daemon says at its start, and how it ends when it cannot have its port."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.servers.waiting import wait_until
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def environ(directory: Path, **settings: str) -> dict[str, str]:
+    """A daemon that needs nothing else, on a free port of the loopback interface."""
+    defaults = {"BROKER__URL": "memory://", "STORE__URL": f"sqlite:///{directory}/store.db", "WEB__HOST": "127.0.0.1"}
+    given = {f"CELERY_MONITOR_{name}": text for name, text in ({**defaults, "WEB__PORT": "0"} | settings).items()}
+    return os.environ | given
+
+
+@contextmanager
+def started(directory: Path, **settings: str) -> Iterator[dict[str, dict[str, Any]]]:
+    """What the log of a running daemon tells, by event, once it has started."""
+    log = directory / "log"
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "celery_monitor", "run"]
+        process = subprocess.Popen(command, stderr=out, env=environ(directory, **settings))
+
+    def lines() -> dict[str, dict[str, Any]]:
+        return {line["event"]: line for line in map(json.loads, log.read_text().splitlines())}
+
+    try:
+        wait_until(lambda: "Started" in lines(), 30, what="the start")
+        yield lines()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
+    """Version and true address are told when the port is open, and again with whom it tells: here nobody."""
+    with started(tmp_path) as lines:
+        for event in ("Listening", "Started"):
+            assert lines[event]["version"] == version("celery-monitor")
+            assert httpx.get(f"http://{lines[event]['listen']}/livez", trust_env=False).status_code == 200
+        assert list(lines).index("Listening") < list(lines).index("Started")
+        assert lines["Started"]["pagerduty"] == "off: no routing key is set"
+        assert lines["Started"]["mail"] == "off: email.to is empty"
+
+
+def test_the_log_says_whom_it_tells(tmp_path: Path) -> None:
+    """PagerDuty and mail that are on are told as that, without the key."""
+    email = {"EMAIL__TO": "ops@example.com", "EMAIL__FROM": "m@example.com"}
+    with started(tmp_path, PAGERDUTY__ROUTING_KEY=KEY, **email) as lines:
+        assert lines["Started"]["pagerduty"] == "on, 1 routing key"
+        assert lines["Started"]["mail"] == "on, to ops@example.com at 0 8 * * * (UTC)"
+        assert KEY not in json.dumps(lines)
+
+
+def ended(directory: Path, **settings: str) -> tuple[int, str]:
+    """Exit code and standard error of a daemon that does not start."""
+    command = [sys.executable, "-m", "celery_monitor", "run"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=30, env=environ(directory, **settings)
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_taken_port_is_worth_another_try(tmp_path: Path) -> None:
+    """It ends with 1, after which service managers start it again, and says how to find out who has the port."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        code, told = ended(tmp_path, WEB__PORT=str(port))
+    assert code == 1
+    assert f"ss -ltnp 'sport = :{port}'" in told
+    assert "configuration" not in told
+
+
+def test_an_unknown_host_is_a_wrong_configuration(tmp_path: Path) -> None:
+    """It ends with 2, and blames web.host."""
+    code, told = ended(tmp_path, WEB__HOST="192.0.2.1")
+    assert code == 2
+    assert "  web.host: cannot listen on 192.0.2.1" in told
