@@ -53,6 +53,7 @@ _MUST_END: Final = frozenset({"pump", "committer", "courier-pagerduty"})
 _MAY_END_WITHIN: Final = 1.0
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
+_NO_STREAM: Final = "waiting for the stream"
 
 _log = structlog.get_logger()
 
@@ -312,14 +313,14 @@ class App:
     def ready(self) -> Health:
         """Whether events arrive and are kept."""
         pump = self._pump
-        if pump is None:
-            return Health({"store": self._store_error, "broker": "not connected yet", "probe": "none sent yet"})
+        if pump is None or self._prober is None:
+            return Health({"store": self._store_error, "broker": "not connected yet", "probe": _NO_STREAM})
         figures = pump.figures
-        probe = self._prober.trouble(pump.heard_at) if self._prober and figures.connected else None
         return Health(
             {
                 "broker": None if figures.connected else figures.error or "not connected yet",
-                "probe": probe,
+                # Without a stream no probe can come back, so nothing is known to be well.
+                "probe": self._prober.trouble(pump.heard_at) if figures.connected else _NO_STREAM,
                 "store": self._committer.figures.error,
             }
         )
