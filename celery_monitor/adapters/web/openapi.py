@@ -144,7 +144,7 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Report": {"type": "object", "description": "A day, as the mail tells it"},
 }
 
-_ago: Final = "a time in RFC 3339, or how long ago: 1h, 30m, 7d"
+_ago: Final = "a time in RFC 3339, a day (from its midnight in UTC), or how long ago: 1h, 30m, 7d"
 PARAMETERS: Final[dict[str, Json]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "cursor": {"type": "string", "description": "`next` of the page before"},

@@ -62,7 +62,6 @@ class Pages:
 
     async def task(self, request: Request) -> Response:
         """One task."""
-        self._query(request)
         name, reader, now = request.path_params["name"], self._sources.reader, self._sources.clock.now()
         rows = await self._queries(partial(reader.tasks, since=None, limit=1000, cursor=None, name=name))
         if not rows:
@@ -98,7 +97,6 @@ class Pages:
 
     async def failure(self, request: Request) -> Response:
         """The failures of one task id."""
-        self._query(request)
         uuid = request.path_params["uuid"]
         found = await self._queries(partial(self._sources.reader.failure, uuid))
         if not found:
@@ -125,7 +123,6 @@ class Pages:
 
     async def workers(self, request: Request) -> Response:
         """Workers and queues, as of now."""
-        self._query(request)
         known = sorted(current(self._sources.snapshot).workers, key=lambda one: (one.up, one.hostname))
         return self._page(
             request,
@@ -136,7 +133,6 @@ class Pages:
 
     async def report(self, request: Request) -> Response:
         """A day, as in the mail."""
-        self._query(request)
         now = self._sources.clock.now()
         date = day(request.path_params["date"], now=now, zone=self._sources.zone)
         report, page = self._sources.report, self._sources.report_page
@@ -150,7 +146,8 @@ class Pages:
         return response
 
     def _query(self, request: Request, *known: str) -> Parameters:
-        return Parameters(request, known, now=self._sources.clock.now())
+        # Mail and chat programs add parameters of their own to the links that people follow.
+        return Parameters(request, known, now=self._sources.clock.now(), strict=False)
 
     def _page(self, request: Request, template: str, **values: Any) -> Response:  # noqa: ANN401 - of any template
         values |= {
