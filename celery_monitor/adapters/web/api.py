@@ -17,7 +17,7 @@ from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor, day, sealed
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import Failure, Incident, Snapshot, Worker
+from celery_monitor.core.model import Failure, Snapshot, Worker
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import FailureFilter
@@ -57,7 +57,7 @@ class Api:
 
     async def tasks(self, request: Request) -> Response:
         """Tasks by name and queue."""
-        query = self._query(request, "limit", "cursor", "task", "since", "until")
+        query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
         limit, cursor = query.limit(), query.cursor()
         since, until = query.span()
         if cursor is not None and _CURSOR_PARTS not in cursor:
@@ -70,6 +70,7 @@ class Api:
                 limit=limit + 1,
                 cursor=cursor,
                 name=query.text("task"),
+                exception=query.text("exception"),
             )
         )
         page = rows[:limit]
@@ -120,26 +121,8 @@ class Api:
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first."""
-        query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
-        since, until = query.span()
-        task, exception = query.text("task"), query.text("exception")
-
-        def wanted(one: Incident) -> bool:
-            return (task is None or task == one.task or task in one.tasks) and (
-                exception is None or exception in one.exceptions
-            )
-
-        found, more = await self._queries(
-            partial(
-                incidents.page,
-                self._sources.reader,
-                since=since,
-                until=until,
-                after=incidents.parse_cursor(query.cursor()),
-                limit=query.limit(),
-                wanted=wanted,
-            )
-        )
+        wanted = incidents.wanted(self._query(request, "limit", "cursor", *incidents.FILTERS))
+        found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
         return _items([views.incident(row) for row in found], more)
 
     async def workers(self, request: Request) -> Response:
@@ -153,8 +136,9 @@ class Api:
 
     async def outbox(self, request: Request) -> Response:
         """Notifications that wait or were given up, oldest first."""
-        query = self._query(request, "limit", "cursor", "dead")
+        query = self._query(request, "limit", "cursor", "since", "until", "dead")
         limit, cursor = query.limit(), query.cursor()
+        since, until = query.span()
         if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):  # noqa: PLR2004
             raise bad_cursor()
         rows = await self._queries(
@@ -163,6 +147,8 @@ class Api:
                 dead=query.flag("dead"),
                 limit=limit + 1,
                 cursor=None if cursor is None else int(cursor),
+                since=since,
+                until=until,
             )
         )
         page = rows[:limit]

@@ -149,7 +149,11 @@ PARAMETERS: Final[dict[str, Json]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "cursor": {"type": "string", "description": "`next` of the page before"},
     "task": {"type": "string", "description": "Only this task, by its whole name"},
-    "exception": {"type": "string", "description": "Only this class, by its short name"},
+    "exception": {
+        "type": "string",
+        "description": "Only this class, by its short name; of tasks: those that have failed with it in that time",
+    },
+    "key": {"type": "string", "description": "Only the incident of this key"},
     "since": {"type": "string", "description": f"Not before {_ago}"},
     "until": {"type": "string", "description": f"Before {_ago}"},
     "dead": {"type": "boolean", "default": False, "description": "Only those that were given up"},
@@ -162,7 +166,7 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
         "Tasks by name and queue, with their counts over the retention or over a time, by quarters of an hour",
         "Task",
         True,
-        ("limit", "cursor", "task", "since", "until"),
+        _FILTERS,
     ),
     "/api/v1/tasks/{name}": (
         "A task on all of its queues, with its kinds of failures",
@@ -172,9 +176,14 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
     ),
     "/api/v1/failures": ("Failures that are kept, newest first", "Failure", True, _FILTERS),
     "/api/v1/failures/{uuid}": ("The failures of a task id: one for each attempt", "FailureInFull", True, ()),
-    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, _FILTERS),
+    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, (*_FILTERS, "key")),
     "/api/v1/workers": ("Workers by hostname, as of now", "Worker", True, ("limit", "cursor")),
-    "/api/v1/outbox": ("Notifications that wait or were given up", "OutboxItem", True, ("limit", "cursor", "dead")),
+    "/api/v1/outbox": (
+        "Notifications that wait or were given up, oldest first; a time bounds when they came up",
+        "OutboxItem",
+        True,
+        ("limit", "cursor", "since", "until", "dead"),
+    ),
     "/api/v1/reports/{date}": ("A day: YYYY-MM-DD, today or yesterday", "Report", False, ()),
 }
 """Path → what it gives, the schema, whether it is a list of it, and the query parameters."""

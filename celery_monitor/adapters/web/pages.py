@@ -105,18 +105,8 @@ class Pages:
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first."""
-        query = self._query(request, "cursor")
-        found, more = await self._queries(
-            partial(
-                incidents.page,
-                self._sources.reader,
-                since=None,
-                until=None,
-                after=incidents.parse_cursor(query.cursor()),
-                limit=query.limit(),
-                wanted=lambda _: True,
-            )
-        )
+        wanted = incidents.wanted(self._query(request, "cursor", *incidents.FILTERS))
+        found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
         return self._page(
             request, "incidents.html", incidents=[views.incident(row) for row in found], next=sealed(more)
         )

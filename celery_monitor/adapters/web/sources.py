@@ -13,7 +13,15 @@ from celery_monitor.ports import Clock, Health, Metrics, Reader
 class Waiting(Protocol):
     """The part of the Outbox that is shown."""
 
-    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
+    def items(
+        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
+    ) -> list[OutboxItem]:
+        """See Outbox."""
+
+    def pending(self) -> dict[str, tuple[int, float | None]]:
+        """See Outbox."""
+
+    def given_up(self) -> dict[str, int]:
         """See Outbox."""
 
 

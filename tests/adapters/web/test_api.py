@@ -106,6 +106,14 @@ def _quoted(name: str) -> bytes:
     return b"".join(b"%%%02X" % byte for byte in name.encode())
 
 
+def test_tasks_by_exception(site: Served) -> None:
+    """Tasks are chosen by what they have failed with, in that time."""
+    assert [one["name"] for one in items(site, "/api/v1/tasks", exception="ValueError")] == ["shop.charge"]
+    assert [one["name"] for one in items(site, "/api/v1/tasks", exception="ValueError", since="1h")] == ["shop.charge"]
+    assert items(site, "/api/v1/tasks", exception="ValueError", until="1d") == []
+    assert items(site, "/api/v1/tasks", exception="OSError") == []
+
+
 def test_failures_by_filters(site: Served) -> None:
     """Failures are chosen by task, exception and time."""
     assert [one["uuid"] for one in items(site, "/api/v1/failures")] == ["id-2", "id-1"]
@@ -131,6 +139,7 @@ def test_incidents_by_filters(site: Served, commit: Commit) -> None:
     assert [one["key"] for one in items(site, "/api/v1/incidents", task="shop.mail")] == ["storm/1"]
     assert [one["task"] for one in items(site, "/api/v1/incidents", exception="ValueError")] == ["shop.charge"]
     assert [one["task"] for one in items(site, "/api/v1/incidents", since="30s")] == ["storm"]
+    assert [one["task"] for one in items(site, "/api/v1/incidents", key="storm/1")] == ["storm"]
 
 
 def test_workers_need_no_store(serve: Serve, fleet: Fleet) -> None:
@@ -152,6 +161,12 @@ def test_outbox(site: Served, store: SqlStore) -> None:
     store.outbox.dead(found[0], NOW, "status 400")
     (dead,) = items(site, "/api/v1/outbox", dead="true")
     assert (dead["state"], dead["error"]) == ("dead", "status 400")
+
+
+def test_outbox_of_a_time(site: Served) -> None:
+    """What waits is chosen by when it came up."""
+    assert len(items(site, "/api/v1/outbox", since="1m")) == 1
+    assert items(site, "/api/v1/outbox", until="1m") == []
 
 
 def test_report(site: Served, fleet: Fleet) -> None:
