@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, views
-from celery_monitor.adapters.web.openapi import document
+from celery_monitor.adapters.web.openapi import OPERATIONS, document
 from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor, day, sealed
 from celery_monitor.adapters.web.queries import Queries
@@ -31,13 +31,17 @@ _CURSOR_PARTS: Final = "\0"
 class Api:
     """The endpoints. All answer with JSON, lists with ``items`` and the cursor of the ``next`` page."""
 
-    def __init__(self, sources: Sources, queries: Queries) -> None:
+    def __init__(self, sources: Sources, queries: Queries, *, guarded: bool) -> None:
+        """``guarded``: a password is asked for, which the description then says."""
         self._sources = sources
+        self._guarded = guarded
         self._queries = queries
 
     def routes(self) -> list[Route]:
         """All of them, as in ``openapi.py``."""
         return [
+            Route("/api/v1", self.index),
+            Route("/api/v1/", self.index),
             Route("/api/v1/summary", self.summary),
             Route("/api/v1/tasks", self.tasks),
             Route("/api/v1/tasks/{name:path}", self.task),
@@ -49,6 +53,12 @@ class Api:
             Route("/api/v1/reports/{date}", self.report),
             Route("/openapi.json", self.openapi),
         ]
+
+    async def index(self, request: Request) -> Response:
+        """What there is."""
+        self._query(request)
+        resources = [{"href": path, "about": told[0]} for path, told in OPERATIONS.items()]
+        return answer({"resources": resources, "description": "/openapi.json"})
 
     async def summary(self, request: Request) -> Response:
         """The fleet at a glance."""
@@ -164,7 +174,7 @@ class Api:
     async def openapi(self, request: Request) -> Response:
         """The description of all this."""
         self._query(request)
-        return answer(document())
+        return answer(document(guarded=self._guarded))
 
     def _query(self, request: Request, *known: str) -> Parameters:
         return Parameters(request, known, now=self._sources.clock.now())

@@ -56,6 +56,7 @@ _FAILURE: Final[dict[str, Json]] = {
 _TASK: Final = _object(name=_TEXT, queue=_TEXT, **_TOTALS)
 
 SCHEMAS: Final[dict[str, Json]] = {
+    "Index": _object(resources=_list(_object(href=_TEXT, about=_TEXT)), description=_TEXT),
     "Error": _object(error={"type": "string", "description": "What is wrong, with the parameter's name if it is one"}),
     "Counts": _object(**dict.fromkeys(COUNTS, _COUNT)),
     "Task": _TASK,
@@ -161,6 +162,7 @@ PARAMETERS: Final[dict[str, Json]] = {
 _FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
 
 OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
+    "/api/v1": ("What there is", "Index", False, ()),
     "/api/v1/summary": ("The fleet at a glance, by default of the last day", "Summary", False, ("since",)),
     "/api/v1/tasks": (
         "Tasks by name and queue, with their counts over the retention or over a time, by quarters of an hour",
@@ -190,8 +192,9 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
 
 
 @cache
-def document() -> Json:
-    """The description in OpenAPI 3.1."""
+def document(*, guarded: bool) -> Json:
+    """The description in OpenAPI 3.1. ``guarded``: a password is asked for."""
+    schemes: Json = {"securitySchemes": {"password": {"type": "http", "scheme": "basic"}}} if guarded else {}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -199,12 +202,14 @@ def document() -> Json:
             "version": version("celery-monitor"),
             "description": "What a Celery fleet has done. Everything is read-only; times are RFC 3339 in UTC.",
         },
-        "paths": {path: {"get": _operation(path, *told)} for path, told in OPERATIONS.items()},
-        "components": {"schemas": SCHEMAS},
+        "paths": {path: {"get": _operation(path, guarded=guarded)} for path in OPERATIONS},
+        "components": {"schemas": SCHEMAS, **schemes},
+        **({"security": [{"password": []}]} if guarded else {}),
     }
 
 
-def _operation(path: str, text: str, schema: str, many: bool, names: tuple[str, ...]) -> Json:  # noqa: FBT001
+def _operation(path: str, *, guarded: bool) -> Json:
+    text, schema, many, names = OPERATIONS[path]
     answer = _object(items=_list(_ref(schema)), next=_or_null(_TEXT)) if many else _ref(schema)
     in_path = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     return {
@@ -216,6 +221,7 @@ def _operation(path: str, text: str, schema: str, many: bool, names: tuple[str, 
         "responses": {
             "200": _response("What was asked for", answer),
             "400": _response("A parameter cannot be used", _ref("Error")),
+            **({"401": _response("The user name or the password is wrong", _ref("Error"))} if guarded else {}),
             **({"404": _response("There is none", _ref("Error"))} if in_path else {}),
             "503": _response("The store cannot be read now", _ref("Error")),
         },

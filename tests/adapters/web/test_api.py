@@ -191,6 +191,14 @@ def test_summary(site: Served) -> None:
     assert document["stream"]["unobserved_tasks"] == 2
 
 
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/"])
+def test_the_index(site: Served, path: str) -> None:
+    """The API's root lists what there is, and where it is described."""
+    document = site.get(path).json()
+    assert [one["href"] for one in document["resources"]] == list(OPERATIONS)
+    assert site.get(document["description"]).json()["openapi"]
+
+
 @pytest.mark.parametrize("path", OPERATIONS)
 def test_answers_are_as_described(site: Served, path: str) -> None:
     """Each path of /openapi.json answers as its schema says, and there is no path that is not described."""
