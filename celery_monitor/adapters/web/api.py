@@ -89,7 +89,7 @@ class Api:
 
     async def task(self, request: Request) -> Response:
         """One task, with its queues and its errors."""
-        name = request.path_params["name"]
+        name = _named(request, "name")
         since = self._query(request, "since").time("since")
         reader, now = self._sources.reader, self._sources.clock.now()
         rows = await self._queries(partial(reader.tasks, since=since, limit=1000, cursor=None, name=name))
@@ -123,8 +123,9 @@ class Api:
 
     async def failure(self, request: Request) -> Response:
         """All kept failures of a task id."""
+        uuid = _named(request, "uuid")
         self._query(request)
-        found: list[Failure] = await self._queries(partial(self._sources.reader.failure, request.path_params["uuid"]))
+        found: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
         if not found:
             raise HTTPException(404, "no failure of this task id is kept")
         return _items([views.failure_in_full(one) for one in found], None)
@@ -196,6 +197,14 @@ def answer(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - whateve
 def refusal(status: int, error: str) -> Response:
     """An error as JSON."""
     return answer({"error": error}, status)
+
+
+def _named(request: Request, what: str) -> str:
+    """What the path names. An empty name is the list's address with a slash too many, whatever it asks for."""
+    name: str = request.path_params[what]
+    if not name:
+        raise HTTPException(404, f"no {what} is given")
+    return name
 
 
 def _items(items: list[views.Json], cursor: str | None) -> Response:

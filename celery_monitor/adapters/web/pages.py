@@ -9,7 +9,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, shown, views
@@ -39,11 +39,13 @@ class Pages:
         """All of them."""
         return [
             Route("/", self.overview),
+            Route("/tasks", _redirect("/")),
             Route("/tasks/{name:path}", self.task),
             Route("/failures", self.failures),
             Route("/failures/{uuid:path}", self.failure),
             Route("/incidents", self.incidents),
             Route("/workers", self.workers),
+            Route("/reports", _redirect("/reports/today")),
             Route("/reports/{date}", self.report),
             Route("/style.css", _asset("style.css", "text/css")),
             Route("/icon.svg", _asset("icon.svg", "image/svg+xml")),
@@ -168,6 +170,13 @@ def _templates() -> Environment:
         "breakable": shown.breakable,
     }
     return environment
+
+
+def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
+    async def redirect(_: Request) -> Response:
+        return RedirectResponse(path)
+
+    return redirect
 
 
 def _asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

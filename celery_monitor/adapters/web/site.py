@@ -6,7 +6,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import views
@@ -58,6 +58,8 @@ class Site:
     async def _refuse(self, request: Request, exc: Exception) -> Response:
         headers: Mapping[str, str] = {}
         match exc:
+            case HTTPException(status_code=404) if (elsewhere := _without_slash(request)) is not None:
+                return RedirectResponse(elsewhere)
             case HTTPException():
                 status, text, headers = exc.status_code, exc.detail, exc.headers or {}
             case ParameterError():
@@ -75,6 +77,16 @@ class Site:
 
 def _for_program(path: str) -> bool:
     return path.startswith(_FOR_PROGRAMS)
+
+
+def _without_slash(request: Request) -> str | None:
+    """The address without the slashes at its end; None when there are none. Names of tasks may end with one."""
+    path = request.scope["raw_path"].decode("ascii", "replace")
+    if not path.endswith("/"):
+        return None
+    query = request.url.query
+    # One slash at its beginning: two of them would name another host.
+    return f"/{path.strip('/')}" + (f"?{query}" if query else "")
 
 
 def _without_password(path: str) -> Response:
