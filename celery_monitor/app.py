@@ -18,7 +18,7 @@ import structlog
 
 from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.email import EmailSender, render_html
+from celery_monitor.adapters.email import EmailSender, render_part
 from celery_monitor.adapters.pagerduty import PagerDuty, endpoint
 from celery_monitor.adapters.prometheus.exposition import Exposition
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
@@ -260,7 +260,7 @@ class App:
             reader=self.store.reader,
             outbox=self.store.outbox,
             report=self._report.summary,
-            report_page=lambda summary: render_html(summary, settings.web.external_url),
+            report_part=render_part,
             zone=ZoneInfo(settings.email.timezone),
         )
         return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -14,16 +15,15 @@ from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, shown, views
 from celery_monitor.adapters.web.api import ERRORS_SINCE, current
+from celery_monitor.adapters.web.guard import CONTENT_SECURITY_POLICY
 from celery_monitor.adapters.web.overview import overview
-from celery_monitor.adapters.web.parameters import Parameters, day, sealed
+from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, Parameters, day, sealed, today
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.ports import FailureFilter
 
-_REPORT_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The report is the mail's document, whose styles are inside of it, as mail programs want it."""
+_REPORT_POLICY: Final = CONTENT_SECURITY_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+"""A report is the mail's, whose styles are inside of it, as mail programs want it."""
 _RECENT: Final = 20
 _HOUR: Final = "max-age=3600"
 
@@ -124,12 +124,21 @@ class Pages:
         )
 
     async def report(self, request: Request) -> Response:
-        """A day, as in the mail."""
-        now = self._sources.clock.now()
-        date = day(request.path_params["date"], now=now, zone=self._sources.zone)
-        report, page = self._sources.report, self._sources.report_page
-        document = await self._queries(lambda: page(report(date, now)))
-        return HTMLResponse(document, headers={"content-security-policy": _REPORT_POLICY})
+        """A day, as in the mail, and the days beside it."""
+        now, zone = self._sources.clock.now(), self._sources.zone
+        date, last = day(request.path_params["date"], now=now, zone=zone), today(now, zone)
+        report, part = self._sources.report, self._sources.report_part
+        response = self._page(
+            request,
+            "report.html",
+            date=date,
+            part=Markup(await self._queries(lambda: part(report(date, now)))),  # noqa: S704 - the mail escapes
+            before=date - ONE_DAY if date > FIRST_DAY else None,
+            after=date + ONE_DAY if date < last else None,
+            here={last: "/reports/today", last - ONE_DAY: "/reports/yesterday"}.get(date, ""),
+        )
+        response.headers["content-security-policy"] = _REPORT_POLICY
+        return response
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
         """An error as a page."""
@@ -142,12 +151,13 @@ class Pages:
         return Parameters(request, known, now=self._sources.clock.now(), strict=False)
 
     def _page(self, request: Request, template: str, **values: Any) -> Response:  # noqa: ANN401 - of any template
-        values |= {
+        common = {
             "fleet": self._sources.fleet,
             "now": views.time(self._sources.clock.now()),
-            "here": request.url.path,
+            "here": request.scope["path"],
+            "health": views.health(self._sources.readyz()),
         }
-        return HTMLResponse(_templates().get_template(template).render(values))
+        return HTMLResponse(_templates().get_template(template).render(common | values))
 
 
 @cache

@@ -15,6 +15,7 @@ DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 FIRST_DAY: Final = date(2000, 1, 1)
 """Before any Celery: days that far back are slips, and calendars end."""
+ONE_DAY: Final = timedelta(days=1)
 _MAX_TEXT: Final = 2000
 
 _ago: Final = duration()
@@ -131,12 +132,17 @@ def bad_cursor() -> ParameterError:
 
 def day(text: str, *, now: float, zone: tzinfo) -> date:
     """A day of a path: YYYY-MM-DD, ``today`` or ``yesterday``."""
-    today = datetime.fromtimestamp(now, zone).date()
-    relative = {"today": today, "yesterday": today - timedelta(days=1)}
+    last = today(now, zone)
+    relative = {"today": last, "yesterday": last - ONE_DAY}
     try:
         found = relative[text] if text in relative else date.fromisoformat(text)
     except ValueError as exc:
         raise ParameterError("date: must be YYYY-MM-DD, today or yesterday") from exc
-    if not FIRST_DAY <= found <= today:
-        raise ParameterError(f"date: must be from {FIRST_DAY} to {today}")
+    if not FIRST_DAY <= found <= last:
+        raise ParameterError(f"date: must be from {FIRST_DAY} to {last}")
     return found
+
+
+def today(now: float, zone: tzinfo) -> date:
+    """The last day that there is."""
+    return datetime.fromtimestamp(now, zone).date()

@@ -41,7 +41,7 @@ class Sources:
     outbox: Waiting
     report: Callable[[date, float], Summary]
     """A day as it is known at a time. Raises StoreUnavailableError."""
-    report_page: Callable[[Summary], str]
-    """A day as a whole HTML document."""
+    report_part: Callable[[Summary], str]
+    """A day as a part of an HTML document, with its own styles."""
     zone: tzinfo
     """In which the report's days are counted."""

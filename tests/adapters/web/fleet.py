@@ -166,7 +166,7 @@ class Fleet:
     """What the store's queries raise."""
     gate: threading.Event | None = None
     """What the store's queries wait for."""
-    html: Callable[[Summary], str] = lambda summary: f"<!doctype html><title>{summary.date}</title>"
+    html: Callable[[Summary], str] = lambda summary: f"<style></style><table><tr><td>The mail of {summary.date}</table>"
 
     def snapshot(self) -> Snapshot | None:
         """The state of now."""
@@ -206,6 +206,6 @@ class Fleet:
             reader=self.reader,
             outbox=self.store.outbox,
             report=self.report,
-            report_page=self.html,
+            report_part=self.html,
             zone=UTC,
         )
