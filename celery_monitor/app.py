@@ -84,11 +84,9 @@ class App:
         self._fleet: FleetWatch | None = None
         self._keeper: Keeper | None = None
         self._couriers: list[Courier] = []
+        self._paging = policy.default.sends or any(rule.sends for rule in policy.rules)
         self._report = DayReport(
-            self.store.reader,
-            settings.fleet,
-            ZoneInfo(settings.email.timezone),
-            paging=policy.default.sends or any(rule.sends for rule in policy.rules),
+            self.store.reader, settings.fleet, ZoneInfo(settings.email.timezone), paging=self._paging
         )
         self.web = self._build_web()
 
@@ -261,6 +259,7 @@ class App:
             outbox=self.store.outbox,
             report=self._report.summary,
             report_part=render_part,
+            sends={Channel.PAGERDUTY: self._paging, Channel.EMAIL: bool(settings.email.to)},
             zone=ZoneInfo(settings.email.timezone),
         )
         return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)

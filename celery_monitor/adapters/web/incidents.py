@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor
-from celery_monitor.core.model import Incident, IncidentRow
+from celery_monitor.adapters.web.shown import address
+from celery_monitor.adapters.web.views import time
+from celery_monitor.core.model import STORM, Incident, IncidentRow
 from celery_monitor.ports import Reader
 
 _PORTION: Final = 500
@@ -41,6 +43,32 @@ def wanted(query: Parameters) -> Wanted:
     since, until = query.span()
     task, exception, key = (query.text(name) for name in ("task", "exception", "key"))
     return Wanted(task, exception, key, since, until, parse_cursor(query.cursor()), query.limit())
+
+
+def last_failure(one: Incident) -> str:
+    """What the last failure said, with its class: a KeyError's message alone is no more than a name."""
+    kind, said = _last_class(one), " ".join(one.message.split())
+    if not kind or said.startswith(kind):
+        return said
+    return f"{kind}: {said}" if said else kind
+
+
+def _last_class(one: Incident) -> str:
+    """Of several classes that which the end of the last traceback names; "" when it names none of them."""
+    if len(one.exceptions) == 1:
+        return next(iter(one.exceptions))
+    for line in reversed(one.traceback.splitlines()):
+        named = line.partition(":")[0].rpartition(".")[2]
+        if named in one.exceptions:
+            return named
+    return ""
+
+
+def failures_of(one: Incident) -> str:
+    """The address of an incident's failures. Those of other tasks are left out unless it is about several."""
+    task = one.task if one.task != STORM and len(one.tasks) < 2 else None  # noqa: PLR2004 - several
+    # Times are given in whole milliseconds, and the end is not part of the time.
+    return address("/failures", task=task, since=time(one.first_at), until=time(one.last_at + 0.001))
 
 
 def position(row: IncidentRow) -> Position:

@@ -134,6 +134,15 @@ SCHEMAS: Final[dict[str, Json]] = {
         worst=_list(_object(name=_TEXT, failure_rate=_or_null(_NUMBER), **_TOTALS)),
         incidents=_object(open=_or_null(_COUNT)),
         workers=_object(up=_COUNT, down=_COUNT),
+        outbox=_list(
+            _object(
+                channel=_one_of(Channel),
+                configured={"type": "boolean", "description": "Whether anybody is to be told by it"},
+                pending=_COUNT,
+                oldest_at=_or_null({**_TIME, "description": "When the oldest that waits came up"}),
+                dead={**_COUNT, "description": "Given up: nobody tries again unless asked to"},
+            )
+        ),
         queues=_list(_ref("Queue")),
         stream=_object(
             lag_seconds=_or_null(_NUMBER),

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
+from http import HTTPStatus
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, Final
@@ -20,10 +21,13 @@ from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, Parameters, day, sealed, today
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.model import Channel
 from celery_monitor.ports import FailureFilter
 
 _REPORT_POLICY: Final = CONTENT_SECURITY_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 """A report is the mail's, whose styles are inside of it, as mail programs want it."""
+REFRESH_SECONDS: Final = 30
+"""Of pages that people leave open; none of them has a form."""
 _RECENT: Final = 20
 _HOUR: Final = "max-age=3600"
 
@@ -60,7 +64,8 @@ class Pages:
         rows = await self._queries(partial(reader.tasks, since=None, limit=limit + 1, cursor=cursor, name=None))
         more = f"{rows[limit - 1].name}\0{rows[limit - 1].queue}" if len(rows) > limit else None
         tasks = [views.task(row) for row in rows[:limit]]
-        return self._page(request, "overview.html", summary=summary, tasks=tasks, next=sealed(more))
+        refresh = None if cursor else REFRESH_SECONDS
+        return self._page(request, "overview.html", summary=summary, tasks=tasks, next=sealed(more), refresh=refresh)
 
     async def task(self, request: Request) -> Response:
         """One task."""
@@ -107,11 +112,17 @@ class Pages:
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first."""
-        wanted = incidents.wanted(self._query(request, "cursor", *incidents.FILTERS))
+        query = self._query(request, "cursor", *incidents.FILTERS)
+        wanted = incidents.wanted(query)
         found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
-        return self._page(
-            request, "incidents.html", incidents=[views.incident(row) for row in found], next=sealed(more)
-        )
+        rows = [
+            views.incident(row)
+            | {"said": incidents.last_failure(row.incident), "failures": incidents.failures_of(row.incident)}
+            for row in found
+        ]
+        filters = {name: query.text(name) or "" for name in incidents.FILTERS}
+        pages = self._sources.sends[Channel.PAGERDUTY]
+        return self._page(request, "incidents.html", incidents=rows, next=sealed(more), filters=filters, pages=pages)
 
     async def workers(self, request: Request) -> Response:
         """Workers and queues, as of now."""
@@ -121,6 +132,7 @@ class Pages:
             "workers.html",
             workers=[views.worker(one) for one in known],
             queues=[views.queue(one) for one in self._sources.queues()],
+            refresh=REFRESH_SECONDS,
         )
 
     async def report(self, request: Request) -> Response:
@@ -141,8 +153,9 @@ class Pages:
         return response
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
-        """An error as a page."""
-        response = self._page(request, "error.html", code=status, text=text)
+        """An error as a page. What the store cannot tell now is asked again."""
+        refresh = REFRESH_SECONDS if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        response = self._page(request, "error.html", code=status, text=text, refresh=refresh)
         response.status_code = status
         return response
 
@@ -156,6 +169,7 @@ class Pages:
             "now": views.time(self._sources.clock.now()),
             "here": request.scope["path"],
             "health": views.health(self._sources.readyz()),
+            "refresh": None,
         }
         return HTMLResponse(_templates().get_template(template).render(common | values))
 
@@ -178,6 +192,8 @@ def _templates() -> Environment:
         "path": shown.path,
         "words": shown.words,
         "breakable": shown.breakable,
+        "ago": shown.ago,
+        "reason": shown.reason,
     }
     return environment
 

@@ -1,11 +1,11 @@
 """What the web shows, and where it comes from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, tzinfo
 from typing import Protocol
 
-from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
+from celery_monitor.core.model import Channel, OutboxItem, QueueStats, Snapshot
 from celery_monitor.core.summary import Summary
 from celery_monitor.ports import Clock, Health, Metrics, Reader
 
@@ -43,5 +43,7 @@ class Sources:
     """A day as it is known at a time. Raises StoreUnavailableError."""
     report_part: Callable[[Summary], str]
     """A day as a part of an HTML document, with its own styles."""
+    sends: Mapping[Channel, bool]
+    """Whether anybody is to be told by a channel, as it is configured."""
     zone: tzinfo
     """In which the report's days are counted."""

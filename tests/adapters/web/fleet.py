@@ -166,6 +166,7 @@ class Fleet:
     """What the store's queries raise."""
     gate: threading.Event | None = None
     """What the store's queries wait for."""
+    sends: dict[Channel, bool] = field(default_factory=lambda: {Channel.PAGERDUTY: True, Channel.EMAIL: True})
     html: Callable[[Summary], str] = lambda summary: f"<style></style><table><tr><td>The mail of {summary.date}</table>"
 
     def snapshot(self) -> Snapshot | None:
@@ -207,5 +208,6 @@ class Fleet:
             outbox=self.store.outbox,
             report=self.report,
             report_part=self.html,
+            sends=self.sends,
             zone=UTC,
         )

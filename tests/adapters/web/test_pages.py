@@ -6,7 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from celery_monitor.core.model import Changes, IncidentState
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.web.shown import ago
+from celery_monitor.adapters.web.views import time
+from celery_monitor.core.model import Action, Changes, Channel, Enqueue, IncidentState
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Health
 from tests.adapters.web.conftest import Served
@@ -170,6 +173,75 @@ def test_a_report_leads_on(site: Served) -> None:
 def test_a_report_knows_its_place(site: Served, path: str, named: str) -> None:
     """Today and yesterday are marked in the navigation, also by their dates."""
     assert re.search(rf'aria-current="page">{named}<', site.get(f"/reports/{path}").text)
+
+
+@pytest.mark.parametrize("path", ["/", "/workers"])
+def test_what_is_left_open_looks_again(site: Served, path: str) -> None:
+    """Pages that people leave open load themselves again, but nothing with a form or a place in a list does."""
+    assert '<meta http-equiv="refresh" content="30">' in site.get(path).text
+    for other in ("/failures", "/incidents", "/tasks/shop.charge", "/?cursor=c2hvcC5jaGFyZ2UAYmlsbGluZw"):
+        answer = site.get(other)
+        assert answer.status_code == 200
+        assert "http-equiv" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/", "/tasks/shop.charge", "/failures", "/failures/id-2", "/incidents"])
+def test_ages(site: Served, path: str) -> None:
+    """Beside the time of a last failure stands how long it is ago."""
+    assert re.search(r"<time[^>]*>2026-11-23 14:04:39<span> UTC</span></time>\D*30 s ago", site.get(path).text)
+
+
+def test_age_of_a_heartbeat(site: Served) -> None:
+    """A heartbeat has its age too."""
+    assert "2 s ago" in site.get("/workers").text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0, "just now"),
+        (0.9, "just now"),
+        (1, "1 s ago"),
+        (59.9, "59 s ago"),
+        (60, "1 min ago"),
+        (7199, "1 h ago"),
+        (86_400, "1 day ago"),
+        (10 * 86_400, "10 days ago"),
+        (-0.5, "just now"),
+        (-90, "in 1 min"),
+    ],
+)
+def test_how_long_ago(seconds: float, told: str) -> None:
+    """An age is told in its largest whole unit; what is to come is told as that."""
+    assert ago(time(NOW - seconds), str(time(NOW))) == told
+
+
+def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commit) -> None:
+    """How many notifications wait and since when, how many were given up, and what to do then."""
+    text = site.get("/").text
+    assert "outbox retry" not in text
+    assert re.search(r"PagerDuty</td><td class=\"n\">1</td><td><time datetime=\"2026-11-23T14:05:09.250Z\">", text)
+    commit(Changes(now=NOW, sequence=2, outbox=[Enqueue(Channel.EMAIL, "2026-11-22", Action.REPORT)]))
+    for item in store.outbox.items(dead=False, limit=9, cursor=None):
+        store.outbox.dead(item, NOW, "400")
+    text = site.get("/").text
+    assert "Notifications given up: 2." in text
+    assert "celery-monitor outbox retry --all-dead" in text
+    assert site.get("/api/v1/summary").json()["outbox"] == [
+        {"channel": channel, "configured": True, "pending": 0, "oldest_at": None, "dead": 1}
+        for channel in ("pagerduty", "email")
+    ]
+
+
+def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
+    """A channel that is not configured is told to be off, and nobody wonders why no page came."""
+    assert "off</span>" not in site.get("/").text
+    fleet.sends[Channel.EMAIL] = False
+    text = site.get("/").text
+    assert text.count("off</span>") == 1
+    assert "nobody gets the daily mail" in text
+    fleet.sends[Channel.PAGERDUTY] = False
+    assert "nobody is paged" in site.get("/").text
 
 
 @pytest.mark.parametrize(
