@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, views
-from celery_monitor.adapters.web.openapi import OPERATIONS, document
+from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS, document
 from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor, day, sealed
 from celery_monitor.adapters.web.queries import Queries
@@ -20,11 +20,12 @@ from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import Failure, Snapshot, Worker
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import FailureFilter
+from celery_monitor.ports import FailureFilter, Reader
 from celery_monitor.settings.notation import DAY
 
 ERRORS_SINCE: Final = 7 * DAY
 """Of a task's error groups, unless another time is asked for."""
+FAILURE_FILTERS: Final = ("task", "exception", "since", "until")
 _CURSOR_PARTS: Final = "\0"
 
 
@@ -40,8 +41,8 @@ class Api:
     def routes(self) -> list[Route]:
         """All of them, as in ``openapi.py``."""
         return [
-            Route("/api/v1", self.index),
-            Route("/api/v1/", self.index),
+            Route(INDEX, self.index),
+            Route(f"{INDEX}/", self.index),
             Route("/api/v1/summary", self.summary),
             Route("/api/v1/tasks", self.tasks),
             Route("/api/v1/tasks/{name:path}", self.task),
@@ -57,7 +58,7 @@ class Api:
     async def index(self, request: Request) -> Response:
         """What there is."""
         self._query(request)
-        resources = [{"href": path, "about": told[0]} for path, told in OPERATIONS.items()]
+        resources = [{"href": path, "about": told[0]} for path, told in OPERATIONS.items() if path != INDEX]
         return answer({"resources": resources, "description": "/openapi.json"})
 
     async def summary(self, request: Request) -> Response:
@@ -103,22 +104,8 @@ class Api:
 
     async def failures(self, request: Request) -> Response:
         """Failures, newest first."""
-        query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
-        since, until = query.span()
-        wanted = FailureFilter(
-            task=query.text("task"),
-            exception=query.text("exception"),
-            since=since,
-            until=until,
-            limit=query.limit(),
-            cursor=query.cursor(),
-        )
-        try:
-            found, more = await self._queries(partial(self._sources.reader.failures, wanted))
-        except (ValueError, OverflowError) as exc:
-            # It was the cursor if it goes without; anything else is a fault of ours.
-            await self._queries(partial(self._sources.reader.failures, replace(wanted, cursor=None)))
-            raise bad_cursor() from exc
+        query = self._query(request, "limit", "cursor", *FAILURE_FILTERS)
+        found, more = await failures(self._queries, self._sources.reader, query)
         return _items([views.failure(one) for one in found], more)
 
     async def failure(self, request: Request) -> Response:
@@ -179,6 +166,29 @@ class Api:
 
     def _query(self, request: Request, *known: str) -> Parameters:
         return Parameters(request, known, now=self._sources.clock.now())
+
+
+async def failures(queries: Queries, reader: Reader, query: Parameters) -> tuple[list[Failure], str | None]:
+    """The failures that a request asks for, and the cursor of the next page.
+
+    Raises:
+        ParameterError: Also for a cursor that the store did not give.
+    """
+    since, until = query.span()
+    wanted = FailureFilter(
+        task=query.text("task"),
+        exception=query.text("exception"),
+        since=since,
+        until=until,
+        limit=query.limit(),
+        cursor=query.cursor(),
+    )
+    try:
+        return await queries(partial(reader.failures, wanted))
+    except (ValueError, OverflowError) as exc:
+        # It was the cursor if it goes without; anything else is a fault of ours.
+        await queries(partial(reader.failures, replace(wanted, cursor=None)))
+        raise bad_cursor() from exc
 
 
 def current(snapshot: Callable[[], Snapshot | None]) -> Snapshot:

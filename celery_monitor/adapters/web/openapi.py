@@ -170,8 +170,9 @@ PARAMETERS: Final[dict[str, Json]] = {
 }
 _FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
 
+INDEX: Final = "/api/v1"
 OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
-    "/api/v1": ("What there is", "Index", False, ()),
+    INDEX: ("What there is", "Index", False, ()),
     "/api/v1/summary": ("The fleet at a glance, by default of the last day", "Summary", False, ("since",)),
     "/api/v1/tasks": (
         "Tasks by name and queue, with their counts over the retention or over a time, by quarters of an hour",

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, shown, views
-from celery_monitor.adapters.web.api import ERRORS_SINCE, current
+from celery_monitor.adapters.web.api import ERRORS_SINCE, FAILURE_FILTERS, current, failures
 from celery_monitor.adapters.web.guard import CONTENT_SECURITY_POLICY
 from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, Parameters, day, sealed, today
@@ -87,18 +87,9 @@ class Pages:
 
     async def failures(self, request: Request) -> Response:
         """Failures, by the filters of a form."""
-        query = self._query(request, "cursor", "task", "exception", "since", "until")
-        since, until = query.span()
-        filters = {name: query.text(name) or "" for name in ("task", "exception", "since", "until")}
-        wanted = FailureFilter(
-            task=query.text("task"),
-            exception=query.text("exception"),
-            since=since,
-            until=until,
-            limit=query.limit(),
-            cursor=query.cursor(),
-        )
-        found, more = await self._queries(partial(self._sources.reader.failures, wanted))
+        query = self._query(request, "cursor", *FAILURE_FILTERS)
+        found, more = await failures(self._queries, self._sources.reader, query)
+        filters = {name: query.text(name) or "" for name in FAILURE_FILTERS}
         rows = [views.failure(one) for one in found]
         return self._page(request, "failures.html", failures=rows, next=sealed(more), filters=filters)
 

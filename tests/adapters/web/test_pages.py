@@ -246,7 +246,14 @@ def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/nothing", 404), ("/tasks/none", 404), ("/failures/none", 404), ("/reports/x", 400), ("/failures?since=x", 400)],
+    [
+        ("/nothing", 404),
+        ("/tasks/none", 404),
+        ("/failures/none", 404),
+        ("/reports/x", 400),
+        ("/failures?since=x", 400),
+        ("/failures?cursor=YQ", 400),
+    ],
 )
 def test_errors_are_pages(site: Served, path: str, status: int) -> None:
     """What goes wrong on a page is told by a page."""
