@@ -192,7 +192,8 @@ def serve(feed: Feed) -> tuple[Exposition, WebServer, threading.Event, threading
         reader=nothing,
         outbox=nothing,
         report=nothing,
-        report_page=nothing,
+        report_part=nothing,
+        sends={},
         zone=nothing,
     )
     server = WebServer(Site(WebSettings(), sources), host="127.0.0.1", port=0)

@@ -19,7 +19,7 @@ import structlog
 
 from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.email import EmailSender, render_html
+from celery_monitor.adapters.email import EmailSender, render_part
 from celery_monitor.adapters.pagerduty import PagerDuty, endpoint
 from celery_monitor.adapters.prometheus.exposition import Exposition
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
@@ -54,6 +54,7 @@ _MUST_END: Final = frozenset({"pump", "committer", "courier-pagerduty"})
 _MAY_END_WITHIN: Final = 1.0
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
+_NO_STREAM: Final = "waiting for the stream"
 
 _log = structlog.get_logger()
 
@@ -84,11 +85,9 @@ class App:
         self._fleet: FleetWatch | None = None
         self._keeper: Keeper | None = None
         self._couriers: list[Courier] = []
+        self._paging = policy.default.sends or any(rule.sends for rule in policy.rules)
         self._report = DayReport(
-            self.store.reader,
-            settings.fleet,
-            ZoneInfo(settings.email.timezone),
-            paging=policy.default.sends or any(rule.sends for rule in policy.rules),
+            self.store.reader, settings.fleet, ZoneInfo(settings.email.timezone), paging=self._paging
         )
         self.web = self._build_web()
 
@@ -271,7 +270,8 @@ class App:
             reader=self.store.reader,
             outbox=self.store.outbox,
             report=self._report.summary,
-            report_page=lambda summary: render_html(summary, settings.web.external_url),
+            report_part=render_part,
+            sends={Channel.PAGERDUTY: self._paging, Channel.EMAIL: bool(settings.email.to)},
             zone=ZoneInfo(settings.email.timezone),
         )
         return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)
@@ -324,14 +324,14 @@ class App:
     def ready(self) -> Health:
         """Whether events arrive and are kept."""
         pump = self._pump
-        if pump is None:
-            return Health({"store": self._store_error, "broker": "not connected yet", "probe": "none sent yet"})
+        if pump is None or self._prober is None:
+            return Health({"store": self._store_error, "broker": "not connected yet", "probe": _NO_STREAM})
         figures = pump.figures
-        probe = self._prober.trouble(pump.heard_at) if self._prober and figures.connected else None
         return Health(
             {
                 "broker": None if figures.connected else figures.error or "not connected yet",
-                "probe": probe,
+                # Without a stream no probe can come back, so nothing is known to be well.
+                "probe": self._prober.trouble(pump.heard_at) if figures.connected else _NO_STREAM,
                 "store": self._committer.figures.error,
             }
         )

@@ -155,11 +155,19 @@ class Outbox(Protocol):
     def revive(self, item_id: int | None, now: float) -> int:
         """Make a dead or waiting row (all dead ones: None) due now; how many."""
 
-    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
-        """Pending rows (and dead ones; only dead ones with ``dead``), oldest first, after id ``cursor``."""
+    def items(
+        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
+    ) -> list[OutboxItem]:
+        """Pending rows (and dead ones; only dead ones with ``dead``), oldest first, after id ``cursor``.
+
+        ``since`` and ``until`` bound ``created_at``: [since, until).
+        """
 
     def pending(self) -> dict[str, tuple[int, float | None]]:
         """Channel → (number of pending rows, created_at of the oldest)."""
+
+    def given_up(self) -> dict[str, int]:
+        """Channel → number of dead rows."""
 
     def last_delivered(self, channel: str) -> float | None:
         """When a row of the channel was last delivered; None when none is known."""
@@ -196,9 +204,19 @@ class Reader(Protocol):
     """Read-only queries for the page, the API and the report. Methods as in Store."""
 
     def tasks(
-        self, *, since: float | None, until: float | None = None, limit: int, cursor: str | None, name: str | None
+        self,
+        *,
+        since: float | None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None,
+        name: str | None,
+        exception: str | None = None,
     ) -> list[TaskRow]:
-        r"""Tasks by name and queue, in that order, after ``cursor`` (``name\x00queue`` of the last row)."""
+        r"""Tasks by name and queue, in that order, after ``cursor`` (``name\x00queue`` of the last row).
+
+        ``exception``: only tasks that have failed with this class (its short name or the whole one) in that time.
+        """
 
     def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
         """Newest first, and the cursor of the next page. Raises ValueError for a cursor that it did not give."""
@@ -206,8 +224,10 @@ class Reader(Protocol):
     def failure(self, uuid: str) -> list[Failure]:
         """All kept failures of a task id, newest first."""
 
-    def incidents(self, *, since: float | None, until: float | None, limit: int) -> list[IncidentRow]:
-        """Newest first, by first failure."""
+    def incidents(
+        self, *, since: float | None, until: float | None, limit: int, key: str | None = None
+    ) -> list[IncidentRow]:
+        """Newest first, by first failure. ``key``: only this one."""
 
     def workers(self) -> list[Worker]:
         """As of the last flush."""

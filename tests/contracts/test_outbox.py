@@ -300,6 +300,23 @@ def test_items_page(box: Box) -> None:
     assert [item.key for item in first + rest] == [f"k{i}" for i in range(5)]
 
 
+def test_items_of_a_time(box: Box) -> None:
+    """Rows are listed by when they came up: the end of the time is not part of it."""
+    for number in range(4):
+        box.flush(trigger(f"k{number}"), now=NOW + number)
+    found = box.outbox.items(dead=False, limit=10, cursor=None, since=NOW + 1, until=NOW + 3)
+    assert [item.key for item in found] == ["k1", "k2"]
+
+
+def test_given_up(box: Box) -> None:
+    """How many rows of each channel were given up is known; those that wait or were delivered are not among them."""
+    assert box.outbox.given_up() == {}
+    box.flush(trigger("a"), trigger("b"), trigger("c"))
+    for _ in range(2):
+        box.outbox.dead(box.one(), NOW, "400")
+    assert box.outbox.given_up() == {"pagerduty": 2}
+
+
 def test_last_delivered(box: Box) -> None:
     """When each channel last delivered something is known, whatever waits now."""
     assert box.outbox.last_delivered("pagerduty") is None

@@ -111,6 +111,30 @@ def test_tasks_by_name(sql: SqlStore) -> None:
     ]
 
 
+def test_tasks_by_exception(sql: SqlStore) -> None:
+    """Tasks that have failed with a class in that time, by its short name or its whole one, with all counts."""
+    write(
+        sql,
+        {
+            "buckets": [bucket(name="a", failed=1), bucket(name="a", queue="bulk", sent=5), bucket(name="b", failed=1)],
+            "groups": [
+                structs.replace(group("a"), name="a"),
+                structs.replace(group("b"), name="b", exception="KeyError"),
+            ],
+            "errors": [error("a"), error("b", start=START - 86_400)],
+        },
+    )
+
+    def names(exception: str, since: float | None = None) -> list[tuple[str, str]]:
+        rows = sql.reader.tasks(since=since, limit=10, cursor=None, name=None, exception=exception)
+        return [(row.name, row.queue) for row in rows]
+
+    assert names("CardError") == names("shop.errors.CardError") == [("a", "bulk"), ("a", "celery")]
+    assert names("KeyError") == [("b", "celery")]
+    assert names("KeyError", since=START) == []
+    assert names("Error") == names("%Error") == names("rdError") == []
+
+
 def test_tasks_page(sql: SqlStore) -> None:
     """Pages follow each other without a gap or a repetition."""
     keys = [(f"task{i}", queue) for i in range(5) for queue in ("a", "b")]
@@ -179,6 +203,13 @@ def test_incidents_of_a_period(sql: SqlStore) -> None:
     assert [row.incident.key for row in found] == ["k2", "k1"]
     assert [row.incident.state for row in found] == [states[2], states[1]]
     assert [row.incident.key for row in sql.reader.incidents(since=None, until=None, limit=1)] == ["k3"]
+
+
+def test_one_incident(sql: SqlStore) -> None:
+    """An incident is found by its key."""
+    write(sql, {"incidents": [incident("a"), incident("b")]})
+    assert [row.incident.key for row in sql.reader.incidents(since=None, until=None, limit=9, key="b")] == ["b"]
+    assert sql.reader.incidents(since=None, until=None, limit=9, key="c") == []
 
 
 def test_workers(sql: SqlStore) -> None:

@@ -22,6 +22,7 @@ PEOPLE = ("ann@shop.example", "bob@shop.example", "carl@shop.example")
 EXTERNAL_URL = "https://monitor.shop.example"
 _DATA = Path(__file__).resolve().parents[1] / "data"
 _TASK_ROW = re.compile(r"^ *([\d,]+)  (\S+)\n +\S+ % of ([\d,]+)", re.MULTILINE)
+_HTML_TASK_ROW = re.compile(r"<bdi>(.*?)</bdi>.*?font-size:18px[^>]*>([\d,]+)</div>.*?>of ([\d,]+)</div>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,18 @@ def in_text(text: str) -> Numbers:
         sums[label] = _number(found[1])
     rows = _TASK_ROW.findall(text)
     return Numbers(**sums, tasks={name: (_number(failed), _number(executed)) for failed, name, executed in rows})
+
+
+def in_html(html: str) -> Numbers:
+    """The numbers of the report's HTML, a mail's or a page's."""
+    sums = {}
+    for label in ("Executed", "Failed", "Retried"):
+        found = re.search(rf">{label}</div>\s*<div[^>]*>([\d,]+)</div>", html)
+        assert found is not None, html
+        sums[label.lower()] = _number(found[1])
+    rows = _HTML_TASK_ROW.findall(html.partition("Failing tasks")[2])
+    tasks = {re.sub("<[^>]*>", "", name): (_number(failed), _number(executed)) for name, failed, executed in rows}
+    return Numbers(**sums, tasks=tasks)
 
 
 def in_json(document: Mapping[str, Any]) -> Numbers:

@@ -72,10 +72,15 @@ class MemoryOutbox:
     def revive(self, item_id: int | None, now: float) -> int:
         raise NotImplementedError
 
-    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
+    def items(
+        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
+    ) -> list[OutboxItem]:
         raise NotImplementedError
 
     def pending(self) -> dict[str, tuple[int, float | None]]:
+        raise NotImplementedError
+
+    def given_up(self) -> dict[str, int]:
         raise NotImplementedError
 
     def last_delivered(self, channel: str) -> float | None:

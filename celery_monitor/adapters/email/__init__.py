@@ -3,8 +3,8 @@
 Nothing here reads the store or the wall clock: summaries come from a callable, and their time with them.
 """
 
-from celery_monitor.adapters.email.render import render_html, render_text
+from celery_monitor.adapters.email.render import render_html, render_part, render_text
 from celery_monitor.adapters.email.sender import EmailSender, send_test, server_of
 from celery_monitor.adapters.email.smtp import reach
 
-__all__ = ["EmailSender", "reach", "render_html", "render_text", "send_test", "server_of"]
+__all__ = ["EmailSender", "reach", "render_html", "render_part", "render_text", "send_test", "server_of"]

@@ -34,6 +34,8 @@ class Size:
 
 SIZES: Final = (Size(25, 12, 6, 5), Size(15, 8, 3, 5), Size(10, 4, 1, 3), Size(3, 1, 0, 1))
 """From the wanted one down; the last fits whatever the names are."""
+PAGE_SIZE: Final = Size(500, 200, 20, 100)
+"""Of a page, to which a mail leads for the rest."""
 
 
 def render_html(
@@ -53,6 +55,12 @@ def render_text(
     return _sized("report.txt", summary, external_url, size, notes)
 
 
+def render_part(summary: Summary) -> str:
+    """The day as a part of an HTML document, with its own styles and links within the site; nothing has to fit."""
+    context = _context(summary, "/", PAGE_SIZE)
+    return _environment().get_template("report.html").render(context, notes=(), whole=False)
+
+
 def fitting(make: Callable[[Size], bytes], limit: int = MAX_BYTES) -> bytes:
     """What ``make`` gives for the first of SIZES at which it is smaller than ``limit``."""
     made = b""
@@ -66,7 +74,7 @@ def fitting(make: Callable[[Size], bytes], limit: int = MAX_BYTES) -> bytes:
 def _sized(template: str, summary: Summary, external_url: str | None, size: Size | None, notes: tuple[str, ...]) -> str:
     def make(size: Size) -> bytes:
         context = _context(summary, external_url, size)
-        return _environment().get_template(template).render(context, notes=notes).encode()
+        return _environment().get_template(template).render(context, notes=notes, whole=True).encode()
 
     return (make(size) if size else fitting(make)).decode()
 

@@ -88,10 +88,16 @@ class SqlOutbox:
             rows = connection.execute(wanted).all()
             return sum(_revive(connection, _item(row), now) for row in rows)
 
-    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
+    def items(
+        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
+    ) -> list[OutboxItem]:
         """See Outbox."""
         states = ("dead",) if dead else ("pending", "dead")
         wanted = select(*_ITEM).where(outbox.c.state.in_(states), outbox.c.id > (cursor or 0))
+        if since is not None:
+            wanted = wanted.where(outbox.c.created_at >= since)
+        if until is not None:
+            wanted = wanted.where(outbox.c.created_at < until)
         with self._database.read() as connection:
             return [_item(row) for row in connection.execute(wanted.order_by(outbox.c.id).limit(limit))]
 
@@ -101,6 +107,12 @@ class SqlOutbox:
         with self._database.read() as connection:
             rows = connection.execute(wanted.group_by(outbox.c.channel))
             return {channel: (number, oldest) for channel, number, oldest in rows}
+
+    def given_up(self) -> dict[str, int]:
+        """See Outbox."""
+        wanted = select(outbox.c.channel, func.count()).where(outbox.c.state == "dead").group_by(outbox.c.channel)
+        with self._database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(wanted)}
 
     def last_delivered(self, channel: str) -> float | None:
         """See Outbox."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, FromClause, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select, tuple_
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database
@@ -35,7 +35,14 @@ class SqlReader:
         self._database = database
 
     def tasks(
-        self, *, since: float | None, until: float | None = None, limit: int, cursor: str | None, name: str | None
+        self,
+        *,
+        since: float | None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None,
+        name: str | None,
+        exception: str | None = None,
     ) -> list[TaskRow]:
         """See Reader. Buckets count whole: that of ``since`` and that of ``until``; None is the whole retention."""
         whole = since is None and until is None
@@ -43,6 +50,8 @@ class SqlReader:
         query = select(source)
         if name is not None:
             query = query.where(source.c.name == name)
+        if exception is not None:
+            query = query.where(source.c.name.in_(_failed_with(exception, since, until)))
         if cursor is not None:
             after_name, _, after_queue = cursor.partition("\0")
             query = query.where(tuple_(source.c.name, source.c.queue) > tuple_(after_name, after_queue))
@@ -68,11 +77,13 @@ class SqlReader:
         with self._database.read() as connection:
             return [Failure(*row) for row in connection.execute(query)]
 
-    def incidents(self, *, since: float | None, until: float | None, limit: int) -> list[IncidentRow]:
+    def incidents(
+        self, *, since: float | None, until: float | None, limit: int, key: str | None = None
+    ) -> list[IncidentRow]:
         """See Reader."""
         table = schema.incidents
         query = select(table.c.body, table.c.delivered_at, table.c.delivered_count, table.c.delivery_error)
-        query = query.where(*_between(table.c.first_at, since, until))
+        query = query.where(*_between(table.c.first_at, since, until), *([] if key is None else [table.c.key == key]))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(table.c.first_at.desc(), table.c.key).limit(limit)).all()
         return [IncidentRow(encode.parsed(row[0], Incident), *row[1:]) for row in rows]
@@ -121,12 +132,20 @@ def _totals_between(since: float | None, until: float | None) -> FromClause:
     """The same columns, for a part of the retention."""
     table, last = schema.buckets, schema.task_totals
     sums = [func.sum(table.c[name]).label(name) for name in (*COUNTS, "runtime_sum", "runtime_count")]
-    query = select(table.c.name, table.c.queue, *sums).where(*_between(table.c.start, None, until))
-    if since is not None:
-        query = query.where(table.c.start > since - BUCKET_SECONDS)
+    query = select(table.c.name, table.c.queue, *sums).where(*_touched(table.c.start, since, until))
     summed = query.group_by(table.c.name, table.c.queue).subquery()
     same = and_(last.c.name == summed.c.name, last.c.queue == summed.c.queue)
     return select(*summed.c, last.c.last_failure_at).select_from(summed.outerjoin(last, same)).subquery()
+
+
+def _failed_with(exception: str, since: float | None, until: float | None) -> Select[tuple[str]]:
+    """Names of the tasks that have failed with a class. Groups know it by its whole name where that is known."""
+    table, errors = schema.error_groups, schema.error_buckets
+    same = or_(table.c.exception == exception, table.c.exception.endswith(f".{exception}", autoescape=True))
+    query = select(table.c.name).where(same)
+    if since is None and until is None:
+        return query
+    return query.where(table.c.id.in_(select(errors.c.group).where(*_touched(errors.c.start, since, until))))
 
 
 def _group(row: Any) -> GroupRow:  # noqa: ANN401 - SQLAlchemy's rows of many columns have no type
@@ -145,6 +164,11 @@ def _between(column: Any, since: float | None, until: float | None) -> list[Colu
         *([] if since is None else [column >= since]),
         *([] if until is None else [column < until]),
     ]
+
+
+def _touched(start: Any, since: float | None, until: float | None) -> list[ColumnElement[bool]]:  # noqa: ANN401
+    """Buckets that a period touches: they count whole."""
+    return [*([] if since is None else [start > since - BUCKET_SECONDS]), *_between(start, None, until)]
 
 
 def _conditions(wanted: FailureFilter) -> list[ColumnElement[bool]]:

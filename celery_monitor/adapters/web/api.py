@@ -12,32 +12,37 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, views
-from celery_monitor.adapters.web.openapi import document
+from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS, document
 from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor, day, sealed
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import Failure, Incident, Snapshot, Worker
+from celery_monitor.core.model import Failure, Snapshot, Worker
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import FailureFilter
+from celery_monitor.ports import FailureFilter, Reader
 from celery_monitor.settings.notation import DAY
 
 ERRORS_SINCE: Final = 7 * DAY
 """Of a task's error groups, unless another time is asked for."""
+FAILURE_FILTERS: Final = ("task", "exception", "since", "until")
 _CURSOR_PARTS: Final = "\0"
 
 
 class Api:
     """The endpoints. All answer with JSON, lists with ``items`` and the cursor of the ``next`` page."""
 
-    def __init__(self, sources: Sources, queries: Queries) -> None:
+    def __init__(self, sources: Sources, queries: Queries, *, guarded: bool) -> None:
+        """``guarded``: a password is asked for, which the description then says."""
         self._sources = sources
+        self._guarded = guarded
         self._queries = queries
 
     def routes(self) -> list[Route]:
         """All of them, as in ``openapi.py``."""
         return [
+            Route(INDEX, self.index),
+            Route(f"{INDEX}/", self.index),
             Route("/api/v1/summary", self.summary),
             Route("/api/v1/tasks", self.tasks),
             Route("/api/v1/tasks/{name:path}", self.task),
@@ -50,6 +55,12 @@ class Api:
             Route("/openapi.json", self.openapi),
         ]
 
+    async def index(self, request: Request) -> Response:
+        """What there is."""
+        self._query(request)
+        resources = [{"href": path, "about": told[0]} for path, told in OPERATIONS.items() if path != INDEX]
+        return answer({"resources": resources, "description": "/openapi.json"})
+
     async def summary(self, request: Request) -> Response:
         """The fleet at a glance."""
         since = self._query(request, "since").time("since")
@@ -57,7 +68,7 @@ class Api:
 
     async def tasks(self, request: Request) -> Response:
         """Tasks by name and queue."""
-        query = self._query(request, "limit", "cursor", "task", "since", "until")
+        query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
         limit, cursor = query.limit(), query.cursor()
         since, until = query.span()
         if cursor is not None and _CURSOR_PARTS not in cursor:
@@ -70,6 +81,7 @@ class Api:
                 limit=limit + 1,
                 cursor=cursor,
                 name=query.text("task"),
+                exception=query.text("exception"),
             )
         )
         page = rows[:limit]
@@ -78,7 +90,7 @@ class Api:
 
     async def task(self, request: Request) -> Response:
         """One task, with its queues and its errors."""
-        name = request.path_params["name"]
+        name = _named(request, "name")
         since = self._query(request, "since").time("since")
         reader, now = self._sources.reader, self._sources.clock.now()
         rows = await self._queries(partial(reader.tasks, since=since, limit=1000, cursor=None, name=name))
@@ -92,54 +104,23 @@ class Api:
 
     async def failures(self, request: Request) -> Response:
         """Failures, newest first."""
-        query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
-        since, until = query.span()
-        wanted = FailureFilter(
-            task=query.text("task"),
-            exception=query.text("exception"),
-            since=since,
-            until=until,
-            limit=query.limit(),
-            cursor=query.cursor(),
-        )
-        try:
-            found, more = await self._queries(partial(self._sources.reader.failures, wanted))
-        except (ValueError, OverflowError) as exc:
-            # It was the cursor if it goes without; anything else is a fault of ours.
-            await self._queries(partial(self._sources.reader.failures, replace(wanted, cursor=None)))
-            raise bad_cursor() from exc
+        query = self._query(request, "limit", "cursor", *FAILURE_FILTERS)
+        found, more = await failures(self._queries, self._sources.reader, query)
         return _items([views.failure(one) for one in found], more)
 
     async def failure(self, request: Request) -> Response:
         """All kept failures of a task id."""
+        uuid = _named(request, "uuid")
         self._query(request)
-        found: list[Failure] = await self._queries(partial(self._sources.reader.failure, request.path_params["uuid"]))
+        found: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
         if not found:
             raise HTTPException(404, "no failure of this task id is kept")
         return _items([views.failure_in_full(one) for one in found], None)
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first."""
-        query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
-        since, until = query.span()
-        task, exception = query.text("task"), query.text("exception")
-
-        def wanted(one: Incident) -> bool:
-            return (task is None or task == one.task or task in one.tasks) and (
-                exception is None or exception in one.exceptions
-            )
-
-        found, more = await self._queries(
-            partial(
-                incidents.page,
-                self._sources.reader,
-                since=since,
-                until=until,
-                after=incidents.parse_cursor(query.cursor()),
-                limit=query.limit(),
-                wanted=wanted,
-            )
-        )
+        wanted = incidents.wanted(self._query(request, "limit", "cursor", *incidents.FILTERS))
+        found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
         return _items([views.incident(row) for row in found], more)
 
     async def workers(self, request: Request) -> Response:
@@ -153,8 +134,9 @@ class Api:
 
     async def outbox(self, request: Request) -> Response:
         """Notifications that wait or were given up, oldest first."""
-        query = self._query(request, "limit", "cursor", "dead")
+        query = self._query(request, "limit", "cursor", "since", "until", "dead")
         limit, cursor = query.limit(), query.cursor()
+        since, until = query.span()
         if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):  # noqa: PLR2004
             raise bad_cursor()
         rows = await self._queries(
@@ -163,6 +145,8 @@ class Api:
                 dead=query.flag("dead"),
                 limit=limit + 1,
                 cursor=None if cursor is None else int(cursor),
+                since=since,
+                until=until,
             )
         )
         page = rows[:limit]
@@ -178,10 +162,33 @@ class Api:
     async def openapi(self, request: Request) -> Response:
         """The description of all this."""
         self._query(request)
-        return answer(document())
+        return answer(document(guarded=self._guarded))
 
     def _query(self, request: Request, *known: str) -> Parameters:
         return Parameters(request, known, now=self._sources.clock.now())
+
+
+async def failures(queries: Queries, reader: Reader, query: Parameters) -> tuple[list[Failure], str | None]:
+    """The failures that a request asks for, and the cursor of the next page.
+
+    Raises:
+        ParameterError: Also for a cursor that the store did not give.
+    """
+    since, until = query.span()
+    wanted = FailureFilter(
+        task=query.text("task"),
+        exception=query.text("exception"),
+        since=since,
+        until=until,
+        limit=query.limit(),
+        cursor=query.cursor(),
+    )
+    try:
+        return await queries(partial(reader.failures, wanted))
+    except (ValueError, OverflowError) as exc:
+        # It was the cursor if it goes without; anything else is a fault of ours.
+        await queries(partial(reader.failures, replace(wanted, cursor=None)))
+        raise bad_cursor() from exc
 
 
 def current(snapshot: Callable[[], Snapshot | None]) -> Snapshot:
@@ -200,6 +207,14 @@ def answer(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - whateve
 def refusal(status: int, error: str) -> Response:
     """An error as JSON."""
     return answer({"error": error}, status)
+
+
+def _named(request: Request, what: str) -> str:
+    """What the path names. An empty name is the list's address with a slash too many, whatever it asks for."""
+    name: str = request.path_params[what]
+    if not name:
+        raise HTTPException(404, f"no {what} is given")
+    return name
 
 
 def _items(items: list[views.Json], cursor: str | None) -> Response:

@@ -3,13 +3,18 @@
 Each connection has exactly one timer, and it waits for one of three things: a complete request, an answer that is
 given and taken, or the next request. Whoever needs longer is cut off. When there are too many connections, the one
 that has waited longest goes, so that a newcomer (a scrape, a probe) always gets in.
+
+What is no request, and what is too large for one, is answered and then no more than heard out for a moment: a
+connection that is closed with something unread is reset, and the client would never see why.
 """
 
 import asyncio
+import http
 import socket
 import struct
 from typing import Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_SECONDS: Final = 10.0
@@ -18,6 +23,10 @@ RESPONSE_SECONDS: Final = 60.0
 """For us to answer and for the client to take it."""
 IDLE_SECONDS: Final = 90.0
 """Between two requests: longer than the usual scrape intervals, because Prometheus keeps its connection."""
+LINGER_SECONDS: Final = 2.0
+"""For a client that was refused to stop sending and read why."""
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""Of a request: its first line and its headers."""
 MAX_CONNECTIONS: Final = 200
 """Far below the usual limit of 1,024 open files, which the connections to the broker and the store need too."""
 MAX_STALLED: Final = 8
@@ -27,9 +36,54 @@ _RESET: Final = struct.pack("ii", 1, 0)
 """To linger for 0 seconds."""
 
 
+def _refusal(status: bytes, text: str) -> bytes:
+    body = f"{text}\n".encode()
+    head = b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
+_NO_REQUEST: Final = _refusal(b"400 Bad Request", "This is no HTTP request.")
+_TOO_LARGE: Final = _refusal(
+    b"431 Request Header Fields Too Large",
+    f"The request's first line and its headers are together larger than {MAX_HEAD_BYTES // 1024} KiB.",
+)
+
+
+class _Requests(h11.Connection):
+    """Reads requests with a bound on a whole head: h11's own bound is on what is incomplete after a read."""
+
+    too_large = False
+    """It is why there was an error."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, MAX_HEAD_BYTES)
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """As in h11. Raises RemoteProtocolError."""
+        if self.their_state is not h11.IDLE:
+            return super().next_event()
+        before = self._waiting()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as exc:
+            self.too_large = exc.error_status_hint == http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise
+        if isinstance(event, h11.Request) and before - self._waiting() > MAX_HEAD_BYTES:
+            self.too_large = True
+            raise h11.RemoteProtocolError("the head is too large")
+        return event
+
+    def _waiting(self) -> int:
+        """How much was received and is not read, in bytes."""
+        return len(self.trailing_data[0])
+
+
 class Connection(H11Protocol):
     """One client's connection."""
 
+    _requests: _Requests
+    _refused = False
+    """It was told that it sent no request, and is heard out."""
     _timer: asyncio.TimerHandle | None = None
     _limit: float = 0.0
     """Of what it waits for now, in seconds."""
@@ -47,6 +101,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come: make room for it if need be."""
         super().connection_made(transport)
+        self.conn = self._requests = _Requests()
         self._wait(REQUEST_SECONDS)
         others = [one for one in self._open() if one is not self]
         if len(others) >= MAX_CONNECTIONS:
@@ -60,12 +115,38 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A part of a request, or of something that should be one."""
+        if self._refused:
+            return
         answering = self.answering
         super().data_received(data)
         if self.answering and not answering:
             self._wait(RESPONSE_SECONDS)
         elif self._limit == IDLE_SECONDS:
             self._wait(REQUEST_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no request, or too large: say so if an answer can still be given, and hear the client out."""
+        del msg
+        self._refused = True
+        self._unset_keepalive_if_required()
+        if self.conn.our_state is h11.SEND_BODY:
+            self.cut()
+            return
+        if self.answering:
+            self.cycle.disconnected = True  # what the application will say goes nowhere
+            self.cycle.message_event.set()
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            self.transport.write(_TOO_LARGE if self._requests.too_large else _NO_REQUEST)
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._wait(LINGER_SECONDS)
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        if self._refused:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def on_response_complete(self) -> None:
         """An answer is given, though perhaps not taken; the next request may be here already."""

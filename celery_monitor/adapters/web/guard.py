@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS: Final = frozenset({"/metrics", "/livez", "/readyz", "/health"})
@@ -33,10 +33,19 @@ class Guard:
     """Asks for the password, and sets the headers. Without a ``username`` everything is open.
 
     ``password`` is asked for each request, because its file may change; while it gives None nobody is let in.
+    ``refusal`` makes the answer with status 401 for a path.
     """
 
-    def __init__(self, app: ASGIApp, *, username: str | None, password: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        username: str | None,
+        password: Callable[[], str | None],
+        refusal: Callable[[str], Response],
+    ) -> None:
         self._app = app
+        self._refusal = refusal
         self._username = username
         self._password = password
 
@@ -53,8 +62,8 @@ class Guard:
         if scope["path"] in OPEN_PATHS or self._knows(Headers(scope=scope).get("authorization", "")):
             await self._app(scope, receive, secured)
         else:
-            challenge = {"www-authenticate": 'Basic realm="celery-monitor", charset="UTF-8"'}
-            refusal = PlainTextResponse("This page needs a user name and a password.\n", 401, challenge)
+            refusal = self._refusal(scope["path"])
+            refusal.headers["www-authenticate"] = 'Basic realm="celery-monitor", charset="UTF-8"'
             await refusal(scope, receive, secured)
 
     def _knows(self, authorization: str) -> bool:

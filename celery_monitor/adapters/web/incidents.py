@@ -1,18 +1,74 @@
 """Incidents by pages and filters, which the Reader's query has not."""
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from celery_monitor.adapters.web.parameters import bad_cursor
-from celery_monitor.core.model import Incident, IncidentRow
+from celery_monitor.adapters.web.parameters import Parameters, bad_cursor
+from celery_monitor.adapters.web.shown import address
+from celery_monitor.adapters.web.views import time
+from celery_monitor.core.model import STORM, Incident, IncidentRow
 from celery_monitor.ports import Reader
 
 _PORTION: Final = 500
 _SEPARATOR: Final = " "
 
+FILTERS: Final = ("task", "exception", "key", "since", "until")
+
 Position = tuple[float, str]
 """(-first_at, key): ascending in the order of the list, which is newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What incidents to list; None means any."""
+
+    task: str | None
+    exception: str | None
+    key: str | None
+    since: float | None
+    until: float | None
+    after: Position | None
+    limit: int
+
+    def takes(self, one: Incident) -> bool:
+        """Whether an incident of the time and the key is one of them: a storm is one of all its tasks."""
+        return (self.task is None or self.task == one.task or self.task in one.tasks) and (
+            self.exception is None or self.exception in one.exceptions
+        )
+
+
+def wanted(query: Parameters) -> Wanted:
+    """What a request asks for. Raises ParameterError."""
+    since, until = query.span()
+    task, exception, key = (query.text(name) for name in ("task", "exception", "key"))
+    return Wanted(task, exception, key, since, until, parse_cursor(query.cursor()), query.limit())
+
+
+def last_failure(one: Incident) -> str:
+    """What the last failure said, with its class: a KeyError's message alone is no more than a name."""
+    kind, said = _last_class(one), " ".join(one.message.split())
+    if not kind or said.startswith(kind):
+        return said
+    return f"{kind}: {said}" if said else kind
+
+
+def _last_class(one: Incident) -> str:
+    """Of several classes that which the end of the last traceback names; "" when it names none of them."""
+    if len(one.exceptions) == 1:
+        return next(iter(one.exceptions))
+    for line in reversed(one.traceback.splitlines()):
+        named = line.partition(":")[0].rpartition(".")[2]
+        if named in one.exceptions:
+            return named
+    return ""
+
+
+def failures_of(one: Incident) -> str:
+    """The address of an incident's failures. Those of other tasks are left out unless it is about several."""
+    task = one.task if one.task != STORM and len(one.tasks) < 2 else None  # noqa: PLR2004 - several
+    # Times are given in whole milliseconds, and the end is not part of the time.
+    return address("/failures", task=task, since=time(one.first_at), until=time(one.last_at + 0.001))
 
 
 def position(row: IncidentRow) -> Position:
@@ -39,25 +95,19 @@ def parse_cursor(cursor: str | None) -> Position | None:
     return -at, key
 
 
-def page(
-    reader: Reader,
-    *,
-    since: float | None,
-    until: float | None,
-    after: Position | None,
-    limit: int,
-    wanted: Callable[[Incident], bool],
-) -> tuple[list[IncidentRow], str | None]:
-    """At most ``limit`` incidents after a position, newest first, and the cursor of the next page."""
+def page(reader: Reader, wanted: Wanted) -> tuple[list[IncidentRow], str | None]:
+    """The incidents after a position, newest first, and the cursor of the next page."""
     found: list[IncidentRow] = []
-    while len(found) <= limit:
+    after = wanted.after
+    while len(found) <= wanted.limit:
         # The bound is exclusive, and incidents may share their time with the last one of the page before.
-        before = until if after is None else min(until or math.inf, math.nextafter(-after[0], math.inf))
-        rows = reader.incidents(since=since, until=before, limit=_PORTION)
+        until = math.inf if wanted.until is None else wanted.until
+        before = wanted.until if after is None else min(until, math.nextafter(-after[0], math.inf))
+        rows = reader.incidents(since=wanted.since, until=before, limit=_PORTION, key=wanted.key)
         fresh = [row for row in rows if after is None or position(row) > after]
-        found += [row for row in fresh if wanted(row.incident)]
+        found += [row for row in fresh if wanted.takes(row.incident)]
         if len(rows) < _PORTION or not fresh:
             break
         after = position(fresh[-1])
-    shown = found[:limit]
-    return shown, cursor_of(shown[-1]) if len(found) > limit else None
+    shown = found[: wanted.limit]
+    return shown, cursor_of(shown[-1]) if len(found) > wanted.limit else None

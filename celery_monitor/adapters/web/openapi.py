@@ -56,6 +56,7 @@ _FAILURE: Final[dict[str, Json]] = {
 _TASK: Final = _object(name=_TEXT, queue=_TEXT, **_TOTALS)
 
 SCHEMAS: Final[dict[str, Json]] = {
+    "Index": _object(resources=_list(_object(href=_TEXT, about=_TEXT)), description=_TEXT),
     "Error": _object(error={"type": "string", "description": "What is wrong, with the parameter's name if it is one"}),
     "Counts": _object(**dict.fromkeys(COUNTS, _COUNT)),
     "Task": _TASK,
@@ -133,6 +134,15 @@ SCHEMAS: Final[dict[str, Json]] = {
         worst=_list(_object(name=_TEXT, failure_rate=_or_null(_NUMBER), **_TOTALS)),
         incidents=_object(open=_or_null(_COUNT)),
         workers=_object(up=_COUNT, down=_COUNT),
+        outbox=_list(
+            _object(
+                channel=_one_of(Channel),
+                configured={"type": "boolean", "description": "Whether anybody is to be told by it"},
+                pending=_COUNT,
+                oldest_at=_or_null({**_TIME, "description": "When the oldest that waits came up"}),
+                dead={**_COUNT, "description": "Given up: nobody tries again unless asked to"},
+            )
+        ),
         queues=_list(_ref("Queue")),
         stream=_object(
             lag_seconds=_or_null(_NUMBER),
@@ -144,25 +154,31 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Report": {"type": "object", "description": "A day, as the mail tells it"},
 }
 
-_ago: Final = "a time in RFC 3339, or how long ago: 1h, 30m, 7d"
+_ago: Final = "a time in RFC 3339, a day (from its midnight in UTC), or how long ago: 1h, 30m, 7d"
 PARAMETERS: Final[dict[str, Json]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "cursor": {"type": "string", "description": "`next` of the page before"},
     "task": {"type": "string", "description": "Only this task, by its whole name"},
-    "exception": {"type": "string", "description": "Only this class, by its short name"},
+    "exception": {
+        "type": "string",
+        "description": "Only this class, by its short name; of tasks: those that have failed with it in that time",
+    },
+    "key": {"type": "string", "description": "Only the incident of this key"},
     "since": {"type": "string", "description": f"Not before {_ago}"},
     "until": {"type": "string", "description": f"Before {_ago}"},
     "dead": {"type": "boolean", "default": False, "description": "Only those that were given up"},
 }
 _FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
 
+INDEX: Final = "/api/v1"
 OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
+    INDEX: ("What there is", "Index", False, ()),
     "/api/v1/summary": ("The fleet at a glance, by default of the last day", "Summary", False, ("since",)),
     "/api/v1/tasks": (
         "Tasks by name and queue, with their counts over the retention or over a time, by quarters of an hour",
         "Task",
         True,
-        ("limit", "cursor", "task", "since", "until"),
+        _FILTERS,
     ),
     "/api/v1/tasks/{name}": (
         "A task on all of its queues, with its kinds of failures",
@@ -172,17 +188,23 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
     ),
     "/api/v1/failures": ("Failures that are kept, newest first", "Failure", True, _FILTERS),
     "/api/v1/failures/{uuid}": ("The failures of a task id: one for each attempt", "FailureInFull", True, ()),
-    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, _FILTERS),
+    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, (*_FILTERS, "key")),
     "/api/v1/workers": ("Workers by hostname, as of now", "Worker", True, ("limit", "cursor")),
-    "/api/v1/outbox": ("Notifications that wait or were given up", "OutboxItem", True, ("limit", "cursor", "dead")),
+    "/api/v1/outbox": (
+        "Notifications that wait or were given up, oldest first; a time bounds when they came up",
+        "OutboxItem",
+        True,
+        ("limit", "cursor", "since", "until", "dead"),
+    ),
     "/api/v1/reports/{date}": ("A day: YYYY-MM-DD, today or yesterday", "Report", False, ()),
 }
 """Path → what it gives, the schema, whether it is a list of it, and the query parameters."""
 
 
 @cache
-def document() -> Json:
-    """The description in OpenAPI 3.1."""
+def document(*, guarded: bool) -> Json:
+    """The description in OpenAPI 3.1. ``guarded``: a password is asked for."""
+    schemes: Json = {"securitySchemes": {"password": {"type": "http", "scheme": "basic"}}} if guarded else {}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -190,12 +212,14 @@ def document() -> Json:
             "version": version("celery-monitor"),
             "description": "What a Celery fleet has done. Everything is read-only; times are RFC 3339 in UTC.",
         },
-        "paths": {path: {"get": _operation(path, *told)} for path, told in OPERATIONS.items()},
-        "components": {"schemas": SCHEMAS},
+        "paths": {path: {"get": _operation(path, guarded=guarded)} for path in OPERATIONS},
+        "components": {"schemas": SCHEMAS, **schemes},
+        **({"security": [{"password": []}]} if guarded else {}),
     }
 
 
-def _operation(path: str, text: str, schema: str, many: bool, names: tuple[str, ...]) -> Json:  # noqa: FBT001
+def _operation(path: str, *, guarded: bool) -> Json:
+    text, schema, many, names = OPERATIONS[path]
     answer = _object(items=_list(_ref(schema)), next=_or_null(_TEXT)) if many else _ref(schema)
     in_path = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     return {
@@ -207,6 +231,7 @@ def _operation(path: str, text: str, schema: str, many: bool, names: tuple[str, 
         "responses": {
             "200": _response("What was asked for", answer),
             "400": _response("A parameter cannot be used", _ref("Error")),
+            **({"401": _response("The user name or the password is wrong", _ref("Error"))} if guarded else {}),
             **({"404": _response("There is none", _ref("Error"))} if in_path else {}),
             "503": _response("The store cannot be read now", _ref("Error")),
         },

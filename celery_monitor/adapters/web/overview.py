@@ -6,7 +6,7 @@ from typing import Final
 
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import FAILED, SUCCEEDED
+from celery_monitor.core.model import FAILED, SUCCEEDED, Channel
 from celery_monitor.ports import TaskRow
 from celery_monitor.settings.notation import DAY
 
@@ -17,7 +17,7 @@ _MOST: Final = 100_000
 
 
 def overview(sources: Sources, since: float | None) -> views.Json:
-    """Counts since a time (a day ago: None), the worst tasks, and the state of now. Asks the store once."""
+    """Counts since a time (a day ago: None), the worst tasks, and the state of now. Asks the store."""
     now = sources.clock.now()
     since = now - SINCE if since is None else since
     rows = sources.reader.tasks(since=since, limit=_MOST, cursor=None, name=None)
@@ -40,6 +40,7 @@ def overview(sources: Sources, since: float | None) -> views.Json:
         ],
         "incidents": {"open": snapshot.incidents_open if snapshot else None},
         "workers": {"up": sum(one.up for one in workers), "down": sum(not one.up for one in workers)},
+        "outbox": outbox(sources),
         "queues": [views.queue(one) for one in sources.queues()],
         "stream": {
             "lag_seconds": snapshot and snapshot.lag,
@@ -48,6 +49,21 @@ def overview(sources: Sources, since: float | None) -> views.Json:
             "unnamed_failures": int(counters.get("unnamed_failures", 0)),
         },
     }
+
+
+def outbox(sources: Sources) -> list[views.Json]:
+    """How each channel's notifications stand."""
+    pending, dead = sources.outbox.pending(), sources.outbox.given_up()
+    return [
+        {
+            "channel": channel,
+            "configured": sources.sends[channel],
+            "pending": pending.get(channel, (0, None))[0],
+            "oldest_at": views.time(pending.get(channel, (0, None))[1]),
+            "dead": dead.get(channel, 0),
+        }
+        for channel in Channel
+    ]
 
 
 def failed(rows: list[TaskRow]) -> int:

@@ -2,28 +2,32 @@
 
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
+from http import HTTPStatus
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, shown, views
-from celery_monitor.adapters.web.api import ERRORS_SINCE, current
+from celery_monitor.adapters.web.api import ERRORS_SINCE, FAILURE_FILTERS, current, failures
+from celery_monitor.adapters.web.guard import CONTENT_SECURITY_POLICY
 from celery_monitor.adapters.web.overview import overview
-from celery_monitor.adapters.web.parameters import Parameters, day, sealed
+from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, Parameters, day, sealed, today
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.model import Channel
 from celery_monitor.ports import FailureFilter
 
-_REPORT_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The report is the mail's document, whose styles are inside of it, as mail programs want it."""
+_REPORT_POLICY: Final = CONTENT_SECURITY_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+"""A report is the mail's, whose styles are inside of it, as mail programs want it."""
+REFRESH_SECONDS: Final = 30
+"""Of pages that people leave open; none of them has a form."""
 _RECENT: Final = 20
 _HOUR: Final = "max-age=3600"
 
@@ -39,11 +43,13 @@ class Pages:
         """All of them."""
         return [
             Route("/", self.overview),
+            Route("/tasks", _redirect("/")),
             Route("/tasks/{name:path}", self.task),
             Route("/failures", self.failures),
             Route("/failures/{uuid:path}", self.failure),
             Route("/incidents", self.incidents),
             Route("/workers", self.workers),
+            Route("/reports", _redirect("/reports/today")),
             Route("/reports/{date}", self.report),
             Route("/style.css", _asset("style.css", "text/css")),
             Route("/icon.svg", _asset("icon.svg", "image/svg+xml")),
@@ -58,11 +64,11 @@ class Pages:
         rows = await self._queries(partial(reader.tasks, since=None, limit=limit + 1, cursor=cursor, name=None))
         more = f"{rows[limit - 1].name}\0{rows[limit - 1].queue}" if len(rows) > limit else None
         tasks = [views.task(row) for row in rows[:limit]]
-        return self._page(request, "overview.html", summary=summary, tasks=tasks, next=sealed(more))
+        refresh = None if cursor else REFRESH_SECONDS
+        return self._page(request, "overview.html", summary=summary, tasks=tasks, next=sealed(more), refresh=refresh)
 
     async def task(self, request: Request) -> Response:
         """One task."""
-        self._query(request)
         name, reader, now = request.path_params["name"], self._sources.reader, self._sources.clock.now()
         rows = await self._queries(partial(reader.tasks, since=None, limit=1000, cursor=None, name=name))
         if not rows:
@@ -81,24 +87,14 @@ class Pages:
 
     async def failures(self, request: Request) -> Response:
         """Failures, by the filters of a form."""
-        query = self._query(request, "cursor", "task", "exception", "since", "until")
-        since, until = query.span()
-        filters = {name: query.text(name) or "" for name in ("task", "exception", "since", "until")}
-        wanted = FailureFilter(
-            task=query.text("task"),
-            exception=query.text("exception"),
-            since=since,
-            until=until,
-            limit=query.limit(),
-            cursor=query.cursor(),
-        )
-        found, more = await self._queries(partial(self._sources.reader.failures, wanted))
+        query = self._query(request, "cursor", *FAILURE_FILTERS)
+        found, more = await failures(self._queries, self._sources.reader, query)
+        filters = {name: query.text(name) or "" for name in FAILURE_FILTERS}
         rows = [views.failure(one) for one in found]
         return self._page(request, "failures.html", failures=rows, next=sealed(more), filters=filters)
 
     async def failure(self, request: Request) -> Response:
         """The failures of one task id."""
-        self._query(request)
         uuid = request.path_params["uuid"]
         found = await self._queries(partial(self._sources.reader.failure, uuid))
         if not found:
@@ -107,58 +103,66 @@ class Pages:
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first."""
-        query = self._query(request, "cursor")
-        found, more = await self._queries(
-            partial(
-                incidents.page,
-                self._sources.reader,
-                since=None,
-                until=None,
-                after=incidents.parse_cursor(query.cursor()),
-                limit=query.limit(),
-                wanted=lambda _: True,
-            )
-        )
-        return self._page(
-            request, "incidents.html", incidents=[views.incident(row) for row in found], next=sealed(more)
-        )
+        query = self._query(request, "cursor", *incidents.FILTERS)
+        wanted = incidents.wanted(query)
+        found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
+        rows = [
+            views.incident(row)
+            | {"said": incidents.last_failure(row.incident), "failures": incidents.failures_of(row.incident)}
+            for row in found
+        ]
+        filters = {name: query.text(name) or "" for name in incidents.FILTERS}
+        pages = self._sources.sends[Channel.PAGERDUTY]
+        return self._page(request, "incidents.html", incidents=rows, next=sealed(more), filters=filters, pages=pages)
 
     async def workers(self, request: Request) -> Response:
         """Workers and queues, as of now."""
-        self._query(request)
         known = sorted(current(self._sources.snapshot).workers, key=lambda one: (one.up, one.hostname))
         return self._page(
             request,
             "workers.html",
             workers=[views.worker(one) for one in known],
             queues=[views.queue(one) for one in self._sources.queues()],
+            refresh=REFRESH_SECONDS,
         )
 
     async def report(self, request: Request) -> Response:
-        """A day, as in the mail."""
-        self._query(request)
-        now = self._sources.clock.now()
-        date = day(request.path_params["date"], now=now, zone=self._sources.zone)
-        report, page = self._sources.report, self._sources.report_page
-        document = await self._queries(lambda: page(report(date, now)))
-        return HTMLResponse(document, headers={"content-security-policy": _REPORT_POLICY})
+        """A day, as in the mail, and the days beside it."""
+        now, zone = self._sources.clock.now(), self._sources.zone
+        date, last = day(request.path_params["date"], now=now, zone=zone), today(now, zone)
+        report, part = self._sources.report, self._sources.report_part
+        response = self._page(
+            request,
+            "report.html",
+            date=date,
+            part=Markup(await self._queries(lambda: part(report(date, now)))),  # noqa: S704 - the mail escapes
+            before=date - ONE_DAY if date > FIRST_DAY else None,
+            after=date + ONE_DAY if date < last else None,
+            here={last: "/reports/today", last - ONE_DAY: "/reports/yesterday"}.get(date, ""),
+        )
+        response.headers["content-security-policy"] = _REPORT_POLICY
+        return response
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
-        """An error as a page."""
-        response = self._page(request, "error.html", code=status, text=text)
+        """An error as a page. What the store cannot tell now is asked again."""
+        refresh = REFRESH_SECONDS if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        response = self._page(request, "error.html", code=status, text=text, refresh=refresh)
         response.status_code = status
         return response
 
     def _query(self, request: Request, *known: str) -> Parameters:
-        return Parameters(request, known, now=self._sources.clock.now())
+        # Mail and chat programs add parameters of their own to the links that people follow.
+        return Parameters(request, known, now=self._sources.clock.now(), strict=False)
 
     def _page(self, request: Request, template: str, **values: Any) -> Response:  # noqa: ANN401 - of any template
-        values |= {
+        common = {
             "fleet": self._sources.fleet,
             "now": views.time(self._sources.clock.now()),
-            "here": request.url.path,
+            "here": request.scope["path"],
+            "health": views.health(self._sources.readyz()),
+            "refresh": None,
         }
-        return HTMLResponse(_templates().get_template(template).render(values))
+        return HTMLResponse(_templates().get_template(template).render(common | values))
 
 
 @cache
@@ -179,8 +183,17 @@ def _templates() -> Environment:
         "path": shown.path,
         "words": shown.words,
         "breakable": shown.breakable,
+        "ago": shown.ago,
+        "reason": shown.reason,
     }
     return environment
+
+
+def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
+    async def redirect(_: Request) -> Response:
+        return RedirectResponse(path)
+
+    return redirect
 
 
 def _asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final
 
 from starlette.requests import Request
@@ -15,9 +15,14 @@ DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 FIRST_DAY: Final = date(2000, 1, 1)
 """Before any Celery: days that far back are slips, and calendars end."""
+ONE_DAY: Final = timedelta(days=1)
 _MAX_TEXT: Final = 2000
 
 _ago: Final = duration()
+_day: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_day_and_zone: Final = re.compile(rf"({_day.pattern})([ +-])(\d\d:?\d\d)")
+_lost_plus: Final = re.compile(r"(.{10}[T ]\S+) (\d\d:?\d\d)")
+"""An unescaped + of a zone arrives as a space."""
 
 
 class ParameterError(Exception):
@@ -25,15 +30,17 @@ class ParameterError(Exception):
 
 
 class Parameters:
-    """The query of a request, of which only ``known`` parameters may be there, each once."""
+    """The query of a request: its ``known`` parameters, each once."""
 
-    def __init__(self, request: Request, known: Iterable[str], *, now: float) -> None:
-        """``now`` is what relative times are counted from."""
+    def __init__(self, request: Request, known: Iterable[str], *, now: float, strict: bool = True) -> None:
+        """``now`` is what relative times are counted from; ``strict``: unknown parameters are wrong, not ignored."""
         self._values: dict[str, str] = {}
         self._now = now
         known = tuple(known)
         for name, value in request.query_params.multi_items():
             if name not in known:
+                if not strict:
+                    continue
                 raise ParameterError(f"{name[:50]!r} is not a parameter here; there are: {', '.join(known) or 'none'}")
             if name in self._values:
                 raise ParameterError(f"{name}: given twice")
@@ -72,7 +79,7 @@ class Parameters:
             raise bad_cursor() from exc
 
     def time(self, name: str) -> float | None:
-        """A time in RFC 3339, or how long ago: ``1h``, ``30m``, ``7d``. Unix seconds."""
+        """A time in RFC 3339, a day (its midnight in UTC), or how long ago: ``1h``, ``30m``, ``7d``. Unix seconds."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -81,14 +88,17 @@ class Parameters:
         except ValueError:
             pass
         try:
-            # An unescaped + of a zone arrives as a space.
-            moment = datetime.fromisoformat(re.sub(r" (?=\d\d:?\d\d$)", "+", value))
+            lost = _lost_plus.fullmatch(value)
+            moment = datetime.fromisoformat(f"{lost[1]}+{lost[2]}" if lost else value)
+            if _day.fullmatch(value):
+                moment = moment.replace(tzinfo=UTC)
             if moment.tzinfo is None:
-                raise ParameterError(f"{name}: has no zone; write {value}Z for UTC, or {value}+02:00")
+                raise ParameterError(f"{name}: {_without_zone(value, moment)}")
             return moment.timestamp()
         except (ValueError, OverflowError) as exc:
             raise ParameterError(
-                f"{name}: must be a time such as 2026-11-23T14:00:00Z, or how long ago, such as 1h, 30m or 7d"
+                f"{name}: must be a time such as 2026-11-23T14:00:00Z, a day such as 2026-11-23 (from midnight UTC), "
+                "or how long ago, such as 1h, 30m or 7d"
             ) from exc
 
     def span(self) -> tuple[float | None, float | None]:
@@ -104,6 +114,17 @@ def sealed(cursor: str | None) -> str | None:
     return None if cursor is None else base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
 
 
+def _without_zone(value: str, moment: datetime) -> str:
+    """What is wrong with a time, and what can be written instead. ``moment``: as it was read."""
+    zoned = _day_and_zone.fullmatch(value)
+    midnight = f"{zoned[1]}T00:00:00{zoned[2].replace(' ', '+')}{zoned[3]}" if zoned else ""
+    if zoned and zoned[2] != " ":
+        return f"a day with a zone needs a time; write {midnight}"
+    read = moment.isoformat()
+    other = f"{midnight} if {value[11:]} is the zone (in an address + is %2B)" if zoned else f"{read}+02:00"
+    return f"has no zone; write {read}Z for UTC, or {other}"
+
+
 def bad_cursor() -> ParameterError:
     """What the store does not know as a cursor."""
     return ParameterError("cursor: not one that this list gave")
@@ -111,12 +132,17 @@ def bad_cursor() -> ParameterError:
 
 def day(text: str, *, now: float, zone: tzinfo) -> date:
     """A day of a path: YYYY-MM-DD, ``today`` or ``yesterday``."""
-    today = datetime.fromtimestamp(now, zone).date()
-    relative = {"today": today, "yesterday": today - timedelta(days=1)}
+    last = today(now, zone)
+    relative = {"today": last, "yesterday": last - ONE_DAY}
     try:
         found = relative[text] if text in relative else date.fromisoformat(text)
     except ValueError as exc:
         raise ParameterError("date: must be YYYY-MM-DD, today or yesterday") from exc
-    if not FIRST_DAY <= found <= today:
-        raise ParameterError(f"date: must be from {FIRST_DAY} to {today}")
+    if not FIRST_DAY <= found <= last:
+        raise ParameterError(f"date: must be from {FIRST_DAY} to {last}")
     return found
+
+
+def today(now: float, zone: tzinfo) -> date:
+    """The last day that there is."""
+    return datetime.fromtimestamp(now, zone).date()

@@ -12,7 +12,6 @@ from celery_monitor.adapters.web.connection import IDLE_SECONDS, Connection
 from celery_monitor.adapters.web.site import Site
 from celery_monitor.errors import ConfigError, MonitorError, PortUnavailableError, Problem
 
-MAX_HEADER_BYTES: Final = 16 * 1024
 BACKLOG: Final = 128
 """Also how many connections uvicorn accepts before it does anything else."""
 GRACE_SECONDS: Final = 2
@@ -78,7 +77,6 @@ class WebServer:
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )

@@ -1,14 +1,30 @@
 """How the page writes numbers, times and names."""
 
 import re
+from datetime import datetime
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from markupsafe import Markup, escape
+
+from celery_monitor.core.model import Reason
 
 NONE: Final = "\N{EN DASH}"
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
+_UNITS: Final = ((86_400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), (1, "s", "s"))
+
+REASONS: Final[dict[str, str]] = {
+    Reason.OPENED: "it opened its incident",
+    Reason.JOINED: "its incident was open already; nobody is paged twice",
+    Reason.REOPENED: "its incident had been resolved, and was opened again",
+    Reason.BELOW_THRESHOLD: "its rule pages only for more failures within the hour",
+    Reason.SILENCED: "its rule does not page",
+    Reason.TOO_OLD: "it was older than alerts.max_age when it was read",
+    Reason.STORM_OPENED: "many tasks failed at once; it opened one incident for all of them",
+    Reason.STORM_JOINED: "many tasks failed at once; one incident stands for all of them",
+}
+"""Why a failure did or did not page, as the end of a sentence."""
 
 
 def number(value: float | None) -> str:
@@ -44,6 +60,30 @@ def time(text: str | None) -> Markup | str:
     if text is None:
         return NONE
     return Markup('<time datetime="{}">{} {}<span> UTC</span></time>').format(text, text[:10], text[11:19])
+
+
+def ago(text: str | None, now: str) -> str:
+    """How long a time of the API is ago: ``2 min ago``; ``in 2 min`` where clocks differ, "" for none."""
+    if text is None:
+        return ""
+    seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(text)).total_seconds()
+    for size, one, many in _UNITS:
+        number = int(abs(seconds) // size)
+        if number:
+            told = f"{number} {one if number == 1 else many}"
+            return f"{told} ago" if seconds > 0 else f"in {told}"
+    return "just now"
+
+
+def address(path: str, **parameters: str | None) -> str:
+    """A path with a query of the parameters that are given."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"{path}?{urlencode(given, quote_via=quote, errors='replace')}" if given else path
+
+
+def reason(value: str) -> str:
+    """What a reason means."""
+    return REASONS.get(value, "")
 
 
 def path(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import views
@@ -39,14 +39,16 @@ class Site:
                 Route("/livez", _probe(sources.livez)),
                 Route("/readyz", _probe(sources.readyz)),
                 Route("/health", _probe(sources.readyz)),
-                *Api(sources, self._queries).routes(),
+                *Api(sources, self._queries, guarded=settings.username is not None).routes(),
                 *self._pages.routes(),
             ],
             exception_handlers=dict.fromkeys(_REFUSED, self._refuse),
         )
         app.router.redirect_slashes = False
         # Around all of it, so that errors carry the headers too.
-        self.app = Guard(app, username=settings.username, password=settings.password_source().get)
+        self.app = Guard(
+            app, username=settings.username, password=settings.password_source().get, refusal=_without_password
+        )
 
     def stop(self) -> None:
         """Drop what waits."""
@@ -56,6 +58,8 @@ class Site:
     async def _refuse(self, request: Request, exc: Exception) -> Response:
         headers: Mapping[str, str] = {}
         match exc:
+            case HTTPException(status_code=404) if (elsewhere := _without_slash(request)) is not None:
+                return RedirectResponse(elsewhere)
             case HTTPException():
                 status, text, headers = exc.status_code, exc.detail, exc.headers or {}
             case ParameterError():
@@ -65,10 +69,29 @@ class Site:
             case _:
                 # What it was is in the log, and nowhere else: nobody knows what its text holds.
                 status, text = 500, "an error of the monitor; its log says more"
-        for_programs = request.url.path.startswith(_FOR_PROGRAMS)
-        response = refusal(status, text) if for_programs else self._pages.refusal(request, status, text)
+        for_program = _for_program(request.scope["path"])
+        response = refusal(status, text) if for_program else self._pages.refusal(request, status, text)
         response.headers.update(headers)
         return response
+
+
+def _for_program(path: str) -> bool:
+    return path.startswith(_FOR_PROGRAMS)
+
+
+def _without_slash(request: Request) -> str | None:
+    """The address without the slashes at its end; None when there are none. Names of tasks may end with one."""
+    path = request.scope["raw_path"].decode("ascii", "replace")
+    if not path.endswith("/"):
+        return None
+    query = request.url.query
+    # One slash at its beginning: two of them would name another host.
+    return f"/{path.strip('/')}" + (f"?{query}" if query else "")
+
+
+def _without_password(path: str) -> Response:
+    text = "a user name and a password are needed, by HTTP Basic"
+    return refusal(401, text) if _for_program(path) else PlainTextResponse(f"{text}\n", 401)
 
 
 def _probe(look: Callable[[], Health]) -> Callable[[Request], Awaitable[Response]]:

@@ -1,11 +1,11 @@
 """What the web shows, and where it comes from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, tzinfo
 from typing import Protocol
 
-from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
+from celery_monitor.core.model import Channel, OutboxItem, QueueStats, Snapshot
 from celery_monitor.core.summary import Summary
 from celery_monitor.ports import Clock, Health, Metrics, Reader
 
@@ -13,7 +13,15 @@ from celery_monitor.ports import Clock, Health, Metrics, Reader
 class Waiting(Protocol):
     """The part of the Outbox that is shown."""
 
-    def items(self, *, dead: bool, limit: int, cursor: int | None) -> list[OutboxItem]:
+    def items(
+        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
+    ) -> list[OutboxItem]:
+        """See Outbox."""
+
+    def pending(self) -> dict[str, tuple[int, float | None]]:
+        """See Outbox."""
+
+    def given_up(self) -> dict[str, int]:
         """See Outbox."""
 
 
@@ -33,7 +41,9 @@ class Sources:
     outbox: Waiting
     report: Callable[[date, float], Summary]
     """A day as it is known at a time. Raises StoreUnavailableError."""
-    report_page: Callable[[Summary], str]
-    """A day as a whole HTML document."""
+    report_part: Callable[[Summary], str]
+    """A day as a part of an HTML document, with its own styles."""
+    sends: Mapping[Channel, bool]
+    """Whether anybody is to be told by a channel, as it is configured."""
     zone: tzinfo
     """In which the report's days are counted."""

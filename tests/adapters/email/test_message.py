@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from celery_monitor.adapters.email.message import report, trial
-from celery_monitor.adapters.email.render import MAX_BYTES, SIZES, render_html, render_text
+from celery_monitor.adapters.email.render import MAX_BYTES, SIZES, render_html, render_part, render_text
 from celery_monitor.adapters.email.words import lede, subject
 from celery_monitor.core.summary import Summary
 from tests.adapters.email import days
@@ -237,6 +237,30 @@ def test_nothing_that_the_day_holds_adds_an_element() -> None:
     )
     harmless = Page(render_html(days.terrible(), URL, notes=("note",)))
     assert Page(render_html(hostile, URL, notes=(evil,))).tags <= harmless.tags
+
+
+def test_a_part_of_a_page() -> None:
+    """The part of a page says what the mail says, is no document of its own, and does not lead to itself."""
+    summary = days.normal()
+    whole, part = Page(render_html(summary, URL)), Page(render_part(summary))
+    assert not part.tags & {"html", "head", "body", "title", "meta"}
+    assert part.open == []
+    words = " ".join(part.text.split())
+    for cell in ("Executed", "Failing tasks", *(task.name for task in summary.tasks)):
+        assert cell in " ".join(whole.text.split())
+        assert cell in words
+    links = [value for _, name, value in part.attributes if name == "href"]
+    assert links
+    assert all(re.match("/(tasks|failures|incidents)", link) for link in links)
+
+
+def test_a_part_of_a_page_has_the_rest() -> None:
+    """The page to which a mail leads for the rest of a bad day has it."""
+    summary = days.terrible()
+    mail, part = Page(render_html(summary, URL)).text, Page(render_part(summary)).text
+    assert "more tasks" in mail
+    assert "more tasks" not in part
+    assert len(part) > len(mail)
 
 
 def test_a_hostile_fleet_injects_no_header() -> None:

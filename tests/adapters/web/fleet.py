@@ -166,7 +166,8 @@ class Fleet:
     """What the store's queries raise."""
     gate: threading.Event | None = None
     """What the store's queries wait for."""
-    html: Callable[[Summary], str] = lambda summary: f"<!doctype html><title>{summary.date}</title>"
+    sends: dict[Channel, bool] = field(default_factory=lambda: {Channel.PAGERDUTY: True, Channel.EMAIL: True})
+    html: Callable[[Summary], str] = lambda summary: f"<style></style><table><tr><td>The mail of {summary.date}</table>"
 
     def snapshot(self) -> Snapshot | None:
         """The state of now."""
@@ -206,6 +207,7 @@ class Fleet:
             reader=self.reader,
             outbox=self.store.outbox,
             report=self.report,
-            report_page=self.html,
+            report_part=self.html,
+            sends=self.sends,
             zone=UTC,
         )

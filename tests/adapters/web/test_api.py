@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.adapters.web.openapi import OPERATIONS
+from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS
 from celery_monitor.core.model import Action, Changes, Channel, Enqueue, OutboxItem
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
@@ -106,6 +106,14 @@ def _quoted(name: str) -> bytes:
     return b"".join(b"%%%02X" % byte for byte in name.encode())
 
 
+def test_tasks_by_exception(site: Served) -> None:
+    """Tasks are chosen by what they have failed with, in that time."""
+    assert [one["name"] for one in items(site, "/api/v1/tasks", exception="ValueError")] == ["shop.charge"]
+    assert [one["name"] for one in items(site, "/api/v1/tasks", exception="ValueError", since="1h")] == ["shop.charge"]
+    assert items(site, "/api/v1/tasks", exception="ValueError", until="1d") == []
+    assert items(site, "/api/v1/tasks", exception="OSError") == []
+
+
 def test_failures_by_filters(site: Served) -> None:
     """Failures are chosen by task, exception and time."""
     assert [one["uuid"] for one in items(site, "/api/v1/failures")] == ["id-2", "id-1"]
@@ -131,6 +139,7 @@ def test_incidents_by_filters(site: Served, commit: Commit) -> None:
     assert [one["key"] for one in items(site, "/api/v1/incidents", task="shop.mail")] == ["storm/1"]
     assert [one["task"] for one in items(site, "/api/v1/incidents", exception="ValueError")] == ["shop.charge"]
     assert [one["task"] for one in items(site, "/api/v1/incidents", since="30s")] == ["storm"]
+    assert [one["task"] for one in items(site, "/api/v1/incidents", key="storm/1")] == ["storm"]
 
 
 def test_workers_need_no_store(serve: Serve, fleet: Fleet) -> None:
@@ -154,6 +163,12 @@ def test_outbox(site: Served, store: SqlStore) -> None:
     assert (dead["state"], dead["error"]) == ("dead", "status 400")
 
 
+def test_outbox_of_a_time(site: Served) -> None:
+    """What waits is chosen by when it came up."""
+    assert len(items(site, "/api/v1/outbox", since="1m")) == 1
+    assert items(site, "/api/v1/outbox", until="1m") == []
+
+
 def test_report(site: Served, fleet: Fleet) -> None:
     """A day's report is the summary that the mail is made of."""
     document = site.get("/api/v1/reports/2026-11-23").json()
@@ -174,6 +189,14 @@ def test_summary(site: Served) -> None:
     assert (worst["name"], worst["failure_rate"]) == ("shop.charge", 0.4)
     assert document["workers"] == {"up": 1, "down": 1}
     assert document["stream"]["unobserved_tasks"] == 2
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/"])
+def test_the_index(site: Served, path: str) -> None:
+    """The API's root lists what there is, and where it is described."""
+    document = site.get(path).json()
+    assert [one["href"] for one in document["resources"]] == [one for one in OPERATIONS if one != INDEX]
+    assert site.get(document["description"]).json()["openapi"]
 
 
 @pytest.mark.parametrize("path", OPERATIONS)

@@ -1,10 +1,12 @@
 """docs/http.md."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from celery_monitor.adapters.web import connection, queries, server
+from celery_monitor.adapters.web import connection, queries
+from celery_monitor.adapters.web.openapi import OPERATIONS
 from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
 
 TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
@@ -13,7 +15,8 @@ TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
 @pytest.mark.parametrize(
     "told",
     [
-        f"| {connection.REQUEST_SECONDS:.0f} s, {server.MAX_HEADER_BYTES // 1024} KiB |",
+        f"| {connection.REQUEST_SECONDS:.0f} s |",
+        f"| {connection.MAX_HEAD_BYTES // 1024} KiB, else 431 |",
         f"| {connection.RESPONSE_SECONDS:.0f} s |",
         f"| {connection.IDLE_SECONDS:.0f} s |",
         f"| connections | {connection.MAX_CONNECTIONS}:",
@@ -25,3 +28,12 @@ TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
 def test_the_bounds_are_those_of_the_code(told: str) -> None:
     """Each bound that the document names is the one that holds."""
     assert told in TEXT
+
+
+def test_the_parameters_are_those_of_the_code() -> None:
+    """What each list takes beside ``limit`` and ``cursor`` is what the document says."""
+    told = dict(re.findall(r"^ *\| `(/api/v1/\w+)` \| (.*) \|$", TEXT, re.MULTILINE))
+    lists = {path: names for path, (_, _, _, names) in OPERATIONS.items() if "cursor" in names}
+    assert {path: re.findall(r"`(\w+)`", text) for path, text in told.items()} == {
+        path: [name for name in names if name not in {"limit", "cursor"}] for path, names in lists.items()
+    }

@@ -171,9 +171,6 @@ def test_pipelined_requests(site: Served) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        b"GET /livez HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 100_000 + b"\r\n\r\n",
-        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"x" * 100_000,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),
         b"GET /livez HTTP/1.1\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
@@ -189,6 +186,105 @@ def test_what_is_no_request_is_refused(site: Served, request_: bytes) -> None:
         got = client.recv(100)
         assert got[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 200", b""}
     assert answers(site)
+
+
+def all_from(client: socket.socket) -> bytes:
+    """All that the server sends until it closes."""
+    client.settimeout(10)
+    got = b""
+    while portion := client.recv(65536):
+        got += portion
+    return got
+
+
+def refusal(client: socket.socket) -> tuple[bytes, bytes]:
+    """Status and body of an answer after which the server closes the connection."""
+    head, _, body = all_from(client).partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head.lower()
+    assert f"\r\ncontent-length: {len(body)}\r\n".encode() in head.lower() + b"\r\n"
+    return head.split(b" ")[1], body
+
+
+def get_of(size: int, method: bytes = b"GET") -> bytes:
+    """A request whose head has so many bytes, in a header of many kilobytes."""
+    start, end = method + b" /livez HTTP/1.1\r\nhost: a\r\nx: ", b"\r\n\r\n"
+    return start + b"x" * (size - len(start) - len(end)) + end
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        get_of(connection.MAX_HEAD_BYTES + 1),
+        get_of(120_000),
+        get_of(120_000, b"HEAD"),
+        b"GET /livez HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 20_000,
+        b"x" * 1_000_000,
+    ],
+    ids=["one byte", "a header", "HEAD", "many headers", "address", "unfinished", "no end"],
+)
+def test_a_head_that_is_too_large(site: Served, request_: bytes) -> None:
+    """A head above the bound is refused with 431 and a text, whether it came at once or not, and whether it ends."""
+    with dial(site) as client:
+        client.sendall(request_)
+        status, body = refusal(client)
+    assert status == b"431"
+    assert body.endswith(b"larger than 16 KiB.\n")
+    assert answers(site)
+
+
+def test_a_head_that_is_just_not_too_large(site: Served) -> None:
+    """A head as large as the bound is taken, also when many come at once; the next one that is larger is not."""
+    with dial(site) as client:
+        client.sendall(get_of(connection.MAX_HEAD_BYTES) * 3 + get_of(connection.MAX_HEAD_BYTES + 1))
+        got = all_from(client)
+    assert (got.count(b"HTTP/1.1 200"), got.count(b"HTTP/1.1 431")) == (3, 1)
+
+
+def test_what_is_no_request_is_told(site: Served) -> None:
+    """What is no HTTP is refused with 400 and a text, and so is a body that is none while its request is answered."""
+    with dial(site) as client:
+        client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300))
+        assert refusal(client) == (b"400", b"This is no HTTP request.\n")
+    with dial(site) as client:
+        client.sendall(b"POST /livez HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+        assert refusal(client) == (b"400", b"This is no HTTP request.\n")
+
+
+def test_a_body_that_breaks_after_its_answer(site: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """A body that breaks after its request was answered ends the connection, and is no news to the log."""
+    with dial(site) as client:
+        client.sendall(b"POST /livez HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 405"
+        client.sendall(b"zz\r\n")
+        assert b"HTTP/1.1" not in all_from(client)
+    assert answers(site)
+    assert caplog.records == []
+
+
+def test_a_refused_client_that_goes_on(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was refused and goes on sending is cut off soon."""
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.5)
+    with dial(site) as client:
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - began < 10:
+                client.sendall(b"x" * 10_000)
+        assert time.monotonic() - began < 5
+    assert answers(site)
+
+
+def test_a_refused_client_does_not_hold_up_the_end(site: Served) -> None:
+    """The server stops in time while a client that was refused is heard out."""
+    with dial(site) as client:
+        client.sendall(b"x" * 20_000)
+        assert client.recv(12) == b"HTTP/1.1 431"
+        began = time.monotonic()
+        site.stop.set()
+        site.thread.join(10)
+        assert not site.thread.is_alive()
+        assert time.monotonic() - began < 1.5
 
 
 @pytest.fixture

@@ -6,7 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from celery_monitor.core.model import Changes, IncidentState
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.web.shown import ago
+from celery_monitor.adapters.web.views import time
+from celery_monitor.core.model import Action, Changes, Channel, Enqueue, IncidentState
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Health
 from tests.adapters.web.conftest import Served
@@ -46,6 +49,8 @@ def test_every_link_leads_somewhere(site: Served) -> None:
     while ahead:
         path = ahead.pop()
         seen.add(path)
+        if path < "/reports/2026-11-20" and path.startswith("/reports/2"):
+            continue  # and so on to the first day
         answer = site.get(path)
         assert answer.status_code == 200, path
         if answer.headers["content-type"].startswith("text/html"):
@@ -64,10 +69,16 @@ def test_overview(site: Served) -> None:
     assert "2026-11-23 14:04:39<span> UTC</span>" in text
 
 
-def test_overview_says_what_is_wrong(site: Served, fleet: Fleet) -> None:
-    """What keeps the monitor from counting stands on top."""
-    fleet.ready = Health({"broker": "connection refused", "store": None})
-    assert "broker: connection refused" in site.get("/").text
+@pytest.mark.parametrize("path", [*PAGES, "/nothing"])
+def test_every_page_says_what_is_wrong(site: Served, fleet: Fleet, path: str) -> None:
+    """What keeps the monitor from counting stands on top of every page: links lead past the overview."""
+    assert "the numbers may stand still" not in site.get(path).text
+    fleet.ready = Health({"broker": "connection <refused>", "probe": "waiting for the stream", "store": None})
+    text = site.get(path).text
+    assert text.count("the numbers may stand still") == 1
+    assert "<li>broker: connection &lt;refused&gt;</li><li>probe: waiting for the stream</li>" in text
+    assert "store: ok" not in text
+    assert "Events arrive and are kept" not in text
 
 
 def test_overview_while_starting(site: Served, fleet: Fleet) -> None:
@@ -140,14 +151,109 @@ def test_the_next_page_keeps_the_filters(site: Served, commit: Commit) -> None:
 def test_the_report_brings_its_styles(site: Served) -> None:
     """The report's page may use the styles that are inside of it, and nothing else may run or load."""
     answer = site.get("/reports/2026-11-23")
-    assert "<title>2026-11-23</title>" in answer.text
-    assert "style-src 'unsafe-inline'" in answer.headers["content-security-policy"]
-    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "The mail of 2026-11-23" in answer.text
+    policy = answer.headers["content-security-policy"].split("; ")
+    assert "style-src 'self' 'unsafe-inline'" in policy
+    assert "default-src 'none'" in policy
+    assert not [part for part in policy if part.startswith("script-src")]
+    assert "'unsafe-inline'" not in site.get("/").headers["content-security-policy"]
+
+
+def test_a_report_leads_on(site: Served) -> None:
+    """From a day one comes to the day before, to the next one if there is one, and to all pages."""
+    day = Links(site.get("/reports/2026-11-22").text).links
+    assert {"/reports/2026-11-21", "/reports/2026-11-23", "/", "/incidents", "/api/v1/reports/2026-11-22"} <= day
+    today = Links(site.get("/reports/2026-11-23").text).links
+    assert "/reports/2026-11-22" in today
+    assert "/reports/2026-11-24" not in today
+    assert "/reports/1999-12-31" not in Links(site.get("/reports/2000-01-01").text).links
+
+
+@pytest.mark.parametrize(("path", "named"), [("today", "Today"), ("2026-11-23", "Today"), ("2026-11-22", "Yesterday")])
+def test_a_report_knows_its_place(site: Served, path: str, named: str) -> None:
+    """Today and yesterday are marked in the navigation, also by their dates."""
+    assert re.search(rf'aria-current="page">{named}<', site.get(f"/reports/{path}").text)
+
+
+@pytest.mark.parametrize("path", ["/", "/workers"])
+def test_what_is_left_open_looks_again(site: Served, path: str) -> None:
+    """Pages that people leave open load themselves again, but nothing with a form or a place in a list does."""
+    assert '<meta http-equiv="refresh" content="30">' in site.get(path).text
+    for other in ("/failures", "/incidents", "/tasks/shop.charge", "/?cursor=c2hvcC5jaGFyZ2UAYmlsbGluZw"):
+        answer = site.get(other)
+        assert answer.status_code == 200
+        assert "http-equiv" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/", "/tasks/shop.charge", "/failures", "/failures/id-2", "/incidents"])
+def test_ages(site: Served, path: str) -> None:
+    """Beside the time of a last failure stands how long it is ago."""
+    assert re.search(r"<time[^>]*>2026-11-23 14:04:39<span> UTC</span></time>\D*30 s ago", site.get(path).text)
+
+
+def test_age_of_a_heartbeat(site: Served) -> None:
+    """A heartbeat has its age too."""
+    assert "2 s ago" in site.get("/workers").text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0, "just now"),
+        (0.9, "just now"),
+        (1, "1 s ago"),
+        (59.9, "59 s ago"),
+        (60, "1 min ago"),
+        (7199, "1 h ago"),
+        (86_400, "1 day ago"),
+        (10 * 86_400, "10 days ago"),
+        (-0.5, "just now"),
+        (-90, "in 1 min"),
+    ],
+)
+def test_how_long_ago(seconds: float, told: str) -> None:
+    """An age is told in its largest whole unit; what is to come is told as that."""
+    assert ago(time(NOW - seconds), str(time(NOW))) == told
+
+
+def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commit) -> None:
+    """How many notifications wait and since when, how many were given up, and what to do then."""
+    text = site.get("/").text
+    assert "outbox retry" not in text
+    assert re.search(r"PagerDuty</td><td class=\"n\">1</td><td><time datetime=\"2026-11-23T14:05:09.250Z\">", text)
+    commit(Changes(now=NOW, sequence=2, outbox=[Enqueue(Channel.EMAIL, "2026-11-22", Action.REPORT)]))
+    for item in store.outbox.items(dead=False, limit=9, cursor=None):
+        store.outbox.dead(item, NOW, "400")
+    text = site.get("/").text
+    assert "Notifications given up: 2." in text
+    assert "celery-monitor outbox retry --all-dead" in text
+    assert site.get("/api/v1/summary").json()["outbox"] == [
+        {"channel": channel, "configured": True, "pending": 0, "oldest_at": None, "dead": 1}
+        for channel in ("pagerduty", "email")
+    ]
+
+
+def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
+    """A channel that is not configured is told to be off, and nobody wonders why no page came."""
+    assert "off</span>" not in site.get("/").text
+    fleet.sends[Channel.EMAIL] = False
+    text = site.get("/").text
+    assert text.count("off</span>") == 1
+    assert "nobody gets the daily mail" in text
+    fleet.sends[Channel.PAGERDUTY] = False
+    assert "nobody is paged" in site.get("/").text
 
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/nothing", 404), ("/tasks/none", 404), ("/failures/none", 404), ("/reports/x", 400), ("/failures?since=x", 400)],
+    [
+        ("/nothing", 404),
+        ("/tasks/none", 404),
+        ("/failures/none", 404),
+        ("/reports/x", 400),
+        ("/failures?since=x", 400),
+        ("/failures?cursor=YQ", 400),
+    ],
 )
 def test_errors_are_pages(site: Served, path: str, status: int) -> None:
     """What goes wrong on a page is told by a page."""

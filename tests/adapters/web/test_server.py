@@ -73,6 +73,24 @@ def test_everything_but_metrics_and_probes_asks_for_the_password(guarded: Served
         assert answer.headers["www-authenticate"].startswith('Basic realm="celery-monitor"')
 
 
+def test_a_program_is_refused_in_json(guarded: Served) -> None:
+    """Where the API would answer, what is missing is said in JSON, as all that is wrong."""
+    for path in ("/api/v1/tasks", "/api/v1", "/api/nothing", "/openapi.json"):
+        assert guarded.get(path).json() == {"error": "a user name and a password are needed, by HTTP Basic"}
+    assert guarded.get("/").headers["content-type"].startswith("text/plain")
+
+
+def test_the_description_says_that_there_is_a_password(guarded: Served, serve: Serve) -> None:
+    """The description has the password and the refusal where there are some, and nowhere else."""
+    document = guarded.get("/openapi.json", auth=("ops", "se cret:é")).json()
+    assert document["components"]["securitySchemes"] == {"password": {"type": "http", "scheme": "basic"}}
+    assert document["security"] == [{"password": []}]
+    assert all("401" in path["get"]["responses"] for path in document["paths"].values())
+    free = serve().get("/openapi.json").json()
+    assert "security" not in free
+    assert not any("401" in path["get"]["responses"] for path in free["paths"].values())
+
+
 def test_the_password_opens(guarded: Served) -> None:
     """With the user's name and password all is there."""
     assert guarded.get("/api/v1/tasks", auth=("ops", "se cret:é")).status_code == 200

@@ -1,0 +1,66 @@
+"""Addresses that people type: they lead to what was meant, and nowhere else."""
+
+import socket
+
+import pytest
+
+from celery_monitor.core.model import Changes
+from tests.adapters.web.conftest import Served
+from tests.adapters.web.fleet import NOW, bucket
+from tests.adapters.web.test_api import Commit
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/tasks", "/"),
+        ("/tasks/", "/"),
+        ("/reports", "/reports/today"),
+        ("/reports/", "/reports/today"),
+        ("/reports/today/", "/reports/today"),
+        ("/failures/", "/failures"),
+        ("/failures/?task=shop.charge&since=1h", "/failures?task=shop.charge&since=1h"),
+        ("/failures/id-1/", "/failures/id-1"),
+        ("/incidents//", "/incidents"),
+        ("/workers/", "/workers"),
+        ("/tasks/shop.charge/", "/tasks/shop.charge"),
+        ("/livez/", "/livez"),
+        ("/api/v1/tasks/", "/api/v1/tasks"),
+        ("/api/v1/tasks/?limit=1", "/api/v1/tasks?limit=1"),
+    ],
+)
+def test_it_leads_to_what_was_meant(site: Served, path: str, meant: str) -> None:
+    """A collection without a page of its own, and a slash too many, lead to the page that was meant."""
+    answer = site.get(path, follow_redirects=True)
+    assert answer.status_code == 200
+    assert str(answer.url) == site.url + meant
+
+
+def test_a_name_may_end_with_a_slash(site: Served, commit: Commit) -> None:
+    """A task whose name ends with a slash is shown, not another one."""
+    commit(Changes(now=NOW, sequence=2, buckets=[bucket("shop.charge/", "q")]))
+    answer = site.get("/api/v1/tasks/shop.charge/")
+    assert (answer.status_code, answer.json()["name"]) == (200, "shop.charge/")
+
+
+def test_what_is_not_there_stays_so(site: Served) -> None:
+    """What exists neither with the slash nor without it is not there."""
+    assert site.get("/nothing/", follow_redirects=True).status_code == 404
+    assert site.get("/api/v1/nothing/", follow_redirects=True).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "target", [b"//evil.example/", b"///evil.example//", b"/\\evil.example/", b"/%5Cevil.example/", b"/%0d%0ax:y/"]
+)
+def test_it_never_leads_elsewhere(site: Served, target: bytes) -> None:
+    """Whatever the address is, one does not come to another host, nor does it write headers."""
+    with socket.create_connection(("127.0.0.1", site.server.port), timeout=10) as client:
+        client.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        got = b""
+        while portion := client.recv(65536):
+            got += portion
+    assert got.startswith(b"HTTP/1.1 307 ")
+    (location,) = [line for line in got.split(b"\r\n") if line.lower().startswith(b"location: ")]
+    assert location[10:11] == b"/"
+    assert location[11:12] not in {b"/", b"\\"}
+    assert b"\r\nx:y" not in got

@@ -1,0 +1,120 @@
+"""The page of incidents, and the ways from an incident to its failures and back."""
+
+import re
+from collections.abc import Callable
+from html import unescape
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.model import Changes, Channel, Incident, IncidentState, Reason
+from tests.adapters.web.conftest import Served
+from tests.adapters.web.fleet import NOW, Fleet, failure, group, incident
+from tests.adapters.web.test_pages import Links
+
+Commit = Callable[[Changes], None]
+
+KEY = "/incidents?key=shop.charge%2F2026-11-23T14Z"
+
+
+def shown(site: Served, commit: Commit, *incidents: Incident, query: str = "") -> str:
+    """The page with these incidents on it."""
+    commit(Changes(now=NOW, sequence=2, incidents=incidents))
+    answer = site.get(f"/incidents{query}")
+    assert answer.status_code == 200
+    return answer.text
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (({"KeyError": 60}, "address", ""), "KeyError: address"),
+        (({"KeyError": 60}, "", ""), "KeyError"),
+        (({"CardError": 1}, "CardError: declined", ""), "CardError: declined"),
+        (({"KeyError": 1, "OSError": 9}, "address", "Traceback\n  File x\nKeyError: 'address'"), "KeyError: address"),
+        (({"KeyError": 1, "CardError": 9}, "no", "Traceback\nshop.errors.CardError: no\nwhy\nnot"), "CardError: no"),
+        (({"KeyError": 1, "OSError": 9}, "address", ""), "address"),
+    ],
+)
+def test_the_last_failure(site: Served, commit: Commit, parts: tuple[dict[str, int], str, str], said: str) -> None:
+    """The last failure is told with its class where that is known: the message of a KeyError is no more than a name."""
+    kinds, message, traceback = parts
+    text = shown(site, commit, incident(exceptions=kinds, message=message, traceback=traceback))
+    assert f'<td class="text">{said}<span' in unescape(text)
+    assert ("KeyError 1" in text) == (len(kinds) > 1)
+
+
+def test_what_pagerduty_was_told(site: Served, store: SqlStore, commit: Commit) -> None:
+    """A page that was sent for fewer failures than there are says for how many."""
+    (item,) = store.outbox.items(dead=False, limit=1, cursor=None)
+    store.outbox.delivered(item, NOW - 50, 2)
+    assert "last sent when it was" not in site.get("/incidents").text
+    assert "last sent when it was 2" in shown(site, commit, incident(count=60))
+
+
+def test_what_was_not_sent(site: Served, commit: Commit) -> None:
+    """What waits to be sent is not called by the reason of its opening; what is not to be sent says why."""
+    assert "not sent yet" in site.get("/incidents").text
+    quiet = incident("quiet", state=IncidentState.SUPPRESSED, reason=Reason.BELOW_THRESHOLD)
+    text = shown(site, commit, quiet)
+    assert "below threshold</b>: its rule pages only for more failures within the hour." in text
+
+
+def test_while_pagerduty_is_off(site: Served, fleet: Fleet) -> None:
+    """Without a routing key an incident is not about to be sent."""
+    fleet.sends[Channel.PAGERDUTY] = False
+    text = site.get("/incidents").text
+    assert "not sent: it is off" in text
+    assert "not sent yet" not in text
+
+
+def failures_of(site: Served, text: str) -> list[str]:
+    """The failures that an incident's link leads to."""
+    found = re.search(r'href="(/failures\?[^"]*)">its failures', text)
+    assert found is not None
+    answer = site.get(unescape(found[1]))
+    assert answer.status_code == 200
+    return re.findall(r'href="/failures/(.*?)"', answer.text)
+
+
+def test_an_incident_leads_to_its_failures(site: Served, commit: Commit) -> None:
+    """The first and the last failure of an incident are on the page that it links to, and no other task's."""
+    at = NOW - 60.000_4
+    others = [failure("other", name="shop.mail", group="b" * 16), failure("late", at=NOW, group="c" * 16)]
+    commit(Changes(now=NOW, sequence=2, failures=[failure("first", at=at), *others]))
+    commit(Changes(now=NOW, sequence=3, incidents=[incident(first_at=at, last_at=NOW - 30)]))
+    assert failures_of(site, site.get("/incidents").text) == ["id-2", "id-1", "first"]
+
+
+def test_a_storm_leads_to_all_failures(site: Served, commit: Commit) -> None:
+    """The failures of a storm are those of all its tasks."""
+    kinds = [group("shop.mail", "b" * 16)]
+    commit(Changes(now=NOW, sequence=2, groups=kinds, failures=[failure("other", name="shop.mail", group="b" * 16)]))
+    storm = incident("storm", task="storm", tasks={"shop.mail": 1, "shop.charge": 2})
+    commit(Changes(now=NOW, sequence=3, incidents=[storm]))
+    assert set(failures_of(site, site.get("/incidents?key=storm").text)) == {"id-1", "id-2", "other"}
+
+
+@pytest.mark.parametrize("path", ["/failures", "/failures/id-2", "/tasks/shop.charge"])
+def test_a_failure_leads_to_its_incident(site: Served, commit: Commit, path: str) -> None:
+    """From a failure one comes to its incident, and to no other; why it did not page again is explained."""
+    commit(Changes(now=NOW, sequence=2, incidents=[incident("another")]))
+    text = site.get(path).text
+    assert "its incident was open already; nobody is paged twice" in text
+    assert KEY in Links(text).links
+    answer = site.get(KEY).text
+    assert "shop.charge/2026-11-23T14Z" in answer
+    assert "another" not in answer
+
+
+def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
+    """Incidents are chosen as the API chooses them; the fields stay filled, and one comes back to all."""
+    commit(Changes(now=NOW, sequence=2, incidents=[incident("mail", task="shop.mail", exceptions={"OSError": 1})]))
+    assert "shop.mail" in site.get("/incidents").text
+    text = site.get("/incidents?task=shop.charge&exception=ValueError&since=1h&until=").text
+    assert "shop.mail" not in text
+    assert 'href="/tasks/shop.charge"' in text
+    assert re.search(r'name="task"[^>]*value="shop.charge"', text)
+    assert "/incidents" in Links(text).links
+    assert "There is none" in site.get("/incidents?since=2026-11-24").text
+    assert site.get("/incidents?since=x").status_code == 400

@@ -1,0 +1,48 @@
+"""What /readyz says of the daemon as it is put together."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.app import App
+from celery_monitor.settings import load
+from tests.servers.ports import free_port
+from tests.servers.waiting import wait_until
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    """A daemon whose broker is not there, not started."""
+    overrides = {
+        "broker.url": f"amqp://127.0.0.1:{free_port()}//",
+        "store.url": f"sqlite:///{tmp_path / 'store.db'}",
+        "web.host": "127.0.0.1",
+        "web.port": free_port(),
+    }
+    return App(load(None, overrides, {}))
+
+
+@pytest.fixture
+def running(app: App) -> Iterator[App]:
+    """The same, started."""
+    thread = threading.Thread(target=app.run)
+    thread.start()
+    yield app
+    app.stop()
+    thread.join(15)
+    assert not thread.is_alive()
+
+
+def test_nothing_is_well_before_the_start(app: App) -> None:
+    """Before the store was opened no check says that it is well."""
+    assert None not in app.ready().checks.values()
+
+
+def test_no_probe_returns_without_a_stream(running: App) -> None:
+    """While the stream cannot be opened the probe waits for it: a probe that cannot return is not well."""
+    checks = wait_until(lambda: found if "refused" in ((found := running.ready().checks)["broker"] or "") else None)
+    assert checks is not None
+    assert checks["probe"] == "waiting for the stream"
+    assert checks["store"] is None
