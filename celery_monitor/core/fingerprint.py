@@ -54,6 +54,11 @@ class Fingerprints:
         """Note a message; True when it was applied before."""
         fingerprint = blake2b(delivery.body, digest_size=BYTES).digest()
         newer = self._newer
+        # Also those of this connection: a quorum queue whose leader loses sight of the consumer's node for a moment
+        # takes back what is unacknowledged (rabbit_fifo: suspected_down), and so does a mirrored classic queue that
+        # fails over (RabbitMQ 3); both deliver it once more on the same channel. The price: of two messages with equal
+        # bodies that come again after a crash before their commit, one is counted. Events of Celery are never equal:
+        # each has the sender's clock, which goes up with every event.
         repeated = delivery.redelivered and (
             fingerprint in self._ended or fingerprint in newer or fingerprint in self._older
         )

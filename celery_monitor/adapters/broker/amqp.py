@@ -11,7 +11,7 @@ from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import FOREIGN, describe, lost
 from celery_monitor.adapters.broker.frames import FrameReader, StreamClosedError
-from celery_monitor.adapters.broker.wire import Wire
+from celery_monitor.adapters.broker.wire import POLL_BYTES, Wire
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch
 from celery_monitor.settings.broker import BrokerSettings
@@ -54,11 +54,12 @@ class AmqpLink:
         self._reader.feed(b"", self._limit, found)
         if self._tick_every:
             timeout = min(timeout, self._tick_every)
-        until = time.monotonic() + timeout
-        while len(found) < self._limit:
+        until, left = time.monotonic() + timeout, POLL_BYTES
+        while len(found) < self._limit and (left > 0 or not found):
             data = self._wire.receive(0 if found else max(0, until - time.monotonic()))
             if data is None:
                 break
+            left -= len(data)
             self._amqp.bytes_recv += 1  # what py-amqp looks at to see that the broker is alive
             self._reader.feed(data, self._limit, found)
             if found and self._wire.drained:

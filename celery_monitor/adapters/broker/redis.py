@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
+from celery_monitor.adapters.broker.faults import FOREIGN
 from celery_monitor.adapters.broker.resp import RespReader
-from celery_monitor.adapters.broker.wire import Wire
+from celery_monitor.adapters.broker.wire import POLL_BYTES, Wire
 from celery_monitor.ports import Batch
 from celery_monitor.settings.broker import BrokerSettings
 
@@ -57,23 +58,27 @@ class RedisLink:
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises FOREIGN."""
         found, self._early = self._early, []
-        self._reader.feed(b"", self._limit, found)
-        until = time.monotonic() + timeout
-        while len(found) < self._limit:
-            try:
-                data = self._wire.receive(0 if found else max(0, until - time.monotonic()))
-            except OSError:
-                if found:
-                    break  # They will not come again. The next call meets the same error.
+        try:
+            self._read(timeout, found)
+        except FOREIGN:
+            if not found:
                 raise
-            if data is None:
-                break
-            self._reader.feed(data, self._limit, found)
-            if found and self._wire.drained:
-                break
+            # They will not come again. The next call meets the same error.
         if not found:
             self._check_alive()
         return Batch(found, 0) if found else None
+
+    def _read(self, timeout: float, found: "list[Delivery]") -> None:
+        self._reader.feed(b"", self._limit, found)
+        until, left = time.monotonic() + timeout, POLL_BYTES
+        while len(found) < self._limit and (left > 0 or not found):
+            data = self._wire.receive(0 if found else max(0, until - time.monotonic()))
+            if data is None:
+                break
+            left -= len(data)
+            self._reader.feed(data, self._limit, found)
+            if found and self._wire.drained:
+                break
 
     def _check_alive(self) -> None:
         """Redis has no heartbeats: ask for a sign when there was none for a while."""

@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 
 _CHUNK = 1 << 18
+POLL_BYTES = 32 << 20
+"""What one poll reads at most, but for a single message that is longer. Thousands of messages with long tracebacks or
+arguments would take more memory than the process may have, and after its end they would come again."""
 WRITE_TIMEOUT = 5.0
 
 

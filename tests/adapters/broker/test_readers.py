@@ -1,16 +1,22 @@
 """The readers of the two protocols, without a server."""
 
 import itertools
+import socket
 from struct import pack
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from amqp.exceptions import AMQPError, PreconditionFailed
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, NoPermissionError, RedisError
 
+from celery_monitor.adapters.broker.amqp import AmqpLink
 from celery_monitor.adapters.broker.frames import ConsumerCancelledError, FrameReader, StreamClosedError
+from celery_monitor.adapters.broker.redis import RedisLink
 from celery_monitor.adapters.broker.resp import RespReader
+from celery_monitor.adapters.broker.wire import Wire
 from celery_monitor.core.model import Delivery
 
 
@@ -115,6 +121,69 @@ def test_resp_subscription() -> None:
     reader.feed(b"*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n" + _pmessage(b"x"), 10, found)
     assert (before, reader.subscribed) == (False, True)
     assert found == [Delivery(b"x", "")]
+
+
+class _Flood:
+    """In place of a Wire: there is always more, until the end."""
+
+    drained = False
+
+    def __init__(self, stream: bytes) -> None:
+        self._stream = stream
+
+    def receive(self, timeout: float) -> bytes | None:
+        data, self._stream = self._stream[: 1 << 18], self._stream[1 << 18 :]
+        return data or None
+
+
+@pytest.mark.parametrize("kind", [AmqpLink, RedisLink])
+def test_a_poll_is_bounded_in_bytes(kind: type[AmqpLink] | type[RedisLink], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long messages come in portions that fit into memory, and one that is longer than such a portion comes too."""
+    monkeypatch.setattr(f"{kind.__module__}.POLL_BYTES", 1 << 20)
+    bodies = [bytes([65 + number]) * (3 << 20 if number == 30 else 100_000) for number in range(50)]
+    link: Any = kind.__new__(kind)
+    link._limit, link._early, link._ping_every, link._tick_every = 2000, [], 10, 0
+    link._amqp = SimpleNamespace(bytes_recv=0)
+    if kind is AmqpLink:
+        link._reader = FrameReader()
+        stream = b"".join(
+            _delivery(body, tag, redelivered=False, content_type=None, frame=131_064)
+            for tag, body in enumerate(bodies, 1)
+        )
+    else:
+        link._reader = RespReader()
+        stream = b"".join(map(_pmessage, bodies))
+    link._wire = _Flood(stream)
+    found: list[bytes] = []
+    while len(found) < len(bodies):
+        portion = [delivery.body for delivery in link.read(1).deliveries]
+        assert sum(len(body) for body in portion if len(body) < 1 << 20) < 2 << 20
+        found += portion
+    assert found == bodies
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [(b"-NOPERM no\r\n", NoPermissionError), (b"HTTP/1.1 400\r\n", InvalidResponse), (b"", ConnectionResetError)],
+)
+@pytest.mark.parametrize("early", [0, 2])
+def test_messages_before_an_error_of_redis(end: bytes, error: type[Exception], early: int) -> None:
+    """They will not come again: they are given first, and the error meets the next call."""
+    server, client = socket.socketpair()
+    with server, client:
+        server.sendall(b"".join(_pmessage(b"%d" % number) for number in range(early, 300)) + end)
+        server.shutdown(socket.SHUT_WR)
+        link = RedisLink.__new__(RedisLink)
+        link._limit, link._wire, link._reader = 200, Wire(client), RespReader()
+        link._early = [Delivery(b"%d" % number, "") for number in range(early)]
+        found: list[Delivery] = []
+        for _ in range(2):
+            batch = link.read(1)
+            assert batch is not None
+            found += batch.deliveries
+        assert [delivery.body for delivery in found] == [b"%d" % number for number in range(300)]
+        with pytest.raises(error):
+            link.read(1)
 
 
 @pytest.mark.parametrize("data", [b"-NOPERM no\r\n", b"-ERR no\r\n", b"HTTP/1.1 400\r\n"])
