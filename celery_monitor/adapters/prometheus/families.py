@@ -239,7 +239,7 @@ OUTBOX_OLDEST: Final = Family(
 REPORT: Final = Family(
     "monitor_report_last_success_timestamp_seconds",
     Kind.GAUGE,
-    "When the daily report was last delivered, in unix time; absent before the first.",
+    "When the daily report was last delivered, in unix time; absent before the first, and without recipients.",
     unit="seconds",
 )
 BUILD: Final = Family(
