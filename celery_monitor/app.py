@@ -131,10 +131,10 @@ class App:
 
     def _start(self, restored: Restored) -> None:
         settings, now = self.settings, self.clock.now()
-        monitor = Monitor(limits_of(settings), restored, now)
+        self._prober = Prober(BrokerProbe(settings.broker), self.clock, settings.broker.probe_interval)
+        monitor = Monitor(replace(limits_of(settings), prober=self._prober.instance), restored, now)
         self._kept, self._monitor = Kept(monitor.snapshot()), monitor
         monitor.count("starts", 1)
-        self._prober = Prober(BrokerProbe(settings.broker), self.clock, settings.broker.probe_interval)
         self._fleet = FleetWatch(
             BrokerFleet(settings.broker, settings.metrics.queues),
             monitor,
