@@ -103,7 +103,7 @@ class App:
         with contextlib.ExitStack() as cleanup:
             self.web.start()
             # Already here: the store may take long to open, and with port 0 nobody could ask why.
-            _log.info("Listening", listen=self.listen, version=version("celery-monitor"))
+            said(partial(_log.info, "Listening", listen=self.listen, version=version("celery-monitor")))
             self.threads.start("web", self.web.serve, limit=_SLOW)
             cleanup.callback(self.threads.join, "web", _MAY_END_WITHIN)
             cleanup.callback(self.stopping.set)
@@ -142,10 +142,10 @@ class App:
 
     def _start(self, restored: Restored) -> None:
         settings, now = self.settings, self.clock.now()
-        monitor = Monitor(limits_of(settings), restored, now)
+        self._prober = Prober(BrokerProbe(settings.broker), self.clock, settings.broker.probe_interval)
+        monitor = Monitor(replace(limits_of(settings), prober=self._prober.instance), restored, now)
         self._kept, self._monitor = Kept(monitor.snapshot()), monitor
         monitor.count("starts", 1)
-        self._prober = Prober(BrokerProbe(settings.broker), self.clock, settings.broker.probe_interval)
         self._fleet = FleetWatch(
             BrokerFleet(settings.broker, settings.metrics.queues),
             monitor,

@@ -3,6 +3,7 @@
 from collections.abc import Container, Mapping
 from typing import Final
 
+from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.core.text import OTHER
 
 CUSTOM_TYPES: Final = 50
@@ -13,8 +14,11 @@ _EVENTS: Final = "events."
 class Counters:
     """Not thread-safe: it belongs to the monitor."""
 
-    def __init__(self, restored: Mapping[str, float], known_types: Container[str]) -> None:
-        """Go on from stored values. ``known_types``: all types of events that are not the fleet's own."""
+    def __init__(self, restored: Mapping[str, float], known_types: Container[str], prober: int | None = None) -> None:
+        """Go on from stored values. ``known_types``: all types of events that are not the fleet's own.
+
+        ``prober``: the instance whose probes are this monitor's.
+        """
         self.news = False
         """Something was counted that is worth a flush by itself; the caller resets it."""
         self._values = {name: value for name, value in restored.items() if not name.startswith(_EVENTS)}
@@ -22,6 +26,7 @@ class Counters:
             name.removeprefix(_EVENTS): int(value) for name, value in restored.items() if name.startswith(_EVENTS)
         }
         """Events by type; the caller counts the known ones in it."""
+        self._prober = prober
         self._custom = {kind for kind in self.types if kind not in known_types}
 
     def add(self, name: str, amount: float, *, flush: bool = True) -> None:
@@ -33,9 +38,10 @@ class Counters:
         """An event, or a whole message, is not counted."""
         self.add(f"discarded.{reason}", 1)
 
-    def latest(self, name: str, value: float) -> None:
-        """Keep the greatest value of what is a time."""
-        self._values[name] = max(value, self._values.get(name, value))
+    def probed(self, prober: int | None, at: float) -> None:
+        """A probe of ``at`` has come round: if it is our own, all that was published before it has come, too."""
+        if prober is not None and prober == self._prober:
+            self._values[READ_UNTIL] = at
 
     def custom(self, kind: str) -> None:
         """Count and discard an event of the fleet's own, as ``other`` when there are too many types of them."""

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from celery_monitor.core.model import STORM, Action, Channel, Enqueue, Incident, IncidentState, Reason, Severity
-from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, window
+from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, storm_key, window
 from celery_monitor.core.text import OTHER
 
 AWAITED: Final = 7 * DAY
@@ -94,6 +94,7 @@ class _Open(msgspec.Struct, gc=False):
     sent_count: int = 0
     succeeded_at: float = 0.0
     dirty: bool = True
+    storm: bool = False
 
     def join(self, failed: Failed, *, page: bool) -> None:
         """Count a failure in. ``page``: its rule does not silence it."""
@@ -117,7 +118,7 @@ class _Open(msgspec.Struct, gc=False):
             key=self.key,
             fleet=fleet,
             task=self.task,
-            rule=self.rule.name if self.task != STORM else "",
+            rule=self.rule.name if not self.storm else "",
             route=self.rule.route,
             severity=self.severity,
             state=self.state,
@@ -167,11 +168,11 @@ class Decider:
                 old.state, old.reason, old.count, old.silenced, dict(old.exceptions), dict(old.workers),
                 dict(old.queues), dict(old.tasks), list(old.samples),
                 Failed("", old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs),
-                sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False,
+                sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False, storm=old.is_storm,
             )  # fmt: skip
             if old.state is IncidentState.OPEN:
                 self._note_open(entry)
-            if old.task != STORM and old.reason not in _NO_STORM:
+            if not entry.storm and old.reason not in _NO_STORM:
                 recent = self._recent.setdefault(old.route, {})
                 recent[old.task] = max(old.last_at, recent.get(old.task, 0.0))
 
@@ -282,11 +283,11 @@ class Decider:
         return len(recent) > self._policy.storm_tasks
 
     def _join_storm(self, failed: Failed, rule: Rule, now: float) -> tuple[Reason, str]:
-        hour = window(failed.at, self._policy.zone)
-        key = dedup_key("{storm}", {"storm": "/".join(part for part in (STORM, rule.route, hour) if part)})
+        key = storm_key(rule.route, window(failed.at, self._policy.zone))
         entry = self._open.get(key)
         if entry is None:
             entry = self._open[key] = self._new(key, STORM, rule, failed, now)
+        entry.storm = True
         entry.join(failed, page=True)
         if _SEVERITIES.index(rule.severity) < _SEVERITIES.index(entry.severity):
             entry.severity = rule.severity
@@ -308,7 +309,7 @@ class Decider:
     def _is_over(self, entry: _Open, now: float) -> bool:
         if not self._policy.resolve_on_success or now - entry.last_at < self._policy.resolve_after:
             return False
-        return entry.task == STORM or entry.succeeded_at > entry.last_at
+        return entry.storm or entry.succeeded_at > entry.last_at
 
     def _awaits(self, entry: _Open, now: float) -> bool:
         return self._policy.resolve_on_success and now - entry.last_at < AWAITED
@@ -325,9 +326,8 @@ class Decider:
             self._send(entry, now, Action.RESOLVE)
 
     def _note_open(self, entry: _Open) -> None:
-        if entry.task != STORM:
-            for task in entry.tasks:
-                self._open_of.setdefault(task, set()).add(entry.key)
+        for task in () if entry.storm else entry.tasks:
+            self._open_of.setdefault(task, set()).add(entry.key)
 
 
 def _reason(entry: _Open, rule: Rule, *, too_old: bool) -> Reason:

@@ -16,7 +16,7 @@ UNKNOWN_TASK = "unknown"
 """The name of a task that ended without ever being named; counted by ``celery_monitor_unnamed_failures_total``."""
 
 STORM = "storm"
-"""``Incident.task`` of a storm, and the head of its key."""
+"""``Incident.task`` of a storm, and the head of its key; a task may be called so, too: see ``Incident.is_storm``."""
 
 LATEST_TIMESTAMP: Final = 253_402_300_799.0
 """9999-12-31: what ``datetime`` can hold."""
@@ -285,6 +285,12 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
     """The task's newest success while it was open, 0 for none: what may resolve it."""
     silenced: int = 0
     """Of ``count``: those whose own rule does not page. They are not part of the way to the threshold."""
+
+    @property
+    def is_storm(self) -> bool:
+        """It is a storm, and not of a task with that name, which is suppressed when it is part of one."""
+        opened = self.state is not IncidentState.SUPPRESSED and self.reason is Reason.STORM_OPENED
+        return opened and self.task == STORM
 
 
 class Channel(enum.StrEnum):

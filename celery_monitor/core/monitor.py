@@ -37,7 +37,6 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
-from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.core.text import OTHER, printable, redacted
 from celery_monitor.core.track import CANCELLED, KINDS, LONGEST_ARGUMENTS, Tracker
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
@@ -69,6 +68,7 @@ class Limits:
     worker_timeout: float = 300.0
     worker_purge: float = 600.0
     policy: Policy = field(default_factory=Policy)
+    prober: int | None = None  # whose probes tell how far the stream was read: another's clock may be wrong
 
 
 class Monitor:
@@ -92,7 +92,7 @@ class Monitor:
         self._decider = Decider(limits.policy)
         self._awaited = self._decider.awaited
         self._hosts = Hosts(purge=limits.worker_purge)
-        self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE})
+        self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
         self._types = self._counters.types
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
@@ -333,8 +333,7 @@ class Monitor:
                 self._arrivals.append(event.hostname[:LONGEST_HOSTNAME])
         elif kind == PROBE:
             self._probes.append((event.processed or 0, event.active or 0))
-            # It has come round: all that was published before it has come, too.
-            self._counters.latest(READ_UNTIL, event.timestamp)
+            self._counters.probed(event.processed, event.timestamp)
         else:
             self._counters.custom(kind)
             return

@@ -9,7 +9,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
-from celery_monitor.core.model import Severity
+from celery_monitor.core.model import STORM, Severity
 
 LONGEST_KEY: Final = 255
 KEY_HEAD: Final = 238
@@ -112,6 +112,12 @@ def _window(quarter: int, zone: tzinfo) -> str:
     offset = local.strftime("%z")
     name = "Z" if zone is UTC or str(zone) == "UTC" else f"{offset[:3]}:{offset[3:5]}"
     return f"{local:%Y-%m-%dT%H}{name}"
+
+
+def storm_key(route: str, hour: str) -> str:
+    """The key of a route's storm. A task's never ends so: by the default template it ends with the hour."""
+    parts = (STORM, route, hour, "*")
+    return dedup_key("{storm}", {"storm": "/".join(part for part in parts if part)})
 
 
 def dedup_key(template: str, names: Mapping[str, str]) -> str:

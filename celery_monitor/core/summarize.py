@@ -188,7 +188,7 @@ def _failing(
     for error in errors:
         classes[error.task][error.exception] += error.count
         new[error.task] += error.new
-    incidents = Counter(row.incident.task for row in opened)
+    incidents = Counter(row.incident.task for row in opened if not row.incident.is_storm)
     before, mean = sums.before(), sums.mean()
     rows = []
     for name, starts in sums.failed_in.items():
@@ -219,7 +219,7 @@ def _moments(groups: Iterable[GroupRow], incidents: Iterable[IncidentRow]) -> Ma
     moments: dict[str, list[float]] = defaultdict(list)
     for group in groups:
         moments[group.name] += (group.first_at, group.last_at)
-    for row in incidents:
+    for row in (row for row in incidents if not row.incident.is_storm):
         moments[row.incident.task] += (row.incident.first_at, row.incident.last_at)
     return moments
 

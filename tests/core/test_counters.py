@@ -25,9 +25,12 @@ def test_what_is_worth_a_flush() -> None:
     assert of.news
 
 
-def test_latest() -> None:
-    """A time never goes back."""
-    of = Counters({"read_until": 5.0}, ())
-    for time in (3.0, 7.0, 6.0):
-        of.latest("read_until", time)
-    assert of.all() == {"read_until": 7.0}
+def test_only_own_probes_tell_how_far_the_stream_was_read() -> None:
+    """The newest one does, by this monitor's clock, also when that was set back."""
+    of = Counters({"read_until": 5.0}, (), 77)
+    for prober, at, until in ((78, 9.0, 5.0), (None, 9.0, 5.0), (77, 8.0, 8.0), (78, 99.0, 8.0), (77, 7.0, 7.0)):
+        of.probed(prober, at)
+        assert of.all() == {"read_until": until}
+    nobody = Counters({}, ())
+    nobody.probed(None, 9.0)
+    assert nobody.all() == {}

@@ -250,8 +250,42 @@ def test_storm() -> None:
     verdicts = [of.decide(failed(task=f"t{number}", at=NOON + number), NOON + number) for number in range(200)]
     rows = sent(of)
     assert len(rows) == 21
-    assert rows[-1] == ("storm/2023-11-15T12Z", Action.TRIGGER)
+    assert rows[-1] == ("storm/2023-11-15T12Z/*", Action.TRIGGER)
     assert [verdict.reason for verdict in verdicts[20:22]] == [Reason.STORM_OPENED, Reason.STORM_JOINED]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_task_called_storm_is_not_one(*, restarted: bool) -> None:
+    """It has an incident of its own, which ends with a success of its own, beside a storm of the same hour."""
+    policy = {"storm_tasks": 2, "resolve_on_success": True, "resolve_after": 60.0}
+    of = decider(**policy)
+    for task in ("storm", "a", "b", "c"):
+        of.decide(failed(task=task), NOON)
+    kept, rows = of.take()
+    keys = ["storm/2023-11-15T12Z", "a/2023-11-15T12Z", "storm/2023-11-15T12Z/*"]
+    assert [row.key for row in rows] == keys
+    assert {one.key: one.is_storm for one in kept if one.task == STORM} == {keys[0]: False, keys[2]: True}
+    if restarted:
+        of = decider(**policy)
+        of.restore(kept, NOON)
+    of.tick(NOON + 61)
+    assert sent(of) == [(keys[2], Action.RESOLVE)]
+    of.succeeded("storm", NOON + 62)
+    of.tick(NOON + 63)
+    assert sent(of) == [(keys[0], Action.RESOLVE)]
+
+
+def test_a_task_called_storm_may_be_part_of_one() -> None:
+    """Its own incident is suppressed then, and is no storm after a restart either."""
+    of = decider(storm_tasks=1)
+    for task in ("a", "storm", "b"):
+        of.decide(failed(task=task), NOON)
+    kept, rows = of.take()
+    assert [row.key for row in rows] == ["a/2023-11-15T12Z", "storm/2023-11-15T12Z/*"]
+    assert {one.key: (one.is_storm, one.count) for one in kept if one.task == STORM} == {
+        "storm/2023-11-15T12Z": (False, 1),
+        "storm/2023-11-15T12Z/*": (True, 2),
+    }
 
 
 def test_after_a_storm_a_task_that_still_fails_pages() -> None:
@@ -270,7 +304,7 @@ def test_a_storm_is_as_severe_as_its_worst_task() -> None:
     of = decider(storm_tasks=1, rules=[Rule(name="c", match=["c.*"], severity=Severity.CRITICAL)])
     for task in ("a", "b", "c.d"):
         of.decide(failed(task=task), NOON)
-    storm = incidents(of)["storm/2023-11-15T12Z"]
+    storm = incidents(of)["storm/2023-11-15T12Z/*"]
     assert (storm.task, storm.severity, storm.count) == (STORM, Severity.CRITICAL, 2)
 
 
@@ -281,7 +315,7 @@ def test_storms_of_another_service_are_their_own() -> None:
     for task in ("a", "b", "pay.a", "pay.b"):
         of.decide(failed(task=task), NOON)
     rows = {(row.key, row.route) for row in of.take()[1]}
-    assert {("storm/2023-11-15T12Z", ""), ("storm/pay/2023-11-15T12Z", "pay")} <= rows
+    assert {("storm/2023-11-15T12Z/*", ""), ("storm/pay/2023-11-15T12Z/*", "pay")} <= rows
 
 
 def test_clocks_that_are_ahead_make_no_storm_that_lasts() -> None:

@@ -274,11 +274,11 @@ def test_probes() -> None:
 
 
 def test_a_probe_tells_until_when_the_stream_was_read() -> None:
-    """The newest one's time goes with the same flush as what came before it."""
-    of = monitor()
+    """The newest one's time goes with the same flush as what came before it; another monitor's tells nothing."""
+    of = monitor(prober=77)
     assert "read_until" not in of.snapshot().counters
-    for at, until in ((0.0, 0.0), (5.0, 5.0), (3.0, 5.0), (70.0, 70.0)):
-        probe = {"type": PROBE, "timestamp": NOON + at, "processed": 77, "active": 3}
+    for prober, at, until in ((77, 0.0, 0.0), (77, 5.0, 5.0), (78, 7200.0, 5.0), (77, 70.0, 70.0)):
+        probe = {"type": PROBE, "timestamp": NOON + at, "processed": prober, "active": 3}
         of.receive(deliver(*life(f"task-{at}"), json.dumps(probe).encode()), NOON + 71.0)
         taken = of.take(NOON + 71.0)
         assert taken is not None

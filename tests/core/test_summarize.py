@@ -2,6 +2,7 @@ import datetime as dt
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -287,6 +288,15 @@ def test_incidents_are_counted_when_opened_and_named_when_undelivered() -> None:
     assert summary.incidents.opened == 3
     assert [(late.task, late.error, late.count) for late in summary.incidents.undelivered] == [("b", "503", 3)]
     assert [task.incidents for task in summary.tasks] == [1, 1, 0]
+
+
+def test_a_storm_is_no_incident_of_a_task_with_its_name() -> None:
+    """A task may be called so; the storm counts for the day, but not for that task, nor do its times."""
+    storm = replace(incident("storm", START + 1.0, START + 2.0), reason=Reason.STORM_OPENED)
+    summary = make([row(START, "storm", failed=1)], incidents=[IncidentRow(storm, START + 3, 3, None)])
+    assert summary.incidents.opened == 1
+    (task,) = summary.tasks
+    assert (task.incidents, task.first_at, task.last_at) == (0, START, START + BUCKET_SECONDS)
 
 
 def test_without_anybody_to_page_nothing_is_undelivered() -> None:

@@ -84,7 +84,7 @@ def test_a_storm(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_p
     now = in_one_hour(30)
     failures = [Failing(f"shop.task{number:03}", now) for number in range(200)]
     first = {failing.key: 1 for failing in failures[:20]}
-    storm = Failing("storm", now).key
+    storm = Failing("storm", now).key + "/*"
 
     publish(rabbitmq_url, failures)
     wait_until(lambda: told(server) == first | {storm: 180}, 30, what="the storm")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from celery_monitor.core.model import STORM, Incident, Severity
+from celery_monitor.core.model import Incident, Severity
 from celery_monitor.core.text import OTHER
 
 SUMMARY_LIMIT: Final = 1024
@@ -101,7 +101,7 @@ def rfc3339(at: float) -> str | None:
 
 def _summary(incident: Incident) -> str:
     fleet = f"[{incident.fleet}] " if incident.fleet else ""
-    if incident.task == STORM:
+    if incident.is_storm:
         named = {name: count for name, count in incident.tasks.items() if name != OTHER}
         tasks = f"more than {len(named)}" if OTHER in incident.tasks else str(len(named))
         return f"{fleet}Many tasks fail at once: {incident.count} failures of {tasks} tasks: {_listed(named, 5)}"
@@ -119,7 +119,7 @@ def _summary(incident: Incident) -> str:
 
 
 def _details(incident: Incident) -> dict[str, Any]:
-    storm = incident.task == STORM
+    storm = incident.is_storm
     details: dict[str, Any] = {
         "failures": incident.count,
         "rate": _rate(incident),
@@ -144,7 +144,7 @@ def _details(incident: Incident) -> dict[str, Any]:
 def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
     links = []
     name = text(incident.task)
-    if base and incident.task != STORM and name == incident.task:
+    if base and not incident.is_storm and name == incident.task:
         links.append((f"{base}/tasks/{quote(name, safe='')}", f"{name} at the monitor"))
     if base:
         links.append((f"{base}/incidents", "All incidents"))

@@ -36,14 +36,15 @@ def read(connection: Connection, *, quiet_kept: float) -> Restored:
 def newest_counters(connection: Connection) -> dict[str, float]:
     """The last value of each counter.
 
-    It is the greatest, for counters only grow; what looks newest may be from a clock that was ahead for a moment. Such
-    a clock leaves times that are too great: none is after the last flush.
+    It is the greatest, for counters only grow; what looks newest may be from a clock that was ahead for a moment. A
+    time is the one of the clock by which the last flush was written.
     """
     table = schema.counters
     rows = connection.execute(select(table.c.name, func.max(table.c.value)).group_by(table.c.name))
     found: dict[str, float] = {name: value for name, value in rows}  # noqa: C416  # rows are no pairs to mypy
     written_at: float = connection.execute(select(schema.meta.c.at)).scalar() or 0.0
-    return found | {name: min(found[name], written_at) for name in _TIMES if name in found}
+    times = counters(connection, written_at)
+    return found | {name: times.get(name, written_at) for name in _TIMES if name in found}
 
 
 def counters(connection: Connection, at: float) -> dict[str, float]:

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_monitor.adapters.pagerduty.render import render, rfc3339
-from celery_monitor.core.model import STORM, Severity
+from celery_monitor.core.model import STORM, IncidentState, Reason, Severity
 from celery_monitor.core.text import OTHER
 from tests.adapters.pagerduty.incidents import AT, KEY, an_incident
 from tests.servers.pagerduty_contract import violations
 
 BASE = "https://monitor.example.com/celery/"
 SURROGATE = "a\ud800b"
+STORMY = {"task": STORM, "reason": Reason.STORM_OPENED}
 HOSTILE = "\x00\x1b[31mA\r\nB\u202e\u2028" + SURROGATE
 
 
@@ -111,11 +112,11 @@ def test_the_whole_event() -> None:
         ({"exceptions": {"SoftTimeLimitExceeded": 1}}, "[shop] shop.billing.charge: ran past its soft time limit"),
         ({"exceptions": {"NotRegistered": 1}}, "[shop] shop.billing.charge: a worker received it and does not know it"),
         (
-            {"task": STORM, "tasks": {"b": 9, "a": 12, "c": 1, "d": 1, "e": 1, "f": 1}, "count": 25},
+            {**STORMY, "tasks": {"b": 9, "a": 12, "c": 1, "d": 1, "e": 1, "f": 1}, "count": 25},
             "[shop] Many tasks fail at once: 25 failures of 6 tasks: a (12), b (9), c (1), d (1), e (1), …",
         ),
         (
-            {"task": STORM, "tasks": {"b": 9, OTHER: 16}, "count": 25},
+            {**STORMY, "tasks": {"b": 9, OTHER: 16}, "count": 25},
             "[shop] Many tasks fail at once: 25 failures of more than 1 tasks: b (9)",
         ),
     ],
@@ -134,9 +135,19 @@ def test_advice(kind: str) -> None:
 
 def test_a_storm_lists_its_tasks() -> None:
     """A storm's details name the tasks, most failures first, and its links lead to all incidents, not to a task."""
-    event = rendered(task=STORM, key="storm/2026-11-23T14Z", tasks={"a": 1, "b": 9}, runbook_url=None)
+    event = rendered(**STORMY, key="storm/2026-11-23T14Z/*", tasks={"a": 1, "b": 9}, runbook_url=None)
     assert list(event["payload"]["custom_details"]["tasks"].items()) == [("b", 9), ("a", 1)]
     assert [link["href"] for link in event["links"]] == ["https://monitor.example.com/celery/incidents"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"reason": Reason.STORM_OPENED, "state": IncidentState.SUPPRESSED}, {"reason": Reason.REOPENED}]
+)
+def test_a_task_called_storm_is_a_task(changes: dict[str, Any]) -> None:
+    """Its incident speaks of it, and leads to it, whatever became of it."""
+    event = rendered(task=STORM, key="storm/2026-11-23T14Z", tasks={"storm": 1}, **changes)
+    assert event["payload"]["summary"] == "[shop] storm failed: CardDeclined: insufficient funds"
+    assert event["links"][0]["href"] == "https://monitor.example.com/celery/tasks/storm"
 
 
 def test_an_incident_of_several_tasks_lists_them() -> None:

@@ -9,7 +9,7 @@ import pytest
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.web.shown import ago
 from celery_monitor.adapters.web.views import time
-from celery_monitor.core.model import Action, Changes, Channel, Enqueue, IncidentState
+from celery_monitor.core.model import Action, Changes, Channel, Enqueue, IncidentState, Reason
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Health
 from tests.adapters.web.conftest import Served
@@ -85,6 +85,15 @@ def test_overview_while_starting(site: Served, fleet: Fleet) -> None:
     """While the monitor starts the overview shows what the store holds."""
     fleet.starting = True
     assert site.get("/").status_code == 200
+
+
+def test_a_task_called_storm_is_not_shown_as_one(site: Served, commit: Commit) -> None:
+    """The page leads to the task, and tells a storm from it."""
+    storm = incident("storm/h/*", task="storm", reason=Reason.STORM_OPENED, tasks={"a": 1, "b": 2})
+    commit(Changes(now=NOW, sequence=2, incidents=[storm, incident("storm/h", task="storm")]))
+    answer = site.get("/incidents")
+    assert answer.text.count("A storm of 2 tasks") == answer.text.count("A storm of") == 1
+    assert "/tasks/storm" in Links(answer.text).links
 
 
 def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> None:
