@@ -178,6 +178,10 @@ class App:
         # What is there now stays: a full collection need not walk it again and again while events wait.
         gc.collect()
         gc.freeze()
+        self._log_start(restored)
+
+    def _log_start(self, restored: Restored) -> None:
+        settings = self.settings
         _log.info(
             "Started",
             version=version("celery-monitor"),

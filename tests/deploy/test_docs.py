@@ -105,7 +105,8 @@ def parse(group: click.Group, name: str, arguments: list[str]) -> None:
         if arguments:
             parse(command, arguments[0], arguments[1:])
         return
-    command.make_context(name, arguments)
+    # As below the program's own context: a command keeps the help option of its first one.
+    command.make_context(name, arguments, parent=click.Context(main, **main.context_settings))
 
 
 def test_systemd_s_environment_is_the_command_s(tmp_path: Path) -> None:

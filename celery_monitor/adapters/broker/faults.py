@@ -55,8 +55,8 @@ _CREDENTIALS: Final = (
 )
 _SERVER: Final = Server(
     address="host and port in broker.url",
-    protocol="broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// exactly "
-    "where the port speaks TLS",
+    protocol="broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// (or "
+    "broker.use_ssl be set) exactly where the port speaks TLS",
     trust="check broker.use_ssl (ca_certs for amqps, ssl_ca_certs for rediss)",
 )
 

@@ -17,7 +17,7 @@ from tests.conftest import Start
 from tests.servers import Redis
 from tests.servers.ports import free_port
 
-PROTOCOL = "broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// exactly"
+PROTOCOL = "broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// (or"
 SCHEMES = ["amqp", "redis"]
 
 

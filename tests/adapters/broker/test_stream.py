@@ -254,7 +254,7 @@ def test_errors_never_tell_the_password(rabbitmq: RabbitMQ, redis_server: Redis)
         f"amqps://guest:S3cret!@127.0.0.1:{rabbitmq.port}//",
         "amqp://guest:S3cret!@127.0.0.1:1//",
         "amqp://guest:S3cret!@no-such-host.invalid//",
-        f"redis://:S3cret!@127.0.0.1:{redis_server.port}/none",
+        f"redis://:S3cret!@127.0.0.1:{redis_server.port}/99999999",
         f"rediss://:S3cret!@127.0.0.1:{redis_server.port}/0",
         f"redis://:S3cret!@127.0.0.1:{rabbitmq.port}/0",
         "redis://:S3cret!@127.0.0.1:1/0",
