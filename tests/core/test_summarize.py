@@ -2,12 +2,12 @@ import datetime as dt
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
@@ -292,7 +292,7 @@ def test_incidents_are_counted_when_opened_and_named_when_undelivered() -> None:
 
 def test_a_storm_is_no_incident_of_a_task_with_its_name() -> None:
     """A task may be called so; the storm counts for the day, but not for that task, nor do its times."""
-    storm = replace(incident("storm", START + 1.0, START + 2.0), reason=Reason.STORM_OPENED)
+    storm = structs.replace(incident("storm", START + 1.0, START + 2.0), reason=Reason.STORM_OPENED)
     summary = make([row(START, "storm", failed=1)], incidents=[IncidentRow(storm, START + 3, 3, None)])
     assert summary.incidents.opened == 1
     (task,) = summary.tasks
