@@ -103,7 +103,7 @@ class Feed:
             changes = self.monitor.take(time.time(), force=True)
         if changes is not None:
             self._committer.add(Flush(changes, 0, 0))
-            self._settle(GLANCE)
+            self._settle()
 
     def _settle(self, patience: float = 0.0) -> None:
         for flush in self._committer.turn(patience):

@@ -22,7 +22,7 @@ from celery_monitor.errors import MonitorError, StoreUnavailableError
 from celery_monitor.ports import Clock, Store
 
 GLANCE: Final = 0.005
-"""Seconds that the pump may wait for a commit under way: most take less, and what they free is acknowledged at once."""
+"""Seconds that a pump with nothing to read waits for a commit: most take less."""
 RETRY_CAP: Final = 5.0
 LONGEST_WAIT: Final = 1.0
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
