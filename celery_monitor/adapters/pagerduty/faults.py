@@ -27,11 +27,13 @@ _NO_URL: Final = (
     "(percent-encode special characters of its user and password: @ as %40, / as %2F, # as %23)"
 )
 _PASSWORD: Final = "[password]"  # noqa: S105  # what is shown in its place
-_LIMIT: Final = 200
 
 
 def told(exc: BaseException, url: str) -> str:
-    """The innermost cause in short: what the system said of a request to ``url``, not what each layer added."""
+    """The innermost cause: what the system said of a request to ``url``, not what each layer added.
+
+    It may be long, and hold what a server has said.
+    """
     seen = exc
     while (inner := seen.__cause__ or seen.__context__) is not None:
         seen = inner
@@ -39,7 +41,7 @@ def told(exc: BaseException, url: str) -> str:
     proxy = _proxy(url)
     if proxy is not None and (unreadable or _cut_short(proxy)):
         return _NO_URL
-    return without_password(f"{type(seen).__name__}: {seen}", url)[:_LIMIT]
+    return without_password(f"{type(seen).__name__}: {seen}", url)
 
 
 def without_password(text: str, url: str) -> str:

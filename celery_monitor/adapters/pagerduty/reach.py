@@ -6,6 +6,7 @@ import requests
 
 from celery_monitor.adapters.pagerduty.exchange import CONNECT_TIMEOUT
 from celery_monitor.adapters.pagerduty.faults import FOREIGN, told
+from celery_monitor.adapters.pagerduty.render import line
 from celery_monitor.errors import RetryableError
 
 _PATH: Final = "/v2/enqueue"
@@ -27,7 +28,7 @@ def reach(url: str, timeout: float) -> int:
                 status = response.status_code
     except FOREIGN as exc:
         # Without its cause, which may quote the password of a proxy.
-        raise RetryableError(f"{url} cannot be reached: {told(exc, url)}") from None
+        raise RetryableError(f"{url} cannot be reached: {line(told(exc, url), 200)}") from None
     if status in _AWAY:
         raise RetryableError(f"{url} answers with status {status}")
     return status

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 from celery_monitor.adapters.pagerduty.exchange import ACCEPTED, Answer, Exchange, NoAnswerError
-from celery_monitor.adapters.pagerduty.render import render, render_test, text
+from celery_monitor.adapters.pagerduty.render import line, render, render_test, text
 from celery_monitor.core.model import Action, Channel, Incident, OutboxItem
 from celery_monitor.errors import RejectedError, RetryableError
 from celery_monitor.ports import Clock
@@ -106,7 +106,8 @@ class PagerDuty:
         try:
             answer = exchange.post(self._url, key, action, event, self._timeout)
         except NoAnswerError as exc:
-            raise RetryableError(f"PagerDuty: {self._without_keys(str(exc), key)}") from exc
+            # Without its cause, which may hold the key.
+            raise RetryableError(f"PagerDuty: {line(self._without_keys(str(exc), key), 200)}") from None
         if answer.status != ACCEPTED:
             raise self._refusal(answer, key)
 
