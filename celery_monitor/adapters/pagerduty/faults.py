@@ -34,7 +34,6 @@ _NO_URL: Final = (
     "(percent-encode special characters of its user and password: @ as %40, / as %2F, # as %23)"
 )
 _PASSWORD: Final = "[password]"  # noqa: S105  # what is shown in its place
-_LIMIT: Final = 200
 
 
 class NoAnswerError(Exception):
@@ -57,12 +56,13 @@ def place(url: str) -> str:
 
 
 def _told(exc: BaseException, url: str) -> str:
+    """It may be long, and hold what a server has said."""
     seen = list(network.chain(exc))[-1]
     unreadable = isinstance(seen, InvalidURL) or (isinstance(seen, ValueError) and not isinstance(seen, OSError))
     proxy = _proxy(url)
     if proxy is not None and (unreadable or _cut_short(proxy)):
         return _NO_URL
-    return without_password(network.told(exc) or f"{type(seen).__name__}: {seen}", url)[:_LIMIT]
+    return without_password(network.told(exc) or f"{type(seen).__name__}: {seen}", url)
 
 
 def without_password(text: str, url: str) -> str:

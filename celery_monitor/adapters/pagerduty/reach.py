@@ -6,6 +6,7 @@ import requests
 
 from celery_monitor.adapters.pagerduty.exchange import CONNECT_TIMEOUT
 from celery_monitor.adapters.pagerduty.faults import FOREIGN, SERVER, no_answer, place
+from celery_monitor.adapters.pagerduty.render import line
 from celery_monitor.errors import RetryableError
 from celery_monitor.network import Fault, remedy
 
@@ -29,7 +30,8 @@ def reach(url: str, timeout: float) -> int:
     except FOREIGN as exc:
         problem = no_answer(exc, url)
         # Without its cause, which may quote the password of a proxy.
-        raise RetryableError(f"PagerDuty ({place(url)}): {problem}", remedy=problem.remedy) from None
+        text = line(str(problem), 200)
+        raise RetryableError(f"PagerDuty ({place(url)}): {text}", remedy=problem.remedy) from None
     if status in _AWAY:
         gateway = remedy(Fault.UNREACHABLE, SERVER)
         raise RetryableError(f"PagerDuty ({place(url)}) answers with status {status}", remedy=gateway)

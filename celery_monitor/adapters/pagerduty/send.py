@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from celery_monitor.adapters.pagerduty.exchange import ACCEPTED, Answer, Exchange
 from celery_monitor.adapters.pagerduty.faults import NoAnswerError, place
-from celery_monitor.adapters.pagerduty.render import render, render_test, text
+from celery_monitor.adapters.pagerduty.render import line, render, render_test, text
 from celery_monitor.core.model import Action, Channel, Incident, OutboxItem
 from celery_monitor.errors import RejectedError, RetryableError
 from celery_monitor.ports import Clock
@@ -107,8 +107,9 @@ class PagerDuty:
         try:
             answer = exchange.post(self._url, key, action, event, self._timeout)
         except NoAnswerError as exc:
-            problem = self._without_keys(str(exc), key)
-            raise RetryableError(f"PagerDuty ({place(self._url)}): {problem}", remedy=exc.remedy) from exc
+            problem = line(self._without_keys(str(exc), key), 200)
+            # Without its cause, which may hold the key.
+            raise RetryableError(f"PagerDuty ({place(self._url)}): {problem}", remedy=exc.remedy) from None
         if answer.status != ACCEPTED:
             raise self._refusal(answer, key)
 

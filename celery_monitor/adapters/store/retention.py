@@ -37,7 +37,6 @@ class Retention:
 
 def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnElement[bool]]]:
     incidents, outbox, counters = schema.incidents, schema.outbox, schema.counters
-    newer = counters.alias()
     return [
         (schema.error_buckets, schema.error_buckets.c.start <= before - BUCKET_SECONDS),
         (schema.failures, schema.failures.c.at < before),
@@ -62,18 +61,17 @@ def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnEl
                 ~exists().where(outbox.c.key == incidents.c.key, outbox.c.state != "delivered"),
             ),
         ),
-        (
-            # The value that was valid at the beginning of the retention stays, however old it is.
-            counters,
-            and_(
-                counters.c.slot < before,
-                exists().where(
-                    newer.c.name == counters.c.name,
-                    newer.c.slot > counters.c.slot,
-                    newer.c.at <= before,
-                    # Counters only grow: a smaller value is of a clock that was ahead.
-                    newer.c.value >= counters.c.value,
-                ),
-            ),
-        ),
+        (counters, and_(counters.c.slot < before, _has_successor(before))),
     ]
+
+
+def _has_successor(before: float) -> ColumnElement[bool]:
+    """The value that was valid at the beginning of the retention stays, however old it is."""
+    counters, newer = schema.counters, schema.counters.alias()
+    return exists().where(
+        newer.c.name == counters.c.name,
+        newer.c.slot > counters.c.slot,
+        newer.c.at <= before,
+        # Counters only grow: a smaller value is of a clock that was ahead.
+        newer.c.value >= counters.c.value,
+    )

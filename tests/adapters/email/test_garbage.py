@@ -83,6 +83,7 @@ def test_garbage_at_each_step(seed: int) -> None:
         told = f"{error} {error.__cause__!r}"
         assert PASSWORD not in told
         assert b64encode(PASSWORD.encode()).decode()[:-1] not in told
+        assert str(error).isprintable()
         assert len(str(error)) < 500
 
 

@@ -38,6 +38,7 @@ STATUS = (
     b"HTTP/1.1",
     b"HTTP/0.9 503 a",
     b"HTTP/2 503",
+    b"ICY 200 \x1b[31m",
     b"ICY 200 OK",
     b"",
     b"\x00\xff",
@@ -143,7 +144,16 @@ def test_garbage_for_an_answer(seed: int) -> None:
     assert len(errors) > ANSWERS / 2
     for error in errors:
         assert len(str(error)) < 500
-        assert "\x1b" not in str(error)
+        assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("before", [b"", b"ICY 200 ", b"x" * 180, b"HTTP/1.1 -1 "])
+def test_a_broken_answer_that_repeats_the_key(before: bytes) -> None:
+    """It is not passed on, nor a part of it where the error is cut."""
+    answer = before + KEY.encode() + b"\r\n\r\n"
+    with misbehaving(talking(b"", answer)) as port, pytest.raises(RetryableError) as caught:
+        pagerduty(port).send(an_item(an_incident(), Action.TRIGGER))
+    assert KEY[:8] not in f"{caught.value!r} {caught.value.__cause__!r}"
 
 
 @pytest.mark.parametrize(
