@@ -37,6 +37,8 @@ RECONNECT_CAP: Final = 5.0
 REPAIR_CAP: Final = 30.0
 """The same where a person has to act first."""
 RETRY_CAP: Final = 5.0
+MOST_UNWRITTEN: Final = 20
+"""Connections whose changes may wait for the store: each leaves its own, and no bound of the broker's holds those."""
 COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _log = structlog.get_logger()
@@ -147,6 +149,8 @@ class Pump:
 
     def _connect(self, stop: threading.Event) -> None:
         wait = self._connect_at - self._clock.monotonic()
+        if len(self._unwritten) >= MOST_UNWRITTEN:  # only where the broker keeps what comes meanwhile
+            wait = LONGEST_POLL
         if wait > 0:
             stop.wait(min(wait, LONGEST_POLL))
             return
@@ -240,7 +244,8 @@ class Pump:
             self._attempts, self._connect_at = 0, 0.0
         else:
             self._back_off(RECONNECT_CAP)
-        self._take(force=False)
+        if self._source.acknowledges or not self._unwritten:  # elsewhere nothing has to be sealed: it can join a flush
+            self._take(force=False)
         self._connection += 1
         self.figures.unacked = 0
 
