@@ -27,6 +27,7 @@ class Discarded(msgspec.Struct, frozen=True):
 
 _fast = msgspec.json.Decoder(list[Event] | Event).decode  # checks the bounds of Event's fields, too
 _TEXTS: Final = ("name", "queue", "eta", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys")
+_LONGEST_INT: Final = 20
 _INTS: Final = ("active", "processed", "pid")
 
 
@@ -51,10 +52,15 @@ def _is_json(content_type: str) -> bool:
 
 def _decode_leniently(body: bytes) -> list[Event | Discarded]:
     try:
-        found = json.loads(body.decode("utf-8-sig", "replace"))
+        found = json.loads(body.decode("utf-8-sig", "replace"), parse_int=_parse_int)
     except (ValueError, RecursionError):
         return [Discarded(MALFORMED)]
     return [_read(item) for item in found] if isinstance(found, list) else [_read(found)]
+
+
+def _parse_int(digits: str) -> float:
+    """Python refuses to read thousands of digits, which would cost the whole message; no number here needs twenty."""
+    return int(digits) if len(digits) <= _LONGEST_INT else float(digits)
 
 
 def _read(raw: object) -> Event | Discarded:

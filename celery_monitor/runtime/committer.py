@@ -68,9 +68,9 @@ class Committer:
         self._failures_in_row = 0
 
     @property
-    def waiting(self) -> bool:
-        """Something is not committed yet."""
-        return bool(self._flushes)
+    def waiting(self) -> int:
+        """How many flushes are not committed yet."""
+        return len(self._flushes)
 
     @property
     def due_at(self) -> float:

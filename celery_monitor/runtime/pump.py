@@ -36,6 +36,8 @@ RECONNECT_CAP: Final = 5.0
 """Seconds between two attempts at most: without acknowledgements each of them is lost."""
 REPAIR_CAP: Final = 30.0
 """The same where a person has to act first."""
+MOST_UNWRITTEN: Final = 20
+"""Connections whose changes may wait for the store: each leaves its own, and no bound of the broker's holds those."""
 
 _log = structlog.get_logger()
 
@@ -134,6 +136,8 @@ class Pump:
 
     def _connect(self, stop: threading.Event) -> None:
         wait = self._connect_at - self._clock.monotonic()
+        if self._committer.waiting >= MOST_UNWRITTEN:  # only where the broker keeps what comes meanwhile
+            wait = LONGEST_POLL
         if wait > 0:
             stop.wait(min(wait, LONGEST_POLL))
             return
@@ -239,7 +243,10 @@ class Pump:
             self._attempts, self._connect_at = 0, 0.0
         else:
             self._back_off(RECONNECT_CAP)
-        self._take(force=False)
+        if (
+            self._source.acknowledges or not self._committer.waiting
+        ):  # elsewhere nothing has to be sealed: it can join a flush
+            self._take(force=False)
         self._connection += 1
         self.figures.unacked = 0
 

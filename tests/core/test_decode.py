@@ -77,6 +77,20 @@ def test_what_cannot_be_counted_is_malformed(bad: bytes) -> None:
     assert kinds(decode(bad, "application/json")) == [MALFORMED]
 
 
+@pytest.mark.parametrize("digits", [25, 400, 5_000, 100_000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_number_of_thousands_of_digits(digits: int, sign: str) -> None:
+    """It costs its event only where the event needs it, and never the others of the list."""
+    good, huge = json.dumps(raw("sent")), sign + "9" * digits
+    timed = good.replace(json.dumps(NOON), huge)
+    unneeded = good[:-1] + f', "retries": {huge}, "pid": {huge}, "runtime": {huge}}}'
+    assert huge in timed
+    found = decode(f"[{good}, {timed}, {unneeded}, 5, {huge}, {good}]".encode(), "application/json")
+    assert kinds(found) == ["task-sent", MALFORMED, "task-sent", MALFORMED, MALFORMED, "task-sent"]
+    assert isinstance(found[2], Event)
+    assert (found[2].pid, found[2].runtime) == (None, None)
+
+
 def test_a_malformed_event_costs_only_itself() -> None:
     """The others of its list are counted."""
     found = decode(json.dumps([raw("sent"), {"type": 1}, 7, None, raw("failed")]).encode(), "application/json")

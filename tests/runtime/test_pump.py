@@ -11,7 +11,7 @@ from celery_monitor.core.model import Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import PROMPT, Pump
+from celery_monitor.runtime.pump import MOST_UNWRITTEN, PROMPT, Pump
 from tests.builders import NOON, life
 from tests.fakes import FakeSource, InlineCommitter, ManualClock, MemoryStore
 
@@ -86,6 +86,10 @@ class Bench:
     def committed_since(self, commits: int) -> bool:
         """Whether there were more commits."""
         return len(self.store.commits) > commits
+
+    def turned(self, turns: int) -> bool:
+        """Whether the present run has turned so often."""
+        return self._turns > turns
 
     def succeeded(self) -> int:
         """As the monitor counts it."""
@@ -177,6 +181,26 @@ def test_connection_lost_with_changes_pending() -> None:
     on.run(lambda: on.source.waiting == 0 and on.source.connections == 2)
     assert on.succeeded() == 1
     assert on.monitor.snapshot().counters["reconnects"] == 1
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
+    """What waits for the store is bounded, however often the connection breaks, and nothing of it is lost."""
+    on, lives = Bench(acknowledges=acknowledges, prefetch=1000), 4 * MOST_UNWRITTEN
+    on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
+    for number in range(lives):
+        on.run(lambda: on.pump.figures.connected or on.committer.waiting >= MOST_UNWRITTEN)
+        on.source.publish(*life(f"u{number}"))
+        on.run(partial(on.turned, 5))
+        on.source.lose()
+        on.run(partial(on.turned, 1))
+    assert on.committer.waiting == (MOST_UNWRITTEN if acknowledges else 1)
+    assert acknowledges or on.succeeded() == lives
+    on.store.failures.clear()
+    on.run(lambda: on.source.waiting == 0 and on.pump.figures.connected and not on.committer.waiting)
+    on.run(partial(on.committed_since, len(on.store.commits)))
+    assert on.succeeded() == lives
+    assert sum(series.counts[3] for series in on.store.start().series) == lives
 
 
 @pytest.mark.parametrize("written", [True, False])
