@@ -243,9 +243,8 @@ class Pump:
             self._attempts, self._connect_at = 0, 0.0
         else:
             self._back_off(RECONNECT_CAP)
-        if (
-            self._source.acknowledges or not self._committer.waiting
-        ):  # elsewhere nothing has to be sealed: it can join a flush
+        # Where nothing is acknowledged nothing has to be sealed: it can join a flush.
+        if self._source.acknowledges or not self._committer.waiting:
             self._take(force=False)
         self._connection += 1
         self.figures.unacked = 0
