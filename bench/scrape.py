@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count, cycle
 from typing import Any
 
@@ -37,6 +37,7 @@ from celery_monitor.core.model import Delivery, Restored, Snapshot
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.ports import Health
 from celery_monitor.runtime.committer import GLANCE, Committer, Flush
+from celery_monitor.runtime.pump import LONGEST_YIELD
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.web import WebSettings
 
@@ -67,6 +68,7 @@ class Feed:
         """
         self.commits: list[float] = []
         """Seconds of each, from the flush until what it brought can be acknowledged."""
+        self.scraped: Callable[[], bool] = lambda: False
         self._flushed_at = 0.0
         self._period = SLICE * EVENTS_A_MESSAGE / rate
         self._bodies = cycle(bodies())
@@ -132,7 +134,7 @@ class Feed:
             due += self._period
             if self._committer.waiting:
                 self._settle()
-            elif now >= flush:
+            elif now >= flush + (LONGEST_YIELD if self.scraped() else 0):
                 flush = now + FLUSH_SECONDS
                 self._flush()
 
@@ -239,6 +241,7 @@ def measure(options: argparse.Namespace, feed: Feed) -> None:
     gc.set_threshold(*COLLECT)
     feed.fill()
     metrics, server, stop, thread = serve(feed)
+    feed.scraped = lambda: metrics.rendering
     text = b"".join(metrics.render(Format(openmetrics=True, gzip=False)).body)
     packed = metrics.render(Format(openmetrics=True, gzip=True)).body
     print(f"{text.count(10)} lines, {len(text) / 1e6:.1f} MB, {sum(map(len, packed)) / 1e6:.2f} MB compressed")

@@ -167,6 +167,7 @@ class App:
             committed=self._committed,
             opened=self._fleet.opened,
             arrived=self._fleet.arrived,
+            scraped=lambda: self._metrics.rendering,
         )
         self._start_couriers()
         self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)
@@ -260,13 +261,13 @@ class App:
 
     def _build_web(self) -> WebServer:
         settings = self.settings
-        metrics = Exposition(
+        self._metrics = Exposition(
             settings.metrics, self.clock, snapshot=self.snapshot, queues=self.queues, runtime=self.figures
         )
         sources = Sources(
             fleet=settings.fleet,
             clock=self.clock,
-            metrics=metrics,
+            metrics=self._metrics,
             livez=self.alive,
             readyz=self.ready,
             snapshot=self.snapshot,

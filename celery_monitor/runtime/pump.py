@@ -27,6 +27,8 @@ LONGEST_POLL: Final = 0.25
 TICK: Final = 1.0
 SIGN_OF_LIFE: Final = 10.0
 """Seconds after which a flush is written even when nothing happened: the store then knows until when we watched."""
+LONGEST_YIELD: Final = 0.05
+"""Seconds that a flush gives way to a scrape: at once, each takes as long as both one after the other."""
 PROMPT: Final = 0.05
 """Seconds that a page may wait for its commit: what fails in the same moment is told with it."""
 STOP_PATIENCE: Final = 4.0
@@ -72,11 +74,13 @@ class Pump:
         committed: Callable[[Changes], None] = lambda _: None,
         opened: Callable[[], None] = lambda: None,
         arrived: Callable[[], None] = lambda: None,
+        scraped: Callable[[], bool] = lambda: False,
     ) -> None:
         """Does no I/O.
 
         ``alive_at``: when an earlier run was last known to watch. ``committed`` is called after each commit,
         ``opened`` when the stream is open, ``arrived`` when a worker is new or back: none of them may block.
+        ``scraped`` says whether a scrape is under way.
         """
         self.figures = Figures()
         self._source = source
@@ -90,6 +94,7 @@ class Pump:
         self._committed = committed
         self._opened = opened
         self._arrived = arrived
+        self._scraped = scraped
         self._connection = 0
         self._connected_at = 0.0
         self._tag = 0
@@ -131,8 +136,14 @@ class Pump:
             self._tick(mono)
         if self._committer.waiting:
             self._note_commits(self._committer.turn())
-        elif mono >= self._flush_at or self.figures.unacked >= self._prefetch // 2:
+        elif mono >= self._flush_due(mono) or self.figures.unacked >= self._prefetch // 2:
             self._flush()
+
+    def _flush_due(self, mono: float) -> float:
+        """When to flush, or to look again whether a scrape is over."""
+        if mono < self._flush_at or not self._scraped():
+            return self._flush_at
+        return min(mono + GLANCE, self._flush_at + LONGEST_YIELD)
 
     def _connect(self, stop: threading.Event) -> None:
         wait = self._connect_at - self._clock.monotonic()
@@ -188,7 +199,7 @@ class Pump:
 
     def _read(self) -> None:
         mono = self._clock.monotonic()
-        due = min(self._tick_at, self._committer.due_at if self._committer.waiting else self._flush_at)
+        due = min(self._tick_at, self._committer.due_at if self._committer.waiting else self._flush_due(mono))
         try:
             batch = self._source.poll(max(0.0, min(due - mono, LONGEST_POLL)))
         except SourceLostError as exc:

@@ -54,6 +54,8 @@ class Exposition:
         self._queues = queues
         self._runtime = runtime
         self._tasks = TaskRenderer(settings.prefix, settings.static_labels, hostname_label=settings.hostname_label)
+        self.rendering = False
+        """A scrape is under way: it uses the interpreter's lock for all of its time."""
 
     def choose(self, accept: str, accept_encoding: str) -> Format:
         """OpenMetrics where it is accepted and text is not preferred; gzip where it is accepted."""
@@ -63,6 +65,13 @@ class Exposition:
         """The metrics of this moment as ``choose`` said."""
         if not isinstance(chosen, Format):
             raise TypeError("render takes what choose gave")
+        self.rendering = True
+        try:
+            return self._render(chosen)
+        finally:
+            self.rendering = False
+
+    def _render(self, chosen: Format) -> Scrape:
         portions = self._portions(openmetrics=chosen.openmetrics)
         headers = [("content-type", OPENMETRICS if chosen.openmetrics else TEXT), ("vary", "accept, accept-encoding")]
         if not chosen.gzip:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Dialect, bindparam, case, delete, func, liter
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.enqueue import Enqueuer
-from celery_monitor.adapters.store.statements import Bulk, Insert, insert, remove, upsert
+from celery_monitor.adapters.store.statements import Bulk, Insert, Removal, insert, upsert
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Changes, Failure
 
@@ -31,16 +31,16 @@ class Flush:
         self._enqueuer = Enqueuer(dialect)
         self._totals = Totals(dialect)
         self._series = upsert(dialect, schema.series)
-        self._drop_series = remove(dialect, schema.series)
+        self._drop_series = Removal(dialect, schema.series)
         self._buckets = upsert(dialect, schema.buckets, add=(*COUNTS, "runtime_sum", "runtime_count"))
         self._errors = upsert(dialect, schema.error_buckets, add=("count",))
         self._groups = _widen(dialect)
         self._failures = Bulk(dialect, insert(dialect, schema.failures), encode.FAILURE)
         self._drop_samples = _drop_samples(dialect)
         self._tracked = upsert(dialect, schema.tracked)
-        self._forget = remove(dialect, schema.tracked)
+        self._forget = Removal(dialect, schema.tracked)
         self._workers = upsert(dialect, schema.workers, columns=encode.WORKER)
-        self._drop_workers = remove(dialect, schema.workers)
+        self._drop_workers = Removal(dialect, schema.workers)
         self._incidents = upsert(dialect, schema.incidents, columns=encode.INCIDENT)
         self._counters = upsert(dialect, schema.counters)
 

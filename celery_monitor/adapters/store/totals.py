@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Dialect, and_, case, delete, or_, select
 
 from celery_monitor.adapters.store import schema
-from celery_monitor.adapters.store.statements import Bulk, insert, remove
+from celery_monitor.adapters.store.statements import Bulk, Removal, insert
 from celery_monitor.core.model import COUNTS, Changes
 
 _MEASURES: Final = (*COUNTS, "runtime_sum", "runtime_count")
@@ -24,7 +24,7 @@ class Totals:
 
     def __init__(self, dialect: Dialect) -> None:
         self._change = _change(dialect)
-        self._drop_buckets = remove(dialect, schema.buckets)
+        self._drop_buckets = Removal(dialect, schema.buckets)
 
     def add(self, connection: Connection, changes: Changes) -> None:
         """Add a flush's buckets, and note when each task last failed."""
