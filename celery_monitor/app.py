@@ -37,7 +37,7 @@ from celery_monitor.runtime.courier import Courier
 from celery_monitor.runtime.fleet import FleetWatch
 from celery_monitor.runtime.keeper import Keeper
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import Figures, Pump
+from celery_monitor.runtime.pump import LONGEST_YIELD, Figures, Pump
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
 from celery_monitor.runtime.threads import Loop, Threads, said
@@ -74,6 +74,7 @@ class App:
             retention=settings.store.retention,
             fingerprints_kept=settings.broker.prefetch,
             quiet_kept=policy.joinable_until(_WRONG_CLOCKS),
+            give_way=self._give_way,
         )
         self._lock = threading.Lock()
         self._store_error: str | None = "the store is being opened"
@@ -228,6 +229,12 @@ class App:
         if changes.outbox:
             for courier in self._couriers:
                 courier.wake()
+
+    def _give_way(self) -> None:
+        """Let a scrape go first: it needs the interpreter's lock all the time, and a commit most of it."""
+        until = self.clock.monotonic() + LONGEST_YIELD
+        while self._metrics.rendering and self.clock.monotonic() < until and not self.stopping.wait(0.001):
+            pass
 
     def _shut_down(self) -> None:
         """Everything at once, the pump first of all: what it has applied is committed and acknowledged."""

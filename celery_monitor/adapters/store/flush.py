@@ -1,7 +1,7 @@
 """One flush: ``Changes`` as statements. All run inside of one transaction of the caller's."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect, bindparam, case, delete, func, literal_column, select, update
@@ -24,9 +24,15 @@ LONGEST_STEP: Final = 3600.0
 
 
 class Flush:
-    """Writes changes; keeps the last ``fingerprints_kept`` fingerprints of the newest connection, at least."""
+    """Writes changes; keeps the last ``fingerprints_kept`` fingerprints of the newest connection, at least.
 
-    def __init__(self, dialect: Dialect, *, fingerprints_kept: int) -> None:
+    ``give_way`` is called between its large parts, and may take a moment: what others wait for can go first.
+    """
+
+    def __init__(
+        self, dialect: Dialect, *, fingerprints_kept: int, give_way: Callable[[], None] = lambda: None
+    ) -> None:
+        self._give_way = give_way
         self._kept = fingerprints_kept * FINGERPRINT
         self._enqueuer = Enqueuer(dialect)
         self._totals = Totals(dialect)
@@ -53,11 +59,14 @@ class Flush:
         """
         self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
         self._series.run(connection, map(encode.series_row, changes.series))
+        self._give_way()
         self._buckets.run(
             connection,
             ((b.start, b.name, b.queue, *b.counts, b.runtime_sum, b.runtime_count) for b in changes.buckets),
         )
+        self._give_way()
         self._totals.add(connection, changes)
+        self._give_way()
         self._forget.run(connection, ((uuid,) for uuid in changes.forgotten))
         self._tracked.run(connection, (encode.tracked_row(uuid, ref) for uuid, ref in changes.tracked))
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))

@@ -1,7 +1,7 @@
 """The Store: opens, commits flushes, and forgets what is past its retention."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
@@ -19,25 +19,33 @@ _THE_ROW: Final = 1
 
 
 def open_store(
-    url: str, *, retention: float, fingerprints_kept: int, quiet_kept: float = restore.QUIET_KEPT
+    url: str,
+    *,
+    retention: float,
+    fingerprints_kept: int,
+    quiet_kept: float = restore.QUIET_KEPT,
+    give_way: Callable[[], None] = lambda: None,
 ) -> "SqlStore":
     """A store by its URL. Does no I/O. ``retention`` is in seconds.
 
     ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
+    ``give_way`` is called some times in a commit, and may take a moment.
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``. Raises StoreUnusableError for any other.
     """
-    return SqlStore(Database(url), retention=retention, fingerprints_kept=fingerprints_kept, quiet_kept=quiet_kept)
+    database = Database(url)
+    flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
+    return SqlStore(database, flush, retention=retention, quiet_kept=quiet_kept)
 
 
 class SqlStore:
     """The daemon's Store, with the Outbox and the Reader of the same database."""
 
-    def __init__(self, database: Database, *, retention: float, fingerprints_kept: int, quiet_kept: float) -> None:
+    def __init__(self, database: Database, flush: Flush, *, retention: float, quiet_kept: float) -> None:
         self._database = database
         self._quiet_kept = quiet_kept
         self._retention = Retention(database, retention)
-        self._flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept)
+        self._flush = flush
         self._writer: str | None = None
         self._counters: Mapping[str, float] = {}
         self._committed_at = 0.0
