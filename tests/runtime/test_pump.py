@@ -11,7 +11,7 @@ from celery_monitor.core.model import Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import MOST_UNWRITTEN, PROMPT, Pump
+from celery_monitor.runtime.pump import LONGEST_YIELD, MOST_UNWRITTEN, PROMPT, Pump
 from tests.builders import NOON, life
 from tests.fakes import FakeSource, InlineCommitter, ManualClock, MemoryStore
 
@@ -44,6 +44,7 @@ class Bench:
         self.store = MemoryStore()
         self.probe = Echo(self.source)
         self.told: list[str] = []
+        self.scraped = False
         self.start()
 
     def start(self) -> None:
@@ -64,6 +65,7 @@ class Bench:
             alive_at=restored.counters.get("alive_at"),
             opened=lambda: self.told.append("opened"),
             arrived=lambda: self.told.append("arrived"),
+            scraped=lambda: self.scraped,
         )
 
     def kill(self) -> None:
@@ -86,6 +88,10 @@ class Bench:
     def committed_since(self, commits: int) -> bool:
         """Whether there were more commits."""
         return len(self.store.commits) > commits
+
+    def reached(self, mono: float) -> bool:
+        """Whether it is so late."""
+        return self.clock.monotonic() >= mono
 
     def turned(self, turns: int) -> bool:
         """Whether the present run has turned so often."""
@@ -137,6 +143,21 @@ def test_a_page_does_not_wait_for_the_flush_interval() -> None:
         took[end] = on.clock.monotonic() - began
     assert took["failed"] <= PROMPT + 0.01 < 0.2 < took["succeeded"]
     assert len(on.store.commits[-1].outbox) == 3
+
+
+def test_a_flush_gives_way_to_a_scrape_for_a_moment_only() -> None:
+    """It waits until the scrape is over; one that never ends holds it up by LONGEST_YIELD."""
+    on = Bench()
+    on.run(lambda: on.source.connections == 1 and not on.committer.waiting)
+    for endless in (False, True):
+        on.source.publish(*life(f"u{endless}"))
+        commits, due, on.scraped = len(on.store.commits), on.pump._flush_at, True
+        if not endless:
+            on.run(partial(on.reached, due + LONGEST_YIELD / 2))
+            assert len(on.store.commits) == commits
+            on.scraped = False
+        on.run(partial(on.committed_since, commits))
+        assert on.clock.monotonic() == pytest.approx(due + LONGEST_YIELD * (1 if endless else 0.5), abs=0.01)
 
 
 def test_the_store_away() -> None:
