@@ -1,0 +1,37 @@
+"""Many rows in few statements: none is left out, whatever their number is."""
+
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from celery_monitor.adapters.store import open_store
+from celery_monitor.core.model import SeriesKey, TaskRef
+from tests.contracts.values import changes, series
+
+SIZES = (0, 1, 7, 8, 9, 63, 64, 72, 73, 511, 512, 513, 1231)
+
+
+@pytest.mark.parametrize("number", SIZES)
+def test_any_number_of_rows(number: int, tmp_path: Path) -> None:
+    """All are inserted, replaced and deleted; a commit gives way meanwhile, and loses nothing by it."""
+    ways: list[int] = []
+    url = f"sqlite:///{tmp_path}/store.db"
+    store = open_store(url, retention=1e6, fingerprints_kept=1, give_way=lambda: ways.append(1))
+    store.start()
+    keys = [SeriesKey(f"task{index}", "q", "") for index in range(number)]
+    for sequence, count in ((1, 5), (2, 9)):
+        rows = [structs.replace(series(), key=key, counts=(count,) * 8) for key in keys]
+        tracked = [(f"u{index}", TaskRef(name=f"task{index}", seen=count)) for index in range(number)]
+        store.commit(changes(sequence=sequence, series=rows, tracked=tracked))
+    assert ways
+    store.stop()
+    restored = store.start()
+    assert {one.key: one.counts[0] for one in restored.series} == dict.fromkeys(keys, 9)
+    assert {uuid: ref.seen for uuid, ref in restored.tracked} == {f"u{index}": 9 for index in range(number)}
+    gone = [f"u{index}" for index in range(number)]
+    store.commit(changes(sequence=3, dropped_series=keys, forgotten=gone))
+    store.stop()
+    restored = store.start()
+    assert (list(restored.series), list(restored.tracked)) == ([], [])
+    store.stop()
