@@ -61,9 +61,9 @@ def demo(host: str, port: int, rate: float, seconds: float | None) -> None:
         logging.captureWarnings(capture=True)
         daemon, fleet = Daemon(settings), Fleet(rate)
         url = settings.web.external_url or ""
-        _introduce(url, directory, rate)
         cleanup.callback(_stop, daemon, fleet)
         daemon.start(stop)
+        _introduce(url, directory, rate)  # not before its addresses answer
         fleet.start()
         report = DayReport(daemon.app.store.reader, FLEET, dt.UTC, paging=True)
         mailbox = Mailbox(report, SystemClock(), directory / "mail.html", url)
