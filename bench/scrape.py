@@ -21,10 +21,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count, cycle
+from pathlib import Path
 from typing import Any
 
+from celery_monitor.adapters import log
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
@@ -33,11 +35,11 @@ from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.cli.run import COLLECT
 from celery_monitor.core.kept import Kept
-from celery_monitor.core.model import Delivery, Restored, Snapshot
+from celery_monitor.core.model import Changes, Delivery, Restored, Snapshot
 from celery_monitor.core.monitor import Limits, Monitor
-from celery_monitor.ports import Health
-from celery_monitor.runtime.committer import GLANCE, Committer, Flush
-from celery_monitor.runtime.pump import LONGEST_YIELD
+from celery_monitor.ports import Batch, Health
+from celery_monitor.runtime.committer import Committer
+from celery_monitor.runtime.pump import Pump
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.web import WebSettings
 
@@ -45,8 +47,9 @@ TASKS, QUEUES = 500, 4
 EVENTS_A_MESSAGE = 3
 READ_SECONDS = 5e-6
 UUID = "the-uuid-of-the-task-goes-in-here"
-SLICE = 10
-"""Messages that are applied under one hold of the lock; they are due together."""
+TOGETHER = 10
+"""Messages that come at the same moment."""
+PREFETCH = 4000
 FLUSH_SECONDS = 0.5
 HEADERS = {
     "accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
@@ -55,88 +58,148 @@ HEADERS = {
 
 
 class Feed:
-    """Feeds a monitor with ``rate`` events a second, as the pump does."""
+    """An EventSource without a broker: the messages of all series at once, and then ``rate`` events a second."""
 
-    def __init__(self, rate: float, committer: Committer) -> None:
-        self._committer = committer
-        self.monitor = Monitor(Limits(), Restored(), time.time())
-        self._kept = Kept(self.monitor.snapshot())
-        self.lock = threading.Lock()
-        self.latencies: list[float] = []
-        """Seconds from when each slice was due, or the one before it was done, until it was applied. What the thread
-        does for a flush is in it.
+    acknowledges = True
+
+    def __init__(self, rate: float) -> None:
+        self.pauses: list[float] = []
+        """Seconds from when a batch was there, or the one before it was done, until the pump has done it and comes back
+        for more. What the pump does for a flush is in it.
         """
-        self.commits: list[float] = []
-        """Seconds of each, from the flush until what it brought can be acknowledged."""
-        self.scraped: Callable[[], bool] = lambda: False
-        self._flushed_at = 0.0
-        self._period = SLICE * EVENTS_A_MESSAGE / rate
+        self._period = TOGETHER * EVENTS_A_MESSAGE / rate
         self._bodies = cycle(bodies())
         self._tasks = count()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._tag = 0
+        self._due = self._since = self._done = 0.0
 
-    def fill(self) -> None:
-        """Bring all series into being."""
-        for _ in range(TASKS * QUEUES):
-            self.monitor.receive([self._message()], time.time())
-        self._flush()
-        while self._committer.waiting:
-            self._settle(GLANCE)
+    def connect(self) -> None:
+        """Begin."""
+        self._done = time.perf_counter()
+        self._due = self._done - self._period * TASKS * QUEUES / TOGETHER
+
+    def poll(self, timeout: float) -> Batch | None:
+        """Wait for the next messages, and give those that are there by then."""
+        now = time.perf_counter()
+        if self._since:
+            self.pauses.append(now - max(self._since, self._done))
+        self._done, self._since = now, 0.0
+        if self._due > now:
+            time.sleep(min(self._due - now, timeout))
+            now = time.perf_counter()
+        if self._due > now:
+            return None
+        self._since = self._due
+        groups = min(int((now - self._due) / self._period) + 1, PREFETCH // 2 // TOGETHER)
+        self._due += groups * self._period
+        deliveries = [self._message() for _ in range(groups * TOGETHER)]
+        self._tag += len(deliveries)
+        return Batch(deliveries, self._tag)
+
+    def ack(self, tag: int) -> None:
+        """Nothing has to be done."""
+
+    def abandon(self) -> None:
+        """Nothing has to be done."""
+
+    close = abandon
+
+    def _message(self) -> Delivery:
+        """The next task's, with an id of its own."""
+        spin(READ_SECONDS)
+        return Delivery(next(self._bodies).replace(UUID.encode(), b"%032x" % next(self._tasks)))
+
+
+class Daemon:
+    """The parts of the daemon that a scrape meets, connected as the composition root connects them."""
+
+    def __init__(self, rate: float, url: str) -> None:
+        self.feed = Feed(rate)
+        self.commits: list[float] = []
+        """Seconds of each, from its beginning until the pump has learnt of its end."""
+        self._before = 0.0
+        clock, self._lock = SystemClock(), threading.Lock()
+        self._monitor = Monitor(Limits(), Restored(), time.time())
+        self._kept = Kept(self._monitor.snapshot())
+        self.metrics = Exposition(
+            MetricsSettings(), clock, snapshot=self.snapshot, queues=tuple, runtime=RuntimeFigures
+        )
+        self._store = open_store(url, retention=86_400, fingerprints_kept=PREFETCH, give_way=self._give_way)
+        self._store.start()
+        self._committer = Committer(self._store, clock)
+        pump = Pump(
+            self.feed,
+            self._committer,
+            self._monitor,
+            self._lock,
+            clock,
+            prober=None,
+            flush_interval=FLUSH_SECONDS,
+            prefetch=PREFETCH,
+            committed=self._committed,
+            scraped=lambda: not self.metrics.idle.is_set(),
+        )
+        self._stop = threading.Event()
+        self.server = WebServer(Site(WebSettings(), self._sources()), host="127.0.0.1", port=0)
+        self.server.start()
+        self._threads = [
+            threading.Thread(target=run, args=(self._stop, lambda: None))
+            for run in (self._committer.run, pump.run, self.server.serve)
+        ]
 
     def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        """Start, and wait until all series are there."""
+        for thread in self._threads:
+            thread.start()
+        while len(self.snapshot().series) < TASKS * QUEUES:
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """End."""
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
+        self.server.stop()
+        self._store.stop()
+
+    def measured(self) -> tuple[list[float], list[float]]:
+        """Pauses of the pump and times of the commits since the last call."""
+        pauses, self.feed.pauses = self.feed.pauses, []
+        commits, self.commits = self.commits, []
+        return pauses, commits
 
     def snapshot(self) -> Snapshot:
         """As the composition root takes it."""
-        with self.lock:
-            return self.monitor.snapshot(self._kept)
+        with self._lock:
+            return self._monitor.snapshot(self._kept)
 
-    def _flush(self) -> None:
-        """As the pump does."""
-        self._flushed_at = time.perf_counter()
-        with self.lock:
-            changes = self.monitor.take(time.time(), force=True)
-        if changes is not None:
-            self._committer.add(Flush(changes, 0, 0))
-            self._settle()
+    def _give_way(self) -> None:
+        self.metrics.idle.wait(self._committer.patience)
 
-    def _settle(self, patience: float = 0.0) -> None:
-        for flush in self._committer.turn(patience):
-            with self.lock:
-                self._kept.commit(flush.changes)
-            self.commits.append(time.perf_counter() - self._flushed_at)
+    def _committed(self, changes: Changes) -> None:
+        with self._lock:
+            self._kept.commit(changes)
+        total = self._committer.figures.sum
+        self.commits.append(total - self._before)
+        self._before = total
 
-    def _message(self) -> Delivery:
-        """The next task's, with an id of its own."""
-        return Delivery(next(self._bodies).replace(UUID.encode(), b"%032x" % next(self._tasks)))
-
-    def _run(self) -> None:
-        due = free = flush = time.perf_counter()
-        while not self._stop.is_set():
-            wait = due - time.perf_counter()
-            if wait > 0:
-                time.sleep(wait)
-            deliveries = [self._message() for _ in range(SLICE)]
-            for _ in deliveries:
-                spin(READ_SECONDS)
-            with self.lock:
-                self.monitor.receive(deliveries, time.time())
-            now = time.perf_counter()
-            self.latencies.append(now - max(due, free))
-            free = now
-            due += self._period
-            if self._committer.waiting:
-                self._settle()
-            elif now >= flush + (LONGEST_YIELD if self.scraped() else 0):
-                flush = now + FLUSH_SECONDS
-                self._flush()
+    def _sources(self) -> Sources:
+        nothing: Any = None
+        return Sources(
+            fleet="shop",
+            clock=SystemClock(),
+            metrics=self.metrics,
+            livez=lambda: Health({}),
+            readyz=lambda: Health({}),
+            snapshot=self.snapshot,
+            queues=tuple,
+            reader=nothing,
+            outbox=nothing,
+            report=nothing,
+            report_part=nothing,
+            sends={},
+            zone=nothing,
+        )
 
 
 def spin(seconds: float) -> None:
@@ -179,33 +242,6 @@ def scrape(port: int, number: int, pause: float) -> list[float]:
     return took
 
 
-def serve(feed: Feed) -> tuple[Exposition, WebServer, threading.Event, threading.Thread]:
-    """The web server over the feed's monitor."""
-    metrics = Exposition(MetricsSettings(), SystemClock(), snapshot=feed.snapshot, queues=tuple, runtime=RuntimeFigures)
-    nothing: Any = None
-    sources = Sources(
-        fleet="shop",
-        clock=SystemClock(),
-        metrics=metrics,
-        livez=lambda: Health({}),
-        readyz=lambda: Health({}),
-        snapshot=feed.snapshot,
-        queues=tuple,
-        reader=nothing,
-        outbox=nothing,
-        report=nothing,
-        report_part=nothing,
-        sends={},
-        zone=nothing,
-    )
-    server = WebServer(Site(WebSettings(), sources), host="127.0.0.1", port=0)
-    server.start()
-    stop = threading.Event()
-    thread = threading.Thread(target=server.serve, args=(stop, lambda: None))
-    thread.start()
-    return metrics, server, stop, thread
-
-
 def told(seconds: Sequence[float]) -> str:
     """Median, 99th percentile and maximum, in ms."""
     ranked = sorted(seconds)
@@ -224,54 +260,33 @@ def main() -> None:
     if options.scraper is not None:
         json.dump(scrape(options.scraper, options.scrapes, options.pause), sys.stdout)
         return
-    with tempfile.TemporaryDirectory() as directory:
-        scraped: list[Exposition] = []
-
-        def give_way() -> None:
-            until = time.perf_counter() + LONGEST_YIELD
-            while scraped and scraped[0].rendering and time.perf_counter() < until:
-                time.sleep(0.001)
-
-        url = f"sqlite:///{directory}/bench.db"
-        store = open_store(url, retention=86_400, fingerprints_kept=4000, give_way=give_way)
-        store.start()
-        committer = Committer(store, SystemClock())
-        thread = threading.Thread(target=committer.run, args=(threading.Event(), lambda: None))
-        thread.start()
-        measure(options, Feed(options.rate, committer), scraped)
-        committer.close()
-        thread.join()
-        store.stop()
-
-
-def measure(options: argparse.Namespace, feed: Feed, scraped: list[Exposition]) -> None:
-    """Feed, scrape, print."""
     gc.set_threshold(*COLLECT)
-    feed.fill()
-    metrics, server, stop, thread = serve(feed)
-    feed.scraped = lambda: metrics.rendering
-    scraped.append(metrics)
-    text = b"".join(metrics.render(Format(openmetrics=True, gzip=False)).body)
-    packed = metrics.render(Format(openmetrics=True, gzip=True)).body
+    with tempfile.TemporaryDirectory() as directory, Path(directory, "log").open("w", encoding="utf-8") as file:
+        log.configure("info", "json", tuple, to=file)
+        daemon = Daemon(options.rate, f"sqlite:///{directory}/bench.db")
+        daemon.start()
+        measure(daemon, options)
+        daemon.stop()
+
+
+def measure(daemon: Daemon, options: argparse.Namespace) -> None:
+    """Feed, scrape, print."""
+    text = b"".join(daemon.metrics.render(Format(openmetrics=True, gzip=False)).body)
+    packed = daemon.metrics.render(Format(openmetrics=True, gzip=True)).body
     print(f"{text.count(10)} lines, {len(text) / 1e6:.1f} MB, {sum(map(len, packed)) / 1e6:.2f} MB compressed")
     print(f"{options.rate:.0f} events/s, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     gc.collect()
     gc.freeze()
-    feed.start()
+    daemon.measured()
     time.sleep(5)
-    quiet, feed.latencies = feed.latencies, []
-    quiet_commits, feed.commits = feed.commits, []
-    arguments = [f"--scraper={server.port}", f"--scrapes={options.scrapes}", f"--pause={options.pause}"]
+    pauses, commits = daemon.measured()
+    arguments = [f"--scraper={daemon.server.port}", f"--scrapes={options.scrapes}", f"--pause={options.pause}"]
     done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True)
-    busy = feed.latencies
-    feed.stop()
-    stop.set()
-    thread.join()
-    server.stop()
-    print(f"feed without scrapes   {told(quiet)}")
-    print(f"feed with scrapes      {told(busy)}")
-    print(f"commits without        {told(quiet_commits)}")
-    print(f"commits with           {told(feed.commits)}")
+    pauses_with, commits_with = daemon.measured()
+    print(f"pump without scrapes   {told(pauses)}")
+    print(f"pump with scrapes      {told(pauses_with)}")
+    print(f"commits without        {told(commits)}")
+    print(f"commits with           {told(commits_with)}")
     print(f"scrapes                {told(json.loads(done.stdout))}")
 
 

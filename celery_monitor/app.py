@@ -37,7 +37,7 @@ from celery_monitor.runtime.courier import Courier
 from celery_monitor.runtime.fleet import FleetWatch
 from celery_monitor.runtime.keeper import Keeper
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import LONGEST_YIELD, Figures, Pump
+from celery_monitor.runtime.pump import Figures, Pump
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
 from celery_monitor.runtime.threads import Loop, Threads, said
@@ -168,7 +168,7 @@ class App:
             committed=self._committed,
             opened=self._fleet.opened,
             arrived=self._fleet.arrived,
-            scraped=lambda: self._metrics.rendering,
+            scraped=lambda: not self._metrics.idle.is_set(),
         )
         self._start_couriers()
         self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)
@@ -232,9 +232,7 @@ class App:
 
     def _give_way(self) -> None:
         """Let a scrape go first: it needs the interpreter's lock all the time, and a commit most of it."""
-        until = self.clock.monotonic() + LONGEST_YIELD
-        while self._metrics.rendering and self.clock.monotonic() < until and not self.stopping.wait(0.001):
-            pass
+        self._metrics.idle.wait(self._committer.patience)
 
     def _shut_down(self) -> None:
         """Everything at once, the pump first of all: what it has applied is committed and acknowledged."""

@@ -23,6 +23,8 @@ from celery_monitor.ports import Clock, Store
 
 GLANCE: Final = 0.005
 """Seconds that a pump with nothing to read waits for a commit: most take less."""
+YIELDS_FOR: Final = 0.1
+"""Seconds from its beginning in which a commit gives way to scrapes: those that never end must not keep it for ever."""
 RETRY_CAP: Final = 5.0
 LONGEST_WAIT: Final = 1.0
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -63,7 +65,7 @@ class Committer:
         self._flushes: deque[Flush] = deque()
         self._submitted: queue.SimpleQueue[tuple[Changes, Future[None]] | None] = queue.SimpleQueue()
         self._under_way: Future[None] | None = None
-        self._began = 0.0
+        self._began_at = 0.0
         self._try_at = 0.0
         self._failures_in_row = 0
 
@@ -76,6 +78,11 @@ class Committer:
     def due_at(self) -> float:
         """Monotonic time of the next turn that may bring something, while something waits."""
         return self._try_at if self._under_way is None else self._clock.monotonic() + GLANCE
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which the commit that is under way may still let others go first."""
+        return max(0.0, self._began_at + YIELDS_FOR - self._clock.monotonic())
 
     def add(self, flush: Flush) -> None:
         """Have it committed, after what waits already."""
@@ -91,7 +98,7 @@ class Committer:
             if self._under_way is None:
                 if self._clock.monotonic() < self._try_at:
                     break
-                self._began = self._clock.monotonic()
+                self._began_at = self._clock.monotonic()
                 self._under_way = self._submit(self._flushes[0].changes)
             if not wait([self._under_way], patience).done:
                 break
@@ -160,6 +167,6 @@ class Committer:
         if self.figures.error is not None:
             _log.info("The store can be written again")
             self.figures.error = None
-        took = self.written_at - self._began
+        took = self.written_at - self._began_at
         self.figures.sum += took
         self.figures.counts[next((i for i, bound in enumerate(BOUNDS) if took <= bound), len(BOUNDS))] += 1

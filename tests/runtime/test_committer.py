@@ -10,10 +10,10 @@ from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.core.model import Changes
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
-from celery_monitor.runtime.committer import Committer, Flush
+from celery_monitor.runtime.committer import YIELDS_FOR, Committer, Flush
 from celery_monitor.runtime.pump import Pump
 from tests.builders import life
-from tests.fakes import FakeSource, MemoryStore
+from tests.fakes import FakeSource, InlineCommitter, ManualClock, MemoryStore
 from tests.servers import wait_until
 
 
@@ -114,3 +114,25 @@ def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
         assert committer.waiting
         store.go_on.set()
         assert [one.tag for one in committer.finish(clock.monotonic() + 20)] == [1]
+
+
+def test_a_commit_lets_others_go_first_for_so_long_only() -> None:
+    """From the beginning of each: scrapes that never end do not keep the store away."""
+    clock = ManualClock()
+    seen: list[float] = []
+
+    class Store(MemoryStore):
+        def commit(self, changes: Changes) -> None:
+            for _ in range(4):
+                seen.append(round(committer.patience, 3))
+                clock.advance(YIELDS_FOR / 2)
+            super().commit(changes)
+
+    store = Store()
+    store.start()
+    committer = InlineCommitter(store, clock)
+    assert committer.patience == 0
+    for sequence in (1, 2):
+        committer.add(flush(sequence))
+        committer.turn()
+    assert seen == [YIELDS_FOR, YIELDS_FOR / 2, 0, 0] * 2

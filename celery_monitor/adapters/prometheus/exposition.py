@@ -1,5 +1,6 @@
 """A scrape: which format was asked for, and its bytes."""
 
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -54,8 +55,9 @@ class Exposition:
         self._queues = queues
         self._runtime = runtime
         self._tasks = TaskRenderer(settings.prefix, settings.static_labels, hostname_label=settings.hostname_label)
-        self.rendering = False
-        """A scrape is under way: it uses the interpreter's lock for all of its time."""
+        self.idle = threading.Event()
+        """Set while no scrape is under way: one uses the interpreter's lock for all of its time."""
+        self.idle.set()
 
     def choose(self, accept: str, accept_encoding: str) -> Format:
         """OpenMetrics where it is accepted and text is not preferred; gzip where it is accepted."""
@@ -65,11 +67,11 @@ class Exposition:
         """The metrics of this moment as ``choose`` said."""
         if not isinstance(chosen, Format):
             raise TypeError("render takes what choose gave")
-        self.rendering = True
+        self.idle.clear()
         try:
             return self._render(chosen)
         finally:
-            self.rendering = False
+            self.idle.set()
 
     def _render(self, chosen: Format) -> Scrape:
         portions = self._portions(openmetrics=chosen.openmetrics)

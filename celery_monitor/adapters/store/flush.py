@@ -26,7 +26,7 @@ LONGEST_STEP: Final = 3600.0
 class Flush:
     """Writes changes; keeps the last ``fingerprints_kept`` fingerprints of the newest connection, at least.
 
-    ``give_way`` is called between its large parts, and may take a moment: what others wait for can go first.
+    ``give_way`` is called between its statements, and may take a moment: what others wait for can go first.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class Flush:
 
         ``since``: ``now`` of the last flush.
         """
-        self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
-        self._series.run(connection, map(encode.series_row, changes.series))
         self._give_way()
+        self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
+        self._series.run(connection, map(encode.series_row, changes.series), self._give_way)
         self._buckets.run(
             connection,
             ((b.start, b.name, b.queue, *b.counts, b.runtime_sum, b.runtime_count) for b in changes.buckets),
+            self._give_way,
         )
-        self._give_way()
-        self._totals.add(connection, changes)
-        self._give_way()
-        self._forget.run(connection, ((uuid,) for uuid in changes.forgotten))
-        self._tracked.run(connection, (encode.tracked_row(uuid, ref) for uuid, ref in changes.tracked))
+        self._totals.add(connection, changes, self._give_way)
+        self._forget.run(connection, ((uuid,) for uuid in changes.forgotten), self._give_way)
+        tracked = (encode.tracked_row(uuid, ref) for uuid, ref in changes.tracked)
+        self._tracked.run(connection, tracked, self._give_way)
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))
         self._workers.run(connection, map(encode.worker_row, changes.workers))
         self._incidents.run(connection, map(encode.incident_row, changes.incidents))

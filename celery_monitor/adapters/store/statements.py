@@ -5,8 +5,8 @@ straight to the driver. One statement takes many of them: for each one sqlite3 g
 beside a busy thread (a scrape) both pay for every change of hands.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from typing import Any, Final
 
 from sqlalchemy import Compiled, Connection, Delete, Dialect, Table, Update, and_, bindparam, delete
@@ -39,17 +39,18 @@ class Bulk:
             if _ordered(statement.values(pair).compile(dialect=dialect), order) != _repeated(self._sql, 2):
                 raise TypeError(f"{compiled} does not take its rows one after the other")
 
-    def run(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Execute it for every row, in order."""
-        rows = list(rows)
-        done = 0
+    def run(
+        self, connection: Connection, rows: Iterable[tuple[Any, ...]], give_way: Callable[[], None] = lambda: None
+    ) -> None:
+        """Execute it for every row, in order. ``give_way`` is called after each portion."""
+        left = iter(rows)
         for at_once, sql in self._many.items():
-            while len(rows) - done >= at_once:
-                values = tuple(chain.from_iterable(rows[done : done + at_once]))
-                connection.exec_driver_sql(sql, values)
-                done += at_once
-        if done < len(rows):
-            connection.exec_driver_sql(self._sql, rows[done:])
+            while len(portion := list(islice(left, at_once))) == at_once:
+                connection.exec_driver_sql(sql, tuple(chain.from_iterable(portion)))
+                give_way()
+            left = iter(portion)
+        if rest := list(left):
+            connection.exec_driver_sql(self._sql, rest)
 
 
 class Removal(Bulk):

@@ -4,7 +4,7 @@ A flush adds the same to both, and what goes from the buckets is taken from here
 buckets need not be read for each look at the list of tasks. What ends up at nothing is removed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect, and_, case, delete, or_, select
@@ -26,16 +26,15 @@ class Totals:
         self._change = _change(dialect)
         self._drop_buckets = Removal(dialect, schema.buckets)
 
-    def add(self, connection: Connection, changes: Changes) -> None:
+    def add(self, connection: Connection, changes: Changes, give_way: Callable[[], None]) -> None:
         """Add a flush's buckets, and note when each task last failed."""
         sums = _summed(((b.name, b.queue), (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
         last: dict[_Key, float] = {}
         for failure in changes.failures:
             key = failure.name, failure.queue
             last[key] = max(failure.at, last.get(key, failure.at))
-        self._change.run(
-            connection, ((*key, *sums.get(key, _NOTHING), last.get(key)) for key in dict.fromkeys([*sums, *last]))
-        )
+        keys = dict.fromkeys([*sums, *last])
+        self._change.run(connection, ((*key, *sums.get(key, _NOTHING), last.get(key)) for key in keys), give_way)
 
     def expire(self, connection: Connection, before: float, *, limit: int) -> None:
         """Delete at most ``limit`` of the buckets that start at ``before`` or earlier, and take them off the totals."""

@@ -1,5 +1,6 @@
 """Snapshots for the tests: hand-made, large, and drawn by hypothesis."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -88,10 +89,13 @@ hostile = st.text(
 # Beyond 2**53 prometheus_client, which counts in floats, is the one that is wrong.
 _counts = st.integers(0, 2**50)
 _seconds = st.floats(0, 1e15)
-_histograms = st.builds(
-    lambda counts, total: Histogram(BOUNDS, tuple(counts), total),
-    st.lists(_counts, min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1),
-    _seconds,
+# Other bounds are those of a series that has been restored, and has not run since they were changed.
+_histograms = st.sampled_from([BOUNDS, (1.0, 2.0), (0.5,)]).flatmap(
+    lambda bounds: st.builds(
+        lambda counts, total: Histogram(bounds, tuple(counts), total),
+        st.lists(_counts, min_size=len(bounds) + 1, max_size=len(bounds) + 1),
+        _seconds | st.just(math.inf),
+    )
 )
 _exemplars = st.none() | st.tuples(hostile, hostile, st.floats(0, 4e9))
 _series = st.builds(

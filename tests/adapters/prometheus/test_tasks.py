@@ -1,16 +1,26 @@
 """The per-task families, which are rendered by templates."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import Metric
 
 from celery_monitor.adapters.prometheus import labels
-from celery_monitor.core.model import Series
+from celery_monitor.core.model import Histogram, Series
 from celery_monitor.settings.metrics import MetricsSettings
 from tests.adapters.prometheus import parsing
 from tests.adapters.prometheus.reference import Reference
-from tests.adapters.prometheus.snapshots import OPENMETRICS, hostile, rendered, series, series_lists, snapshot
+from tests.adapters.prometheus.snapshots import (
+    OPENMETRICS,
+    histogram,
+    hostile,
+    rendered,
+    series,
+    series_lists,
+    snapshot,
+)
 
 STATIC = {"env": 'a "b" \\c'}
 
@@ -34,6 +44,22 @@ def test_openmetrics_is_what_prometheus_client_writes(rows: list[Series], chosen
     """Whatever names hold, OpenMetrics passes the strict parser and equals prometheus_client's, with exemplars."""
     text = rendered(snapshot(*rows), OPENMETRICS, settings=MetricsSettings(static_labels=chosen))
     assert fleet(parsing.openmetrics(text)) == parsing.openmetrics(Reference(rows, chosen).openmetrics())
+
+
+def test_any_number_of_series() -> None:
+    """Over the bounds of several portions, in which some series have bounds of their own, none is left out or moved."""
+    rows = [
+        series(
+            name=f"task{index}",
+            failed=index,
+            exceptions={"E": index} if index % 7 == 0 else {},
+            runtime=histogram(index, 1, total=index / 8),
+            wait=histogram(0, index, total=float(index)) if index % 70 else Histogram((2.0,), (index, 1), math.inf),
+        )
+        for index in range(1, 1232)
+    ]
+    text = rendered(snapshot(*rows), OPENMETRICS)
+    assert fleet(parsing.openmetrics(text)) == parsing.openmetrics(Reference(rows, {}).openmetrics())
 
 
 def lines(text: str, start: str) -> list[str]:
