@@ -1,0 +1,108 @@
+"""Processes of which a part hangs, dies or ends late: each ends, whatever becomes of its log."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+HANGS = """
+import os, threading
+from celery_monitor.runtime import threads
+threads.WATCH_INTERVAL = 0.05
+def hang(stop, turned):
+    turned()
+    threading.Event().wait()
+made = threads.Threads(threading.Event(), lambda name: os._exit(70))
+made.start("pump", hang, limit=0.2, fatal=True)
+made.watch()
+made.stop.wait(30)
+"""
+
+
+def test_the_watchdog_ends_a_process_that_hangs() -> None:
+    """With the exit code that says so, though the main thread waits for ever."""
+    done = subprocess.run([sys.executable, "-c", HANGS], timeout=60, check=False, capture_output=True)
+    assert done.returncode == 70
+    assert b"Stuck" in done.stdout + done.stderr
+
+
+@contextmanager
+def unread_pipe(*, gone: bool) -> Iterator[int]:
+    """The end to write to of a pipe that is full and that nobody reads, or whose reader is gone."""
+    reading, writing = os.pipe()
+    if gone:
+        os.close(reading)
+    else:
+        os.set_blocking(writing, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 65536)
+        os.set_blocking(writing, True)
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+        if not gone:
+            os.close(reading)
+
+
+LOGGING = "from celery_monitor.adapters import log\nlog.configure('info', 'json')\n"
+BLOCKED_IN_ITS_LOG = HANGS.replace(
+    "    threading.Event().wait()", "    threads._log.info('x')\n    threading.Event().wait()"
+)
+DIES = """
+import threading
+from celery_monitor.runtime.threads import Threads
+def dying(stop, turned):
+    raise RuntimeError("no")
+made = Threads(threading.Event(), lambda name: None)
+made.start("bad", dying, limit=1)
+import os
+os._exit(3 if made.stop.wait(30) and made.died == "bad" else 4)
+"""
+ENDS_LATE = """
+from celery_monitor.app import App
+from celery_monitor.settings import Settings
+App(Settings())._end_late()
+"""
+IS_TOLD_TO_STOP = """
+import sys, threading
+from celery_monitor.app import App
+from celery_monitor.settings import Settings
+app = App(Settings(web={"port": 0}, store={"url": sys.argv[1]}))
+app.threads.died = "pump" if sys.argv[2] == "1" else None
+app.stop()
+raise SystemExit(app.run())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "arguments", "gone"),
+    [
+        pytest.param(HANGS, 70, (), False, id="hangs"),
+        pytest.param(HANGS, 70, (), True, id="hangs, reader gone"),
+        pytest.param(BLOCKED_IN_ITS_LOG, 70, (), False, id="blocked in its log"),
+        pytest.param(DIES, 3, (), False, id="dies"),
+        pytest.param(ENDS_LATE, 1, (), False, id="ends late"),
+        pytest.param(ENDS_LATE, 1, (), True, id="ends late, reader gone"),
+        pytest.param(IS_TOLD_TO_STOP, 0, ("0",), False, id="stops"),
+        pytest.param(IS_TOLD_TO_STOP, 1, ("1",), False, id="a part died"),
+        pytest.param(IS_TOLD_TO_STOP, 1, ("1",), True, id="a part died, reader gone"),
+    ],
+)
+def test_a_log_that_nobody_reads_keeps_nothing_alive(
+    program: str, code: int, arguments: tuple[str, ...], *, gone: bool, tmp_path: Path
+) -> None:
+    """The process ends with its exit code though nothing can be written to standard error."""
+    with unread_pipe(gone=gone) as stderr:
+        done = subprocess.run(
+            [sys.executable, "-c", LOGGING + program, f"sqlite:///{tmp_path}/store.db", *arguments],
+            timeout=30,
+            check=False,
+            stderr=stderr,
+        )
+    assert done.returncode == code
