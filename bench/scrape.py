@@ -83,7 +83,7 @@ class Feed:
         now = time.perf_counter()
         if self._since:
             self.pauses.append(now - max(self._since, self._done))
-        self._done, self._since = now, 0.0
+            self._done, self._since = now, 0.0
         if self._due > now:
             time.sleep(min(self._due - now, timeout))
             now = time.perf_counter()

@@ -232,7 +232,8 @@ class App:
 
     def _give_way(self) -> None:
         """Let a scrape go first: it needs the interpreter's lock all the time, and a commit most of it."""
-        self._metrics.idle.wait(self._committer.patience)
+        if not self.stopping.is_set():
+            self._metrics.idle.wait(self._committer.patience)
 
     def _shut_down(self) -> None:
         """Everything at once, the pump first of all: what it has applied is committed and acknowledged."""

@@ -13,8 +13,7 @@ import math
 import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, chain, groupby
-from operator import attrgetter
+from itertools import accumulate, chain
 from typing import Final
 
 import msgspec
@@ -149,19 +148,8 @@ def _failed(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
 
 
 def _histograms(name: str, texts: Sequence[bytes], histograms: Sequence[Histogram]) -> bytes:
-    done, found = 0, []
-    # A series that was restored can have other bounds than those that came since.
-    for bounds, group in groupby(histograms, key=attrgetter("bounds")):
-        same = list(group)
-        found.append(_same_bounds(name, bounds, texts[done : done + len(same)], same))
-        done += len(same)
-    return b"".join(found)
-
-
-def _same_bounds(
-    name: str, bounds: tuple[float, ...], texts: Sequence[bytes], histograms: Sequence[Histogram]
-) -> bytes:
-    row = _row(name, bounds)
+    """All have the same bounds: the aggregator begins a series anew when the settings have others."""
+    row = _row(name, histograms[0].bounds)
     size = len(row)
     pieces = [*row] * len(texts)
     for place in range(1, size, 4):
