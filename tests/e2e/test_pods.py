@@ -58,8 +58,10 @@ def test_pods_leave_nothing_behind(
 
     What their tasks have failed stays counted.
     """
-    metrics = {"hostname_label": hostname_label, "worker_timeout": "3s", "worker_purge": "6s"}
-    daemon = start(Daemon(tmp_path / "daemon", redis_url, {"metrics": metrics}))
+    metrics: dict[str, object] = {"hostname_label": hostname_label, "worker_timeout": "3s", "worker_purge": "6s"}
+    # Of failed tasks a minute's are remembered, here four waves': that would look as if pods were.
+    settings: dict[str, dict[str, object]] = {"metrics": metrics, "tracking": {"linger": "1s"}}
+    daemon = start(Daemon(tmp_path / "daemon", redis_url, settings))
     daemon.until_ready()
     to = publisher(redis_url)
     memory = [daemon.resident_bytes() / _MIB]
