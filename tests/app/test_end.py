@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from celery_monitor.runtime import threads
+
 HANGS = """
 import os, threading
 from celery_monitor.runtime import threads
@@ -25,6 +27,7 @@ made.stop.wait(30)
 
 def test_the_watchdog_ends_a_process_that_hangs() -> None:
     """With the exit code that says so, though the main thread waits for ever."""
+    assert threads.WATCH_INTERVAL == 1.0
     done = subprocess.run([sys.executable, "-c", HANGS], timeout=60, check=False, capture_output=True)
     assert done.returncode == 70
     assert b"Stuck" in done.stdout + done.stderr

@@ -162,7 +162,7 @@ def test_pods_with_the_same_code_share_its_names() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(registered(of)) == 1500
-    assert held < 2_000_000
+    assert held < 400_000
 
 
 def test_nothing_is_worked_out_again_where_nothing_has_changed() -> None:
