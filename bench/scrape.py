@@ -2,12 +2,12 @@
 
     PYTHONPATH=. python bench/scrape.py [--rate 10000] [--scrapes 100] [--pause 0.2]
 
-The real monitor, store, exposition and web server run in this process; a scraper with Prometheus's headers runs in
-another. Events are fed as the pump feeds them, in slices and under the lock of the snapshot, and each half second what
-has changed (here: all 2,000 series) is committed to a file. A message carries three events and costs, beside what the
-monitor does with it, the 5 µs that reading it needs (bench/broker.py). The garbage collector is set as
-`celery-monitor run` sets it. All threads share the interpreter's lock: what is measured is how late a slice was done
-because of scrapes and commits, and how long each of these took.
+The real pump, monitor, committer, store, exposition and web server run in this process, connected as the composition
+root connects them; a scraper with Prometheus's headers runs in another. In place of a broker there is a source with
+events of its own: a message carries three, and costs the 5 µs that reading it needs (bench/broker.py). Each half second
+what has changed (here: all 2,000 series) is committed to a file. The garbage collector is set as `celery-monitor run`
+sets it. All threads share the interpreter's lock: what is measured is how late events were applied because of flushes,
+commits and scrapes, and how long commits and scrapes took.
 """
 
 import argparse
