@@ -277,6 +277,7 @@ def measure(daemon: Daemon, options: argparse.Namespace) -> None:
     print(f"{options.rate:.0f} events/s, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     gc.collect()
     gc.freeze()
+    time.sleep(1)  # until the pump has done what it was in the middle of
     daemon.measured()
     time.sleep(5)
     pauses, commits = daemon.measured()

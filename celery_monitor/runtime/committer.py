@@ -22,7 +22,7 @@ from celery_monitor.errors import MonitorError, StoreUnavailableError
 from celery_monitor.ports import Clock, Store
 
 GLANCE: Final = 0.005
-"""Seconds that a pump with nothing to read waits for a commit: most take less."""
+"""Seconds that a pump reads on before it looks whether a commit is done: most take less."""
 YIELDS_FOR: Final = 0.1
 """Seconds from its beginning in which a commit gives way to scrapes: those that never end must not keep it for ever."""
 RETRY_CAP: Final = 5.0

@@ -102,8 +102,6 @@ class Pump:
         self._heard_at = 0.0
         self._attempts = 0
         self._connect_at = 0.0
-        self._idle = True
-        """The last look at the stream brought nothing."""
         self._flush_at = 0.0
         self._tick_at = 0.0
 
@@ -205,7 +203,6 @@ class Pump:
         except SourceLostError as exc:
             self._lose(str(exc))
             return
-        self._idle = batch is None
         if batch is not None:
             self._apply(batch)
         elif self.figures.unacked >= self._prefetch:
@@ -286,7 +283,7 @@ class Pump:
         mono = self._clock.monotonic()
         self._flush_at = mono + self._flush_interval
         if self._take(force=mono - self._committer.written_at >= SIGN_OF_LIFE):
-            self._note_commits(self._committer.turn(GLANCE if self._idle else 0.0))
+            self._note_commits(self._committer.turn())
 
     def _take(self, *, force: bool) -> bool:
         now = self._clock.now()
