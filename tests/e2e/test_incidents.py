@@ -95,7 +95,8 @@ def test_a_storm(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_p
 
     assert server.opened() == dict.fromkeys([*first, storm], 1)
     assert server.violations == []
-    event = next(seen.event for seen in server.taken() if seen.key == storm)
+    # The first may say less: it goes out with what had failed by then.
+    event = [seen.event for seen in server.taken() if seen.key == storm][-1]
     assert event["payload"]["summary"].startswith("[celery] Many tasks fail at once: ")
     assert event["payload"]["custom_details"]["tasks"]["(others)"] > 0
 

@@ -164,6 +164,8 @@ def test_an_answer_without_end_is_not_kept(head: bytes) -> None:
     sent = []
 
     def speak(connection: socket.socket, over: threading.Event) -> None:
+        # Else the kernel may take megabytes that nobody reads, and they would count as sent.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         with suppress(OSError):
             connection.recv(65_536)
             connection.sendall(b"HTTP/1.1 503 Away\r\n" + head)
