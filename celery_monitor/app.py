@@ -148,7 +148,7 @@ class App:
         self._kept, self._monitor = Kept(monitor.snapshot()), monitor
         monitor.count("starts", 1)
         self._fleet = FleetWatch(
-            BrokerFleet(settings.broker, settings.metrics.queues),
+            BrokerFleet(settings.broker, settings.metrics.queues, (one.key.queue for one in restored.series)),
             monitor,
             self._lock,
             self.clock,

@@ -93,6 +93,8 @@ class FleetControl(Protocol):
     def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
         """Queues that workers consume or did, or that settings name, with lengths and consumers.
 
+        Those that tasks were counted in before a restart are told from when something is in them.
+
         ``now`` is monotonic: it tells for how long a queue was of no use to anybody. ``down``: hostnames of workers
         whose silence means that they are gone; others are given some rounds to answer. Raises SourceLostError.
         """

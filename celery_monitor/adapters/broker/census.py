@@ -3,7 +3,8 @@
 A queue whose workers have all died is the one whose length matters, and nobody is left to name it: so a name stays
 when its workers are gone, until the broker says that there is no such queue, or until nothing was in it for an hour.
 A worker that is too busy to answer once has not gone: what it said last counts for some rounds more, but for one that
-is known to be down.
+is known to be down. Queues that tasks came from before a restart are looked at in turn, and told as soon as something
+waits in one: their workers may have died while nobody was looking.
 """
 
 import math
@@ -23,6 +24,8 @@ IDLE_KEPT: Final = 3600.0
 """Seconds for which a queue is remembered that nobody consumes and nothing is in."""
 MOST_QUEUES: Final = 2_000
 """More are not asked for. Those that are consumed come first, then those that were in use last."""
+PAST_AT_ONCE: Final = 20
+"""Queues of before a restart that are looked at in one round: for each that is gone, RabbitMQ closes a channel."""
 
 Size = tuple[int | None, int | None]
 """Length and consumers; None for what the broker does not tell."""
@@ -49,10 +52,14 @@ class _Queue:
 
 
 class Census:
-    """A round is ``hear``, ``names``, ``measured``. Does no I/O. ``named`` are told in any case."""
+    """A round is ``hear``, ``names``, ``measured``. Does no I/O.
 
-    def __init__(self, named: Iterable[str]) -> None:
+    ``named`` are told in any case, ``past`` while something is in them that nobody consumes.
+    """
+
+    def __init__(self, named: Iterable[str], past: Iterable[str] = ()) -> None:
         self._named = dict.fromkeys(named)
+        self._past = list(dict.fromkeys(past))
         self._workers: dict[str, _Worker] = {}
         self._queues: dict[str, _Queue] = {}
 
@@ -78,7 +85,8 @@ class Census:
 
     def names(self) -> list[str]:
         """The queues to ask the broker for."""
-        return list(islice(self._named | dict.fromkeys(self._queues), MOST_QUEUES))
+        known = self._named | dict.fromkeys(self._queues)
+        return list(islice(known | dict.fromkeys(self._past[:PAST_AT_ONCE]), MOST_QUEUES))
 
     def measured(self, sizes: Mapping[str, Size], now: float) -> list[QueueStats]:
         """The queues as they are, with the sizes of ``names``: those that do not exist are not in it.
@@ -92,6 +100,7 @@ class Census:
                 workers[name] += 1
                 processes[name] += worker.processes
         asked = self.names()
+        self._look_back(sizes)
         for name in asked:
             self._forget(name, sizes.get(name), now, consumed=name in workers)
         return [
@@ -114,6 +123,16 @@ class Census:
             name: self._queues.get(name) or _Queue(own=consumed[name])
             for name in islice((*consumed, *left), MOST_QUEUES)
         }
+
+    def _look_back(self, sizes: Mapping[str, Size]) -> None:
+        """At the next ones of before: what does not exist any more is not asked for again."""
+        seen, self._past = self._past[:PAST_AT_ONCE], self._past[PAST_AT_ONCE:]
+        for name in seen:
+            length, _ = sizes.get(name, (None, None))
+            if length is not None:
+                self._past.append(name)
+            if length:
+                self._queues.setdefault(name, _Queue(own=False))
 
     def _forget(self, name: str, size: Size | None, now: float, *, consumed: bool) -> None:
         """What is not in use and gone, or for long, or for one worker alone."""

@@ -4,7 +4,7 @@ Answers come from any process that can reach the broker: whatever does not have 
 """
 
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from amqp.exceptions import ChannelError, NotFound
@@ -25,10 +25,10 @@ _MOST_TASKS: Final = 10_000
 class BrokerFleet:
     """Remote control and queue lengths on one connection of its own. For one thread, but for ``close``."""
 
-    def __init__(self, settings: BrokerSettings, queues: Sequence[str] = ()) -> None:
-        """``queues`` are reported though no worker consumes them."""
+    def __init__(self, settings: BrokerSettings, queues: Sequence[str] = (), past: Iterable[str] = ()) -> None:
+        """``queues`` are reported though no worker consumes them, and of ``past`` those that are not empty."""
         self._control = RemoteControl(settings)
-        self._census = Census(queues)
+        self._census = Census(queues, filter(_is_name, past))
 
     def enable_events(self) -> None:
         """As FleetControl.enable_events."""

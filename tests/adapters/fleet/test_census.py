@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Mapping
 
-from celery_monitor.adapters.broker.census import IDLE_KEPT, MOST_QUEUES, ROUNDS_KEPT, Census, Size
+from celery_monitor.adapters.broker.census import IDLE_KEPT, MOST_QUEUES, PAST_AT_ONCE, ROUNDS_KEPT, Census, Size
 from celery_monitor.core.model import QueueStats
 
 NOW = 1000.0
@@ -131,3 +131,26 @@ def test_names_are_bounded() -> None:
     assert len(of.names()) == MOST_QUEUES
     rounds(of, 1, {"b@box": [f"r{number}" for number in range(2 * MOST_QUEUES)]}, now=NOW + 3)
     assert len(of.names()) == MOST_QUEUES
+
+
+def test_queues_of_before_a_restart() -> None:
+    """They are told once something is in them, by turns; those that are gone are not asked for again."""
+    past = [f"q{number}" for number in range(PAST_AT_ONCE)]
+    of = Census(["named"], [*past, "late"])
+    assert of.names() == ["named", *past]
+    sizes: dict[str, Size] = dict.fromkeys(("named", *past, "late"), EMPTY)
+    sizes |= {"q1": (3, 0), "q2": (None, None), "late": (2, 0)}
+    del sizes["q3"]
+    named, q1, late = QueueStats("named", 0, 0, 0, 0), QueueStats("q1", 3, 0, 0, 0), QueueStats("late", 2, 0, 0, 0)
+
+    assert rounds(of, 1, sizes=sizes) == [named, q1]
+    assert rounds(of, 1, sizes=sizes) == [named, q1, late]
+    assert {*of.names()} == {"named", *past, "late"} - {"q2", "q3"}
+    sizes["q0"] = (1, 0)
+    told = rounds(of, 1, sizes=sizes)
+    assert told == [named, q1, late, QueueStats("q0", 1, 0, 0, 0)]
+    assert rounds(of, 1, {"a@box": ["q4"]}, sizes=sizes) == [
+        QueueStats("named", 0, 0, 0, 0),
+        QueueStats("q4", 0, 0, 1, 2),
+        *told[1:],
+    ]
