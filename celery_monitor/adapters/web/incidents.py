@@ -65,10 +65,13 @@ def _last_class(one: Incident) -> str:
 
 
 def failures_of(one: Incident) -> str:
-    """The address of an incident's failures. Those of other tasks are left out unless it is about several."""
+    """The address of an incident's failures, from the root.
+
+    Those of other tasks are left out unless it is about several.
+    """
     task = one.task if one.task != STORM and len(one.tasks) < 2 else None  # noqa: PLR2004 - several
     # Times are given in whole milliseconds, and the end is not part of the time.
-    return address("/failures", task=task, since=time(one.first_at), until=time(one.last_at + 0.001))
+    return address("failures", task=task, since=time(one.first_at), until=time(one.last_at + 0.001))
 
 
 def position(row: IncidentRow) -> Position:

@@ -43,13 +43,13 @@ class Pages:
         """All of them."""
         return [
             Route("/", self.overview),
-            Route("/tasks", _redirect("/")),
+            Route("/tasks", _redirect("./")),
             Route("/tasks/{name:path}", self.task),
             Route("/failures", self.failures),
             Route("/failures/{uuid:path}", self.failure),
             Route("/incidents", self.incidents),
             Route("/workers", self.workers),
-            Route("/reports", _redirect("/reports/today")),
+            Route("/reports", _redirect("reports/today")),
             Route("/reports/{date}", self.report),
             Route("/style.css", _asset("style.css", "text/css")),
             Route("/icon.svg", _asset("icon.svg", "image/svg+xml")),
@@ -159,10 +159,19 @@ class Pages:
             "fleet": self._sources.fleet,
             "now": views.time(self._sources.clock.now()),
             "here": request.scope["path"],
+            "root": root(request),
             "health": views.health(self._sources.readyz()),
             "refresh": None,
         }
         return HTMLResponse(_templates().get_template(template).render(common | values))
+
+
+def root(request: Request) -> str:
+    """The way from this address to the overview.
+
+    All links begin with it: a proxy that people come through may have the site under a path that the proxy strips.
+    """
+    return "../" * (request.scope["raw_path"].count(b"/") - 1) or "./"
 
 
 @cache

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import Api, answer, refusal
 from celery_monitor.adapters.web.guard import Guard
-from celery_monitor.adapters.web.pages import Pages
+from celery_monitor.adapters.web.pages import Pages, root
 from celery_monitor.adapters.web.parameters import ParameterError
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.scrape import Scrapes
@@ -85,8 +85,8 @@ def _without_slash(request: Request) -> str | None:
     if not path.endswith("/"):
         return None
     query = request.url.query
-    # One slash at its beginning: two of them would name another host.
-    return f"/{path.strip('/')}" + (f"?{query}" if query else "")
+    # It begins with "../": with two slashes it would name another host.
+    return f"{root(request)}{path.strip('/')}" + (f"?{query}" if query else "")
 
 
 def _without_password(path: str) -> Response:

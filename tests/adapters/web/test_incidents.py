@@ -70,11 +70,11 @@ def test_while_pagerduty_is_off(site: Served, fleet: Fleet) -> None:
 
 def failures_of(site: Served, text: str) -> list[str]:
     """The failures that an incident's link leads to."""
-    found = re.search(r'href="(/failures\?[^"]*)">its failures', text)
+    found = re.search(r'href="./(failures\?[^"]*)">its failures', text)
     assert found is not None
-    answer = site.get(unescape(found[1]))
+    answer = site.get(f"/{unescape(found[1])}")
     assert answer.status_code == 200
-    return re.findall(r'href="/failures/(.*?)"', answer.text)
+    return re.findall(r'href="./failures/(.*?)"', answer.text)
 
 
 def test_an_incident_leads_to_its_failures(site: Served, commit: Commit) -> None:
@@ -99,22 +99,21 @@ def test_a_storm_leads_to_all_failures(site: Served, commit: Commit) -> None:
 def test_a_failure_leads_to_its_incident(site: Served, commit: Commit, path: str) -> None:
     """From a failure one comes to its incident, and to no other; why it did not page again is explained."""
     commit(Changes(now=NOW, sequence=2, incidents=[incident("another")]))
-    text = site.get(path).text
-    assert "its incident was open already; nobody is paged twice" in text
-    assert KEY in Links(text).links
-    answer = site.get(KEY).text
-    assert "shop.charge/2026-11-23T14Z" in answer
-    assert "another" not in answer
+    answer = site.get(path)
+    assert "its incident was open already; nobody is paged twice" in answer.text
+    assert KEY in Links(answer).links
+    text = site.get(KEY).text
+    assert "shop.charge/2026-11-23T14Z" in text
+    assert "another" not in text
 
 
 def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
     """Incidents are chosen as the API chooses them; the fields stay filled, and one comes back to all."""
     commit(Changes(now=NOW, sequence=2, incidents=[incident("mail", task="shop.mail", exceptions={"OSError": 1})]))
     assert "shop.mail" in site.get("/incidents").text
-    text = site.get("/incidents?task=shop.charge&exception=ValueError&since=1h&until=").text
-    assert "shop.mail" not in text
-    assert 'href="/tasks/shop.charge"' in text
-    assert re.search(r'name="task"[^>]*value="shop.charge"', text)
-    assert "/incidents" in Links(text).links
+    answer = site.get("/incidents?task=shop.charge&exception=ValueError&since=1h&until=")
+    assert "shop.mail" not in answer.text
+    assert {"/tasks/shop.charge", "/incidents"} <= Links(answer).links
+    assert re.search(r'name="task"[^>]*value="shop.charge"', answer.text)
     assert "There is none" in site.get("/incidents?since=2026-11-24").text
     assert site.get("/incidents?since=x").status_code == 400
