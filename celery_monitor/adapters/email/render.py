@@ -55,9 +55,12 @@ def render_text(
     return _sized("report.txt", summary, external_url, size, notes)
 
 
-def render_part(summary: Summary) -> str:
-    """The day as a part of an HTML document, with its own styles and links within the site; nothing has to fit."""
-    context = _context(summary, "/", PAGE_SIZE)
+def render_part(summary: Summary, root: str) -> str:
+    """The day as a part of an HTML document, with its own styles; nothing has to fit.
+
+    ``root`` is what links within the site begin with.
+    """
+    context = _context(summary, root, PAGE_SIZE)
     return _environment().get_template("report.html").render(context, notes=(), whole=False)
 
 

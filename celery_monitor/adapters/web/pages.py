@@ -135,7 +135,7 @@ class Pages:
             request,
             "report.html",
             date=date,
-            part=Markup(await self._queries(lambda: part(report(date, now)))),  # noqa: S704 - the mail escapes
+            part=Markup(await self._queries(lambda: part(report(date, now), root(request)))),  # noqa: S704 - the mail escapes
             before=date - ONE_DAY if date > FIRST_DAY else None,
             after=date + ONE_DAY if date < last else None,
             here={last: "/reports/today", last - ONE_DAY: "/reports/yesterday"}.get(date, ""),

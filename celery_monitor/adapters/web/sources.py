@@ -41,8 +41,8 @@ class Sources:
     outbox: Waiting
     report: Callable[[date, float], Summary]
     """A day as it is known at a time. Raises StoreUnavailableError."""
-    report_part: Callable[[Summary], str]
-    """A day as a part of an HTML document, with its own styles."""
+    report_part: Callable[[Summary, str], str]
+    """A day as a part of an HTML document, with its own styles, and links that begin with the given way to the root."""
     sends: Mapping[Channel, bool]
     """Whether anybody is to be told by a channel, as it is configured."""
     zone: tzinfo

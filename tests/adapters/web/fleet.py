@@ -167,7 +167,9 @@ class Fleet:
     gate: threading.Event | None = None
     """What the store's queries wait for."""
     sends: dict[Channel, bool] = field(default_factory=lambda: {Channel.PAGERDUTY: True, Channel.EMAIL: True})
-    html: Callable[[Summary], str] = lambda summary: f"<style></style><table><tr><td>The mail of {summary.date}</table>"
+    html: Callable[[Summary, str], str] = lambda summary, root: (
+        f'<style></style><a href="{root}incidents">The mail of {summary.date}</a>'
+    )
 
     def snapshot(self) -> Snapshot | None:
         """The state of now."""
