@@ -23,9 +23,9 @@ _Server = TypeVar("_Server", bound=ServerProcess)
 _servers: pytest.StashKey[list[ServerProcess]] = pytest.StashKey()
 
 
-# A deadline of an example measures the machine. Where CI is set hypothesis has a profile of its own: the same
-# examples in each run, and no deadline either.
-hypothesis.settings.register_profile("timeless", deadline=None)
+# A deadline of an example measures the machine, as does the time that examples take to make. Where CI is set hypothesis
+# has a profile of its own: the same examples in each run, and no such measures either.
+hypothesis.settings.register_profile("timeless", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 if hypothesis.settings.get_current_profile_name() == "default":
     hypothesis.settings.load_profile("timeless")
 

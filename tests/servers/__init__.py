@@ -10,6 +10,6 @@ from tests.servers.prometheus import Prometheus
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis import Redis, Sentinel
 from tests.servers.tcp_proxy import TcpProxy
-from tests.servers.waiting import wait_until
+from tests.servers.waiting import Stopwatch, wait_until
 
-__all__ = ["CeleryWorker", "Prometheus", "RabbitMQ", "Redis", "Sentinel", "TcpProxy", "wait_until"]
+__all__ = ["CeleryWorker", "Prometheus", "RabbitMQ", "Redis", "Sentinel", "Stopwatch", "TcpProxy", "wait_until"]

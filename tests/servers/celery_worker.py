@@ -18,7 +18,7 @@ class CeleryWorker(ServerProcess):
     ``celery worker``.
     """
 
-    ready_timeout = 40.0
+    ready_timeout = 120.0
     stop_timeout = 20.0
 
     def __init__(

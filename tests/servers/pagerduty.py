@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from tests.servers.certificate import Certificate
 from tests.servers.pagerduty_contract import violations
+from tests.servers.ports import free_port
 
 RATE_LIMIT = 120
 """Events per routing key in any 60 s."""
@@ -140,7 +141,7 @@ class PagerDutyServer:
         self._certificate = certificate
         self._rate_limit = rate_limit
         self._clock = clock
-        self._port = port
+        self._port = port or free_port()
         self._script: deque[Behaviour] = deque()
         self._otherwise = Behaviour()
         self._times: dict[str, deque[float]] = {}
@@ -154,7 +155,6 @@ class PagerDutyServer:
         """Listen; the port stays the same when started again."""
         self.released.clear()
         self._server = server = _Server(self, self._port, self._certificate)
-        self._port = server.server_address[1]
         self._thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="pagerduty-server", daemon=True)
         self._thread.start()
         return self
@@ -164,7 +164,7 @@ class PagerDutyServer:
         self.released.set()
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
-            self._thread.join(5)
+            self._thread.join(60)
             self._server.server_close()
             self._server = None
 

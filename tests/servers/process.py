@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,7 +36,7 @@ class ServerProcess:
     a thread that lives.
     """
 
-    ready_timeout = 20.0
+    ready_timeout = 60.0
     """Seconds from start until ``ready``."""
     stop_timeout = 10.0
     """Seconds from SIGTERM until SIGKILL."""
@@ -140,6 +141,8 @@ class ServerProcess:
     def pause(self) -> None:
         """Freeze it and all of its group: connections stay open and nothing answers."""
         os.killpg(self.pid, signal.SIGSTOP)
+        # On a busy machine its other threads go on until the one that was given the signal gets a processor.
+        wait_until(self._frozen, every=0.001, what=f"{self.name} frozen")
 
     def resume(self) -> None:
         """End a ``pause``."""
@@ -154,6 +157,13 @@ class ServerProcess:
         """Return the end of the log, for a message."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return f"--- the end of {self.log}\n{text[-_LOG_TAIL:]}"
+
+    def _frozen(self) -> bool:
+        states: list[str] = []
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(OSError):  # one that ends meanwhile
+                states.append((thread / "stat").read_text().rpartition(") ")[2][0])
+        return set(states) == {"T"}
 
     def _leader_ended(self) -> bool:
         # WNOWAIT leaves the zombie, which keeps its id from being given to another process before _reap.

@@ -74,7 +74,7 @@ class Prometheus(ServerProcess):
 
     def api(self, path: str, **parameters: str | float) -> Any:
         """Return ``data`` of the answer of ``/api/v1/path``. Raises RuntimeError with Prometheus's message."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10).json()
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()
         if answer["status"] != "success":
             message = f"{path} {parameters}: {answer['error']}"
             raise RuntimeError(message)

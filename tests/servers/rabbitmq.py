@@ -41,7 +41,7 @@ class RabbitMQ(ServerProcess):
     ``config`` is text for rabbitmq.conf. With ``certificate`` it also listens on ``tls_port``.
     """
 
-    ready_timeout = 90.0
+    ready_timeout = 180.0
     stop_timeout = 20.0
 
     def __init__(self, directory: Path, config: str = "", certificate: Certificate | None = None) -> None:
@@ -105,13 +105,14 @@ class RabbitMQ(ServerProcess):
         return code
 
     def ready(self) -> bool:
-        """An AMQP greeting is answered, which the listener does only once the node has booted."""
+        """An AMQP greeting is answered, which the listener does only once the node has booted; TLS is the last one."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")
-                return connection.recv(4) == _CONNECTION_OPEN
+                greeted = connection.recv(4) == _CONNECTION_OPEN
         except OSError:
             return False
+        return greeted and (self.certificate is None or answers(self.tls_port))
 
     def _write_files(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ class Redis(ServerProcess):
 
     def execute(self, *arguments: str) -> bytes:
         """Send one command and return the raw beginning of the reply (at most 64 KiB)."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             if self.password:
                 connection.sendall(_resp("AUTH", self.password))
                 connection.recv(64)

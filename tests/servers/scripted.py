@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 
 QUIET = 0.1
 """Seconds after which nothing more comes from the other side."""
+PATIENCE = 30.0
+"""Seconds for the first word of a side that is the first to speak."""
 
 
 @contextmanager
@@ -32,15 +34,20 @@ def misbehaving(speak: Callable[[socket.socket, threading.Event], None]) -> Iter
             thread.join()
 
 
-def talking(*answers: bytes) -> Callable[[socket.socket, threading.Event], None]:
-    """Answers in turn to what comes, the first unasked; then, or when nothing comes, the connection is closed."""
+def talking(*answers: bytes, quiet: float = QUIET) -> Callable[[socket.socket, threading.Event], None]:
+    """Answers in turn to what comes, the first unasked; then, or when nothing comes, the connection is closed.
+
+    ``quiet``: seconds without a word after which nothing comes. Longer for a side that always has something to say.
+    """
 
     def speak(connection: socket.socket, over: threading.Event) -> None:
-        connection.settimeout(QUIET)
+        connection.settimeout(quiet if answers[0] else PATIENCE)
         with suppress(OSError):
             for number, answer in enumerate(answers):
                 if number and not connection.recv(65_536):
                     return
+                if answer:
+                    connection.settimeout(quiet)
                 connection.sendall(answer)
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(65_536):

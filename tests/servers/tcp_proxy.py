@@ -43,7 +43,7 @@ class TcpProxy:
         """Close everything. It cannot be started again."""
         self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=60)
         self._loop.close()
 
     def cut(self) -> int:
@@ -64,7 +64,7 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
 
     async def _start(self) -> None:
         self._flowing.set()

@@ -28,7 +28,7 @@ def events_of(url: str) -> Iterator[Drain]:
         message.ack()
 
     def drain(done: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not done(events):
             assert time.monotonic() < deadline, Counter(event["type"] for event in events)
             with suppress(TimeoutError):

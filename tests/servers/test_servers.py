@@ -20,7 +20,7 @@ from tests.servers.process import ServerProcess
 def publish(url: str, queue: str, body: str, **options: object) -> None:
     """Declare a durable queue and send one persistent message to it."""
     options.setdefault("transport_options", {"confirm_publish": True})
-    with kombu.Connection(url, connect_timeout=5, **options) as connection:
+    with kombu.Connection(url, connect_timeout=30, **options) as connection:
         bound = kombu.Queue(queue, durable=True)(connection.channel())
         bound.declare()
         connection.Producer().publish(body, routing_key=queue, delivery_mode=2)
@@ -57,7 +57,7 @@ def test_rabbitmq_closes_connections(rabbitmq: RabbitMQ, rabbitmq_url: str) -> N
         assert rabbitmq.close_connections() >= 1
         with pytest.raises(connection.connection_errors):  # noqa: PT012 - one call may still find buffered data
             while True:
-                connection.drain_events(timeout=10)
+                connection.drain_events(timeout=30)
 
 
 def test_rabbitmq_users_have_only_their_permissions(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
@@ -179,7 +179,7 @@ def proxy() -> Iterator[TcpProxy]:
 
 def test_proxy_forwards_stalls_and_delivers_later(proxy: TcpProxy) -> None:
     """A stalled connection stays open and silent; what was sent meanwhile comes after resume."""
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as connection:
         connection.sendall(b"one")
         assert connection.recv(10) == b"one"
         proxy.stall()
@@ -188,23 +188,23 @@ def test_proxy_forwards_stalls_and_delivers_later(proxy: TcpProxy) -> None:
         with pytest.raises(TimeoutError):
             connection.recv(10)
         proxy.resume()
-        connection.settimeout(5)
+        connection.settimeout(30)
         assert connection.recv(10) == b"two"
     assert proxy.accepted == 1
 
 
 def test_proxy_cuts_and_refuses(proxy: TcpProxy) -> None:
     """A cut connection ends; while refusing, new ones end at once; afterwards they work."""
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as connection:
         connection.sendall(b"one")
         assert connection.recv(10) == b"one"
         proxy.refuse()
         assert proxy.cut() == 1
         assert_ended(connection)
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as connection:
         assert_ended(connection)
     proxy.resume()
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as connection:
         connection.sendall(b"two")
         assert connection.recv(10) == b"two"
 

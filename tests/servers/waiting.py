@@ -1,8 +1,10 @@
-"""Waiting for a condition, with a deadline: what the tests do instead of sleeping."""
+"""Waiting for a condition, with a deadline: what the tests do instead of sleeping. And a measure of what waits."""
 
+import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from types import TracebackType
+from typing import Final, Self, TypeVar
 
 _T = TypeVar("_T")
 
@@ -25,3 +27,38 @@ def wait_until(condition: Callable[[], _T], timeout: float = 30.0, *, every: flo
             raise TimeoutError(message)
         time.sleep(pause)
         pause = min(pause * 1.2, every * 10)
+
+
+class Stopwatch:
+    """Seconds of its block, without those in which the machine kept this process from running.
+
+    For what must not wait long: waiting for a peer counts in full, a stall as a tenth of a second at most.
+    """
+
+    _TICK: Final = 0.02
+    _MOST: Final = 0.1
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """Until now, or until the end of the block."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._count, name="stopwatch", daemon=True)
+
+    def _count(self) -> None:
+        last = time.monotonic()
+        over = False
+        while not over:
+            over = self._over.wait(self._TICK)
+            now = time.monotonic()
+            self.seconds += min(now - last, self._MOST)
+            last = now
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
