@@ -1,5 +1,6 @@
 """Sources that are closed after the test."""
 
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -7,6 +8,7 @@ import pytest
 
 from celery_monitor.adapters.broker import BrokerProbe, BrokerSource
 from celery_monitor.core.model import Delivery
+from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 from tests.servers import wait_until
 
@@ -60,7 +62,7 @@ def probing() -> Iterator[Probing]:
         each.close()
 
 
-def collect(source: BrokerSource, count: int, *, ack: bool = True, timeout: float = 20) -> list[Delivery]:
+def collect(source: BrokerSource, count: int, *, ack: bool = True, timeout: float = 120) -> list[Delivery]:
     """Poll until ``count`` messages came."""
     found: list[Delivery] = []
 
@@ -74,3 +76,19 @@ def collect(source: BrokerSource, count: int, *, ack: bool = True, timeout: floa
 
     wait_until(poll, timeout, every=0.001, what=f"{count} messages")
     return found
+
+
+def poll_for(source: BrokerSource, seconds: float = 60) -> None:
+    """Poll so long, unless the stream is lost before."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        source.poll(0.2)
+
+
+def connects(source: BrokerSource) -> bool:
+    """Whether it does now: a broker that was just started or thawed may not be done with what was before."""
+    try:
+        source.connect()
+    except SourceLostError:
+        return False
+    return True

@@ -32,7 +32,7 @@ def test_celery_in_one_process(listening: Listening) -> None:
                 seen.extend(event["type"] for event in (body if isinstance(body, list) else [body]))
             return "task-succeeded" in seen
 
-        wait_until(finished, 20)
+        wait_until(finished, 60)
     assert {"task-sent", "task-received", "task-started"} <= set(seen)
 
 

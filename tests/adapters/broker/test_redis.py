@@ -12,10 +12,10 @@ from kombu import Connection
 
 from celery_monitor.adapters.broker import BrokerSource
 from celery_monitor.errors import SourceLostError
-from tests.adapters.broker.conftest import Listening, Probing, collect, settings
+from tests.adapters.broker.conftest import Listening, Probing, collect, poll_for, settings
 from tests.adapters.broker.publisher import numbered, publish
 from tests.conftest import Start
-from tests.servers import Redis, Sentinel, wait_until
+from tests.servers import Redis, Sentinel, Stopwatch, wait_until
 from tests.servers.certificate import Certificate, make_certificate
 
 
@@ -41,7 +41,7 @@ def test_no_acknowledgements(redis_url: str, listening: Listening) -> None:
 def test_nothing_is_left_behind(redis_server: Redis, redis_url: str, listening: Listening, probing: Probing) -> None:
     """Neither source nor probe writes a key, also when they are killed."""
     source, probe = listening(redis_url), probing(redis_url)
-    probe.send(b"{}", 2)
+    probe.send(b"{}", 20)
     collect(source, 1)
     source.abandon()
     with Connection(redis_url) as connection:
@@ -72,7 +72,7 @@ def test_options_of_the_fleet(redis_url: str, listening: Listening, probing: Pro
     source = listening(redis_url, transport_options=options, exchange=f"events-{'-'.join(options)}")
     publish(redis_url, numbered(2), transport_options=options, exchange=f"events-{'-'.join(options)}")
     assert [delivery.body for delivery in collect(source, 2)] == numbered(2)
-    probing(redis_url, transport_options=options, exchange=f"events-{'-'.join(options)}").send(b'{"p": 1}', 2)
+    probing(redis_url, transport_options=options, exchange=f"events-{'-'.join(options)}").send(b'{"p": 1}', 20)
     assert collect(source, 1)[0].body == b'{"p": 1}'
 
 
@@ -118,13 +118,14 @@ def test_reader_that_is_too_slow(listening: Listening, start: Start, tmp_path: P
     found: list[bytes] = []
 
     def read() -> None:
-        while True:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
             batch = source.poll(1)
-            found.extend(delivery.body for delivery in batch.deliveries if batch)  # type: ignore[union-attr]
+            found.extend(delivery.body for delivery in (batch.deliveries if batch else ()))
 
     with pytest.raises(SourceLostError):
         read()
-    assert 100 < len(found) < 10_000
+    assert 10 < len(found) < 10_000  # what the kernel holds is its own affair
     assert found == bodies[: len(found)]
     source.connect()
     publish(server.url(), numbered(1))
@@ -137,7 +138,7 @@ def test_connection_closed_by_the_server(listening: Listening, start: Start, tmp
     source = listening(server.url())
     assert server.close_connections() >= 1
     with pytest.raises(SourceLostError, match="closed the connection"):
-        source.poll(5)
+        poll_for(source)
     with pytest.raises(SourceLostError, match="not connected"):
         source.poll(5)
     source.connect()
@@ -185,7 +186,7 @@ def test_tls(listening: Listening, start: Start, tmp_path: Path, certificate: Ce
     timer = threading.Timer(0.2, source.abandon)
     timer.start()
     with pytest.raises(SourceLostError):
-        source.poll(10)
+        poll_for(source)
     timer.join()
     stranger = make_certificate(tmp_path / "stranger")
     error = _refusal(server.tls_url(), use_ssl={**options, "ssl_ca_certs": str(stranger.certificate)})
@@ -200,7 +201,7 @@ def test_sentinel(listening: Listening, probing: Probing, start: Start, tmp_path
     source = listening(sentinel.url(), transport_options=options)
     publish(sentinel.url(), numbered(2), transport_options=options)
     assert collect(source, 2)
-    probing(sentinel.url(), transport_options=options).send(b"{}", 2)
+    probing(sentinel.url(), transport_options=options).send(b"{}", 20)
     assert collect(source, 1)
     error = _refusal(sentinel.url(), transport_options={"master_name": "nobody"})
     assert "master_name" in (error.remedy or "")
@@ -214,10 +215,9 @@ def test_sentinels_that_do_not_answer(probing: Probing, own: dict[str, Any]) -> 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = ";".join([f"sentinel://127.0.0.1:{silent.getsockname()[1]}"] * 3)
         probe = probing(url, transport_options={"master_name": "main", **own})
-        began = time.monotonic()
-        with pytest.raises(SourceLostError):
+        with Stopwatch() as watch, pytest.raises(SourceLostError):
             probe.send(b"{}", 0.6)
-        assert time.monotonic() - began < 3
+        assert watch.seconds < 3
 
 
 def test_a_sentinel_that_does_not_answer(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
@@ -227,10 +227,10 @@ def test_a_sentinel_that_does_not_answer(listening: Listening, probing: Probing,
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"sentinel://127.0.0.1:{silent.getsockname()[1]};{sentinel.url()}"
         options = {"master_name": sentinel.service}
-        began = time.monotonic()
-        source = listening(url, transport_options=options)
-        assert time.monotonic() - began < 8
-        probing(url, transport_options=options).send(b"{}", 2)
+        with Stopwatch() as watch:
+            source = listening(url, transport_options=options)
+        assert watch.seconds < 8
+        probing(url, transport_options=options).send(b"{}", 10)
         assert collect(source, 1)
 
 
@@ -259,6 +259,6 @@ def test_unix_socket(listening: Listening, start: Start, tmp_path: Path) -> None
 
 def test_unknown_database(redis_server: Redis) -> None:
     """A database that does not exist is an error in bounded time."""
-    began = time.monotonic()
-    _refusal(redis_server.url(99_999))
-    assert time.monotonic() - began < 10
+    with Stopwatch() as watch:
+        _refusal(redis_server.url(99_999))
+    assert watch.seconds < 10

@@ -12,20 +12,14 @@ from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSourc
 from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
-from tests.adapters.broker.conftest import Listening, collect, settings
+from tests.adapters.broker.conftest import Listening, collect, connects, poll_for, settings
 from tests.adapters.broker.publisher import numbered, publish
 from tests.conftest import Start
-from tests.servers import CeleryWorker, RabbitMQ, Redis, TcpProxy, wait_until
+from tests.servers import CeleryWorker, RabbitMQ, Redis, Stopwatch, TcpProxy, wait_until
 
 
 def _server(kind: str, directory: Path) -> RabbitMQ | Redis:
     return RabbitMQ(directory) if kind == "rabbitmq" else Redis(directory)
-
-
-def _poll_for(source: BrokerSource, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        source.poll(0.2)
 
 
 def _in_file(file: Path, url: str) -> BrokerSettings:
@@ -54,10 +48,9 @@ def test_real_worker(broker_url: str, listening: Listening, start: Start, tmp_pa
             shapes.add(type(body))
             for event in body if isinstance(body, list) else [body]:
                 seen.setdefault(event["type"], set()).add(event.get("uuid"))
-        return seen.get("task-succeeded") == ids
+        return all(seen.get(f"task-{kind}") == ids for kind in ("sent", "received", "started", "succeeded"))
 
-    wait_until(finished, 30)
-    assert seen["task-sent"] == seen["task-received"] == seen["task-started"] == ids
+    wait_until(finished, 120)
     assert "worker-online" in seen
     assert shapes == {dict, list}
 
@@ -80,7 +73,7 @@ def test_half_of_the_prefetch(broker_url: str, listening: Listening) -> None:
     publish(broker_url, numbered(220))
     sizes: list[int] = []
     while sum(sizes) < 220:
-        batch = source.poll(5)
+        batch = wait_until(lambda: source.poll(5))
         assert batch is not None
         source.ack(batch.tag)
         sizes.append(len(batch.deliveries))
@@ -91,12 +84,14 @@ def test_poll_waits_no_longer_than_told(broker_url: str, listening: Listening) -
     """A poll of a silent stream ends at its timeout, and at once when something is there."""
     source = listening(broker_url)
     began = time.monotonic()
-    assert source.poll(0.2) is None
-    assert 0.15 < time.monotonic() - began < 2
+    with Stopwatch() as watch:
+        assert source.poll(0.2) is None
+    assert time.monotonic() - began > 0.15
+    assert watch.seconds < 2
     publish(broker_url, numbered(1))
-    began = time.monotonic()
-    assert collect(source, 1)
-    assert time.monotonic() - began < 2
+    with Stopwatch() as watch:
+        assert collect(source, 1)
+    assert watch.seconds < 2
 
 
 @pytest.mark.parametrize(
@@ -150,10 +145,10 @@ def test_abandon_from_another_thread(broker_url: str, listening: Listening) -> N
     thread = threading.Thread(target=wait)
     thread.start()
     time.sleep(0.1)
-    began = time.monotonic()
-    source.abandon()
-    thread.join(5)
-    assert time.monotonic() - began < 1
+    with Stopwatch() as watch:
+        source.abandon()
+        thread.join(60)
+    assert watch.seconds < 1
     assert len(results) == 1
     with pytest.raises(SourceLostError, match="not connected"):
         source.poll(0.1)
@@ -176,31 +171,29 @@ def test_close_and_connect_again(broker_url: str, listening: Listening) -> None:
 def test_paused_broker(kind: str, listening: Listening, start: Start, tmp_path: Path) -> None:
     """With a frozen broker every call is bounded in time, the loss is noticed, and connecting works after it thaws."""
     server = start(_server(kind, tmp_path / "server"))
-    source = listening(server.url(), heartbeat="1s")
+    source = listening(server.url(), heartbeat="2s")
     server.pause()
-    began = time.monotonic()
-    with pytest.raises(SourceLostError):
-        _poll_for(source, 10)
-    assert time.monotonic() - began < 5
-    began = time.monotonic()
-    with pytest.raises(SourceLostError, match="does not answer"):
+    with Stopwatch() as watch, pytest.raises(SourceLostError):
+        poll_for(source)
+    assert watch.seconds < 8
+    with Stopwatch() as watch, pytest.raises(SourceLostError, match="does not answer"):
         source.connect()
-    assert time.monotonic() - began < 10
+    assert watch.seconds < 10
     source.abandon()
     server.resume()
-    source.connect()
+    wait_until(lambda: connects(source), 60)
     publish(server.url(), numbered(1))
     assert collect(source, 1)
     server.pause()
-    began = time.monotonic()
-    source.abandon()
-    assert time.monotonic() - began < 0.5
+    with Stopwatch() as watch:
+        source.abandon()
+    assert watch.seconds < 0.5
     server.resume()
-    source.connect()
+    wait_until(lambda: connects(source), 60)
     server.pause()
-    began = time.monotonic()
-    source.close()
-    assert time.monotonic() - began < 2.5
+    with Stopwatch() as watch:
+        source.close()
+    assert watch.seconds < 2.5
     server.resume()
 
 
@@ -211,11 +204,11 @@ def test_killed_broker(kind: str, listening: Listening, start: Start, tmp_path: 
     source = listening(server.url())
     server.kill()
     with pytest.raises(SourceLostError):
-        _poll_for(source, 5)
+        poll_for(source)
     with pytest.raises(SourceLostError, match=r"[Cc]onnection refused"):
         source.connect()
     server.start()
-    source.connect()
+    wait_until(lambda: connects(source), 60)
     publish(server.url(), numbered(10))
     assert [d.body for d in collect(source, 10)] == numbered(10)
 
@@ -226,13 +219,12 @@ def test_half_open_connection(kind: str, listening: Listening, request: pytest.F
     server: RabbitMQ | Redis = request.getfixturevalue("rabbitmq" if kind == "rabbitmq" else "redis_server")
     with TcpProxy(server.port) as proxy:
         url = server.url().replace(f":{server.port}/", f":{proxy.port}/")
-        source = listening(url, heartbeat="1s")
-        assert source.poll(2.5) is None  # more than two heartbeats of nothing but heartbeats
+        source = listening(url, heartbeat="2s")
+        poll_for(source, 5)  # more than two heartbeats of nothing but heartbeats
         proxy.stall()
-        began = time.monotonic()
-        with pytest.raises(SourceLostError):
-            _poll_for(source, 10)
-        assert time.monotonic() - began < 5
+        with Stopwatch() as watch, pytest.raises(SourceLostError):
+            poll_for(source)
+        assert watch.seconds < 8
 
 
 @both
@@ -293,7 +285,7 @@ def test_probe_and_remote_control_follow(rabbitmq_url: str, redis_url: str, tmp_
     for url in (redis_url, rabbitmq_url, redis_url):
         file.write_text(url)
         source.connect()
-        probe.send(b"{}", 2)
+        probe.send(b"{}", 20)
         assert len(collect(source, 1)) == 1
         [queue] = fleet.queues(0.05, 0.0)
         assert (queue.length is None) == (url == rabbitmq_url)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import pytest
 from celery import Celery
 
-from celery_monitor.adapters.broker import BrokerFleet
+from celery_monitor.adapters.broker import BrokerFleet, control, fleet
 from celery_monitor.settings.broker import BrokerSettings
 
 
@@ -22,18 +22,27 @@ def settings(url: str, **fields: Any) -> BrokerSettings:
     return BrokerSettings.model_validate({"url": url, **fields})
 
 
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[pytest.MonkeyPatch]:
+    """A broker may answer late where the machine stalls. To be undone where the bounds themselves are looked at."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(control, "_SEND_TIMEOUT", 30.0)
+        patched.setattr(fleet, "_LENGTHS_TIMEOUT", 30.0)
+        yield patched
+
+
 @pytest.fixture
 def controlling() -> Iterator[Controlling]:
     """Makes fleet controls and closes them after the test."""
-    fleets: list[BrokerFleet] = []
+    made: list[BrokerFleet] = []
 
-    def control(url: str, *queues: str, **fields: Any) -> BrokerFleet:
-        fleets.append(BrokerFleet(settings(url, **fields), queues))
-        return fleets[-1]
+    def make(url: str, *queues: str, **fields: Any) -> BrokerFleet:
+        made.append(BrokerFleet(settings(url, **fields), queues))
+        return made[-1]
 
-    yield control
-    for fleet in fleets:
-        fleet.close()
+    yield make
+    for each in made:
+        each.close()
 
 
 @pytest.fixture

@@ -28,18 +28,19 @@ def test_the_length_of_a_queue_whose_workers_died(
     worker = CeleryWorker(tmp_path / "worker", broker_url, options=("-Q", "fleet,other"))
     start(worker)
     fleet = controlling(broker_url)
-    wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 20)
+    wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 60)
     worker.kill()
     for _ in range(3):
         app.send_task("fleet.succeed")
     for _ in range(ROUNDS_KEPT):
         told(fleet)
     consumers = 0 if broker_url.startswith("amqp") else None
-    wait_until(lambda: told(fleet)["fleet"].length == 3, 20)
-    assert told(fleet) == {
+    expected = {
         "fleet": QueueStats("fleet", 3, consumers, 0, 0),
         "other": QueueStats("other", 0, consumers, 0, 0),
     }
+    # RabbitMQ sees that the worker has gone for each queue by itself.
+    wait_until(lambda: told(fleet) == expected, 60)
     assert fleet.worker_queues() == {}
     later = NOW + 2 * IDLE_KEPT
     assert told(fleet, later).keys() == {"fleet"}
@@ -53,14 +54,14 @@ def test_a_worker_that_does_not_answer_for_a_while(
     worker = CeleryWorker(tmp_path / "worker", broker_url, concurrency=3)
     start(worker)
     fleet = controlling(broker_url)
-    found = wait_until(lambda: told(fleet, timeout=0.5).get("fleet"), 20)
-    assert found is not None
-    assert (found.workers, found.processes) == (1, 3)
+    # The answer to the one question may come without that to the other.
+    wait_until(lambda: [(one.workers, one.processes) for one in told(fleet, timeout=0.5).values()] == [(1, 3)], 60)
+    found = told(fleet)["fleet"]
     worker.pause()
     assert [told(fleet)["fleet"] for _ in range(ROUNDS_KEPT - 1)] == [found] * (ROUNDS_KEPT - 1)
     worker.resume()
-    wait_until(lambda: "celery@worker" in fleet.registered(["celery@worker"], 0.5), 20)
-    assert told(fleet, timeout=2.0)["fleet"] == found
+    wait_until(lambda: "celery@worker" in fleet.registered(["celery@worker"], 0.5), 60)
+    assert told(fleet, timeout=5.0)["fleet"] == found
 
 
 def test_a_queue_that_was_deleted(
@@ -70,7 +71,7 @@ def test_a_queue_that_was_deleted(
     worker = CeleryWorker(tmp_path / "worker", rabbitmq_url, options=("-Q", "fleet,other"))
     start(worker)
     fleet = controlling(rabbitmq_url)
-    wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 20)
+    wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 60)
     worker.kill()
     for _ in range(ROUNDS_KEPT):
         told(fleet)

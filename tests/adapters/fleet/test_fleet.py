@@ -17,7 +17,7 @@ from celery_monitor.core.model import FleetTask, QueueStats
 from celery_monitor.errors import SourceLostError
 from tests.adapters.fleet.conftest import Controlling, settings
 from tests.conftest import Start
-from tests.servers import CeleryWorker, RabbitMQ, Redis, Sentinel, wait_until
+from tests.servers import CeleryWorker, RabbitMQ, Redis, Sentinel, Stopwatch, wait_until
 
 NOW = 1000.0
 """A monotonic time."""
@@ -34,7 +34,7 @@ def test_tasks(broker_url: str, app: Celery, controlling: Controlling, start: St
     fleet = controlling(broker_url)
     before = time.time()
     running = app.send_task("fleet.sleep", (60,)).id
-    wait_until(lambda: any(task.started_at for task in fleet.tasks(0.5)), 20)
+    wait_until(lambda: any(task.started_at for task in fleet.tasks(0.5)), 60)
     reserved = app.send_task("fleet.succeed", args=("x" * 1000,)).id
     scheduled = app.send_task("fleet.decline", eta=datetime.now(UTC) + timedelta(hours=1)).id
     found: dict[str, FleetTask] = {}
@@ -44,7 +44,7 @@ def test_tasks(broker_url: str, app: Celery, controlling: Controlling, start: St
         found.update({task.uuid: task for task in fleet.tasks(0.5)})
         return len(found) == 3
 
-    wait_until(all_there, 20)
+    wait_until(all_there, 60)
     assert {uuid: (task.name, task.queue) for uuid, task in found.items()} == {
         running: ("fleet.sleep", "fleet"),
         reserved: ("fleet.succeed", "fleet"),
@@ -52,7 +52,7 @@ def test_tasks(broker_url: str, app: Celery, controlling: Controlling, start: St
     }
     started = found[running].started_at
     assert started is not None
-    assert before - 1 < started < time.time() + 1
+    assert before - 10 < started < time.time() + 10
     assert found[reserved].started_at is None
     assert found[scheduled].started_at is None
     worker.kill()  # it would wait for the task that sleeps
@@ -67,21 +67,15 @@ def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: S
     for _ in range(7):
         app.send_task("fleet.succeed", queue="lonely")
     fleet = controlling(broker_url, "lonely", "missing")
-    found: dict[str, QueueStats] = {}
-
-    def all_there() -> bool:
-        found.clear()
-        found.update(_by_name(fleet.queues(0.5, NOW)))
-        return "fleet" in found and found["fleet"].workers == 2
-
-    wait_until(all_there, 20)
     amqp = broker_url.startswith("amqp")
-    assert found == {
+    expected = {
         "lonely": QueueStats("lonely", 7, 0 if amqp else None, 0, 0),
         "missing": QueueStats("missing", None if amqp else 0, None, 0, 0),
         "fleet": QueueStats("fleet", 0, 2 if amqp else None, 2, 5),
         "other": QueueStats("other", 0, 1 if amqp else None, 1, 2),
     }
+    # Each worker's answer to each question may come in another round.
+    wait_until(lambda: _by_name(fleet.queues(0.5, NOW)) == expected, 60)
     assert {host: sorted(queues) for host, queues in fleet.worker_queues().items()} == {
         "celery@one": ["fleet", "other"],
         "celery@two": ["fleet"],
@@ -94,7 +88,7 @@ def test_registered(broker_url: str, controlling: Controlling, start: Start, tmp
         start(CeleryWorker(tmp_path / hostname, broker_url, hostname=hostname, concurrency=1))
     fleet = controlling(broker_url)
     asked = ["celery@two", "celery@gone"]
-    found = wait_until(lambda: fleet.registered(asked, 0.5), 20)
+    found = wait_until(lambda: fleet.registered(asked, 0.5), 60)
     assert found.keys() == {"celery@two"}
     assert {"fleet.succeed", "fleet.sleep"} <= set(found["celery@two"])
     assert all(name.startswith("fleet.") for name in found["celery@two"])
@@ -113,7 +107,7 @@ def test_enable_events(broker_url: str, controlling: Controlling, start: Start, 
         batch = source.poll(0.5)
         return any(b"task-succeeded" in delivery.body for delivery in (batch.deliveries if batch else ()))
 
-    wait_until(asked, 20)
+    wait_until(asked, 60)
     source.close()
 
 
@@ -140,9 +134,10 @@ def test_many_questions_leave_one_reply_queue(
     for _ in range(50):
         fleet.tasks(0.01)
         fleet.queues(0.01, NOW)
-    assert list(replies().values()) == [0]
+    assert len(replies()) == 1
+    wait_until(lambda: list(replies().values()) == [0])
     fleet.close()
-    wait_until(lambda: not replies(), 20)
+    wait_until(lambda: not replies(), 60)
 
 
 def test_reply_queue_of_a_killed_monitor(
@@ -154,7 +149,7 @@ def test_reply_queue_of_a_killed_monitor(
     fleet = controlling(rabbitmq_url)
     fleet.tasks(0.01)
     fleet._control._cut()
-    wait_until(lambda: not [name for name in rabbitmq.queues(vhost) if "reply" in name], 20)
+    wait_until(lambda: not [name for name in rabbitmq.queues(vhost) if "reply" in name], 60)
 
 
 def test_nothing_stays_on_redis(redis_url: str, controlling: Controlling, start: Start, tmp_path: Path) -> None:
@@ -166,7 +161,8 @@ def test_nothing_stays_on_redis(redis_url: str, controlling: Controlling, start:
         for _ in range(20):
             fleet.tasks(0.01)
         assert len(client.keys("*-*.reply.celery.pidbox")) <= 1
-        fleet.tasks(0.5)
+        # The worker answers in turn: with the answer to the last question it has answered all.
+        wait_until(lambda: fleet.registered(["celery@worker"], 0.5), 60)
         assert client.keys("*-*.reply.celery.pidbox") == []
         fleet.close()
         assert client.keys("*reply.celery.pidbox") == []
@@ -218,7 +214,7 @@ def test_a_worker_whose_queue_is_full(
         Queue("stuck", questions, queue_arguments=full)(connection.default_channel).declare()
     fleet = controlling(rabbitmq_url)
     fleet.enable_events()
-    wait_until(lambda: fleet.queues(0.5, NOW), 20)
+    wait_until(lambda: fleet.queues(0.5, NOW), 60)
 
 
 # --- hostile and broken workers
@@ -323,28 +319,31 @@ def test_replies_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
-def test_paused_and_killed_broker(kind: str, controlling: Controlling, start: Start, tmp_path: Path) -> None:
+def test_paused_and_killed_broker(
+    kind: str, patience: pytest.MonkeyPatch, controlling: Controlling, start: Start, tmp_path: Path
+) -> None:
     """Every call is bounded in time with a frozen broker, and the next one after it works again connects by itself."""
+    patience.undo()
     server = start(RabbitMQ(tmp_path / "server") if kind == "rabbitmq" else Redis(tmp_path / "server"))
     fleet = controlling(server.url(), "fleet")
-    fleet.queues(0.1, NOW)
+    wait_until(lambda: _works(fleet), 60)
     server.pause()
     for call in (lambda: fleet.tasks(1), lambda: fleet.queues(1, NOW), fleet.enable_events):
-        began = time.monotonic()
-        with pytest.raises(SourceLostError, match="does not answer"):
+        with Stopwatch() as watch, pytest.raises(SourceLostError, match="does not answer"):
             call()
-        assert time.monotonic() - began < 4.5
+        assert watch.seconds < 4.5
     server.resume()
-    wait_until(lambda: _works(fleet), 20)
+    wait_until(lambda: _works(fleet), 60)
     server.kill()
     with pytest.raises(SourceLostError):
         fleet.queues(1, NOW)
     server.start()
+    wait_until(lambda: _works(fleet), 60)
     assert fleet.queues(0.2, NOW)[0].name == "fleet"
     server.pause()
-    began = time.monotonic()
-    fleet.close()
-    assert time.monotonic() - began < 3.5
+    with Stopwatch() as watch:
+        fleet.close()
+    assert watch.seconds < 3.5
     server.resume()
 
 
@@ -397,9 +396,9 @@ def test_in_memory_fleet(controlling: Controlling) -> None:
     fleet = controlling("memory://", "waiting-in-memory")
     app.send_task("fleet.nobody", queue="waiting-in-memory")
     with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
-        found = wait_until(lambda: stats if len(stats := _by_name(fleet.queues(0.5, NOW))) == 2 else None, 20)
+        expected = {
+            "waiting-in-memory": QueueStats("waiting-in-memory", 1, None, 0, 0),
+            "fleet-in-memory": QueueStats("fleet-in-memory", 0, None, 1, 1),
+        }
+        wait_until(lambda: _by_name(fleet.queues(0.5, NOW)) == expected, 60)
         assert fleet.tasks(0.5) == []
-    assert found == {
-        "waiting-in-memory": QueueStats("waiting-in-memory", 1, None, 0, 0),
-        "fleet-in-memory": QueueStats("fleet-in-memory", 0, None, 1, 1),
-    }
