@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.adapters.store import SqlStore, open_store, sqlite
 
 Open = Callable[..., SqlStore]
+
+
+@pytest.fixture(autouse=True)
+def patient_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow disk several writers may keep one of them waiting for long: SQLite does not serve them in turn."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 120.0)
 
 
 @pytest.fixture
