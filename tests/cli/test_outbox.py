@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.cli import main
 from celery_monitor.core.model import Action, Channel, Enqueue, OutboxItem
+from tests.fakes import ManualClock
 
 AT = 1_795_442_531.0
 """2026-11-23T14:02:11Z."""
@@ -22,6 +23,12 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
     daemon.start()
     yield daemon
     daemon.stop()
+
+
+@pytest.fixture(autouse=True)
+def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands run then, whatever the machine's clock says."""
+    monkeypatch.setattr("celery_monitor.cli.outbox.SystemClock", lambda: ManualClock(AT + 3600))
 
 
 def invoke(tmp_path: Path, *arguments: str) -> Result:

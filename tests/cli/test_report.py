@@ -10,7 +10,6 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.cli import main
 from celery_monitor.core.model import (
@@ -28,9 +27,11 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.summarize import day_bounds
 from tests.adapters.email.mail_server import MailServer, serving
+from tests.fakes import ManualClock
 
 DAY = 86_400
-NOW = SystemClock().now()
+NOW = 1_795_442_531.0
+"""2026-11-23T14:02:11Z: neither at midnight, nor another day in each process that collects these tests."""
 TODAY = dt.datetime.fromtimestamp(NOW, dt.UTC).date()
 YESTERDAY = TODAY - dt.timedelta(days=1)
 START, END = day_bounds(YESTERDAY, dt.UTC)
@@ -74,6 +75,12 @@ CHANGES = Changes(
     ],
     counters={"uptime_seconds": 7_200.0, "starts": 1.0},
 )
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command runs then."""
+    monkeypatch.setattr("celery_monitor.cli.report.SystemClock", lambda: ManualClock(NOW))
 
 
 @pytest.fixture
@@ -182,7 +189,7 @@ def test_today_so_far(tmp_path: Path, store: str) -> None:
     result = invoke(tmp_path, store, "--date", "today", "--format", "json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.output)
-    assert document["date"] == str(dt.datetime.fromtimestamp(SystemClock().now(), dt.UTC).date())
+    assert document["date"] == str(TODAY)
 
 
 def test_another_store(tmp_path: Path, store: str) -> None:
