@@ -21,14 +21,16 @@ def hang(stop, turned):
 made = threads.Threads(threading.Event(), lambda name: os._exit(70))
 made.start("pump", hang, limit=0.2, fatal=True)
 made.watch()
-made.stop.wait(30)
+made.stop.wait(100)
 """
 
 
 def test_the_watchdog_ends_a_process_that_hangs() -> None:
     """With the exit code that says so, though the main thread waits for ever."""
     assert threads.WATCH_INTERVAL == 1.0
-    done = subprocess.run([sys.executable, "-c", HANGS], timeout=60, check=False, capture_output=True)
+    # Its last words have a second: on a machine that stalls it would end without them.
+    patient = HANGS.replace("WATCH_INTERVAL = 0.05", "WATCH_INTERVAL, threads.LAST_WORDS = 0.05, 60.0")
+    done = subprocess.run([sys.executable, "-c", patient], timeout=120, check=False, capture_output=True)
     assert done.returncode == 70
     assert b"Stuck" in done.stdout + done.stderr
 
@@ -65,7 +67,7 @@ def dying(stop, turned):
 made = Threads(threading.Event(), lambda name: None)
 made.start("bad", dying, limit=1)
 import os
-os._exit(3 if made.stop.wait(30) and made.died == "bad" else 4)
+os._exit(3 if made.stop.wait(100) and made.died == "bad" else 4)
 """
 ENDS_LATE = """
 from celery_monitor.app import App
@@ -104,7 +106,7 @@ def test_a_log_that_nobody_reads_keeps_nothing_alive(
     with unread_pipe(gone=gone) as stderr:
         done = subprocess.run(
             [sys.executable, "-c", LOGGING + program, f"sqlite:///{tmp_path}/store.db", *arguments],
-            timeout=30,
+            timeout=120,
             check=False,
             stderr=stderr,
         )

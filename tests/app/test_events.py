@@ -43,11 +43,12 @@ class Running:
             )
 
     def lines(self, kind: str) -> list[str]:
-        return [line for line in self.out.read_text().splitlines() if f"  {kind} " in line]
+        whole = self.out.read_text().rpartition("\n")[0]
+        return [line for line in whole.splitlines() if f"  {kind} " in line]
 
     def end(self) -> tuple[int, str]:
         """Exit code and standard error."""
-        _, err = self.process.communicate(timeout=20)
+        _, err = self.process.communicate(timeout=120)
         return self.process.returncode, err
 
 
@@ -65,10 +66,10 @@ def following(tmp_path: Path, broker_url: str) -> Iterator[Running]:
 def test_live_stream_of_a_fleet(following: Running, broker_url: str, start: Start, tmp_path: Path) -> None:
     """A failure is seen with task, worker and exception; Ctrl-C ends it with 0 and no word."""
     start(CeleryWorker(tmp_path / "worker", broker_url, pool="solo", concurrency=1))
-    wait_until(lambda: following.lines("worker-heartbeat"), what="a heartbeat")
+    wait_until(lambda: following.lines("worker-heartbeat"), timeout=60, what="a heartbeat")
     app = client(broker_url)
     app.send_task("fleet.fail", ["no such order"])
-    wait_until(lambda: following.lines("task-failed"), what="the failure")
+    wait_until(lambda: following.lines("task-failed"), timeout=60, what="the failure")
     (line,) = following.lines("task-failed")
     assert "  fleet.fail " in line
     assert line.endswith("celery@worker  ValueError: no such order")
@@ -125,7 +126,7 @@ def test_a_reader_that_goes_away_is_an_end(broker_url: str) -> None:
         assert process.stderr is not None
         assert "order-placed" in process.stdout.readline()
         process.stdout.close()
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
         assert process.stderr.read() == ""
 
 
@@ -145,7 +146,7 @@ def test_a_running_monitor_loses_nothing_to_it(rabbitmq_url: str, rabbitmq: Rabb
         seen["listener"] += len(listener.poll(0.1))
         return min(seen.values()) >= 1500
 
-    wait_until(poll, what="all messages")
+    wait_until(poll, timeout=60, what="all messages")
     assert seen == {"monitor": 1500, "listener": 1500}
     listener.close()
     monitor.close()

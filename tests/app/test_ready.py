@@ -31,7 +31,7 @@ def running(app: App) -> Iterator[App]:
     thread.start()
     yield app
     app.stop()
-    thread.join(15)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -35,14 +35,15 @@ def started(directory: Path, **settings: str) -> Iterator[dict[str, dict[str, An
         process = subprocess.Popen(command, stderr=out, env=environ(directory, **settings))
 
     def lines() -> dict[str, dict[str, Any]]:
-        return {line["event"]: line for line in map(json.loads, log.read_text().splitlines())}
+        whole = log.read_text().rpartition("\n")[0]
+        return {line["event"]: line for line in map(json.loads, whole.splitlines())}
 
     try:
-        wait_until(lambda: "Started" in lines(), 30, what="the start")
+        wait_until(lambda: "Started" in lines(), 90, what="the start")
         yield lines()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
 def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
     with started(tmp_path) as lines:
         for event in ("Listening", "Started"):
             assert lines[event]["version"] == version("celery-monitor")
-            assert httpx.get(f"http://{lines[event]['listen']}/livez", trust_env=False).status_code == 200
+            assert httpx.get(f"http://{lines[event]['listen']}/livez", timeout=60, trust_env=False).status_code == 200
         assert list(lines).index("Listening") < list(lines).index("Started")
         assert lines["Started"]["pagerduty"] == "off: no routing key is set"
         assert lines["Started"]["mail"] == "off: email.to is empty"
@@ -69,7 +70,7 @@ def ended(directory: Path, **settings: str) -> tuple[int, str]:
     """Exit code and standard error of a daemon that does not start."""
     command = [sys.executable, "-m", "celery_monitor", "run"]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=30, env=environ(directory, **settings)
+        command, capture_output=True, text=True, check=False, timeout=120, env=environ(directory, **settings)
     )
     return done.returncode, done.stderr
 

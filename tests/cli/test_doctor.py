@@ -227,9 +227,11 @@ def pagerduty_server() -> Iterator[PagerDutyServer]:
         yield server
 
 
-def pagerduty(url: str, rules: list[dict[str, Any]] | None = None, key: str | None = KEY) -> Finding:
+def pagerduty(
+    url: str, rules: list[dict[str, Any]] | None = None, key: str | None = KEY, timeout: str = "60s"
+) -> Finding:
     """Of the API at this address."""
-    settings = PagerDutySettings.model_validate({"routing_key": key, "url": url, "timeout": "1s"})
+    settings = PagerDutySettings.model_validate({"routing_key": key, "url": url, "timeout": timeout})
     return outside.pagerduty(settings, AlertsSettings.model_validate({"rules": rules or []}))
 
 
@@ -247,7 +249,7 @@ def test_pagerduty_cannot_be_reached() -> None:
     """A closed port, a gateway's answer and one that never answers fail, with what to do and without the key."""
     closed = pagerduty(f"http://127.0.0.1:{free_port()}")
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        hanging = pagerduty(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        hanging = pagerduty(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout="1s")
     for finding in (closed, hanging):
         assert finding.state is State.FAIL
         assert "set HTTPS_PROXY or pagerduty.url" in finding.text

@@ -48,6 +48,12 @@ def serving(server: Server) -> Iterator[int]:
         server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever answers has the time for it, also when the machine stalls."""
+    monkeypatch.setattr(module, "_TIMEOUT", 60.0)
+
+
 def healthcheck(port: int, host: str = "0.0.0.0", **environ: str) -> Result:
     """The command, with the daemon configured for this port and address."""
     return CliRunner().invoke(

@@ -16,7 +16,7 @@ from celery_monitor.errors import ConfigError, MonitorError, Problem, StoreUnusa
 def test_program_runs_as_a_module() -> None:
     """`python -m celery_monitor --version` prints the version and exits with 0."""
     command = [sys.executable, "-m", "celery_monitor", "--version"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0
     assert result.stdout.startswith("celery-monitor, version ")
 
@@ -29,7 +29,7 @@ def test_help_imports_no_command() -> None:
         "main(['--help'], standalone_mode=False)\n"
         "print([name for name in ('pydantic', 'yaml', 'celery', 'kombu', 'sqlalchemy') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout.splitlines()[-1] == "[]"
 
 
@@ -40,7 +40,7 @@ def test_output_that_cannot_be_written(arguments: list[str]) -> None:
     """On a full disk every command ends with 1 and a sentence, without a traceback."""
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "celery_monitor", *arguments]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert done.stderr == "error: cannot write the output: No space left on device\n"
 
