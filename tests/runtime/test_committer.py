@@ -27,7 +27,7 @@ class SlowStore(MemoryStore):
 
     def commit(self, changes: Changes) -> None:
         self.begun.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(60)
         super().commit(changes)
 
 
@@ -40,7 +40,7 @@ def running(committer: Committer) -> Iterator[None]:
         yield
     finally:
         committer.close()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -70,7 +70,7 @@ def test_reading_goes_on_while_a_commit_is_under_way() -> None:
         store.go_on.set()
         wait_until(lambda: source.waiting == 0, what="the acknowledgements")
         stop.set()
-        thread.join(20)
+        thread.join(60)
     assert len(source.acked) == 8
     assert sum(len(one.fingerprints) for one in store.commits) == 8 * 8
     assert [series.counts[3] for series in monitor.snapshot().series] == [2]
@@ -85,7 +85,7 @@ def test_what_cannot_be_written_holds_up_what_comes_after_it() -> None:
     with running(committer):
         for sequence in (1, 2, 3):
             committer.add(flush(sequence))
-        written = committer.finish(SystemClock().monotonic() + 20)
+        written = committer.finish(SystemClock().monotonic() + 60)
     assert [one.tag for one in written] == [1, 2, 3]
     assert [one.sequence for one in store.commits] == [1, 2, 3]
     assert (committer.figures.failures, committer.figures.error, sum(committer.figures.counts)) == (2, None, 3)
@@ -100,7 +100,7 @@ def test_another_writer_is_the_pumps_error() -> None:
     with running(committer):
         committer.add(flush(1))
         with pytest.raises(StoreUnusableError, match="another monitor"):
-            committer.turn(20)
+            committer.turn(60)
 
 
 def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
@@ -113,7 +113,7 @@ def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
         assert committer.finish(clock.monotonic() + 0.2) == []
         assert committer.waiting
         store.go_on.set()
-        assert [one.tag for one in committer.finish(clock.monotonic() + 20)] == [1]
+        assert [one.tag for one in committer.finish(clock.monotonic() + 60)] == [1]
 
 
 def test_a_commit_lets_others_go_first_for_so_long_only() -> None:

@@ -182,14 +182,22 @@ def test_a_failed_question_for_tasks_is_repeated() -> None:
 
 
 def test_it_ends_at_once() -> None:
-    """Interrupted in its wait."""
+    """Interrupted in its wait, which would not end otherwise."""
     made, control, _, _ = watch()
-    stop = threading.Event()
+    stop, waiting = threading.Event(), threading.Event()
+
+    class Wake(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waiting.set()
+            return super().wait(120)
+
+    made._wake = Wake()
     thread = threading.Thread(target=made.run, args=(stop, lambda: None))
     thread.start()
+    assert waiting.wait(60)
     stop.set()
     made.interrupt()
-    thread.join(0.9)
+    thread.join(60)
     assert not thread.is_alive()
     assert control.asked[-1] == "close"
 

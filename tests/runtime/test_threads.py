@@ -29,15 +29,15 @@ def test_the_first_death_stops_all() -> None:
         raise RuntimeError("no")
 
     made = run({"well": patient, "bad": dying})
-    assert made.stop.wait(5)
+    assert made.stop.wait(60)
     assert made.died == "bad"
-    assert made.join("well", 5)
+    assert made.join("well", 60)
 
 
 def test_an_end_without_a_reason_is_a_death() -> None:
     """A loop that returns while nobody asked it to has left its work."""
     made = run({"leaver": lambda stop, turned: None})
-    assert made.stop.wait(5)
+    assert made.stop.wait(60)
     assert made.died == "leaver"
 
 
@@ -45,7 +45,7 @@ def test_an_orderly_end_is_none() -> None:
     """Nobody died."""
     made = run({"well": patient})
     made.stop.set()
-    assert made.join("well", 5)
+    assert made.join("well", 60)
     assert made.died is None
 
 
@@ -65,7 +65,7 @@ def test_silence_is_noticed() -> None:
         found = []
         for _ in range(6):
             turned = made.turns("well")
-            wait_until(partial(_has_turned, made, turned), 5)
+            wait_until(partial(_has_turned, made, turned))
             made.look()
             found.append(list(made.stuck()))
         assert found == [[], [], [], [], ["stuck"], ["stuck"]]
