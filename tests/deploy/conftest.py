@@ -55,7 +55,7 @@ def template(helm: str) -> Template:
     def render(values: Path, kube_version: str = "1.30.0") -> list[dict[str, Any]]:
         command = [helm, "template", "watch", str(CHART), "--namespace", "shop", "--values", str(values)]
         command += ["--kube-version", kube_version, "--api-versions", "monitoring.coreos.com/v1"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
         return [document for document in yaml.safe_load_all(done.stdout) if document]
 

@@ -56,7 +56,7 @@ def test_objects_are_valid(template: Template, values: Path, version: str) -> No
 def test_lint(helm: str, values: Path) -> None:
     """`helm lint --strict` has nothing to say."""
     command = [helm, "lint", "--strict", str(CHART), "--values", str(values)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

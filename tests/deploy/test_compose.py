@@ -113,7 +113,7 @@ def test_prometheus_scrapes_the_monitor() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     config = yaml.safe_load(file.read_text())
@@ -154,7 +154,7 @@ def test_every_queue_of_the_shop_has_a_worker() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     workers = (SERVICES[name]["entrypoint"] for name in ("worker", "billing"))
@@ -173,8 +173,8 @@ def pagerduty() -> Iterator[http.client.HTTPConnection]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: answers(port), 20, what="the stand-in for PagerDuty")
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        wait_until(lambda: answers(port), 90, what="the stand-in for PagerDuty")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         yield connection
         connection.close()
     finally:

@@ -120,7 +120,7 @@ def test_systemd_s_environment_is_the_command_s(tmp_path: Path) -> None:
     command = line[1].replace("/var/lib/celery-monitor", str(tmp_path)).replace("doctor", "config check")
     command = command.replace("/opt/celery-monitor/bin/celery-monitor", f"{sys.executable} -m celery_monitor")
     environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"fleet +shop\n +reads +memory://", done.stdout)
 

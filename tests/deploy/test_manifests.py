@@ -19,7 +19,7 @@ MANIFESTS = ROOT / "deploy" / "kubernetes"
 def objects() -> dict[str, dict[str, Any]]:
     """The built objects by kind; there is one of each."""
     command = [require("kubectl"), "kustomize", str(MANIFESTS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     documents = list(yaml.safe_load_all(done.stdout))
     by_kind = {document["kind"]: document for document in documents}

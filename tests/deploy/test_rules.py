@@ -32,6 +32,7 @@ def test_the_rules_are_valid() -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", *(path.name for path in sorted(RULES.glob("*.rules.yml"))))
 
 
+@pytest.mark.timeout(600)  # it computes for 10 s already on a good machine
 def test_the_alerts_fire_when_they_should() -> None:
     """By the cases of alerts.test.yml."""
     promtool("test", "rules", "alerts.test.yml")

@@ -15,7 +15,7 @@ PROGRAM = "/opt/celery-monitor/bin/celery-monitor"
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run systemd-analyze, which needs no running systemd for this."""
     command = [require("systemd-analyze"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def settings_of_unit(name: str) -> list[str]:

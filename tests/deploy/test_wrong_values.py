@@ -83,6 +83,6 @@ def test_wrong_values_are_refused(helm: str, tmp_path: Path, values: str, named:
     file.write_text(values)
     assert yaml.safe_load(values)
     command = [helm, "template", "watch", str(CHART), "--values", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0, "the values were accepted"
     assert named in done.stderr

@@ -71,7 +71,7 @@ def send_outcomes(app: Celery, *names: str) -> dict[str, str]:
         outcome = OUTCOMES[name]
         task_id = str(uuid.uuid4())
         if outcome.revoke:
-            app.control.broadcast("revoke", arguments={"task_id": task_id}, reply=True, timeout=10, limit=1)
+            app.control.broadcast("revoke", arguments={"task_id": task_id}, reply=True, timeout=60, limit=1)
         app.send_task(outcome.task, task_id=task_id, **outcome.options)
         sent[name] = task_id
     for name, task_id in sent.items():

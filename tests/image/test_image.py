@@ -119,7 +119,7 @@ class Daemon:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of an answer; 0 without one."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -131,12 +131,17 @@ class Daemon:
         """Wait until it is connected and counts."""
         state = ("container", "inspect", "--format", "{{.State.Running}}", self.name)
 
+        # The answer that was waited for: with probes this frequent, the next one may be another on a slow machine.
+        answer = (0, "not asked")
+
         def settled() -> bool:
-            return self.get("/readyz")[0] == 200 or self.podman.answer(*state).strip() != "true"
+            nonlocal answer
+            answer = self.get("/readyz")
+            return answer[0] == 200 or self.podman.answer(*state).strip() != "true"
 
         with contextlib.suppress(TimeoutError):
-            wait_until(settled, 40, every=0.1)
-        status, reasons = self.get("/readyz")
+            wait_until(settled, 90, every=0.1)
+        status, reasons = answer
         assert status == 200, f"{reasons}\n{self.log()}"
 
     def total(self, counter: str, **labels: str) -> int:
@@ -147,8 +152,8 @@ class Daemon:
 
     def stop(self) -> tuple[int, float]:
         """Send SIGTERM; the exit code and how many seconds it took. The container is removed."""
-        began = time.monotonic()
         self.podman.answer("kill", "--signal", "TERM", self.name)
+        began = time.monotonic()  # without podman's own start
         code = int(self.podman.answer("wait", self.name, timeout=60))
         took = time.monotonic() - began
         self.podman.answer("rm", self.name)
@@ -260,7 +265,7 @@ def test_counts_survive_a_restart(daemon: Daemon, image: str, start: Start, tmp_
         )
 
     send(40, 10)
-    wait_until(lambda: counted(40, 10), what="the first counts")
+    wait_until(lambda: counted(40, 10), 90, what="the first counts")
     code, took = daemon.stop()
     assert code == 0
     assert took < STOP_SECONDS
@@ -268,9 +273,9 @@ def test_counts_survive_a_restart(daemon: Daemon, image: str, start: Start, tmp_
     send(30, 5)
     daemon.start(image)
     daemon.wait_ready()
-    wait_until(lambda: counted(70, 15), what="the counts with those of the absence")
+    wait_until(lambda: counted(70, 15), 90, what="the counts with those of the absence")
     assert daemon.total("celery_task_failed_total", exception="ValueError") == 15
-    assert daemon.total("celery_monitor_unnamed_failures_total") == 0
+    assert "\ncelery_monitor_unnamed_failures_total 0.0\n" in daemon.get("/metrics")[1]
     health = daemon.podman("exec", daemon.name, "celery-monitor", "healthcheck")
     assert health.returncode == 0, health.stdout + health.stderr
     assert daemon.stop()[0] == 0
