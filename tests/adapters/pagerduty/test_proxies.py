@@ -2,6 +2,7 @@
 
 import base64
 import re
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
@@ -19,6 +20,8 @@ from tests.servers.scripted import misbehaving, talking
 
 FIRST, SECOND = "hunter2", "correcthorse"
 """The two parts of a password: also one alone is too much."""
+PATIENCE = 60.0
+"""Seconds for an answer, on a busy machine."""
 
 
 def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
@@ -29,11 +32,11 @@ def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
         monkeypatch.setenv(name, "")
     key = SecretSource(Secret(KEY))
     sender = PagerDuty(
-        url=url, keys={"": key}, incident=lambda _: an_incident(), clock=ManualClock(time=AT), timeout=2.0
+        url=url, keys={"": key}, incident=lambda _: an_incident(), clock=ManualClock(time=AT), timeout=PATIENCE
     )
     calls: tuple[Callable[[], int], ...] = (
         lambda: sender.send(an_item(an_incident(), Action.TRIGGER)),
-        lambda: reach(url, 2.0),
+        lambda: reach(url, PATIENCE),
     )
     told = []
     for call in calls:
@@ -42,6 +45,19 @@ def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
         except DeliveryError as exc:
             told += [str(exc), "".join(traceback.format_exception(exc))]
     return told
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No host has a name: the machine's name server may answer as late as it likes, or never."""
+    resolve = socket.getaddrinfo
+
+    def lookup(host: str, *args: object, **options: object) -> object:
+        if host != "127.0.0.1":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +128,7 @@ def test_a_proxy_that_repeats_what_it_refuses(scheme: str, mark: str, monkeypatc
     sent = base64.b64encode(f"user:{password}".encode()).decode()
     said = f"{sent} {password} {quote(password, safe='')} user:{password}"
     answer = f"HTTP/1.1 407 {said}\r\nX: {said}\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode()
-    with misbehaving(talking(b"", answer)) as port:
+    with misbehaving(talking(b"", answer, quiet=PATIENCE)) as port:
         proxy = f"http://user:{quote(password, safe='')}@127.0.0.1:{port}"
         told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
     assert re.search("407", told[0])

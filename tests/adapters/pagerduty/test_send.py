@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from celery_monitor.adapters.pagerduty import PagerDuty, endpoint
+from celery_monitor.adapters.pagerduty import PagerDuty, endpoint, exchange
 from celery_monitor.adapters.pagerduty.send import KeySource, retry_after
 from celery_monitor.core.model import Action, Incident
 from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
@@ -22,8 +22,10 @@ from tests.servers.ports import free_port
 from tests.servers.waiting import wait_until
 
 TIMEOUT = 1.0
-SLACK = 1.0
-"""Seconds beyond the timeout in which a request must have ended, on a busy machine."""
+SLACK = 30.0
+"""Seconds beyond the timeout in which a request must have ended, on a busy machine; else it would never end."""
+PATIENCE = 60.0
+"""The timeout where a request is to be answered, however busy the machine is."""
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def server() -> Iterator[PagerDutyServer]:
 class Sending:
     """A sender of one incident, which the test may exchange."""
 
-    def __init__(self, url: str, keys: dict[str, KeySource] | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, keys: dict[str, KeySource] | None = None, timeout: float = PATIENCE) -> None:
         self.incident: Incident | None = an_incident()
         self.clock = ManualClock(time=AT)
         self.pagerduty = PagerDuty(
@@ -48,6 +50,10 @@ class Sending:
             external_url="https://monitor.example.com/",
         )
 
+    def be_patient(self) -> None:
+        """From now on the machine may be as busy as it likes."""
+        self.pagerduty._timeout = PATIENCE
+
     def send(self, action: Action = Action.TRIGGER, **item: object) -> int:
         return self.pagerduty.send(an_item(self.incident or an_incident(), action, **item))
 
@@ -56,6 +62,12 @@ class Sending:
 def sending(server: PagerDutyServer) -> Sending:
     """A sender with one routing key."""
     return Sending(server.url)
+
+
+@pytest.fixture
+def graceful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is shut down ends as soon as its thread gets the processor."""
+    monkeypatch.setattr(exchange, "GRACE", PATIENCE)
 
 
 def test_a_trigger_keeps_the_contract(server: PagerDutyServer, sending: Sending) -> None:
@@ -114,7 +126,7 @@ def test_a_202_is_taken_whatever_its_body(server: PagerDutyServer, sending: Send
     server.script(behaviour)
     began = time.monotonic()
     assert sending.send() == 1
-    assert time.monotonic() - began < TIMEOUT
+    assert time.monotonic() - began < PATIENCE / 2
     assert len(server.received) == 1
 
 
@@ -129,6 +141,7 @@ def test_a_dropped_connection_is_retried(server: PagerDutyServer, sending: Sendi
     assert server.opened() == {an_incident().key: 1}
 
 
+@pytest.mark.usefixtures("graceful")
 @pytest.mark.parametrize(
     "behaviour",
     [
@@ -139,37 +152,45 @@ def test_a_dropped_connection_is_retried(server: PagerDutyServer, sending: Sendi
     ],
     ids=["hang", "status", "headers", "body"],
 )
-def test_no_server_holds_a_request_longer_than_its_timeout(
-    server: PagerDutyServer, sending: Sending, behaviour: Behaviour
-) -> None:
+def test_no_server_holds_a_request_longer_than_its_timeout(server: PagerDutyServer, behaviour: Behaviour) -> None:
     """Silence, and bytes that drip into headers or body, end with the timeout; the request's thread ends too."""
-    server.script(behaviour)
+    sending = Sending(server.url, timeout=TIMEOUT)
+    server.behave(behaviour)
     began = time.monotonic()
     with pytest.raises(RetryableError, match=r"within 1 s|timed out|answered 503"):
         sending.send()
     assert TIMEOUT * 0.9 < time.monotonic() - began < TIMEOUT + SLACK
     assert not [thread for thread in threading.enumerate() if thread.name == "pagerduty-request"]
+    server.behave()
+    sending.be_patient()
     assert sending.send() == 1
 
 
-def test_a_202_counts_though_its_headers_never_end(server: PagerDutyServer, sending: Sending) -> None:
+@pytest.mark.usefixtures("graceful")
+def test_a_202_counts_though_its_headers_never_end(server: PagerDutyServer) -> None:
     """Once the status line said 202 the event was taken, also when the timeout has to end the rest."""
+    # Within it the status line has to come.
+    timeout = 5.0
+    sending = Sending(server.url, timeout=timeout)
     server.script(Behaviour.drip(every=0.02, take=True, code=202))
     began = time.monotonic()
     assert sending.send() == 1
-    assert time.monotonic() - began < TIMEOUT + SLACK
+    assert timeout * 0.9 < time.monotonic() - began < timeout + SLACK
 
 
+@pytest.mark.usefixtures("graceful")
 def test_a_drip_over_tls(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     """The timeout holds over TLS too, and a good answer over TLS is taken."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.certificate))
     with PagerDutyServer(certificate=certificate) as server:
-        sending = Sending(server.url)
-        server.script(Behaviour.drip(every=0.02))
+        sending = Sending(server.url, timeout=TIMEOUT)
+        server.behave(Behaviour.drip(every=0.02))
         began = time.monotonic()
-        with pytest.raises(RetryableError, match="within 1 s"):
+        with pytest.raises(RetryableError, match=r"within 1 s|timed out"):
             sending.send()
         assert time.monotonic() - began < TIMEOUT + SLACK
+        server.behave()
+        sending.be_patient()
         assert sending.send() == 1
         assert server.violations == []
 
@@ -204,34 +225,37 @@ def test_a_name_server_that_hangs_holds_nothing(server: PagerDutyServer, monkeyp
 
     def lookup(*args: object) -> object:
         lookups.append(args)
-        answered.wait(30)
+        answered.wait(150)
         return resolve(*args)  # type: ignore[arg-type]
 
     import socket
 
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    sending = Sending(server.url, timeout=0.3)
+    # Within it the request's thread has to come to the lookup.
+    timeout = 3.0
+    sending = Sending(server.url, timeout=timeout)
     began = time.monotonic()
     with pytest.raises(RetryableError, match="within"):
         sending.send()
     with pytest.raises(RetryableError, match="name server"):
         sending.send()
-    assert time.monotonic() - began < 0.3 + SLACK + 0.5
+    assert time.monotonic() - began < timeout + SLACK
     assert len(lookups) == 1
     answered.set()
-    wait_until(lambda: not sending.pagerduty._exchange.alive, 5)
+    wait_until(lambda: not sending.pagerduty._exchange.alive)
     assert server.received == []
+    sending.be_patient()
     assert sending.send() == 1
 
 
 def test_stop_ends_a_request_under_way(server: PagerDutyServer) -> None:
     """Stopping the program does not wait for a server that hangs."""
     server.script(Behaviour.hang())
-    sending = Sending(server.url, timeout=60.0)
+    sending = Sending(server.url, timeout=150.0)
 
     def stop_when_it_hangs() -> None:
-        wait_until(lambda: server.received, 10)
+        wait_until(lambda: server.received, 60)
         sending.pagerduty.stop()
 
     stopper = threading.Thread(target=stop_when_it_hangs)
@@ -240,7 +264,7 @@ def test_stop_ends_a_request_under_way(server: PagerDutyServer) -> None:
     with pytest.raises(RetryableError, match="stopped"):
         sending.send()
     stopper.join()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 75
     with pytest.raises(RetryableError, match="stopped"):
         sending.send()
     assert len(server.received) == 1
@@ -339,7 +363,7 @@ def test_without_a_routing_key(server: PagerDutyServer, keys: dict[str, KeySourc
 def test_errors_never_hold_the_key(server: PagerDutyServer) -> None:
     """Whatever happens, and though the server quotes it, no error, log line or repr holds the routing key."""
     key = "s3cr3tR0ut1ngKeyOfTheTest0123456"
-    sending = Sending(server.url, {"": SecretSource(Secret(key))}, timeout=0.3)
+    sending = Sending(server.url, {"": SecretSource(Secret(key))}, timeout=3.0)
     server.script(
         Behaviour.status(400, f'{{"errors":["Invalid routing key {key}"]}}'.encode()),
         Behaviour.status(503, key.encode() * 200),
@@ -355,7 +379,7 @@ def test_errors_never_hold_the_key(server: PagerDutyServer) -> None:
             assert key not in f"{error!r} {error} {error.args}"
             error = error.__cause__
     assert key not in repr(sending.pagerduty)
-    assert len(server.received) == 5
+    wait_until(lambda: len(server.received) == 5)
 
 
 def test_passwords_of_netrc_are_not_sent(
