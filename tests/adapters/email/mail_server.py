@@ -91,7 +91,7 @@ class MailServer:
 
     def run(self) -> Controller:
         """Start serving, in a thread."""
-        controller = _Controller(self, hostname="127.0.0.1", port=self.port)
+        controller = _Controller(self, hostname="127.0.0.1", port=self.port, ready_timeout=60.0)
         controller.start()
         return controller
 

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -79,6 +80,7 @@ class Daemon:
             self._clock.advance(step)
 
 
+@pytest.mark.timeout(600)  # twenty starts of a process, each of which may take seconds
 def test_twenty_kills_around_the_time_of_sending_make_one_mail(url: str, mail: MailServer) -> None:
     """Kill -9 at any time before it is due, and then in the middle of SMTP, again and again: it comes once."""
     dice = random.Random(5)
@@ -92,12 +94,12 @@ def test_twenty_kills_around_the_time_of_sending_make_one_mail(url: str, mail: M
         fatal = dice.choice(["MAIL", "RCPT", "DATA"])
         mail.data.extend(["drop"] * (fatal == "DATA"))  # or the server has a mail whose sender is dead
         with mailer(url, mail, offset, fatal) as process:
-            assert process.wait(60.0) == -signal.SIGKILL
+            assert process.wait(120.0) == -signal.SIGKILL
         kills += 1
     with mailer(url, mail, offset) as process:
-        wait_until(lambda: mail.mails, what="the report")
+        wait_until(lambda: mail.mails, 60, what="the report")
         with opened_beside(url) as store:
-            wait_until(lambda: not store.outbox.pending(), what="its record")
+            wait_until(lambda: not store.outbox.pending(), 60, what="its record")
         process.kill()
     with mailer(url, mail, offset) as process, suppress(subprocess.TimeoutExpired):
         process.wait(0.3)
@@ -108,14 +110,17 @@ def test_twenty_kills_around_the_time_of_sending_make_one_mail(url: str, mail: M
 def mailer(url: str, mail: MailServer, offset: float, fatal: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """A process that mails; it runs, and is killed at the latest when its conversation comes to ``fatal``."""
     arguments = [sys.executable, "-m", "tests.adapters.email.mailer", url, str(mail.port), str(offset)]
+    started = threading.Event()
+
+    def stage(name: str) -> None:
+        if name == fatal:
+            started.wait()
+            process.kill()
+            process.wait()
+
+    mail.stage = stage
     with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
-
-        def stage(name: str) -> None:
-            if name == fatal:
-                process.kill()
-                process.wait()
-
-        mail.stage = stage
+        started.set()
         assert process.stdout is not None
         assert process.stdout.readline() == b"running\n"
         try:

@@ -60,8 +60,8 @@ def garbage(chance: random.Random, good: bytes) -> bytes:
 
 def test_the_dialogue_is_a_good_one() -> None:
     """Without garbage in it the mail is taken."""
-    with misbehaving(talking(*GOOD)) as port:
-        assert send(port).reply == "250 taken"
+    with misbehaving(talking(*GOOD, quiet=60.0)) as port:
+        assert send(port, deadline=60.0).reply == "250 taken"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -104,7 +104,7 @@ def test_an_answer_without_end_is_not_kept() -> None:
                 connection.sendall(b"220-hello\r\n" * 1000)
 
     with misbehaving(speak) as port, pytest.raises(RetryableError, match="more than an answer"):
-        send(port, deadline=30.0)
+        send(port, deadline=60.0)
 
 
 @pytest.mark.parametrize("host", ["mail..corp", "a" * 70 + ".corp", "mail.corp." + "x" * 64, "\udcff.corp"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from celery_monitor.adapters.email.smtp import Delivery, Refusal, Server, deliver
+from celery_monitor.adapters.email.smtp import TIMEOUT, Delivery, Refusal, Server, deliver
 from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
 from tests.adapters.email.mail_server import (
     MailServer,
@@ -26,7 +26,7 @@ ANN, BOB, CARL = "ann@shop.example", "Bob B. <bob@shop.example>", "carl@shop.exa
 BODY = b"Subject: hello\r\n\r\n.one dot\r\n..two\r\n"
 
 
-def send(server: Server, *recipients: str, deadline: float = 10.0) -> Delivery:
+def send(server: Server, *recipients: str, deadline: float = 60.0) -> Delivery:
     """Send BODY."""
     return deliver(server, SENDER, recipients or (ANN,), lambda _: BODY, deadline=deadline)
 
@@ -150,7 +150,7 @@ def test_a_stuck_server_costs_no_more_than_the_deadline(
         begun = time.monotonic()
         with pytest.raises(RetryableError):
             send(server, deadline=0.5)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < TIMEOUT * 0.8
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_bad_answer_to_quit_changes_nothing() -> None:
     answers = [b"220 hello\r\n", b"250 mail\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n", b"250 taken\r\n"]
     for farewell in ([b"451 what\r\n"], []):
         with misbehaving(speaking(*answers, *farewell)) as port:
-            assert send(Server("127.0.0.1", port, "none"), deadline=5.0).reply == "250 taken"
+            assert send(Server("127.0.0.1", port, "none")).reply == "250 taken"
 
 
 def test_an_answer_is_shown_without_its_controls(mail: MailServer) -> None:
