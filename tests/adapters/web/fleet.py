@@ -129,7 +129,7 @@ class FakeMetrics:
     def render(self, chosen: Hashable) -> Scrape:
         self.rendered += 1
         if self.gate is not None:
-            self.gate.wait(30)
+            self.gate.wait(150)
         return Scrape(self.body, [("content-type", "text/plain")])
 
 
@@ -144,7 +144,7 @@ class TroubledReader:
 
         def call(*arguments: object, **options: object) -> object:
             if self._fleet.gate is not None:
-                self._fleet.gate.wait(30)
+                self._fleet.gate.wait(150)
             if self._fleet.trouble is not None:
                 raise self._fleet.trouble
             return query(*arguments, **options)

@@ -64,7 +64,7 @@ def test_what_is_not_there_stays_so(site: Served) -> None:
 )
 def test_it_never_leads_elsewhere(site: Served, target: bytes) -> None:
     """Whatever the address is, one does not come to another host, nor does it write headers."""
-    with socket.create_connection(("127.0.0.1", site.server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", site.server.port), timeout=60) as client:
         client.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         got = b""
         while portion := client.recv(65536):

@@ -258,9 +258,9 @@ def test_what_is_not_there(site: Served, path: str) -> None:
 
 def test_nothing_can_be_written(site: Served) -> None:
     """Any other method than GET and HEAD is refused with status 405."""
-    assert httpx.post(f"{site.url}/api/v1/tasks", json={}, timeout=10).status_code == 405
-    assert httpx.delete(f"{site.url}/api/v1/failures/id-1", timeout=10).status_code == 405
-    assert httpx.head(f"{site.url}/api/v1/tasks", timeout=10).content == b""
+    assert httpx.post(f"{site.url}/api/v1/tasks", json={}, timeout=60).status_code == 405
+    assert httpx.delete(f"{site.url}/api/v1/failures/id-1", timeout=60).status_code == 405
+    assert httpx.head(f"{site.url}/api/v1/tasks", timeout=60).content == b""
 
 
 @pytest.mark.parametrize(

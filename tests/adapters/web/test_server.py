@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from celery_monitor.adapters.web import Site, WebServer
+from celery_monitor.adapters.web import Site, WebServer, connection, queries
 from celery_monitor.errors import ConfigError, PortUnavailableError, StoreUnavailableError
 from celery_monitor.ports import Health
 from celery_monitor.settings.web import WebSettings
@@ -29,6 +29,14 @@ GUARDED = (
     "/nothing",
     "/style.css",
 )
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server waits so long for slow clients and queries that one sees whom else it lets wait for them."""
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 100.0)
+    monkeypatch.setattr(connection, "RESPONSE_SECONDS", 100.0)
+    monkeypatch.setattr(queries, "PATIENCE_SECONDS", 100.0)
 
 
 def test_probes_say_why(site: Served, fleet: Fleet) -> None:
@@ -159,11 +167,12 @@ def test_scrapes_share_a_rendering(site: Served, fleet: Fleet) -> None:
     wait_until(lambda: fleet.metrics.asked == len(threads))
     gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert answers == [200] * 12
     assert fleet.metrics.rendered == 2
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_slow_store_holds_up_nobody(site: Served, fleet: Fleet) -> None:
     """While queries hang, more of them than there are threads, metrics and probes answer."""
     gate = fleet.gate = threading.Event()
@@ -174,11 +183,11 @@ def test_a_slow_store_holds_up_nobody(site: Served, fleet: Fleet) -> None:
         for path in OPEN:
             began = time.monotonic()
             assert site.get(path).status_code == 200
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
     finally:
         gate.set()
         for thread in threads:
-            thread.join(15)
+            thread.join(60)
 
 
 def test_a_query_is_given_up(site: Served, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +223,15 @@ def test_a_taken_port_is_told(site: Served, fleet: Fleet) -> None:
 def test_an_unknown_host_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not exist, or is not this machine's, is a fault of web.host; a name server away is none."""
     site = Site(WebSettings(), fleet.sources())
+    resolve = socket.getaddrinfo
+
+    def lookup(host: str, *args: object, **options: object) -> object:
+        # The machine's name server may be away.
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
     for host in ("no.such.host.invalid", "192.0.2.1"):
         with pytest.raises(ConfigError, match=rf"^web\.host: cannot listen on {host}"):
             WebServer(site, host=host, port=0).start()
@@ -237,10 +255,10 @@ def test_both_families(fleet: Fleet) -> None:
     thread.start()
     try:
         for host in ("127.0.0.1", "[::1]"):
-            assert httpx.get(f"http://{host}:{server.port}/livez", timeout=10).status_code == 200
+            assert httpx.get(f"http://{host}:{server.port}/livez", timeout=60).status_code == 200
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
         server.stop()
 
 
@@ -250,12 +268,12 @@ def test_it_listens_before_it_serves(fleet: Fleet) -> None:
     server.start()
     stop = threading.Event()
     thread = threading.Thread(target=server.serve, args=(stop, lambda: None))
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
         client.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         thread.start()
         assert client.recv(100).startswith(b"HTTP/1.1 200")
     stop.set()
-    thread.join(10)
+    thread.join(60)
     server.stop()
 
 
@@ -264,19 +282,18 @@ def test_it_reports_its_turns(site: Served) -> None:
     wait_until(lambda: len(site.turns) > 5)
 
 
+@pytest.mark.usefixtures("patient")
 def test_it_stops_in_time_whatever_clients_do(site: Served, fleet: Fleet) -> None:
     """Clients that are silent, that do not read, and queries that hang do not hold up the end."""
-    fleet.metrics.body = [b"x" * 1_000_000] * 20
+    fleet.metrics.body = [b"x" * 1_000_000] * 100
     gate = fleet.gate = threading.Event()
     address = ("127.0.0.1", site.server.port)
-    silent, deaf, waiting = (socket.create_connection(address, timeout=10) for _ in range(3))
+    silent, deaf, waiting = (socket.create_connection(address, timeout=60) for _ in range(3))
     with silent, deaf, waiting:
         deaf.sendall(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
         waiting.sendall(b"GET /api/v1/tasks HTTP/1.1\r\nhost: a\r\n\r\n")
         assert deaf.recv(10)
-        began = time.monotonic()
         site.stop.set()
-        site.thread.join(10)
+        site.thread.join(30)
         assert not site.thread.is_alive()
-        assert time.monotonic() - began < 6
         gate.set()
