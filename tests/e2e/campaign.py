@@ -63,9 +63,9 @@ class Publishing:
         """Return when so many messages are out, or all."""
         wait_until(lambda: self.ended or self.sent >= sent, 600, every=0.005, what=f"message {sent} of {self.total}")
 
-    def moments(self, randomly: random.Random, number: int) -> Iterator[int]:
-        """Return to the caller at so many random moments of the load, the number of messages in hand."""
-        for moment in sorted(randomly.randrange(self.total) for _ in range(number)):
+    def moments(self, randomly: random.Random, number: int, part: float = 1.0) -> Iterator[int]:
+        """Return to the caller at so many random moments of the load's first part, the number of messages in hand."""
+        for moment in sorted(randomly.randrange(int(self.total * part)) for _ in range(number)):
             self.until(moment)
             yield self.sent
 
@@ -121,7 +121,7 @@ def classes(load: Load) -> dict[str, dict[str, int]]:
     return {task: {"ValueError": numbers["failed"]} for task, numbers in load.counts().items() if numbers["failed"]}
 
 
-def assert_exact(daemon: Daemon, load: Load, others: Counts | None = None, timeout: float = 60.0) -> None:
+def assert_exact(daemon: Daemon, load: Load, others: Counts | None = None, timeout: float = 90.0) -> None:
     """Everything is counted to the last unit, and every failure has its name and class. ``others``: other tasks."""
     daemon.until_counts(load.counts() | dict(others or {}), timeout)
     assert daemon.exceptions() == classes(load)
@@ -132,7 +132,7 @@ def assert_exact(daemon: Daemon, load: Load, others: Counts | None = None, timeo
 
 def assert_drained(rabbitmq: RabbitMQ, url: str) -> None:
     """Everything is acknowledged: nothing but a probe on its way is in the monitor's queue."""
-    wait_until(lambda: rabbitmq.queues(vhost(url))[QUEUE] <= 1, 15, every=0.2, what="an empty queue")
+    wait_until(lambda: rabbitmq.queues(vhost(url))[QUEUE] <= 1, 60, every=0.2, what="an empty queue")
 
 
 def vhost(url: str) -> str:

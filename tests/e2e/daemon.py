@@ -22,6 +22,8 @@ from tests.servers.waiting import wait_until
 
 _ROOT = Path(__file__).resolve().parents[2]
 
+KINDS = ("sent", "received", "started", "succeeded", "failed", "rejected", "retried", "revoked")
+
 Counts = Mapping[str, Mapping[str, int]]
 """Task name → kind of event (``received``) → number, where not 0."""
 
@@ -33,7 +35,7 @@ class Daemon(ServerProcess):
     configuration section by section.
     """
 
-    ready_timeout = 30.0
+    ready_timeout = 90.0
 
     def __init__(
         self,
@@ -48,7 +50,8 @@ class Daemon(ServerProcess):
         self.port = free_port()
         self.store = (store_directory or directory) / "monitor.db"
         self.settings: dict[str, dict[str, Any]] = {
-            "broker": {"url": broker_url, "probe_interval": "1s"},
+            # Longer than any stall of the machine: a stream that is given up is lost events on Redis.
+            "broker": {"url": broker_url, "probe_interval": "10s"},
             # Recorded events keep their own time, however old the recording is.
             "store": {"url": f"sqlite:///{self.store}", "retention": "36500d"},
             "web": {"host": "127.0.0.1", "port": self.port},
@@ -86,7 +89,7 @@ class Daemon(ServerProcess):
         """Where it serves ``path``."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
+    def get(self, path: str, timeout: float = 60.0) -> tuple[int, str]:
         """Status and body. Raises OSError when it does not answer."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)) as connection:
             try:
@@ -108,11 +111,11 @@ class Daemon(ServerProcess):
         except OSError:
             return False
 
-    def until_ready(self, timeout: float = 30.0) -> None:
+    def until_ready(self, timeout: float = 90.0) -> None:
         """Wait until /readyz says 200."""
         wait_until(self.is_ready, timeout, every=0.05, what="the daemon's readiness")
 
-    def until_trouble(self, *words: str, timeout: float = 30.0) -> str:
+    def until_trouble(self, *words: str, timeout: float = 90.0) -> str:
         """Wait until /readyz says 503 and a check tells something with all ``words``; return what it tells."""
         told: dict[str, str] = {}
 
@@ -139,7 +142,7 @@ class Daemon(ServerProcess):
     def _tasks(self) -> Iterator[dict[str, Any]]:
         cursor = ""
         while True:
-            status, body = self.get(f"/api/v1/tasks?limit=100{cursor}", timeout=15)
+            status, body = self.get(f"/api/v1/tasks?limit=100{cursor}")
             if status != 200:
                 raise ConnectionError(f"{status}: {body}")
             page = json.loads(body)
@@ -150,7 +153,7 @@ class Daemon(ServerProcess):
 
     def metrics(self) -> dict[str, list[tuple[Mapping[str, str], float]]]:
         """Name of each sample → labels and values, of /metrics; with an empty list for families without samples."""
-        status, body = self.get("/metrics", timeout=15)
+        status, body = self.get("/metrics")
         assert status == 200, body
         found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
         for family in text_string_to_metric_families(body):
@@ -172,21 +175,27 @@ class Daemon(ServerProcess):
                 found.setdefault(labels["name"], Counter())[labels["exception"]] += int(value)
         return {task: dict(numbers) for task, numbers in found.items()}
 
-    def until_counts(self, expected: Counts, timeout: float = 60.0) -> None:
-        """Wait until exactly this is counted. Raises AssertionError with every difference."""
+    def until_counts(self, expected: Counts, timeout: float = 90.0) -> None:
+        """Wait until exactly this is counted, and in the metrics. Raises AssertionError with every difference."""
         found: Counts = {}
 
         def same() -> bool:
             nonlocal found
             try:
                 found = self.counts()
+                # The metrics are told of a commit when the store has it already.
+                return found == expected and self._shown() == sum(map(Counter.total, map(Counter, expected.values())))
             except OSError:
                 return False
-            return found == expected
 
         with suppress(TimeoutError):
             wait_until(same, timeout, every=0.1)
         assert found == expected, "\n".join(differences(expected, found))
+
+    def _shown(self) -> float:
+        """Sum of all counts in the metrics."""
+        samples = self.metrics()
+        return sum(value for kind in KINDS for _, value in samples.get(f"celery_task_{kind}_total", []))
 
     # --- its process and its store
 

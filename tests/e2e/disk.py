@@ -34,9 +34,9 @@ def small_disk(directory: Path) -> Iterator[Path]:
 @contextmanager
 def full(disk: Path, store: Path) -> Iterator[None]:
     """Take all space that is left, also what the store has in reserve, for the time of the block."""
-    with closing(sqlite3.connect(store, timeout=20, isolation_level=None)) as reader:
+    with closing(sqlite3.connect(store, timeout=60, isolation_level=None)) as reader:
         # SQLite writes its log from the start again where it can; as long as somebody reads the log, it must grow.
-        wait_until(lambda: reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+        wait_until(lambda: reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, 60)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
         ballast = fill(disk)

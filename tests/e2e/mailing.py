@@ -39,7 +39,7 @@ class WallClock:
 
     def until(self, at: float) -> None:
         """Return when it shows this."""
-        wait_until(lambda: self.now() >= at, 60, what=f"{at} on the daemon's clock")
+        wait_until(lambda: self.now() >= at, 90, what=f"{at} on the daemon's clock")
 
 
 class MailingDaemon(Daemon):
@@ -100,7 +100,7 @@ class MailingDaemon(Daemon):
             cwd=self.directory,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -110,7 +110,7 @@ class MailingDaemon(Daemon):
         assert status == 200, body
         return json.loads(body)
 
-    def until_mailed(self, number: int = 1, timeout: float = 30.0) -> None:
+    def until_mailed(self, number: int = 1, timeout: float = 90.0) -> None:
         """Wait until so many mails were taken, and their rows are recorded as delivered."""
         mails = self._server.mails
         wait_until(lambda: len(mails) >= number, timeout, what=f"mail {number}")
@@ -122,7 +122,7 @@ class MailingDaemon(Daemon):
         def looked() -> bool:
             return self.is_ready() and self.metric("monitor_report_last_success_timestamp_seconds") > 0
 
-        wait_until(looked, what="a look at the outbox")
+        wait_until(looked, 90, what="a look at the outbox")
 
 
 def replay(version: str, broker_url: str, start: float, end: float) -> None:

@@ -66,9 +66,9 @@ def test_a_fleet_without_task_events_is_asked_for_them(broker_url: str, start: S
 
     app = client(broker_url)
     for each, queue in zip(workers, ("early", "late"), strict=True):
-        wait_until(partial(sends_events, each), 30, what=f"events of {each.name}")
+        wait_until(partial(sends_events, each), 90, what=f"events of {each.name}")
         # Until the monitor knows what this worker consumes, a failure that overtakes its task-sent has another queue.
-        wait_until(partial(consumed, daemon, queue), 30, what=f"the queue {queue}")
+        wait_until(partial(consumed, daemon, queue), 90, what=f"the queue {queue}")
         app.send_task("fleet.fail", queue=queue)
 
     counts, classes = expected("exception", "exception")

@@ -25,6 +25,7 @@ def test_a_restart_while_all_workers_are_dead(broker_url: str, start: Start, tmp
     for _ in range(WAITING):
         app.send_task("fleet.succeed", queue="pay")
     daemon.start()
+    daemon.until_ready()  # it answers before it has opened its store, without this metric
 
-    wait_until(lambda: daemon.metric("queue_length", queue_name="pay") == WAITING, 60, what="the queue's length")
+    wait_until(lambda: daemon.metric("queue_length", queue_name="pay") == WAITING, 90, what="the queue's length")
     assert daemon.metric("active_worker_count", queue_name="pay") == 0
