@@ -19,6 +19,8 @@ from tests.servers import CeleryWorker, Redis, wait_until
 
 _SMALL_BUFFER = ("--client-output-buffer-limit", "pubsub 256kb 0 0")
 """Redis cuts off a subscriber that is so far behind, and what the sockets hold."""
+_UNHEARD = 1_000
+"""Tasks that are run while nobody listens."""
 
 
 def started(daemon: Daemon) -> int:
@@ -43,7 +45,7 @@ def say_until_told(to: Publisher, pods: Sequence[Pod], daemon: Daemon, lost: int
         say(to, pods)
         return unobserved(daemon) == lost
 
-    wait_until(told, 20, every=0.2, what=f"{lost} unobserved tasks")
+    wait_until(told, 60, every=0.2, what=f"{lost} unobserved tasks")
 
 
 def test_loss_on_redis_is_reported(start: Start, tmp_path: Path) -> None:
@@ -58,25 +60,32 @@ def test_loss_on_redis_is_reported(start: Start, tmp_path: Path) -> None:
     say_until_told(to, pods, daemon, 0)
 
     daemon.pause()
-    _run(to, pods, 6_000)
+    while listens(redis):  # how much the sockets hold is the kernel's business
+        _run(to, pods, 500)
+    _run(to, pods, _UNHEARD)
     say(to, pods)
     daemon.resume()
 
-    wait_until(lambda: daemon.metric("monitor_reconnects_total") > 0, 10, what="the cut")
+    wait_until(lambda: daemon.metric("monitor_reconnects_total") > 0, 60, what="the cut")
     daemon.until_ready()
     _run(to, pods, 100)
     say(to, pods)
     total = sum(pod.processed for pod in pods)
-    wait_until(lambda: daemon.metric("worker_processed_total") == total, 20, what="the last heartbeats")
+    wait_until(lambda: daemon.metric("worker_processed_total") == total, 60, what="the last heartbeats")
     lost = total - started(daemon)
     print(f"{lost} of {total} lost")  # noqa: T201
-    assert lost > total / 20
+    assert lost >= _UNHEARD
     say_until_told(to, pods, daemon, lost)
     for _ in range(5):
         say(to, pods)
     to.close()
     assert daemon.metric("monitor_stream_gap_seconds_total") >= 0
     assert unobserved(daemon) == lost
+
+
+def listens(redis: Redis) -> bool:
+    """Whether somebody has subscribed."""
+    return b"sub=" in redis.execute("CLIENT", "LIST", "TYPE", "pubsub")
 
 
 def _run(to: Publisher, pods: Sequence[Pod], tasks: int) -> None:
@@ -125,9 +134,9 @@ def test_killed_workers_are_no_false_alarm(kills: int, broker_url: str, start: S
     with tasks_to_do(broker_url, witness, 200):
         for _ in range(kills):
             before = started(daemon)
-            wait_until(lambda: started(daemon) > before + 300, 60, every=0.1, what="tasks")  # noqa: B023
+            wait_until(lambda: started(daemon) > before + 300, 90, every=0.1, what="tasks")  # noqa: B023
             worker.signal(signal.SIGKILL)
-            wait_until(lambda: not worker.running, 10)
+            wait_until(lambda: not worker.running, 60)
             worker.kill()  # and its children
             if kills > 1:
                 worker.start()

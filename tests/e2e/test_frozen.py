@@ -9,11 +9,14 @@ from tests.e2e.campaign import Publishing, Size, assert_drained, assert_exact, p
 from tests.e2e.daemon import Daemon, differences
 from tests.servers import RabbitMQ, Redis, wait_until
 from tests.servers.process import ServerProcess
+from tests.servers.waiting import Stopwatch
 
 _SHORT, _LONG = Size(tasks=6_000, faults=6, rate=3_000), Size(tasks=40_000, faults=60, rate=3_000)
 """``faults`` are the seconds of standstill."""
 _BACK = 20.0
 """Seconds from the broker's return to the daemon's readiness, at most."""
+_BUSY = 3.0
+"""Seconds more, for a machine that is busy: without probes it is noticed after twenty at best."""
 
 
 def probe_interval(size: Size) -> float:
@@ -21,31 +24,37 @@ def probe_interval(size: Size) -> float:
     return 1.5 if size.faults < 30 else 5
 
 
-def stand_still(broker: ServerProcess, daemon: Daemon, size: Size) -> None:
-    """Freeze the broker; the daemon must notice in time, say so, go on answering, and come back by itself."""
-    process = daemon.pid
-    thaw_at = time.monotonic() + size.faults
+def stand_still(broker: ServerProcess, daemon: Daemon, size: Size) -> float:
+    """Freeze the broker; the daemon must notice in time, say so, go on answering, and come back by itself.
+
+    Returns the seconds that it took in all.
+    """
+    process, began = daemon.pid, time.monotonic()
     broker.pause()
     try:
-        began = time.monotonic()
-        daemon.until_trouble(timeout=4 * probe_interval(size))
-        noticed = time.monotonic() - began
-        print(f"{broker.name}: noticed after {noticed:.1f} s with probes every {probe_interval(size)} s")  # noqa: T201
-        assert noticed <= 3 * probe_interval(size)
+        thaw_at = time.monotonic() + size.faults
+        with Stopwatch() as noticed:
+            daemon.until_trouble()
+        told = f"noticed after {noticed.seconds:.1f} s with probes every {probe_interval(size)} s"
+        print(f"{broker.name}: {told}")  # noqa: T201
+        assert noticed.seconds <= 3 * probe_interval(size) + _BUSY
         wait_until(lambda: time.monotonic() >= thaw_at, size.faults + 5, every=0.5)
         assert daemon.get("/livez")[0] == 200
         assert daemon.readyz()[0] == 503
-        assert daemon.metric("monitor_broker_connected") == 0
+        wait_until(lambda: daemon.metric("monitor_broker_connected") == 0, what="the metric of the stream's end")
     finally:
         broker.resume()
-    daemon.until_ready(_BACK)
+    with Stopwatch() as back:
+        daemon.until_ready()
+    assert back.seconds <= _BACK + _BUSY
     assert daemon.pid == process
+    return time.monotonic() - began
 
 
-def while_loaded(state: Publishing, broker: ServerProcess, daemon: Daemon, size: Size) -> None:
+def while_loaded(state: Publishing, broker: ServerProcess, daemon: Daemon, size: Size) -> float:
     """The same in the middle of a load."""
     state.until(state.total // 3)
-    stand_still(broker, daemon, size)
+    return stand_still(broker, daemon, size)
 
 
 @sizes(_SHORT, _LONG)
@@ -75,19 +84,24 @@ def test_redis_stands_still(size: Size, start: Start, tmp_path: Path) -> None:
     daemon.until_ready()
 
     for loaded in (False, True):
-        before = daemon.metric("monitor_stream_gap_seconds_total")
+        before = gap(daemon)
         if loaded:
             with publishing(broker.url(), Load(size.tasks), size.rate) as state:
-                while_loaded(state, broker, daemon, size)
+                took = while_loaded(state, broker, daemon, size)
         else:
-            stand_still(broker, daemon, size)
-        gap = daemon.metric("monitor_stream_gap_seconds_total") - before
-        slack = 2 * probe_interval(size)
-        assert size.faults - 1 <= gap <= size.faults + slack + _BACK
+            took = stand_still(broker, daemon, size)
+        # The end of it is committed a moment after the stream is there.
+        wait_until(lambda: gap(daemon) - before >= size.faults - 1, what="the gap")  # noqa: B023
+        assert gap(daemon) - before <= took + 2 * probe_interval(size)
 
     after = Load(1_000, prefix="after")
     to = publisher(broker.url())
     publish(to, after, size.rate)
     to.close()
     expected = after.counts()
-    wait_until(lambda: not differences(expected, {task: daemon.counts().get(task, {}) for task in expected}), 15)
+    wait_until(lambda: not differences(expected, {task: daemon.counts().get(task, {}) for task in expected}), 60)
+
+
+def gap(daemon: Daemon) -> float:
+    """Seconds without a stream, as it tells."""
+    return daemon.metric("monitor_stream_gap_seconds_total")
