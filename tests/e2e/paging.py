@@ -124,7 +124,7 @@ def pager(
     directory: Path, broker_url: str, server: PagerDutyServer, settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Daemon:
     """A daemon that pages ``server``; ``settings`` are laid over its configuration, section by section."""
-    pagerduty = {"url": server.url, "routing_key": KEY, "timeout": "1s"}
+    pagerduty = {"url": server.url, "routing_key": KEY, "timeout": "30s"}
     wanted = dict(settings or {})
     wanted["pagerduty"] = pagerduty | dict(wanted.get("pagerduty", {}))
     return Daemon(directory, broker_url, wanted)
@@ -135,7 +135,7 @@ def told(server: PagerDutyServer) -> dict[str, int]:
     return {seen.key: int(seen.details["failures"]) for seen in server.taken() if seen.action == "trigger"}
 
 
-def until_told(server: PagerDutyServer, failures: Sequence[Failing], timeout: float = 60.0) -> None:
+def until_told(server: PagerDutyServer, failures: Sequence[Failing], timeout: float = 90.0) -> None:
     """Wait until each incident was opened and told of all of its failures. Raises with every difference."""
     expected = Counter(failing.key for failing in failures)
     try:

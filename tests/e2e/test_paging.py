@@ -1,7 +1,6 @@
 """One incident per failing task and hour, and never a lost one: the daemon, a real broker, a PagerDuty that checks."""
 
-import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def test_ten_thousand_failures(rabbitmq_url: str, server: PagerDutyServer, start
 
     publish(rabbitmq_url, failures, rate=6000, per_message=5)
 
-    until_told(server, failures)
+    until_told(server, failures, 120)  # with more updates than the rate limit allows, where it is slow
     assert_opened_once(server, failures)
     assert len(server.opened()) == 6
     assert server.throttled == 0
@@ -68,6 +67,7 @@ def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, 
             rabbitmq_url,
             server,
             {
+                "metrics": {"poll_interval": "1s"},
                 "pagerduty": {"update_interval": "1s"},
                 "web": {"external_url": "https://monitor.example/base"},
                 "alerts": {
@@ -78,13 +78,15 @@ def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, 
     )
     daemon.until_ready()
     start(CeleryWorker(tmp_path / "worker", rabbitmq_url, concurrency=1))
-    began = in_one_hour(30)
+    # Until the monitor knows what the worker consumes, a failure that overtakes its task-sent has another queue.
+    wait_until(lambda: daemon.metric("active_worker_count", queue_name="fleet") == 1, 60, what="the worker's queue")
+    began = in_one_hour(60)
 
     app = client(rabbitmq_url)
     ids = [app.send_task("fleet.decline", args=["no funds"]).id for _ in range(5)]
 
     key = Failing("fleet.decline", began).key
-    wait_until(lambda: told(server).get(key) == 5, 30, what="the five failures")
+    wait_until(lambda: told(server).get(key) == 5, 60, what="the five failures")
     assert server.opened() == {key: 1}
     assert server.violations == []
     event = server.taken()[-1].event
@@ -101,7 +103,7 @@ def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, 
     assert "args" not in details
     for name in ("first_failure", "last_failure"):
         at = datetime.fromisoformat(details[name])
-        assert timedelta(0) <= at - datetime.fromtimestamp(int(began), UTC) < timedelta(seconds=30)
+        assert timedelta(0) <= at - datetime.fromtimestamp(int(began), UTC) < timedelta(seconds=60)
     assert [link["href"] for link in event["links"]] == [
         "https://monitor.example/base/tasks/fleet.decline",
         "https://monitor.example/base/incidents",
@@ -120,10 +122,10 @@ def test_every_outcome_of_a_real_fleet(
     send_outcomes(client(rabbitmq_url))
 
     failing = {outcome.task for outcome in OUTCOMES.values() if outcome.exception is not None}
-    wait_until(lambda: len(server.opened()) >= len(failing), 40, what="the incidents")
+    wait_until(lambda: len(server.opened()) >= len(failing), 60, what="the incidents")
     ended = ("task_succeeded_total", "task_failed_total", "task_revoked_total")
     # All but the one that is ignored, which has no end.
-    wait_until(lambda: sum(map(daemon.metric, ended)) == len(OUTCOMES) - 1, 20, what="the end of all tasks")
+    wait_until(lambda: sum(map(daemon.metric, ended)) == len(OUTCOMES) - 1, 60, what="the end of all tasks")
     summaries = {seen.event["payload"]["component"]: seen.event["payload"]["summary"] for seen in server.taken()}
     assert summaries.pop("fleet.reject").startswith("[celery] fleet.reject failed: Reject: ")
     assert summaries == {
@@ -168,26 +170,30 @@ def test_killed_daemon(kills: int, rabbitmq_url: str, start: Start, tmp_path: Pa
             )
         )
         daemon.until_ready()
-        between = 0
+        between: list[Failing] = []
         with publishing(rabbitmq_url, failures, rate=200) as progress:
             for kill, moment in enumerate(sorted(randomly.randrange(number) for _ in range(kills))):
                 progress.until(moment)
-                if kill % 2 == 0 and not progress.ended:
-                    between += killed_between_post_and_record(server, randomly)
+                if kill % 2 == 0:
+                    more = [Failing(f"shop.more{kill}-{n}", began) for n in range(randomly.randint(1, 4))]
+                    between += more
+                    killed_between_post_and_record(rabbitmq_url, server, more)
                 daemon.kill()
                 daemon.launch()
         daemon.until_ready()
 
-        until_told(server, failures)
-        assert_opened_once(server, failures)
-        assert len(server.opened()) == tasks
-        assert between > 0
-        wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("nothing waits"), 20, every=0.1)
+        until_told(server, [*failures, *between])
+        assert_opened_once(server, [*failures, *between])
+        assert len(server.opened()) == tasks + len(between)
+        wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("nothing waits"), 60, every=0.1)
 
 
-def killed_between_post_and_record(server: PagerDutyServer, randomly: random.Random) -> bool:
-    """Wait until PagerDuty has taken an event whose sender waits for the answer; whether there was one."""
+def killed_between_post_and_record(url: str, server: PagerDutyServer, more: Sequence[Failing]) -> None:
+    """Wait until PagerDuty has taken an event whose sender waits for the answer.
+
+    ``more``: failures of new tasks, so that there are requests enough, however far the others have come.
+    """
     before = sum(seen.taken and seen.code == 0 for seen in server.received)
-    server.script(*[Behaviour()] * randomly.randint(0, 3), Behaviour.hang(take=True))
-    wait_until(lambda: sum(seen.taken and seen.code == 0 for seen in server.received) > before, 20, what="a POST")
-    return True
+    server.script(*[Behaviour()] * (len(more) - 1), Behaviour.hang(take=True))
+    publish(url, more)
+    wait_until(lambda: sum(seen.taken and seen.code == 0 for seen in server.received) > before, 60, what="a POST")
