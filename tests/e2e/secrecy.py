@@ -126,6 +126,8 @@ class Story:
     def __init__(self, directory: Path, broker: RabbitMQ, certificate: Certificate, stack: ExitStack) -> None:
         self.evidence = Evidence()
         self.days = 0
+        self.today = datetime.now(UTC)
+        """The story's day is that of its first failures, also when it is told over midnight."""
         self.broker = broker
         self.url = broker.new_vhost()
         self.vhost = self.url.rpartition("/")[2]
@@ -149,7 +151,7 @@ class Story:
                 "alerts": {
                     "rules": [{"name": "own", "match": ["own.*"], "routing_key_file": str(files["rule's routing key"])}]
                 },
-                "pagerduty": {"url": self.pagerduty.url, "routing_key": SECRETS["routing key"], "timeout": "2s"},
+                "pagerduty": {"url": self.pagerduty.url, "routing_key": SECRETS["routing key"], "timeout": "30s"},
                 "email": {
                     "host": "127.0.0.1",
                     "port": self.repeating_mail,
@@ -192,7 +194,7 @@ class Story:
         store.attach()
         for route in ("", "own"):
             store.outbox.enqueue(Enqueue(Channel.PAGERDUTY, f"{route}/{now}", Action.RESOLVE, route, now), now)
-        date = f"{datetime.now(UTC) - timedelta(days=self.days):%Y-%m-%d}"
+        date = f"{self.today - timedelta(days=self.days):%Y-%m-%d}"
         store.outbox.enqueue(Enqueue(Channel.EMAIL, date, Action.REPORT, due_at=now), now)
         for row in store.outbox.items(dead=False, limit=100, cursor=None):
             store.outbox.revive(row.id, now)
@@ -206,11 +208,11 @@ class Story:
             with closing(sqlite3.connect(f"file:{self.daemon.store}?mode=ro", uri=True, timeout=20)) as connection:
                 return bool(connection.execute(query, (channel.value, state)).fetchone()[0])
 
-        wait_until(tried, 30, every=0.05, what=f"{channel} {state}")
+        wait_until(tried, 60, every=0.05, what=f"{channel} {state}")
 
     def browse(self, label: str) -> None:
         """Look at every page, as somebody who knows the password, who does not, and who guesses."""
-        date = time.strftime("%Y-%m-%d")
+        date = f"{self.today:%Y-%m-%d}"
         good = base64.b64encode(f"{USER}:{SECRETS['web password']}".encode()).decode()
         for authorization in (None, f"Basic {good}", "Basic d3Jvbmc6d3Jvbmc=", f"Bearer {good}"):
             for accept in ("text/html", "application/json"):
@@ -222,7 +224,7 @@ class Story:
     def get(self, path: str, accept: str, authorization: str | None) -> bytes:
         """Status, headers and body."""
         headers = {"Accept": accept} | ({"Authorization": authorization} if authorization else {})
-        with closing(http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=60)) as connection:
             connection.request("GET", path, headers=headers)
             response = connection.getresponse()
             return f"{response.status} {response.getheaders()}\n".encode() + response.read()

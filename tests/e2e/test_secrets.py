@@ -5,10 +5,10 @@ repeat in their answers what they were sent.
 """
 
 import re
-import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
@@ -42,12 +42,13 @@ def receivers_that_repeat(story: Story) -> None:
     story.pagerduty.behave(Behaviour.status(400, echo(*keys)))
     story.daemon.start()
     story.daemon.until_ready()
+    story.today = datetime.now(UTC)
     story.fail("own.pay", "shop.pay")
     story.until_tried(Channel.PAGERDUTY, "dead")
     story.pagerduty.script(*[Behaviour.status(503, echo(*reversed(keys)), Location=f"/{keys[0]}")] * 2)
     before = len(story.pagerduty.received)
     story.enqueue()
-    wait_until(lambda: len(story.pagerduty.received) >= before + 2, 30, what="the requests that are answered 503")
+    wait_until(lambda: len(story.pagerduty.received) >= before + 2, 60, what="the requests that are answered 503")
     story.until_tried(Channel.EMAIL, "pending")
     story.browse("repeated")
     story.run(
@@ -58,7 +59,7 @@ def receivers_that_repeat(story: Story) -> None:
         "outbox list",
         "outbox list --dead",
         "notify test email",
-        f"report --date {time.strftime('%Y-%m-%d')} --send",
+        f"report --date {story.today:%Y-%m-%d} --send",
     )
     for key, line in zip(keys, ("notify test pagerduty", "notify test pagerduty --rule own"), strict=True):
         story.pagerduty.behave(Behaviour.status(400, echo(key)))
@@ -71,15 +72,15 @@ def good_day(story: Story) -> None:
     story.pagerduty.behave()
     story.configure(email={"port": story.mail.port, "username": None, "password": None})
     story.enqueue()
-    wait_until(lambda: story.mail.mails, 30, what="the report that waited")
+    wait_until(lambda: story.mail.mails, 60, what="the report that waited")
     story.run("good", "outbox retry --all-dead")
     story.fail("own.more", "shop.more")
-    wait_until(lambda: len(story.pagerduty.opened()) >= 4, 30, what="the incidents")
+    wait_until(lambda: len(story.pagerduty.opened()) >= 4, 60, what="the incidents")
     with ThreadPoolExecutor(1) as pool:
         failing = pool.submit(story.fail, *["own.seen", "shop.seen"] * 5, pause=0.2)
         story.run("good", "events --limit 2 --seconds 5 --task *.seen")
         failing.result()
-    report = f"report --date {time.strftime('%Y-%m-%d')}"
+    report = f"report --date {story.today:%Y-%m-%d}"
     formats = [f"{report} --format {form}" for form in ("text", "html", "json")]
     story.run("good", *formats, f"{report} --send")
     story.browse("good")
@@ -127,7 +128,7 @@ def in_trouble(story: Story, label: str) -> None:
     read = story.daemon.log.stat().st_size
     story.enqueue()
     tried = [f"channel={channel}".encode() for channel in Channel]
-    wait_until(lambda: all(word in story.daemon.log.read_bytes()[read:] for word in tried), 30, what="every way out")
+    wait_until(lambda: all(word in story.daemon.log.read_bytes()[read:] for word in tried), 60, what="every way out")
     story.run(label, "notify test pagerduty", "notify test email", "outbox list", "doctor --seconds 1")
     story.browse(label)
 
