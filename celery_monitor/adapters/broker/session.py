@@ -26,6 +26,8 @@ class Session:
         self._transport = self.client.transport
         self._inquiry: Any = None
         self._connection = self._transport.establish_connection()
+        # Kept, because py-amqp connects anew to give the socket of a connection that it has given up.
+        self._sock: Any = self._connection.sock if self.acknowledges else None
         with contextlib.ExitStack() as undo:
             undo.callback(self.cut)
             self.bound(until)
@@ -40,7 +42,7 @@ class Session:
     def bound(self, until: float) -> None:
         """Let each answer that is waited for come until this monotonic time. Redis has its own, fixed bound."""
         if self.acknowledges:
-            self._connection.sock.settimeout(max(_LEAST_TIMEOUT, until - time.monotonic()))
+            self._sock.settimeout(max(_LEAST_TIMEOUT, until - time.monotonic()))
 
     def inquiry(self) -> Any:  # noqa: ANN401 - kombu has no types
         """A channel for questions that AMQP answers by closing the channel, which kombu then opens again."""
@@ -73,7 +75,7 @@ class Session:
         """Drop the connection; never blocks. A thread that waits in it gets one of FOREIGN."""
         with contextlib.suppress(*FOREIGN):
             if self.acknowledges:
-                Wire(self._connection.sock).cut()
+                Wire(self._sock).cut()
                 self._connection.collect()
             else:
                 # kombu's channel for Redis would wait for the answer to its BRPOP while it closes.
