@@ -166,7 +166,7 @@ def test_a_dead_page_can_be_revived(tmp_path: Path, server: PagerDutyServer) -> 
 def test_a_woken_courier_sends_at_once_and_stops_at_once(
     tmp_path: Path, server: PagerDutyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In its thread: a commit and a wake reach PagerDuty within a second, and a wake after stop ends it."""
+    """In its thread: a commit and a wake reach PagerDuty well within a second, and a wake after stop ends it."""
     monkeypatch.setattr("celery_monitor.runtime.courier.POLL", 600.0)  # by itself it would not look again
     bench = Bench(tmp_path, server, SystemClock())
     stop = threading.Event()
@@ -181,7 +181,7 @@ def test_a_woken_courier_sends_at_once_and_stops_at_once(
         bench.courier.wake()
         wait_until(lambda: len(server.taken()) == len(committed))
     delays = [request.at - at for request, at in zip(server.taken(), committed, strict=True)]
-    assert min(delays) < 1.0
+    assert sorted(delays)[2] < 0.25
     stop.set()
     bench.courier.wake()
     thread.join(60)

@@ -16,7 +16,7 @@ from tests.servers.waiting import Stopwatch
 
 _HOSTILE = (b"", b"GET /metrics HT", b"\x16\x03\x01\x02\x00", b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
 """What silent, slow, confused and unreading clients send."""
-_AT_ONCE = 3.0
+_AT_ONCE = 2.0
 """Seconds, on a machine that is busy with other tests; who waits for the store waits for five."""
 
 

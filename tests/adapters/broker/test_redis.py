@@ -125,7 +125,7 @@ def test_reader_that_is_too_slow(listening: Listening, start: Start, tmp_path: P
 
     with pytest.raises(SourceLostError):
         read()
-    assert 10 < len(found) < 10_000  # what the kernel holds is its own affair
+    assert 100 < len(found) < 10_000
     assert found == bodies[: len(found)]
     source.connect()
     publish(server.url(), numbered(1))
