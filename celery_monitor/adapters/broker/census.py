@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from celery_monitor.core.model import QueueStats
@@ -85,8 +85,8 @@ class Census:
 
     def names(self) -> list[str]:
         """The queues to ask the broker for."""
-        known = self._named | dict.fromkeys(self._queues)
-        return list(islice(known | dict.fromkeys(self._past[:PAST_AT_ONCE]), MOST_QUEUES))
+        known = islice(self._named | dict.fromkeys(self._queues), MOST_QUEUES)
+        return list(dict.fromkeys(chain(known, self._past[:PAST_AT_ONCE])))
 
     def measured(self, sizes: Mapping[str, Size], now: float) -> list[QueueStats]:
         """The queues as they are, with the sizes of ``names``: those that do not exist are not in it.

@@ -154,3 +154,11 @@ def test_queues_of_before_a_restart() -> None:
         QueueStats("q4", 0, 0, 1, 2),
         *told[1:],
     ]
+
+
+def test_queues_of_before_a_restart_beside_many() -> None:
+    """However many are consumed, those of before are looked at."""
+    of = Census([], ["past"])
+    told = rounds(of, 1, {"a@box": [f"q{number}" for number in range(MOST_QUEUES)]})
+    assert len(told) == MOST_QUEUES
+    assert of.names()[-1] == "past"
