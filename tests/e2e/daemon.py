@@ -16,13 +16,12 @@ from typing import Any
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from celery_monitor.core.model import COUNTS
 from tests.servers.ports import free_port
 from tests.servers.process import ServerProcess
 from tests.servers.waiting import wait_until
 
 _ROOT = Path(__file__).resolve().parents[2]
-
-KINDS = ("sent", "received", "started", "succeeded", "failed", "rejected", "retried", "revoked")
 
 Counts = Mapping[str, Mapping[str, int]]
 """Task name → kind of event (``received``) → number, where not 0."""
@@ -195,7 +194,7 @@ class Daemon(ServerProcess):
     def _shown(self) -> float:
         """Sum of all counts in the metrics."""
         samples = self.metrics()
-        return sum(value for kind in KINDS for _, value in samples.get(f"celery_task_{kind}_total", []))
+        return sum(value for kind in COUNTS for _, value in samples.get(f"celery_task_{kind}_total", []))
 
     # --- its process and its store
 
