@@ -41,13 +41,11 @@ servers: ## install the servers that the tests start, by apt-get, where missing 
 	$(call step,Looking for the servers that the tests start)
 	@.ci/servers
 
-test: ## everything that a change must pass: set-up, lint, all tests but the campaigns, coverage
+test: ## everything that a change must pass: set-up, lint, all tests but the campaigns
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory servers
 	@$(MAKE) --no-print-directory lint
-	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory unit slow PYTEST_ARGS="--cov --cov-report= --cov-append $(PYTEST_ARGS)"
-	@$(MAKE) --no-print-directory coverage
+	@$(MAKE) --no-print-directory unit slow
 	$(call step,All passed)
 
 lint: setup ## ruff, mypy, import-linter, yamllint, shellcheck
@@ -73,7 +71,9 @@ slow: setup ## the tests with real servers
 	$(call step,Tests with real servers: $(SLOW_WORKERS) at a time)
 	@$(BIN)/pytest tests $(addprefix --ignore=,$(UNIT_TESTS)) -n $(SLOW_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-coverage: setup
+coverage: setup servers ## the same tests, measured: which lines of the program no test runs
+	@rm -f .coverage .coverage.*
+	@$(MAKE) --no-print-directory unit slow PYTEST_ARGS="--cov --cov-report= --cov-append $(PYTEST_ARGS)"
 	$(call step,Coverage)
 	@$(BIN)/coverage report
 
