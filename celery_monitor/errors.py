@@ -60,6 +60,10 @@ class StoreUnavailableError(MonitorError):
     """The store cannot be read or written now (disk full, locked, down): keep everything and try again."""
 
 
+class QueryTimeoutError(StoreUnavailableError):
+    """A query was ended at its caller's deadline: ask for less. It says nothing about the store's state."""
+
+
 class StoreUnusableError(MonitorError):
     """The store will never work as it is (corrupt, written by a newer version, not writable): end with exit code 1."""
 

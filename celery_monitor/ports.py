@@ -3,9 +3,11 @@
 A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded in time and idempotent.
 """
 
+import math
 from collections.abc import Container, Hashable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from celery_monitor.core.model import (
     BucketRow,
@@ -22,6 +24,13 @@ from celery_monitor.core.model import (
     Restored,
     Worker,
 )
+
+ANSWER_BY: Final[ContextVar[float]] = ContextVar("answer_by", default=math.inf)
+"""``time.monotonic()`` after which the caller no longer waits for what it reads from the store.
+
+Set by whoever gives up on an answer, around its call: a read that reaches it is ended in the database, with
+QueryTimeoutError, so that it keeps neither its thread nor the disk busy.
+"""
 
 
 class Clock(Protocol):

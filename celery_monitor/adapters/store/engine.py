@@ -4,6 +4,7 @@ Writers and readers have pools of their own, so that pages that many people look
 connection. A failed transaction costs its connection: the next one begins on a fresh one, with nothing half-applied.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.pool import QueuePool
 
 from celery_monitor.adapters.store import migrate
-from celery_monitor.adapters.store.sqlite import SqliteFile
+from celery_monitor.adapters.store.sqlite import SqliteFile, too_slow
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.ports import ANSWER_BY
 
 WRITERS: Final = 8
 READERS: Final = 16
@@ -85,10 +87,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that sees one state of the database, and keeps no writer waiting."""
+        """A transaction that sees one state of the database, and keeps no writer waiting.
+
+        Raises QueryTimeoutError at ``ports.ANSWER_BY``, whatever it does then.
+        """
+        answer_by = ANSWER_BY.get()
+        if time.monotonic() >= answer_by:
+            raise too_slow()
         with self._translated(), self._readers.connect() as connection:
             try:
-                with connection.begin():
+                with connection.begin(), self._file.ended_at(connection.connection.driver_connection, answer_by):
                     yield connection
             except BaseException:
                 connection.invalidate()

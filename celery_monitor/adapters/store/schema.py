@@ -52,8 +52,10 @@ meta: Final = Table(
     _number("epoch"),
     _real("at"),
     _text("writer"),
+    Column("identity", Text, nullable=False, server_default=text("''")),
 )
-"""One row. ``at``: ``now`` of the last flush. ``writer``: which start of which daemon may commit."""
+"""One row. ``at``: ``now`` of the last flush. ``writer``: which start of which daemon may commit. ``identity``: of the
+store, from its first start for ever."""
 
 series: Final = Table(
     "series",
@@ -135,6 +137,7 @@ failures: Final = Table(
     Column("kwargs", Text),
     Index("ix_failures_at", "at", "id"),
     Index("ix_failures_name", "name", "at", "id"),
+    Index("ix_failures_exception", "exception", "at", "id"),
     Index("ix_failures_uuid", "uuid"),
     Index("ix_failures_group", "group", "id"),
     sqlite_autoincrement=True,

@@ -8,16 +8,18 @@ nothing but ``prepare`` creates it.
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import socket
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
-from celery_monitor.errors import MonitorError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import MonitorError, QueryTimeoutError, StoreUnavailableError, StoreUnusableError
 
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer (the command line) before the caller has to try again."""
@@ -27,6 +29,9 @@ WAL_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the write-ahead log that stay on disk after a checkpoint."""
 VACUUM_PAGES: Final = 2000
 """Free pages given back to the file system in one go: 8 MB."""
+
+STEPS_PER_LOOK: Final = 20_000
+"""Steps of SQLite's machine between two looks at the deadline: about a millisecond."""
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -94,6 +99,18 @@ class SqliteFile:
         return connection
 
     @staticmethod
+    @contextlib.contextmanager
+    def ended_at(connection: Any, answer_by: float) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type
+        """Within the block each statement ends with an error at this monotonic time."""
+        if answer_by == math.inf:
+            yield
+            return
+        connection.set_progress_handler(lambda: time.monotonic() >= answer_by, STEPS_PER_LOOK)
+        yield
+        # After an error the connection is not used again.
+        connection.set_progress_handler(None, 0)
+
+    @staticmethod
     def begin(*, read_only: bool) -> str:
         """A writer takes the write lock at once: taken later, it could fail without waiting."""
         return "BEGIN" if read_only else "BEGIN IMMEDIATE"
@@ -143,6 +160,8 @@ class SqliteFile:
         code = getattr(exc, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in _DAMAGED:
             return self.damaged(str(exc))
+        if code == sqlite3.SQLITE_INTERRUPT:
+            return too_slow()
         return StoreUnavailableError(f"The store {self.path} cannot be used now: {exc}")
 
     def damaged(self, finding: str) -> StoreUnusableError:
@@ -213,3 +232,10 @@ class SqliteFile:
         else:
             return StoreUnavailableError(f"The store {path} cannot be opened now: {exc.strerror}")
         return StoreUnusableError(f"The store {path} cannot be opened: {remedy}")
+
+
+def too_slow() -> QueryTimeoutError:
+    """The error for a query that has reached its deadline."""
+    return QueryTimeoutError(
+        "The query took too long and was ended: ask for less, by a task, an exception or a shorter time (since, until)"
+    )

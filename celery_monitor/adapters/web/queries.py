@@ -1,14 +1,19 @@
 """Queries on the store, in a few threads of their own: however slow they are, nothing else waits for them."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import ANSWER_BY
 
 THREADS: Final = 4
 PATIENCE_SECONDS: Final = 10.0
+"""From the request on: the store ends what it still reads then."""
+LATE_SECONDS: Final = 1.0
+"""After which an answer that the store should have ended is no longer waited for: its disk does not answer."""
 
 T = TypeVar("T")
 
@@ -23,15 +28,24 @@ class Queries:
         """What ``call`` returns.
 
         Raises:
-            StoreUnavailableError: Also when there is no answer within PATIENCE_SECONDS. A call that has begun goes on
-                then, and keeps its thread.
+            QueryTimeoutError: The store has ended the call after PATIENCE_SECONDS; its thread is free again.
+            StoreUnavailableError: Also when the call did not come back from the store even then.
         """
-        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        answer_by = time.monotonic() + PATIENCE_SECONDS
+        future = asyncio.get_running_loop().run_in_executor(self._pool, _until, answer_by, call)
         try:
-            return await asyncio.wait_for(future, PATIENCE_SECONDS)
+            return await asyncio.wait_for(future, PATIENCE_SECONDS + LATE_SECONDS)
         except TimeoutError as exc:
             raise StoreUnavailableError(f"the store has not answered within {PATIENCE_SECONDS:.0f} s") from exc
 
     def stop(self) -> None:
         """Drop what has not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _until(answer_by: float, call: Callable[[], T]) -> T:
+    token = ANSWER_BY.set(answer_by)
+    try:
+        return call()
+    finally:
+        ANSWER_BY.reset(token)

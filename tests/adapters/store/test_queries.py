@@ -1,0 +1,131 @@
+"""What the page and the API ask is found by an index, or ended at the caller's deadline."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.errors import QueryTimeoutError
+from celery_monitor.ports import ANSWER_BY, FailureFilter
+from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident
+
+_ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+_GROWING = ("failures", "buckets", "incidents", "outbox", "error_buckets", "task_totals")
+
+
+@contextmanager
+def answer_within(seconds: float) -> Iterator[None]:
+    """The caller gives up after so long."""
+    token = ANSWER_BY.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        ANSWER_BY.reset(token)
+
+
+@pytest.mark.timeout(60)
+def test_a_query_ends_at_its_deadline(store: SqlStore) -> None:
+    """In the database, with an error that says what to do, and the next query is answered."""
+    store.commit(changes(1, failures=[failure("u1")]))
+    with answer_within(0.2), pytest.raises(QueryTimeoutError, match="ask for less"), store._database.read() as asked:
+        asked.exec_driver_sql(_ENDLESS).all()
+    with answer_within(60):
+        assert len(store.reader.failure("u1")) == 1
+    assert len(store.reader.failure("u1")) == 1
+
+
+def test_a_query_that_nobody_waits_for_does_not_begin(store: SqlStore) -> None:
+    """It waited for a thread for too long; nor does the next one of a call that asks many times."""
+    with answer_within(-1), pytest.raises(QueryTimeoutError):
+        store.reader.failures(FailureFilter())
+
+
+def test_without_a_deadline_a_query_takes_its_time(store: SqlStore) -> None:
+    """Couriers and the report wait for their answers; a deadline of an earlier caller is forgotten."""
+    with answer_within(60):
+        store.reader.workers()
+    with store._database.read() as connection:
+        many = _ENDLESS.replace("FROM n)", "FROM n WHERE i < 300000)", 1)
+        assert connection.exec_driver_sql(many).scalar() == 300_000
+
+
+def plans(store: SqlStore, *calls: Any) -> Iterator[tuple[str, str]]:
+    """(statement, step of its plan) of everything that the calls ask."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(store._database._readers, "before_cursor_execute", note)
+    for call in calls:
+        call()
+    event.remove(store._database._readers, "before_cursor_execute", note)
+    with store._database.read() as connection:
+        for statement, parameters in asked:
+            if statement.startswith(("SELECT", "WITH")):
+                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters):
+                    yield statement, row[3]
+
+
+def test_failures_are_found_by_an_index(store: SqlStore) -> None:
+    """Whatever they are filtered by; without a filter they are read in their order, up to the limit."""
+    store.commit(changes(1, failures=[failure("u1")]))
+    cursor = f"{NOW!r}:1"
+    values: list[dict[str, Any]] = [
+        {"task": task, "exception": exception, "since": since, "until": until, "cursor": after}
+        for task, exception, since, until, after in itertools.product(
+            (None, "t"), (None, "NoSuch"), (None, NOW), (None, NOW + 1), (None, cursor)
+        )
+    ]
+    for filters in values:
+        found = list(plans(store, lambda filters=filters: store.reader.failures(FailureFilter(**filters))))
+        assert found
+        for statement, step in found:
+            assert "TEMP B-TREE" not in step, statement
+            filtered = filters["task"] or filters["exception"]
+            assert step.startswith(
+                "SEARCH failures USING INDEX" if filtered else ("SEARCH failures", "SCAN failures USING INDEX")
+            )
+
+
+def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
+    """Of those that grow, each is searched by a key, or read in the order of an index up to the limit."""
+    store.commit(
+        changes(
+            1,
+            buckets=[bucket(sent=1, failed=1)],
+            groups=[group()],
+            errors=[error()],
+            failures=[failure("u1")],
+            incidents=[incident()],
+        )
+    )
+    reader, outbox = store.reader, store.outbox
+    for statement, step in plans(
+        store,
+        lambda: reader.tasks(since=NOW, limit=9, cursor="a\0b", name=None),
+        lambda: reader.tasks(since=None, limit=9, cursor="a\0b", name=None),
+        lambda: reader.tasks(since=None, limit=9, cursor=None, name="t"),
+        lambda: reader.tasks(since=NOW, limit=9, cursor=None, name=None, exception="E"),
+        lambda: reader.failure("u1"),
+        lambda: reader.incidents(since=NOW, until=NOW + 1, limit=9),
+        lambda: reader.incidents(since=None, until=None, limit=9),
+        lambda: reader.incidents(since=None, until=None, limit=9, key="k"),
+        lambda: reader.buckets(START, START + 900),
+        lambda: reader.groups(START, START + 900),
+        lambda: reader.groups(START, START + 900, name="t"),
+        lambda: outbox.items(dead=False, limit=9, cursor=None),
+        lambda: outbox.items(dead=True, limit=9, cursor=5, since=NOW),
+        outbox.pending,
+        outbox.given_up,
+        lambda: outbox.due(NOW, 9),
+        lambda: outbox.incident("k"),
+        lambda: outbox.last_delivered("email"),
+    ):
+        whole = any(step == f"SCAN {table}" for table in _GROWING)
+        assert not whole, f"{step}: {statement}"

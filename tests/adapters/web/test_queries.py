@@ -1,0 +1,35 @@
+"""Queries have a deadline that the store knows, and their threads come back."""
+
+import asyncio
+import math
+import time
+
+import pytest
+
+from celery_monitor.adapters.web import queries
+from celery_monitor.adapters.web.queries import THREADS, Queries
+from celery_monitor.errors import QueryTimeoutError
+from celery_monitor.ports import ANSWER_BY
+
+
+def endless() -> None:
+    """A query as the store runs it: ended at the deadline."""
+    while time.monotonic() < ANSWER_BY.get():
+        time.sleep(0.005)
+    raise QueryTimeoutError("took too long")
+
+
+def test_slow_queries_leave_their_threads_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are threads reach their deadline, and the next query is answered by one of these threads."""
+
+    async def ask() -> list[object]:
+        asked = Queries()
+        monkeypatch.setattr(queries, "PATIENCE_SECONDS", 0.05)
+        slow = await asyncio.gather(*(asked(endless) for _ in range(THREADS)), return_exceptions=True)
+        monkeypatch.setattr(queries, "PATIENCE_SECONDS", 60.0)
+        last = await asked(lambda: math.isfinite(ANSWER_BY.get()))
+        asked.stop()
+        return [*map(type, slow), last]
+
+    assert asyncio.run(ask()) == [QueryTimeoutError] * THREADS + [True]
+    assert ANSWER_BY.get() == math.inf
