@@ -26,7 +26,7 @@ PYTEST_ARGS ?=
 
 step = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help setup servers test lint format unit slow coverage campaign bench run demo image assemble lock audit clean
+.PHONY: help setup servers test lint docs docs-serve format unit slow coverage campaign bench run demo image assemble lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ test: ## everything that a change must pass: set-up, lint, all tests but the cam
 	@$(MAKE) --no-print-directory unit slow
 	$(call step,All passed)
 
-lint: setup ## ruff, mypy, import-linter, yamllint, shellcheck
+lint: setup ## ruff, mypy, import-linter, yamllint, shellcheck, the documentation's links
 	$(call step,Lint: ruff)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -58,6 +58,14 @@ lint: setup ## ruff, mypy, import-linter, yamllint, shellcheck
 	@PYTHONPATH=. $(BIN)/lint-imports
 	$(call step,Lint: YAML and shell)
 	@.ci/lint-files $(BIN)
+	@$(MAKE) --no-print-directory docs
+
+docs: setup ## the documentation as a site, in build/site; a broken link is an error
+	$(call step,Documentation)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: setup ## show the documentation at http://127.0.0.1:8000 while you write it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 format: setup ## let ruff correct and format what it can
 	@$(BIN)/ruff check --fix .

