@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from celery_monitor.core.decide import Failed
+from celery_monitor.core.incident import Failed
 from celery_monitor.core.model import Delivery, Event
 from celery_monitor.core.monitor import LONGEST_TURN, Monitor
 

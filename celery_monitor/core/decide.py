@@ -7,8 +7,12 @@ again by a later failure. Opening puts a ``trigger`` into the outbox, once; late
 ``update_interval``. Failures of one incident may fall under several rules, which may match by exception or queue: each
 is judged by its own, and until the incident opens it takes on the rule of its newest failure that may page.
 
-A storm is more than ``storm_tasks`` distinct tasks that fail within ``storm_window``: the tasks above that number
-become one incident. When it is over, a task that still fails opens an incident of its own.
+A storm is more than ``storm_tasks`` distinct tasks of one severity, or a more severe one, that fail within
+``storm_window`` (``core/storm``): the tasks above that number become one incident of that severity, which counts the
+failures of all of them. When it is over, a task that still fails opens an incident of its own.
+
+With ``resolve_on_success`` an incident resolves when each of its tasks has succeeded since its last failure and has had
+no failure for ``resolve_after``, whichever incident that failure belongs to: the hour may have turned since.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,36 +20,17 @@ from typing import Final
 
 import msgspec
 
+from celery_monitor.core.incident import Failed, OpenIncident
 from celery_monitor.core.model import STORM, Action, Channel, Enqueue, Incident, IncidentState, Reason, Severity
+from celery_monitor.core.quiet import Quiet
 from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, storm_key, window
-from celery_monitor.core.text import OTHER
+from celery_monitor.core.storm import Recent, Storms
 
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
-NAMED_PER_INCIDENT: Final = 20
-SAMPLES: Final = 5
-LONGEST_TRACEBACK: Final = 4_000
-"""Characters of it that an incident keeps, from the end."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
 _OPENING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.STORM_OPENED})
 _NO_STORM: Final = frozenset({Reason.SILENCED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
-_SEVERITIES: Final = tuple(Severity)
-
-
-class Failed(msgspec.Struct, frozen=True, gc=False):
-    """A failure as the decision needs it. An incident keeps its last one: its texts are to be short."""
-
-    uuid: str
-    task: str
-    queue: str
-    exception: str
-    at: float
-    hostname: str
-    message: str
-    traceback: str
-    """At most LONGEST_TRACEBACK characters."""
-    args: str | None = None
-    kwargs: str | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -67,94 +52,16 @@ class Notice(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
-class _Open(msgspec.Struct, gc=False):
-    """An incident in memory, mutable, and what is known of its sending."""
-
-    key: str
-    task: str
-    rule: Rule
-    severity: Severity
-    hour: str
-    opened_at: float
-    first_at: float
-    last_at: float
-    ends_at: float
-    """When no failure can join it any more."""
-    state: IncidentState = IncidentState.SUPPRESSED
-    reason: Reason = Reason.BELOW_THRESHOLD
-    count: int = 0
-    silenced: int = 0
-    exceptions: dict[str, int] = {}  # msgspec copies an empty default for each instance
-    workers: dict[str, int] = {}
-    queues: dict[str, int] = {}
-    tasks: dict[str, int] = {}
-    samples: list[str] = []
-    last: Failed | None = None
-    sent_at: float = 0.0
-    sent_count: int = 0
-    succeeded_at: float = 0.0
-    dirty: bool = True
-    storm: bool = False
-
-    def join(self, failed: Failed, *, page: bool) -> None:
-        """Count a failure in. ``page``: its rule does not silence it."""
-        self.dirty = True
-        self.count += 1
-        self.silenced += not page
-        self.first_at = min(self.first_at, failed.at)
-        _count(self.exceptions, failed.exception)
-        _count(self.workers, failed.hostname)
-        _count(self.queues, failed.queue)
-        _count(self.tasks, failed.task)
-        if len(self.samples) < SAMPLES:
-            self.samples.append(failed.uuid)
-        if failed.at >= self.last_at:
-            self.last_at, self.last = failed.at, failed
-
-    def freeze(self, fleet: str) -> Incident:
-        """The value that is stored and sent."""
-        last = self.last
-        return Incident(
-            key=self.key,
-            fleet=fleet,
-            task=self.task,
-            rule=self.rule.name if not self.storm else "",
-            route=self.rule.route,
-            severity=self.severity,
-            state=self.state,
-            reason=self.reason,
-            hour=self.hour,
-            opened_at=self.opened_at,
-            first_at=self.first_at,
-            last_at=self.last_at,
-            count=self.count,
-            silenced=self.silenced,
-            threshold=self.rule.threshold,
-            exceptions=self.exceptions.copy(),
-            workers=self.workers.copy(),
-            queues=self.queues.copy(),
-            tasks=self.tasks.copy(),
-            samples=tuple(self.samples),
-            message=last.message if last else "",
-            traceback=last.traceback if last else "",
-            args=last.args if last else None,
-            kwargs=last.kwargs if last else None,
-            runbook_url=self.rule.runbook_url,
-            sent_count=self.sent_count,
-            succeeded_at=self.succeeded_at,
-        )
-
-
 class Decider:
     """Keeps the incidents whose window may still grow. Not thread-safe: it belongs to the monitor."""
 
     def __init__(self, policy: Policy) -> None:
         """Start without incidents; ``restore`` fills it."""
         self._policy = policy
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenIncident] = {}
         self._open_of: dict[str, set[str]] = {}
-        self._recent: dict[str, dict[str, float]] = {}
-        self._pruned_at: dict[str, float] = {}
+        self._storms = Storms(tasks=policy.storm_tasks, window=policy.storm_window)
+        self._quiet = Quiet()
         self._outbox: list[Enqueue] = []
         self._closed: list[Incident] = []
         self._rules = Rulebook(policy)
@@ -162,7 +69,7 @@ class Decider:
     def restore(self, incidents: Iterable[Incident], now: float) -> None:
         """Take over what the store kept. What was sent before counts as sent now."""
         for old in incidents:
-            entry = self._open[old.key] = _Open(
+            entry = self._open[old.key] = OpenIncident(
                 old.key, old.task, self._rules.named(old.rule, old.route), old.severity, old.hour,
                 old.opened_at, old.first_at, old.last_at, self._policy.joinable_until(old.first_at),
                 old.state, old.reason, old.count, old.silenced, dict(old.exceptions), dict(old.workers),
@@ -172,15 +79,17 @@ class Decider:
             )  # fmt: skip
             if old.state is IncidentState.OPEN:
                 self._note_open(entry)
+            self._quiet.restore(self._named(entry), old.last_at, old.succeeded_at)
             if not entry.storm and old.reason not in _NO_STORM:
-                recent = self._recent.setdefault(old.route, {})
-                recent[old.task] = max(old.last_at, recent.get(old.task, 0.0))
+                self._storms.note(old.route, old.severity, old.task, self._restored(old))
 
     def decide(self, failed: Failed, now: float) -> Verdict:
         """Put a failure into its incident and say whether it pages."""
         rule = self._rules.find(failed.task, failed.queue, failed.exception)
         key = self._key(failed, rule)
         too_old = now - failed.at > self._policy.max_age
+        if self._policy.resolve_on_success:
+            self._quiet.failed(failed.task, failed.at)
         entry = self._open.get(key)
         if entry is None:
             if too_old:
@@ -190,20 +99,22 @@ class Decider:
             entry.rule, entry.severity = rule, rule.severity
         before = entry.reason if entry.count else None
         entry.join(failed, page=rule.page)
+        if entry.state is IncidentState.OPEN and failed.task in entry.tasks:
+            self._open_of.setdefault(failed.task, set()).add(key)
         reason = _reason(entry, rule, too_old=too_old)
         if rule.page and reason in _PAGING:
-            storming = self._is_storm(rule.route, failed.task, min(failed.at, now))
-            if reason is not Reason.JOINED:
-                if storming:
-                    reason, key = self._join_storm(failed, rule, now)
-                else:
-                    self._trigger(entry, reason, now)
+            if self._is_storm(rule, failed, now):
+                joined, storm = self._join_storm(failed, rule, now, opens=reason is not Reason.JOINED)
+                reason, key = (reason, key) if reason is Reason.JOINED else (joined, storm)
+            elif reason is not Reason.JOINED:
+                self._trigger(entry, reason, now)
         if entry.state is IncidentState.SUPPRESSED:
             entry.reason = reason
         return Verdict(reason, key, reason is not Reason.JOINED and (reason in _OPENING or reason is not before))
 
     def succeeded(self, task: str, at: float) -> None:
         """A task succeeded: its open incidents may resolve once they are quiet."""
+        self._quiet.succeeded(task, at)
         for key in self._open_of.get(task, ()):
             entry = self._open[key]
             # The first success after a failure decides; the thousands after it are not worth a write.
@@ -239,6 +150,7 @@ class Decider:
                 if entry.dirty:
                     self._closed.append(entry.freeze(self._policy.fleet))
                 del self._open[entry.key]
+        self._quiet.forget(now - self._policy.resolve_after, self._open_of)
 
     def take(self) -> tuple[list[Incident], list[Enqueue]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
@@ -265,56 +177,76 @@ class Decider:
         }
         return dedup_key(self._policy.dedup_key, names)
 
-    def _new(self, key: str, task: str, rule: Rule, failed: Failed, now: float) -> _Open:
+    def _new(self, key: str, task: str, rule: Rule, failed: Failed, now: float) -> OpenIncident:
         hour = window(failed.at, self._policy.zone)
-        return _Open(
+        return OpenIncident(
             key, task, rule, rule.severity, hour, now, failed.at, failed.at, self._policy.joinable_until(failed.at)
         )
 
-    def _is_storm(self, route: str, task: str, at: float) -> bool:
-        """Note that a task has failed ``at`` a time that is not in the future; whether too many have."""
-        recent = self._recent.setdefault(route, {})
-        recent[task] = max(at, recent.get(task, 0.0))
-        if len(recent) > self._policy.storm_tasks and abs(at - self._pruned_at.get(route, 0.0)) >= 1.0:
-            self._pruned_at[route] = at
-            since = at - self._policy.storm_window
-            for old in [other for other, failed_at in recent.items() if failed_at < since]:
-                del recent[old]
-        return len(recent) > self._policy.storm_tasks
+    def _is_storm(self, rule: Rule, failed: Failed, now: float) -> bool:
+        """Note that a task has failed; whether that is part of a storm."""
+        at = min(failed.at, now)
+        recent = self._storms.recent(
+            at, 1, exception=failed.exception, hostname=failed.hostname, queue=failed.queue, uuid=failed.uuid
+        )
+        return self._storms.note(rule.route, rule.severity, failed.task, recent)
 
-    def _join_storm(self, failed: Failed, rule: Rule, now: float) -> tuple[Reason, str]:
-        key = storm_key(rule.route, window(failed.at, self._policy.zone))
+    def _restored(self, old: Incident) -> Recent:
+        """What the storms need of an incident from before a restart."""
+        count = old.count if old.last_at - old.first_at <= self._policy.storm_window else 1
+        exception, hostname, queue = (
+            max(counts, key=counts.__getitem__, default="") for counts in (old.exceptions, old.workers, old.queues)
+        )
+        uuid = old.samples[-1] if old.samples else ""
+        return self._storms.recent(old.last_at, count, exception=exception, hostname=hostname, queue=queue, uuid=uuid)
+
+    def _join_storm(self, failed: Failed, rule: Rule, now: float, *, opens: bool) -> tuple[Reason, str]:
+        """Count a failure in the storm of its severity. One whose own incident is open opens no storm."""
+        fleet = self._policy.fleet if "{fleet}" in self._policy.dedup_key else ""
+        key = storm_key(rule.route, rule.severity, window(failed.at, self._policy.zone), fleet)
         entry = self._open.get(key)
-        if entry is None:
-            entry = self._open[key] = self._new(key, STORM, rule, failed, now)
-        entry.storm = True
-        entry.join(failed, page=True)
-        if _SEVERITIES.index(rule.severity) < _SEVERITIES.index(entry.severity):
-            entry.severity = rule.severity
-        if entry.state is IncidentState.OPEN:
-            return Reason.STORM_JOINED, key
-        self._trigger(entry, Reason.STORM_OPENED, now)
-        return Reason.STORM_OPENED, key
+        if opens or (entry is not None and entry.state is IncidentState.OPEN):
+            self._quiet.failed(_storm_name(rule.route, rule.severity), failed.at)
+            told_until = 0.0 if entry is None else entry.last_at
+            if entry is None:
+                entry = self._open[key] = self._new(key, STORM, rule, failed, now)
+                entry.storm = True
+            if entry.state is not IncidentState.OPEN:  # its text tells at once of all that made it
+                for task, recent in self._storms.tasks(rule.route, rule.severity).items():
+                    if recent.since > told_until:
+                        entry.include(task, recent, recent.count - (task == failed.task))
+            entry.join(failed, page=True)
+            if entry.state is not IncidentState.OPEN:
+                self._trigger(entry, Reason.STORM_OPENED, now)
+                return Reason.STORM_OPENED, key
+        return Reason.STORM_JOINED, key
 
-    def _trigger(self, entry: _Open, reason: Reason, now: float) -> None:
+    def _trigger(self, entry: OpenIncident, reason: Reason, now: float) -> None:
         entry.state, entry.reason, entry.succeeded_at = IncidentState.OPEN, reason, 0.0
         self._note_open(entry)
         self._send(entry, now)
 
-    def _send(self, entry: _Open, now: float, action: Action = Action.TRIGGER) -> None:
+    def _send(self, entry: OpenIncident, now: float, action: Action = Action.TRIGGER) -> None:
         entry.sent_at, entry.sent_count, entry.dirty = now, entry.count, True
         if self._rules.sends(entry.rule.route):
             self._outbox.append(Enqueue(Channel.PAGERDUTY, entry.key, action, entry.rule.route, now))
 
-    def _is_over(self, entry: _Open, now: float) -> bool:
-        if not self._policy.resolve_on_success or now - entry.last_at < self._policy.resolve_after:
+    def _is_over(self, entry: OpenIncident, now: float) -> bool:
+        quiet_since = now - self._policy.resolve_after
+        if not self._policy.resolve_on_success or entry.last_at > quiet_since:
             return False
-        return entry.storm or entry.succeeded_at > entry.last_at
+        if entry.storm:
+            return all(self._quiet.quiet(name, quiet_since) for name in self._named(entry))
+        return self._quiet.well(entry.tasks, quiet_since)
 
-    def _awaits(self, entry: _Open, now: float) -> bool:
+    def _named(self, entry: OpenIncident) -> Iterable[str]:
+        """By what names its quiet is known."""
+        return (_storm_name(entry.rule.route, entry.severity),) if entry.storm else entry.tasks
+
+    def _awaits(self, entry: OpenIncident, now: float) -> bool:
         return self._policy.resolve_on_success and now - entry.last_at < AWAITED
 
-    def _close(self, entry: _Open, state: IncidentState, now: float) -> None:
+    def _close(self, entry: OpenIncident, state: IncidentState, now: float) -> None:
         entry.state, entry.dirty = state, True
         for task in entry.tasks:
             keys = self._open_of.get(task)
@@ -325,12 +257,17 @@ class Decider:
         if state is IncidentState.RESOLVED:
             self._send(entry, now, Action.RESOLVE)
 
-    def _note_open(self, entry: _Open) -> None:
+    def _note_open(self, entry: OpenIncident) -> None:
         for task in () if entry.storm else entry.tasks:
             self._open_of.setdefault(task, set()).add(entry.key)
 
 
-def _reason(entry: _Open, rule: Rule, *, too_old: bool) -> Reason:
+def _storm_name(route: str, severity: Severity) -> str:
+    """Of a storm in any hour, and of no task: their names are printable."""
+    return f"\0{severity}/{route}"
+
+
+def _reason(entry: OpenIncident, rule: Rule, *, too_old: bool) -> Reason:
     """What becomes of a failure under ``rule`` that has joined the entry."""
     if entry.state is IncidentState.OPEN:
         return Reason.JOINED
@@ -341,9 +278,3 @@ def _reason(entry: _Open, rule: Rule, *, too_old: bool) -> Reason:
     if entry.state is IncidentState.RESOLVED:
         return Reason.REOPENED
     return Reason.OPENED if entry.count - entry.silenced >= rule.threshold else Reason.BELOW_THRESHOLD
-
-
-def _count(counts: dict[str, int], name: str) -> None:
-    if name not in counts and len(counts) >= NAMED_PER_INCIDENT:
-        name = OTHER
-    counts[name] = counts.get(name, 0) + 1

@@ -13,10 +13,11 @@ from typing import Final
 from celery_monitor.core.aggregate import Aggregator
 from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.counters import Counters
-from celery_monitor.core.decide import LONGEST_TRACEBACK, Decider, Failed, Notice
+from celery_monitor.core.decide import Decider, Notice
 from celery_monitor.core.decode import MALFORMED, Discarded, decode
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.hosts import Hosts
+from celery_monitor.core.incident import LONGEST_TRACEBACK, Failed
 from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import (
     FAILED,

@@ -114,10 +114,10 @@ def _window(quarter: int, zone: tzinfo) -> str:
     return f"{local:%Y-%m-%dT%H}{name}"
 
 
-def storm_key(route: str, hour: str) -> str:
-    """The key of a route's storm. A task's never ends so: by the default template it ends with the hour."""
-    parts = (STORM, route, hour, "*")
-    return dedup_key("{storm}", {"storm": "/".join(part for part in parts if part)})
+def storm_key(route: str, severity: Severity, hour: str, fleet: str = "") -> str:
+    """The key of a storm. A task's never ends so: by the default template it ends with the hour."""
+    worst = "" if severity is Severity.ERROR else severity.value  # the default is not named, as it never was
+    return dedup_key("{storm}", {"storm": "/".join(part for part in (STORM, fleet, route, hour, worst, "*") if part)})
 
 
 def dedup_key(template: str, names: Mapping[str, str]) -> str:

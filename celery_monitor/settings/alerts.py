@@ -31,7 +31,8 @@ class StormSettings(Section):
     """When many tasks fail at once, the cause is one: they become one incident."""
 
     tasks: int = Field(default=20, ge=1)
-    """More distinct tasks than this, each with a new incident within the window, become one incident."""
+    """More distinct tasks of one severity (or a more severe one) than this that fail within the window become one
+    incident."""
     window: Annotated[float, duration("1s", "1d")] = 5 * MINUTE
     """The time in which they are counted."""
 

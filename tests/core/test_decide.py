@@ -14,6 +14,9 @@ HOUR = 3600.0
 KEY = "shop.pay/2023-11-15T12Z"
 
 
+SEVERITIES = [Rule(name=severity, match=[f"{severity}.*"], severity=severity) for severity in Severity]
+
+
 def decider(**changes: object) -> Decider:
     """Of the default policy."""
     return Decider(replace(Policy(fleet="shop"), **changes))  # type: ignore[arg-type]  # fields of Policy
@@ -234,6 +237,71 @@ def test_resolved_by_a_success() -> None:
     assert sent(of) == [(KEY, Action.TRIGGER)]
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["", "after a restart"])
+def test_no_incident_is_resolved_while_its_task_fails_in_another_hour(*, again: bool) -> None:
+    """The hour has turned, some runs succeed, others fail: the task is not well, and neither of its incidents ends."""
+    policy = {"resolve_on_success": True, "resolve_after": 60.0}
+    of = decider(**policy)
+    turn = NOON + HOUR
+    of.decide(failed(at=turn - 80), turn - 80)
+    of.succeeded("shop.pay", turn - 70)
+    of.decide(failed(at=turn + 3), turn + 3)
+    if again:
+        of = restarted(of, **policy)
+    of.succeeded("shop.pay", turn + 4)
+    of.tick(turn + 17)
+    of.tick(turn + 62)
+    assert Action.RESOLVE not in {action for _, action in sent(of)}
+    of.tick(turn + 64)
+    assert sent(of) == [(KEY, Action.RESOLVE), ("shop.pay/2023-11-15T13Z", Action.RESOLVE)]
+
+
+def test_failures_that_do_not_page_are_no_quiet() -> None:
+    """Below its threshold in the new hour, or too old: the task fails all the same."""
+    of = decider(resolve_on_success=True, resolve_after=60.0, rules=[Rule(threshold=2)])
+    turn = NOON + HOUR
+    for at in (turn - 90, turn - 80, turn + 3):
+        of.decide(failed(at=at), at)
+    of.succeeded("shop.pay", turn - 70)
+    of.tick(turn + 10)
+    assert sent(of) == [(KEY, Action.TRIGGER)]
+    of.tick(turn + 64)  # quiet by now, and the newest failure has had no success
+    assert sent(of) == []
+    of.succeeded("shop.pay", turn + 65)
+    of.tick(turn + 66)
+    assert sent(of) == [(KEY, Action.RESOLVE)]
+
+
+def test_an_incident_of_several_tasks_ends_when_each_is_well() -> None:
+    """With a key without the task, one task's success says nothing of another's."""
+    of = decider(resolve_on_success=True, resolve_after=60.0, dedup_key="{queue}/{hour}")
+    for task in ("a", "b"):
+        of.decide(failed(task=task), NOON)
+    of.succeeded("a", NOON + 1)
+    of.tick(NOON + 70)
+    of.succeeded("b", NOON + 71)
+    assert len(sent(of)) == 1
+    of.tick(NOON + 72)
+    assert [action for _, action in sent(of)] == [Action.RESOLVE]
+
+
+def test_a_storm_is_not_over_while_it_goes_on_in_the_next_hour() -> None:
+    """Neither is resolved before both are quiet."""
+    of = decider(storm_tasks=1, storm_window=600.0, resolve_on_success=True, resolve_after=60.0)
+    turn = NOON + HOUR
+    for at in (turn - 50, turn + 1):
+        for task in ("a", "b", "c"):
+            of.decide(failed(task=task, at=at), at)
+    of.take()
+    of.tick(turn + 30)
+    assert sent(of) == []
+    of.tick(turn + 62)
+    assert [key for key, action in sent(of) if action is Action.RESOLVE and key.startswith(STORM)] == [
+        "storm/2023-11-15T12Z/*",
+        "storm/2023-11-15T13Z/*",
+    ]
+
+
 def test_never_resolved_by_default() -> None:
     """A person resolves."""
     of = decider()
@@ -284,7 +352,7 @@ def test_a_task_called_storm_may_be_part_of_one() -> None:
     assert [row.key for row in rows] == ["a/2023-11-15T12Z", "storm/2023-11-15T12Z/*"]
     assert {one.key: (one.is_storm, one.count) for one in kept if one.task == STORM} == {
         "storm/2023-11-15T12Z": (False, 1),
-        "storm/2023-11-15T12Z/*": (True, 2),
+        "storm/2023-11-15T12Z/*": (True, 3),
     }
 
 
@@ -299,13 +367,87 @@ def test_after_a_storm_a_task_that_still_fails_pages() -> None:
     assert sent(of) == [("t4/2023-11-15T12Z", Action.TRIGGER)]
 
 
-def test_a_storm_is_as_severe_as_its_worst_task() -> None:
-    """And named as what it is."""
-    of = decider(storm_tasks=1, rules=[Rule(name="c", match=["c.*"], severity=Severity.CRITICAL)])
-    for task in ("a", "b", "c.d"):
+def test_a_storm_never_hides_what_is_more_severe_than_what_made_it() -> None:
+    """However many less severe tasks fail: each severity has its own storm, of that severity."""
+    of = decider(storm_tasks=2, rules=SEVERITIES)
+    for severity in ("info", "warning", "error", "critical"):
+        reasons = [of.decide(failed(task=f"{severity}.{number}"), NOON).reason for number in range(4)]
+        assert reasons == [Reason.OPENED, Reason.OPENED, Reason.STORM_OPENED, Reason.STORM_JOINED]
+    storms = {key: one for key, one in incidents(of).items() if one.is_storm}
+    assert {key: (one.task, one.severity, one.count) for key, one in storms.items()} == {
+        "storm/2023-11-15T12Z/info/*": (STORM, Severity.INFO, 4),
+        "storm/2023-11-15T12Z/warning/*": (STORM, Severity.WARNING, 4),
+        "storm/2023-11-15T12Z/*": (STORM, Severity.ERROR, 4),
+        "storm/2023-11-15T12Z/critical/*": (STORM, Severity.CRITICAL, 4),
+    }
+
+
+def test_what_is_less_severe_than_a_storm_joins_one() -> None:
+    """When everything fails, the number of pages does not grow with the number of severities."""
+    of = decider(storm_tasks=2, rules=SEVERITIES)
+    tasks = ("critical.1", "critical.2", "error.1", "warning.1", "info.1", "critical.3")
+    reasons = [of.decide(failed(task=task), NOON).reason for task in tasks]
+    assert reasons == [Reason.OPENED, Reason.OPENED, *[Reason.STORM_OPENED] * 4]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["", "after a restart"])
+def test_a_critical_task_pages_in_a_storm_of_noise(*, again: bool) -> None:
+    """21 tasks of a lesser severity have failed, some before a restart."""
+    of = decider(storm_tasks=20, rules=SEVERITIES)
+    for number in range(21):
+        of.decide(failed(task=f"noise.{number}"), NOON + number)
+    if again:
+        of = restarted(of, storm_tasks=20, rules=SEVERITIES)
+    of.take()
+    assert of.decide(failed(task="critical.charge", at=NOON + 30), NOON + 30).reason is Reason.OPENED
+    assert sent(of) == [("critical.charge/2023-11-15T12Z", Action.TRIGGER)]
+
+
+def test_a_storm_tells_at_once_of_all_that_made_it() -> None:
+    """Its first text counts the failures of the tasks that paged before it, and so do the later ones."""
+    of = decider(storm_tasks=20)
+    for number in range(20):
+        for _ in range(3):
+            of.decide(failed(task=f"t{number}", exception="KeyError"), NOON)
+    of.decide(failed(task="last", exception="OSError"), NOON + 1)
+    storm = of.take()[0][-1]
+    assert (storm.count, len(storm.tasks), storm.first_at) == (61, 21, NOON)
+    assert (dict(storm.exceptions), storm.tasks["t7"], storm.tasks["last"]) == ({"KeyError": 60, "OSError": 1}, 3, 1)
+    of.decide(failed(task="t7", at=NOON + 2), NOON + 2)
+    assert of.take()[0][-1].count == 62
+
+
+def test_a_storm_that_outlasts_its_hour_tells_of_all_its_tasks() -> None:
+    """The storm of the new hour begins with what has failed within the window, not with one failure."""
+    of = decider(storm_tasks=20, storm_window=300.0)
+    for second in range(3480, 3600, 60):
+        for number in range(30):
+            of.decide(failed(task=f"t{number}", at=NOON + second), NOON + second)
+    of.take()
+    assert of.decide(failed(task="t29", at=NOON + HOUR), NOON + HOUR).reason is Reason.STORM_OPENED
+    (storm,) = [one for one in of.take()[0] if one.is_storm]
+    assert (storm.key, storm.count, len(storm.tasks)) == ("storm/2023-11-15T13Z/*", 61, 30)
+
+
+def test_a_second_storm_of_an_hour_tells_of_what_made_it() -> None:
+    """The first one was resolved; its failures are counted once."""
+    of = decider(storm_tasks=2, storm_window=60.0, resolve_on_success=True, resolve_after=60.0)
+    for task in "abc":
         of.decide(failed(task=task), NOON)
+    of.tick(NOON + 61)
+    assert incidents(of)["storm/2023-11-15T12Z/*"].state is IncidentState.RESOLVED
+    for task in "defg":
+        of.decide(failed(task=task, at=NOON + 1000), NOON + 1000)
     storm = incidents(of)["storm/2023-11-15T12Z/*"]
-    assert (storm.task, storm.severity, storm.count) == (STORM, Severity.CRITICAL, 2)
+    assert (storm.state, storm.count, sorted(storm.tasks)) == (IncidentState.OPEN, 7, list("abcdefg"))
+
+
+def test_storms_of_fleets_that_share_a_routing_key() -> None:
+    """A dedup key with the fleet in it keeps their storms apart, too."""
+    of = decider(storm_tasks=1, dedup_key="{fleet}/{task}/{hour}")
+    for task in "ab":
+        of.decide(failed(task=task), NOON)
+    assert sent(of) == [("shop/a/2023-11-15T12Z", Action.TRIGGER), ("storm/shop/2023-11-15T12Z/*", Action.TRIGGER)]
 
 
 def test_storms_of_another_service_are_their_own() -> None:

@@ -87,11 +87,11 @@ def test_a_storm(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_p
     storm = Failing("storm", now).key + "/*"
 
     publish(rabbitmq_url, failures)
-    wait_until(lambda: told(server) == first | {storm: 180}, 60, what="the storm")
+    wait_until(lambda: told(server) == first | {storm: 200}, 60, what="the storm")
     daemon.kill()
     daemon.start()
     publish(rabbitmq_url, [Failing(failing.task, now + 1) for failing in failures])
-    wait_until(lambda: told(server) == dict.fromkeys(first, 2) | {storm: 360}, 60, what="the storm's second wave")
+    wait_until(lambda: told(server) == dict.fromkeys(first, 2) | {storm: 400}, 60, what="the storm's second wave")
 
     assert server.opened() == dict.fromkeys([*first, storm], 1)
     assert server.violations == []

@@ -103,8 +103,9 @@ def _summary(incident: Incident) -> str:
     fleet = f"[{incident.fleet}] " if incident.fleet else ""
     if incident.is_storm:
         named = {name: count for name, count in incident.tasks.items() if name != OTHER}
-        tasks = f"more than {len(named)}" if OTHER in incident.tasks else str(len(named))
-        return f"{fleet}Many tasks fail at once: {incident.count} failures of {tasks} tasks: {_listed(named, 5)}"
+        tasks = f"more than {len(named)} tasks" if OTHER in incident.tasks else _number(len(named), "task")
+        failures = _number(incident.count, "failure")
+        return f"{fleet}Many tasks fail at once: {failures} of {tasks}: {_listed(named, 5)}"
     times = "" if incident.count == 1 else f" {incident.count} times"
     kinds = list(incident.exceptions)
     if len(kinds) > 1:
@@ -116,6 +117,10 @@ def _summary(incident: Incident) -> str:
     if kinds and not said.startswith(kinds[0]):
         said = f"{kinds[0]}: {said}" if said else kinds[0]
     return f"{fleet}{incident.task} failed{times}" + (f": {said}" if said else "")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _details(incident: Incident) -> dict[str, Any]:

@@ -119,6 +119,10 @@ def test_the_whole_event() -> None:
             {**STORMY, "tasks": {"b": 9, OTHER: 16}, "count": 25},
             "[shop] Many tasks fail at once: 25 failures of more than 1 tasks: b (9)",
         ),
+        (
+            {**STORMY, "tasks": {"a": 1}, "count": 1},
+            "[shop] Many tasks fail at once: 1 failure of 1 task: a (1)",
+        ),
     ],
 )
 def test_summaries(changes: dict[str, Any], expected: str) -> None:

@@ -1,0 +1,105 @@
+"""When too many tasks fail at once, for each routing key and severity.
+
+A severity has a storm when more than ``tasks`` distinct tasks of that severity or a more severe one have failed within
+``window`` seconds. Less severe tasks do not count, however many they are: they must never keep a more severe one from
+paging.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from celery_monitor.core.model import Severity
+
+_SEVERITIES: Final = tuple(Severity)
+"""The most severe first."""
+_PRUNE_EVERY: Final = 1.0
+"""Seconds."""
+
+
+class Recent(msgspec.Struct, gc=False):
+    """A task that has failed lately: when, how often, and an example."""
+
+    at: float
+    """Its newest failure."""
+    since: float
+    """The first of those in ``count``."""
+    slot: int
+    slot_count: int
+    slot_before: int
+    exception: str
+    hostname: str
+    queue: str
+    uuid: str
+
+    @property
+    def count(self) -> int:
+        """Failures within the last two windows."""
+        return self.slot_count + self.slot_before
+
+
+class _Level:
+    """The tasks that count towards the storm of one routing key and severity."""
+
+    __slots__ = ("pruned_at", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Recent] = {}
+        self.pruned_at = 0.0
+
+
+class Storms:
+    """Which tasks have failed lately. Not thread-safe. ``window`` in seconds."""
+
+    def __init__(self, *, tasks: int, window: float) -> None:
+        """Start without any."""
+        self._most = tasks
+        self._window = window
+        self._levels: dict[tuple[str, Severity], _Level] = {}
+
+    def note(self, route: str, severity: Severity, task: str, recent: Recent) -> bool:
+        """A task has failed. Whether that makes, or is part of, a storm of its severity.
+
+        ``recent.at`` must not be in the future: else the task would count for longer than the window.
+        """
+        for level in _SEVERITIES[_SEVERITIES.index(severity) :]:
+            self._note(self._level(route, level), task, recent)
+        return len(self._level(route, severity).tasks) > self._most
+
+    def tasks(self, route: str, severity: Severity) -> Mapping[str, Recent]:
+        """The tasks that count towards it, by name."""
+        return self._level(route, severity).tasks
+
+    def recent(self, at: float, count: int, *, exception: str, hostname: str, queue: str, uuid: str) -> Recent:
+        """One that has failed ``count`` times, each at ``at``."""
+        return Recent(at, at, int(at // self._window), count, 0, exception, hostname, queue, uuid)
+
+    def _level(self, route: str, severity: Severity) -> _Level:
+        level = self._levels.get((route, severity))
+        if level is None:
+            level = self._levels[route, severity] = _Level()
+        return level
+
+    def _note(self, level: _Level, task: str, new: Recent) -> None:
+        tasks = level.tasks
+        old = tasks.get(task)
+        tasks[task] = new if old is None else self._joined(old, new)
+        if len(tasks) > self._most and abs(new.at - level.pruned_at) >= _PRUNE_EVERY:
+            level.pruned_at = new.at
+            oldest = new.at - self._window
+            for gone in [other for other, recent in tasks.items() if recent.at < oldest]:
+                del tasks[gone]
+
+    def _joined(self, old: Recent, new: Recent) -> Recent:
+        slot, count, before, since = max(old.slot, new.slot), new.slot_count, 0, min(old.since, new.since)
+        if new.slot <= old.slot:
+            count, before = old.slot_count + count, old.slot_before
+        elif new.slot == old.slot + 1:
+            before, since = old.slot_count, max(old.since, old.slot * self._window)
+        else:
+            since = new.since
+        latest = new if new.at >= old.at else old
+        return Recent(
+            latest.at, since, slot, count, before, latest.exception, latest.hostname, latest.queue, latest.uuid
+        )
