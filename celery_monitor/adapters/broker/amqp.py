@@ -9,7 +9,7 @@ from amqp import Connection as AmqpConnection
 from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN, describe, lost
+from celery_monitor.adapters.broker.faults import UNHEEDED, describe, lost
 from celery_monitor.adapters.broker.frames import FrameReader, StreamClosedError
 from celery_monitor.adapters.broker.wire import POLL_BYTES, Wire
 from celery_monitor.errors import SourceLostError
@@ -29,7 +29,7 @@ class AmqpLink:
     """One connection that consumes. py-amqp opens it and writes; the reading is done here."""
 
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
-        """Connects, declares and begins to consume; bounded in time. Raises SourceLostError, and FOREIGN ones."""
+        """Connects, declares, and consumes within some seconds. Raises SourceLostError, or what py-amqp does."""
         self._limit = settings.prefetch // 2
         client = dialer.dial(heartbeat=settings.heartbeat)
         self._amqp: AmqpConnection = client.transport.establish_connection()
@@ -49,7 +49,7 @@ class AmqpLink:
         self._next_tick = 0.0
 
     def read(self, timeout: float) -> Batch | None:
-        """As EventSource.poll. Raises FOREIGN."""
+        """As EventSource.poll. Raises what the library raises."""
         found: list[Delivery] = []
         self._reader.feed(b"", self._limit, found)
         if self._tick_every:
@@ -76,7 +76,7 @@ class AmqpLink:
             self._amqp.heartbeat_tick()
 
     def ack(self, tag: int) -> None:
-        """Everything up to ``tag``. Raises FOREIGN."""
+        """Everything up to ``tag``. Raises what the library raises."""
         self._wire.writing()
         self._channel.basic_ack(tag, multiple=True)
 
@@ -86,11 +86,11 @@ class AmqpLink:
 
     def release(self) -> None:
         """Free what is left after ``cut``."""
-        with contextlib.suppress(*FOREIGN):
+        with UNHEEDED:
             self._amqp.collect()
 
     def leave(self, until: float) -> None:
-        """Say good-bye and wait for the answer, until this monotonic time. Raises FOREIGN."""
+        """Say good-bye and wait for the answer, until this monotonic time. Raises what the library raises."""
         self._wire.writing()
         self._amqp.send_method(spec.Connection.Close, "BsBB", (0, "", 0, 0))
         with contextlib.suppress(StreamClosedError):
@@ -109,7 +109,7 @@ class Declaration:
         self._permissions = permissions
 
     def run(self) -> None:
-        """Declare and consume. Raises SourceLostError, and FOREIGN ones."""
+        """Declare and consume. Raises SourceLostError, and what the library raises."""
         self._exchange()
         self.queue()
         self._step("bind the queue", self._channel.queue_bind, self._queue.name, self._settings.exchange, "#")
@@ -142,7 +142,7 @@ class Declaration:
             )
 
     def queue(self) -> None:
-        """Declare the queue; it may be there already. Raises SourceLostError, and FOREIGN ones."""
+        """Declare the queue; it may be there already. Raises SourceLostError, and what the library raises."""
         name = self._queue.name
         try:
             self._channel.queue_declare(

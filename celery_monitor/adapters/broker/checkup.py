@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from amqp.exceptions import NotFound
@@ -9,7 +10,7 @@ from amqp.exceptions import NotFound
 from celery_monitor.adapters.broker.amqp import Declaration
 from celery_monitor.adapters.broker.control import RemoteControl, Replies
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN, lost
+from celery_monitor.adapters.broker.faults import boundary, lost
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
@@ -39,35 +40,32 @@ class BrokerCheckup:
 
     def connect(self) -> None:
         """Connect and log in."""
-        try:
+        with boundary(partial(lost, doing="cannot connect", connecting=True)):
             self._session = Session(self._dialer, time.monotonic() + CONNECT_TIMEOUT)
-        except FOREIGN as exc:
-            raise lost(exc, "cannot connect") from exc
 
     def exchange_exists(self) -> bool:
         """Whether the fleet, or a monitor, has declared the event exchange."""
         session = self._ready()
-        try:
-            session.inquiry().exchange_declare(self._settings.exchange, "topic", passive=True)
-        except NotFound:
-            return False
-        except FOREIGN as exc:
-            raise lost(exc, "cannot look at the event exchange", session.permissions) from exc
+        doing = partial(lost, doing="cannot look at the event exchange", permissions=session.permissions)
+        with boundary(doing):
+            try:
+                session.inquiry().exchange_declare(self._settings.exchange, "topic", passive=True)
+            except NotFound:
+                return False
         return True
 
     def queue(self) -> QueueFound | None:
         """The monitor's queue, None when there is none yet. Raises also when it was declared differently."""
         session = self._ready()
-        channel = session.inquiry()
-        try:
-            found = channel.queue_declare(self._settings.queue.name, passive=True)
+        with boundary(partial(lost, doing="cannot look at the queue", permissions=session.permissions)):
+            channel = session.inquiry()
+            try:
+                found = channel.queue_declare(self._settings.queue.name, passive=True)
+            except NotFound:
+                return None
             # Now that it exists, declaring it compares and does nothing else.
             vhost = session.client.virtual_host or "/"
             Declaration(channel, self._settings, vhost, session.permissions).queue()
-        except NotFound:
-            return None
-        except FOREIGN as exc:
-            raise lost(exc, "cannot look at the queue", session.permissions) from exc
         return QueueFound(found.message_count, found.consumer_count)
 
     def ask(self, timeout: float) -> Replies:

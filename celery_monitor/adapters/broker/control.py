@@ -18,8 +18,9 @@ import msgspec
 from kombu import Consumer, Exchange, Producer, Queue
 
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN, lost
+from celery_monitor.adapters.broker.faults import UNHEEDED, boundary, lost
 from celery_monitor.adapters.broker.session import Session
+from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
 _DOING: Final = "cannot reach the workers by the broker"
@@ -43,16 +44,14 @@ class RemoteControl:
         self._closing = threading.Lock()
 
     def session(self, until: float) -> Session:
-        """The open connection, for others to use between two calls. Raises FOREIGN."""
+        """The open connection, for others to use between two calls. Raises what the libraries do."""
         return self._open(until).session
 
     def tell(self, command: str) -> None:
         """Broadcast without asking for answers. Raises SourceLostError."""
         until = time.monotonic() + _SEND_TIMEOUT
-        try:
+        with boundary(self.failed):
             self._open(until).send(command, None, None, until)
-        except FOREIGN as exc:
-            raise self.failed(exc) from exc
 
     def ask(self, commands: Sequence[str], timeout: float, hostnames: Sequence[str] | None = None) -> Replies:
         """Ask all workers (or these) all of it, and collect the answers for ``timeout`` s. Raises SourceLostError.
@@ -60,16 +59,14 @@ class RemoteControl:
         Connecting and asking have 3 s of their own: else a slow log-in would look like a fleet without workers.
         """
         until = time.monotonic() + _SEND_TIMEOUT
-        try:
+        with boundary(self.failed):
             return self._open(until).ask(commands, until, timeout, hostnames)
-        except FOREIGN as exc:
-            raise self.failed(exc) from exc
 
-    def failed(self, exc: BaseException) -> Exception:
+    def failed(self, exc: Exception) -> SourceLostError:
         """Drop the connection that raised ``exc``; the error to raise."""
-        permissions = self._line.session.permissions if self._line else None
+        line = self._line
         self._cut()
-        return lost(exc, _DOING, permissions)
+        return lost(exc, _DOING, line.session.permissions if line else None, connecting=line is None)
 
     def _open(self, until: float) -> "_Line":
         if self._line is not None and self._line.session.outdated:
@@ -98,7 +95,7 @@ class _Line:
     def __init__(self, dialer: Dialer, name: str, until: float) -> None:
         # Confirmed, because a broker that does not answer looks like a fleet without workers.
         self.session = Session(dialer, until, **({"confirm_publish": True} if dialer.kind == "amqp" else {}))
-        try:
+        with boundary(self._failed):
             amqp = self.session.acknowledges
             own = uuid4() if amqp else uuid5(NAMESPACE_DNS, f"{socket.gethostname()}/{os.getpid()}/{name}")
             self._address = str(own)
@@ -120,9 +117,10 @@ class _Line:
             self._consumer = Consumer(channel, [self._queue], no_ack=True, on_message=self._on_message)
             self._consumer.consume()
             self._producer = Producer(channel, _COMMANDS, auto_declare=False)
-        except FOREIGN as exc:
-            self.session.cut()
-            raise lost(exc, _DOING, self.session.permissions) from exc
+
+    def _failed(self, exc: Exception) -> SourceLostError:
+        self.session.cut()
+        return lost(exc, _DOING, self.session.permissions)
 
     def send(self, command: str, hostnames: Sequence[str] | None, ticket: str | None, until: float) -> None:
         message: dict[str, Any] = {"method": command, "arguments": {}}
@@ -157,8 +155,6 @@ class _Line:
     def forget(self) -> None:
         """Delete the reply queue from where it would outlive the connection."""
         if not self.session.acknowledges:
-            try:
+            with UNHEEDED:
                 self._consumer.cancel()
                 self._queue.delete()
-            except FOREIGN:
-                pass

@@ -1,43 +1,30 @@
-"""What went wrong, in words, and what a person can do: foreign exceptions → SourceLostError.
+"""The boundary to the broker: whatever a library or a peer raises becomes a SourceLostError, with what a person can do.
+
+What comes out of a library that reads foreign bytes cannot be listed: a bad header raised zlib.error, a bad decimal
+ArithmeticError. So the adapter's public methods run inside ``boundary``, and what is below them raises what it likes.
 
 Texts of exceptions are taken only where they come from the broker or the operating system; others may hold the URL.
 """
 
+import contextlib
 import re
 import struct
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import amqp.exceptions
-import kombu.exceptions
 import redis.exceptions
 import redis.sentinel
 
 from celery_monitor.adapters.broker.frames import ConsumerCancelledError, StreamClosedError
-from celery_monitor.errors import SourceLostError
+from celery_monitor.errors import MonitorError, SourceLostError
 from celery_monitor.network import PASSING, Fault, Server, chain, fault_of, remedy, told
 
-FOREIGN: Final = (
-    OSError,  # also TimeoutError, ssl.SSLError, socket.gaierror
-    amqp.exceptions.AMQPError,
-    amqp.exceptions.MessageNacked,  # no AMQPError
-    redis.exceptions.RedisError,
-    kombu.exceptions.KombuError,
-    ConsumerCancelledError,
-    StreamClosedError,
-    # What these libraries raise for options that they do not take, and on connections cut under their hands.
-    AttributeError,
-    KeyError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    # What a peer that sends nonsense makes of the readers. ArithmeticError: py-amqp's of a header's timestamp that no
-    # datetime holds, kombu's of a "decimal" in an envelope on Redis that is none; any process can publish those.
-    ArithmeticError,
-    IndexError,
-    struct.error,
-)
+UNHEEDED: Final = contextlib.suppress(Exception)
+"""For what is done to something that is given up anyway: whatever comes of it makes no difference."""
 
 _OPTIONS: Final = (AttributeError, KeyError, TypeError, ValueError)
+"""What these libraries raise for options that they do not take."""
 _GARBLED: Final = (
     redis.exceptions.ConnectionError,
     redis.exceptions.InvalidResponse,
@@ -61,6 +48,20 @@ _SERVER: Final = Server(
 )
 
 
+@contextlib.contextmanager
+def boundary(error_for: Callable[[Exception], SourceLostError]) -> Iterator[None]:
+    """Raise ``error_for(exc)`` for any exception that is not one of this program's; those pass as they are.
+
+    ``error_for`` may also drop the connection that raised it.
+    """
+    try:
+        yield
+    except MonitorError:
+        raise
+    except Exception as exc:
+        raise error_for(exc) from exc
+
+
 def describe(exc: BaseException) -> str:
     """What happened, as far as it can be told without a secret."""
     if isinstance(exc, ConsumerCancelledError):
@@ -80,10 +81,13 @@ def describe(exc: BaseException) -> str:
     return re.sub(r"[^\x20-\x7e]+", " ", text)[:_TEXT_LIMIT]
 
 
-def lost(exc: BaseException, doing: str, permissions: str | None = None) -> SourceLostError:
+def lost(
+    exc: BaseException, doing: str, permissions: str | None = None, *, connecting: bool = False
+) -> SourceLostError:
     """The error for whatever happened while ``doing``, with what a person can or must do.
 
-    ``permissions`` is the remedy for a user of RabbitMQ who is logged in and may not do it.
+    ``permissions`` is the remedy for a user of RabbitMQ who is logged in and may not do it. While ``connecting``, what
+    a library makes of its options may be to blame.
     """
     message = f"{doing}: {describe(exc)}"
     if isinstance(exc, amqp.exceptions.AccessRefused) and exc.method_sig != _LOG_IN:
@@ -93,7 +97,8 @@ def lost(exc: BaseException, doing: str, permissions: str | None = None) -> Sour
     fault = fault_of(exc) or _fault(exc)
     if fault is None:
         options = "check broker.transport_options and broker.use_ssl: the transport does not take them as they are"
-        return SourceLostError(message, options if any(isinstance(each, _OPTIONS) for each in chain(exc)) else None)
+        blamed = connecting and any(isinstance(each, _OPTIONS) for each in chain(exc))
+        return SourceLostError(message, options if blamed else None)
     if fault in PASSING:
         return SourceLostError(message, hint=remedy(fault, _SERVER))
     return SourceLostError(message, remedy(fault, _SERVER))

@@ -11,7 +11,7 @@ from amqp.exceptions import ChannelError, NotFound
 
 from celery_monitor.adapters.broker.census import Census, Size
 from celery_monitor.adapters.broker.control import RemoteControl
-from celery_monitor.adapters.broker.faults import FOREIGN
+from celery_monitor.adapters.broker.faults import boundary
 from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, FleetTask, QueueStats
 from celery_monitor.settings.broker import BrokerSettings
 
@@ -72,15 +72,13 @@ class BrokerFleet:
         """Of the queues that exist."""
         until = time.monotonic() + _LENGTHS_TIMEOUT
         sizes: dict[str, Size] = {}
-        try:
+        with boundary(self._control.failed):
             session = self._control.session(until)
             for name in names:
                 session.bound(until)
                 size = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
                 if size is not None:
                     sizes[name] = size
-        except FOREIGN as exc:
-            raise self._control.failed(exc) from exc
         return sizes
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from amqp.exceptions import NotFound
 from kombu import Consumer, Exchange, Queue
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN, lost
+from celery_monitor.adapters.broker.faults import boundary, lost
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.adapters.broker.source import BrokerSource
 from celery_monitor.core.model import Delivery
@@ -64,19 +64,20 @@ class _OwnQueue:
         self._found: list[Delivery] = []
 
     def connect(self) -> None:
-        try:
+        with boundary(self._refused):
             self._session = Session(self._dialer, time.monotonic() + CONNECT_TIMEOUT)
             self._consume(self._session.channel)
-        except NotFound as exc:
-            self._cut()
-            raise SourceLostError(
+
+    def _refused(self, exc: Exception) -> SourceLostError:
+        session = self._session
+        self._cut()
+        if isinstance(exc, NotFound):
+            return SourceLostError(
                 f"the event exchange {self._exchange} does not exist",
                 "it comes with the first worker or monitor; check broker.exchange and the virtual host in broker.url",
-            ) from exc
-        except FOREIGN as exc:
-            permissions = None if self._session is None else self._session.permissions
-            self._cut()
-            raise lost(exc, "cannot listen to the event exchange", permissions) from exc
+            )
+        permissions = None if session is None else session.permissions
+        return lost(exc, "cannot listen to the event exchange", permissions, connecting=session is None)
 
     def _consume(self, channel: Any) -> None:  # noqa: ANN401 - kombu has no types
         exchange = Exchange(self._exchange, "topic", passive=True)
@@ -102,13 +103,14 @@ class _OwnQueue:
             raise SourceLostError("not connected to the broker")
         found = self._found = []
         until = time.monotonic() + timeout
-        try:
+        with boundary(self._broke_off):
             while len(found) < _MOST and self._session.drain(until):
                 until = time.monotonic() + _NEXT
-        except FOREIGN as exc:
-            self._cut()
-            raise lost(exc, "the event stream broke off") from exc
         return found
+
+    def _broke_off(self, exc: Exception) -> SourceLostError:
+        self._cut()
+        return lost(exc, "the event stream broke off")
 
     def _cut(self) -> None:
         session, self._session = self._session, None
@@ -122,5 +124,5 @@ class _OwnQueue:
         try:
             session.bound(time.monotonic() + CLOSE_TIMEOUT)
             session.channel.connection.close()
-        except FOREIGN:
+        except Exception:  # noqa: BLE001 - the boundary: it is given up anyway
             session.cut()

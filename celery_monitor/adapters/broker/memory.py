@@ -7,7 +7,7 @@ from celery.events.event import get_exchange
 from kombu import Consumer, Queue
 
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN
+from celery_monitor.adapters.broker.faults import UNHEEDED
 from celery_monitor.core.model import Delivery
 from celery_monitor.ports import Batch
 from celery_monitor.settings.broker import BrokerSettings
@@ -17,7 +17,7 @@ class MemoryLink:
     """A kombu consumer on a queue of its own."""
 
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
-        """Declares and begins to consume. Raises FOREIGN."""
+        """Declares and begins to consume. Raises what the library raises."""
         self._limit = settings.prefetch // 2
         self._found: list[Delivery] = []
         client = dialer.dial()
@@ -39,7 +39,7 @@ class MemoryLink:
         )
 
     def read(self, timeout: float) -> Batch | None:
-        """As EventSource.poll. Raises FOREIGN."""
+        """As EventSource.poll. Raises what the library raises."""
         self._found = []
         found = self._found
         with contextlib.suppress(TimeoutError):
@@ -55,7 +55,7 @@ class MemoryLink:
 
     def release(self) -> None:
         """Delete the queue."""
-        with contextlib.suppress(*FOREIGN):
+        with UNHEEDED:
             self._consumer.cancel()
             self._queue.delete()
             self._channel.close()

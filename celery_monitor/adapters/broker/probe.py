@@ -7,7 +7,7 @@ from celery.events.event import get_exchange
 from kombu import Producer
 
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN, lost
+from celery_monitor.adapters.broker.faults import boundary, lost
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
@@ -30,7 +30,7 @@ class BrokerProbe:
         until = time.monotonic() + timeout
         if self._session is not None and self._session.outdated:
             self.close()
-        try:
+        with boundary(self._failed):
             session = self._session or self._open(until)
             session.bound(until)
             session.publish(
@@ -41,15 +41,17 @@ class BrokerProbe:
                 content_type="application/json",
                 content_encoding="utf-8",
             )
-        except FOREIGN as exc:
-            blocked, permissions = self._blocked, self._session.permissions if self._session else None
-            self.close()
-            if blocked:
-                raise SourceLostError(
-                    "the broker takes no messages (a memory or disk alarm)",
-                    "see rabbitmqctl list_alarms, and give the broker memory or disk",
-                ) from exc
-            raise lost(exc, "cannot publish to the event exchange", permissions) from exc
+
+    def _failed(self, exc: Exception) -> SourceLostError:
+        session, blocked = self._session, self._blocked
+        self.close()
+        if blocked:
+            return SourceLostError(
+                "the broker takes no messages (a memory or disk alarm)",
+                "see rabbitmqctl list_alarms, and give the broker memory or disk",
+            )
+        permissions = None if session is None else session.permissions
+        return lost(exc, "cannot publish to the event exchange", permissions, connecting=session is None)
 
     def _open(self, until: float) -> Session:
         amqp = self._dialer.kind == "amqp"

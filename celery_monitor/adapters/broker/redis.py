@@ -8,10 +8,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
-
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN
+from celery_monitor.adapters.broker.faults import UNHEEDED
 from celery_monitor.adapters.broker.resp import RespReader
 from celery_monitor.adapters.broker.wire import POLL_BYTES, Wire
 from celery_monitor.ports import Batch
@@ -25,7 +23,7 @@ class RedisLink:
     """One subscribed connection. kombu and redis-py open it (TLS, Sentinel, log-in, database); it is read here."""
 
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
-        """Connects and subscribes; bounded in time. Raises FOREIGN."""
+        """Connects and subscribes; bounded in time. Raises what the library raises."""
         self._limit = settings.prefetch // 2
         self._ping_every = settings.heartbeat
         transport = dialer.dial().transport
@@ -56,11 +54,11 @@ class RedisLink:
             self._reader.feed(data, self._limit, self._early)
 
     def read(self, timeout: float) -> Batch | None:
-        """As EventSource.poll. Raises FOREIGN."""
+        """As EventSource.poll. Raises what the library raises."""
         found, self._early = self._early, []
         try:
             self._read(timeout, found)
-        except FOREIGN:
+        except Exception:
             if not found:
                 raise
             # They will not come again. The next call meets the same error.
@@ -101,7 +99,7 @@ class RedisLink:
 
     def release(self) -> None:
         """Free what is left after ``cut``."""
-        with contextlib.suppress(OSError, RedisError):
+        with UNHEEDED:
             self._connection.disconnect()
 
     def leave(self, until: float) -> None:

@@ -7,14 +7,14 @@ from typing import Any, Final
 from amqp.exceptions import MessageNacked
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN
+from celery_monitor.adapters.broker.faults import UNHEEDED
 from celery_monitor.adapters.broker.wire import Wire
 
 _LEAST_TIMEOUT: Final = 0.01
 
 
 class Session:
-    """Open from its construction until ``cut``. Methods raise the errors of ``FOREIGN``."""
+    """Open from its construction until ``cut``. Methods raise whatever the libraries raise: see ``boundary``."""
 
     def __init__(self, dialer: Dialer, until: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
         """Connects until about this monotonic time, but within 5 s."""
@@ -72,8 +72,8 @@ class Session:
             producer.publish(*args, **options)
 
     def cut(self) -> None:
-        """Drop the connection; never blocks. A thread that waits in it gets one of FOREIGN."""
-        with contextlib.suppress(*FOREIGN):
+        """Drop the connection; never blocks. A thread that waits in it gets an error."""
+        with UNHEEDED:
             if self.acknowledges:
                 Wire(self._sock).cut()
                 self._connection.collect()

@@ -5,15 +5,15 @@ present link, turns foreign exceptions into SourceLostError, and sees to it that
 thread still reads: cutting (shutdown) wakes the reader up, and only then is the socket closed.
 """
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from celery_monitor.adapters.broker.amqp import AmqpLink
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import FOREIGN, describe, lost
+from celery_monitor.adapters.broker.faults import UNHEEDED, boundary, describe, lost
 from celery_monitor.adapters.broker.memory import MemoryLink
 from celery_monitor.adapters.broker.redis import RedisLink
 from celery_monitor.errors import SourceLostError
@@ -24,7 +24,7 @@ CLOSE_TIMEOUT: Final = 2.0
 
 
 class Link(Protocol):
-    """One open connection. Methods may raise the errors of ``FOREIGN``."""
+    """One open connection. Methods may raise whatever the libraries raise: see ``boundary``."""
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""
@@ -66,36 +66,32 @@ class BrokerSource:
         self.abandon()
         with self._using:
             kind = self._dialer.kind
-            try:
+            with boundary(partial(lost, doing="cannot connect to the broker", connecting=True)):
                 self._link = _LINKS[kind](self._dialer, self._settings)
-            except FOREIGN as exc:
-                raise lost(exc, "cannot connect to the broker") from exc
             self.acknowledges = kind == "amqp"
 
     def poll(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""
         with self._using:
             link = self._present()
-            try:
+            with boundary(partial(self._lost, "the event stream broke off")):
                 return link.read(timeout)
-            except FOREIGN as exc:
-                self.abandon()
-                raise SourceLostError(f"the event stream broke off: {describe(exc)}") from exc
 
     def ack(self, tag: int) -> None:
         """As EventSource.ack."""
         with self._using:
             link = self._present()
-            try:
+            with boundary(partial(self._lost, "cannot acknowledge")):
                 link.ack(tag)
-            except FOREIGN as exc:
-                self.abandon()
-                raise SourceLostError(f"cannot acknowledge: {describe(exc)}") from exc
 
     def _present(self) -> Link:
         if self._link is None:
             raise SourceLostError("not connected to the broker")
         return self._link
+
+    def _lost(self, what: str, exc: Exception) -> SourceLostError:
+        self.abandon()
+        return SourceLostError(f"{what}: {describe(exc)}")
 
     def abandon(self) -> None:
         """As EventSource.abandon."""
@@ -116,7 +112,7 @@ class BrokerSource:
         link = self._link
         if link is not None and self._using.acquire(timeout=CLOSE_TIMEOUT):
             try:
-                with contextlib.suppress(*FOREIGN):
+                with UNHEEDED:
                     link.leave(until)
             finally:
                 self._using.release()

@@ -2,14 +2,17 @@
 
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from celery_monitor.adapters.broker import BrokerSource
 from celery_monitor.adapters.broker.checkup import BrokerCheckup
+from celery_monitor.adapters.broker.faults import boundary, lost
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
@@ -79,3 +82,25 @@ def test_another_kind_of_broker(scheme: str, start: Start, tmp_path: Path) -> No
     error = refusal(f"{scheme}://127.0.0.1:{server.port}/")
     assert "the broker does not answer: it hangs, a firewall drops packets, or the port speaks another" in str(error)
     assert PROTOCOL in str(error)
+
+
+@pytest.mark.parametrize(
+    "raised", [zlib.error("x"), MemoryError(), StopIteration(), RuntimeError("amqp://u:pw@host"), LookupError()]
+)
+def test_whatever_is_raised(raised: Exception) -> None:
+    """Any exception of a library becomes the one that callers know, with its cause and without its text."""
+    with (
+        pytest.raises(SourceLostError, match=r"^reading: [A-Za-z]+$") as caught,
+        boundary(partial(lost, doing="reading")),
+    ):
+        raise raised
+    assert caught.value.__cause__ is raised
+    assert type(raised).__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize("raised", [SourceLostError("ours"), KeyboardInterrupt(), SystemExit()])
+def test_what_passes(raised: BaseException) -> None:
+    """This program's own errors pass the boundary as they are, and so does what ends a process."""
+    with pytest.raises(type(raised)) as caught, boundary(partial(lost, doing="reading")):
+        raise raised
+    assert caught.value is raised
