@@ -23,6 +23,7 @@ from celery_monitor.adapters.email import EmailSender, render_part
 from celery_monitor.adapters.pagerduty import PagerDuty, endpoint
 from celery_monitor.adapters.prometheus.exposition import Exposition
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
@@ -35,6 +36,7 @@ from celery_monitor.ports import Health
 from celery_monitor.runtime.committer import BOUNDS, Committer
 from celery_monitor.runtime.courier import Courier
 from celery_monitor.runtime.fleet import FleetWatch
+from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.keeper import Keeper
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import Figures, Pump
@@ -62,12 +64,18 @@ _log = structlog.get_logger()
 class App:
     """The daemon. ``run`` blocks until ``stop`` is called or a thread dies."""
 
-    def __init__(self, settings: Settings, store: SqlStore | None = None) -> None:
-        """Does no I/O. ``store`` takes the place of the settings' one."""
+    def __init__(
+        self, settings: Settings, store: SqlStore | None = None, *, guard: InterpreterGuard | None = None
+    ) -> None:
+        """Does no I/O. ``store`` takes the place of the settings' one.
+
+        ``guard`` ends the process when the interpreter is blocked; for an app that has the process to itself.
+        """
         self.settings = settings
         self.clock = SystemClock()
         self.stopping = threading.Event()
-        self.threads = Threads(self.stopping, self._end_stuck)
+        self.threads = Threads(self.stopping, self._end_stuck, self._live)
+        self._guard = guard
         policy = policy_of(settings)
         self.store = store or open_store(
             settings.store.url,
@@ -86,6 +94,7 @@ class App:
         self._fleet: FleetWatch | None = None
         self._keeper: Keeper | None = None
         self._couriers: list[Courier] = []
+        self._redaction = Redaction(settings.tracking.redact)
         self._paging = policy.default.sends or any(rule.sends for rule in policy.rules)
         self._report = DayReport(
             self.store.reader, settings.fleet, ZoneInfo(settings.email.timezone), paging=self._paging
@@ -105,7 +114,8 @@ class App:
             self.web.start()
             # Already here: the store may take long to open, and with port 0 nobody could ask why.
             said(partial(_log.info, "Listening", listen=self.listen, version=version("celery-monitor")))
-            self.threads.start("web", self.web.serve, limit=_SLOW)
+            self.threads.start("web", self.web.serve, limit=_SLOW, restart=True)
+            self.threads.watch()
             cleanup.callback(self.threads.join, "web", _MAY_END_WITHIN)
             cleanup.callback(self.stopping.set)
             restored = self._open_store()
@@ -144,7 +154,8 @@ class App:
     def _start(self, restored: Restored) -> None:
         settings, now = self.settings, self.clock.now()
         self._prober = Prober(BrokerProbe(settings.broker), self.clock, settings.broker.probe_interval)
-        monitor = Monitor(replace(limits_of(settings), prober=self._prober.instance), restored, now)
+        limits = replace(limits_of(settings), redact=self._redaction.patterns, prober=self._prober.instance)
+        monitor = Monitor(limits, restored, now)
         self._kept, self._monitor = Kept(monitor.snapshot()), monitor
         monitor.count("starts", 1)
         self._fleet = FleetWatch(
@@ -173,10 +184,9 @@ class App:
         self._start_couriers()
         self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)
         self.threads.start("pump", self._pump.run, limit=_STUCK_AFTER, fatal=True)
-        self.threads.start("prober", self._prober.run, limit=_SLOW)
-        self.threads.start("fleet", self._fleet.run, limit=_SLOW)
-        self.threads.start("keeper", self._keep(restored), limit=_SLOW)
-        self.threads.watch()
+        self.threads.start("prober", self._prober.run, limit=_SLOW, restart=True)
+        self.threads.start("fleet", self._fleet.run, limit=_SLOW, restart=True)
+        self.threads.start("keeper", self._keep(restored), limit=_SLOW, restart=True)
         # What is there now stays: a full collection need not walk it again and again while events wait.
         gc.collect()
         gc.freeze()
@@ -213,7 +223,7 @@ class App:
         for sender, rate in ((self._pagerduty, pagerduty.rate_limit), (email, None)):
             courier = Courier(outbox, sender, self.clock, rate_limit=rate)
             self._couriers.append(courier)
-            self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + pagerduty.timeout)
+            self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + pagerduty.timeout, restart=True)
 
     def _keep(self, restored: Restored) -> Loop:
         email, zone = self.settings.email, ZoneInfo(self.settings.email.timezone)
@@ -238,6 +248,8 @@ class App:
     def _shut_down(self) -> None:
         """Everything at once, the pump first of all: what it has applied is committed and acknowledged."""
         until = self.clock.monotonic() + SHUTDOWN
+        if self._guard is not None:
+            self._guard.extend(SHUTDOWN + _MAY_END_WITHIN)
         timer = threading.Timer(SHUTDOWN, self._end_late)
         timer.daemon = True
         timer.start()
@@ -253,6 +265,11 @@ class App:
             if not self.threads.join(name, max(0.0, last - self.clock.monotonic())):
                 _log.warning("Did not end in time; left behind", thread=name)
         timer.cancel()
+
+    def _live(self) -> None:
+        """The interpreter runs."""
+        if self._guard is not None and not self.stopping.is_set():
+            self._guard.extend(_STUCK_AFTER)
 
     def _end_stuck(self, name: str) -> None:
         """Nothing else helps: a thread hangs in a library that does not come back."""
@@ -319,6 +336,8 @@ class App:
             outbox=self._keeper.pending if self._keeper else {},
             notifications=notifications,
             report_last_success=self._keeper.report_last_success if self._keeper else None,
+            thread_failures=dict(self.threads.failures),
+            redaction_timeouts=self._redaction.timeouts,
         )
 
     def alive(self) -> Health:
@@ -344,5 +363,6 @@ class App:
                 # Without a stream no probe can come back, so nothing is known to be well.
                 "probe": self._prober.trouble(pump.heard_at) if figures.connected else _NO_STREAM,
                 "store": self._committer.figures.error,
+                "threads": "; ".join(f"{name} {told}" for name, told in self.threads.failing().items()) or None,
             }
         )

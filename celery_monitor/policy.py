@@ -1,11 +1,11 @@
 """The settings in the words of the core, and what of them the log must not tell."""
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
+from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.core.model import Severity
 from celery_monitor.core.monitor import Limits
 from celery_monitor.core.rules import Policy, Rule
@@ -21,7 +21,7 @@ def limits_of(settings: Settings) -> Limits:
         max_age=tracking.max_age,
         linger=tracking.linger,
         capture_arguments=tracking.capture_arguments,
-        redact=[re.compile(pattern) for pattern in tracking.redact],
+        redact=Redaction(tracking.redact).patterns,
         hostname_label=metrics.hostname_label,
         runtime_bounds=tuple(metrics.runtime_buckets),
         wait_bounds=tuple(metrics.queue_wait_buckets),

@@ -14,13 +14,14 @@ import click
 from celery_monitor.adapters.broker import BrokerFleet
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.cli import output
 from celery_monitor.cli.options import broker_url, config_file
 from celery_monitor.core.classify import LONGEST_MESSAGE, classify, unregistered_name
 from celery_monitor.core.decode import Discarded, decode
 from celery_monitor.core.model import Delivery, Event, FleetTask
 from celery_monitor.core.monitor import PROBE
-from celery_monitor.core.text import printable
+from celery_monitor.core.text import Pattern, printable
 from celery_monitor.core.track import KINDS, Tracker
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings import BrokerSettings, load
@@ -68,7 +69,7 @@ def events(
     workers, so that its end has a name here too.
     """
     settings = load(config_path, {"broker.url": broker})
-    stream = _Stream(glob, [re.compile(pattern) for pattern in settings.tracking.redact])
+    stream = _Stream(glob, Redaction(settings.tracking.redact).patterns)
     with _quiet():
         until = math.inf if follow else SystemClock().monotonic() + seconds
         _show(settings.broker, stream, until, limit or sys.maxsize)
@@ -111,7 +112,7 @@ def _quiet() -> Iterator[None]:
 class _Stream:
     """Messages → lines. ``glob`` leaves only tasks with such a name."""
 
-    def __init__(self, glob: str | None, redact: Sequence[re.Pattern[str]]) -> None:
+    def __init__(self, glob: str | None, redact: Sequence[Pattern]) -> None:
         self.tasks_seen = False
         self._glob = glob
         self._redact = redact

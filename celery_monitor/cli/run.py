@@ -11,6 +11,7 @@ from celery_monitor.adapters import log
 from celery_monitor.app import App
 from celery_monitor.cli.options import broker_url, config_file, store_url, web_port
 from celery_monitor.policy import secrets_of
+from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.settings import Settings, load
 
 COLLECT: Final = (10_000, 20, 50)
@@ -44,10 +45,15 @@ def run(  # noqa: PLR0917  # one for each option
     settings = load(config_path, overrides)
     configure_log(settings)
     gc.set_threshold(*COLLECT)
-    app = App(settings)
+    guard = InterpreterGuard()
+    app = App(settings, guard=guard)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: app.stop())
-    raise SystemExit(app.run())
+    try:
+        code = app.run()
+    finally:
+        guard.release()
+    raise SystemExit(code)
 
 
 def configure_log(settings: Settings) -> None:

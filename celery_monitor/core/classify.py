@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.core.text import clean, redacted
+from celery_monitor.core.text import Pattern, clean, redacted
 
 LONGEST_MESSAGE: Final = 2_000
 LONGEST_TRACEBACK: Final = 16_000
@@ -42,7 +42,7 @@ class Classified(msgspec.Struct, frozen=True):
     """``path.py:function`` or ""."""
 
 
-def classify(exception: str | None, traceback: str | None, redact: Sequence[re.Pattern[str]] = ()) -> Classified:
+def classify(exception: str | None, traceback: str | None, redact: Sequence[Pattern] = ()) -> Classified:
     """Read a failure's texts. Never raises; the texts come back cut, printable and redacted."""
     raw = clean((exception or "")[: LONGEST_MESSAGE * 2])
     # Twice of what is kept, so that a secret cut in half here does not escape the redaction.

@@ -5,7 +5,6 @@ in one transaction; until that has been done, the messages must not be acknowled
 written is written again as it is: its sequence makes that harmless.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -38,7 +37,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
-from celery_monitor.core.text import OTHER, printable, redacted
+from celery_monitor.core.text import OTHER, Pattern, printable, redacted
 from celery_monitor.core.track import CANCELLED, KINDS, LONGEST_ARGUMENTS, Tracker
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
 from celery_monitor.core.workers import LONGEST_HOSTNAME, Workers
@@ -60,7 +59,7 @@ class Limits:
     max_age: float = 604_800.0
     linger: float = 60.0
     capture_arguments: bool = False
-    redact: Sequence[re.Pattern[str]] = ()
+    redact: Sequence[Pattern] = ()
     hostname_label: bool = False
     runtime_bounds: tuple[float, ...] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
     wait_bounds: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)

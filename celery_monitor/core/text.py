@@ -1,11 +1,12 @@
 """Hostile text made safe to keep: what databases, terminals and UTF-8 cannot hold is replaced."""
 
-import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 REPLACEMENT: Final = "\ufffd"
 REDACTED: Final = "[redacted]"
+UNREAD: Final = "[redacted: the patterns took too long]"
+"""In place of a text of which nobody knows what the patterns would have taken out of it."""
 OTHER: Final = "other"
 """The name under which is counted what is beyond a bound."""
 LONGEST_HOST: Final = 255
@@ -33,8 +34,18 @@ def host_of(hostname: str) -> str:
     return printable(hostname.partition("@")[2] or hostname, LONGEST_HOST)
 
 
-def redacted(text: str, patterns: Sequence[re.Pattern[str]]) -> str:
-    """The text with every match of every pattern replaced."""
-    for pattern in patterns:
-        text = pattern.sub(REDACTED, text)
+class Pattern(Protocol):
+    """A compiled regular expression."""
+
+    def sub(self, repl: str, string: str, /) -> str:
+        """``string`` with every match replaced. Raises TimeoutError when that would take too long."""
+
+
+def redacted(text: str, patterns: Sequence[Pattern]) -> str:
+    """The text with every match of every pattern replaced; nothing of it when a pattern takes too long."""
+    try:
+        for pattern in patterns:
+            text = pattern.sub(REDACTED, text)
+    except TimeoutError:
+        return UNREAD
     return text

@@ -1,4 +1,8 @@
-"""Named, guarded threads: the first death stops the app with a non-zero exit; silence is noticed.
+"""Named, guarded threads: a failure is met as the thread's work demands, and silence is noticed.
+
+Without the pump and the committer nothing is counted, and after an error nobody knows how far they came: their death
+stops the app with a non-zero exit, and the broker delivers again what was not committed. What only serves them (web,
+fleet, prober, couriers, keeper) is begun anew after a pause, because the rest still counts and pages meanwhile.
 
 Each loop calls its ``turned`` once a turn. The watchdog looks once a second and counts the looks at which a thread
 had not turned since the last one, not the time that went by: a process that was itself suspended is not stuck.
@@ -8,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -15,6 +20,14 @@ import structlog
 WATCH_INTERVAL: Final = 1.0
 LAST_WORDS: Final = 1.0
 """Seconds that a line of the log may take on the way to the end."""
+
+RESTART_FIRST: Final = 1.0
+RESTART_MOST: Final = 60.0
+"""Seconds before a failed loop is begun anew; doubled at each failure in a row."""
+RAN_WELL: Final = 60.0
+"""Seconds without a failure after which the next one is the first of its row again."""
+IN_A_ROW: Final = 3
+"""Failures in a row that are trouble, and not a slip."""
 
 _log = structlog.get_logger()
 
@@ -45,30 +58,43 @@ class Threads:
     """Starts loops in threads of their own and watches them. ``stop`` is set when the app has to end.
 
     ``limits``: seconds without a turn after which a thread counts as stuck. ``fatal``: threads whose standstill
-    ends the process by ``end`` (with the name of the thread), because nothing else can.
+    ends the process by ``end`` (with the name of the thread), because nothing else can. ``looked`` is called at each
+    look of the watchdog: as long as it is, the interpreter runs.
     """
 
-    def __init__(self, stop: threading.Event, end: Callable[[str], None]) -> None:
+    def __init__(
+        self, stop: threading.Event, end: Callable[[str], None], looked: Callable[[], None] = lambda: None
+    ) -> None:
         """Nothing runs yet."""
         self.stop = stop
         self.died: str | None = None
         """Name of the first thread that died of an error."""
+        self.failures: dict[str, int] = {}
+        """Name of each thread that is begun anew after a failure → how often it has failed."""
         self._end = end
+        self._looked = looked
         self._threads: dict[str, threading.Thread] = {}
         self._limits: dict[str, float] = {}
         self._fatal: set[str] = set()
         self._turns: dict[str, int] = {}
         self._silence: dict[str, float] = {}
         self._seen: dict[str, int] = {}
+        self._failing: dict[str, tuple[int, str]] = {}
 
-    def start(self, name: str, loop: Loop, *, limit: float, fatal: bool = False) -> None:
-        """Run ``loop`` in a daemon thread called ``name``."""
+    def start(self, name: str, loop: Loop, *, limit: float, fatal: bool = False, restart: bool = False) -> None:
+        """Run ``loop`` in a daemon thread called ``name``.
+
+        ``restart``: it is begun anew when it fails; else its failure stops the app.
+        """
         self._limits[name] = limit
         self._turns[name] = 0
         self._silence[name] = 0.0
         if fatal:
             self._fatal.add(name)
-        thread = threading.Thread(target=self._guard, args=(name, loop), name=name, daemon=True)
+        if restart:
+            self.failures[name] = 0
+        guard = self._again if restart else self._once
+        thread = threading.Thread(target=guard, args=(name, loop), name=name, daemon=True)
         self._threads[name] = thread
         thread.start()
 
@@ -83,6 +109,14 @@ class Threads:
         found |= {name: 0.0 for name, thread in list(self._threads.items()) if not thread.is_alive()}
         return found
 
+    def failing(self) -> dict[str, str]:
+        """Threads that fail again and again, with what of; empty when all is well."""
+        return {
+            name: f"failed {times} times in a row, at last with {error}; the log has the traceback"
+            for name, (times, error) in list(self._failing.items())
+            if times >= IN_A_ROW
+        }
+
     def join(self, name: str, timeout: float) -> bool:
         """Wait for a thread's end; whether it has ended."""
         thread = self._threads.get(name)
@@ -91,16 +125,38 @@ class Threads:
         thread.join(timeout)
         return not thread.is_alive()
 
-    def _guard(self, name: str, loop: Loop) -> None:
+    def _once(self, name: str, loop: Loop) -> None:
+        error = None
         try:
-            loop(self.stop, lambda: self._turned(name))
-        except Exception as exc:  # noqa: BLE001  # the one place: whatever it was, the app must end and say so
-            self.died = self.died or name
-            said(partial(_log.error, "A thread died; the monitor ends", thread=name, exc_info=exc))
+            error = self._run(name, loop)
+            if error is not None:
+                self.died = self.died or name
+                said(partial(_log.error, "A thread died; the monitor ends", thread=name, exc_info=error))
         finally:
             if not self.stop.is_set():
                 self.died = self.died or name
                 self.stop.set()
+
+    def _again(self, name: str, loop: Loop) -> None:
+        while True:
+            began = monotonic()
+            error = self._run(name, loop)
+            if self.stop.is_set():
+                return
+            self.failures[name] += 1
+            before = self._failing[name][0] if name in self._failing and monotonic() - began < RAN_WELL else 0
+            self._failing[name] = before + 1, type(error).__name__ if error else "no error"
+            pause = min(RESTART_FIRST * 2.0 ** min(before, 10), RESTART_MOST)
+            _log.error("A thread failed; it is started again", thread=name, seconds=pause, exc_info=error)
+            if self.stop.wait(pause):
+                return
+
+    def _run(self, name: str, loop: Loop) -> Exception | None:
+        try:
+            loop(self.stop, lambda: self._turned(name))
+        except Exception as exc:  # noqa: BLE001  # the one place: whatever it was, it is told and met
+            return exc
+        return None
 
     def _turned(self, name: str) -> None:
         self._turns[name] += 1
@@ -111,6 +167,7 @@ class Threads:
 
     def look(self) -> None:
         """One look of the watchdog: who has not turned since the last one has been silent for an interval more."""
+        self._looked()
         for name, turns in list(self._turns.items()):
             if turns != self._seen.get(name):
                 self._seen[name], self._silence[name] = turns, 0.0
@@ -124,5 +181,6 @@ class Threads:
                     self._end(name)
 
     def _watch(self) -> None:
+        self._looked()
         while not self.stop.wait(WATCH_INTERVAL):
             self.look()

@@ -3,6 +3,7 @@
 import re
 from typing import Annotated
 
+import regex
 from pydantic import AfterValidator, Field
 
 from celery_monitor.settings.notation import DAY, MINUTE, Duration, duration
@@ -19,11 +20,17 @@ def _store_url(value: str) -> str:
 
 
 def _regex(value: str) -> str:
+    # Python's own first, whose syntax is the documented one; then the engine that runs it.
     try:
         re.compile(value)
     except re.error as exc:
         # Its text may quote the pattern, and a pattern may be a secret.
         raise ValueError(f"is not a regular expression: it fails at character {(exc.pos or 0) + 1}") from None
+    try:
+        regex.compile(value, regex.VERSION0)
+    except regex.error as exc:
+        at = getattr(exc, "pos", None) or 0
+        raise ValueError(f"cannot be used as a regular expression: it fails at character {at + 1}") from None
     return value
 
 
@@ -55,5 +62,6 @@ class TrackingSettings(Section):
     """Whether args and kwargs are stored and shown with failures. They often hold personal data: off
     unless asked for."""
     redact: tuple[Annotated[str, Field(min_length=1), AfterValidator(_regex)], ...] = ()
-    """Regular expressions; what matches in messages and tracebacks becomes ``[redacted]`` before it is
-    stored."""
+    """Regular expressions, as Python's ``re`` reads them; what matches in messages, tracebacks and arguments becomes
+    ``[redacted]`` before it is stored. A text on which they take longer than a tenth of a second is replaced as a
+    whole."""

@@ -74,6 +74,13 @@ from celery_monitor.app import App
 from celery_monitor.settings import Settings
 App(Settings())._end_late()
 """
+BLOCKED = """
+import ctypes
+from celery_monitor.runtime.interpreter import InterpreterGuard
+InterpreterGuard().extend(0.5)
+ctypes.PyDLL(None).sleep(600)
+"""
+"""In a call that keeps the interpreter's lock."""
 IS_TOLD_TO_STOP = """
 import sys, threading
 from celery_monitor.app import App
@@ -91,6 +98,8 @@ raise SystemExit(app.run())
         pytest.param(HANGS, 70, (), False, id="hangs"),
         pytest.param(HANGS, 70, (), True, id="hangs, reader gone"),
         pytest.param(BLOCKED_IN_ITS_LOG, 70, (), False, id="blocked in its log"),
+        pytest.param(BLOCKED, 1, (), False, id="blocked in C"),
+        pytest.param(BLOCKED, 1, (), True, id="blocked in C, reader gone"),
         pytest.param(DIES, 3, (), False, id="dies"),
         pytest.param(ENDS_LATE, 1, (), False, id="ends late"),
         pytest.param(ENDS_LATE, 1, (), True, id="ends late, reader gone"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from celery_monitor.core.model import Severity
+from celery_monitor.core.text import REDACTED, redacted
 from celery_monitor.policy import limits_of, policy_of, secrets_of
 from celery_monitor.settings import load
 
@@ -49,7 +50,7 @@ def test_limits() -> None:
     limits = limits_of(load(None, overrides, {}))
     assert (limits.prefetch, limits.max_tasks, limits.hostname_label) == (500, 10, True)
     assert (limits.runtime_bounds, limits.worker_purge) == ((1.0, 2.0), 1200.0)
-    assert limits.redact[0].search("tok-12")
+    assert redacted("tok-12", limits.redact) == REDACTED
 
 
 def test_secrets_of_all_sections(tmp_path: Path) -> None:

@@ -1,19 +1,20 @@
 """The daemon, with a broker library that does not come back from a call: for the test of the watchdog.
 
-    python -m tests.e2e.stuck CONFIG
+    python -m tests.e2e.stuck CONFIG [interpreter]
+
+With ``interpreter`` the call keeps the interpreter's lock, so that no other thread runs either.
 
 Everything is the product's own but for the one call, and the watchdog's patience, which is 2 s here and not a minute.
 """
 
+import ctypes
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import celery_monitor.app
 from celery_monitor.adapters.broker import BrokerSource
-from celery_monitor.cli.run import configure_log
-from celery_monitor.settings import load
+from celery_monitor.cli.run import run
 
 
 def hang(*_: Any) -> None:
@@ -21,9 +22,13 @@ def hang(*_: Any) -> None:
     threading.Event().wait()
 
 
+def block(*_: Any) -> None:
+    """What a bug in an extension can do: calls of ``PyDLL`` keep the interpreter's lock."""
+    print("in the call", file=sys.stderr, flush=True)  # noqa: T201 - the test waits for it
+    ctypes.PyDLL(None).sleep(600)
+
+
 if __name__ == "__main__":
     celery_monitor.app._STUCK_AFTER = 2.0  # type: ignore[misc]
-    BrokerSource.poll = hang  # type: ignore[method-assign, assignment]
-    settings = load(Path(sys.argv[1]), {})
-    configure_log(settings)
-    raise SystemExit(celery_monitor.app.App(settings).run())
+    BrokerSource.poll = block if "interpreter" in sys.argv else hang  # type: ignore[method-assign, assignment]
+    run(["--config", sys.argv[1]])

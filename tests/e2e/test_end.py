@@ -88,8 +88,10 @@ def test_end_with_a_full_disk(rabbitmq_url: str, start: Start, tmp_path: Path) -
 class StuckDaemon(Daemon):
     """A daemon whose pump hangs in a library, a while after its start (see ``tests/e2e/stuck.py``)."""
 
+    what: str = ""
+
     def command(self) -> Sequence[str]:
-        return [sys.executable, "-m", "tests.e2e.stuck", str(self.config)]
+        return [sys.executable, "-m", "tests.e2e.stuck", str(self.config), self.what]
 
     def wait_ready(self) -> None:
         """It may be over before anybody has asked it."""
@@ -102,3 +104,20 @@ def test_a_pump_that_hangs_ends_the_process(redis_url: str, start: Start, tmp_pa
 
     assert daemon.stop() == 70
     assert '"thread": "pump"' in daemon.log.read_text()
+
+
+class BlockedDaemon(StuckDaemon):
+    """The library keeps the interpreter's lock while it hangs."""
+
+    what = "interpreter"
+
+
+def test_a_blocked_interpreter_ends_the_process(redis_url: str, start: Start, tmp_path: Path) -> None:
+    """No thread of Python can run, and no handler of SIGTERM: it ends all the same, and tells where it hung."""
+    daemon = start(BlockedDaemon(tmp_path / "daemon", redis_url))
+    wait_until(lambda: "in the call" in daemon.log.read_text(), 90, what="the call that blocks")
+    daemon.signal(signal.SIGTERM)
+    wait_until(lambda: not daemon.running, 90, what="the end of the daemon")
+
+    assert daemon.stop() == 1
+    assert "in block" in daemon.log.read_text()

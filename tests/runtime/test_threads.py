@@ -72,3 +72,47 @@ def test_silence_is_noticed() -> None:
     finally:
         made.stop.set()
         hold.set()
+
+
+def test_a_failure_beside_the_counting_is_met() -> None:
+    """A thread that only serves is started again after a failure, and one that fails on and on is told of."""
+    made = Threads(threading.Event(), lambda name: None)
+    recovered = threading.Event()
+
+    def slipping(stop: threading.Event, turned: Callable[[], None]) -> None:
+        if not made.failures["slips"]:
+            raise KeyError("once")
+        recovered.set()
+        patient(stop, turned)
+
+    def leaving(stop: threading.Event, turned: Callable[[], None]) -> None:
+        """Returns though nobody has asked it to."""
+
+    def failing(stop: threading.Event, turned: Callable[[], None]) -> None:
+        raise ZeroDivisionError("a secret")
+
+    made.start("slips", slipping, limit=3.0, restart=True)
+    made.start("leaves", leaving, limit=3.0, restart=True)
+    made.start("fails", failing, limit=3.0, restart=True)
+    try:
+        assert recovered.wait(60)
+        wait_until(lambda: made.failing().keys() == {"leaves", "fails"}, 60)
+        assert made.failing()["fails"].startswith("failed 3 times in a row, at last with ZeroDivisionError")
+        assert "secret" not in str(made.failing())
+        assert (made.died, made.stuck()) == (None, {})
+        assert made.failures["slips"] == 1
+    finally:
+        made.stop.set()
+    assert all(made.join(name, 60) for name in ("slips", "leaves", "fails"))
+    assert made.died is None
+
+
+def test_the_watchdog_tells_that_the_interpreter_runs() -> None:
+    """At its start and at each look."""
+    looked = []
+    made = Threads(threading.Event(), lambda name: None, lambda: looked.append(True))
+    made.look()
+    assert looked == [True]
+    made.watch()
+    wait_until(lambda: len(looked) >= 2)
+    made.stop.set()

@@ -141,6 +141,8 @@ class MonitorCollector(Collector):
         }
         yield self._keyed(families.OUTBOX_OLDEST, ages)
         yield self._one(families.REPORT, figures.report_last_success)
+        yield self._keyed(families.THREAD_FAILURES, figures.thread_failures)
+        yield self._one(families.REDACTION_TIMEOUTS, figures.redaction_timeouts)
 
     def _one(self, family: Family, value: float | None) -> Metric:
         return self._metric(family, [] if value is None else [((), value)])

@@ -253,6 +253,19 @@ REPORT: Final = Family(
     "When the daily report was last delivered, in unix time; absent before the first, and without recipients.",
     unit="seconds",
 )
+THREAD_FAILURES: Final = Family(
+    "monitor_thread_failures",
+    Kind.COUNTER,
+    "Failures of a thread beside the counting, since the process began. Each was started again; the log has the "
+    "traceback.",
+    ("thread",),
+)
+REDACTION_TIMEOUTS: Final = Family(
+    "monitor_redaction_timeouts",
+    Kind.COUNTER,
+    "Texts that were replaced as a whole since the process began, because a pattern of tracking.redact took too long "
+    "on them.",
+)
 BUILD: Final = Family(
     "monitor_build",
     Kind.INFO,
@@ -267,6 +280,7 @@ FAMILIES: Final = (
     *(QUEUE_LENGTH, CONSUMERS, QUEUE_WORKERS, QUEUE_PROCESSES),
     *(MESSAGES, EVENTS, DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, UNACKED, COMMIT, COMMIT_FAILURES),
-    *(INCIDENTS, INCIDENTS_OPEN, NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT, BUILD),
+    *(INCIDENTS, INCIDENTS_OPEN, NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
+    *(THREAD_FAILURES, REDACTION_TIMEOUTS, BUILD),
 )
 """In the order of the exposition."""

@@ -24,3 +24,7 @@ class RuntimeFigures:
     """(channel, outcome) → attempts."""
     report_last_success: float | None = None
     """Unix seconds of the last delivered report; None before the first."""
+    thread_failures: Mapping[str, int] = field(default_factory=dict)
+    """Thread → how often its loop failed and was started again."""
+    redaction_timeouts: int = 0
+    """Texts that were replaced as a whole, because a pattern of ``tracking.redact`` took too long."""
