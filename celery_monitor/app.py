@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -28,7 +29,7 @@ from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.kept import Kept
-from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, Snapshot
+from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, RolledBack, Snapshot
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.policy import channels_of, limits_of, policy_of
@@ -158,6 +159,9 @@ class App:
         monitor = Monitor(limits, restored, now)
         self._kept, self._monitor = Kept(monitor.snapshot()), monitor
         monitor.count("starts", 1)
+        if restored.rolled_back is not None:
+            monitor.count("store_rolled_back", 1)
+            _tell_rollback(restored.rolled_back)
         self._fleet = FleetWatch(
             BrokerFleet(settings.broker, settings.metrics.queues, (one.key.queue for one in restored.series)),
             monitor,
@@ -366,3 +370,19 @@ class App:
                 "threads": "; ".join(f"{name} {told}" for name, told in self.threads.failing().items()) or None,
             }
         )
+
+
+def _tell_rollback(lost: RolledBack) -> None:
+    _log.error(
+        "The store came back older than what was committed to it: what these flushes counted is missing, and the "
+        "broker does not deliver it again. A damaged log after a crash does this, and so does a restored backup. "
+        "Check the disk and its file system",
+        flushes=lost.flushes,
+        seconds=round(max(0.0, lost.committed_at - lost.found_at), 1) if lost.found_at else None,
+        found=_utc(lost.found_at) if lost.found_at else "an empty store",
+        committed=_utc(lost.committed_at),
+    )
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

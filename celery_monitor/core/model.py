@@ -425,6 +425,18 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class RolledBack:
+    """The store came back older than what had been committed to it."""
+
+    flushes: int
+    """How many are missing, at least."""
+    found_at: float
+    """Unix seconds of the newest flush that is there; 0 when there is none."""
+    committed_at: float
+    """Unix seconds of the newest one that had been committed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """What the store gives back at start."""
 
@@ -438,6 +450,7 @@ class Restored:
     counters: Mapping[str, float] = field(default_factory=dict)
     fingerprints: Sequence[tuple[int, bytes]] = ()
     """(epoch, concatenated fingerprints), oldest first."""
+    rolled_back: RolledBack | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.pool import QueuePool
 
 from celery_monitor.adapters.store import migrate
+from celery_monitor.adapters.store.sequence import Noted
 from celery_monitor.adapters.store.sqlite import SqliteFile, too_slow
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import ANSWER_BY
@@ -101,6 +102,14 @@ class Database:
             except BaseException:
                 connection.invalidate()
                 raise
+
+    def noted(self, identity: str | None) -> Noted | None:
+        """The newest flush that is known to have been committed here; None when none is known."""
+        return self._file.noted(identity)
+
+    def note(self, noted: Noted) -> None:
+        """A flush was committed: known at the next start even where the database has lost it."""
+        self._file.note(noted)
 
     def verify(self) -> None:
         """Raise StoreUnusableError when the database was taken away under our feet."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from celery_monitor.adapters.store.sequence import Noted, SequenceFile
 from celery_monitor.errors import MonitorError, QueryTimeoutError, StoreUnavailableError, StoreUnusableError
 
 BUSY_TIMEOUT: Final = 5.0
@@ -48,6 +49,8 @@ class SqliteFile:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lock: int | None = None
         self._identity: tuple[int, int] | None = None
+        self._existed = False
+        self._sequence: SequenceFile | None = None
 
     @property
     def path(self) -> Path:
@@ -63,6 +66,7 @@ class SqliteFile:
         if self._path is None and self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="celery-monitor-")
         path = self.path
+        self._existed = path.exists()
         try:
             self._take_lock(path.with_name(path.name + ".lock"))
             # What is in it may be of interest to nobody else.
@@ -129,6 +133,25 @@ class SqliteFile:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             connection.execute("PRAGMA journal_mode=WAL")
 
+    def noted(self, identity: str | None) -> Noted | None:
+        """The newest flush that is known to have been committed to this store. ``identity``: None or "" without one.
+
+        Begins to take notes. A file that did not exist before this start is a new store, whatever lies beside it.
+        """
+        if self._path is None:
+            return None
+        self._sequence = SequenceFile(self._path.with_name(self._path.name + ".sequence"))
+        found = self._sequence.read()
+        self._sequence.open()
+        if identity:
+            return found if found is not None and found.identity == identity else None
+        return found if self._existed else None
+
+    def note(self, noted: Noted) -> None:
+        """A flush was committed."""
+        if self._sequence is not None:
+            self._sequence.write(noted)
+
     def verify(self) -> None:
         """Raise StoreUnusableError when the file that is open is not the one in its place any more.
 
@@ -177,6 +200,9 @@ class SqliteFile:
             os.close(self._lock)
             self._lock = None
         self._identity = None
+        if self._sequence is not None:
+            self._sequence.close()
+            self._sequence = None
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None

@@ -1,7 +1,9 @@
 """The Store: opens, commits flushes, and forgets what is past its retention."""
 
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
@@ -12,7 +14,8 @@ from celery_monitor.adapters.store.flush import Flush
 from celery_monitor.adapters.store.outbox import SqlOutbox
 from celery_monitor.adapters.store.reader import SqlReader
 from celery_monitor.adapters.store.retention import Retention
-from celery_monitor.core.model import Changes, Restored
+from celery_monitor.adapters.store.sequence import Noted
+from celery_monitor.core.model import Changes, Restored, RolledBack
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 
 _THE_ROW: Final = 1
@@ -49,6 +52,7 @@ class SqlStore:
         self._writer: str | None = None
         self._counters: Mapping[str, float] = {}
         self._committed_at = 0.0
+        self._identity = ""
         self.outbox: Final = SqlOutbox(database)
         self.reader: Final = SqlReader(database)
 
@@ -58,10 +62,15 @@ class SqlStore:
             self._database.start()
             writer = secrets.token_hex(8)
             with self._database.write() as connection:
-                self._take_over(connection, writer)
+                known = self._take_over(connection, writer)
             with self._database.read() as connection:
                 restored = restore.read(connection, quiet_kept=self._quiet_kept)
-                self._committed_at = connection.execute(select(schema.meta.c.at)).scalar_one()
+                self._committed_at, self._identity = connection.execute(
+                    select(schema.meta.c.at, schema.meta.c.identity)
+                ).one()
+            restored = replace(restored, rolled_back=self._rolled_back(restored.sequence, known))
+            with contextlib.suppress(StoreUnavailableError):
+                self._database.housekeep()  # so that the identity at least outlives a log that is lost
         except BaseException:
             self._database.stop()
             raise
@@ -91,6 +100,7 @@ class SqlStore:
         except UnstorableError:
             self._commit(encode.scrubbed(changes), encode.scrubbed(changed))
         self._counters, self._committed_at = dict(changes.counters), changes.now
+        self._database.note(Noted(self._identity, changes.sequence, changes.now))
 
     def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
         with self._database.write() as connection:
@@ -107,11 +117,23 @@ class SqlStore:
         self._writer = None
         self._database.stop()
 
-    def _take_over(self, connection: Connection, writer: str) -> None:
-        taken = connection.execute(update(schema.meta).values(writer=writer))
-        if taken.rowcount == 0:
-            first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, "writer": writer}
-            connection.execute(insert(schema.meta).values(first))
+    def _take_over(self, connection: Connection, writer: str) -> str | None:
+        """The identity that the store had; None for one that is empty."""
+        table = schema.meta
+        known: str | None = connection.execute(select(table.c.identity)).scalar()
+        values = {"writer": writer, "identity": known or secrets.token_hex(8)}
+        if known is None:
+            first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, **values}
+            connection.execute(insert(table).values(first))
+        else:
+            connection.execute(update(table).values(values))
+        return known
+
+    def _rolled_back(self, sequence: int, identity: str | None) -> RolledBack | None:
+        noted = self._database.noted(identity)
+        if noted is None or noted.sequence <= sequence:
+            return None
+        return RolledBack(noted.sequence - sequence, found_at=self._committed_at, committed_at=noted.at)
 
     def _advance(self, connection: Connection, changes: Changes) -> bool:
         """Take the sequence; False when it was taken before, by us. Raises as ``commit``."""
