@@ -1,18 +1,21 @@
 """What a failure was: exception class, message, and the innermost frame of the application, out of hostile text.
 
-An event holds the exception's ``repr`` and, usually, a traceback. The repr's head is the class when it parses as
-``Class(…)``; Celery ≥ 5.7 sends ``ExceptionWithTraceback()`` for children that were killed, and class reprs can be
-anything: then the traceback's last line tells (``billiard.exceptions.WorkerLostError: …``).
+An event holds the exception's ``repr`` and, usually, a traceback. A class may write any ``repr``; Celery ≥ 5.7 sends
+``ExceptionWithTraceback()`` for children that were killed. Python itself writes the class into the traceback, where the
+messages, which are arbitrary text too, may look like another one. So each confirms the other: the class is that of the
+section of the traceback (see `unwind`) whose class or message is what the ``repr`` says; without such a section that of
+the last one; without a traceback the ``repr``'s head, when it has the form ``Class(…)``.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
 from celery_monitor.core.text import Pattern, clean, redacted
+from celery_monitor.core.unwind import Frame, Section, sections
 
 LONGEST_MESSAGE: Final = 2_000
 LONGEST_TRACEBACK: Final = 16_000
@@ -20,13 +23,23 @@ LONGEST_TRACEBACK: Final = 16_000
 LONGEST_CLASS: Final = 120
 NO_CLASS: Final = "Exception"
 
-_REPR = re.compile(r"([A-Za-z_][\w.]{0,200})\((.*)\)\s*\Z", re.DOTALL)
-_CLASS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*\Z")
+_HEAD = re.compile(r"((?:[^\W\d]\w{0,119}\.){0,9}[^\W\d]\w{0,119})\(")
 _NOT_REGISTERED = re.compile(r"""NotRegistered\(\s*(['"])(.+?)\1""", re.DOTALL)
-_FRAME = re.compile(r'^  File "([^"\n]{1,500})", line \d+(?:, in ([^\n]{1,200}))?', re.MULTILINE)
-_LIBRARY = re.compile(r"[/\\](?:site-packages|dist-packages|lib[/\\]python\d[\d.]*)[/\\]|^<")
-_NO_NAMES: Final = frozenset({"", "ExceptionWithTraceback", "ExceptionInfo", "RemoteTraceback"})
-"""What says nothing of the exception: Celery's carriers, and what is behind a dot at the end."""
+_LIBRARY = re.compile(
+    r"[/\\](?:site-packages|dist-packages|[^/\\]{1,80}\.(?:egg|whl)|python\d{1,4}\.zip|(?:lib|lib64|Lib)[/\\](?:python|pypy)\d[\d.]*t?)[/\\]"
+    r"|[/\\]Python\d{2,3}[/\\]Lib[/\\]|^<|^\.\.\.$"
+)
+_ARCHIVE = re.compile(r"\.zip[/\\]")
+_CELERY = re.compile(
+    r"[/\\](?:celery[/\\](?:app[/\\](?:autoretry|base|builtins|task|trace)|canvas|local|result|schedules"
+    r"|(?:backends|concurrency|utils|worker)[/\\][\w/\\]{1,80})|(?:billiard|kombu|vine|amqp)[/\\][\w/\\]{1,80})\.py$"
+)
+_PACKAGE = re.compile(r"(.{0,480}[/\\](?:site|dist)-packages[/\\])([^/\\]{1,200})")
+_CARRIERS: Final = frozenset({"ExceptionWithTraceback", "ExceptionInfo", "UnpickleableExceptionWrapper"})
+"""What Celery puts around an exception: it says nothing of it."""
+_WRAPPED = re.compile(r"UnpickleableExceptionWrapper\('[\w.<>]{0,240}', '([^\W\d]\w{0,119})', ")
+_RETRY: Final = "celery.exceptions.Retry"
+"""Ends each attempt that is tried again; the event's ``exception`` is why."""
 
 
 class Classified(msgspec.Struct, frozen=True):
@@ -44,27 +57,22 @@ class Classified(msgspec.Struct, frozen=True):
 
 def classify(exception: str | None, traceback: str | None, redact: Sequence[Pattern] = ()) -> Classified:
     """Read a failure's texts. Never raises; the texts come back cut, printable and redacted."""
-    raw = clean((exception or "")[: LONGEST_MESSAGE * 2])
+    given, text = exception or "", traceback or ""
+    raw = clean(given[: LONGEST_MESSAGE * 2])
     # Twice of what is kept, so that a secret cut in half here does not escape the redaction.
-    trace = redacted(clean((traceback or "")[-LONGEST_TRACEBACK * 2 :]), redact)[-LONGEST_TRACEBACK:]
-    last_class, last_message = _last_line(trace)
-    head = _REPR.match(raw)
-    if head is not None and head[1].rpartition(".")[2] not in _NO_NAMES:
-        named, message = head[1], head[2]
-        if last_class.rpartition(".")[2] == named:
-            named = last_class
-        if len(message) > 1 and message[0] in "'\"" and message[-1] in "',\"":
-            message = message.rstrip(",").strip(message[0])
-    elif last_class:
-        named, message = last_class, last_message
+    most = LONGEST_TRACEBACK * 2
+    trace = redacted(clean(text[-most:]), redact)
+    if len(text) <= most:
+        chain = sections(trace)
     else:
-        named, message = NO_CLASS, raw
+        chain = sections(redacted(clean(text[:most]), redact)[:LONGEST_TRACEBACK], trace[-LONGEST_TRACEBACK:])
+    named, message = _named(raw, chain, cut=len(given) > len(raw))
     return Classified(
-        exception=named.rpartition(".")[2][:LONGEST_CLASS],
-        qualified=named[: LONGEST_CLASS * 2],
+        exception=_short(named)[:LONGEST_CLASS],
+        qualified=named,
         message=redacted(message, redact)[:LONGEST_MESSAGE],
-        traceback=trace,
-        frame=_application_frame(trace),
+        traceback=trace[-LONGEST_TRACEBACK:],
+        frame=_shown(_application_frame(chain)),
     )
 
 
@@ -79,17 +87,102 @@ def group_id(name: str, exception: str, frame: str) -> str:
     return blake2b(f"{name}\x00{exception}\x00{frame}".encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def _last_line(traceback: str) -> tuple[str, str]:
-    """Class and message of the exception line: the last one without indentation that looks like ``a.b.Class: …``."""
-    for line in reversed(traceback.rstrip().splitlines()[-40:]):
-        named, _, message = line.partition(":")
-        if line[:1] != " " and _CLASS.match(named) and len(named) <= LONGEST_CLASS * 2:
-            return named, message.strip()
-    return "", ""
+def _named(raw: str, chain: Sequence[Section], *, cut: bool) -> tuple[str, str]:
+    """Class and message. ``cut``: the end of the ``repr`` is missing."""
+    head, inner = _head(raw, cut=cut)
+    named = [section for section in chain if section.qualified and _short(section.qualified) not in _CARRIERS]
+    for section in reversed(named):
+        if head and _short(section.qualified) == _short(head):
+            return section.qualified, inner
+        if raw and _says(raw, section.message):
+            return section.qualified, raw
+    last = next((section for section in reversed(named) if section.qualified != _RETRY), None)
+    carried = chain[-1].message if chain and _short(chain[-1].qualified) in _CARRIERS else ""
+    if last is not None and not (head and (carried or named[-1] is not last)):
+        return last.qualified, inner if head else last.message
+    if not head:
+        head, inner = _head(carried, cut=False)
+    return (head, inner) if head else (NO_CLASS, carried or raw)
 
 
-def _application_frame(traceback: str) -> str:
-    for path, function in reversed(_FRAME.findall(traceback)):
-        if not _LIBRARY.search(path):
-            return f"{'/'.join(path.replace(chr(92), '/').split('/')[-3:])}:{function}"
-    return ""
+def _head(raw: str, *, cut: bool) -> tuple[str, str]:
+    """Class and arguments of ``Class(…)``; "" for any other ``repr``, and for Celery's carriers."""
+    if wrapped := _WRAPPED.match(raw):
+        return wrapped[1], raw[wrapped.end() :]
+    found = _HEAD.match(raw)
+    body = raw.rstrip()
+    if found is None or _short(found[1]) in _CARRIERS or not (cut or body.endswith(")")):
+        return "", ""
+    inner = body[found.end() :] if cut else body[found.end() : -1]
+    if len(inner) > 1 and inner[0] in "'\"" and inner[-1] in "',\"":
+        inner = inner.rstrip(",").strip(inner[0])
+    return found[1], inner
+
+
+def _short(qualified: str) -> str:
+    return qualified.rpartition(".")[2]
+
+
+def _says(raw: str, message: str) -> bool:
+    """Whether a ``repr`` of no particular form is the exception's message, as pydantic's and gRPC's are."""
+    first = message.partition("\n")[0]
+    return bool(first) and raw.partition("\n")[0].strip() == first
+
+
+def _application_frame(chain: Sequence[Section]) -> Frame | None:
+    """The innermost frame that is of no library, of the last exception of the chain that has one.
+
+    Where it is only a call of ``retry``, or of something that ran in another process, the cause tells more.
+    """
+    passed_on = None
+    for outside in (_is_outside, _is_library):
+        for section, before in zip(reversed(chain), [*reversed(chain[:-1]), None], strict=False):
+            for frames in (section.frames, section.held):
+                frame, after = _innermost(frames, outside)
+                if frame is None:
+                    continue
+                again = before is not None and before.remote and before.qualified == section.qualified
+                if not again and not _is_retry(after):
+                    return frame
+                passed_on = passed_on or frame
+    return passed_on or next(filter(None, map(_installed_frame, reversed(chain))), None)
+
+
+def _innermost(frames: Sequence[Frame], outside: Callable[[str], bool]) -> tuple[Frame | None, Frame | None]:
+    """The last frame that is not ``outside`` of the application, and what it called."""
+    after = None
+    for frame in reversed(frames):
+        if not outside(frame[0]):
+            return frame, after
+        after = frame
+    return None, None
+
+
+def _is_outside(path: str) -> bool:
+    """Libraries, and archives, which may be either."""
+    return _is_library(path) or bool(_ARCHIVE.search(path))
+
+
+def _is_library(path: str) -> bool:
+    return bool(_LIBRARY.search(path) or _CELERY.search(path))
+
+
+def _is_retry(frame: Frame | None) -> bool:
+    return frame is not None and frame[1] == "retry" and bool(_CELERY.search(frame[0]))
+
+
+def _installed_frame(section: Section) -> Frame | None:
+    """For an application that is installed like a library: its package is that of the task, which Celery calls."""
+    frames = section.frames
+    first = next((n for n, frame in enumerate(frames) if not _CELERY.search(frame[0])), 0)
+    package = _PACKAGE.match(frames[first][0]) if first else None
+    if package is None:
+        return None
+    return next((frame for frame in reversed(frames[first:]) if frame[0].startswith(package[0])), None)
+
+
+def _shown(frame: Frame | None) -> str:
+    if frame is None:
+        return ""
+    path, function = frame
+    return f"{'/'.join(path.replace(chr(92), '/').split('/')[-3:])}:{function}"

@@ -1,6 +1,8 @@
 """What a failure was."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -83,6 +85,157 @@ def test_redaction_comes_before_the_cut() -> None:
     assert "SECRET" not in found.message + found.traceback
     assert "5678" not in found.message + found.traceback
     assert found.message == "[redacted]"
+
+
+RECORDED = json.loads((Path(__file__).parents[1] / "data" / "tracebacks-celery-5.7.0.json").read_text())
+"""``exception`` and ``traceback`` of task-failed events of Celery 5.7.0, with pydantic 2.14, SQLAlchemy 2.1, requests
+2.34, httpx 0.28, botocore 1.44, and what the language itself has."""
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=[each["case"] for each in RECORDED])
+def test_what_libraries_raise(recorded: dict[str, str]) -> None:
+    """The class that the library raised, and the application's innermost frame, whatever the messages look like."""
+    found = classify(recorded["exception"], recorded["traceback"])
+    assert (found.exception, found.frame) == (recorded["class"], recorded["frame"])
+    assert found.qualified.rpartition(".")[2] == found.exception
+
+
+CAUSE = "The above exception was the direct cause of the following exception:"
+LINK = f"\n\n{CAUSE}\n\n"
+HERE = 'Traceback (most recent call last):\n  File "/srv/shop/tasks.py", line 3, in pay\n    fail()\n'
+THERE = HERE.replace("/srv/shop/tasks.py", "/usr/lib/python3/dist-packages/far/away.py")
+GROUP = "  | ExceptionGroup: x (1 sub-exception)\n  +-+---------------- 1 ----\n    | TypeError: x\n    +-----\n"
+WRAPPER = "celery.utils.serialization.UnpickleableExceptionWrapper"
+CHAINS = [
+    # A repr of no form: the section whose message it is, else the last one.
+    ("1 error\nemail\n  Required", HERE + "a.Invalid: 1 error\nemail\n  Required", "Invalid"),
+    ("1 error", HERE + "a.Invalid: 1 error" + LINK + HERE + "forged.Name: x", "Invalid"),
+    ("<HttpError 404>", HERE + "a.First: x" + LINK + HERE + "a.Second: y", "Second"),
+    # A repr that is not the class's own: Python writes the class itself.
+    ("Base(code=3)", HERE + "a.Derived: x", "Derived"),
+    # Messages that look like the end of a traceback, or like the next exception.
+    ("ValueError('x')", HERE + "ValueError: x\nKeyError: y\nemail", "ValueError"),
+    ("ValueError('x')", HERE + "ValueError: x" + LINK + HERE + "forged.Name: y", "ValueError"),
+    ("<x>", HERE + "a.Real: x\n\n" + HERE + "forged.Name: y", "Real"),
+    ("<x>", HERE + f"a.Real: x\n{CAUSE}\n\nb.Forged: y", "Real"),
+    ("<x>", HERE + "a.Real: x\u2028b.Forged: y\x0bc.Forged: z\rd.Forged: y", "Real"),
+    # A cause without a traceback, and one between others.
+    ("<x>", "a.Cause: x" + LINK + HERE + "a.Real: y", "Real"),
+    ("<x>", HERE + "a.Cause: x" + LINK + "a.Middle" + LINK + HERE + "a.Real: y", "Real"),
+    # Quoted as a whole; and what multiprocessing quotes, with its end missing.
+    ("ExceptionWithTraceback()", '\n"""\n' + HERE + 'a.Real: x\n"""', "Real"),
+    ("ExceptionWithTraceback()", 'billiard.einfo.RemoteTraceback: \n"""\n' + HERE + "a.Real: x\nemail", "Real"),
+    # What cannot be pickled is wrapped by Celery.
+    ("Odd('x')", HERE + f"{WRAPPER}: Odd('x')", "Odd"),
+    ("UnpickleableExceptionWrapper('a.b', 'Odd', ('x',), \"Odd('x')\")", None, "Odd"),
+    ("ExceptionWithTraceback()", HERE + f"{WRAPPER}: Odd('x')", "Odd"),
+    # An attempt that is tried again.
+    ("<x>", HERE + "a.Why: x" + LINK + HERE + "celery.exceptions.Retry: Retry in 3s", "Why"),
+    ("a.b.Why(3)", HERE + "celery.exceptions.Retry: Retry in 3s", "Why"),
+    # Classes of functions, of other alphabets, alone; groups without a traceback.
+    ("<x>", HERE + "shop.make.<locals>.Weird: x", "Weird"),
+    ("Größe('x')", HERE + "shop.Größe: x", "Größe"),
+    ("<x>", HERE + "KeyError", "KeyError"),
+    ("<x>", GROUP, "ExceptionGroup"),
+    # Nothing that Python writes.
+    ("<x>", "email\n  Field required\nKeyError: x", "Exception"),
+    ("<x>", HERE, "Exception"),
+    ("<x>", HERE + "not a class: x\nKeyError: y", "Exception"),
+    ("<x>", HERE + "shop.<locals>: x", "Exception"),
+    ("ValueError('" + "x" * 5_000, None, "ValueError"),
+]
+
+
+@pytest.mark.parametrize(("exception", "traceback", "short"), CHAINS)
+def test_chains(exception: str, traceback: str | None, short: str) -> None:
+    """The class is what Python and Celery say, never a line of a message."""
+    assert classify(exception, traceback).exception == short
+
+
+def test_a_message_longer_than_what_is_read() -> None:
+    """The exception line before the part that is kept is found; the kept part is a message's, and names nothing."""
+    message = "1000000 errors for User\n" + "email\n  Field required\nKeyError: x\n" * 10_000
+    found = classify(message, HERE + "pydantic_core.ValidationError: " + message)
+    assert (found.exception, found.frame) == ("ValidationError", "srv/shop/tasks.py:pay")
+    assert found.message.startswith("1000000 errors for User")
+    deep = HERE + '  File "/srv/shop/tasks.py", line 9, in down\n    up()\n' * 9_000
+    assert classify("<x>", deep + "a.Deep: x").exception == "Deep"
+    assert classify("<x>", deep + "a.Deep: x\n" + "KeyError: x\n" * 5_000).exception == "Exception"
+
+
+LIBRARIES = [
+    "/usr/lib/python3/dist-packages/celery/app/task.py",
+    "/usr/lib/python3.11/json/decoder.py",
+    "/srv/.venv/lib64/python3.13t/site-packages/requests/api.py",
+    "/opt/pypy/lib/pypy3.10/json/decoder.py",
+    "C:\\Python311\\Lib\\json\\decoder.py",
+    "C:\\srv\\.venv\\Lib\\site-packages\\requests\\api.py",
+    "/srv/eggs/requests-2.0-py3.11.egg/requests/api.py",
+    "/usr/lib/python311.zip/json/decoder.py",
+    "/srv/vendor.zip/requests/api.py",
+    "/src/celery/celery/app/autoretry.py",
+    "/src/kombu/kombu/utils/functional.py",
+    "/src/billiard/billiard/pool.py",
+    "<frozen importlib._bootstrap>",
+    "<string>",
+    "...",
+]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_libraries_of_any_layout(library: str) -> None:
+    """They are passed over: the frame is the application's that called them."""
+    traceback = f'{HERE}  File "{library}", line 3, in inside\n    x()\nValueError: x\n'
+    assert classify("ValueError('x')", traceback).frame == "srv/shop/tasks.py:pay"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/srv/celery/app/tasks.py", "/srv/celery/tasks.py", "/srv/lib/python/shop.py", "/srv/app.pyz/shop.py", "x.py"],
+)
+def test_what_is_like_a_library_and_is_none(path: str) -> None:
+    """An application may live anywhere, also in a directory that is called celery."""
+    traceback = f'{THERE}  File "{path}", line 3, in pay\n    x()\nValueError: x\n'
+    assert classify("ValueError('x')", traceback).frame.endswith(":pay")
+
+
+def test_an_application_among_the_libraries() -> None:
+    """Installed like a library it is known as what Celery calls; in an archive, because there is nothing else."""
+    frames = [
+        ("celery/app/trace.py", "trace_task"),
+        ("shop/tasks.py", "pay"),
+        ("shop/bank.py", "book"),
+        ("requests/api.py", "get"),
+    ]
+    traceback = "Traceback (most recent call last):\n" + "".join(
+        f'  File "/usr/lib/python3.11/site-packages/{path}", line 3, in {function}\n' for path, function in frames
+    )
+    assert classify("ValueError('x')", traceback + "ValueError: x").frame == "site-packages/shop/bank.py:book"
+    archived = traceback.replace("/usr/lib/python3.11/site-packages/shop", "/srv/shop.zip/shop")
+    assert classify("ValueError('x')", archived + "ValueError: x").frame == "shop.zip/shop/bank.py:book"
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        f"x\n\n{LINK}",
+        '  File "' + "/" * 499 + '", line 1, in f\n',
+        '  File "' + "/celery/utils" * 38 + '", line 1, in f\n',
+        "a.",
+        ":",
+        '"""\n',
+        "RemoteTraceback: \n'''\n",
+        "  | ",
+        "  |\n",
+        "  + Exception Group Traceback (most recent call last):\n",
+    ],
+)
+def test_hostile_texts_take_linear_time(evil: str) -> None:
+    """Whatever a pattern could go back over: a quadratic one does not end within the test's time."""
+    text = (evil * 10_000)[:LONGEST_TRACEBACK]
+    for start in ("", HERE, HERE + "ValueError: ", "RemoteTraceback: "):
+        for _ in range(5):
+            classify(evil * 500, start + text)
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
