@@ -282,25 +282,29 @@ class RedisPublisher:
         self._client.close()
 
 
-def publisher(url: str, *, confirm: bool = True) -> Publisher:
+def publisher(url: str, *, confirm: bool = True, pipelined: int = 20) -> Publisher:
     """The publisher for a broker's URL."""
-    return RedisPublisher(url) if url.startswith("redis") else AmqpPublisher(url, confirm=confirm)
+    if url.startswith("redis"):
+        return RedisPublisher(url, pipelined=pipelined)
+    return AmqpPublisher(url, confirm=confirm)
 
 
-def paced(messages: Iterable[list[dict[str, Any]]], rate: float) -> Iterator[list[dict[str, Any]]]:
-    """The messages, at no more than ``rate`` events a second."""
+def paced(
+    messages: Iterable[list[dict[str, Any]]], rate: float, ahead_allowed: float = 0.01
+) -> Iterator[list[dict[str, Any]]]:
+    """The messages, at no more than ``rate`` events a second, in bursts of ``ahead_allowed`` seconds."""
     began, sent = time.monotonic(), 0
     for message in messages:
         ahead = sent / rate - (time.monotonic() - began)
-        if ahead > 0.01:
+        if ahead > ahead_allowed:
             time.sleep(ahead)
         yield message
         sent += len(message)
 
 
-def publish(to: Publisher, load: Load, rate: float) -> None:
+def publish(to: Publisher, load: Load, rate: float, ahead_allowed: float = 0.01) -> None:
     """All of a load, at no more than ``rate`` events a second; returns when the broker has it."""
-    for message in paced(load.messages(), rate):
+    for message in paced(load.messages(), rate, ahead_allowed):
         to.publish(body(message))
     to.settle()
 
@@ -314,12 +318,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5_000, help="events a second at most")
     parser.add_argument("--prefix", default="load", help="of the tasks' names and ids")
     parser.add_argument("--confirm", action="store_true", help="wait for the broker's confirmation (RabbitMQ)")
+    parser.add_argument("--even", action="store_true", help="each message at its own time, not in bursts of 10 ms")
     arguments = parser.parse_args()
     load = Load(arguments.tasks, arguments.per_message, prefix=arguments.prefix)
-    to = publisher(arguments.broker, confirm=arguments.confirm)
+    to = publisher(arguments.broker, confirm=arguments.confirm, pipelined=1 if arguments.even else 20)
     began = time.monotonic()
     try:
-        publish(to, load, arguments.rate)
+        publish(to, load, arguments.rate, 0.0 if arguments.even else 0.01)
     finally:
         to.close()
     took = time.monotonic() - began

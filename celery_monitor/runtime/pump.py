@@ -24,6 +24,11 @@ from celery_monitor.runtime.prober import Prober
 SLICE: Final = 200
 """Messages applied under one hold of the lock: what a scrape may have to wait for."""
 LONGEST_POLL: Final = 0.25
+GATHER: Final = 0.02
+"""Seconds from one read to the next while the stream is slow: waking up for each message costs many times what reading
+it does."""
+BUSY: Final = 100
+"""A read that brings this many messages is followed by the next one at once."""
 TICK: Final = 1.0
 SIGN_OF_LIFE: Final = 10.0
 """Seconds after which a flush is written even when nothing happened: the store then knows until when we watched."""
@@ -104,6 +109,7 @@ class Pump:
         self._connect_at = 0.0
         self._flush_at = 0.0
         self._tick_at = 0.0
+        self._read_at = 0.0
 
     @property
     def heard_at(self) -> float:
@@ -126,6 +132,7 @@ class Pump:
     def turn(self, stop: threading.Event) -> None:
         """Connect or read, then do what is due. Waits a quarter of a second at most, but for a connection."""
         if self.figures.connected:
+            self._gather(stop)
             self._read()
         else:
             self._connect(stop)
@@ -195,6 +202,12 @@ class Pump:
         self._connect_at = self._clock.monotonic() + wait
         return wait
 
+    def _gather(self, stop: threading.Event) -> None:
+        """Wait a moment, so that one read brings several messages."""
+        wait = self._read_at - self._clock.monotonic()
+        if 0 < wait <= GATHER:
+            stop.wait(wait)
+
     def _read(self) -> None:
         mono = self._clock.monotonic()
         due = min(self._tick_at, self._committer.due_at if self._committer.waiting else self._flush_due(mono))
@@ -204,6 +217,8 @@ class Pump:
             self._lose(str(exc))
             return
         if batch is not None:
+            if len(batch.deliveries) < min(BUSY, self._prefetch // 4):
+                self._read_at = self._clock.monotonic() + GATHER
             self._apply(batch)
         elif self.figures.unacked >= self._prefetch:
             self._heard_at = self._clock.monotonic()

@@ -11,7 +11,7 @@ from celery_monitor.core.model import Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import LONGEST_YIELD, MOST_UNWRITTEN, PROMPT, Pump
+from celery_monitor.runtime.pump import BUSY, GATHER, LONGEST_YIELD, MOST_UNWRITTEN, PROMPT, Pump
 from tests.builders import NOON, life
 from tests.fakes import FakeSource, InlineCommitter, ManualClock, MemoryStore
 
@@ -465,6 +465,22 @@ def test_the_end_commits_and_acknowledges() -> None:
     stop.set()
     on.pump.run(stop, lambda: None)
     assert (on.source.waiting, on.source.closed) == (0, 1)
+
+
+def test_a_slow_stream_is_read_now_and_then() -> None:
+    """Between two reads that bring little, messages have time to come together; a fast stream is read at once."""
+    on = Bench(prefetch=4000)
+    on.run(lambda: on.pump.figures.connected)
+    began = on.clock.monotonic()
+    for number in range(10):
+        on.source.publish(*life(f"slow{number}"))
+        on.run(lambda wanted=number + 1: on.succeeded() == wanted)  # type: ignore[misc]
+    assert on.clock.monotonic() - began > 8 * GATHER
+    began = on.clock.monotonic()
+    for number in range(10):
+        on.source.publish(*(body for one in range(BUSY) for body in life(f"fast{number}-{one}")))
+        on.run(lambda wanted=10 + (number + 1) * BUSY: on.succeeded() == wanted)  # type: ignore[misc]
+    assert on.clock.monotonic() - began <= GATHER
 
 
 def test_who_is_told() -> None:

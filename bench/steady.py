@@ -1,0 +1,117 @@
+"""Processor time at the rates where most fleets are, and at rest, on RabbitMQ and on Redis.
+
+    PYTHONPATH=. python bench/steady.py [--rates 0 100 1000] [--seconds 30] [--per-message 1]
+
+The daemon has its default settings, but for the address of the broker and the store. The publisher is a process of its
+own. ``--exporter PYTHON`` names the interpreter of an environment that has prometheus-exporter-celery (celery-exporter)
+installed, which then reads the same stream at the same time.
+"""
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.e2e.daemon import Daemon
+from tests.servers import RabbitMQ, Redis, wait_until
+from tests.servers.ports import answers, free_port
+
+WARM_UP = 5.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+@contextlib.contextmanager
+def exporter(python: str | None, url: str) -> Iterator[int | None]:
+    """Process id of a celery-exporter on the broker; None where there is none to run."""
+    if python is None:
+        yield None
+        return
+    port = free_port()
+    command = [str(Path(python).with_name("celery-exporter")), "--broker-url", url, "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(port), 60, what="the exporter")
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def load(url: str, rate: int, seconds: float, per_message: int) -> Iterator[None]:
+    """A steady stream for somewhat longer than ``seconds``; none for a rate of 0."""
+    if not rate:
+        yield
+        return
+    tasks = int(rate * (seconds + 3 * WARM_UP) / 3.5)
+    command = [sys.executable, "bench/publish.py", "--broker", url, "--tasks", str(tasks), "--rate", str(rate)]
+    command += ["--per-message", str(per_message), "--prefix", f"load{rate}", "--even"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def measure(directory: Path, url: str, rate: int, arguments: argparse.Namespace) -> str:
+    """One line of the table."""
+    settings = {"broker": {"probe_interval": "5s"}, "metrics": {"poll_interval": "15s"}}
+    with Daemon(directory, url, settings) as daemon, exporter(arguments.exporter, url) as peer:
+        daemon.until_ready()
+        with load(url, rate, arguments.seconds, arguments.per_message):
+            time.sleep(WARM_UP)
+            events, began = daemon_events(daemon), time.monotonic()
+            used, theirs = daemon.cpu_seconds(), cpu_seconds(peer) if peer else 0.0
+            time.sleep(arguments.seconds)
+            took = time.monotonic() - began
+            used = daemon.cpu_seconds() - used
+            theirs = cpu_seconds(peer) - theirs if peer else 0.0
+            events = daemon_events(daemon) - events
+    line = f"{rate:>6} events/s wanted, {events / took:>6.0f} read: {100 * used / took:5.2f} % of a core"
+    if events:
+        line += f", {used / events * 1e6:5.0f} µs an event"
+    if peer:
+        line += f"; celery-exporter {100 * theirs / took:5.2f} %"
+        if used:
+            line += f" ({theirs / used:.1f} times as much)"
+    return line
+
+
+def daemon_events(daemon: Daemon) -> int:
+    """Task events that have been counted."""
+    return int(
+        sum(v for labels, v in daemon.metrics().get("celery_monitor_events_total", ()) if "task-" in labels["type"])
+    )
+
+
+def main() -> None:
+    """Each rate on each broker."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rates", type=int, nargs="+", default=[0, 100, 1000])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--per-message", type=int, default=1)
+    parser.add_argument("--exporter", help="the interpreter of an environment with celery-exporter")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        with RabbitMQ(top / "rabbitmq") as rabbitmq, Redis(top / "redis") as redis:
+            for broker, url in (("RabbitMQ", rabbitmq.new_vhost()), ("Redis", redis.url())):
+                for rate in arguments.rates:
+                    line = measure(top / f"{broker}-{rate}", url, rate, arguments)
+                    print(f"{broker:<9}{line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
