@@ -83,6 +83,8 @@ class App:
             retention=settings.store.retention,
             fingerprints_kept=settings.broker.prefetch,
             quiet_kept=policy.joinable_until(_WRONG_CLOCKS),
+            max_series=settings.metrics.max_series,
+            hosts=settings.metrics.hostname_label,
             give_way=self._give_way,
         )
         self._lock = threading.Lock()
@@ -206,6 +208,7 @@ class App:
             broker=redact_url(settings.broker.url_source().get() or ""),
             store=settings.store.url,
             series=len(restored.series),
+            series_folded=restored.series_folded,
             tracked=len(restored.tracked),
             incidents=len(restored.incidents),
             **channels_of(settings),

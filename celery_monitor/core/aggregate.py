@@ -6,18 +6,17 @@ bound is counted as ``other``.
 """
 
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 from msgspec import structs
 
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     COUNTS,
-    FAILED,
     STARTED,
     SUCCEEDED,
     BucketDelta,
@@ -28,102 +27,119 @@ from celery_monitor.core.model import (
     Series,
     SeriesKey,
 )
-from celery_monitor.core.text import OTHER
+from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK, Row, Table, ranked
+from celery_monitor.core.text import size_of
 
-QUEUES_PER_TASK: Final = 100
-EXCEPTIONS_PER_SERIES: Final = 50
+__all__ = ["EXCEPTIONS_PER_SERIES", "GROUPS_PER_TASK", "QUEUES_PER_TASK", "SAMPLES_PER_GROUP", "Aggregator"]
+
 GROUPS_PER_TASK: Final = 200
 SAMPLES_PER_GROUP: Final = 20
 SAMPLES_WAITING: Final = 5_000
 """Of all groups until the next flush: more than a bad second brings. When the store is away, one of each must do."""
+MOST_BUCKETS: Final = 50_000
+_SAMPLE: Final = 500
+"""Bytes of one beside its texts."""
 
-_NONE: Final = (0,) * len(COUNTS)
-_EMPTY_BUCKET: Final = (*_NONE, 0.0, 0)
+_EMPTY_BUCKET: Final = (*(0,) * len(COUNTS), 0.0, 0)
 """Counts, then the sum and the number of runtimes: one list, because each event adds to it."""
 
 
-class _Row(msgspec.Struct):
-    """The mutable totals of one series, and its buckets since the last flush."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much is kept. What is beyond a bound is counted as ``other``, or not kept."""
 
-    key: SeriesKey
-    counts: list[int]
-    exceptions: dict[str, int]
-    runtime: list[int]
-    wait: list[int]
-    runtime_sum: float = 0.0
-    wait_sum: float = 0.0
-    exemplar: tuple[str, str, float] | None = None
-    dirty: bool = False
-    dropped: bool = False
-    bucket_start: int = -1
-    bucket: list[Any] = []  # msgspec copies an empty default for each instance
-    buckets: dict[int, list[Any]] = {}  # as above
+    names: int = 10_000
+    """Task names."""
+    series: int = 10_000
+    """See ``series``."""
+    groups: int = 20_000
+    """Error groups that are told apart, of all tasks."""
+    sample_bytes: int = 16 * 1024 * 1024
+    """Of the texts of failures that wait for the next flush."""
+    buckets: int = MOST_BUCKETS
+    """15-minute buckets of all series that wait for the next flush."""
 
 
 class Aggregator:
     """Adds events up. Not thread-safe: it belongs to the monitor.
 
-    ``max_names`` bounds the distinct task names, ``runtime_bounds`` and ``wait_bounds`` are in seconds, ascending.
+    ``runtime_bounds`` and ``wait_bounds`` are in seconds, ascending. ``hosts``, ``knows`` and ``cuts``: see ``Table``.
     """
 
-    def __init__(self, *, max_names: int, runtime_bounds: tuple[float, ...], wait_bounds: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        *,
+        runtime_bounds: tuple[float, ...],
+        wait_bounds: tuple[float, ...],
+        hosts: bool = False,
+        knows: Callable[[str, str], bool] = lambda name, queue: False,  # noqa: ARG005 - no worker was asked
+        cuts: Counter[str] | None = None,
+    ) -> None:
         """Start at zero; ``restore`` fills it."""
-        self.names_over_limit = 0
-        self.admitted = 0
-        """Pairs of name and queue that are counted apart: what ``admits`` says changes with their number."""
-        self._max_names = max_names
+        self._bounds = bounds
         self._runtime_bounds = runtime_bounds
         self._wait_bounds = wait_bounds
-        self._rows: dict[tuple[str, str, str], _Row] = {}
-        self._queues: dict[str, set[str]] = {}
-        self._dirty: list[_Row] = []
-        self._dropped: list[SeriesKey] = []
+        self.cuts = cuts if cuts is not None else Counter()
+        """What the bounds have cut, by name."""
+        self._table = Table(
+            most=bounds.series,
+            max_names=bounds.names,
+            buckets=(len(runtime_bounds) + 1, len(wait_bounds) + 1),
+            hosts=hosts,
+            knows=knows,
+            cuts=self.cuts,
+        )
+        self.admits = self._table.admits
+        self._rows = self._table.rows
+        self._buckets_waiting = 0
         self._groups: dict[str, ErrorGroup] = {}
         self._errors: dict[tuple[int, str], int] = {}
         self._samples: dict[str, deque[Failure]] = {}
         self._waiting = 0
         """Samples in it."""
+        self._waiting_bytes = 0
         self._groups_of: dict[str, set[str]] = {}
+        self._known_groups: dict[str, str] = {}
+        """Group → its task, those of the longest time ago first."""
+
+    @property
+    def admitted(self) -> int:
+        """Changes with what ``admits`` says."""
+        return self._table.changes
+
+    @property
+    def used(self) -> dict[str, int]:
+        """How much of each bound is used."""
+        return {
+            "series": self._table.size,
+            "task_names": self._table.names,
+            "error_groups": len(self._known_groups),
+            "samples": self._waiting_bytes,
+            "buckets": self._buckets_waiting,
+        }
+
+    def tick(self, now: float) -> None:
+        """About once a second; and once before ``restore``."""
+        self._table.tick(now)
 
     def restore(self, series: Iterable[Series]) -> None:
         """Go on from stored totals. A histogram with other bounds than today's starts again at zero."""
-        for old in series:
-            # Under its own key, whatever the order: renamed by a bound, a queue would take the place of ``other``.
-            row = self._exact(old.key.name, old.key.queue, old.key.host)
-            row.counts = list(old.counts)
-            row.exceptions = dict(old.exceptions)
-            if old.runtime.bounds == self._runtime_bounds:
-                row.runtime, row.runtime_sum = list(old.runtime.counts), old.runtime.sum
-            if old.wait.bounds == self._wait_bounds:
-                row.wait, row.wait_sum = list(old.wait.counts), old.wait.sum
-
-    def limited(self, name: str) -> str:
-        """The name itself, or ``other`` when there are too many of them."""
-        if name in self._queues or len(self._queues) < self._max_names:
-            return name
-        self.names_over_limit += 1
-        return OTHER
-
-    def admits(self, name: str, queue: str) -> bool:
-        """Whether an event of this name and queue is counted as theirs, and not as one of ``other``."""
-        queues = self._queues.get(name)
-        if queues is None:
-            return len(self._queues) < self._max_names
-        return queue in queues or len(queues) < QUEUES_PER_TASK
+        self._table.restore(series, self._runtime_bounds, self._wait_bounds)
 
     def add(  # noqa: PLR0917  # the hot path: one call an event, nothing to build for it
         self, kind: int, name: str, queue: str, host: str, at: float, measured: float | None
-    ) -> _Row:
+    ) -> Row:
         """Count one event of ``kind`` (an index of COUNTS) at ``at``; ``measured`` is in seconds."""
-        row = self._rows.get((name, queue, host)) or self._row(name, queue, host)
+        row = self._rows.get((name, queue, host)) or self._table.find(name, queue, host)
         row.counts[kind] += 1
         if not row.dirty:
-            self._touch(row)
+            self._table.touch(row)
         start = int(at // BUCKET_SECONDS)
         if start == row.bucket_start:
             bucket = row.bucket
         else:
-            bucket = row.buckets.get(start) or row.buckets.setdefault(start, list(_EMPTY_BUCKET))
+            bucket = row.buckets.get(start) or self._bucket(row, start)
             row.bucket_start, row.bucket = start, bucket
         bucket[kind] += 1
         if measured is not None:
@@ -137,21 +153,30 @@ class Aggregator:
                 row.wait_sum += measured
         return row
 
-    def add_failure(self, row: _Row, exception: str, uuid: str, at: float) -> str:
+    def add_failure(self, row: Row, exception: str, uuid: str, at: float) -> str:
         """Note the class of a failure that ``add`` counted; returns its label (``other`` beyond the bound)."""
-        if exception not in row.exceptions and len(row.exceptions) >= EXCEPTIONS_PER_SERIES:
-            exception = OTHER
+        exception = self._table.class_of(row, exception)
         row.exceptions[exception] = row.exceptions.get(exception, 0) + 1
         row.exemplar = (exception, uuid, at)
         return exception
 
     def admits_group(self, name: str, group: str) -> bool:
-        """Whether this error group is counted apart; not when the task has had too many others since the start."""
+        """Whether this error group is counted apart; not when the task has had too many others.
+
+        Beyond the bound of all tasks the group that failed the longest time ago is not known any more.
+        """
         known = self._groups_of.setdefault(name, set())
-        if group not in known:
-            if len(known) >= GROUPS_PER_TASK:
-                return False
+        if group in known:
+            del self._known_groups[group]
+        elif len(known) >= GROUPS_PER_TASK:
+            self.cuts["error_groups"] += 1
+            return False
+        else:
             known.add(group)
+        self._known_groups[group] = name
+        if len(self._known_groups) > self._bounds.groups:
+            self.cuts["error_groups"] += 1
+            self._forget_group(next(iter(self._known_groups)))
         return True
 
     def add_error(self, group: ErrorGroup, sample: Failure) -> None:
@@ -160,15 +185,14 @@ class Aggregator:
         seen = self._groups.get(group.id)
         if seen is not None:
             group = structs.replace(seen, first_at=min(seen.first_at, at), last_at=max(seen.last_at, at))
-        self._groups[group.id] = group
         key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
-        self._errors[key] = self._errors.get(key, 0) + 1
-        kept = self._samples.setdefault(group.id, deque())
-        if len(kept) >= SAMPLES_PER_GROUP or (kept and self._waiting >= SAMPLES_WAITING):
-            kept.popleft()
-        else:
-            self._waiting += 1
-        kept.append(sample)
+        count = self._errors.get(key, 0)
+        if not count and len(self._errors) >= self._bounds.groups:
+            self.cuts["samples"] += 1
+            return
+        self._groups[group.id] = group
+        self._errors[key] = count + 1
+        self._keep(sample)
 
     def drop_hosts(self, hosts: AbstractSet[str]) -> None:
         """Forget the series of hosts (only with the hostname label).
@@ -176,21 +200,15 @@ class Aggregator:
         What they did stays in the buckets, and their failures in the series without a host: the failures of a task,
         which are shown without hosts, must not fall.
         """
-        for key in [key for key in self._rows if key[2] in hosts]:
-            row = self._rows.pop(key)
-            row.dropped = True
-            self._dropped.append(SeriesKey(*key))
-            if row.counts[FAILED]:
-                rest = self._row(row.key.name, row.key.queue, "")
-                rest.counts[FAILED] += row.counts[FAILED]
-                self._touch(rest)
+        self._table.drop_hosts(hosts)
 
     def take(
         self,
     ) -> tuple[list[Series], list[SeriesKey], list[BucketDelta], list[ErrorGroup], list[ErrorDelta], list[Failure]]:
         """What changed since the last call."""
+        rows, dropped = self._table.taken()
         series, buckets = [], []
-        for row in self._dirty:
+        for row in rows:
             if not row.dropped:
                 series.append(self._freeze(row))
             key = row.key
@@ -198,9 +216,9 @@ class Aggregator:
                 at = start * BUCKET_SECONDS
                 buckets.append(BucketDelta(at, key.name, key.queue, tuple(counts), runtime_sum, runtime_count))
             row.dirty, row.bucket_start, row.buckets = False, -1, {}
-        dropped, groups, errors, samples = self._dropped, self._groups, self._errors, self._samples
-        self._dirty, self._dropped, self._groups, self._errors, self._samples = [], [], {}, {}, {}
-        self._waiting = 0
+        groups, errors, samples = self._groups, self._errors, self._samples
+        self._groups, self._errors, self._samples = {}, {}, {}
+        self._waiting = self._waiting_bytes = self._buckets_waiting = 0
         return (
             series,
             dropped,
@@ -214,32 +232,41 @@ class Aggregator:
         """A copy of all totals."""
         return [self._freeze(row) for row in self._rows.values()]
 
-    def _touch(self, row: _Row) -> None:
-        if not row.dirty:
-            row.dirty = True
-            self._dirty.append(row)
+    def _bucket(self, row: Row, start: int) -> list[Any]:
+        """A new bucket of the row. When too many wait, because the store is away, its last one stands for it."""
+        if self._buckets_waiting >= self._bounds.buckets and row.buckets:
+            self.cuts["buckets"] += 1
+            return row.bucket
+        self._buckets_waiting += 1
+        return row.buckets.setdefault(start, list(_EMPTY_BUCKET))
 
-    def _row(self, name: str, queue: str, host: str) -> _Row:
-        queues = self._queues.get(name, ())
-        return self._exact(name, queue if queue in queues or len(queues) < QUEUES_PER_TASK else OTHER, host)
+    def _keep(self, sample: Failure) -> None:
+        """Among the samples of its group; where their texts are too much, the oldest of any group go."""
+        kept = self._samples.setdefault(sample.group, deque())
+        kept.append(sample)
+        self._waiting += 1
+        self._waiting_bytes += _size(sample)
+        if len(kept) > SAMPLES_PER_GROUP or (len(kept) > 1 and self._waiting > SAMPLES_WAITING):
+            self._drop_sample(sample.group)
+        while self._waiting_bytes > self._bounds.sample_bytes and self._waiting > 1:
+            self.cuts["samples"] += 1
+            self._drop_sample(next(iter(self._samples)))
 
-    def _exact(self, name: str, queue: str, host: str) -> _Row:
-        queues = self._queues.setdefault(name, set())
-        if queue not in queues:
-            queues.add(queue)
-            self.admitted += 1
-        row = self._rows.get((name, queue, host))
-        if row is None:
-            row = self._rows[name, queue, host] = _Row(
-                SeriesKey(name, queue, host),
-                list(_NONE),
-                {},
-                [0] * (len(self._runtime_bounds) + 1),
-                [0] * (len(self._wait_bounds) + 1),
-            )
-        return row
+    def _drop_sample(self, group: str) -> None:
+        kept = self._samples[group]
+        self._waiting_bytes -= _size(kept.popleft())
+        self._waiting -= 1
+        if not kept:
+            del self._samples[group]
 
-    def _freeze(self, row: _Row) -> Series:
+    def _forget_group(self, group: str) -> None:
+        name = self._known_groups.pop(group)
+        known = self._groups_of[name]
+        known.discard(group)
+        if not known:
+            del self._groups_of[name]
+
+    def _freeze(self, row: Row) -> Series:
         return Series(
             row.key,
             tuple(row.counts),
@@ -247,4 +274,11 @@ class Aggregator:
             Histogram(self._runtime_bounds, tuple(row.runtime), row.runtime_sum),
             Histogram(self._wait_bounds, tuple(row.wait), row.wait_sum),
             row.exemplar,
+            ranked(row.used_at, established=row.established),
         )
+
+
+def _size(sample: Failure) -> int:
+    """Bytes in memory, about."""
+    texts = (sample.message, sample.traceback, sample.args, sample.kwargs)
+    return _SAMPLE + sum(size_of(text) for text in texts if text)

@@ -5,6 +5,7 @@ worker is on it any more and nothing was heard of it for as long as a worker is 
 a web server would stay for ever.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,10 +17,15 @@ MOST_HOSTS: Final = 10_000
 class Hosts:
     """Not thread-safe: it belongs to the monitor. ``purge`` in seconds, ``now`` as for ``Workers``."""
 
-    def __init__(self, *, purge: float) -> None:
-        """Start empty; ``restore`` fills it."""
+    def __init__(self, *, purge: float, cuts: Counter[str] | None = None) -> None:
+        """Start empty; ``restore`` fills it. ``cuts``: where is counted what the bound has cut."""
         self._purge = purge
+        self._cuts = cuts if cuts is not None else Counter()
         self._heard_at: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._heard_at)
 
     def restore(self, hosts: Iterable[str], now: float) -> None:
         """Take over the hosts of stored series; they have until ``now`` + purge to be heard of."""
@@ -29,13 +35,17 @@ class Hosts:
         """The label for an event of ``hostname``: the part after ``@``, ``other`` when there are too many of them."""
         host = host_of(hostname)
         if host not in self._heard_at and len(self._heard_at) >= MOST_HOSTS:
+            self._cuts["hosts"] += 1
             host = OTHER
         self._heard_at[host] = now
         return host
 
     def tick(self, workers: Iterable[str], now: float) -> set[str]:
-        """Forget and return the hosts that have gone. ``workers``: hostnames of those that are known."""
-        gone = {host for host, at in self._heard_at.items() if now - at > self._purge}
+        """Forget and return the hosts that have gone. ``workers``: hostnames of those that are known.
+
+        ``other`` never goes: it has the totals of hosts that may still be there.
+        """
+        gone = {host for host, at in self._heard_at.items() if now - at > self._purge and host != OTHER}
         if gone:
             gone -= {host_of(hostname) for hostname in workers}
         for host in gone:

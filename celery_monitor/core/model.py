@@ -137,6 +137,8 @@ class Series(msgspec.Struct, frozen=True, gc=False):
     wait: Histogram
     exemplar: tuple[str, str, float] | None = None
     """(exception, task id, timestamp) of the last failure; not stored."""
+    rank: int = 0
+    """Which series are given up first where there are too many: those of the lowest rank."""
 
 
 class BucketDelta(msgspec.Struct, frozen=True, gc=False):
@@ -443,6 +445,9 @@ class Restored:
     sequence: int = 0
     epoch: int = 0
     series: Sequence[Series] = ()
+    """Those of the lowest rank first."""
+    series_folded: int = 0
+    """How many were folded into ``other`` now, because the store held too many."""
     tracked: Sequence[tuple[str, TaskRef]] = ()
     workers: Sequence[Worker] = ()
     incidents: Sequence[Incident] = ()
@@ -451,6 +456,21 @@ class Restored:
     fingerprints: Sequence[tuple[int, bytes]] = ()
     """(epoch, concatenated fingerprints), oldest first."""
     rolled_back: RolledBack | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A bound of what is kept in memory."""
+
+    name: str
+    """As in ``celery_monitor_limit_exceeded_total``."""
+    setting: str | None
+    """Path of the setting; None where it cannot be set."""
+    most: int | None
+    used: int | None
+    """None where it is not known."""
+    exceeded: int
+    """How often something was cut because of it, restarts included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,6 +489,8 @@ class Snapshot:
     lag: float | None
     """Seconds between an event's own time and its reading, of the newest probe or event; None before the first."""
     probe_roundtrip: float | None
+    limits: Sequence[Limit] = ()
+    """The bounds of memory, and how much of each is used."""
     registered: Sequence[tuple[str, str]] = ()
     """Name and queue of the tasks that workers know, whether or not they have run."""
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from celery_monitor.core.aggregate import Aggregator
+from celery_monitor.core import usage
+from celery_monitor.core.aggregate import MOST_BUCKETS, Aggregator, Bounds
 from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.counters import Counters
 from celery_monitor.core.decide import Decider, Notice
 from celery_monitor.core.decode import MALFORMED, Discarded, decode
 from celery_monitor.core.fingerprint import Fingerprints
-from celery_monitor.core.hosts import Hosts
+from celery_monitor.core.hosts import MOST_HOSTS, Hosts
 from celery_monitor.core.incident import LONGEST_TRACEBACK, Failed
 from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import (
@@ -31,16 +32,18 @@ from celery_monitor.core.model import (
     Event,
     Failure,
     FleetTask,
+    Limit,
     Restored,
     Snapshot,
     TaskRef,
 )
 from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
+from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
 from celery_monitor.core.track import CANCELLED, KINDS, LONGEST_ARGUMENTS, Tracker
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
-from celery_monitor.core.workers import LONGEST_HOSTNAME, Workers
+from celery_monitor.core.workers import LONGEST_HOSTNAME, MOST_WORKERS, Workers
 
 PROBE: Final = "monitor-probe"
 """Type of the monitor's own events."""
@@ -65,6 +68,10 @@ class Limits:
     wait_bounds: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
     default_queue: str = "celery"
     max_task_names: int = 10_000
+    max_series: int = 10_000
+    max_workers: int = MOST_WORKERS
+    max_error_groups: int = 20_000
+    max_sample_bytes: int = 16 * 1024 * 1024
     worker_timeout: float = 300.0
     worker_purge: float = 600.0
     policy: Policy = field(default_factory=Policy)
@@ -83,22 +90,32 @@ class Monitor:
             linger=limits.linger,
             capture_arguments=limits.capture_arguments,
         )
-        self._aggregator = Aggregator(
-            max_names=limits.max_task_names, runtime_bounds=limits.runtime_bounds, wait_bounds=limits.wait_bounds
+        self._cuts = usage.restored(restored.counters)
+        self._cuts["series"] += restored.series_folded
+        self._workers = Workers(
+            timeout=limits.worker_timeout, purge=limits.worker_purge, most=limits.max_workers, cuts=self._cuts
         )
-        self._workers = Workers(timeout=limits.worker_timeout, purge=limits.worker_purge)
         self.down = self._workers.down
         """Hostnames of the workers that are known and not there."""
         self._decider = Decider(limits.policy)
         self._awaited = self._decider.awaited
-        self._hosts = Hosts(purge=limits.worker_purge)
+        self._hosts = Hosts(purge=limits.worker_purge, cuts=self._cuts)
         self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
         self._types = self._counters.types
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
-        last_of, cleaned, most = self._tracker.queue_of, self._tracker.name, limits.max_task_names
+        last_of, cleaned = self._tracker.queue_of, self._tracker.name
+        most = min(limits.max_task_names, limits.max_series)
         self._queues = Queues(default=limits.default_queue, last_of=last_of, cleaned=cleaned, most=most)
+        self._aggregator = Aggregator(
+            Bounds(limits.max_task_names, limits.max_series, limits.max_error_groups, limits.max_sample_bytes),
+            runtime_bounds=limits.runtime_bounds,
+            wait_bounds=limits.wait_bounds,
+            hosts=limits.hostname_label,
+            knows=self._queues.knows,
+            cuts=self._cuts,
+        )
         self._now = self._ticked = now
         self._heard = self._watched = False
         self._watched_for = 0.0
@@ -157,6 +174,7 @@ class Monitor:
         self._tracker.tick(now, quiet=max(0.0, elapsed - LONGEST_TURN) if self._heard else elapsed)
         self._ticked, self._heard = now, False
         self._decider.tick(now)
+        self._aggregator.tick(now)
         if self._watched:
             self._watched_for += min(elapsed, LONGEST_TURN)
             self._queues.forget(self._workers.tick(self._watched_for))
@@ -247,10 +265,12 @@ class Monitor:
             tracked=len(self._tracker.tasks),
             lag=self._lag,
             probe_roundtrip=None,
+            limits=self._all_limits(),
             registered=self._queues.registered(self._aggregator.admits, self._aggregator.admitted),
         )
 
     def _restore(self, restored: Restored, now: float) -> None:
+        self._aggregator.tick(now)
         self._aggregator.restore(restored.series)
         self._hosts.restore({one.key.host for one in restored.series if one.key.host}, 0.0)
         self._queues.restore(one.key for one in restored.series)
@@ -261,7 +281,6 @@ class Monitor:
         self._decider.restore(restored.incidents, now)
         self._fingerprints.restore(restored.epoch, restored.fingerprints)
         self._tracker.evicted = int(restored.counters.get("evicted", 0))
-        self._aggregator.names_over_limit = int(restored.counters.get("task_names_over_limit", 0))
         self._tracker.tick(now)
 
     def _task(self, event: Event, kind: int, now: float) -> None:
@@ -273,7 +292,7 @@ class Monitor:
         if kind == CANCELLED:
             return
         hostname = event.hostname
-        name = self._aggregator.limited(ref.name or self._name_of(ref, event, kind))
+        name = ref.name or self._name_of(ref, event, kind)
         queue = ref.queue or self._queues.likely(name, hostname)
         host = self._hosts.hear(hostname, self._watched_for) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
@@ -281,7 +300,7 @@ class Monitor:
             self._workers.started(hostname)
         elif kind == FAILED:
             event.uuid = printable(event.uuid, LONGEST_UUID)
-            exception = self._failure(event, name, row.key.queue, now)
+            exception = self._failure(event, name, queue, now)
             self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
         elif kind == SUCCEEDED and name in self._awaited:
             self._decider.succeeded(name, event.timestamp)
@@ -342,8 +361,25 @@ class Monitor:
     def _all_counters(self) -> dict[str, float]:
         return self._counters.all() | {
             "messages": self._messages,
-            "evicted": self._tracker.evicted,
-            "task_names_over_limit": self._aggregator.names_over_limit,
             "alive_at": self._now,
             "unobserved": self._workers.unobserved,
+            **usage.counted(self._cuts | {"tasks": self._tracker.evicted}),
         }
+
+    def _all_limits(self) -> list[Limit]:
+        limits = self._limits
+        most = {
+            "series": limits.max_series,
+            "task_names": limits.max_task_names,
+            "queues": QUEUES_PER_TASK,
+            "exceptions": EXCEPTIONS_PER_SERIES,
+            "workers": limits.max_workers,
+            "hosts": MOST_HOSTS,
+            "tasks": limits.max_tasks,
+            "error_groups": limits.max_error_groups,
+            "samples": limits.max_sample_bytes,
+            "buckets": MOST_BUCKETS,
+        }
+        used = {"workers": len(self._workers), "hosts": len(self._hosts), "tasks": len(self._tracker.tasks)}
+        cuts = self._cuts | {"tasks": self._tracker.evicted}
+        return usage.limits(most, used | self._aggregator.used, cuts)

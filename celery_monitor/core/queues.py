@@ -51,6 +51,10 @@ class Queues:
         self._codes: dict[tuple[str, ...], _Code] = {}
         self._code_of: dict[str, _Code] = {}
         """By hostname."""
+        self._told: Counter[str] = Counter()
+        """Task name → number of codes that it is in."""
+        self._consumed_by: frozenset[str] = frozenset()
+        """Names of all queues in ``_consumed``."""
         self._held = 0
         """Names in all codes."""
         self._registered: tuple[tuple[str, str], ...] | None = None
@@ -59,7 +63,9 @@ class Queues:
 
     def restore(self, keys: Iterable[SeriesKey]) -> None:
         """Take over where tasks were counted before."""
-        self._seen_in |= {key.name: key.queue for key in keys if key.queue != self._default}
+        for key in keys:
+            if key.queue != self._default:
+                self._see(key.name, key.queue)
 
     def learn(self, told: Mapping[str, Sequence[str]], workers: Container[str]) -> None:
         """Take in what each worker consumes. Who did not answer this time keeps what it said while it is known."""
@@ -67,6 +73,7 @@ class Queues:
         consumed = kept | {hostname: tuple(map(self._cleaned, names)) for hostname, names in told.items()}
         if consumed != self._consumed:
             self._consumed, self._registered = consumed, None
+            self._consumed_by = frozenset(chain.from_iterable(consumed.values()))
         self.forget([hostname for hostname in self._code_of if hostname not in consumed and hostname not in workers])
 
     def register(self, told: Mapping[str, Iterable[str]]) -> None:
@@ -89,6 +96,11 @@ class Queues:
             if not code.workers:
                 del self._codes[code.names]
                 self._held -= len(code.names)
+                self._told -= Counter(code.names)
+
+    def knows(self, task: str, queue: str) -> bool:
+        """Whether a worker knows the task, and one consumes the queue, or it is the one for what nothing tells."""
+        return task in self._told and (queue in self._consumed_by or queue == self._default)
 
     def registered(self, admits: Callable[[str, str], bool], admitted: int) -> tuple[tuple[str, str], ...]:
         """Name and queue of each task that a worker knows, in each queue that ``likely`` can give for it.
@@ -109,6 +121,7 @@ class Queues:
                 return
             code = self._codes[names] = _Code(names)
             self._held += len(names)
+            self._told.update(names)
         code.workers[hostname] = None
         self._code_of[hostname] = code
         self._registered = None
@@ -135,10 +148,14 @@ class Queues:
         """The only one that the worker consumes, else the task's last one if the worker consumes it."""
         consumed = self._consumed.get(hostname)
         if consumed is not None and len(consumed) == 1:
-            self._seen_in[task] = consumed[0]
+            self._see(task, consumed[0])
             return consumed[0]
         last = self._last_of.get(task) or self._seen_in.get(task)
         return last if last is not None and (not consumed or last in consumed) else self._default
+
+    def _see(self, task: str, queue: str) -> None:
+        if task in self._seen_in or len(self._seen_in) < _MORE * self._most:
+            self._seen_in[task] = queue
 
 
 def is_own(queue: str, hostname: str) -> bool:

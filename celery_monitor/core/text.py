@@ -29,6 +29,11 @@ def printable(text: str, longest: int) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else REPLACEMENT for c in text)
 
 
+def size_of(text: str) -> int:
+    """Bytes that it takes in memory: one character beyond Latin-1 makes all of them wide."""
+    return text.__sizeof__()
+
+
 def host_of(hostname: str) -> str:
     """``box`` of ``celery@box``; what has no ``@`` is the host itself."""
     return printable(hostname.partition("@")[2] or hostname, LONGEST_HOST)

@@ -16,7 +16,7 @@ worker that is dropped to another one on its host.
 Times (``now``) are seconds in which the stream was watched: without a stream nobody can be heard, and nobody is silent.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 from typing import Final
@@ -30,7 +30,7 @@ STRAYS_IN_ROW: Final = 10
 PROCESSES_REMEMBERED: Final = 8
 LONGEST_TEXT: Final = 64
 LONGEST_HOSTNAME: Final = 255
-MOST_WORKERS: Final = 20_000
+MOST_WORKERS: Final = 5_000
 """More are not kept: somebody invents them."""
 
 ONLINE: Final = "worker-online"
@@ -96,15 +96,28 @@ class _State:
 
 
 class Workers:
-    """All workers of the fleet. Not thread-safe: it belongs to the monitor. ``timeout`` ≤ ``purge``, in seconds."""
+    """All workers of the fleet. Not thread-safe: it belongs to the monitor. ``timeout`` ≤ ``purge``, in seconds.
 
-    def __init__(self, *, timeout: float, purge: float) -> None:
+    ``most`` bounds them: more are not kept, because somebody invents them. ``cuts`` counts the events of those.
+    """
+
+    def __init__(
+        self, *, timeout: float, purge: float, most: int = MOST_WORKERS, cuts: Counter[str] | None = None
+    ) -> None:
         """Start empty; ``restore`` fills it."""
+        self._most = most
+        self._cuts = cuts if cuts is not None else Counter()
         self.unobserved = 0
         self._timeout = timeout
         self._purge = purge
         self._states: dict[str, _State] = {}
         self._dropped: list[str] = []
+        self._full = False
+        """At the last look none could be dropped."""
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._states)
 
     def __contains__(self, hostname: object) -> bool:
         return hostname in self._states
@@ -152,7 +165,8 @@ class Workers:
             return False
         state = self._states.get(hostname)
         if state is None:
-            if len(self._states) >= MOST_WORKERS:
+            if len(self._states) >= self._most and not self._make_room():
+                self._cuts["workers"] += 1
                 return False
             state = self._states[hostname] = _State(event, now, baseline=event.processed or 0)
             return self._settle(state, event, came=event.type != OFFLINE)
@@ -178,6 +192,7 @@ class Workers:
     def tick(self, now: float) -> list[str]:
         """Mark who was not heard of as down; drop and return those whose silence was long enough to purge."""
         purged = []
+        self._full = False
         for hostname, state in self._states.items():
             silence = now - state.heard_at
             if silence <= self._timeout:
@@ -191,6 +206,15 @@ class Workers:
         if purged:
             self._drop(purged)
         return purged
+
+    def _make_room(self) -> bool:
+        """Whether some that are not there any more were dropped before their time. Looks once between two ticks."""
+        if self._full:
+            return False
+        gone = [hostname for hostname, state in self._states.items() if not state.up][: self._most // 20 + 1]
+        self._drop(gone)
+        self._full = not gone
+        return bool(gone)
 
     def _drop(self, hostnames: list[str]) -> None:
         """What they have in total goes to another worker of the same host, if there is one."""

@@ -10,7 +10,7 @@ from celery_monitor.settings.notation import MINUTE, Duration, duration
 from celery_monitor.settings.section import Section, Text
 
 _OWN_LABELS: Final = frozenset({
-    "celery", "channel", "exception", "hostname", "kombu", "le", "name", "outcome", "python", "quantile",
+    "celery", "channel", "exception", "hostname", "kombu", "le", "limit", "name", "outcome", "python", "quantile",
     "queue_name", "reason", "sw_ident", "sw_sys", "sw_ver", "type", "version",
 })  # fmt: skip
 
@@ -46,6 +46,13 @@ class MetricsSettings(Section):
     max_task_names: int = Field(default=10_000, ge=1)
     """Task names with series of their own; more are counted together under one name, so that a fleet that
     invents names cannot fill Prometheus."""
+    max_series: int = Field(default=10_000, ge=1)
+    """Combinations of task name, queue, host and exception class that are counted apart: what
+    ``celery_task_failed_total`` has series of. With the default buckets one without failures is 42 time
+    series, 4 kB of a scrape and 3 kB of memory. Beyond it those that were used the longest time ago are
+    added up under the name ``other``."""
+    max_workers: int = Field(default=5_000, ge=1)
+    """Workers that are shown. Beyond it those that are down are dropped first, and new ones are not shown."""
     runtime_buckets: Buckets = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
     """Upper bounds of the histogram of run times, in seconds, ascending."""
     queue_wait_buckets: Buckets = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)

@@ -6,7 +6,7 @@ from typing import Annotated
 import regex
 from pydantic import AfterValidator, Field
 
-from celery_monitor.settings.notation import DAY, MINUTE, Duration, duration
+from celery_monitor.settings.notation import DAY, MIB, MINUTE, Duration, duration, size
 from celery_monitor.settings.section import Section
 
 
@@ -61,6 +61,12 @@ class TrackingSettings(Section):
     capture_arguments: bool = False
     """Whether args and kwargs are stored and shown with failures. They often hold personal data: off
     unless asked for."""
+    max_error_groups: int = Field(default=20_000, ge=1)
+    """Error groups (a task's failures with one exception at one place) that are told apart. Beyond it the
+    ones that failed the longest time ago are forgotten."""
+    max_sample_bytes: Annotated[int, size("64KiB")] = 16 * MIB
+    """Messages, tracebacks and arguments of failures that wait for the next flush. Beyond it the oldest
+    are not kept; the failures are counted and page all the same."""
     redact: tuple[Annotated[str, Field(min_length=1), AfterValidator(_regex)], ...] = ()
     """Regular expressions, as Python's ``re`` reads them; what matches in messages, tracebacks and arguments becomes
     ``[redacted]`` before it is stored. A text on which they take longer than a tenth of a second is replaced as a

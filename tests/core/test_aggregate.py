@@ -1,5 +1,7 @@
 """Counts, buckets, histograms, error groups."""
 
+from collections import Counter
+
 import pytest
 
 from celery_monitor.core.aggregate import (
@@ -9,16 +11,23 @@ from celery_monitor.core.aggregate import (
     SAMPLES_PER_GROUP,
     SAMPLES_WAITING,
     Aggregator,
+    Bounds,
 )
 from celery_monitor.core.model import BUCKET_SECONDS, FAILED, STARTED, SUCCEEDED, ErrorGroup, Failure
 from celery_monitor.core.text import OTHER
 from tests.builders import NOON
 
 
-def aggregator(**changes: object) -> Aggregator:
+def aggregator(runtime_bounds: tuple[float, ...] = (1.0, 2.0), *, hosts: bool = False, **bounds: int) -> Aggregator:
     """With few buckets."""
-    values = {"max_names": 10, "runtime_bounds": (1.0, 2.0), "wait_bounds": (1.0, 5.0), **changes}
-    return Aggregator(**values)  # type: ignore[arg-type]  # the values above
+    return Aggregator(
+        Bounds(**{"names": 10, **bounds}),
+        runtime_bounds=runtime_bounds,
+        wait_bounds=(1.0, 5.0),
+        hosts=hosts,
+        knows=lambda name, queue: name.startswith("known"),
+        cuts=Counter(),
+    )
 
 
 def sample(uuid: str, at: float = NOON, group: str = "g") -> Failure:
@@ -97,11 +106,11 @@ def test_a_histogram_with_other_bounds_starts_again() -> None:
 
 def test_names_are_bounded() -> None:
     """Beyond the bound a new name is counted as other, a known one stays itself."""
-    to = aggregator(max_names=2)
+    to = aggregator(names=2)
     for name in ("a", "b", "c", "d", "a"):
-        to.add(STARTED, to.limited(name), "q", "", NOON, None)
+        to.add(STARTED, name, "q", "", NOON, None)
     assert {series.key.name: series.counts[STARTED] for series in to.snapshot()} == {"a": 2, "b": 1, OTHER: 2}
-    assert to.names_over_limit == 2
+    assert to.cuts["task_names"] == 2
 
 
 def test_queues_exceptions_and_groups_are_bounded() -> None:
@@ -124,11 +133,11 @@ def test_queues_exceptions_and_groups_are_bounded() -> None:
 
 def test_what_would_be_counted_apart() -> None:
     """What is admitted is counted by its own name and queue, what is not as other; a change of it has a new number."""
-    to = aggregator(max_names=2)
+    to = aggregator(names=2)
     pairs = [("a", f"q{number}") for number in range(QUEUES_PER_TASK + 5)] + [("b", "q"), ("c", "q"), ("a", "q0")]
     for name, queue in pairs:
         admitted, before = to.admits(name, queue), to.admitted
-        key = to.add(STARTED, to.limited(name), queue, "", NOON, None).key
+        key = to.add(STARTED, name, queue, "", NOON, None).key
         assert ((key.name, key.queue) == (name, queue)) == admitted
         assert to.admits(name, queue) == admitted
         assert to.admitted <= before + 1

@@ -19,4 +19,4 @@ def test_invented_hosts_are_one() -> None:
     assert len(labels) == MOST_HOSTS + 1
     assert OTHER in labels
     assert of.hear("w@0", NOON) == "0"
-    assert len(of.tick([], NOON + 601)) == MOST_HOSTS + 1
+    assert len(of.tick([], NOON + 601)) == MOST_HOSTS

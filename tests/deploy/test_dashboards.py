@@ -28,6 +28,7 @@ METRICS = {f"celery_task_{outcome}_total" for outcome in (
     "celery_monitor_event_lag_seconds", "celery_monitor_probe_roundtrip_seconds", "celery_monitor_broker_connected",
     "celery_monitor_reconnects_total", "celery_monitor_stream_gap_seconds_total",
     "celery_monitor_unobserved_tasks_total", "celery_monitor_unnamed_failures_total", "celery_monitor_tracked_tasks",
+    "celery_monitor_limit", "celery_monitor_limit_used", "celery_monitor_limit_exceeded_total",
     "celery_monitor_tracked_tasks_evicted_total", "celery_monitor_unacked_messages",
     "celery_monitor_commit_failures_total", "celery_monitor_incidents_total", "celery_monitor_incidents_open",
     "celery_monitor_notifications_total", "celery_monitor_outbox_pending", "celery_monitor_outbox_oldest_seconds",

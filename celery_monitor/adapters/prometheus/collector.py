@@ -121,6 +121,11 @@ class MonitorCollector(Collector):
         yield self._one(families.EVICTED, counters.get("evicted", 0))
         yield self._one(families.NAMES_OVER_LIMIT, counters.get("task_names_over_limit", 0))
 
+        limits = snapshot.limits
+        yield self._keyed(families.LIMIT, {one.name: one.most for one in limits if one.most is not None})
+        yield self._keyed(families.LIMIT_USED, {one.name: one.used for one in limits if one.used is not None})
+        yield self._keyed(families.LIMIT_EXCEEDED, {one.name: one.exceeded for one in limits})
+
     def _decisions(self, snapshot: Snapshot) -> Iterator[Metric]:
         reasons = dict.fromkeys([str(reason) for reason in Reason], 0.0) | dict(snapshot.incidents)
         yield self._keyed(families.INCIDENTS, reasons)

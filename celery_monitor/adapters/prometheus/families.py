@@ -206,6 +206,22 @@ NAMES_OVER_LIMIT: Final = Family(
     Kind.COUNTER,
     "Events of tasks that are counted under the name other, because metrics.max_task_names was reached.",
 )
+LIMIT: Final = Family(
+    "monitor_limit",
+    Kind.GAUGE,
+    "The bounds of what the monitor keeps in memory, of which docs/sizing.md tells each.",
+    ("limit",),
+)
+LIMIT_USED: Final = Family(
+    "monitor_limit_used", Kind.GAUGE, "How much of a bound is used now, in the bound's own unit.", ("limit",)
+)
+LIMIT_EXCEEDED: Final = Family(
+    "monitor_limit_exceeded",
+    Kind.COUNTER,
+    "How often a bound was exceeded: what is beyond it is counted under the name other, or not kept. Pages are not "
+    "affected.",
+    ("limit",),
+)
 UNACKED: Final = Family(
     "monitor_unacked_messages",
     Kind.GAUGE,
@@ -279,7 +295,7 @@ FAMILIES: Final = (
     *(WORKER_UP, WORKER_ACTIVE, WORKER_HEARTBEAT, WORKER_PROCESSED, WORKER_INFO),
     *(QUEUE_LENGTH, CONSUMERS, QUEUE_WORKERS, QUEUE_PROCESSES),
     *(MESSAGES, EVENTS, DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
-    *(TRACKED, EVICTED, NAMES_OVER_LIMIT, UNACKED, COMMIT, COMMIT_FAILURES),
+    *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),
     *(INCIDENTS, INCIDENTS_OPEN, NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
     *(THREAD_FAILURES, REDACTION_TIMEOUTS, BUILD),
 )

@@ -31,8 +31,11 @@ on while either is down. Until the store has been read after a start, the metric
 - **Hosts.** `hostname` is what stands after the `@` of `celery@box`. Workers of one host share their series. Task
   metrics have the label only with `metrics.hostname_label`.
 - **Bounds.** Names come from the fleet and are made printable. A value longer than {MAX_LENGTH} characters is cut and
-  ends in `~` and 16 hex digits of its sha256, so that two tasks stay two. Beyond `metrics.max_task_names` tasks are
-  counted together as `other`. A worker's series go after `metrics.worker_purge`.
+  ends in `~` and 16 hex digits of its sha256, so that two tasks stay two. Beyond `metrics.max_task_names` and
+  `metrics.max_series` what was used the longest time ago is folded into the name `other`: its totals are added there,
+  and its own series go. Sums over all names stay exact; `increase()` of `other` counts what is folded once more.
+  Names that a worker has registered are folded last. `celery_monitor_limit_exceeded_total` says which bound was
+  exceeded. A worker's series go after `metrics.worker_purge`.
 """
 
 _GROUPS: Final = (

@@ -48,19 +48,21 @@ def series_row(series: Series) -> tuple[Any, ...]:
         runtime.sum,
         _json((wait.bounds, wait.counts)),
         wait.sum,
+        series.rank,
     )
 
 
 def series_value(row: Sequence[Any]) -> Series:
     """The opposite of ``series_row``."""
     name, queue, host = row[:3]
-    exceptions, runtime, runtime_sum, wait, wait_sum = row[3 + len(COUNTS) :]
+    exceptions, runtime, runtime_sum, wait, wait_sum, rank = row[3 + len(COUNTS) :]
     return Series(
         key=SeriesKey(name, queue, host),
         counts=tuple(row[3 : 3 + len(COUNTS)]),
         exceptions=parsed(exceptions, dict[str, int]),
         runtime=_histogram(runtime, runtime_sum),
         wait=_histogram(wait, wait_sum),
+        rank=rank,
     )
 
 

@@ -1,8 +1,8 @@
 """What the monitor goes on from after a start."""
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.core.model import Incident, IncidentState, Restored, TaskRef, Worker
@@ -24,13 +24,17 @@ def read(connection: Connection, *, quiet_kept: float) -> Restored:
     return Restored(
         sequence=meta.sequence,
         epoch=meta.epoch,
-        series=[encode.series_value(row) for row in connection.execute(select(schema.series))],
+        series=[encode.series_value(row) for row in connection.execute(_by_rank())],
         tracked=_tracked(connection),
         workers=[Worker(*row) for row in connection.execute(select(*(schema.workers.c[n] for n in encode.WORKER)))],
         incidents=_incidents(connection, meta.at - quiet_kept),
         counters=newest_counters(connection),
         fingerprints=_fingerprints(connection),
     )
+
+
+def _by_rank() -> Select[Any]:
+    return select(schema.series).order_by(schema.series.c.rank)
 
 
 def newest_counters(connection: Connection) -> dict[str, float]:

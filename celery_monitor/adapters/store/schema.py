@@ -69,6 +69,8 @@ series: Final = Table(
     _real("runtime_sum"),
     _text("wait"),
     _real("wait_sum"),
+    Column("rank", BigInteger, nullable=False, server_default="0"),
+    Index("ix_series_rank", "rank"),
 )
 """``runtime`` and ``wait``: JSON of [bounds, counts]. Sums stay outside of JSON, which knows no infinity."""
 

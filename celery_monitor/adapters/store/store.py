@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database, UnstorableError
 from celery_monitor.adapters.store.flush import Flush
+from celery_monitor.adapters.store.fold import SeriesFold
 from celery_monitor.adapters.store.outbox import SqlOutbox
 from celery_monitor.adapters.store.reader import SqlReader
 from celery_monitor.adapters.store.retention import Retention
@@ -27,28 +28,35 @@ def open_store(
     retention: float,
     fingerprints_kept: int,
     quiet_kept: float = restore.QUIET_KEPT,
+    max_series: int = 10_000,
+    hosts: bool = False,
     give_way: Callable[[], None] = lambda: None,
 ) -> "SqlStore":
     """A store by its URL. Does no I/O. ``retention`` is in seconds.
 
     ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
+    ``max_series``: more are folded into one before they are read, which has a host where ``hosts``.
     ``give_way`` is called some times in a commit, and may take a moment.
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``. Raises StoreUnusableError for any other.
     """
     database = Database(url)
     flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
-    return SqlStore(database, flush, retention=retention, quiet_kept=quiet_kept)
+    fold = SeriesFold(database.dialect, most=max_series, hosts=hosts)
+    return SqlStore(database, flush, fold, retention=retention, quiet_kept=quiet_kept)
 
 
 class SqlStore:
     """The daemon's Store, with the Outbox and the Reader of the same database."""
 
-    def __init__(self, database: Database, flush: Flush, *, retention: float, quiet_kept: float) -> None:
+    def __init__(
+        self, database: Database, flush: Flush, fold: SeriesFold, *, retention: float, quiet_kept: float
+    ) -> None:
         self._database = database
         self._quiet_kept = quiet_kept
         self._retention = Retention(database, retention)
         self._flush = flush
+        self._fold = fold
         self._writer: str | None = None
         self._counters: Mapping[str, float] = {}
         self._committed_at = 0.0
@@ -63,12 +71,14 @@ class SqlStore:
             writer = secrets.token_hex(8)
             with self._database.write() as connection:
                 known = self._take_over(connection, writer)
+            folded = self._fold.run(self._database)
             with self._database.read() as connection:
                 restored = restore.read(connection, quiet_kept=self._quiet_kept)
                 self._committed_at, self._identity = connection.execute(
                     select(schema.meta.c.at, schema.meta.c.identity)
                 ).one()
-            restored = replace(restored, rolled_back=self._rolled_back(restored.sequence, known))
+            rolled_back = self._rolled_back(restored.sequence, known)
+            restored = replace(restored, series_folded=folded, rolled_back=rolled_back)
             with contextlib.suppress(StoreUnavailableError):
                 self._database.housekeep()  # so that the identity at least outlives a log that is lost
         except BaseException:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from celery_monitor.adapters.prometheus.exposition import Format
 from celery_monitor.adapters.prometheus.families import FAMILIES
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
-from celery_monitor.core.model import QueueStats, Snapshot
+from celery_monitor.core.model import Limit, QueueStats, Snapshot
 from celery_monitor.settings.metrics import MetricsSettings
 from tests.adapters.prometheus import parsing
 from tests.adapters.prometheus.snapshots import (
@@ -44,6 +44,7 @@ FULL = snapshot(
     tracked=3,
     lag=0.2,
     probe_roundtrip=0.01,
+    limits=[Limit("series", "metrics.max_series", 10, 7, 3), Limit("exceptions", None, None, None, 2)],
 )
 QUEUES = [QueueStats("celery", 5, 2, 1, 8), QueueStats("unknown", None, None, 0, 0)]
 FIGURES = RuntimeFigures(
@@ -160,6 +161,16 @@ def test_samples_have_the_labels_of_the_table() -> None:
         assert family.samples
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == tables.get(family.name, {"env"}), sample
+
+
+def test_bounds() -> None:
+    """How much of each is used, and what it has cut; no number where none is known."""
+    text = rendered(FULL)
+    assert value(text, 'celery_monitor_limit{limit="series"}') == 10
+    assert value(text, 'celery_monitor_limit_used{limit="series"}') == 7
+    assert value(text, 'celery_monitor_limit_exceeded_total{limit="series"}') == 3
+    assert value(text, 'celery_monitor_limit_exceeded_total{limit="exceptions"}') == 2
+    assert 'celery_monitor_limit_used{limit="exceptions"}' not in text
 
 
 def test_nothing_of_the_fleet_before_the_store_was_read() -> None:

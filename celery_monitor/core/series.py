@@ -1,0 +1,349 @@
+"""The totals of every (task, queue[, host]), within one budget.
+
+The budget counts what ``celery_task_failed_total`` has series of: one for each combination of task name, queue and
+host, and one more for each exception class of it. A combination whose labels are long counts once more for every
+``LABEL_BYTES`` of them, so that the budget bounds memory and the size of a scrape as well.
+
+When it is used up, the combinations that were used the longest time ago are folded into one row, ``other``: their
+totals are added to it, so that sums stay exact and no counter of ``other`` falls. Who invents names must not push out
+the fleet's own, so what goes first is, in this order:
+
+1. combinations that no worker has registered and that were used for less than ``ESTABLISHED`` seconds,
+2. combinations that were used for longer than that (a task that runs each night),
+3. combinations whose task a worker has registered, in a queue that a worker consumes.
+
+A newcomer of the first kind takes the place of another one of it, at a limited rate (``_rate``), and never that of
+the third. What finds no room is counted as ``other`` at once.
+"""
+
+import operator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from heapq import nsmallest
+from typing import Any, Final
+
+import msgspec
+from msgspec import structs
+
+from celery_monitor.core.model import COUNTS, FAILED, Histogram, Series, SeriesKey
+from celery_monitor.core.text import OTHER
+
+QUEUES_PER_TASK: Final = 100
+EXCEPTIONS_PER_SERIES: Final = 50
+LABEL_BYTES: Final = 128
+ESTABLISHED: Final = 3600.0
+"""Seconds between the first and the last use."""
+HOURS_ESTABLISHED_KEPT: Final = 24 * 8
+"""Hours without use after which an established combination gives way to an unknown newcomer: a weekly task stays."""
+_LEAST_BURST: Final = 16
+
+_NONE: Final = (0,) * len(COUNTS)
+
+
+class Row(msgspec.Struct):
+    """The mutable totals of one series, and its buckets since the last flush."""
+
+    key: SeriesKey
+    counts: list[int]
+    exceptions: dict[str, int]
+    runtime: list[int]
+    wait: list[int]
+    runtime_sum: float = 0.0
+    wait_sum: float = 0.0
+    exemplar: tuple[str, str, float] | None = None
+    dirty: bool = False
+    dropped: bool = False
+    bucket_start: int = -1
+    bucket: list[Any] = []  # msgspec copies an empty default for each instance
+    buckets: dict[int, list[Any]] = {}  # as above
+    cost: int = 1
+    used: int = 0
+    """The table's ``turn`` of its last use."""
+    used_at: float = 0.0
+    born_at: float = 0.0
+
+    @property
+    def established(self) -> bool:
+        """It has been used for so long that it is hardly somebody's invention."""
+        return self.used_at - self.born_at >= ESTABLISHED
+
+
+class Table:
+    """All rows. Not thread-safe: it belongs to the aggregator.
+
+    ``most`` is the budget, ``max_names`` bounds the distinct task names. ``knows`` tells whether the workers have
+    registered a task and consume a queue. ``cuts`` counts what the bounds have cut, by name.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int,
+        max_names: int,
+        buckets: tuple[int, int],
+        hosts: bool,
+        knows: Callable[[str, str], bool],
+        cuts: Counter[str],
+    ) -> None:
+        """``buckets``: of the two histograms. ``hosts``: keys have a host."""
+        self.rows: dict[tuple[str, str, str], Row] = {}
+        self.dirty: list[Row] = []
+        self.dropped: list[SeriesKey] = []
+        self.size = 0
+        """What is used of the budget."""
+        self.changes = 0
+        """Changes when the names and queues in it do."""
+        self._most = most
+        self._max_names = max_names
+        self._buckets = buckets
+        self._hosts = hosts
+        self._knows = knows
+        self._cuts = cuts
+        self._other = (OTHER, OTHER, OTHER if hosts else "")
+        self._queues: dict[str, Counter[str]] = {}
+        """Task name → queue → number of its rows."""
+        self._turn = 0
+        self._now = 0.0
+        self._rate = max(1.0, most / 1000)
+        self._burst = max(_LEAST_BURST, most // 20)
+        self._tokens = float(self._burst)
+        self._victims: deque[tuple[int, Row]] = deque()
+
+    @property
+    def names(self) -> int:
+        """Distinct task names."""
+        return len(self._queues)
+
+    def tick(self, now: float) -> None:
+        """Time has passed: unknown newcomers may take places again."""
+        self._tokens = min(self._burst, self._tokens + self._rate * max(0.0, now - self._now))
+        self._now = now
+        self._turn += 1
+        if not self._turn % 60:
+            self._victims.clear()  # what the workers know may have changed
+
+    def limited(self, name: str) -> str:
+        """The name itself, or ``other`` when there are too many of them."""
+        if name in self._queues or len(self._queues) < self._max_names:
+            return name
+        self._cuts["task_names"] += 1
+        return OTHER
+
+    def admits(self, name: str, queue: str) -> bool:
+        """Whether a task that workers know would be counted by this name and queue, and not as ``other``."""
+        queues = self._queues.get(name)
+        if queues is None:
+            return len(self._queues) < self._max_names
+        return queue in queues or len(queues) < QUEUES_PER_TASK
+
+    def find(self, name: str, queue: str, host: str) -> Row:
+        """The row that counts for this name, queue and host: its own, or one of ``other``."""
+        name = self.limited(name)
+        queues = self._queues.get(name, ())
+        if queue not in queues and len(queues) >= QUEUES_PER_TASK:
+            self._cuts["queues"] += 1
+            queue = OTHER
+        key = (name, queue, host)
+        row = self.rows.get(key)
+        if row is not None:
+            return row
+        if key != self._other and not self._make_room(_cost(key), known=self._knows(name, queue)):
+            self._cuts["series"] += 1
+            return self.exact(*self._other)
+        return self.exact(*key)
+
+    def exact(self, name: str, queue: str, host: str) -> Row:
+        """The row of this key, made where there is none."""
+        key = (name, queue, host)
+        row = self.rows.get(key)
+        if row is None:
+            runtime, wait = self._buckets
+            row = Row(SeriesKey(*key), list(_NONE), {}, [0] * runtime, [0] * wait, born_at=self._now)
+            row.cost = 0 if key == self._other else _cost(key)
+            self.rows[key] = row
+            self.size += row.cost
+            queues = self._queues.setdefault(name, Counter())
+            if queue not in queues:
+                self.changes += 1
+            queues[queue] += 1
+        return row
+
+    def touch(self, row: Row) -> None:
+        """It is used: what changed in it is to be written."""
+        if not row.dirty:
+            row.dirty, row.used, row.used_at = True, self._turn, self._now
+            self.dirty.append(row)
+
+    def class_of(self, row: Row, exception: str) -> str:
+        """The label under which a failure of this class is counted."""
+        if exception in row.exceptions or exception == OTHER:
+            return exception
+        if len(row.exceptions) >= EXCEPTIONS_PER_SERIES:
+            self._cuts["exceptions"] += 1
+            return OTHER
+        if row.cost:  # that of ``other`` is not in the budget
+            known = self._knows(row.key.name, row.key.queue)
+            if not self._make_room(1, known=known, spared=row):
+                self._cuts["exceptions"] += 1
+                return OTHER
+            self.size += 1
+        return exception
+
+    def restore(self, series: Iterable[Series], runtime: tuple[float, ...], wait: tuple[float, ...]) -> None:
+        """Go on from stored totals, those to fold first in front; ``tick`` has told the time.
+
+        A histogram with other bounds than these starts again at zero.
+        """
+        for old in series:
+            # Under its own key, whatever the order: renamed by a bound, a queue would take the place of ``other``.
+            row = self.exact(old.key.name, old.key.queue, old.key.host)
+            row.counts = list(old.counts)
+            row.exceptions = dict(old.exceptions)
+            self.size += _classes(row)
+            if old.runtime.bounds == runtime:
+                row.runtime, row.runtime_sum = list(old.runtime.counts), old.runtime.sum
+            if old.wait.bounds == wait:
+                row.wait, row.wait_sum = list(old.wait.counts), old.wait.sum
+            hours = old.rank - (ranked(0.0, established=True) if old.rank > self._now // 3600 else 0)
+            row.used_at = hours * 3600.0
+            row.born_at = row.used_at - (ESTABLISHED if hours != old.rank else 0.0)
+        self._make_room(0, known=True)
+
+    def drop_hosts(self, hosts: AbstractSet[str]) -> None:
+        """Forget the rows of hosts, but for the failures: those of a task, shown without hosts, must not fall."""
+        for key in [key for key in self.rows if key[2] in hosts and key != self._other]:
+            row = self._remove(key)
+            if row.counts[FAILED]:
+                rest = self.exact(row.key.name, row.key.queue, "")
+                rest.counts[FAILED] += row.counts[FAILED]
+                self.touch(rest)
+        self._make_room(0, known=True)
+
+    def taken(self) -> tuple[list[Row], list[SeriesKey]]:
+        """Rows that were touched since the last call, and keys that are no more."""
+        dirty, dropped = self.dirty, self.dropped
+        self.dirty, self.dropped = [], []
+        self._turn += 1
+        return dirty, dropped
+
+    def _make_room(self, cost: int, *, known: bool, spared: Row | None = None) -> bool:
+        """Whether ``cost`` more fit into the budget, after folding what was used the longest time ago."""
+        if self.size + cost <= self._most:
+            return True
+        if not known:
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+        while self.size + cost > self._most:
+            victim = self._victim(spared)
+            if victim is None:
+                return False
+            if not known and self._outlives(victim):
+                return False
+            self._victims.popleft()
+            self._fold(victim)
+        return True
+
+    def _victim(self, spared: Row | None) -> Row | None:
+        """The row to fold next; it stays the first of ``_victims``."""
+        for refreshed in (False, True):
+            if refreshed:
+                rows = (row for row in self.rows.values() if row.cost and row is not spared)
+                self._victims.extend((row.used, row) for row in nsmallest(self._burst, rows, key=self._order))
+            while self._victims:
+                used, row = self._victims[0]
+                if not row.dropped and row.used == used and row is not spared:
+                    return row
+                self._victims.popleft()
+        return None
+
+    def _order(self, row: Row) -> tuple[bool, bool, bool, int]:
+        """Of the tasks that workers know, the sum of the hosts that were folded stays for longest."""
+        known = self._knows(row.key.name, row.key.queue)
+        return known, known and row.key.host == OTHER, row.established, row.used
+
+    def _outlives(self, row: Row) -> bool:
+        """Whether it does not give way to what nobody knows."""
+        if self._knows(row.key.name, row.key.queue):
+            return True
+        return row.established and self._now - row.used_at < HOURS_ESTABLISHED_KEPT * 3600.0
+
+    def _fold(self, row: Row) -> None:
+        """Add its totals to ``other``: of hosts first, where there are any."""
+        self._cuts["series"] += 1
+        name, queue, host = key = (row.key.name, row.key.queue, row.key.host)
+        into = (name, queue, OTHER) if self._hosts and host != OTHER else self._other
+        self._remove(key)
+        target = self.exact(*into)
+        before = _classes(target)
+        target.counts = _sum(target.counts, row.counts)
+        target.runtime, target.wait = _sum(target.runtime, row.runtime), _sum(target.wait, row.wait)
+        target.runtime_sum += row.runtime_sum
+        target.wait_sum += row.wait_sum
+        add_classes(target.exceptions, row.exceptions)
+        if target.cost:
+            self.size += _classes(target) - before
+        self.touch(target)
+
+    def _remove(self, key: tuple[str, str, str]) -> Row:
+        row = self.rows.pop(key)
+        row.dropped = True
+        self.size -= row.cost + _classes(row) if row.cost else 0
+        self.dropped.append(row.key)
+        queues = self._queues[key[0]]
+        queues[key[1]] -= 1
+        if not queues[key[1]]:
+            del queues[key[1]]
+            self.changes += 1
+        if not queues:
+            del self._queues[key[0]]
+        return row
+
+
+def ranked(used_at: float, *, established: bool) -> int:
+    """What a series is stored with: the least are folded first. Unix hours of the last use, and 30 days for age."""
+    return int(used_at // 3600) + (720 if established else 0)
+
+
+def folded(series: Iterable[Series], into: Series) -> Series:
+    """``into`` with the totals of all others added. A histogram with other bounds is left out."""
+    counts: Sequence[int] = into.counts
+    exceptions = dict(into.exceptions)
+    runtime, wait = into.runtime, into.wait
+    for one in series:
+        counts = _sum(counts, one.counts)
+        add_classes(exceptions, one.exceptions)
+        runtime, wait = _added(runtime, one.runtime), _added(wait, one.wait)
+    return structs.replace(into, counts=tuple(counts), exceptions=exceptions, runtime=runtime, wait=wait)
+
+
+def nothing(key: SeriesKey, like: Series) -> Series:
+    """A series without counts, with the bounds of another one's histograms."""
+    runtime, wait = (Histogram(one.bounds, (0,) * len(one.counts), 0.0) for one in (like.runtime, like.wait))
+    return Series(key, _NONE, {}, runtime, wait)
+
+
+def add_classes(to: dict[str, int], counts: dict[str, int] | Any) -> None:  # noqa: ANN401 - any mapping
+    """Add failures by class; those beyond ``EXCEPTIONS_PER_SERIES`` classes as ``other``."""
+    for name, number in counts.items():
+        label = name if name in to or len(to) < EXCEPTIONS_PER_SERIES else OTHER
+        to[label] = to.get(label, 0) + number
+
+
+def _added(one: Histogram, other: Histogram) -> Histogram:
+    if one.bounds != other.bounds:
+        return one
+    return Histogram(one.bounds, tuple(_sum(one.counts, other.counts)), one.sum + other.sum)
+
+
+def _sum(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return list(map(operator.add, one, other))
+
+
+def _classes(row: Row) -> int:
+    return len(row.exceptions) - (OTHER in row.exceptions)
+
+
+def _cost(key: tuple[str, str, str]) -> int:
+    return 1 + sum(len(part.encode("utf-8", "replace")) for part in key) // LABEL_BYTES

@@ -1,0 +1,57 @@
+"""The bounds of what is kept in memory: how much of each is used, and what it has cut.
+
+A bound is known by one name everywhere: in the counters that the store keeps, in ``celery_monitor_limit*``, on the page
+and in ``doctor``. ``SETTINGS`` says how to raise it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from celery_monitor.core.model import Limit
+
+COUNTER: Final = "limit."
+"""Before a bound's name: the counter of what it has cut."""
+_OLDER: Final = {"task_names": "task_names_over_limit", "tasks": "evicted"}
+"""Those that were counted under names of their own."""
+SETTINGS: Final[Mapping[str, str | None]] = {
+    "series": "metrics.max_series",
+    "task_names": "metrics.max_task_names",
+    "queues": None,
+    "exceptions": None,
+    "workers": "metrics.max_workers",
+    "hosts": None,
+    "tasks": "tracking.max_tasks",
+    "arguments": "tracking.max_argument_bytes",
+    "error_groups": "tracking.max_error_groups",
+    "samples": "tracking.max_sample_bytes",
+    "buckets": None,
+    "incidents": "alerts.max_incidents",
+}
+"""Every bound, and the setting that raises it; None for one that cannot be set."""
+
+
+def restored(counters: Mapping[str, float]) -> Counter[str]:
+    """What has been cut so far, by bound."""
+    return Counter({name: int(counters.get(_counter(name), 0)) for name in SETTINGS})
+
+
+def counted(cuts: Mapping[str, int]) -> dict[str, int]:
+    """The counters of what has been cut; of 0 there is none."""
+    return {_counter(name): number for name, number in cuts.items() if number or name in _OLDER}
+
+
+def limits(most: Mapping[str, int], used: Mapping[str, int], cuts: Mapping[str, int]) -> list[Limit]:
+    """All bounds as they are now, in the order of ``SETTINGS``."""
+    return [
+        Limit(name, setting, most.get(name), used.get(name), cuts.get(name, 0)) for name, setting in SETTINGS.items()
+    ]
+
+
+def exceeded(counters: Mapping[str, float]) -> dict[str, int]:
+    """Bounds that have cut something, of stored counters."""
+    return {name: number for name, number in restored(counters).items() if number}
+
+
+def _counter(name: str) -> str:
+    return _OLDER.get(name, f"{COUNTER}{name}")
