@@ -344,6 +344,7 @@ class App:
             notifications=notifications,
             report_last_success=self._keeper.report_last_success if self._keeper else None,
             thread_failures=dict(self.threads.failures),
+            sign_ins_refused=self.web.sign_ins_refused,
             redaction_timeouts=self._redaction.timeouts,
         )
 

@@ -2,8 +2,9 @@
 
 import http.client
 import json
-import urllib.error
-import urllib.request
+import socket
+import threading
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,10 @@ from celery_monitor.errors import MonitorError
 from celery_monitor.settings import WebSettings, load
 
 _TIMEOUT: Final = 3.0  # seconds
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+_WHOLE: Final = 1.4
+"""How many times as long the whole answer may take: less than the 5 s that the image's HEALTHCHECK gives."""
+_LOOPBACK: Final = {"0.0.0.0": ("127.0.0.1",), "::": ("127.0.0.1", "::1")}
+"""Where a daemon is asked that listens on all addresses."""
 _MOST: Final = 65536  # bytes of an answer
 _LONGEST: Final = 300
 """Characters of what is told of it."""
@@ -31,6 +35,8 @@ class Answer:
     """It is a celery-monitor's, and not another program's."""
     text: str
     """In one line."""
+    came: bool = True
+    """Something answered at all."""
 
 
 @click.command()
@@ -39,34 +45,50 @@ class Answer:
 def healthcheck(config_path: Path | None, port: int | None) -> None:
     """Ask the running daemon's /livez; exit with 0 if it lives, else with 1 and its reasons."""
     settings = load(config_path, overrides={"web.port": port})
-    answer = ask(livez(settings.web))
+    answer = ask(settings.web)
     click.echo(answer.text)
     if not answer.alive:
         raise click.exceptions.Exit(1)
 
 
-def livez(web: WebSettings) -> str:
-    """The address to ask on this machine. Raises MonitorError where only the daemon knows it."""
+def ask(web: WebSettings) -> Answer:
+    """Ask the daemon on this machine, and wait a few seconds for its answer.
+
+    Raises:
+        MonitorError: Only the daemon knows its port.
+    """
     if web.port == 0:
         raise MonitorError("web.port is 0: the daemon took a free port; give it with --port (it is in its log)")
-    host = _LOOPBACK.get(web.host) or (f"[{web.host}]" if ":" in web.host else web.host)
-    return f"http://{host}:{web.port}/livez"
+    answers = (_ask(host, web.port) for host in _LOOPBACK.get(web.host, (web.host,)))
+    first = next(answers)
+    return first if first.came else next((answer for answer in answers if answer.came), first)
 
 
-def ask(url: str) -> Answer:
-    """Ask, and wait a few seconds for the answer."""
-    # Without the proxies of the environment: the daemon is on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _ask(host: str, port: int) -> Answer:
     try:
-        with opener.open(url, timeout=_TIMEOUT) as response:
-            return _answer(response.status, response.read(_MOST))
-    except urllib.error.HTTPError as exc:
-        with exc:
-            return _answer(exc.code, exc.read(_MOST))
-    except (OSError, http.client.HTTPException) as exc:
-        reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
-        told = (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(exc).__name__
-        return Answer(alive=False, ours=False, text=_line(f"no answer from {url}: {told}"))
+        # Without the proxies of the environment, and without following anybody elsewhere: it is on this machine.
+        with closing(http.client.HTTPConnection(host, port, timeout=_TIMEOUT)) as connection:
+            connection.connect()
+            # The timeout is for each read; this is for all of them, whatever drips.
+            timer = threading.Timer(_WHOLE * _TIMEOUT, _cut, [connection.sock])
+            timer.start()
+            try:
+                connection.request("GET", "/livez")
+                with connection.getresponse() as response:
+                    return _answer(response.status, response.read(_MOST))
+            finally:
+                timer.cancel()
+    except (OSError, ValueError, http.client.HTTPException) as exc:
+        told = "timed out" if isinstance(exc, TimeoutError) else getattr(exc, "strerror", None) or str(exc)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}/livez"
+        return Answer(
+            alive=False, ours=False, came=False, text=_line(f"no answer from {url}: {told or type(exc).__name__}")
+        )
+
+
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _answer(status: int, body: bytes) -> Answer:
@@ -83,7 +105,7 @@ def _checks(body: bytes) -> dict[str, str] | None:
     """Each check's state, of a monitor's answer; None for anything else."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     checks = document.get("checks") if isinstance(document, dict) else None
     return {str(name): str(state) for name, state in checks.items()} if isinstance(checks, dict) else None

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -139,24 +139,96 @@ def test_something_else_on_the_port() -> None:
 @pytest.mark.parametrize(
     ("host", "asked"),
     [
-        ("0.0.0.0", "127.0.0.1"),
-        ("::", "[::1]"),
-        ("::1", "[::1]"),
-        ("10.1.2.3", "10.1.2.3"),
-        ("localhost", "localhost"),
+        ("0.0.0.0", ["127.0.0.1"]),
+        ("::", ["127.0.0.1", "::1"]),
+        ("[::]", ["127.0.0.1", "::1"]),
+        ("::1", ["::1"]),
+        ("[::1]", ["::1"]),
+        ("10.1.2.3", ["10.1.2.3"]),
+        ("localhost", ["localhost"]),
     ],
 )
-def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: str) -> None:
-    """The loopback address is asked where the daemon listens on all, else the address on which it listens."""
-    urls: list[str] = []
+def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: list[str]) -> None:
+    """The loopback addresses are asked where the daemon listens on all, else the address on which it listens."""
+    hosts: list[str] = []
 
-    def ask(url: str) -> module.Answer:
-        urls.append(url)
-        return module.Answer(alive=True, ours=True, text="")
+    def ask(host: str, port: int) -> module.Answer:
+        hosts.append(host)
+        return module.Answer(alive=False, ours=False, came=False, text=f"no answer from {host}")
 
-    monkeypatch.setattr(module, "ask", ask)
-    assert healthcheck(1234, host).exit_code == 0
-    assert urls == [f"http://{asked}:1234/livez"]
+    monkeypatch.setattr(module, "_ask", ask)
+    result = healthcheck(1234, host)
+    assert (result.exit_code, result.output) == (1, f"no answer from {asked[0]}\n")
+    assert hosts == asked
+
+
+@pytest.mark.parametrize("host", ["::", "[::]", "::1", "[::1]"])
+def test_a_daemon_on_ipv6_only(host: str) -> None:
+    """Where nothing listens on IPv4, the daemon is found all the same."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with serving(Server(200, b'{"checks": {"threads": "ok"}}', "::1")) as port:
+        result = healthcheck(port, host)
+    assert (result.exit_code, result.output) == (0, "ok: threads: ok\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\x00" * 5000,
+        b"220 smtp.example.com\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x" * 70_000,
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n{}",
+        b"HTTP/1.1 307 Go\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 99999999 OK\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 60_000,
+        b"HTTP/1.1 200 OK\r\n\r\n" + b'{"checks": {"a": ' + b"9" * 10_000 + b"}}",
+        b"\xff\xfe\r\n\r\n",
+    ],
+)
+def test_garbage_is_one_line(answer: bytes) -> None:
+    """Whatever else is on the port answers: exit code 1 and one line, and never a traceback."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+
+        def respond() -> None:
+            connection, _ = other.accept()
+            with connection, suppress(OSError):
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=respond)
+        thread.start()
+        result = healthcheck(other.getsockname()[1])
+        thread.join()
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert len(result.output.splitlines()) == 1
+
+
+def test_an_answer_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole answer has the time that is given, not each byte of it."""
+    monkeypatch.setattr(module, "_TIMEOUT", 0.3)
+    over = threading.Event()
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+
+        def drip() -> None:
+            connection, _ = other.accept()
+            with connection, suppress(OSError):
+                while not over.wait(0.05):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        result = healthcheck(other.getsockname()[1])
+        over.set()
+        thread.join()
+    assert result.exit_code == 1
 
 
 def test_port_of_the_command_line() -> None:

@@ -66,6 +66,20 @@ REFUSED = [
     ("metrics: {worker_timeout: 20m}", "metrics.worker_purge", "must not be shorter than worker_timeout"),
     ("web: {port: -1}", "web.port", "must be from 0 to 65535"),
     ("web: {port: 65536}", "web.port", "must be from 0 to 65535"),
+    ("web: {host: 'http://h'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: 'h:9808'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: '*'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: '300.1.1.1'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: '1.2.3'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: '[localhost]'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: '[::'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: '::1]'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: '[]'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: 'a b'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: '-x'}", "web.host", "must be an address or the name of a host"),
+    ("web: {host: 'fe80::1::2'}", "web.host", "must be an address or the name of a host"),
+    ("web: {trusted_proxies: [10.0.0.1/8]}", "web.trusted_proxies[0]", "must be an address or a network"),
+    ("web: {trusted_proxies: [proxy]}", "web.trusted_proxies[0]", "must be an address or a network"),
     ("web: {external_url: monitor}", "web.external_url", "must be a URL like https://"),
     ("web: {external_url: 'https://u:p@h'}", "web.external_url", "must not hold a user name or password"),
     ("web: {password: x}", "web.username", "must be set with a password"),
@@ -243,3 +257,23 @@ def test_one_round_for_all(tmp_path: Path) -> None:
 def test_levels_are_those_of_the_log() -> None:
     """However a level is written, the log gets the one that it knows."""
     assert load(overrides={"log.level": "WARNING"}, environ={}).log.level == "warning"
+
+
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("'::'", "::"),
+        ("'[::]'", "::"),
+        ("'::1'", "::1"),
+        ("'[::1]'", "::1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("localhost", "localhost"),
+        ("monitor_1.example.com.", "monitor_1.example.com."),
+        ("'fe80::1%eth0'", "fe80::1%eth0"),
+    ],
+)
+def test_hosts_to_listen_on(written: str, host: str, tmp_path: Path) -> None:
+    """Addresses of both families, with or without the brackets of URLs, and names."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"web: {{host: {written}, trusted_proxies: [10.0.0.0/8, '::1']}}")
+    assert load(file, environ={}).web.host == host

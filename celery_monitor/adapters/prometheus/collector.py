@@ -147,6 +147,7 @@ class MonitorCollector(Collector):
         yield self._keyed(families.OUTBOX_OLDEST, ages)
         yield self._one(families.REPORT, figures.report_last_success)
         yield self._keyed(families.THREAD_FAILURES, figures.thread_failures)
+        yield self._keyed(families.SIGN_INS_REFUSED, figures.sign_ins_refused)
         yield self._one(families.REDACTION_TIMEOUTS, figures.redaction_timeouts)
 
     def _one(self, family: Family, value: float | None) -> Metric:

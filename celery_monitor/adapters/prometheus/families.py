@@ -276,6 +276,13 @@ THREAD_FAILURES: Final = Family(
     "traceback.",
     ("thread",),
 )
+SIGN_INS_REFUSED: Final = Family(
+    "monitor_sign_ins_refused",
+    Kind.COUNTER,
+    "Requests to the page or the API that were refused since the process began: wrong (user name or password), or "
+    "throttled (the client failed too often within a minute). The log has the clients.",
+    ("reason",),
+)
 REDACTION_TIMEOUTS: Final = Family(
     "monitor_redaction_timeouts",
     Kind.COUNTER,
@@ -297,6 +304,6 @@ FAMILIES: Final = (
     *(MESSAGES, EVENTS, DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),
     *(INCIDENTS, INCIDENTS_OPEN, NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
-    *(THREAD_FAILURES, REDACTION_TIMEOUTS, BUILD),
+    *(THREAD_FAILURES, SIGN_INS_REFUSED, REDACTION_TIMEOUTS, BUILD),
 )
 """In the order of the exposition."""

@@ -26,5 +26,7 @@ class RuntimeFigures:
     """Unix seconds of the last delivered report; None before the first."""
     thread_failures: Mapping[str, int] = field(default_factory=dict)
     """Thread → how often its loop failed and was started again."""
+    sign_ins_refused: Mapping[str, int] = field(default_factory=dict)
+    """Reason → requests to the page or the API that were refused for their user name or password."""
     redaction_timeouts: int = 0
     """Texts that were replaced as a whole, because a pattern of ``tracking.redact`` took too long."""

@@ -10,6 +10,7 @@ connection that is closed with something unread is reset, and the client would n
 
 import asyncio
 import http
+import resource
 import socket
 import struct
 from typing import Final
@@ -28,7 +29,9 @@ LINGER_SECONDS: Final = 2.0
 MAX_HEAD_BYTES: Final = 16 * 1024
 """Of a request: its first line and its headers."""
 MAX_CONNECTIONS: Final = 200
-"""Far below the usual limit of 1,024 open files, which the connections to the broker and the store need too."""
+LEAST_CONNECTIONS: Final = 8
+RESERVED_FILES: Final = 48
+"""Open files that are kept for the broker, the store, pages and mails, whatever comes to the web server."""
 MAX_STALLED: Final = 8
 """Clients that are behind in reading. Each may hold an exposition of some megabytes."""
 
@@ -47,6 +50,13 @@ _TOO_LARGE: Final = _refusal(
     b"431 Request Header Fields Too Large",
     f"The request's first line and its headers are together larger than {MAX_HEAD_BYTES // 1024} KiB.",
 )
+
+
+def most_connections() -> int:
+    """How many clients may be connected at once, as far as the process's limit of open files has room for them."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = MAX_CONNECTIONS if files == resource.RLIM_INFINITY else files - RESERVED_FILES
+    return min(MAX_CONNECTIONS, max(LEAST_CONNECTIONS, room))
 
 
 class _Requests(h11.Connection):
@@ -104,7 +114,7 @@ class Connection(H11Protocol):
         self.conn = self._requests = _Requests()
         self._wait(REQUEST_SECONDS)
         others = [one for one in self._open() if one is not self]
-        if len(others) >= MAX_CONNECTIONS:
+        if len(others) >= most_connections():
             min(others, key=lambda one: (one.answering, one.since)).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -3,12 +3,18 @@
 import base64
 import binascii
 import hmac
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from celery_monitor.adapters.web.throttle import MOST_FAILURES, Network, Throttle, client_of
+from celery_monitor.core.text import printable
 
 OPEN_PATHS: Final = frozenset({"/metrics", "/livez", "/readyz", "/health"})
 """What needs no password: scrapers and probes have none."""
@@ -27,13 +33,17 @@ HEADERS: Final = {
     "cache-control": "no-store",
 }
 """Set where the answer does not set them itself."""
+_LONGEST_NAME: Final = 64
+
+_log = structlog.get_logger()
 
 
 class Guard:
     """Asks for the password, and sets the headers. Without a ``username`` everything is open.
 
     ``password`` is asked for each request, because its file may change; while it gives None nobody is let in.
-    ``refusal`` makes the answer with status 401 for a path.
+    ``refusal`` makes the answer for a path and a status: 401 without the password, and 429 for a client that failed too
+    often, right or wrong. ``proxies``: whose ``X-Forwarded-For`` tells who the client is.
     """
 
     def __init__(
@@ -42,12 +52,17 @@ class Guard:
         *,
         username: str | None,
         password: Callable[[], str | None],
-        refusal: Callable[[str], Response],
+        refusal: Callable[[str, int], Response],
+        proxies: Sequence[Network] = (),
     ) -> None:
+        self.refused = {"wrong": 0, "throttled": 0}
+        """Requests with a user name or password that were refused, by the reason."""
         self._app = app
         self._refusal = refusal
         self._username = username
         self._password = password
+        self._proxies = proxies
+        self._throttle = Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
@@ -59,23 +74,56 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        if scope["path"] in OPEN_PATHS or self._knows(Headers(scope=scope).get("authorization", "")):
-            await self._app(scope, receive, secured)
-        else:
-            refusal = self._refusal(scope["path"])
-            refusal.headers["www-authenticate"] = 'Basic realm="celery-monitor", charset="UTF-8"'
-            await refusal(scope, receive, secured)
+        refusal = None
+        if scope["path"] not in OPEN_PATHS and self._username is not None:
+            refusal = self._sign_in(scope, self._username)
+        await (refusal or self._app)(scope, receive, secured)
 
-    def _knows(self, authorization: str) -> bool:
-        if self._username is None:
-            return True
+    def _sign_in(self, scope: Scope, username: str) -> Response | None:
+        """The answer to who may not go on; None for who may."""
+        headers = Headers(scope=scope)
+        authorization = headers.get("authorization", "")
+        if not authorization:
+            # A browser's first request: it asks for a password when it is told to.
+            return self._unauthorized(scope)
+        client, now = self._client(scope, headers), monotonic()
+        wait = self._throttle.wait(client, now)
+        if wait:
+            self.refused["throttled"] += 1
+            refusal = self._refusal(scope["path"], 429)
+            refusal.headers["retry-after"] = str(math.ceil(wait))
+            return refusal
+        given = _given(authorization)
+        if self._knows(given, username):
+            return None
+        self.refused["wrong"] += 1
+        name = printable(given.partition(b":")[0].decode("utf-8", "replace"), _LONGEST_NAME)
+        _log.warning("A sign-in failed", client=client, user=name)
+        if self._throttle.failed(client, now):
+            _log.warning("Too many sign-ins failed; the client has to wait", client=client, failures=MOST_FAILURES)
+        return self._unauthorized(scope)
+
+    def _unauthorized(self, scope: Scope) -> Response:
+        refusal = self._refusal(scope["path"], 401)
+        refusal.headers["www-authenticate"] = 'Basic realm="celery-monitor", charset="UTF-8"'
+        return refusal
+
+    def _client(self, scope: Scope, headers: Headers) -> str:
+        peer, _ = scope.get("client") or ("unknown", 0)
+        return client_of(peer, ",".join(headers.getlist("x-forwarded-for")), self._proxies)
+
+    def _knows(self, given: bytes, username: str) -> bool:
         password = self._password()
-        scheme, _, encoded = authorization.partition(" ")
-        try:
-            given = base64.b64decode(encoded.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        if scheme.lower() != "basic" or password is None:
-            return False
         # Over the whole of both: the time taken must not tell which of the two is wrong, or where.
-        return hmac.compare_digest(given, f"{self._username}:{password}".encode())
+        return password is not None and hmac.compare_digest(given, f"{username}:{password}".encode())
+
+
+def _given(authorization: str) -> bytes:
+    """``name:password`` of a Basic header; b"" of any other."""
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return b""

@@ -3,17 +3,20 @@
 import errno
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import uvicorn
 
 from celery_monitor.adapters.web.connection import IDLE_SECONDS, Connection
+from celery_monitor.adapters.web.listen import listen
 from celery_monitor.adapters.web.site import Site
 from celery_monitor.errors import ConfigError, MonitorError, PortUnavailableError, Problem
 
 BACKLOG: Final = 128
-"""Also how many connections uvicorn accepts before it does anything else."""
+"""Connections that wait to be accepted."""
+ACCEPTED_AT_ONCE: Final = 2
+"""Before it looks at those that came earlier, and makes the oldest go: each takes one of the open files meanwhile."""
 GRACE_SECONDS: Final = 2
 """For answers under way when the server stops."""
 
@@ -25,12 +28,17 @@ class WebServer:
         self._site = site
         self._host = host
         self._port = port
-        self._socket: socket.socket | None = None
+        self._sockets: list[socket.socket] = []
 
     @property
     def port(self) -> int:
         """The port that is listened on, once started."""
         return self._port
+
+    @property
+    def sign_ins_refused(self) -> Mapping[str, int]:
+        """Requests with a user name or password that were refused, by the reason: wrong or throttled."""
+        return self._site.guard.refused
 
     def start(self) -> None:
         """Listen. From here on clients connect, and are answered as soon as ``serve`` runs.
@@ -40,15 +48,14 @@ class WebServer:
             ConfigError: The address can never be listened on.
         """
         try:
-            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, _, _, _, address = found[0]
-            both = family == socket.AF_INET6 and self._host == "::" and socket.has_dualstack_ipv6()
-            self._socket = socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
-        except OSError as exc:
+            self._sockets = listen(self._host, self._port, BACKLOG)
+        except (OSError, UnicodeError) as exc:
             raise self._refusal(exc) from exc
-        self._port = self._socket.getsockname()[1]
+        self._port = self._sockets[0].getsockname()[1]
 
-    def _refusal(self, exc: OSError) -> MonitorError:
+    def _refusal(self, exc: OSError | UnicodeError) -> MonitorError:
+        if isinstance(exc, UnicodeError):
+            return ConfigError([Problem("web.host", "is neither an address nor a name of a host")])
         told = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
         if exc.errno == errno.EADDRINUSE:
             return PortUnavailableError(
@@ -61,11 +68,16 @@ class WebServer:
         return ConfigError([Problem("web.host" if of_host else "web.port", told)])
 
     def serve(self, stop: threading.Event, turned: Callable[[], None]) -> None:
-        """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``turned`` is called ten times a second."""
-        if self._socket is None:
+        """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``turned`` is called ten times a second.
+
+        May be called again after it failed: it listens anew. Raises as ``start`` then.
+        """
+        if not self._sockets:
             raise RuntimeError("start comes before serve")
+        if self._sockets[0].fileno() < 0:
+            self.start()
         config = uvicorn.Config(
-            self._site.app,
+            self._site.guard,
             http=Connection,
             loop="asyncio",
             ws="none",
@@ -76,16 +88,16 @@ class WebServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        _Server(config, stop, turned).run(sockets=[self._socket])
+        _Server(config, stop, turned).run(sockets=self._sockets)
 
     def stop(self) -> None:
         """Listen no more, and drop what waits for the store. ``serve`` ends by its own event."""
-        if self._socket is not None:
-            self._socket.close()
+        for each in self._sockets:
+            each.close()
         self._site.stop()
 
 
@@ -96,6 +108,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._stop = stop
         self._turned = turned
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or []:
+            each.listen(BACKLOG)  # asyncio's one number for both is how many it accepts at once
 
     async def on_tick(self, counter: int) -> bool:
         self._turned()

@@ -23,6 +23,10 @@ from celery_monitor.settings.web import WebSettings
 
 _FOR_PROGRAMS: Final = ("/api", "/metrics", "/livez", "/readyz", "/health", "/openapi.json")
 """Paths whose errors are JSON. All others are pages."""
+_SIGN_IN: Final = {
+    401: "a user name and a password are needed, by HTTP Basic",
+    429: "too many sign-ins failed from this address: wait a minute",
+}
 _REFUSED: Final = (HTTPException, ParameterError, StoreUnavailableError, StoreUnusableError, Exception)
 
 
@@ -46,8 +50,12 @@ class Site:
         )
         app.router.redirect_slashes = False
         # Around all of it, so that errors carry the headers too.
-        self.app = Guard(
-            app, username=settings.username, password=settings.password_source().get, refusal=_without_password
+        self.guard = Guard(
+            app,
+            username=settings.username,
+            password=settings.password_source().get,
+            refusal=_without_password,
+            proxies=settings.trusted_proxies,
         )
 
     def stop(self) -> None:
@@ -89,9 +97,9 @@ def _without_slash(request: Request) -> str | None:
     return f"{root(request)}{path.strip('/')}" + (f"?{query}" if query else "")
 
 
-def _without_password(path: str) -> Response:
-    text = "a user name and a password are needed, by HTTP Basic"
-    return refusal(401, text) if _for_program(path) else PlainTextResponse(f"{text}\n", 401)
+def _without_password(path: str, status: int) -> Response:
+    text = _SIGN_IN[status]
+    return refusal(status, text) if _for_program(path) else PlainTextResponse(f"{text}\n", status)
 
 
 def _probe(look: Callable[[], Health]) -> Callable[[Request], Awaitable[Response]]:

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import socket
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from celery_monitor.adapters import email as mail
 from celery_monitor.adapters import pagerduty as pages
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
+from celery_monitor.adapters.web.listen import listen
 from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
-from celery_monitor.cli.healthcheck import ask, livez
+from celery_monitor.cli.healthcheck import ask
 from celery_monitor.errors import DeliveryError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
 
@@ -126,15 +126,15 @@ def web(settings: WebSettings) -> Port:
     """The port can be listened on, or a monitor does so."""
     where = f"port {settings.port} of {settings.host}"
     try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        socket.create_server(address[:2], family=family).close()
-    except OSError as exc:
-        if exc.errno != errno.EADDRINUSE:
-            return Port(fail("web", f"cannot listen on {where}: {exc.strerror or exc}; change web.host or web.port"))
+        for each in listen(settings.host, settings.port, backlog=1):
+            each.close()
+    except (OSError, UnicodeError) as exc:
+        if getattr(exc, "errno", None) != errno.EADDRINUSE:
+            told = getattr(exc, "strerror", None) or exc
+            return Port(fail("web", f"cannot listen on {where}: {told}; change web.host or web.port"))
     else:
         return Port(ok("web", f"{where} is free: no monitor runs here"))
-    answer = ask(livez(settings))
+    answer = ask(settings)
     if answer.alive:
         return Port(ok("web", f"a monitor answers on {where}"), daemon=True)
     if answer.ours:

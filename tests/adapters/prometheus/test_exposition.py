@@ -48,6 +48,8 @@ FULL = snapshot(
 )
 QUEUES = [QueueStats("celery", 5, 2, 1, 8), QueueStats("unknown", None, None, 0, 0)]
 FIGURES = RuntimeFigures(
+    thread_failures={"fleet": 1},
+    sign_ins_refused={"wrong": 3, "throttled": 0},
     commits=histogram(1, 2, total=0.5),
     broker_connected=True,
     unacked_messages=11,

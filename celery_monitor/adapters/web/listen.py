@@ -1,0 +1,52 @@
+"""The listening sockets: on one address, on all addresses of a name, or on all of both families."""
+
+import errno
+import socket
+from contextlib import ExitStack
+from typing import Final
+
+EVERY: Final = "::"
+"""All addresses of this machine, IPv4 and IPv6."""
+_NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
+
+
+def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
+    """Sockets that listen on ``port`` of ``host``; with port 0 all of them on the same free one.
+
+    ``::`` takes both families where the machine has both, else the one that it has. Of a name's addresses, those that
+    the machine does not have are left out: ``localhost`` is often two.
+
+    Raises:
+        OSError: No address can be listened on, or another program has one of them.
+    """
+    if host == EVERY:
+        return [_everywhere(port, backlog)]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    missing = None
+    with ExitStack() as cleanup:
+        sockets: list[socket.socket] = []
+        for family, _, _, _, address in found:
+            if sockets:
+                address = (address[0], sockets[0].getsockname()[1], *address[2:])  # noqa: PLW2901 - port 0 is one port
+            try:
+                made = socket.create_server(address, family=family, backlog=backlog)
+            except OSError as exc:
+                if exc.errno not in _NO_SUCH_FAMILY:
+                    raise
+                missing = exc
+            else:
+                sockets.append(cleanup.enter_context(made))
+        if not sockets and missing is not None:
+            raise missing
+        cleanup.pop_all()
+        return sockets
+
+
+def _everywhere(port: int, backlog: int) -> socket.socket:
+    try:
+        both = socket.has_dualstack_ipv6()
+        return socket.create_server((EVERY, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=both)
+    except OSError as exc:
+        if exc.errno not in _NO_SUCH_FAMILY:
+            raise
+    return socket.create_server(("0.0.0.0", port), backlog=backlog)

@@ -1,0 +1,64 @@
+"""Failed sign-ins by client: whoever guesses passwords waits."""
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Final
+
+MOST_FAILURES: Final = 20
+"""Of one client within WINDOW; a browser with an old password fails three times for a page."""
+WINDOW: Final = 60.0
+MAX_CLIENTS: Final = 1_000
+"""Remembered at once; beyond it the one that failed first is forgotten."""
+_IPV6_PREFIX: Final = 64
+"""Bits that tell two clients apart: the rest of an IPv6 address is a client's own to choose."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Throttle:
+    """Knows of each client when its window ends and how often it failed within it. Times are a monotonic clock's."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, tuple[float, int]] = {}
+
+    def wait(self, client: str, now: float) -> float:
+        """Seconds until this client may try again; 0 when it may now."""
+        ends, failures = self._clients.get(client, (0.0, 0))
+        return max(0.0, ends - now) if failures >= MOST_FAILURES else 0.0
+
+    def failed(self, client: str, now: float) -> bool:
+        """Note a failure; whether the client has to wait from now on."""
+        ends, failures = self._clients.pop(client, (0.0, 0))
+        if ends <= now:
+            ends, failures = now + WINDOW, 0
+        while len(self._clients) >= MAX_CLIENTS:
+            del self._clients[next(iter(self._clients))]
+        self._clients[client] = ends, failures + 1
+        return failures + 1 == MOST_FAILURES
+
+
+def client_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
+    """Who asks: the peer, or whom it names in ``X-Forwarded-For`` where it is a proxy of ours.
+
+    The header is read from its end, because a client may have written its beginning. An IPv6 client is its /64 network.
+    """
+    client = peer
+    for named in [peer, *reversed([part.strip() for part in forwarded.split(",")])]:
+        address = _address(named)
+        if address is None:
+            break
+        client = str(address)
+        if not any(address in network for network in trusted if network.version == address.version):
+            break
+    found = _address(client)
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(found), _IPV6_PREFIX), strict=False))
+    return client
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
