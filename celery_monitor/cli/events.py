@@ -22,7 +22,8 @@ from celery_monitor.core.decode import Discarded, decode
 from celery_monitor.core.model import Delivery, Event, FleetTask
 from celery_monitor.core.monitor import PROBE
 from celery_monitor.core.text import Pattern, printable
-from celery_monitor.core.track import KINDS, Tracker
+from celery_monitor.core.track import Tracker
+from celery_monitor.core.transitions import KINDS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings import BrokerSettings, load
 

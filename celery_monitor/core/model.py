@@ -84,7 +84,10 @@ class Stage(enum.IntEnum):
 
 
 class TaskRef(msgspec.Struct, gc=False):
-    """What is remembered of a task whose end has not come (a million of them fit in 400 MB: keep it small)."""
+    """What is remembered of a task whose end has not come (a million of them fit in 400 MB: keep it small).
+
+    It is the entry of a task id and its first run at once; further runs, of other workers mostly, are in ``others``.
+    """
 
     name: str | None = None
     queue: str | None = None
@@ -92,10 +95,15 @@ class TaskRef(msgspec.Struct, gc=False):
     due_at: float = 0.0
     """When it should begin: its ETA, else when it was sent; 0 when neither is known or it has begun."""
     started_at: float = 0.0
+    """When it was started; once it has failed or succeeded, when that was."""
     seen: int = 0
     """Minute (unix time // 60) of its last event, for expiry."""
     saved: bool = False
     """The store holds a row of it."""
+    host: str = ""
+    """The worker whose run it is, whole (``celery@box``); "" while no worker has told of it."""
+    others: "list[TaskRef] | None" = None
+    """Further runs of the same task id, in the order in which they were seen; never empty."""
 
 
 @dataclass(frozen=True, slots=True)

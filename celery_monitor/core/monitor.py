@@ -41,7 +41,8 @@ from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
-from celery_monitor.core.track import CANCELLED, KINDS, LONGEST_ARGUMENTS, Tracker
+from celery_monitor.core.track import LONGEST_ARGUMENTS, Tracker
+from celery_monitor.core.transitions import CANCELLED, KINDS
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
 from celery_monitor.core.workers import LONGEST_HOSTNAME, MOST_WORKERS, Workers
 

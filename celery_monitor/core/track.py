@@ -1,29 +1,65 @@
 """uuid → what is known of a task whose end has not come.
 
 Only task-sent and task-received carry a task's name; a failure has nothing but a uuid. So every task is remembered
-from its first event to its end. The table below says what each event does to a task at each stage. Its rows are
-written for a stream out of order: a retry's task-received may come before task-retried, task-sent may come after
-everything else, and a lost event leaves a stage out.
+from its first event to its end. The table of transitions below says what each event does to a run at each stage. Its
+rows are written for a stream out of order: a retry's task-received may come before task-retried, task-sent may come
+after everything else, and a lost event leaves a stage out.
 
-An ended task is forgotten at once, but where something can still follow that needs its name: the twin of a failure
-(Celery 5.7 sends a hard time limit's task-failed twice, and a rejection after the failure), a second task-revoked, or
-a task-sent that has not been seen in a fleet that sends them. Such entries linger for a minute in which events come:
-while the broker stands still, what they wait for cannot come either.
+**The identity of a run is (task id, worker).** One id is run by several workers, or several times by one: from a
+Broadcast queue, after Redis' visibility_timeout, with acks_late after a lost worker, or because the application chose
+the id. Each run has its own stage, name and end. "Open" is received or started, "in the queue" is retried or rejected
+with requeue, "ended" is the rest. What an event does, by the worker's own newest run of the id, and by those of others:
+
+    event          worker's own run     other workers' runs   result
+    task-sent      any                  any                   no run. It names what has no name; an entry that ended
+                                                              a minute before it was sent begins anew
+    received       none                 none                  the entry's first run (after task-sent), or a new entry
+                   none                 one in the queue      that run goes on here: same run, other worker
+                   none                 open or ended         another run
+                   in the queue         any                   that run goes on
+                   open                 any                   another run: delivered again, a retry that overtook its
+                                                              task-retried, or replaced
+                   failed               any                   another run; the failure stays known for its twin
+                   ended otherwise      any                   that run begins anew: the id is used again
+    started        received             any                   the first received one starts
+                   none                 one in the queue      that run goes on here
+                   none                 open or ended         another run, named as the entry: its received was lost
+                   started, ended       any                   that run (a received was lost)
+    retried,       started              any                   its first run of that name goes into the queue; where a
+    rejected with                                             later run of the name is open, it has become that one
+    requeue
+    failed,        started              any                   its newest started run ends
+    succeeded,     only received        any                   its first received run ends
+    rejected,      in the queue         any                   that run ends
+    revoked        ended                any                   failed, succeeded: twin of an end at most a minute away
+                                                              (not counted), else another end; others: see the table
+                   none                 one in the queue      that run ends here
+                   none                 open or ended         another run that has ended at once
+
+A run takes its name from its own worker's task-received; another worker's event, or a task-sent under another name,
+never changes it. ``Task.replace`` sends the id again under another name: the worker's new run has the new name, and
+takes the place of the old one when it ends. A failure by a hard time limit right after a failure of that worker is a
+twin also when the id was received again in between.
+
+When the last run has ended, the entry is over: it leaves what is tracked at once, but where something can still follow
+that is to be seen by all: the twin of a failure (Celery 5.7 sends a hard time limit's task-failed twice, and a
+rejection after the failure), a second task-revoked, or a task-sent that has not been seen in a fleet that sends them.
+Such entries linger for a minute in which events come: while the broker stands still, what they wait for cannot come
+either. When some runs of an id have ended, the others may never end (their worker was lost): they are kept for some
+hours. And what is over is known for some minutes more, in memory alone, in case the id is run again.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from copy import copy
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
+from celery_monitor.core import runs
+from celery_monitor.core.introduce import introduce
 from celery_monitor.core.model import (
     FAILED,
     RECEIVED,
-    REJECTED,
-    RETRIED,
-    REVOKED,
     SENT,
     STARTED,
     SUCCEEDED,
@@ -32,44 +68,28 @@ from celery_monitor.core.model import (
     Stage,
     TaskRef,
 )
-from celery_monitor.core.text import clean, printable
+from celery_monitor.core.names import Names
+from celery_monitor.core.recent import Recent
+from celery_monitor.core.text import clean
+from celery_monitor.core.transitions import TRANSITIONS
 
-CANCELLED: Final = 8
-"""task-cancelled ends a task and is counted nowhere else in Celery."""
-
-KINDS: Final = {
-    "task-sent": SENT,
-    "task-received": RECEIVED,
-    "task-started": STARTED,
-    "task-succeeded": SUCCEEDED,
-    "task-failed": FAILED,
-    "task-retried": RETRIED,
-    "task-rejected": REJECTED,
-    "task-revoked": REVOKED,
-    "task-cancelled": CANCELLED,
-}
-LONGEST_NAME: Final = 1000
 LONGEST_ARGUMENTS: Final = 2000
 EXPIRED_PER_TICK: Final = 1000
 KNOWN_NAMES: Final = 50_000
 """Cleaned names kept for sharing one string among all of a task's entries."""
+KNOWN_HOSTS: Final = 20_000
+"""The same of workers."""
+LEFT_OPEN: Final = 6 * 3600.0
+"""Seconds for which open runs are kept when another run of their task id has ended."""
+NEW_LIFE: Final = 60.0
+"""Seconds from an end to a task-sent that is of another use of the id, and not late; clocks differ by less."""
 
 _S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
 """Plain ints: comparing enum members costs as much as the rest of a step."""
-_TRANSITIONS: Final[dict[int, tuple[int, ...]]] = {
-    # at:         SENT RECEIVED STARTED RETRYING REQUEUED SUCCEEDED FAILED REJECTED REVOKED
-    SENT:        (_S,  _R,      _T,     _Y,      _Q,      _OK,      _F,    _J,      _V),
-    RECEIVED:    (_R,  _R,      _R,     _R,      _R,      _R,       _R,    _R,      _R),
-    STARTED:     (_T,  _T,      _T,     _T,      _T,      _T,       _T,    _T,      _T),
-    SUCCEEDED:   (_OK, _OK,     _OK,    _OK,     _OK,     _OK,      _OK,   _OK,     _OK),
-    FAILED:      (_F,  _F,      _F,     _F,      _F,      _F,       _F,    _F,      _F),
-    RETRIED:     (_Y,  _R,      _Y,     _Y,      _Y,      _OK,      _F,    _J,      _V),
-    REJECTED:    (_J,  _R,      _J,     _J,      _J,      _OK,      _F,    _J,      _V),
-    REVOKED:     (_V,  _V,      _V,     _V,      _V,      _OK,      _F,    _J,      _V),
-    CANCELLED:   (_V,  _V,      _V,     _V,      _V,      _OK,      _F,    _J,      _V),
-}  # fmt: skip
 _ONCE: Final = {FAILED: _F, SUCCEEDED: _OK}
 """Ends that an attempt has but once: another one of these at that stage is a twin."""
+_APART: Final = frozenset({_R, _T, _F})
+"""Stages at which a task-received begins another run."""
 
 
 class Tracker:
@@ -89,83 +109,98 @@ class Tracker:
         self._max_age_minutes = max(1, int(max_age // 60))
         self._linger = linger
         self._lingering: deque[tuple[float, str]] = deque()
+        self._left_open: deque[tuple[float, str]] = deque()
+        self._recent = Recent()
+        self._others = 0
+        """Runs beside the first one, of all tasks."""
         self._time = 0.0
         """Seconds in which the stream brought something: the clock of what lingers. It never goes back."""
         self._ticked: float | None = None
         self._dirty: dict[str, None] = {}
         self._gone: list[str] = []
-        self._names: dict[str, str] = {}
         self._minute = 0
         self.queue_of: dict[str, str] = {}
         """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
+        self._names = Names(KNOWN_NAMES, self.queue_of.clear)
+        self._hosts = Names(KNOWN_HOSTS)
 
     def restore(self, tracked: Iterable[tuple[str, TaskRef]]) -> None:
         """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
         for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
             self.tasks[uuid] = ref
-            if ref.stage >= _OK:
+            if ref.others is None and ref.stage < _OK:
+                continue
+            self._others += len(ref.others or ())
+            if runs.is_open(ref):
+                self._left_open.append((self._time + LEFT_OPEN, uuid))
+            else:
                 self._lingering.append((self._time + self._linger, uuid))
 
     def advance(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
-        """Apply a task event. Returns the task and what the event measured, or None for the twin of an end.
+        """Apply a task event. Returns the task's run and what the event measured, or None for the twin of an end.
 
         Measured are the seconds in the queue (task-started) or of work (task-succeeded), where known. The task's
         name is None when no event has told it yet.
         """
         uuid = event.uuid
-        ref = self.tasks.get(uuid)
-        if ref is None:
-            ref = self.tasks[uuid] = TaskRef()
-        elif ref.stage >= _OK and ref.stage == _ONCE.get(kind):
+        entry = self.tasks.get(uuid)
+        if entry is None:
+            recent = self._recent
+            again = uuid in recent.newer or uuid in recent.older
+            entry = self.tasks[uuid] = recent.again(uuid) if again else TaskRef()
+        ref: TaskRef | None = entry
+        if kind == SENT:
+            if entry.others is not None or entry.stage >= _OK:
+                self._sent_again(entry, event)
+        elif event.hostname != entry.host or entry.others is not None or (kind == RECEIVED and entry.stage in _APART):
+            ref = self._run(entry, event, kind)
+        if ref is None or (ref.stage >= _OK and _is_twin(ref, event, kind)):
             return None
         self._dirty[uuid] = None
-        ref.seen = self._minute
+        entry.seen = self._minute
         measured = None
         if kind <= RECEIVED:
-            self._introduce(ref, event, kind)
-        elif kind == STARTED:
-            if ref.due_at:
-                measured = max(0.0, event.timestamp - ref.due_at)
-                ref.due_at = 0.0
-            ref.started_at = event.timestamp
-        elif kind == SUCCEEDED:
-            measured = event.runtime
-            if measured is None and ref.started_at:
-                measured = max(0.0, event.timestamp - ref.started_at)
-        stage = _TRANSITIONS[kind][ref.stage]
-        if kind == REJECTED and event.requeue and stage == _J:
-            stage = _Q
-        if stage >= _OK:
-            self._end(uuid, ref, stage)
-        ref.stage = stage
+            introduce(ref, event, kind, self._names, self.queue_of)
+            if self._capture_arguments:
+                self._capture(event)
+        elif kind <= FAILED:
+            measured = _measured(ref, event, kind)
+        stage = TRANSITIONS[kind][ref.stage]
+        if stage < _OK and entry.others is None:
+            ref.stage = stage
+        else:
+            self._move(uuid, entry, ref, stage, event)
         return ref, measured
 
     def name(self, raw: str) -> str:
-        """A task's name or a queue's as it is kept: one shared string, printable, at most LONGEST_NAME characters."""
-        raw = raw[:LONGEST_NAME]
-        known = self._names.get(raw)
-        if known is None:
-            known = printable(raw, LONGEST_NAME)
-            if len(self._names) >= KNOWN_NAMES:
-                self._names.clear()
-                self.queue_of.clear()
-            self._names[raw] = known
-        return known
+        """A task's name or a queue's as it is kept."""
+        return self._names[raw]
 
-    def learn(self, tasks: Iterable[FleetTask]) -> None:
-        """Take in what the workers say they hold: it began while nobody was watching."""
+    def learn(self, tasks: Iterable[FleetTask]) -> list[str]:
+        """Take in what the workers say they hold: it began while nobody was watching. Returns the ids named by it."""
+        named = []
         for task in tasks:
-            ref = self.tasks.get(task.uuid)
-            if ref is None:
+            entry = self.tasks.get(task.uuid)
+            if entry is None:
+                if task.uuid in self._recent:
+                    continue  # it has ended since the worker was asked
                 stage = _T if task.started_at else _R
-                ref = self.tasks[task.uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
-                ref.seen = self._minute
-            if ref.name is None:
-                ref.name = self.name(task.name)
-                self._dirty[task.uuid] = None
-            if ref.queue is None and task.queue is not None:
-                ref.queue = self.name(task.queue)
-                self._dirty[task.uuid] = None
+                entry = self.tasks[task.uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
+                entry.seen = self._minute
+            for run in runs.all_of(entry):
+                if run.name is None:
+                    run.name = self.name(task.name)
+                    self._dirty[task.uuid] = None
+                    named.append(task.uuid)
+                if run.queue is None and task.queue is not None:
+                    run.queue = self.name(task.queue)
+                    self._dirty[task.uuid] = None
+        return named
+
+    def known(self, uuid: str, hostname: str) -> TaskRef | None:
+        """The run of this worker, with a name; or any of the id's that has one."""
+        entry = self.tasks.get(uuid)
+        return None if entry is None else runs.named(entry, self._hosts[hostname])
 
     def tick(self, now: float, *, quiet: float = 0.0) -> None:
         """Forget what lingered long enough, what is too old, and the oldest above the bound.
@@ -179,11 +214,13 @@ class Tracker:
         while self._lingering and self._lingering[0][0] <= self._time:
             uuid = self._lingering.popleft()[1]
             ref = self.tasks.get(uuid)
-            if ref is not None and ref.stage >= _OK:
-                self._forget(uuid)
+            if ref is not None and not runs.is_open(ref):
+                self._recent.add(uuid, self._forget(uuid))
+        self._give_up()
         self._expire()
-        if len(self.tasks) > self._max_tasks:
-            self._evict(len(self.tasks) - self._max_tasks + self._max_tasks // 100)
+        self._recent.tick(self._time)
+        if len(self.tasks) + self._others > self._max_tasks:
+            self._evict(len(self.tasks) + self._others - self._max_tasks + self._max_tasks // 100)
 
     def take(self) -> tuple[list[tuple[str, TaskRef]], list[str]]:
         """What to save and what to delete since the last call. The saved entries are copies."""
@@ -191,41 +228,118 @@ class Tracker:
         for uuid in self._dirty:
             ref = self.tasks[uuid]
             ref.saved = True
-            saved.append((uuid, copy(ref)))
+            kept = copy(ref)
+            if ref.others is not None:
+                kept.others = [copy(run) for run in ref.others]
+            saved.append((uuid, kept))
         self._dirty = {}
         self._gone = []
         return saved, gone
 
-    def _introduce(self, ref: TaskRef, event: Event, kind: int) -> None:
-        if event.name:
-            ref.name = self._names.get(event.name) or self.name(event.name)
-        if self._capture_arguments and (event.args or event.kwargs):
-            self.arguments[event.uuid] = _cut(event.args), _cut(event.kwargs)
-        if kind == SENT:
-            if event.queue:
-                ref.queue = self._names.get(event.queue) or self.name(event.queue)
-                if ref.name is not None:
-                    self.queue_of[ref.name] = ref.queue
-            if event.timestamp <= ref.started_at:
-                return  # it comes late, the wait is over
-            ref.due_at = max(ref.due_at, event.timestamp)
-        if event.eta is not None:
-            eta = _unix_time(event.eta)
-            if eta is not None and eta > ref.due_at:
-                ref.due_at = eta
+    def _run(self, entry: TaskRef, event: Event, kind: int) -> TaskRef | None:
+        """The run that the event belongs to, a new one where it must be; None for the twin of a failure."""
+        host = self._hosts[event.hostname]
+        if entry.others is None and not entry.host:
+            entry.host = host
+            return entry
+        if kind == FAILED and runs.is_second_of_time_limit(entry, host, event):
+            return None
+        run = runs.find(entry, host, kind)
+        if run is None:
+            return self._fork(entry, host, event, kind)
+        if host:
+            run.host = host
+        return run
 
-    def _end(self, uuid: str, ref: TaskRef, stage: int) -> None:
-        if stage == _OK and (ref.queue is not None or ref.name not in self.queue_of):
-            self._forget(uuid)
-        elif ref.stage != stage:
+    def _capture(self, event: Event) -> None:
+        if event.args or event.kwargs:
+            self.arguments[event.uuid] = _cut(event.args), _cut(event.kwargs)
+
+    def _fork(self, entry: TaskRef, host: str, event: Event, kind: int) -> TaskRef:
+        like = runs.named(entry, host) or entry
+        run = TaskRef(name=like.name, host=host)
+        if kind != RECEIVED or event.name is None or self.name(event.name) == like.name:
+            run.queue = like.queue
+        if kind <= STARTED:
+            run.due_at = entry.due_at
+        others = entry.others = entry.others or []
+        ended = next((one for one in others if one.host == host and one.stage >= _OK), None)
+        if ended is None and len(others) >= runs.MOST_RUNS:
+            ended = others[0]
+        if ended is not None:
+            others[:] = [one for one in others if one is not ended]
+            self._others -= 1
+        others.append(run)
+        self._others += 1
+        return run
+
+    def _sent_again(self, entry: TaskRef, event: Event) -> None:
+        """A task-sent that is not the first event: of further runs, or of another use of an id."""
+        if not runs.is_open(entry):
+            if event.timestamp <= max(run.started_at for run in runs.all_of(entry)) + NEW_LIFE:
+                return
+            self._others -= len(entry.others or ())
+            entry.others, entry.stage, entry.host, entry.started_at = None, _S, "", 0.0
+            entry.name = entry.queue = None
+        for run in entry.others or ():
+            introduce(run, event, SENT, self._names, self.queue_of)
+
+    def _move(self, uuid: str, entry: TaskRef, ref: TaskRef, stage: int, event: Event) -> None:
+        """Bring a run to its next stage, and see to what has ended."""
+        before = ref.stage
+        if stage == _J and event.requeue:
+            stage = _Q
+        ref.stage = stage
+        if entry.others is not None and not self._is_over(uuid, entry, ref):
+            return
+        if stage == _OK and ref.name is not None and (ref.queue is not None or ref.name not in self.queue_of):
+            self._recent.add(uuid, self._forget(uuid))
+        elif stage >= _OK and before != stage:
             self._lingering.append((self._time + self._linger, uuid))
 
-    def _forget(self, uuid: str) -> None:
-        if self.tasks.pop(uuid).saved:
+    def _is_over(self, uuid: str, entry: TaskRef, ref: TaskRef) -> bool:
+        """Whether every run has succeeded; else sees to those that this one's step has ended."""
+        if ref.stage < _OK:
+            if ref.stage > _T and runs.goes_on(entry, ref):
+                self._remove(uuid, entry, ref)
+            return False
+        for old in runs.replaced(entry, ref):
+            entry = self._remove(uuid, entry, old)
+        if runs.is_open(entry):
+            self._left_open.append((self._time + LEFT_OPEN, uuid))
+            return False
+        if all(run.stage == _OK for run in runs.all_of(entry)):
+            return True
+        self._lingering.append((self._time + self._linger, uuid))
+        return False
+
+    def _remove(self, uuid: str, entry: TaskRef, run: TaskRef) -> TaskRef:
+        """Take out one of several runs. Returns the entry, which is another one when the first run goes."""
+        left = [one for one in runs.all_of(entry) if one is not run]
+        first, others = left[0], left[1:] or None
+        first.saved, first.seen, first.others = entry.saved, entry.seen, others
+        self.tasks[uuid] = first
+        self._others -= 1
+        return first
+
+    def _forget(self, uuid: str) -> TaskRef:
+        ref = self.tasks.pop(uuid)
+        if ref.saved:
             self._gone.append(uuid)
+        if ref.others is not None:
+            self._others -= len(ref.others)
         self._dirty.pop(uuid, None)  # else a store that is away for hours fills the memory with what is over
         if self.arguments:
             self.arguments.pop(uuid, None)
+        return ref
+
+    def _give_up(self) -> None:
+        """Let go of what was left open when another run ended."""
+        while self._left_open and self._left_open[0][0] <= self._time:
+            uuid = self._left_open.popleft()[1]
+            ref = self.tasks.get(uuid)
+            if ref is not None and ref.others is not None and ref.seen <= self._minute - LEFT_OPEN // 60:
+                self._forget(uuid)
 
     def _expire(self) -> None:
         """Of the oldest; one that is still in use, such as an endless retry, does not hold up those behind it."""
@@ -235,10 +349,31 @@ class Tracker:
                 self._forget(uuid)
 
     def _evict(self, number: int) -> None:
-        """At once and more than needed: finding a dict's first key costs all the deleted slots before it."""
+        """Forget so many runs at once, more than needed: a dict finds its first key by way of all deleted slots."""
         for uuid in list(islice(self.tasks, number)):
-            self._forget(uuid)
-        self.evicted += number
+            if number <= 0:
+                return
+            number -= 1 + len(self._forget(uuid).others or ())
+            self.evicted += 1
+
+
+def _is_twin(ref: TaskRef, event: Event, kind: int) -> bool:
+    return ref.stage == _ONCE.get(kind) and abs(event.timestamp - ref.started_at) <= runs.TWIN_SECONDS
+
+
+def _measured(ref: TaskRef, event: Event, kind: int) -> float | None:
+    """Note when a run began or ended. The seconds in the queue, or of work."""
+    measured = None
+    if kind == STARTED:
+        if ref.due_at:
+            measured = max(0.0, event.timestamp - ref.due_at)
+            ref.due_at = 0.0
+    elif kind == SUCCEEDED:
+        measured = event.runtime
+        if measured is None and ref.started_at:
+            measured = max(0.0, event.timestamp - ref.started_at)
+    ref.started_at = event.timestamp
+    return measured
 
 
 def _seen(entry: tuple[str, TaskRef]) -> int:
@@ -248,12 +383,3 @@ def _seen(entry: tuple[str, TaskRef]) -> int:
 def _cut(text: str | None) -> str | None:
     # Twice of what is shown, so that a secret cut in half here does not escape the redaction.
     return None if text is None else clean(text[: LONGEST_ARGUMENTS * 2])
-
-
-def _unix_time(iso: str) -> float | None:
-    """Unix time of Celery's ISO 8601 eta; one without an offset is UTC (Celery's default)."""
-    try:
-        moment = datetime.fromisoformat(iso)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None

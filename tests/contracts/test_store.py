@@ -27,11 +27,13 @@ def test_everything_comes_back(store: Store) -> None:
     """What the monitor goes on from is what it has written."""
     ref = TaskRef(name="shop.charge", queue="celery", stage=2, due_at=1.5, started_at=2.5, seen=3)
     nameless = TaskRef(seen=4)
+    others = [TaskRef("shop.charge", None, 5, 0.0, 7.5, host="celery@b"), TaskRef(host="celery@c")]
+    shared = TaskRef("shop.charge", "celery", 2, seen=5, host="celery@a", others=others)
     store.commit(
         changes(
             1,
             series=[series(sent=2, failed=1), series(host="box", received=1)],
-            tracked=[("u1", ref), ("u2", nameless)],
+            tracked=[("u1", ref), ("u2", nameless), ("u3", shared)],
             workers=[worker(sw_ident="py-celery", unobserved=3)],
             incidents=[incident()],
             counters={"messages": 2.0, "discarded.malformed": 1.0},
@@ -49,6 +51,7 @@ def test_everything_comes_back(store: Store) -> None:
     assert sorted(restored.tracked) == [
         ("u1", TaskRef("shop.charge", "celery", 2, 1.5, 2.5, 3, saved=True)),
         ("u2", TaskRef(None, None, 0, 0.0, 0.0, 4, saved=True)),
+        ("u3", TaskRef("shop.charge", "celery", 2, 0.0, 0.0, 5, saved=True, host="celery@a", others=others)),
     ]
     assert list(restored.workers) == [worker(sw_ident="py-celery", unobserved=3)]
     assert list(restored.incidents) == [incident()]

@@ -15,10 +15,12 @@ T = TypeVar("T")
 
 FAILURE: Final = Failure.__struct_fields__
 WORKER: Final = Worker.__struct_fields__
+RUN: Final = ("name", "queue", "stage", "due_at", "started_at", "host")
 INCIDENT: Final = ("key", "state", "opened_at", "first_at", "body")
 
 failure_row: Final = attrgetter(*FAILURE)
 worker_row: Final = attrgetter(*WORKER)
+_run_row: Final = attrgetter(*RUN)
 
 _MAX_INTEGER: Final = 2**63 - 1
 
@@ -73,7 +75,14 @@ def _histogram(text: str, total: float) -> Histogram:
 
 def tracked_row(uuid: str, ref: TaskRef) -> tuple[Any, ...]:
     """In the order of the table's columns."""
-    return uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen
+    runs = None if ref.others is None else _json([_run_row(run) for run in ref.others])
+    return uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen, ref.host or None, runs
+
+
+def runs_value(text: str | None) -> list[TaskRef] | None:
+    """The runs beside the first one."""
+    rows = [] if text is None else parsed(text, list[tuple[str | None, str | None, int, float, float, str]])
+    return [TaskRef(*row, host=host) for *row, host in rows] or None  # type: ignore[arg-type, misc]  # in the order of RUN
 
 
 def incident_row(incident: Incident) -> tuple[Any, ...]:

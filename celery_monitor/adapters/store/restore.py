@@ -62,12 +62,12 @@ def counters(connection: Connection, at: float) -> dict[str, float]:
 
 
 def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
-    """Names and queues repeat: one string object for each."""
-    shared: dict[str | None, str | None] = {}
+    """Names, queues and workers repeat: one string object for each."""
+    shared: dict[Any, Any] = {}
     tracked = []
     rows = connection.execution_options(yield_per=_ROWS).execute(select(schema.tracked))
     for portion in rows.partitions():
-        for uuid, name, queue, stage, due_at, started_at, seen in portion:
+        for uuid, name, queue, stage, due_at, started_at, seen, host, runs in portion:
             ref = TaskRef(
                 name=shared.setdefault(name, name),
                 queue=shared.setdefault(queue, queue),
@@ -76,6 +76,8 @@ def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
                 started_at=started_at,
                 seen=seen,
                 saved=True,
+                host=shared.setdefault(host, host) or "",
+                others=encode.runs_value(runs),
             )
             tracked.append((uuid, ref))
     return tracked

@@ -156,8 +156,11 @@ tracked: Final = Table(
     _real("due_at"),
     _real("started_at"),
     _number("seen"),
+    Column("host", Text),
+    Column("runs", Text),
     sqlite_with_rowid=False,
 )
+"""One row for each task id. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``."""
 
 workers: Final = Table(
     "workers",

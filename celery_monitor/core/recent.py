@@ -1,0 +1,44 @@
+"""The names of tasks that are over, for some minutes: an id may be run again, and its task-received may be lost."""
+
+from typing import Final
+
+from celery_monitor.core.model import TaskRef
+from celery_monitor.core.runs import named
+
+RECENT: Final = 25_000
+"""Tasks in each of two generations, 300 bytes each."""
+RECENT_SECONDS: Final = 300.0
+"""The age at which a generation becomes the older one at the latest."""
+
+
+class Recent:
+    """In memory alone: what began and ended within a flush costs the store nothing."""
+
+    def __init__(self, most: int = RECENT) -> None:
+        """Start without any."""
+        self._most = most
+        # For the hot path to look into.
+        self.newer: dict[str, TaskRef] = {}
+        self.older: dict[str, TaskRef] = {}
+        self._since = 0.0
+
+    def __contains__(self, uuid: object) -> bool:
+        return uuid in self.newer or uuid in self.older
+
+    def add(self, uuid: str, ref: TaskRef) -> None:
+        """Remember one that is over."""
+        newer = self.newer
+        newer[uuid] = ref
+        if len(newer) >= self._most:
+            self.newer, self.older = {}, newer
+
+    def again(self, uuid: str) -> TaskRef:
+        """A new entry for this id, with the name and queue that it had."""
+        old = self.newer.pop(uuid, None) or self.older.pop(uuid, None)
+        like = None if old is None else named(old, "")
+        return TaskRef() if like is None else TaskRef(name=like.name, queue=like.queue)
+
+    def tick(self, time: float) -> None:
+        """``time`` in seconds, by a clock that does not go back."""
+        if time - self._since >= RECENT_SECONDS:
+            self.newer, self.older, self._since = {}, self.newer, time

@@ -1,0 +1,126 @@
+"""Which run of a task id an event belongs to: the identity of a run is (task id, worker), see ``track``.
+
+A task id has one entry with the first run, and the others in ``others``, in the order in which they were seen. Nearly
+every entry has one run only; what is here is for the rest, and is not on the hot path.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from celery_monitor.core.model import RECEIVED, REJECTED, RETRIED, STARTED, Event, Stage, TaskRef
+
+MOST_RUNS: Final = 256
+"""Runs of one task id that are told apart. Beyond it the first ones go, and only the twin of a failure suffers."""
+TWIN_SECONDS: Final = 60.0
+"""Between the two events of one end, by the worker's own clock. Celery 5.7 sends them 10 to 20 ms apart."""
+
+_S, _R, _T, _Y, _Q, _OK, _F = map(int, list(Stage)[:7])
+_IN_QUEUE: Final = frozenset({_Y, _Q})
+"""The worker has given it back, so any worker may go on with it."""
+_TO_COME: Final = frozenset({_S, _R})
+_TIME_LIMIT = re.compile(r"(?<!Soft)TimeLimitExceeded\((\d{1,9}(?:\.\d{1,9})?)")
+_TEXT_SEARCHED: Final = 300
+_EARLY: Final = 0.9
+"""Of a time limit: a run that has had less of it did not exceed it."""
+
+
+def all_of(entry: TaskRef) -> list[TaskRef]:
+    """Every run of a task id, in the order in which they were seen."""
+    return [entry, *entry.others] if entry.others else [entry]
+
+
+def is_open(entry: TaskRef) -> bool:
+    """Whether the end of any run has not come."""
+    return any(run.stage < _OK for run in all_of(entry))
+
+
+def named(entry: TaskRef, host: str) -> TaskRef | None:
+    """The worker's newest run that has a name, else the newest one of the task id that has one."""
+    runs = [run for run in all_of(entry) if run.name is not None]
+    own = [run for run in runs if run.host == host]
+    return own[-1] if own else runs[-1] if runs else None
+
+
+def find(entry: TaskRef, host: str, kind: int) -> TaskRef | None:
+    """The run that an event of the worker ``host`` belongs to; None when it is the first of another run.
+
+    An event without a host belongs to any of them.
+    """
+    runs = all_of(entry)
+    own = [run for run in runs if run.host == host] if host else runs
+    if kind == RECEIVED:
+        found = _received(own)
+        if found is not None or own:
+            return found
+    elif kind == STARTED:
+        found = _started(own)
+    else:
+        found = _ended(own, kind)
+    if found is not None:
+        return found
+    free = [run for run in runs if not run.host] + [run for run in runs if run.stage in _IN_QUEUE]
+    return free[0] if free else own[-1] if own else None
+
+
+def is_second_of_time_limit(entry: TaskRef, host: str, event: Event) -> bool:
+    """Whether a failure is the twin of a hard time limit though the worker has received the task again since.
+
+    With ``acks_late`` and without ``acks_on_failure_or_timeout`` the message goes back before Celery 5.7 sends the
+    second event.
+    """
+    own = [run for run in all_of(entry) if run.host == host]
+    if not any(run.stage == _F and abs(event.timestamp - run.started_at) <= TWIN_SECONDS for run in own):
+        return False
+    found = _TIME_LIMIT.search((event.traceback or "")[-_TEXT_SEARCHED:] + (event.exception or "")[:_TEXT_SEARCHED])
+    if found is None:
+        return False
+    limit = float(found[1]) * _EARLY
+    return not any(run.stage == _T and event.timestamp - run.started_at >= limit for run in own)
+
+
+def goes_on(entry: TaskRef, run: TaskRef) -> bool:
+    """Whether a later run of the same task is what a run that was retried or queued again has become.
+
+    The later task-received can be read before the task-retried: another process of the worker sends it.
+    """
+    runs = all_of(entry)
+    later = runs[[one is run for one in runs].index(True) + 1 :]
+    return any(_R <= one.stage <= _T and one.name == run.name for one in later)
+
+
+def replaced(entry: TaskRef, run: TaskRef) -> list[TaskRef]:
+    """Runs that have become ``run`` on the same worker under another name (``Task.replace``): they send no end."""
+    earlier = []
+    for one in all_of(entry):
+        if one is run:
+            break
+        if one.host == run.host and one.stage == _T and one.name != run.name:
+            earlier.append(one)
+    return earlier
+
+
+def _received(own: list[TaskRef]) -> TaskRef | None:
+    last = own[-1] if own else None
+    if last is None or last.stage in _IN_QUEUE or last.stage == _S:
+        return last
+    if last.stage < _OK:
+        return last if last.name is None else None
+    # A failure may have a twin: it is kept beside what comes after it.
+    return None if last.stage == _F and last.name is not None else last
+
+
+def _started(own: list[TaskRef]) -> TaskRef | None:
+    return _first(own, _TO_COME) or _first(reversed(own), _IN_QUEUE) or (own[-1] if own else None)
+
+
+def _ended(own: list[TaskRef], kind: int) -> TaskRef | None:
+    newest = _first(reversed(own), frozenset({_T}))
+    if newest is not None and kind in {RETRIED, REJECTED}:
+        # What it goes on as may have started already.
+        return next(run for run in own if run.stage == _T and run.name == newest.name)
+    return newest or _first(own, _TO_COME) or _first(reversed(own), _IN_QUEUE) or (own[-1] if own else None)
+
+
+def _first(runs: Iterable[TaskRef], stages: frozenset[int]) -> TaskRef | None:
+    return next((run for run in runs if run.stage in stages), None)
