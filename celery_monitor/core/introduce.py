@@ -7,29 +7,31 @@ from celery_monitor.core.model import RECEIVED, SENT, Event, TaskRef
 from celery_monitor.core.names import Names
 
 
-def introduce(ref: TaskRef, event: Event, kind: int, names: Names, queue_of: MutableMapping[str, str]) -> None:
+def introduce(ref: TaskRef, event: Event, kind: int, names: Names, queue_of: MutableMapping[str, str]) -> TaskRef:
     """Take it over. ``queue_of``: task name → the queue that it was last sent to, kept here.
 
     A task-sent names only what has no name, and gives its queue only to its own task: under another name it announces
-    what the task is to be replaced by.
+    what the task is to be replaced by. Returns what the event is to be counted under.
     """
     name = event.name and names[event.name]
     if name and (kind == RECEIVED or ref.name is None):
         ref.name = name
+    counted = ref
     if kind == SENT:
+        if name and name != ref.name:
+            counted = TaskRef(name=name)
         if event.queue:
-            queue = names[event.queue]
-            if not name or name == ref.name:
-                ref.queue = queue
+            counted.queue = names[event.queue]
             if name:
-                queue_of[name] = queue
+                queue_of[name] = counted.queue
         if event.timestamp <= ref.started_at:
-            return  # it comes late, the wait is over
+            return counted  # it comes late, the wait is over
         ref.due_at = max(ref.due_at, event.timestamp)
     if event.eta is not None:
         eta = _unix_time(event.eta)
         if eta is not None and eta > ref.due_at:
             ref.due_at = eta
+    return counted
 
 
 def _unix_time(iso: str) -> float | None:

@@ -158,9 +158,9 @@ class Tracker:
             return None
         self._dirty[uuid] = None
         entry.seen = self._minute
-        measured = None
+        measured, counted = None, ref
         if kind <= RECEIVED:
-            introduce(ref, event, kind, self._names, self.queue_of)
+            counted = introduce(ref, event, kind, self._names, self.queue_of)
             if self._capture_arguments:
                 self._capture(event)
         elif kind <= FAILED:
@@ -170,7 +170,7 @@ class Tracker:
             ref.stage = stage
         else:
             self._move(uuid, entry, ref, stage, event)
-        return ref, measured
+        return counted, measured
 
     def name(self, raw: str) -> str:
         """A task's name or a queue's as it is kept."""
