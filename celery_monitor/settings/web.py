@@ -31,6 +31,8 @@ def _host(value: str) -> str:
 
 def _network(value: object, handler: ValidatorFunctionWrapHandler) -> object:
     try:
+        if not isinstance(value, str):
+            raise ValueError  # noqa: TRY301, TRY004  # Python takes numbers for addresses
         return handler(value)
     except ValueError:
         raise ValueError("must be an address or a network, like 10.1.2.3 or 10.0.0.0/8") from None

@@ -79,6 +79,7 @@ REFUSED = [
     ("web: {host: '-x'}", "web.host", "must be an address or the name of a host"),
     ("web: {host: 'fe80::1::2'}", "web.host", "must be an address or the name of a host"),
     ("web: {trusted_proxies: [10.0.0.1/8]}", "web.trusted_proxies[0]", "must be an address or a network"),
+    ("web: {trusted_proxies: [false]}", "web.trusted_proxies[0]", "must be an address or a network"),
     ("web: {trusted_proxies: [proxy]}", "web.trusted_proxies[0]", "must be an address or a network"),
     ("web: {external_url: monitor}", "web.external_url", "must be a URL like https://"),
     ("web: {external_url: 'https://u:p@h'}", "web.external_url", "must not hold a user name or password"),
