@@ -4,6 +4,10 @@ Two ways. The fast one lets msgspec read the whole body into structs. Whatever i
 standard library's parser, then field by field, so that one bad event of a list costs only itself, and a harmless
 oddity (a lone surrogate in an exception's text, ``NaN``, a string where a number should be in a field nobody needs)
 costs nothing. Refused is only what cannot be counted: no type, no usable timestamp, a task event without its uuid.
+
+The caller holds a lock, and both parsers hold the interpreter's, so the work for one message is bounded whatever it
+holds: no more than ``MOST_EVENTS`` of its events are read, and a large body is split into its events before any parser
+builds objects from it (see ``pieces``).
 """
 
 import json
@@ -12,11 +16,35 @@ from typing import Final, cast
 
 import msgspec
 
-from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, LONGEST_RUNTIME, LONGEST_TYPE, LONGEST_UUID, Event
+from celery_monitor.core.model import (
+    LARGEST_INT,
+    LATEST_TIMESTAMP,
+    LONGEST_RUNTIME,
+    LONGEST_TYPE,
+    LONGEST_UUID,
+    Delivery,
+    Event,
+)
+from celery_monitor.core.pieces import pieces
 from celery_monitor.core.text import clean
 
 MALFORMED: Final = "malformed"
 CONTENT_TYPE: Final = "content_type"
+TOO_LARGE: Final = "too_large"
+"""The message is longer than ``broker.max_message_bytes``."""
+COMPRESSED: Final = "compressed"
+"""The message is compressed. Celery never compresses events."""
+TOO_MANY_EVENTS: Final = "too_many_events"
+"""The rest of a message with more events than ``MOST_EVENTS``."""
+POISON: Final = "poison"
+"""The process died twice while it applied this message."""
+
+MOST_EVENTS: Final = 1_000
+"""Events read from one message. A Celery worker sends at most 24 (``EventDispatcher.buffer_limit``)."""
+_LARGE: Final = 1 << 16
+"""Bytes of a body above which it is split before a parser may build objects from it."""
+_MOST_LENIENT: Final = 2 << 20
+"""Bytes of one message that may be read in the lenient way: some 30 ms."""
 
 
 class Discarded(msgspec.Struct, frozen=True):
@@ -26,28 +54,90 @@ class Discarded(msgspec.Struct, frozen=True):
 
 
 _fast = msgspec.json.Decoder(list[Event] | Event).decode  # checks the bounds of Event's fields, too
+_fast_msgpack = msgspec.msgpack.Decoder(list[Event] | Event).decode
+_REFUSALS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError, TypeError, MemoryError)
+"""What msgspec raises for input of any kind."""
 _TEXTS: Final = ("name", "queue", "eta", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys")
 _LONGEST_INT: Final = 20
 _INTS: Final = ("active", "processed", "pid")
+_ARRAY_16, _ARRAY_32, _FIXARRAY = 0xDC, 0xDD, range(0x90, 0xA0)
+
+
+def events_of(delivery: Delivery) -> list[Event | Discarded]:
+    """All events of one message, in their order, or the reason why it is refused. Never raises."""
+    if delivery.refused is not None:
+        return [Discarded(delivery.refused)]
+    return decode(delivery.body, delivery.content_type)
 
 
 def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
     """All events of one message, in their order. Never raises, whatever the body.
 
-    Only JSON is read: a pickle is code.
+    JSON and MessagePack are read. Nothing else is: a pickle is code, and YAML has aliases that grow without end.
     """
-    if content_type != "application/json" and not _is_json(content_type):
-        return [Discarded(CONTENT_TYPE)]
+    if content_type != "application/json":
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind == "application/x-msgpack":
+            return _decode_msgpack(body)
+        if kind != "application/json":
+            return [Discarded(CONTENT_TYPE)]
+    if len(body) > _LARGE and body.count(b"{") > MOST_EVENTS:
+        return _decode_pieces(body)
     try:
         found = _fast(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return _decode_leniently(body)
+        return _decode_leniently(body) if len(body) <= _LARGE else _decode_pieces(body)
+    if type(found) is not list:
+        return [cast("Event", found)]
     # No Discarded comes out of it, but copying the list to please its type would cost as much as all checks.
+    return cast("list[Event | Discarded]", found) if len(found) <= MOST_EVENTS else _limited(found)
+
+
+def _limited(found: "list[Event] | list[Event | Discarded]") -> "list[Event | Discarded]":
+    return [*found[:MOST_EVENTS], Discarded(TOO_MANY_EVENTS)] if len(found) > MOST_EVENTS else [*found]
+
+
+def _decode_pieces(body: bytes) -> list[Event | Discarded]:
+    """Event by event, so that what is built at a time is no more than one of them."""
+    found: list[Event | Discarded] = []
+    lenient = 0
+    for piece in pieces(body):
+        if len(found) == MOST_EVENTS:
+            found.append(Discarded(TOO_MANY_EVENTS))
+            break
+        if piece is None:
+            found.append(Discarded(MALFORMED))
+            break
+        try:
+            found.append(cast("Event", _fast(piece)))
+        except (msgspec.MsgspecError, RecursionError, UnicodeError):
+            lenient += len(piece)
+            found += _decode_leniently(piece)[:1] if lenient <= _MOST_LENIENT else [Discarded(MALFORMED)]
+    return found
+
+
+def _decode_msgpack(body: bytes) -> list[Event | Discarded]:
+    """The same from MessagePack, as kombu's serializer ``msgpack`` writes it."""
+    if _array_length(body) > MOST_EVENTS:
+        return [Discarded(TOO_MANY_EVENTS)]
+    try:
+        found = _fast_msgpack(body)
+    except _REFUSALS:
+        try:
+            loose = msgspec.msgpack.decode(body) if len(body) <= _LARGE else None
+        except _REFUSALS:
+            loose = None
+        return [_read(item) for item in loose] if isinstance(loose, list) else [_read(loose)]
     return cast("list[Event | Discarded]", found) if type(found) is list else [cast("Event", found)]
 
 
-def _is_json(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip().lower() == "application/json"
+def _array_length(body: bytes) -> int:
+    """Of a body that is an array, as its head says; 0 for any other."""
+    head = body[0] if body else 0
+    if head in _FIXARRAY:
+        return head - _FIXARRAY.start
+    size = {_ARRAY_16: 2, _ARRAY_32: 4}.get(head, 0)
+    return int.from_bytes(body[1 : 1 + size], "big")
 
 
 def _decode_leniently(body: bytes) -> list[Event | Discarded]:
@@ -55,7 +145,9 @@ def _decode_leniently(body: bytes) -> list[Event | Discarded]:
         found = json.loads(body.decode("utf-8-sig", "replace"), parse_int=_parse_int)
     except (ValueError, RecursionError):
         return [Discarded(MALFORMED)]
-    return [_read(item) for item in found] if isinstance(found, list) else [_read(found)]
+    if not isinstance(found, list):
+        return [_read(found)]
+    return _limited([_read(item) for item in found[: MOST_EVENTS + 1]])
 
 
 def _parse_int(digits: str) -> float:

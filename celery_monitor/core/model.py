@@ -43,6 +43,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     content_type: str = "application/json"
     redelivered: bool = False
     """The broker says that it has delivered this message before."""
+    refused: str | None = None
+    """Why it is not decoded, as a reason of ``discarded``: the body is then only the message's first bytes."""
 
 
 class Event(msgspec.Struct, gc=False):

@@ -14,7 +14,7 @@ from celery_monitor.core.aggregate import MOST_BUCKETS, Aggregator, Bounds
 from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.counters import Counters
 from celery_monitor.core.decide import Decider, Notice
-from celery_monitor.core.decode import MALFORMED, Discarded, decode
+from celery_monitor.core.decode import MALFORMED, Discarded, events_of
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.hosts import MOST_HOSTS, Hosts
 from celery_monitor.core.incident import LONGEST_TRACEBACK, Failed
@@ -153,7 +153,7 @@ class Monitor:
             if fingerprints.on and fingerprints.is_repeated(delivery):
                 self._counters.discard("redelivered")
                 continue
-            for event in decode(delivery.body, delivery.content_type):
+            for event in events_of(delivery):
                 if type(event) is Discarded:
                     self._counters.discard(event.reason)
                     continue
