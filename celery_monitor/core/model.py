@@ -25,6 +25,8 @@ LONGEST_RUNTIME: Final = 1e9
 LARGEST_INT: Final = 2**48 - 1
 """Of a count or a process id; sums of it fit into a database's 64 bits."""
 LONGEST_UUID: Final = 255
+HEAD: Final = 256
+"""Bytes that are kept of a message that is not read."""
 LONGEST_TYPE: Final = 100
 
 BUCKET_SECONDS = 900

@@ -123,6 +123,9 @@ class BrokerSettings(Section):
     prefetch: int = Field(default=4000, ge=100, le=65535)
     """How many messages may be unacknowledged. More is faster and costs memory; half of it forces a
     commit."""
+    max_message_bytes: Annotated[int, size("64KiB", "256MiB")] = 8 * MIB
+    """The longest message that is read. A longer one is acknowledged and counted as discarded
+    (``too_large``). Celery's messages have a few kilobytes; ones with many long tracebacks, some hundred."""
     probe_interval: Annotated[float, duration("100ms", "5m")] = 5.0
     """How often a tiny event goes around through the broker. It measures the lag, and finds a connection
     that is dead without an error."""

@@ -10,7 +10,7 @@ from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import UNHEEDED, describe, lost
-from celery_monitor.adapters.broker.frames import FrameReader, StreamClosedError
+from celery_monitor.adapters.broker.frames import LONGEST_FRAME, FrameReader, StreamClosedError
 from celery_monitor.adapters.broker.wire import POLL_BYTES, Wire
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch
@@ -44,7 +44,7 @@ class AmqpLink:
                 vhost, permissions = client.virtual_host or "/", dialer.permissions(client)
                 Declaration(self._channel, settings, vhost, permissions).run()
             undo.pop_all()
-        self._reader = FrameReader()
+        self._reader = FrameReader(settings.max_message_bytes, max(LONGEST_FRAME, self._amqp.frame_max))
         self._tick_every = self._amqp.heartbeat / _TICKS_PER_HEARTBEAT
         self._next_tick = 0.0
 

@@ -1,7 +1,7 @@
 """AMQP 0-9-1 frames → deliveries, without I/O: as much of the protocol as a consumer sees once it consumes.
 
 A delivery is a method frame (Basic.Deliver), a header frame and as many body frames as its size needs; nothing comes
-between them on one channel. What else a broker sends to a consumer ends the stream (the queue was deleted, the channel
+between them on one channel. A body that is too long is dropped frame by frame, as it arrives. What else a broker sends to a consumer ends the stream (the queue was deleted, the channel
 or the connection closed) or means nothing here (heartbeats, the answer to what nobody waits for).
 """
 
@@ -9,7 +9,8 @@ from struct import Struct
 
 from amqp.exceptions import AMQPError, error_for_code
 
-from celery_monitor.core.model import Delivery
+from celery_monitor.core.decode import COMPRESSED, TOO_LARGE
+from celery_monitor.core.model import HEAD, Delivery
 
 _FRAME = Struct(">BHI")
 _METHOD = Struct(">HH")
@@ -20,7 +21,11 @@ _REPLY = Struct(">HB")
 _KIND_METHOD, _KIND_HEADER, _KIND_BODY, _FRAME_END = 1, 2, 3, 0xCE
 _DELIVER, _CANCEL = (60, 60), (60, 30)
 _CHANNEL_CLOSE, _CONNECTION_CLOSE, _CONNECTION_CLOSED = (20, 40), (10, 50), (10, 51)
-_HAS_CONTENT_TYPE = 0x8000
+_HAS_CONTENT_TYPE, _HAS_HEADERS = 0x8000, 0x2000
+_COMPRESSION = b"\x0bcompression"
+"""The name of kombu's header as it stands in a table."""
+LONGEST_FRAME = 1 << 20
+"""Bytes; py-amqp agrees with the broker on 128 KiB, unless it is told otherwise."""
 
 
 class ConsumerCancelledError(Exception):
@@ -32,16 +37,27 @@ class StreamClosedError(Exception):
 
 
 class FrameReader:
-    """Turns the bytes of a connection into deliveries. ``tag`` is the delivery tag of the last one given."""
+    """Turns the bytes of a connection into deliveries. ``tag`` is the delivery tag of the last one given.
 
-    def __init__(self) -> None:
+    Bodies have at most ``max_bytes``, frames at most ``longest_frame``.
+    """
+
+    def __init__(self, max_bytes: int, longest_frame: int = LONGEST_FRAME) -> None:
         self.tag = 0
+        self._max_bytes = max_bytes
+        self._longest_frame = longest_frame
         self._rest = b""
         self._tag = 0
         self._redelivered = False
         self._content_type = ""
+        self._refused: str | None = None
         self._size = 0
         self._body: list[bytes] = []
+
+    @property
+    def midway(self) -> bool:
+        """Part of a message's body has come, and the rest has not."""
+        return bool(self._body)
 
     def feed(self, data: bytes, limit: int, found: list[Delivery]) -> None:
         """Append to ``found`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
@@ -58,13 +74,15 @@ class FrameReader:
                 start = at + _FRAME.size
                 stop = start + size
                 if stop >= end:
+                    if size > self._longest_frame:
+                        raise AMQPError("the broker announces a frame that is longer than agreed")
                     break
                 if buffer[stop] != _FRAME_END:
                     raise AMQPError("the broker sent a frame that does not end where it should")
                 if kind == _KIND_BODY:
                     self._on_body(buffer[start:stop], found)
                 elif kind == _KIND_HEADER:
-                    self._on_header(buffer, start, found)
+                    self._on_header(buffer, start, stop, found)
                 elif kind == _KIND_METHOD:
                     self._on_method(buffer, start)
                 at = stop + 1
@@ -86,7 +104,7 @@ class FrameReader:
         elif method == _CONNECTION_CLOSED:
             raise StreamClosedError
 
-    def _on_header(self, buffer: bytes, start: int, found: list[Delivery]) -> None:
+    def _on_header(self, buffer: bytes, start: int, stop: int, found: list[Delivery]) -> None:
         self._size, flags = _HEADER.unpack_from(buffer, start)
         properties = start + _HEADER.size
         if flags & _HAS_CONTENT_TYPE:  # the first property, if it is there
@@ -94,16 +112,30 @@ class FrameReader:
             self._content_type = buffer[properties + 1 : properties + 1 + length].decode("latin-1")
         else:
             self._content_type = ""
+        self._refused = None
+        if flags & _HAS_HEADERS and buffer.find(_COMPRESSION, properties, stop) >= 0:
+            self._refused = COMPRESSED
+        if self._size > self._max_bytes:
+            self._refused = TOO_LARGE
+        if self._body:
+            self._body.clear()
         if not self._size:
             self._on_body(b"", found)
 
     def _on_body(self, body: bytes, found: list[Delivery]) -> None:
         if len(body) < self._size:
-            self._body.append(body)
             self._size -= len(body)
+            if self._refused is None:
+                self._body.append(body)
+            elif not self._body:
+                self._body.append(body[:HEAD])
             return
+        self._size = 0
         if self._body:
             body = b"".join([*self._body, body])
             self._body.clear()
         self.tag = self._tag
-        found.append(Delivery(body, self._content_type, bool(self._redelivered)))
+        if self._refused is None:
+            found.append(Delivery(body, self._content_type, bool(self._redelivered)))
+        else:
+            found.append(Delivery(body[:HEAD], self._content_type, bool(self._redelivered), self._refused))

@@ -36,7 +36,7 @@ class RedisLink:
         finally:
             channel.close()
         self._wire = Wire(self._connection._sock)  # noqa: SLF001 - redis-py has no other way to it; kombu does the same
-        self._reader = RespReader()
+        self._reader = RespReader(settings.max_message_bytes)
         self._early: list[Delivery] = []
         self._pinged_at = 0.0
         with contextlib.ExitStack() as undo:

@@ -2,16 +2,22 @@
 
 A message is an array (RESP 3: a push) ``pmessage, pattern, channel, data``. The data is kombu's envelope, JSON with
 the body in base64 (``kombu.transport.virtual``). Data that is no envelope is given away as it is, without a content
-type, so that it is counted as discarded and not lost from sight.
+type, so that it is counted as discarded and not lost from sight. Data that is too long is dropped as it arrives.
 """
 
 import binascii
+import re
 from typing import Final
 
 import msgspec
 from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 
-from celery_monitor.core.model import Delivery
+from celery_monitor.core.decode import COMPRESSED, TOO_LARGE
+from celery_monitor.core.model import HEAD, Delivery
+
+
+class _Headers(msgspec.Struct, gc=False):
+    compression: msgspec.Raw | None = None
 
 
 class _Properties(msgspec.Struct, gc=False):
@@ -21,81 +27,184 @@ class _Properties(msgspec.Struct, gc=False):
 class _Envelope(msgspec.Struct, gc=False):
     body: str
     properties: _Properties = msgspec.field(default_factory=_Properties)
+    headers: _Headers | None = None
     content_type: str | None = msgspec.field(default=None, name="content-type")
 
 
 _envelope: Final = msgspec.json.Decoder(_Envelope)
 _MESSAGE: Final = {b"pmessage": 4, b"message": 3}
-_MORE: Final = -1
+_USUAL: Final = re.compile(
+    rb"[*>]4\r\n\$8\r\npmessage\r\n\$(\d{1,9})\r\n([^\r]*)\r\n\$(\d{1,9})\r\n([^\r]*)\r\n\$(\d{1,9})\r\n"
+)
+"""A message up to its data, unless a name has a carriage return in it."""
+_BULK, _ARRAY, _PUSH, _ERROR, _LEAVES = 0x24, 0x2A, 0x3E, 0x2D, b":+_,#("
+_HEADERS: Final = 1 << 16
+"""Bytes of an envelope beside its body."""
+_LONGEST_LINE: Final = 1 << 16
+_LONGEST_BULK: Final = 1 << 30
+"""Twice what Redis takes (``proto-max-bulk-len``)."""
+_MOST_ITEMS: Final = 64
 
 
 class RespReader:
-    """Turns the bytes of a subscribed connection into deliveries."""
+    """Turns the bytes of a subscribed connection into deliveries; bodies have at most ``max_bytes``."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, max_bytes: int) -> None:
         self.subscribed = False
         """The server has confirmed the subscription."""
+        self._max_bytes = max_bytes
+        self._longest = max_bytes * 4 // 3 + _HEADERS
+        self._rest: list[bytes] = []
+        self._length = 0
+        """Of ``_rest``, in bytes."""
+        self._need = 0
+        """Bytes that ``_rest`` must have before it is worth another look."""
+        self._skip = 0
+        """Bytes of a value that are dropped."""
+        self._items: list[bytes] = []
+        self._pending = 0
+        """Values that the present array still lacks."""
+        self._too_large = False
+
+    @property
+    def midway(self) -> bool:
+        """Part of a value has come, and the rest has not."""
+        return bool(self._need or self._skip)
 
     def feed(self, data: bytes, limit: int, found: list[Delivery]) -> None:
         """Append to ``found`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
 
         Raises ResponseError for an error of the server, InvalidResponse for what is not RESP.
         """
-        buffer = self._rest + data if self._rest else data
-        at = 0
+        if self._rest:
+            self._rest.append(data)
+            self._length += len(data)
+            if self._length < self._need:
+                return
+            data = b"".join(self._rest)
+            self._rest = []
+        at, self._need = 0, 0
         try:
             while len(found) < limit:
-                items: list[bytes] = []
-                after = _item(buffer, at, items)
-                if after == _MORE:
+                after = -1 if self._pending or self._skip else self._usual(data, at, found)
+                if after >= 0:
+                    at = after
+                    continue
+                after = self._next(data, at)
+                if after < 0:
                     break
                 at = after
-                if _MESSAGE.get(items[0]) == len(items):
-                    found.append(_delivery(items[-1]))
-                elif items[0] == b"psubscribe":
-                    self.subscribed = True
+                if not (self._pending or self._skip):
+                    self._complete(found)
+        except ValueError as exc:
+            raise InvalidResponse("the server does not speak RESP") from exc
         finally:
-            self._rest = buffer[at:]
+            if at < len(data):
+                self._rest = [data[at:]]
+                self._length = len(data) - at
 
+    def _usual(self, buffer: bytes, at: int, found: list[Delivery]) -> int:
+        """The place after the message that begins at ``at``, in a third of the time that it would take value by value.
 
-def _item(buffer: bytes, at: int, items: list[bytes]) -> int:  # noqa: PLR0911 - one for each kind of value
-    """Append the leaves of the value at ``at``; the place after it, or _MORE when it is not complete."""
-    line = buffer.find(b"\r\n", at)
-    if line < 0:
-        return _MORE
-    kind, head, after = buffer[at : at + 1], buffer[at + 1 : line], line + 2
-    if kind == b"$":
-        size = int(head)
-        if size < 0:
-            items.append(b"")
+        -1 for whatever is not a whole message of the usual kind.
+        """
+        head = _USUAL.match(buffer, at)
+        if head is None:
+            return -1
+        pattern, pattern_text, channel, channel_text, size = head.groups()
+        begin = head.end()
+        end = begin + int(size)
+        if (
+            len(buffer) < end + 2
+            or end - begin > self._longest
+            or len(pattern_text) != int(pattern)
+            or len(channel_text) != int(channel)
+        ):
+            return -1
+        found.append(self._delivery(buffer[begin:end]))
+        return end + 2
+
+    def _next(self, buffer: bytes, at: int) -> int:  # noqa: PLR0911 - one for each kind of value
+        """Take the value that begins at ``at``, or the head of an array; the place after it, -1 when more must come."""
+        if self._skip:
+            return self._drop(buffer, at)
+        line = buffer.find(b"\r\n", at)
+        if line < 0:
+            if len(buffer) - at > _LONGEST_LINE:
+                raise InvalidResponse("the server does not speak RESP")
+            return -1
+        kind, after = buffer[at], line + 2
+        if kind == _BULK:
+            size = int(buffer[at + 1 : line])
+            if size > self._longest:
+                return self._refuse(buffer, after, size)
+            end = after + max(size, -2)  # -1 is a value without bytes, and without an end of the line
+            if len(buffer) < end + 2:
+                self._need = end + 2 - at
+                return -1
+            self._take(buffer[after:end])
+            return end + 2 if size >= 0 else after
+        if kind in {_ARRAY, _PUSH}:
+            number = int(buffer[at + 1 : line])
+            if number > _MOST_ITEMS or self._pending > _MOST_ITEMS:
+                raise InvalidResponse("the server sends an array that no subscriber is sent")
+            if self._pending:
+                self._pending += max(number, 0) - 1
+            else:
+                self._pending, self._items = max(number, 0), []
             return after
-        if len(buffer) < after + size + 2:
-            return _MORE
-        items.append(buffer[after : after + size])
-        return after + size + 2
-    if kind in {b"*", b">"}:
-        for _ in range(int(head)):
-            after = _item(buffer, after, items)
-            if after == _MORE:
-                return _MORE
-        return after
-    if kind == b"-":
-        error = NoPermissionError if head.startswith(b"NOPERM") else ResponseError
-        raise error(head.decode(errors="replace"))
-    if kind in {b":", b"+", b"_"}:
-        items.append(head)
-        return after
-    raise InvalidResponse("the server does not speak RESP")
+        if kind == _ERROR:
+            head = buffer[at + 1 : line]
+            error = NoPermissionError if head.startswith(b"NOPERM") else ResponseError
+            raise error(head.decode(errors="replace"))
+        if kind in _LEAVES:
+            self._take(buffer[at + 1 : line])
+            return after
+        raise InvalidResponse("the server does not speak RESP")
 
-
-def _delivery(data: bytes) -> Delivery:
-    try:
-        envelope = _envelope.decode(data)
-        if envelope.properties.body_encoding == "base64":
-            body = binascii.a2b_base64(envelope.body, strict_mode=True)
+    def _take(self, value: bytes) -> None:
+        if self._pending:
+            self._items.append(value)
+            self._pending -= 1
         else:
-            body = envelope.body.encode()
-    except (msgspec.DecodeError, binascii.Error, UnicodeError, RecursionError):
-        return Delivery(data, "")
-    return Delivery(body, envelope.content_type or "")
+            self._items = [value]
+
+    def _refuse(self, buffer: bytes, at: int, size: int) -> int:
+        """A value that is too long: keep its head only."""
+        if size > _LONGEST_BULK:
+            raise InvalidResponse("the server announces a value that is longer than Redis takes")
+        self._take(buffer[at : min(at + HEAD, at + size)])
+        self._too_large = True
+        self._skip = size + 2
+        return self._drop(buffer, at)
+
+    def _drop(self, buffer: bytes, at: int) -> int:
+        number = min(self._skip, len(buffer) - at)
+        self._skip -= number
+        return at + number if number else -1
+
+    def _complete(self, found: list[Delivery]) -> None:
+        items, too_large = self._items, self._too_large
+        self._items, self._too_large = [], False
+        if not items:
+            return
+        if _MESSAGE.get(items[0]) == len(items):
+            found.append(Delivery(items[-1], "", refused=TOO_LARGE) if too_large else self._delivery(items[-1]))
+        elif items[0] == b"psubscribe":
+            self.subscribed = True
+
+    def _delivery(self, data: bytes) -> Delivery:
+        try:
+            envelope = _envelope.decode(data)
+            if envelope.properties.body_encoding == "base64":
+                body = binascii.a2b_base64(envelope.body, strict_mode=True)
+            else:
+                body = envelope.body.encode()
+        except (msgspec.DecodeError, binascii.Error, UnicodeError, RecursionError):
+            return Delivery(data, "")
+        content_type = envelope.content_type or ""
+        if len(body) > self._max_bytes:
+            return Delivery(body[:HEAD], content_type, refused=TOO_LARGE)
+        if envelope.headers is not None and envelope.headers.compression is not None:
+            return Delivery(body[:HEAD], content_type, refused=COMPRESSED)
+        return Delivery(body, content_type)

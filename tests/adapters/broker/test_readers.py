@@ -20,6 +20,9 @@ from celery_monitor.adapters.broker.wire import Wire
 from celery_monitor.core.model import Delivery
 
 
+MOST = 8 << 20
+
+
 def _frame(kind: int, payload: bytes, channel: int = 1) -> bytes:
     return pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
 
@@ -56,7 +59,7 @@ def test_frames_cut_anywhere(messages: list[tuple[bytes, bool, bytes | None]], p
         _frame(8, b"", 0) + _delivery(body, tag, redelivered=again, content_type=kind, frame=frame)
         for tag, (body, again, kind) in enumerate(messages, 1)
     )
-    reader, found = FrameReader(), list[Delivery]()
+    reader, found = FrameReader(MOST), list[Delivery]()
     for part in _cut(stream, places):
         reader.feed(part, 1000, found)
     assert found == [Delivery(body, (kind or b"").decode(), again) for body, again, kind in messages]
@@ -66,7 +69,7 @@ def test_frames_cut_anywhere(messages: list[tuple[bytes, bool, bytes | None]], p
 def test_frames_limit() -> None:
     """No more than the limit is given, and the tag is that of the last one given."""
     stream = b"".join(_delivery(b"%d" % n, n, redelivered=False, content_type=None, frame=9) for n in range(1, 6))
-    reader = FrameReader()
+    reader = FrameReader(MOST)
     first: list[Delivery] = []
     reader.feed(stream, 2, first)
     assert ([d.body for d in first], reader.tag) == ([b"1", b"2"], 2)
@@ -88,7 +91,7 @@ def test_frames_limit() -> None:
 )
 def test_frames_that_end_the_stream(frame: bytes, error: type[Exception]) -> None:
     """What ends the stream raises, each time; what came before it is given once."""
-    reader, found = FrameReader(), list[Delivery]()
+    reader, found = FrameReader(MOST), list[Delivery]()
     message = _delivery(b"x", 1, redelivered=False, content_type=None, frame=9)
     with pytest.raises(error):
         reader.feed(message + frame, 10, found)
@@ -108,7 +111,7 @@ def test_resp_cut_anywhere(bodies: list[bytes], places: list[int], push: bool) -
     """However the bytes are cut, in both versions of the protocol, every message comes once and in order."""
     noise = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n:1\r\n_\r\n$-1\r\n"
     stream = b"".join(noise + _pmessage(body, b">" if push else b"*") for body in bodies)
-    reader, found = RespReader(), list[Delivery]()
+    reader, found = RespReader(MOST), list[Delivery]()
     for part in _cut(stream, places):
         reader.feed(part, 1000, found)
     assert found == [Delivery(body, "") for body in bodies]
@@ -116,7 +119,7 @@ def test_resp_cut_anywhere(bodies: list[bytes], places: list[int], push: bool) -
 
 def test_resp_subscription() -> None:
     """A confirmed subscription is known; what comes with it is not lost."""
-    reader, found = RespReader(), list[Delivery]()
+    reader, found = RespReader(MOST), list[Delivery]()
     before = reader.subscribed
     reader.feed(b"*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n" + _pmessage(b"x"), 10, found)
     assert (before, reader.subscribed) == (False, True)
@@ -145,13 +148,13 @@ def test_a_poll_is_bounded_in_bytes(kind: type[AmqpLink] | type[RedisLink], monk
     link._limit, link._early, link._ping_every, link._tick_every = 2000, [], 10, 0
     link._amqp = SimpleNamespace(bytes_recv=0)
     if kind is AmqpLink:
-        link._reader = FrameReader()
+        link._reader = FrameReader(MOST)
         stream = b"".join(
             _delivery(body, tag, redelivered=False, content_type=None, frame=131_064)
             for tag, body in enumerate(bodies, 1)
         )
     else:
-        link._reader = RespReader()
+        link._reader = RespReader(MOST)
         stream = b"".join(map(_pmessage, bodies))
     link._wire = _Flood(stream)
     found: list[bytes] = []
@@ -174,7 +177,7 @@ def test_messages_before_an_error_of_redis(end: bytes, error: type[Exception], e
         server.sendall(b"".join(_pmessage(b"%d" % number) for number in range(early, 300)) + end)
         server.shutdown(socket.SHUT_WR)
         link = RedisLink.__new__(RedisLink)
-        link._limit, link._wire, link._reader = 200, Wire(client), RespReader()
+        link._limit, link._wire, link._reader = 200, Wire(client), RespReader(MOST)
         link._early = [Delivery(b"%d" % number, "") for number in range(early)]
         found: list[Delivery] = []
         for _ in range(2):
@@ -190,4 +193,4 @@ def test_messages_before_an_error_of_redis(end: bytes, error: type[Exception], e
 def test_resp_errors(data: bytes) -> None:
     """Errors of the server, and what is not RESP, raise."""
     with pytest.raises(RedisError):
-        RespReader().feed(data, 10, [])
+        RespReader(MOST).feed(data, 10, [])
