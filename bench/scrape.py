@@ -31,6 +31,7 @@ from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
 from celery_monitor.adapters.store import open_store
+from celery_monitor.adapters.store.applying import ApplyingFile
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.cli.run import COLLECT
@@ -134,6 +135,7 @@ class Daemon:
             self._lock,
             clock,
             prober=None,
+            marks=ApplyingFile(),
             flush_interval=FLUSH_SECONDS,
             prefetch=PREFETCH,
             committed=self._committed,

@@ -179,6 +179,7 @@ class App:
             self._lock,
             self.clock,
             prober=self._prober,
+            marks=self.store.applying,
             flush_interval=settings.store.flush_interval,
             prefetch=settings.broker.prefetch,
             alive_at=restored.counters.get("alive_at"),

@@ -45,7 +45,10 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one poll brought. ``tag`` acknowledges it and everything before it on this connection."""
+    """What one poll brought. ``tag`` acknowledges it and everything before it on this connection.
+
+    Without deliveries: part of a long message has come, so the stream is alive.
+    """
 
     deliveries: Sequence[Delivery]
     tag: int
@@ -116,6 +119,19 @@ class FleetControl(Protocol):
 
     def close(self) -> None:
         """Drop all connections; never blocks long."""
+
+
+class Marks(Protocol):
+    """Which message is being applied, kept where it outlives the process. Nothing here raises."""
+
+    def deaths(self, fingerprint: bytes) -> int:
+        """How often the process ended while this message alone was marked."""
+
+    def begin(self, fingerprint: bytes) -> None:
+        """Mark it: it is applied from now on."""
+
+    def end(self, fingerprint: bytes) -> None:
+        """It has been applied, and the process lives."""
 
 
 class Store(Protocol):

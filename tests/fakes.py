@@ -238,3 +238,32 @@ class InlineCommitter(Committer):
         done: Future[None] = Future()
         self._commit(changes, done)
         return done
+
+
+class FakeMarks:
+    """Marks of a process that may be killed: ``killed`` is its death."""
+
+    def __init__(self) -> None:
+        self.marked: bytes | None = None
+        self.counted: dict[bytes, int] = {}
+        self.marks = 0
+
+    def deaths(self, fingerprint: bytes) -> int:
+        """See Marks."""
+        return self.counted.get(fingerprint, 0)
+
+    def begin(self, fingerprint: bytes) -> None:
+        """See Marks."""
+        self.marked = fingerprint
+        self.marks += 1
+
+    def end(self, fingerprint: bytes) -> None:
+        """See Marks."""
+        self.marked = None
+        self.counted.pop(fingerprint, None)
+
+    def killed(self) -> None:
+        """The process died."""
+        if self.marked is not None:
+            self.counted[self.marked] = self.deaths(self.marked) + 1
+            self.marked = None

@@ -54,6 +54,7 @@ class Discarded(msgspec.Struct, frozen=True):
 
 
 _fast = msgspec.json.Decoder(list[Event] | Event).decode  # checks the bounds of Event's fields, too
+_fast_one = msgspec.json.Decoder(Event).decode
 _fast_msgpack = msgspec.msgpack.Decoder(list[Event] | Event).decode
 _REFUSALS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError, TypeError, MemoryError)
 """What msgspec raises for input of any kind."""
@@ -109,10 +110,10 @@ def _decode_pieces(body: bytes) -> list[Event | Discarded]:
             found.append(Discarded(MALFORMED))
             break
         try:
-            found.append(cast("Event", _fast(piece)))
+            found.append(_fast_one(piece))
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             lenient += len(piece)
-            found += _decode_leniently(piece)[:1] if lenient <= _MOST_LENIENT else [Discarded(MALFORMED)]
+            found.append(_read(_parse(piece)) if lenient <= _MOST_LENIENT else Discarded(MALFORMED))
     return found
 
 
@@ -141,13 +142,18 @@ def _array_length(body: bytes) -> int:
 
 
 def _decode_leniently(body: bytes) -> list[Event | Discarded]:
-    try:
-        found = json.loads(body.decode("utf-8-sig", "replace"), parse_int=_parse_int)
-    except (ValueError, RecursionError):
-        return [Discarded(MALFORMED)]
+    found = _parse(body)
     if not isinstance(found, list):
         return [_read(found)]
     return _limited([_read(item) for item in found[: MOST_EVENTS + 1]])
+
+
+def _parse(body: bytes) -> object:
+    """As the standard library does; None, which is no event, for what is no JSON."""
+    try:
+        return json.loads(body.decode("utf-8-sig", "replace"), parse_int=_parse_int)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _parse_int(digits: str) -> float:

@@ -16,6 +16,11 @@ BYTES: Final = 8
 EPOCHS_KEPT: Final = 100
 
 
+def fingerprint_of(body: bytes) -> bytes:
+    """Of one message."""
+    return blake2b(body, digest_size=BYTES).digest()
+
+
 class Fingerprints:
     """The newest fingerprints of each recent connection. ``kept``: how many of each at least, the broker's prefetch."""
 
@@ -52,7 +57,7 @@ class Fingerprints:
 
     def is_repeated(self, delivery: Delivery) -> bool:
         """Note a message; True when it was applied before."""
-        fingerprint = blake2b(delivery.body, digest_size=BYTES).digest()
+        fingerprint = fingerprint_of(delivery.body)
         newer = self._newer
         # Also those of this connection: a quorum queue whose leader loses sight of the consumer's node for a moment
         # takes back what is unacknowledged (rabbit_fifo: suspected_down), and so does a mirrored classic queue that

@@ -17,12 +17,11 @@ from celery_monitor.core import backoff
 from celery_monitor.core.model import Changes
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
-from celery_monitor.ports import Batch, Clock, EventSource
+from celery_monitor.ports import Batch, Clock, EventSource, Marks
+from celery_monitor.runtime.applier import Applier
 from celery_monitor.runtime.committer import GLANCE, Committer, Flush
 from celery_monitor.runtime.prober import Prober
 
-SLICE: Final = 200
-"""Messages applied under one hold of the lock: what a scrape may have to wait for."""
 LONGEST_POLL: Final = 0.25
 GATHER: Final = 0.02
 """Seconds from one read to the next while the stream is slow: waking up for each message costs many times what reading
@@ -73,6 +72,7 @@ class Pump:
         clock: Clock,
         *,
         prober: Prober | None,
+        marks: Marks,
         flush_interval: float,
         prefetch: int,
         alive_at: float | None = None,
@@ -94,6 +94,7 @@ class Pump:
         self._lock = lock
         self._clock = clock
         self._prober = prober
+        self._applier = Applier(monitor, lock, clock, marks)
         self._flush_interval = flush_interval
         self._prefetch = prefetch
         self._committed = committed
@@ -235,9 +236,7 @@ class Pump:
         self._tag = batch.tag
         if self._source.acknowledges:
             self.figures.unacked += len(batch.deliveries)
-        for start in range(0, len(batch.deliveries), SLICE):
-            with self._lock:
-                self._monitor.receive(batch.deliveries[start : start + SLICE], self._clock.now())
+        self._applier.apply(batch.deliveries, marking=self._source.acknowledges)
         self._watched_until = self._clock.now()
         with self._lock:
             probes, arrivals = self._monitor.take_probes(), self._monitor.take_arrivals()

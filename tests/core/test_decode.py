@@ -1,14 +1,26 @@
 """Bytes of a message to events."""
 
 import json
+import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_monitor.core.decode import CONTENT_TYPE, MALFORMED, Discarded, decode
-from celery_monitor.core.model import Event
+from celery_monitor.core.decode import (
+    CONTENT_TYPE,
+    MALFORMED,
+    MOST_EVENTS,
+    POISON,
+    TOO_MANY_EVENTS,
+    Discarded,
+    decode,
+    events_of,
+)
+from celery_monitor.core.model import Delivery, Event
+from celery_monitor.core.pieces import MOST_MARKS, pieces
 from tests.builders import NOON, body, raw, recorded
 
 
@@ -173,3 +185,105 @@ def test_mutated_recordings(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 6))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     assert decode(bytes(changed), "application/json")
+
+
+MSGPACK = "application/x-msgpack"
+
+
+def test_msgpack() -> None:
+    """What kombu's serializer msgpack sends is read as JSON is, one event or a list, with its oddities."""
+    found = decode(msgspec.msgpack.encode([raw("sent"), raw("failed"), {"type": 1}, 7]), MSGPACK)
+    assert kinds(found) == ["task-sent", "task-failed", MALFORMED, MALFORMED]
+    assert decode(msgspec.msgpack.encode(raw("sent", name="a.b")), MSGPACK) == decode(
+        body(raw("sent", name="a.b")), "application/json"
+    )
+    assert kinds(decode(msgspec.msgpack.encode(raw("succeeded") | {"runtime": "long"}), MSGPACK)) == ["task-succeeded"]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\x81\x80\x80", b"\x91" * 100_000]
+)
+def test_bad_msgpack(bad: bytes) -> None:
+    """It is one discarded message, whatever lengths it announces."""
+    assert kinds(decode(bad, MSGPACK)) in ([MALFORMED], [TOO_MANY_EVENTS])
+
+
+@given(st.binary(max_size=200))
+def test_any_msgpack(data: bytes) -> None:
+    """Nothing raises."""
+    decode(data, MSGPACK)
+
+
+def test_a_refused_message_is_not_decoded() -> None:
+    """Its reason is what it was refused for."""
+    assert events_of(Delivery(body(raw("sent")), refused=POISON)) == [Discarded(POISON)]
+
+
+GOOD = b'{"type":"a","timestamp":1}'
+MIB = 1 << 20
+BOMBS = [
+    (b"[" + b"{}," * (8 * MIB // 3) + b"{}]", [MALFORMED] * MOST_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + b"0," * (4 * MIB) + b"0]", [MALFORMED] * MOST_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + b"," * (8 * MIB) + b"]", [MALFORMED] * MOST_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD[:-1] + b',"x":NaN},') * 200_000 + b"0]", ["a"] * MOST_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD + b",") * 300_000 + GOOD + b"]", ["a"] * MOST_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD + b",") * 1_500 + GOOD + b"]", ["a"] * MOST_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD[:-1] + b',"x":NaN},') * 1_500 + b"0]", ["a"] * MOST_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD + b",") * 999 + b"0," * (4 * MIB) + b"0]", ["a"] * 999 + [MALFORMED, TOO_MANY_EVENTS]),
+    (GOOD[:-1] + b',"x":[' + b"{}," * MIB + b"0]}", [MALFORMED]),
+    (GOOD[:-1] + b',"y":NaN,"x":[' + b"0," * (4 * MIB) + b"0]}", [MALFORMED]),
+    (GOOD[:-1] + b',"y":NaN,"x":"' + b"\\n" * MIB + b'"}', [MALFORMED]),
+    (b"[" * (8 * MIB), [MALFORMED]),
+    (b'{"a":' * MIB, [MALFORMED]),
+    (b'"' * (8 * MIB), [MALFORMED]),
+    (b'["' + b'\\"' * (4 * MIB), [MALFORMED]),
+    (b" " * (8 * MIB), [MALFORMED]),
+    (b"[" + b"9" * (8 * MIB) + b"]", [MALFORMED]),
+    (b"[" + b"\xff" * (8 * MIB), [MALFORMED]),
+]
+
+
+@pytest.mark.parametrize(("bomb", "kind"), BOMBS, ids=lambda value: repr(value[:12]))
+def test_bombs(bomb: bytes, kind: list[str]) -> None:
+    """Of no body more than MOST_EVENTS events are read, and what is built for it is no multiple of its size."""
+    tracemalloc.start()
+    try:
+        found = kinds(decode(bomb, "application/json"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found in (kind, [*kind[:-1], MALFORMED])
+    assert peak < 64 * MIB
+
+
+def test_an_oddity_in_a_large_message_costs_only_itself() -> None:
+    """A list of long tracebacks is read event by event where the whole of it is no JSON."""
+    long = raw("failed", traceback='at \\n\n"[{,\\"' * 10_000)
+    text = json.dumps([long, long | {"x": float("nan")}, {"type": 3}, [long], long | {"exception": "\ud800"}])
+    for spaced in (text, text.replace("}, {", "}\n , \t{"), " \n " + text + " "):
+        found = decode(spaced.encode(), "application/json")
+        assert kinds(found) == ["task-failed", "task-failed", MALFORMED, MALFORMED, "task-failed"]
+
+
+_JSON = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(st.lists(_JSON), st.sampled_from([None, 0, 1]), st.sampled_from(["", "\ufeff", " \n"]))
+def test_pieces_of_any_list(values: list[Any], indent: int | None, before: str) -> None:
+    """Each piece is the JSON of one element."""
+    text = before + json.dumps(values, indent=indent)
+    found = [json.loads(piece or b"0") for piece in pieces(text.encode())]
+    assert json.dumps(found) == json.dumps(values)
+
+
+@given(st.binary())
+def test_pieces_of_any_bytes(data: bytes) -> None:
+    """There is an end, whatever the bytes."""
+    assert len(list(pieces(b"[" + data))) <= len(data) + 1
+
+
+def test_pieces_are_bounded() -> None:
+    """What is looked at is bounded, not only what is found."""
+    found = list(pieces(b"[0," + b"[]," * MOST_MARKS + b"0]"))
+    assert (found[0], found[-1]) == (b"0", None)
+    assert MOST_MARKS // 4 < len(found) < MOST_MARKS // 2

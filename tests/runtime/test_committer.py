@@ -13,7 +13,7 @@ from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime.committer import YIELDS_FOR, Committer, Flush
 from celery_monitor.runtime.pump import Pump
 from tests.builders import life
-from tests.fakes import FakeSource, InlineCommitter, ManualClock, MemoryStore
+from tests.fakes import FakeMarks, FakeSource, InlineCommitter, ManualClock, MemoryStore
 from tests.servers import wait_until
 
 
@@ -57,7 +57,15 @@ def test_reading_goes_on_while_a_commit_is_under_way() -> None:
     monitor = Monitor(Limits(), restored, clock.now())
     committer, stop = Committer(store, clock), threading.Event()
     pump = Pump(
-        source, committer, monitor, threading.Lock(), clock, prober=None, flush_interval=0.01, prefetch=source.prefetch
+        source,
+        committer,
+        monitor,
+        threading.Lock(),
+        clock,
+        prober=None,
+        marks=FakeMarks(),
+        flush_interval=0.01,
+        prefetch=source.prefetch,
     )
     with running(committer):
         thread = threading.Thread(target=pump.run, args=(stop, lambda: None))

@@ -13,7 +13,7 @@ from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreU
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import BUSY, GATHER, LONGEST_YIELD, MOST_UNWRITTEN, PROMPT, Pump
 from tests.builders import NOON, life
-from tests.fakes import FakeSource, InlineCommitter, ManualClock, MemoryStore
+from tests.fakes import FakeMarks, FakeSource, InlineCommitter, ManualClock, MemoryStore
 
 
 class Echo:
@@ -43,6 +43,7 @@ class Bench:
         self.source = FakeSource(acknowledges=acknowledges, prefetch=prefetch, clock=self.clock)
         self.store = MemoryStore()
         self.probe = Echo(self.source)
+        self.marks = FakeMarks()
         self.told: list[str] = []
         self.scraped = False
         self.start()
@@ -60,6 +61,7 @@ class Bench:
             threading.Lock(),
             self.clock,
             prober=self.prober,
+            marks=self.marks,
             flush_interval=0.5,
             prefetch=self.source.prefetch,
             alive_at=restored.counters.get("alive_at"),

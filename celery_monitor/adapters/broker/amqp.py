@@ -62,10 +62,11 @@ class AmqpLink:
             left -= len(data)
             self._amqp.bytes_recv += 1  # what py-amqp looks at to see that the broker is alive
             self._reader.feed(data, self._limit, found)
-            if found and self._wire.drained:
+            if self._wire.drained if found else time.monotonic() >= until:
                 break
         self._check_heartbeat()
-        return Batch(found, self._reader.tag) if found else None
+        moving = left < POLL_BYTES and self._reader.midway
+        return Batch(found, self._reader.tag) if found or moving else None
 
     def _check_heartbeat(self) -> None:
         # Only after reading: when nobody has read for long, the broker's signs of life are what was not read.

@@ -1,8 +1,9 @@
 """AMQP 0-9-1 frames → deliveries, without I/O: as much of the protocol as a consumer sees once it consumes.
 
 A delivery is a method frame (Basic.Deliver), a header frame and as many body frames as its size needs; nothing comes
-between them on one channel. A body that is too long is dropped frame by frame, as it arrives. What else a broker sends to a consumer ends the stream (the queue was deleted, the channel
-or the connection closed) or means nothing here (heartbeats, the answer to what nobody waits for).
+between them on one channel. A body that is too long is dropped frame by frame, as it arrives. What else a broker sends
+to a consumer ends the stream (the queue was deleted, the channel or the connection closed) or means nothing here
+(heartbeats, the answer to what nobody waits for).
 """
 
 from struct import Struct

@@ -56,17 +56,19 @@ class RedisLink:
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises what the library raises."""
         found, self._early = self._early, []
+        moving = False
         try:
-            self._read(timeout, found)
+            moving = self._read(timeout, found)
         except Exception:
             if not found:
                 raise
             # They will not come again. The next call meets the same error.
         if not found:
             self._check_alive()
-        return Batch(found, 0) if found else None
+        return Batch(found, 0) if found or moving else None
 
-    def _read(self, timeout: float, found: "list[Delivery]") -> None:
+    def _read(self, timeout: float, found: "list[Delivery]") -> bool:
+        """Whether it read a part of a message, whose rest has not come."""
         self._reader.feed(b"", self._limit, found)
         until, left = time.monotonic() + timeout, POLL_BYTES
         while len(found) < self._limit and (left > 0 or not found):
@@ -75,8 +77,9 @@ class RedisLink:
                 break
             left -= len(data)
             self._reader.feed(data, self._limit, found)
-            if found and self._wire.drained:
+            if self._wire.drained if found else time.monotonic() >= until:
                 break
+        return left < POLL_BYTES and self._reader.midway
 
     def _check_alive(self) -> None:
         """Redis has no heartbeats: ask for a sign when there was none for a while."""

@@ -17,7 +17,7 @@ from celery_monitor.core.model import HEAD, Delivery
 
 
 class _Headers(msgspec.Struct, gc=False):
-    compression: msgspec.Raw | None = None
+    compression: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Properties(msgspec.Struct, gc=False):
@@ -145,13 +145,7 @@ class RespReader:
             self._take(buffer[after:end])
             return end + 2 if size >= 0 else after
         if kind in {_ARRAY, _PUSH}:
-            number = int(buffer[at + 1 : line])
-            if number > _MOST_ITEMS or self._pending > _MOST_ITEMS:
-                raise InvalidResponse("the server sends an array that no subscriber is sent")
-            if self._pending:
-                self._pending += max(number, 0) - 1
-            else:
-                self._pending, self._items = max(number, 0), []
+            self._begin(int(buffer[at + 1 : line]))
             return after
         if kind == _ERROR:
             head = buffer[at + 1 : line]
@@ -161,6 +155,15 @@ class RespReader:
             self._take(buffer[at + 1 : line])
             return after
         raise InvalidResponse("the server does not speak RESP")
+
+    def _begin(self, number: int) -> None:
+        """An array of so many values; inside another one, its values take its place."""
+        if number > _MOST_ITEMS or self._pending > _MOST_ITEMS:
+            raise InvalidResponse("the server sends an array that no subscriber is sent")
+        if self._pending:
+            self._pending += max(number, 0) - 1
+        else:
+            self._pending, self._items = max(number, 0), []
 
     def _take(self, value: bytes) -> None:
         if self._pending:
@@ -205,6 +208,6 @@ class RespReader:
         content_type = envelope.content_type or ""
         if len(body) > self._max_bytes:
             return Delivery(body[:HEAD], content_type, refused=TOO_LARGE)
-        if envelope.headers is not None and envelope.headers.compression is not None:
+        if envelope.headers is not None and bytes(envelope.headers.compression) != b"null":
             return Delivery(body[:HEAD], content_type, refused=COMPRESSED)
         return Delivery(body, content_type)

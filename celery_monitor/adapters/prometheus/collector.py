@@ -25,7 +25,10 @@ from celery_monitor.adapters.prometheus.figures import RuntimeFigures
 from celery_monitor.core.model import Channel, Histogram, QueueStats, Reason, Snapshot, Worker
 
 # Series that exist from the start, so that increase() sees the first of each.
-DISCARDED: Final = ("malformed", "content_type", "unknown_type", "duplicate", "redelivered")
+DISCARDED: Final = (
+    "malformed", "content_type", "compressed", "too_large", "too_many_events", "poison", "unknown_type", "duplicate",
+    "redelivered",
+)  # fmt: skip
 OUTCOMES: Final = ("delivered", "retried", "dead")
 
 _Numbers = CounterMetricFamily | GaugeMetricFamily | UnknownMetricFamily

@@ -152,9 +152,10 @@ EVENTS: Final = Family("monitor_events", Kind.COUNTER, "Events read, by type; cu
 DISCARDED: Final = Family(
     "monitor_events_discarded",
     Kind.COUNTER,
-    "Messages or events that changed no task's counts: malformed, content_type (not JSON), unknown_type (one of the "
-    "fleet's own), duplicate (such as the twin of a hard time limit), redelivered (counted before, by its fingerprint: "
-    "exactness at work, and no loss).",
+    "Messages or events that changed no task's counts: malformed, content_type (neither JSON nor MessagePack), "
+    "compressed, too_large (longer than broker.max_message_bytes), too_many_events (of one message), poison (the "
+    "monitor died twice while it applied it), unknown_type (one of the fleet's own), duplicate (such as the twin of a "
+    "hard time limit), redelivered (counted before, by its fingerprint: exactness at work, and no loss).",
     ("reason",),
 )
 LAG: Final = Family(

@@ -111,6 +111,11 @@ class Database:
         """A flush was committed: known at the next start even where the database has lost it."""
         self._file.note(noted)
 
+    @property
+    def path(self) -> Path:
+        """Of the file, once it has started."""
+        return self._file.path
+
     def verify(self) -> None:
         """Raise StoreUnusableError when the database was taken away under our feet."""
         self._file.verify()

@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, insert, select, update
 
 from celery_monitor.adapters.store import encode, restore, schema
+from celery_monitor.adapters.store.applying import ApplyingFile
 from celery_monitor.adapters.store.engine import Database, UnstorableError
 from celery_monitor.adapters.store.flush import Flush
 from celery_monitor.adapters.store.fold import SeriesFold
@@ -61,6 +62,7 @@ class SqlStore:
         self._counters: Mapping[str, float] = {}
         self._committed_at = 0.0
         self._identity = ""
+        self.applying: Final = ApplyingFile()
         self.outbox: Final = SqlOutbox(database)
         self.reader: Final = SqlReader(database)
 
@@ -84,6 +86,8 @@ class SqlStore:
         except BaseException:
             self._database.stop()
             raise
+        path = self._database.path
+        self.applying.start(path.with_name(f"{path.name}.applying"))
         self._writer = writer
         self._counters = dict(restored.counters)
         return restored
@@ -125,6 +129,7 @@ class SqlStore:
     def stop(self) -> None:
         """See Store."""
         self._writer = None
+        self.applying.stop()
         self._database.stop()
 
     def _take_over(self, connection: Connection, writer: str) -> str | None:

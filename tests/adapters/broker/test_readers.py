@@ -1,7 +1,11 @@
 """The readers of the two protocols, without a server."""
 
+import contextlib
 import itertools
+import json
 import socket
+import tracemalloc
+from base64 import b64encode
 from struct import pack
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +21,8 @@ from celery_monitor.adapters.broker.frames import ConsumerCancelledError, FrameR
 from celery_monitor.adapters.broker.redis import RedisLink
 from celery_monitor.adapters.broker.resp import RespReader
 from celery_monitor.adapters.broker.wire import Wire
-from celery_monitor.core.model import Delivery
-
+from celery_monitor.core.decode import COMPRESSED, TOO_LARGE
+from celery_monitor.core.model import HEAD, Delivery
 
 MOST = 8 << 20
 
@@ -194,3 +198,128 @@ def test_resp_errors(data: bytes) -> None:
     """Errors of the server, and what is not RESP, raise."""
     with pytest.raises(RedisError):
         RespReader(MOST).feed(data, 10, [])
+
+
+def _envelope(body: bytes, **fields: Any) -> bytes:
+    properties = {"body_encoding": "base64"}
+    values = {"body": b64encode(body).decode(), "content-type": "application/json", "properties": properties} | fields
+    return json.dumps(values).encode()
+
+
+@given(st.lists(st.integers(0, 600), max_size=8), st.lists(st.integers(min_value=0), max_size=12), st.integers(1, 90))
+def test_frames_that_are_too_large(sizes: list[int], places: list[int], frame: int) -> None:
+    """A body beyond the limit is told by its head; what comes before and after it is whole, however it is cut."""
+    stream = b"".join(
+        _delivery(b"x" * size, tag, redelivered=True, content_type=None, frame=frame)
+        for tag, size in enumerate(sizes, 1)
+    )
+    reader, found = FrameReader(300), list[Delivery]()
+    for part in _cut(stream, places):
+        reader.feed(part, 1000, found)
+        assert sum(map(len, reader._body)) <= 300
+    assert [(one.refused, len(one.body)) for one in found] == [
+        (TOO_LARGE, min(size, frame, HEAD)) if size > 300 else (None, size) for size in sizes
+    ] or all(one.refused == (TOO_LARGE if size > 300 else None) for one, size in zip(found, sizes, strict=True))
+    assert (reader.tag, reader.midway) == (len(sizes), False)
+
+
+@given(st.lists(st.integers(0, 600), max_size=8), st.lists(st.integers(min_value=0), max_size=12))
+def test_values_that_are_too_large(sizes: list[int], places: list[int]) -> None:
+    """The same on Redis; there it is the decoded body that counts."""
+    stream = b"".join(_pmessage(_envelope(b"x" * size)) for size in sizes)
+    reader, found = RespReader(300), list[Delivery]()
+    for part in _cut(stream, places):
+        reader.feed(part, 1000, found)
+    assert [one.refused for one in found] == [TOO_LARGE if size > 300 else None for size in sizes]
+    assert [len(one.body) for one in found if one.refused is None] == [size for size in sizes if size <= 300]
+
+
+def test_lengths_that_are_announced_take_no_memory() -> None:
+    """Gigabytes that are announced are not kept room for, and those that come are dropped as they come."""
+    frames, resp = FrameReader(MOST), RespReader(MOST)
+    found: list[Delivery] = []
+    header = _frame(2, pack(">HHQH", 60, 0, 2 << 30, 0x1000) + b"\x01")
+    head = b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\nx\r\n$%d\r\n" % (1 << 29)
+    tracemalloc.start()
+    try:
+        frames.feed(_frame(1, pack(">HH", 60, 60) + b"\0" + pack(">QB", 1, 0) + b"\0\0") + header, 10, found)
+        resp.feed(head, 10, found)
+        part = bytes(1 << 18)
+        for _ in range(200):
+            frames.feed(_frame(3, part), 10, found)
+            resp.feed(part, 10, found)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found, frames.midway, resp.midway) == ([], True, True)
+    assert peak < 4 << 20
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"*1000000\r\n", b"*4\r\n$99999999999999999999\r\n", b"$abc\r\n", b"*1\r\n" * 100_000 + b"$x\r\n",
+        b"$" + b"9" * 5000 + b"\r\n", b"+" + b"x" * 100_000, b"HTTP/1.1 200 OK\r\n",
+    ],
+    ids=lambda data: repr(data[:12]),
+)  # fmt: skip
+def test_resp_that_no_redis_sends(data: bytes) -> None:
+    """It is an error of the protocol, at once."""
+    with pytest.raises(InvalidResponse):
+        RespReader(MOST).feed(data, 10, [])
+
+
+def test_a_frame_that_is_longer_than_agreed() -> None:
+    """It is an error of the protocol, before it has come."""
+    with pytest.raises(AMQPError):
+        FrameReader(MOST).feed(pack(">BHI", 3, 1, 2 << 30) + b"x", 10, [])
+
+
+@given(st.lists(st.binary(max_size=60), max_size=10))
+def test_garbage_of_any_kind(parts: list[bytes]) -> None:
+    """Whatever a peer sends, the readers raise an exception or go on."""
+    for reader in (FrameReader(300), RespReader(300)):
+        with contextlib.suppress(Exception):
+            for part in parts:
+                reader.feed(part, 10, [])
+
+
+@given(st.lists(st.sampled_from([
+    b"*", b"4\r\n", b"$", b"8\r\n", b"pmessage\r\n", b"-1\r\n", b"0\r\n", b"\r\n", b">", b":", b"+x", b"x", b"1\r\n",
+    b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n", b"$5\r\na\r\nbc\r\n", b"$900\r\n",
+])))  # fmt: skip
+def test_resp_of_many_kinds(parts: list[bytes]) -> None:
+    """However bytes come, they mean the same: at once, or one by one."""
+    results = []
+    for size in (1, 10_000):
+        reader, found, stream = RespReader(300), list[Delivery](), b"".join(parts)
+        try:
+            for at in range(0, len(stream), size):
+                reader.feed(stream[at : at + size], 1000, found)
+        except RedisError:
+            found.append(Delivery(b"", "error"))
+        results.append([(one.content_type, one.refused, one.refused or one.body) for one in found])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("compression", ["zlib", "bzip2", None, {"a": 1}])
+def test_compressed_messages(compression: Any) -> None:
+    """Celery compresses no events; what says that it is compressed is refused and not inflated."""
+    reader, found = RespReader(MOST), list[Delivery]()
+    reader.feed(_pmessage(_envelope(b"abc", headers={"compression": compression, "hostname": "x"})), 10, found)
+    assert [one.refused for one in found] == [None if compression is None else COMPRESSED]
+    table = _short(b"compression") + b"S" + pack(">I", 4) + b"zlib"
+    header = pack(">HHQH", 60, 0, 3, 0x2000) + pack(">I", len(table)) + table
+    method = pack(">HH", 60, 60) + _short(b"c") + pack(">QB", 1, 0) + _short(b"e") + _short(b"k")
+    frames = FrameReader(MOST)
+    frames.feed(_frame(1, method) + _frame(2, header) + _frame(3, b"abc"), 10, found)
+    assert found[1].refused == COMPRESSED
+
+
+def test_a_channel_with_a_line_end_in_its_name() -> None:
+    """Anybody may publish on such a channel; its message is its own, and so is the next one."""
+    parts = (b"pmessage", b"/0.celeryev/*", b"/0.celeryev/x\r\n$1\r\ny", _envelope(b"a"))
+    odd = b"*4\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+    reader, found = RespReader(MOST), list[Delivery]()
+    reader.feed(odd + _pmessage(_envelope(b"b")), 10, found)
+    assert [one.body for one in found] == [b"a", b"b"]
