@@ -1,18 +1,28 @@
 """structlog: one line an event on standard error or in a file, JSON for machines or readable for people; times in UTC.
 
-Other libraries' warnings come the same way. As a last defence every configured secret is replaced in every line;
-nothing should ever need it.
+Other libraries' warnings come the same way. Warnings and errors that repeat are left out after the first twenty of a
+minute, and the next one of their kind says how many. As a last defence every configured secret is replaced in every
+line; nothing should ever need it.
 """
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from time import monotonic
 from typing import Any, Final, TextIO
 
 import structlog
 
 SHORTEST_SECRET: Final = 6
 """Shorter ones ("guest") would take words out of every second line."""
+MOST_REPEATS: Final = 20
+"""Lines of one kind within REPEATS_WINDOW: trouble that repeats must not fill a disk, or hide other trouble."""
+REPEATS_WINDOW: Final = 60.0
+MAX_KINDS: Final = 500
+"""Kinds remembered at once; beyond it the one that began first is forgotten."""
+_REPEATING: Final = frozenset({"warning", "error", "exception"})
+"""Levels of what goes wrong, and may go wrong without end. What is done (info) is bounded by what there is to do."""
 _HIDDEN: Final = "[secret]"
 
 
@@ -28,7 +38,7 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    hide = _Hide(secrets)
+    hide, repeats = _Hide(secrets), Repeats()
     if form == "json":
         last: list[Any] = [structlog.processors.format_exc_info, hide, structlog.processors.JSONRenderer()]
     else:
@@ -40,13 +50,14 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
             structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain),
         ]
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[_Limit(repeats), *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_unpack, *last], foreign_pre_chain=shared))
+    handler.addFilter(lambda record: _passes(repeats, record))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
@@ -56,6 +67,51 @@ def _unpack(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     event.pop("_record", None)
     event.pop("_from_structlog", None)
     return event
+
+
+class Repeats:
+    """Counts lines by kind. For any thread."""
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        self._now = now
+        self._kinds: dict[object, tuple[float, int]] = {}
+        self._lock = threading.Lock()
+
+    def left_out(self, kind: object) -> int | None:
+        """None when the next line of this kind is not to be written, else how many were left out before it."""
+        with self._lock:
+            now = self._now()
+            ends, lines = self._kinds.get(kind, (0.0, 0))
+            before = 0
+            if ends <= now:
+                before, ends, lines = max(0, lines - MOST_REPEATS), now + REPEATS_WINDOW, 0
+                self._kinds.pop(kind, None)
+                while len(self._kinds) >= MAX_KINDS:
+                    del self._kinds[next(iter(self._kinds))]
+            self._kinds[kind] = ends, lines + 1
+            return before if lines < MOST_REPEATS else None
+
+
+class _Limit:
+    """A processor that leaves out what repeats. The first of each kind is written, and all that is critical."""
+
+    def __init__(self, repeats: Repeats) -> None:
+        self._repeats = repeats
+
+    def __call__(self, _: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401  # as above
+        if level not in _REPEATING:
+            return event
+        # The text is the kind: what differs from line to line stands in the fields.
+        left_out = self._repeats.left_out((level, event.get("event")))
+        if left_out is None:
+            raise structlog.DropEvent
+        if left_out:
+            event["left_out"] = left_out
+        return event
+
+
+def _passes(repeats: Repeats, record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.CRITICAL or repeats.left_out((record.name, record.levelno)) is not None
 
 
 class _Hide:

@@ -1,0 +1,75 @@
+"""The log: what repeats is left out and counted; nothing else is."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from celery_monitor.adapters import log
+from celery_monitor.adapters.log import MAX_KINDS, MOST_REPEATS, REPEATS_WINDOW, Repeats
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time: its last entry."""
+    times = [1.0]
+    monkeypatch.setattr(Repeats.__init__, "__defaults__", (lambda: times[-1],))
+    return times
+
+
+@pytest.fixture
+def lines(clock: list[float]) -> Iterator[io.StringIO]:
+    """What is logged, as JSON."""
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    stream = io.StringIO()
+    log.configure("info", "json", to=stream)
+    yield stream
+    structlog.reset_defaults()
+    root.handlers, root.level = before, level
+
+
+def events(stream: io.StringIO) -> list[dict[str, object]]:
+    """Lines so far."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_what_repeats_is_left_out(lines: io.StringIO, clock: list[float]) -> None:
+    """The first of a minute are written; the next one says how many were left out. Another kind is written at once."""
+    logger = structlog.get_logger()
+    for number in range(10_000):
+        logger.warning("The disk is full", number=number)
+    logger.error("Another trouble")
+    assert [line["event"] for line in events(lines)] == ["The disk is full"] * MOST_REPEATS + ["Another trouble"]
+    clock.append(1.0 + REPEATS_WINDOW)
+    logger.warning("The disk is full")
+    logger.warning("The disk is full")
+    assert [line.get("left_out") for line in events(lines)[-2:]] == [10_000 - MOST_REPEATS, None]
+
+
+def test_what_is_done_is_not(lines: io.StringIO) -> None:
+    """Incidents without a receiver are told by the log alone; and the last words before the end."""
+    logger = structlog.get_logger()
+    for number in range(100):
+        logger.info("A task failed", incident=number)
+        logger.critical("Stuck")
+    assert len(events(lines)) == 200
+
+
+def test_other_libraries(lines: io.StringIO) -> None:
+    """Theirs are limited by their name, however different their texts are."""
+    for number in range(1_000):
+        logging.getLogger("asyncio").error("socket.accept() out of system resource %s", number)
+    logging.getLogger("another").error("once")
+    assert [line["event"] for line in events(lines)][MOST_REPEATS:] == ["once"]
+
+
+def test_the_kinds_are_bounded() -> None:
+    """Also where each text is another one."""
+    made = Repeats(lambda: 1.0)
+    for number in range(MAX_KINDS * 2):
+        assert made.left_out(number) == 0
+    assert len(made._kinds) == MAX_KINDS
