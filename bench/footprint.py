@@ -58,7 +58,7 @@ class Bench:
 
     def scrape(self, *, gzip: bool) -> int:
         """Bytes of one."""
-        return sum(map(len, self._exposition.render(Format(openmetrics=True, gzip=gzip)).body))
+        return self._exposition.render(Format(openmetrics=True, gzip=gzip)).length
 
     def disk(self) -> int:
         """Bytes of the file, its log moved into it."""

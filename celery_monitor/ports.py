@@ -4,7 +4,7 @@ A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded
 """
 
 import math
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -289,10 +289,12 @@ class Sender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """An answer to a scrape, in portions that can be sent one after the other."""
+    """An answer to a scrape, in portions that can be sent one after the other, to several clients at once."""
 
-    body: Sequence[bytes]
+    body: Iterable[bytes]
     headers: Sequence[tuple[str, str]]
+    length: int
+    """Bytes of the body."""
 
 
 class Metrics(Protocol):

@@ -1,8 +1,9 @@
 """A scrape: which format was asked for, and its bytes."""
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from isal import isal_zlib
@@ -24,6 +25,11 @@ _GZIP_LEVEL: Final = 1
 """Of ISA-L: five times as fast as zlib's level 1, for the same number of bytes (bench/scrape.py has the text)."""
 _GZIP_WINDOW: Final = 31
 """zlib's largest window, with gzip's header."""
+
+_LARGEST_PLAIN: Final = 4 * 1024 * 1024
+"""Bytes of an answer that is kept as it is for clients that take no gzip."""
+_UNPACKED_AT_ONCE: Final = 4096
+"""Bytes of what is packed; they unpack to some twenty times as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +82,17 @@ class Exposition:
     def _render(self, chosen: Format) -> Scrape:
         portions = self._portions(openmetrics=chosen.openmetrics)
         headers = [("content-type", OPENMETRICS if chosen.openmetrics else TEXT), ("vary", "accept, accept-encoding")]
-        if not chosen.gzip:
-            return Scrape(body=list(portions), headers=headers)
-        packer = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
-        packed = [packer.compress(portion) for portion in portions]
-        packed.append(packer.flush())
-        return Scrape(body=[b"".join(packed)], headers=[*headers, ("content-encoding", "gzip")])
+        if chosen.gzip:
+            packed = _Packed(portions)
+            return Scrape([packed.data], [*headers, ("content-encoding", "gzip")], len(packed.data))
+        plain, size = [], 0
+        for portion in portions:
+            plain.append(portion)
+            size += len(portion)
+            if size > _LARGEST_PLAIN:
+                packed = _Packed(chain(plain, portions))
+                return Scrape(packed, headers, packed.size)
+        return Scrape(plain, headers, size)
 
     def _portions(self, *, openmetrics: bool) -> Iterator[bytes]:
         snapshot = self._snapshot()
@@ -99,6 +110,28 @@ class Exposition:
             self._settings.static_labels,
         )
         yield generate_openmetrics(rest) if openmetrics else generate_latest(rest)  # type: ignore[no-untyped-call]
+
+
+class _Packed:
+    """A body that is kept compressed, and unpacked while it is sent.
+
+    A client that reads slowly holds the answer for long, and each of several may hold one of its own.
+    """
+
+    def __init__(self, portions: Iterable[bytes]) -> None:
+        packer = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
+        packed, self.size = [], 0
+        for portion in portions:
+            self.size += len(portion)
+            packed.append(packer.compress(portion))
+        packed.append(packer.flush())
+        self.data = b"".join(packed)
+
+    def __iter__(self) -> Iterator[bytes]:
+        unpacker = isal_zlib.decompressobj(_GZIP_WINDOW)
+        for start in range(0, len(self.data), _UNPACKED_AT_ONCE):
+            if portion := unpacker.decompress(self.data[start : start + _UNPACKED_AT_ONCE]):
+                yield portion
 
 
 class _Rest(Collector):

@@ -50,7 +50,7 @@ class _Portions(Response):
     def __init__(self, scrape: Scrape) -> None:
         super().__init__(headers=dict(scrape.headers))
         self._body = scrape.body
-        self.headers["content-length"] = str(sum(map(len, scrape.body)))
+        self.headers["content-length"] = str(scrape.length)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """The ASGI interface."""

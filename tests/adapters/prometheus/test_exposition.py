@@ -93,6 +93,21 @@ def test_gzip_is_the_same_text(form: Format) -> None:
     assert (done.stdout.decode(), done.stderr) == (unpacked, b"")
 
 
+def test_a_large_answer_is_kept_compressed() -> None:
+    """Also for a client without gzip, who may be slow: the text is the same, for each that it is sent to."""
+    shown = snapshot(*[series(name=f"task{number}", failed=number) for number in range(4000)])
+    made, packed = (exposition(shown).render(Format(openmetrics=False, gzip=packed)) for packed in (False, True))
+    assert "content-encoding" not in dict(made.headers)
+    first, second = iter(made.body), iter(made.body)
+    bodies = [b"".join([next(first), next(second)][:1] + list(first)), b"".join(made.body)]
+    assert bodies[0] == bodies[1]
+    assert len(bodies[0]) == made.length > 4 * 1024 * 1024
+    assert made.length > 10 * packed.length
+    assert len(made.body.data) < made.length / 10  # type: ignore[attr-defined]  # what is held of it
+    plain = gzip.decompress(b"".join(packed.body)).decode()
+    assert _without_process(bodies[0].decode()) == _without_process(plain)
+
+
 def _without_process(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("process_")]
 

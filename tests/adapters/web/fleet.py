@@ -130,7 +130,7 @@ class FakeMetrics:
         self.rendered += 1
         if self.gate is not None:
             self.gate.wait(150)
-        return Scrape(self.body, [("content-type", "text/plain")])
+        return Scrape(self.body, [("content-type", "text/plain")], sum(map(len, self.body)))
 
 
 class TroubledReader:
