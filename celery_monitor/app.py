@@ -84,6 +84,7 @@ class App:
             fingerprints_kept=settings.broker.prefetch,
             quiet_kept=policy.joinable_until(_WRONG_CLOCKS),
             max_series=settings.metrics.max_series,
+            max_incidents=settings.alerts.max_incidents,
             hosts=settings.metrics.hostname_label,
             give_way=self._give_way,
         )

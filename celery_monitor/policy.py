@@ -31,6 +31,7 @@ def limits_of(settings: Settings) -> Limits:
         max_workers=metrics.max_workers,
         max_error_groups=tracking.max_error_groups,
         max_sample_bytes=tracking.max_sample_bytes,
+        max_incidents=settings.alerts.max_incidents,
         worker_timeout=metrics.worker_timeout,
         worker_purge=metrics.worker_purge,
         policy=policy_of(settings),

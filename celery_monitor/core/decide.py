@@ -11,10 +11,14 @@ A storm is more than ``storm_tasks`` distinct tasks of one severity, or a more s
 ``storm_window`` (``core/storm``): the tasks above that number become one incident of that severity, which counts the
 failures of all of them. When it is over, a task that still fails opens an incident of its own.
 
+Incidents in memory are bounded. Beyond it those that were not sent, or are over, are forgotten; where all are open, a
+failure that would open another one joins the storm of its severity: something pages, whatever somebody sends.
+
 With ``resolve_on_success`` an incident resolves when each of its tasks has succeeded since its last failure and has had
 no failure for ``resolve_after``, whichever incident that failure belongs to: the hour may have turned since.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -26,6 +30,7 @@ from celery_monitor.core.quiet import Quiet
 from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, storm_key, window
 from celery_monitor.core.storm import Recent, Storms
 
+MOST_INCIDENTS: Final = 2_000
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
@@ -55,14 +60,22 @@ class Notice(msgspec.Struct, frozen=True):
 class Decider:
     """Keeps the incidents whose window may still grow. Not thread-safe: it belongs to the monitor."""
 
-    def __init__(self, policy: Policy) -> None:
-        """Start without incidents; ``restore`` fills it."""
+    def __init__(self, policy: Policy, *, most: int = MOST_INCIDENTS, cuts: Counter[str] | None = None) -> None:
+        """Start without incidents; ``restore`` fills it.
+
+        ``most`` bounds the incidents in memory, ``cuts`` counts what that has cut.
+        """
         self._policy = policy
+        self._most = most
+        self._cuts = cuts if cuts is not None else Counter()
+        self._full = False
+        """At the last look no incident could be forgotten."""
         self._open: dict[str, OpenIncident] = {}
         self._open_of: dict[str, set[str]] = {}
         self._storms = Storms(tasks=policy.storm_tasks, window=policy.storm_window)
         self._quiet = Quiet()
-        self._outbox: list[Enqueue] = []
+        self._outbox: dict[tuple[str, Action], Enqueue] = {}
+        """The newest of each last: while the store is away, one refresh of an incident is as good as many."""
         self._closed: list[Incident] = []
         self._rules = Rulebook(policy)
 
@@ -92,8 +105,8 @@ class Decider:
             self._quiet.failed(failed.task, failed.at)
         entry = self._open.get(key)
         if entry is None:
-            if too_old:
-                return Verdict(Reason.TOO_OLD, None)
+            if too_old or not self._has_room():
+                return self._turned_away(failed, rule, now, too_old=too_old)
             entry = self._open[key] = self._new(key, failed.task, rule, failed, now)
         elif rule.page and entry.state is not IncidentState.OPEN:
             entry.rule, entry.severity = rule, rule.severity
@@ -111,6 +124,39 @@ class Decider:
         if entry.state is IncidentState.SUPPRESSED:
             entry.reason = reason
         return Verdict(reason, key, reason is not Reason.JOINED and (reason in _OPENING or reason is not before))
+
+    def _has_room(self) -> bool:
+        """For one more; incidents that nobody was told of, or that are over, are forgotten for it: the oldest first."""
+        if len(self._open) < self._most:
+            return True
+        if self._full:
+            return False
+        portion = self._most // 20 + 1
+        quiet = [entry for entry in self._open.values() if entry.state is not IncidentState.OPEN]
+        # Those that are dirty have to be written first: while the store is away, they are not to become more.
+        room = self._most - len(self._closed)
+        gone = [entry for entry in quiet if room > portion or not entry.dirty][:portion]
+        for entry in gone:
+            self._let_go(entry)
+        self._cuts["incidents"] += len(gone)
+        self._full = not gone
+        return bool(gone)
+
+    def _turned_away(self, failed: Failed, rule: Rule, now: float, *, too_old: bool) -> Verdict:
+        """No incident of its own. Where there is no room for one, it pages in a storm's, of which there are few."""
+        if too_old:
+            return Verdict(Reason.TOO_OLD, None)
+        self._cuts["incidents"] += 1
+        if not rule.page:
+            return Verdict(Reason.SILENCED, None)
+        self._is_storm(rule, failed, now)
+        reason, key = self._join_storm(failed, rule, now, opens=True)
+        return Verdict(reason, key, reason is Reason.STORM_OPENED)
+
+    def _let_go(self, entry: OpenIncident) -> None:
+        if entry.dirty:
+            self._closed.append(entry.freeze(self._policy.fleet))
+        del self._open[entry.key]
 
     def succeeded(self, task: str, at: float) -> None:
         """A task succeeded: its open incidents may resolve once they are quiet."""
@@ -131,6 +177,10 @@ class Decider:
         """Tasks whose success would matter."""
         return self._open_of if self._policy.resolve_on_success else {}
 
+    def __len__(self) -> int:
+        """Incidents in memory."""
+        return len(self._open)
+
     @property
     def open_count(self) -> int:
         """Incidents that are open."""
@@ -138,23 +188,24 @@ class Decider:
 
     def tick(self, now: float) -> None:
         """Refresh what grew, resolve what is over, and let go of windows that no failure can join any more."""
+        self._full = False
         for entry in list(self._open.values()):
             is_open = entry.state is IncidentState.OPEN
             if is_open and self._is_over(entry, now):
                 self._close(entry, IncidentState.RESOLVED, now)
             elif is_open and entry.count > entry.sent_count and now - entry.sent_at >= self._policy.update_interval:
                 self._send(entry, now)
+            if len(self._closed) >= self._most:
+                continue  # the store is away: what is over waits, too
             if now > entry.ends_at and not (entry.state is IncidentState.OPEN and self._awaits(entry, now)):
                 if entry.state is IncidentState.OPEN:
                     self._close(entry, IncidentState.EXPIRED, now)
-                if entry.dirty:
-                    self._closed.append(entry.freeze(self._policy.fleet))
-                del self._open[entry.key]
+                self._let_go(entry)
         self._quiet.forget(now - self._policy.resolve_after, self._open_of)
 
     def take(self) -> tuple[list[Incident], list[Enqueue]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
-        outbox, self._outbox = self._outbox, []
+        outbox, self._outbox = list(self._outbox.values()), {}
         for row in outbox:
             entry = self._open.get(row.key)
             if entry is not None:  # what came since is committed with the row, and told by it
@@ -229,7 +280,8 @@ class Decider:
     def _send(self, entry: OpenIncident, now: float, action: Action = Action.TRIGGER) -> None:
         entry.sent_at, entry.sent_count, entry.dirty = now, entry.count, True
         if self._rules.sends(entry.rule.route):
-            self._outbox.append(Enqueue(Channel.PAGERDUTY, entry.key, action, entry.rule.route, now))
+            self._outbox.pop((entry.key, action), None)
+            self._outbox[entry.key, action] = Enqueue(Channel.PAGERDUTY, entry.key, action, entry.rule.route, now)
 
     def _is_over(self, entry: OpenIncident, now: float) -> bool:
         quiet_since = now - self._policy.resolve_after

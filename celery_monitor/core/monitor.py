@@ -13,7 +13,7 @@ from celery_monitor.core import usage
 from celery_monitor.core.aggregate import MOST_BUCKETS, Aggregator, Bounds
 from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.counters import Counters
-from celery_monitor.core.decide import Decider, Notice
+from celery_monitor.core.decide import MOST_INCIDENTS, Decider, Notice
 from celery_monitor.core.decode import MALFORMED, Discarded, events_of
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.hosts import MOST_HOSTS, Hosts
@@ -73,6 +73,7 @@ class Limits:
     max_workers: int = MOST_WORKERS
     max_error_groups: int = 20_000
     max_sample_bytes: int = 16 * 1024 * 1024
+    max_incidents: int = MOST_INCIDENTS
     worker_timeout: float = 300.0
     worker_purge: float = 600.0
     policy: Policy = field(default_factory=Policy)
@@ -98,7 +99,7 @@ class Monitor:
         )
         self.down = self._workers.down
         """Hostnames of the workers that are known and not there."""
-        self._decider = Decider(limits.policy)
+        self._decider = Decider(limits.policy, most=limits.max_incidents, cuts=self._cuts)
         self._awaited = self._decider.awaited
         self._hosts = Hosts(purge=limits.worker_purge, cuts=self._cuts)
         self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
@@ -380,7 +381,9 @@ class Monitor:
             "error_groups": limits.max_error_groups,
             "samples": limits.max_sample_bytes,
             "buckets": MOST_BUCKETS,
+            "incidents": limits.max_incidents,
         }
         used = {"workers": len(self._workers), "hosts": len(self._hosts), "tasks": len(self._tracker.tasks)}
+        used["incidents"] = len(self._decider)
         cuts = self._cuts | {"tasks": self._tracker.evicted}
         return usage.limits(most, used | self._aggregator.used, cuts)

@@ -1,8 +1,11 @@
 """Since when a task has been well: what resolves its incidents, whichever hour they are of."""
 
 from collections.abc import Container, Iterable
+from typing import Final
 
 from celery_monitor.core.text import OTHER
+
+MOST_TASKS: Final = 10_000
 
 
 class Quiet:
@@ -12,6 +15,8 @@ class Quiet:
         """Start without any."""
         self._failed: dict[str, float] = {}
         self._succeeded: dict[str, float] = {}
+        self._others = 0.0
+        """The newest failure of those tasks that are not in ``_failed`` because they are too many."""
 
     def restore(self, tasks: Iterable[str], failed_at: float, succeeded_at: float) -> None:
         """Take over what an incident from before a restart tells. Of several tasks nobody knows which succeeded."""
@@ -23,7 +28,10 @@ class Quiet:
 
     def failed(self, task: str, at: float) -> None:
         """A failure of the task."""
-        self._failed[task] = max(at, self._failed.get(task, at))
+        if task in self._failed or len(self._failed) < MOST_TASKS:
+            self._failed[task] = max(at, self._failed.get(task, at))
+        else:
+            self._others = max(at, self._others)
 
     def succeeded(self, task: str, at: float) -> None:
         """A success of the task."""
@@ -31,12 +39,12 @@ class Quiet:
 
     def quiet(self, task: str, since: float) -> bool:
         """Whether it has had no failure after ``since``."""
-        return self._failed.get(task, 0.0) <= since
+        return self._failed.get(task, self._others) <= since
 
     def well(self, tasks: Iterable[str], since: float) -> bool:
         """Whether each has had no failure after ``since``, and a success after its last failure."""
         return all(
-            self.quiet(task, since) and self._succeeded.get(task, 0.0) > self._failed.get(task, 0.0)
+            self.quiet(task, since) and self._succeeded.get(task, 0.0) > self._failed.get(task, self._others)
             for task in tasks
             if task != OTHER
         )

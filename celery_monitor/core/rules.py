@@ -71,7 +71,7 @@ class Rulebook:
             (rule, _matcher(rule.match), _matcher(rule.queues), _matcher(rule.exceptions), _matcher(rule.exclude))
             for rule in policy.rules
         ]
-        self.find = lru_cache(maxsize=20_000)(self._find)
+        self.find = lru_cache(maxsize=5_000)(self._find)
         """(task, queue, exception) → the first rule that matches, or the default."""
 
     def named(self, name: str, route: str) -> Rule:

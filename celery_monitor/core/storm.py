@@ -14,6 +14,8 @@ from celery_monitor.core.model import Severity
 
 _SEVERITIES: Final = tuple(Severity)
 """The most severe first."""
+_MORE: Final = 1_000
+"""Tasks that are remembered beyond those that make a storm."""
 _PRUNE_EVERY: Final = 1.0
 """Seconds."""
 
@@ -84,7 +86,8 @@ class Storms:
     def _note(self, level: _Level, task: str, new: Recent) -> None:
         tasks = level.tasks
         old = tasks.get(task)
-        tasks[task] = new if old is None else self._joined(old, new)
+        if old is not None or len(tasks) < self._most + _MORE:
+            tasks[task] = new if old is None else self._joined(old, new)
         if len(tasks) > self._most and abs(new.at - level.pruned_at) >= _PRUNE_EVERY:
             level.pruned_at = new.at
             oldest = new.at - self._window

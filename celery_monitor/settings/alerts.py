@@ -83,6 +83,9 @@ class AlertsSettings(Section):
     ``{rule}``."""
     max_age: Annotated[float, duration("1s")] = 2 * HOUR
     """Failures older than this when they are read go to the report only: nobody is woken for the past."""
+    max_incidents: int = Field(default=2_000, ge=1)
+    """Incidents whose failures may still grow, sent or not. Beyond it those that were not sent are forgotten, and
+    where all are open, failures of further tasks join a storm."""
     storm: StormSettings = StormSettings()
     rules: tuple[RuleSettings, ...] = ()
     """The rules, first match first. Without any, and where none matches, every failure pages as error."""

@@ -1,5 +1,6 @@
 """What the monitor goes on from after a start."""
 
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, and_, func, or_, select
@@ -15,7 +16,7 @@ _TIMES: Final = ("alive_at", READ_UNTIL)
 """Counters that are times of the monitor's own clock."""
 
 
-def read(connection: Connection, *, quiet_kept: float) -> Restored:
+def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Restored:
     """Read everything; a million tracked tasks take a few seconds and are read in portions.
 
     Of incidents that are not open, only those first seen within ``quiet_kept`` seconds before the last flush.
@@ -27,7 +28,7 @@ def read(connection: Connection, *, quiet_kept: float) -> Restored:
         series=[encode.series_value(row) for row in connection.execute(_by_rank())],
         tracked=_tracked(connection),
         workers=[Worker(*row) for row in connection.execute(select(*(schema.workers.c[n] for n in encode.WORKER)))],
-        incidents=_incidents(connection, meta.at - quiet_kept),
+        incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
         counters=newest_counters(connection),
         fingerprints=_fingerprints(connection),
     )
@@ -83,12 +84,15 @@ def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
     return tracked
 
 
-def _incidents(connection: Connection, quiet_since: float) -> list[Incident]:
+def _incidents(connection: Connection, quiet_since: float, most: int) -> list[Incident]:
+    """The oldest first; of too many the newest, and those that are open before all others."""
     table = schema.incidents
     quiet = table.c.state.in_((IncidentState.SUPPRESSED.value, IncidentState.RESOLVED.value))
     wanted = or_(table.c.state == IncidentState.OPEN.value, and_(quiet, table.c.opened_at >= quiet_since))
-    rows = connection.execute(select(table.c.body).where(wanted).order_by(table.c.opened_at, table.c.key))
-    return [encode.parsed(body, Incident) for (body,) in rows]
+    order = table.c.state != IncidentState.OPEN.value, table.c.opened_at.desc(), table.c.key.desc()
+    rows = connection.execute(select(table.c.body).where(wanted).order_by(*order).limit(most))
+    found = [encode.parsed(body, Incident) for (body,) in rows]
+    return sorted(found, key=attrgetter("opened_at", "key"))
 
 
 def _fingerprints(connection: Connection) -> list[tuple[int, bytes]]:

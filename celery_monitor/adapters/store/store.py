@@ -30,13 +30,15 @@ def open_store(
     fingerprints_kept: int,
     quiet_kept: float = restore.QUIET_KEPT,
     max_series: int = 10_000,
+    max_incidents: int = 2_000,
     hosts: bool = False,
     give_way: Callable[[], None] = lambda: None,
 ) -> "SqlStore":
     """A store by its URL. Does no I/O. ``retention`` is in seconds.
 
     ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
-    ``max_series``: more are folded into one before they are read, which has a host where ``hosts``.
+    ``max_series``: more are folded into one before they are read, which has a host where ``hosts``. ``max_incidents``:
+    more do not come back, open ones before others.
     ``give_way`` is called some times in a commit, and may take a moment.
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``. Raises StoreUnusableError for any other.
@@ -44,17 +46,25 @@ def open_store(
     database = Database(url)
     flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
     fold = SeriesFold(database.dialect, most=max_series, hosts=hosts)
-    return SqlStore(database, flush, fold, retention=retention, quiet_kept=quiet_kept)
+    return SqlStore(database, flush, fold, retention=retention, quiet_kept=quiet_kept, max_incidents=max_incidents)
 
 
 class SqlStore:
     """The daemon's Store, with the Outbox and the Reader of the same database."""
 
     def __init__(
-        self, database: Database, flush: Flush, fold: SeriesFold, *, retention: float, quiet_kept: float
+        self,
+        database: Database,
+        flush: Flush,
+        fold: SeriesFold,
+        *,
+        retention: float,
+        quiet_kept: float,
+        max_incidents: int,
     ) -> None:
         self._database = database
         self._quiet_kept = quiet_kept
+        self._max_incidents = max_incidents
         self._retention = Retention(database, retention)
         self._flush = flush
         self._fold = fold
@@ -75,7 +85,7 @@ class SqlStore:
                 known = self._take_over(connection, writer)
             folded = self._fold.run(self._database)
             with self._database.read() as connection:
-                restored = restore.read(connection, quiet_kept=self._quiet_kept)
+                restored = restore.read(connection, quiet_kept=self._quiet_kept, max_incidents=self._max_incidents)
                 self._committed_at, self._identity = connection.execute(
                     select(schema.meta.c.at, schema.meta.c.identity)
                 ).one()
