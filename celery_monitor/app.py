@@ -81,6 +81,7 @@ class App:
         self.store = store or open_store(
             settings.store.url,
             retention=settings.store.retention,
+            max_bytes=settings.store.max_bytes,
             fingerprints_kept=settings.broker.prefetch,
             quiet_kept=policy.joinable_until(_WRONG_CLOCKS),
             max_series=settings.metrics.max_series,
@@ -342,6 +343,7 @@ class App:
             unacked_messages=pump.unacked,
             commits=Histogram(BOUNDS, tuple(commits.counts), commits.sum),
             commit_failures=commits.failures,
+            store=self.store.space(),
             outbox=self._keeper.pending if self._keeper else {},
             notifications=notifications,
             report_last_success=self._keeper.report_last_success if self._keeper else None,

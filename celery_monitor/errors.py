@@ -60,6 +60,10 @@ class StoreUnavailableError(MonitorError):
     """The store cannot be read or written now (disk full, locked, down): keep everything and try again."""
 
 
+class StoreFullError(StoreUnavailableError):
+    """There is no space for a write (disk, quota, file size): a smaller one may still fit."""
+
+
 class QueryTimeoutError(StoreUnavailableError):
     """A query was ended at its caller's deadline: ask for less. It says nothing about the store's state."""
 

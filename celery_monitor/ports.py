@@ -6,7 +6,7 @@ A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded
 import math
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from celery_monitor.core.model import (
@@ -134,6 +134,21 @@ class Marks(Protocol):
         """It has been applied, and the process lives."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreSpace:
+    """How much space the store has, as of its last flush. Bytes."""
+
+    used: int = 0
+    limit: int | None = None
+    """``store.max_bytes``; None without a limit."""
+    room: int = 0
+    """What can be added before the limit or the end of the disk."""
+    short: bool = False
+    """Samples, groups or old counts are being given up."""
+    given_up: Mapping[str, int] = field(default_factory=dict)
+    """samples, groups, buckets → how many, since the process began."""
+
+
 class Store(Protocol):
     """Where everything is kept. A public method is one transaction. Safe from several threads.
 
@@ -150,7 +165,13 @@ class Store(Protocol):
         """
 
     def prune(self, now: float) -> None:
-        """Delete what is older than the retention, in bounded portions."""
+        """Delete what is older than the retention, in bounded portions.
+
+        Where space is short, also the oldest of what can be given up.
+        """
+
+    def space(self) -> StoreSpace:
+        """From memory; raises nothing."""
 
     def stop(self) -> None:
         """Close all connections."""

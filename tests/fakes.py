@@ -11,7 +11,7 @@ import msgspec
 
 from celery_monitor.core.model import Changes, Delivery, Incident, IncidentState, Restored, Series, TaskRef
 from celery_monitor.errors import MonitorError, SourceLostError, StoreUnavailableError, StoreUnusableError
-from celery_monitor.ports import Batch
+from celery_monitor.ports import Batch, StoreSpace
 from celery_monitor.runtime.committer import Committer
 
 
@@ -163,6 +163,7 @@ class MemoryStore:
         """Those that were applied, each once."""
         self.pruned: list[float] = []
         self.running = False
+        self.room = StoreSpace()
         self._kept = fingerprints_kept
         self._lock = threading.Lock()
 
@@ -196,6 +197,9 @@ class MemoryStore:
     def prune(self, now: float) -> None:
         with self._lock:
             self.pruned.append(now)
+
+    def space(self) -> StoreSpace:
+        return self.room
 
     def stop(self) -> None:
         with self._lock:

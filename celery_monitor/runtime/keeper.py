@@ -8,7 +8,7 @@ import structlog
 
 from celery_monitor.core.model import Channel
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import Clock, Outbox, Store
+from celery_monitor.ports import Clock, Outbox, Store, StoreSpace
 
 LOOK_EVERY: Final = 2.0
 PRUNE_EVERY: Final = 60.0
@@ -34,6 +34,7 @@ class Keeper:
         self._report = report
         self._report_at = 0.0
         self._prune_at = 0.0
+        self._short = False
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Until ``stop`` is set."""
@@ -48,11 +49,28 @@ class Keeper:
     def turn(self) -> None:
         """Do what is due. Raises StoreUnavailableError."""
         now, mono = self._clock.now(), self._clock.monotonic()
+        # First of all: on a full disk the rest may have to wait for it.
+        space = self._store.space()
+        self._tell(space)
+        if mono >= self._prune_at or space.short:
+            self._prune_at = mono + PRUNE_EVERY
+            self._store.prune(now)
         if self._report is not None and mono >= self._report_at:
             self._report_at = mono + min(max(0.0, self._report(now) - now), LONGEST_TRUST)
         self.pending = self._outbox.pending()
         if self._report is not None:
             self.report_last_success = self._outbox.last_delivered(Channel.EMAIL)
-        if mono >= self._prune_at:
-            self._prune_at = mono + PRUNE_EVERY
-            self._store.prune(now)
+
+    def _tell(self, space: StoreSpace) -> None:
+        """Say it once when space becomes short, and when there is enough again."""
+        if space.short and not self._short:
+            _log.warning(
+                "The store is short of space: samples of failures are given up, oldest first, then error groups and "
+                "old counts. Enlarge store.max_bytes or the volume, or shorten store.retention",
+                used=space.used,
+                limit=space.limit,
+                room=space.room,
+            )
+        elif self._short and not space.short:
+            _log.info("The store has enough space again", used=space.used, room=space.room, given_up=space.given_up)
+        self._short = space.short

@@ -42,6 +42,10 @@ class StoreSettings(Section):
     flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
     """At the latest after this time all that was counted is committed and acknowledged. Longer means
     fewer, larger transactions. What pages somebody does not wait for it."""
+    max_bytes: Annotated[int, size("32MiB")] = 1024 * MIB
+    """The most that the store may take. Before it is reached, or the disk is full, samples of failures are given up,
+    oldest first, then error groups, then counts by time that are older than a day; totals, incidents and notifications
+    never are. Up to 16 MiB more are set aside for a full disk."""
     retention: Annotated[float, duration("1d")] = 30 * DAY
     """How long counts by time, failures, incidents and reports are kept. Totals are kept for ever."""
 

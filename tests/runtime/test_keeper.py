@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from celery_monitor.runtime.keeper import LOOK_EVERY, Keeper
+from celery_monitor.ports import StoreSpace
+from celery_monitor.runtime.keeper import LOOK_EVERY, PRUNE_EVERY, Keeper
 from tests.builders import NOON
 from tests.fakes import ManualClock
 
@@ -15,10 +16,15 @@ class Kept:
     def __init__(self) -> None:
         self.pruned: list[float] = []
         self.delivered: dict[str, float] = {}
+        self.room = StoreSpace()
 
     def prune(self, now: float) -> None:
         """Noted."""
         self.pruned.append(now)
+
+    def space(self) -> StoreSpace:
+        """As it is set."""
+        return self.room
 
     def pending(self) -> Mapping[str, tuple[int, float | None]]:
         """Nothing waits."""
@@ -59,3 +65,18 @@ def test_a_report_that_is_not_sent_any_more_is_not_overdue() -> None:
         keeper = Keeper(store, store, ManualClock(time=NOON), report)  # type: ignore[arg-type]  # as above
         keeper.turn()
         assert keeper.report_last_success == known
+
+
+def test_a_store_that_is_short_of_space_is_pruned_at_each_look() -> None:
+    """Failures may come faster than a minute's pruning; with enough space it is a minute again."""
+    clock, store = ManualClock(time=NOON), Kept()
+    keeper = Keeper(store, store, clock)  # type: ignore[arg-type]  # the parts of them that it uses
+    for short, looks, pruned in ((False, 3, 1), (True, 3, 4), (False, 3, 4)):
+        store.room = StoreSpace(short=short)
+        for _ in range(looks):
+            keeper.turn()
+            clock.advance(LOOK_EVERY)
+        assert len(store.pruned) == pruned
+    clock.advance(PRUNE_EVERY)
+    keeper.turn()
+    assert len(store.pruned) == 5

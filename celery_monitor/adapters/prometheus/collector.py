@@ -30,6 +30,7 @@ DISCARDED: Final = (
     "redelivered",
 )  # fmt: skip
 OUTCOMES: Final = ("delivered", "retried", "dead")
+GIVEN_UP: Final = ("samples", "groups", "buckets")
 
 _Numbers = CounterMetricFamily | GaugeMetricFamily | UnknownMetricFamily
 _TYPES: Final[Mapping[Kind, type[_Numbers]]] = {
@@ -123,6 +124,7 @@ class MonitorCollector(Collector):
         yield self._one(families.TRACKED, snapshot.tracked)
         yield self._one(families.EVICTED, counters.get("evicted", 0))
         yield self._one(families.NAMES_OVER_LIMIT, counters.get("task_names_over_limit", 0))
+        yield self._one(families.STORE_ROLLED_BACK, counters.get("store_rolled_back", 0))
 
         limits = snapshot.limits
         yield self._keyed(families.LIMIT, {one.name: one.most for one in limits if one.most is not None})
@@ -139,6 +141,9 @@ class MonitorCollector(Collector):
         yield self._one(families.UNACKED, figures.unacked_messages)
         yield self._histogram(families.COMMIT, figures.commits)
         yield self._one(families.COMMIT_FAILURES, figures.commit_failures)
+        yield self._one(families.STORE_BYTES, figures.store.used)
+        yield self._one(families.STORE_ROOM, figures.store.room)
+        yield self._keyed(families.STORE_GIVEN_UP, dict.fromkeys(GIVEN_UP, 0) | dict(figures.store.given_up))
         sent = {(str(channel), outcome): 0 for channel in Channel for outcome in OUTCOMES}
         sent |= {(str(channel), outcome): count for (channel, outcome), count in figures.notifications.items()}
         yield self._metric(families.NOTIFICATIONS, list(sent.items()))

@@ -240,6 +240,31 @@ COMMIT_FAILURES: Final = Family(
     "Transactions that the store refused since the process began. They are tried again; nothing is acknowledged or "
     "lost meanwhile.",
 )
+STORE_BYTES: Final = Family(
+    "monitor_store_bytes",
+    Kind.GAUGE,
+    "What the store takes: pages that hold something, and the log.",
+    unit="bytes",
+)
+STORE_ROOM: Final = Family(
+    "monitor_store_room_bytes",
+    Kind.GAUGE,
+    "What can be added to the store before store.max_bytes or the end of the disk, whichever comes first; absent "
+    "before the first flush.",
+    unit="bytes",
+)
+STORE_GIVEN_UP: Final = Family(
+    "monitor_store_given_up",
+    Kind.COUNTER,
+    "Rows given up since the process began, because space was short: samples of failures, error groups, and counts by "
+    "time. Totals, incidents and notifications never are.",
+    ("what",),
+)
+STORE_ROLLED_BACK: Final = Family(
+    "monitor_store_rolled_back",
+    Kind.COUNTER,
+    "Starts at which the store was older than what had been committed to it: what came between is missing.",
+)
 INCIDENTS: Final = Family(
     "monitor_incidents",
     Kind.COUNTER,
@@ -304,6 +329,7 @@ FAMILIES: Final = (
     *(QUEUE_LENGTH, CONSUMERS, QUEUE_WORKERS, QUEUE_PROCESSES),
     *(MESSAGES, EVENTS, DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),
+    *(STORE_BYTES, STORE_ROOM, STORE_GIVEN_UP, STORE_ROLLED_BACK),
     *(INCIDENTS, INCIDENTS_OPEN, NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
     *(THREAD_FAILURES, SIGN_INS_REFUSED, REDACTION_TIMEOUTS, BUILD),
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from celery_monitor.core.model import Histogram
+from celery_monitor.ports import StoreSpace
 
 _NONE: Final = Histogram(bounds=(), counts=(0,), sum=0.0)
 
@@ -18,6 +19,7 @@ class RuntimeFigures:
     broker_connected: bool = False
     unacked_messages: int = 0
     commit_failures: int = 0
+    store: StoreSpace = field(default_factory=StoreSpace)
     outbox: Mapping[str, tuple[int, float | None]] = field(default_factory=dict)
     """channel → (pending, created_at of the oldest), as of the courier's last look."""
     notifications: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -4,9 +4,10 @@ Writers and readers have pools of their own, so that pages that many people look
 connection. A failed transaction costs its connection: the next one begins on a fresh one, with nothing half-applied.
 """
 
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +18,15 @@ from sqlalchemy.pool import QueuePool
 
 from celery_monitor.adapters.store import migrate
 from celery_monitor.adapters.store.sequence import Noted
-from celery_monitor.adapters.store.sqlite import SqliteFile, too_slow
-from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.adapters.store.sqlite import SqliteFile, Usage, too_slow
+from celery_monitor.errors import StoreFullError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import ANSWER_BY
 
 WRITERS: Final = 8
 READERS: Final = 16
 """Connections at most; who asks for one more waits POOL_TIMEOUT seconds."""
+POOLED: Final = 2
+"""Of each kind, that stay open."""
 POOL_TIMEOUT: Final = 5.0
 
 
@@ -32,9 +35,12 @@ class UnstorableError(StoreUnavailableError):
 
 
 class Database:
-    """One database by its URL. Raises StoreUnusableError for a URL that is not understood."""
+    """One database by its URL. Raises StoreUnusableError for a URL that is not understood.
 
-    def __init__(self, url: str) -> None:
+    ``max_bytes`` bounds what is set aside for a full disk.
+    """
+
+    def __init__(self, url: str, max_bytes: float = math.inf) -> None:
         try:
             parsed = make_url(url)
         except ArgumentError as exc:
@@ -46,7 +52,7 @@ class Database:
         if parsed.query:
             raise StoreUnusableError("store.url takes no parameters (nothing after a question mark)")
         memory = parsed.database in {None, "", ":memory:"}
-        self._file = SqliteFile(None if memory else Path(parsed.database or "").absolute())
+        self._file = SqliteFile(None if memory else Path(parsed.database or "").absolute(), max_bytes)
         self._writers = self._engine(read_only=False)
         self._readers = self._engine(read_only=True)
         self.dialect = self._writers.dialect
@@ -61,6 +67,8 @@ class Database:
             self._file.settle()
             with self.write() as connection:
                 migrate.upgrade(connection)
+        self._file.hold()
+        self._open_pools()
 
     def attach(self) -> None:
         """Check that the database can be used beside its daemon. Raises StoreUnusableError; changes nothing."""
@@ -103,6 +111,14 @@ class Database:
                 connection.invalidate()
                 raise
 
+    def usage(self, connection: Connection) -> Usage:
+        """How much space there is, seen from within a transaction."""
+        return self._file.usage(connection.connection.driver_connection)
+
+    def use_reserve(self) -> bool:
+        """Give up the space that was set aside for a full disk; whether there was any."""
+        return self._file.use_reserve()
+
     def noted(self, identity: str | None) -> Noted | None:
         """The newest flush that is known to have been committed here; None when none is known."""
         return self._file.noted(identity)
@@ -130,14 +146,22 @@ class Database:
         self._writers.dispose()
         self._file.release()
 
+    def _open_pools(self) -> None:
+        """The connections that stay: later all descriptors may be taken."""
+        with self._translated(), ExitStack() as opened:
+            for engine in (self._writers, self._readers):
+                for _ in range(POOLED):
+                    opened.enter_context(engine.connect())
+
     def _engine(self, *, read_only: bool) -> Engine:
         engine = create_engine(
             "sqlite://",
             creator=lambda: self._file.connect(read_only=read_only),
             poolclass=QueuePool,
-            pool_size=2,
-            max_overflow=(READERS if read_only else WRITERS) - 2,
+            pool_size=POOLED,
+            max_overflow=(READERS if read_only else WRITERS) - POOLED,
             pool_timeout=POOL_TIMEOUT,
+            pool_use_lifo=True,
             # Statements carry what the fleet's tasks have said: never in an error's text.
             hide_parameters=True,
         )
@@ -155,6 +179,10 @@ class Database:
         except (UnicodeEncodeError, OverflowError, IntegrityError, DataError) as exc:
             raise UnstorableError("A value cannot be stored as it is") from exc
         except DBAPIError as exc:
-            raise self._file.classify(exc.orig or exc) from exc
+            found = self._file.classify(exc.orig or exc)
+            if isinstance(found, StoreFullError):
+                # Whoever tries again has a little space.
+                self._file.use_reserve()
+            raise found from exc
         except SQLAlchemyError as exc:
             raise StoreUnavailableError(f"The store cannot be used now: {exc}") from exc

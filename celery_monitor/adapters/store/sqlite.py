@@ -15,12 +15,20 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from celery_monitor.adapters.store.reserve import SMALLEST, DiskReserve, SpareDescriptors, reserve_size
 from celery_monitor.adapters.store.sequence import Noted, SequenceFile
-from celery_monitor.errors import MonitorError, QueryTimeoutError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import (
+    MonitorError,
+    QueryTimeoutError,
+    StoreFullError,
+    StoreUnavailableError,
+    StoreUnusableError,
+)
 
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer (the command line) before the caller has to try again."""
@@ -34,18 +42,51 @@ VACUUM_PAGES: Final = 2000
 STEPS_PER_LOOK: Final = 20_000
 """Steps of SQLite's machine between two looks at the deadline: about a millisecond."""
 
+KEPT_LOG: Final = 8 * 1024 * 1024
+"""A log up to this size stays as it is while the disk is nearly full: it is written again without new space."""
+SMALL_VACUUM: Final = (500, 50, 5)
+"""Pages given back in one go then, as many as the log has space for: each may need a page of it."""
+
+_NO_SPACE: Final = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_WRITE,  # a quota, or the size of a file
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+    }
+)
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes."""
+
+    used: int
+    """By pages that hold something, and by the log."""
+    reusable: int
+    """Free pages of the file."""
+    disk_free: float
+    """What the file system has for us, without what is set aside or should be."""
+    headroom: int
 
 
 class SqliteFile:
     """A database file, or with ``path`` None a temporary one that goes with ``release``.
 
+    ``max_bytes`` bounds what is set aside for a full disk.
+
     The temporary file stands in for SQLite's own memory databases, which cannot be read by one thread while another
     one writes.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, max_bytes: float = math.inf) -> None:
         self._path = path
+        self._max_bytes = max_bytes
+        self._reserve: DiskReserve | None = None
+        self._spares = SpareDescriptors()
+        self._anchor: sqlite3.Connection | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lock: int | None = None
         self._identity: tuple[int, int] | None = None
@@ -74,6 +115,9 @@ class SqliteFile:
             self._identity = self._on_disk()
         except OSError as exc:
             raise self._unusable(exc) from exc
+        if self._path is not None:
+            size = reserve_size(self._max_bytes, self._disk()[1])
+            self._reserve = DiskReserve(path.with_name(path.name + ".reserve"), size)
 
     def exists(self) -> bool:
         """Whether there is a file to attach to."""
@@ -83,8 +127,19 @@ class SqliteFile:
         """A connection without implicit transactions.
 
         ``synchronous=FULL``: what is acknowledged to the broker after a commit must survive a loss of power, which
-        NORMAL does not promise in WAL mode.
+        NORMAL does not promise in WAL mode. Where no descriptor is left, those that were kept for this are used.
         """
+        try:
+            return self._connect(read_only=read_only)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or not self._spares.release():
+                raise
+        try:
+            return self._connect(read_only=read_only)
+        finally:
+            self._spares.fill()
+
+    def _connect(self, *, read_only: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=rw",
             uri=True,
@@ -100,7 +155,40 @@ class SqliteFile:
         connection.execute("PRAGMA cache_size=-8000")
         if read_only:
             connection.execute("PRAGMA query_only=ON")
+        try:
+            # Opens the log too: later there may be no descriptor for it.
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
+
+    def hold(self) -> None:
+        """Set aside descriptors and space, and keep the log open whatever becomes of other connections.
+
+        The last connection that closes removes the log, and on a full disk there may be no space for a new one.
+        """
+        self._spares.fill()
+        if self._anchor is None:
+            with self._driver():
+                self._anchor = self.connect(read_only=True)
+        if self._reserve is not None:
+            self._reserve.hold(self._disk()[0])
+
+    def use_reserve(self) -> bool:
+        """Give up what was set aside on the disk; whether there was anything."""
+        return self._reserve is not None and self._reserve.release()
+
+    def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - the pool knows no type
+        """How much space there is, seen from within a transaction."""
+        (pages,), (free,), (size,) = (
+            connection.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "freelist_count", "page_size")
+        )
+        used, reusable = (pages - free) * size + self._log_size(), free * size
+        if self._reserve is None:
+            return Usage(used, reusable, math.inf, 0)
+        missing = 0 if self._reserve.held else self._reserve.size
+        return Usage(used, reusable, max(0.0, self._disk()[0] - missing), self._reserve.size)
 
     @staticmethod
     @contextlib.contextmanager
@@ -124,8 +212,23 @@ class SqliteFile:
         small = self.path.stat().st_size <= CHECKED_SIZE
         with self._own_connection() as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)" if small else "PRAGMA schema_version").fetchone()
-        if small and found != "ok":
-            raise self.damaged(str(found))
+            if small and found != "ok":
+                raise self.damaged(str(found))
+            self._reuse_log(connection)
+
+    def _reuse_log(self, connection: sqlite3.Connection) -> None:
+        """Have the log written from its beginning again: on a full disk there is no other space for it."""
+        connection.execute("PRAGMA busy_timeout=0")
+        for _ in range(2):
+            try:
+                connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode not in _NO_SPACE:
+                    raise
+                if self.use_reserve():
+                    continue
+            # Without space for what is in the log it stays; a small write may still fit.
+            break
 
     def settle(self) -> None:
         """Choose what is kept in the file's head, before the first table."""
@@ -170,13 +273,34 @@ class SqliteFile:
         """Move the log into the file where no reader is in the way, and give back space when much of it is free."""
         with self._own_connection() as connection:
             connection.execute("PRAGMA busy_timeout=0")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            usage = self.usage(connection)
+            scarce = usage.disk_free < usage.headroom
+            keep = scarce and self._log_size() <= KEPT_LOG
+            if keep:
+                self._reuse_log(connection)
+            else:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000:.0f}")
             (free,) = connection.execute("PRAGMA freelist_count").fetchone()
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             if free > max(VACUUM_PAGES, pages // 4):
                 # Gives a row for each page; only a script is stepped to its end.
                 connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+            elif scarce and usage.reusable > 2 * usage.headroom:
+                # What was set aside and used has to come from somewhere.
+                self._vacuum_a_little(connection)
+        if self._reserve is not None:
+            self._reserve.hold(self._disk()[0])
+
+    def _vacuum_a_little(self, connection: sqlite3.Connection) -> None:
+        for pages in SMALL_VACUUM:
+            try:
+                connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode not in _NO_SPACE:
+                    raise
+            else:
+                return
 
     def classify(self, exc: BaseException) -> MonitorError:
         """What an error of the driver means to the caller."""
@@ -185,7 +309,12 @@ class SqliteFile:
             return self.damaged(str(exc))
         if code == sqlite3.SQLITE_INTERRUPT:
             return too_slow()
-        return StoreUnavailableError(f"The store {self.path} cannot be used now: {exc}")
+        text = f"The store {self.path} cannot be used now: {exc}"
+        if code in _NO_SPACE:
+            return StoreFullError(text)
+        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN and self._disk()[0] < SMALLEST:
+            return StoreFullError(f"{text}: the disk is full")
+        return StoreUnavailableError(text)
 
     def damaged(self, finding: str) -> StoreUnusableError:
         """The error for a file that is no database or a broken one."""
@@ -196,6 +325,11 @@ class SqliteFile:
 
     def release(self) -> None:
         """Give up the lock; a temporary file is deleted."""
+        if self._anchor is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._anchor.close()
+            self._anchor = None
+        self._spares.release()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -210,11 +344,35 @@ class SqliteFile:
     @contextlib.contextmanager
     def _own_connection(self) -> Iterator[sqlite3.Connection]:
         """For what cannot be said inside of a transaction."""
+        with self._driver(), contextlib.closing(self.connect()) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _driver(self) -> Iterator[None]:
+        """Errors of the driver end here."""
         try:
-            with contextlib.closing(self.connect()) as connection:
-                yield connection
+            yield
         except sqlite3.Error as exc:
-            raise self.classify(exc) from exc
+            found = self.classify(exc)
+            if isinstance(found, StoreFullError):
+                self.use_reserve()
+            raise found from exc
+
+    def _disk(self) -> tuple[float, float]:
+        """Bytes of the file system that are free for this user, and all of them; a network's may not say."""
+        try:
+            status = os.statvfs(self.path.parent)
+        except OSError:
+            return math.inf, math.inf
+        if not status.f_blocks:
+            return math.inf, math.inf
+        return float(status.f_bavail * status.f_frsize), float(status.f_blocks * status.f_frsize)
+
+    def _log_size(self) -> int:
+        try:
+            return self.path.with_name(self.path.name + "-wal").stat().st_size
+        except OSError:
+            return 0
 
     def _on_disk(self) -> tuple[int, int]:
         status = self.path.stat()

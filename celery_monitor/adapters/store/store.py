@@ -1,6 +1,7 @@
 """The Store: opens, commits flushes, and forgets what is past its retention."""
 
 import contextlib
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.applying import ApplyingFile
+from celery_monitor.adapters.store.budget import GROUPS, SAMPLES, Budget
 from celery_monitor.adapters.store.engine import Database, UnstorableError
 from celery_monitor.adapters.store.flush import Flush
 from celery_monitor.adapters.store.fold import SeriesFold
@@ -18,7 +20,8 @@ from celery_monitor.adapters.store.reader import SqlReader
 from celery_monitor.adapters.store.retention import Retention
 from celery_monitor.adapters.store.sequence import Noted
 from celery_monitor.core.model import Changes, Restored, RolledBack
-from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import StoreFullError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.ports import StoreSpace
 
 _THE_ROW: Final = 1
 
@@ -28,13 +31,14 @@ def open_store(
     *,
     retention: float,
     fingerprints_kept: int,
+    max_bytes: float = math.inf,
     quiet_kept: float = restore.QUIET_KEPT,
     max_series: int = 10_000,
     max_incidents: int = 2_000,
     hosts: bool = False,
     give_way: Callable[[], None] = lambda: None,
 ) -> "SqlStore":
-    """A store by its URL. Does no I/O. ``retention`` is in seconds.
+    """A store by its URL. Does no I/O. ``retention`` is in seconds, ``max_bytes`` what it may take on the disk.
 
     ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
     ``max_series``: more are folded into one before they are read, which has a host where ``hosts``. ``max_incidents``:
@@ -43,10 +47,13 @@ def open_store(
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``. Raises StoreUnusableError for any other.
     """
-    database = Database(url)
+    database = Database(url, max_bytes)
     flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
     fold = SeriesFold(database.dialect, most=max_series, hosts=hosts)
-    return SqlStore(database, flush, fold, retention=retention, quiet_kept=quiet_kept, max_incidents=max_incidents)
+    budget = Budget(database, max_bytes)
+    return SqlStore(
+        database, flush, fold, budget, retention=retention, quiet_kept=quiet_kept, max_incidents=max_incidents
+    )
 
 
 class SqlStore:
@@ -57,12 +64,14 @@ class SqlStore:
         database: Database,
         flush: Flush,
         fold: SeriesFold,
+        budget: Budget,
         *,
         retention: float,
         quiet_kept: float,
         max_incidents: int,
     ) -> None:
         self._database = database
+        self._budget = budget
         self._quiet_kept = quiet_kept
         self._max_incidents = max_incidents
         self._retention = Retention(database, retention)
@@ -73,34 +82,50 @@ class SqlStore:
         self._committed_at = 0.0
         self._identity = ""
         self.applying: Final = ApplyingFile()
+        self._owed: str | None = None
+        """The writer that the store was too full to be told of."""
         self.outbox: Final = SqlOutbox(database)
         self.reader: Final = SqlReader(database)
 
     def start(self) -> Restored:
         """See Store. From now on no other process that has started on this database can commit."""
         try:
-            self._database.start()
-            writer = secrets.token_hex(8)
-            with self._database.write() as connection:
-                known = self._take_over(connection, writer)
-            folded = self._fold.run(self._database)
-            with self._database.read() as connection:
-                restored = restore.read(connection, quiet_kept=self._quiet_kept, max_incidents=self._max_incidents)
-                self._committed_at, self._identity = connection.execute(
-                    select(schema.meta.c.at, schema.meta.c.identity)
-                ).one()
-            rolled_back = self._rolled_back(restored.sequence, known)
-            restored = replace(restored, series_folded=folded, rolled_back=rolled_back)
-            with contextlib.suppress(StoreUnavailableError):
-                self._database.housekeep()  # so that the identity at least outlives a log that is lost
+            try:
+                return self._start()
+            except StoreFullError:
+                # The error has given up what was set aside. If that is not enough, it can be read at least, and the
+                # first flush or what is given up takes it over.
+                return self._start(only_read=True)
         except BaseException:
             self._database.stop()
             raise
+
+    def _start(self, *, only_read: bool = False) -> Restored:
+        self._database.start()
+        with self._database.read() as connection:
+            known: str | None = connection.execute(select(schema.meta.c.identity)).scalar()
+        writer, self._owed, folded = secrets.token_hex(8), None, 0
+        try:
+            with self._database.write() as connection:
+                self._take_over(connection, writer)
+            folded = self._fold.run(self._database)
+        except StoreFullError:
+            if not only_read or known is None:
+                raise
+            self._owed = writer
+        with self._database.read() as connection:
+            restored = restore.read(connection, quiet_kept=self._quiet_kept, max_incidents=self._max_incidents)
+            self._committed_at, self._identity = connection.execute(
+                select(schema.meta.c.at, schema.meta.c.identity)
+            ).one()
+        with contextlib.suppress(StoreUnavailableError):
+            self._database.housekeep()  # so that the identity at least outlives a log that is lost
         path = self._database.path
         self.applying.start(path.with_name(f"{path.name}.applying"))
         self._writer = writer
         self._counters = dict(restored.counters)
-        return restored
+        rolled_back = self._rolled_back(restored.sequence, known)
+        return replace(restored, series_folded=folded, rolled_back=rolled_back)
 
     def attach(self) -> None:
         """Use ``outbox`` and ``reader`` beside the daemon: in place of ``start``, without its lock.
@@ -127,14 +152,38 @@ class SqlStore:
         self._database.note(Noted(self._identity, changes.sequence, changes.now))
 
     def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
+        """With as much as there is space for: on a full disk without all that can be given up."""
+        try:
+            left_out = self._write(changes, changed_counters)
+        except StoreFullError:
+            self._write(self._budget.refused(changes), changed_counters)
+            self._budget.count(GROUPS, len(changes.groups))
+            left_out = len(changes.failures)
+        self._budget.count(SAMPLES, left_out)
+
+    def _write(self, changes: Changes, changed_counters: Mapping[str, float]) -> int:
+        """One transaction; how many samples there was no space for."""
         with self._database.write() as connection:
+            if self._owed is not None:
+                self._take_over(connection, self._owed)
+            left_out = 0
             if self._advance(connection, changes):
-                self._flush.write(connection, changes, changed_counters, self._committed_at)
+                admitted, left_out = self._budget.admit(connection, changes)
+                self._flush.write(connection, admitted, changed_counters, self._committed_at)
+        self._owed = None
+        return left_out
 
     def prune(self, now: float) -> None:
-        """See Store. Each call deletes a portion: call it once a minute."""
-        self._retention.prune(now)
+        """See Store. Each call deletes a portion: call it once a minute, and every few seconds while space is short."""
+        for step in (self._retention.prune, self._budget.relieve):
+            # What comes after it may make the space that it lacked.
+            with contextlib.suppress(StoreFullError):
+                step(now)
         self._database.housekeep()
+
+    def space(self) -> StoreSpace:
+        """See Store."""
+        return self._budget.figures()
 
     def stop(self) -> None:
         """See Store."""
@@ -142,8 +191,7 @@ class SqlStore:
         self.applying.stop()
         self._database.stop()
 
-    def _take_over(self, connection: Connection, writer: str) -> str | None:
-        """The identity that the store had; None for one that is empty."""
+    def _take_over(self, connection: Connection, writer: str) -> None:
         table = schema.meta
         known: str | None = connection.execute(select(table.c.identity)).scalar()
         values = {"writer": writer, "identity": known or secrets.token_hex(8)}
@@ -152,7 +200,6 @@ class SqlStore:
             connection.execute(insert(table).values(first))
         else:
             connection.execute(update(table).values(values))
-        return known
 
     def _rolled_back(self, sequence: int, identity: str | None) -> RolledBack | None:
         noted = self._database.noted(identity)

@@ -36,20 +36,24 @@ class Totals:
         keys = dict.fromkeys([*sums, *last])
         self._change.run(connection, ((*key, *sums.get(key, _NOTHING), last.get(key)) for key in keys), give_way)
 
-    def expire(self, connection: Connection, before: float, *, limit: int) -> None:
-        """Delete at most ``limit`` of the buckets that start at ``before`` or earlier, and take them off the totals."""
+    def expire(self, connection: Connection, before: float, *, limit: int) -> int:
+        """Delete at most ``limit`` of the buckets that start at ``before`` or earlier, and take them off the totals.
+
+        Returns how many.
+        """
         table, totals = schema.buckets, schema.task_totals
         measures = (table.c[name] for name in _MEASURES)
         oldest = select(table.c.start, table.c.name, table.c.queue, *measures).where(table.c.start <= before)
         rows: list[Any] = list(connection.execute(oldest.order_by(table.c.start).limit(limit)))
         if not rows:
-            return
+            return 0
         self._drop_buckets.run(connection, (tuple(row[:3]) for row in rows))
         sums = _summed(((row[1], row[2]), row[3:]) for row in rows)
         self._change.run(connection, ((*key, *(-value for value in sum_), None) for key, sum_ in sums.items()))
         nothing_left = and_(*(totals.c[name] == 0 for name in COUNTS), totals.c.runtime_count == 0)
         no_failure = or_(totals.c.last_failure_at.is_(None), totals.c.last_failure_at < before)
         connection.execute(delete(totals).where(nothing_left, no_failure))
+        return len(rows)
 
 
 def _summed(rows: Iterable[tuple[_Key, Iterable[Any]]]) -> dict[_Key, list[Any]]:

@@ -1,5 +1,6 @@
 """A store's file, and the way to open it."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,9 +34,17 @@ def opened(path: Path) -> Iterator[Open]:
         retention: float = 30 * 86_400.0,
         fingerprints_kept: int = 4000,
         quiet_kept: float = 86_400.0,
+        max_bytes: float = math.inf,
     ) -> SqlStore:
         url = f"sqlite:///{path}" if url is None else url
-        stores.append(open_store(url, retention=retention, fingerprints_kept=fingerprints_kept, quiet_kept=quiet_kept))
+        made = open_store(
+            url,
+            retention=retention,
+            fingerprints_kept=fingerprints_kept,
+            quiet_kept=quiet_kept,
+            max_bytes=max_bytes,
+        )
+        stores.append(made)
         return stores[-1]
 
     yield make

@@ -1,0 +1,231 @@
+"""Space is short by a limit or by the disk: samples and groups go, oldest first, and all else is kept."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.store.budget import Space
+from celery_monitor.adapters.store.reserve import DiskReserve, reserve_size
+from celery_monitor.core.model import Action, Changes, Channel, Enqueue
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import FailureFilter
+from tests.adapters.store.conftest import Open
+from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series
+from tests.e2e.disk import fill, small_disk
+
+MIB = 1 << 20
+LIMIT = 32 * MIB
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB."""
+    with small_disk(tmp_path / "disk") as place:
+        yield place
+
+
+def load(sequence: int, failures: int = 0, size: int = 16_000, at: float = NOW) -> Changes:
+    """A flush with an incident and its page, and so many failures, each of a group of its own."""
+    groups = [f"g{sequence}-{number}" for number in range(failures)]
+    return changes(
+        sequence,
+        now=at,
+        series=[series(sent=sequence, failed=sequence)],
+        buckets=[bucket(sent=1, failed=1)],
+        groups=[group(one, at, at) for one in groups],
+        errors=[error(one) for one in groups],
+        failures=[failure(f"u-{one}", at=at, group=one, traceback=os.urandom(size // 2).hex()) for one in groups],
+        incidents=[incident(f"k{sequence}")],
+        outbox=[Enqueue(Channel.PAGERDUTY, f"k{sequence}", Action.TRIGGER, "", at)],
+        counters={"messages": float(sequence)},
+        epoch=1,
+        fingerprints=sequence.to_bytes(8, "big"),
+    )
+
+
+def assert_whole(store: SqlStore, flushes: int) -> None:
+    """Nothing of counts, incidents and outbox is missing."""
+    (row,) = store.reader.tasks(since=None, limit=9, cursor=None, name=None)
+    assert row.counts[0] == flushes
+    assert len(store.reader.incidents(since=None, until=None, limit=10**6)) == flushes
+    assert store.outbox.pending()["pagerduty"][0] == flushes
+
+
+def samples(store: SqlStore) -> list[str]:
+    """Task ids of the failures that are kept, newest first."""
+    return [one.uuid for one in store.reader.failures(FailureFilter(limit=10**6))[0]]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the database and its log."""
+    return sum(one.stat().st_size for one in (path, path.with_name(path.name + "-wal")) if one.exists())
+
+
+def test_the_limit_holds(opened: Open, path: Path) -> None:
+    """Far more failures than fit: the newest are kept, what was given up is counted, and the rest is exact."""
+    store = opened(max_bytes=LIMIT)
+    store.start()
+    for sequence in range(1, 41):
+        store.commit(load(sequence, failures=100, at=NOW + sequence))
+        if store.space().short:
+            store.prune(NOW + sequence)
+        assert size_of(path) < LIMIT * 1.5
+    assert store.space().used < LIMIT
+    kept = samples(store)
+    assert "u-g40-99" in kept
+    assert "u-g1-0" not in kept
+    assert 100 < len(kept) < 4000
+    given_up = store.space().given_up
+    assert given_up["samples"] == 4000 - len(kept)
+    assert given_up["buckets"] == 0
+    assert_whole(store, 40)
+
+
+def test_a_store_above_its_limit_shrinks(opened: Open) -> None:
+    """The limit was lowered: samples go first, then groups, then counts older than a day; never the rest."""
+    store = opened()
+    store.start()
+    many = [bucket(START - day * 86_400, f"task{number}-" + "x" * 400) for day in (0, 9) for number in range(16_000)]
+    store.commit(load(1, failures=400))
+    store.commit(changes(2, buckets=many))
+    store.stop()
+    small = opened(max_bytes=LIMIT // 2)
+    small.start()
+    for _ in range(100):
+        small.prune(NOW)
+        if not small.space().short:
+            break
+    assert samples(small) == []
+    assert small.space().given_up["groups"] == 400
+    assert small.space().given_up["buckets"] > 0
+    assert len(small.reader.buckets(START, START + 900)) == 16_001
+    assert len(small.reader.incidents(since=None, until=None, limit=9)) == 1
+
+
+def test_a_full_disk(disk: Path, opened: Open) -> None:
+    """Everything but samples and groups is committed, also after kill -9 and another start; then all goes on."""
+    path = disk / "store.db"
+    store = opened(f"sqlite:///{path}")
+    store.start()
+    for sequence in range(1, 21):
+        store.commit(load(sequence, failures=20))
+    ballast = fill(disk)
+
+    for sequence in range(21, 121):
+        store.commit(load(sequence, failures=20))
+        if sequence % 20 == 0:
+            store.prune(NOW)
+    assert store.space().short
+    assert store.space().given_up["samples"] > 0
+    assert_whole(store, 120)
+    lock = path.with_name("store.db.lock")
+    lock.unlink()  # as if the first one had been killed
+    again = opened(f"sqlite:///{path}")
+    assert again.start().sequence == 120
+    for sequence in range(121, 141):
+        again.commit(load(sequence, failures=20))
+        again.prune(NOW)
+    assert_whole(again, 140)
+
+    ballast.unlink()
+    again.prune(NOW)
+    again.commit(load(141, failures=1))
+    again.prune(NOW)
+    assert not again.space().short
+    assert path.with_name("store.db.reserve").stat().st_size > MIB
+    again._budget._refused_at = None
+    again.commit(load(142, failures=1))
+    assert samples(again)[0].startswith("u-g142")
+
+
+def test_a_start_on_a_full_disk(disk: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that samples have filled to its end, with nothing set aside: with some it recovers."""
+    path = disk / "store.db"
+    store = opened(f"sqlite:///{path}")
+    store.start()
+    path.with_name("store.db.reserve").unlink()
+    monkeypatch.setattr(store._budget, "admit", lambda _, changes: (changes, 0))
+    monkeypatch.setattr(store._budget, "refused", lambda changes: changes)
+    small, done = disk / "small", 0
+    small.write_bytes(bytes(8 * MIB))
+    with contextlib.suppress(StoreUnavailableError):
+        for sequence in range(1, 1000):
+            store.commit(load(sequence, failures=20))
+            done = sequence
+    fill(disk)
+    path.with_name("store.db.lock").unlink()  # as if the first one had been killed
+
+    again = opened(f"sqlite:///{path}")
+    assert again.start().sequence == done
+    small.unlink()
+    for number in range(done + 1, done + 31):
+        again.prune(NOW)
+        again.commit(load(number, failures=20))
+    assert_whole(again, done + 30)
+    assert again.space().given_up["samples"] > 0
+
+
+def test_a_quota(opened: Open) -> None:
+    """A refusal that the file system's figures do not show (a quota): old samples go until there is space inside."""
+    store = opened(max_bytes=LIMIT)
+    store.start()
+    store.commit(load(1, failures=400))
+    store._budget.refused(load(2))
+    assert store.space().short is False
+    store.commit(load(2, failures=5))
+    assert store.space().short
+    assert store.space().given_up["samples"] == 5
+    for _ in range(30):
+        store.prune(NOW)
+    assert len(samples(store)) < 400
+    assert_whole(store, 2)
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "free", "for_samples", "short", "relieved"),
+    [
+        (0, 100, 1000, 22.5, False, True),
+        (0, 1000, 100, 22.5, False, True),
+        (85, 100, 1000, 1.25, False, False),
+        (86, 100, 1000, 1, True, False),
+        (0, 1000, 14, 1, True, False),
+        (0, 1000, 0, 0, True, False),
+        (2000, 1000, 1000, 0, True, False),
+        (0, float("inf"), float("inf"), float("inf"), False, True),
+    ],
+)
+def test_space(used: int, limit: float, free: float, for_samples: float, *, short: bool, relieved: bool) -> None:
+    """The smaller of limit and disk decides; samples get a quarter of what is left beyond the headroom."""
+    space = Space(used, limit, free, headroom=10)
+    assert (space.for_samples, space.short, space.relieved) == (for_samples, short, relieved)
+
+
+@pytest.mark.parametrize(
+    ("limit", "total", "size"),
+    [
+        (1 << 30, 1 << 40, 16 * MIB),
+        (32 * MIB, 1 << 40, 4 * MIB),
+        (1 << 30, 64 * MIB, 8 * MIB),
+        (1 << 30, 2 * MIB, MIB),
+        (float("inf"), float("inf"), 16 * MIB),
+    ],
+)
+def test_reserve_size(limit: float, total: float, size: int) -> None:
+    """An eighth of what there is, from 1 to 16 MiB."""
+    assert reserve_size(limit, total) == size
+
+
+def test_reserve(tmp_path: Path) -> None:
+    """It holds real blocks, is given up once, and is not taken where little is left."""
+    reserve = DiskReserve(tmp_path / "reserve", MIB)
+    reserve.hold(MIB)
+    assert not reserve.release()
+    reserve.hold(2 * MIB)
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= MIB
+    assert [reserve.release(), reserve.release()] == [True, False]
+    (tmp_path / "reserve").mkdir()
+    reserve.hold(2 * MIB)
