@@ -175,6 +175,7 @@ class MemoryStore:
                 epoch=max((changes.epoch for changes in self.commits), default=0),
                 series=self._latest("series", "dropped_series", lambda series: series.key),
                 tracked=self._tracked(),
+                unnamed=self._latest("unnamed", "settled", lambda event: event.number),
                 workers=self._latest("workers", "dropped_workers", lambda worker: worker.hostname),
                 incidents=self._incidents(),
                 counters=self.commits[-1].counters if self.commits else {},

@@ -73,6 +73,18 @@ class Event(msgspec.Struct, gc=False):
     sw_sys: str | None = None
 
 
+class UnnamedEvent(msgspec.Struct, frozen=True, gc=False):
+    """A task event that waits for the name of its task. Its texts are cut."""
+
+    number: int
+    """In the order of reading."""
+    since: float
+    """Unix seconds when it was read."""
+    event: Event
+    measured: float | None = None
+    """Seconds in the queue or of work, as the event told."""
+
+
 class Stage(enum.IntEnum):
     """Where a task is in its life, as far as the stream has told."""
 
@@ -408,6 +420,10 @@ class Changes:
     failures: Sequence[Failure] = ()
     tracked: Sequence[tuple[str, TaskRef]] = ()
     forgotten: Sequence[str] = ()
+    unnamed: Sequence[UnnamedEvent] = ()
+    """Events that begin to wait for their task's name."""
+    settled: Sequence[int] = ()
+    """Numbers of those that do not wait any more: they are counted in this flush."""
     workers: Sequence[Worker] = ()
     dropped_workers: Sequence[str] = ()
     incidents: Sequence[Incident] = ()
@@ -430,6 +446,8 @@ class Changes:
             or self.errors
             or self.tracked
             or self.forgotten
+            or self.unnamed
+            or self.settled
             or self.workers
             or self.dropped_workers
             or self.incidents
@@ -461,6 +479,7 @@ class Restored:
     series_folded: int = 0
     """How many were folded into ``other`` now, because the store held too many."""
     tracked: Sequence[tuple[str, TaskRef]] = ()
+    unnamed: Sequence[UnnamedEvent] = ()
     workers: Sequence[Worker] = ()
     incidents: Sequence[Incident] = ()
     """Open ones, and suppressed or resolved ones whose hour may still be running."""

@@ -6,6 +6,7 @@ written is written again as it is: its sequence makes that harmless.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,7 +36,8 @@ from celery_monitor.core.model import (
     Limit,
     Restored,
     Snapshot,
-    TaskRef,
+    Stage,
+    UnnamedEvent,
 )
 from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
@@ -43,6 +45,7 @@ from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
 from celery_monitor.core.track import LONGEST_ARGUMENTS, Tracker
 from celery_monitor.core.transitions import CANCELLED, KINDS
+from celery_monitor.core.unnamed import MOST_EVENTS, Unnamed
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
 from celery_monitor.core.workers import LONGEST_HOSTNAME, MOST_WORKERS, Workers
 
@@ -62,6 +65,7 @@ class Limits:
     max_tasks: int = 1_000_000
     max_age: float = 604_800.0
     linger: float = 60.0
+    name_wait: float = 15.0
     capture_arguments: bool = False
     redact: Sequence[Pattern] = ()
     hostname_label: bool = False
@@ -92,6 +96,7 @@ class Monitor:
             linger=limits.linger,
             capture_arguments=limits.capture_arguments,
         )
+        self._unnamed = Unnamed(limits.name_wait)
         self._cuts = usage.restored(restored.counters)
         self._cuts["series"] += restored.series_folded
         self._workers = Workers(
@@ -131,6 +136,7 @@ class Monitor:
     def connected(self, *, acknowledges: bool) -> None:
         """A new connection has been made: what was delivered before may be delivered again on it."""
         self._fingerprints.connected(acknowledges=acknowledges)
+        self._unnamed.connected()
 
     def stalled(self) -> None:
         """Nothing can be received until the next message, or until ``flowing``: the silence is nobody's."""
@@ -177,15 +183,25 @@ class Monitor:
         self._ticked, self._heard = now, False
         self._decider.tick(now)
         self._aggregator.tick(now)
+        self._settle(self._unnamed.tick(min(elapsed, LONGEST_TURN)))
         if self._watched:
             self._watched_for += min(elapsed, LONGEST_TURN)
             self._queues.forget(self._workers.tick(self._watched_for))
             if gone := self._hosts.tick(self._workers, self._watched_for):
                 self._aggregator.drop_hosts(gone)
 
-    def learn_tasks(self, tasks: Iterable[FleetTask]) -> None:
-        """Names of what the workers hold (Celery's inspect)."""
-        self._tracker.learn(tasks)
+    @property
+    def wants_names(self) -> bool:
+        """Whether the workers should be asked what they hold: events of it wait for its name."""
+        return self._unnamed.wanted
+
+    def learn_tasks(self, tasks: Iterable[FleetTask]) -> int:
+        """Names of what the workers hold (Celery's inspect). Returns how many tasks have waited for theirs."""
+        self._unnamed.asked()
+        waited = [uuid for uuid in self._tracker.learn(tasks) if uuid in self._unnamed.of]
+        for uuid in waited:
+            self._settle(self._unnamed.named(uuid))
+        return len(waited)
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
@@ -211,6 +227,7 @@ class Monitor:
         """Everything since the last call, for one transaction; None when there is nothing, unless forced."""
         series, dropped, buckets, groups, errors, failures = self._aggregator.take()
         tracked, forgotten = self._tracker.take()
+        unnamed, settled = self._unnamed.take()
         workers, dropped_workers = self._workers.take()
         incidents, outbox = self._decider.take()
         changes = Changes(
@@ -224,6 +241,8 @@ class Monitor:
             failures=failures,
             tracked=tracked,
             forgotten=forgotten,
+            unnamed=unnamed,
+            settled=settled,
             workers=workers,
             dropped_workers=dropped_workers,
             incidents=incidents,
@@ -277,6 +296,7 @@ class Monitor:
         self._hosts.restore({one.key.host for one in restored.series if one.key.host}, 0.0)
         self._queues.restore(one.key for one in restored.series)
         self._tracker.restore(restored.tracked)
+        self._unnamed.restore(restored.unnamed, now)
         self._tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
         self._workers.restore(restored.workers, now)
         self._workers.unobserved = int(restored.counters.get("unobserved", 0))
@@ -291,16 +311,45 @@ class Monitor:
             self._counters.discard("duplicate" if event.uuid else MALFORMED)
             return
         ref, measured = step
-        if kind == CANCELLED:
-            return
+        uuid, name = event.uuid, ref.name
+        if kind == STARTED:
+            self._workers.started(event.hostname)
+        if name is None:
+            name = ref.name = self._name_in(event) if kind == FAILED else None
+            if name is None:
+                if kind != CANCELLED:
+                    self._settle(self._unnamed.hold(event, measured, now, held=ref.stage < Stage.SUCCEEDED))
+                return
+        if kind != CANCELLED:
+            self._count(event, kind, name, ref.queue, measured, now)
+        if self._unnamed.of and uuid in self._unnamed.of:
+            self._settle(self._unnamed.named(uuid))
+
+    def _name_in(self, event: Event) -> str | None:
+        """The name that is in the failure itself: no other event may name a task that no worker knows."""
+        name = unregistered_name(event.exception)
+        return None if name is None else self._tracker.name(name)
+
+    def _settle(self, events: Iterable[UnnamedEvent]) -> None:
+        """Count what waits no more, under the name that has come, or as unknown."""
+        self._cuts["unnamed_events"], self._unnamed.cut = self._cuts["unnamed_events"] + self._unnamed.cut, 0
+        for one in events:
+            event = copy(one.event)  # a flush may hold it
+            kind = KINDS[event.type]
+            ref = self._tracker.known(event.uuid, event.hostname)
+            if ref is None and kind == FAILED:
+                self.count("unnamed_failures", 1)
+            name, queue = (UNKNOWN_TASK, None) if ref is None else (ref.name or UNKNOWN_TASK, ref.queue)
+            self._count(event, kind, name, queue, one.measured, self._now)
+
+    def _count(  # noqa: PLR0917  # the hot path: one call an event
+        self, event: Event, kind: int, name: str, queue: str | None, measured: float | None, now: float
+    ) -> None:
         hostname = event.hostname
-        name = ref.name or self._name_of(ref, event, kind)
-        queue = ref.queue or self._queues.likely(name, hostname)
+        queue = queue or self._queues.likely(name, hostname)
         host = self._hosts.hear(hostname, self._watched_for) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
-        if kind == STARTED:
-            self._workers.started(hostname)
-        elif kind == FAILED:
+        if kind == FAILED:
             event.uuid = printable(event.uuid, LONGEST_UUID)
             exception = self._failure(event, name, queue, now)
             self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
@@ -338,15 +387,6 @@ class Monitor:
         )  # fmt: skip
         return what.exception
 
-    def _name_of(self, ref: TaskRef, event: Event, kind: int) -> str:
-        if kind == FAILED:
-            name = unregistered_name(event.exception)
-            if name is not None:
-                ref.name = self._tracker.name(name)
-                return ref.name
-            self.count("unnamed_failures", 1)
-        return UNKNOWN_TASK
-
     def _other(self, event: Event) -> None:
         kind = event.type
         if kind in WORKER_KINDS:
@@ -378,6 +418,7 @@ class Monitor:
             "workers": limits.max_workers,
             "hosts": MOST_HOSTS,
             "tasks": limits.max_tasks,
+            "unnamed_events": MOST_EVENTS,
             "error_groups": limits.max_error_groups,
             "samples": limits.max_sample_bytes,
             "buckets": MOST_BUCKETS,
@@ -385,5 +426,6 @@ class Monitor:
         }
         used = {"workers": len(self._workers), "hosts": len(self._hosts), "tasks": len(self._tracker.tasks)}
         used["incidents"] = len(self._decider)
+        used["unnamed_events"] = len(self._unnamed)
         cuts = self._cuts | {"tasks": self._tracker.evicted}
         return usage.limits(most, used | self._aggregator.used, cuts)

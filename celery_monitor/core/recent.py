@@ -32,6 +32,10 @@ class Recent:
         if len(newer) >= self._most:
             self.newer, self.older = {}, newer
 
+    def get(self, uuid: str) -> TaskRef | None:
+        """What is known of it."""
+        return self.newer.get(uuid) or self.older.get(uuid)
+
     def again(self, uuid: str) -> TaskRef:
         """A new entry for this id, with the name and queue that it had."""
         old = self.newer.pop(uuid, None) or self.older.pop(uuid, None)

@@ -199,7 +199,7 @@ class Tracker:
 
     def known(self, uuid: str, hostname: str) -> TaskRef | None:
         """The run of this worker, with a name; or any of the id's that has one."""
-        entry = self.tasks.get(uuid)
+        entry = self.tasks.get(uuid) or self._recent.get(uuid)
         return None if entry is None else runs.named(entry, self._hosts[hostname])
 
     def tick(self, now: float, *, quiet: float = 0.0) -> None:

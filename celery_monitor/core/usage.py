@@ -22,6 +22,7 @@ SETTINGS: Final[Mapping[str, str | None]] = {
     "workers": "metrics.max_workers",
     "hosts": None,
     "tasks": "tracking.max_tasks",
+    "unnamed_events": None,
     "arguments": "tracking.max_argument_bytes",
     "error_groups": "tracking.max_error_groups",
     "samples": "tracking.max_sample_bytes",

@@ -20,6 +20,9 @@ ENABLE_EVERY: Final = 60.0
 """Seconds after which workers are asked again: one that came unnoticed sends no task events until then."""
 ENABLE_APART: Final = 3.0
 """Least seconds between two requests, however many workers come."""
+NAMES_APART: Final = 3.0
+"""Least seconds between two questions for what workers hold; each one that names nothing doubles them."""
+LONGEST_NAMES_APART: Final = 300.0
 NAMES_AT_ONCE: Final = 20
 """Workers that are asked for the names of their tasks at a time: an answer has tens of kilobytes."""
 POLLS_MISSED: Final = 4
@@ -65,6 +68,9 @@ class FleetWatch:
         self._asked: dict[str, float] = {}
         """When each worker was last asked for them, in monotonic time."""
         self._tasks_at = 0.0
+        self._names_at = 0.0
+        self._names_apart = NAMES_APART
+        """Seconds to the next question for the names of what waits for one."""
         self._enable_at = 0.0
         self._enabled_at = -ENABLE_APART
         self._queues_at = 0.0
@@ -110,6 +116,8 @@ class FleetWatch:
                 self._enable_at = mono + ENABLE_EVERY
             if self._opened and mono >= self._tasks_at:
                 self._tasks_at = mono + self._poll_interval
+                self._learn_tasks()
+            elif self._monitor.wants_names and mono >= self._names_at:
                 self._learn_tasks()
             if mono >= self._queues_at:
                 self._queues_at = mono + self._poll_interval
@@ -158,5 +166,8 @@ class FleetWatch:
             self._opened = True
             raise
         with self._lock:
-            self._monitor.learn_tasks(tasks)
-        _log.info("Asked the workers what they hold", tasks=len(tasks))
+            waited = self._monitor.wants_names
+            named = self._monitor.learn_tasks(tasks)
+        self._names_apart = NAMES_APART if named or not waited else min(2 * self._names_apart, LONGEST_NAMES_APART)
+        self._names_at = self._clock.monotonic() + self._names_apart
+        _log.info("Asked the workers what they hold", tasks=len(tasks), named=named)

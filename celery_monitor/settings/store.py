@@ -62,6 +62,9 @@ class TrackingSettings(Section):
     linger: Duration = MINUTE
     """How long a failed task is remembered, so that the second failure event of a hard time limit is not
     counted as another failure."""
+    name_wait: Annotated[float, duration("0s", "2m")] = 15.0
+    """How long an event whose task has no name waits for it (for the client's event, or the workers' answer after
+    a restart) before it is counted, and pages, under the name ``unknown``."""
     capture_arguments: bool = False
     """Whether args and kwargs are stored and shown with failures. They often hold personal data: off
     unless asked for."""

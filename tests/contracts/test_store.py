@@ -2,7 +2,7 @@
 
 import pytest
 
-from celery_monitor.core.model import IncidentState, Restored, TaskRef
+from celery_monitor.core.model import Event, IncidentState, Restored, TaskRef, UnnamedEvent
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import Store
 from tests.contracts.conftest import KEPT
@@ -34,6 +34,7 @@ def test_everything_comes_back(store: Store) -> None:
             1,
             series=[series(sent=2, failed=1), series(host="box", received=1)],
             tracked=[("u1", ref), ("u2", nameless), ("u3", shared)],
+            unnamed=[UnnamedEvent(7, 1.5, Event("task-failed", 2.5, "celery@a", "u4", traceback="a\x00b"), 3.5)],
             workers=[worker(sw_ident="py-celery", unobserved=3)],
             incidents=[incident()],
             counters={"messages": 2.0, "discarded.malformed": 1.0},
@@ -53,10 +54,21 @@ def test_everything_comes_back(store: Store) -> None:
         ("u2", TaskRef(None, None, 0, 0.0, 0.0, 4, saved=True)),
         ("u3", TaskRef("shop.charge", "celery", 2, 0.0, 0.0, 5, saved=True, host="celery@a", others=others)),
     ]
+    assert list(restored.unnamed) == [
+        UnnamedEvent(7, 1.5, Event("task-failed", 2.5, "celery@a", "u4", traceback="a\x00b"), 3.5)
+    ]
     assert list(restored.workers) == [worker(sw_ident="py-celery", unobserved=3)]
     assert list(restored.incidents) == [incident()]
     assert restored.counters == {"messages": 2.0, "discarded.malformed": 1.0}
     assert list(restored.fingerprints) == [(1, b"abcdefgh")]
+
+
+def test_what_waited_is_settled(store: Store) -> None:
+    """An event that has been counted does not come back; the others do."""
+    events = [UnnamedEvent(number, 1.0, Event("task-failed", 2.0, uuid=f"u{number}")) for number in (1, 2)]
+    store.commit(changes(1, unnamed=events))
+    store.commit(changes(2, settled=[1]))
+    assert list(restarted(store).unnamed) == events[1:]
 
 
 def test_series_are_absolute(store: Store) -> None:

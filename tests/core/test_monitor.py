@@ -11,7 +11,17 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from celery_monitor.core.model import COUNTS, FAILED, Changes, Delivery, Restored, SeriesKey, Snapshot, TaskRef
+from celery_monitor.core.model import (
+    COUNTS,
+    FAILED,
+    Changes,
+    Delivery,
+    Restored,
+    SeriesKey,
+    Snapshot,
+    TaskRef,
+    UnnamedEvent,
+)
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.track import LONGEST_ARGUMENTS
@@ -68,7 +78,11 @@ class Stored:
         incidents = {one.key: one for flush in self.flushes for one in flush.incidents}
         workers = {one.hostname: one for flush in self.flushes for one in flush.workers}
         tracked: dict[str, TaskRef] = {}
+        unnamed: dict[int, UnnamedEvent] = {}
         for flush in self.flushes:
+            for number in flush.settled:
+                del unnamed[number]
+            unnamed |= {one.number: one for one in flush.unnamed}
             for uuid in flush.forgotten:
                 tracked.pop(uuid, None)
             tracked |= {uuid: msgspec.structs.replace(ref, saved=True) for uuid, ref in flush.tracked}
@@ -78,6 +92,7 @@ class Stored:
             epoch=last.epoch,
             series=list(series.values()),
             tracked=list(tracked.items()),
+            unnamed=list(unnamed.values()),
             workers=list(workers.values()),
             incidents=list(incidents.values()),
             counters=last.counters,
@@ -131,6 +146,7 @@ def test_kills_at_any_message(seed: int) -> None:
         elif not queue:
             store.commit(of)
             waiting.clear()
+    pass_time(of, 4 * int(Limits().name_wait))  # what has lost its name in a crash is unknown then
     # Shuffled lives have failures before their names; sums do not care.
     assert totals(of.snapshot()) == {
         "sent": 200, "received": 200, "started": 200, "succeeded": 100, "failed": 100,
@@ -223,9 +239,10 @@ def test_custom_types_are_bounded() -> None:
 
 
 def test_a_failure_without_a_name() -> None:
-    """It counts, as unknown, and is told."""
+    """It counts, as unknown, when no name has come in time, and is told."""
     of = monitor()
     of.receive(deliver(body(raw("failed", exception="ValueError('x')"))), NOON)
+    pass_time(of, 4 * int(Limits().name_wait))
     assert [series.key.name for series in of.snapshot().series] == ["unknown"]
     assert of.snapshot().counters["unnamed_failures"] == 1
 

@@ -114,6 +114,32 @@ def test_an_open_stream_asks_what_runs() -> None:
     assert (series.key.name, series.key.queue) == ("shop.pay", "pay")
 
 
+def test_what_fails_before_the_workers_are_asked_is_named_by_their_answer() -> None:
+    """After a restart a failure can be read before the answer: it is neither counted nor paged until then."""
+    made, control, clock, monitor = watch()
+    monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
+    assert not monitor.snapshot().series
+    assert not monitor.pages
+    made.opened()
+    turns(made, clock, 1)
+    assert control.asked[:2] == ["enable_events", "tasks"]
+    (series,) = monitor.snapshot().series
+    assert (series.key.name, series.key.queue) == ("shop.pay", "pay")
+
+
+def test_workers_are_asked_again_while_something_waits_for_its_name() -> None:
+    """Soon, and ever more rarely while they know nothing of it: invented task ids cost the fleet little."""
+    made, control, clock, monitor = watch()
+    turns(made, clock, 1)
+    monitor.receive([Delivery(body(raw("started")))], NOON)
+    turns(made, clock, 4)
+    assert (control.asked.count("tasks"), [one.key.name for one in monitor.snapshot().series]) == (1, ["shop.pay"])
+    for second in range(600):
+        monitor.receive([Delivery(body(raw("started", f"invented{second}")))], NOON + second)
+        turns(made, clock, 1)
+    assert 7 <= control.asked.count("tasks") <= 10
+
+
 def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
     """Nothing dies of it."""
     made, control, clock, _ = watch()

@@ -498,4 +498,6 @@ def test_who_is_told() -> None:
 
 def test_restored_is_empty_at_first() -> None:
     """A new store counts from zero."""
-    assert Bench().store.start() == Restored(series=[], tracked=[], workers=[], incidents=[], fingerprints=[])
+    assert Bench().store.start() == Restored(
+        series=[], tracked=[], unnamed=[], workers=[], incidents=[], fingerprints=[]
+    )

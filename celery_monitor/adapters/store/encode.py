@@ -8,7 +8,18 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from celery_monitor.core.model import COUNTS, Failure, Histogram, Incident, Series, SeriesKey, TaskRef, Worker
+from celery_monitor.core.model import (
+    COUNTS,
+    Event,
+    Failure,
+    Histogram,
+    Incident,
+    Series,
+    SeriesKey,
+    TaskRef,
+    UnnamedEvent,
+    Worker,
+)
 from celery_monitor.errors import StoreUnusableError
 
 T = TypeVar("T")
@@ -83,6 +94,17 @@ def runs_value(text: str | None) -> list[TaskRef] | None:
     """The runs beside the first one."""
     rows = [] if text is None else parsed(text, list[tuple[str | None, str | None, int, float, float, str]])
     return [TaskRef(*row, host=host) for *row, host in rows] or None  # type: ignore[arg-type, misc]  # in the order of RUN
+
+
+def unnamed_row(unnamed: UnnamedEvent) -> tuple[Any, ...]:
+    """In the order of the table's columns."""
+    return unnamed.number, unnamed.since, _json(unnamed.event), unnamed.measured
+
+
+def unnamed_value(row: Sequence[Any]) -> UnnamedEvent:
+    """The opposite of ``unnamed_row``."""
+    number, since, event, measured = row
+    return UnnamedEvent(number, since, parsed(event, Event), measured)
 
 
 def incident_row(incident: Incident) -> tuple[Any, ...]:

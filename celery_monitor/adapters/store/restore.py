@@ -27,6 +27,7 @@ def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Re
         epoch=meta.epoch,
         series=[encode.series_value(row) for row in connection.execute(_by_rank())],
         tracked=_tracked(connection),
+        unnamed=[encode.unnamed_value(row) for row in connection.execute(select(schema.unnamed))],
         workers=[Worker(*row) for row in connection.execute(select(*(schema.workers.c[n] for n in encode.WORKER)))],
         incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
         counters=newest_counters(connection),

@@ -162,6 +162,16 @@ tracked: Final = Table(
 )
 """One row for each task id. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``."""
 
+unnamed: Final = Table(
+    "unnamed",
+    metadata,
+    _number("number", key=True),
+    _real("since"),
+    _text("event"),
+    Column("measured", Double),
+)
+"""Task events that wait for the name of their task. ``event``: JSON."""
+
 workers: Final = Table(
     "workers",
     metadata,

@@ -1,0 +1,130 @@
+"""Events of tasks that nothing has named yet: they wait for a name before they are counted and judged.
+
+The name may be on its way. A client's task-sent can be read after the worker's task-revoked; after a restart on Redis
+the workers are asked what they hold (``learn_tasks``), and answer within seconds. What waits is kept in the store, in
+the transaction of the message that brought it, so no kill loses or doubles it. What no name has come for in time, or
+is the oldest beyond a bound, is counted under the name ``unknown``.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec import structs
+
+from celery_monitor.core.model import Event, UnnamedEvent
+
+MOST_EVENTS: Final = 10_000
+MOST_CHARACTERS: Final = 8_000_000
+"""Of the texts of all events that wait."""
+LONGEST_EXCEPTION: Final = 4_000
+LONGEST_TRACEBACK: Final = 32_000
+"""Characters of its end; twice of what ``classify`` reads of both, so that what it redacts is whole."""
+PATIENCE_UNASKED: Final = 4.0
+"""How many times as long they wait after a connection, while the workers have not answered yet."""
+
+
+class Unnamed:
+    """Not thread-safe: it belongs to the monitor. ``wait`` in seconds; with 0 nothing waits."""
+
+    def __init__(self, wait: float) -> None:
+        """Start empty; ``restore`` fills it."""
+        self.of: dict[str, list[int]] = {}
+        """Task id → the numbers of its events, for a look on the hot path."""
+        self.wanted = False
+        """A task waits for its name that a worker may hold, and that the workers were not asked for yet."""
+        self.cut = 0
+        """Events that did not wait long enough, because there were too many."""
+        self._wait = wait
+        self._events: dict[int, tuple[float, UnnamedEvent]] = {}
+        """Number → when its wait began, oldest first."""
+        self._characters = 0
+        self._time = 0.0
+        self._unasked_until = 0.0
+        self._next = 1
+        self._added: dict[int, UnnamedEvent] = {}
+        self._removed: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def restore(self, stored: Iterable[UnnamedEvent], now: float) -> None:
+        """Go on waiting for what the store kept: not longer altogether than if there had been no restart."""
+        for one in sorted(stored, key=lambda one: one.number):
+            self._next = one.number + 1
+            self._keep(one, min(max(0.0, now - one.since), self._wait))
+            self.wanted = True
+
+    def connected(self) -> None:
+        """The stream was not watched until now: names may have been missed, and the workers will be asked for them."""
+        self._unasked_until = self._time + PATIENCE_UNASKED * self._wait
+
+    def asked(self) -> None:
+        """The workers have said what they hold."""
+        self._unasked_until = 0.0
+        self.wanted = False
+
+    def hold(self, event: Event, measured: float | None, now: float, *, held: bool) -> list[UnnamedEvent]:
+        """Let an event wait; returns those that must not wait any longer. ``held``: a worker may hold its task."""
+        event = structs.replace(
+            event,
+            exception=event.exception and event.exception[:LONGEST_EXCEPTION],
+            traceback=event.traceback and event.traceback[-LONGEST_TRACEBACK:],
+            args=None,
+            kwargs=None,
+        )
+        one = UnnamedEvent(self._next, now, event, measured)
+        self._next += 1
+        if not self._wait:
+            return [one]
+        self.wanted |= held
+        self._added[one.number] = one
+        self._keep(one, 0.0)
+        over = []
+        while len(self._events) > MOST_EVENTS or self._characters > MOST_CHARACTERS:
+            over.append(self._oldest())
+        self.cut += len(over)
+        return over
+
+    def named(self, uuid: str) -> list[UnnamedEvent]:
+        """The events of a task that has a name now, in their order: they wait no more."""
+        return [self._release(number) for number in list(self.of.get(uuid, ()))]
+
+    def tick(self, elapsed: float) -> list[UnnamedEvent]:
+        """``elapsed``: seconds since the last call. Returns those whose time is over."""
+        self._time += elapsed
+        over: list[UnnamedEvent] = []
+        if self._time < self._unasked_until:
+            return over
+        while self._events and self._time - next(iter(self._events.values()))[0] >= self._wait:
+            over.append(self._oldest())
+        return over
+
+    def take(self) -> tuple[list[UnnamedEvent], list[int]]:
+        """What to save and what to delete since the last call."""
+        added, removed = list(self._added.values()), self._removed
+        self._added, self._removed = {}, []
+        return added, removed
+
+    def _keep(self, one: UnnamedEvent, waited: float) -> None:
+        self._events[one.number] = self._time - waited, one
+        self._characters += _characters(one.event)
+        self.of.setdefault(one.event.uuid, []).append(one.number)
+
+    def _oldest(self) -> UnnamedEvent:
+        return self._release(next(iter(self._events)))
+
+    def _release(self, number: int) -> UnnamedEvent:
+        one = self._events.pop(number)[1]
+        self._characters -= _characters(one.event)
+        of = self.of[one.event.uuid]
+        of.remove(number)
+        if not of:
+            del self.of[one.event.uuid]
+        if self._added.pop(number, None) is None:
+            self._removed.append(number)
+        return one
+
+
+def _characters(event: Event) -> int:
+    texts = (event.hostname, event.uuid, event.exception, event.traceback, event.name, event.queue, event.eta)
+    return sum(len(text) for text in texts if text)
