@@ -51,6 +51,9 @@ EXIT_STUCK: Final = 70
 SHUTDOWN: Final = 9.5
 """Seconds for an orderly end; Kubernetes and Docker give at least ten."""
 _STUCK_AFTER: Final = 60.0
+_BLOCKED_AFTER: Final = 180.0
+"""Seconds until a blocked interpreter ends the process. The timer cannot tell it from a process that was stopped
+(SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
 _SLOW: Final = 120.0
 _STORE_RETRY: Final = 2.0
 _MUST_END: Final = frozenset({"pump", "committer", "courier-pagerduty"})
@@ -279,7 +282,7 @@ class App:
     def _live(self) -> None:
         """The interpreter runs."""
         if self._guard is not None and not self.stopping.is_set():
-            self._guard.extend(_STUCK_AFTER)
+            self._guard.extend(_BLOCKED_AFTER)
 
     def _end_stuck(self, name: str) -> None:
         """Nothing else helps: a thread hangs in a library that does not come back."""

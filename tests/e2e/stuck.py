@@ -4,7 +4,7 @@
 
 With ``interpreter`` the call keeps the interpreter's lock, so that no other thread runs either.
 
-Everything is the product's own but for the one call, and the watchdog's patience, which is 2 s here and not a minute.
+Everything is the product's own but for the one call, and the patience with it, which is seconds here and not minutes.
 """
 
 import ctypes
@@ -30,5 +30,6 @@ def block(*_: Any) -> None:
 
 if __name__ == "__main__":
     celery_monitor.app._STUCK_AFTER = 2.0  # type: ignore[misc]
+    celery_monitor.app._BLOCKED_AFTER = 4.0  # type: ignore[misc]
     BrokerSource.poll = block if "interpreter" in sys.argv else hang  # type: ignore[method-assign, assignment]
     run(["--config", sys.argv[1]])
