@@ -234,7 +234,9 @@ class App:
         )
         email = EmailSender(settings.email, self._report.summary, settings.web.external_url)
         for sender, rate in ((self._pagerduty, pagerduty.rate_limit), (email, None)):
-            courier = Courier(outbox, sender, self.clock, rate_limit=rate)
+            # A mail may have arrived though its outcome is unknown: a restart is no reason to send it again.
+            pages = sender.channel == Channel.PAGERDUTY
+            courier = Courier(outbox, sender, self.clock, rate_limit=rate, idempotent=pages)
             self._couriers.append(courier)
             self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + pagerduty.timeout, restart=True)
 

@@ -82,12 +82,22 @@ class DeliveryError(MonitorError):
 
 
 class RetryableError(DeliveryError):
-    """Try again later. ``after``: seconds the receiver asked to wait (``Retry-After``), or None for the backoff."""
+    """Try again later. ``after``: seconds the receiver asked to wait (``Retry-After``), or None for the backoff.
 
-    def __init__(self, message: str, after: float | None = None, *, remedy: str | None = None) -> None:
+    ``needs_repair``: no attempt succeeds before a person has repaired something, so attempts are rare.
+    """
+
+    def __init__(
+        self, message: str, after: float | None = None, *, remedy: str | None = None, needs_repair: bool = False
+    ) -> None:
         """``after`` is in seconds."""
         super().__init__(message, remedy)
         self.after = after
+        self.needs_repair = needs_repair
+
+
+class InterruptedSendError(DeliveryError):
+    """This program is being stopped and has ended the request: that is no attempt of the receiver's."""
 
 
 class RejectedError(DeliveryError):

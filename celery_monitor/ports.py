@@ -184,11 +184,11 @@ class Outbox(Protocol):
         """Add a row outside of a flush (reports). False when that (channel, key, action) exists in any state."""
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
-        """Pending rows that may be sent now: the oldest of each (channel, route), only if its ``due_at`` has come.
+        """Pending rows that may be sent now: of each (channel, route) the most important one whose ``due_at`` has come.
 
-        A route's order is kept: what waits for a retry holds back what is behind it on the same route. Rows with a
-        ``due_at`` that was asked for by ``Enqueue`` (not by a retry) hold back nobody. A ``due_at`` further ahead than
-        any wait can be has come: the clock was ahead when it was set.
+        The lowest ``priority`` first, of these the newest ``at``. A row that waits holds back no other, but for the
+        resolve of its own key: the order is kept within one incident. A ``due_at`` further ahead than any wait can be
+        has come: the clock was ahead when it was set. The rows are ordered in the same way.
         """
 
     def delivered(self, item: OutboxItem, now: float, count: int) -> None:
@@ -196,6 +196,9 @@ class Outbox(Protocol):
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
         """It was not taken; again at ``due_at``. Adds one to ``attempts``."""
+
+    def hasten(self, channel: str, now: float) -> None:
+        """What waits for a retry is due now."""
 
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
         """It will never be taken."""
@@ -304,7 +307,7 @@ class Sender(Protocol):
     def send(self, item: OutboxItem) -> int:
         """Deliver it now; the number of failures that the message spoke of.
 
-        Raises RetryableError or RejectedError. Never blocks longer than its timeout.
+        Raises RetryableError, RejectedError or InterruptedSendError. Never blocks longer than its timeout.
         """
 
 

@@ -25,7 +25,18 @@ from typing import Final
 import msgspec
 
 from celery_monitor.core.incident import Failed, OpenIncident
-from celery_monitor.core.model import STORM, Action, Channel, Enqueue, Incident, IncidentState, Reason, Severity
+from celery_monitor.core.model import (
+    FIRST_UPDATE,
+    REFRESH,
+    STORM,
+    Action,
+    Channel,
+    Enqueue,
+    Incident,
+    IncidentState,
+    Reason,
+    Severity,
+)
 from celery_monitor.core.quiet import Quiet
 from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, storm_key, window
 from celery_monitor.core.storm import Recent, Storms
@@ -34,6 +45,7 @@ MOST_INCIDENTS: Final = 2_000
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
+_SEVERITIES: Final = tuple(Severity)
 _OPENING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.STORM_OPENED})
 _NO_STORM: Final = frozenset({Reason.SILENCED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
 
@@ -194,7 +206,7 @@ class Decider:
             if is_open and self._is_over(entry, now):
                 self._close(entry, IncidentState.RESOLVED, now)
             elif is_open and entry.count > entry.sent_count and now - entry.sent_at >= self._policy.update_interval:
-                self._send(entry, now)
+                self._send(entry, now, REFRESH + _SEVERITIES.index(entry.severity))
             if len(self._closed) >= self._most:
                 continue  # the store is away: what is over waits, too
             if now > entry.ends_at and not (entry.state is IncidentState.OPEN and self._awaits(entry, now)):
@@ -275,13 +287,16 @@ class Decider:
     def _trigger(self, entry: OpenIncident, reason: Reason, now: float) -> None:
         entry.state, entry.reason, entry.succeeded_at = IncidentState.OPEN, reason, 0.0
         self._note_open(entry)
-        self._send(entry, now)
+        self._send(entry, now, _SEVERITIES.index(entry.severity))
 
-    def _send(self, entry: OpenIncident, now: float, action: Action = Action.TRIGGER) -> None:
+    def _send(self, entry: OpenIncident, now: float, priority: int, action: Action = Action.TRIGGER) -> None:
         entry.sent_at, entry.sent_count, entry.dirty = now, entry.count, True
         if self._rules.sends(entry.rule.route):
-            self._outbox.pop((entry.key, action), None)
-            self._outbox[entry.key, action] = Enqueue(Channel.PAGERDUTY, entry.key, action, entry.rule.route, now)
+            at = min(entry.last_at, now)  # a clock that is ahead makes nothing more important
+            route, waiting = entry.rule.route, self._outbox.pop((entry.key, action), None)
+            if waiting is not None:  # what opens an incident has to be told, whatever is told with it
+                priority = min(priority, waiting.priority)
+            self._outbox[entry.key, action] = Enqueue(Channel.PAGERDUTY, entry.key, action, route, now, priority, at)
 
     def _is_over(self, entry: OpenIncident, now: float) -> bool:
         quiet_since = now - self._policy.resolve_after
@@ -307,7 +322,7 @@ class Decider:
                 if not keys:
                     del self._open_of[task]
         if state is IncidentState.RESOLVED:
-            self._send(entry, now, Action.RESOLVE)
+            self._send(entry, now, FIRST_UPDATE, Action.RESOLVE)
 
     def _note_open(self, entry: OpenIncident) -> None:
         for task in () if entry.storm else entry.tasks:

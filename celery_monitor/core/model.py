@@ -334,6 +334,14 @@ class Action(enum.StrEnum):
     REPORT = "report"
 
 
+ASKED_FOR: Final = -1
+"""Priority of a row that a person wants to be tried again."""
+FIRST_UPDATE: Final = 4
+"""Priorities below it open an incident: the severity's place. A resolve has this one, refreshes have those above."""
+REFRESH: Final = 5
+"""What is added to the severity's place for a row that tells of an incident that is open already."""
+
+
 class Enqueue(msgspec.Struct, frozen=True, gc=False):
     """Asks the store for an outbox row. A pending row of the same (channel, key, action) is refreshed instead."""
 
@@ -343,6 +351,10 @@ class Enqueue(msgspec.Struct, frozen=True, gc=False):
     action: Action
     route: str = ""
     due_at: float = 0.0
+    priority: int = 0
+    """The lowest is sent first."""
+    at: float = 0.0
+    """Of equal priorities, the newest is sent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +376,7 @@ class OutboxItem:
     error: str | None = None
     """Of the last attempt, without secrets."""
     delivered_at: float | None = None
+    priority: int = 0
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The courier of one channel: takes what is due from the outbox, sends it, and records what became of it.
 
 Each channel has a courier, and each courier a thread, so that a mail server that hangs delays no page. Within
-a channel the rows of a route go one at a time and in order (the outbox gives only the oldest of each route),
-and a route that waits for a retry or for its rate limit is passed over. What one request may take is bounded
-by the sender.
+a channel the outbox gives the most important row of each route, and one is sent at a time. A row that waits for
+its retry keeps back no other; when a receiver does not answer, ``lane`` bounds how often it is asked. What one
+request may take is bounded by the sender.
 
 What must survive a crash is in the outbox: the row, its attempts and when it is due. A crash between sending
 and recording sends again; the receiver recognises the key. While the process lives nothing is sent twice: an
@@ -12,7 +12,6 @@ outcome that the store would not take (its disk is full) is kept here and record
 
 import random
 import threading
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -21,8 +20,9 @@ import structlog
 
 from celery_monitor.core import backoff
 from celery_monitor.core.model import OutboxItem
-from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
+from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError, StoreUnavailableError
 from celery_monitor.ports import Clock, Outbox, Sender
+from celery_monitor.runtime.lane import Lane
 
 DELIVERED: Final = "delivered"
 RETRIED: Final = "retried"
@@ -42,22 +42,6 @@ MAX_ROUTES: Final = 1000
 _log = structlog.get_logger()
 
 
-class Window:
-    """At most ``limit`` events in any ``length`` seconds, exactly: it remembers when each of the last was."""
-
-    def __init__(self, limit: int, length: float = 60.0) -> None:
-        self._length = length
-        self._times: deque[float] = deque(maxlen=limit)
-
-    def full(self, now: float) -> bool:
-        """Whether one more event at ``now`` (monotonic seconds) would be too many."""
-        return len(self._times) == self._times.maxlen and now - self._times[0] <= self._length
-
-    def add(self, now: float) -> None:
-        """An event happens at ``now``."""
-        self._times.append(now)
-
-
 class Courier:
     """Sends the rows of ``sender.channel``, at most ``rate_limit`` a minute on each of its lanes (None: no limit)."""
 
@@ -68,14 +52,26 @@ class Courier:
         clock: Clock,
         *,
         rate_limit: int | None = None,
+        idempotent: bool = False,
         fraction: Callable[[], float] = random.random,
     ) -> None:
+        """Does no I/O. ``idempotent``: the receiver knows what it has had, so what waits may be tried before its time.
+
+        That is done when there is hope: at the start, when the receiver is back, and when what a person had to repair
+        is another one.
+        """
         self._outbox = outbox
         self._sender = sender
         self._clock = clock
         self._rate_limit = rate_limit
         self._fraction = fraction
-        self._windows: dict[str, Window] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._idempotent = idempotent
+        self._hasten = idempotent
+        """Rows must not wait for their retries any longer."""
+        self._unusable: dict[str, tuple[OutboxItem, str]] = {}
+        """Route → a row that waits for a person, and the lane that a person has to repair."""
+        self._pause = POLL
         self._unrecorded: dict[int, Callable[[], None]] = {}
         """Row → the call that records its outcome, which the store refused."""
         self._wake = threading.Event()
@@ -101,7 +97,7 @@ class Courier:
 
         while proceed():
             if not self.turn(proceed):
-                self._wake.wait(POLL)
+                self._wake.wait(self._pause)
                 self._wake.clear()
 
     def turn(self, proceed: Callable[[], bool] = lambda: True) -> bool:
@@ -109,8 +105,10 @@ class Courier:
 
         Returns whether anything was sent: then more of the same routes may be due.
         """
+        self._pause = POLL
         self._record_again()
         try:
+            self._hasten_retries()
             due = self._outbox.due(self._clock.now(), MAX_ROUTES)
         except StoreUnavailableError as exc:
             _log.warning("The outbox cannot be read; trying again", channel=self._sender.channel, error=str(exc))
@@ -126,23 +124,34 @@ class Courier:
 
     def _deliver(self, item: OutboxItem) -> bool:
         """Send one row and record the outcome. False when its lane may not send now, or the store is away."""
-        lane = self._sender.lane(item)
-        if lane is None:
+        account = self._sender.lane(item)
+        if account is None:
             self._dead(item, NO_LANE.get(item.channel, "its channel is not configured"))
             return True
-        if not self._admit(lane):
+        lane = self._lanes.setdefault(account, Lane(self._rate_limit))
+        now = self._clock.monotonic()
+        wait = lane.wait(item, now)
+        if wait > 0:
+            self._pause = min(self._pause, wait)
             return False
+        lane.sending(now)
         try:
             count = self._sender.send(item)
+        except InterruptedSendError:
+            return False  # it was ended by us: no attempt, and the next process tries it first of all
         except RetryableError as exc:
-            self._retry(item, exc)
+            self._retry(item, exc, lane)
+            if exc.needs_repair:
+                self._unusable[item.route] = item, account
         except RejectedError as exc:
+            self._answered(item, lane)
             self._dead(item, str(exc))
         except StoreUnavailableError as exc:
             # The sender reads what it sends from the store; nothing was sent.
             _log.warning("What is to be sent cannot be read", channel=item.channel, key=item.key, error=str(exc))
             return False
         else:
+            self._answered(item, lane)
             self._notifications[DELIVERED] += 1
             _log.info(
                 "Delivered",
@@ -154,24 +163,37 @@ class Courier:
             self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count))
         return True
 
-    def _admit(self, lane: str) -> bool:
-        if self._rate_limit is None:
-            return True
-        now = self._clock.monotonic()
-        window = self._windows.setdefault(lane, Window(self._rate_limit))
-        if window.full(now):
-            return False
-        window.add(now)
-        return True
+    def _answered(self, item: OutboxItem, lane: Lane) -> None:
+        was_away = lane.answered()
+        if self._unusable.pop(item.route, None) is not None or was_away:
+            self._hasten = True
 
-    def _retry(self, item: OutboxItem, exc: RetryableError) -> None:
+    def _hasten_retries(self) -> None:
+        """When there is hope. Whatever becomes of it, each lane rests after a failure. Raises StoreUnavailableError."""
+        for route, (item, account) in list(self._unusable.items()):
+            if self._sender.lane(item) != account:
+                self._hasten = True
+                del self._unusable[route]
+        if self._hasten and self._idempotent:
+            self._outbox.hasten(self._sender.channel, self._clock.now())
+        self._hasten = False
+
+    def _retry(self, item: OutboxItem, exc: RetryableError, lane: Lane) -> None:
         self._notifications[RETRIED] += 1
-        wait = max(backoff.delay(item.attempts + 1, self._fraction()), min(exc.after or 0.0, backoff.MAX_RETRY_AFTER))
-        _log.warning(
+        fraction, asked = self._fraction(), min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
+        attempts = item.attempts + 1
+        if exc.needs_repair:
+            wait = backoff.delay(attempts, fraction, base=backoff.REPAIR_BASE, cap=backoff.REPAIR_CAP)
+        else:
+            wait = backoff.delay(attempts, fraction)
+        wait = max(wait, asked)
+        lane.failed(item.id, self._clock.monotonic(), fraction, asked)
+        log = _log.error if exc.needs_repair else _log.warning
+        log(
             "Not delivered; trying again",
             channel=item.channel,
             key=item.key,
-            attempts=item.attempts + 1,
+            attempts=attempts,
             wait=round(wait, 1),
             error=str(exc),
         )

@@ -4,7 +4,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
-from celery_monitor.core.model import Action, Channel, Enqueue, OutboxItem
+from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Channel, Enqueue, OutboxItem
 from tests.contracts.values import NOW, changes, incident
 
 KEY = "shop.charge/2026-11-23T12Z"
@@ -39,14 +39,14 @@ def box(sql: SqlStore) -> Box:
     return Box(sql)
 
 
-def trigger(key: str = KEY, due_at: float = NOW, route: str = "") -> Enqueue:
+def trigger(key: str = KEY, due_at: float = NOW, route: str = "", priority: int = 0, at: float = 0.0) -> Enqueue:
     """Asks for a page, or for the update of one."""
-    return Enqueue(Channel.PAGERDUTY, key, Action.TRIGGER, route, due_at)
+    return Enqueue(Channel.PAGERDUTY, key, Action.TRIGGER, route, due_at, priority, at)
 
 
 def resolve(key: str = KEY, due_at: float = NOW) -> Enqueue:
     """Asks for the end of an incident."""
-    return Enqueue(Channel.PAGERDUTY, key, Action.RESOLVE, "", due_at)
+    return Enqueue(Channel.PAGERDUTY, key, Action.RESOLVE, "", due_at, FIRST_UPDATE)
 
 
 def report(date: str = "2026-11-22") -> Enqueue:
@@ -85,7 +85,7 @@ def test_a_retry_is_not_hastened(box: Box) -> None:
 
 
 def test_order_of_a_route(box: Box) -> None:
-    """A route's rows come one by one, oldest first; another route does not wait for it."""
+    """A route's rows come one by one; another route does not wait for it."""
     box.flush(trigger("a"), trigger("b"), trigger("c", route="billing"), trigger("d"))
     assert box.keys() == ["a", "c"]
     box.outbox.delivered(box.due()[0], NOW, 1)
@@ -99,19 +99,84 @@ def test_order_of_channels(box: Box) -> None:
     assert box.keys() == ["a", "2026-11-22"]
 
 
-def test_a_retry_holds_back_its_route(box: Box) -> None:
-    """What waits for a retry goes before what came after it."""
+def test_a_retry_holds_back_nobody(box: Box) -> None:
+    """A row that is refused again and again must not keep every later page of its route."""
     box.flush(trigger("a"), trigger("b"), trigger("c", route="billing"))
-    box.outbox.retry(box.due()[0], NOW + 30, "timeout")
+    box.outbox.retry(box.due()[0], NOW + 30, "503")
+    assert box.keys() == ["b", "c"]
+    box.outbox.delivered(box.due()[0], NOW, 1)
     assert box.keys() == ["c"]
     assert box.keys(NOW + 30) == ["a", "c"]
+
+
+def test_the_most_important_first(box: Box) -> None:
+    """The most severe new incident, of these the newest; then what is over; updates of what was told last."""
+    box.flush(
+        trigger("update of critical", priority=REFRESH),
+        trigger("update of error", priority=REFRESH + 1),
+        trigger("over", priority=REFRESH + 1),
+        resolve("over"),
+        trigger("info", priority=3, at=NOW),
+        trigger("error of 11 h", priority=1, at=NOW - 3600),
+        trigger("error of 12 h", priority=1, at=NOW),
+        trigger("another of 12 h", priority=1, at=NOW),
+        trigger("critical of yesterday", priority=0, at=NOW - 86_400),
+    )
+    order = []
+    while due := box.due():
+        order.append(f"{due[0].key} {due[0].action}")
+        box.outbox.delivered(due[0], NOW, 1)
+    assert order == [
+        "critical of yesterday trigger",
+        "error of 12 h trigger",
+        "another of 12 h trigger",
+        "error of 11 h trigger",
+        "info trigger",
+        "update of critical trigger",
+        "update of error trigger",
+        "over trigger",
+        "over resolve",
+    ]
+
+
+def test_a_page_stays_one_however_it_is_refreshed(box: Box) -> None:
+    """What was never told keeps its place when its counts grow; once it is told, what is left of it is an update."""
+    box.flush(trigger("a", priority=1, at=NOW))
+    box.flush(trigger("a", priority=REFRESH + 1, at=NOW + 5))
+    on_its_way = box.one()
+    assert (on_its_way.priority, on_its_way.revision) == (1, 2)
+    box.flush(trigger("a", priority=REFRESH + 1, at=NOW + 5))
+    box.outbox.delivered(on_its_way, NOW, 1)
+    assert box.one().priority == REFRESH + 1
+    box.flush(trigger("a", priority=0, at=NOW + 6))  # it opens again
+    assert box.one().priority == 0
+
+
+def test_a_resolve_waits_for_its_trigger(box: Box) -> None:
+    """Also when that waits for a retry: else it would open what is over."""
+    box.flush(trigger())
+    box.outbox.retry(box.one(), NOW + 30, "503")
+    box.flush(resolve())
+    assert box.due() == []
+    assert box.one(NOW + 30).action is Action.TRIGGER
+
+
+def test_retries_are_hastened(box: Box) -> None:
+    """Those of a channel; what waits for its own time, and other channels, are left alone."""
+    box.flush(trigger("a"), trigger("b", route="billing"), trigger("later", due_at=NOW + 60))
+    assert box.outbox.enqueue(report(), NOW)
+    for item in box.due():
+        box.outbox.retry(item, NOW + 300, "timeout")
+    assert box.due() == []
+    box.outbox.hasten("pagerduty", NOW)
+    assert box.keys() == ["a", "b"]
+    assert box.due()[0].attempts == 1
 
 
 def test_an_update_holds_back_nobody(box: Box) -> None:
     """A row that waits for its own time lets the younger ones pass, and takes its place when it is due."""
     box.flush(trigger("a", due_at=NOW + 600), trigger("b"))
     assert box.keys() == ["b"]
-    box.outbox.retry(box.one(), NOW + 900, "timeout")
     assert box.keys(NOW + 600) == ["a"]
 
 

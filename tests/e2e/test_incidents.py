@@ -135,7 +135,8 @@ def test_the_outbox_beside_the_daemon(rabbitmq_url: str, server: PagerDutyServer
     """What was refused or waits is listed with its reason and without the key, and goes when a person says so."""
     daemon = start(pager(tmp_path, rabbitmq_url, server))
     daemon.until_ready()
-    refused, waiting = Failing("shop.refused", time.time()), Failing("shop.waiting", time.time())
+    now = time.time()
+    refused, waiting = Failing("shop.refused", now), Failing("shop.waiting", now - 1)  # the newest goes first
     server.script(
         Behaviour.status(400, json.dumps({"errors": ["bad"], "routing_key": KEY}).encode()),
         Behaviour.status(503, Retry_After="3000"),

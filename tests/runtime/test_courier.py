@@ -1,12 +1,13 @@
 import dataclasses
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery_monitor.core.model import Action, Channel, Enqueue, Incident, OutboxItem
-from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
+from celery_monitor.core.model import ASKED_FOR, REFRESH, Action, Channel, Enqueue, Incident, OutboxItem
+from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError, StoreUnavailableError
 from celery_monitor.runtime.courier import POLL, Courier
 from tests.fakes import ManualClock
 
@@ -22,7 +23,9 @@ class MemoryOutbox:
         self.full = False
         self.down = False
 
-    def add(self, key: str, *, route: str = "", channel: Channel = Channel.PAGERDUTY, due_at: float = 0.0) -> int:
+    def add(
+        self, key: str, *, route: str = "", channel: Channel = Channel.PAGERDUTY, due_at: float = 0.0, **more: Any
+    ) -> int:
         row = len(self.rows) + 1
         self.rows[row] = OutboxItem(
             id=row,
@@ -31,10 +34,11 @@ class MemoryOutbox:
             action=Action.TRIGGER,
             route=route,
             revision=1,
-            attempts=0,
-            created_at=0.0,
+            attempts=more.pop("attempts", 0),
+            created_at=more.pop("created_at", 0.0),
             due_at=due_at,
             state="pending",
+            **more,
         )
         return row
 
@@ -46,10 +50,15 @@ class MemoryOutbox:
         if self.down:
             raise StoreUnavailableError("down")
         heads: dict[tuple[str, str], OutboxItem] = {}
-        for item in self.rows.values():
-            if item.state == "pending":
+        for item in sorted(self.rows.values(), key=lambda item: (item.priority, -item.created_at, item.id)):
+            if item.state == "pending" and item.due_at <= now:
                 heads.setdefault((item.channel, item.route), item)
-        return [item for item in heads.values() if item.due_at <= now][:limit]
+        return list(heads.values())[:limit]
+
+    def hasten(self, channel: str, now: float) -> None:
+        for item in list(self.rows.values()):
+            if item.channel == channel and item.state == "pending" and item.attempts:
+                self._write(item, due_at=min(item.due_at, now))
 
     def delivered(self, item: OutboxItem, now: float, count: int) -> None:
         if self.rows[item.id].revision == item.revision:
@@ -99,14 +108,18 @@ class ScriptedSender:
         self.clock = clock
         self.answers: dict[str, deque[Exception]] = {}
         self.sent: list[tuple[str, float]] = []
+        self.key = ""
+        self.away = False
         self.during: Callable[[], None] = lambda: None
 
     def lane(self, item: OutboxItem) -> str | None:
-        return None if item.route.startswith("off") else f"lane of {item.route}"
+        return None if item.route.startswith("off") else f"lane of {item.route}{self.key}"
 
     def send(self, item: OutboxItem) -> int:
         self.sent.append((item.key, self.clock.ticks))
         self.during()
+        if self.away:
+            raise RetryableError("no answer")
         if self.answers.get(item.key):
             raise self.answers[item.key].popleft()
         return 1
@@ -123,7 +136,19 @@ class Bench:
         self.clock = ManualClock()
         self.outbox = MemoryOutbox()
         self.sender = ScriptedSender(self.clock)
-        self.courier = Courier(self.outbox, self.sender, self.clock, rate_limit=rate_limit, fraction=lambda: fraction)
+        self.rate_limit, self.fraction = rate_limit, fraction
+        self.start()
+
+    def start(self, *, idempotent: bool = False) -> None:
+        """A courier that knows of nothing but the outbox."""
+        self.courier = Courier(
+            self.outbox,
+            self.sender,
+            self.clock,
+            rate_limit=self.rate_limit,
+            idempotent=idempotent,
+            fraction=lambda: self.fraction,
+        )
 
     def run(self, seconds: float = 0.0) -> None:
         """Turn as the loop does for this long."""
@@ -187,8 +212,8 @@ def test_retry_after_is_honoured_up_to_an_hour(bench: Bench, asked: float, waits
     assert bench.sender.sent[1][1] - 1000 == waits
 
 
-def test_what_waits_holds_back_its_route_only(bench: Bench) -> None:
-    """A row in backoff keeps the order of its own route and delays no other."""
+def test_a_receiver_that_asks_for_time_gets_it(bench: Bench) -> None:
+    """Whatever else waits for the same account; another one does not wait."""
     bench.outbox.add("slow", route="one")
     bench.outbox.add("behind", route="one")
     bench.outbox.add("other", route="two")
@@ -197,6 +222,16 @@ def test_what_waits_holds_back_its_route_only(bench: Bench) -> None:
     assert bench.sender.keys == ["slow", "other"]
     bench.run(101)
     assert bench.sender.keys == ["slow", "other", "slow", "behind"]
+
+
+def test_a_person_may_shorten_the_wait(bench: Bench) -> None:
+    """`outbox retry` makes a row due as if it had not been tried: it goes, whatever the receiver asked for."""
+    row = bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(RetryableError("503", after=3000))
+    bench.run(10)
+    bench.outbox.rows[row] = dataclasses.replace(bench.outbox.rows[row], attempts=0, due_at=0.0, priority=ASKED_FOR)
+    bench.run()
+    assert bench.state(row) == "delivered"
 
 
 def test_rejected_is_dead_and_the_route_goes_on(bench: Bench) -> None:
@@ -255,6 +290,149 @@ def test_the_limit_is_per_lane() -> None:
     bench.outbox.add("z", route="calm")
     bench.run()
     assert sorted(bench.sender.keys) == ["a", "b", "z"]
+
+
+def test_a_new_page_passes_all_that_waits() -> None:
+    """450 pages wait at 100 a minute; what comes then goes within seconds, and all of them go in the end."""
+    bench = Bench(rate_limit=100)
+    for number in range(450):
+        bench.outbox.add(f"old {number}", priority=1)
+    bench.run(7)
+    late = []
+    for minute in range(4):
+        for priority in (0, 1):
+            bench.outbox.add(f"new {minute} {priority}", priority=priority, created_at=bench.clock.ticks)
+        bench.run(5)
+        late += [key for key in (f"new {minute} 0", f"new {minute} 1") if key not in bench.sender.keys]
+        bench.run(55)
+    assert late == []
+    bench.run(300)
+    times = [at for _, at in bench.sender.sent]
+    assert len(times) == 458
+    assert all(later - earlier > 60 for earlier, later in zip(times, times[100:], strict=False))
+
+
+def test_updates_leave_room_for_new_pages() -> None:
+    """However many open incidents have grown, a new one is told of at once."""
+    bench = Bench(rate_limit=100)
+    for number in range(300):
+        bench.outbox.add(f"update {number}", priority=REFRESH + 1)
+    bench.run(1)
+    assert 40 < len(bench.sender.keys) <= 50
+    for number in range(10):
+        bench.outbox.add(f"new {number}", priority=3)
+    bench.run()
+    assert bench.sender.keys[-10:] == [f"new {number}" for number in range(10)]
+    bench.run(600)
+    assert len(bench.sender.keys) == 310
+
+
+def test_the_rest_of_the_limit_is_not_waited_for_longer_than_needed() -> None:
+    """The courier looks again when the next request is possible, not a whole interval later."""
+    bench = Bench(rate_limit=1200)
+    for number in range(722):
+        bench.outbox.add(str(number))
+    bench.run()
+    waits: list[float | None] = []
+
+    class Wake(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            stop.set()
+            return True
+
+    stop = threading.Event()
+    bench.courier._wake = Wake()
+    bench.courier.run(stop, lambda: None)
+    assert len(bench.sender.keys) == 721
+    assert waits == [pytest.approx(60 / 480)]
+
+
+def test_a_row_that_is_never_taken_keeps_back_no_page(bench: Bench) -> None:
+    """Nor do three of them, whatever priority they have and however often they have been refused."""
+    for key in ("bad 1", "bad 2", "bad 3"):
+        bench.outbox.add(key)
+        bench.sender.answers[key] = refused(*[RetryableError("500") for _ in range(500)])
+    bench.run(3600)
+    late = []
+    for number in range(20):
+        bench.outbox.add(f"good {number}", priority=3)
+        bench.run(9)
+        late += [number] if f"good {number}" not in bench.sender.keys else []
+        bench.run(60)
+    assert late == []
+
+
+def test_a_receiver_that_is_away_is_not_asked_for_every_row(bench: Bench) -> None:
+    """With 300 pages that wait it gets a request a minute; when it is back, they all go within one."""
+    bench.start(idempotent=True)
+    for number in range(300):
+        bench.outbox.add(str(number))
+    bench.sender.away = True
+    bench.run(3600)
+    assert 60 < len(bench.sender.keys) < 120
+    bench.sender.away = False
+    bench.outbox.add("new", priority=0)
+    bench.run(61)
+    assert {item.state for item in bench.outbox.rows.values()} == {"delivered"}
+
+
+def test_what_a_person_has_to_repair_is_tried_rarely(bench: Bench) -> None:
+    """A routing key that is refused: a few attempts, then one in 15 minutes, and the row says why."""
+    row = bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(*[RetryableError("Invalid routing key", needs_repair=True)] * 99)
+    bench.run(6 * 3600)
+    times = [at - 1000 for _, at in bench.sender.sent]
+    assert times[:6] == [0, 30, 90, 210, 450, 930]
+    assert {later - earlier for earlier, later in pairwise(times[6:])} == {900}
+    assert bench.outbox.rows[row].error == "Invalid routing key"
+    assert bench.courier.notifications()["dead"] == 0
+
+
+@pytest.mark.parametrize("how", ["another key", "the same key works", "a restart"])
+def test_what_a_person_has_repaired_goes_at_once(how: str, bench: Bench) -> None:
+    """With the key that was exchanged, and also where it was repaired at the receiver and any page goes through."""
+    bench.start(idempotent=True)
+    for key in "ab":
+        bench.outbox.add(key)
+        bench.sender.answers[key] = refused(*[RetryableError("Invalid routing key", needs_repair=True)] * 6)
+    bench.run(1000)
+    bench.sender.answers.clear()
+    before = len(bench.sender.keys)
+    if how == "another key":
+        bench.sender.key = "repaired"
+    elif how == "a restart":
+        bench.start(idempotent=True)
+    else:
+        bench.outbox.add("c")
+    bench.run(2)
+    assert sorted(bench.sender.keys[before:]) == (["a", "b", "c"] if how == "the same key works" else ["a", "b"])
+
+
+def test_a_start_begins_with_a_try(bench: Bench) -> None:
+    """What an earlier process was to try in five minutes is tried now, but without a request for each row."""
+    for number in range(50):
+        bench.outbox.add(str(number), attempts=9, due_at=bench.clock.now() + 299)
+    bench.sender.away = True
+    bench.start(idempotent=True)
+    bench.run(30)
+    assert 1 < len(bench.sender.keys) < 10
+    bench.sender.away = False
+    bench.start(idempotent=True)
+    bench.run()
+    assert len({key for key, _ in bench.sender.sent}) == 50
+
+
+def test_a_request_that_the_end_interrupts_is_no_attempt(bench: Bench) -> None:
+    """The row is as it was: the next process sends it at once."""
+    row = bench.outbox.add("a")
+    bench.sender.answers["a"] = refused(InterruptedSendError("the monitor is being stopped"))
+    assert not bench.courier.turn()
+    assert (bench.outbox.rows[row].attempts, bench.outbox.rows[row].error) == (0, None)
+    assert bench.courier.notifications() == {"delivered": 0, "retried": 0, "dead": 0}
+    bench.start()
+    bench.run()
+    assert bench.state(row) == "delivered"
 
 
 def test_the_limit_survives_a_step_of_the_wall_clock() -> None:

@@ -1,8 +1,11 @@
 """Outbox rows → PagerDuty: which routing key, what the answer means."""
 
+import contextlib
 import hashlib
+import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
@@ -13,7 +16,7 @@ from celery_monitor.adapters.pagerduty.exchange import ACCEPTED, Answer, Exchang
 from celery_monitor.adapters.pagerduty.faults import NoAnswerError, place
 from celery_monitor.adapters.pagerduty.render import line, render, render_test, text
 from celery_monitor.core.model import Action, Channel, Incident, OutboxItem
-from celery_monitor.errors import RejectedError, RetryableError
+from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError
 from celery_monitor.ports import Clock
 from celery_monitor.settings import PagerDutySettings, RuleSettings
 
@@ -21,6 +24,15 @@ ENDPOINTS: Final = {"us": "https://events.pagerduty.com", "eu": "https://events.
 _INVALID: Final = frozenset({400, 413, 415, 422})
 """Answers about the event itself. Other 4xx come from what stands between (a proxy, a wrong
 ``pagerduty.url``) and pass when that is repaired; the page must not be lost to it."""
+
+_ABOUT_THE_KEY: Final = frozenset({400, 401, 403, 404, 422})
+_KEY: Final = re.compile(r"(?:routing|service|integration)[ _-]?key", re.IGNORECASE)
+"""What an answer about the key itself has: "Invalid routing key", "Length of 'routing_key' is incorrect". With an
+event that is invalid in another way PagerDuty names the other field. Source: PagerDuty's schema, robusta#571."""
+REPAIR_KEY: Final = (
+    "put the integration key of the service's Events API v2 integration into pagerduty.routing_key, or the one of "
+    "the rule (a file is read again when it changes)"
+)
 
 _STOPPING: Final = "the monitor is being stopped"
 
@@ -73,7 +85,7 @@ class PagerDuty:
         self._stopped = False
 
     def stop(self) -> None:
-        """End a request under way; ``send`` raises RetryableError from now on. From any thread."""
+        """End a request under way; ``send`` raises InterruptedSendError from now on. From any thread."""
         self._stopped = True
         self._exchange.abort(_STOPPING)
 
@@ -97,16 +109,20 @@ class PagerDuty:
         return incident.count
 
     def post(self, key: str, action: str, event: Mapping[str, Any]) -> None:
-        """One request. Raises RetryableError or RejectedError when the event was not taken."""
+        """One request. Raises RetryableError, RejectedError or InterruptedSendError when the event was not taken."""
+        if self._stopped:
+            raise InterruptedSendError(_STOPPING)
         if self._exchange.alive:
             # It sends nothing any more, but one waiting thread is enough.
             raise RetryableError("the last request still waits for the name server")
         exchange = self._exchange = Exchange()
-        if self._stopped:
-            raise RetryableError(_STOPPING)
+        if self._stopped:  # else it would not be aborted
+            raise InterruptedSendError(_STOPPING)
         try:
             answer = exchange.post(self._url, key, action, event, self._timeout)
         except NoAnswerError as exc:
+            if self._stopped:
+                raise InterruptedSendError(_STOPPING) from None
             problem = line(self._without_keys(str(exc), key), 200)
             # Without its cause, which may hold the key.
             raise RetryableError(f"PagerDuty ({place(self._url)}): {problem}", remedy=exc.remedy) from None
@@ -127,9 +143,20 @@ class PagerDuty:
     def _refusal(self, answer: Answer, key: str) -> RetryableError | RejectedError:
         said = text(self._without_keys(" ".join(answer.text.split()), key), 300)
         message = f"PagerDuty answered {answer.status}" + (f": {said}" if said else "")
+        if answer.status in _ABOUT_THE_KEY and _KEY.search(_verdict(answer.text)):
+            return RetryableError(f"{message}: {REPAIR_KEY}", remedy=REPAIR_KEY, needs_repair=True)
         if answer.status in _INVALID:
             return RejectedError(message)
         return RetryableError(message, retry_after(answer.retry_after, self._clock.now()))
+
+
+def _verdict(body: str) -> str:
+    """What an answer says of the event, without what it repeats of it."""
+    with contextlib.suppress(ValueError, RecursionError):
+        said = json.loads(body)
+        if isinstance(said, dict):
+            return str([said.get(field) for field in ("status", "message", "error", "errors")])
+    return body
 
 
 def send_test(*, url: str, key: str, fleet: str, clock: Clock, timeout: float) -> str:

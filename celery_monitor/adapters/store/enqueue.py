@@ -8,7 +8,7 @@ interval must not be overtaken by what was decided later:
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect, and_, bindparam, case, delete, select, update
 
@@ -34,6 +34,9 @@ class Enqueuer:
                 "refreshed_due_at": refresh.excluded.due_at,
                 # Never later. A row that waits for another attempt keeps that time: the receiver asked for it.
                 "due_at": case((earlier, refresh.excluded.due_at), else_=outbox.c.due_at),
+                # Never less important: what opens an incident has to be told, whatever is told with it.
+                "priority": _lesser(refresh.excluded.priority, outbox.c.priority),
+                "at": _lesser(outbox.c.at, refresh.excluded.at, greater=True),
             },
         )
         self._hasten = (
@@ -67,6 +70,11 @@ class Enqueuer:
         return found is None and connection.execute(self._claim, _row(entry, now)).rowcount == 1
 
 
+def _lesser(one: Any, other: Any, *, greater: bool = False) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
+    """min() and max() have other names in every dialect."""
+    return case((one < other, other if greater else one), else_=one if greater else other)
+
+
 def _row(entry: Enqueue, now: float) -> dict[str, object]:
     return {
         "channel": entry.channel.value,
@@ -79,4 +87,6 @@ def _row(entry: Enqueue, now: float) -> dict[str, object]:
         "due_at": entry.due_at,
         "refreshed_due_at": entry.due_at,
         "state": "pending",
+        "priority": entry.priority,
+        "at": entry.at,
     }

@@ -2,14 +2,14 @@
 
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, and_, case, delete, exists, func, or_, select, text, tuple_, update
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, outbox
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
-from celery_monitor.core.model import Action, Channel, Enqueue, Incident, OutboxItem
+from celery_monitor.core.model import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Channel, Enqueue, Incident, OutboxItem
 
 _ITEM: Final[tuple[Column[Any], ...]] = (
     outbox.c.id,
@@ -24,7 +24,22 @@ _ITEM: Final[tuple[Column[Any], ...]] = (
     outbox.c.state,
     outbox.c.error,
     outbox.c.delivered_at,
+    outbox.c.priority,
 )
+
+
+_TRIGGER: Final = outbox.alias()
+_BEHIND_ITS_TRIGGER: Final = and_(
+    outbox.c.action == Action.RESOLVE.value,
+    exists().where(
+        _TRIGGER.c.key == outbox.c.key,
+        _TRIGGER.c.channel == outbox.c.channel,
+        _TRIGGER.c.action == Action.TRIGGER.value,
+        _TRIGGER.c.state == text("'pending'"),
+    ),
+)
+"""A resolve is decided after the trigger that still waits, and must not come before it."""
+_AS_REFRESH: Final = case((outbox.c.priority < FIRST_UPDATE, outbox.c.priority + REFRESH), else_=outbox.c.priority)
 
 
 class SqlOutbox:
@@ -41,14 +56,24 @@ class SqlOutbox:
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
-        # A row that only waits for the time it was asked for does not take part in the order.
         # No wait is longer than what a receiver may ask for: what seems to be was set by a clock that was ahead.
         come = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_RETRY_AFTER)
-        in_line = and_(PENDING, or_(outbox.c.attempts > 0, come))
-        heads = select(func.min(outbox.c.id)).where(in_line).group_by(outbox.c.channel, outbox.c.route)
-        wanted = select(*_ITEM).where(outbox.c.id.in_(heads), come).order_by(outbox.c.id).limit(limit)
+        routes = select(outbox.c.channel, outbox.c.route).where(PENDING).distinct().limit(limit)
+        order = (outbox.c.priority, outbox.c.at.desc(), outbox.c.id)
+        first = select(outbox.c.id).where(PENDING, come, ~_BEHIND_ITS_TRIGGER).order_by(*order).limit(1)
         with self._database.read() as connection:
-            return [_item(row) for row in connection.execute(wanted)]
+            heads = [
+                connection.execute(first.where(outbox.c.channel == channel, outbox.c.route == route)).scalar()
+                for channel, route in connection.execute(routes).all()
+            ]
+            wanted = select(*_ITEM).where(outbox.c.id.in_([head for head in heads if head is not None]))
+            return [_item(row) for row in connection.execute(wanted.order_by(*order))]
+
+    def hasten(self, channel: str, now: float) -> None:
+        """See Outbox."""
+        waiting = (PENDING, outbox.c.channel == channel, outbox.c.attempts > 0, outbox.c.due_at > now)
+        with self._database.write() as connection:
+            connection.execute(update(outbox).where(*waiting).values(due_at=now))
 
     def delivered(self, item: OutboxItem, now: float, count: int) -> None:
         """See Outbox."""
@@ -60,7 +85,7 @@ class SqlOutbox:
                 .values(state="delivered", delivered_at=now, error=None)
             )
             if done.rowcount == 0:
-                again = {"attempts": 0, "error": None, "due_at": outbox.c.refreshed_due_at}
+                again = {"attempts": 0, "error": None, "due_at": outbox.c.refreshed_due_at, "priority": _AS_REFRESH}
                 connection.execute(update(outbox).where(this).values(again))
             _record_delivery(connection, item, now, count)
 
@@ -142,7 +167,7 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
         == tuple_(item.key, item.channel.value, item.action.value),
         PENDING,
     )
-    due = {"attempts": 0, "due_at": now}
+    due = {"attempts": 0, "due_at": now, "priority": ASKED_FOR}
     if item.state == "dead" and connection.execute(update(outbox).where(twin).values(due)).rowcount:
         connection.execute(delete(outbox).where(outbox.c.id == item.id))
         return 0

@@ -222,6 +222,8 @@ outbox: Final = Table(
     _text("state"),
     Column("error", Text),
     Column("delivered_at", Double),
+    Column("priority", BigInteger, nullable=False, server_default=text("1")),
+    Column("at", Double, nullable=False, server_default=text("0")),
     Index("ix_outbox_state", "state", "id"),
     Index("ix_outbox_key", "key"),
     Index("ix_outbox_delivered", "channel", "delivered_at"),
@@ -230,6 +232,18 @@ outbox: Final = Table(
 """``refreshed_due_at``: the ``due_at`` of the newest refresh, used when a delivery has missed that refresh."""
 
 PENDING: Final = outbox.c.state == text("'pending'")
+next_to_send: Final = Index(
+    "ix_outbox_next",
+    outbox.c.channel,
+    outbox.c.route,
+    outbox.c.priority,
+    outbox.c.at,
+    outbox.c.id,
+    sqlite_where=PENDING,
+    postgresql_where=PENDING,
+)
+"""The most important row of a route is found without reading the others."""
+
 IS_REPORT: Final = outbox.c.action == text("'report'")
 
 pending_once: Final = Index(

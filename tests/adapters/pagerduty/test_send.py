@@ -12,7 +12,7 @@ import pytest
 from celery_monitor.adapters.pagerduty import PagerDuty, endpoint, exchange
 from celery_monitor.adapters.pagerduty.send import KeySource, retry_after
 from celery_monitor.core.model import Action, Incident
-from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
+from celery_monitor.errors import DeliveryError, InterruptedSendError, RejectedError, RetryableError
 from celery_monitor.settings.secret import Secret, SecretSource
 from tests.adapters.pagerduty.incidents import AT, KEY, an_incident, an_item
 from tests.fakes import ManualClock
@@ -116,6 +116,40 @@ def test_final_refusals(server: PagerDutyServer, sending: Sending, code: int) ->
     with pytest.raises(RejectedError, match=rf'{code}: .*"errors":\["length"\]'):
         sending.send()
     assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (400, b"Invalid routing key"),
+        (
+            400,
+            b'{"status":"invalid event","errors":["Length of \'routing_key\' is incorrect (should be 32 characters)"]}',
+        ),
+        (400, b'{"errors":["\'routing_key\' cannot contain non-alphanumeric characters."]}'),
+        (400, b'{"message":"Event object is invalid","errors":["Service key can\'t be blank"]}'),
+        (401, b"unknown integration key"),
+        (403, b"this Routing Key is disabled"),
+    ],
+)
+def test_a_routing_key_that_is_refused_waits_for_a_person(
+    server: PagerDutyServer, sending: Sending, code: int, said: bytes
+) -> None:
+    """No page is given up for it; the error tells what to repair, and not the key."""
+    server.behave(Behaviour.status(code, said + b" " + KEY.encode()))
+    with pytest.raises(RetryableError, match=r"pagerduty\.routing_key") as raised:
+        sending.send()
+    assert raised.value.needs_repair
+    assert KEY not in str(raised.value)
+
+
+def test_an_event_that_is_refused_is_no_fault_of_its_key(server: PagerDutyServer, sending: Sending) -> None:
+    """Though the answer repeats what it was sent."""
+    server.behave(
+        Behaviour.status(400, b'{"status":"invalid event","errors":["summary"],"sent":"' + KEY.encode() + b'"}')
+    )
+    with pytest.raises(RejectedError, match=r"\[routing key\]"):
+        sending.send()
 
 
 @pytest.mark.parametrize(
@@ -261,11 +295,11 @@ def test_stop_ends_a_request_under_way(server: PagerDutyServer) -> None:
     stopper = threading.Thread(target=stop_when_it_hangs)
     stopper.start()
     began = time.monotonic()
-    with pytest.raises(RetryableError, match="stopped"):
+    with pytest.raises(InterruptedSendError, match="stopped"):
         sending.send()
     stopper.join()
     assert time.monotonic() - began < 75
-    with pytest.raises(RetryableError, match="stopped"):
+    with pytest.raises(InterruptedSendError, match="stopped"):
         sending.send()
     assert len(server.received) == 1
 

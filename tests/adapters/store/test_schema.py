@@ -62,4 +62,6 @@ def test_dialects(dialect: Dialect) -> None:
 
 def _plain(sql: str) -> str:
     """Without what only differs in layout."""
-    return " ".join(sql.replace("(", " ( ").replace(")", " ) ").split())
+    for mark in "(),":
+        sql = sql.replace(mark, f" {mark} ")
+    return " ".join(sql.split())
