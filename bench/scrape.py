@@ -61,6 +61,7 @@ HEADERS = {
 class Feed:
     """An EventSource without a broker: the messages of all series at once, and then ``rate`` events a second."""
 
+    standby = None
     acknowledges = True
 
     def __init__(self, rate: float) -> None:

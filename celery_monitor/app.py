@@ -376,7 +376,7 @@ class App:
         figures = pump.figures
         return Health(
             {
-                "broker": None if figures.connected else figures.error or "not connected yet",
+                "broker": figures.standby if figures.connected else figures.error or "not connected yet",
                 # Without a stream no probe can come back, so nothing is known to be well.
                 "probe": self._prober.trouble(pump.heard_at) if figures.connected else _NO_STREAM,
                 "store": self._committer.figures.error,

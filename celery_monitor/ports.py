@@ -64,6 +64,10 @@ class EventSource(Protocol):
     acknowledges: bool
     """Messages stay with the broker until ``ack``; without it what comes while disconnected is lost."""
 
+    @property
+    def standby(self) -> str | None:
+        """Why nothing comes although it is connected: another monitor is served, and this one when that one ends."""
+
     def connect(self) -> None:
         """Open the stream. Raises SourceLostError (with a remedy where a person must act). Bounded in time."""
 

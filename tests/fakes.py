@@ -49,6 +49,7 @@ class FakeSource:
     acknowledges: bool = True
     prefetch: int = 4000
     clock: ManualClock | None = None
+    standby: str | None = None
     refusals: deque[SourceLostError] = field(default_factory=deque)
     connections: int = 0
     """How often ``connect`` succeeded."""

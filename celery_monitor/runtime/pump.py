@@ -57,6 +57,8 @@ class Figures:
     """A message has come on this connection, a probe at least; or none need come, because none may be sent."""
     error: str | None = None
     """Why the stream is not there."""
+    standby: str | None = None
+    """Why nothing comes on it, although all is well: another monitor is served."""
     unacked: int = 0
 
 
@@ -175,15 +177,25 @@ class Pump:
         self.figures.error = None
         self.figures.connected = True
         self._note_stream()
+        self._note_standby()
         _log.info("The event stream is open", acknowledges=self._source.acknowledges, connection=self._connection)
         self._opened()
 
     def _note_stream(self) -> None:
         """An open connection proves little: a message does. Where no probe may be sent, none may ever come."""
-        if self.figures.connected and not self.figures.live and (self._prober is None or self._prober.forbidden):
+        forbidden = self._prober is None or self._prober.forbidden
+        if self.figures.connected and not self.figures.live and self.figures.standby is None and forbidden:
             self.figures.live = True
             with self._lock:
                 self._monitor.flowing()
+
+    def _note_standby(self) -> None:
+        standby = self._source.standby
+        if standby is not None and self.figures.standby is None:
+            _log.warning("Standing by", reason=standby)
+        elif standby is None and self.figures.standby is not None:
+            _log.info("No other monitor is served any more: taking over")
+        self.figures.standby = standby
 
     def _note_gap(self, now: float) -> None:
         """Count the time without a stream, in which events are lost where nothing is kept for us."""
@@ -221,7 +233,7 @@ class Pump:
             if len(batch.deliveries) < min(BUSY, self._prefetch // 4):
                 self._read_at = self._clock.monotonic() + GATHER
             self._apply(batch)
-        elif self.figures.unacked >= self._prefetch:
+        elif self.figures.unacked >= self._prefetch or self.figures.standby is not None:
             self._heard_at = self._clock.monotonic()
             with self._lock:
                 self._monitor.stalled()
@@ -233,6 +245,8 @@ class Pump:
     def _apply(self, batch: Batch) -> None:
         self._heard_at = self._clock.monotonic()
         self.figures.live = True
+        if self.figures.standby is not None:
+            self._note_standby()
         self._tag = batch.tag
         if self._source.acknowledges:
             self.figures.unacked += len(batch.deliveries)

@@ -501,3 +501,22 @@ def test_restored_is_empty_at_first() -> None:
     assert Bench().store.start() == Restored(
         series=[], tracked=[], unnamed=[], workers=[], incidents=[], fingerprints=[]
     )
+
+
+def test_standing_by() -> None:
+    """While another monitor is served, silence is no reason to reconnect; the first message ends it."""
+    on = Bench()
+    on.probe.mute = True
+    on.source.standby = "another monitor"
+    on.run(lambda: on.pump.figures.connected)
+    for _ in range(6):
+        on.prober.probe()
+        on.clock.advance(10.0)
+        on.pump.turn(threading.Event())
+        assert on.prober.trouble(on.pump.heard_at) is None
+    assert (on.source.connections, on.pump.figures.connected, on.pump.figures.live) == (1, True, False)
+    assert on.pump.figures.standby == "another monitor"
+    on.source.standby = None
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.pump.figures.live)
+    assert on.pump.figures.standby is None

@@ -7,8 +7,8 @@ from typing import Final
 
 from amqp.exceptions import NotFound
 
-from celery_monitor.adapters.broker.amqp import Declaration
 from celery_monitor.adapters.broker.control import RemoteControl, Replies
+from celery_monitor.adapters.broker.declare import Declaration, Target
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import boundary, lost
 from celery_monitor.adapters.broker.session import Session
@@ -65,7 +65,7 @@ class BrokerCheckup:
                 return None
             # Now that it exists, declaring it compares and does nothing else.
             vhost = session.client.virtual_host or "/"
-            Declaration(channel, self._settings, vhost, session.permissions).queue()
+            Declaration(Target(channel, vhost, session.permissions), self._settings).queue()
         return QueueFound(found.message_count, found.consumer_count)
 
     def ask(self, timeout: float) -> Replies:

@@ -16,6 +16,8 @@ from celery_monitor.settings.broker import BrokerSettings
 class MemoryLink:
     """A kombu consumer on a queue of its own."""
 
+    standby: bool = False
+
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
         """Declares and begins to consume. Raises what the library raises."""
         self._limit = settings.prefetch // 2

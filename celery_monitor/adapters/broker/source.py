@@ -26,6 +26,9 @@ CLOSE_TIMEOUT: Final = 2.0
 class Link(Protocol):
     """One open connection. Methods may raise whatever the libraries raise: see ``boundary``."""
 
+    standby: bool
+    """Another consumer is served, and this one is as soon as that one ends."""
+
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""
 
@@ -42,18 +45,17 @@ class Link(Protocol):
         """Say good-bye to the broker, at most until this monotonic time."""
 
 
-_LINKS: Final[dict[str, Callable[[Dialer, BrokerSettings], Link]]] = {
-    "amqp": AmqpLink,
-    "redis": RedisLink,
-    "memory": MemoryLink,
-}
-
-
 class BrokerSource:
     """The fleet's event stream (an EventSource)."""
 
-    def __init__(self, settings: BrokerSettings) -> None:
+    def __init__(self, settings: BrokerSettings, amqp: Callable[[Dialer, BrokerSettings], Link] = AmqpLink) -> None:
+        """Does no I/O. ``amqp`` makes the links to RabbitMQ."""
         self._settings = settings
+        self._links: dict[str, Callable[[Dialer, BrokerSettings], Link]] = {
+            "amqp": amqp,
+            "redis": RedisLink,
+            "memory": MemoryLink,
+        }
         self._dialer = Dialer(settings)
         self._link: Link | None = None
         self.acknowledges = self._dialer.kind == "amqp"
@@ -67,8 +69,19 @@ class BrokerSource:
         with self._using:
             kind = self._dialer.kind
             with boundary(partial(lost, doing="cannot connect to the broker", connecting=True)):
-                self._link = _LINKS[kind](self._dialer, self._settings)
+                self._link = self._links[kind](self._dialer, self._settings)
             self.acknowledges = kind == "amqp"
+
+    @property
+    def standby(self) -> str | None:
+        """As EventSource.standby."""
+        link = self._link
+        if link is None or not link.standby:
+            return None
+        return (
+            f"another monitor consumes the queue {self._settings.queue.name}: this one stands by, and takes over when "
+            "that one ends; to have both, give this one another broker.queue.name"
+        )
 
     def poll(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""

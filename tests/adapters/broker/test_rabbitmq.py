@@ -276,6 +276,38 @@ def test_second_monitor_on_one_queue(rabbitmq_url: str, listening: Listening) ->
     assert collect(second, 3)
 
 
+def test_second_monitor_on_a_quorum_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
+    """It takes nothing and says why, and takes over, with what was unacknowledged, when the first one ends."""
+    first = listening(rabbitmq_url, queue={"type": "quorum"})
+    second = listening(rabbitmq_url, queue={"type": "quorum"})
+    assert (first.standby, "another monitor" in str(second.standby)) == (None, True)
+    publish(rabbitmq_url, numbered(50))
+    assert [delivery.body for delivery in collect(first, 50, ack=False)] == numbered(50)
+    assert second.poll(0.2) is None
+    first.abandon()
+    assert [delivery.body for delivery in collect(second, 50)] == numbered(50)
+    first.connect()
+    assert ("another monitor" in str(first.standby), second.standby) == (True, None)
+    second.close()
+    first.close()
+    # Who was cut off a moment ago is not in the way of the next one.
+    first.connect()
+    first.abandon()
+    second.connect()
+    assert (first.standby, second.standby) == (None, None)
+    second.close()
+    vhost = _vhost(rabbitmq_url)
+    rabbitmq.delete_queue(QUEUE, vhost)
+    with Connection(rabbitmq_url) as connection:
+        connection.default_channel.queue_declare(
+            QUEUE, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
+        )
+    assert "delete_queue" in (_refusal(rabbitmq_url, queue={"type": "quorum"}).remedy or "")
+    url = rabbitmq.add_user("shared", "pw", vhost, configure="^$", write="^celery-monitor$", read=".*")
+    listening(url, queue={"type": "quorum"})
+    assert "another monitor" in (_refusal(url, queue={"type": "quorum"}).remedy or "")
+
+
 def test_exchange_of_the_fleet_is_taken_as_it_is(rabbitmq_url: str, listening: Listening) -> None:
     """An exchange with other properties than Celery's is used, not fought over."""
     with Connection(rabbitmq_url) as connection:
