@@ -200,6 +200,25 @@ def test_store_beside_its_daemon(tmp_path: Path) -> None:
         daemon.commit(Changes(NOW + 1, sequence + 2, counters={"alive_at": NOW + 1}))
 
 
+def test_bounds_of_memory(tmp_path: Path) -> None:
+    """What was exceeded within a day is a warning that names the setting; what was before it is over."""
+    settings = StoreSettings(url=f"sqlite:///{tmp_path}/store.db")
+    assert outside.limits(settings).state is State.OK
+    daemon = open_store(settings.url, retention=86_400.0, fingerprints_kept=10)
+    with ExitStack() as cleanup:
+        cleanup.callback(daemon.stop)
+        sequence = daemon.start().sequence
+        now = SystemClock().now()
+        before = {"alive_at": now, "limit.workers": 3.0}
+        daemon.commit(Changes(now - 2 * 86_400, sequence + 1, counters=before))
+        assert outside.limits(settings).state is State.OK
+        daemon.commit(Changes(now, sequence + 2, counters={**before, "limit.series": 1200.0, "evicted": 2.0}))
+        finding = outside.limits(settings)
+    assert finding.state is State.WARN
+    assert "series 1,200 times (metrics.max_series), tasks 2 times (tracking.max_tasks)" in finding.text
+    assert "workers" not in finding.text
+
+
 def test_store_that_is_damaged_or_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is no database fails, and so does one that the user may not write."""
     path = tmp_path / "store.db"

@@ -143,6 +143,15 @@ SCHEMAS: Final[dict[str, Json]] = {
                 dead={**_COUNT, "description": "Given up: nobody tries again unless asked to"},
             )
         ),
+        limits=_list(
+            _object(
+                name=_TEXT,
+                setting=_or_null({**_TEXT, "description": "What raises it"}),
+                limit=_or_null(_COUNT),
+                used=_or_null(_COUNT),
+                exceeded={**_COUNT, "description": "How often something was counted as other, or not kept"},
+            )
+        ),
         queues=_list(_ref("Queue")),
         stream=_object(
             lag_seconds=_or_null(_NUMBER),

@@ -41,6 +41,7 @@ def overview(sources: Sources, since: float | None) -> views.Json:
         "incidents": {"open": snapshot.incidents_open if snapshot else None},
         "workers": {"up": sum(one.up for one in workers), "down": sum(not one.up for one in workers)},
         "outbox": outbox(sources),
+        "limits": [views.limit(one) for one in snapshot.limits] if snapshot else [],
         "queues": [views.queue(one) for one in sources.queues()],
         "stream": {
             "lag_seconds": snapshot and snapshot.lag,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from celery_monitor.core.model import COUNTS, Failure, GroupRow, IncidentRow, OutboxItem, QueueStats, Worker
+from celery_monitor.core.model import COUNTS, Failure, GroupRow, IncidentRow, Limit, OutboxItem, QueueStats, Worker
 from celery_monitor.ports import Health, TaskRow
 
 Json = dict[str, Any]
@@ -152,4 +152,15 @@ def outbox_item(one: OutboxItem) -> Json:
         "created_at": time(one.created_at),
         "due_at": time(one.due_at),
         "error": one.error,
+    }
+
+
+def limit(one: Limit) -> Json:
+    """A bound of memory, and what it has cut."""
+    return {
+        "name": one.name,
+        "setting": one.setting,
+        "limit": one.most,
+        "used": one.used,
+        "exceeded": one.exceeded,
     }

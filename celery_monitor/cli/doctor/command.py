@@ -56,6 +56,7 @@ def _findings(settings: Settings, seconds: float) -> Iterator[Finding]:
     yield from fleet.findings(settings.broker, seconds)
     port = outside.web(settings.web)
     yield outside.store(settings.store, in_use=port.daemon)
+    yield outside.limits(settings.store)
     yield outside.pagerduty(settings.pagerduty, settings.alerts)
     yield outside.email(settings.email)
     yield port.finding

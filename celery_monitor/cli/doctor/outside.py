@@ -1,6 +1,7 @@
 """The store, the receivers, and the port."""
 
 import errno
+import math
 import os
 import shutil
 from contextlib import closing
@@ -16,8 +17,10 @@ from celery_monitor.adapters.store import open_store
 from celery_monitor.adapters.web.listen import listen
 from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
 from celery_monitor.cli.healthcheck import ask
+from celery_monitor.core import usage
 from celery_monitor.errors import DeliveryError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
+from celery_monitor.settings.notation import DAY
 
 _LEAST_SPACE: Final = 256 << 20
 _NOT_WRITTEN: Final = 120.0
@@ -80,8 +83,33 @@ class _Attached:
         """When a daemon was last known to run."""
         return self._store.reader.counters(SystemClock().now()).get("alive_at")
 
+    def exceeded(self, seconds: float) -> dict[str, int]:
+        """What each bound of memory has cut in that time; the store knows quarters of an hour."""
+        counters = self._store.reader.counters
+        before = usage.restored(counters(SystemClock().now() - seconds))
+        return +(usage.restored(counters(math.inf)) - before)
+
     def close(self) -> None:
         self._store.stop()
+
+
+def limits(settings: StoreSettings) -> Finding:
+    """No bound of the daemon's memory was exceeded lately."""
+    try:
+        with closing(_Attached(settings)) as attached:
+            cut = attached.exceeded(DAY)
+    except (StoreUnusableError, StoreUnavailableError):
+        return ok("limits", "no store tells of bounds that were exceeded")
+    if not cut:
+        return ok("limits", "no bound of the monitor's memory was exceeded in the last 24 h")
+    told = ", ".join(
+        f"{name} {number:,} times ({usage.SETTINGS[name] or 'not to be set'})" for name, number in cut.items()
+    )
+    return warn(
+        "limits",
+        f"exceeded in the last 24 h: {told}; what is beyond is counted as other. Stop what invents names, or raise the "
+        "setting and the memory limit",
+    )
 
 
 def pagerduty(settings: PagerDutySettings, alerts: AlertsSettings) -> Finding:

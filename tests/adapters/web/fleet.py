@@ -22,6 +22,7 @@ from celery_monitor.core.model import (
     Failure,
     Incident,
     IncidentState,
+    Limit,
     QueueStats,
     Reason,
     Severity,
@@ -185,6 +186,7 @@ class Fleet:
             tracked=3,
             lag=0.1,
             probe_roundtrip=None,
+            limits=[Limit("series", "metrics.max_series", 10, 7, 3), Limit("exceptions", None, None, None, 0)],
         )
 
     def report(self, day: date, now: float) -> Summary:

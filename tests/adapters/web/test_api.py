@@ -189,6 +189,10 @@ def test_summary(site: Served) -> None:
     assert (worst["name"], worst["failure_rate"]) == ("shop.charge", 0.4)
     assert document["workers"] == {"up": 1, "down": 1}
     assert document["stream"]["unobserved_tasks"] == 2
+    assert document["limits"] == [
+        {"name": "series", "setting": "metrics.max_series", "limit": 10, "used": 7, "exceeded": 3},
+        {"name": "exceptions", "setting": None, "limit": None, "used": None, "exceeded": 0},
+    ]
 
 
 @pytest.mark.parametrize("path", ["/api/v1", "/api/v1/"])

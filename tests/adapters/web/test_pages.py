@@ -75,6 +75,8 @@ def test_overview(site: Served) -> None:
     assert "Events arrive and are kept." in text
     assert "/tasks/shop.charge" in Links(answer).links
     assert "40.0 %" in text
+    assert "<code>metrics.max_series</code>" in text
+    assert "exceptions" not in text  # nothing was beyond that bound
     assert "2026-11-23 14:04:39<span> UTC</span>" in text
 
 
