@@ -1,0 +1,178 @@
+"""Resident memory with each bound of the monitor's memory filled, and with all of them at once.
+
+    PYTHONPATH=. python bench/limits.py [--hostile]
+
+Each is filled in a process of its own, by events as a broker would deliver them, and taken for flushes on the way. With
+``--hostile`` names, ids and texts are as long and as wide as they may be.
+"""
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from celery_monitor import app
+from celery_monitor.adapters.prometheus.exposition import Exposition, Format
+from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.core.kept import Kept
+from celery_monitor.core.model import Delivery, Restored
+from celery_monitor.core.monitor import Monitor
+from celery_monitor.policy import limits_of
+from celery_monitor.settings import Settings
+from tests.fakes import ManualClock
+
+NOW: Final = 1_795_397_300.0
+PER_MESSAGE: Final = 20
+SETTINGS: Final = Settings()
+LIMITS: Final = limits_of(SETTINGS)
+WIDE: Final = "\U0001f600"
+
+
+def event(kind: str, uuid: str, hostile: bool, **fields: Any) -> dict[str, Any]:  # noqa: FBT001 - passed on
+    """An event of a task."""
+    uuid = uuid.ljust(255, WIDE) if hostile else f"{uuid}-0000-4000-8000-000000000000"
+    return {"type": f"task-{kind}", "uuid": uuid, "timestamp": NOW, "hostname": "celery@box", **fields}
+
+
+def long(name: str, hostile: bool) -> str:  # noqa: FBT001 - passed on
+    """A name as a fleet has them, or as long as it may be."""
+    return name.ljust(1000, WIDE) if hostile else f"shop.orders.tasks.{name}"
+
+
+def series(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of several
+    """Twice as many pairs of name and queue as there may be, each with all that is counted."""
+    for number in range(2 * LIMITS.max_series):
+        uuid = f"s{number}"
+        name = {"name": long(f"t{number // 10}", hostile), "queue": long(f"q{number % 10}", hostile)}
+        yield event("sent", uuid, hostile, **name)
+        yield event("received", uuid, hostile, name=name["name"])
+        yield event("started", uuid, hostile)
+        yield event("succeeded", uuid, hostile, runtime=1.0)
+
+
+def tasks(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of several
+    """More tasks under way than are remembered; hostile ones have each a name of its own."""
+    for number in range(LIMITS.max_tasks + LIMITS.max_tasks // 10):
+        name = f"{number if hostile else number % 50}"
+        yield event("received", f"{number:08x}", hostile, name=long(name, hostile))
+
+
+def failures(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of several
+    """Failures of many tasks at many places, with long tracebacks: groups, samples, incidents."""
+    frame = '  File "/app/shop/orders.py", line 1, in place%d\n    raise ValueError\n'
+    filler = (WIDE if hostile else "x") * 15_000
+    for number in range(LIMITS.max_error_groups + 5_000):
+        uuid = f"f{number}"
+        yield event("received", uuid, hostile, name=long(f"f{number % 5000}", hostile))
+        text = f"Traceback (most recent call last):\n{filler}\n{frame % number}ValueError: no"
+        yield event("failed", uuid, hostile, exception="ValueError('no')", traceback=text)
+
+
+def workers(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of several
+    """More workers than are shown."""
+    for number in range(LIMITS.max_workers + 500):
+        host = f"{number}@".ljust(255, WIDE) if hostile else f"celery@worker-{number}"
+        yield {"type": "worker-heartbeat", "timestamp": NOW, "hostname": host, "active": 3, "processed": number,
+               "pid": number, "sw_ident": "py-celery", "sw_ver": "5.4.0", "sw_sys": "Linux"}  # fmt: skip
+
+
+FILLS: Final[dict[str, Callable[[bool], Iterator[dict[str, Any]]]]] = {
+    "series": series,
+    "tasks": tasks,
+    "failures": failures,
+    "workers": workers,
+}
+
+
+class Filled:
+    """A monitor, and what is kept of it for readers."""
+
+    def __init__(self) -> None:
+        self.monitor = Monitor(LIMITS, Restored(), NOW)
+        self.monitor.connected(acknowledges=True)
+        self.kept = Kept(self.monitor.snapshot())
+        self._ticks = 0
+
+    def feed(self, events: Iterator[dict[str, Any]]) -> None:
+        """Apply all of them, with a flush and a second after every few thousand."""
+        batch: list[dict[str, Any]] = []
+        for count, one in enumerate(events, 1):
+            batch.append(one)
+            if len(batch) == PER_MESSAGE:
+                self._apply(batch)
+                batch = []
+            if not count % 5000:
+                self._flush()
+        self._apply(batch)
+        self._flush()
+
+    def scrape(self) -> int:
+        """Bytes of the text."""
+        clock, settings = ManualClock(), SETTINGS.metrics
+        exposition = Exposition(
+            settings, clock, snapshot=lambda: self.monitor.snapshot(self.kept), queues=tuple, runtime=RuntimeFigures
+        )
+        return exposition.render(Format(openmetrics=True, gzip=True)).length
+
+    def _apply(self, batch: list[dict[str, Any]]) -> None:
+        self.monitor.receive([Delivery(json.dumps(batch).encode())], NOW + self._ticks)
+
+    def _flush(self) -> None:
+        self._ticks += 1
+        self.monitor.tick(NOW + self._ticks)
+        changes = self.monitor.take(NOW + self._ticks)
+        if changes is not None:
+            self.kept.commit(changes)
+
+
+def resident() -> float:
+    """Megabytes."""
+    with open("/proc/self/status") as status:
+        found = dict(line.split(":", 1) for line in status)
+    return int(found["VmRSS"].split()[0]) / 1000
+
+
+def peak() -> float:
+    """Megabytes at most so far."""
+    with open("/proc/self/status") as status:
+        found = dict(line.split(":", 1) for line in status)
+    return int(found["VmHWM"].split()[0]) / 1000
+
+
+def fill(names: list[str], *, hostile: bool) -> None:
+    """In this process; prints the line of a table."""
+    filled = Filled()
+    gc.collect()
+    before = resident()
+    for name in names:
+        filled.feed(FILLS[name](hostile))
+    after = resident()
+    scraped = filled.scrape()
+    used = {one.name: one.used for one in filled.monitor.snapshot().limits if one.used}
+    print(
+        f"{', '.join(names):36} {after - before:5.0f} MB more, {after:5.0f} MB in all; a scrape of {scraped / 1e6:.0f} "
+        f"MB: {peak():.0f} MB at most; {used}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hostile", action="store_true")
+    parser.add_argument("--fill", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.fill:
+        fill(options.fill.split(","), hostile=options.hostile)
+        return
+    print(f"with {app.__name__} imported: {resident():.0f} MB", flush=True)
+    for names in (*FILLS, ",".join(FILLS)):
+        arguments = [sys.executable, __file__, f"--fill={names}", *(["--hostile"] if options.hostile else [])]
+        subprocess.run(arguments, check=True)
+
+
+if __name__ == "__main__":
+    main()
