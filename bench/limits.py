@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from celery_monitor import app
@@ -31,7 +32,7 @@ LIMITS: Final = limits_of(SETTINGS)
 WIDE: Final = "\U0001f600"
 
 
-def event(kind: str, uuid: str, hostile: bool, **fields: Any) -> dict[str, Any]:  # noqa: FBT001 - passed on
+def event(kind: str, uuid: str, hostile: bool, **fields: object) -> dict[str, Any]:  # noqa: FBT001 - passed on
     """An event of a task."""
     uuid = uuid.ljust(255, WIDE) if hostile else f"{uuid}-0000-4000-8000-000000000000"
     return {"type": f"task-{kind}", "uuid": uuid, "timestamp": NOW, "hostname": "celery@box", **fields}
@@ -115,7 +116,7 @@ class Filled:
         exposition = Exposition(
             settings, clock, snapshot=lambda: self.monitor.snapshot(self.kept), queues=tuple, runtime=RuntimeFigures
         )
-        return exposition.render(Format(openmetrics=True, gzip=True)).length
+        return exposition.render(Format(openmetrics=True, gzip=False)).length
 
     def _apply(self, batch: list[dict[str, Any]]) -> None:
         self.monitor.receive([Delivery(json.dumps(batch).encode())], NOW + self._ticks)
@@ -128,33 +129,25 @@ class Filled:
             self.kept.commit(changes)
 
 
-def resident() -> float:
-    """Megabytes."""
-    with open("/proc/self/status") as status:
-        found = dict(line.split(":", 1) for line in status)
-    return int(found["VmRSS"].split()[0]) / 1000
-
-
-def peak() -> float:
-    """Megabytes at most so far."""
-    with open("/proc/self/status") as status:
-        found = dict(line.split(":", 1) for line in status)
-    return int(found["VmHWM"].split()[0]) / 1000
+def megabytes(name: str) -> float:
+    """Of this process: VmRSS now, VmHWM at most so far."""
+    found = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(found[name].split()[0]) * 1024 / 1e6
 
 
 def fill(names: list[str], *, hostile: bool) -> None:
     """In this process; prints the line of a table."""
     filled = Filled()
     gc.collect()
-    before = resident()
+    before = megabytes("VmRSS")
     for name in names:
         filled.feed(FILLS[name](hostile))
-    after = resident()
+    after = megabytes("VmRSS")
     scraped = filled.scrape()
     used = {one.name: one.used for one in filled.monitor.snapshot().limits if one.used}
     print(
         f"{', '.join(names):36} {after - before:5.0f} MB more, {after:5.0f} MB in all; a scrape of {scraped / 1e6:.0f} "
-        f"MB: {peak():.0f} MB at most; {used}",
+        f"MB: {megabytes('VmHWM'):.0f} MB at most; {used}",
         flush=True,
     )
 
@@ -168,7 +161,7 @@ def main() -> None:
     if options.fill:
         fill(options.fill.split(","), hostile=options.hostile)
         return
-    print(f"with {app.__name__} imported: {resident():.0f} MB", flush=True)
+    print(f"with {app.__name__} imported: {megabytes('VmRSS'):.0f} MB", flush=True)
     for names in (*FILLS, ",".join(FILLS)):
         arguments = [sys.executable, __file__, f"--fill={names}", *(["--hostile"] if options.hostile else [])]
         subprocess.run(arguments, check=True)

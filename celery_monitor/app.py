@@ -22,6 +22,7 @@ from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSourc
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.email import EmailSender, render_part
 from celery_monitor.adapters.pagerduty import PagerDuty, endpoint
+from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.exposition import Exposition
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
 from celery_monitor.adapters.redaction import Redaction
@@ -39,6 +40,7 @@ from celery_monitor.runtime.courier import Courier
 from celery_monitor.runtime.fleet import FleetWatch
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.keeper import Keeper
+from celery_monitor.runtime.memory import MemoryWatch
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import Figures, Pump
 from celery_monitor.runtime.report import DayReport
@@ -192,6 +194,7 @@ class App:
             opened=self._fleet.opened,
             arrived=self._fleet.arrived,
             scraped=lambda: not self._metrics.idle.is_set(),
+            pressed=MemoryWatch(settings.tracking.max_memory, resident).pressed,
         )
         self._start_couriers()
         self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)

@@ -32,6 +32,7 @@ def limits_of(settings: Settings) -> Limits:
         max_workers=metrics.max_workers,
         max_error_groups=tracking.max_error_groups,
         max_sample_bytes=tracking.max_sample_bytes,
+        max_argument_bytes=tracking.max_argument_bytes,
         max_incidents=settings.alerts.max_incidents,
         worker_timeout=metrics.worker_timeout,
         worker_purge=metrics.worker_purge,

@@ -78,6 +78,7 @@ class Limits:
     max_error_groups: int = 20_000
     max_sample_bytes: int = 16 * 1024 * 1024
     max_incidents: int = MOST_INCIDENTS
+    max_argument_bytes: int = 32 * 1024 * 1024
     worker_timeout: float = 300.0
     worker_purge: float = 600.0
     policy: Policy = field(default_factory=Policy)
@@ -95,6 +96,7 @@ class Monitor:
             max_age=limits.max_age,
             linger=limits.linger,
             capture_arguments=limits.capture_arguments,
+            max_argument_bytes=limits.max_argument_bytes,
         )
         self._unnamed = Unnamed(limits.name_wait)
         self._cuts = usage.restored(restored.counters)
@@ -194,6 +196,11 @@ class Monitor:
     def wants_names(self) -> bool:
         """Whether the workers should be asked what they hold: events of it wait for its name."""
         return self._unnamed.wanted
+
+    def shed(self) -> None:
+        """Memory runs short: let go of what takes most of it, and is least likely to be needed."""
+        self._cuts["memory"] += 1
+        self._tracker.shed()
 
     def learn_tasks(self, tasks: Iterable[FleetTask]) -> int:
         """Names of what the workers hold (Celery's inspect). Returns how many tasks have waited for theirs."""
@@ -302,7 +309,7 @@ class Monitor:
         self._workers.unobserved = int(restored.counters.get("unobserved", 0))
         self._decider.restore(restored.incidents, now)
         self._fingerprints.restore(restored.epoch, restored.fingerprints)
-        self._tracker.evicted = int(restored.counters.get("evicted", 0))
+        self._tracker.evicted, self._tracker.arguments_cut = self._cuts["tasks"], self._cuts["arguments"]
         self._tracker.tick(now)
 
     def _task(self, event: Event, kind: int, now: float) -> None:
@@ -405,8 +412,11 @@ class Monitor:
             "messages": self._messages,
             "alive_at": self._now,
             "unobserved": self._workers.unobserved,
-            **usage.counted(self._cuts | {"tasks": self._tracker.evicted}),
+            **usage.counted(self._all_cuts()),
         }
+
+    def _all_cuts(self) -> dict[str, int]:
+        return self._cuts | {"tasks": self._tracker.evicted, "arguments": self._tracker.arguments_cut}
 
     def _all_limits(self) -> list[Limit]:
         limits = self._limits
@@ -419,6 +429,7 @@ class Monitor:
             "hosts": MOST_HOSTS,
             "tasks": limits.max_tasks,
             "unnamed_events": MOST_EVENTS,
+            "arguments": limits.max_argument_bytes,
             "error_groups": limits.max_error_groups,
             "samples": limits.max_sample_bytes,
             "buckets": MOST_BUCKETS,
@@ -427,5 +438,5 @@ class Monitor:
         used = {"workers": len(self._workers), "hosts": len(self._hosts), "tasks": len(self._tracker.tasks)}
         used["incidents"] = len(self._decider)
         used["unnamed_events"] = len(self._unnamed)
-        cuts = self._cuts | {"tasks": self._tracker.evicted}
-        return usage.limits(most, used | self._aggregator.used, cuts)
+        used["arguments"] = self._tracker.arguments_bytes
+        return usage.limits(most, used | self._aggregator.used, self._all_cuts())

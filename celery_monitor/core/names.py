@@ -1,11 +1,16 @@
-"""Names from outside as they are kept: printable, cut, and one string object for all who have the same."""
+"""Names from outside as they are kept: printable, bounded, and one string object for all who have the same."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Final
 
-from celery_monitor.core.text import printable
+from celery_monitor.core.text import printable, size_of
 
-LONGEST_NAME: Final = 1000
+LONGEST_NAME: Final = 255
+"""Characters; of those that take more than a byte in memory accordingly less."""
+_DIGITS: Final = 16
+SHORT: Final = 64
+"""Characters that fit, however wide they are."""
 
 
 class Names(dict[str, str]):
@@ -21,11 +26,25 @@ class Names(dict[str, str]):
         self._forgotten = forgotten
 
     def __missing__(self, raw: str) -> str:
-        raw = raw[:LONGEST_NAME]
-        known = self.get(raw)
+        name = fitted(raw)
+        known = self.get(name)
         if known is None:
             if len(self) >= self._most:
                 self.clear()
                 self._forgotten()
-            known = self[raw] = printable(raw, LONGEST_NAME)
+            known = self[name] = name
+        if name is not raw and len(raw) <= SHORT:
+            self[raw] = known
         return known
+
+
+def fitted(raw: str) -> str:
+    """The text, printable. What is too long ends in ``~`` and 16 hex digits of its sha256: two names stay two."""
+    if len(raw) <= SHORT:
+        return printable(raw, SHORT)
+    # A character takes 1, 2 or 4 bytes, by the widest of the text.
+    most = LONGEST_NAME // max(1, size_of(raw) // len(raw))
+    if len(raw) <= most:
+        return printable(raw, most)
+    digest = sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
+    return f"{printable(raw, most - _DIGITS - 1)}~{digest}"

@@ -68,16 +68,20 @@ from celery_monitor.core.model import (
     Stage,
     TaskRef,
 )
-from celery_monitor.core.names import Names
+from celery_monitor.core.names import SHORT, Names, fitted
 from celery_monitor.core.recent import Recent
-from celery_monitor.core.text import clean
+from celery_monitor.core.text import clean, size_of
 from celery_monitor.core.transitions import TRANSITIONS
 
 LONGEST_ARGUMENTS: Final = 2000
+_HEAVY: Final = 500
+"""Bytes: more than twice of what the texts of a task of a usual fleet take."""
+_ENTRY: Final = 200
+"""Bytes of a task's arguments beside their texts."""
 EXPIRED_PER_TICK: Final = 1000
-KNOWN_NAMES: Final = 50_000
+KNOWN_NAMES: Final = 20_000
 """Cleaned names kept for sharing one string among all of a task's entries."""
-KNOWN_HOSTS: Final = 20_000
+KNOWN_HOSTS: Final = 10_000
 """The same of workers."""
 LEFT_OPEN: Final = 6 * 3600.0
 """Seconds for which open runs are kept when another run of their task id has ended."""
@@ -98,12 +102,23 @@ class Tracker:
     ``max_tasks`` bounds it (the oldest go first), ``max_age`` and ``linger`` are in seconds.
     """
 
-    def __init__(self, *, max_tasks: int, max_age: float, linger: float, capture_arguments: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        max_tasks: int,
+        max_age: float,
+        linger: float,
+        capture_arguments: bool = False,
+        max_argument_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
         """Start empty; ``restore`` fills it."""
         self.tasks: dict[str, TaskRef] = {}
         self.evicted = 0
         self.arguments: dict[str, tuple[str | None, str | None]] = {}
         """args and kwargs as text, only with ``capture_arguments``; not kept over a restart."""
+        self.arguments_bytes = self.arguments_cut = 0
+        """What they take in memory, and how many were forgotten for that."""
+        self._max_argument_bytes = max_argument_bytes
         self._capture_arguments = capture_arguments
         self._max_tasks = max_tasks
         self._max_age_minutes = max(1, int(max_age // 60))
@@ -143,11 +158,9 @@ class Tracker:
         name is None when no event has told it yet.
         """
         uuid = event.uuid
-        entry = self.tasks.get(uuid)
-        if entry is None:
-            recent = self._recent
-            again = uuid in recent.newer or uuid in recent.older
-            entry = self.tasks[uuid] = recent.again(uuid) if again else TaskRef()
+        if len(uuid) > SHORT:
+            uuid = event.uuid = fitted(uuid)
+        entry = self.tasks.get(uuid) or self._enter(uuid)
         ref: TaskRef | None = entry
         if kind == SENT:
             if entry.others is not None or entry.stage >= _OK:
@@ -180,21 +193,22 @@ class Tracker:
         """Take in what the workers say they hold: it began while nobody was watching. Returns the ids named by it."""
         named = []
         for task in tasks:
-            entry = self.tasks.get(task.uuid)
+            uuid = fitted(task.uuid)
+            entry = self.tasks.get(uuid)
             if entry is None:
-                if task.uuid in self._recent:
+                if uuid in self._recent:
                     continue  # it has ended since the worker was asked
                 stage = _T if task.started_at else _R
-                entry = self.tasks[task.uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
+                entry = self.tasks[uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
                 entry.seen = self._minute
             for run in runs.all_of(entry):
                 if run.name is None:
                     run.name = self.name(task.name)
-                    self._dirty[task.uuid] = None
-                    named.append(task.uuid)
+                    self._dirty[uuid] = None
+                    named.append(uuid)
                 if run.queue is None and task.queue is not None:
                     run.queue = self.name(task.queue)
-                    self._dirty[task.uuid] = None
+                    self._dirty[uuid] = None
         return named
 
     def known(self, uuid: str, hostname: str) -> TaskRef | None:
@@ -222,6 +236,19 @@ class Tracker:
         if len(self.tasks) + self._others > self._max_tasks:
             self._evict(len(self.tasks) + self._others - self._max_tasks + self._max_tasks // 100)
 
+    def shed(self) -> None:
+        """Forget the tasks with the longest names and ids: somebody invents them. If they are few, the oldest."""
+        heavy = [uuid for uuid, ref in self.tasks.items() if _weight(uuid, ref) > _HEAVY]
+        for uuid in heavy:
+            self._forget(uuid)
+        self.evicted += len(heavy)
+        if len(heavy) * 20 < len(self.tasks):
+            self._evict(len(self.tasks) // 10)
+        self._recent = Recent()
+        self._names.clear()
+        self._hosts.clear()
+        self.queue_of.clear()
+
     def take(self) -> tuple[list[tuple[str, TaskRef]], list[str]]:
         """What to save and what to delete since the last call. The saved entries are copies."""
         saved, gone = [], self._gone
@@ -235,6 +262,12 @@ class Tracker:
         self._dirty = {}
         self._gone = []
         return saved, gone
+
+    def _enter(self, uuid: str) -> TaskRef:
+        recent = self._recent
+        again = uuid in recent.newer or uuid in recent.older
+        entry = self.tasks[uuid] = recent.again(uuid) if again else TaskRef()
+        return entry
 
     def _run(self, entry: TaskRef, event: Event, kind: int) -> TaskRef | None:
         """The run that the event belongs to, a new one where it must be; None for the twin of a failure."""
@@ -253,7 +286,17 @@ class Tracker:
 
     def _capture(self, event: Event) -> None:
         if event.args or event.kwargs:
-            self.arguments[event.uuid] = _cut(event.args), _cut(event.kwargs)
+            self._drop_arguments(event.uuid)
+            told = self.arguments[event.uuid] = _cut(event.args), _cut(event.kwargs)
+            self.arguments_bytes += _size(told)
+            while self.arguments_bytes > self._max_argument_bytes:
+                self.arguments_cut += 1
+                self._drop_arguments(next(iter(self.arguments)))
+
+    def _drop_arguments(self, uuid: str) -> None:
+        told = self.arguments.pop(uuid, None)
+        if told is not None:
+            self.arguments_bytes -= _size(told)
 
     def _fork(self, entry: TaskRef, host: str, event: Event, kind: int) -> TaskRef:
         like = runs.named(entry, host) or entry
@@ -330,7 +373,7 @@ class Tracker:
             self._others -= len(ref.others)
         self._dirty.pop(uuid, None)  # else a store that is away for hours fills the memory with what is over
         if self.arguments:
-            self.arguments.pop(uuid, None)
+            self._drop_arguments(uuid)
         return ref
 
     def _give_up(self) -> None:
@@ -378,6 +421,16 @@ def _measured(ref: TaskRef, event: Event, kind: int) -> float | None:
 
 def _seen(entry: tuple[str, TaskRef]) -> int:
     return entry[1].seen
+
+
+def _weight(uuid: str, ref: TaskRef) -> int:
+    """Bytes of its texts, if it shares them with no other task."""
+    return sum(size_of(text) for text in (uuid, ref.name, ref.queue, ref.host) if text)
+
+
+def _size(told: tuple[str | None, str | None]) -> int:
+    """Bytes in memory, with the entry's own."""
+    return _ENTRY + sum(size_of(text) for text in told if text is not None)
 
 
 def _cut(text: str | None) -> str | None:

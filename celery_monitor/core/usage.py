@@ -28,6 +28,7 @@ SETTINGS: Final[Mapping[str, str | None]] = {
     "samples": "tracking.max_sample_bytes",
     "buckets": None,
     "incidents": "alerts.max_incidents",
+    "memory": "tracking.max_memory",
 }
 """Every bound, and the setting that raises it; None for one that cannot be set."""
 

@@ -82,12 +82,13 @@ class Pump:
         opened: Callable[[], None] = lambda: None,
         arrived: Callable[[], None] = lambda: None,
         scraped: Callable[[], bool] = lambda: False,
+        pressed: Callable[[], bool] = lambda: False,
     ) -> None:
         """Does no I/O.
 
         ``alive_at``: when an earlier run was last known to watch. ``committed`` is called after each commit,
         ``opened`` when the stream is open, ``arrived`` when a worker is new or back: none of them may block.
-        ``scraped`` says whether a scrape is under way.
+        ``scraped`` says whether a scrape is under way, ``pressed`` whether memory runs short.
         """
         self.figures = Figures()
         self._source = source
@@ -103,6 +104,7 @@ class Pump:
         self._opened = opened
         self._arrived = arrived
         self._scraped = scraped
+        self._pressed = pressed
         self._connection = 0
         self._connected_at = 0.0
         self._tag = 0
@@ -288,8 +290,11 @@ class Pump:
     def _tick(self, mono: float) -> None:
         now = self._clock.now()
         self._note_stream()
+        pressed = self._pressed()
         with self._lock:
             self._monitor.tick(now)
+            if pressed:
+                self._monitor.shed()
             if self._tick_at:
                 self._monitor.count("uptime_seconds", min(mono - self._tick_at + TICK, 2 * TICK), flush=False)
             if not self.figures.connected:

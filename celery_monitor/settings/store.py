@@ -53,7 +53,11 @@ class StoreSettings(Section):
 class TrackingSettings(Section):
     """What is remembered of tasks under way, so that every failure has its name."""
 
-    max_tasks: int = Field(default=1_000_000, ge=1)
+    max_memory: Annotated[int, size("128MiB")] = 512 * MIB
+    """The memory that the process may use; set it to the container's limit. The bounds of all that is kept fit
+    into the default together. Where they do not, because names are long and never repeat, tasks are forgotten
+    when 85 % of it are in use."""
+    max_tasks: int = Field(default=500_000, ge=1)
     """Started or waiting tasks whose names are remembered, about 300 bytes each. Beyond it the oldest is
     forgotten, and its failure may have no name."""
     max_age: Annotated[float, duration("1m")] = 7 * DAY
@@ -68,6 +72,8 @@ class TrackingSettings(Section):
     capture_arguments: bool = False
     """Whether args and kwargs are stored and shown with failures. They often hold personal data: off
     unless asked for."""
+    max_argument_bytes: Annotated[int, size("64KiB")] = 32 * MIB
+    """With ``capture_arguments``: args and kwargs of tasks under way. Beyond it those of the oldest are forgotten."""
     max_error_groups: int = Field(default=20_000, ge=1)
     """Error groups (a task's failures with one exception at one place) that are told apart. Beyond it the
     ones that failed the longest time ago are forgotten."""

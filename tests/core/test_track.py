@@ -310,7 +310,7 @@ def test_names_are_shared_and_cleaned() -> None:
 
 
 def test_long_names_are_not_kept_whole() -> None:
-    """Thousands of names of a megabyte each are a matter of a thousand characters each."""
+    """Thousands of names of a megabyte each are a matter of some hundred bytes each, and two of them stay two."""
     to = tracker()
     tracemalloc.start()
     for number in range(20):
@@ -318,7 +318,48 @@ def test_long_names_are_not_kept_whole() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 1_000_000
-    assert to.name("y" * 5000) is to.name("y" * 6000)
+    assert to.name("y" * 5000) is to.name("y" * 5000)
+    assert to.name("y" * 5000) != to.name("y" * 6000)
+
+
+def test_arguments_are_bounded() -> None:
+    """In bytes: those of the oldest tasks go, and are counted."""
+    to = tracker(capture_arguments=True, max_argument_bytes=100_000)
+    for number in range(100):
+        to.advance(event("received", f"u{number}", name="a", args="(1,)" * 2000, kwargs="\U0001f600" * 5000), RECEIVED)
+        assert to.arguments_bytes <= 100_000
+    assert (len(to.arguments), to.arguments_cut) == (4, 96)
+    assert "u99" in to.arguments
+    for number in range(100):
+        to.advance(event("succeeded", f"u{number}", runtime=1.0, queue="q"), SUCCEEDED)
+    to.tick(NOON + 1000)
+    to.tick(NOON + 2000)
+    assert (to.arguments_bytes, to.arguments) == (0, {})
+
+
+def test_long_ids_are_cut_and_stay_apart() -> None:
+    """255 characters may be a kilobyte; an answer of the worker finds the task all the same."""
+    to = tracker()
+    ids = [f"{end}".rjust(255, "\U0001f600") for end in ("1", "2")]
+    for uuid in ids:
+        to.advance(event("started", uuid), STARTED)
+    assert all(key.__sizeof__() < 400 for key in to.tasks)
+    to.learn([FleetTask(ids[1], "b.a", "q", NOON)])
+    assert [ref.name for ref in to.tasks.values()] == [None, "b.a"]
+
+
+def test_memory_runs_short() -> None:
+    """Tasks with long names of their own are forgotten first; a fleet without them gives up its oldest."""
+    to = tracker(max_tasks=10_000)
+    for number in range(100):
+        to.advance(event("received", f"u{number}", name="a.b"), RECEIVED)
+    for number in range(100):
+        to.advance(event("received", f"{number:03}" * 60, name=f"{number}" + "x" * 250), RECEIVED)
+    to.shed()
+    assert list(to.tasks) == [f"u{number}" for number in range(100)]
+    to.shed()
+    assert list(to.tasks) == [f"u{number}" for number in range(10, 100)]
+    assert to.evicted == 110
 
 
 def test_arguments_are_kept_only_when_asked_for() -> None:

@@ -1,0 +1,33 @@
+"""Notices when the process has nearly used up its memory, whatever it is used for.
+
+Each thing in memory has a bound, and the bounds fit into the limit together as fleets are. This is for what they do not
+foresee, such as names that are as long as they may be and never repeat.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+HIGH: Final = 0.85
+"""Of the limit: what is above it has to last until the next look, a second later."""
+_GROWN: Final = 1.02
+
+
+class MemoryWatch:
+    """``resident`` tells the bytes in use, ``most`` is the limit."""
+
+    def __init__(self, most: int, resident: Callable[[], int]) -> None:
+        """Does no I/O."""
+        self._resident = resident
+        self._high = self._mark = most * HIGH
+
+    def pressed(self) -> bool:
+        """Whether something has to be let go of now.
+
+        Memory that is freed stays with the process and is used again: so again only when it has grown since.
+        """
+        now = self._resident()
+        if now > self._mark:
+            self._mark = now * _GROWN
+            return True
+        self._mark = max(self._high, min(self._mark, now * _GROWN))
+        return False
