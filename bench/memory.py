@@ -109,7 +109,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         RabbitMQ(Path(name, "rabbitmq")) as broker,
-        Daemon(Path(name, "daemon"), broker.url()) as daemon,
+        Daemon(Path(name, "daemon"), broker.url(), {"tracking": {"max_tasks": arguments.tasks}}) as daemon,
     ):
         measure(daemon, arguments.tasks, arguments.turns)
 

@@ -17,7 +17,7 @@ _GROWTH = 1.15
 def test_a_million_tasks_under_way(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
     """They stay under 400 MB resident, also when three million events have replaced all of them."""
     tasks = 1_000_000
-    daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
+    daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, {"tracking": {"max_tasks": tasks}}))
 
     full, later = measure(daemon, tasks, turns=tasks)
 
