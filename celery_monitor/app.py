@@ -352,6 +352,7 @@ class App:
             commits=Histogram(BOUNDS, tuple(commits.counts), commits.sum),
             commit_failures=commits.failures,
             store=self.store.space(),
+            replies_discarded=self._fleet.discarded() if self._fleet else {},
             outbox=self._keeper.pending if self._keeper else {},
             notifications=notifications,
             report_last_success=self._keeper.report_last_success if self._keeper else None,

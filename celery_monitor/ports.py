@@ -5,6 +5,7 @@ A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded
 
 import math
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -100,11 +101,25 @@ class Probe(Protocol):
 class FleetControl(Protocol):
     """Celery's remote control and the broker's queues; slow, and never used by the pump's thread."""
 
-    def enable_events(self) -> None:
-        """Ask all workers to send task events. Raises SourceLostError."""
+    @property
+    def answered(self) -> AbstractSet[str]:
+        """Hostnames of the workers that answered when all were asked last."""
 
-    def tasks(self, timeout: float) -> Sequence[FleetTask]:
-        """What the workers hold now (active, reserved, scheduled). Raises SourceLostError."""
+    @property
+    def discarded(self) -> Mapping[str, int]:
+        """Replies that were not used, by reason, since the start."""
+
+    def ping(self, timeout: float) -> AbstractSet[str]:
+        """Ask all workers for a sign; who gave one. Raises SourceLostError."""
+
+    def enable_events(self, timeout: float, hostnames: Sequence[str] = ()) -> Mapping[str, bool]:
+        """Ask these workers, or all, to send task events; returns as soon as all of these have answered.
+
+        Hostname → whether the worker sends them only since then. Raises SourceLostError.
+        """
+
+    def tasks(self, timeout: float, hostnames: Sequence[str] = ()) -> Sequence[FleetTask]:
+        """What these workers, or all, hold now (active, reserved, scheduled). Raises SourceLostError."""
 
     def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
         """Queues that workers consume or did, or that settings name, with lengths and consumers.
@@ -114,6 +129,9 @@ class FleetControl(Protocol):
         ``now`` is monotonic: it tells for how long a queue was of no use to anybody. ``down``: hostnames of workers
         whose silence means that they are gone; others are given some rounds to answer. Raises SourceLostError.
         """
+
+    def lengths(self, now: float, *, down: Container[str] = ()) -> Sequence[QueueStats]:
+        """As ``queues``, without asking the workers."""
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """Names of the tasks that these workers know, by hostname, of those that answered. Raises SourceLostError."""

@@ -106,6 +106,8 @@ class Monitor:
         )
         self.down = self._workers.down
         """Hostnames of the workers that are known and not there."""
+        self.up = self._workers.up
+        """Hostnames of the workers that are there."""
         self._decider = Decider(limits.policy, most=limits.max_incidents, cuts=self._cuts)
         self._awaited = self._decider.awaited
         self._hosts = Hosts(purge=limits.worker_purge, cuts=self._cuts)

@@ -130,6 +130,10 @@ class Workers:
         """Hostnames of those that went offline, or are not heard of any more."""
         return {hostname for hostname, state in self._states.items() if not state.up}
 
+    def up(self) -> set[str]:
+        """Hostnames of those that are heard of."""
+        return {hostname for hostname, state in self._states.items() if state.up}
+
     def restore(self, workers: Iterable[Worker], unix_now: float) -> None:
         """Take over what the store kept. Those who were heard of lately are up until they are silent for too long."""
         for worker in workers:

@@ -5,7 +5,8 @@ Slow and fallible, so it has a thread of its own and nothing waits for it.
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -13,16 +14,22 @@ import structlog
 
 from celery_monitor.core.model import QueueStats
 from celery_monitor.core.monitor import Monitor
+from celery_monitor.core.workers import MOST_WORKERS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock, FleetControl
+from celery_monitor.runtime.asking import Mute, Newcomers, Silence
 
 ENABLE_EVERY: Final = 60.0
 """Seconds after which workers are asked again: one that came unnoticed sends no task events until then."""
-ENABLE_APART: Final = 3.0
+ENABLE_APART: Final = 1.0
 """Least seconds between two requests, however many workers come."""
 NAMES_APART: Final = 3.0
 """Least seconds between two questions for what workers hold; each one that names nothing doubles them."""
 LONGEST_NAMES_APART: Final = 300.0
+ENABLE_AGAIN: Final = 3.0
+"""Seconds after which a request that failed is repeated."""
+NEW_AT_ONCE: Final = 500
+"""Workers that one request to newcomers names."""
 NAMES_AT_ONCE: Final = 20
 """Workers that are asked for the names of their tasks at a time: an answer has tens of kilobytes."""
 POLLS_MISSED: Final = 4
@@ -31,6 +38,17 @@ LONGEST_POLL: Final = 10.0
 """Seconds that a poll may take before it counts as missed, where it is asked for more often."""
 PATIENCE: Final = 2.0
 """Seconds that workers have to answer."""
+DISCARDED_EVERY: Final = 600.0
+"""Least seconds between two lines of the log about replies that cannot be read."""
+_SILENT: Final = (
+    "workers send events and none answers questions: they are asked rarely now, because a worker that cannot read a "
+    "question logs an error; check the workers' accept_content (must include json), control_exchange (compare "
+    "broker.control_exchange), worker_enable_remote_control, and on Redis global_keyprefix and fanout_prefix; "
+    "celery-monitor doctor compares them"
+)
+_NAMED: Final = 5
+_LATE: Final = "late"
+"""The one reason for a reply to be discarded that is nobody's fault."""
 
 _log = structlog.get_logger()
 
@@ -50,6 +68,8 @@ class FleetWatch:
     ) -> None:
         """Does no I/O. ``poll_interval`` in seconds."""
         self.error: str | None = None
+        self.finding: str | None = None
+        """What is wrong with the answers of the workers, and what to do; None when nothing is."""
         self._control = control
         self._monitor = monitor
         self._lock = lock
@@ -60,9 +80,13 @@ class FleetWatch:
         """When they were looked at last, in monotonic time, and what was found."""
         self._fresh = POLLS_MISSED * max(poll_interval, LONGEST_POLL)
         self._wake = threading.Event()
-        self._came = False
+        self._silence, self._newcomers, self._mute = Silence(), Newcomers(), Mute()
+        self._came: deque[str] = deque(maxlen=MOST_WORKERS)
+        """Workers that came since the last turn; another thread adds to it."""
         self._opened = False
         self._renewed = False
+        self._late: set[str] = set()
+        """Workers that send task events since they were asked: what they held before has no name."""
         self._named: set[str] = set()
         """Workers whose tasks' names are known."""
         self._asked: dict[str, float] = {}
@@ -73,21 +97,30 @@ class FleetWatch:
         """Seconds to the next question for the names of what waits for one."""
         self._enable_at = 0.0
         self._enabled_at = -ENABLE_APART
+        self._greet_at = 0.0
         self._queues_at = 0.0
+        self._told_discarded = 0
+        self._tell_discarded_at = 0.0
 
     def queues(self) -> Sequence[QueueStats]:
         """As of the last look; none when that was long ago."""
         looked_at, queues = self._queues
         return queues if self._clock.monotonic() - looked_at <= self._fresh else ()
 
-    def arrived(self) -> None:
-        """A worker is new or back: it may have to be asked for task events. From any thread."""
-        self._came = self._renewed = True
+    def discarded(self) -> Mapping[str, int]:
+        """Replies that were not used, by reason."""
+        return dict(self._control.discarded)
+
+    def arrived(self, hostnames: Collection[str] = ()) -> None:
+        """These workers are new or back: they may have to be asked for task events. From any thread."""
+        self._came.extend(hostnames)
+        self._renewed = True
         self._wake.set()
 
     def opened(self) -> None:
         """The stream is open: what the workers hold now may have no name yet. From any thread."""
         self._opened = True
+        self._enable_at = 0.0
         self.arrived()
 
     def interrupt(self) -> None:
@@ -107,36 +140,118 @@ class FleetWatch:
     def turn(self, stop: threading.Event) -> None:
         """Do what is due."""
         mono = self._clock.monotonic()
-        enable = self._enable_events and (mono >= self._enable_at or self._came)
+        if came := [self._came.popleft() for _ in range(len(self._came))]:
+            self._silence.came()
+            self._greet_at = min(self._greet_at, mono)
+            if self._enable_events:
+                self._newcomers.came(came, mono)
         try:
-            if enable and mono - self._enabled_at >= ENABLE_APART:
-                self._came = False
-                self._enabled_at, self._enable_at = mono, 0.0  # again soon, should it fail
-                self._control.enable_events()
-                self._enable_at = mono + ENABLE_EVERY
-            if self._opened and mono >= self._tasks_at:
-                self._tasks_at = mono + self._poll_interval
-                self._learn_tasks()
-            elif self._monitor.wants_names and mono >= self._names_at:
-                self._learn_tasks()
-            if mono >= self._queues_at:
-                self._queues_at = mono + self._poll_interval
-                self._learn_queues()
+            self._ask(mono)
         except SourceLostError as exc:
             if self.error is None and not stop.is_set():
                 _log.warning("The fleet cannot be asked", error=str(exc))
             self.error = str(exc)
+        self._tell_discarded(mono)
 
-    def _learn_queues(self) -> None:
+    def _ask(self, mono: float) -> None:
+        poll = mono >= self._queues_at
+        if poll:
+            self._queues_at = mono + self._poll_interval
+        heard = self._heard() if poll or mono >= min(self._enable_at, self._greet_at) else frozenset()
+        if not self._silence.proven:
+            if mono >= self._greet_at and self._silence.allows(mono, heard=bool(heard)):
+                self._greet(mono, heard)
+        elif self._enable_events:
+            self._enable(mono, heard)
+        if self._silence.proven:
+            if (self._opened or self._late) and mono >= self._tasks_at:
+                self._tasks_at = mono + self._poll_interval
+                self._learn_tasks()
+            elif self._monitor.wants_names and mono >= self._names_at:
+                self._learn_tasks()
+        if poll:
+            self._learn_queues(mono, heard)
+
+    def _heard(self) -> AbstractSet[str]:
+        with self._lock:
+            return self._monitor.up()
+
+    def _greet(self, mono: float, heard: AbstractSet[str]) -> None:
+        """One question to everybody: does anybody answer?"""
+        self._greet_at = mono + ENABLE_AGAIN  # should it fail
+        answered = self._switch_on(mono, ()) if self._enable_events else self._control.ping(PATIENCE)
+        self._silence.asked(mono, heard=bool(heard), answered=bool(answered))
+        if not self._newcomers.some:
+            self._greet_at = mono + self._poll_interval
+        self._judge()
+
+    def _enable(self, mono: float, heard: AbstractSet[str]) -> None:
+        if mono - self._enabled_at < ENABLE_APART:
+            return
+        if mono >= self._enable_at:
+            if self._silence.allows(mono, heard=bool(heard)):
+                self._switch_on(mono, ())
+        elif due := self._newcomers.due(mono, NEW_AT_ONCE):
+            self._switch_on(mono, due)
+
+    def _switch_on(self, mono: float, hostnames: Sequence[str]) -> AbstractSet[str]:
+        """Ask these workers, or all, to send task events; who answered."""
+        self._enabled_at = mono
+        if not hostnames:
+            self._enable_at = mono + ENABLE_AGAIN  # should it fail
+        # Those who came wait for the answer, others only for the next request.
+        answered = self._control.enable_events(1.0 if hostnames else PATIENCE, hostnames)
+        if not hostnames:
+            self._enable_at = mono + ENABLE_EVERY
+        self._newcomers.answered(answered)
+        if not self._opened:
+            self._late |= {hostname for hostname, switched_on in answered.items() if switched_on}
+        return answered.keys()
+
+    def _learn_queues(self, mono: float, heard: AbstractSet[str]) -> None:
         with self._lock:
             down = self._monitor.down()
+        if not self._silence.proven or not self._silence.allows(mono, heard=bool(heard)):
+            self._queues = self._clock.monotonic(), self._control.lengths(self._clock.monotonic(), down=down)
+            self.error = None
+            return
         queues = self._control.queues(PATIENCE, self._clock.monotonic(), down)
         self._queues = self._clock.monotonic(), queues
+        answered = self._control.answered
+        self._silence.asked(mono, heard=bool(heard), answered=bool(answered))
+        if answered:
+            self._mute.round(heard, answered)
+        self._judge()
         consumed = self._control.worker_queues()
         with self._lock:
             self._monitor.learn_queues(consumed)
         self._learn_names(consumed.keys())
         self.error = None
+
+    def _judge(self) -> None:
+        """Tell once what is wrong with the answers."""
+        finding = None
+        if self._silence.rarely:
+            finding = _SILENT
+        elif mute := self._mute.found():
+            more = f" and {len(mute) - _NAMED} more" if len(mute) > _NAMED else ""
+            finding = (
+                f"these workers send events and never answer questions: {', '.join(mute[:_NAMED])}{more}; their queues "
+                "and the names of the tasks they hold are unknown: check their accept_content, control_exchange and "
+                "worker_enable_remote_control"
+            )
+        if finding is not None and self.finding is None:
+            _log.warning("Workers do not answer", finding=finding)
+        elif finding is None and self.finding is not None:
+            _log.info("All workers answer")
+        self.finding = finding
+
+    def _tell_discarded(self, mono: float) -> None:
+        discarded = Counter(self.discarded())
+        discarded.pop(_LATE, None)
+        if discarded.total() > self._told_discarded and mono >= self._tell_discarded_at:
+            self._told_discarded, self._tell_discarded_at = discarded.total(), mono + DISCARDED_EVERY
+            _log.warning("Replies of workers cannot be used", discarded=dict(discarded))
 
     def _learn_names(self, hostnames: AbstractSet[str]) -> None:
         """Of some workers at a time; of all again when one has come: it may have been there before, with other code.
@@ -159,11 +274,12 @@ class FleetWatch:
             self._monitor.learn_names(names)
 
     def _learn_tasks(self) -> None:
-        self._opened = False
+        opened, self._opened = self._opened, False
+        late, self._late = self._late, set()
         try:
-            tasks = self._control.tasks(PATIENCE)
+            tasks = self._control.tasks(PATIENCE, () if opened else sorted(late))
         except SourceLostError:
-            self._opened = True
+            self._opened, self._late = opened or self._opened, late
             raise
         with self._lock:
             waited = self._monitor.wants_names

@@ -7,7 +7,7 @@ acknowledged, so the broker stops delivering when the prefetch is used up.
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,7 +80,7 @@ class Pump:
         alive_at: float | None = None,
         committed: Callable[[Changes], None] = lambda _: None,
         opened: Callable[[], None] = lambda: None,
-        arrived: Callable[[], None] = lambda: None,
+        arrived: Callable[[Sequence[str]], None] = lambda _: None,
         scraped: Callable[[], bool] = lambda: False,
         pressed: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -264,7 +264,7 @@ class Pump:
                 self._prober.returned(instance, number)
         if arrivals:
             _log.info("Workers came", workers=arrivals[:20], number=len(arrivals))
-            self._arrived()
+            self._arrived(arrivals)
 
     def _lose(self, reason: str) -> None:
         """The stream is gone. What it brought is sealed: its fingerprints belong to its epoch."""

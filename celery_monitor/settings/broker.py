@@ -118,6 +118,8 @@ class BrokerSettings(Section):
     """As Celery's ``broker_use_ssl``: true, or a mapping such as ``{ca_certs: /etc/ssl/ca.pem}``."""
     exchange: Text = "celeryev"
     """As Celery's ``event_exchange``: where the workers publish."""
+    control_exchange: Text = "celery"
+    """As Celery's ``control_exchange``: where the workers take questions from, on ``NAME.pidbox``."""
     heartbeat: Annotated[float, duration("1s", "10m")] = 10.0
     """The interval of AMQP heartbeats. Twice this without a sign from the broker is a lost connection."""
     prefetch: int = Field(default=4000, ge=100, le=65535)

@@ -1,9 +1,11 @@
 """The fleet's Celery application: one task for each outcome.
 
-Environment: ``FLEET_BROKER_URL``; ``FLEET_QUEUE`` (default ``fleet``); ``FLEET_CA``: a PEM file, for TLS.
+Environment: ``FLEET_BROKER_URL``; ``FLEET_QUEUE`` (default ``fleet``); ``FLEET_CA``: a PEM file, for TLS;
+``FLEET_CONF``: further settings of Celery, as JSON.
 The tasks are for prefork workers; with threads, those that kill their process kill the worker.
 """
 
+import json
 import os
 import signal
 import ssl
@@ -30,6 +32,7 @@ app.conf.update(
 )
 if os.environ.get("FLEET_CA"):
     app.conf.broker_use_ssl = {"ca_certs": os.environ["FLEET_CA"], "cert_reqs": ssl.CERT_REQUIRED}
+app.conf.update(json.loads(os.environ.get("FLEET_CONF", "{}")))
 
 
 class CardDeclinedError(Exception):

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Container, Sequence
+from collections.abc import Set as AbstractSet
 
 import pytest
 
@@ -24,6 +25,12 @@ class Control:
         self.mute: set[str] = set()
         """Workers that do not answer for the names of their tasks."""
         self.down: Container[str] = ()
+        self.silent = False
+        """No worker answers."""
+        self.switched_on: set[str] = set()
+        """Workers that send task events only since they were asked last."""
+        self.answered: AbstractSet[str] = frozenset()
+        self.discarded: dict[str, int] = {}
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -31,14 +38,27 @@ class Control:
         if self.error is not None:
             raise self.error
 
-    def enable_events(self) -> None:
-        """Noted."""
-        self._ask("enable_events")
+    def _all(self) -> set[str]:
+        """Who answers."""
+        return set() if self.silent else {f"w{number}@box" for number in range(1, self.workers + 1)} - self.mute
 
-    def tasks(self, timeout: float) -> Sequence[FleetTask]:
+    def ping(self, timeout: float) -> AbstractSet[str]:
+        """All are there."""
+        del timeout
+        self._ask("ping")
+        return self._all()
+
+    def enable_events(self, timeout: float, hostnames: Sequence[str] = ()) -> dict[str, bool]:
+        """Noted."""
+        del timeout
+        self._ask(f"enable_events {' '.join(hostnames)}".strip())
+        answered = self._all()
+        return {hostname: hostname in self.switched_on for hostname in (answered & set(hostnames) or answered)}
+
+    def tasks(self, timeout: float, hostnames: Sequence[str] = ()) -> Sequence[FleetTask]:
         """One task."""
         del timeout
-        self._ask("tasks")
+        self._ask(f"tasks {' '.join(hostnames)}".strip())
         return [FleetTask("u1", "shop.pay", "pay", NOON)]
 
     def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
@@ -46,7 +66,15 @@ class Control:
         del timeout, now
         self.down = down
         self._ask("queues")
+        self.answered = self._all()
         return [QueueStats("pay", 3, 1, 1, 4)]
+
+    def lengths(self, now: float, *, down: Container[str] = ()) -> Sequence[QueueStats]:
+        """As of ``queues``."""
+        del now
+        self.down = down
+        self._ask("lengths")
+        return [QueueStats("pay", 3, 1, 0, 0)]
 
     def worker_queues(self) -> dict[str, list[str]]:
         """As many workers as there are."""
@@ -88,12 +116,17 @@ def test_what_is_asked_and_how_often() -> None:
 
 
 def test_workers_that_come_are_asked_soon_but_not_each() -> None:
-    """A thousand pods that start in a minute make no thousand broadcasts."""
+    """A thousand pods that start in a minute make no thousand broadcasts, and all of them are asked."""
     made, control, clock, _ = watch()
-    for _ in range(30):
-        made.arrived()
-        turns(made, clock, 1)
-    assert 9 <= control.asked.count("enable_events") <= 11
+    control.workers = 1_000
+    for first in range(1, 1_000, 50):
+        made.arrived([f"w{number}@box" for number in range(first, first + 50)])
+        made.turn(threading.Event())
+        clock.advance(0.5)
+    turns(made, clock, 2)
+    asked = [what.split()[1:] for what in control.asked if what.startswith("enable_events")]
+    assert len(asked) <= 13
+    assert {hostname for hostnames in asked for hostname in hostnames} >= {"w151@box", "w999@box"}
 
 
 def test_events_are_left_alone_when_told_so() -> None:
@@ -200,9 +233,12 @@ def test_a_failed_question_for_tasks_is_repeated() -> None:
     """After poll_interval, and not asked for ever once it was answered."""
     made, control, clock, _ = watch(enable=False)
     made.opened()
-    control.error = SourceLostError("down")
-    turns(made, clock, 1)
-    control.error = None
+
+    def fail() -> None:
+        if control.asked[-1] == "tasks" and control.asked.count("tasks") == 1:
+            raise SourceLostError("down")
+
+    control.on_question = fail
     turns(made, clock, 100)
     assert control.asked.count("tasks") == 2
 
@@ -277,3 +313,119 @@ def test_workers_that_come_all_the_time() -> None:
         made.arrived()
         turns(made, clock, 15)
     assert len(monitor.snapshot().registered) == 45
+
+
+# --- workers that come, and workers that do not answer
+
+
+def hear(monitor: Monitor, *hostnames: str) -> None:
+    """Their heartbeats."""
+    events = [{"type": "worker-heartbeat", "hostname": hostname, "timestamp": NOON} for hostname in hostnames]
+    monitor.receive([Delivery(body(*events))], NOON)
+
+
+def finding(made: FleetWatch) -> str:
+    """What is wrong with the answers, or nothing."""
+    return made.finding or ""
+
+
+def test_a_worker_that_comes_is_asked_until_it_answers() -> None:
+    """It takes no questions yet when it comes; then it is left to the rhythm of all, and what it held is asked for."""
+    made, control, clock, _ = watch()
+    turns(made, clock, 1)
+    control.asked.clear()
+    control.mute = {"w2@box"}
+    control.workers = 2
+    made.arrived(["w2@box"])
+    turns(made, clock, 10)
+    assert [what for what in control.asked if "enable" in what] == ["enable_events w2@box"] * 4
+    assert "tasks w2@box" not in control.asked
+    control.mute, control.switched_on = set(), {"w2@box"}
+    turns(made, clock, 10)
+    assert control.asked.count("enable_events w2@box") == 5
+    assert control.asked.count("tasks w2@box") == 1
+    control.switched_on = set()
+    turns(made, clock, 39)
+    assert control.asked.count("enable_events w2@box") == 5
+    assert control.asked.count("tasks w2@box") == 1
+
+
+@pytest.mark.parametrize("enable", [True, False])
+@pytest.mark.parametrize("arrivals", [0, 50])
+def test_workers_that_cannot_read_questions(*, enable: bool, arrivals: int) -> None:
+    """Each question is an error in their logs: there are a handful in the first hour, one an hour after it."""
+    made, control, clock, monitor = watch(enable=enable)
+    control.silent = True
+    hear(monitor, "w1@box")
+    made.opened()
+    for number in range(3600):
+        if arrivals and number % (3600 // arrivals) == 0:
+            made.arrived([f"pod{number}@box"])
+        turns(made, clock, 1)
+    questions = [what for what in control.asked if what != "lengths"]
+    assert 4 <= len(questions) <= 8
+    assert set(questions) == {"enable_events" if enable else "ping"}
+    assert finding(made)
+    assert "accept_content" in finding(made)
+    assert made.queues()
+    turns(made, clock, 36_000)
+    questions = [what for what in control.asked if what != "lengths"]
+    assert len(questions) <= 18
+    control.silent = False
+    turns(made, clock, 3_600)
+    assert not finding(made)
+    assert control.asked.count("tasks") == 1
+    assert "queues" in control.asked
+
+
+def test_a_fleet_that_comes_after_the_monitor() -> None:
+    """However long nobody was there to answer, the first worker is asked at once."""
+    made, control, clock, monitor = watch()
+    control.silent = True
+    turns(made, clock, 10_000)
+    assert not finding(made)
+    control.silent = False
+    control.asked.clear()
+    hear(monitor, "w1@box")
+    made.arrived(["w1@box"])
+    turns(made, clock, 2)
+    assert "enable_events" in control.asked
+
+
+def test_busy_workers_are_not_taken_for_deaf() -> None:
+    """Who has answered before can read questions: it is asked on, and there is no finding."""
+    made, control, clock, monitor = watch()
+    hear(monitor, "w1@box")
+    turns(made, clock, 60)
+    control.silent = True
+    turns(made, clock, 600)
+    control.asked.clear()
+    turns(made, clock, 120)
+    assert 2 <= control.asked.count("queues") <= 4
+    assert not finding(made)
+
+
+def test_one_worker_that_never_answers() -> None:
+    """It is named while it is heard; one that did answer is not."""
+    made, _, clock, monitor = watch()
+    hear(monitor, "w1@box", "deaf@box")
+    turns(made, clock, 60)
+    assert not finding(made)
+    turns(made, clock, 90)
+    assert finding(made)
+    assert "deaf@box" in finding(made)
+    assert "w1@box" not in finding(made)
+    offline = {"type": "worker-offline", "hostname": "deaf@box", "timestamp": NOON + 1}
+    monitor.receive([Delivery(body(offline))], NOON + 1)
+    turns(made, clock, 15)
+    assert not finding(made)
+
+
+def test_discarded_replies_are_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """Thousands of them make a line in ten minutes; late ones make none."""
+    made, control, clock, _ = watch()
+    for number in range(1, 1200):
+        control.discarded = {"malformed": number, "late": 10 * number}
+        turns(made, clock, 1)
+    assert made.discarded()["late"] == 11_990
+    assert capsys.readouterr().out.count("Replies of workers cannot be used") == 2

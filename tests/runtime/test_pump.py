@@ -66,7 +66,7 @@ class Bench:
             prefetch=self.source.prefetch,
             alive_at=restored.counters.get("alive_at"),
             opened=lambda: self.told.append("opened"),
-            arrived=lambda: self.told.append("arrived"),
+            arrived=lambda _: self.told.append("arrived"),
             scraped=lambda: self.scraped,
         )
 

@@ -3,11 +3,11 @@
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from amqp.exceptions import NotFound
 
-from celery_monitor.adapters.broker.control import RemoteControl, Replies
+from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.declare import Declaration, Target
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import boundary, lost
@@ -16,6 +16,9 @@ from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
 _ANSWER_WITHIN: Final = 5.0
+
+Replies = dict[str, dict[str, Any]]
+"""command → hostname → what that worker answered: JSON of any shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,13 @@ class BrokerCheckup:
 
     def ask(self, timeout: float) -> Replies:
         """``ping`` and ``conf`` (what is not Celery's default) of all workers, within ``timeout`` seconds."""
-        return self._control.ask(("ping", "conf"), timeout)
+        replies: Replies = {"ping": {}, "conf": {}}
+
+        def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            replies[command][hostname] = answer
+
+        self._control.ask(("ping", "conf"), timeout, take)
+        return replies
 
     def close(self) -> None:
         """Drop the connections; never blocks long."""

@@ -1,45 +1,43 @@
 """Celery's remote control (kombu.pidbox), spoken here because its own client waits once for each question.
 
-A question is a broadcast to the fanout exchange ``celery.pidbox`` that says where to answer. All questions of a round
-go out together, and their answers are collected until one deadline, however many come. There is one reply queue for
-each connection: exclusive on AMQP, so that it ends with the connection; on Redis it has the same name for the life
-of the process and is deleted at the end.
+A question is a broadcast to a fanout exchange that says where to answer. All questions of a round go out together, and
+their answers are collected until one deadline, however many come. A reply that cannot be read is discarded and counted;
+it costs neither the round nor the connection.
 """
 
-import os
-import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, Final
-from uuid import NAMESPACE_DNS, uuid4, uuid5
+from uuid import uuid4
 
-import msgspec
-from kombu import Consumer, Exchange, Producer, Queue
+from kombu import Exchange, Producer
 
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import UNHEEDED, boundary, lost
+from celery_monitor.adapters.broker.faults import boundary, lost
+from celery_monitor.adapters.broker.mailbox import open_mailbox
+from celery_monitor.adapters.broker.reply import Reply, Unread, read
 from celery_monitor.adapters.broker.session import Session
+from celery_monitor.core.workers import MOST_WORKERS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
 _DOING: Final = "cannot reach the workers by the broker"
 _SEND_TIMEOUT: Final = 3.0
-_REPLY_SECONDS: Final = 60
-_REPLY_BYTES: Final = 64 << 20
-_COMMANDS: Final = Exchange("celery.pidbox", "fanout", durable=False, delivery_mode="transient")
-_REPLIES: Final = Exchange("reply.celery.pidbox", "direct", durable=False, delivery_mode="transient")
 
-Replies = dict[str, dict[str, Any]]
-"""command → hostname → what that worker answered: JSON of any shape."""
+Take = Callable[[str, str, Any], None]
+"""Is given each answer as it comes, and keeps of it what is wanted: command, hostname, JSON of any shape."""
 
 
 class RemoteControl:
     """Speaks to all workers at once. For one thread, but for ``close``."""
 
     def __init__(self, settings: BrokerSettings) -> None:
+        self.discarded: Counter[str] = Counter()
+        """Replies by the reason for which they were not used."""
         self._dialer = Dialer(settings)
-        self._name = settings.queue.name
+        self._settings = settings
         self._line: _Line | None = None
         self._closing = threading.Lock()
 
@@ -47,20 +45,26 @@ class RemoteControl:
         """The open connection, for others to use between two calls. Raises what the libraries do."""
         return self._open(until).session
 
-    def tell(self, command: str) -> None:
-        """Broadcast without asking for answers. Raises SourceLostError."""
-        until = time.monotonic() + _SEND_TIMEOUT
-        with boundary(self.failed):
-            self._open(until).send(command, None, None, until)
-
-    def ask(self, commands: Sequence[str], timeout: float, hostnames: Sequence[str] | None = None) -> Replies:
+    def ask(
+        self,
+        commands: Sequence[str],
+        timeout: float,
+        take: Take,
+        hostnames: Sequence[str] | None = None,
+        *,
+        quiet: float | None = None,
+    ) -> None:
         """Ask all workers (or these) all of it, and collect the answers for ``timeout`` s. Raises SourceLostError.
+
+        Returns earlier when all of these have answered, or when for ``quiet`` s after an answer no other one came.
 
         Connecting and asking have 3 s of their own: else a slow log-in would look like a fleet without workers.
         """
         until = time.monotonic() + _SEND_TIMEOUT
         with boundary(self.failed):
-            return self._open(until).ask(commands, until, timeout, hostnames)
+            line = self._open(until)
+            line.ask(commands, hostnames, until)
+            line.collect(take, timeout, quiet)
 
     def failed(self, exc: Exception) -> SourceLostError:
         """Drop the connection that raised ``exc``; the error to raise."""
@@ -72,7 +76,7 @@ class RemoteControl:
         if self._line is not None and self._line.session.outdated:
             self.close()
         if self._line is None:
-            self._line = _Line(self._dialer, self._name, until)
+            self._line = _Line(self._dialer, self._settings, self.discarded, until)
         return self._line
 
     def _cut(self) -> None:
@@ -82,79 +86,76 @@ class RemoteControl:
             line.session.cut()
 
     def close(self) -> None:
-        """Delete the reply queue where it would stay, and drop the connection."""
+        """Delete the mailbox where it would stay, and drop the connection."""
         line = self._line
         if line is not None:
-            line.forget()
+            line.mailbox.close()
         self._cut()
 
 
 class _Line:
-    """One connection with its reply queue."""
+    """One connection with its mailbox."""
 
-    def __init__(self, dialer: Dialer, name: str, until: float) -> None:
+    def __init__(self, dialer: Dialer, settings: BrokerSettings, discarded: Counter[str], until: float) -> None:
         # Confirmed, because a broker that does not answer looks like a fleet without workers.
         self.session = Session(dialer, until, **({"confirm_publish": True} if dialer.kind == "amqp" else {}))
+        self._discarded = discarded
+        self._tickets: dict[str, str] = {}
+        self._asked: frozenset[str] = frozenset()
+        """Hostnames of who is asked; empty for all."""
+        name = f"{settings.control_exchange}.pidbox"
         with boundary(self._failed):
-            amqp = self.session.acknowledges
-            own = uuid4() if amqp else uuid5(NAMESPACE_DNS, f"{socket.gethostname()}/{os.getpid()}/{name}")
-            self._address = str(own)
             channel = self.session.channel
-            self._queue = Queue(
-                f"{self._address}.reply.celery.pidbox",
-                _REPLIES,
-                routing_key=self._address,
-                durable=False,
-                exclusive=True,
-                auto_delete=True,
-                expires=_REPLY_SECONDS,
-                message_ttl=_REPLY_SECONDS,
-                queue_arguments={"x-max-length-bytes": _REPLY_BYTES},
-            )(channel)
-            self._replies: Replies = {}
-            self._tickets: dict[str, str] = {}
-            _COMMANDS(channel).declare()
-            self._consumer = Consumer(channel, [self._queue], no_ack=True, on_message=self._on_message)
-            self._consumer.consume()
-            self._producer = Producer(channel, _COMMANDS, auto_declare=False)
+            commands = Exchange(name, "fanout", durable=False, delivery_mode="transient")
+            commands(channel).declare()
+            self._producer = Producer(channel, commands, auto_declare=False)
+            self.mailbox = open_mailbox(self.session, f"reply.{name}", settings.queue.name, discarded)
 
     def _failed(self, exc: Exception) -> SourceLostError:
         self.session.cut()
         return lost(exc, _DOING, self.session.permissions)
 
-    def send(self, command: str, hostnames: Sequence[str] | None, ticket: str | None, until: float) -> None:
+    def _send(self, command: str, hostnames: Sequence[str] | None, ticket: str, until: float) -> None:
         message: dict[str, Any] = {"method": command, "arguments": {}}
         message |= {"destination": hostnames, "pattern": None, "matcher": None}
-        if ticket is not None:
-            message |= {"ticket": ticket, "reply_to": {"exchange": _REPLIES.name, "routing_key": self._address}}
+        message |= {"ticket": ticket, "reply_to": self.mailbox.address}
         self.session.bound(until)
         self.session.publish(self._producer, message, serializer="json", headers={"clock": 0, "expires": 0})
 
-    def ask(self, commands: Sequence[str], until: float, timeout: float, hostnames: Sequence[str] | None) -> Replies:
-        self._replies = {command: {} for command in commands}
+    def ask(self, commands: Sequence[str], hostnames: Sequence[str] | None, until: float) -> None:
+        self.mailbox.clear()
+        self._asked = frozenset(hostnames or ())
         self._tickets = {str(uuid4()): command for command in commands}
         for ticket, command in self._tickets.items():
-            self.send(command, hostnames, ticket, until)
-        answers_until = time.monotonic() + timeout
-        while self.session.drain(answers_until):
-            pass
-        return self._replies
+            self._send(command, hostnames, ticket, until)
 
-    def _on_message(self, message: Any) -> None:  # noqa: ANN401 - kombu has no types
-        ticket = message.headers.get("ticket")
-        command = self._tickets.get(ticket) if isinstance(ticket, str) else None
-        if command is None or message.content_type != "application/json":
-            return  # An answer to an earlier round, or a worker that speaks pickle.
-        try:
-            body = msgspec.json.decode(message.body)
-        except (msgspec.DecodeError, RecursionError, UnicodeError):
+    def collect(self, take: Take, timeout: float, quiet: float | None) -> None:
+        answered: set[tuple[str, str]] = set()
+        most = len(self._tickets) * (len(self._asked) or MOST_WORKERS)
+        until = time.monotonic() + timeout
+        while replies := self.mailbox.wait(until):
+            for reply in replies:
+                self._take(reply, take, answered, most)
+            if (self._asked and len(answered) >= most) or time.monotonic() >= until:
+                return
+            if quiet is not None and answered:
+                until = min(until, time.monotonic() + quiet)
+
+    def _take(self, reply: Reply, take: Take, answered: set[tuple[str, str]], most: int) -> None:
+        command = self._tickets.get(reply.ticket) if isinstance(reply.ticket, str) else None
+        found = Unread.LATE if command is None else read(reply)
+        if command is None or isinstance(found, Unread):
+            self._discarded[str(found)] += 1
             return
-        if isinstance(body, dict):
-            self._replies[command].update(body)
-
-    def forget(self) -> None:
-        """Delete the reply queue from where it would outlive the connection."""
-        if not self.session.acknowledges:
-            with UNHEEDED:
-                self._consumer.cancel()
-                self._queue.delete()
+        hostname, answer = found
+        if self._asked and hostname not in self._asked:
+            self._discarded[Unread.LATE] += 1
+            return
+        if (command, hostname) not in answered and len(answered) >= most:
+            self._discarded[Unread.TOO_MANY] += 1
+            return
+        answered.add((command, hostname))
+        try:
+            take(command, hostname, answer)
+        except Exception:  # noqa: BLE001 - the boundary: an answer of a shape that nobody thought of costs itself
+            self._discarded[Unread.MALFORMED] += 1

@@ -19,7 +19,6 @@ CONNECT_TIMEOUT: Final = 5.0
 # kombu's consumers on Redis put back what has been unacknowledged for longer than their visibility_timeout: with
 # another one than the fleet's, long tasks would run twice.
 _FORCED: Final = {"ack_emulation": False}
-_CONTROL: Final = (r"celery\.pidbox", r"reply\.celery\.pidbox", r".*\.reply\.celery\.pidbox")
 _FANOUT_ONLY: Final = ("redis", "rediss", "sentinel")
 _CERTIFICATES: Final = {
     "none": ssl.CERT_NONE,
@@ -81,7 +80,9 @@ class Dialer:
     def permissions(self, connection: Connection) -> str:
         """What to run so that the user of ``connection`` may do on RabbitMQ what the monitor does."""
         names = [re.escape(name).replace(r"\-", "-") for name in (self._settings.queue.name, self._settings.exchange)]
-        pattern = f"'^({'|'.join([*names, *_CONTROL])})$'"
+        control = re.escape(self._settings.control_exchange).replace(r"\-", "-")
+        own = [rf"{control}\.pidbox", rf"reply\.{control}\.pidbox", r".*\.reply\.celery\.pidbox"]
+        pattern = f"'^({'|'.join([*names, *own])})$'"
         return (
             "grant what the monitor needs (this replaces what the user had): rabbitmqctl set_permissions "
             f"-p {connection.virtual_host or '/'} {connection.userid or 'guest'} {pattern} {pattern} {pattern}"

@@ -35,7 +35,7 @@ _GARBLED: Final = (
 )
 """What comes of an answer in another protocol, or of none."""
 _TEXT_LIMIT: Final = 300
-_REDIS_RULES: Final = "~* &* +@connection +@pubsub +@read +@list +@set +@sortedset +@transaction +@scripting +time"
+_REDIS_RULES: Final = "~* &* +@connection +@pubsub +@read +@list +@transaction +@scripting +del +pexpire"
 _LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
 _CREDENTIALS: Final = (
     "check user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"

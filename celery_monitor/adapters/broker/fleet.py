@@ -4,22 +4,40 @@ Answers come from any process that can reach the broker: whatever does not have 
 """
 
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
-
-from amqp.exceptions import ChannelError, NotFound
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from celery_monitor.adapters.broker.census import Census, Size
+from celery_monitor.adapters.broker.configuration import suffixes_of
 from celery_monitor.adapters.broker.control import RemoteControl
+from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import boundary
+from celery_monitor.adapters.broker.lengths import sizes
+from celery_monitor.adapters.broker.reply import is_name, is_text
 from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, FleetTask, QueueStats
 from celery_monitor.settings.broker import BrokerSettings
 
 _UNIX_TIMES_FROM: Final = 1_000_000_000
 """Smaller values of ``time_start`` are another machine's monotonic clock (Celery before 4.2, some pools)."""
 _LENGTHS_TIMEOUT: Final = 3.0
-_NAME_LIMIT: Final = 255
-_MOST_TASKS: Final = 10_000
+_MOST_REGISTERED: Final = 10_000
+_MOST_TASKS: Final = 200_000
+"""Of one round; more are not named."""
+_MOST_BOUND: Final = 1_000
+"""Queues of one worker that tell where a task came from."""
+_MOST_NAMES: Final = 100_000
+"""Of queues, of all workers together: beyond it a worker counts for none of its queues."""
+_QUIET: Final = 0.5
+"""Seconds without another answer after which nobody else is waited for."""
+_CONF_EVERY: Final = 3600.0
+_CONF_OF: Final = 5
+"""Workers that are asked for their configuration."""
+_MOST_SUFFIXES: Final = 64
+_SWITCHED_ON: Final = "task events enabled"
+"""What a worker says (``celery.worker.control``) that did not send them before it was asked."""
 
 
 class BrokerFleet:
@@ -28,41 +46,94 @@ class BrokerFleet:
     def __init__(self, settings: BrokerSettings, queues: Sequence[str] = (), past: Iterable[str] = ()) -> None:
         """``queues`` are reported though no worker consumes them, and of ``past`` those that are not empty."""
         self._control = RemoteControl(settings)
-        self._census = Census(queues, filter(_is_name, past))
+        self._census = Census(queues, filter(is_name, past))
+        self._has_priorities = Dialer(settings).kind == "redis"
+        options = settings.transport_options
+        self._own_suffixes = suffixes_of({"broker_transport_options": options})
+        self._suffixes = sorted(self._own_suffixes)
+        self._ask_conf_at = 0.0
+        self.answered: AbstractSet[str] = frozenset()
+        """As FleetControl.answered."""
 
-    def enable_events(self) -> None:
+    def enable_events(self, timeout: float, hostnames: Sequence[str] = ()) -> dict[str, bool]:
         """As FleetControl.enable_events."""
-        self._control.tell("enable_events")
+        found: dict[str, bool] = {}
 
-    def tasks(self, timeout: float) -> Sequence[FleetTask]:
+        def take(_command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            found[hostname] = isinstance(answer, dict) and answer.get("ok") == _SWITCHED_ON
+
+        self._control.ask(("enable_events",), timeout, take, list(hostnames) or None, quiet=_QUIET)
+        if not hostnames:
+            self.answered = frozenset(found)
+        return found
+
+    def ping(self, timeout: float) -> AbstractSet[str]:
+        """As FleetControl.ping."""
+        found: set[str] = set()
+        self._control.ask(("ping",), timeout, lambda _command, hostname, _answer: found.add(hostname), quiet=_QUIET)
+        self.answered = frozenset(found)
+        return found
+
+    def tasks(self, timeout: float, hostnames: Sequence[str] = ()) -> Sequence[FleetTask]:
         """As FleetControl.tasks."""
-        replies = self._control.ask(("active", "reserved", "scheduled", "active_queues"), timeout)
-        queues = {host: list(_queues(reply)) for host, reply in replies["active_queues"].items()}
-        found: dict[str, FleetTask] = {}
-        for command in ("active", "reserved", "scheduled"):
-            for host, reply in replies[command].items():
-                for task in _tasks(reply, queues.get(host, [])):
-                    found.setdefault(task.uuid, task)
-        return list(found.values())
+        queues: dict[str, list[_Bound]] = {}
+        found: dict[str, _Held] = {}
+
+        def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            if command == "active_queues":
+                queues[hostname] = list(islice(_bound(answer), _MOST_BOUND))
+                return
+            for task in _held(hostname, answer):
+                if len(found) < _MOST_TASKS:
+                    # One that is active is the best known: it tells when it began.
+                    found[task.uuid] = task if command == "active" else found.get(task.uuid, task)
+
+        self._control.ask(("active", "reserved", "scheduled", "active_queues"), timeout, take, list(hostnames) or None)
+        return [
+            FleetTask(task.uuid, task.name, _queue(task, queues.get(task.hostname, [])), task.since)
+            for task in found.values()
+        ]
 
     def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
         """As FleetControl.queues."""
-        replies = self._control.ask(("active_queues", "stats"), timeout)
-        queues = {
-            host: [str(queue["name"]) for queue in _queues(reply)]
-            for host, reply in replies["active_queues"].items()
-            if isinstance(reply, list)
-        }
-        told = {host: _processes(reply) for host, reply in replies["stats"].items()}
-        processes = {host: number for host, number in told.items() if number is not None}
+        queues: dict[str, list[str]] = {}
+        processes: dict[str, int] = {}
+        left = _MOST_NAMES
+
+        def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            nonlocal left
+            if command == "active_queues" and isinstance(answer, list):
+                queues[hostname] = [bound.name for bound in islice(_bound(answer), left)]
+                left -= len(queues[hostname])
+            elif command == "stats" and (number := _processes(answer)) is not None:
+                processes[hostname] = number
+
+        self._control.ask(("active_queues", "stats"), timeout, take)
+        self.answered = frozenset({*queues, *processes})
+        self._learn_priorities(list(queues), timeout, now)
         self._census.hear(queues, processes, down)
+        return self._census.measured(self._sizes(self._census.names()), now)
+
+    def lengths(self, now: float, *, down: Container[str] = ()) -> Sequence[QueueStats]:
+        """As FleetControl.lengths."""
+        self._census.hear({}, {}, down)
         return self._census.measured(self._sizes(self._census.names()), now)
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """As FleetControl.registered."""
-        replies = self._control.ask(("registered",), timeout, hostnames)
-        answers = ((host, replies["registered"].get(host)) for host in hostnames)
-        return {host: list(_names(reply)) for host, reply in answers if isinstance(reply, list)}
+        found: dict[str, list[str]] = {}
+
+        def take(_command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            if isinstance(answer, list):
+                found[hostname] = list(_names(answer))
+
+        self._control.ask(("registered",), timeout, take, hostnames)
+        return found
+
+    @property
+    def discarded(self) -> Counter[str]:
+        """As FleetControl.discarded."""
+        return self._control.discarded
 
     def worker_queues(self) -> dict[str, list[str]]:
         """As FleetControl.worker_queues."""
@@ -71,48 +142,47 @@ class BrokerFleet:
     def _sizes(self, names: Sequence[str]) -> dict[str, Size]:
         """Of the queues that exist."""
         until = time.monotonic() + _LENGTHS_TIMEOUT
-        sizes: dict[str, Size] = {}
         with boundary(self._control.failed):
-            session = self._control.session(until)
-            for name in names:
-                session.bound(until)
-                size = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
-                if size is not None:
-                    sizes[name] = size
-        return sizes
+            return sizes(self._control.session(until), names, self._suffixes, until)
+
+    def _learn_priorities(self, hostnames: Sequence[str], timeout: float, now: float) -> None:
+        """Ask some workers how they name the lists of a queue's priorities: on Redis, and now and then."""
+        if not self._has_priorities or not hostnames or now < self._ask_conf_at:
+            return
+        self._ask_conf_at = now + _CONF_EVERY
+        found: set[str] = set()
+
+        def take(_command: str, _hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            found.update(suffixes_of(answer))
+
+        self._control.ask(("conf",), timeout, take, hostnames[:_CONF_OF])
+        self._suffixes = sorted(found | self._own_suffixes)[:_MOST_SUFFIXES]
 
     def close(self) -> None:
         """As FleetControl.close."""
         self._control.close()
 
 
-def _size(channel: Any, name: str, *, counts_consumers: bool) -> Size | None:  # noqa: ANN401
-    """Length and consumers; both None when it is somebody's own. None when there is no such queue.
+class _Bound(NamedTuple):
+    """A queue that a worker consumes, and what it is bound to."""
 
-    On Redis there is no telling: a queue without tasks is no key.
-    """
-    if not counts_consumers:
-        # On Redis kombu's passive declaration looks for the queue without the global_keyprefix, and finds none.
-        return channel._size(name), None  # noqa: SLF001
-    try:
-        declared = channel.queue_declare(name, passive=True)
-    except NotFound:
-        return None
-    except ChannelError:
-        return None, None
-    return declared.message_count, declared.consumer_count
+    name: str
+    exchange: str | None
+    routing_key: str | None
 
 
-def _queues(reply: object) -> Iterator[Mapping[str, Any]]:
-    for queue in reply if isinstance(reply, list) else ():
-        if isinstance(queue, dict) and _is_name(queue.get("name")):
-            yield queue
+def _bound(answer: object) -> Iterator[_Bound]:
+    for queue in answer if isinstance(answer, list) else ():
+        if isinstance(queue, dict) and is_name(name := queue.get("name")):
+            exchange = queue.get("exchange")
+            bound = exchange.get("name") if isinstance(exchange, dict) else None
+            yield _Bound(name, _text(bound), _text(queue.get("routing_key")))
 
 
 def _names(reply: Sequence[Any]) -> Iterator[str]:
     """Celery writes ``shop.pay [rate_limit=10/m]``."""
-    for item in reply[:_MOST_TASKS]:
-        if isinstance(item, str) and (name := item.partition(" [")[0]):
+    for item in reply[:_MOST_REGISTERED]:
+        if isinstance(item, str) and is_text(name := item.partition(" [")[0]):
             yield name
 
 
@@ -127,14 +197,30 @@ def _processes(reply: object) -> int | None:
     return limit if isinstance(limit, int) and 0 < limit <= LARGEST_INT else 0
 
 
-def _tasks(reply: object, queues: Sequence[Mapping[str, Any]]) -> Iterator[FleetTask]:
-    for item in reply if isinstance(reply, list) else ():
+class _Held(NamedTuple):
+    """A task that a worker holds, and how it came to it."""
+
+    hostname: str
+    uuid: str
+    name: str
+    exchange: str | None
+    routing_key: str | None
+    delivered: bool
+    """Whether it says how it came."""
+    since: float | None
+
+
+def _held(hostname: str, answer: object) -> Iterator[_Held]:
+    for item in answer if isinstance(answer, list) else ():
         request = item.get("request", item) if isinstance(item, dict) else None
         if not isinstance(request, dict):
             continue
         uuid, name, since = request.get("id"), request.get("name"), _time(request.get("time_start"))
-        if isinstance(uuid, str) and isinstance(name, str) and _is_name(uuid) and name:
-            yield FleetTask(uuid, name, _queue(request.get("delivery_info"), queues), since)
+        if is_name(uuid) and is_text(name):
+            delivery = request.get("delivery_info")
+            how = delivery if isinstance(delivery, dict) else {}
+            exchange, key = _text(how.get("exchange")), _text(how.get("routing_key"))
+            yield _Held(hostname, uuid, name, exchange, key, how is delivery, since)
 
 
 def _time(value: object) -> float | None:
@@ -143,21 +229,17 @@ def _time(value: object) -> float | None:
     return None
 
 
-def _queue(delivery: object, queues: Sequence[Mapping[str, Any]]) -> str | None:
+def _queue(task: _Held, queues: Sequence[_Bound]) -> str | None:
     """The queue that a delivery came from: told by the default exchange, by a binding, or because there is one only."""
-    if isinstance(delivery, dict):
-        exchange, key = delivery.get("exchange"), delivery.get("routing_key")
-        names = [str(queue["name"]) for queue in queues]
-        if not exchange and _is_name(key):
-            return str(key)
-        for queue in queues:
-            bound = queue.get("exchange")
-            if isinstance(bound, dict) and bound.get("name") == exchange and queue.get("routing_key") == key:
-                return str(queue["name"])
-        if len(names) == 1:
-            return names[0]
-    return None
+    if not task.delivered:
+        return None
+    if not task.exchange and is_name(task.routing_key):
+        return task.routing_key
+    for queue in queues:
+        if queue.exchange is not None and (queue.exchange, queue.routing_key) == (task.exchange, task.routing_key):
+            return queue.name
+    return queues[0].name if len(queues) == 1 else None
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= _NAME_LIMIT
+def _text(value: object) -> str | None:
+    return value if is_text(value) else None

@@ -1,6 +1,7 @@
 """A kombu connection with one channel, for what publishes and asks: bounded in time, and cut without a word."""
 
 import contextlib
+import threading
 import time
 from typing import Any, Final
 
@@ -19,7 +20,9 @@ class Session:
     def __init__(self, dialer: Dialer, until: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
         """Connects until about this monotonic time, but within 5 s."""
         self._dialer, self._url = dialer, dialer.url
-        self.acknowledges = dialer.kind == "amqp"
+        self.kind = dialer.kind
+        self.acknowledges = self.kind == "amqp"
+        self._ended = threading.Event()
         left = max(_LEAST_TIMEOUT, min(CONNECT_TIMEOUT, until - time.monotonic()))
         self.client = dialer.dial(timeout=left, **options)
         self.permissions = dialer.permissions(self.client)
@@ -63,6 +66,11 @@ class Session:
             return False
         return True
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long. Raises ConnectionAbortedError as soon as another thread cuts the connection."""
+        if self._ended.wait(seconds):
+            raise ConnectionAbortedError
+
     def publish(self, producer: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401 - kombu has no types
         """Publish by a kombu producer on this channel. On AMQP the broker has taken it when this returns."""
         # RabbitMQ refuses a message as soon as one of the queues that it goes to refuses it, such as a full one of
@@ -73,6 +81,7 @@ class Session:
 
     def cut(self) -> None:
         """Drop the connection; never blocks. A thread that waits in it gets an error."""
+        self._ended.set()
         with UNHEEDED:
             if self.acknowledges:
                 Wire(self._sock).cut()

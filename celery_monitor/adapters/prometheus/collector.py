@@ -29,6 +29,7 @@ DISCARDED: Final = (
     "malformed", "content_type", "compressed", "too_large", "too_many_events", "poison", "unknown_type", "duplicate",
     "redelivered",
 )  # fmt: skip
+REPLIES_DISCARDED: Final = ("late", "content_type", "compressed", "malformed", "too_large", "too_many")
 OUTCOMES: Final = ("delivered", "retried", "dead")
 GIVEN_UP: Final = ("samples", "groups", "buckets")
 
@@ -138,6 +139,9 @@ class MonitorCollector(Collector):
 
     def _runtime(self, figures: RuntimeFigures) -> Iterator[Metric]:
         yield self._one(families.CONNECTED, figures.broker_connected)
+        yield self._keyed(
+            families.REPLIES_DISCARDED, dict.fromkeys(REPLIES_DISCARDED, 0) | dict(figures.replies_discarded)
+        )
         yield self._one(families.UNACKED, figures.unacked_messages)
         yield self._histogram(families.COMMIT, figures.commits)
         yield self._one(families.COMMIT_FAILURES, figures.commit_failures)

@@ -158,6 +158,13 @@ DISCARDED: Final = Family(
     "hard time limit), redelivered (counted before, by its fingerprint: exactness at work, and no loss).",
     ("reason",),
 )
+REPLIES_DISCARDED: Final = Family(
+    "monitor_replies_discarded",
+    Kind.COUNTER,
+    "Replies of workers to the monitor's questions that were not used, since the process began: late (to an earlier "
+    "question), content_type (not JSON: see task_serializer), compressed, malformed, too_large, too_many.",
+    ("reason",),
+)
 LAG: Final = Family(
     "monitor_event_lag_seconds",
     Kind.GAUGE,
@@ -327,7 +334,7 @@ FAMILIES: Final = (
     *(TASK_FAILURES, TASK_RUNTIME, TASK_WAIT),
     *(WORKER_UP, WORKER_ACTIVE, WORKER_HEARTBEAT, WORKER_PROCESSED, WORKER_INFO),
     *(QUEUE_LENGTH, CONSUMERS, QUEUE_WORKERS, QUEUE_PROCESSES),
-    *(MESSAGES, EVENTS, DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
+    *(MESSAGES, EVENTS, DISCARDED, REPLIES_DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),
     *(STORE_BYTES, STORE_ROOM, STORE_GIVEN_UP, STORE_ROLLED_BACK),
     *(INCIDENTS, INCIDENTS_OPEN, NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),

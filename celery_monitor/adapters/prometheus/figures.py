@@ -20,6 +20,8 @@ class RuntimeFigures:
     unacked_messages: int = 0
     commit_failures: int = 0
     store: StoreSpace = field(default_factory=StoreSpace)
+    replies_discarded: Mapping[str, int] = field(default_factory=dict)
+    """reason → workers' replies that were not used."""
     outbox: Mapping[str, tuple[int, float | None]] = field(default_factory=dict)
     """channel → (pending, created_at of the oldest), as of the courier's last look."""
     notifications: Mapping[tuple[str, str], int] = field(default_factory=dict)

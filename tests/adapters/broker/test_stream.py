@@ -300,7 +300,7 @@ def test_a_url_that_cannot_be_used(url: str, tmp_path: Path) -> None:
     fields = _in_file(file, "redis://127.0.0.1:1/0")
     source, probe, fleet = BrokerSource(fields), BrokerProbe(fields), BrokerFleet(fields)
     file.write_text(url)
-    for call in (source.connect, lambda: probe.send(b"{}", 1), fleet.enable_events):
+    for call in (source.connect, lambda: probe.send(b"{}", 1), lambda: fleet.enable_events(0.1)):
         with pytest.raises(SourceLostError, match=r"URL cannot be used: broker\.url") as caught:
             call()
         assert caught.value.remedy

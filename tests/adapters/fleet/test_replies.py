@@ -1,6 +1,12 @@
 """What workers' replies may hold: any JSON. Nothing that reads it, counts it or shows it may break."""
 
+import bz2
 import json
+import threading
+import tracemalloc
+from base64 import b64encode
+from collections import Counter
+from pathlib import Path
 from struct import pack
 from typing import Any
 
@@ -10,15 +16,18 @@ from hypothesis import strategies as st
 from kombu import Connection
 
 from celery_monitor.adapters.broker import BrokerFleet
+from celery_monitor.adapters.broker.control import Take
+from celery_monitor.adapters.broker.reply import MOST_BYTES, Reply, Unread, read, unwrap
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
 from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, Delivery, Histogram, QueueStats, Restored
 from celery_monitor.core.monitor import Limits, Monitor
-from celery_monitor.errors import SourceLostError
 from celery_monitor.runtime.committer import BOUNDS
 from celery_monitor.settings.broker import BrokerSettings
 from celery_monitor.settings.metrics import MetricsSettings
+from tests.conftest import Start
 from tests.fakes import ManualClock
+from tests.servers import CeleryWorker, wait_until
 
 NOW = ManualClock().now()
 _leaf: st.SearchStrategy[Any] = st.one_of(
@@ -61,22 +70,17 @@ class _Control:
     """In place of the connection: each worker's reply goes the way of the bytes."""
 
     def __init__(self, fleet: BrokerFleet, replies: dict[str, Any]) -> None:
-        from celery_monitor.adapters.broker.control import _Line
-
-        self._line = _Line.__new__(_Line)
+        self.discarded: Counter[str] = Counter()
         self._replies = replies
         fleet._control = self  # type: ignore[assignment]
         fleet._sizes = lambda names: dict.fromkeys(names, (1, 1))  # type: ignore[method-assign]
 
-    def ask(self, commands: tuple[str, ...], timeout: float, hostnames: object = None) -> dict[str, dict[str, Any]]:
-        line = self._line
-        line._replies = {command: {} for command in commands}
-        line._tickets = {command: command for command in commands}
+    def ask(self, commands: tuple[str, ...], timeout: float, take: Take, hostnames: object = None) -> None:
         for command in commands:
             body = json.dumps({"celery@box": self._replies[command]}).encode()
-            message = {"headers": {"ticket": command}, "content_type": "application/json", "body": body}
-            line._on_message(type("Message", (), message)())
-        return line._replies
+            found = read(Reply(command, None, "application/json", body))
+            if not isinstance(found, Unread):
+                take(command, *found)
 
 
 def _rendered(monitor: Monitor, queues: list[QueueStats]) -> bytes:
@@ -146,7 +150,80 @@ def test_processes_of_a_worker(limit: int, processes: int) -> None:
     assert b'queue_name="q"' in shown
 
 
-# --- headers and envelopes that the libraries cannot read
+# --- replies that cannot be read
+
+_BOMB = bz2.compress(bytes(1 << 30))
+_JSON = "application/json"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply("t", "zlib", _JSON, b"no zlib"), "compressed"),
+        (Reply("t", "application/x-bz2", _JSON, _BOMB), "compressed"),
+        (Reply("t", {"x": 1}, _JSON, b'{"a@b": 1}'), "compressed"),
+        (Reply("t", None, "application/x-python-serialize", b"\x80\x04."), "content_type"),
+        (Reply("t", None, None, b'{"a@b": 1}'), "content_type"),
+        (Reply("t", None, ["x"], b'{"a@b": 1}'), "content_type"),
+        (Reply("t", None, _JSON, b""), "malformed"),
+        (Reply("t", None, _JSON, b"\xff\xfe"), "malformed"),
+        (Reply("t", None, _JSON, b"[" * 150_000), "malformed"),
+        (Reply("t", None, _JSON, b'{"a":' * 150_000), "malformed"),
+        (Reply("t", None, _JSON, b"[]"), "malformed"),
+        (Reply("t", None, _JSON, b"{}"), "malformed"),
+        (Reply("t", None, _JSON, b'{"a@b": 1, "c@d": 2}'), "malformed"),
+        (Reply("t", None, _JSON, b'{"": 1}'), "malformed"),
+        (Reply("t", None, _JSON, b'{"%s": 1}' % (b"h" * 300)), "malformed"),
+        (Reply("t", None, _JSON, b'{"a@b": 1e999}'), "malformed"),
+        (Reply("t", None, _JSON, b'{"a@b": [' + b"{}," * 1_000_000 + b"0]}"), "too_large"),
+        (Reply("t", None, _JSON, b'{"a@b": "%s"}' % (b"x" * MOST_BYTES)), "too_large"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value.body[:12]),
+)
+def test_a_reply_that_is_not_read(reply: Reply, reason: str) -> None:
+    """It is discarded with its reason, and costs no more than its size."""
+    tracemalloc.start()
+    found = read(reply)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == reason
+    assert peak < 1 << 20
+
+
+_GOOD = {"body": "e30=", "headers": {"ticket": "t"}, "properties": {"body_encoding": "base64"}, "content-type": _JSON}
+
+
+@pytest.mark.parametrize(
+    ("envelope", "expected"),
+    [
+        (_GOOD, Reply("t", None, _JSON, b"{}")),
+        (_GOOD | {"properties": {"body_encoding": "BASE64", "delivery_tag": [], "delivery_info": 5}}, b"{}"),
+        (_GOOD | {"properties": {"body_encoding": None}}, b"e30="),
+        (_GOOD | {"properties": {"body_encoding": "utf-8"}}, b"e30="),
+        (_GOOD | {"properties": {"body_encoding": "rot13"}}, "malformed"),
+        (_GOOD | {"properties": {"__type__": "decimal", "__value__": "x"}}, b"e30="),
+        (_GOOD | {"properties": None}, "malformed"),
+        (_GOOD | {"properties": [1]}, "malformed"),
+        (_GOOD | {"headers": []}, "malformed"),
+        (_GOOD | {"headers": "x"}, "malformed"),
+        (_GOOD | {"headers": {"ticket": 5}}, "malformed"),
+        (_GOOD | {"headers": {"compression": "bzip2"}}, Reply(None, "bzip2", _JSON, b"{}")),
+        (_GOOD | {"body": 5}, "malformed"),
+        (_GOOD | {"body": "x"}, "malformed"),
+        ([], "malformed"),
+        (None, "malformed"),
+        ("[" * 50_000, "malformed"),
+        ({}, "malformed"),
+    ],
+    ids=str,
+)
+def test_envelopes(envelope: object, expected: Reply | bytes | str) -> None:
+    """Of an envelope only what is used is read, and what is none is told."""
+    found = unwrap(json.dumps(envelope).encode())
+    assert (found.body if isinstance(found, Reply) and isinstance(expected, bytes) else found) == expected
+    assert unwrap(b"[" * 100_000) == "malformed"
+    assert unwrap(b"\xff") == "malformed"
+    assert unwrap(b" " * (3 * MOST_BYTES)) == "too_large"
 
 
 def _publish_raw(url: str, routing_key: str, headers: bytes) -> None:
@@ -165,32 +242,63 @@ def _publish_raw(url: str, routing_key: str, headers: bytes) -> None:
         connection.default_channel.queue_declare("answers-after-the-publish", exclusive=True)
 
 
-def _fails_once(fleet: BrokerFleet) -> None:
-    with pytest.raises(SourceLostError):
-        fleet.tasks(60)
-    assert fleet.tasks(0.05) == []
+def _raw_headers(url: str, address: str) -> None:
+    """A timestamp that no calendar holds, as the value of a header."""
+    _publish_raw(url, address, b"\x06ticketT" + pack(">Q", 2**64 - 1))
 
 
-def test_a_header_that_is_no_time(rabbitmq_url: str) -> None:
-    """A timestamp that no calendar holds costs the connection, and the next question has a new one."""
-    fleet = BrokerFleet(BrokerSettings(url=rabbitmq_url))
-    fleet.tasks(0.01)
+def _publish(url: str, address: str, body: bytes, **options: Any) -> None:
+    with Connection(url) as connection:
+        options = {"content_type": _JSON, "content_encoding": "utf-8"} | options
+        connection.Producer().publish(body, exchange="reply.celery.pidbox", routing_key=address, **options)
+
+
+def _push(url: str, address: str, *data: bytes | str) -> None:
+    with Connection(url) as connection:
+        connection.default_channel.client.lpush(address, *data)
+
+
+def _garbage(url: str, address: str) -> None:
+    """Everything that can come to a mailbox."""
+    bomb = {"compression": "bzip2", "ticket": "t"}
+    if url.startswith("amqp"):
+        _publish(url, address, b"no zlib", headers={"compression": "zlib"})
+        _publish(url, address, _BOMB, headers=bomb)
+        _publish(url, address, b"x" * (10 << 20))
+        _publish(url, address, b"", headers={"ticket": ["x"], "a": {"b": [None]}}, content_type="")
+        _raw_headers(url, address)
+        return
+    envelope = _GOOD | {"headers": bomb, "body": b64encode(_BOMB).decode()}
+    broken = _GOOD | {"headers": {"compression": "zlib"}, "body": "eA=="}
+    _push(url, address, json.dumps(envelope), json.dumps(broken), "x" * (10 << 20), "", "", "[]", b"\xff\xfe")
+    _push(url, address, *("{}" for _ in range(500)))
+
+
+def test_garbage_costs_nothing(broker_url: str, start: Start, tmp_path: Path) -> None:
+    """Whatever comes to the mailbox, the connection stays, and the answers among it are used."""
+    start(CeleryWorker(tmp_path / "worker", broker_url))
+    fleet = BrokerFleet(BrokerSettings(url=broker_url))
+    wait_until(lambda: fleet.ping(0.5), 60)
     line = fleet._control._line
     assert line is not None
-    _publish_raw(rabbitmq_url, line._address, b"\x06ticketT" + pack(">Q", 2**64 - 1))
-    _fails_once(fleet)
+    address = line.mailbox.address["routing_key"]
+    before = _resident()
+
+    def hostile() -> None:
+        for _ in range(5):
+            _garbage(broker_url, address)
+
+    thread = threading.Thread(target=hostile)
+    thread.start()
+    while thread.is_alive():
+        fleet.ping(0.05)
+    thread.join()
+    wait_until(lambda: fleet.ping(0.5) == {"celery@worker"}, 60)
+    assert fleet._control._line is line
+    assert fleet.discarded["too_large"] >= 5 or fleet.discarded["malformed"] > 5
+    assert _resident() - before < 200 << 20
     fleet.close()
 
 
-@pytest.mark.parametrize("value", [{"__type__": "decimal", "__value__": "x"}, 10**400, [], None, {"__type__": []}])
-def test_an_envelope_that_is_none(redis_url: str, value: object) -> None:
-    """What is no envelope of kombu's costs the connection, and the next question has a new one."""
-    fleet = BrokerFleet(BrokerSettings(url=redis_url))
-    fleet.tasks(0.01)
-    line = fleet._control._line
-    assert line is not None
-    with Connection(redis_url) as connection:
-        name = f"{line._address}.reply.celery.pidbox"
-        connection.default_channel.client.lpush(name, json.dumps({"body": "e30=", "properties": value}))
-    _fails_once(fleet)
-    fleet.close()
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -1,0 +1,59 @@
+"""How long queues are, and how many consume them.
+
+On Redis a queue is several lists, one for each step of its priority, whose names the fleet's ``sep`` and
+``priority_steps`` give. kombu would count those of the monitor's own options only.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from amqp.exceptions import ChannelError, NotFound
+
+from celery_monitor.adapters.broker.census import Size
+from celery_monitor.adapters.broker.session import Session
+
+_AT_ONCE: Final = 100
+"""Queues that Redis is asked for in one go."""
+
+
+def sizes(session: Session, names: Sequence[str], suffixes: Collection[str], until: float) -> dict[str, Size]:
+    """Of the queues that exist. ``suffixes``: of the lists of priorities, on Redis. Raises what the libraries do."""
+    if session.kind == "redis":
+        return dict(_lists(session, names, suffixes))
+    found: dict[str, Size] = {}
+    for name in names:
+        session.bound(until)
+        size = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
+        if size is not None:
+            found[name] = size
+    return found
+
+
+def _lists(session: Session, names: Sequence[str], suffixes: Collection[str]) -> Iterator[tuple[str, Size]]:
+    """There is no telling which queues exist: one without tasks is no key."""
+    remaining = iter(names)
+    width = 1 + len(suffixes)
+    while some := list(islice(remaining, _AT_ONCE)):
+        with session.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            for name in some:
+                for suffix in ("", *suffixes):
+                    pipe.llen(name + suffix)
+            # A queue may have the name of a key of another type: that is no error of the others'.
+            lengths = pipe.execute(raise_on_error=False)
+        for number, name in enumerate(some):
+            known = [length for length in lengths[number * width : (number + 1) * width] if isinstance(length, int)]
+            yield name, (sum(known) if known else None, None)
+
+
+def _size(channel: Any, name: str, *, counts_consumers: bool) -> Size | None:  # noqa: ANN401 - kombu has no types
+    """Length and consumers; both None when it is somebody's own. None when there is no such queue."""
+    if not counts_consumers:
+        return channel._size(name), None  # noqa: SLF001 - there is no other way
+    try:
+        declared = channel.queue_declare(name, passive=True)
+    except NotFound:
+        return None
+    except ChannelError:
+        return None, None
+    return declared.message_count, declared.consumer_count

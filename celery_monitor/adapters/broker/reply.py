@@ -1,0 +1,111 @@
+"""A worker's reply: bytes that anybody could have sent → who answered which question, and what.
+
+Each reply is bounded by itself, so that it costs no more than itself: its size, the number of values in it, and its
+depth (msgspec has a limit of its own). Compressed ones are refused: nothing in Celery compresses replies, and a bomb of
+1.8 kB would take gigabytes.
+"""
+
+import binascii
+import enum
+from dataclasses import dataclass
+from typing import Any, Final, TypeGuard
+
+import msgspec
+
+MOST_BYTES: Final = 4 << 20
+"""Of one reply. A worker that holds a hundred tasks with long arguments sends some hundred kilobytes."""
+MOST_VALUES: Final = 200_000
+"""Of one reply: four megabytes of ``{},`` would take a hundred times as much memory."""
+LONGEST_NAME: Final = 255
+LONGEST_TEXT: Final = 4_096
+_JSON: Final = frozenset({"application/json", "application/x-json"})
+
+
+class Unread(enum.StrEnum):
+    """Why a reply was discarded."""
+
+    COMPRESSED = "compressed"
+    CONTENT_TYPE = "content_type"
+    """Not JSON: the worker's ``task_serializer`` is another."""
+    LATE = "late"
+    """It answers none of the questions of now: the worker is slow, or nobody asked."""
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"
+    """More workers answered than are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """As it came, of any types but for the body's."""
+
+    ticket: object
+    compression: object
+    content_type: object
+    body: bytes
+
+
+class _Headers(msgspec.Struct, gc=False):
+    ticket: str | None = None
+    compression: object = None
+
+
+class _Properties(msgspec.Struct, gc=False):
+    body_encoding: str | None = None
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    body: str
+    headers: _Headers = msgspec.field(default_factory=_Headers)
+    properties: _Properties = msgspec.field(default_factory=_Properties)
+    content_type: str | None = msgspec.field(default=None, name="content-type")
+
+
+_envelope: Final = msgspec.json.Decoder(_Envelope)
+
+
+def unwrap(data: bytes) -> Reply | Unread:
+    """The reply in an envelope of kombu's virtual transports (``kombu.transport.virtual``)."""
+    if len(data) > 2 * MOST_BYTES:
+        return Unread.TOO_LARGE
+    try:
+        envelope = _envelope.decode(data)
+        encoding = (envelope.properties.body_encoding or "utf-8").lower()
+        if encoding == "base64":
+            body = binascii.a2b_base64(envelope.body)
+        elif encoding == "utf-8":
+            body = envelope.body.encode()
+        else:
+            return Unread.MALFORMED
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return Unread.MALFORMED
+    return Reply(envelope.headers.ticket, envelope.headers.compression, envelope.content_type, body)
+
+
+def read(reply: Reply) -> tuple[str, Any] | Unread:
+    """The hostname of the worker, and its answer: JSON of any shape."""
+    if reply.compression:
+        return Unread.COMPRESSED
+    if not isinstance(reply.content_type, str) or reply.content_type.lower() not in _JSON:
+        return Unread.CONTENT_TYPE
+    body = reply.body
+    if len(body) > MOST_BYTES or body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_VALUES:
+        return Unread.TOO_LARGE
+    try:
+        answers = msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return Unread.MALFORMED
+    if not isinstance(answers, dict) or len(answers) != 1:
+        return Unread.MALFORMED
+    [(hostname, answer)] = answers.items()
+    return (hostname, answer) if is_name(hostname) else Unread.MALFORMED
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether it can be the name of a worker, of a queue, or an id."""
+    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= LONGEST_NAME
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether it can be the name of a task."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT
