@@ -1,8 +1,8 @@
 """structlog: one line an event on standard error or in a file, JSON for machines or readable for people; times in UTC.
 
-Other libraries' warnings come the same way. Warnings and errors that repeat are left out after the first twenty of a
-minute, and the next one of their kind says how many. As a last defence every configured secret is replaced in every
-line; nothing should ever need it.
+Other libraries' warnings come the same way. Lines that repeat are left out after the first twenty of a minute (two
+hundred of what is merely told), and the next one of their kind says how many. As a last defence every configured secret
+is replaced in every line; nothing should ever need it.
 """
 
 import logging
@@ -18,11 +18,13 @@ SHORTEST_SECRET: Final = 6
 """Shorter ones ("guest") would take words out of every second line."""
 MOST_REPEATS: Final = 20
 """Lines of one kind within REPEATS_WINDOW: trouble that repeats must not fill a disk, or hide other trouble."""
+MOST_NEWS: Final = 200
+"""The same of what is done, and of failures that change an incident: hostile names make any number of them."""
 REPEATS_WINDOW: Final = 60.0
 MAX_KINDS: Final = 500
 """Kinds remembered at once; beyond it the one that began first is forgotten."""
-_REPEATING: Final = frozenset({"warning", "error", "exception"})
-"""Levels of what goes wrong, and may go wrong without end. What is done (info) is bounded by what there is to do."""
+_MOST: Final = {"info": MOST_NEWS, "warning": MOST_REPEATS, "error": MOST_REPEATS, "exception": MOST_REPEATS}
+"""Level → lines of one kind. What is critical is always written, and who asks for debug gets all of it."""
 _HIDDEN: Final = "[secret]"
 
 
@@ -77,19 +79,19 @@ class Repeats:
         self._kinds: dict[object, tuple[float, int]] = {}
         self._lock = threading.Lock()
 
-    def left_out(self, kind: object) -> int | None:
+    def left_out(self, kind: object, most: int = MOST_REPEATS) -> int | None:
         """None when the next line of this kind is not to be written, else how many were left out before it."""
         with self._lock:
             now = self._now()
             ends, lines = self._kinds.get(kind, (0.0, 0))
             before = 0
             if ends <= now:
-                before, ends, lines = max(0, lines - MOST_REPEATS), now + REPEATS_WINDOW, 0
+                before, ends, lines = max(0, lines - most), now + REPEATS_WINDOW, 0
                 self._kinds.pop(kind, None)
                 while len(self._kinds) >= MAX_KINDS:
                     del self._kinds[next(iter(self._kinds))]
             self._kinds[kind] = ends, lines + 1
-            return before if lines < MOST_REPEATS else None
+            return before if lines < most else None
 
 
 class _Limit:
@@ -99,10 +101,11 @@ class _Limit:
         self._repeats = repeats
 
     def __call__(self, _: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401  # as above
-        if level not in _REPEATING:
+        most = _MOST.get(level)
+        if most is None:
             return event
         # The text is the kind: what differs from line to line stands in the fields.
-        left_out = self._repeats.left_out((level, event.get("event")))
+        left_out = self._repeats.left_out((level, event.get("event")), most)
         if left_out is None:
             raise structlog.DropEvent
         if left_out:

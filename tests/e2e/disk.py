@@ -13,11 +13,14 @@ from tests.servers import wait_until
 
 
 @contextmanager
-def small_disk(directory: Path) -> Iterator[Path]:
-    """A file system of 64 MB. Needs root: without it the test is skipped, or fails where CI=true."""
+def small_disk(directory: Path, megabytes: int = 64) -> Iterator[Path]:
+    """A file system of so many MB. Needs root: without it the test is skipped, or fails where CI=true."""
     directory.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(directory)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(directory)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if mounted.returncode != 0:
         message = f"cannot mount a small disk: {mounted.stderr.strip()}"
