@@ -1,5 +1,6 @@
 """Events and failures with sensible defaults, for tests of the core."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,14 @@ def recorded(version: str) -> list[Delivery]:
     """A recording of a real fleet, message by message."""
     lines = (DATA / f"events-celery-{version}-rabbitmq.jsonl").read_text().splitlines()
     return [Delivery(line["body"].encode(), line["content_type"]) for line in map(json.loads, lines)]
+
+
+def reruns(broker: str) -> tuple[list[Delivery], dict[str, dict[str, int]]]:
+    """A recording of a real fleet that runs ids more than once, and what that fleet noted itself: counts by task."""
+    base = str(DATA / f"reruns-celery-5.7.0-{broker}")
+    lines = gzip.decompress(Path(base + ".jsonl.gz").read_bytes()).decode().splitlines()
+    counts = json.loads(Path(base + ".json").read_text())
+    return [Delivery(line["body"].encode(), line["content_type"]) for line in map(json.loads, lines)], counts
 
 
 def pass_time(of: Monitor, seconds: int, start: float = NOON) -> None:

@@ -36,10 +36,14 @@ class Recent:
         """What is known of it."""
         return self.newer.get(uuid) or self.older.get(uuid)
 
+    def pop(self, uuid: str) -> TaskRef:
+        """The same, and forget it. Raises KeyError when nothing is known."""
+        old = self.older.pop(uuid, None)
+        return self.newer.pop(uuid) if old is None else self.newer.pop(uuid, old)
+
     def again(self, uuid: str) -> TaskRef:
         """A new entry for this id, with the name and queue that it had."""
-        old = self.newer.pop(uuid, None) or self.older.pop(uuid, None)
-        like = None if old is None else named(old, "")
+        like = named(self.pop(uuid), "")
         return TaskRef() if like is None else TaskRef(name=like.name, queue=like.queue)
 
     def tick(self, time: float) -> None:

@@ -86,7 +86,7 @@ def goes_on(entry: TaskRef, run: TaskRef) -> bool:
     """
     runs = all_of(entry)
     later = runs[[one is run for one in runs].index(True) + 1 :]
-    return any(_R <= one.stage <= _T and one.name == run.name for one in later)
+    return any(one.name == run.name for one in later)
 
 
 def replaced(entry: TaskRef, run: TaskRef) -> list[TaskRef]:

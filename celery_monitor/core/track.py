@@ -160,7 +160,7 @@ class Tracker:
         uuid = event.uuid
         if len(uuid) > SHORT:
             uuid = event.uuid = fitted(uuid)
-        entry = self.tasks.get(uuid) or self._enter(uuid)
+        entry = self.tasks.get(uuid) or self._enter(uuid, event, kind)
         ref: TaskRef | None = entry
         if kind == SENT:
             if entry.others is not None or entry.stage >= _OK:
@@ -263,10 +263,19 @@ class Tracker:
         self._gone = []
         return saved, gone
 
-    def _enter(self, uuid: str) -> TaskRef:
+    def _enter(self, uuid: str, event: Event, kind: int) -> TaskRef:
+        """A new entry; for a task-sent that is read after everything else, the one that is over."""
         recent = self._recent
-        again = uuid in recent.newer or uuid in recent.older
-        entry = self.tasks[uuid] = recent.again(uuid) if again else TaskRef()
+        if uuid not in recent.newer and uuid not in recent.older:
+            entry = TaskRef()
+        elif kind == SENT and _is_late(recent.get(uuid), event):
+            entry = recent.pop(uuid)
+            entry.saved = False
+            self._others += len(entry.others or ())
+            self._lingering.append((self._time + self._linger, uuid))
+        else:
+            entry = recent.again(uuid)
+        self.tasks[uuid] = entry
         return entry
 
     def _run(self, entry: TaskRef, event: Event, kind: int) -> TaskRef | None:
@@ -319,7 +328,7 @@ class Tracker:
     def _sent_again(self, entry: TaskRef, event: Event) -> None:
         """A task-sent that is not the first event: of further runs, or of another use of an id."""
         if not runs.is_open(entry):
-            if event.timestamp <= max(run.started_at for run in runs.all_of(entry)) + NEW_LIFE:
+            if _is_late(entry, event):
                 return
             self._others -= len(entry.others or ())
             entry.others, entry.stage, entry.host, entry.started_at = None, _S, "", 0.0
@@ -344,7 +353,9 @@ class Tracker:
         """Whether every run has succeeded; else sees to those that this one's step has ended."""
         if ref.stage < _OK:
             if ref.stage > _T and runs.goes_on(entry, ref):
-                self._remove(uuid, entry, ref)
+                entry = self._remove(uuid, entry, ref)
+                if not runs.is_open(entry):
+                    self._lingering.append((self._time + self._linger, uuid))
             return False
         for old in runs.replaced(entry, ref):
             entry = self._remove(uuid, entry, old)
@@ -398,6 +409,11 @@ class Tracker:
                 return
             number -= 1 + len(self._forget(uuid).others or ())
             self.evicted += 1
+
+
+def _is_late(entry: TaskRef | None, event: Event) -> bool:
+    """Whether a task-sent is of the runs that are over, and not of another use of the id."""
+    return entry is not None and event.timestamp <= max(run.started_at for run in runs.all_of(entry)) + NEW_LIFE
 
 
 def _is_twin(ref: TaskRef, event: Event, kind: int) -> bool:

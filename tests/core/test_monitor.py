@@ -25,7 +25,7 @@ from celery_monitor.core.model import (
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.track import LONGEST_ARGUMENTS
-from tests.builders import NOON, body, life, pass_time, raw, recorded
+from tests.builders import NOON, body, life, pass_time, raw, recorded, reruns
 
 EXPECTED = {
     "5.7.0": {
@@ -38,6 +38,7 @@ EXPECTED = {
     },
 }  # fmt: skip
 RECORDED_AT = 1_795_397_300.0
+RERUN_AT = 1_795_771_000.0
 
 
 def monitor(restored: Restored | None = None, now: float = NOON, **limits: object) -> Monitor:
@@ -121,6 +122,30 @@ def test_recordings(version: str) -> None:
         "shop.images.oom": {"WorkerLostError"},
         "shop.orders.weird": {"Weird"},
     } | ({"shop.queue.reject": {"Reject"}} if version == "5.7.0" else {})
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_recordings_of_ids_that_run_again(broker: str, *, restarts: bool) -> None:
+    """Broadcast, gevent, lost workers and children, replaced and retried tasks, ids used again, visibility timeouts.
+
+    Each run of a real fleet is counted under its name, as the fleet's own notes say, also with a restart after each
+    message; and a hard limit's twin is one failure.
+    """
+    deliveries, noted = reruns(broker)
+    store, of = Stored(), monitor(now=RERUN_AT)
+    of.learn_tasks([])
+    for delivery in deliveries:
+        of.receive([delivery], RERUN_AT)
+        if restarts:
+            store.commit(of, RERUN_AT)
+            of = monitor(store.restored(), RERUN_AT)
+    pass_time(of, 4 * int(Limits().name_wait), RERUN_AT)
+    counted: dict[str, Counter[str]] = {}
+    for one in of.snapshot().series:
+        counted.setdefault(one.key.name, Counter()).update(dict(zip(COUNTS, one.counts, strict=True)))
+    assert {name: dict(+counts) for name, counts in counted.items()} == noted
+    assert "unnamed_failures" not in of.snapshot().counters
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -193,10 +193,21 @@ def test_a_retry_elsewhere_is_the_same_run() -> None:
     for steps in (
         [*run("w1", "retried"), *run("w2")],
         ["w1 received a", "w1 started", "w2 received a", "w1 retried", "w2 started", "w2 succeeded"],
+        ["w1 received a", "w1 started", "w2 received a", "w2 started", "w2 failed", "w1 retried"],
     ):
         to = tracker()
         count(to, ["c sent a", *steps])
+        to.tick(NOON + 61)
         assert not to.tasks
+
+
+def test_a_late_task_sent_brings_nothing_back() -> None:
+    """It can be read after all else: it is counted, and nobody waits for a task that is over."""
+    to = tracker()
+    assert count(to, [*run("w1"), "c sent a"]) == SENT + runs_of("succeeded")
+    assert not to.tasks
+    assert count(to, ["c sent a"], start=NOON + 3600) == SENT
+    assert len(to.tasks) == 1
 
 
 def test_open_runs_are_given_up_hours_after_another_one_ended() -> None:
