@@ -30,7 +30,17 @@ from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.kept import Kept
-from celery_monitor.core.model import Changes, Channel, Histogram, QueueStats, Restored, RolledBack, Snapshot
+from celery_monitor.core.model import (
+    Changes,
+    Channel,
+    Enqueue,
+    Histogram,
+    Incident,
+    QueueStats,
+    Restored,
+    RolledBack,
+    Snapshot,
+)
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.policy import channels_of, limits_of, policy_of
@@ -46,6 +56,7 @@ from celery_monitor.runtime.pump import Figures, Pump
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
 from celery_monitor.runtime.threads import Loop, Threads, said
+from celery_monitor.runtime.unwritten import Unwritten
 from celery_monitor.settings import Settings
 from celery_monitor.settings.secret import redact_url
 
@@ -99,6 +110,7 @@ class App:
         self._monitor: Monitor | None = None
         self._kept: Kept | None = None
         self._committer = Committer(self.store, self.clock)
+        self._unwritten = Unwritten(self.store.outbox, self.clock)
         self._pump: Pump | None = None
         self._prober: Prober | None = None
         self._fleet: FleetWatch | None = None
@@ -195,6 +207,7 @@ class App:
             arrived=self._fleet.arrived,
             scraped=lambda: not self._metrics.idle.is_set(),
             pressed=MemoryWatch(settings.tracking.max_memory, resident).pressed,
+            unwritten=self._page_unwritten,
         )
         self._start_couriers()
         self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)
@@ -230,16 +243,16 @@ class App:
         self._pagerduty = PagerDuty(
             url=endpoint(pagerduty.region, pagerduty.url),
             keys={"": pagerduty.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in own},
-            incident=outbox.incident,
+            incident=self._unwritten.incident,
             clock=self.clock,
             timeout=pagerduty.timeout,
             external_url=settings.web.external_url,
         )
         email = EmailSender(settings.email, self._report.summary, settings.web.external_url)
-        for sender, rate in ((self._pagerduty, pagerduty.rate_limit), (email, None)):
+        for source, sender, rate in ((self._unwritten, self._pagerduty, pagerduty.rate_limit), (outbox, email, None)):
             # A mail may have arrived though its outcome is unknown: a restart is no reason to send it again.
             pages = sender.channel == Channel.PAGERDUTY
-            courier = Courier(outbox, sender, self.clock, rate_limit=rate, idempotent=pages)
+            courier = Courier(source, sender, self.clock, rate_limit=rate, idempotent=pages)
             self._couriers.append(courier)
             self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + pagerduty.timeout, restart=True)
 
@@ -250,7 +263,13 @@ class App:
         self._keeper = Keeper(self.store, self.store.outbox, self.clock, schedule.turn if email.to else None)
         return self._keeper.run
 
+    def _page_unwritten(self, waiting: list[tuple[Enqueue, Incident]]) -> None:
+        if self._unwritten.offer(waiting):
+            for courier in self._couriers:
+                courier.wake()
+
     def _committed(self, changes: Changes) -> None:
+        self._unwritten.written(changes)
         if self._kept is not None:
             with self._lock:
                 self._kept.commit(changes)

@@ -215,6 +215,11 @@ class Decider:
                 self._let_go(entry)
         self._quiet.forget(now - self._policy.resolve_after, self._open_of)
 
+    def unsent(self) -> list[tuple[Enqueue, Incident]]:
+        """What the next ``take`` is to send, as it is now; nothing is taken."""
+        known = ((row, self._open.get(row.key)) for row in self._outbox.values())
+        return [(row, entry.freeze(self._policy.fleet)) for row, entry in known if entry is not None]
+
     def take(self) -> tuple[list[Incident], list[Enqueue]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
         outbox, self._outbox = list(self._outbox.values()), {}

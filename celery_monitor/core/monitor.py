@@ -29,10 +29,12 @@ from celery_monitor.core.model import (
     UNKNOWN_TASK,
     Changes,
     Delivery,
+    Enqueue,
     ErrorGroup,
     Event,
     Failure,
     FleetTask,
+    Incident,
     Limit,
     Restored,
     Snapshot,
@@ -231,6 +233,10 @@ class Monitor:
     def pages(self) -> bool:
         """Whether the next ``take`` brings something that is to be sent: it should not wait."""
         return self._decider.pages
+
+    def unsent(self) -> list[tuple[Enqueue, Incident]]:
+        """What the next ``take`` is to send, as it is now; nothing is taken."""
+        return self._decider.unsent()
 
     def take(self, now: float, *, force: bool = False) -> Changes | None:
         """Everything since the last call, for one transaction; None when there is nothing, unless forced."""

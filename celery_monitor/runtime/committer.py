@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from celery_monitor.core import backoff
-from celery_monitor.core.model import Changes
+from celery_monitor.core.model import Changes, Enqueue, Incident
 from celery_monitor.errors import MonitorError, StoreUnavailableError
 from celery_monitor.ports import Clock, Store
 
@@ -67,12 +67,26 @@ class Committer:
         self._under_way: Future[None] | None = None
         self._began_at = 0.0
         self._try_at = 0.0
+        self._waits_since = 0.0
         self._failures_in_row = 0
 
     @property
     def waiting(self) -> int:
         """How many flushes are not committed yet."""
         return len(self._flushes)
+
+    @property
+    def waited(self) -> float:
+        """Seconds for which the oldest of them has waited."""
+        return self._clock.monotonic() - self._waits_since if self._flushes else 0.0
+
+    def unsent(self) -> list[tuple[Enqueue, Incident]]:
+        """What they are to send."""
+        found = []
+        for flush in self._flushes:
+            incidents = {incident.key: incident for incident in flush.changes.incidents}
+            found += [(row, incidents[row.key]) for row in flush.changes.outbox if row.key in incidents]
+        return found
 
     @property
     def due_at(self) -> float:
@@ -86,6 +100,8 @@ class Committer:
 
     def add(self, flush: Flush) -> None:
         """Have it committed, after what waits already."""
+        if not self._flushes:
+            self._waits_since = self._clock.monotonic()
         self._flushes.append(flush)
 
     def turn(self, patience: float = 0.0) -> list[Flush]:
@@ -162,7 +178,7 @@ class Committer:
         self.figures.error = str(exc)
 
     def _succeeded(self) -> None:
-        self.written_at = self._clock.monotonic()
+        self.written_at = self._waits_since = self._clock.monotonic()
         self._failures_in_row = 0
         if self.figures.error is not None:
             _log.info("The store can be written again")

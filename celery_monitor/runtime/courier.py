@@ -14,14 +14,14 @@ import random
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from celery_monitor.core import backoff
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError, StoreUnavailableError
-from celery_monitor.ports import Clock, Outbox, Sender
+from celery_monitor.ports import Clock, Sender
 from celery_monitor.runtime.lane import Lane
 
 DELIVERED: Final = "delivered"
@@ -42,12 +42,31 @@ MAX_ROUTES: Final = 1000
 _log = structlog.get_logger()
 
 
+class Rows(Protocol):
+    """The part of the Outbox that a courier uses."""
+
+    def due(self, now: float, limit: int) -> list[OutboxItem]:
+        """See Outbox."""
+
+    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+        """See Outbox."""
+
+    def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
+        """See Outbox."""
+
+    def hasten(self, channel: str, now: float) -> None:
+        """See Outbox."""
+
+    def dead(self, item: OutboxItem, now: float, error: str) -> None:
+        """See Outbox."""
+
+
 class Courier:
     """Sends the rows of ``sender.channel``, at most ``rate_limit`` a minute on each of its lanes (None: no limit)."""
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: Rows,
         sender: Sender,
         clock: Clock,
         *,

@@ -14,13 +14,14 @@ from typing import Final
 import structlog
 
 from celery_monitor.core import backoff
-from celery_monitor.core.model import Changes
+from celery_monitor.core.model import Changes, Enqueue, Incident
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch, Clock, EventSource, Marks
 from celery_monitor.runtime.applier import Applier
 from celery_monitor.runtime.committer import GLANCE, Committer, Flush
 from celery_monitor.runtime.prober import Prober
+from celery_monitor.runtime.unwritten import PATIENCE
 
 LONGEST_POLL: Final = 0.25
 GATHER: Final = 0.02
@@ -83,12 +84,14 @@ class Pump:
         arrived: Callable[[Sequence[str]], None] = lambda _: None,
         scraped: Callable[[], bool] = lambda: False,
         pressed: Callable[[], bool] = lambda: False,
+        unwritten: Callable[[list[tuple[Enqueue, Incident]]], None] = lambda _: None,
     ) -> None:
         """Does no I/O.
 
         ``alive_at``: when an earlier run was last known to watch. ``committed`` is called after each commit,
         ``opened`` when the stream is open, ``arrived`` when a worker is new or back: none of them may block.
-        ``scraped`` says whether a scrape is under way, ``pressed`` whether memory runs short.
+        ``scraped`` says whether a scrape is under way, ``pressed`` whether memory runs short. ``unwritten`` gets what
+        is to be sent while the store is away.
         """
         self.figures = Figures()
         self._source = source
@@ -105,6 +108,7 @@ class Pump:
         self._arrived = arrived
         self._scraped = scraped
         self._pressed = pressed
+        self._unwritten = unwritten
         self._connection = 0
         self._connected_at = 0.0
         self._tag = 0
@@ -115,6 +119,7 @@ class Pump:
         self._flush_at = 0.0
         self._tick_at = 0.0
         self._read_at = 0.0
+        self._offer_at = 0.0
 
     @property
     def heard_at(self) -> float:
@@ -146,8 +151,18 @@ class Pump:
             self._tick(mono)
         if self._committer.waiting:
             self._note_commits(self._committer.turn())
+            self._page_unwritten(mono)
         elif mono >= self._flush_due(mono) or self.figures.unacked >= self._prefetch // 2:
             self._flush()
+
+    def _page_unwritten(self, mono: float) -> None:
+        """Pages do not wait for a store that is away."""
+        if self._committer.waited < PATIENCE or mono < self._offer_at:
+            return
+        self._offer_at = mono + LONGEST_POLL
+        with self._lock:
+            unsent = self._monitor.unsent()
+        self._unwritten(self._committer.unsent() + unsent)
 
     def _flush_due(self, mono: float) -> float:
         """When to flush, or to look again whether a scrape is over."""

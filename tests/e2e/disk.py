@@ -42,6 +42,7 @@ def full(disk: Path, store: Path) -> Iterator[None]:
         wait_until(lambda: reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, 60)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        store.with_name(f"{store.name}.reserve").unlink(missing_ok=True)
         ballast = fill(disk)
         yield
         ballast.unlink()

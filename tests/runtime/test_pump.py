@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from celery_monitor.core.model import Restored
+from celery_monitor.core.model import Enqueue, Incident, Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime.prober import Prober
@@ -46,6 +46,7 @@ class Bench:
         self.marks = FakeMarks()
         self.told: list[str] = []
         self.scraped = False
+        self.unwritten: list[list[tuple[Enqueue, Incident]]] = []
         self.start()
 
     def start(self) -> None:
@@ -68,6 +69,7 @@ class Bench:
             opened=lambda: self.told.append("opened"),
             arrived=lambda _: self.told.append("arrived"),
             scraped=lambda: self.scraped,
+            unwritten=self.unwritten.append,
         )
 
     def kill(self) -> None:
@@ -174,6 +176,23 @@ def test_the_store_away() -> None:
     assert on.succeeded() == 100
     assert on.committer.figures.error is None
     assert on.committer.figures.failures == 5
+
+
+def test_pages_while_the_store_is_away() -> None:
+    """What waits in a flush and what came after it is told, and only after a moment."""
+    on = Bench()
+    on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(9))
+    on.source.publish(*life("u1", "shop.first", end="failed"))
+    on.run(lambda: on.committer.figures.error is not None)
+    assert on.unwritten == []
+    on.source.publish(*life("u2", "shop.second", end="failed"))
+    on.run(lambda: on.committer.figures.failures >= 8)
+    assert {incident.task for _, incident in on.unwritten[-1]} == {"shop.first", "shop.second"}
+    on.run(lambda: on.source.waiting == 0)
+    told = len(on.unwritten)
+    on.source.publish(*life("u3", "shop.third", end="failed"))
+    on.run(lambda: on.source.waiting == 0)
+    assert len(on.unwritten) == told
 
 
 def test_a_lost_answer_of_the_store() -> None:

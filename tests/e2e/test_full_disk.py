@@ -1,0 +1,114 @@
+"""A disk that is full, or that failures fill: what pages still pages, and a restart goes on."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Start
+from tests.e2e.daemon import Daemon
+from tests.e2e.disk import fill, full, small_disk
+from tests.e2e.paging import KEY, Failing, pager, publish
+from tests.servers.pagerduty import PagerDutyServer
+from tests.servers.waiting import wait_until
+
+FAILURES = 4_000
+_TRACEBACK = 16_000
+
+
+@pytest.fixture
+def server() -> Iterator[PagerDutyServer]:
+    """A PagerDuty that knows one key."""
+    with PagerDutyServer(keys={KEY}) as running:
+        yield running
+
+
+class Deep(Failing):
+    """A failure with a long traceback of its own frames."""
+
+    def events(self) -> list[dict[str, object]]:
+        first, last = super().events()
+        frame = f'  File "/srv/shop/{self.uuid}.py", line 41, in charge\n    raise error\n'
+        body = f"  {'x' * 198}\n" * (_TRACEBACK // 200)
+        last["exception"] = f"ValueError('{self.uuid}')"
+        last["traceback"] = f"Traceback (most recent call last):\n{frame}{body}{frame}ValueError: {self.uuid}\n"
+        return [first, last]
+
+
+def paged(server: PagerDutyServer, failing: Failing) -> bool:
+    """Whether PagerDuty has its incident."""
+    return failing.key in server.opened()
+
+
+def test_failures_that_would_fill_the_disk(
+    rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
+) -> None:
+    """4,000 tracebacks of 16 kB on 64 MB, then a disk that others fill: each page goes out, also after kill -9."""
+    with small_disk(tmp_path / "disk") as disk:
+        daemon = pager(tmp_path / "daemon", rabbitmq_url, server)
+        daemon.store = disk / "monitor.db"
+        daemon.settings["store"]["url"] = f"sqlite:///{daemon.store}"
+        start(daemon)
+        daemon.until_ready()
+        now = time.time()
+        many = [Deep(f"shop.noisy{number % 8}", now) for number in range(FAILURES)]
+        publish(rabbitmq_url, many, rate=4_000, per_message=5)
+        wait_until(lambda: daemon.metric("monitor_task_failures_total") == FAILURES, 60)
+        wait_until(lambda: daemon.metric("monitor_store_given_up_total", what="samples") > 0, 60)
+        first = Failing("shop.first", now)
+        publish(rabbitmq_url, [first])
+        wait_until(lambda: paged(server, first), 30)
+        assert daemon.metric("monitor_commit_failures_total") == 0
+
+        fill(disk)
+        second = Failing("shop.second", now)
+        publish(rabbitmq_url, [second])
+        wait_until(lambda: paged(server, second), 30)
+        daemon.kill()
+        daemon.launch()
+        daemon.until_ready()
+        third = Failing("shop.third", now)
+        publish(rabbitmq_url, [third])
+        wait_until(lambda: paged(server, third), 30)
+        wait_until(lambda: daemon.metric("monitor_task_failures_total") == FAILURES + 3, 30)
+        daemon.stop()
+
+
+def test_a_page_that_cannot_be_written(
+    rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
+) -> None:
+    """Not a byte can be written: the page goes out from memory; with space again it has its row, and is sent once."""
+    with small_disk(tmp_path / "disk") as disk:
+        daemon = pager(tmp_path / "daemon", rabbitmq_url, server)
+        daemon.store = disk / "monitor.db"
+        daemon.settings["store"]["url"] = f"sqlite:///{daemon.store}"
+        start(daemon)
+        daemon.until_ready()
+        now = time.time()
+        with full(disk, daemon.store):
+            sent = page_until_trouble(daemon, rabbitmq_url, now)
+            wait_until(lambda: all(paged(server, one) for one in sent), 30)
+            assert daemon.metric("monitor_commit_failures_total") > 0
+            assert daemon.get("/readyz")[0] == 503
+        daemon.until_ready()
+        wait_until(lambda: daemon.metric("monitor_task_failures_total") == len(sent), 30)
+        wait_until(lambda: not daemon.metric("monitor_outbox_pending", channel="pagerduty"), 30)
+        assert server.opened() == {one.key: 1 for one in sent}
+        assert len(server.taken()) == len(sent)
+        daemon.stop()
+
+
+def page_until_trouble(daemon: Daemon, url: str, now: float) -> list[Failing]:
+    """Publish failures of different tasks until the store has refused one, and one more."""
+    sent: list[Failing] = []
+
+    def refused() -> bool:
+        sent.append(Failing(f"shop.task{len(sent)}", now))
+        publish(url, sent[-1:])
+        return daemon.metric("monitor_commit_failures_total") > 0
+
+    wait_until(refused, 30, every=0.5)
+    sent.append(Failing("shop.last", now))
+    publish(url, sent[-1:])
+    return sent
