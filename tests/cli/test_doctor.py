@@ -16,10 +16,18 @@ from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.cli import main
 from celery_monitor.cli.doctor import fleet, outside
+from celery_monitor.cli.doctor.agreement import agreement
 from celery_monitor.cli.doctor.finding import Finding, State
 from celery_monitor.cli.healthcheck import Answer
 from celery_monitor.core.model import Changes, Delivery
-from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
+from celery_monitor.settings import (
+    AlertsSettings,
+    BrokerSettings,
+    EmailSettings,
+    PagerDutySettings,
+    StoreSettings,
+    WebSettings,
+)
 from tests.adapters.email.mail_server import MailServer, serving
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.ports import free_port
@@ -57,7 +65,7 @@ def test_without_a_broker_the_rest_is_looked_at(tmp_path: Path) -> None:
     assert "Connection refused: nothing listens there" in lines[1]
     assert "host and port in broker.url" in lines[1]
     states = {line[6:20].strip(): line.split()[0] for line in lines}
-    waiting = {"exchange", "queue", "workers", "events", "task events", "task-sent", "clocks"}
+    waiting = {"exchange", "queue", "workers", "options", "events", "task events", "task-sent", "clocks"}
     assert {subject for subject, state in states.items() if state == "skip"} == waiting
     assert {line[21:] for line in lines if line.startswith("skip")} == {"the broker has to be reachable first"}
     rest = [states[subject] for subject in ("configuration", "broker", "store", "pagerduty", "email", "web")]
@@ -157,7 +165,84 @@ def test_clocks(stamps: list[float], state: State, text: str) -> None:
 )
 def test_workers(workers: list[str], events: list[dict[str, Any]], state: State) -> None:
     """Workers that answer are well; ones that only send events have remote control off; none at all is a failure."""
-    assert fleet._workers(workers, seen(*events)).state is state
+    assert fleet._workers(workers, seen(*events), {}, []).state is state
+
+
+@pytest.mark.parametrize(
+    ("workers", "events", "discarded", "others", "text"),
+    [
+        ([], [HEARTBEAT], {}, [], "celery@a: check their accept_content .* control_exchange"),
+        (
+            ["celery@b"],
+            [HEARTBEAT],
+            {},
+            [],
+            "1 answered, and these send events but no answer: celery@a: .*accept_content",
+        ),
+        ([], [], {"content_type": 3}, [], "3 replies are not JSON: set task_serializer"),
+        ([], [], {"late": 3}, [], "none answered: is one running"),
+        ([], [], {}, ["global_keyprefix 'shop:'"], "knows a fleet with global_keyprefix 'shop:': set broker"),
+    ],
+)
+def test_workers_that_do_not_answer(
+    workers: list[str], events: list[dict[str, Any]], discarded: dict[str, int], others: list[str], text: str
+) -> None:
+    """They are named, with the settings of Celery that may be the reason."""
+    finding = fleet._workers(workers, seen(*events), discarded, others)
+    assert finding.state is not State.OK
+    assert re.search(text, finding.text)
+
+
+_REDIS: dict[str, Any] = {"url": "redis://127.0.0.1:1/0"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "state", "text"),
+    [
+        ({}, {}, State.OK, "as it is configured here"),
+        ({}, {"broker_transport_options": {"sentinel_kwargs": {"password": "pw"}}}, State.OK, ""),
+        ({}, {"broker_transport_options": {"sep": ":"}}, State.NOTE, "sep is ':' on celery@a, and here '"),
+        ({"transport_options": {"sep": ":"}}, {"BROKER_TRANSPORT_OPTIONS": {"sep": ":"}}, State.OK, ""),
+        ({"transport_options": {"sep": ":"}}, {}, State.NOTE, "and here ':'"),
+        ({}, {"broker_transport_options": {"priority_steps": [0, 1]}}, State.NOTE, r"priority_steps is \[0, 1\]"),
+        ({"transport_options": {"priority_steps": (0, 1)}}, {"broker_transport_options": {"priority_steps": [0, 1]}},
+         State.OK, ""),
+        ({}, {"broker_transport_options": {"queue_order_strategy": "priority"}}, State.NOTE, "no difference"),
+        ({}, {"broker_transport_options": {"fanout_prefix": False}}, State.WARN, "fanout_prefix is False"),
+        ({}, {"broker_transport_options": {"fanout_patterns": False}}, State.WARN, "fanout_patterns is False"),
+        ({}, {"broker_transport_options": {"global_keyprefix": "********"}}, State.OK, ""),
+        ({}, {"event_exchange": "shop"}, State.FAIL, "set broker.exchange"),
+        ({"exchange": "shop"}, {"CELERY_EVENT_EXCHANGE": "shop"}, State.OK, ""),
+        ({}, {"control_exchange": "shop"}, State.WARN, "set broker.control_exchange"),
+        ({}, {"event_serializer": "pickle"}, State.FAIL, "event_serializer is 'pickle'"),
+        ({}, {"event_serializer": ["json"]}, State.FAIL, ""),
+        ({}, {"event_serializer": "msgpack"}, State.OK, ""),
+        ({}, {"accept_content": ["pickle"]}, State.WARN, "logs an error for each question"),
+        ({}, {"accept_content": ["pickle", "application/json"]}, State.OK, ""),
+        ({}, {"broker_transport_options": ["x"], "accept_content": 5, "sep": {}}, State.WARN, "accept_content is 5"),
+        ({}, [], State.OK, ""),
+        ({}, None, State.OK, ""),
+        ({}, {"broker_transport_options": {"sep": "x" * 10_000}}, State.NOTE, "sep is 'x{59} on"),
+    ],
+)  # fmt: skip
+def test_agreement(ours: dict[str, Any], theirs: object, state: State, text: str) -> None:
+    """Each difference between the workers' settings and the monitor's has a line with a remedy, and no secret."""
+    settings = BrokerSettings.model_validate(_REDIS | ours)
+    [finding] = agreement({"celery@a": theirs}, settings, redis=True)
+    assert finding.state is state
+    assert re.search(text, finding.text)
+    assert "pw" not in finding.text
+
+
+def test_agreement_on_rabbitmq() -> None:
+    """Options of Redis mean nothing there; workers that differ from each other are told apart."""
+    confs = {
+        "celery@a": {"broker_transport_options": {"sep": ":"}},
+        "celery@b": {"event_exchange": "x"},
+        "celery@c": {},
+    }
+    [finding] = agreement(confs, BrokerSettings(), redis=False)
+    assert "event_exchange is 'x' on celery@b, and here 'celeryev'" in finding.text
 
 
 def test_stream() -> None:

@@ -16,6 +16,8 @@ from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
 _ANSWER_WITHIN: Final = 5.0
+_SCANS: Final = 20
+_KEYS: Final = 1_000
 
 Replies = dict[str, dict[str, Any]]
 """command → hostname → what that worker answered: JSON of any shape."""
@@ -38,6 +40,9 @@ class BrokerCheckup:
         self._dialer = Dialer(settings)
         self._control = RemoteControl(settings)
         self._session: Session | None = None
+        self.discarded = self._control.discarded
+        """Replies that were not used, by reason."""
+        self.is_redis = self._dialer.kind == "redis"
         self.has_queues = self._dialer.kind == "amqp"
         """Whether the transport has an exchange and a queue of the monitor's that can be looked at."""
 
@@ -70,6 +75,25 @@ class BrokerCheckup:
             vhost = session.client.virtual_host or "/"
             Declaration(Target(channel, vhost, session.permissions), self._settings).queue()
         return QueueFound(found.message_count, found.consumer_count)
+
+    def fleets(self) -> list[tuple[str, str]]:
+        """On Redis: ``global_keyprefix`` and ``control_exchange`` of the fleets that have left a trace in the database.
+
+        Looks at some ten thousand keys at most, so that a large database is not kept busy.
+        """
+        if not self.is_redis:
+            return []
+        session, found, cursor = self._ready(), set(), 0
+        with boundary(partial(lost, doing="cannot look at the bindings", permissions=session.permissions)):
+            for _ in range(_SCANS):
+                cursor, keys = session.channel.client.scan(cursor, match="*_kombu.binding.*.pidbox", count=_KEYS)
+                for key in keys:
+                    prefix, _, exchange = key.decode(errors="replace").partition("_kombu.binding.")
+                    if not exchange.startswith("reply."):
+                        found.add((prefix, exchange.removesuffix(".pidbox")))
+                if not cursor:
+                    break
+        return sorted(found)
 
     def ask(self, timeout: float) -> Replies:
         """``ping`` and ``conf`` (what is not Celery's default) of all workers, within ``timeout`` seconds."""

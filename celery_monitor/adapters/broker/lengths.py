@@ -42,8 +42,9 @@ def _lists(session: Session, names: Sequence[str], suffixes: Collection[str]) ->
             # A queue may have the name of a key of another type: that is no error of the others'.
             lengths = pipe.execute(raise_on_error=False)
         for number, name in enumerate(some):
-            known = [length for length in lengths[number * width : (number + 1) * width] if isinstance(length, int)]
-            yield name, (sum(known) if known else None, None)
+            first, *rest = lengths[number * width : (number + 1) * width]
+            known = [first, *(length for length in rest if isinstance(length, int))]
+            yield name, (sum(known) if isinstance(first, int) else None, None)
 
 
 def _size(channel: Any, name: str, *, counts_consumers: bool) -> Size | None:  # noqa: ANN401 - kombu has no types

@@ -10,6 +10,7 @@ from typing import Any, Final
 from celery_monitor.adapters.broker.checkup import BrokerCheckup
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.cli.doctor.agreement import agreement
 from celery_monitor.cli.doctor.finding import Finding, fail, listed, note, ok, skip, warn
 from celery_monitor.core.decode import Discarded, decode
 from celery_monitor.core.model import Delivery
@@ -20,7 +21,11 @@ from celery_monitor.settings import BrokerSettings, redact_url
 _ANSWER_WITHIN: Final = 2.0
 _POLL: Final = 0.25
 _ON_BROKER: Final = ("exchange", "queue")
-_OF_WORKERS: Final = ("workers", "events", "task events", "task-sent", "clocks")
+_OF_WORKERS: Final = ("workers", "options", "events", "task events", "task-sent", "clocks")
+_DEAF: Final = (
+    "check their accept_content (it must include json: else each question is an error in their log), control_exchange "
+    "(compare broker.control_exchange), and whether worker_enable_remote_control is off"
+)
 _SKEW: Final = 2.0
 """Seconds that a clock may differ: more is not the network's time."""
 
@@ -118,7 +123,9 @@ def _conversation(checkup: BrokerCheckup, settings: BrokerSettings, seconds: flo
     conf = {host: reply for host, reply in replies.get("conf", {}).items() if isinstance(reply, dict)}
     workers = sorted(replies.get("ping", {}))
     if replies:
-        yield _workers(workers, seen)
+        yield _workers(workers, seen, checkup.discarded, [] if workers else _others(checkup, settings))
+    if conf:
+        yield from agreement(conf, settings, redis=checkup.is_redis)
     yield _stream(seen, seconds, problem)
     if seen.events or workers:
         yield _task_events(sorted({*workers, *seen.ahead}), seen, conf, asked=settings.enable_events)
@@ -138,14 +145,44 @@ def _watch(listener: Listener, seen: Seen, until: float, clock: Clock) -> str | 
     return None
 
 
-def _workers(workers: list[str], seen: Seen) -> Finding:
-    if workers:
-        return ok("workers", f"{len(workers)} answered: {listed(workers)}")
-    if seen.ahead:
+def _others(checkup: BrokerCheckup, settings: BrokerSettings) -> list[str]:
+    """Fleets that use this broker in another way than the monitor is configured for."""
+    ours = (str(settings.transport_options.get("global_keyprefix", "")), settings.control_exchange)
+    try:
+        found = checkup.fleets()
+    except SourceLostError:
+        return []
+    return [
+        f"global_keyprefix {prefix!r} and control_exchange {name!r}" for prefix, name in found if (prefix, name) != ours
+    ]
+
+
+def _workers(workers: list[str], seen: Seen, discarded: Mapping[str, int], others: list[str]) -> Finding:
+    silent = sorted(seen.ahead.keys() - set(workers))
+    if discarded.get("content_type"):
         return warn(
             "workers",
-            "none answered, but events come: is worker_enable_remote_control off? Then queue lengths, and the names of "
-            "tasks that began before the monitor, are unknown, and workers must be started with -E",
+            f"{len(workers)} answered, and {discarded['content_type']} replies are not JSON: set task_serializer = "
+            "'json' in the workers",
+        )
+    if workers and silent:
+        return warn(
+            "workers", f"{len(workers)} answered, and these send events but no answer: {listed(silent)}: {_DEAF}"
+        )
+    if workers:
+        return ok("workers", f"{len(workers)} answered: {listed(workers)}")
+    if silent:
+        return warn(
+            "workers",
+            f"none answered, but events come from {listed(silent)}: {_DEAF}. Until then queues without a name in "
+            "metrics.queues, and the names of tasks that began before the monitor, are unknown, and workers must be "
+            "started with -E",
+        )
+    if others:
+        return fail(
+            "workers",
+            f"none answered, but this database knows a fleet with {listed(others)}: set broker.control_exchange and "
+            "broker.transport_options as that fleet has them",
         )
     return fail("workers", "none answered: is one running on this broker, virtual host and database?")
 

@@ -5,16 +5,26 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
 from kombu import Connection
 
+from celery_monitor.adapters.broker import BrokerFleet
+from celery_monitor.core.model import Delivery, Restored
+from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.runtime import fleet as module
+from celery_monitor.runtime.fleet import FleetWatch
+from tests.adapters.fleet.conftest import settings
+from tests.builders import NOON, body
 from tests.conftest import Start
-from tests.servers import CeleryWorker, wait_until
+from tests.fakes import ManualClock
+from tests.servers import CeleryWorker, RabbitMQ, wait_until
 
 _STEPS = list(range(10))
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -72,7 +82,7 @@ def worker(directory: Path, url: str, hostname: str, *, events: bool = True, **c
         hostname=hostname,
         events=events,
         pool="solo",
-        settings={"FLEET_CONF": json.dumps(conf)},
+        settings={"FLEET_CONF": json.dumps(conf), "C_FORCE_ROOT": "1"},
     )
 
 
@@ -101,3 +111,73 @@ def test_fleets_with_options_on_redis(redis_url: str, theirs: str, start: Start,
         assert {key: client.smembers(key) for key in bindings} == bindings
     wait_until(lambda: pinged(redis_url, options) == {"celery@one"}, 60)
     assert trouble(tmp_path) == []
+
+
+def test_the_monitor_is_killed_on_rabbitmq(rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """Its reply queue goes with it, and remote control is as it was."""
+    vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
+    start(worker(tmp_path, rabbitmq_url, "one"))
+    wait_until(lambda: pinged(rabbitmq_url, {}), 60)
+
+    def ours() -> set[str]:
+        return {name for name in rabbitmq.queues(vhost) if name.endswith(".reply.celery.pidbox")}
+
+    wait_until(lambda: not ours(), 60)
+    killed(rabbitmq_url, {})
+    wait_until(lambda: not ours(), 60)
+    wait_until(lambda: pinged(rabbitmq_url, {}) == {"celery@one"}, 60)
+    assert trouble(tmp_path) == []
+
+
+def test_workers_that_take_pickle_only(broker_url: str, start: Start, tmp_path: Path) -> None:
+    """Each question is an error in their log: one kind of question is asked, and soon hardly ever."""
+    start(worker(tmp_path, broker_url, "one", accept_content=["pickle"], task_serializer="pickle"))
+    clock = ManualClock(time=NOON)
+    monitor = Monitor(Limits(), Restored(), NOON)
+    events = [{"type": "worker-heartbeat", "hostname": "celery@one", "timestamp": NOON}]
+    monitor.receive([Delivery(body(*events))], NOON)
+    fleet = BrokerFleet(settings(broker_url), ["fleet"])
+    watch = FleetWatch(fleet, monitor, threading.Lock(), clock, poll_interval=15.0, enable_events=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "PATIENCE", 0.3)
+        for _ in range(120):
+            watch.turn(threading.Event())
+            clock.advance(5.0)
+    fleet.close()
+    assert watch.finding is not None
+    assert "accept_content" in watch.finding
+    assert [queue.length for queue in watch.queues()] == [0]
+    wait_until(lambda: len(refused(tmp_path)) >= 4)
+    assert len(refused(tmp_path)) <= 7
+
+
+def refused(directory: Path) -> list[str]:
+    """Questions that workers could not read."""
+    lines = [line for log in directory.rglob("*.log") for line in log.read_text().splitlines()]
+    return [line for line in lines if ("ContentDisallowed" in line and "CRITICAL" in line) or "Can't decode" in line]
+
+
+def test_a_control_exchange_of_another_name(broker_url: str, start: Start, tmp_path: Path) -> None:
+    """Workers answer on the configured one only."""
+    start(worker(tmp_path, broker_url, "one", events=False, control_exchange="shop"))
+    with closing(BrokerFleet(settings(broker_url, control_exchange="shop"))) as fleet:
+        wait_until(lambda: fleet.enable_events(0.5) == {"celery@one": True}, 60)
+    with closing(BrokerFleet(settings(broker_url))) as fleet:
+        assert fleet.ping(0.5) == set()
+
+
+def test_priorities_as_the_workers_have_them(redis_url: str, start: Start, tmp_path: Path) -> None:
+    """Waiting tasks of all priorities are counted with the workers' options, whatever the monitor's own are."""
+    options = _OPTIONS["priorities"]
+    start(worker(tmp_path, redis_url, "one", broker_transport_options=options, task_default_queue="busy"))
+    with Celery(broker=redis_url) as app:
+        app.conf.update(broker_transport_options=options)
+        for priority in (0, 1, 4, 4, 9):
+            app.send_task("fleet.succeed", queue="waiting", priority=priority)
+    with Connection(redis_url) as connection:
+        connection.default_channel.client.sadd("odd", "x")
+    with closing(BrokerFleet(settings(redis_url), ["waiting", "odd"])) as fleet:
+        found = wait_until(
+            lambda: [one for one in fleet.queues(0.5, 1e6) if one.workers] and fleet.queues(0.5, 1e6), 60
+        )
+    assert {one.name: one.length for one in found} == {"waiting": 5, "odd": None, "busy": 0}
