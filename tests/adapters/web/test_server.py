@@ -202,12 +202,15 @@ def test_a_query_is_given_up(site: Served, fleet: Fleet, monkeypatch: pytest.Mon
     assert "has not answered" in answer.json()["error"]
 
 
-def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet) -> None:
-    """An error that nobody expected is answered with status 500, and with nothing of its text."""
+def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """An error that nobody expected is answered with status 500 and nothing of its text, and is in the log."""
     fleet.trouble = RuntimeError("amqp://user:secret@host")  # type: ignore[assignment]
-    answer = site.get("/api/v1/tasks")
-    assert answer.status_code == 500
-    assert "secret" not in answer.text
+    for path in ("/api/v1/tasks", "/failures"):
+        answer = site.get(path)
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        wait_until(lambda: "Exception in ASGI application" in caplog.text)
+        caplog.clear()
 
 
 def test_a_taken_port_is_told(site: Served, fleet: Fleet) -> None:
@@ -297,3 +300,33 @@ def test_it_stops_in_time_whatever_clients_do(site: Served, fleet: Fleet) -> Non
         site.thread.join(30)
         assert not site.thread.is_alive()
         gate.set()
+
+
+def test_it_can_be_started_again(fleet: Fleet) -> None:
+    """When serving fails, another call serves on the same port: the daemon that counts goes on without it meanwhile."""
+    server = WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)
+    server.start()
+    port = server.port
+
+    def fail() -> None:
+        raise RuntimeError("a turn that fails")
+
+    with pytest.raises(RuntimeError):
+        server.serve(threading.Event(), fail)
+    stop = threading.Event()
+    thread = threading.Thread(target=server.serve, args=(stop, lambda: None))
+    thread.start()
+    try:
+        wait_until(lambda: _answers(port))
+        assert server.port == port
+    finally:
+        stop.set()
+        thread.join(60)
+        server.stop()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=60).status_code == 200
+    except httpx.TransportError:
+        return False
