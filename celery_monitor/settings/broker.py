@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
@@ -22,6 +23,7 @@ _EVENTLESS: Final = frozenset({
     "azureservicebus", "azurestoragequeues", "confluentkafka", "consul", "etcd", "filesystem", "gcpubsub",
     "kafka", "pyro", "sqla", "sqlalchemy", "sqs", "zookeeper",
 })  # fmt: skip
+_SECURE: Final = ("amqps", "rediss")
 _NUMBERED: Final = ("redis", "rediss", "sentinel")
 _DEFAULT_URL: Final = SecretUrl("amqp://guest:guest@localhost:5672//")
 
@@ -45,6 +47,34 @@ def check_urls(urls: str) -> None:
                 "must end with the number of a database, as in redis://host:6379/0 (if what follows the slash belongs "
                 "to the password, write %2F for the slash)"
             )
+
+
+def tls_options(url: str, use_ssl: dict[str, Any] | bool | None) -> dict[str, Any] | None:  # noqa: FBT001 - Celery's own
+    """The options for TLS to one broker, from ``broker.use_ssl`` and the URL's query; None where none is asked for.
+
+    The URL's scheme asks for it, and so does ``use_ssl``: nothing that was asked for is sent in clear text.
+    """
+    parts = split_url(url)
+    if not (parts.scheme.lower() in _SECURE or use_ssl is True or isinstance(use_ssl, dict)):
+        return None
+    given = dict(use_ssl) if isinstance(use_ssl, dict) else {}
+    given |= {key: value for key, value in parse_qsl(parts.query) if key.startswith("ssl_")}
+    if isinstance(checked := given.get("ssl_check_hostname"), str):
+        given["ssl_check_hostname"] = checked.lower() not in {"false", "0", "no"}
+    return {key: value for key, value in given.items() if value is not None or not key.endswith("cert_reqs")}
+
+
+def unverified(urls: str, use_ssl: dict[str, Any] | bool | None) -> bool:  # noqa: FBT001 - Celery's own
+    """Whether TLS is asked for and anybody may pretend to be the broker: verification is turned off."""
+    for url in urls.split(";"):
+        options = tls_options(url, use_ssl) or {}
+        for key, value in options.items():
+            name = str(value).lower().rpartition("cert_")[2].rpartition(".")[2]
+            if key.endswith("cert_reqs") and name in {"none", "optional", "0", "1"}:
+                return True
+            if key.endswith("check_hostname") and value is False:
+                return True
+    return False
 
 
 def _broker_url(value: SecretUrl) -> SecretUrl:
@@ -115,7 +145,10 @@ class BrokerSettings(Section):
     use_ssl: Annotated[
         bool | dict[str, Any] | None, BeforeValidator(_ssl), PlainSerializer(redact_keys, when_used="json")
     ] = Field(default=None, repr=False)
-    """As Celery's ``broker_use_ssl``: true, or a mapping such as ``{ca_certs: /etc/ssl/ca.pem}``."""
+    """As Celery's ``broker_use_ssl``: true, or a mapping such as ``{ca_certs: /etc/ssl/ca.pem}`` (for Redis
+    ``ssl_ca_certs``). With it, or with amqps:// or rediss://, the broker's certificate and its name are verified.
+    ``cert_reqs: none`` (``ssl_cert_reqs: none``) turns that off: then whoever is on the way can read the password;
+    ``server_hostname`` (amqps) names what the certificate is for where that is not the host in the URL."""
     exchange: Text = "celeryev"
     """As Celery's ``event_exchange``: where the workers publish."""
     control_exchange: Text = "celery"

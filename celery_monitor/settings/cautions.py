@@ -3,16 +3,23 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import combinations
+from typing import Final
 
 from celery_monitor.errors import Problem
 from celery_monitor.settings.alerts import RuleSettings
+from celery_monitor.settings.broker import BrokerSettings, unverified
 from celery_monitor.settings.email import EmailSettings
 from celery_monitor.settings.model import Settings
+
+UNVERIFIED: Final = (
+    "the broker's certificate is not verified: whoever is on the way can read the password and forge events; name the "
+    "authority that signed it (ca_certs, or ssl_ca_certs for Redis) instead of turning verification off"
+)
 
 
 def warnings_of(settings: Settings) -> list[Problem]:
     """Each with its field and what to do; nothing keeps the daemon from running with them."""
-    return [*_shadowed(settings.alerts.rules), *_in_clear(settings.email)]
+    return [*_shadowed(settings.alerts.rules), *_in_clear(settings.email), *_unverified(settings.broker)]
 
 
 def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
@@ -50,6 +57,11 @@ def _within(glob: str, other: str) -> bool:
         return True
     # A star of the other one swallows the pattern as it would swallow what the pattern stands for.
     return not set("?[") & set(other) and "[" not in glob and fnmatchcase(glob, other)
+
+
+def _unverified(broker: BrokerSettings) -> Iterator[Problem]:
+    if unverified(broker.url_source().get() or "", broker.use_ssl):
+        yield Problem("broker.use_ssl", UNVERIFIED)
 
 
 def _in_clear(email: EmailSettings) -> Iterator[Problem]:

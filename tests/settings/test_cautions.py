@@ -10,6 +10,30 @@ from celery_monitor.settings.cautions import warnings_of
 Rule = dict[str, Any]
 
 
+@pytest.mark.parametrize(
+    ("url", "use_ssl", "cautioned"),
+    [
+        ("rediss://h/0", None, False),
+        ("rediss://h/0", True, False),
+        ("rediss://h/0", {"ssl_cert_reqs": "CERT_REQUIRED"}, False),
+        ("redis://h/0", None, False),
+        ("redis://h/0?ssl_cert_reqs=none", None, False),
+        ("rediss://h/0?ssl_cert_reqs=none", None, True),
+        ("rediss://h/0?ssl_check_hostname=false", None, True),
+        ("rediss://h/0", {"ssl_cert_reqs": "none"}, True),
+        ("rediss://h/0", {"ssl_cert_reqs": None}, False),
+        ("amqps://h//", {"cert_reqs": "ssl.CERT_NONE"}, True),
+        ("amqps://h//", {"cert_reqs": 0}, True),
+        ("amqps://h//;amqps://i//", {"cert_reqs": "optional"}, True),
+        ("amqps://h//", {"ca_certs": "/ca.pem"}, False),
+    ],
+)
+def test_a_broker_that_is_not_verified(url: str, use_ssl: Any, *, cautioned: bool) -> None:
+    """Only who turns verification off is told what that means."""
+    found = warnings_of(load(overrides={"broker.url": url, "broker.use_ssl": use_ssl}, environ={}))
+    assert [one.path for one in found] == ["broker.use_ssl"] * cautioned
+
+
 def cautions(*rules: Rule, **email: Any) -> dict[str, str]:
     """The warnings by path, of these rules and this mail server."""
     given: list[Rule] = [{"name": str(number), **rule} for number, rule in enumerate(rules)]

@@ -3,13 +3,13 @@
 import itertools
 import re
 import socket
-import ssl
 from typing import Any, Final
 
 from kombu import Connection
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from celery_monitor.adapters.broker import tls
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings, check_urls
 
@@ -20,11 +20,6 @@ CONNECT_TIMEOUT: Final = 5.0
 # another one than the fleet's, long tasks would run twice.
 _FORCED: Final = {"ack_emulation": False}
 _FANOUT_ONLY: Final = ("redis", "rediss", "sentinel")
-_CERTIFICATES: Final = {
-    "none": ssl.CERT_NONE,
-    "optional": ssl.CERT_OPTIONAL,
-    "required": ssl.CERT_REQUIRED,
-}
 
 
 class Dialer:
@@ -69,13 +64,15 @@ class Dialer:
         merged = {**defaults, **options, **self._settings.transport_options, **_FORCED}
         if sentinels:
             merged["sentinel_kwargs"] = _sentinel_options(merged)
-        return Connection(
+        connection = Connection(
             urls,
-            ssl=_ssl(self._settings.use_ssl),
+            ssl=True,  # whatever it is to be: kombu warns of rediss:// without options, and turns verification off
             connect_timeout=timeout,
             heartbeat=heartbeat,
             transport_options=merged,
         )
+        tls.apply(connection, self._settings, self.kind, urls.split(";")[0])
+        return connection
 
     def permissions(self, connection: Connection) -> str:
         """What to run so that the user of ``connection`` may do on RabbitMQ what the monitor does."""
@@ -111,19 +108,3 @@ def _memory_defaults(_timeout: float, _heartbeat: float) -> dict[str, Any]:
 
 
 _DEFAULTS: Final = {"amqp": _amqp_defaults, "redis": _redis_defaults, "memory": _memory_defaults}
-
-
-def _ssl(use_ssl: dict[str, Any] | bool | None) -> dict[str, Any] | bool | None:  # noqa: FBT001 - Celery's own type
-    """Celery's ``broker_use_ssl`` with names for the constants that a text file cannot hold (``CERT_REQUIRED``)."""
-    if not isinstance(use_ssl, dict):
-        return use_ssl
-    return {key: _certificates(value) if key.endswith("cert_reqs") else value for key, value in use_ssl.items()}
-
-
-def _certificates(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    name = value.lower().removeprefix("ssl.").removeprefix("cert_")
-    if name not in _CERTIFICATES:
-        raise ValueError("broker.use_ssl: cert_reqs must be required, optional or none")
-    return _CERTIFICATES[name]

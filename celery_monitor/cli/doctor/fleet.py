@@ -17,6 +17,8 @@ from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock
 from celery_monitor.settings import BrokerSettings, redact_url
+from celery_monitor.settings.broker import unverified
+from celery_monitor.settings.cautions import UNVERIFIED
 
 _ANSWER_WITHIN: Final = 2.0
 _POLL: Final = 0.25
@@ -70,6 +72,8 @@ def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
                 yield skip(subject, "the broker has to be reachable first")
             return
         yield ok("broker", f"{url}: connected in {(time.monotonic() - began) * 1000:.0f} ms")
+        if unverified(settings.url_source().get() or "", settings.use_ssl):
+            yield warn("tls", UNVERIFIED)
         if checkup.has_queues:
             yield _exchange(checkup, settings.exchange)
             yield _queue(checkup, settings)

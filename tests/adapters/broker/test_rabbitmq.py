@@ -348,6 +348,12 @@ def test_tls(start: Start, listening: Listening, tmp_path: Path, certificate: Ce
     error = _refusal(server.tls_url(), use_ssl={**options, "ca_certs": str(stranger.certificate)})
     assert "TLS" in str(error)
     assert "use_ssl" in (error.remedy or "")
+    trusted = {"ca_certs": str(certificate.certificate)}
+    for url in (server.tls_url(), server.tls_url().replace("amqps:", "amqp:")):
+        listening(url, use_ssl=trusted).close()
+    assert "TLS" in str(_refusal(server.tls_url().replace("localhost", "0.0.0.0"), use_ssl=trusted))
+    assert "TLS" in str(_refusal(server.tls_url(), use_ssl=True))
+    listening(server.tls_url(), use_ssl={"cert_reqs": "none"}).close()
     error = _refusal(server.tls_url(), use_ssl={"cert_reqs": "sometimes"})
     assert "use_ssl" in (error.remedy or "")
     assert "use_ssl" in (_refusal(server.url().replace("amqp:", "amqps:")).remedy or "")

@@ -17,6 +17,7 @@ from tests.adapters.broker.publisher import numbered, publish
 from tests.conftest import Start
 from tests.servers import Redis, Sentinel, Stopwatch, wait_until
 from tests.servers.certificate import Certificate, make_certificate
+from tests.servers.scripted import misbehaving
 
 
 def _refusal(url: str, **fields: object) -> SourceLostError:
@@ -191,6 +192,43 @@ def test_tls(listening: Listening, start: Start, tmp_path: Path, certificate: Ce
     stranger = make_certificate(tmp_path / "stranger")
     error = _refusal(server.tls_url(), use_ssl={**options, "ssl_ca_certs": str(stranger.certificate)})
     assert "use_ssl" in (error.remedy or "")
+    trusted: dict[str, object] = {"ssl_ca_certs": str(certificate.certificate)}
+    alias = server.tls_url().replace("localhost", "0.0.0.0")  # which the certificate does not name
+    for url, use_ssl, connects in (
+        (server.tls_url(), trusted, True),
+        (f"{server.tls_url()}?ssl_ca_certs={certificate.certificate}", None, True),
+        (server.tls_url().replace("rediss", "redis"), trusted, True),
+        (server.tls_url(), {"ssl_cert_reqs": "none"}, True),
+        (f"{server.tls_url()}?ssl_cert_reqs=none", True, True),
+        (server.tls_url(), None, False),
+        (server.tls_url(), True, False),
+        (server.tls_url(), False, False),
+        (server.tls_url(), {}, False),
+        (server.tls_url(), {"ssl_cert_reqs": None}, False),
+        (server.tls_url().replace("rediss", "redis"), True, False),
+        (alias, trusted, False),
+    ):
+        if connects:
+            listening(url, use_ssl=use_ssl).close()
+        else:
+            assert "TLS" in str(_refusal(url, use_ssl=use_ssl)), (url, use_ssl)
+
+
+@pytest.mark.parametrize("use_ssl", [None, True, False, {}, {"cert_reqs": "none"}])
+@pytest.mark.parametrize("scheme", ["rediss", "redis", "amqps", "amqp"])
+def test_no_password_in_clear_text_where_tls_is_asked_for(scheme: str, use_ssl: object) -> None:
+    """A server without TLS is sent the beginning of a handshake, and nothing else."""
+    heard: list[bytes] = []
+
+    def hear(connection: socket.socket, _: threading.Event) -> None:
+        heard.append(connection.recv(65_536))
+
+    with misbehaving(hear) as port:
+        url = f"{scheme}://user:s3cret@127.0.0.1:{port}/0"
+        options = {f"ssl_{key}": value for key, value in use_ssl.items()} if isinstance(use_ssl, dict) else use_ssl
+        _refusal(url, use_ssl=use_ssl if scheme.startswith("amqp") else options)
+    encrypted = scheme in {"rediss", "amqps"} or use_ssl is True or isinstance(use_ssl, dict)
+    assert {data.startswith(b"\x16\x03") for data in heard} == {encrypted}
 
 
 def test_sentinel(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
