@@ -402,6 +402,10 @@ class Worker(msgspec.Struct, frozen=True, gc=False):
     """Tasks begun and never observed, over all of its runs and those of workers of its host that are gone."""
     processed_before: int = 0
     """Tasks begun by its earlier runs, and by workers of its host that are gone: with ``processed`` it never falls."""
+    clock_offset: float = 0.0
+    """Seconds that the monitor's clock is ahead of the worker's; 0 when they differ by less than a minute."""
+    heartbeats: bool = True
+    """False: it sends none; ``last_heartbeat`` is its last sign of life then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from celery_monitor.core.model import (
     FleetTask,
     Incident,
     Limit,
+    Reason,
     Restored,
     Snapshot,
     Stage,
@@ -44,17 +45,22 @@ from celery_monitor.core.model import (
 from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
+from celery_monitor.core.summary import TOO_OLD
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
 from celery_monitor.core.track import LONGEST_ARGUMENTS, Tracker
 from celery_monitor.core.transitions import CANCELLED, KINDS
 from celery_monitor.core.unnamed import MOST_EVENTS, Unnamed
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
-from celery_monitor.core.workers import LONGEST_HOSTNAME, MOST_WORKERS, Workers
+from celery_monitor.core.workers import LONGEST_HOSTNAME, MOST_WORKERS, OFFLINE, Workers
 
 PROBE: Final = "monitor-probe"
 """Type of the monitor's own events."""
 FUTURE: Final = 86_400.0
 """Seconds that an event's clock may be ahead; beyond it the time of reading is taken."""
+LIVE_LAG: Final = 10.0
+"""Seconds that a probe of our own may be under way on a stream that is up to date."""
+LIVE_FOR: Final = 30.0
+"""Seconds for which that holds."""
 LONGEST_TURN: Final = 5.0
 """Seconds between two ticks; what is above it was a standstill, of the broker, of the store or of this process."""
 
@@ -137,11 +143,14 @@ class Monitor:
         self._notices: list[Notice] = []
         self._arrivals: list[str] = []
         self._probes: list[tuple[int, int]] = []
+        self._probed_at = -LIVE_FOR
+        """When a probe of our own was read that had just been sent."""
         self._restore(restored, now)
 
     def connected(self, *, acknowledges: bool) -> None:
         """A new connection has been made: what was delivered before may be delivered again on it."""
         self._fingerprints.connected(acknowledges=acknowledges)
+        self._probed_at = -LIVE_FOR  # what waited for us comes first
         self._unnamed.connected()
 
     def stalled(self) -> None:
@@ -158,7 +167,7 @@ class Monitor:
         """Apply messages in their order. Never raises, whatever they hold."""
         self._now, self._heard = now, True
         self.flowing()
-        types, fingerprints = self._types, self._fingerprints
+        types, fingerprints, offsets = self._types, self._fingerprints, self._workers.offsets
         latest = now + FUTURE
         event: Event | Discarded | None = None
         for delivery in deliveries:
@@ -170,9 +179,12 @@ class Monitor:
                 if type(event) is Discarded:
                     self._counters.discard(event.reason)
                     continue
-                if event.timestamp > latest:  # type: ignore[union-attr]  # not Discarded
+                kind = KINDS.get(event.type)  # type: ignore[union-attr]  # not Discarded
+                if offsets and kind is not None:
+                    right = event.timestamp + offsets.get(event.hostname, 0.0)  # type: ignore[union-attr, operator]
+                    event.timestamp = max(0.0, right)  # type: ignore[union-attr]
+                if event.timestamp > latest:  # type: ignore[union-attr]
                     event.timestamp = now  # type: ignore[union-attr]
-                kind = KINDS.get(event.type)  # type: ignore[union-attr]
                 if kind is None:
                     self._other(event)  # type: ignore[arg-type]
                 else:
@@ -216,6 +228,8 @@ class Monitor:
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
+        for hostname in queues:
+            self._notice(hostname, self._now)
         self._queues.learn(queues, self._workers)
 
     def learn_names(self, names: Mapping[str, Sequence[str]]) -> None:
@@ -327,8 +341,8 @@ class Monitor:
             return
         ref, measured = step
         uuid, name = event.uuid, ref.name
-        if kind == STARTED:
-            self._workers.started(event.hostname)
+        if kind == STARTED and self._workers.started(event.hostname) and self._is_live(now):
+            self._notice(event.hostname, now)
         if name is None:
             name = ref.name = self._name_in(event) if kind == FAILED else None
             if name is None:
@@ -389,6 +403,8 @@ class Monitor:
             ),
             now,
         )  # fmt: skip
+        if verdict.reason is Reason.TOO_OLD:
+            self.count(TOO_OLD, 1)
         if verdict.changed:
             self.count(f"incidents.{verdict.reason}", 1)
         if len(self._notices) < 100:  # noqa: PLR2004  # the log is for people
@@ -407,13 +423,25 @@ class Monitor:
         if kind in WORKER_KINDS:
             if self._workers.hear(event, self._watched_for):
                 self._arrivals.append(event.hostname[:LONGEST_HOSTNAME])
+            if kind != OFFLINE and self._is_live(self._now):
+                self._workers.aged(event, self._now)
         elif kind == PROBE:
             self._probes.append((event.processed or 0, event.active or 0))
             self._counters.probed(event.processed, event.timestamp)
+            if event.processed == self._limits.prober and abs(self._now - event.timestamp) < LIVE_LAG:
+                self._probed_at = self._now
         else:
             self._counters.custom(kind)
             return
         self._types[kind] = self._types.get(kind, 0) + 1
+
+    def _is_live(self, now: float) -> bool:
+        """Whether what is read now was sent now, as our own probes tell."""
+        return 0.0 <= now - self._probed_at < LIVE_FOR
+
+    def _notice(self, hostname: str, now: float) -> None:
+        if self._workers.notice(hostname, self._watched_for, now):
+            self._arrivals.append(hostname)
 
     def _all_counters(self) -> dict[str, float]:
         return self._counters.all() | {

@@ -25,6 +25,7 @@ from celery_monitor.core.model import (
 from celery_monitor.core.summary import (
     GAP,
     STARTS,
+    TOO_OLD,
     UNNAMED,
     UNOBSERVED,
     UPTIME,
@@ -285,4 +286,5 @@ def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed:
         unnamed=round(grown(UNNAMED)),
         restarts=round(grown(STARTS)),
         unread=unread,
+        too_old=round(grown(TOO_OLD)),
     )

@@ -14,6 +14,7 @@ UPTIME: Final = "uptime_seconds"
 GAP: Final = "stream_gap_seconds"
 UNOBSERVED: Final = "unobserved"
 UNNAMED: Final = "unnamed_failures"
+TOO_OLD: Final = "too_old_failures"
 STARTS: Final = "starts"
 READ_UNTIL: Final = "read_until"
 """The monitor's own counters that say whether a day's numbers can be trusted. The last one is a time: whatever was
@@ -155,6 +156,8 @@ class Health:
     restarts: int
     unread: float = 0.0
     """The end of a day that is over, which the broker may still hold events of."""
+    too_old: int = 0
+    """Failures that were too old to page anybody when they were read."""
 
     @property
     def down(self) -> float:

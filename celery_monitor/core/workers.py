@@ -13,6 +13,9 @@ counted as lost.
 What is shown for a host never falls while the host is known: a run that ends hands its tasks on to the next one, and a
 worker that is dropped to another one on its host.
 
+A worker without heartbeats (``--without-heartbeat``) is known by its task events and its answers. Nothing is known of
+what it has begun, so nothing is counted as lost. Whose clock is wrong is told by ``core/skew``.
+
 Times (``now``) are seconds in which the stream was watched: without a stream nobody can be heard, and nobody is silent.
 """
 
@@ -22,6 +25,7 @@ from enum import Enum, auto
 from typing import Final
 
 from celery_monitor.core.model import Event, Worker
+from celery_monitor.core.skew import Skew
 from celery_monitor.core.text import host_of
 
 HEARTBEATS_COMPARED: Final = 3
@@ -51,8 +55,8 @@ class _Run(Enum):
 class _State:
     """One worker, mutable."""
 
-    __slots__ = ("baseline", "before", "differences", "dirty", "event", "frozen", "heard_at", "missed", "pids",
-                 "settled", "started_lately", "started_seen", "strays", "unobserved", "up")  # fmt: skip
+    __slots__ = ("baseline", "before", "differences", "dirty", "event", "frozen", "heard_at", "missed", "mute", "pids",
+                 "settled", "skew", "started_lately", "started_seen", "strays", "unobserved", "up")  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
         self.event = _kept(event)
@@ -67,6 +71,9 @@ class _State:
         self.started_lately = 0
         """Of these, since the last heartbeat: they may be another run's already."""
         self.baseline = baseline
+        self.mute = False
+        """No heartbeat has come."""
+        self.skew = Skew()
         self.unobserved = 0
         self.before = 0
         self.settled = False
@@ -108,6 +115,8 @@ class Workers:
         self._most = most
         self._cuts = cuts if cuts is not None else Counter()
         self.unobserved = 0
+        self.offsets: dict[str, float] = {}
+        """Worker → seconds to add to its timestamps, of those whose clocks are wrong."""
         self._timeout = timeout
         self._purge = purge
         self._states: dict[str, _State] = {}
@@ -139,7 +148,7 @@ class Workers:
         for worker in workers:
             event = Event(
                 type=HEARTBEAT,
-                timestamp=worker.last_heartbeat,
+                timestamp=worker.last_heartbeat - worker.clock_offset,
                 hostname=worker.hostname,
                 active=worker.active,
                 processed=worker.processed,
@@ -153,14 +162,50 @@ class Workers:
             state.started_seen, state.unobserved = worker.started_seen, worker.unobserved
             state.before = worker.processed_before
             state.settled, state.dirty = True, False
+            state.mute = not worker.heartbeats
+            state.skew = Skew(worker.clock_offset, known=True)
+            if worker.clock_offset:
+                self.offsets[worker.hostname] = worker.clock_offset
 
-    def started(self, hostname: str) -> None:
-        """Count a task-started event of a worker."""
+    def started(self, hostname: str) -> bool:
+        """Count a task-started event of a worker. Whether no heartbeats come of it: see ``notice``."""
         state = self._states.get(hostname)
-        if state is not None:
-            state.started_seen += 1
-            state.started_lately += 1
-            state.changed()
+        if state is None:
+            return True
+        state.started_seen += 1
+        state.started_lately += 1
+        state.changed()
+        return state.mute
+
+    def notice(self, hostname: str, now: float, unix_now: float) -> bool:
+        """A sign of life that is no heartbeat: a task event or an answer. True when the worker is new or back.
+
+        Of a worker with heartbeats it says nothing: what comes may have been sent before its end.
+        """
+        state = self._states.get(hostname)
+        if state is None:
+            if not 0 < len(hostname) <= LONGEST_HOSTNAME or not self._has_room():
+                return False
+            event = Event(type=HEARTBEAT, timestamp=unix_now, hostname=hostname)
+            state = self._states[hostname] = _State(event, now, baseline=0)
+            state.mute = True
+            return True
+        came = state.mute and not state.up
+        if state.mute:
+            _noticed(state, now, unix_now)
+        return came
+
+    def aged(self, event: Event, now: float) -> None:
+        """An event of the worker itself was read at ``now``, at once: its age tells of the worker's clock."""
+        hostname = event.hostname[:LONGEST_HOSTNAME]
+        state = self._states.get(hostname)
+        if state is None or not state.skew.observe(now - event.timestamp, now):
+            return
+        state.changed()
+        if state.skew.offset:
+            self.offsets[hostname] = state.skew.offset
+        else:
+            self.offsets.pop(hostname, None)
 
     def hear(self, event: Event, now: float) -> bool:
         """Take in an event of the worker itself. True when the worker is new or back."""
@@ -168,9 +213,8 @@ class Workers:
         if not hostname:
             return False
         state = self._states.get(hostname)
-        if state is None:
-            if len(self._states) >= self._most and not self._make_room():
-                self._cuts["workers"] += 1
+        if state is None or state.mute:
+            if state is None and not self._has_room():
                 return False
             state = self._states[hostname] = _State(event, now, baseline=event.processed or 0)
             return self._settle(state, event, came=event.type != OFFLINE)
@@ -184,6 +228,7 @@ class Workers:
         came = run is _Run.NEW or (not state.up and event.type != OFFLINE)
         if run is _Run.NEW:
             self._begin_run(state, event)
+            state.skew = Skew(state.skew.offset)  # another process, perhaps on another machine
         state.heard_at, state.strays, state.missed = now, 0, False
         state.changed()
         return self._settle(state, event, came=came)
@@ -211,6 +256,12 @@ class Workers:
             self._drop(purged)
         return purged
 
+    def _has_room(self) -> bool:
+        if len(self._states) < self._most or self._make_room():
+            return True
+        self._cuts["workers"] += 1
+        return False
+
     def _make_room(self) -> bool:
         """Whether some that are not there any more were dropped before their time. Looks once between two ticks."""
         if self._full:
@@ -224,6 +275,8 @@ class Workers:
         """What they have in total goes to another worker of the same host, if there is one."""
         gone = [(host_of(hostname), self._states.pop(hostname)) for hostname in hostnames]
         self._dropped += hostnames
+        for hostname in hostnames:
+            self.offsets.pop(hostname, None)
         heirs = {host_of(hostname): state for hostname, state in self._states.items()}
         for host, state in gone:
             heir = heirs.get(host)
@@ -286,6 +339,11 @@ class Workers:
         return came
 
 
+def _noticed(state: _State, now: float, unix_now: float) -> None:
+    state.heard_at, state.event.timestamp, state.up = now, unix_now, True
+    state.changed()
+
+
 def _kept(event: Event) -> Event:
     """What is shown of it. An event may have any other fields, of any size."""
     return Event(
@@ -305,7 +363,7 @@ def _frozen(hostname: str, state: _State) -> Worker:
     state.frozen = Worker(
         hostname=hostname,
         up=state.up,
-        last_heartbeat=event.timestamp,
+        last_heartbeat=event.timestamp + state.skew.offset,
         active=event.active or 0,
         processed=event.processed or 0,
         pid=event.pid or 0,
@@ -316,5 +374,7 @@ def _frozen(hostname: str, state: _State) -> Worker:
         baseline=state.baseline,
         unobserved=state.unobserved,
         processed_before=state.before,
+        clock_offset=state.skew.offset,
+        heartbeats=not state.mute,
     )
     return state.frozen

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from celery_monitor.core import backoff
-from celery_monitor.core.model import Changes, Enqueue, Incident
+from celery_monitor.core.model import Changes, Enqueue, Incident, Reason
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch, Clock, EventSource, Marks
@@ -317,7 +317,8 @@ class Pump:
             notices = self._monitor.take_notices()
         self._tick_at = mono + TICK
         for notice in notices:
-            log = _log.info if notice.verdict.changed else _log.debug
+            too_old = notice.verdict.reason is Reason.TOO_OLD
+            log = (_log.warning if too_old else _log.info) if notice.verdict.changed else _log.debug
             log(
                 "A task failed",
                 task=notice.task,

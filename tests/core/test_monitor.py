@@ -442,8 +442,10 @@ def test_failures_of_hosts_that_are_gone_stay() -> None:
 def test_queues_of_workers_that_are_gone_are_forgotten() -> None:
     """One that has not answered this time keeps its queue while it lives."""
     of = monitor()
-    of.receive(deliver(body({"type": "worker-heartbeat", "hostname": "w@box", "timestamp": NOON})), NOON)
     of.learn_queues({"w@box": ["mail"], "silent@box": ["pay"]})
+    for second in range(0, 900, 60):
+        pass_time(of, 60, NOON + second)
+        of.receive(deliver(body({"type": "worker-heartbeat", "hostname": "w@box", "timestamp": NOON})), NOON)
     of.learn_queues({})
     for number, host in enumerate(("w@box", "silent@box")):
         of.receive(deliver(body(raw("received", f"u{number}", name=f"t{number}") | {"hostname": host})), NOON)

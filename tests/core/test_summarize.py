@@ -365,11 +365,12 @@ def test_health_is_what_the_counters_grew_by() -> None:
         "stream_gap_seconds": 6.5,
         "unobserved": 5.0,
         "unnamed_failures": 9.0,
+        "too_old_failures": 6.0,
         "starts": 4.0,
     }
     health = make(counters=(opening, closing)).health
     assert (health.elapsed, health.uptime, health.down, health.gap) == (86_400.0, 86_400.0, 0.0, 1.5)
-    assert (health.unobserved, health.unnamed, health.restarts) == (4, 7, 1)
+    assert (health.unobserved, health.unnamed, health.restarts, health.too_old) == (4, 7, 1, 6)
 
 
 def test_a_day_that_is_not_over_is_measured_until_now() -> None:

@@ -98,6 +98,9 @@ def doubts(summary: Summary) -> Iterator[str]:
         yield f"The event stream was interrupted for {duration(health.gap)}: tasks of that time may be missing."
     if health.unobserved:
         yield f"Workers ran {plural(health.unobserved, 'task')} whose events never came: no number here includes them."
+    if health.too_old:
+        told = plural(health.too_old, "failure")
+        yield f"{told} came too late to page anybody (alerts.max_age): they are counted in the hours they are of."
 
 
 def watch(summary: Summary) -> str:

@@ -85,6 +85,7 @@ class MonitorCollector(Collector):
         yield per_host(families.WORKER_UP, lambda workers: any(one.up for one in workers))
         yield per_host(families.WORKER_ACTIVE, lambda workers: sum(one.active for one in workers))
         yield per_host(families.WORKER_HEARTBEAT, lambda workers: max(one.last_heartbeat for one in workers))
+        yield per_host(families.WORKER_CLOCK, lambda workers: max((one.clock_offset for one in workers), key=abs))
         yield per_host(
             families.WORKER_PROCESSED, lambda workers: sum(one.processed_before + one.processed for one in workers)
         )

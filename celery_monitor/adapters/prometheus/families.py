@@ -106,6 +106,13 @@ WORKER_HEARTBEAT: Final = Family(
     ("hostname",),
     "seconds",
 )
+WORKER_CLOCK: Final = Family(
+    "worker_clock_offset_seconds",
+    Kind.GAUGE,
+    "How far the host's clock is behind the monitor's (negative: ahead), in seconds; 0 when it is less than a minute.",
+    ("hostname",),
+    "seconds",
+)
 WORKER_PROCESSED: Final = Family(
     "worker_processed",
     Kind.COUNTER,
@@ -332,7 +339,7 @@ BUILD: Final = Family(
 FAMILIES: Final = (
     *(family for _, family in TASK_COUNTERS),
     *(TASK_FAILURES, TASK_RUNTIME, TASK_WAIT),
-    *(WORKER_UP, WORKER_ACTIVE, WORKER_HEARTBEAT, WORKER_PROCESSED, WORKER_INFO),
+    *(WORKER_UP, WORKER_ACTIVE, WORKER_HEARTBEAT, WORKER_CLOCK, WORKER_PROCESSED, WORKER_INFO),
     *(QUEUE_LENGTH, CONSUMERS, QUEUE_WORKERS, QUEUE_PROCESSES),
     *(MESSAGES, EVENTS, DISCARDED, REPLIES_DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),

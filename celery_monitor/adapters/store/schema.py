@@ -188,6 +188,8 @@ workers: Final = Table(
     _number("baseline"),
     _number("unobserved"),
     Column("processed_before", BigInteger, nullable=False, server_default="0"),
+    Column("clock_offset", Double, nullable=False, server_default=text("0")),
+    Column("heartbeats", Boolean, nullable=False, server_default=text("true")),
 )
 
 incidents: Final = Table(

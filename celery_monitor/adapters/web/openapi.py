@@ -104,6 +104,11 @@ SCHEMAS: Final[dict[str, Json]] = {
         active=_COUNT,
         processed=_COUNT,
         unobserved=_COUNT,
+        heartbeats={"type": "boolean", "description": "false: it sends none (--without-heartbeat)"},
+        clock_offset_seconds={
+            "type": "number",
+            "description": "What the monitor adds to its timestamps: its clock is behind by that (negative: ahead)",
+        },
         pid=_COUNT,
         software=_TEXT,
     ),

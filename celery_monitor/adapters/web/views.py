@@ -123,6 +123,8 @@ def worker(one: Worker) -> Json:
         "active": one.active,
         "processed": one.processed,
         "unobserved": one.unobserved,
+        "heartbeats": one.heartbeats,
+        "clock_offset_seconds": one.clock_offset,
         "pid": one.pid,
         "software": " ".join(filter(None, (one.sw_ident, one.sw_ver, one.sw_sys))),
     }

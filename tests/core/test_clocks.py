@@ -1,0 +1,227 @@
+"""Workers whose clocks are wrong, and workers that send no heartbeats."""
+
+from dataclasses import replace
+
+import pytest
+
+from celery_monitor.core.model import Changes, Delivery, Restored, Worker
+from celery_monitor.core.monitor import LIVE_FOR, PROBE, Limits, Monitor
+from celery_monitor.core.rules import Policy
+from celery_monitor.core.skew import Skew
+from tests.builders import NOON, body, pass_time, raw
+
+PROBER = 7
+HOUR = 3600.0
+POLICY = Policy(fleet="shop")
+
+
+def watching(restored: Restored | None = None, now: float = NOON) -> Monitor:
+    """Knows its own probes."""
+    made = Monitor(replace(Limits(), prober=PROBER, policy=POLICY), restored or Restored(), now)
+    made.connected(acknowledges=True)
+    return made
+
+
+def hear(of: Monitor, now: float, *events: dict[str, object]) -> None:
+    """Events that are read at ``now``."""
+    of.receive([Delivery(body(one)) for one in events], now)
+
+
+def probe(of: Monitor, now: float, sent_at: float | None = None) -> None:
+    """A probe of our own comes back."""
+    hear(of, now, {"type": PROBE, "processed": PROBER, "active": 1, "hostname": "m@p", "timestamp": sent_at or now})
+
+
+def beat(at: float, kind: str = "heartbeat") -> dict[str, object]:
+    """A heartbeat by the worker's clock."""
+    return {"type": f"worker-{kind}", "hostname": "w1@box", "timestamp": at, "processed": 0, "active": 0, "pid": 1}
+
+
+def failure(at: float, uuid: str = "u1") -> list[dict[str, object]]:
+    """A task that is received and fails, by the worker's clock."""
+    return [raw("received", uuid, at, name="shop.pay"), raw("failed", uuid, at, exception="ValueError('no')")]
+
+
+def taken(of: Monitor, now: float) -> Changes:
+    """What is written now."""
+    changes = of.take(now)
+    assert changes is not None
+    return changes
+
+
+def keys(of: Monitor, now: float) -> list[str]:
+    """Of the pages that are to be sent."""
+    return [row.key for row in taken(of, now).outbox]
+
+
+def worker(of: Monitor) -> Worker:
+    """The only one."""
+    (one,) = of.snapshot().workers
+    return one
+
+
+@pytest.mark.parametrize("wrong", [-3 * HOUR, -7322.0, -90.0, 90.0, 3 * HOUR, 20 * HOUR])
+def test_a_failure_is_judged_by_the_time_when_it_happened(wrong: float) -> None:
+    """However wrong its worker's clock is: it pages, in the incident of the right hour, and is counted in that hour."""
+    of = watching()
+    probe(of, NOON)
+    hear(of, NOON + 1, beat(NOON + wrong))
+    hear(of, NOON + 5, *failure(NOON + 4 + wrong))
+    changes = taken(of, NOON + 5)
+    assert [row.key for row in changes.outbox] == ["shop.pay/2023-11-15T12Z"]
+    assert {bucket.start for bucket in changes.buckets} == {NOON}
+    assert [one.at for one in changes.failures] == [pytest.approx(NOON + 5, abs=1.0)]
+    assert worker(of).clock_offset == pytest.approx(-wrong, abs=1.0)
+    assert worker(of).last_heartbeat == pytest.approx(NOON, abs=1.0)
+
+
+@pytest.mark.parametrize("wrong", [-50.0, 50.0])
+def test_a_small_difference_corrects_nothing(wrong: float) -> None:
+    """The hour is that of the failure's own timestamp, to the second."""
+    of = watching()
+    probe(of, NOON)
+    hear(of, NOON + 1, beat(NOON + wrong))
+    hear(of, NOON + 2, *failure(NOON - 0.5), *failure(NOON + 0.5, "u2"))
+    assert keys(of, NOON + 2) == ["shop.pay/2023-11-15T11Z", "shop.pay/2023-11-15T12Z"]
+    assert worker(of).clock_offset == 0.0
+
+
+def test_what_has_waited_says_nothing_of_clocks() -> None:
+    """After a downtime old heartbeats come before our first probe: what failed then belongs to its own hour."""
+    of = watching(now=NOON + HOUR)
+    hear(of, NOON + HOUR, beat(NOON), *failure(NOON + 1), beat(NOON + 2))
+    assert keys(of, NOON + HOUR) == ["shop.pay/2023-11-15T12Z"]
+    probe(of, NOON + HOUR + 1, sent_at=NOON + HOUR - 60)  # the stream is still behind
+    hear(of, NOON + HOUR + 1, beat(NOON + 600))
+    assert worker(of).clock_offset == 0.0
+
+
+def test_what_comes_after_a_standstill_says_nothing_of_clocks() -> None:
+    """The process, its machine or the broker stood still: everything is late, and our last probe is old."""
+    of = watching()
+    probe(of, NOON)
+    for second in (1, 3, 5):
+        hear(of, NOON + second, beat(NOON + second))
+    for late in (900, 903, 906):
+        hear(of, NOON + late, beat(NOON + late - 890))
+    hear(of, NOON + 907, *failure(NOON + 17))
+    assert taken(of, NOON + 907).failures[0].at == NOON + 17
+    probe(of, NOON + 910)
+    of.connected(acknowledges=True)
+    for late in (911, 914, 917):
+        hear(of, NOON + late, beat(NOON + late - 890))
+    assert worker(of).clock_offset == 0.0
+    assert LIVE_FOR < 890
+
+
+def test_a_restart_keeps_what_is_known_of_a_clock() -> None:
+    """The same failure has the same key before and after it, also when it is read before the first heartbeat."""
+    of = watching()
+    probe(of, NOON)
+    hear(of, NOON + 1, beat(NOON - 3 * HOUR))
+    (stored,) = taken(of, NOON + 1).workers
+    again = watching(Restored(workers=[stored]), NOON + 60)
+    hear(again, NOON + 60, *failure(NOON + 30 - 3 * HOUR))
+    assert keys(again, NOON + 60) == ["shop.pay/2023-11-15T12Z"]
+
+
+def test_a_clock_that_is_set_right() -> None:
+    """Three heartbeats later it is believed again."""
+    of = watching()
+    probe(of, NOON)
+    hear(of, NOON + 1, beat(NOON - 3 * HOUR))
+    for second in (3, 5, 7):
+        hear(of, NOON + second, beat(NOON + second))
+    hear(of, NOON + 8, *failure(NOON + 8))
+    assert taken(of, NOON + 8).failures[0].at == NOON + 8
+    assert worker(of).clock_offset == 0.0
+
+
+SEEN = {
+    "at once": ([(0, 0.2)], 0.0),
+    "behind": ([(0, 10_800.4)], 10_800.0),
+    "ahead": ([(0, -10_800.4)], -10_800.0),
+    "one that was late": ([(0, 0.1), (2, 0.1), (4, 300.0), (6, 0.1)], 0.0),
+    "a burst after a broken connection": ([(0, 0.1), (2, 0.1), (400, 390.0), (400, 388.0), (400, 386.0)], 0.0),
+    "a queue that is worked off": ([(0, 0.1), (2, 900.0), (4, 700.0), (6, 500.0), (8, 300.0), (10, 0.5)], 0.0),
+    "set": ([(0, 0.1), (2, 3600.0), (4, 3600.2), (6, 3600.1)], 3600.0),
+    "set back": ([(0, 3600.0), (2, 0.1), (4, 0.2), (6, 0.1)], 0.0),
+    "drifting by less than matters": (
+        [(0, 3600.0), *((second, 3600.0 + second) for second in range(2, 22, 2))],
+        3600.0,
+    ),
+    "a first one that was late": ([(0, 200.0), (2, 0.1), (4, 0.1), (6, 0.1)], 0.0),
+}
+
+
+@pytest.mark.parametrize(("ages", "offset"), SEEN.values(), ids=SEEN)
+def test_offsets(ages: list[tuple[float, float]], offset: float) -> None:
+    """Seconds that a heartbeat took are not seconds that a clock is behind."""
+    skew = Skew()
+    for at, age in ages:
+        skew.observe(age, NOON + at)
+    assert skew.offset == offset
+
+
+def test_a_worker_without_heartbeats_is_known_by_its_tasks() -> None:
+    """It is up while they come, down when nothing has been heard of it for long, and forgotten after that."""
+    of = watching()
+    probe(of, NOON)
+    hear(of, NOON + 1, raw("started"))
+    assert (worker(of).hostname, worker(of).up, worker(of).heartbeats) == ("w1@box", True, False)
+    assert of.take_arrivals() == ["w1@box"]
+    hear(of, NOON + 2, raw("started", "u2"))
+    assert of.take_arrivals() == []
+    pass_time(of, 310, NOON + 2)
+    assert not worker(of).up
+    pass_time(of, 610, NOON + 312)
+    assert of.snapshot().workers == []
+
+
+def test_a_worker_without_heartbeats_is_known_by_its_answers() -> None:
+    """An idle one sends nothing; while it answers it is up, and one that comes back has arrived."""
+    of = watching()
+    of.flowing()
+    for minute in range(10):
+        of.learn_queues({"w1@box": ["celery"]})
+        pass_time(of, 60, NOON + 60 * minute)
+        assert worker(of).up
+    pass_time(of, 310, NOON + 600)
+    assert not worker(of).up
+    of.take_arrivals()
+    of.learn_queues({"w1@box": ["celery"]})
+    assert (worker(of).up, of.take_arrivals()) == (True, ["w1@box"])
+    (stored,) = taken(of, NOON + 1000).workers
+    again = watching(Restored(workers=[stored]), NOON + 1001)
+    assert (worker(again).up, worker(again).heartbeats) == (True, False)
+
+
+def test_a_worker_whose_first_heartbeat_is_yet_to_come() -> None:
+    """It is as any other from then on: its audit begins with that heartbeat."""
+    of = watching()
+    probe(of, NOON)
+    hear(of, NOON + 1, raw("started"))
+    hear(of, NOON + 2, beat(NOON + 2) | {"processed": 100})
+    assert worker(of).heartbeats
+    for second in (4, 6, 8, 10):
+        hear(of, NOON + second, beat(NOON + second) | {"processed": 100})
+    assert worker(of).unobserved == 0
+    of.learn_queues({"w1@box": ["celery"]})
+    hear(of, NOON + 11, beat(NOON + 11, "offline"))
+    of.learn_queues({"w1@box": ["celery"]})  # an answer from before its end
+    assert not worker(of).up
+
+
+def test_what_is_too_old_to_page_is_counted() -> None:
+    """Each failure, for the mail; and by its reason, for alerts."""
+    of = watching(now=NOON + 3 * HOUR)
+    hear(of, NOON + 3 * HOUR, *failure(NOON), *failure(NOON + 1, "u2"))
+    counters = taken(of, NOON + 3 * HOUR).counters
+    assert (counters["too_old_failures"], counters["incidents.too_old"]) == (2, 2)
+
+
+def test_old_events_show_no_worker_that_is_gone() -> None:
+    """What waited while the monitor was away may be of workers that have ended since."""
+    of = watching(now=NOON + HOUR)
+    hear(of, NOON + HOUR, raw("started", "u1", NOON), raw("failed", "u1", NOON + 1, exception="ValueError()"))
+    assert of.snapshot().workers == []
