@@ -312,7 +312,7 @@ class Monitor:
             counters=counters,
             incidents={key[10:]: int(value) for key, value in counters.items() if key.startswith("incidents.")},
             incidents_open=self._decider.open_count,
-            tracked=len(self._tracker.tasks),
+            tracked=len(self._tracker),
             lag=self._lag,
             probe_roundtrip=None,
             limits=self._all_limits(),
@@ -471,7 +471,7 @@ class Monitor:
             "buckets": MOST_BUCKETS,
             "incidents": limits.max_incidents,
         }
-        used = {"workers": len(self._workers), "hosts": len(self._hosts), "tasks": len(self._tracker.tasks)}
+        used = {"workers": len(self._workers), "hosts": len(self._hosts), "tasks": len(self._tracker)}
         used["incidents"] = len(self._decider)
         used["unnamed_events"] = len(self._unnamed)
         used["arguments"] = self._tracker.arguments_bytes

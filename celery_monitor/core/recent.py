@@ -3,7 +3,7 @@
 from typing import Final
 
 from celery_monitor.core.model import TaskRef
-from celery_monitor.core.runs import named
+from celery_monitor.core.runs import all_of, named
 
 RECENT: Final = 25_000
 """Tasks in each of two generations, 300 bytes each."""
@@ -27,6 +27,8 @@ class Recent:
 
     def add(self, uuid: str, ref: TaskRef) -> None:
         """Remember one that is over."""
+        if ref.others is not None:
+            ref = _as_one(ref)
         newer = self.newer
         newer[uuid] = ref
         if len(newer) >= self._most:
@@ -50,3 +52,10 @@ class Recent:
         """``time`` in seconds, by a clock that does not go back."""
         if time - self._since >= RECENT_SECONDS:
             self.newer, self.older, self._since = {}, self.newer, time
+
+
+def _as_one(ref: TaskRef) -> TaskRef:
+    """What is needed of several runs: there may be many."""
+    like = named(ref, "") or ref
+    over = max(run.started_at for run in all_of(ref))
+    return TaskRef(name=like.name, queue=like.queue, stage=like.stage, started_at=over, host=like.host)

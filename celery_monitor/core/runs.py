@@ -10,8 +10,8 @@ from typing import Final
 
 from celery_monitor.core.model import RECEIVED, REJECTED, RETRIED, STARTED, Event, Stage, TaskRef
 
-MOST_RUNS: Final = 256
-"""Runs of one task id that are told apart. Beyond it the first ones go, and only the twin of a failure suffers."""
+MOST_RUNS: Final = 64
+"""Runs of one task id that are told apart, beside the first. Those beyond it have the name of the others."""
 TWIN_SECONDS: Final = 60.0
 """Between the two events of one end, by the worker's own clock. Celery 5.7 sends them 10 to 20 ms apart."""
 
@@ -77,6 +77,15 @@ def is_second_of_time_limit(entry: TaskRef, host: str, event: Event) -> bool:
         return False
     limit = float(found[1]) * _EARLY
     return not any(run.stage == _T and event.timestamp - run.started_at >= limit for run in own)
+
+
+def given_up(others: list[TaskRef], host: str) -> TaskRef | None:
+    """Which of them makes room for another run of the worker: its own one that ended, else where there are too many."""
+    own = next((run for run in others if run.host == host and run.stage >= _OK), None)
+    if own is not None or len(others) < MOST_RUNS:
+        return own
+    # A failure last, because it may have a twin.
+    return min(others, key=lambda run: (run.stage == _F, run.stage < _OK))
 
 
 def goes_on(entry: TaskRef, run: TaskRef) -> bool:

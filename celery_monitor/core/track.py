@@ -124,7 +124,8 @@ class Tracker:
         self._max_age_minutes = max(1, int(max_age // 60))
         self._linger = linger
         self._lingering: deque[tuple[float, str]] = deque()
-        self._left_open: deque[tuple[float, str]] = deque()
+        self._left_open: dict[str, float] = {}
+        """Task id → when to give up on the runs that were left open when another one ended; earliest first."""
         self._recent = Recent()
         self._others = 0
         """Runs beside the first one, of all tasks."""
@@ -139,6 +140,10 @@ class Tracker:
         self._names = Names(KNOWN_NAMES, self.queue_of.clear)
         self._hosts = Names(KNOWN_HOSTS)
 
+    def __len__(self) -> int:
+        """Runs that are remembered: what ``max_tasks`` bounds."""
+        return len(self.tasks) + self._others
+
     def restore(self, tracked: Iterable[tuple[str, TaskRef]]) -> None:
         """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
         for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
@@ -147,7 +152,7 @@ class Tracker:
                 continue
             self._others += len(ref.others or ())
             if runs.is_open(ref):
-                self._left_open.append((self._time + LEFT_OPEN, uuid))
+                self._left_open[uuid] = self._time + LEFT_OPEN
             else:
                 self._lingering.append((self._time + self._linger, uuid))
 
@@ -233,8 +238,8 @@ class Tracker:
         self._give_up()
         self._expire()
         self._recent.tick(self._time)
-        if len(self.tasks) + self._others > self._max_tasks:
-            self._evict(len(self.tasks) + self._others - self._max_tasks + self._max_tasks // 100)
+        if len(self) > self._max_tasks:
+            self._evict(len(self) - self._max_tasks + self._max_tasks // 100)
 
     def shed(self) -> None:
         """Forget the tasks with the longest names and ids: somebody invents them. If they are few, the oldest."""
@@ -315,11 +320,9 @@ class Tracker:
         if kind <= STARTED:
             run.due_at = entry.due_at
         others = entry.others = entry.others or []
-        ended = next((one for one in others if one.host == host and one.stage >= _OK), None)
-        if ended is None and len(others) >= runs.MOST_RUNS:
-            ended = others[0]
-        if ended is not None:
-            others[:] = [one for one in others if one is not ended]
+        gone = runs.given_up(others, host)
+        if gone is not None:
+            others[:] = [one for one in others if one is not gone]
             self._others -= 1
         others.append(run)
         self._others += 1
@@ -360,7 +363,8 @@ class Tracker:
         for old in runs.replaced(entry, ref):
             entry = self._remove(uuid, entry, old)
         if runs.is_open(entry):
-            self._left_open.append((self._time + LEFT_OPEN, uuid))
+            self._left_open.pop(uuid, None)
+            self._left_open[uuid] = self._time + LEFT_OPEN
             return False
         if all(run.stage == _OK for run in runs.all_of(entry)):
             return True
@@ -382,6 +386,7 @@ class Tracker:
             self._gone.append(uuid)
         if ref.others is not None:
             self._others -= len(ref.others)
+            self._left_open.pop(uuid, None)
         self._dirty.pop(uuid, None)  # else a store that is away for hours fills the memory with what is over
         if self.arguments:
             self._drop_arguments(uuid)
@@ -389,10 +394,13 @@ class Tracker:
 
     def _give_up(self) -> None:
         """Let go of what was left open when another run ended."""
-        while self._left_open and self._left_open[0][0] <= self._time:
-            uuid = self._left_open.popleft()[1]
+        while self._left_open:
+            uuid, due = next(iter(self._left_open.items()))
+            if due > self._time:
+                return
+            del self._left_open[uuid]
             ref = self.tasks.get(uuid)
-            if ref is not None and ref.others is not None and ref.seen <= self._minute - LEFT_OPEN // 60:
+            if ref is not None and ref.seen <= self._minute - LEFT_OPEN // 60:
                 self._forget(uuid)
 
     def _expire(self) -> None:

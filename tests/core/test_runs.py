@@ -228,6 +228,26 @@ def test_runs_of_one_id_are_bounded() -> None:
     assert count(to, ["w1 failed"]) == Counter({"a failed": 1})
 
 
+def test_the_twin_of_a_failure_is_known_among_many_runs() -> None:
+    """Others go first when there are too many."""
+    to = tracker()
+    count(to, ["w0 received a", "w1 received a", "w1 started", "w1 failed!"])
+    count(to, [f"other{number} received a" for number in range(3 * MOST_RUNS)], apart=0.01)
+    assert count(to, ["w1 failed!"], start=NOON + 5) == Counter()
+
+
+def test_memory_of_what_many_workers_run_is_bounded() -> None:
+    """Whatever the number of ids and of workers that somebody invents, and when a run of each has ended."""
+    to = Tracker(max_tasks=500, max_age=7 * 86_400.0, linger=60.0)
+    to.tick(NOON)
+    for number in range(300):
+        for step in ("w1 received a", "w2 received a", "w1 succeeded", "w3 received a", "w2 failed", "w2 received a"):
+            event = told(step, NOON + number, f"u{number}")
+            to.advance(event, KINDS[event.type])
+        to.tick(NOON + number)
+    assert len(to._left_open) <= len(to.tasks) <= 170
+
+
 def test_runs_count_towards_the_bound() -> None:
     """An id with many runs weighs as much as many ids."""
     to = Tracker(max_tasks=100, max_age=86_400.0, linger=60.0)
