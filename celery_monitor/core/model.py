@@ -453,6 +453,13 @@ class Changes:
     """8 bytes for each message of this flush, in order of delivery."""
 
     @property
+    def weight(self) -> int:
+        """Bytes that it takes in memory, about."""
+        texts = sum(len(one.traceback) + len(one.message) for one in self.failures)
+        small = len(self.failures) + len(self.groups) + len(self.tracked) + len(self.workers) + len(self.unnamed)
+        return 2_500 * len(self.series) + 8_000 * len(self.incidents) + 300 * len(self.buckets) + 600 * small + texts
+
+    @property
     def empty(self) -> bool:
         """True when there is nothing worth a transaction."""
         return not (

@@ -8,7 +8,8 @@ When it is used up, the combinations that were used the longest time ago are fol
 totals are added to it, so that sums stay exact and no counter of ``other`` falls. Who invents names must not push out
 the fleet's own, so what goes first is, in this order:
 
-1. combinations that no worker has registered and that were used for less than ``ESTABLISHED`` seconds,
+1. combinations that no worker has registered and that were used for less than ``ESTABLISHED`` seconds, those that were
+   used in a single flush before others,
 2. combinations that were used for longer than that (a task that runs each night),
 3. combinations whose task a worker has registered, in a queue that a worker consumes.
 
@@ -60,6 +61,8 @@ class Row(msgspec.Struct):
     cost: int = 1
     used: int = 0
     """The table's ``turn`` of its last use."""
+    uses: int = 0
+    """Flushes in which it was used since the start."""
     used_at: float = 0.0
     born_at: float = 0.0
 
@@ -173,6 +176,7 @@ class Table:
         """It is used: what changed in it is to be written."""
         if not row.dirty:
             row.dirty, row.used, row.used_at = True, self._turn, self._now
+            row.uses += 1
             self.dirty.append(row)
 
     def class_of(self, row: Row, exception: str) -> str:
@@ -200,7 +204,7 @@ class Table:
             row = self.exact(old.key.name, old.key.queue, old.key.host)
             row.counts = list(old.counts)
             row.exceptions = dict(old.exceptions)
-            self.size += _classes(row)
+            self.size += _classes(row) if row.cost else 0
             if old.runtime.bounds == runtime:
                 row.runtime, row.runtime_sum = list(old.runtime.counts), old.runtime.sum
             if old.wait.bounds == wait:
@@ -258,10 +262,10 @@ class Table:
                 self._victims.popleft()
         return None
 
-    def _order(self, row: Row) -> tuple[bool, bool, bool, int]:
+    def _order(self, row: Row) -> tuple[bool, bool, bool, bool, int]:
         """Of the tasks that workers know, the sum of the hosts that were folded stays for longest."""
         known = self._knows(row.key.name, row.key.queue)
-        return known, known and row.key.host == OTHER, row.established, row.used
+        return known, known and row.key.host == OTHER, row.established, row.uses > 1, row.used
 
     def _outlives(self, row: Row) -> bool:
         """Whether it does not give way to what nobody knows."""

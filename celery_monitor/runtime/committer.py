@@ -89,6 +89,11 @@ class Committer:
         return found
 
     @property
+    def held(self) -> int:
+        """Bytes in memory of what is not committed yet, about."""
+        return sum(flush.changes.weight for flush in self._flushes)
+
+    @property
     def due_at(self) -> float:
         """Monotonic time of the next turn that may bring something, while something waits."""
         return self._try_at if self._under_way is None else self._clock.monotonic() + GLANCE

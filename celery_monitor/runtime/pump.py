@@ -43,6 +43,8 @@ RECONNECT_CAP: Final = 5.0
 """Seconds between two attempts at most: without acknowledgements each of them is lost."""
 REPAIR_CAP: Final = 30.0
 """The same where a person has to act first."""
+MOST_HELD: Final = 64 * 1024 * 1024
+"""Bytes of those changes together."""
 MOST_UNWRITTEN: Final = 20
 """Connections whose changes may wait for the store: each leaves its own, and no bound of the broker's holds those."""
 
@@ -170,9 +172,14 @@ class Pump:
             return self._flush_at
         return min(mono + GLANCE, self._flush_at + LONGEST_YIELD)
 
+    def _is_full(self) -> bool:
+        """Whether too much waits for the store. One flush is no reason: what comes joins the next one."""
+        waiting = self._committer.waiting
+        return waiting >= MOST_UNWRITTEN or (waiting > 1 and self._committer.held >= MOST_HELD)
+
     def _connect(self, stop: threading.Event) -> None:
         wait = self._connect_at - self._clock.monotonic()
-        if self._committer.waiting >= MOST_UNWRITTEN:  # only where the broker keeps what comes meanwhile
+        if self._is_full():  # only where the broker keeps what comes meanwhile
             wait = LONGEST_POLL
         if wait > 0:
             stop.wait(min(wait, LONGEST_POLL))

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import math
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
@@ -10,6 +11,16 @@ from celery_monitor.core.summary import READ_UNTIL, Summary
 from celery_monitor.ports import Reader
 
 MAX_INCIDENTS: Final = 10_000
+
+
+_PORTION: Final = 3600.0
+"""Seconds of buckets that are in memory at a time: of a whole day they would be 300 MB at the bound of series."""
+
+
+def _portions(start: float, end: float) -> Iterator[tuple[float, float]]:
+    while start < end:
+        yield start, min(start + _PORTION, end)
+        start += _PORTION
 
 
 class DayReport:
@@ -32,8 +43,7 @@ class DayReport:
             date=date,
             zone=self._zone,
             fleet=self._fleet,
-            # A day at a time, so that no more than one day's buckets are in memory.
-            buckets=chain.from_iterable(self._reader.buckets(*day) for day in days),
+            buckets=chain.from_iterable(self._reader.buckets(*portion) for day in days for portion in _portions(*day)),
             groups=self._reader.groups(start, end),
             incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS),
             counters=(self._reader.counters(start), self._reader.counters(min(end, now))),

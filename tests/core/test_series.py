@@ -108,6 +108,15 @@ def test_names_that_somebody_invents_do_not_push_out_the_fleet() -> None:
     assert of.used["series"] <= 200
 
 
+def test_a_task_that_has_run_twice_stays() -> None:
+    """Names that somebody invents come once each, and are folded before it."""
+    of = aggregator(50)
+    for name in ("a", "a", *(f"x{number}" for number in range(1000))):
+        run(of, name)
+        of.take()
+    assert "a" in names(of)
+
+
 def test_what_has_been_there_for_long_gives_way_late() -> None:
     """To what nobody knows: a task that runs each week keeps its place. A known one takes it at once."""
     of = aggregator(3)
@@ -210,3 +219,6 @@ def test_a_budget_that_was_lowered_folds_at_the_start() -> None:
     series, dropped, *_ = after.take()
     assert (len(dropped), len(after.snapshot())) == (90, 11)
     assert [(one.key.name, one.counts[SUCCEEDED]) for one in series] == [(OTHER, 90)]
+    again = aggregator(20)
+    again.restore(after.snapshot())
+    assert (again.used["series"], again.take()[:2]) == (20, ([], []))

@@ -205,8 +205,15 @@ class Daemon(ServerProcess):
 
     def resident_bytes(self) -> int:
         """Its resident memory."""
+        return self._status_bytes("VmRSS")
+
+    def peak_bytes(self) -> int:
+        """The most resident memory that it has had since it was started."""
+        return self._status_bytes("VmHWM")
+
+    def _status_bytes(self, name: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+        return int(next(line for line in status.splitlines() if line.startswith(name)).split()[1]) * 1024
 
     def tracked(self, uuids: AbstractSet[str]) -> AbstractSet[str]:
         """Those of the tasks that are under way, as committed."""

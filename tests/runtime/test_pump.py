@@ -7,9 +7,10 @@ from functools import partial
 
 import pytest
 
-from celery_monitor.core.model import Enqueue, Incident, Restored
+from celery_monitor.core.model import FAILED, Enqueue, Incident, Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.runtime import pump
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import BUSY, GATHER, LONGEST_YIELD, MOST_UNWRITTEN, PROMPT, Pump
 from tests.builders import NOON, life
@@ -243,6 +244,25 @@ def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
     on.run(partial(on.committed_since, len(on.store.commits)))
     assert on.succeeded() == lives
     assert sum(series.counts[3] for series in on.store.start().series) == lives
+
+
+def test_large_changes_that_wait_for_the_store_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bytes are bounded, not their number alone."""
+    monkeypatch.setattr(pump, "MOST_HELD", 50_000)
+    on = Bench(acknowledges=True, prefetch=1000)
+    on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
+    for number in range(10):
+        on.run(lambda: on.pump.figures.connected or on.committer.held >= 50_000)
+        on.source.publish(*life(f"u{number}", end="failed", exception="E()", traceback="x" * 15_000))
+        on.run(partial(on.turned, 5))
+        on.source.lose()
+        on.run(partial(on.turned, 1))
+    assert on.committer.waiting < 5
+    assert 50_000 <= on.committer.held < 100_000
+    on.store.failures.clear()
+    on.run(lambda: on.source.waiting == 0 and on.pump.figures.connected and not on.committer.waiting)
+    on.run(partial(on.committed_since, len(on.store.commits)))
+    assert sum(series.counts[FAILED] for series in on.store.start().series) == 10
 
 
 @pytest.mark.parametrize("written", [True, False])
