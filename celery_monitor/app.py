@@ -404,7 +404,8 @@ class App:
                 "probe": self._prober.trouble(pump.heard_at) if figures.connected else _NO_STREAM,
                 "store": self._committer.figures.error,
                 "threads": "; ".join(f"{name} {told}" for name, told in self.threads.failing().items()) or None,
-            }
+            },
+            {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},
         )
 
 

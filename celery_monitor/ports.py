@@ -358,6 +358,8 @@ class Health:
     """What a probe is told: check → what is wrong with it, None when it is well. Without secrets."""
 
     checks: Mapping[str, str | None]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What a person should look at, though the monitor does its work. Without secrets."""
 
     @property
     def ok(self) -> bool:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from celery_monitor.core.model import RECEIVED, SENT, Event, TaskRef
 from celery_monitor.core.names import Names
+from celery_monitor.core.text import shared
 
 
 def introduce(ref: TaskRef, event: Event, kind: int, names: Names, queue_of: MutableMapping[str, str]) -> TaskRef:
@@ -21,7 +22,7 @@ def introduce(ref: TaskRef, event: Event, kind: int, names: Names, queue_of: Mut
         if name and name != ref.name:
             counted = TaskRef(name=name)
         if event.queue:
-            counted.queue = names[event.queue]
+            counted.queue = shared(names[event.queue])
             if name:
                 queue_of[name] = counted.queue
         if event.timestamp <= ref.started_at:

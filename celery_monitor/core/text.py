@@ -1,6 +1,8 @@
 """Hostile text made safe to keep: what databases, terminals and UTF-8 cannot hold is replaced."""
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, Protocol
 
 REPLACEMENT: Final = "\ufffd"
@@ -10,6 +12,9 @@ UNREAD: Final = "[redacted: the patterns took too long]"
 OTHER: Final = "other"
 """The name under which is counted what is beyond a bound."""
 LONGEST_HOST: Final = 255
+_RANDOM_END: Final = re.compile(
+    r"(?:^|(?<=\.))[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$|(?<=^amq\.gen-).+$", re.ASCII | re.IGNORECASE
+)
 
 
 def clean(text: str) -> str:
@@ -54,3 +59,12 @@ def redacted(text: str, patterns: Sequence[Pattern]) -> str:
     except TimeoutError:
         return UNREAD
     return text
+
+
+@lru_cache(maxsize=4096)
+def shared(queue: str) -> str:
+    """A queue's name with ``*`` for an end that is another one in each process: a UUID, or RabbitMQ's ``amq.gen-``.
+
+    Celery's Broadcast gives each worker a queue ``bcast.<uuid>`` (``kombu.common``), and a restart makes a new one.
+    """
+    return _RANDOM_END.sub("*", queue)

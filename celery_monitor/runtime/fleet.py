@@ -14,6 +14,7 @@ import structlog
 
 from celery_monitor.core.model import QueueStats
 from celery_monitor.core.monitor import Monitor
+from celery_monitor.core.text import printable
 from celery_monitor.core.workers import MOST_WORKERS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock, FleetControl
@@ -47,6 +48,7 @@ _SILENT: Final = (
     "celery-monitor doctor compares them"
 )
 _NAMED: Final = 5
+_LONGEST: Final = 100
 _LATE: Final = "late"
 """The one reason for a reply to be discarded that is nobody's fault."""
 
@@ -234,9 +236,10 @@ class FleetWatch:
         if self._silence.rarely:
             finding = _SILENT
         elif mute := self._mute.found():
+            named = ", ".join(printable(hostname, _LONGEST) for hostname in mute[:_NAMED])
             more = f" and {len(mute) - _NAMED} more" if len(mute) > _NAMED else ""
             finding = (
-                f"these workers send events and never answer questions: {', '.join(mute[:_NAMED])}{more}; their queues "
+                f"these workers send events and never answer questions: {named}{more}; their queues "
                 "and the names of the tasks they hold are unknown: check their accept_content, control_exchange and "
                 "worker_enable_remote_control"
             )

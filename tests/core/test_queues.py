@@ -6,8 +6,11 @@ from itertools import chain
 
 import pytest
 
-from celery_monitor.core.model import SeriesKey
+from celery_monitor.core.model import Delivery, Restored, SeriesKey
+from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.core.queues import QUEUES_PER_WORKER, Queues
+from celery_monitor.core.text import shared
+from tests.builders import NOON, body, raw
 
 CASES = {
     "the worker's only one": (["mail"], {"t": "pay"}, "mail"),
@@ -173,3 +176,31 @@ def test_nothing_is_worked_out_again_where_nothing_has_changed() -> None:
     of.learn({"one@box": ["mail"], "two@box": ["pay", "ship"]}, ())
     of.register({"one@box": ["t"]})
     assert of.registered(lambda _name, _queue: True, 1) is told
+
+
+@pytest.mark.parametrize(
+    ("queue", "expected"),
+    [
+        ("bcast.0f8fad5b-d9cb-469f-a165-70867728950e", "bcast.*"),
+        ("reload.0F8FAD5B-D9CB-469F-A165-70867728950E", "reload.*"),
+        ("0f8fad5b-d9cb-469f-a165-70867728950e", "*"),
+        ("amq.gen-JzTY20BRgKO-HjmUJj0wLg", "amq.gen-*"),
+        ("orders-0f8fad5b-d9cb-469f-a165-70867728950e", "orders-0f8fad5b-d9cb-469f-a165-70867728950e"),
+        ("0f8fad5b-d9cb-469f-a165-70867728950e.high", "0f8fad5b-d9cb-469f-a165-70867728950e.high"),
+        ("celery", "celery"),
+        ("", ""),
+    ],
+)
+def test_names_that_each_process_makes_anew(queue: str, expected: str) -> None:
+    """A random end is the same for all; what is random elsewhere is somebody's own name."""
+    assert shared(queue) == expected
+
+
+def test_a_broadcast_is_one_series() -> None:
+    """Every client and every worker has its own queue for it, under a name that is new in each process."""
+    monitor = Monitor(Limits(), Restored(), NOON)
+    for number in range(3):
+        queue = f"bcast.{number:08x}-d9cb-469f-a165-70867728950e"
+        monitor.receive([Delivery(body(raw("sent", uuid=f"u{number}", name="shop.reload", queue=queue)))], NOON)
+    [series] = monitor.snapshot().series
+    assert (series.key.name, series.key.queue) == ("shop.reload", "bcast.*")

@@ -16,6 +16,7 @@ from typing import Final
 
 from celery_monitor.core.model import QueueStats
 from celery_monitor.core.queues import is_own
+from celery_monitor.core.text import shared
 from celery_monitor.core.workers import MOST_WORKERS
 
 ROUNDS_KEPT: Final = 4
@@ -103,19 +104,36 @@ class Census:
         self._look_back(sizes)
         for name in asked:
             self._forget(name, sizes.get(name), now, consumed=name in workers)
-        return [
+        return self._folded(
             QueueStats(name, *sizes.get(name, (None, None)), workers[name], processes[name])
             for name in asked
             if name in self._named or name in self._queues
-        ]
+        )
 
     def worker_queues(self) -> dict[str, list[str]]:
         """Hostname → the queues that it consumes, of all that have not gone."""
-        return {hostname: worker.queues for hostname, worker in self._workers.items()}
+        return {hostname: list(dict.fromkeys(map(shared, worker.queues))) for hostname, worker in self._workers.items()}
+
+    def _folded(self, queues: Iterable[QueueStats]) -> list[QueueStats]:
+        """Queues whose names differ in what is random, such as those of a Broadcast, as one with their sums."""
+        found: dict[str, QueueStats] = {}
+        for queue in queues:
+            name = queue.name if queue.name in self._named else shared(queue.name)
+            other = found.get(name) or QueueStats(name, None, None, 0, 0)
+            found[name] = QueueStats(
+                name,
+                _sum(queue.length, other.length),
+                _sum(queue.consumers, other.consumers),
+                queue.workers + other.workers,
+                queue.processes + other.processes,
+            )
+        return list(found.values())
 
     def _remember(self) -> None:
         consumed = {
-            name: is_own(name, hostname) for hostname, worker in self._workers.items() for name in worker.queues
+            name: is_own(name, hostname) or shared(name) != name
+            for hostname, worker in self._workers.items()
+            for name in worker.queues
         }
         left = [name for name in self._queues if name not in consumed]
         left.sort(key=lambda name: -self._queues[name].idle_since)
@@ -145,3 +163,7 @@ class Census:
         queue.idle_since = min(queue.idle_since, now)
         if size is None or queue.own or now - queue.idle_since >= IDLE_KEPT:
             del self._queues[name]
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one + (other or 0)

@@ -18,6 +18,7 @@ from celery_monitor.adapters.broker.faults import boundary
 from celery_monitor.adapters.broker.lengths import sizes
 from celery_monitor.adapters.broker.reply import is_name, is_text
 from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, FleetTask, QueueStats
+from celery_monitor.core.text import shared
 from celery_monitor.settings.broker import BrokerSettings
 
 _UNIX_TIMES_FROM: Final = 1_000_000_000
@@ -90,8 +91,9 @@ class BrokerFleet:
 
         self._control.ask(("active", "reserved", "scheduled", "active_queues"), timeout, take, list(hostnames) or None)
         return [
-            FleetTask(task.uuid, task.name, _queue(task, queues.get(task.hostname, [])), task.since)
+            FleetTask(task.uuid, task.name, queue and shared(queue), task.since)
             for task in found.values()
+            for queue in [_queue(task, queues.get(task.hostname, []))]
         ]
 
     def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:

@@ -162,3 +162,23 @@ def test_queues_of_before_a_restart_beside_many() -> None:
     told = rounds(of, 1, {"a@box": [f"q{number}" for number in range(MOST_QUEUES)]})
     assert len(told) == MOST_QUEUES
     assert of.names()[-1] == "past"
+
+
+def test_queues_of_a_broadcast_are_one() -> None:
+    """Each worker has one with a random name, and each restart a new one: the sum of what is there is told."""
+    uuids = [f"{number:08x}-1111-4222-8333-123456789abc" for number in range(6)]
+    of = Census([])
+    answer = {f"w{number}@box": ["pay", f"bcast.{uuid}"] for number, uuid in enumerate(uuids)}
+    told = rounds(of, 1, answer, sizes={"pay": (1, 6)} | {f"bcast.{uuid}": (2, 1) for uuid in uuids})
+    assert told == [QueueStats("pay", 1, 6, 6, 12), QueueStats("bcast.*", 12, 6, 6, 12)]
+    assert of.worker_queues()["w0@box"] == ["pay", "bcast.*"]
+    restarted = {f"w{number}@box": ["pay", f"bcast.{uuid[::-1]}"] for number, uuid in enumerate(uuids)}
+    of = Census([f"bcast.{uuids[0]}"])
+    told = rounds(
+        of, 1, restarted | answer, sizes={f"bcast.{uuid}": (2, None) for uuid in uuids} | {"pay": (None, None)}
+    )
+    assert told == [
+        QueueStats(f"bcast.{uuids[0]}", 2, None, 1, 2),
+        QueueStats("pay", None, None, 6, 12),
+        QueueStats("bcast.*", 10, None, 5, 10),
+    ]

@@ -92,6 +92,16 @@ def test_every_page_says_what_is_wrong(site: Served, fleet: Fleet, path: str) ->
     assert "Events arrive and are kept" not in text
 
 
+def test_a_note_is_no_failure(site: Served, fleet: Fleet) -> None:
+    """What a person should look at stands on top of every page and in /readyz, which is ready."""
+    fleet.ready = Health({"broker": None}, {"workers": "celery@<box> never answers"})
+    assert "<li>workers: celery@&lt;box&gt; never answers</li>" in site.get("/workers").text
+    assert "the numbers may stand still" not in site.get("/workers").text
+    answer = site.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["notes"] == {"workers": "celery@<box> never answers"}
+
+
 def test_overview_while_starting(site: Served, fleet: Fleet) -> None:
     """While the monitor starts the overview shows what the store holds."""
     fleet.starting = True
