@@ -30,6 +30,8 @@ METRICS = {f"celery_task_{outcome}_total" for outcome in (
     "celery_monitor_unobserved_tasks_total", "celery_monitor_unnamed_failures_total", "celery_monitor_tracked_tasks",
     "celery_monitor_limit", "celery_monitor_limit_used", "celery_monitor_limit_exceeded_total",
     "celery_monitor_tracked_tasks_evicted_total", "celery_monitor_unacked_messages",
+    "celery_monitor_store_bytes", "celery_monitor_store_room_bytes", "celery_monitor_store_given_up_total",
+    "celery_monitor_store_rolled_back_total",
     "celery_monitor_commit_failures_total", "celery_monitor_incidents_total", "celery_monitor_incidents_open",
     "celery_monitor_notifications_total", "celery_monitor_outbox_pending", "celery_monitor_outbox_oldest_seconds",
     "celery_monitor_report_last_success_timestamp_seconds", "celery_monitor_build_info",

@@ -93,7 +93,7 @@ class Budget:
         return StoreSpace(
             used=space.used,
             limit=None if space.limit == math.inf else int(space.limit),
-            room=max(0, int(space.room)),
+            room=None if space.room == math.inf else max(0, int(space.room)),
             short=space.short,
             given_up=dict(self._given_up),
         )

@@ -6,7 +6,7 @@ connection. A failed transaction costs its connection: the next one begins on a 
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 from celery_monitor.adapters.store import migrate
 from celery_monitor.adapters.store.sequence import Noted
 from celery_monitor.adapters.store.sqlite import SqliteFile, Usage, too_slow
-from celery_monitor.errors import StoreFullError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import ANSWER_BY
 
 WRITERS: Final = 8
@@ -86,7 +86,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that has the write lock from its beginning; committed at the end of the block."""
-        with self._translated(), self._writers.connect() as connection:
+        with self._translated(_unstorable), self._writers.connect() as connection:
             try:
                 with connection.begin():
                     yield connection
@@ -103,7 +103,7 @@ class Database:
         answer_by = ANSWER_BY.get()
         if time.monotonic() >= answer_by:
             raise too_slow()
-        with self._translated(), self._readers.connect() as connection:
+        with self._translated(self._unreadable), self._readers.connect() as connection:
             try:
                 with connection.begin(), self._file.ended_at(connection.connection.driver_connection, answer_by):
                     yield connection
@@ -148,7 +148,7 @@ class Database:
 
     def _open_pools(self) -> None:
         """The connections that stay: later all descriptors may be taken."""
-        with self._translated(), ExitStack() as opened:
+        with self._translated(_unstorable), ExitStack() as opened:
             for engine in (self._writers, self._readers):
                 for _ in range(POOLED):
                     opened.enter_context(engine.connect())
@@ -173,9 +173,12 @@ class Database:
         return engine
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, foreign: Callable[[Exception], MonitorError]) -> Iterator[None]:
+        """The boundary: whatever a driver, or a row that is not ours, raises becomes an error of our taxonomy."""
         try:
             yield
+        except MonitorError:
+            raise
         except (UnicodeEncodeError, OverflowError, IntegrityError, DataError) as exc:
             raise UnstorableError("A value cannot be stored as it is") from exc
         except DBAPIError as exc:
@@ -186,3 +189,16 @@ class Database:
             raise found from exc
         except SQLAlchemyError as exc:
             raise StoreUnavailableError(f"The store cannot be used now: {exc}") from exc
+        except Exception as exc:
+            raise foreign(exc) from exc
+
+    def _unreadable(self, exc: Exception) -> StoreUnusableError:
+        """A row is not what this program writes. The text of the cause may hold what a task has said."""
+        return StoreUnusableError(
+            f"The store {self._file.path} holds what this program has not written ({type(exc).__name__}): restore a "
+            "copy, or move it away to begin with an empty one"
+        )
+
+
+def _unstorable(exc: Exception) -> UnstorableError:
+    return UnstorableError(f"A value cannot be stored as it is ({type(exc).__name__})")

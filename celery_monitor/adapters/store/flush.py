@@ -8,14 +8,13 @@ from sqlalchemy import Connection, Dialect, bindparam, case, delete, func, liter
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.enqueue import Enqueuer
+from celery_monitor.adapters.store.sound import FINGERPRINT
 from celery_monitor.adapters.store.statements import Bulk, Insert, Removal, insert, upsert
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Changes, Failure
 
 SAMPLES: Final = 20
 """Failures kept of each error group: the newest."""
-FINGERPRINT: Final = 8
-"""Bytes."""
 EPOCH_KEPT: Final = 3600.0
 """Seconds for which an ended connection's fingerprints are kept. Its messages come back when the broker notices
 that it has ended, which takes minutes when nothing says goodbye."""

@@ -1,6 +1,7 @@
 """The Outbox: which row may be sent now, and what became of it."""
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, get_type_hints
 
 from sqlalchemy import Column, Connection, and_, case, delete, exists, func, or_, select, text, tuple_, update
 
@@ -8,6 +9,7 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, outbox
+from celery_monitor.adapters.store.sound import sound
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
 from celery_monitor.core.model import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Channel, Enqueue, Incident, OutboxItem
 
@@ -42,6 +44,10 @@ _BEHIND_ITS_TRIGGER: Final = and_(
 _AS_REFRESH: Final = case((outbox.c.priority < FIRST_UPDATE, outbox.c.priority + REFRESH), else_=outbox.c.priority)
 
 
+_TYPES: Final = get_type_hints(OutboxItem)
+_ROW: Final = tuple[tuple(_TYPES[column.name] for column in _ITEM)]  # type: ignore[misc]  # of what _ITEM says
+
+
 class SqlOutbox:
     """See Outbox. Used by the courier's threads and, beside the daemon, by the command line."""
 
@@ -67,7 +73,19 @@ class SqlOutbox:
                 for channel, route in connection.execute(routes).all()
             ]
             wanted = select(*_ITEM).where(outbox.c.id.in_([head for head in heads if head is not None]))
-            return [_item(row) for row in connection.execute(wanted.order_by(*order))]
+            rows = connection.execute(wanted.order_by(*order)).all()
+        return self._sound_items(rows)
+
+    def _sound_items(self, rows: Sequence[Any]) -> list[OutboxItem]:
+        """What can be sent. A row that cannot be read would keep its route busy for ever: it is given up."""
+        found = sound("outbox", rows, _ROW, OutboxItem)
+        if len(found) < len(rows):
+            known = {item.id for item in found}
+            unreadable = [row.id for row in rows if row.id not in known]
+            gone = {"state": "dead", "error": "the store holds what this program has not written"}
+            with self._database.write() as connection:
+                connection.execute(update(outbox).where(outbox.c.id.in_(unreadable)).values(gone))
+        return found
 
     def hasten(self, channel: str, now: float) -> None:
         """See Outbox."""
@@ -124,7 +142,8 @@ class SqlOutbox:
         if until is not None:
             wanted = wanted.where(outbox.c.created_at < until)
         with self._database.read() as connection:
-            return [_item(row) for row in connection.execute(wanted.order_by(outbox.c.id).limit(limit))]
+            rows = connection.execute(wanted.order_by(outbox.c.id).limit(limit)).all()
+        return sound("outbox", rows, _ROW, OutboxItem)
 
     def pending(self) -> dict[str, tuple[int, float | None]]:
         """See Outbox."""
@@ -149,8 +168,9 @@ class SqlOutbox:
     def incident(self, key: str) -> Incident | None:
         """See Outbox."""
         with self._database.read() as connection:
-            body = connection.execute(select(schema.incidents.c.body).where(schema.incidents.c.key == key)).scalar()
-        return None if body is None else encode.parsed(body, Incident)
+            rows = connection.execute(select(schema.incidents.c.body).where(schema.incidents.c.key == key)).all()
+        found = sound("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
+        return found[0] if found else None
 
 
 def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's rows depends on its version

@@ -57,7 +57,7 @@ class SqlReader:
             query = query.where(tuple_(source.c.name, source.c.queue) > tuple_(after_name, after_queue))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(source.c.name, source.c.queue).limit(limit)).all()
-        return [TaskRow(r[0], r[1], _vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in rows]
+            return [TaskRow(r[0], r[1], _vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in rows]
 
     def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
         """See Reader."""
@@ -66,9 +66,9 @@ class SqlReader:
         query = query.order_by(table.c.at.desc(), table.c.id.desc()).limit(wanted.limit + 1)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        page = rows[: wanted.limit]
-        cursor = f"{page[-1].at!r}:{page[-1].id}" if len(rows) > len(page) and page else None
-        return [Failure(*row[1:]) for row in page], cursor
+            page = rows[: wanted.limit]
+            cursor = f"{page[-1].at!r}:{page[-1].id}" if len(rows) > len(page) and page else None
+            return [Failure(*row[1:]) for row in page], cursor
 
     def failure(self, uuid: str) -> list[Failure]:
         """See Reader."""
@@ -86,7 +86,7 @@ class SqlReader:
         query = query.where(*_between(table.c.first_at, since, until), *([] if key is None else [table.c.key == key]))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(table.c.first_at.desc(), table.c.key).limit(limit)).all()
-        return [IncidentRow(encode.parsed(row[0], Incident), *row[1:]) for row in rows]
+            return [IncidentRow(encode.parsed(row[0], Incident), *row[1:]) for row in rows]
 
     def workers(self) -> list[Worker]:
         """See Reader. By hostname."""
@@ -99,7 +99,7 @@ class SqlReader:
         query = select(table).where(*_between(table.c.start, since, until))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(table.c.start, table.c.name, table.c.queue)).all()
-        return [BucketRow(r[0], r[1], r[2], _vector(r[3:11]), r.runtime_sum, r.runtime_count) for r in rows]
+            return [BucketRow(r[0], r[1], r[2], _vector(r[3:11]), r.runtime_sum, r.runtime_count) for r in rows]
 
     def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
         """See Reader. The sample is the newest of the period, or the newest of all when none of it is kept."""

@@ -307,6 +307,9 @@ class SqliteFile:
         code = getattr(exc, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in _DAMAGED:
             return self.damaged(str(exc))
+        if code is None and isinstance(exc, sqlite3.OperationalError):
+            # The module's own; its text would show the value.
+            return self.damaged("it holds a text that is not UTF-8")
         if code == sqlite3.SQLITE_INTERRUPT:
             return too_slow()
         text = f"The store {self.path} cannot be used now: {exc}"

@@ -11,6 +11,7 @@ from celery_monitor.adapters.prometheus.exposition import Format
 from celery_monitor.adapters.prometheus.families import FAMILIES
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
 from celery_monitor.core.model import Limit, QueueStats, Snapshot
+from celery_monitor.ports import StoreSpace
 from celery_monitor.settings.metrics import MetricsSettings
 from tests.adapters.prometheus import parsing
 from tests.adapters.prometheus.snapshots import (
@@ -54,6 +55,7 @@ FIGURES = RuntimeFigures(
     broker_connected=True,
     unacked_messages=11,
     commit_failures=2,
+    store=StoreSpace(used=4096, room=1024, given_up={"samples": 6}),
     outbox={"pagerduty": (3, 1_699_999_990.0)},
     notifications={("pagerduty", "delivered"): 4},
     report_last_success=1_699_990_000.0,
@@ -204,6 +206,10 @@ def test_figures_of_the_runtime() -> None:
     assert value(text, "celery_monitor_broker_connected") == 1
     assert value(text, "celery_monitor_unacked_messages") == 11
     assert value(text, "celery_monitor_commit_failures_total") == 2
+    assert value(text, "celery_monitor_store_bytes") == 4096
+    assert value(text, "celery_monitor_store_room_bytes") == 1024
+    assert value(text, 'celery_monitor_store_given_up_total{what="samples"}') == 6
+    assert value(text, 'celery_monitor_store_given_up_total{what="groups"}') == 0
     assert value(text, 'celery_monitor_commit_seconds_bucket{le="0.25"}') == 3
     assert value(text, 'celery_monitor_outbox_pending{channel="pagerduty"}') == 3
     assert value(text, 'celery_monitor_outbox_oldest_seconds{channel="pagerduty"}') == 10

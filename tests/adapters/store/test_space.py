@@ -185,6 +185,16 @@ def test_a_quota(opened: Open) -> None:
     assert_whole(store, 2)
 
 
+def test_a_temporary_store_has_no_end(opened: Open) -> None:
+    """It has no limit, and nothing is given up."""
+    store = opened("sqlite://")
+    store.start()
+    store.commit(load(1, failures=3))
+    store.prune(NOW)
+    assert (store.space().limit, store.space().room, store.space().short) == (None, None, False)
+    assert len(samples(store)) == 3
+
+
 @pytest.mark.parametrize(
     ("used", "limit", "free", "for_samples", "short", "relieved"),
     [

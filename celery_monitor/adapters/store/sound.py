@@ -1,0 +1,40 @@
+"""Rows that may not be what this program has written: SQLite takes any value in any column, and files get damaged."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+
+from celery_monitor.core.model import COUNTS, Stage
+
+T = TypeVar("T")
+
+SERIES: Final = tuple[(str, str, str, *[int] * len(COUNTS), str, str, float, str, float, int)]  # type: ignore[misc]
+TRACKED: Final = tuple[str, str | None, str | None, Stage, float, float, int, str | None, str | None]
+UNNAMED: Final = tuple[int, float, str, float | None]
+COUNTER: Final = tuple[str, float]
+FINGERPRINTS: Final = tuple[int, bytes]
+
+FINGERPRINT: Final = 8
+"""Bytes."""
+
+_log = structlog.get_logger()
+
+
+def essential(row: Sequence[Any], kind: Any) -> Any:  # noqa: ANN401 - msgspec knows the types of the parts
+    """A row whose parts have these types. Raises for any other: without it nothing may be built on the store."""
+    return msgspec.convert(tuple(row), kind)
+
+
+def sound(table: str, rows: Iterable[Sequence[Any]], kind: Any, build: Callable[..., T]) -> list[T]:  # noqa: ANN401
+    """What ``build`` makes of the rows; one that it cannot use is left out, and said."""
+    found, left_out = [], 0
+    for row in rows:
+        try:
+            found.append(build(*msgspec.convert(tuple(row), kind)))
+        except Exception:  # noqa: BLE001 - the boundary: whatever is wrong with a row costs that row
+            left_out += 1
+    if left_out:
+        _log.error("The store holds rows that cannot be read; they are left out", table=table, rows=left_out)
+    return found
