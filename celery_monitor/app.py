@@ -337,6 +337,7 @@ class App:
             report=self._report.summary,
             report_part=render_part,
             sends={Channel.PAGERDUTY: self._paging, Channel.EMAIL: bool(settings.email.to)},
+            space=self.store.space,
             zone=ZoneInfo(settings.email.timezone),
         )
         return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)

@@ -304,6 +304,22 @@ def test_bounds_of_memory(tmp_path: Path) -> None:
     assert "workers" not in finding.text
 
 
+def test_store_that_lost_something_or_nears_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it came back older within a day is a warning, and so is a size that leaves little."""
+    daemon = open_store(f"sqlite:///{tmp_path}/store.db", retention=86_400.0, fingerprints_kept=10)
+    with ExitStack() as cleanup:
+        cleanup.callback(daemon.stop)
+        now, sequence = SystemClock().now(), daemon.start().sequence
+        daemon.commit(Changes(now - 2 * 86_400, sequence + 1, counters={"store_rolled_back": 1.0}))
+        assert store(tmp_path / "store.db").state is State.OK
+        monkeypatch.setattr(outside, "_NEARLY", 0.0)
+        assert "store.max_bytes" in store(tmp_path / "store.db").text
+        daemon.commit(Changes(now, sequence + 2, counters={"store_rolled_back": 2.0}))
+        lost = store(tmp_path / "store.db")
+        assert lost.state is State.WARN
+        assert "came back older" in lost.text
+
+
 def test_store_that_is_damaged_or_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is no database fails, and so does one that the user may not write."""
     path = tmp_path / "store.db"

@@ -158,6 +158,18 @@ SCHEMAS: Final[dict[str, Json]] = {
             )
         ),
         queues=_list(_ref("Queue")),
+        store=_object(
+            bytes=_COUNT,
+            max_bytes=_or_null(_COUNT),
+            room_bytes=_or_null({**_COUNT, "description": "What can be added before the limit or the end of the disk"}),
+            short_of_space={"type": "boolean"},
+            given_up={
+                "type": "object",
+                "additionalProperties": _COUNT,
+                "description": "Rows given up for want of space since the process began: samples, groups, buckets",
+            },
+            rolled_back={"type": "boolean", "description": "Within a day it came back older than it was"},
+        ),
         stream=_object(
             lag_seconds=_or_null(_NUMBER),
             gap_seconds=_NUMBER,

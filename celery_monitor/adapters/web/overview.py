@@ -12,6 +12,7 @@ from celery_monitor.settings.notation import DAY
 
 SINCE: Final = DAY
 WORST: Final = 10
+ROLLED_BACK: Final = "store_rolled_back"
 _MOST: Final = 100_000
 """Tasks and queues that are added up: more than metrics.max_task_names lets in."""
 
@@ -43,12 +44,26 @@ def overview(sources: Sources, since: float | None) -> views.Json:
         "outbox": outbox(sources),
         "limits": [views.limit(one) for one in snapshot.limits] if snapshot else [],
         "queues": [views.queue(one) for one in sources.queues()],
+        "store": store(sources, now, counters.get(ROLLED_BACK, 0.0)),
         "stream": {
             "lag_seconds": snapshot and snapshot.lag,
             "gap_seconds": counters.get("stream_gap_seconds", 0.0),
             "unobserved_tasks": int(counters.get("unobserved", 0)),
             "unnamed_failures": int(counters.get("unnamed_failures", 0)),
         },
+    }
+
+
+def store(sources: Sources, now: float, rolled_back: float) -> views.Json:
+    """Whether the store has space, what it gave up since the process began, and whether it came back older today."""
+    space = sources.space()
+    return {
+        "bytes": space.used,
+        "max_bytes": space.limit,
+        "room_bytes": space.room,
+        "short_of_space": space.short,
+        "given_up": dict(space.given_up),
+        "rolled_back": rolled_back > sources.reader.counters(now - DAY).get(ROLLED_BACK, 0.0),
     }
 
 

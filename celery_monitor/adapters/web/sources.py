@@ -7,7 +7,7 @@ from typing import Protocol
 
 from celery_monitor.core.model import Channel, OutboxItem, QueueStats, Snapshot
 from celery_monitor.core.summary import Summary
-from celery_monitor.ports import Clock, Health, Metrics, Reader
+from celery_monitor.ports import Clock, Health, Metrics, Reader, StoreSpace
 
 
 class Waiting(Protocol):
@@ -45,5 +45,7 @@ class Sources:
     """A day as a part of an HTML document, with its own styles, and links that begin with the given way to the root."""
     sends: Mapping[Channel, bool]
     """Whether anybody is to be told by a channel, as it is configured."""
+    space: Callable[[], StoreSpace] = StoreSpace
+    """How much space the store has."""
     zone: tzinfo
     """In which the report's days are counted."""

@@ -27,6 +27,7 @@ _NOT_WRITTEN: Final = 120.0
 """Seconds after which a store is hardly that of a monitor that runs: it writes every few."""
 _MAIL_DEADLINE: Final = 20.0
 _MIB: Final = 1 << 20
+_NEARLY: Final = 0.9
 _ANOTHER: Final = (
     "and a monitor runs on web.port: it keeps another store, or cannot write this one; check with its own "
     "configuration, or --store and --port"
@@ -62,14 +63,27 @@ def store(settings: StoreSettings, *, in_use: bool = False) -> Finding:
 def _opened(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
     try:
         with closing(_Attached(settings)) as attached:
-            written = attached.last_written()
+            written, rolled_back = attached.last_written(), attached.rolled_back()
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
     age = None if written is None else max(0.0, SystemClock().now() - written)
     ago = "never written" if age is None else f"last written {age:,.0f} s ago"
     if in_use and (age is None or age > _NOT_WRITTEN):
         return warn("store", f"{path} was {ago}, {_ANOTHER}")
-    return ok("store", f"{path}: {path.stat().st_size / _MIB:,.1f} MiB, writable, {ago}")
+    if rolled_back:
+        return warn(
+            "store",
+            f"{path} came back older than what had been committed to it, within the last 24 hours: counts and failures "
+            "are missing, and the log of the start says how many; check the disk, and see docs/runbook.md",
+        )
+    size = path.stat().st_size
+    if size > settings.max_bytes * _NEARLY:
+        return warn(
+            "store",
+            f"{path}: {size / _MIB:,.1f} MiB of the {settings.max_bytes / _MIB:,.0f} MiB of store.max_bytes: samples "
+            "of failures are given up before it is reached; raise it, or shorten store.retention",
+        )
+    return ok("store", f"{path}: {size / _MIB:,.1f} MiB, writable, {ago}")
 
 
 class _Attached:
@@ -82,6 +96,12 @@ class _Attached:
     def last_written(self) -> float | None:
         """When a daemon was last known to run."""
         return self._store.reader.counters(SystemClock().now()).get("alive_at")
+
+    def rolled_back(self) -> bool:
+        """Whether a start of the last day found it older than what had been committed."""
+        now, name = SystemClock().now(), "store_rolled_back"
+        counters = self._store.reader.counters
+        return counters(now).get(name, 0.0) > counters(now - DAY).get(name, 0.0)
 
     def exceeded(self, seconds: float) -> dict[str, int]:
         """What each bound of memory has cut in that time; the store knows quarters of an hour."""

@@ -31,7 +31,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import MonitorError
-from celery_monitor.ports import Health, Reader, Scrape
+from celery_monitor.ports import Health, Reader, Scrape, StoreSpace
 from celery_monitor.runtime.report import DayReport
 from tests.fakes import ManualClock
 
@@ -163,6 +163,8 @@ class Fleet:
     ready: Health = field(default_factory=lambda: Health({"broker": None, "probe": None, "store": None}))
     workers: list[Worker] = field(default_factory=lambda: [worker(), worker("celery@gone", up=False)])
     starting: bool = False
+    space: StoreSpace = field(default_factory=StoreSpace)
+    rolled_back: float = 0.0
     trouble: MonitorError | None = None
     """What the store's queries raise."""
     gate: threading.Event | None = None
@@ -180,7 +182,7 @@ class Fleet:
             now=NOW,
             series=(),
             workers=self.workers,
-            counters={"stream_gap_seconds": 1.5, "unobserved": 2.0},
+            counters={"stream_gap_seconds": 1.5, "unobserved": 2.0, "store_rolled_back": self.rolled_back},
             incidents={},
             incidents_open=1,
             tracked=3,
@@ -213,5 +215,6 @@ class Fleet:
             report=self.report,
             report_part=self.html,
             sends=self.sends,
+            space=lambda: self.space,
             zone=UTC,
         )

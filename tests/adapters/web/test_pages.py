@@ -13,7 +13,7 @@ from celery_monitor.adapters.web.shown import ago
 from celery_monitor.adapters.web.views import time
 from celery_monitor.core.model import Action, Changes, Channel, Enqueue, IncidentState, Reason
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import Health
+from celery_monitor.ports import Health, StoreSpace
 from tests.adapters.web.conftest import Served
 from tests.adapters.web.fleet import GROUP, NOW, Fleet, bucket, failure, group, incident, worker
 
@@ -261,6 +261,22 @@ def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commi
         {"channel": channel, "configured": True, "pending": 0, "oldest_at": None, "dead": 1}
         for channel in ("pagerduty", "email")
     ]
+
+
+def test_a_store_that_is_short_of_space_is_told(site: Served, fleet: Fleet) -> None:
+    """While it is, what was given up before, and that it came back older than it was."""
+    assert "short of space" not in site.get("/").text
+    given_up = {"samples": 12, "groups": 3, "buckets": 0}
+    fleet.space = StoreSpace(used=9, limit=10, room=1, short=True, given_up=given_up)
+    assert "The store is short of space" in site.get("/").text
+    fleet.space = StoreSpace(given_up=given_up)
+    text = site.get("/").text
+    assert "12 failures, 3 error groups" in text
+    assert "came back older" not in text
+    told = site.get("/api/v1/summary").json()["store"]
+    assert (told["given_up"], told["rolled_back"]) == (given_up, False)
+    fleet.rolled_back = 1.0
+    assert "came back older" in site.get("/").text
 
 
 def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
