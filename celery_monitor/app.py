@@ -403,6 +403,7 @@ class App:
                 "broker": figures.standby if figures.connected else figures.error or "not connected yet",
                 # Without a stream no probe can come back, so nothing is known to be well.
                 "probe": self._prober.trouble(pump.heard_at) if figures.connected else _NO_STREAM,
+                "events": None if self._monitor is None else self._monitor.unread.told,
                 "store": self._committer.figures.error,
                 "threads": "; ".join(f"{name} {told}" for name, told in self.threads.failing().items()) or None,
             },

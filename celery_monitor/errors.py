@@ -56,6 +56,10 @@ class SourceLostError(MonitorError):
         self.remedy = remedy
 
 
+class TasksRefusedError(SourceLostError):
+    """The broker carries events, also this one, and takes no tasks."""
+
+
 class StoreUnavailableError(MonitorError):
     """The store cannot be read or written now (disk full, locked, down): keep everything and try again."""
 

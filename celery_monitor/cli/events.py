@@ -18,7 +18,7 @@ from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.cli import output
 from celery_monitor.cli.options import broker_url, config_file
 from celery_monitor.core.classify import LONGEST_MESSAGE, classify, unregistered_name
-from celery_monitor.core.decode import Discarded, decode
+from celery_monitor.core.decode import Discarded, events_of
 from celery_monitor.core.model import Delivery, Event, FleetTask
 from celery_monitor.core.monitor import PROBE
 from celery_monitor.core.text import Pattern, printable
@@ -128,7 +128,7 @@ class _Stream:
         """A line for each event that is wanted."""
         self._tracker.tick(now)
         for delivery in deliveries:
-            for event in decode(delivery.body, delivery.content_type):
+            for event in events_of(delivery):
                 line = self._discarded(event) if isinstance(event, Discarded) else self._line(event)
                 if line is not None:
                     yield line

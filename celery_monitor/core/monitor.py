@@ -15,7 +15,7 @@ from celery_monitor.core.aggregate import MOST_BUCKETS, Aggregator, Bounds
 from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.counters import Counters
 from celery_monitor.core.decide import MOST_INCIDENTS, Decider, Notice
-from celery_monitor.core.decode import MALFORMED, Discarded, events_of
+from celery_monitor.core.decode import COMPRESSED, CONTENT_TYPE, MALFORMED, Discarded, events_of
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.hosts import MOST_HOSTS, Hosts
 from celery_monitor.core.incident import LONGEST_TRACEBACK, Failed
@@ -50,9 +50,11 @@ from celery_monitor.core.text import OTHER, Pattern, printable, redacted
 from celery_monitor.core.track import LONGEST_ARGUMENTS, Tracker
 from celery_monitor.core.transitions import CANCELLED, KINDS
 from celery_monitor.core.unnamed import MOST_EVENTS, Unnamed
+from celery_monitor.core.unread import Unread
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
 from celery_monitor.core.workers import LONGEST_HOSTNAME, MOST_WORKERS, OFFLINE, Workers
 
+_UNREAD: Final = frozenset({COMPRESSED, CONTENT_TYPE})
 PROBE: Final = "monitor-probe"
 """Type of the monitor's own events."""
 FUTURE: Final = 86_400.0
@@ -121,6 +123,8 @@ class Monitor:
         self._hosts = Hosts(purge=limits.worker_purge, cuts=self._cuts)
         self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
         self._types = self._counters.types
+        self.unread = Unread()
+        """Whether the fleet's events can be read."""
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
@@ -178,6 +182,8 @@ class Monitor:
             for event in events_of(delivery):
                 if type(event) is Discarded:
                     self._counters.discard(event.reason)
+                    if event.reason in _UNREAD:
+                        self.unread.note(event.reason, delivery.content_type)
                     continue
                 kind = KINDS.get(event.type)  # type: ignore[union-attr]  # not Discarded
                 if offsets and kind is not None:
@@ -200,6 +206,7 @@ class Monitor:
         self._tracker.tick(now, quiet=max(0.0, elapsed - LONGEST_TURN) if self._heard else elapsed)
         self._ticked, self._heard = now, False
         self._decider.tick(now)
+        self.unread.tick(now, self._messages - self._types.get(PROBE, 0))
         self._aggregator.tick(now)
         self._settle(self._unnamed.tick(min(elapsed, LONGEST_TURN)))
         if self._watched:

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from celery_monitor.core.monitor import PROBE
-from celery_monitor.errors import SourceLostError
+from celery_monitor.errors import SourceLostError, TasksRefusedError
 from celery_monitor.ports import Clock, Probe
 
 OVERDUE: Final = 1.5
@@ -38,6 +38,8 @@ class Prober:
         """Why probes cannot be sent, as of the last try."""
         self.forbidden = False
         """They may not be sent: silence then means nothing."""
+        self._delivered = False
+        """The probe is on its way, in spite of ``error``."""
         self._sender = probe
         self._clock = clock
         self._interval = interval
@@ -100,7 +102,9 @@ class Prober:
         silence = self.overdue(heard_at)
         if silence is not None:
             return f"no probe came back for {silence:.0f} s"
-        return f"probes cannot be sent: {self.error}" if self.error is not None else None
+        if self.error is None:
+            return None
+        return self.error if self._delivered else f"probes cannot be sent: {self.error}"
 
     def probe(self) -> None:
         """Send one."""
@@ -122,7 +126,7 @@ class Prober:
         except SourceLostError as exc:
             if self.error is None:
                 _log.warning("The round-trip probe cannot be sent", error=str(exc))
-            self.error = str(exc)
+            self.error, self._delivered = str(exc), isinstance(exc, TasksRefusedError)
             self.forbidden = exc.remedy is not None
             if self.forbidden:
                 self._forget()

@@ -5,14 +5,18 @@ from typing import Any, Final
 
 from celery.events.event import get_exchange
 from kombu import Producer
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import boundary, lost
 from celery_monitor.adapters.broker.session import Session
-from celery_monitor.errors import SourceLostError
+from celery_monitor.errors import SourceLostError, TasksRefusedError
 from celery_monitor.settings.broker import BrokerSettings
 
 ROUTING_KEY: Final = "monitor.probe"
+_NO_LIST: Final = "celery-monitor.never-exists"
+_REFUSED: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
+_LONGEST: Final = 200
 
 
 class BrokerProbe:
@@ -41,6 +45,25 @@ class BrokerProbe:
                 content_type="application/json",
                 content_encoding="utf-8",
             )
+            if not session.acknowledges and self._dialer.kind == "redis":
+                self._try_write(session)
+
+    @staticmethod
+    def _try_write(session: Session) -> None:
+        """Whether Redis takes tasks: a full one, or a replica, goes on publishing events. Nothing is written.
+
+        Pushing to a list that is not there does nothing, but is refused as any other write is.
+        """
+        try:
+            session.channel.client.lpushx(_NO_LIST, "")
+        except ResponseError as exc:
+            reason = str(exc)
+            if reason.startswith(_REFUSED) or isinstance(exc, ReadOnlyError | OutOfMemoryError):
+                raise TasksRefusedError(
+                    f"the fleet cannot send tasks, because Redis takes no writes: {reason[:_LONGEST]}",
+                    hint="OOM: raise maxmemory, or find what fills it; READONLY: point broker.url, and the fleet, to "
+                    "the master; MISCONF: Redis cannot save to its disk; NOREPLICAS: too few replicas are connected",
+                ) from exc
 
     def _failed(self, exc: Exception) -> SourceLostError:
         session, blocked = self._session, self._blocked

@@ -12,7 +12,7 @@ from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli.doctor.agreement import agreement
 from celery_monitor.cli.doctor.finding import Finding, fail, listed, note, ok, skip, warn
-from celery_monitor.core.decode import Discarded, decode
+from celery_monitor.core.decode import Discarded, events_of
 from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock
@@ -45,7 +45,7 @@ class Seen:
 
     def receive(self, delivery: Delivery, now: float) -> None:
         """Take a message in."""
-        for event in decode(delivery.body, delivery.content_type):
+        for event in events_of(delivery):
             if isinstance(event, Discarded):
                 self.types[f"discarded: {event.reason}"] += 1
             elif event.type.startswith(("task-", "worker-")):

@@ -8,7 +8,7 @@ from amqp.exceptions import MessageNacked
 from kombu import Connection, Exchange, Queue
 
 from celery_monitor.adapters.broker import BrokerProbe
-from celery_monitor.errors import SourceLostError
+from celery_monitor.errors import SourceLostError, TasksRefusedError
 from tests.adapters.broker.conftest import Listening, Probing, collect
 from tests.conftest import Start
 from tests.servers import RabbitMQ, Redis, Stopwatch, wait_until
@@ -120,3 +120,29 @@ def test_a_full_queue_of_somebody_else(rabbitmq_url: str, listening: Listening, 
     for number in range(3):
         probe.send(b'{"n": %d}' % number, PATIENCE)
     assert [delivery.body for delivery in collect(source, 3)] == [b'{"n": %d}' % number for number in range(3)]
+
+
+def test_a_redis_that_takes_no_tasks(probing: Probing, start: Start, tmp_path: Path) -> None:
+    """A full one, and a replica, still publish events; that the fleet cannot send is told, until it can again."""
+    server = start(Redis(tmp_path / "redis"))
+    probe = probing(server.url())
+    probe.send(b"{}", 5)
+    for cause, cure, word in (
+        ([("CONFIG", "SET", "maxmemory", "1")], [("CONFIG", "SET", "maxmemory", "0")], "maxmemory"),
+        ([("REPLICAOF", "127.0.0.1", "1")], [("REPLICAOF", "NO", "ONE")], "replica"),
+        (
+            [("CONFIG", "SET", "min-replicas-to-write", "1")],
+            [("CONFIG", "SET", "min-replicas-to-write", "0")],
+            "NOREPL",
+        ),
+    ):
+        for command in cause:
+            server.execute(*command)
+        with pytest.raises(TasksRefusedError, match=word) as caught:
+            probe.send(b"{}", 5)
+        assert "the fleet cannot send tasks" in str(caught.value)
+        assert caught.value.remedy is None  # the probe was sent: silence still means something
+        for command in cure:
+            server.execute(*command)
+        probe.send(b"{}", 5)
+    assert b"never-exists" not in server.execute("KEYS", "*")
