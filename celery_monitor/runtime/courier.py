@@ -169,6 +169,10 @@ class Courier:
             # The sender reads what it sends from the store; nothing was sent.
             _log.warning("What is to be sent cannot be read", channel=item.channel, key=item.key, error=str(exc))
             return False
+        except Exception as exc:  # noqa: BLE001 - the boundary: a row that cannot be made or sent costs itself only
+            _log.error("A notification met an error of the monitor", channel=item.channel, key=item.key, exc_info=exc)
+            # Its text stays in the log: nobody knows what it holds.
+            self._retry(item, RetryableError("an error of the monitor; its log says more", needs_repair=True), None)
         else:
             self._answered(item, lane)
             self._notifications[DELIVERED] += 1
@@ -197,7 +201,7 @@ class Courier:
             self._outbox.hasten(self._sender.channel, self._clock.now())
         self._hasten = False
 
-    def _retry(self, item: OutboxItem, exc: RetryableError, lane: Lane) -> None:
+    def _retry(self, item: OutboxItem, exc: RetryableError, lane: Lane | None) -> None:
         self._notifications[RETRIED] += 1
         fraction, asked = self._fraction(), min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
         attempts = item.attempts + 1
@@ -206,7 +210,8 @@ class Courier:
         else:
             wait = backoff.delay(attempts, fraction)
         wait = max(wait, asked)
-        lane.failed(item.id, self._clock.monotonic(), fraction, asked)
+        if lane is not None:
+            lane.failed(item.id, self._clock.monotonic(), fraction, asked)
         log = _log.error if exc.needs_repair else _log.warning
         log(
             "Not delivered; trying again",

@@ -21,7 +21,7 @@ from tests.fleet.ledger import FAILING, QUEUE, Books, read
 from tests.servers.celery_worker import CeleryWorker
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.process import ServerProcess
-from tests.servers.waiting import wait_until
+from tests.servers.waiting import Stopwatch, wait_until
 
 WORK_EVERY: Final = 0.2
 SCRAPE_EVERY: Final = 0.5
@@ -120,13 +120,13 @@ def scrape(one: Arena, over: threading.Event) -> None:
     """Ask for the metrics again and again, as Prometheus does, and for the probe."""
     while not over.wait(SCRAPE_EVERY):
         for path in ("/metrics", "/livez"):
-            began = time.monotonic()
             try:
-                status, body = one.daemon.get(path, timeout=30)
+                with Stopwatch() as took:
+                    status, body = one.daemon.get(path, timeout=30)
             except OSError as exc:
                 one.trouble.append(f"{path}: {exc!r}")
                 return
-            one.scrapes.append(time.monotonic() - began)
+            one.scrapes.append(took.seconds)
             if status != 200:
                 one.trouble.append(f"{path}: {status} {body[:300]}")
 

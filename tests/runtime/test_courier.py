@@ -245,6 +245,18 @@ def test_rejected_is_dead_and_the_route_goes_on(bench: Bench) -> None:
     assert bench.courier.notifications() == {"delivered": 1, "retried": 0, "dead": 1}
 
 
+def test_an_error_of_ours_costs_its_own_row_only(bench: Bench) -> None:
+    """What nobody expected is told and tried again rarely, and the rows behind it go on."""
+    bench.sender.answers["a"] = refused(KeyError("a secret"))
+    first, second = bench.outbox.add("a"), bench.outbox.add("b")
+    bench.run()
+    row = bench.outbox.rows[first]
+    assert (row.state, row.attempts, row.error) == ("pending", 1, "an error of the monitor; its log says more")
+    assert bench.state(second) == "delivered"
+    bench.run(60)
+    assert bench.sender.sent == [("a", 1000), ("b", 1000), ("a", 1030)]
+
+
 def test_without_a_lane_nothing_is_sent(bench: Bench) -> None:
     """A row whose channel was switched off since is dead and says so; no request is made."""
     row = bench.outbox.add("a", route="off")
