@@ -132,12 +132,14 @@ class FleetWatch:
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Until ``stop`` is set."""
-        while not stop.is_set():
-            turned()
-            self.turn(stop)
-            self._wake.wait(1.0)
-            self._wake.clear()
-        self._control.close()
+        try:
+            while not stop.is_set():
+                turned()
+                self.turn(stop)
+                self._wake.wait(1.0)
+                self._wake.clear()
+        finally:
+            self._control.close()
 
     def turn(self, stop: threading.Event) -> None:
         """Do what is due."""

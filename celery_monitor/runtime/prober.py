@@ -51,17 +51,19 @@ class Prober:
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Send one probe when the stream is open, and one an interval from then on, until ``stop`` is set."""
-        while not stop.is_set():
-            turned()
-            if not self._open.wait(LONGEST_WAIT):
-                continue
-            wait = self._due_at - self._clock.monotonic()
-            if wait > 0:
-                stop.wait(min(wait, LONGEST_WAIT))
-            else:
-                self._due_at = self._clock.monotonic() + self._interval
-                self.probe()
-        self._sender.close()
+        try:
+            while not stop.is_set():
+                turned()
+                if not self._open.wait(LONGEST_WAIT):
+                    continue
+                wait = self._due_at - self._clock.monotonic()
+                if wait > 0:
+                    stop.wait(min(wait, LONGEST_WAIT))
+                else:
+                    self._due_at = self._clock.monotonic() + self._interval
+                    self.probe()
+        finally:
+            self._sender.close()
 
     def returned(self, instance: int, number: int) -> None:
         """A probe came in on the stream."""
