@@ -39,7 +39,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.quiet import Quiet
 from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, storm_key, window
-from celery_monitor.core.storm import Recent, Storms
+from celery_monitor.core.storm import Recent, Storms, storm_name
 
 MOST_INCIDENTS: Final = 2_000
 AWAITED: Final = 7 * DAY
@@ -99,7 +99,9 @@ class Decider:
                 old.opened_at, old.first_at, old.last_at, self._policy.joinable_until(old.first_at),
                 old.state, old.reason, old.count, old.silenced, dict(old.exceptions), dict(old.workers),
                 dict(old.queues), dict(old.tasks), list(old.samples),
-                Failed("", old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs),
+                Failed(
+                    old.last_uuid, old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs
+                ),
                 sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False, storm=old.is_storm,
             )  # fmt: skip
             if old.state is IncidentState.OPEN:
@@ -274,7 +276,7 @@ class Decider:
         key = storm_key(rule.route, rule.severity, window(failed.at, self._policy.zone), fleet)
         entry = self._open.get(key)
         if opens or (entry is not None and entry.state is IncidentState.OPEN):
-            self._quiet.failed(_storm_name(rule.route, rule.severity), failed.at)
+            self._quiet.failed(storm_name(rule.route, rule.severity), failed.at)
             told_until = 0.0 if entry is None else entry.last_at
             if entry is None:
                 entry = self._open[key] = self._new(key, STORM, rule, failed, now)
@@ -313,7 +315,7 @@ class Decider:
 
     def _named(self, entry: OpenIncident) -> Iterable[str]:
         """By what names its quiet is known."""
-        return (_storm_name(entry.rule.route, entry.severity),) if entry.storm else entry.tasks
+        return (storm_name(entry.rule.route, entry.severity),) if entry.storm else entry.tasks
 
     def _awaits(self, entry: OpenIncident, now: float) -> bool:
         return self._policy.resolve_on_success and now - entry.last_at < AWAITED
@@ -332,11 +334,6 @@ class Decider:
     def _note_open(self, entry: OpenIncident) -> None:
         for task in () if entry.storm else entry.tasks:
             self._open_of.setdefault(task, set()).add(entry.key)
-
-
-def _storm_name(route: str, severity: Severity) -> str:
-    """Of a storm in any hour, and of no task: their names are printable."""
-    return f"\0{severity}/{route}"
 
 
 def _reason(entry: OpenIncident, rule: Rule, *, too_old: bool) -> Reason:

@@ -120,6 +120,7 @@ class OpenIncident(msgspec.Struct, gc=False):
             queues=self.queues.copy(),
             tasks=self.tasks.copy(),
             samples=tuple(self.samples),
+            last_uuid=last.uuid if last else "",
             message=last.message if last else "",
             traceback=last.traceback if last else "",
             args=last.args if last else None,

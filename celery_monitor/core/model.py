@@ -305,6 +305,8 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
     args: str | None = None
     kwargs: str | None = None
     runbook_url: str | None = None
+    last_uuid: str = ""
+    """Task id of the last failure, "" when it is not known."""
     sent_count: int = 0
     """``count`` when its newest outbox row was written: what is more has to be told by an update."""
     succeeded_at: float = 0.0

@@ -106,3 +106,8 @@ class Storms:
         return Recent(
             latest.at, since, slot, count, before, latest.exception, latest.hostname, latest.queue, latest.uuid
         )
+
+
+def storm_name(route: str, severity: Severity) -> str:
+    """Of a storm in any hour, and of no task: their names are printable."""
+    return f"\0{severity}/{route}"

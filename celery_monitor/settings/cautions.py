@@ -19,7 +19,12 @@ UNVERIFIED: Final = (
 
 def warnings_of(settings: Settings) -> list[Problem]:
     """Each with its field and what to do; nothing keeps the daemon from running with them."""
-    return [*_shadowed(settings.alerts.rules), *_in_clear(settings.email), *_unverified(settings.broker)]
+    return [
+        *_shadowed(settings.alerts.rules),
+        *_in_clear(settings.email),
+        *_unverified(settings.broker),
+        *_shared_keys(settings),
+    ]
 
 
 def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
@@ -62,6 +67,27 @@ def _within(glob: str, other: str) -> bool:
 def _unverified(broker: BrokerSettings) -> Iterator[Problem]:
     if unverified(broker.url_source().get() or "", broker.use_ssl):
         yield Problem("broker.use_ssl", UNVERIFIED)
+
+
+def _shared_keys(settings: Settings) -> Iterator[Problem]:
+    """Incidents that another fleet's success may resolve."""
+    sources = [settings.pagerduty.routing_key_source(), *(one.routing_key_source() for one in settings.alerts.rules)]
+    sends = any(source.get() is not None for source in sources)
+    if settings.pagerduty.resolve != "on_success" or not sends:
+        return
+    if "{fleet}" not in settings.alerts.dedup_key:
+        yield Problem(
+            "alerts.dedup_key",
+            "has no {fleet}: when another fleet uses the same routing key, a success there resolves this fleet's "
+            "incidents (pagerduty.resolve is on_success); write {fleet}/{task}/{hour}, or give each fleet its own "
+            "routing key",
+        )
+    elif settings.fleet == Settings.model_fields["fleet"].default:
+        yield Problem(
+            "fleet",
+            "is the default, which other fleets may have, too: with the same routing key a success there resolves this "
+            "fleet's incidents (pagerduty.resolve is on_success); give each fleet a name of its own",
+        )
 
 
 def _in_clear(email: EmailSettings) -> Iterator[Problem]:

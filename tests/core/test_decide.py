@@ -88,6 +88,7 @@ def test_what_an_incident_holds() -> None:
     one = incidents(of)[KEY]
     assert (one.count, one.first_at, one.last_at, one.message) == (7, NOON, NOON + 50, "at 50")
     assert one.samples == ("u0", "u1", "u2", "u3", "u4")
+    assert one.last_uuid == "u2"
     assert dict(one.workers) == {"w0": 4, "w1": 3}
     assert one.state is IncidentState.OPEN
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -104,11 +105,10 @@ def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, 
     assert "args" not in details
     for name in ("first_failure", "last_failure"):
         assert datetime.fromtimestamp(int(began), UTC) <= datetime.fromisoformat(details[name]) <= told_by
-    assert [link["href"] for link in event["links"]] == [
-        "https://monitor.example/base/tasks/fleet.decline",
-        "https://monitor.example/base/incidents",
-        "https://wiki.example/fleet",
-    ]
+    incident, newest, *others = [link["href"] for link in event["links"]]
+    assert incident == f"https://monitor.example/base/incidents?key={quote(event['dedup_key'], safe='')}"
+    assert newest.removeprefix("https://monitor.example/base/failures/") in ids
+    assert others == ["https://monitor.example/base/tasks/fleet.decline", "https://wiki.example/fleet"]
 
 
 def test_every_outcome_of_a_real_fleet(

@@ -42,6 +42,24 @@ def cautions(*rules: Rule, **email: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({}, "alerts.dedup_key"),
+        ({"fleet": "shop"}, "alerts.dedup_key"),
+        ({"alerts.dedup_key": "{fleet}/{task}/{hour}"}, "fleet"),
+        ({"alerts.dedup_key": "{fleet}/{task}/{hour}", "fleet": "shop"}, None),
+        ({"pagerduty.resolve": "never"}, None),
+        ({"pagerduty.routing_key": None}, None),
+    ],
+)
+def test_incidents_that_another_fleet_may_resolve(given: dict[str, object], path: str | None) -> None:
+    """Where incidents resolve themselves, and nothing keeps the fleets' keys apart."""
+    overrides = {"pagerduty.routing_key": "k" * 32, "pagerduty.resolve": "on_success"} | given
+    found = warnings_of(load(overrides=overrides, environ={}))
+    assert [warning.path for warning in found] == ([] if path is None else [path])
+
+
+@pytest.mark.parametrize(
     ("earlier", "later"),
     [
         ({}, {"match": ["shop.*"]}),

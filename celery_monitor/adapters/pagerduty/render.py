@@ -66,7 +66,8 @@ def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
         "links": _links(incident, base),
     }
     if base:
-        event["client_url"] = f"{base}/incidents"
+        this = _page(base, "incidents?key=", incident.key)
+        event["client_url"] = this if this and len(this) <= _URL_LIMIT else f"{base}/incidents"
     return _within_limit(event)
 
 
@@ -148,15 +149,20 @@ def _details(incident: Incident) -> dict[str, Any]:
 
 def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
     links = []
-    name = text(incident.task)
-    if base and not incident.is_storm and name == incident.task:
-        links.append((f"{base}/tasks/{quote(name, safe='')}", f"{name} at the monitor"))
     if base:
-        links.append((f"{base}/incidents", "All incidents"))
+        links.append((_page(base, "incidents?key=", incident.key), "This incident"))
+        links.append((_page(base, "failures/", incident.last_uuid), "Its newest failure"))
+        if not incident.is_storm:
+            links.append((_page(base, "tasks/", incident.task), f"{incident.task} at the monitor"))
     if incident.runbook_url:
         links.append((incident.runbook_url, "Runbook"))
     # An address that is cut leads nowhere.
-    return [{"href": href, "text": line(label)} for href, label in links if len(href) <= _URL_LIMIT]
+    return [{"href": href, "text": line(label)} for href, label in links if href and len(href) <= _URL_LIMIT]
+
+
+def _page(base: str, path: str, name: str) -> str | None:
+    """The page of a name; None for a name that no link can hold: a wrong one would lead to another's."""
+    return f"{base}/{path}{quote(name, safe='')}" if name and text(name) == name else None
 
 
 def _within_limit(event: dict[str, Any]) -> dict[str, Any]:

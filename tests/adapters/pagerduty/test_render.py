@@ -51,6 +51,7 @@ def test_the_whole_event() -> None:
         workers={"celery@box-1": 2, "celery@box-2": 5},
         queues={"billing": 7},
         first_at=AT - 120,
+        last_uuid="5d3f/0b9e",
     ) == {
         "dedup_key": "shop.billing.charge/2026-11-23T14Z",
         "payload": {
@@ -77,13 +78,17 @@ def test_the_whole_event() -> None:
             },
         },
         "client": "celery-monitor",
-        "client_url": "https://monitor.example.com/celery/incidents",
+        "client_url": "https://monitor.example.com/celery/incidents?key=shop.billing.charge%2F2026-11-23T14Z",
         "links": [
+            {
+                "href": "https://monitor.example.com/celery/incidents?key=shop.billing.charge%2F2026-11-23T14Z",
+                "text": "This incident",
+            },
+            {"href": "https://monitor.example.com/celery/failures/5d3f%2F0b9e", "text": "Its newest failure"},
             {
                 "href": "https://monitor.example.com/celery/tasks/shop.billing.charge",
                 "text": "shop.billing.charge at the monitor",
             },
-            {"href": "https://monitor.example.com/celery/incidents", "text": "All incidents"},
             {"href": "https://runbooks.example.com/billing", "text": "Runbook"},
         ],
     }
@@ -138,10 +143,12 @@ def test_advice(kind: str) -> None:
 
 
 def test_a_storm_lists_its_tasks() -> None:
-    """A storm's details name the tasks, most failures first, and its links lead to all incidents, not to a task."""
+    """A storm's details name the tasks, most failures first, and its links lead to it, not to a task."""
     event = rendered(**STORMY, key="storm/2026-11-23T14Z/*", tasks={"a": 1, "b": 9}, runbook_url=None)
     assert list(event["payload"]["custom_details"]["tasks"].items()) == [("b", 9), ("a", 1)]
-    assert [link["href"] for link in event["links"]] == ["https://monitor.example.com/celery/incidents"]
+    assert [link["href"] for link in event["links"]] == [
+        "https://monitor.example.com/celery/incidents?key=storm%2F2026-11-23T14Z%2F%2A"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ def test_a_task_called_storm_is_a_task(changes: dict[str, Any]) -> None:
     """Its incident speaks of it, and leads to it, whatever became of it."""
     event = rendered(task=STORM, key="storm/2026-11-23T14Z", tasks={"storm": 1}, **changes)
     assert event["payload"]["summary"] == "[shop] storm failed: CardDeclined: insufficient funds"
-    assert event["links"][0]["href"] == "https://monitor.example.com/celery/tasks/storm"
+    assert event["links"][1]["href"] == "https://monitor.example.com/celery/tasks/storm"
 
 
 def test_an_incident_of_several_tasks_lists_them() -> None:
@@ -180,13 +187,19 @@ def test_links_need_an_address() -> None:
 )
 def test_names_are_quoted_in_links(task: str, path: str) -> None:
     """A task's name is one segment of the link's path, whatever it holds."""
-    assert rendered(task=task)["links"][0]["href"] == f"https://monitor.example.com/celery/tasks/{path}"
+    event = rendered(task=task, key=task, last_uuid=task)
+    assert [link["href"] for link in event["links"]][:3] == [
+        f"https://monitor.example.com/celery/{page}{path}" for page in ("incidents?key=", "failures/", "tasks/")
+    ]
 
 
 @pytest.mark.parametrize("task", [SURROGATE, "a\x00b", "x" * 3000])
 def test_no_link_rather_than_a_wrong_one(task: str) -> None:
     """A name that a link cannot hold gets none, and the other links stay."""
-    assert [link["text"] for link in rendered(task=task)["links"]] == ["All incidents", "Runbook"]
+    assert [link["text"] for link in rendered(task=task)["links"]] == ["This incident", "Runbook"]
+    event = render(an_incident(task=task, key=task, last_uuid=task), BASE)
+    assert [link["text"] for link in event["links"]] == ["Runbook"]
+    assert event["client_url"] == "https://monitor.example.com/celery/incidents"
 
 
 def test_the_summary_is_cut_at_1024_characters() -> None:
