@@ -43,9 +43,9 @@ DISCARDED_EVERY: Final = 600.0
 """Least seconds between two lines of the log about replies that cannot be read."""
 _SILENT: Final = (
     "workers send events and none answers questions: they are asked rarely now, because a worker that cannot read a "
-    "question logs an error; check the workers' accept_content (must include json), control_exchange (compare "
-    "broker.control_exchange), worker_enable_remote_control, and on Redis global_keyprefix and fanout_prefix; "
-    "celery-monitor doctor compares them"
+    "question logs an error; check the workers' accept_content (must include json), task_serializer (answers come in "
+    "it: json), control_exchange (compare broker.control_exchange), worker_enable_remote_control, and on Redis "
+    "global_keyprefix and fanout_prefix; celery-monitor doctor compares them"
 )
 _NAMED: Final = 5
 _LONGEST: Final = 100

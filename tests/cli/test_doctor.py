@@ -181,7 +181,8 @@ def test_workers(workers: list[str], events: list[dict[str, Any]], state: State)
         ),
         ([], [], {"content_type": 3}, [], "3 replies are not JSON: set task_serializer"),
         ([], [], {"late": 3}, [], "none answered: is one running"),
-        ([], [], {}, ["global_keyprefix 'shop:'"], "knows a fleet with global_keyprefix 'shop:': set broker"),
+        ([], [], {}, ["global_keyprefix 'shop:'"], "knows a fleet with global_keyprefix 'shop:': is it running. Set"),
+        ([], [HEARTBEAT], {}, ["control_exchange 'shop'"], "knows a fleet with control_exchange 'shop'"),
     ],
 )
 def test_workers_that_do_not_answer(

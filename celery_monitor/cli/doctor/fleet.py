@@ -28,6 +28,7 @@ _DEAF: Final = (
     "check their accept_content (it must include json: else each question is an error in their log), control_exchange "
     "(compare broker.control_exchange), and whether worker_enable_remote_control is off"
 )
+_ALIKE: Final = "the same control_exchange (then compare fanout_prefix and fanout_patterns)"
 _SKEW: Final = 2.0
 """Seconds that a clock may differ: more is not the network's time."""
 
@@ -156,9 +157,10 @@ def _others(checkup: BrokerCheckup, settings: BrokerSettings) -> list[str]:
         found = checkup.fleets()
     except SourceLostError:
         return []
-    return [
+    names = [
         f"global_keyprefix {prefix!r} and control_exchange {name!r}" for prefix, name in found if (prefix, name) != ours
     ]
+    return names or [_ALIKE for one in found if one == ours]
 
 
 def _workers(workers: list[str], seen: Seen, discarded: Mapping[str, int], others: list[str]) -> Finding:
@@ -180,13 +182,14 @@ def _workers(workers: list[str], seen: Seen, discarded: Mapping[str, int], other
             "workers",
             f"none answered, but events come from {listed(silent)}: {_DEAF}. Until then queues without a name in "
             "metrics.queues, and the names of tasks that began before the monitor, are unknown, and workers must be "
-            "started with -E",
+            "started with -E"
+            + (f". This database knows a fleet with {listed(others)}" if others not in ([], [_ALIKE]) else ""),
         )
     if others:
         return fail(
             "workers",
-            f"none answered, but this database knows a fleet with {listed(others)}: set broker.control_exchange and "
-            "broker.transport_options as that fleet has them",
+            f"none answered, but this database knows a fleet with {listed(others)}: is it running? Set "
+            "broker.control_exchange and broker.transport_options as that fleet has them",
         )
     return fail("workers", "none answered: is one running on this broker, virtual host and database?")
 
