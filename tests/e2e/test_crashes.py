@@ -1,6 +1,8 @@
 """The daemon is killed, its connections are cut and its disk is full while events come: nothing is lost or doubled."""
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,33 @@ def test_full_disk(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Sta
         assert daemon.metric("monitor_reconnects_total") == 0
         assert_drained(rabbitmq, rabbitmq_url)
         daemon.stop()
+
+
+def test_a_flipped_bit(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """In the store's log, after kill -9: what SQLite drops silently is counted and said at the start."""
+    load = Load(300)
+    daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
+    daemon.until_ready()
+    files = [daemon.store, daemon.store.with_name(f"{daemon.store.name}-wal")]
+    # As long as somebody reads, the log stays as it is.
+    with closing(sqlite3.connect(daemon.store, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with publishing(rabbitmq_url, load, 3_000):
+            pass
+        assert_exact(daemon, load)
+        daemon.kill()
+        database, log = (bytearray(file.read_bytes()) for file in files)
+    daemon.store.with_name(f"{daemon.store.name}-shm").unlink(missing_ok=True)
+    log[len(log) // 3] ^= 4
+    for file, content in zip(files, (database, log), strict=True):
+        file.write_bytes(content)
+
+    daemon.launch()
+    daemon.until_ready()
+    wait_until(lambda: daemon.metric("monitor_store_rolled_back_total") == 1, 60)
+    assert "came back older than what was committed" in daemon.log.read_text()
+    daemon.stop()
 
 
 @sizes(Size(tasks=6_000, faults=1, rate=3_000), Size(tasks=83_000, faults=8, rate=5_000))

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,3 +241,34 @@ def test_reserve(tmp_path: Path) -> None:
     assert [reserve.release(), reserve.release()] == [True, False]
     (tmp_path / "reserve").mkdir()
     reserve.hold(2 * MIB)
+
+
+def test_descriptors_that_others_have_taken(tmp_path: Path) -> None:
+    """With none left, also for new connections in place of those that failed, flushes go on."""
+    script = (
+        "import os, resource, sys\n"
+        "from celery_monitor.adapters.store import open_store\n"
+        "from tests.contracts.values import changes, failure\n"
+        "store = open_store(sys.argv[1], retention=1e9, fingerprints_kept=9)\n"
+        "store.start()\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "try:\n"
+        "    while True:\n"
+        "        os.open(os.devnull, os.O_RDONLY)\n"
+        "except OSError:\n"
+        "    pass\n"
+        "for sequence in range(1, 9):\n"
+        "    try:\n"
+        "        with store._database.write():\n"
+        "            raise RuntimeError\n"
+        "    except Exception:\n"
+        "        pass\n"
+        "    store.commit(changes(sequence, failures=[failure(f'u{sequence}')]))\n"
+        "    store.prune(1.0)\n"
+        "    assert len(store.reader.failure(f'u{sequence}')) == 1\n"
+        "store.stop()\n"
+        "print('done')\n"
+    )
+    command = [sys.executable, "-c", script, f"sqlite:///{tmp_path}/store.db"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert (done.stdout, done.stderr) == ("done\n", "")
