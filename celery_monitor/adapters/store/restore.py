@@ -102,7 +102,7 @@ def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
         ref = TaskRef(
             name=shared.setdefault(name, name),
             queue=shared.setdefault(queue, queue),
-            stage=int(stage),
+            stage=stage,
             due_at=due_at,
             started_at=started_at,
             seen=seen,

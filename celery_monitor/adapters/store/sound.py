@@ -1,7 +1,8 @@
 """Rows that may not be what this program has written: SQLite takes any value in any column, and files get damaged."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from itertools import islice
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -10,8 +11,11 @@ from celery_monitor.core.model import COUNTS, Stage
 
 T = TypeVar("T")
 
+_Stage = Annotated[int, msgspec.Meta(ge=0, le=int(max(Stage)))]
+_PORTION: Final = 2_000
+
 SERIES: Final = tuple[(str, str, str, *[int] * len(COUNTS), str, str, float, str, float, int)]  # type: ignore[misc]
-TRACKED: Final = tuple[str, str | None, str | None, Stage, float, float, int, str | None, str | None]
+TRACKED: Final = tuple[str, str | None, str | None, _Stage, float, float, int, str | None, str | None]
 UNNAMED: Final = tuple[int, float, str, float | None]
 COUNTER: Final = tuple[str, float]
 FINGERPRINTS: Final = tuple[int, bytes]
@@ -27,14 +31,24 @@ def essential(row: Sequence[Any], kind: Any) -> Any:  # noqa: ANN401 - msgspec k
     return msgspec.convert(tuple(row), kind)
 
 
+def _one(row: tuple[Any, ...], kind: Any, build: Callable[..., T]) -> list[T]:  # noqa: ANN401
+    try:
+        return [build(*msgspec.convert(row, kind))]
+    except Exception:  # noqa: BLE001 - the boundary: whatever is wrong with a row costs that row
+        return []
+
+
 def sound(table: str, rows: Iterable[Sequence[Any]], kind: Any, build: Callable[..., T]) -> list[T]:  # noqa: ANN401
     """What ``build`` makes of the rows; one that it cannot use is left out, and said."""
-    found, left_out = [], 0
-    for row in rows:
+    found: list[T] = []
+    left, left_out = iter(rows), 0
+    while portion := [tuple(row) for row in islice(left, _PORTION)]:
         try:
-            found.append(build(*msgspec.convert(tuple(row), kind)))
-        except Exception:  # noqa: BLE001 - the boundary: whatever is wrong with a row costs that row
-            left_out += 1
+            found += [build(*row) for row in msgspec.convert(portion, list[kind])]
+        except Exception:  # noqa: BLE001 - the boundary: it is looked at row by row
+            kept = [value for row in portion for value in _one(row, kind, build)]
+            left_out += len(portion) - len(kept)
+            found += kept
     if left_out:
         _log.error("The store holds rows that cannot be read; they are left out", table=table, rows=left_out)
     return found
