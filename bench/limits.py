@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from celery_monitor import app
+from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures
 from celery_monitor.core.kept import Kept
 from celery_monitor.core.model import Delivery, Restored
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.policy import limits_of
+from celery_monitor.runtime.memory import MemoryWatch
 from celery_monitor.settings import Settings
 from tests.fakes import ManualClock
 
@@ -96,6 +98,7 @@ class Filled:
         self.monitor.connected(acknowledges=True)
         self.kept = Kept(self.monitor.snapshot())
         self._ticks = 0
+        self._watch = MemoryWatch(SETTINGS.tracking.max_memory, resident)
 
     def feed(self, events: Iterator[dict[str, Any]]) -> None:
         """Apply all of them, with a flush and a second after every few thousand."""
@@ -124,6 +127,8 @@ class Filled:
     def _flush(self) -> None:
         self._ticks += 1
         self.monitor.tick(NOW + self._ticks)
+        if self._watch.pressed():
+            self.monitor.shed()
         changes = self.monitor.take(NOW + self._ticks)
         if changes is not None:
             self.kept.commit(changes)
