@@ -20,7 +20,7 @@ import structlog
 
 from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.email import EmailSender, render_part
+from celery_monitor.adapters.email import EmailSender, longest, render_part
 from celery_monitor.adapters.pagerduty import PagerDuty, endpoint
 from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.exposition import Exposition
@@ -44,9 +44,9 @@ from celery_monitor.core.model import (
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.policy import channels_of, limits_of, policy_of
-from celery_monitor.ports import Health
+from celery_monitor.ports import Health, Sender
 from celery_monitor.runtime.committer import BOUNDS, Committer
-from celery_monitor.runtime.courier import Courier
+from celery_monitor.runtime.courier import Courier, Rows
 from celery_monitor.runtime.fleet import FleetWatch
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.keeper import Keeper
@@ -248,13 +248,17 @@ class App:
             timeout=pagerduty.timeout,
             external_url=settings.web.external_url,
         )
-        email = EmailSender(settings.email, self._report.summary, settings.web.external_url)
-        for source, sender, rate in ((self._unwritten, self._pagerduty, pagerduty.rate_limit), (outbox, email, None)):
+        email = EmailSender(settings.email, self._report.summary, settings.web.external_url, note=outbox.note)
+        channels: tuple[tuple[Rows, Sender, int | None, float], ...] = (
+            (self._unwritten, self._pagerduty, pagerduty.rate_limit, pagerduty.timeout),
+            (outbox, email, None, longest(settings.email)),
+        )
+        for source, sender, rate, timeout in channels:
             # A mail may have arrived though its outcome is unknown: a restart is no reason to send it again.
             pages = sender.channel == Channel.PAGERDUTY
             courier = Courier(source, sender, self.clock, rate_limit=rate, idempotent=pages)
             self._couriers.append(courier)
-            self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + pagerduty.timeout, restart=True)
+            self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + timeout, restart=True)
 
     def _keep(self, restored: Restored) -> Loop:
         email, zone = self.settings.email, ZoneInfo(self.settings.email.timezone)

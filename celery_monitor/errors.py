@@ -104,5 +104,13 @@ class InterruptedSendError(DeliveryError):
     """This program is being stopped and has ended the request: that is no attempt of the receiver's."""
 
 
+class UncertainError(RetryableError):
+    """The receiver may have it: nobody knows. ``after`` is long, so that nobody gets the same again and again."""
+
+
+class MaybeDeliveredError(DeliveryError):
+    """It was sent as often as is bearable, and nobody knows whether it was delivered: the row is of unknown outcome."""
+
+
 class RejectedError(DeliveryError):
     """The receiver will never take it as it is (400, 5xx of SMTP): the row is dead until a person retries it."""

@@ -225,13 +225,19 @@ class Outbox(Protocol):
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
         """It will never be taken."""
 
+    def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
+        """It may have been taken, and is not tried again."""
+
+    def note(self, item: OutboxItem, progress: str) -> None:
+        """Keep a text of the sender with the row."""
+
     def revive(self, item_id: int | None, now: float) -> int:
-        """Make a dead or waiting row (all dead ones: None) due now; how many."""
+        """Make a row that is not delivered due now (None: all dead ones, not those of unknown outcome); how many."""
 
     def items(
         self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
     ) -> list[OutboxItem]:
-        """Pending rows (and dead ones; only dead ones with ``dead``), oldest first, after id ``cursor``.
+        """Pending rows, and dead and unknown ones (only these with ``dead``), oldest first, after id ``cursor``.
 
         ``since`` and ``until`` bound ``created_at``: [since, until).
         """
@@ -241,6 +247,9 @@ class Outbox(Protocol):
 
     def given_up(self) -> dict[str, int]:
         """Channel → number of dead rows."""
+
+    def unknown(self) -> dict[str, int]:
+        """Channel → number of rows of unknown outcome."""
 
     def last_delivered(self, channel: str) -> float | None:
         """When a row of the channel was last delivered; None when none is known."""

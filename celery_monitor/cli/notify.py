@@ -1,12 +1,16 @@
 """``celery-monitor notify``: does a notification arrive?"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from celery_monitor.cli.options import config_file
-from celery_monitor.errors import ConfigError, Problem
+from celery_monitor.errors import ConfigError, MonitorError, Problem
 from celery_monitor.settings import Settings, load
+
+if TYPE_CHECKING:
+    from celery_monitor.adapters.email import Delivery, Server
 
 
 @click.group()
@@ -28,7 +32,7 @@ def test(channel: str, config_path: Path | None, rule: str | None) -> None:
     if channel == "email":
         if rule is not None:
             raise click.UsageError("--rule is for pagerduty")
-        click.echo(_email(settings))
+        _email(settings)
     else:
         click.echo(_pagerduty(settings, rule))
 
@@ -54,11 +58,21 @@ def _pagerduty(settings: Settings, rule: str | None) -> str:
     )
 
 
-def _email(settings: Settings) -> str:
+def _email(settings: Settings) -> None:
     from celery_monitor.adapters import email  # noqa: PLC0415 - as above
 
     require_mail(settings)
-    return email.send_test(settings.email, settings.fleet)
+    server = email.server_of(settings.email)
+    tell(email.send_test(settings.email, settings.fleet, server), server)
+
+
+def tell(delivery: "Delivery", server: "Server") -> None:
+    """Print what became of a mail. Raises MonitorError when somebody did not get it, or nobody knows."""
+    from celery_monitor.adapters import email  # noqa: PLC0415 - as above
+
+    click.echo(email.describe(delivery, server))
+    if delivery.refused or delivery.unknown or delivery.left is not None:
+        raise MonitorError(f"the mail did not reach everybody: {server} has it for {len(delivery.taken)} of them")
 
 
 def require_mail(settings: Settings) -> None:

@@ -41,7 +41,7 @@ def outbox() -> None:
 @outbox.command("list")
 @config_file
 @store_url
-@click.option("--dead", is_flag=True, help="Only what was given up.")
+@click.option("--dead", is_flag=True, help="Only what was given up, or may have been delivered.")
 def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
     """Print what waits and what was given up, oldest first. Times are in UTC.
 

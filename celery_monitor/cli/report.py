@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import click
 
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.email import EmailSender, render_html, render_text
+from celery_monitor.adapters.email import EmailSender, render_html, render_text, server_of
 from celery_monitor.adapters.store import open_store
-from celery_monitor.cli.notify import require_mail
+from celery_monitor.cli.notify import require_mail, tell
 from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.summary import Summary, summary_to_dict
 from celery_monitor.runtime.report import DayReport
@@ -42,7 +42,8 @@ def report(config_path: Path | None, store: str | None, day: str, form: str, *, 
     with _reports(settings) as reports:
         summary = reports.summary(date, now)
         if send:
-            click.echo(EmailSender(settings.email, reports.summary, settings.web.external_url).send_again(summary))
+            sender = EmailSender(settings.email, reports.summary, settings.web.external_url)
+            tell(sender.send_again(summary), server_of(settings.email))
         else:
             click.echo(_printed(summary, form, settings.web.external_url), nl=False)
 

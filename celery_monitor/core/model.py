@@ -361,7 +361,7 @@ class Enqueue(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """A row of the outbox: waiting, delivered or dead."""
+    """A row of the outbox: waiting, delivered, dead, or of unknown outcome."""
 
     id: int
     channel: Channel
@@ -374,11 +374,13 @@ class OutboxItem:
     created_at: float
     due_at: float
     state: str
-    """pending, delivered or dead."""
+    """pending, delivered, dead, or unknown (it may have been delivered)."""
     error: str | None = None
     """Of the last attempt, without secrets."""
     delivered_at: float | None = None
     priority: int = 0
+    progress: str | None = None
+    """What the sender keeps with the row, of itself."""
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------

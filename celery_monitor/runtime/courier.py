@@ -20,14 +20,22 @@ import structlog
 
 from celery_monitor.core import backoff
 from celery_monitor.core.model import OutboxItem
-from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError, StoreUnavailableError
+from celery_monitor.errors import (
+    InterruptedSendError,
+    MaybeDeliveredError,
+    RejectedError,
+    RetryableError,
+    StoreUnavailableError,
+    UncertainError,
+)
 from celery_monitor.ports import Clock, Sender
 from celery_monitor.runtime.lane import Lane
 
 DELIVERED: Final = "delivered"
 RETRIED: Final = "retried"
 DEAD: Final = "dead"
-OUTCOMES: Final = (DELIVERED, RETRIED, DEAD)
+UNKNOWN: Final = "unknown"
+OUTCOMES: Final = (DELIVERED, RETRIED, DEAD, UNKNOWN)
 """Labels of celery_monitor_notifications_total."""
 
 NO_LANE: Final = {"pagerduty": "no routing key is configured", "email": "no recipient is configured"}
@@ -58,6 +66,9 @@ class Rows(Protocol):
         """See Outbox."""
 
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
+        """See Outbox."""
+
+    def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
         """See Outbox."""
 
 
@@ -101,7 +112,7 @@ class Courier:
         self._wake.set()
 
     def notifications(self) -> dict[str, int]:
-        """Attempts since the start by outcome: delivered, retried, dead. From any thread."""
+        """Attempts since the start by outcome: delivered, retried, dead, unknown. From any thread."""
         return dict(self._notifications)
 
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
@@ -162,9 +173,8 @@ class Courier:
             self._retry(item, exc, lane)
             if exc.needs_repair:
                 self._unusable[item.route] = item, account
-        except RejectedError as exc:
-            self._answered(item, lane)
-            self._dead(item, str(exc))
+        except (RejectedError, MaybeDeliveredError) as exc:
+            self._give_up(item, exc, lane)
         except StoreUnavailableError as exc:
             # The sender reads what it sends from the store; nothing was sent.
             _log.warning("What is to be sent cannot be read", channel=item.channel, key=item.key, error=str(exc))
@@ -186,6 +196,13 @@ class Courier:
             self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count))
         return True
 
+    def _give_up(self, item: OutboxItem, exc: RejectedError | MaybeDeliveredError, lane: Lane) -> None:
+        if isinstance(exc, MaybeDeliveredError):
+            self._uncertain(item, str(exc))
+        else:
+            self._answered(item, lane)
+            self._dead(item, str(exc))
+
     def _answered(self, item: OutboxItem, lane: Lane) -> None:
         was_away = lane.answered()
         if self._unusable.pop(item.route, None) is not None or was_away:
@@ -202,7 +219,7 @@ class Courier:
         self._hasten = False
 
     def _retry(self, item: OutboxItem, exc: RetryableError, lane: Lane | None) -> None:
-        self._notifications[RETRIED] += 1
+        self._notifications[UNKNOWN if isinstance(exc, UncertainError) else RETRIED] += 1
         fraction, asked = self._fraction(), min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
         attempts = item.attempts + 1
         if exc.needs_repair:
@@ -211,7 +228,9 @@ class Courier:
             wait = backoff.delay(attempts, fraction)
         wait = max(wait, asked)
         if lane is not None:
-            lane.failed(item.id, self._clock.monotonic(), fraction, asked)
+            # A mail that may have arrived waits by itself: the server does not ask anybody to wait.
+            rest = 0.0 if isinstance(exc, UncertainError) else asked
+            lane.failed(item.id, self._clock.monotonic(), fraction, rest)
         log = _log.error if exc.needs_repair else _log.warning
         log(
             "Not delivered; trying again",
@@ -227,6 +246,11 @@ class Courier:
         self._notifications[DEAD] += 1
         _log.error("Given up; outbox retry tries again", channel=item.channel, key=item.key, id=item.id, error=error)
         self._record(item, partial(self._outbox.dead, item, self._clock.now(), error))
+
+    def _uncertain(self, item: OutboxItem, error: str) -> None:
+        self._notifications[UNKNOWN] += 1
+        _log.error("May have been delivered", channel=item.channel, key=item.key, id=item.id, error=error)
+        self._record(item, partial(self._outbox.uncertain, item, self._clock.now(), error))
 
     def _record(self, item: OutboxItem, call: Callable[[], None]) -> None:
         try:

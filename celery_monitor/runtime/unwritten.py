@@ -130,6 +130,13 @@ class Unwritten:
         else:
             self._end(item)
 
+    def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
+        """As ``Outbox.uncertain``."""
+        if item.id > 0:
+            self._outbox.uncertain(item, now, error)
+        else:
+            self._end(item)
+
     def _hasten_rows(self, now: float) -> None:
         if self._hasten is not None:
             with contextlib.suppress(StoreUnavailableError):

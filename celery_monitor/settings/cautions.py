@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Final
 
 from celery_monitor.errors import Problem
+from celery_monitor.settings import mailbox
 from celery_monitor.settings.alerts import RuleSettings
 from celery_monitor.settings.broker import BrokerSettings, unverified
 from celery_monitor.settings.email import EmailSettings
@@ -22,6 +23,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
     return [
         *_shadowed(settings.alerts.rules),
         *_in_clear(settings.email),
+        *_international(settings.email),
         *_unverified(settings.broker),
         *_shared_keys(settings),
     ]
@@ -95,3 +97,15 @@ def _in_clear(email: EmailSettings) -> Iterator[Problem]:
         yield Problem(
             "email.security", "none sends user name and password in clear text: use starttls or tls, or set no password"
         )
+
+
+def _international(email: EmailSettings) -> Iterator[Problem]:
+    for path, address in [("from", email.from_), *((f"to[{n}]", each) for n, each in enumerate(email.to))]:
+        if address is not None and mailbox.parse(address).international:
+            yield Problem(
+                f"email.{path}",
+                "has characters outside of ASCII before the @: only a server with SMTPUTF8 takes it; "
+                "`celery-monitor notify test email` tells whether yours does",
+            )
+    if email.hello is not None and "." not in email.hello:
+        yield Problem("email.hello", "has no dot: strict servers refuse it; write it like monitor.example.com")

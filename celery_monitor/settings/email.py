@@ -1,13 +1,13 @@
 """The daily mail."""
 
 from datetime import UTC, datetime
-from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from celery_monitor.settings import mailbox
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource
 from celery_monitor.settings.section import MAX_PORT, FieldError, Section, Text, TimeZone, check_credentials
 
@@ -16,10 +16,18 @@ _SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def _address(value: str) -> str:
-    local, _, domain = parseaddr(value)[1].rpartition("@")
-    if not local or not domain or " " in local + domain:
-        raise ValueError("must be a mail address like ops@example.com or Shop monitor <ops@example.com>")
+    mailbox.parse(value)
     return value
+
+
+def _hello(value: str) -> str:
+    if value.startswith("[") and value.endswith("]"):
+        mailbox.parse(f"hello@{value}")
+        return value
+    try:
+        return mailbox.ascii_domain(value)
+    except ValueError:
+        raise ValueError("must be a host's name like monitor.example.com, or an address like [192.0.2.1]") from None
 
 
 def _cron(value: str) -> str:
@@ -44,6 +52,10 @@ class EmailSettings(Section):
     """Its port: usually 587 with starttls, 465 with tls, 25 with none."""
     security: Literal["starttls", "tls", "none"] = "starttls"
     """``starttls`` and ``tls`` check the server's certificate; ``none`` sends everything in clear text."""
+    hello: Annotated[Text, AfterValidator(_hello)] | None = None
+    """The name by which the monitor introduces itself to the server (EHLO), as in ``monitor.example.com``. Servers may
+    refuse one without a dot, or one that DNS does not know. Unset: this host's name if it has a dot, else the domain of
+    ``from``."""
     username: Text | None = None
     """The user name for the SMTP server. Unset: no login."""
     password: Secret | None = None
@@ -51,9 +63,9 @@ class EmailSettings(Section):
     password_file: SecretFile | None = Field(default=None, validate_default=True)
     """A file that holds the password, instead of ``password``; it is read again when it changes."""
     from_: Address | None = Field(default=None, alias="from")
-    """The sender of the mail."""
+    """The sender of the mail, as ``ops@example.com`` or ``Shop monitor <ops@example.com>``."""
     to: tuple[Address, ...] = ()
-    """The recipients. Unset: no mail."""
+    """The recipients. Unset: no mail. One that stands here twice gets one mail."""
     schedule: Annotated[str, AfterValidator(_cron)] = "0 8 * * *"
     """When the mail is sent, as a cron expression (minute hour day month weekday) in ``timezone``."""
     timezone: TimeZone = "UTC"
@@ -72,7 +84,10 @@ class EmailSettings(Section):
     def _has_sender(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and "from_" in info.data and info.data["from_"] is None:
             raise FieldError("from", "must be set where there are recipients")
-        return value
+        once: dict[str, str] = {}
+        for each in value:
+            once.setdefault(mailbox.parse(each).identity, each)
+        return tuple(once.values())
 
     def password_source(self) -> SecretSource:
         """The password, from wherever it comes; None when there is none."""

@@ -281,6 +281,23 @@ def test_dead_and_revived(box: Box) -> None:
     assert box.one(NOW + 1).key == KEY
 
 
+def test_an_unknown_outcome(box: Box) -> None:
+    """It is neither delivered nor dead: it is listed, and sent again when a person wants that very row."""
+    box.flush(trigger())
+    item = box.one()
+    box.outbox.note(item, '{"taken":["a@b"]}')
+    box.outbox.uncertain(item, NOW, "may have been delivered")
+    assert box.due() == []
+    (row,) = box.outbox.items(dead=False, limit=9, cursor=None)
+    assert (row.state, row.error, row.progress) == ("unknown", "may have been delivered", '{"taken":["a@b"]}')
+    assert box.outbox.items(dead=True, limit=9, cursor=None) == [row]
+    assert (box.outbox.given_up(), box.outbox.unknown()) == ({}, {item.channel: 1})
+    assert box.outbox.revive(None, NOW + 1) == 0
+    assert box.outbox.revive(item.id, NOW + 1) == 1
+    again = box.one(NOW + 1)
+    assert (again.attempts, again.progress) == (0, '{"taken":["a@b"]}')
+
+
 def test_revive_a_waiting_row(box: Box) -> None:
     """A person may shorten the wait for a retry."""
     box.flush(trigger())

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from celery_monitor.adapters.email.progress import RARELY
 from celery_monitor.core.summarize import day_bounds
 from celery_monitor.runtime.courier import OUTCOMES
 from tests.adapters.email.mail_server import PASSWORD, MailServer, serving
@@ -130,12 +131,17 @@ def die_at(daemon: MailingDaemon, mail: MailServer, stage: str, within: float | 
 def test_kills_around_the_time_of_sending(
     *, kills: int, evening: Evening, rabbitmq_url: str, mail: MailServer, start: Start, tmp_path: Path
 ) -> None:
-    """Kill -9 at random moments from before it is due, and in the middle of SMTP: one mail, and one the day after."""
+    """Kill -9 at random moments from before it is due, and in the middle of SMTP: one mail, and one the day after.
+
+    A server that has all of a mail may deliver it. This one does not, and gets it again half an hour later.
+    """
     dice = seeded()
     daemon = evening.next_morning(tmp_path / "daemon", mail, WallClock(DUE - 2.0 * kills / 5), rabbitmq_url)
     for stage in shuffled(dice, kills):
         mail.data.extend(["drop"] * (stage == "DATA"))  # or the server has a mail whose sender is dead
         die_at(daemon, mail, stage or "MAIL", None if stage else dice.uniform(0.0, 3.0))
+        if stage == "DATA":
+            wait_half_an_hour(daemon)
     assert mail.mails == []
 
     start(daemon)
@@ -156,7 +162,7 @@ def test_kills_around_the_time_of_sending(
 
 def shuffled(dice: random.Random, kills: int) -> list[str]:
     """Stages of the conversation, "" for a random moment before it."""
-    stages = list(islice(cycle(["", "DATA", "RCPT", "", "MAIL"]), kills))
+    stages = ["", "DATA", "RCPT", "", "MAIL", *islice(cycle(["", "RCPT", "MAIL"]), kills - 5)]
     dice.shuffle(stages)
     return stages
 
@@ -164,14 +170,26 @@ def shuffled(dice: random.Random, kills: int) -> list[str]:
 def test_a_kill_between_the_answer_and_its_record(
     evening: Evening, rabbitmq_url: str, mail: MailServer, start: Start, tmp_path: Path
 ) -> None:
-    """The server has the mail and the daemon never heard of it: the very same mail goes again, byte for byte."""
+    """The daemon never hears that the server has it: the very same mail goes again, byte for byte, and not at once."""
     daemon = evening.next_morning(tmp_path / "daemon", mail, WallClock(DUE + 60.0), rabbitmq_url)
     die_at(daemon, mail, "DATA")
     wait_until(lambda: mail.mails, what="the mail")
+    wait_half_an_hour(daemon)
+    assert identities(mail) == {str(DATE): 1}
     start(daemon)
     daemon.until_mailed(2)
     assert identities(mail) == {str(DATE): 2}
     assert mail.mails[0] == mail.mails[1]
+
+
+def wait_half_an_hour(daemon: MailingDaemon) -> None:
+    """Start the daemon, kill it when it has found that nobody knows what became of the mail, and wait."""
+    daemon.launch()
+    daemon.until_ready()
+    wait_until(lambda: "nobody knows" in (waiting(daemon)["error"] or ""), 60, what="a look at the outbox")
+    daemon.kill()
+    assert daemon.clock is not None
+    daemon.clock = WallClock(daemon.clock.now() + RARELY)
 
 
 def waiting(daemon: MailingDaemon) -> dict[str, Any]:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from celery_monitor.core.model import ASKED_FOR, REFRESH, Action, Channel, Enqueue, Incident, OutboxItem
-from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError, StoreUnavailableError
+from celery_monitor.errors import (
+    InterruptedSendError,
+    MaybeDeliveredError,
+    RejectedError,
+    RetryableError,
+    StoreUnavailableError,
+    UncertainError,
+)
 from celery_monitor.runtime.courier import POLL, Courier
 from tests.fakes import ManualClock
 
@@ -70,6 +77,12 @@ class MemoryOutbox:
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
         self._write(item, state="dead", error=error)
 
+    def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
+        self._write(item, state="unknown", error=error)
+
+    def note(self, item: OutboxItem, progress: str) -> None:
+        self._write(item, progress=progress)
+
     def _write(self, item: OutboxItem, **changes: object) -> None:
         if self.full or self.down:
             raise StoreUnavailableError("database or disk is full")
@@ -90,6 +103,9 @@ class MemoryOutbox:
         raise NotImplementedError
 
     def given_up(self) -> dict[str, int]:
+        raise NotImplementedError
+
+    def unknown(self) -> dict[str, int]:
         raise NotImplementedError
 
     def last_delivered(self, channel: str) -> float | None:
@@ -182,7 +198,7 @@ def test_delivers_each_row_once_in_order(bench: Bench) -> None:
     bench.run(60)
     assert bench.sender.keys == ["a", "b", "c"]
     assert {item.state for item in bench.outbox.rows.values()} == {"delivered"}
-    assert bench.courier.notifications() == {"delivered": 3, "retried": 0, "dead": 0}
+    assert bench.courier.notifications() == {"delivered": 3, "retried": 0, "dead": 0, "unknown": 0}
 
 
 def test_backoff_grows_with_the_attempts_in_the_store(bench: Bench) -> None:
@@ -191,7 +207,7 @@ def test_backoff_grows_with_the_attempts_in_the_store(bench: Bench) -> None:
     bench.sender.answers["a"] = refused(*[RetryableError("503") for _ in range(4)])
     bench.run(60)
     assert [at - 1000 for _, at in bench.sender.sent] == [0, 1, 3, 7, 15]
-    assert bench.courier.notifications() == {"delivered": 1, "retried": 4, "dead": 0}
+    assert bench.courier.notifications() == {"delivered": 1, "retried": 4, "dead": 0, "unknown": 0}
 
 
 def test_a_retry_keeps_its_error(bench: Bench) -> None:
@@ -242,7 +258,21 @@ def test_rejected_is_dead_and_the_route_goes_on(bench: Bench) -> None:
     bench.run(10)
     assert bench.sender.keys == ["bad", "good"]
     assert (bench.state(row), bench.outbox.rows[row].error) == ("dead", "PagerDuty answered 400")
-    assert bench.courier.notifications() == {"delivered": 1, "retried": 0, "dead": 1}
+    assert bench.courier.notifications() == {"delivered": 1, "retried": 0, "dead": 1, "unknown": 0}
+
+
+def test_an_unknown_outcome_is_tried_rarely_and_then_said(bench: Bench) -> None:
+    """As long as the sender asks to wait, which holds back nobody; then the row is neither delivered nor dead."""
+    row = bench.outbox.add("a")
+    bench.outbox.add("behind")
+    unknown = UncertainError("nobody knows", 1800.0)
+    bench.sender.answers["a"] = deque([unknown, unknown, MaybeDeliveredError("may have been delivered")])
+    bench.run(1799)
+    assert bench.sender.keys == ["a", "behind"]
+    bench.run(3700)
+    assert bench.sender.keys == ["a", "behind", "a", "a"]
+    assert (bench.state(row), bench.outbox.rows[row].error) == ("unknown", "may have been delivered")
+    assert bench.courier.notifications() == {"delivered": 1, "retried": 0, "dead": 0, "unknown": 3}
 
 
 def test_an_error_of_ours_costs_its_own_row_only(bench: Bench) -> None:
@@ -441,7 +471,7 @@ def test_a_request_that_the_end_interrupts_is_no_attempt(bench: Bench) -> None:
     bench.sender.answers["a"] = refused(InterruptedSendError("the monitor is being stopped"))
     assert not bench.courier.turn()
     assert (bench.outbox.rows[row].attempts, bench.outbox.rows[row].error) == (0, None)
-    assert bench.courier.notifications() == {"delivered": 0, "retried": 0, "dead": 0}
+    assert bench.courier.notifications() == {"delivered": 0, "retried": 0, "dead": 0, "unknown": 0}
     bench.start()
     bench.run()
     assert bench.state(row) == "delivered"

@@ -4,7 +4,20 @@ Nothing here reads the store or the wall clock: summaries come from a callable, 
 """
 
 from celery_monitor.adapters.email.render import render_html, render_part, render_text
-from celery_monitor.adapters.email.sender import EmailSender, send_test, server_of
-from celery_monitor.adapters.email.smtp import reach
+from celery_monitor.adapters.email.sender import EmailSender, describe, longest, send_test, server_of
+from celery_monitor.adapters.email.session import Server
+from celery_monitor.adapters.email.smtp import Delivery, reach
 
-__all__ = ["EmailSender", "reach", "render_html", "render_part", "render_text", "send_test", "server_of"]
+__all__ = [
+    "Delivery",
+    "EmailSender",
+    "Server",
+    "describe",
+    "longest",
+    "reach",
+    "render_html",
+    "render_part",
+    "render_text",
+    "send_test",
+    "server_of",
+]

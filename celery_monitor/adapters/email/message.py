@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from email.headerregistry import Address, Group
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import formatdate, make_msgid, parseaddr
+from email.utils import formatdate, make_msgid
 from hashlib import blake2b
 from typing import Final
 
@@ -12,6 +13,7 @@ from celery_monitor.adapters.email import words
 from celery_monitor.adapters.email.render import Size, fitting, render_html, render_text
 from celery_monitor.adapters.email.text import shorten
 from celery_monitor.core.summary import Summary
+from celery_monitor.settings import mailbox
 
 _POLICY: Final = SMTP.clone(cte_type="7bit")
 """Not every server takes 8-bit bodies."""
@@ -27,11 +29,13 @@ def report(
     external_url: str | None = None,
     notes: tuple[str, ...] = (),
     again: bool = False,
+    international: bool = False,
 ) -> bytes:
     """The daily mail, smaller than `render.MAX_BYTES`.
 
     Its Message-ID is made from fleet and date only, so that what comes twice after a crash is seen to be the same
-    mail; ``again`` makes another one, for a mail that a person sends a second time on purpose.
+    mail; ``again`` makes another one, for a mail that a person sends a second time on purpose. ``international``: it
+    goes out by SMTPUTF8, so that its headers may hold any address; else those are left out that need it.
     """
     stamp = f".{summary.generated_at:.0f}" if again else ""
     identity = f"report-{summary.date}{stamp}-{_digest(summary.fleet)}"
@@ -46,12 +50,13 @@ def report(
             date=formatdate(summary.generated_at),
             text=render_text(summary, external_url, size=size, notes=notes),
             html=render_html(summary, external_url, size=size, notes=notes),
+            international=international,
         )
 
     return fitting(make)
 
 
-def trial(*, fleet: str, sender: str, recipients: Sequence[str]) -> bytes:
+def trial(*, fleet: str, sender: str, recipients: Sequence[str], international: bool = False) -> bytes:
     """The mail of ``notify test email``: each is another mail, of now."""
     line = "This is a test. The daily mail of this fleet will come from this address in the same way."
     return _mail(
@@ -63,6 +68,7 @@ def trial(*, fleet: str, sender: str, recipients: Sequence[str]) -> bytes:
         date=formatdate(),
         text=f"{line}\n",
         html=None,
+        international=international,
     )
 
 
@@ -76,13 +82,16 @@ def _mail(
     date: str,
     text: str,
     html: str | None,
+    international: bool,
 ) -> bytes:
-    domain = parseaddr(sender)[1].rpartition("@")[2]
+    author = mailbox.parse(sender)
+    domain = author.domain.strip("[]")
     label = re.sub(r"[^a-z0-9]+", "-", fleet.lower())[:FLEET_LABEL].strip("-") or "fleet"
-    message = EmailMessage(policy=_POLICY)
+    policy = _POLICY.clone(utf8=international)
+    message = EmailMessage(policy=policy)
     message["Date"] = date
-    message["From"] = sender
-    message["To"] = ", ".join(recipients)
+    message["From"] = author.header
+    message["To"] = _readers(recipients, international=international)
     message["Subject"] = subject
     message["Message-ID"] = f"<{identity}@{domain}>"
     message["List-Id"] = f"<{label}.celery-monitor.{domain}>"
@@ -95,7 +104,14 @@ def _mail(
     # The folding of long ASCII headers can leave "Subject:" alone on its line, which some servers take for no subject;
     # what must be encoded has to be folded, and is folded well.
     plain = all(str(value).isascii() for value in message.values())
-    return message.as_bytes(policy=_UNFOLDED if plain else _POLICY)
+    return message.as_bytes(policy=_UNFOLDED if plain else policy)
+
+
+def _readers(recipients: Sequence[str], *, international: bool) -> Sequence[Address] | Group:
+    """What To says. Without SMTPUTF8 a header cannot hold every address."""
+    boxes = [mailbox.parse(recipient) for recipient in recipients]
+    shown = [box.header for box in boxes if international or not box.international]
+    return shown or Group("undisclosed-recipients")
 
 
 def _digest(text: str) -> str:

@@ -8,22 +8,37 @@ from typing import Final
 import structlog
 
 from celery_monitor.adapters.email import message
-from celery_monitor.adapters.email.smtp import Delivery, Refusal, Server, deliver
+from celery_monitor.adapters.email.progress import MOST, RARELY, Progress
+from celery_monitor.adapters.email.session import Patience, Server
+from celery_monitor.adapters.email.smtp import BATCH, Delivery, Refusal, deliver, hello_of
 from celery_monitor.core.model import Channel, OutboxItem
 from celery_monitor.core.summary import Summary
-from celery_monitor.errors import RejectedError, RetryableError
-from celery_monitor.settings import EmailSettings
+from celery_monitor.errors import (
+    DeliveryError,
+    MaybeDeliveredError,
+    RejectedError,
+    RetryableError,
+    StoreUnavailableError,
+    UncertainError,
+)
+from celery_monitor.settings import EmailSettings, mailbox
 
 _log: Final = structlog.get_logger()
+
+
+def longest(settings: EmailSettings) -> float:
+    """The most seconds that one attempt takes with a server that uses all of its time."""
+    patience = Patience()
+    batches = len(settings.to) // BATCH + 2
+    return patience.connection + patience.whole + batches * patience.final
 
 
 class EmailSender:
     """Sends one mail for each row, a date, to all recipients. Implements ports.Sender.
 
     A recipient that the server refuses does not stop the others, who read in the same mail who was refused. When it
-    may be tried again the row is retried, for those only who do not have the mail yet. Who has it is known while the
-    process lives: after a crash in between, the same mail (the same Message-ID) goes to all again, as it does after a
-    crash between the server's answer and its record.
+    may be tried again the row is retried, for those only who do not have the mail yet. Who has it, and for whom that is
+    unknown, is kept in the row (see `progress`).
     """
 
     channel: str = Channel.EMAIL
@@ -34,14 +49,19 @@ class EmailSender:
         summarise: Callable[[dt.date, float], Summary],
         external_url: str | None = None,
         server: Server | None = None,
+        note: Callable[[OutboxItem, str], None] = lambda _item, _text: None,
     ) -> None:
-        """``summarise`` gives a date's summary as of a time; ``server`` takes the place of the settings' one."""
+        """``summarise`` gives a date's summary as of a time; ``server`` takes the place of the settings' one.
+
+        ``note`` keeps a text with the row, to be found in its ``progress``.
+        """
         self._settings = settings
         self._summarise = summarise
         self._external_url = external_url
         self._server = server or server_of(settings)
-        self._settled: dict[int, set[str]] = {}
-        """Row → recipients that have its mail (one at least) or were refused for good."""
+        self._note = note
+        self._progress: dict[int, Progress] = {}
+        """Of rows that were tried and are not done: newer than what the store has, should that not have taken it."""
 
     def lane(self, item: OutboxItem) -> str | None:
         """The server; None when there is nobody to write to."""
@@ -58,60 +78,100 @@ class EmailSender:
         summary = self._summarise(date, item.created_at)
         if summary.quiet and not self._settings.send_when_quiet:
             return 0
-        settled = self._settled.pop(item.id, set())
-        try:
-            self._send_to_rest(summary, settled)
-        except RetryableError:
-            self._settled[item.id] = settled
-            raise
+        progress = self._progress.setdefault(item.id, Progress(item.progress, partial(self._keep, item)))
+        progress.begin(item.attempts)
+        self._conclude(progress, self._attempt(summary, progress))
+        del self._progress[item.id]
         return summary.day.failed
 
-    def _send_to_rest(self, summary: Summary, settled: set[str]) -> None:
-        rest = [recipient for recipient in self._settings.to if recipient not in settled]
-        if not rest:
-            return
+    def _attempt(self, summary: Summary, progress: Progress) -> DeliveryError | None:
+        """Send it to those who are to be tried now; why somebody of them is to be tried again, or never."""
+        pending = progress.pending(self._settings.to)
+        if not pending:
+            return None
         try:
-            delivery = self._deliver(summary, rest)
+            delivery = self._deliver(summary, pending, progress)
         except RejectedError as exc:
-            if not settled:
-                raise
-            _log.error("Recipients of the report were refused", date=str(summary.date), refused=str(exc))
-            return
+            progress.refuse(pending, str(exc))
+            error: DeliveryError | None = exc
+            refused: object = str(exc)
         except RetryableError as exc:
-            if not settled:
-                raise
-            raise RetryableError(f"the others are done; {exc}", exc.after, remedy=exc.remedy) from exc
-        final = {who: str(refusal) for who, refusal in delivery.refused.items() if refusal.final}
-        if final:
-            _log.error("Recipients of the report were refused", date=str(summary.date), refused=final)
-        settled.update(delivery.taken, final)
-        later = [f"{who}: {refusal}" for who, refusal in delivery.refused.items() if not refusal.final]
-        if later:
-            raise RetryableError(f"the others are done; refused for now: {'; '.join(later)}")
+            return exc
+        else:
+            error = delivery.left
+            refused = {who: str(refusal) for who, refusal in delivery.refused.items() if refusal.final}
+            if isinstance(error, RejectedError):
+                done = {*delivery.taken, *delivery.refused, *delivery.unknown}
+                progress.refuse([who for who in pending if who not in done], str(error))
+            later = [f"{who}: {refusal}" for who, refusal in delivery.refused.items() if not refusal.final]
+            if later and error is None:
+                error = RetryableError(f"refused for now: {'; '.join(later)}")
+        if refused:
+            _log.error("Recipients of the report were refused", date=str(summary.date), refused=refused)
+        return error
 
-    def _deliver(self, summary: Summary, recipients: list[str], *, again: bool = False) -> Delivery:
+    def _conclude(self, progress: Progress, error: DeliveryError | None) -> None:
+        """Raise what is to become of the row; nothing when it is done."""
+        to = self._settings.to
+        if found := progress.open(to):
+            why = f": {error}" if error is not None else ": the monitor ended before it had the answer"
+            raise UncertainError(
+                f"nobody knows whether {', '.join(found)} got it{why}; it goes again in {RARELY / 60:.0f} minutes, "
+                f"{MOST} times in all",
+                RARELY,
+            )
+        if isinstance(error, RetryableError) and progress.pending(to):
+            others = "the others are done; " if progress.taken(to) or progress.refused(to) else ""
+            raise RetryableError(f"{others}{error}", error.after, remedy=error.remedy) from error
+        if found := progress.unknown(to):
+            raise MaybeDeliveredError(
+                f"may have been delivered to {', '.join(found)}: it was sent {MOST} times, and the server's answer "
+                "never came; ask them before `celery-monitor outbox retry` sends it again"
+            )
+        if not progress.taken(to):
+            raise error if isinstance(error, RejectedError) else RejectedError("every recipient was refused")
+
+    def _keep(self, item: OutboxItem, text: str) -> None:
+        try:
+            self._note(item, text)
+        except StoreUnavailableError as exc:
+            _log.warning("Who has the report cannot be stored; kept in memory", key=item.key, error=str(exc))
+
+    def _deliver(
+        self, summary: Summary, recipients: list[str], journal: Progress | None = None, *, again: bool = False
+    ) -> Delivery:
         settings = self._settings
-        sender = _sender(settings)
-        compose = partial(_compose, summary, settings, self._external_url, again=again)
-        return deliver(self._server, sender, recipients, compose)
+        # Who was refused at an earlier attempt is told as well: each attempt sends the same mail.
+        known = {} if journal is None else journal.refused(settings.to)
+        compose = partial(_compose, summary, settings, self._external_url, known, again=again)
+        return deliver(
+            self._server,
+            _sender(settings),
+            recipients,
+            partial(compose, international=False),
+            international=partial(compose, international=True),
+            journal=journal,
+        )
 
-    def send_again(self, summary: Summary) -> str:
-        """Send a report that a person asks for, as a mail of its own; what the server said.
+    def send_again(self, summary: Summary) -> Delivery:
+        """Send a report that a person asks for, as a mail of its own.
 
-        Raises RetryableError or RejectedError.
+        Raises RetryableError or RejectedError when nobody got it.
         """
-        return describe(self._deliver(summary, list(self._settings.to), again=True), self._server)
+        return self._deliver(summary, list(self._settings.to), again=True)
 
 
-def send_test(settings: EmailSettings, fleet: str, server: Server | None = None) -> str:
-    """Send a test mail to all recipients; what the server said, a line for each refused recipient.
-
-    Raises RetryableError or RejectedError.
-    """
+def send_test(settings: EmailSettings, fleet: str, server: Server | None = None) -> Delivery:
+    """Send a test mail to all recipients. Raises RetryableError or RejectedError when nobody got it."""
     server = server or server_of(settings)
-    sender = _sender(settings)
-    body = message.trial(fleet=fleet, sender=sender, recipients=settings.to)
-    return describe(deliver(server, sender, settings.to, lambda _: body), server)
+    trial = partial(message.trial, fleet=fleet, sender=_sender(settings), recipients=settings.to)
+    return deliver(
+        server,
+        _sender(settings),
+        settings.to,
+        lambda _: trial(international=False),
+        international=lambda _: trial(international=True),
+    )
 
 
 def server_of(settings: EmailSettings) -> Server:
@@ -122,13 +182,17 @@ def server_of(settings: EmailSettings) -> Server:
         settings.security,
         settings.username,
         settings.password_source().get,
+        hello=settings.hello or hello_of(mailbox.parse(settings.from_) if settings.from_ else None),
     )
 
 
 def describe(delivery: Delivery, server: Server) -> str:
-    """What became of a mail, for a terminal."""
-    lines = [f"{server} took it for {', '.join(delivery.taken)}: {delivery.reply}"]
+    """What became of a mail, for a terminal: a line for those who got it, and one for each who did not."""
+    lines = [f"{server} took it for {', '.join(delivery.taken)}: {delivery.reply}"] if delivery.taken else []
     lines += [f"{server} refused {recipient}: {refusal}" for recipient, refusal in delivery.refused.items()]
+    lines += [f"{server} may have it for {recipient}: {delivery.left}" for recipient in delivery.unknown]
+    if delivery.left is not None and not delivery.unknown:
+        lines.append(f"the others did not get it: {delivery.left}")
     return "\n".join(lines)
 
 
@@ -142,14 +206,17 @@ def _compose(
     summary: Summary,
     settings: EmailSettings,
     external_url: str | None,
+    known: Mapping[str, str],
     refused: Mapping[str, Refusal],
     *,
     again: bool,
+    international: bool,
 ) -> bytes:
+    final = {**known, **{recipient: str(refusal) for recipient, refusal in refused.items() if refusal.final}}
     notes = tuple(
-        f"The server refused {recipient} ({refusal}): the report does not reach them."
-        for recipient, refusal in refused.items()
-        if refusal.final
+        f"The server refused {recipient} ({final[recipient]}): the report does not reach them."
+        for recipient in settings.to
+        if recipient in final
     )
     return message.report(
         summary,
@@ -158,4 +225,5 @@ def _compose(
         external_url=external_url,
         notes=notes,
         again=again,
+        international=international,
     )

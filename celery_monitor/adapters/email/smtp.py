@@ -1,62 +1,57 @@
-"""One mail over SMTP, within a time, and what the server said of each recipient.
+"""One mail over SMTP to many recipients, and what became of it for each of them.
 
-What concerns the server or the account (unreachable, no TLS, a wrong password) is a RetryableError: a person repairs
-it, and the mail is not lost meanwhile. What the server says of this mail or of its addresses is final when it is a
-5xx.
+What concerns the server, the account, or this client (unreachable, no TLS, a wrong password, a name that the server
+does not like) is a RetryableError: a person repairs it, and the mail is not lost meanwhile. What the server says of
+this mail or of its addresses is final when it is a 5xx. What it does not say at all, after it was given the whole
+mail, is unknown: it may have been delivered.
 """
 
-import base64
-import io
+import re
 import smtplib
 import socket
 import ssl
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parseaddr
-from typing import Any, Final, Literal
+from typing import Final
 
+from celery_monitor.adapters.email.session import (
+    AFTER_LOGIN,
+    HelloRefusedError,
+    Patience,
+    Server,
+    Session,
+    UnansweredError,
+    connected,
+)
 from celery_monitor.adapters.email.text import shorten
-from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
+from celery_monitor.errors import DeliveryError, MonitorError, RejectedError, RetryableError
 from celery_monitor.network import Fault, fault_of, remedy, told
 from celery_monitor.network import Server as Wording
+from celery_monitor.settings import mailbox
+from celery_monitor.settings.mailbox import Mailbox
 
-TIMEOUT: Final = 20.0
-"""Seconds for one answer."""
-DEADLINE: Final = 60.0
-"""Seconds for all of it, so that a server that drips bytes holds nothing."""
-AFTER_LOGIN: Final = 300.0
-"""Seconds between two attempts to log in with what was refused: providers lock accounts that are tried too often."""
-_FAREWELL: Final = 2.0
-_OK: Final = 250
-_FORWARDED: Final = 251
-_FINAL: Final = 500
+BATCH: Final = 50
+"""Recipients of one transaction: many servers take no more than 50 or 100 (RFC 5321, 4.5.3.1.8, asks them for 100)."""
+HELLO_REMEDY: Final = "set email.hello to a full name of this machine, like monitor.example.com, that DNS knows"
+
 _REPLY_WIDTH: Final = 200
-_MOST_READ: Final = 1_048_576
-"""Bytes of all answers together: smtplib keeps an answer of many lines until its last one comes."""
-_PASSWORD: Final = b"[password]"
+_NO_ADDRESS: Final = 553
+_CLOSING: Final = 421
+_REPAIRED_BY_A_PERSON: Final = frozenset({500, 502, 503, 504, 530, 534, 535, 538})
+"""Answers to MAIL, RCPT and DATA that concern how this client speaks or logs in, and not what it sends."""
+_HELLO: Final = re.compile(rb"\b(?:helo|ehlo)\b", re.IGNORECASE)
+_TOO_MANY: Final = re.compile(rb"\b[45]\.5\.3\b|too many (?:recipients|rcpt)", re.IGNORECASE)
+_HOST: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\.?\Z")
 _WORDING: Final = Wording(
     address="email.host and email.port",
     protocol="email.security must be what the port speaks: usually starttls on 587, tls on 465, none on 25",
     trust="email.host must be the name in the certificate; SSL_CERT_FILE names other authorities",
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """How the server is reached. ``password`` is asked at each login."""
-
-    host: str
-    port: int
-    security: Literal["starttls", "tls", "none"]
-    username: str | None = None
-    password: Callable[[], str | None] = lambda: None
-    tls: ssl.SSLContext | None = None
-    """None: the system's certificate authorities (or SSL_CERT_FILE), with the host's name checked."""
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+Compose = Callable[[Mapping[str, "Refusal"]], bytes]
+"""Makes the mail, knowing who was refused: the others may be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ class Refusal:
     @property
     def final(self) -> bool:
         """Trying again is of no use."""
-        return self.code >= _FINAL
+        return _is_final(self.code)
 
     def __str__(self) -> str:
         return f"{self.code} {self.text}"
@@ -77,51 +72,82 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The server has the mail for ``taken`` (at least one) and answered ``reply``."""
+    """The server has the mail for ``taken`` and answered ``reply``; it may have it for ``unknown``."""
 
     taken: tuple[str, ...]
     refused: Mapping[str, Refusal]
     reply: str
+    unknown: tuple[str, ...] = ()
+    left: DeliveryError | None = None
+    """Why those who stand nowhere do not have it yet."""
+
+
+class Journal:
+    """Told of each step, in time to be remembered through a crash. This one remembers nothing."""
+
+    def claim(self, recipients: Sequence[str]) -> None:
+        """The whole mail goes out now for these: what becomes of it is unknown until ``settle``."""
+
+    def settle(self, taken: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
+        """What is known now. Who was claimed and is not in ``unknown`` or ``taken`` has surely not got it."""
 
 
 def deliver(
     server: Server,
     sender: str,
     recipients: Sequence[str],
-    compose: Callable[[Mapping[str, Refusal]], bytes],
+    compose: Compose,
     *,
-    deadline: float = DEADLINE,
+    international: Compose | None = None,
+    journal: Journal | None = None,
+    deadline: float | None = None,
 ) -> Delivery:
-    """Send one mail to all recipients that the server takes.
+    """Send one mail to all recipients that the server takes, in as many transactions as it needs.
 
     Args:
         server: Where to.
         sender: An address, with or without a name, as are the recipients.
         recipients: At least one.
-        compose: Makes the mail, with CRLF, knowing who was refused: the others may be told.
-        deadline: Seconds for all of it.
+        compose: Makes the mail.
+        international: Makes it for those whose addresses need SMTPUTF8.
+        journal: Is told of each step.
+        deadline: Seconds for all of it; None for what RFC 5321 asks for.
 
     Raises:
-        RetryableError: Nobody has it (or nobody knows: the connection broke after the last byte).
+        RetryableError: Nobody has it.
         RejectedError: Nobody has it, and nobody will.
     """
-    with _told(server):
-        envelope = {recipient: _address(recipient) for recipient in recipients}
-        with _session(server, time.monotonic() + deadline) as session:
-            return _transaction(session, _address(sender), envelope, compose)
+    conversation = _Conversation(server, sender, recipients, journal or Journal())
+    left = None
+    try:
+        with _told(server, conversation.hello):
+            conversation.hold(compose, international or compose, Patience().within(deadline))
+    except DeliveryError as exc:
+        left = exc
+    return conversation.outcome(left)
 
 
-def reach(server: Server, *, deadline: float = DEADLINE) -> None:
+def reach(server: Server, *, deadline: float | None = None) -> None:
     """Connect, encrypt and log in as for a mail, and send none. Raises RetryableError."""
-    with _told(server), _session(server, time.monotonic() + deadline):
+    hello = server.hello or hello_of(None)
+    with _told(server, hello), connected(server, hello, Patience().within(deadline)):
         pass
 
 
 @contextmanager
-def _told(server: Server) -> Iterator[None]:
-    """What went wrong, in words: RetryableError, but for what is final."""
+def _told(server: Server, hello: str) -> Iterator[None]:
+    """The boundary: whatever smtplib, TLS, the resolver or a server raises becomes a DeliveryError here."""
     try:
         yield
+    except MonitorError:
+        raise
+    except HelloRefusedError as exc:
+        raise RetryableError(
+            f"{server} refused the name {hello} that this client gives (EHLO): {_said(exc.code, exc.said)}; "
+            f"{HELLO_REMEDY}",
+            AFTER_LOGIN,
+            remedy=HELLO_REMEDY,
+        ) from exc
     except smtplib.SMTPAuthenticationError as exc:
         raise RetryableError(
             f"{server} refused the user name or the password ({_said(exc.smtp_code, exc.smtp_error)})",
@@ -129,7 +155,13 @@ def _told(server: Server) -> Iterator[None]:
             remedy="check email.username and email.password, and whether the provider wants a password for programs",
         ) from exc
     except smtplib.SMTPDataError as exc:
-        raise _refusal("the mail", exc.smtp_code, exc.smtp_error) from exc
+        raise _refusal("the mail", exc.smtp_code, exc.smtp_error, server) from exc
+    except smtplib.SMTPConnectError as exc:
+        raise RetryableError(
+            f"{server} does not want to talk: {_said(exc.smtp_code, exc.smtp_error)}",
+            AFTER_LOGIN,
+            remedy=f"its answer says why: it may be overloaded, or refuse this machine's address; or {HELLO_REMEDY}",
+        ) from exc
     except smtplib.SMTPResponseException as exc:
         raise RetryableError(f"{server} answered {_said(exc.smtp_code, exc.smtp_error)}") from exc
     except ssl.SSLCertVerificationError as exc:
@@ -137,12 +169,12 @@ def _told(server: Server) -> Iterator[None]:
             f"the certificate of {server} is not trusted ({exc.verify_message})",
             remedy=remedy(Fault.CERTIFICATE, _WORDING),
         ) from exc
-    except (OSError, smtplib.SMTPException) as exc:
-        # Every SMTPException is an OSError; the other order hides nothing and reads as what it is.
+    except OSError as exc:
+        # Every SMTPException is one.
         text = shorten(told(exc) or str(exc), _REPLY_WIDTH) or type(exc).__name__
         raise RetryableError(f"{server}: {text}", remedy=remedy(_fault(exc), _WORDING)) from exc
-    except ValueError as exc:
-        # smtplib's of an answer that it cannot decode, and of what it cannot send: they may quote the password.
+    except Exception as exc:  # noqa: BLE001 - the boundary: a server can make smtplib raise anything
+        # Without its text and its cause, which may quote the password.
         raise RetryableError(f"{server}: {type(exc).__name__}") from None
 
 
@@ -152,166 +184,153 @@ def _fault(exc: BaseException) -> Fault:
     return fault_of(exc) or Fault.CLOSED
 
 
-def _transaction(
-    session: smtplib.SMTP,
-    sender: str,
-    envelope: Mapping[str, str],
-    compose: Callable[[Mapping[str, Refusal]], bytes],
-) -> Delivery:
-    code, reply = session.mail(sender)
-    if code != _OK:
-        raise _refusal(f"the sender {sender}", code, reply)
-    refused = {}
-    for recipient, address in envelope.items():
-        code, reply = session.rcpt(address)
-        if code not in {_OK, _FORWARDED}:
-            refused[recipient] = Refusal(code, _text(reply))
-    taken = tuple(recipient for recipient in envelope if recipient not in refused)
-    if not taken:
-        said = "; ".join(f"{recipient}: {refusal}" for recipient, refusal in refused.items())
-        if all(refusal.final for refusal in refused.values()):
+class _Conversation:
+    """One session with its transactions, and what is known after each."""
+
+    def __init__(self, server: Server, sender: str, recipients: Sequence[str], journal: Journal) -> None:
+        try:
+            self._sender = mailbox.parse(sender)
+        except ValueError as exc:
+            raise RejectedError(f"the sender {shorten(sender)} cannot be used: it {exc}") from None
+        self._server, self._journal = server, journal
+        self._taken: list[str] = []
+        self._refused: dict[str, Refusal] = {}
+        self._unknown: tuple[str, ...] = ()
+        self._reply = ""
+        self._recipients: dict[str, Mailbox] = {}
+        self.hello = server.hello or hello_of(self._sender)
+        for recipient in recipients:
+            try:
+                self._recipients[recipient] = mailbox.parse(recipient)
+            except ValueError as exc:
+                self._refused[recipient] = Refusal(_NO_ADDRESS, f"not sent: it {exc}")
+
+    def hold(self, compose: Compose, international: Compose, patience: Patience) -> None:
+        """Send what can be sent."""
+        if not self._recipients:
+            return
+        plain = [who for who, box in self._recipients.items() if not (box.international or self._sender.international)]
+        rest = [who for who in self._recipients if who not in plain]
+        with connected(self._server, self.hello, patience) as session:
+            if rest and not session.has_extn("smtputf8"):
+                rest = self._without_extension(rest)
+            self._send(session, plain, compose, "")
+            if rest:
+                session.command_encoding = "utf-8"
+                self._send(session, rest, international, " BODY=8BITMIME SMTPUTF8")
+
+    def _without_extension(self, rest: Sequence[str]) -> list[str]:
+        if self._sender.international:
+            raise RetryableError(
+                f"{self._server} takes only ASCII addresses (it has no SMTPUTF8): give email.from one", AFTER_LOGIN
+            )
+        said = f"not sent: {self._server} takes only ASCII before the @ (it has no SMTPUTF8)"
+        self._refused |= {who: Refusal(_NO_ADDRESS, said) for who in rest}
+        return []
+
+    def _send(self, session: Session, recipients: Sequence[str], compose: Compose, options: str) -> None:
+        waiting = deque(recipients)
+        while waiting:
+            code, said = session.docmd("MAIL", f"FROM:<{self._sender.address}>{options}")
+            if not _is_positive(code):
+                raise _refusal(f"the sender {self._sender.address}", code, said, self._server)
+            accepted = self._address(session, waiting)
+            if accepted:
+                self._transfer(session, accepted, compose(self._refused))
+            elif waiting:
+                session.rset()
+
+    def _address(self, session: Session, waiting: deque[str]) -> list[str]:
+        """RCPT for some who wait; those of this transaction. Who is too many for it waits for the next one."""
+        accepted: list[str] = []
+        asked = 0
+        while waiting and asked < BATCH:
+            who = waiting[0]
+            code, said = session.docmd("RCPT", f"TO:<{self._recipients[who].address}>")
+            asked += 1
+            if _is_positive(code):
+                accepted.append(who)
+            elif code == _CLOSING:
+                raise smtplib.SMTPResponseException(code, said)
+            elif accepted and _TOO_MANY.search(said):
+                break
+            elif (error := _concerning_client(code, said, self._server)) is not None:
+                raise error
+            else:
+                self._refused[who] = Refusal(code, _text(said))
+            waiting.popleft()
+        return accepted
+
+    def _transfer(self, session: Session, accepted: list[str], content: bytes) -> None:
+        try:
+            code, said = session.transfer(content, lambda: self._journal.claim(accepted))
+        except UnansweredError:
+            self._unknown = tuple(accepted)
+            self._settle()
+            raise RetryableError(f"{self._server} was given the whole mail and did not answer") from None
+        except Exception:
+            self._settle()  # the claim is void; what is no Exception ends the process, and leaves it
+            raise
+        if _is_positive(code):
+            self._taken += accepted
+            self._reply = _said(code, said)
+        self._settle()
+        if not _is_positive(code):
+            raise _refusal("the mail", code, said, self._server)
+
+    def _settle(self) -> None:
+        self._journal.settle(self._taken, self._refused, self._unknown)
+
+    def outcome(self, left: DeliveryError | None) -> Delivery:
+        """What became of it. Raises when nobody has it, and surely not."""
+        if self._taken or self._unknown:
+            return Delivery(tuple(self._taken), self._refused, self._reply, self._unknown, left)
+        if left is not None:
+            raise left
+        said = "; ".join(f"{recipient}: {refusal}" for recipient, refusal in self._refused.items())
+        if all(refusal.final for refusal in self._refused.values()):
             raise RejectedError(f"every recipient was refused: {said}")
         raise RetryableError(f"no recipient was accepted: {said}")
-    code, reply = session.data(compose(refused))
-    if code != _OK:
-        raise _refusal("the mail", code, reply)
-    return Delivery(taken, refused, _said(code, reply))
 
 
-@contextmanager
-def _session(server: Server, deadline: float) -> Iterator["_Timed"]:
-    """Connected, encrypted and logged in as configured; closed in any case."""
-    _check_name(server.host)
-    tls = server.tls or (ssl.create_default_context() if server.security != "none" else None)
-    password = server.password() or "" if server.username is not None else ""
-    hidden = _forms(server.username or "", password)
-    if server.security == "tls":
-        session: _Timed = _Encrypted(server, deadline, hidden, context=tls)
-    else:
-        session = _Plain(server, deadline, hidden)
-    try:
-        if server.security == "starttls":
-            session.starttls(context=tls)
-        session.ehlo_or_helo_if_needed()
-        if server.username is not None:
-            _log_in(session, server.username, password)
-        yield session
-    finally:
-        # The answer to QUIT changes nothing: the mail is with the server, or it is not.
-        session.limit(time.monotonic() + _FAREWELL)
-        with suppress(OSError, ValueError):
-            session.quit()
-        session.close()
+def hello_of(sender: Mailbox | None) -> str:
+    """The name that a client gives by default.
 
-
-def _check_name(host: str) -> None:
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        raise RetryableError(f"{shorten(host)} is not a host's name: a part of it is empty or too long") from None
-
-
-def _log_in(session: "_Timed", username: str, password: str) -> None:
-    try:
-        session.login(username, password)
-    except UnicodeError:
-        # Without its cause, which quotes the password.
-        raise RetryableError("user name and password can only be sent in ASCII", AFTER_LOGIN) from None
-
-
-class _Timed(smtplib.SMTP):
-    """smtplib's own timeout is for each read; this one holds for all of them together.
-
-    smtplib reads by a buffered file and writes by ``send``: both get what is left of the time before each operation.
+    Servers refuse one without a dot, and ``[127.0.0.1]``: in place of such a host's name the sender's domain is one
+    that they know.
     """
-
-    def __init__(
-        self,
-        server: Server,
-        deadline: float,
-        hidden: Sequence[bytes],
-        **options: Any,  # noqa: ANN401  # SMTP_SSL's context
-    ) -> None:
-        """``hidden`` is taken out of what the server says: some repeat what they refuse, and that is shown."""
-        self._deadline = deadline
-        self._hidden = hidden
-        name = socket.gethostname()
-        # Without a name smtplib asks the resolver for one, for as long as the resolver likes.
-        hello = name if "." in name else "[127.0.0.1]"
-        super().__init__(server.host, server.port, local_hostname=hello, timeout=self._left(), **options)
-
-    def limit(self, deadline: float) -> None:
-        """Bring the end forward, monotonic seconds."""
-        self._deadline = min(self._deadline, deadline)
-
-    def _left(self) -> float:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out: the whole conversation took too long")
-        return min(TIMEOUT, left)
-
-    def send(self, s: Any) -> None:  # noqa: ANN401  # smtplib's signature
-        """As smtplib's, within what is left."""
-        if self.sock is not None:
-            self.sock.settimeout(self._left())
-        super().send(s)
-
-    def getreply(self) -> tuple[int, bytes]:
-        """As smtplib's, within what is left."""
-        if self.file is None and self.sock is not None:
-            self.file = io.BufferedReader(_Reader(self.sock, self._left))
-        code, said = super().getreply()
-        for secret in self._hidden:
-            said = said.replace(secret, _PASSWORD)
-        return code, said
+    name = socket.gethostname()
+    if _HOST.match(name):
+        return name
+    return sender.domain if sender is not None else "[127.0.0.1]"
 
 
-class _Plain(_Timed):
-    pass
+def _concerning_client(code: int, said: bytes, server: Server) -> DeliveryError | None:
+    """The error where an answer speaks of how this client speaks, whatever it was an answer to."""
+    if 400 <= code < 600 and _HELLO.search(said):  # noqa: PLR2004 - RFC 5321, 4.2.1
+        text = f"{server} refused the name that this client gives (EHLO): {_said(code, said)}; {HELLO_REMEDY}"
+        return RetryableError(text, AFTER_LOGIN, remedy=HELLO_REMEDY)
+    if code in _REPAIRED_BY_A_PERSON:
+        return RetryableError(f"{server} answered {_said(code, said)}", AFTER_LOGIN)
+    if not 400 <= code < 600:  # noqa: PLR2004 - as above
+        return RetryableError(f"{server} answered {_said(code, said)}, which is no answer of a mail server")
+    return None
 
 
-class _Encrypted(_Timed, smtplib.SMTP_SSL):
-    pass
-
-
-class _Reader(io.RawIOBase):
-    """A socket's bytes, each read within ``left()`` seconds."""
-
-    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
-        self._sock = sock
-        self._left = left
-        self._read = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # any writable buffer
-        self._sock.settimeout(self._left())
-        read = self._sock.recv_into(buffer)
-        self._read += read
-        if self._read > _MOST_READ:
-            raise OSError("the server says more than an answer can be")
-        return read
-
-
-def _forms(username: str, password: str) -> list[bytes]:
-    """A password as it is sent."""
-    if not password:
-        return []
-    plain = password.encode()
-    return [plain, base64.b64encode(plain), base64.b64encode(f"\0{username}\0".encode() + plain)]
-
-
-def _address(mailbox: str) -> str:
-    address = parseaddr(mailbox)[1]
-    if not address.isascii() or any(char.isspace() for char in address):
-        raise RejectedError(f"{shorten(mailbox)} cannot be written to: only ASCII addresses are supported")
-    return address
-
-
-def _refusal(what: str, code: int, reply: bytes | str) -> DeliveryError:
-    kind = RejectedError if code >= _FINAL else RetryableError
+def _refusal(what: str, code: int, reply: bytes | str, server: Server) -> DeliveryError:
+    said = reply if isinstance(reply, bytes) else reply.encode("utf-8", "replace")
+    if (error := _concerning_client(code, said, server)) is not None:
+        return error
+    kind = RejectedError if _is_final(code) else RetryableError
     return kind(f"{what} was refused: {_said(code, reply)}")
+
+
+def _is_positive(code: int) -> bool:
+    return 200 <= code < 300  # noqa: PLR2004 - RFC 5321, 4.2.1
+
+
+def _is_final(code: int) -> bool:
+    return 500 <= code < 600  # noqa: PLR2004 - RFC 5321, 4.2.1
 
 
 def _said(code: int, reply: bytes | str) -> str:

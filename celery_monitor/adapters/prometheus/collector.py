@@ -30,7 +30,7 @@ DISCARDED: Final = (
     "redelivered",
 )  # fmt: skip
 REPLIES_DISCARDED: Final = ("late", "content_type", "compressed", "malformed", "too_large", "too_many")
-OUTCOMES: Final = ("delivered", "retried", "dead")
+OUTCOMES: Final = ("delivered", "retried", "dead", "unknown")
 GIVEN_UP: Final = ("samples", "groups", "buckets")
 
 _Numbers = CounterMetricFamily | GaugeMetricFamily | UnknownMetricFamily

@@ -290,7 +290,7 @@ NOTIFICATIONS: Final = Family(
     "monitor_notifications",
     Kind.COUNTER,
     "Attempts to send since the process began: delivered, retried (will be tried again), dead (given up; see "
-    "celery-monitor outbox).",
+    "celery-monitor outbox), unknown (the receiver did not say whether it has it).",
     ("channel", "outcome"),
 )
 OUTBOX_PENDING: Final = Family(

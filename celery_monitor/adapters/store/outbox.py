@@ -27,6 +27,7 @@ _ITEM: Final[tuple[Column[Any], ...]] = (
     outbox.c.error,
     outbox.c.delivered_at,
     outbox.c.priority,
+    outbox.c.progress,
 )
 
 
@@ -117,11 +118,23 @@ class SqlOutbox:
 
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
         """See Outbox."""
+        self._give_up(item, now, error, "dead")
+
+    def _give_up(self, item: OutboxItem, now: float, error: str, state: str) -> None:
         error = encode.scrubbed(error)
-        given_up = {"attempts": outbox.c.attempts + 1, "state": "dead", "due_at": now, "error": error}
+        given_up = {"attempts": outbox.c.attempts + 1, "state": state, "due_at": now, "error": error}
         with self._database.write() as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(given_up))
             _record_error(connection, item, error)
+
+    def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
+        """See Outbox."""
+        self._give_up(item, now, error, "unknown")
+
+    def note(self, item: OutboxItem, progress: str) -> None:
+        """See Outbox."""
+        with self._database.write() as connection:
+            connection.execute(update(outbox).where(outbox.c.id == item.id).values(progress=progress))
 
     def revive(self, item_id: int | None, now: float) -> int:
         """See Outbox. A dead row for which a newer one waits is dropped: the newer one says all that it said."""
@@ -135,7 +148,7 @@ class SqlOutbox:
         self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
     ) -> list[OutboxItem]:
         """See Outbox."""
-        states = ("dead",) if dead else ("pending", "dead")
+        states = ("dead", "unknown") if dead else ("pending", "dead", "unknown")
         wanted = select(*_ITEM).where(outbox.c.state.in_(states), outbox.c.id > (cursor or 0))
         if since is not None:
             wanted = wanted.where(outbox.c.created_at >= since)
@@ -154,7 +167,14 @@ class SqlOutbox:
 
     def given_up(self) -> dict[str, int]:
         """See Outbox."""
-        wanted = select(outbox.c.channel, func.count()).where(outbox.c.state == "dead").group_by(outbox.c.channel)
+        return self._number("dead")
+
+    def unknown(self) -> dict[str, int]:
+        """See Outbox."""
+        return self._number("unknown")
+
+    def _number(self, state: str) -> dict[str, int]:
+        wanted = select(outbox.c.channel, func.count()).where(outbox.c.state == state).group_by(outbox.c.channel)
         with self._database.read() as connection:
             return {row[0]: row[1] for row in connection.execute(wanted)}
 
@@ -188,7 +208,7 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
         PENDING,
     )
     due = {"attempts": 0, "due_at": now, "priority": ASKED_FOR}
-    if item.state == "dead" and connection.execute(update(outbox).where(twin).values(due)).rowcount:
+    if item.state != "pending" and connection.execute(update(outbox).where(twin).values(due)).rowcount:
         connection.execute(delete(outbox).where(outbox.c.id == item.id))
         return 0
     connection.execute(update(outbox).where(outbox.c.id == item.id).values(**due, state="pending"))

@@ -49,7 +49,7 @@ def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnEl
                     outbox.c.delivered_at < before,
                     or_(outbox.c.action != Action.REPORT.value, outbox.c.delivered_at < claimed_before),
                 ),
-                and_(outbox.c.state == "dead", outbox.c.created_at < before),
+                and_(outbox.c.state.in_(("dead", "unknown")), outbox.c.created_at < before),
             ),
         ),
         (

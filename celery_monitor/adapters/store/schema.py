@@ -226,12 +226,14 @@ outbox: Final = Table(
     Column("delivered_at", Double),
     Column("priority", BigInteger, nullable=False, server_default=text("1")),
     Column("at", Double, nullable=False, server_default=text("0")),
+    Column("progress", Text),
     Index("ix_outbox_state", "state", "id"),
     Index("ix_outbox_key", "key"),
     Index("ix_outbox_delivered", "channel", "delivered_at"),
     sqlite_autoincrement=True,
 )
-"""``refreshed_due_at``: the ``due_at`` of the newest refresh, used when a delivery has missed that refresh."""
+"""``refreshed_due_at``: the ``due_at`` of the newest refresh, used when a delivery has missed that refresh.
+``state``: pending, delivered, dead, or unknown. ``progress``: what the sender keeps with the row."""
 
 PENDING: Final = outbox.c.state == text("'pending'")
 next_to_send: Final = Index(

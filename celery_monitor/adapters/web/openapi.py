@@ -119,7 +119,7 @@ SCHEMAS: Final[dict[str, Json]] = {
         key=_TEXT,
         action=_one_of(Action),
         route=_TEXT,
-        state=_one_of(("pending", "delivered", "dead")),
+        state=_one_of(("pending", "delivered", "dead", "unknown")),
         attempts=_COUNT,
         created_at=_or_null(_TIME),
         due_at=_or_null(_TIME),
@@ -146,6 +146,7 @@ SCHEMAS: Final[dict[str, Json]] = {
                 pending=_COUNT,
                 oldest_at=_or_null({**_TIME, "description": "When the oldest that waits came up"}),
                 dead={**_COUNT, "description": "Given up: nobody tries again unless asked to"},
+                unknown={**_COUNT, "description": "May have been delivered: the receiver never said"},
             )
         ),
         limits=_list(

@@ -69,7 +69,7 @@ def store(sources: Sources, now: float, rolled_back: float) -> views.Json:
 
 def outbox(sources: Sources) -> list[views.Json]:
     """How each channel's notifications stand."""
-    pending, dead = sources.outbox.pending(), sources.outbox.given_up()
+    pending, dead, unknown = sources.outbox.pending(), sources.outbox.given_up(), sources.outbox.unknown()
     return [
         {
             "channel": channel,
@@ -77,6 +77,7 @@ def outbox(sources: Sources) -> list[views.Json]:
             "pending": pending.get(channel, (0, None))[0],
             "oldest_at": views.time(pending.get(channel, (0, None))[1]),
             "dead": dead.get(channel, 0),
+            "unknown": unknown.get(channel, 0),
         }
         for channel in Channel
     ]

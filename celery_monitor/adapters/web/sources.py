@@ -24,6 +24,9 @@ class Waiting(Protocol):
     def given_up(self) -> dict[str, int]:
         """See Outbox."""
 
+    def unknown(self) -> dict[str, int]:
+        """See Outbox."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from celery_monitor.adapters.email.smtp import Server
+from celery_monitor.adapters.email.session import Server
 from tests.servers.certificate import Certificate
 from tests.servers.ports import free_port
 

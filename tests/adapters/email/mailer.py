@@ -51,7 +51,7 @@ def main(url: str, port: int, offset: float) -> None:
     store.start()
     email = settings(port)
     report = DayReport(store.reader, "shop", ZoneInfo(ZONE), paging=False)
-    courier = Courier(store.outbox, EmailSender(email, report.summary), clock)
+    courier = Courier(store.outbox, EmailSender(email, report.summary, note=store.outbox.note), clock)
     schedule = ReportSchedule(store.outbox, store.reader, email.schedule, ZoneInfo(ZONE))
     sys.stdout.write("running\n")
     sys.stdout.flush()

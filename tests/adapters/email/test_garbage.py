@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from celery_monitor.adapters.email.smtp import Delivery, Server, deliver
+from celery_monitor.adapters.email.session import Server
+from celery_monitor.adapters.email.smtp import Delivery, deliver
 from celery_monitor.errors import DeliveryError, RetryableError
 from tests.servers.scripted import misbehaving, talking
 

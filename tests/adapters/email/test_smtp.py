@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from celery_monitor.adapters.email.smtp import TIMEOUT, Delivery, Refusal, Server, deliver
+from celery_monitor.adapters.email.session import Server
+from celery_monitor.adapters.email.smtp import Delivery, Refusal, deliver
 from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
 from tests.adapters.email.mail_server import (
     MailServer,
@@ -131,12 +132,12 @@ def test_4xx_is_tried_again_and_5xx_is_not(
     assert len(mail.mails) == 1
 
 
-def test_a_drop_in_data_is_tried_again(mail: MailServer) -> None:
-    """Nobody knows whether the server has the mail: it goes again."""
+def test_a_drop_after_the_mail_is_an_unknown_outcome(mail: MailServer) -> None:
+    """The server had all of it: it may have delivered it, which is neither taken nor refused."""
     mail.data.append("drop")
-    with pytest.raises(RetryableError):
-        send(mail.server())
-    assert send(mail.server()).taken == (ANN,)
+    delivery = send(mail.server(), ANN, BOB)
+    assert (delivery.taken, delivery.unknown) == ((), (ANN, BOB))
+    assert "did not answer" in str(delivery.left)
 
 
 @pytest.mark.parametrize("speak", [silent, dripping])
@@ -150,7 +151,7 @@ def test_a_stuck_server_costs_no_more_than_the_deadline(
         begun = time.monotonic()
         with pytest.raises(RetryableError):
             send(server, deadline=0.5)
-        assert time.monotonic() - begun < TIMEOUT * 0.8
+        assert time.monotonic() - begun < 16
 
 
 @pytest.mark.parametrize(

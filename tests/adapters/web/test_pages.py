@@ -258,7 +258,7 @@ def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commi
     assert "Notifications given up: 2." in text
     assert "celery-monitor outbox retry --all-dead" in text
     assert site.get("/api/v1/summary").json()["outbox"] == [
-        {"channel": channel, "configured": True, "pending": 0, "oldest_at": None, "dead": 1}
+        {"channel": channel, "configured": True, "pending": 0, "oldest_at": None, "dead": 1, "unknown": 0}
         for channel in ("pagerduty", "email")
     ]
 
