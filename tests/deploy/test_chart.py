@@ -1,5 +1,7 @@
 """What the chart renders, for every file of values beside this one."""
 
+import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,8 @@ def test_pods_are_restricted(template: Template, values: Path) -> None:
     for spec in pod_specs(template(values)):
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["runAsUser"] == 10001
+        if values.stem != "openshift":  # which gives the user itself
+            assert spec["securityContext"]["runAsUser"] == 10001
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
         for container in spec["containers"]:
@@ -201,6 +204,39 @@ def test_an_ingress_sets_the_links(template: Template) -> None:
     assert external_url("ingress-behind-proxy") == "https://sso.example.com/monitor"
 
 
+def test_paths_of_an_ingress(template: Template) -> None:
+    """As other charts have them; a host without any is at its root; links lead to the first one."""
+    objects = template(values_file("ingress-path"))
+    rules = one(objects, "Ingress")["spec"]["rules"]
+    paths = [[(path["path"], path["pathType"]) for path in rule["http"]["paths"]] for rule in rules]
+    assert paths == [[("/celery", "Prefix"), ("/monitor", "Exact")], [("/", "Prefix")]]
+    assert yaml.safe_load(configuration(objects))["web"]["external_url"] == "https://ops.example.com/celery"
+
+
+def test_the_name_in_ehlo_has_a_dot(template: Template) -> None:
+    """The pod's has none, which strict mail servers refuse; what the configuration says comes first."""
+
+    def hello(name: str) -> object:
+        return yaml.safe_load(configuration(template(values_file(name)))).get("email", {}).get("hello")
+
+    assert hello("openshift") == "example.com"
+    assert hello("ingress-path") == "ops.example.com"
+    assert hello("minimal") is None
+
+
+def test_a_proxy_is_let_out(template: Template) -> None:
+    """The environment names it, and the NetworkPolicy opens its port, and DNS on both of its ports."""
+    objects = template(values_file("proxy"))
+    environment = {item["name"]: item.get("value") for item in pod_specs(objects)[-1]["containers"][0]["env"]}
+    assert environment["HTTPS_PROXY"] == "http://proxy.example.com:3128"
+    assert environment["NO_PROXY"] == ".svc,.cluster.local"
+    rules = one(objects, "NetworkPolicy")["spec"]["egress"]
+    ports = [[(port["port"], port["protocol"]) for port in rule["ports"]] for rule in rules]
+    assert [(3128, "TCP")] in ports
+    assert [(53, "UDP"), (53, "TCP"), (5353, "UDP"), (5353, "TCP")] in ports
+    assert not any((443, "TCP") in rule for rule in ports)
+
+
 def test_network_policy_is_as_narrow_as_asked(template: Template) -> None:
     """What the values name may be reached and nothing else; the test's pod may reach the metrics."""
     spec = one(template(values_file("network-restricted")), "NetworkPolicy")["spec"]
@@ -252,9 +288,31 @@ def test_own_rule_groups_are_left_alone(template: Template) -> None:
 
 
 def test_every_dashboard_is_delivered(template: Template) -> None:
-    """Each dashboard is in a ConfigMap that Grafana's sidecar looks for, unchanged."""
+    """Each dashboard is in a ConfigMap that Grafana's sidecar looks for, unchanged but for the mark of its release."""
     sources = {path.read_text().strip() for path in (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")}
     objects = template(values_file("minimal"))
     maps = [item for item in objects if item["metadata"]["labels"].get("grafana_dashboard") == "1"]
     assert len(sources) == 3
-    assert {text.strip() for item in maps for text in item["data"].values()} == sources
+    rendered = {text.strip() for item in maps for text in item["data"].values()}
+    assert {re.sub("celery-monitor-[0-9a-f]{8}-", "celery-monitor-", text) for text in rendered} == sources
+
+
+def test_dashboards_of_two_releases_are_beside_each_other(helm: str) -> None:
+    """Grafana's sidecar puts all of them into one directory: no file and no uid comes twice, and links stay within."""
+    files: list[str] = []
+    uids: list[str] = []
+    for release, namespace in (("celery-monitor", "shop"), ("celery-monitor", "bank"), ("other", "bank")):
+        command = [helm, "template", release, str(CHART), "-n", namespace, "--values", str(values_file("minimal"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        maps = [
+            item for item in yaml.safe_load_all(done.stdout) if item and "grafana_dashboard" in str(item["metadata"])
+        ]
+        texts = {name: text for item in maps for name, text in item["data"].items()}
+        own = {json.loads(text)["uid"] for text in texts.values()}
+        assert all(
+            link in own for text in texts.values() for link in re.findall("/d/(celery-monitor-[a-z0-9-]+)", text)
+        )
+        files, uids = [*files, *texts], [*uids, *own]
+    assert len(files) == len(set(files)) == 9
+    assert len(uids) == len(set(uids)) == 9
+    assert all(len(uid) <= 40 for uid in uids)

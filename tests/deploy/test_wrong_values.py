@@ -54,6 +54,12 @@ CASES = {
         BROKER + "prometheusRule: {runbookUrl: docs/runbook.md}",
         "prometheusRule.runbookUrl",
     ),
+    "proxy with a password": (BROKER + "proxy: {https: 'http://u:p@proxy:3128'}", "proxy.https"),
+    "proxy without a port": (BROKER + "proxy: {https: 'http://proxy'}", "proxy.https"),
+    "path without a slash": (BROKER + "ingress: {hosts: [{host: a, paths: [{path: x}]}]}", "path"),
+    "unknown kind of path": (BROKER + "ingress: {hosts: [{host: a, paths: [{path: /, pathType: X}]}]}", "pathType"),
+    "unknown family": (BROKER + "service: {ipFamilyPolicy: Both}", "ipFamilyPolicy"),
+    "name in EHLO": (BROKER + "config: {email: {helo: a.example}}", "helo"),
     "secret given twice": (
         "secrets: {brokerUrl: {value: 'amqp://h//', existingSecret: b}}",
         "secrets.brokerUrl",

@@ -79,8 +79,16 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
 {{- end -}}
 {{- if .Values.ingress.enabled -}}
 {{- $host := first .Values.ingress.hosts -}}
-{{- $url := printf "%s://%s" (ternary "https" "http" (gt (len .Values.ingress.tls) 0)) $host.host -}}
+{{- $path := dig "path" "/" (first (default (list (dict "path" "/")) $host.paths)) | trimSuffix "/" -}}
+{{- if not (regexMatch "^[A-Za-z0-9/._~-]*$" $path) -}}{{- $path = "" -}}{{- end -}}
+{{- $url := printf "%s://%s%s" (ternary "https" "http" (gt (len .Values.ingress.tls) 0)) $host.host $path -}}
 {{- $_ := mergeOverwrite $own (dict "web" (dict "external_url" $url)) -}}
+{{- end -}}
+{{- /* The pod's own name has no dot, which strict mail servers refuse: a name that DNS knows. */ -}}
+{{- $domain := dig "email" "from" "" .Values.config | default "" | regexFind "@[^@>]+" | trimPrefix "@" | trim -}}
+{{- if .Values.ingress.enabled -}}{{- $domain = (first .Values.ingress.hosts).host -}}{{- end -}}
+{{- if and (dig "email" "from" "" .Values.config) $domain (not (contains "*" $domain)) (not (hasPrefix "[" $domain)) -}}
+{{- $_ := mergeOverwrite $own (dict "email" (dict "hello" $domain)) -}}
 {{- end -}}
 {{- mergeOverwrite $own (deepCopy .Values.config) | toYaml -}}
 {{- end -}}
