@@ -112,7 +112,7 @@ def test_a_failed_flush_costs_its_connection(store: SqlStore) -> None:
 
     before = connection_in_use()
     assert connection_in_use() is before
-    with pytest.raises(RuntimeError), store._database.write():
+    with pytest.raises(StoreUnavailableError, match="RuntimeError"), store._database.write():
         raise RuntimeError
     assert connection_in_use() is not before
 
