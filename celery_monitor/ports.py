@@ -109,6 +109,9 @@ class FleetControl(Protocol):
     def discarded(self) -> Mapping[str, int]:
         """Replies that were not used, by reason, since the start."""
 
+    def open(self) -> None:
+        """Connect, so that the next question goes out at once. Raises SourceLostError."""
+
     def ping(self, timeout: float) -> AbstractSet[str]:
         """Ask all workers for a sign; who gave one. Raises SourceLostError."""
 

@@ -41,6 +41,9 @@ PATIENCE: Final = 2.0
 """Seconds that workers have to answer."""
 DISCARDED_EVERY: Final = 600.0
 """Least seconds between two lines of the log about replies that cannot be read."""
+STREAM_FIRST: Final = 5.0
+"""Seconds after the start in which no question is asked but the first one of an open stream: a task that fails before
+the workers have said what they hold has no name, and must not wait for the answers to other questions."""
 _SILENT: Final = (
     "workers send events and none answers questions: they are asked rarely now, because a worker that cannot read a "
     "question logs an error; check the workers' accept_content (must include json), task_serializer (answers come in "
@@ -86,6 +89,8 @@ class FleetWatch:
         self._came: deque[str] = deque(maxlen=MOST_WORKERS)
         """Workers that came since the last turn; another thread adds to it."""
         self._opened = False
+        self._just_opened = False
+        """Nothing was asked yet since the stream opened."""
         self._renewed = False
         self._late: set[str] = set()
         """Workers that send task events since they were asked: what they held before has no name."""
@@ -121,7 +126,7 @@ class FleetWatch:
 
     def opened(self) -> None:
         """The stream is open: what the workers hold now may have no name yet. From any thread."""
-        self._opened = True
+        self._opened = self._just_opened = True
         self._enable_at = 0.0
         self.arrived()
 
@@ -133,6 +138,7 @@ class FleetWatch:
     def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
         """Until ``stop`` is set."""
         try:
+            self._await_stream(stop, turned)
             while not stop.is_set():
                 turned()
                 self.turn(stop)
@@ -140,6 +146,18 @@ class FleetWatch:
                 self._wake.clear()
         finally:
             self._control.close()
+
+    def _await_stream(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+        """Connect meanwhile, so that the first question goes out as soon as the stream is open."""
+        until = self._clock.monotonic() + STREAM_FIRST
+        try:
+            self._control.open()
+        except SourceLostError as exc:
+            self._fail(exc, stop)
+        while not (stop.is_set() or self._opened) and (left := until - self._clock.monotonic()) > 0:
+            turned()
+            self._wake.wait(min(left, 1.0))
+            self._wake.clear()
 
     def turn(self, stop: threading.Event) -> None:
         """Do what is due."""
@@ -152,12 +170,16 @@ class FleetWatch:
         try:
             self._ask(mono)
         except SourceLostError as exc:
-            if self.error is None and not stop.is_set():
-                _log.warning("The fleet cannot be asked", error=str(exc))
-            self.error = str(exc)
+            self._fail(exc, stop)
         self._tell_discarded(mono)
 
+    def _fail(self, exc: SourceLostError, stop: threading.Event) -> None:
+        if self.error is None and not stop.is_set():
+            _log.warning("The fleet cannot be asked", error=str(exc))
+        self.error = str(exc)
+
     def _ask(self, mono: float) -> None:
+        self._ask_first(mono)
         poll = mono >= self._queues_at
         if poll:
             self._queues_at = mono + self._poll_interval
@@ -167,6 +189,7 @@ class FleetWatch:
                 self._greet(mono, heard)
         elif self._enable_events:
             self._enable(mono, heard)
+        self._ask_first(mono)  # the stream may have opened during the question above
         if self._silence.proven:
             if (self._opened or self._late) and mono >= self._tasks_at:
                 self._tasks_at = mono + self._poll_interval
@@ -175,6 +198,25 @@ class FleetWatch:
                 self._learn_tasks()
         if poll:
             self._learn_queues(mono, heard)
+
+    def _ask_first(self, mono: float) -> None:
+        """What the workers hold, before anything else that is asked on a stream that has just opened.
+
+        On Redis the events that named these tasks may be lost. Whoever subscribes first and asks then misses only what
+        ended before the answer.
+        """
+        if not self._just_opened:
+            return
+        self._just_opened = False
+        heard = bool(self._heard())
+        if not self._silence.allows(mono, heard=heard):
+            return
+        self._tasks_at = mono + self._poll_interval  # should it fail
+        answered = self._learn_tasks()
+        self._tasks_at = 0.0
+        self._silence.asked(mono, heard=heard, answered=answered)
+        if not self._silence.proven:
+            self._opened = True  # asked again as soon as anybody answers
 
     def _heard(self) -> AbstractSet[str]:
         with self._lock:
@@ -278,7 +320,8 @@ class FleetWatch:
         with self._lock:
             self._monitor.learn_names(names)
 
-    def _learn_tasks(self) -> None:
+    def _learn_tasks(self) -> bool:
+        """Whether anybody answered."""
         opened, self._opened = self._opened, False
         late, self._late = self._late, set()
         try:
@@ -286,9 +329,13 @@ class FleetWatch:
         except SourceLostError:
             self._opened, self._late = opened or self._opened, late
             raise
+        answered = bool(self._control.answered)
+        named = 0
         with self._lock:
             waited = self._monitor.wants_names
-            named = self._monitor.learn_tasks(tasks)
+            if answered:
+                named = self._monitor.learn_tasks(tasks)
         self._names_apart = NAMES_APART if named or not waited else min(2 * self._names_apart, LONGEST_NAMES_APART)
         self._names_at = self._clock.monotonic() + self._names_apart
         _log.info("Asked the workers what they hold", tasks=len(tasks), named=named)
+        return answered

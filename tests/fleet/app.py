@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery, Task, current_task
 from celery.exceptions import Ignore, Reject
 
 QUEUE = os.environ.get("FLEET_QUEUE", "fleet")
@@ -62,6 +62,16 @@ def note(path: str) -> None:
 def fail(message: str = "no such order") -> None:
     """Raise a ValueError."""
     raise ValueError(message)
+
+
+@app.task(name="fleet.fail_later")
+def fail_later(directory: str) -> None:
+    """Note its id in ``directory``; raise a ValueError as soon as there is a file ``release`` in it."""
+    Path(directory, str(current_task.request.id)).touch()
+    until = time.monotonic() + _FOR_EVER
+    while not Path(directory, "release").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    raise ValueError("released")
 
 
 @app.task(name="fleet.decline")

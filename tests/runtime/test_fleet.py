@@ -12,6 +12,7 @@ from celery_monitor.errors import SourceLostError
 from celery_monitor.runtime.fleet import ENABLE_EVERY, FleetWatch
 from tests.builders import NOON, body, raw
 from tests.fakes import ManualClock
+from tests.servers import wait_until
 
 
 class Control:
@@ -42,6 +43,10 @@ class Control:
         """Who answers."""
         return set() if self.silent else {f"w{number}@box" for number in range(1, self.workers + 1)} - self.mute
 
+    def open(self) -> None:
+        """Noted."""
+        self._ask("open")
+
     def ping(self, timeout: float) -> AbstractSet[str]:
         """All are there."""
         del timeout
@@ -59,7 +64,9 @@ class Control:
         """One task."""
         del timeout
         self._ask(f"tasks {' '.join(hostnames)}".strip())
-        return [FleetTask("u1", "shop.pay", "pay", NOON)]
+        if not hostnames:
+            self.answered = self._all()
+        return [FleetTask("u1", "shop.pay", "pay", NOON)] if self._all() else []
 
     def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
         """One queue."""
@@ -155,9 +162,58 @@ def test_what_fails_before_the_workers_are_asked_is_named_by_their_answer() -> N
     assert not monitor.pages
     made.opened()
     turns(made, clock, 1)
-    assert control.asked[:2] == ["enable_events", "tasks"]
+    assert control.asked[:2] == ["tasks", "enable_events"]
     (series,) = monitor.snapshot().series
     assert (series.key.name, series.key.queue) == ("shop.pay", "pay")
+
+
+def test_nothing_is_asked_before_what_the_workers_hold() -> None:
+    """The connection is there when the stream opens, and the first question is the one that names tasks."""
+    made, control, _, _ = watch()
+    stop, opened = threading.Event(), threading.Event()
+
+    def note() -> None:
+        if control.asked == ["open"]:
+            opened.set()
+
+    control.on_question = note
+    thread = threading.Thread(target=made.run, args=(stop, lambda: None))
+    thread.start()
+    assert opened.wait(60)
+    made.opened()
+    wait_until(lambda: "queues" in control.asked, 60)
+    stop.set()
+    made.interrupt()
+    thread.join(60)
+    assert control.asked[:4] == ["open", "tasks", "enable_events", "queues"]
+
+
+def test_a_stream_that_opens_during_a_question() -> None:
+    """The next question is for what the workers hold; the rest of the round comes after it."""
+    made, control, _, _ = watch()
+
+    def greeted() -> None:
+        control.on_question = lambda: None
+        made.opened()
+
+    control.on_question = greeted
+    made.turn(threading.Event())
+    assert control.asked == ["enable_events", "tasks", "queues", "registered 1"]
+
+
+def test_workers_that_do_not_answer_the_first_question() -> None:
+    """What waits for its name waits on, and they are asked again once they answer."""
+    made, control, clock, monitor = watch()
+    control.silent = True
+    hear(monitor, "w1@box")
+    monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
+    made.opened()
+    turns(made, clock, 10)
+    assert not monitor.snapshot().series
+    control.silent = False
+    turns(made, clock, 60)
+    assert control.asked.count("tasks") == 2
+    assert monitor.snapshot().series[0].key.name == "shop.pay"
 
 
 def test_workers_are_asked_again_while_something_waits_for_its_name() -> None:
@@ -364,7 +420,8 @@ def test_workers_that_cannot_read_questions(*, enable: bool, arrivals: int) -> N
         turns(made, clock, 1)
     questions = [what for what in control.asked if what != "lengths"]
     assert 4 <= len(questions) <= 8
-    assert set(questions) == {"enable_events" if enable else "ping"}
+    assert questions[0] == "tasks"
+    assert set(questions[1:]) == {"enable_events" if enable else "ping"}
     assert finding(made)
     assert "accept_content" in finding(made)
     assert made.queues()
@@ -374,7 +431,7 @@ def test_workers_that_cannot_read_questions(*, enable: bool, arrivals: int) -> N
     control.silent = False
     turns(made, clock, 3_600)
     assert not finding(made)
-    assert control.asked.count("tasks") == 1
+    assert control.asked.count("tasks") == 2
     assert "queues" in control.asked
 
 

@@ -45,6 +45,11 @@ class RemoteControl:
         """The open connection, for others to use between two calls. Raises what the libraries do."""
         return self._open(until).session
 
+    def open(self) -> None:
+        """Connect now, and not with the first question. Within 3 s. Raises SourceLostError."""
+        with boundary(self.failed):
+            self._open(time.monotonic() + _SEND_TIMEOUT)
+
     def ask(
         self,
         commands: Sequence[str],

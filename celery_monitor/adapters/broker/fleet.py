@@ -56,6 +56,10 @@ class BrokerFleet:
         self.answered: AbstractSet[str] = frozenset()
         """As FleetControl.answered."""
 
+    def open(self) -> None:
+        """As FleetControl.open."""
+        self._control.open()
+
     def enable_events(self, timeout: float, hostnames: Sequence[str] = ()) -> dict[str, bool]:
         """As FleetControl.enable_events."""
         found: dict[str, bool] = {}
@@ -79,8 +83,10 @@ class BrokerFleet:
         """As FleetControl.tasks."""
         queues: dict[str, list[_Bound]] = {}
         found: dict[str, _Held] = {}
+        answered: set[str] = set()
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            answered.add(hostname)
             if command == "active_queues":
                 queues[hostname] = list(islice(_bound(answer), _MOST_BOUND))
                 return
@@ -90,6 +96,8 @@ class BrokerFleet:
                     found[task.uuid] = task if command == "active" else found.get(task.uuid, task)
 
         self._control.ask(("active", "reserved", "scheduled", "active_queues"), timeout, take, list(hostnames) or None)
+        if not hostnames:
+            self.answered = frozenset(answered)
         return [
             FleetTask(task.uuid, task.name, queue and shared(queue), task.since)
             for task in found.values()
