@@ -222,7 +222,9 @@ def test_an_hour_without_the_server_and_then_its_refusals(
     assert f"The server refused {bob} (550 no such user)" in part(server.message(0), "plain")
     outcomes = {one: daemon.metric("monitor_notifications_total", channel="email", outcome=one) for one in OUTCOMES}
     assert (outcomes["delivered"], outcomes["dead"]) == (1, 0)
-    assert outcomes["retried"] >= attempts + 3
+    # Whether the server that dropped the connection had the mail, nobody knew until the others had it.
+    assert outcomes["retried"] + outcomes["unknown"] >= attempts + 3
+    assert outcomes["unknown"] >= 1
 
 
 def test_what_waited_in_the_queue_is_in_the_mail(
