@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ import pydantic
 from pydantic import AfterValidator
 
 REDACTED: Final = "**"
+_MOST_BYTES: Final = 1 << 16
+"""Of a file with a secret. Nothing legitimate is as large, and a file that never ends takes all memory."""
 _TELLING: Final = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[_-]|api)key$", re.IGNORECASE)
 
 
@@ -106,8 +109,8 @@ class SecretSource:
             return self._value
         with self._lock:
             try:
-                stat = self._file.stat()
-                seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+                found = self._file.stat()
+                seen = (found.st_mtime_ns, found.st_ino, found.st_size)
                 if seen != self._seen:
                     self._value, self._seen = read_secret(self._file), seen
             except (ValueError, OSError):
@@ -119,11 +122,11 @@ def read_secret(path: Path) -> str:
     """The text of a secret's file without the trailing newline.
 
     Raises:
-        ValueError: The file cannot be read, is no text, or is empty; with the path and never with the
-            content.
+        ValueError: The file cannot be read, is too large, is no text, or is empty; with the path and never
+            with the content.
     """
     try:
-        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+        text = _read(path).decode().rstrip("\r\n")
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
         raise ValueError(f"cannot read {path}: {reason}") from exc
@@ -132,6 +135,22 @@ def read_secret(path: Path) -> str:
     if not text:
         raise ValueError(f"{path} is empty")
     return text
+
+
+def _read(path: Path) -> bytes:
+    """Its bytes. Raises OSError, and ValueError for what may keep its reader waiting, or never ends."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is not a regular file: write the secret to one")
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"{path} is larger than {_MOST_BYTES} bytes: is it the file with the secret?")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe waits for its writer, and the thread that sends would wait with it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _readable(path: Path) -> Path:

@@ -140,13 +140,52 @@ def test_only_the_trailing_newline_is_stripped(tmp_path: Path, content: str, sec
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "No such file"), (b"\n", "is empty"), (b"\xff", "is not UTF-8 text")]
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"\n", "is empty"),
+        (b"\xff", "is not UTF-8 text"),
+        (b"a" * 100_000, "is larger than 65536 bytes"),
+    ],
 )
 def test_bad_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
-    """A missing, empty or binary file is refused with its path."""
+    """A missing, empty, binary or huge file is refused with its path."""
     file = tmp_path / "key"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
         read_secret(file)
     assert str(file) in str(caught.value)
+
+
+def test_file_that_nobody_writes_or_that_never_ends_is_refused(tmp_path: Path) -> None:
+    """A directory, a named pipe or a device: reading it neither waits nor takes all memory."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for file, message in [
+        (tmp_path, "Is a directory"),
+        (pipe, "is not a regular file"),
+        (Path("/dev/zero"), "is not a regular file"),
+    ]:
+        with pytest.raises(ValueError, match=message) as caught:
+            read_secret(file)
+        assert str(file) in str(caught.value)
+
+
+def test_last_good_secret_stays_while_its_file_is_something_else(tmp_path: Path) -> None:
+    """The thread that sends goes on with the last good secret while a directory, a pipe or a huge file is there."""
+    file = tmp_path / "key"
+    file.write_text("good")
+    source = SecretSource(None, file)
+    assert source.get() == "good"
+    file.unlink()
+    os.mkfifo(file)
+    assert source.get() == "good"
+    file.unlink()
+    file.mkdir()
+    assert source.get() == "good"
+    file.rmdir()
+    file.write_bytes(b"a" * 100_000)
+    assert source.get() == "good"
+    file.write_text("better")
+    assert source.get() == "better"
