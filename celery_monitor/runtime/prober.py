@@ -21,6 +21,10 @@ LEAST_PATIENCE: Final = 1.0
 MOST_PATIENCE: Final = 10.0
 """Seconds that sending may take, whatever the interval is: the thread has to turn."""
 LONGEST_WAIT: Final = 1.0
+_SILENT: Final = (
+    "the stream was silent, and nothing has come since it was opened again: compare broker.exchange with Celery's "
+    "event_exchange, which is a topic exchange on RabbitMQ"
+)
 
 _log = structlog.get_logger()
 
@@ -38,6 +42,8 @@ class Prober:
         """Why probes cannot be sent, as of the last try."""
         self.forbidden = False
         """They may not be sent: silence then means nothing."""
+        self._silent = False
+        """A stream was given up because it was silent, and nothing has come since, on whichever connection."""
         self._delivered = False
         """The probe is on its way, in spite of ``error``."""
         self._sender = probe
@@ -86,6 +92,14 @@ class Prober:
         self._open.clear()
         self.error = None
 
+    def given_up(self) -> None:
+        """The stream was silent for too long, and is opened anew: that alone does not make it well."""
+        self._silent = True
+
+    def heard(self) -> None:
+        """A message of any kind came in on the stream."""
+        self._silent = False
+
     def overdue(self, heard_at: float) -> float | None:
         """Seconds since the first probe went out after which nothing came, if that is too long; else None.
 
@@ -105,7 +119,7 @@ class Prober:
         if silence is not None:
             return f"no probe came back for {silence:.0f} s"
         if self.error is None:
-            return None
+            return _SILENT if self._silent else None
         return self.error if self._delivered else f"probes cannot be sent: {self.error}"
 
     def probe(self) -> None:

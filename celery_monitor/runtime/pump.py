@@ -264,6 +264,7 @@ class Pump:
         elif self._prober is not None:
             silence = self._prober.overdue(self._heard_at)
             if silence is not None:
+                self._prober.given_up()
                 self._lose(f"the stream is silent: no probe came back for {silence:.0f} s")
 
     def _apply(self, batch: Batch) -> None:
@@ -282,6 +283,8 @@ class Pump:
         if pages:
             self._flush_at = min(self._flush_at, self._clock.monotonic() + PROMPT)
         if self._prober is not None:
+            if batch.deliveries:
+                self._prober.heard()
             for instance, number in probes:
                 self._prober.returned(instance, number)
         if arrivals:

@@ -306,6 +306,22 @@ def test_a_silent_stream_is_lost() -> None:
     assert 5.0 < on.clock.monotonic() - began < 15.0
 
 
+def test_a_stream_that_is_opened_again_after_silence_is_not_well_before_something_came() -> None:
+    """Such as with an exchange that brings nothing: each new connection looks well, and /readyz would stay 200."""
+    on = Bench()
+    on.run(lambda: on.pump.figures.connected)
+    on.probe.mute = True
+    for connections in (2, 3):
+        on.prober.probe()
+        while not (on.source.connections == connections and on.pump.figures.connected):
+            on.clock.advance(1.0)
+            on.pump.turn(threading.Event())
+        assert "compare broker.exchange" in (on.prober.trouble(on.pump.heard_at) or "")
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.source.waiting == 0)
+    assert on.prober.trouble(on.pump.heard_at) is None
+
+
 def test_a_stream_that_falls_silent_in_the_middle_of_a_round_trip() -> None:
     """The probe was out when the last message came: the next one shows that nothing comes any more."""
     on = Bench()
