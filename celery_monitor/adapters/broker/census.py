@@ -5,13 +5,18 @@ when its workers are gone, until the broker says that there is no such queue, or
 A worker that is too busy to answer once has not gone: what it said last counts for some rounds more, but for one that
 is known to be down. Queues that tasks came from before a restart are looked at in turn, and told as soon as something
 waits in one: their workers may have died while nobody was looking.
+
+Anybody who can reach the broker can answer as a worker, and name thousands of queues that do not exist. For each of
+them RabbitMQ closes a channel and logs an error, so names that have not been found are asked for last, a few of them
+in each round (see ``lengths``), and ever more rarely.
 """
 
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
+from operator import itemgetter
 from typing import Final
 
 from celery_monitor.core.model import QueueStats
@@ -27,6 +32,10 @@ MOST_QUEUES: Final = 2_000
 """More are not asked for. Those that are consumed come first, then those that were in use last."""
 PAST_AT_ONCE: Final = 20
 """Queues of before a restart that are looked at in one round: for each that is gone, RabbitMQ closes a channel."""
+
+ABSENT_FIRST: Final = 60.0
+ABSENT_MOST: Final = 3600.0
+"""Seconds until a queue that was not told of is asked for again; doubled each time."""
 
 Size = tuple[int | None, int | None]
 """Length and consumers; None for what the broker does not tell."""
@@ -48,12 +57,35 @@ class _Queue:
 
     own: bool
     """It is for one worker alone, and of no interest without it, unless something is left in it."""
+    found: bool = False
+    """The broker told its length when it was asked last."""
+    exists: bool = True
+    """The broker has not said that there is no such queue."""
+    absences: int = 0
+    """How often in a row it did not tell its length."""
+    again_at: float = -math.inf
+    """When to ask for it again, in monotonic time."""
     idle_since: float = math.inf
     """Nobody has consumed it and nothing was in it since then; infinite while it is in use."""
 
+    @property
+    def absent(self) -> bool:
+        """The broker said that there is no such queue."""
+        return self.absences > 0 and not self.exists
+
+    def note(self, size: Size | None, now: float) -> None:
+        """It was asked for."""
+        self.exists = size is not None
+        self.found = size is not None and size[0] is not None
+        if self.found:
+            self.absences, self.again_at = 0, -math.inf
+            return
+        self.absences += 1
+        self.again_at = now + min(ABSENT_FIRST * 2.0 ** min(self.absences - 1, 10), ABSENT_MOST)
+
 
 class Census:
-    """A round is ``hear``, ``names``, ``measured``. Does no I/O.
+    """A round is ``hear``, ``names`` and ``doubtful``, ``measured``. Does no I/O.
 
     ``named`` are told in any case, ``past`` while something is in them that nobody consumes.
     """
@@ -85,28 +117,41 @@ class Census:
         self._remember()
 
     def names(self) -> list[str]:
-        """The queues to ask the broker for."""
-        known = islice(self._named | dict.fromkeys(self._queues), MOST_QUEUES)
-        return list(dict.fromkeys(chain(known, self._past[:PAST_AT_ONCE])))
+        """The queues to ask the broker for: those of the settings, those that exist, some of before a restart."""
+        found = (name for name, queue in self._queues.items() if queue.found)
+        known = islice(dict.fromkeys((*self._named, *found)), MOST_QUEUES)
+        return list(dict.fromkeys((*known, *self._past[:PAST_AT_ONCE])))
 
-    def measured(self, sizes: Mapping[str, Size], now: float) -> list[QueueStats]:
-        """The queues as they are, with the sizes of ``names``: those that do not exist are not in it.
+    def doubtful(self, now: float) -> list[str]:
+        """More queues to ask for: workers name them, and the broker has not told of them yet. Due longest first."""
+        doubtful = [
+            (queue.again_at, name)
+            for name, queue in self._queues.items()
+            if not queue.found and now >= queue.again_at and name not in self._named
+        ]
+        doubtful.sort(key=itemgetter(0))
+        return [name for _, name in doubtful]
+
+    def measured(self, sizes: Mapping[str, Size | None], now: float) -> list[QueueStats]:
+        """The queues as they are, with the sizes of those that were asked for; None for one that does not exist.
 
         ``now`` is monotonic, in seconds.
         """
+        told = list(islice(self._named | dict.fromkeys(self._queues), MOST_QUEUES))
         workers: Counter[str] = Counter()
         processes: Counter[str] = Counter()
         for worker in self._workers.values():
             for name in worker.queues:
                 workers[name] += 1
                 processes[name] += worker.processes
-        asked = self.names()
-        self._look_back(sizes)
-        for name in asked:
+        told += [name for name in self._look_back(sizes) if name not in self._named and name not in told]
+        for name in told:
+            if name in sizes and name in self._queues:
+                self._queues[name].note(sizes[name], now)
             self._forget(name, sizes.get(name), now, consumed=name in workers)
         return self._folded(
-            QueueStats(name, *sizes.get(name, (None, None)), workers[name], processes[name])
-            for name in asked
+            QueueStats(name, *(sizes.get(name) or (None, None)), workers[name], processes[name])
+            for name in told
             if name in self._named or name in self._queues
         )
 
@@ -130,11 +175,14 @@ class Census:
         return list(found.values())
 
     def _remember(self) -> None:
-        consumed = {
-            name: is_own(name, hostname) or shared(name) != name
+        ranked = [
+            (rank, name, hostname)
             for hostname, worker in self._workers.items()
-            for name in worker.queues
-        }
+            for rank, name in enumerate(worker.queues)
+        ]
+        # The first queue of each worker, then the second ones: a worker that names thousands keeps out nobody's.
+        ranked.sort(key=itemgetter(0))
+        consumed = {name: is_own(name, hostname) or shared(name) != name for _, name, hostname in ranked}
         left = [name for name in self._queues if name not in consumed]
         left.sort(key=lambda name: -self._queues[name].idle_since)
         self._queues = {
@@ -142,15 +190,16 @@ class Census:
             for name in islice((*consumed, *left), MOST_QUEUES)
         }
 
-    def _look_back(self, sizes: Mapping[str, Size]) -> None:
-        """At the next ones of before: what does not exist any more is not asked for again."""
+    def _look_back(self, sizes: Mapping[str, Size | None]) -> list[str]:
+        """At the next ones of before, which are returned: what does not exist any more is not asked for again."""
         seen, self._past = self._past[:PAST_AT_ONCE], self._past[PAST_AT_ONCE:]
         for name in seen:
-            length, _ = sizes.get(name, (None, None))
+            length, _ = sizes.get(name) or (None, None)
             if length is not None:
                 self._past.append(name)
             if length:
                 self._queues.setdefault(name, _Queue(own=False))
+        return seen
 
     def _forget(self, name: str, size: Size | None, now: float, *, consumed: bool) -> None:
         """What is not in use and gone, or for long, or for one worker alone."""
@@ -161,7 +210,7 @@ class Census:
             queue.idle_since = math.inf
             return
         queue.idle_since = min(queue.idle_since, now)
-        if size is None or queue.own or now - queue.idle_since >= IDLE_KEPT:
+        if queue.absent or (queue.own and size is not None) or now - queue.idle_since >= IDLE_KEPT:
             del self._queues[name]
 
 

@@ -122,12 +122,12 @@ class BrokerFleet:
         self.answered = frozenset({*queues, *processes})
         self._learn_priorities(list(queues), timeout, now)
         self._census.hear(queues, processes, down)
-        return self._census.measured(self._sizes(self._census.names()), now)
+        return self._census.measured(self._sizes(now), now)
 
     def lengths(self, now: float, *, down: Container[str] = ()) -> Sequence[QueueStats]:
         """As FleetControl.lengths."""
         self._census.hear({}, {}, down)
-        return self._census.measured(self._sizes(self._census.names()), now)
+        return self._census.measured(self._sizes(now), now)
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """As FleetControl.registered."""
@@ -149,11 +149,12 @@ class BrokerFleet:
         """As FleetControl.worker_queues."""
         return self._census.worker_queues()
 
-    def _sizes(self, names: Sequence[str]) -> dict[str, Size]:
-        """Of the queues that exist."""
+    def _sizes(self, now: float) -> dict[str, Size | None]:
+        """Of the queues that the census asks for."""
+        names, doubtful = self._census.names(), self._census.doubtful(now)
         until = time.monotonic() + _LENGTHS_TIMEOUT
         with boundary(self._control.failed):
-            return sizes(self._control.session(until), names, self._suffixes, until)
+            return sizes(self._control.session(until), names, doubtful, self._suffixes, until)
 
     def _learn_priorities(self, hostnames: Sequence[str], timeout: float, now: float) -> None:
         """Ask some workers how they name the lists of a queue's priorities: on Redis, and now and then."""

@@ -5,7 +5,7 @@ On Redis a queue is several lists, one for each step of its priority, whose name
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from amqp.exceptions import ChannelError, NotFound
@@ -15,22 +15,34 @@ from celery_monitor.adapters.broker.session import Session
 
 _AT_ONCE: Final = 100
 """Queues that Redis is asked for in one go."""
+MOST_REFUSED: Final = 20
+"""Names in one round that are not those of queues: for each of them RabbitMQ closes a channel and logs an error."""
 
 
-def sizes(session: Session, names: Sequence[str], suffixes: Collection[str], until: float) -> dict[str, Size]:
-    """Of the queues that exist. ``suffixes``: of the lists of priorities, on Redis. Raises what the libraries do."""
+def sizes(
+    session: Session, names: Sequence[str], doubtful: Sequence[str], suffixes: Collection[str], until: float
+) -> dict[str, Size | None]:
+    """Of the queues that were asked for; None for one that does not exist. Raises what the libraries do.
+
+    ``doubtful`` may not exist: they are asked for after ``names``, until the broker has refused too many of them.
+    ``suffixes``: of the lists of priorities, on Redis.
+    """
     if session.kind == "redis":
-        return dict(_lists(session, names, suffixes))
-    found: dict[str, Size] = {}
-    for name in names:
+        return dict(_lists(session, [*names, *doubtful], suffixes))
+    found: dict[str, Size | None] = {}
+    refused = 0
+    doubted = frozenset(doubtful)
+    for name in chain(names, doubtful):
+        if refused >= MOST_REFUSED:
+            break
         session.bound(until)
-        size = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
-        if size is not None:
-            found[name] = size
+        size = found[name] = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
+        if name in doubted and (size is None or size[0] is None):
+            refused += 1
     return found
 
 
-def _lists(session: Session, names: Sequence[str], suffixes: Collection[str]) -> Iterator[tuple[str, Size]]:
+def _lists(session: Session, names: Sequence[str], suffixes: Collection[str]) -> Iterator[tuple[str, Size | None]]:
     """There is no telling which queues exist: one without tasks is no key."""
     remaining = iter(names)
     width = 1 + len(suffixes)

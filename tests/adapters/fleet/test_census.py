@@ -2,7 +2,15 @@
 
 from collections.abc import Container, Mapping
 
-from celery_monitor.adapters.broker.census import IDLE_KEPT, MOST_QUEUES, PAST_AT_ONCE, ROUNDS_KEPT, Census, Size
+from celery_monitor.adapters.broker.census import (
+    ABSENT_FIRST,
+    IDLE_KEPT,
+    MOST_QUEUES,
+    PAST_AT_ONCE,
+    ROUNDS_KEPT,
+    Census,
+    Size,
+)
 from celery_monitor.core.model import QueueStats
 
 NOW = 1000.0
@@ -24,7 +32,8 @@ def rounds(
     told: list[QueueStats] = []
     for answer in [*({} for _ in range(number - len(answers))), *answers]:
         of.hear(answer, dict.fromkeys(answer, 2), down)
-        told = of.measured(dict.fromkeys(of.names(), EMPTY) if sizes is None else sizes, now)
+        asked = [*of.names(), *of.doubtful(now)]
+        told = of.measured({name: EMPTY if sizes is None else sizes.get(name) for name in asked}, now)
     return told
 
 
@@ -131,6 +140,55 @@ def test_names_are_bounded() -> None:
     assert len(of.names()) == MOST_QUEUES
     rounds(of, 1, {"b@box": [f"r{number}" for number in range(2 * MOST_QUEUES)]}, now=NOW + 3)
     assert len(of.names()) == MOST_QUEUES
+
+
+def invented(number: int, prefix: str = "invented") -> list[str]:
+    """Names of queues that do not exist."""
+    return [f"{prefix}{each}" for each in range(number)]
+
+
+def test_queues_that_do_not_exist_are_asked_for_ever_more_rarely() -> None:
+    """After a minute, then two, and at last once an hour, for as long as a worker names them."""
+    of = Census([])
+    asked_at = []
+    for now in range(0, 6 * 3600, 15):
+        if "invented0" in [*of.names(), *of.doubtful(now)]:
+            asked_at.append(now)
+        told = rounds(of, 1, {"a@box": ["pay", "invented0"]}, sizes={"pay": (3, 1)}, now=float(now))
+        assert told == [QueueStats("pay", 3, 1, 1, 2), QueueStats("invented0", None, None, 1, 2)]
+        assert of.names() == ["pay"]
+    assert asked_at[:5] == [60, 180, 420, 900, 1860]
+    assert 8 <= len(asked_at) <= 12
+    assert names(rounds(of, ROUNDS_KEPT, {"a@box": ["pay"]}, sizes={"pay": (3, 1)})) == ["pay"]
+
+
+def test_a_queue_that_comes_late() -> None:
+    """One that did not exist at first is told like any other as soon as it is found, and when it is gone again."""
+    of = Census([])
+    rounds(of, 1, {"a@box": ["pay"]}, sizes={})
+    assert of.doubtful(NOW + ABSENT_FIRST - 1) == []
+    assert of.doubtful(NOW + ABSENT_FIRST) == ["pay"]
+    rounds(of, 1, {"a@box": ["pay"]}, sizes={"pay": (1, 1)}, now=NOW + ABSENT_FIRST)
+    assert of.names() == ["pay"]
+    rounds(of, 1, {"a@box": ["pay"]}, sizes={}, now=NOW + ABSENT_FIRST)
+    assert (of.names(), of.doubtful(NOW + 2 * ABSENT_FIRST)) == ([], ["pay"])
+
+
+def test_queues_that_were_not_asked_for_come_first() -> None:
+    """Whom the bound of a round left out is next, before those that were refused already."""
+    of = Census([])
+    of.hear({"a@box": invented(50)}, {}, ())
+    of.measured(dict.fromkeys(of.doubtful(NOW)[:20]), NOW)
+    assert of.doubtful(NOW) == invented(50)[20:]
+    assert of.doubtful(NOW + ABSENT_FIRST) == [*invented(50)[20:], *invented(20)]
+
+
+def test_a_worker_that_names_thousands_keeps_out_nobody() -> None:
+    """The queues of the others are asked for and told, although it was heard first."""
+    of = Census([])
+    of.hear({"hostile@box": invented(3 * MOST_QUEUES), "a@box": ["pay", "mail"]}, {}, ())
+    assert {"pay", "mail"} < {*of.doubtful(NOW)}
+    assert {"pay", "mail"} < {*names(of.measured({}, NOW))}
 
 
 def test_queues_of_before_a_restart() -> None:

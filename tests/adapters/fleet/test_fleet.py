@@ -1,6 +1,7 @@
 """What the workers and the queues tell, on real brokers with real workers."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -270,6 +271,48 @@ def test_nonsense_is_left_out(broker_url: str, controlling: Controlling) -> None
         ended.set()
         worker.join()
         connection.close()
+
+
+def test_invented_queues_cost_the_broker_little(
+    rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling
+) -> None:
+    """A reply names hundreds of queues that do not exist: RabbitMQ has to refuse twenty in a round, and none again."""
+    import threading
+
+    with Connection(rabbitmq_url) as client:
+        Queue("real", Exchange("real"), "real", channel=client.default_channel).declare()
+    invented = [{"name": f"invented-{number}"} for number in range(300)]
+    fleet = controlling(rabbitmq_url)
+    fleet.open()
+    connection = _replying(
+        rabbitmq_url, lambda command: [*invented, {"name": "real"}] if command == "active_queues" else {}
+    )
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            try:
+                connection.drain_events(timeout=0.05)
+            except TimeoutError:
+                continue
+
+    def refused() -> list[str]:
+        return re.findall(r"no queue '(invented-\d+)'", rabbitmq.log.read_text())
+
+    worker = threading.Thread(target=serve)
+    worker.start()
+    try:
+        told = wait_until(lambda: _by_name(fleet.queues(0.2, NOW)), 60)
+        for _ in range(2):
+            told = _by_name(fleet.lengths(NOW))
+    finally:
+        ended.set()
+        worker.join()
+        connection.close()
+    assert len(told) == 301
+    assert told["invented-7"] == QueueStats("invented-7", None, None, 1, 0)
+    wait_until(lambda: len(refused()) >= 60, 60)
+    assert len(refused()) == len({*refused()}) == 60
 
 
 # --- trouble with the broker

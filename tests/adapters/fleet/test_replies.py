@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kombu import Connection
 
 from celery_monitor.adapters.broker import BrokerFleet
+from celery_monitor.adapters.broker.census import Size
 from celery_monitor.adapters.broker.control import Take
 from celery_monitor.adapters.broker.reply import MOST_BYTES, Reply, Unread, read, unwrap
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
@@ -73,7 +74,12 @@ class _Control:
         self.discarded: Counter[str] = Counter()
         self._replies = replies
         fleet._control = self  # type: ignore[assignment]
-        fleet._sizes = lambda names: dict.fromkeys(names, (1, 1))  # type: ignore[method-assign]
+        census = fleet._census
+
+        def sizes(now: float) -> dict[str, Size | None]:
+            return dict.fromkeys([*census.names(), *census.doubtful(now)], (1, 1))
+
+        fleet._sizes = sizes  # type: ignore[method-assign]
 
     def ask(self, commands: tuple[str, ...], timeout: float, take: Take, hostnames: object = None) -> None:
         for command in commands:
