@@ -91,7 +91,7 @@ class RemoteControl:
             line.session.cut()
 
     def close(self) -> None:
-        """Delete the mailbox where it would stay, and drop the connection."""
+        """Close the mailbox, and drop the connection."""
         line = self._line
         if line is not None:
             line.mailbox.close()

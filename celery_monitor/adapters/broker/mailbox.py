@@ -5,8 +5,8 @@ Whatever is written here has to be readable for every worker, and gone when the 
 - AMQP: an exclusive queue on Celery's reply exchange. The broker deletes it, and its binding, with the connection.
 - Redis: a list that expires. Replies are addressed to it by name (the exchange ""), so that no binding is needed: kombu
   keeps bindings in a set that every worker reads for every reply, and one written with another ``sep`` than the fleet's
-  breaks remote control for everybody, for as long as it is there. An element keeps the list alive between replies, so
-  that the time to live covers those that come late.
+  breaks remote control for everybody, for as long as it is there. An element keeps the list alive between replies and
+  after the end, so that its time to live covers those that come late.
 - memory: a queue with the same name for the life of the process.
 """
 
@@ -67,7 +67,7 @@ class Mailbox(Protocol):
         """What came, as soon as something did; none when nothing did until this monotonic time."""
 
     def close(self) -> None:
-        """Delete it where it would outlive the connection."""
+        """Leave nothing that stays, even if workers answer later."""
 
 
 def open_mailbox(session: Session, exchange: str, name: str, discarded: Counter[str]) -> Mailbox:
@@ -167,8 +167,9 @@ class _RedisMailbox:
                 self._session.pause(min(_LOOK_EVERY, max(0.0, until - time.monotonic())))
 
     def close(self) -> None:
-        with UNHEEDED, self._session.channel.conn_or_acquire() as client:
-            client.execute_command("EVAL", "redis.call('DEL', KEYS[1])", 1, self._key)
+        """Empty it. It is not deleted: a reply that comes late would make it anew, without a time to live."""
+        with UNHEEDED:
+            self._take(0)
 
 
 class _MemoryMailbox:

@@ -113,6 +113,18 @@ def test_fleets_with_options_on_redis(redis_url: str, theirs: str, start: Start,
     assert trouble(tmp_path) == []
 
 
+def test_replies_after_the_end_do_not_stay_on_redis(redis_url: str) -> None:
+    """Whoever asks and leaves, as ``doctor`` does: what a busy worker answers later expires, as all that is there."""
+    fleet = BrokerFleet(settings(redis_url))
+    fleet.ping(0.01)
+    with Connection(redis_url) as connection:
+        client = connection.default_channel.client
+        [key] = client.keys("*.reply.celery.pidbox")
+        fleet.close()
+        client.lpush(key, "an answer")
+        assert client.pttl(key) > 0
+
+
 def test_the_monitor_is_killed_on_rabbitmq(rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
     """Its reply queue goes with it, and remote control is as it was."""
     vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
