@@ -16,6 +16,8 @@ def _store_url(value: str) -> str:
             "must be a SQLite file: sqlite:///relative/path.db or sqlite:////absolute/path.db "
             "(no other database is supported yet)"
         )
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
     return value
 
 

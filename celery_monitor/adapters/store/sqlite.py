@@ -107,8 +107,8 @@ class SqliteFile:
         if self._path is None and self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="celery-monitor-")
         path = self.path
-        self._existed = path.exists()
         try:
+            self._existed = path.exists()
             self._take_lock(path.with_name(path.name + ".lock"))
             # What is in it may be of interest to nobody else.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -120,8 +120,11 @@ class SqliteFile:
             self._reserve = DiskReserve(path.with_name(path.name + ".reserve"), size)
 
     def exists(self) -> bool:
-        """Whether there is a file to attach to."""
-        return self.path.is_file()
+        """Whether there is a file to attach to. Raises StoreUnusableError where that cannot be found out."""
+        try:
+            return self.path.is_file()
+        except OSError as exc:
+            raise self._unusable(exc) from exc
 
     def connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         """A connection without implicit transactions.
@@ -411,6 +414,8 @@ class SqliteFile:
             remedy = f"the directory {path.parent} does not exist: create it, or set store.url to another place"
         elif isinstance(exc, IsADirectoryError):
             remedy = "it is a directory: set store.url to the path of a file"
+        elif exc.errno in {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}:
+            remedy = f"{exc.strerror}: set store.url to the path of a file"
         elif isinstance(exc, PermissionError) or exc.errno == errno.EROFS:
             remedy = (
                 f"user {os.getuid()} may not write {exc.filename or path.parent}: make it and its directory writable "

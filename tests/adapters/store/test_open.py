@@ -116,6 +116,16 @@ def test_a_directory(opened: Open, path: Path) -> None:
     assert "it is a directory" in refused(opened())
 
 
+@pytest.mark.parametrize("kind", ["long", "loop", "file"])
+def test_a_path_that_cannot_be(opened: Open, path: Path, kind: str) -> None:
+    """A name that is too long, a link to itself, a file in a directory's place: named by the daemon and by commands."""
+    path.symlink_to(path)
+    place = {"long": path.with_name("x" * 300), "loop": path, "file": Path(__file__, "monitor.db")}[kind]
+    assert "set store.url to the path of a file" in refused(opened(f"sqlite:///{place}"))
+    with pytest.raises(StoreUnusableError, match=r"There is no store|set store\.url"):
+        opened(f"sqlite:///{place}").attach()
+
+
 def test_not_writable() -> None:
     """A directory that the monitor's user may not write is named, with the user."""
     script = (
