@@ -126,14 +126,23 @@ class MailingDaemon(Daemon):
 
 
 def replay(version: str, broker_url: str, start: float, end: float) -> None:
-    """Publish a recording of `tests.e2e.test_recordings`, with its time stretched over ``[start, end)``."""
+    """Publish a recording's task events (see `tests.e2e.test_recordings`), with their time stretched over [start, end).
+
+    Without its heartbeats: one of another time is the sign of a worker whose clock is wrong.
+    """
     lines = (_DATA / f"events-celery-{version}-rabbitmq.jsonl").read_text().splitlines()
     messages = [json.loads(json.loads(line)["body"]) for line in lines]
-    events = [event for message in messages for event in (message if isinstance(message, list) else [message])]
+    messages = [message if isinstance(message, list) else [message] for message in messages]
+    messages = [message for message in messages if not message[0]["type"].startswith("worker-")]
+    events = [event for message in messages for event in message]
     first, last = (choose(event["timestamp"] for event in events) for choose in (min, max))
     stretch = (end - start - 1.0) / (last - first)
+    failed: dict[str, float] = {}
     for event in events:
-        event["timestamp"] = start + (event["timestamp"] - first) * stretch
+        at = event["timestamp"]
+        # The twin of a failure stays as close to it as it was.
+        begun = failed.setdefault(event["uuid"], at) if event["type"] == "task-failed" else at
+        event["timestamp"] = start + (begun - first) * stretch + (at - begun)
     to = publisher(broker_url)
     for message in messages:
         to.publish(json.dumps(message).encode())

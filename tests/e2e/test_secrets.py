@@ -37,9 +37,9 @@ def evidence(
 
 
 def receivers_that_repeat(story: Story) -> None:
-    """PagerDuty refuses the keys and the mail server the password, and both say them back."""
+    """PagerDuty refuses events and keys, the mail server the password, and both say the secrets back."""
     keys = SECRETS["routing key"], SECRETS["rule's routing key"]
-    story.pagerduty.behave(Behaviour.status(400, echo(*keys)))
+    story.pagerduty.behave(Behaviour.status(413, echo(*keys)))  # 400 may be a key that a person repairs
     story.daemon.start()
     story.daemon.until_ready()
     story.today = datetime.now(UTC)
