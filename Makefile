@@ -14,8 +14,11 @@ DEMO_VENV ?= .venv-demo
 BIN := $(VENV)/bin
 WORKERS ?= 2
 # Tests with real servers wait more than they compute.
-SLOW_WORKERS ?= 4
+SLOW_WORKERS ?= 5
 UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/contracts tests/cli)
+# What takes longest comes first, so that no process is left alone with it at the end.
+SLOW_FIRST := tests/image tests/e2e tests/app tests/adapters
+SLOW_TESTS := $(SLOW_FIRST) $(filter-out $(SLOW_FIRST) $(UNIT_TESTS) %__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 # publish.py is the load generator of the others.
 BENCHMARKS := $(filter-out bench/publish.py,$(wildcard bench/*.py))
 IMAGE ?= celery-monitor
@@ -77,7 +80,7 @@ unit: setup ## the fast tests: no servers, no waiting
 
 slow: setup ## the tests with real servers
 	$(call step,Tests with real servers: $(SLOW_WORKERS) at a time)
-	@$(BIN)/pytest tests $(addprefix --ignore=,$(UNIT_TESTS)) -n $(SLOW_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest $(SLOW_TESTS) -n $(SLOW_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 coverage: setup servers ## the same tests, measured: which lines of the program no test runs
 	@rm -f .coverage .coverage.*

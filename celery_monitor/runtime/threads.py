@@ -17,6 +17,8 @@ from typing import Final
 
 import structlog
 
+from celery_monitor.errors import MonitorError
+
 WATCH_INTERVAL: Final = 1.0
 LAST_WORDS: Final = 1.0
 """Seconds that a line of the log may take on the way to the end."""
@@ -131,7 +133,9 @@ class Threads:
             error = self._run(name, loop)
             if error is not None:
                 self.died = self.died or name
-                said(partial(_log.error, "A thread died; the monitor ends", thread=name, exc_info=error))
+                # An error of our own says in words what is wrong and what to do.
+                told = {"error": str(error)} if isinstance(error, MonitorError) else {"exc_info": error}
+                said(partial(_log.error, "A thread died; the monitor ends", thread=name, **told))
         finally:
             if not self.stop.is_set():
                 self.died = self.died or name

@@ -4,6 +4,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import structlog
+
+from celery_monitor.errors import StoreUnusableError
 from celery_monitor.runtime.threads import Threads
 from tests.servers import wait_until
 
@@ -116,3 +119,17 @@ def test_the_watchdog_tells_that_the_interpreter_runs() -> None:
     made.watch()
     wait_until(lambda: len(looked) >= 2)
     made.stop.set()
+
+
+def test_an_error_of_our_own_is_told_without_a_traceback() -> None:
+    """Its text says what is wrong and what to do; where it was raised is no help."""
+
+    def dying(stop: threading.Event, turned: Callable[[], None]) -> None:
+        raise StoreUnusableError("The store was deleted: start the monitor again")
+
+    with structlog.testing.capture_logs() as lines:
+        started = run({"committer": dying})
+        assert started.stop.wait(30)
+    assert [(line["error"], "exc_info" in line) for line in lines] == [
+        ("The store was deleted: start the monitor again", False)
+    ]

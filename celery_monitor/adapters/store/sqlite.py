@@ -36,6 +36,9 @@ CHECKED_SIZE: Final = 64 * 1024 * 1024
 """Files up to this size are read in full at start, to find damage before anything is built on it."""
 WAL_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the write-ahead log that stay on disk after a checkpoint."""
+WRITER_CACHE: Final = 8000
+READER_CACHE: Final = 2000
+"""Cache of a connection, in KiB. There are up to 8 writers and 16 readers, all within the memory of the process."""
 VACUUM_PAGES: Final = 2000
 """Free pages given back to the file system in one go: 8 MB."""
 
@@ -155,7 +158,7 @@ class SqliteFile:
         connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
         # The file system of the container is read-only: large sorts must not look for a temporary directory.
         connection.execute("PRAGMA temp_store=MEMORY")
-        connection.execute("PRAGMA cache_size=-8000")
+        connection.execute(f"PRAGMA cache_size=-{READER_CACHE if read_only else WRITER_CACHE}")
         if read_only:
             connection.execute("PRAGMA query_only=ON")
         try:
