@@ -128,6 +128,7 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Health": _object(
         status=_one_of(("ok", "failing")),
         checks={"type": "object", "additionalProperties": _TEXT},
+        notes={"type": "object", "additionalProperties": _TEXT},
     ),
     "Summary": _object(
         fleet=_TEXT,

@@ -24,8 +24,7 @@ def time(seconds: float | None) -> str | None:
 def health(value: Health) -> Json:
     """A probe's answer."""
     checks = {name: problem or "ok" for name, problem in value.checks.items()}
-    notes = {"notes": dict(value.notes)} if value.notes else {}
-    return {"status": "ok" if value.ok else "failing", "checks": checks, **notes}
+    return {"status": "ok" if value.ok else "failing", "checks": checks, "notes": dict(value.notes)}
 
 
 def counts(vectors: Sequence[Sequence[int]]) -> dict[str, int]:

@@ -41,11 +41,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_probes_say_why(site: Served, fleet: Fleet) -> None:
     """A probe that fails has status 503 and the reasons, and says what is well too."""
-    assert site.get("/livez").json() == {"status": "ok", "checks": {"threads": "ok"}}
+    assert site.get("/livez").json() == {"status": "ok", "checks": {"threads": "ok"}, "notes": {}}
     fleet.live = Health({"threads": "pump has not turned for 70 s"})
     answer = site.get("/livez")
     assert answer.status_code == 503
-    assert answer.json() == {"status": "failing", "checks": {"threads": "pump has not turned for 70 s"}}
+    checks = {"threads": "pump has not turned for 70 s"}
+    assert answer.json() == {"status": "failing", "checks": checks, "notes": {}}
 
 
 def test_health_is_an_alias_of_readyz(site: Served, fleet: Fleet) -> None:
