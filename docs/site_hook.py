@@ -21,6 +21,7 @@ _PAGES: Final = {
     "deploy/compose/README.md": "compose.md",
     "celery-monitor.example.yaml": "celery-monitor.example.yaml",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security-policy.md",
 }
 """Path in the repository → path in the site."""
 _SOURCE_OF: Final = {page: source for source, page in _PAGES.items()}
