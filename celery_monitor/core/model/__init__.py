@@ -1,0 +1,99 @@
+"""The values of the program, without behaviour. Times are Unix seconds (float, UTC); durations are seconds.
+
+Values are frozen, except ``Event`` and ``TaskRef``: they are on the hot path and owned by the thread that feeds the
+monitor. Values created for each event or flush are structs that the garbage collector does not track.
+
+Everything is imported from this package; its modules are an arrangement for the reader.
+"""
+
+from celery_monitor.core.model.changes import Changes, Limit, Restored, RolledBack, Snapshot
+from celery_monitor.core.model.counts import (
+    BUCKET_SECONDS,
+    COUNTS,
+    FAILED,
+    RECEIVED,
+    REJECTED,
+    RETRIED,
+    REVOKED,
+    SENT,
+    STARTED,
+    SUCCEEDED,
+    BucketDelta,
+    ErrorDelta,
+    ErrorGroup,
+    Failure,
+    Histogram,
+    Series,
+    SeriesKey,
+)
+from celery_monitor.core.model.events import (
+    HEAD,
+    LARGEST_INT,
+    LATEST_TIMESTAMP,
+    LONGEST_RUNTIME,
+    LONGEST_TYPE,
+    LONGEST_UUID,
+    Delivery,
+    Event,
+    UnnamedEvent,
+)
+from celery_monitor.core.model.incidents import STORM, Incident, IncidentState, Reason, Severity
+from celery_monitor.core.model.outbox import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Channel, Enqueue, OutboxItem
+from celery_monitor.core.model.rows import BucketRow, GroupRow, IncidentRow
+from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
+from celery_monitor.core.model.workers import QueueStats, Worker
+
+__all__ = [
+    "ASKED_FOR",
+    "BUCKET_SECONDS",
+    "COUNTS",
+    "FAILED",
+    "FIRST_UPDATE",
+    "HEAD",
+    "LARGEST_INT",
+    "LATEST_TIMESTAMP",
+    "LONGEST_RUNTIME",
+    "LONGEST_TYPE",
+    "LONGEST_UUID",
+    "RECEIVED",
+    "REFRESH",
+    "REJECTED",
+    "RETRIED",
+    "REVOKED",
+    "SENT",
+    "STARTED",
+    "STORM",
+    "SUCCEEDED",
+    "UNKNOWN_TASK",
+    "Action",
+    "BucketDelta",
+    "BucketRow",
+    "Changes",
+    "Channel",
+    "Delivery",
+    "Enqueue",
+    "ErrorDelta",
+    "ErrorGroup",
+    "Event",
+    "Failure",
+    "FleetTask",
+    "GroupRow",
+    "Histogram",
+    "Incident",
+    "IncidentRow",
+    "IncidentState",
+    "Limit",
+    "OutboxItem",
+    "QueueStats",
+    "Reason",
+    "Restored",
+    "RolledBack",
+    "Series",
+    "SeriesKey",
+    "Severity",
+    "Snapshot",
+    "Stage",
+    "TaskRef",
+    "UnnamedEvent",
+    "Worker",
+]

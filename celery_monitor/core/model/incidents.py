@@ -1,0 +1,105 @@
+"""Incidents and why they did or did not page."""
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+STORM = "storm"
+"""``Incident.task`` of a storm, and the head of its key; a task may be called so, too: see ``Incident.is_storm``."""
+
+
+class Severity(enum.StrEnum):
+    """PagerDuty's four."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Reason(enum.StrEnum):
+    """Why a failure did or did not page. Reaches the log, the incident and ``celery_monitor_incidents_total``."""
+
+    OPENED = "opened"
+    """It opened its incident: the threshold was reached."""
+    JOINED = "joined"
+    """Its incident was open already."""
+    REOPENED = "reopened"
+    """Its incident had been resolved by a success."""
+    BELOW_THRESHOLD = "below_threshold"
+    SILENCED = "silenced"
+    """The rule says ``page: false``."""
+    TOO_OLD = "too_old"
+    """Older than ``alerts.max_age`` when it was read."""
+    STORM_OPENED = "storm_opened"
+    """It opened a storm incident in place of its own."""
+    STORM_JOINED = "storm_joined"
+    """A storm is open and stands for it."""
+
+
+class IncidentState(enum.StrEnum):
+    """The life of an incident."""
+
+    SUPPRESSED = "suppressed"
+    """Kept and shown, not sent: below the threshold, silenced, too old, or part of a storm."""
+    OPEN = "open"
+    """Triggered (its outbox row is written in the same transaction)."""
+    RESOLVED = "resolved"
+    EXPIRED = "expired"
+    """Its hour is over; no failure can join it any more."""
+
+
+class Incident(msgspec.Struct, frozen=True, gc=False):
+    """One dedup key's failures. ``counts`` in it grow while its outbox row waits."""
+
+    key: str
+    """The dedup key, ≤ 255 characters."""
+    fleet: str
+    task: str
+    """The task's name; ``STORM`` for a storm; the first task's for a key without {task}."""
+    rule: str
+    """Name of the rule that matched, "" for none."""
+    route: str
+    """Which routing key: the rule's name when it has its own, else "". Never the key itself."""
+    severity: Severity
+    state: IncidentState
+    reason: Reason
+    """Of its newest change of state."""
+    hour: str
+    """The window as in the key, e.g. ``2026-11-23T14Z``."""
+    opened_at: float
+    """When it was first seen (now, not event time)."""
+    first_at: float
+    last_at: float
+    """First and last failure by the events' own timestamps."""
+    count: int
+    threshold: int
+    exceptions: Mapping[str, int] = {}  # msgspec copies an empty default for each instance
+    workers: Mapping[str, int] = {}
+    queues: Mapping[str, int] = {}
+    tasks: Mapping[str, int] = {}
+    """Bounded, the rest is counted as "other"."""
+    samples: tuple[str, ...] = ()
+    """Task ids, at most 5."""
+    message: str = ""
+    """The last failure's message, redacted and cut."""
+    traceback: str = ""
+    """The end of the last failure's traceback, redacted and cut."""
+    args: str | None = None
+    kwargs: str | None = None
+    runbook_url: str | None = None
+    last_uuid: str = ""
+    """Task id of the last failure, "" when it is not known."""
+    sent_count: int = 0
+    """``count`` when its newest outbox row was written: what is more has to be told by an update."""
+    succeeded_at: float = 0.0
+    """The task's newest success while it was open, 0 for none: what may resolve it."""
+    silenced: int = 0
+    """Of ``count``: those whose own rule does not page. They are not part of the way to the threshold."""
+
+    @property
+    def is_storm(self) -> bool:
+        """It is a storm, and not of a task with that name, which is suppressed when it is part of one."""
+        opened = self.state is not IncidentState.SUPPRESSED and self.reason is Reason.STORM_OPENED
+        return opened and self.task == STORM

@@ -1,0 +1,69 @@
+"""Rows of the outbox: notifications to be sent."""
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+
+class Channel(enum.StrEnum):
+    """Where an outbox row goes."""
+
+    PAGERDUTY = "pagerduty"
+    EMAIL = "email"
+
+
+class Action(enum.StrEnum):
+    """What an outbox row does. ``trigger`` both opens and updates."""
+
+    TRIGGER = "trigger"
+    RESOLVE = "resolve"
+    REPORT = "report"
+
+
+ASKED_FOR: Final = -1
+"""Priority of a row that a person wants to be tried again."""
+FIRST_UPDATE: Final = 4
+"""Priorities below it open an incident: the severity's place. A resolve has this one, refreshes have those above."""
+REFRESH: Final = 5
+"""What is added to the severity's place for a row that tells of an incident that is open already."""
+
+
+class Enqueue(msgspec.Struct, frozen=True, gc=False):
+    """Asks the store for an outbox row. A pending row of the same (channel, key, action) is refreshed instead."""
+
+    channel: Channel
+    key: str
+    """The incident's key, or the report's date (YYYY-MM-DD)."""
+    action: Action
+    route: str = ""
+    due_at: float = 0.0
+    priority: int = 0
+    """The lowest is sent first."""
+    at: float = 0.0
+    """Of equal priorities, the newest is sent first."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxItem:
+    """A row of the outbox: waiting, delivered, dead, or of unknown outcome."""
+
+    id: int
+    channel: Channel
+    key: str
+    action: Action
+    route: str
+    revision: int
+    """Grows when the row is refreshed; a delivery of an older revision leaves it pending."""
+    attempts: int
+    created_at: float
+    due_at: float
+    state: str
+    """pending, delivered, dead, or unknown (it may have been delivered)."""
+    error: str | None = None
+    """Of the last attempt, without secrets."""
+    delivered_at: float | None = None
+    priority: int = 0
+    progress: str | None = None
+    """What the sender keeps with the row, of itself."""
