@@ -19,9 +19,9 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
+from celery_monitor.adapters.channels.email import EmailSender, longest, render_part
+from celery_monitor.adapters.channels.pagerduty import PagerDuty, endpoint
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.email import EmailSender, longest, render_part
-from celery_monitor.adapters.pagerduty import PagerDuty, endpoint
 from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.exposition import Exposition
 from celery_monitor.adapters.prometheus.figures import RuntimeFigures

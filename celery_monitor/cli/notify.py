@@ -10,7 +10,7 @@ from celery_monitor.errors import ConfigError, MonitorError, Problem
 from celery_monitor.settings import Settings, load
 
 if TYPE_CHECKING:
-    from celery_monitor.adapters.email import Delivery, Server
+    from celery_monitor.adapters.channels.email import Delivery, Server
 
 
 @click.group()
@@ -38,7 +38,7 @@ def test(channel: str, config_path: Path | None, rule: str | None) -> None:
 
 
 def _pagerduty(settings: Settings, rule: str | None) -> str:
-    from celery_monitor.adapters import pagerduty  # noqa: PLC0415 - requests is slow to import
+    from celery_monitor.adapters.channels import pagerduty  # noqa: PLC0415 - requests is slow to import
     from celery_monitor.adapters.clock import SystemClock  # noqa: PLC0415
 
     keys = pagerduty.routing_keys(settings.pagerduty, settings.alerts.rules)
@@ -59,7 +59,7 @@ def _pagerduty(settings: Settings, rule: str | None) -> str:
 
 
 def _email(settings: Settings) -> None:
-    from celery_monitor.adapters import email  # noqa: PLC0415 - as above
+    from celery_monitor.adapters.channels import email  # noqa: PLC0415 - as above
 
     require_mail(settings)
     server = email.server_of(settings.email)
@@ -68,7 +68,7 @@ def _email(settings: Settings) -> None:
 
 def tell(delivery: "Delivery", server: "Server") -> None:
     """Print what became of a mail. Raises MonitorError when somebody did not get it, or nobody knows."""
-    from celery_monitor.adapters import email  # noqa: PLC0415 - as above
+    from celery_monitor.adapters.channels import email  # noqa: PLC0415 - as above
 
     click.echo(email.describe(delivery, server))
     if delivery.refused or delivery.unknown or delivery.left is not None:

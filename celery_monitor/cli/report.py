@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from celery_monitor.adapters.channels.email import EmailSender, render_html, render_text, server_of
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.email import EmailSender, render_html, render_text, server_of
 from celery_monitor.adapters.store import open_store
 from celery_monitor.cli.notify import require_mail, tell
 from celery_monitor.cli.options import config_file, store_url

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from celery_monitor.adapters.channels.pagerduty import PagerDuty
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.pagerduty import PagerDuty
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.core.model import Action, Changes, Channel, Enqueue, Incident
 from celery_monitor.ports import Clock
 from celery_monitor.runtime.courier import Courier
 from celery_monitor.settings import Secret, SecretSource
-from tests.adapters.pagerduty.incidents import AT, an_incident
+from tests.adapters.channels.pagerduty.incidents import AT, an_incident
 from tests.fakes import ManualClock
 from tests.servers.pagerduty import Behaviour, PagerDutyServer
 from tests.servers.waiting import wait_until

@@ -28,7 +28,7 @@ from celery_monitor.settings import (
     StoreSettings,
     WebSettings,
 )
-from tests.adapters.email.mail_server import MailServer, serving
+from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.ports import free_port
 

@@ -26,7 +26,7 @@ from celery_monitor.core.model import (
     Severity,
 )
 from celery_monitor.core.summarize import day_bounds
-from tests.adapters.email.mail_server import MailServer, serving
+from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.fakes import ManualClock
 
 DAY = 86_400

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from bench.publish import publisher
-from tests.adapters.email.mail_server import PASSWORD, USER, MailServer
+from tests.adapters.channels.email.mail_server import PASSWORD, USER, MailServer
 from tests.e2e.daemon import Daemon
 from tests.servers.waiting import wait_until
 

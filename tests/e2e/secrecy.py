@@ -17,7 +17,7 @@ from urllib.parse import quote
 from bench.publish import body, publisher
 from celery_monitor.adapters.store import open_store
 from celery_monitor.core.model import Action, Channel, Enqueue
-from tests.adapters.email.mail_server import MailServer, serving
+from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.e2e.daemon import Daemon
 from tests.e2e.paging import command
 from tests.servers import RabbitMQ

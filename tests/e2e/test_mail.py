@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from celery_monitor.adapters.email.progress import RARELY
+from celery_monitor.adapters.channels.email.progress import RARELY
 from celery_monitor.core.summarize import day_bounds
 from celery_monitor.runtime.courier import OUTCOMES
-from tests.adapters.email.mail_server import PASSWORD, MailServer, serving
+from tests.adapters.channels.email.mail_server import PASSWORD, MailServer, serving
 from tests.conftest import Start
 from tests.e2e.campaign import seeded
 from tests.e2e.daemon import Counts

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters import email as mail
-from celery_monitor.adapters import pagerduty as pages
+from celery_monitor.adapters.channels import email as mail
+from celery_monitor.adapters.channels import pagerduty as pages
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.adapters.web.listen import listen

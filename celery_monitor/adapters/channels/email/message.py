@@ -1,0 +1,118 @@
+"""Summary → MIME. The same summary gives the same bytes, so that a retry sends the same mail."""
+
+import re
+from collections.abc import Sequence
+from email.headerregistry import Address, Group
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate, make_msgid
+from hashlib import blake2b
+from typing import Final
+
+from celery_monitor.adapters.channels.email import words
+from celery_monitor.adapters.channels.email.render import Size, fitting, render_html, render_text
+from celery_monitor.adapters.channels.email.text import shorten
+from celery_monitor.core.summary import Summary
+from celery_monitor.settings import mailbox
+
+_POLICY: Final = SMTP.clone(cte_type="7bit")
+"""Not every server takes 8-bit bodies."""
+_UNFOLDED: Final = _POLICY.clone(max_line_length=998)
+FLEET_LABEL: Final = 40
+
+
+def report(
+    summary: Summary,
+    *,
+    sender: str,
+    recipients: Sequence[str],
+    external_url: str | None = None,
+    notes: tuple[str, ...] = (),
+    again: bool = False,
+    international: bool = False,
+) -> bytes:
+    """The daily mail, smaller than `render.MAX_BYTES`.
+
+    Its Message-ID is made from fleet and date only, so that what comes twice after a crash is seen to be the same
+    mail; ``again`` makes another one, for a mail that a person sends a second time on purpose. ``international``: it
+    goes out by SMTPUTF8, so that its headers may hold any address; else those are left out that need it.
+    """
+    stamp = f".{summary.generated_at:.0f}" if again else ""
+    identity = f"report-{summary.date}{stamp}-{_digest(summary.fleet)}"
+
+    def make(size: Size) -> bytes:
+        return _mail(
+            sender=sender,
+            recipients=recipients,
+            subject=words.subject(summary),
+            fleet=summary.fleet,
+            identity=identity,
+            date=formatdate(summary.generated_at),
+            text=render_text(summary, external_url, size=size, notes=notes),
+            html=render_html(summary, external_url, size=size, notes=notes),
+            international=international,
+        )
+
+    return fitting(make)
+
+
+def trial(*, fleet: str, sender: str, recipients: Sequence[str], international: bool = False) -> bytes:
+    """The mail of ``notify test email``: each is another mail, of now."""
+    line = "This is a test. The daily mail of this fleet will come from this address in the same way."
+    return _mail(
+        sender=sender,
+        recipients=recipients,
+        subject=f"[{shorten(fleet, words.FLEET_WIDTH)}] test of the daily mail",
+        fleet=fleet,
+        identity=make_msgid("test", domain="-").strip("<>").rpartition("@")[0],
+        date=formatdate(),
+        text=f"{line}\n",
+        html=None,
+        international=international,
+    )
+
+
+def _mail(
+    *,
+    sender: str,
+    recipients: Sequence[str],
+    subject: str,
+    fleet: str,
+    identity: str,
+    date: str,
+    text: str,
+    html: str | None,
+    international: bool,
+) -> bytes:
+    author = mailbox.parse(sender)
+    domain = author.domain.strip("[]")
+    label = re.sub(r"[^a-z0-9]+", "-", fleet.lower())[:FLEET_LABEL].strip("-") or "fleet"
+    policy = _POLICY.clone(utf8=international)
+    message = EmailMessage(policy=policy)
+    message["Date"] = date
+    message["From"] = author.header
+    message["To"] = _readers(recipients, international=international)
+    message["Subject"] = subject
+    message["Message-ID"] = f"<{identity}@{domain}>"
+    message["List-Id"] = f"<{label}.celery-monitor.{domain}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Auto-Response-Suppress"] = "All"
+    message.set_content(text)
+    if html is not None:
+        message.add_alternative(html, subtype="html")
+        message.set_boundary(f"=_{_digest(identity)}")
+    # The folding of long ASCII headers can leave "Subject:" alone on its line, which some servers take for no subject;
+    # what must be encoded has to be folded, and is folded well.
+    plain = all(str(value).isascii() for value in message.values())
+    return message.as_bytes(policy=_UNFOLDED if plain else policy)
+
+
+def _readers(recipients: Sequence[str], *, international: bool) -> Sequence[Address] | Group:
+    """What To says. Without SMTPUTF8 a header cannot hold every address."""
+    boxes = [mailbox.parse(recipient) for recipient in recipients]
+    shown = [box.header for box in boxes if international or not box.international]
+    return shown or Group("undisclosed-recipients")
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(errors="replace"), digest_size=6).hexdigest()

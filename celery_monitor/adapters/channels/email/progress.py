@@ -1,0 +1,128 @@
+"""What is known of each recipient of one mail. It is kept in the mail's outbox row, so that a restart forgets nothing.
+
+A recipient is claimed before the whole mail goes out to the server. A claim that another process finds was left by one
+that died in between: nobody knows then whether the server has the mail, nor does anybody when the server did not
+answer. Such a recipient is tried again rarely, and MOST times in all.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from celery_monitor.adapters.channels.email.smtp import Journal, Refusal
+from celery_monitor.settings import mailbox
+
+MOST: Final = 3
+"""How often a mail is sent whose outcome stays unknown."""
+RARELY: Final = 1800.0
+"""Seconds between two of these."""
+
+
+class _State(msgspec.Struct, omit_defaults=True):
+    """Recipients by their mailbox's identity, however their names are written."""
+
+    taken: set[str] = msgspec.field(default_factory=set)
+    refused: dict[str, str] = msgspec.field(default_factory=dict)
+    """For good, with the server's words."""
+    unknown: dict[str, int] = msgspec.field(default_factory=dict)
+    """How often the outcome was unknown."""
+    claimed: set[str] = msgspec.field(default_factory=set)
+    attempt: int = -1
+    """The row's attempts before the one whose outcome was unknown last."""
+
+
+class Progress(Journal):
+    """Of one row. ``keep`` is given the text to be kept at each change."""
+
+    def __init__(self, text: str | None, keep: Callable[[str], None]) -> None:
+        """``text``: what was kept; None at first."""
+        self._state = _read(text)
+        self._keep = keep
+        self._attempts = 0
+        self._waiting: set[str] = set()
+        """Not to be tried in this attempt: their outcome has only just become unknown."""
+
+    def begin(self, attempts: int) -> None:
+        """An attempt of the row begins, after so many."""
+        state, self._attempts = self._state, attempts
+        self._waiting = set()
+        if state.claimed:
+            self._lose(state.claimed)
+        elif state.unknown and state.attempt == attempts:
+            self._waiting = set(state.unknown)  # the attempt itself was not recorded
+        elif state.unknown and attempts == 0:
+            state.unknown.clear()  # a person wants it to be sent again
+        self._save()
+
+    def pending(self, recipients: Sequence[str]) -> list[str]:
+        """Who is to be tried now."""
+        state = self._state
+        done = state.taken | state.refused.keys() | self._waiting
+        done |= {who for who, times in state.unknown.items() if times >= MOST}
+        return [recipient for recipient in recipients if _identity(recipient) not in done]
+
+    def open(self, recipients: Sequence[str]) -> list[str]:
+        """Whose outcome is unknown, and who is to be tried again for it."""
+        return [who for who in recipients if 0 < self._state.unknown.get(_identity(who), 0) < MOST]
+
+    def unknown(self, recipients: Sequence[str]) -> list[str]:
+        """Whose outcome is unknown."""
+        return [who for who in recipients if _identity(who) in self._state.unknown]
+
+    def refused(self, recipients: Sequence[str]) -> dict[str, str]:
+        """Who was refused for good, with the server's words."""
+        refused = self._state.refused
+        return {who: refused[_identity(who)] for who in recipients if _identity(who) in refused}
+
+    def taken(self, recipients: Sequence[str]) -> list[str]:
+        """For whom the server has it."""
+        return [who for who in recipients if _identity(who) in self._state.taken]
+
+    def refuse(self, recipients: Sequence[str], why: str) -> None:
+        """They will not get it."""
+        self._state.refused |= {_identity(who): why for who in recipients}
+        self._save()
+
+    # --- Journal -----------------------------------------------------------------------------------------------------
+    def claim(self, recipients: Sequence[str]) -> None:
+        """See Journal."""
+        self._state.claimed = {_identity(who) for who in recipients}
+        self._save()
+
+    def settle(self, taken: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
+        """See Journal."""
+        state = self._state
+        state.claimed = set()
+        state.taken |= {_identity(who) for who in taken}
+        state.refused |= {_identity(who): str(refusal) for who, refusal in refused.items() if refusal.final}
+        for who in state.taken | state.refused.keys():
+            state.unknown.pop(who, None)
+        if unknown:
+            self._lose({_identity(who) for who in unknown})
+        self._save()
+
+    def _lose(self, identities: set[str]) -> None:
+        state = self._state
+        self._waiting = set(identities)
+        for who in identities:
+            state.unknown[who] = state.unknown.get(who, 0) + 1
+        state.claimed = set()
+        state.attempt = self._attempts
+
+    def _save(self) -> None:
+        self._keep(msgspec.json.encode(self._state).decode())
+
+
+def _identity(recipient: str) -> str:
+    try:
+        return mailbox.parse(recipient).identity
+    except ValueError:
+        return recipient
+
+
+def _read(text: str | None) -> _State:
+    try:
+        return _State() if text is None else msgspec.json.decode(text, type=_State)
+    except msgspec.MsgspecError:
+        return _State()

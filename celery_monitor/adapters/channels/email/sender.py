@@ -1,0 +1,229 @@
+"""The outbox's rows of the daily mail, sent."""
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+import structlog
+
+from celery_monitor.adapters.channels.email import message
+from celery_monitor.adapters.channels.email.progress import MOST, RARELY, Progress
+from celery_monitor.adapters.channels.email.session import Patience, Server
+from celery_monitor.adapters.channels.email.smtp import BATCH, Delivery, Refusal, deliver, hello_of
+from celery_monitor.core.model import Channel, OutboxItem
+from celery_monitor.core.summary import Summary
+from celery_monitor.errors import (
+    DeliveryError,
+    MaybeDeliveredError,
+    RejectedError,
+    RetryableError,
+    StoreUnavailableError,
+    UncertainError,
+)
+from celery_monitor.settings import EmailSettings, mailbox
+
+_log: Final = structlog.get_logger()
+
+
+def longest(settings: EmailSettings) -> float:
+    """The most seconds that one attempt takes with a server that uses all of its time."""
+    patience = Patience()
+    batches = len(settings.to) // BATCH + 2
+    return patience.connection + patience.whole + batches * patience.final
+
+
+class EmailSender:
+    """Sends one mail for each row, a date, to all recipients. Implements ports.Sender.
+
+    A recipient that the server refuses does not stop the others, who read in the same mail who was refused. When it
+    may be tried again the row is retried, for those only who do not have the mail yet. Who has it, and for whom that is
+    unknown, is kept in the row (see `progress`).
+    """
+
+    channel: str = Channel.EMAIL
+
+    def __init__(
+        self,
+        settings: EmailSettings,
+        summarise: Callable[[dt.date, float], Summary],
+        external_url: str | None = None,
+        server: Server | None = None,
+        note: Callable[[OutboxItem, str], None] = lambda _item, _text: None,
+    ) -> None:
+        """``summarise`` gives a date's summary as of a time; ``server`` takes the place of the settings' one.
+
+        ``note`` keeps a text with the row, to be found in its ``progress``.
+        """
+        self._settings = settings
+        self._summarise = summarise
+        self._external_url = external_url
+        self._server = server or server_of(settings)
+        self._note = note
+        self._progress: dict[int, Progress] = {}
+        """Of rows that were tried and are not done: newer than what the store has, should that not have taken it."""
+
+    def lane(self, item: OutboxItem) -> str | None:
+        """The server; None when there is nobody to write to."""
+        del item
+        return str(self._server) if self._settings.to else None
+
+    def send(self, item: OutboxItem) -> int:
+        """Send the report of the row's date; the failures in it."""
+        try:
+            date = dt.date.fromisoformat(item.key)
+        except ValueError as exc:
+            raise RejectedError("the row's key is no date") from exc
+        # Made as of the row's own time, so that a retry sends the same mail.
+        summary = self._summarise(date, item.created_at)
+        if summary.quiet and not self._settings.send_when_quiet:
+            return 0
+        progress = self._progress.setdefault(item.id, Progress(item.progress, partial(self._keep, item)))
+        progress.begin(item.attempts)
+        self._conclude(progress, self._attempt(summary, progress))
+        del self._progress[item.id]
+        return summary.day.failed
+
+    def _attempt(self, summary: Summary, progress: Progress) -> DeliveryError | None:
+        """Send it to those who are to be tried now; why somebody of them is to be tried again, or never."""
+        pending = progress.pending(self._settings.to)
+        if not pending:
+            return None
+        try:
+            delivery = self._deliver(summary, pending, progress)
+        except RejectedError as exc:
+            progress.refuse(pending, str(exc))
+            error: DeliveryError | None = exc
+            refused: object = str(exc)
+        except RetryableError as exc:
+            return exc
+        else:
+            error = delivery.left
+            refused = {who: str(refusal) for who, refusal in delivery.refused.items() if refusal.final}
+            if isinstance(error, RejectedError):
+                done = {*delivery.taken, *delivery.refused, *delivery.unknown}
+                progress.refuse([who for who in pending if who not in done], str(error))
+            later = [f"{who}: {refusal}" for who, refusal in delivery.refused.items() if not refusal.final]
+            if later and error is None:
+                error = RetryableError(f"refused for now: {'; '.join(later)}")
+        if refused:
+            _log.error("Recipients of the report were refused", date=str(summary.date), refused=refused)
+        return error
+
+    def _conclude(self, progress: Progress, error: DeliveryError | None) -> None:
+        """Raise what is to become of the row; nothing when it is done."""
+        to = self._settings.to
+        if found := progress.open(to):
+            why = f": {error}" if error is not None else ": the monitor ended before it had the answer"
+            raise UncertainError(
+                f"nobody knows whether {', '.join(found)} got it{why}; it goes again in {RARELY / 60:.0f} minutes, "
+                f"{MOST} times in all",
+                RARELY,
+            )
+        if isinstance(error, RetryableError) and progress.pending(to):
+            others = "the others are done; " if progress.taken(to) or progress.refused(to) else ""
+            raise RetryableError(f"{others}{error}", error.after, remedy=error.remedy) from error
+        if found := progress.unknown(to):
+            raise MaybeDeliveredError(
+                f"may have been delivered to {', '.join(found)}: it was sent {MOST} times, and the server's answer "
+                "never came; ask them before `celery-monitor outbox retry` sends it again"
+            )
+        if not progress.taken(to):
+            raise error if isinstance(error, RejectedError) else RejectedError("every recipient was refused")
+
+    def _keep(self, item: OutboxItem, text: str) -> None:
+        try:
+            self._note(item, text)
+        except StoreUnavailableError as exc:
+            _log.warning("Who has the report cannot be stored; kept in memory", key=item.key, error=str(exc))
+
+    def _deliver(
+        self, summary: Summary, recipients: list[str], journal: Progress | None = None, *, again: bool = False
+    ) -> Delivery:
+        settings = self._settings
+        # Who was refused at an earlier attempt is told as well: each attempt sends the same mail.
+        known = {} if journal is None else journal.refused(settings.to)
+        compose = partial(_compose, summary, settings, self._external_url, known, again=again)
+        return deliver(
+            self._server,
+            _sender(settings),
+            recipients,
+            partial(compose, international=False),
+            international=partial(compose, international=True),
+            journal=journal,
+        )
+
+    def send_again(self, summary: Summary) -> Delivery:
+        """Send a report that a person asks for, as a mail of its own.
+
+        Raises RetryableError or RejectedError when nobody got it.
+        """
+        return self._deliver(summary, list(self._settings.to), again=True)
+
+
+def send_test(settings: EmailSettings, fleet: str, server: Server | None = None) -> Delivery:
+    """Send a test mail to all recipients. Raises RetryableError or RejectedError when nobody got it."""
+    server = server or server_of(settings)
+    trial = partial(message.trial, fleet=fleet, sender=_sender(settings), recipients=settings.to)
+    return deliver(
+        server,
+        _sender(settings),
+        settings.to,
+        lambda _: trial(international=False),
+        international=lambda _: trial(international=True),
+    )
+
+
+def server_of(settings: EmailSettings) -> Server:
+    """The server of the settings."""
+    return Server(
+        settings.host,
+        settings.port,
+        settings.security,
+        settings.username,
+        settings.password_source().get,
+        hello=settings.hello or hello_of(mailbox.parse(settings.from_) if settings.from_ else None),
+    )
+
+
+def describe(delivery: Delivery, server: Server) -> str:
+    """What became of a mail, for a terminal: a line for those who got it, and one for each who did not."""
+    lines = [f"{server} took it for {', '.join(delivery.taken)}: {delivery.reply}"] if delivery.taken else []
+    lines += [f"{server} refused {recipient}: {refusal}" for recipient, refusal in delivery.refused.items()]
+    lines += [f"{server} may have it for {recipient}: {delivery.left}" for recipient in delivery.unknown]
+    if delivery.left is not None and not delivery.unknown:
+        lines.append(f"the others did not get it: {delivery.left}")
+    return "\n".join(lines)
+
+
+def _sender(settings: EmailSettings) -> str:
+    if settings.from_ is None or not settings.to:
+        raise RejectedError("no mail can be sent: set email.from and email.to")
+    return settings.from_
+
+
+def _compose(
+    summary: Summary,
+    settings: EmailSettings,
+    external_url: str | None,
+    known: Mapping[str, str],
+    refused: Mapping[str, Refusal],
+    *,
+    again: bool,
+    international: bool,
+) -> bytes:
+    final = {**known, **{recipient: str(refusal) for recipient, refusal in refused.items() if refusal.final}}
+    notes = tuple(
+        f"The server refused {recipient} ({final[recipient]}): the report does not reach them."
+        for recipient in settings.to
+        if recipient in final
+    )
+    return message.report(
+        summary,
+        sender=_sender(settings),
+        recipients=settings.to,
+        external_url=external_url,
+        notes=notes,
+        again=again,
+        international=international,
+    )

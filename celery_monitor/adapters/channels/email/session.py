@@ -1,0 +1,315 @@
+"""A conversation by SMTP whose every answer has its time, and whose last words are not lost.
+
+smtplib gives the protocol's state and TLS. What it reads is read here: it gives up what a server said when the
+connection ends within or right after it (Gmail's 421 to a name that it does not like), waits for each read instead of
+for each answer, and keeps an answer without an end.
+"""
+
+import base64
+import io
+import re
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from celery_monitor.adapters.channels.email.text import shorten
+from celery_monitor.errors import RetryableError
+
+AFTER_LOGIN: Final = 300.0
+"""Seconds between two attempts to log in with what was refused: providers lock accounts that are tried too often."""
+
+_FAREWELL: Final = 2.0
+_LAST_WORDS: Final = 1.0
+_BLOCK: Final = 16_384
+_LONGEST_LINE: Final = 8_192
+_MOST_READ: Final = 1_048_576
+"""Bytes of all answers together."""
+_PASSWORD: Final = b"[password]"
+_REPLY: Final = re.compile(rb"([0-9]{3})(?:([-\s])(.*))?\Z", re.DOTALL)
+_NO_NUMBER: Final = -1
+_NOT_IMPLEMENTED: Final = frozenset({500, 502})
+_GO_ON: Final = 354
+_OUTCOMES: Final = frozenset({2, 4, 5})
+"""First digits of what can be an answer to a whole mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds to wait. The defaults are the least that RFC 5321, 4.5.3.2, asks of a client."""
+
+    connection: float = 30.0
+    answer: float = 300.0
+    """For an answer to anything but what follows, the greeting included."""
+    data: float = 120.0
+    block: float = 180.0
+    final: float = 600.0
+    """For the answer to the dot that ends a mail: a server may work on it for long, and sends it twice to be asked."""
+    whole: float = 900.0
+    """For all of it without the answers to final dots, so that a server that drips bytes holds nothing."""
+
+    def within(self, deadline: float | None) -> "Patience":
+        """The same with ``deadline`` as the most for all of it, and once more for a final dot."""
+        return self if deadline is None else replace(self, whole=deadline, final=min(self.final, deadline))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How the server is reached. ``password`` is asked at each login."""
+
+    host: str
+    port: int
+    security: Literal["starttls", "tls", "none"]
+    username: str | None = None
+    password: Callable[[], str | None] = lambda: None
+    tls: ssl.SSLContext | None = None
+    """None: the system's certificate authorities (or SSL_CERT_FILE), with the host's name checked."""
+    hello: str | None = None
+    """The name that the client gives; None: this host's, or the sender's domain if that has no dot."""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class HelloRefusedError(Exception):
+    """The server does not like the client's name."""
+
+    def __init__(self, hello: str, code: int, said: bytes) -> None:
+        super().__init__(hello, code, said)
+        self.hello, self.code, self.said = hello, code, said
+
+
+class UnansweredError(Exception):
+    """The whole mail was sent, and nobody knows what became of it."""
+
+
+@contextmanager
+def connected(server: Server, hello: str, patience: Patience) -> Iterator["Session"]:
+    """Connected, encrypted and logged in as configured; closed in any case. Raises whatever smtplib raises."""
+    _check_name(server.host)
+    tls = server.tls or (ssl.create_default_context() if server.security != "none" else None)
+    password = server.password() or "" if server.username is not None else ""
+    hidden = _forms(server.username or "", password)
+    if server.security == "tls":
+        session: Session = _Encrypted(server, hello, patience, hidden, context=tls)
+    else:
+        session = _Plain(server, hello, patience, hidden)
+    try:
+        if server.security == "starttls":
+            session.starttls(context=tls)
+        session.ehlo_or_helo_if_needed()
+        if server.username is not None:
+            _log_in(session, server.username, password)
+        yield session
+    finally:
+        # The answer to QUIT changes nothing: the mail is with the server, or it is not.
+        session.end_within(_FAREWELL)
+        with suppress(OSError, ValueError):
+            session.quit()
+        session.close()
+
+
+def _check_name(host: str) -> None:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise RetryableError(f"{shorten(host)} is not a host's name: a part of it is empty or too long") from None
+
+
+def _log_in(session: "Session", username: str, password: str) -> None:
+    try:
+        session.login(username, password)
+    except UnicodeError:
+        # Without its cause, which quotes the password.
+        raise RetryableError("user name and password can only be sent in ASCII", AFTER_LOGIN) from None
+
+
+class Session(smtplib.SMTP):
+    """smtplib's SMTP. Each answer, not each read, gets the time that it is allowed."""
+
+    def __init__(
+        self,
+        server: Server,
+        hello: str,
+        patience: Patience,
+        hidden: Sequence[bytes],
+        **options: Any,  # noqa: ANN401  # SMTP_SSL's context
+    ) -> None:
+        """``hidden`` is taken out of what the server says: some repeat what they refuse, and that is shown."""
+        self._patience = patience
+        self._hidden = hidden
+        now = time.monotonic()
+        self._end = now + patience.whole
+        self._until = now + patience.connection + patience.answer
+        self._allowed = patience.answer
+        # Given here, because smtplib would ask the resolver for as long as the resolver likes.
+        wait = min(patience.connection, patience.whole)
+        super().__init__(server.host, server.port, local_hostname=hello, timeout=wait, **options)
+
+    def end_within(self, seconds: float) -> None:
+        """Bring the end of everything forward."""
+        self._end = min(self._end, time.monotonic() + seconds)
+
+    def transfer(self, content: bytes, claim: Callable[[], None]) -> tuple[int, bytes]:
+        """DATA with a mail that has CRLF; the answer to its final dot.
+
+        ``claim`` is called just before the mail goes out. Raises UnansweredError when it went out as a whole and no
+        answer came; SMTPDataError when the server does not want it; OSError when it did not go out.
+        """
+        self._allowed = self._patience.data
+        code, said = self.docmd("DATA")
+        if code != _GO_ON:
+            raise smtplib.SMTPDataError(code, said)
+        claim()
+        body = _stuffed(content)
+        self._allowed = self._patience.block
+        for start in range(0, len(body), _BLOCK):
+            self.send(body[start : start + _BLOCK])
+        begun, end = time.monotonic(), self._end
+        self._end, self._allowed = begun + self._patience.final, self._patience.final
+        try:
+            self.send(b".\r\n")
+            code, said = self.getreply()
+        except Exception as exc:
+            raise UnansweredError from exc
+        finally:
+            # What was waited here is not taken from what comes after.
+            self._end, self._allowed = end + time.monotonic() - begun, self._patience.answer
+        if code // 100 not in _OUTCOMES:
+            raise UnansweredError
+        return code, said
+
+    # --- what smtplib calls ---
+    def ehlo_or_helo_if_needed(self) -> None:
+        """As smtplib's, but the answer to EHLO is the one that is told, and HELO is only for a server without EHLO."""
+        if self.helo_resp is not None or self.ehlo_resp is not None:
+            return
+        code, said = self.ehlo()
+        if code in _NOT_IMPLEMENTED:
+            old, _ = self.helo()
+            if old == 250:  # noqa: PLR2004  # as smtplib
+                return
+        if not 200 <= code < 300:  # noqa: PLR2004  # as smtplib
+            raise HelloRefusedError(self.local_hostname, code, said)
+
+    def send(self, s: Any) -> None:  # noqa: ANN401  # smtplib's signature
+        """As smtplib's, within the time for an answer; what the server said before it hung up is not lost."""
+        self._until = min(self._end, time.monotonic() + self._allowed)
+        if self.sock is None:
+            raise smtplib.SMTPServerDisconnected("the connection is closed")
+        self.sock.settimeout(self._left())
+        try:
+            self.sock.sendall(s.encode(self.command_encoding) if isinstance(s, str) else s)
+        except OSError as exc:
+            code, said = self._last_words()
+            self.close()
+            if said:
+                raise smtplib.SMTPResponseException(code, said) from exc
+            raise
+
+    def getreply(self) -> tuple[int, bytes]:
+        """One answer; -1 in place of a code that is none."""
+        if self.sock is None:
+            raise smtplib.SMTPServerDisconnected("the connection is closed")
+        if self.file is None:
+            self.file = io.BufferedReader(_Reader(self.sock, self._left))
+        code = _NO_NUMBER
+        lines: list[bytes] = []
+        more = True
+        while more:
+            try:
+                line = self._line()
+            except (smtplib.SMTPServerDisconnected, ConnectionError) as exc:
+                if not lines:
+                    raise
+                raise smtplib.SMTPResponseException(code, self._shown(lines)) from exc
+            found = _REPLY.match(line)
+            code, more = (int(found[1]), found[2] == b"-") if found else (_NO_NUMBER, False)
+            lines.append((found[3] or b"" if found else line).strip())
+        return code, self._shown(lines)
+
+    def _line(self) -> bytes:
+        assert self.file is not None  # noqa: S101 - getreply has opened it
+        try:
+            line = self.file.readline(_LONGEST_LINE)
+        except OSError:
+            self.close()
+            raise
+        if len(line) == _LONGEST_LINE:
+            self.close()
+            raise OSError("a line of the server is too long")
+        if not line:
+            self.close()
+            raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+        return bytes(line)
+
+    def _last_words(self) -> tuple[int, bytes]:
+        self._until = time.monotonic() + _LAST_WORDS
+        try:
+            return self.getreply()
+        except smtplib.SMTPResponseException as exc:
+            return exc.smtp_code, _bytes(exc.smtp_error)
+        except (OSError, ValueError):
+            return _NO_NUMBER, b""
+
+    def _shown(self, lines: Sequence[bytes]) -> bytes:
+        said = b"\n".join(lines)
+        for secret in self._hidden:
+            said = said.replace(secret, _PASSWORD)
+        return said
+
+    def _left(self) -> float:
+        left = min(self._until, self._end) - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out: the answer took too long")
+        return left
+
+
+class _Plain(Session):
+    pass
+
+
+class _Encrypted(Session, smtplib.SMTP_SSL):
+    pass
+
+
+class _Reader(io.RawIOBase):
+    """A socket's bytes, each read within ``left()`` seconds."""
+
+    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
+        self._sock = sock
+        self._left = left
+        self._read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # any writable buffer
+        self._sock.settimeout(self._left())
+        read = self._sock.recv_into(buffer)
+        self._read += read
+        if self._read > _MOST_READ:
+            raise OSError("the server says more than an answer can be")
+        return read
+
+
+def _stuffed(content: bytes) -> bytes:
+    """With CRLF at the end of each line, and dots at the begin of lines doubled (RFC 5321, 4.5.2)."""
+    body = re.sub(rb"(?m)^\.", b"..", re.sub(rb"\r\n|\r|\n", b"\r\n", content))
+    return body if body.endswith(b"\r\n") else body + b"\r\n"
+
+
+def _bytes(said: bytes | str) -> bytes:
+    return said if isinstance(said, bytes) else said.encode("utf-8", "replace")
+
+
+def _forms(username: str, password: str) -> list[bytes]:
+    """A password as it is sent."""
+    if not password:
+        return []
+    plain = password.encode()
+    return [plain, base64.b64encode(plain), base64.b64encode(f"\0{username}\0".encode() + plain)]

@@ -1,0 +1,342 @@
+"""One mail over SMTP to many recipients, and what became of it for each of them.
+
+What concerns the server, the account, or this client (unreachable, no TLS, a wrong password, a name that the server
+does not like) is a RetryableError: a person repairs it, and the mail is not lost meanwhile. What the server says of
+this mail or of its addresses is final when it is a 5xx. What it does not say at all, after it was given the whole
+mail, is unknown: it may have been delivered.
+"""
+
+import re
+import smtplib
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from celery_monitor.adapters.channels.email.session import (
+    AFTER_LOGIN,
+    HelloRefusedError,
+    Patience,
+    Server,
+    Session,
+    UnansweredError,
+    connected,
+)
+from celery_monitor.adapters.channels.email.text import shorten
+from celery_monitor.errors import DeliveryError, MonitorError, RejectedError, RetryableError
+from celery_monitor.network import Fault, fault_of, remedy, told
+from celery_monitor.network import Server as Wording
+from celery_monitor.settings import mailbox
+from celery_monitor.settings.mailbox import Mailbox
+
+BATCH: Final = 50
+"""Recipients of one transaction: many servers take no more than 50 or 100 (RFC 5321, 4.5.3.1.8, asks them for 100)."""
+HELLO_REMEDY: Final = "set email.hello to a full name of this machine, like monitor.example.com, that DNS knows"
+
+_REPLY_WIDTH: Final = 200
+_NO_ADDRESS: Final = 553
+_CLOSING: Final = 421
+_REPAIRED_BY_A_PERSON: Final = frozenset({500, 502, 503, 504, 530, 534, 535, 538})
+"""Answers to MAIL, RCPT and DATA that concern how this client speaks or logs in, and not what it sends."""
+_HELLO: Final = re.compile(rb"\b(?:helo|ehlo)\b", re.IGNORECASE)
+_TOO_MANY: Final = re.compile(rb"\b[45]\.5\.3\b|too many (?:recipients|rcpt)", re.IGNORECASE)
+_HOST: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\.?\Z")
+_WORDING: Final = Wording(
+    address="email.host and email.port",
+    protocol="email.security must be what the port speaks: usually starttls on 587, tls on 465, none on 25",
+    trust="email.host must be the name in the certificate; SSL_CERT_FILE names other authorities",
+)
+
+Compose = Callable[[Mapping[str, "Refusal"]], bytes]
+"""Makes the mail, knowing who was refused: the others may be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The server's answer to one recipient."""
+
+    code: int
+    text: str
+
+    @property
+    def final(self) -> bool:
+        """Trying again is of no use."""
+        return _is_final(self.code)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The server has the mail for ``taken`` and answered ``reply``; it may have it for ``unknown``."""
+
+    taken: tuple[str, ...]
+    refused: Mapping[str, Refusal]
+    reply: str
+    unknown: tuple[str, ...] = ()
+    left: DeliveryError | None = None
+    """Why those who stand nowhere do not have it yet."""
+
+
+class Journal:
+    """Told of each step, in time to be remembered through a crash. This one remembers nothing."""
+
+    def claim(self, recipients: Sequence[str]) -> None:
+        """The whole mail goes out now for these: what becomes of it is unknown until ``settle``."""
+
+    def settle(self, taken: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
+        """What is known now. Who was claimed and is not in ``unknown`` or ``taken`` has surely not got it."""
+
+
+def deliver(
+    server: Server,
+    sender: str,
+    recipients: Sequence[str],
+    compose: Compose,
+    *,
+    international: Compose | None = None,
+    journal: Journal | None = None,
+    deadline: float | None = None,
+) -> Delivery:
+    """Send one mail to all recipients that the server takes, in as many transactions as it needs.
+
+    Args:
+        server: Where to.
+        sender: An address, with or without a name, as are the recipients.
+        recipients: At least one.
+        compose: Makes the mail.
+        international: Makes it for those whose addresses need SMTPUTF8.
+        journal: Is told of each step.
+        deadline: Seconds for all of it; None for what RFC 5321 asks for.
+
+    Raises:
+        RetryableError: Nobody has it.
+        RejectedError: Nobody has it, and nobody will.
+    """
+    conversation = _Conversation(server, sender, recipients, journal or Journal())
+    left = None
+    try:
+        with _told(server, conversation.hello):
+            conversation.hold(compose, international or compose, Patience().within(deadline))
+    except DeliveryError as exc:
+        left = exc
+    return conversation.outcome(left)
+
+
+def reach(server: Server, *, deadline: float | None = None) -> None:
+    """Connect, encrypt and log in as for a mail, and send none. Raises RetryableError."""
+    hello = server.hello or hello_of(None)
+    with _told(server, hello), connected(server, hello, Patience().within(deadline)):
+        pass
+
+
+@contextmanager
+def _told(server: Server, hello: str) -> Iterator[None]:
+    """The boundary: whatever smtplib, TLS, the resolver or a server raises becomes a DeliveryError here."""
+    try:
+        yield
+    except MonitorError:
+        raise
+    except HelloRefusedError as exc:
+        raise RetryableError(
+            f"{server} refused the name {hello} that this client gives (EHLO): {_said(exc.code, exc.said)}; "
+            f"{HELLO_REMEDY}",
+            AFTER_LOGIN,
+            remedy=HELLO_REMEDY,
+        ) from exc
+    except smtplib.SMTPAuthenticationError as exc:
+        raise RetryableError(
+            f"{server} refused the user name or the password ({_said(exc.smtp_code, exc.smtp_error)})",
+            AFTER_LOGIN,
+            remedy="check email.username and email.password, and whether the provider wants a password for programs",
+        ) from exc
+    except smtplib.SMTPDataError as exc:
+        raise _refusal("the mail", exc.smtp_code, exc.smtp_error, server) from exc
+    except smtplib.SMTPConnectError as exc:
+        raise RetryableError(
+            f"{server} does not want to talk: {_said(exc.smtp_code, exc.smtp_error)}",
+            AFTER_LOGIN,
+            remedy=f"its answer says why: it may be overloaded, or refuse this machine's address; or {HELLO_REMEDY}",
+        ) from exc
+    except smtplib.SMTPResponseException as exc:
+        raise RetryableError(f"{server} answered {_said(exc.smtp_code, exc.smtp_error)}") from exc
+    except ssl.SSLCertVerificationError as exc:
+        raise RetryableError(
+            f"the certificate of {server} is not trusted ({exc.verify_message})",
+            remedy=remedy(Fault.CERTIFICATE, _WORDING),
+        ) from exc
+    except OSError as exc:
+        # Every SMTPException is one.
+        text = shorten(told(exc) or str(exc), _REPLY_WIDTH) or type(exc).__name__
+        raise RetryableError(f"{server}: {text}", remedy=remedy(_fault(exc), _WORDING)) from exc
+    except Exception as exc:  # noqa: BLE001 - the boundary: a server can make smtplib raise anything
+        # Without its text and its cause, which may quote the password.
+        raise RetryableError(f"{server}: {type(exc).__name__}") from None
+
+
+def _fault(exc: BaseException) -> Fault:
+    if isinstance(exc, smtplib.SMTPNotSupportedError):
+        return Fault.TLS
+    return fault_of(exc) or Fault.CLOSED
+
+
+class _Conversation:
+    """One session with its transactions, and what is known after each."""
+
+    def __init__(self, server: Server, sender: str, recipients: Sequence[str], journal: Journal) -> None:
+        try:
+            self._sender = mailbox.parse(sender)
+        except ValueError as exc:
+            raise RejectedError(f"the sender {shorten(sender)} cannot be used: it {exc}") from None
+        self._server, self._journal = server, journal
+        self._taken: list[str] = []
+        self._refused: dict[str, Refusal] = {}
+        self._unknown: tuple[str, ...] = ()
+        self._reply = ""
+        self._recipients: dict[str, Mailbox] = {}
+        self.hello = server.hello or hello_of(self._sender)
+        for recipient in recipients:
+            try:
+                self._recipients[recipient] = mailbox.parse(recipient)
+            except ValueError as exc:
+                self._refused[recipient] = Refusal(_NO_ADDRESS, f"not sent: it {exc}")
+
+    def hold(self, compose: Compose, international: Compose, patience: Patience) -> None:
+        """Send what can be sent."""
+        if not self._recipients:
+            return
+        plain = [who for who, box in self._recipients.items() if not (box.international or self._sender.international)]
+        rest = [who for who in self._recipients if who not in plain]
+        with connected(self._server, self.hello, patience) as session:
+            if rest and not session.has_extn("smtputf8"):
+                rest = self._without_extension(rest)
+            self._send(session, plain, compose, "")
+            if rest:
+                session.command_encoding = "utf-8"
+                self._send(session, rest, international, " BODY=8BITMIME SMTPUTF8")
+
+    def _without_extension(self, rest: Sequence[str]) -> list[str]:
+        if self._sender.international:
+            raise RetryableError(
+                f"{self._server} takes only ASCII addresses (it has no SMTPUTF8): give email.from one", AFTER_LOGIN
+            )
+        said = f"not sent: {self._server} takes only ASCII before the @ (it has no SMTPUTF8)"
+        self._refused |= {who: Refusal(_NO_ADDRESS, said) for who in rest}
+        return []
+
+    def _send(self, session: Session, recipients: Sequence[str], compose: Compose, options: str) -> None:
+        waiting = deque(recipients)
+        while waiting:
+            code, said = session.docmd("MAIL", f"FROM:<{self._sender.address}>{options}")
+            if not _is_positive(code):
+                raise _refusal(f"the sender {self._sender.address}", code, said, self._server)
+            accepted = self._address(session, waiting)
+            if accepted:
+                self._transfer(session, accepted, compose(self._refused))
+            elif waiting:
+                session.rset()
+
+    def _address(self, session: Session, waiting: deque[str]) -> list[str]:
+        """RCPT for some who wait; those of this transaction. Who is too many for it waits for the next one."""
+        accepted: list[str] = []
+        asked = 0
+        while waiting and asked < BATCH:
+            who = waiting[0]
+            code, said = session.docmd("RCPT", f"TO:<{self._recipients[who].address}>")
+            asked += 1
+            if _is_positive(code):
+                accepted.append(who)
+            elif code == _CLOSING:
+                raise smtplib.SMTPResponseException(code, said)
+            elif accepted and _TOO_MANY.search(said):
+                break
+            elif (error := _concerning_client(code, said, self._server)) is not None:
+                raise error
+            else:
+                self._refused[who] = Refusal(code, _text(said))
+            waiting.popleft()
+        return accepted
+
+    def _transfer(self, session: Session, accepted: list[str], content: bytes) -> None:
+        try:
+            code, said = session.transfer(content, lambda: self._journal.claim(accepted))
+        except UnansweredError:
+            self._unknown = tuple(accepted)
+            self._settle()
+            raise RetryableError(f"{self._server} was given the whole mail and did not answer") from None
+        except Exception:
+            self._settle()  # the claim is void; what is no Exception ends the process, and leaves it
+            raise
+        if _is_positive(code):
+            self._taken += accepted
+            self._reply = _said(code, said)
+        self._settle()
+        if not _is_positive(code):
+            raise _refusal("the mail", code, said, self._server)
+
+    def _settle(self) -> None:
+        self._journal.settle(self._taken, self._refused, self._unknown)
+
+    def outcome(self, left: DeliveryError | None) -> Delivery:
+        """What became of it. Raises when nobody has it, and surely not."""
+        if self._taken or self._unknown:
+            return Delivery(tuple(self._taken), self._refused, self._reply, self._unknown, left)
+        if left is not None:
+            raise left
+        said = "; ".join(f"{recipient}: {refusal}" for recipient, refusal in self._refused.items())
+        if all(refusal.final for refusal in self._refused.values()):
+            raise RejectedError(f"every recipient was refused: {said}")
+        raise RetryableError(f"no recipient was accepted: {said}")
+
+
+def hello_of(sender: Mailbox | None) -> str:
+    """The name that a client gives by default.
+
+    Servers refuse one without a dot, and ``[127.0.0.1]``: in place of such a host's name the sender's domain is one
+    that they know.
+    """
+    name = socket.gethostname()
+    if _HOST.match(name):
+        return name
+    return sender.domain if sender is not None else "[127.0.0.1]"
+
+
+def _concerning_client(code: int, said: bytes, server: Server) -> DeliveryError | None:
+    """The error where an answer speaks of how this client speaks, whatever it was an answer to."""
+    if 400 <= code < 600 and _HELLO.search(said):  # noqa: PLR2004 - RFC 5321, 4.2.1
+        text = f"{server} refused the name that this client gives (EHLO): {_said(code, said)}; {HELLO_REMEDY}"
+        return RetryableError(text, AFTER_LOGIN, remedy=HELLO_REMEDY)
+    if code in _REPAIRED_BY_A_PERSON:
+        return RetryableError(f"{server} answered {_said(code, said)}", AFTER_LOGIN)
+    if not 400 <= code < 600:  # noqa: PLR2004 - as above
+        return RetryableError(f"{server} answered {_said(code, said)}, which is no answer of a mail server")
+    return None
+
+
+def _refusal(what: str, code: int, reply: bytes | str, server: Server) -> DeliveryError:
+    said = reply if isinstance(reply, bytes) else reply.encode("utf-8", "replace")
+    if (error := _concerning_client(code, said, server)) is not None:
+        return error
+    kind = RejectedError if _is_final(code) else RetryableError
+    return kind(f"{what} was refused: {_said(code, reply)}")
+
+
+def _is_positive(code: int) -> bool:
+    return 200 <= code < 300  # noqa: PLR2004 - RFC 5321, 4.2.1
+
+
+def _is_final(code: int) -> bool:
+    return 500 <= code < 600  # noqa: PLR2004 - RFC 5321, 4.2.1
+
+
+def _said(code: int, reply: bytes | str) -> str:
+    return f"{code} {_text(reply)}"
+
+
+def _text(reply: bytes | str) -> str:
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+    return shorten(" ".join(text.split()), _REPLY_WIDTH)

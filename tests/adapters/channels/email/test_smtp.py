@@ -1,0 +1,206 @@
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+
+from celery_monitor.adapters.channels.email.session import Server
+from celery_monitor.adapters.channels.email.smtp import Delivery, Refusal, deliver
+from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
+from tests.adapters.channels.email.mail_server import (
+    MailServer,
+    dripping,
+    hanging_up,
+    serving,
+    silent,
+    speaking,
+)
+from tests.servers.certificate import Certificate
+from tests.servers.ports import free_port
+from tests.servers.scripted import misbehaving
+
+SENDER = "Shop monitor <monitor@shop.example>"
+ANN, BOB, CARL = "ann@shop.example", "Bob B. <bob@shop.example>", "carl@shop.example"
+BODY = b"Subject: hello\r\n\r\n.one dot\r\n..two\r\n"
+
+
+def send(server: Server, *recipients: str, deadline: float = 60.0) -> Delivery:
+    """Send BODY."""
+    return deliver(server, SENDER, recipients or (ANN,), lambda _: BODY, deadline=deadline)
+
+
+def test_a_mail_goes_over_tls_with_login(secure_mail: MailServer) -> None:
+    """STARTTLS and TLS with AUTH: everybody gets the mail, byte for byte, and the server's answer comes back."""
+    delivery = send(secure_mail.server(), ANN, BOB)
+    assert secure_mail.mails == [(["ann@shop.example", "bob@shop.example"], BODY)]
+    assert secure_mail.logins == 1
+    assert delivery == Delivery((ANN, BOB), {}, "250 OK queued as 4711")
+
+
+@pytest.mark.parametrize("password", ["wrong", "", None])
+def test_a_wrong_password_is_tried_again_later_and_is_not_quoted(secure_mail: MailServer, password: str | None) -> None:
+    """A password can be corrected in its file: the mail waits, and the account is not locked by haste."""
+    with pytest.raises(RetryableError, match="refused the user name or the password") as caught:
+        send(secure_mail.server(password))
+    assert caught.value.after is not None
+    assert caught.value.after >= 60
+    assert "wrong" not in str(caught.value)
+    assert secure_mail.mails == []
+
+
+def test_a_password_that_cannot_be_sent_does_not_show(secure_mail: MailServer) -> None:
+    """Neither the error nor its causes quote a password outside of ASCII."""
+    with pytest.raises(RetryableError, match="ASCII") as caught:
+        send(secure_mail.server("sécret-4711"))
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert "4711" not in str(caught.value)
+
+
+def test_an_unknown_certificate_is_refused(certificate: Certificate) -> None:
+    """Without the authority that signed it the password is not sent, and the error says what to do."""
+    with serving(MailServer(certificate, "starttls", login=True)) as server:
+        with pytest.raises(RetryableError, match="not trusted") as caught:
+            send(replace(server.server(), tls=ssl.create_default_context()))
+        assert "SSL_CERT_FILE" in (caught.value.remedy or "")
+        assert server.logins == 0
+
+
+def test_a_server_without_starttls_gets_nothing(mail: MailServer) -> None:
+    """What is to be encrypted is never sent in clear because the server, or somebody before it, says so."""
+    with pytest.raises(RetryableError, match="STARTTLS"):
+        send(replace(mail.server(), security="starttls"))
+    assert mail.mails == []
+
+
+def test_a_server_without_login_is_an_error(mail: MailServer) -> None:
+    """A user name that the server cannot take is not left out silently."""
+    with pytest.raises(RetryableError, match="AUTH"):
+        send(replace(mail.server(), username="monitor"))
+
+
+def test_a_refused_recipient_does_not_stop_the_others(mail: MailServer) -> None:
+    """The others get the mail, whose writer knows who was refused, and the refusal is reported."""
+    mail.refusals = {"bob@shop.example": "550 5.1.1 no such user", "carl@shop.example": "452 mailbox full"}
+    told: list[Mapping[str, Refusal]] = []
+
+    def compose(refused: Mapping[str, Refusal]) -> bytes:
+        told.append(refused)
+        return BODY
+
+    delivery = deliver(mail.server(), SENDER, [ANN, BOB, CARL], compose)
+    assert mail.mails == [(["ann@shop.example"], BODY)]
+    assert delivery.taken == (ANN,)
+    assert {who: (str(r), r.final) for who, r in delivery.refused.items()} == {
+        BOB: ("550 5.1.1 no such user", True),
+        CARL: ("452 mailbox full", False),
+    }
+    assert told == [delivery.refused]
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        (["550 no", "551 no"], RejectedError),
+        (["450 greylisted", "550 no"], RetryableError),
+        (["450 greylisted", "451 later"], RetryableError),
+    ],
+)
+def test_all_recipients_refused(mail: MailServer, answers: list[str], error: type[DeliveryError]) -> None:
+    """It is final only when it is final for each of them; what the server said of each is in the error."""
+    mail.refusals = dict(zip(("ann@shop.example", "bob@shop.example"), answers, strict=True))
+    with pytest.raises(error) as caught:
+        send(mail.server(), ANN, BOB)
+    assert type(caught.value) is error
+    assert all(answer in str(caught.value) for answer in answers)
+
+
+@pytest.mark.parametrize(("answer", "error"), [("451 try later", RetryableError), ("552 too big", RejectedError)])
+@pytest.mark.parametrize("stage", ["sender", "data"])
+def test_4xx_is_tried_again_and_5xx_is_not(
+    mail: MailServer, stage: str, answer: str, error: type[DeliveryError]
+) -> None:
+    """For the sender and for the mail; the next mail on the same server goes through."""
+    getattr(mail, stage).append(answer)
+    with pytest.raises(error, match=answer):
+        send(mail.server())
+    assert mail.mails == []
+    send(mail.server())
+    assert len(mail.mails) == 1
+
+
+def test_a_drop_after_the_mail_is_an_unknown_outcome(mail: MailServer) -> None:
+    """The server had all of it: it may have delivered it, which is neither taken nor refused."""
+    mail.data.append("drop")
+    delivery = send(mail.server(), ANN, BOB)
+    assert (delivery.taken, delivery.unknown) == ((), (ANN, BOB))
+    assert "did not answer" in str(delivery.left)
+
+
+@pytest.mark.parametrize("speak", [silent, dripping])
+@pytest.mark.parametrize("security", ["none", "tls"])
+def test_a_stuck_server_costs_no_more_than_the_deadline(
+    speak: Callable[[socket.socket, threading.Event], None], security: str
+) -> None:
+    """Silence, and a drip of bytes that never lets a single read time out, end when the time is up."""
+    with misbehaving(speak) as port:
+        server = Server("127.0.0.1", port, security)  # type: ignore[arg-type]  # the parameters are these literals
+        begun = time.monotonic()
+        with pytest.raises(RetryableError):
+            send(server, deadline=0.5)
+        assert time.monotonic() - begun < 16
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [b"554 no service\r\n"],
+        [b"421 too busy\r\n"],
+        [b"220 hello\r\n", b"500 what\r\n", b"500 what\r\n"],
+        [b"220 hello\r\n", b"250 mail\r\n", b"421 closing\r\n"],
+        [b"\xff\xfe garbage\r\n"],
+        [b"220 hello\r\n", b"no number\r\n"],
+        [b"220 " + b"x" * 100_000 + b"\r\n"],
+    ],
+)
+def test_what_a_broken_server_says_is_tried_again(answers: list[bytes]) -> None:
+    """Trouble with the server as such is never the mail's fault."""
+    with misbehaving(speaking(*answers)) as port, pytest.raises(RetryableError) as caught:
+        send(Server("127.0.0.1", port, "none"), deadline=1.0)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_server_that_hangs_up_or_is_not_there_is_tried_again() -> None:
+    """No connection, no name, no greeting: the mail waits."""
+    with misbehaving(hanging_up) as port, pytest.raises(RetryableError):
+        send(Server("127.0.0.1", port, "none"))
+    with pytest.raises(RetryableError, match=r"127\.0\.0\.1:\d+.*refused"):
+        send(Server("127.0.0.1", free_port(), "starttls"))
+    with pytest.raises(RetryableError):
+        send(Server("no.such.host.invalid", 25, "none"))
+
+
+def test_a_bad_answer_to_quit_changes_nothing() -> None:
+    """A mail that was taken is taken, whatever the server says or does not say to the farewell."""
+    answers = [b"220 hello\r\n", b"250 mail\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n", b"250 taken\r\n"]
+    for farewell in ([b"451 what\r\n"], []):
+        with misbehaving(speaking(*answers, *farewell)) as port:
+            assert send(Server("127.0.0.1", port, "none")).reply == "250 taken"
+
+
+def test_an_answer_is_shown_without_its_controls(mail: MailServer) -> None:
+    """Servers are not trusted with the terminal either."""
+    mail.data.append("552 \x1b[31m" + "x" * 450)
+    with pytest.raises(RejectedError) as caught:
+        send(mail.server())
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_an_address_outside_of_ascii_is_refused_here(mail: MailServer) -> None:
+    """It would need an extension that few servers have; the error says so."""
+    with pytest.raises(RejectedError, match="ASCII"):
+        send(mail.server(), "jürgen@shop.example")

@@ -1,0 +1,135 @@
+"""The environment's proxy and its password, which reaches no log, outbox row, page or mail."""
+
+import base64
+import re
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
+
+import pytest
+
+from celery_monitor.adapters.channels.pagerduty import PagerDuty, reach
+from celery_monitor.core.model import Action
+from celery_monitor.errors import DeliveryError
+from celery_monitor.settings.secret import Secret, SecretSource
+from tests.adapters.channels.pagerduty.incidents import AT, KEY, an_incident, an_item
+from tests.fakes import ManualClock
+from tests.servers.ports import free_port
+from tests.servers.scripted import misbehaving, talking
+
+FIRST, SECOND = "hunter2", "correcthorse"
+"""The two parts of a password: also one alone is too much."""
+PATIENCE = 60.0
+"""Seconds for an answer, on a busy machine."""
+
+
+def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
+    """What is told, with all causes, of a page and of a question that go by this proxy and fail."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    key = SecretSource(Secret(KEY))
+    sender = PagerDuty(
+        url=url, keys={"": key}, incident=lambda _: an_incident(), clock=ManualClock(time=AT), timeout=PATIENCE
+    )
+    calls: tuple[Callable[[], int], ...] = (
+        lambda: sender.send(an_item(an_incident(), Action.TRIGGER)),
+        lambda: reach(url, PATIENCE),
+    )
+    told = []
+    for call in calls:
+        try:
+            call()
+        except DeliveryError as exc:
+            told += [str(exc), "".join(traceback.format_exception(exc))]
+    return told
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No host has a name: the machine's name server may answer as late as it likes, or never."""
+    resolve = socket.getaddrinfo
+
+    def lookup(host: str, *args: object, **options: object) -> object:
+        if host != "127.0.0.1":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What the libraries log is without it, too."""
+    caplog.set_level("DEBUG")
+    yield
+    assert shown([caplog.text]) == []
+
+
+def shown(told: list[str]) -> list[str]:
+    """Parts of the password in it, however they are spelled."""
+    forms = [
+        FIRST,
+        SECOND,
+        *(base64.b64encode(f"user:{FIRST}{mark}{SECOND}".encode()).decode() for mark in "/?#@[: %-"),
+    ]
+    return [form for form in forms for text in told if form in text]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *(f"http://user:{FIRST}{mark}{SECOND}@127.0.0.1:1" for mark in "/?#[\\"),
+        f"http://user:{FIRST}-{SECOND}@127.0.0.1:99999",
+        f"http://user:{FIRST}-{SECOND}@127.0.0.1:port",
+        f"http://user:{FIRST}-{SECOND}@[::1",
+        f"http://user:{FIRST}@{SECOND}/x@127.0.0.1:1",
+        f"{FIRST}:{SECOND}://127.0.0.1:1",
+        f"http://user:{FIRST}-{SECOND}",
+    ],
+)
+def test_a_proxy_that_is_no_url(scheme: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said to be none, and no part of it is quoted: neither its password nor what looks like a host."""
+    told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
+    assert len(told) == 4
+    assert shown(told) == []
+    assert all("the proxy of the environment is not a URL" in text for text in told)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:{}@127.0.0.1:{}",
+        "user:{}@127.0.0.1:{}",
+        "https://user:{}@127.0.0.1:{}",
+        "socks5://user:{}@127.0.0.1:{}",
+        "http://user:{}@no.such.host.invalid:{}",
+        "ftp://user:{}@127.0.0.1:{}",
+    ],
+)
+@pytest.mark.parametrize("mark", ["-", "/", "@", " ", "%"])
+def test_a_proxy_that_is_not_there(scheme: str, proxy: str, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens, or not to this protocol: the page waits, and the password is not in the error."""
+    password = quote(f"{FIRST}{mark}{SECOND}", safe="")
+    told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy.format(password, free_port()))
+    assert len(told) == 4
+    assert shown(told) == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("mark", ["-", "/", "@", ":"])
+def test_a_proxy_that_repeats_what_it_refuses(scheme: str, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """407 with the password as it was sent, as it is, and as it stands in the URL: none of it is passed on."""
+    password = f"{FIRST}{mark}{SECOND}"
+    sent = base64.b64encode(f"user:{password}".encode()).decode()
+    said = f"{sent} {password} {quote(password, safe='')} user:{password}"
+    answer = f"HTTP/1.1 407 {said}\r\nX: {said}\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode()
+    with misbehaving(talking(b"", answer, quiet=PATIENCE)) as port:
+        proxy = f"http://user:{quote(password, safe='')}@127.0.0.1:{port}"
+        told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
+    assert re.search("407", told[0])
+    assert shown(told) == []
