@@ -7,9 +7,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, Dialect, bindparam, case, delete, func, literal_column, select, update
 
 from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store.dialects.base import Insert
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.sound import FINGERPRINT
-from celery_monitor.adapters.store.statements import Bulk, Insert, Removal, insert, upsert
+from celery_monitor.adapters.store.statements import Bulk, Removal, insert, upsert
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Changes, Failure
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.applying import ApplyingFile
 from celery_monitor.adapters.store.budget import GROUPS, SAMPLES, Budget
+from celery_monitor.adapters.store.dialects import dialect_of
 from celery_monitor.adapters.store.engine import Database, UnstorableError
 from celery_monitor.adapters.store.flush import Flush
 from celery_monitor.adapters.store.fold import SeriesFold
@@ -47,10 +48,10 @@ def open_store(
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``. Raises StoreUnusableError for any other.
     """
-    database = Database(url, max_bytes)
+    database = Database(dialect_of(url, max_bytes))
     flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
     fold = SeriesFold(database.dialect, most=max_series, hosts=hosts)
-    budget = Budget(database, max_bytes)
+    budget = Budget(database, database.limit)
     return SqlStore(
         database, flush, fold, budget, retention=retention, quiet_kept=quiet_kept, max_incidents=max_incidents
     )
@@ -120,8 +121,7 @@ class SqlStore:
             ).one()
         with contextlib.suppress(StoreUnavailableError):
             self._database.housekeep()  # so that the identity at least outlives a log that is lost
-        path = self._database.path
-        self.applying.start(path.with_name(f"{path.name}.applying"))
+        self.applying.start(self._database.applying)
         self._writer = writer
         self._counters = dict(restored.counters)
         rolled_back = self._rolled_back(restored.sequence, known)

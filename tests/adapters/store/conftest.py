@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from celery_monitor.adapters.store import SqlStore, open_store, sqlite
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.adapters.store.dialects import sqlite
 
 Open = Callable[..., SqlStore]
 

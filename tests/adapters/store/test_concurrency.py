@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from celery_monitor.adapters.store import SqlStore, sqlite
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.store.dialects import sqlite
 from celery_monitor.core.model import Action, Channel, Enqueue
 from celery_monitor.errors import StoreUnavailableError
 from tests.adapters.store.conftest import Open

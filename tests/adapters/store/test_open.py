@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
-from celery_monitor.adapters.store.sqlite import CHECKED_SIZE
+from celery_monitor.adapters.store.dialects.sqlite import CHECKED_SIZE
 from celery_monitor.core.model import Action, Channel, Enqueue
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from tests.adapters.store.conftest import Open
@@ -66,7 +66,7 @@ def test_temporary(opened: Open) -> None:
     store = opened("sqlite://")
     store.start()
     store.commit(changes(1, buckets=[bucket(sent=1)]))
-    directory = store._database._file.path.parent
+    directory = Path(store._database._dialect.place).parent
     assert len(store.reader.buckets(0, NOW + 1)) == 1
     store.stop()
     assert not directory.exists()

@@ -1,34 +1,25 @@
-"""SQLite: all that is not the same in every database, but for the upsert (see ``statements``).
+"""SQLite: connections to the file, its locks, its space and its errors.
 
-The file is used by one daemon and, beside it, by the command line. A lock on ``<file>.lock`` keeps a second daemon out;
-the kernel drops it with the process, so there is never a stale one. Connections open the file only if it exists:
-nothing but ``prepare`` creates it.
+Connections open the file only if it exists: nothing but ``prepare`` creates it.
 """
 
 import contextlib
-import errno
-import fcntl
 import math
-import os
-import socket
 import sqlite3
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from celery_monitor.adapters.store.dialects.base import Usage, too_slow
+from celery_monitor.adapters.store.dialects.sqlite_file import SqliteFile
 from celery_monitor.adapters.store.reserve import SMALLEST, DiskReserve, SpareDescriptors, reserve_size
-from celery_monitor.adapters.store.sequence import Noted, SequenceFile
-from celery_monitor.errors import (
-    MonitorError,
-    QueryTimeoutError,
-    StoreFullError,
-    StoreUnavailableError,
-    StoreUnusableError,
-)
+from celery_monitor.adapters.store.sequence import Noted
+from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
 
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer (the command line) before the caller has to try again."""
@@ -62,72 +53,54 @@ _NO_SPACE: Final = frozenset(
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Bytes."""
+class SqliteDialect:
+    """See ``base.StoreDialect``. Raises StoreUnusableError for a URL that is not understood.
 
-    used: int
-    """By pages that hold something, and by the log."""
-    reusable: int
-    """Free pages of the file."""
-    disk_free: float
-    """What the file system has for us, without what is set aside or should be."""
-    headroom: int
-
-
-class SqliteFile:
-    """A database file, or with ``path`` None a temporary one that goes with ``release``.
-
-    ``max_bytes`` bounds what is set aside for a full disk.
-
-    The temporary file stands in for SQLite's own memory databases, which cannot be read by one thread while another
-    one writes.
+    ``max_bytes`` bounds what the file takes, and what is set aside for a full disk.
     """
 
-    def __init__(self, path: Path | None, max_bytes: float = math.inf) -> None:
-        self._path = path
-        self._max_bytes = max_bytes
+    driver = "sqlite://"
+    options: Mapping[str, Any] = {}
+
+    def __init__(self, url: str, max_bytes: float = math.inf) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError as exc:
+            raise StoreUnusableError("store.url is not a URL: write sqlite:///path/of/a/file.db") from exc
+        if parsed.query:
+            raise StoreUnusableError("store.url takes no parameters (nothing after a question mark)")
+        memory = parsed.database in {None, "", ":memory:"}
+        self.limit = max_bytes
+        self._file = SqliteFile(None if memory else Path(parsed.database or "").absolute())
         self._reserve: DiskReserve | None = None
         self._spares = SpareDescriptors()
         self._anchor: sqlite3.Connection | None = None
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._lock: int | None = None
-        self._identity: tuple[int, int] | None = None
-        self._existed = False
-        self._sequence: SequenceFile | None = None
 
     @property
     def path(self) -> Path:
-        """Where the file is; a temporary one has no place before ``prepare``."""
-        if self._path is not None:
-            return self._path
-        if self._temporary is None:
-            raise StoreUnavailableError("The temporary store is closed")
-        return Path(self._temporary.name, "celery-monitor.db")
+        """Of the file, once it has started."""
+        return self._file.path
+
+    @property
+    def place(self) -> str:
+        """See StoreDialect."""
+        return str(self.path)
+
+    @property
+    def applying(self) -> Path:
+        """See StoreDialect."""
+        return self._file.beside(".applying")
 
     def prepare(self) -> None:
-        """Take the daemon's lock, and create the file where there is none. Raises as ``Store.start``."""
-        if self._path is None and self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="celery-monitor-")
-        path = self.path
-        try:
-            self._existed = path.exists()
-            self._take_lock(path.with_name(path.name + ".lock"))
-            # What is in it may be of interest to nobody else.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._identity = self._on_disk()
-        except OSError as exc:
-            raise self._unusable(exc) from exc
-        if self._path is not None:
-            size = reserve_size(self._max_bytes, self._disk()[1])
-            self._reserve = DiskReserve(path.with_name(path.name + ".reserve"), size)
+        """See StoreDialect: the daemon's lock is taken, and the file is made where there is none."""
+        self._file.take()
+        if not self._file.temporary:
+            size = reserve_size(self.limit, self._file.disk()[1])
+            self._reserve = DiskReserve(self._file.beside(".reserve"), size)
 
     def exists(self) -> bool:
-        """Whether there is a file to attach to. Raises StoreUnusableError where that cannot be found out."""
-        try:
-            return self.path.is_file()
-        except OSError as exc:
-            raise self._unusable(exc) from exc
+        """See StoreDialect."""
+        return self._file.exists()
 
     def connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         """A connection without implicit transactions.
@@ -153,7 +126,7 @@ class SqliteFile:
             isolation_level=None,
             check_same_thread=False,
         )
-        synchronous = "OFF" if self._path is None else "FULL"
+        synchronous = "OFF" if self._file.temporary else "FULL"
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
         # The file system of the container is read-only: large sorts must not look for a temporary directory.
@@ -179,7 +152,7 @@ class SqliteFile:
             with self._driver():
                 self._anchor = self.connect(read_only=True)
         if self._reserve is not None:
-            self._reserve.hold(self._disk()[0])
+            self._reserve.hold(self._file.disk()[0])
 
     def use_reserve(self) -> bool:
         """Give up what was set aside on the disk; whether there was anything."""
@@ -190,11 +163,11 @@ class SqliteFile:
         (pages,), (free,), (size,) = (
             connection.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "freelist_count", "page_size")
         )
-        used, reusable = (pages - free) * size + self._log_size(), free * size
+        used, reusable = (pages - free) * size + self._file.log_size(), free * size
         if self._reserve is None:
             return Usage(used, reusable, math.inf, 0)
         missing = 0 if self._reserve.held else self._reserve.size
-        return Usage(used, reusable, max(0.0, self._disk()[0] - missing), self._reserve.size)
+        return Usage(used, reusable, max(0.0, self._file.disk()[0] - missing), self._reserve.size)
 
     @staticmethod
     @contextlib.contextmanager
@@ -242,46 +215,13 @@ class SqliteFile:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             connection.execute("PRAGMA journal_mode=WAL")
 
-    def noted(self, identity: str | None) -> Noted | None:
-        """The newest flush that is known to have been committed to this store. ``identity``: None or "" without one.
-
-        Begins to take notes. A file that did not exist before this start is a new store, whatever lies beside it.
-        """
-        if self._path is None:
-            return None
-        self._sequence = SequenceFile(self._path.with_name(self._path.name + ".sequence"))
-        found = self._sequence.read()
-        self._sequence.open()
-        if identity:
-            return found if found is not None and found.identity == identity else None
-        return found if self._existed else None
-
-    def note(self, noted: Noted) -> None:
-        """A flush was committed."""
-        if self._sequence is not None:
-            self._sequence.write(noted)
-
-    def verify(self) -> None:
-        """Raise StoreUnusableError when the file that is open is not the one in its place any more.
-
-        Without this, commits would go on, into a file that has no name and is gone with the process.
-        """
-        try:
-            found = self._on_disk()
-        except OSError:
-            found = None
-        if found != self._identity:
-            raise StoreUnusableError(
-                f"The store {self.path} was removed or replaced while it was in use: start the monitor again"
-            )
-
     def housekeep(self) -> None:
         """Move the log into the file where no reader is in the way, and give back space when much of it is free."""
         with self._own_connection() as connection:
             connection.execute("PRAGMA busy_timeout=0")
             usage = self.usage(connection)
             scarce = usage.disk_free < usage.headroom
-            keep = scarce and self._log_size() <= KEPT_LOG
+            keep = scarce and self._file.log_size() <= KEPT_LOG
             if keep:
                 self._reuse_log(connection)
             else:
@@ -296,7 +236,7 @@ class SqliteFile:
                 # What was set aside and used has to come from somewhere.
                 self._vacuum_a_little(connection)
         if self._reserve is not None:
-            self._reserve.hold(self._disk()[0])
+            self._reserve.hold(self._file.disk()[0])
 
     def _vacuum_a_little(self, connection: sqlite3.Connection) -> None:
         for pages in SMALL_VACUUM:
@@ -321,7 +261,7 @@ class SqliteFile:
         text = f"The store {self.path} cannot be used now: {exc}"
         if code in _NO_SPACE:
             return StoreFullError(text)
-        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN and self._disk()[0] < SMALLEST:
+        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN and self._file.disk()[0] < SMALLEST:
             return StoreFullError(f"{text}: the disk is full")
         return StoreUnavailableError(text)
 
@@ -332,23 +272,26 @@ class SqliteFile:
             "restore a copy, or move it away to begin with an empty one"
         )
 
+    def noted(self, identity: str | None) -> Noted | None:
+        """See StoreDialect."""
+        return self._file.noted(identity)
+
+    def note(self, noted: Noted) -> None:
+        """See StoreDialect."""
+        self._file.note(noted)
+
+    def verify(self) -> None:
+        """See StoreDialect."""
+        self._file.verify()
+
     def release(self) -> None:
-        """Give up the lock; a temporary file is deleted."""
+        """See StoreDialect; a temporary file is deleted."""
         if self._anchor is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._anchor.close()
             self._anchor = None
         self._spares.release()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-        self._identity = None
-        if self._sequence is not None:
-            self._sequence.close()
-            self._sequence = None
-        if self._temporary is not None:
-            self._temporary.cleanup()
-            self._temporary = None
+        self._file.release()
 
     @contextlib.contextmanager
     def _own_connection(self) -> Iterator[sqlite3.Connection]:
@@ -366,71 +309,3 @@ class SqliteFile:
             if isinstance(found, StoreFullError):
                 self.use_reserve()
             raise found from exc
-
-    def _disk(self) -> tuple[float, float]:
-        """Bytes of the file system that are free for this user, and all of them; a network's may not say."""
-        try:
-            status = os.statvfs(self.path.parent)
-        except OSError:
-            return math.inf, math.inf
-        if not status.f_blocks:
-            return math.inf, math.inf
-        return float(status.f_bavail * status.f_frsize), float(status.f_blocks * status.f_frsize)
-
-    def _log_size(self) -> int:
-        try:
-            return self.path.with_name(self.path.name + "-wal").stat().st_size
-        except OSError:
-            return 0
-
-    def _on_disk(self) -> tuple[int, int]:
-        status = self.path.stat()
-        return status.st_dev, status.st_ino
-
-    def _take_lock(self, path: Path) -> None:
-        if self._lock is not None:
-            return
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(lock, 200).decode(errors="replace").strip() or "unknown process"
-            os.close(lock)
-            raise StoreUnusableError(
-                f"The store {self.path} is in use by another celery-monitor ({holder}): stop that one, "
-                "or give this one another store.url"
-            ) from None
-        except OSError:
-            os.close(lock)
-            raise
-        self._lock = lock
-        # Only a person reads it: a full disk must not keep the daemon from its start.
-        with contextlib.suppress(OSError):
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-
-    def _unusable(self, exc: OSError) -> MonitorError:
-        path = self.path
-        if isinstance(exc, FileNotFoundError) and path.parent.is_dir():
-            remedy = f"no file can be made in {path.parent}: set store.url to another place"
-        elif isinstance(exc, FileNotFoundError):
-            remedy = f"the directory {path.parent} does not exist: create it, or set store.url to another place"
-        elif isinstance(exc, IsADirectoryError):
-            remedy = "it is a directory: set store.url to the path of a file"
-        elif exc.errno in {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}:
-            remedy = f"{exc.strerror}: set store.url to the path of a file"
-        elif isinstance(exc, PermissionError) or exc.errno == errno.EROFS:
-            remedy = (
-                f"user {os.getuid()} may not write {exc.filename or path.parent}: make it and its directory writable "
-                "for the monitor, or set store.url to another place"
-            )
-        else:
-            return StoreUnavailableError(f"The store {path} cannot be opened now: {exc.strerror}")
-        return StoreUnusableError(f"The store {path} cannot be opened: {remedy}")
-
-
-def too_slow() -> QueryTimeoutError:
-    """The error for a query that has reached its deadline."""
-    return QueryTimeoutError(
-        "The query took too long and was ended: ask for less, by a task, an exception or a shorter time (since, until)"
-    )

@@ -1,0 +1,130 @@
+"""What the store asks of a database, whichever it is. Nothing else asks which one it is."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Compiled, Dialect, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+from celery_monitor.adapters.store.sequence import Noted
+from celery_monitor.errors import MonitorError, QueryTimeoutError
+
+Insert = sqlite.Insert | postgresql.Insert
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes."""
+
+    used: int
+    """By what is stored, and by the log where it lies beside it."""
+    reusable: int = 0
+    """Free space inside of what is used."""
+    disk_free: float = math.inf
+    """What the file system has for us, without what is set aside or should be; infinite where it is not known."""
+    headroom: int = 0
+
+
+class StoreDialect(Protocol):
+    """One database by its URL. Used by ``engine.Database`` only. The constructor does no I/O."""
+
+    driver: str
+    """SQLAlchemy's URL of dialect and driver."""
+    options: Mapping[str, Any]
+    """Of ``sqlalchemy.create_engine``."""
+    limit: float
+    """Bytes that the database may take; infinite where the monitor does not bound it."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for errors; without secrets."""
+
+    @property
+    def applying(self) -> Path:
+        """The file that says which message is being applied, once ``prepare`` is done."""
+
+    def prepare(self) -> None:
+        """Take the database for this process, create it where that is possible. Raises as ``Store.start``."""
+
+    def exists(self) -> bool:
+        """Whether there is anything to attach to. Raises StoreUnusableError where that cannot be found out."""
+
+    def check(self) -> None:
+        """Raise StoreUnusableError when it is damaged or cannot be used by this program."""
+
+    def settle(self) -> None:
+        """Choose what can only be chosen before the first table."""
+
+    def hold(self) -> None:
+        """Set aside what is needed in bad times."""
+
+    def release(self) -> None:
+        """Give the database up for another process."""
+
+    def connect(self, *, read_only: bool = False) -> Any:  # noqa: ANN401 - a connection of the driver
+        """A connection without implicit transactions."""
+
+    def begin(self, *, read_only: bool) -> str:
+        """The SQL that begins a transaction. A writer has the write lock from there on."""
+
+    def ended_at(self, connection: Any, answer_by: float) -> AbstractContextManager[None]:  # noqa: ANN401
+        """Within the block each statement on the driver's connection ends with an error at this monotonic time."""
+
+    def classify(self, exc: BaseException) -> MonitorError:
+        """What an error of the driver means to the caller."""
+
+    def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - a connection of the driver
+        """How much space there is, seen from within a transaction."""
+
+    def use_reserve(self) -> bool:
+        """Give up space that was set aside; whether there was any."""
+
+    def noted(self, identity: str | None) -> Noted | None:
+        """The newest flush that is known to have been committed to this store; begins to take notes."""
+
+    def note(self, noted: Noted) -> None:
+        """A flush was committed."""
+
+    def verify(self) -> None:
+        """Raise StoreUnusableError when the database was taken away while it was in use."""
+
+    def housekeep(self) -> None:
+        """What it needs once in a while; bounded in time."""
+
+
+class Statements(Protocol):
+    """One statement for any number of rows."""
+
+    def of(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
+        """SQL texts with their parameters, in order: of many rows in one tuple, or a list of rows for each its own."""
+
+
+class Sql(Protocol):
+    """How a database's SQL takes many rows at once, and what it does on conflicts."""
+
+    stores_nul: bool
+    """Texts may hold the character NUL."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        """Of SQLAlchemy's dialect."""
+
+    def insert(self, table: Table) -> Insert:
+        """An INSERT that knows ON CONFLICT."""
+
+    def inserting(self, one: Compiled, table: Table, columns: Sequence[str]) -> Statements:
+        """``one`` inserts a row of ``columns``."""
+
+    def deleting(self, one: Compiled, table: Table, keys: Sequence[str]) -> Statements:
+        """``one`` deletes a row by ``keys``."""
+
+
+def too_slow() -> QueryTimeoutError:
+    """The error for a query that has reached its deadline."""
+    return QueryTimeoutError(
+        "The query took too long and was ended: ask for less, by a task, an exception or a shorter time (since, until)"
+    )

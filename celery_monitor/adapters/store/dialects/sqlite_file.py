@@ -1,0 +1,176 @@
+"""SQLite: the file of the database, who has it, and what lies beside it.
+
+The file is used by one daemon and, beside it, by the command line. A lock on ``<file>.lock`` keeps a second daemon out;
+the kernel drops it with the process, so there is never a stale one. Nothing but ``take`` creates the file.
+"""
+
+import contextlib
+import errno
+import fcntl
+import math
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from celery_monitor.adapters.store.sequence import Noted, SequenceFile
+from celery_monitor.errors import MonitorError, StoreUnavailableError, StoreUnusableError
+
+
+class SqliteFile:
+    """A database file, or with ``path`` None a temporary one that goes with ``release``.
+
+    The temporary file stands in for SQLite's own memory databases, which cannot be read by one thread while another
+    one writes.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.temporary = path is None
+        self._path = path
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._lock: int | None = None
+        self._identity: tuple[int, int] | None = None
+        self._existed = False
+        self._sequence: SequenceFile | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is; a temporary one has no place before ``take``."""
+        if self._path is not None:
+            return self._path
+        if self._directory is None:
+            raise StoreUnavailableError("The temporary store is closed")
+        return Path(self._directory.name, "celery-monitor.db")
+
+    def beside(self, suffix: str) -> Path:
+        """The place of a file that belongs to this one."""
+        return self.path.with_name(self.path.name + suffix)
+
+    def take(self) -> None:
+        """Take the daemon's lock, and create the file where there is none. Raises as ``Store.start``."""
+        if self._path is None and self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="celery-monitor-")
+        path = self.path
+        try:
+            self._existed = path.exists()
+            self._take_lock(self.beside(".lock"))
+            # What is in it may be of interest to nobody else.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._identity = self._on_disk()
+        except OSError as exc:
+            raise self._unusable(exc) from exc
+
+    def exists(self) -> bool:
+        """Whether there is a file to attach to. Raises StoreUnusableError where that cannot be found out."""
+        try:
+            return self.path.is_file()
+        except OSError as exc:
+            raise self._unusable(exc) from exc
+
+    def noted(self, identity: str | None) -> Noted | None:
+        """The newest flush that is known to have been committed to this store. ``identity``: None or "" without one.
+
+        Begins to take notes. A file that did not exist before this start is a new store, whatever lies beside it.
+        """
+        if self._path is None:
+            return None
+        self._sequence = SequenceFile(self.beside(".sequence"))
+        found = self._sequence.read()
+        self._sequence.open()
+        if identity:
+            return found if found is not None and found.identity == identity else None
+        return found if self._existed else None
+
+    def note(self, noted: Noted) -> None:
+        """A flush was committed."""
+        if self._sequence is not None:
+            self._sequence.write(noted)
+
+    def verify(self) -> None:
+        """Raise StoreUnusableError when the file that is open is not the one in its place any more.
+
+        Without this, commits would go on, into a file that has no name and is gone with the process.
+        """
+        try:
+            found = self._on_disk()
+        except OSError:
+            found = None
+        if found != self._identity:
+            raise StoreUnusableError(
+                f"The store {self.path} was removed or replaced while it was in use: start the monitor again"
+            )
+
+    def release(self) -> None:
+        """Give up the lock; a temporary file is deleted."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        self._identity = None
+        if self._sequence is not None:
+            self._sequence.close()
+            self._sequence = None
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
+
+    def disk(self) -> tuple[float, float]:
+        """Bytes of the file system that are free for this user, and all of them; a network's may not say."""
+        try:
+            status = os.statvfs(self.path.parent)
+        except OSError:
+            return math.inf, math.inf
+        if not status.f_blocks:
+            return math.inf, math.inf
+        return float(status.f_bavail * status.f_frsize), float(status.f_blocks * status.f_frsize)
+
+    def log_size(self) -> int:
+        """Bytes of the write-ahead log."""
+        try:
+            return self.beside("-wal").stat().st_size
+        except OSError:
+            return 0
+
+    def _on_disk(self) -> tuple[int, int]:
+        status = self.path.stat()
+        return status.st_dev, status.st_ino
+
+    def _take_lock(self, path: Path) -> None:
+        if self._lock is not None:
+            return
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 200).decode(errors="replace").strip() or "unknown process"
+            os.close(lock)
+            raise StoreUnusableError(
+                f"The store {self.path} is in use by another celery-monitor ({holder}): stop that one, "
+                "or give this one another store.url"
+            ) from None
+        except OSError:
+            os.close(lock)
+            raise
+        self._lock = lock
+        # Only a person reads it: a full disk must not keep the daemon from its start.
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _unusable(self, exc: OSError) -> MonitorError:
+        path = self.path
+        if isinstance(exc, FileNotFoundError) and path.parent.is_dir():
+            remedy = f"no file can be made in {path.parent}: set store.url to another place"
+        elif isinstance(exc, FileNotFoundError):
+            remedy = f"the directory {path.parent} does not exist: create it, or set store.url to another place"
+        elif isinstance(exc, IsADirectoryError):
+            remedy = "it is a directory: set store.url to the path of a file"
+        elif exc.errno in {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}:
+            remedy = f"{exc.strerror}: set store.url to the path of a file"
+        elif isinstance(exc, PermissionError) or exc.errno == errno.EROFS:
+            remedy = (
+                f"user {os.getuid()} may not write {exc.filename or path.parent}: make it and its directory writable "
+                "for the monitor, or set store.url to another place"
+            )
+        else:
+            return StoreUnavailableError(f"The store {path} cannot be opened now: {exc.strerror}")
+        return StoreUnusableError(f"The store {path} cannot be opened: {remedy}")

@@ -1,0 +1,62 @@
+"""SQLite: a statement's text for many rows.
+
+One statement takes many of them: for each one sqlite3 gives up the interpreter's lock, and beside a busy thread (a
+scrape) both pay for every change of hands.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Final
+
+from sqlalchemy import Compiled, Dialect, Table
+from sqlalchemy.dialects import sqlite
+
+from celery_monitor.adapters.store.dialects.base import Row
+
+_INSERTED: Final = (512, 64, 8)
+"""Rows that one statement inserts. A row has 16 values at most, and a statement may have 32,766."""
+_REMOVED: Final = (64, 8)
+
+
+class SqliteSql:
+    """See ``base.Sql``."""
+
+    stores_nul = True
+
+    def __init__(self, dialect: Dialect) -> None:
+        del dialect
+
+    def insert(self, table: Table) -> sqlite.Insert:
+        """See Sql."""
+        return sqlite.insert(table)
+
+    def inserting(self, one: Compiled, table: Table, columns: Sequence[str]) -> "Repeated":
+        """See Sql. SQLAlchemy would take a tenth of a second to compile the largest."""
+        del table, columns
+        before, values, rest = str(one).partition(" VALUES ")
+        row, end, after = rest.partition(")")
+        return Repeated(str(one), {rows: before + values + ", ".join([row + end] * rows) + after for rows in _INSERTED})
+
+    def deleting(self, one: Compiled, table: Table, keys: Sequence[str]) -> "Repeated":
+        """See Sql."""
+        del table, keys
+        before, where, condition = str(one).partition(" WHERE ")
+        return Repeated(str(one), {rows: before + where + " OR ".join([condition] * rows) for rows in _REMOVED})
+
+
+class Repeated:
+    """Texts for so many rows at once, the most first, and one for each of those that are left."""
+
+    def __init__(self, one: str, many: Mapping[int, str]) -> None:
+        self._one = one
+        self._many = many
+
+    def of(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
+        """See Statements."""
+        left = iter(rows)
+        for at_once, sql in self._many.items():
+            while len(portion := list(islice(left, at_once))) == at_once:
+                yield sql, tuple(chain.from_iterable(portion))
+            left = iter(portion)
+        if rest := list(left):
+            yield self._one, rest
