@@ -40,7 +40,9 @@ from celery_monitor.core.model import Changes, Delivery, Restored, Snapshot
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.ports import Batch, Health
 from celery_monitor.runtime.committer import Committer
+from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.pump import Pump
+from celery_monitor.runtime.stream import Stream
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.web import WebSettings
 
@@ -129,19 +131,18 @@ class Daemon:
         self._store = open_store(url, retention=86_400, fingerprints_kept=PREFETCH, give_way=self._give_way)
         self._store.start()
         self._committer = Committer(self._store, clock)
-        pump = Pump(
-            self.feed,
+        shared = self._monitor, self._lock, clock
+        stream = Stream(self.feed, *shared, prober=None, prefetch=PREFETCH)
+        flusher = Flusher(
+            stream,
             self._committer,
-            self._monitor,
-            self._lock,
-            clock,
-            prober=None,
-            marks=ApplyingFile(),
+            *shared,
             flush_interval=FLUSH_SECONDS,
             prefetch=PREFETCH,
             committed=self._committed,
             scraped=lambda: not self.metrics.idle.is_set(),
         )
+        pump = Pump(stream, flusher, *shared, marks=ApplyingFile(), prefetch=PREFETCH)
         self._stop = threading.Event()
         self.server = WebServer(Site(WebSettings(), self._sources()), host="127.0.0.1", port=0)
         self.server.start()

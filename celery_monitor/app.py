@@ -48,13 +48,15 @@ from celery_monitor.ports import Health, Sender
 from celery_monitor.runtime.committer import BOUNDS, Committer
 from celery_monitor.runtime.courier import Courier, Rows
 from celery_monitor.runtime.fleet import FleetWatch
+from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.keeper import Keeper
 from celery_monitor.runtime.memory import MemoryWatch
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import Figures, Pump
+from celery_monitor.runtime.pump import Pump
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
+from celery_monitor.runtime.stream import Stream, StreamStats
 from celery_monitor.runtime.threads import Loop, Threads, said
 from celery_monitor.runtime.unwritten import Unwritten
 from celery_monitor.settings import Settings
@@ -111,7 +113,7 @@ class App:
         self._kept: Kept | None = None
         self._committer = Committer(self.store, self.clock)
         self._unwritten = Unwritten(self.store.outbox, self.clock)
-        self._pump: Pump | None = None
+        self._stream: Stream | None = None
         self._prober: Prober | None = None
         self._fleet: FleetWatch | None = None
         self._keeper: Keeper | None = None
@@ -191,27 +193,10 @@ class App:
             poll_interval=settings.metrics.poll_interval,
             enable_events=settings.broker.enable_events,
         )
-        self._pump = Pump(
-            BrokerSource(settings.broker),
-            self._committer,
-            monitor,
-            self._lock,
-            self.clock,
-            prober=self._prober,
-            marks=self.store.applying,
-            flush_interval=settings.store.flush_interval,
-            prefetch=settings.broker.prefetch,
-            alive_at=restored.counters.get("alive_at"),
-            committed=self._committed,
-            opened=self._fleet.opened,
-            arrived=self._fleet.arrived,
-            scraped=lambda: not self._metrics.idle.is_set(),
-            pressed=MemoryWatch(settings.tracking.max_memory, resident).pressed,
-            unwritten=self._page_unwritten,
-        )
+        pump = self._build_pump(monitor, self._prober, self._fleet, alive_at=restored.counters.get("alive_at"))
         self._start_couriers()
         self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)
-        self.threads.start("pump", self._pump.run, limit=_STUCK_AFTER, fatal=True)
+        self.threads.start("pump", pump.run, limit=_STUCK_AFTER, fatal=True)
         self.threads.start("prober", self._prober.run, limit=_SLOW, restart=True)
         self.threads.start("fleet", self._fleet.run, limit=_SLOW, restart=True)
         self.threads.start("keeper", self._keep(restored), limit=_SLOW, restart=True)
@@ -219,6 +204,37 @@ class App:
         gc.collect()
         gc.freeze()
         self._log_start(restored)
+
+    def _build_pump(self, monitor: Monitor, prober: Prober, fleet: FleetWatch, *, alive_at: float | None) -> Pump:
+        settings, prefetch = self.settings, self.settings.broker.prefetch
+        shared = monitor, self._lock, self.clock
+        self._stream = Stream(
+            BrokerSource(settings.broker),
+            *shared,
+            prober=prober,
+            prefetch=prefetch,
+            alive_at=alive_at,
+            opened=fleet.opened,
+        )
+        flusher = Flusher(
+            self._stream,
+            self._committer,
+            *shared,
+            flush_interval=settings.store.flush_interval,
+            prefetch=prefetch,
+            committed=self._committed,
+            scraped=lambda: not self._metrics.idle.is_set(),
+            unwritten=self._page_unwritten,
+        )
+        return Pump(
+            self._stream,
+            flusher,
+            *shared,
+            marks=self.store.applying,
+            prefetch=prefetch,
+            arrived=fleet.arrived,
+            pressed=MemoryWatch(settings.tracking.max_memory, resident).pressed,
+        )
 
     def _log_start(self, restored: Restored) -> None:
         settings = self.settings
@@ -353,7 +369,7 @@ class App:
             return None
         with self._lock:
             snapshot = self._monitor.snapshot(self._kept)
-        if self._pump is None or self._prober is None or not self._pump.figures.live:
+        if self._stream is None or self._prober is None or not self._stream.stats.live:
             return replace(snapshot, lag=None)
         return replace(snapshot, probe_roundtrip=self._prober.roundtrip)
 
@@ -363,7 +379,7 @@ class App:
 
     def figures(self) -> RuntimeFigures:
         """The loops' own figures."""
-        pump = self._pump.figures if self._pump else Figures()
+        stream = self._stream.stats if self._stream else StreamStats()
         commits = self._committer.figures
         notifications = {
             (str(channel), outcome): number
@@ -371,8 +387,8 @@ class App:
             for outcome, number in courier.notifications().items()
         }
         return RuntimeFigures(
-            broker_connected=pump.live,
-            unacked_messages=pump.unacked,
+            broker_connected=stream.live,
+            unacked_messages=stream.unacked,
             commits=Histogram(BOUNDS, tuple(commits.counts), commits.sum),
             commit_failures=commits.failures,
             store=self.store.space(),
@@ -398,15 +414,15 @@ class App:
 
     def ready(self) -> Health:
         """Whether events arrive and are kept."""
-        pump = self._pump
-        if pump is None or self._prober is None:
+        stream = self._stream
+        if stream is None or self._prober is None:
             return Health({"store": self._store_error, "broker": "not connected yet", "probe": _NO_STREAM})
-        figures = pump.figures
+        stats = stream.stats
         return Health(
             {
-                "broker": figures.standby if figures.connected else figures.error or "not connected yet",
+                "broker": stats.standby if stats.connected else stats.error or "not connected yet",
                 # Without a stream no probe can come back, so nothing is known to be well.
-                "probe": self._prober.trouble(pump.heard_at) if figures.connected else _NO_STREAM,
+                "probe": self._prober.trouble(stream.heard_at) if stats.connected else _NO_STREAM,
                 "events": None if self._monitor is None else self._monitor.unread.told,
                 "store": self._committer.figures.error,
                 "threads": "; ".join(f"{name} {told}" for name, told in self.threads.failing().items()) or None,

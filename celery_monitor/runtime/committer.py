@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Flush:
+class PendingFlush:
     """Changes on their way to the store, and what to acknowledge after."""
 
     changes: Changes
@@ -62,7 +62,7 @@ class Committer:
         """Monotonic time of the last commit."""
         self._store = store
         self._clock = clock
-        self._flushes: deque[Flush] = deque()
+        self._flushes: deque[PendingFlush] = deque()
         self._submitted: queue.SimpleQueue[tuple[Changes, Future[None]] | None] = queue.SimpleQueue()
         self._under_way: Future[None] | None = None
         self._began_at = 0.0
@@ -103,18 +103,18 @@ class Committer:
         """Seconds for which the commit that is under way may still let others go first."""
         return max(0.0, self._began_at + YIELDS_FOR - self._clock.monotonic())
 
-    def add(self, flush: Flush) -> None:
+    def add(self, flush: PendingFlush) -> None:
         """Have it committed, after what waits already."""
         if not self._flushes:
             self._waits_since = self._clock.monotonic()
         self._flushes.append(flush)
 
-    def turn(self, patience: float = 0.0) -> list[Flush]:
+    def turn(self, patience: float = 0.0) -> list[PendingFlush]:
         """Begin what is due, and give what has been committed since the last turn, waiting ``patience`` for it.
 
         Raises StoreUnusableError, and whatever else a commit raises but StoreUnavailableError.
         """
-        written: list[Flush] = []
+        written: list[PendingFlush] = []
         while self._flushes:
             if self._under_way is None:
                 if self._clock.monotonic() < self._try_at:
@@ -133,9 +133,9 @@ class Committer:
             written.append(self._flushes.popleft())
         return written
 
-    def finish(self, until: float) -> list[Flush]:
+    def finish(self, until: float) -> list[PendingFlush]:
         """Commit what waits, trying until this monotonic time; gives what has been."""
-        written: list[Flush] = []
+        written: list[PendingFlush] = []
         while self._flushes and self._clock.monotonic() < until:
             self._try_at = 0.0
             written += self.turn(0.1)

@@ -10,8 +10,10 @@ from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.core.model import Changes
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
-from celery_monitor.runtime.committer import YIELDS_FOR, Committer, Flush
+from celery_monitor.runtime.committer import YIELDS_FOR, Committer, PendingFlush
+from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.pump import Pump
+from celery_monitor.runtime.stream import Stream
 from tests.builders import life
 from tests.fakes import FakeMarks, FakeSource, InlineCommitter, ManualClock, MemoryStore
 from tests.servers import wait_until
@@ -44,9 +46,9 @@ def running(committer: Committer) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def flush(sequence: int) -> Flush:
+def flush(sequence: int) -> PendingFlush:
     """With nothing in it."""
-    return Flush(Changes(now=0.0, sequence=sequence), tag=sequence, connection=1)
+    return PendingFlush(Changes(now=0.0, sequence=sequence), tag=sequence, connection=1)
 
 
 def test_reading_goes_on_while_a_commit_is_under_way() -> None:
@@ -56,24 +58,17 @@ def test_reading_goes_on_while_a_commit_is_under_way() -> None:
     restored = store.start()
     monitor = Monitor(Limits(), restored, clock.now())
     committer, stop = Committer(store, clock), threading.Event()
-    pump = Pump(
-        source,
-        committer,
-        monitor,
-        threading.Lock(),
-        clock,
-        prober=None,
-        marks=FakeMarks(),
-        flush_interval=0.01,
-        prefetch=source.prefetch,
-    )
+    shared = monitor, threading.Lock(), clock
+    stream = Stream(source, *shared, prober=None, prefetch=source.prefetch)
+    flusher = Flusher(stream, committer, *shared, flush_interval=0.01, prefetch=source.prefetch)
+    pump = Pump(stream, flusher, *shared, marks=FakeMarks(), prefetch=source.prefetch)
     with running(committer):
         thread = threading.Thread(target=pump.run, args=(stop, lambda: None))
         thread.start()
         source.publish(*life("u1"))
         wait_until(store.begun.is_set, what="a commit under way")
         source.publish(*life("u2"))
-        wait_until(lambda: pump.figures.unacked == 8, what="the second task's messages")
+        wait_until(lambda: stream.stats.unacked == 8, what="the second task's messages")
         assert (store.commits, source.acked) == ([], [])
         store.go_on.set()
         wait_until(lambda: source.waiting == 0, what="the acknowledgements")

@@ -10,9 +10,11 @@ import pytest
 from celery_monitor.core.model import FAILED, Enqueue, Incident, Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
-from celery_monitor.runtime import pump
+from celery_monitor.runtime import flusher
+from celery_monitor.runtime.flusher import LONGEST_YIELD, MOST_UNWRITTEN, PROMPT, Flusher
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import BUSY, GATHER, LONGEST_YIELD, MOST_UNWRITTEN, PROMPT, Pump
+from celery_monitor.runtime.pump import BUSY, GATHER, Pump
+from celery_monitor.runtime.stream import Stream
 from tests.builders import NOON, life
 from tests.fakes import FakeMarks, FakeSource, InlineCommitter, ManualClock, MemoryStore
 
@@ -56,21 +58,31 @@ class Bench:
         self.monitor = Monitor(Limits(prefetch=self.source.prefetch), restored, self.clock.now())
         self.prober = Prober(self.probe, self.clock, 5.0)
         self.committer = InlineCommitter(self.store, self.clock)
-        self.pump = Pump(
+        shared = self.monitor, threading.Lock(), self.clock
+        self.stream = Stream(
             self.source,
-            self.committer,
-            self.monitor,
-            threading.Lock(),
-            self.clock,
+            *shared,
             prober=self.prober,
-            marks=self.marks,
-            flush_interval=0.5,
             prefetch=self.source.prefetch,
             alive_at=restored.counters.get("alive_at"),
             opened=lambda: self.told.append("opened"),
-            arrived=lambda _: self.told.append("arrived"),
+        )
+        self.flusher = Flusher(
+            self.stream,
+            self.committer,
+            *shared,
+            flush_interval=0.5,
+            prefetch=self.source.prefetch,
             scraped=lambda: self.scraped,
             unwritten=self.unwritten.append,
+        )
+        self.pump = Pump(
+            self.stream,
+            self.flusher,
+            *shared,
+            marks=self.marks,
+            prefetch=self.source.prefetch,
+            arrived=lambda _: self.told.append("arrived"),
         )
 
     def kill(self) -> None:
@@ -137,7 +149,7 @@ def test_acks_after_the_commit() -> None:
 def test_a_page_does_not_wait_for_the_flush_interval() -> None:
     """What pages is committed at once, and what failed in the same moment with it; all else waits its turn."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected and on.clock.monotonic() > 3.0)
+    on.run(lambda: on.stream.stats.connected and on.clock.monotonic() > 3.0)
     took = {}
     for end in ("succeeded", "failed"):
         began, commits = on.clock.monotonic(), len(on.store.commits)
@@ -156,7 +168,7 @@ def test_a_flush_gives_way_to_a_scrape_for_a_moment_only() -> None:
     on.run(lambda: on.source.connections == 1 and not on.committer.waiting)
     for endless in (False, True):
         on.source.publish(*life(f"u{endless}"))
-        commits, due, on.scraped = len(on.store.commits), on.pump._flush_at, True
+        commits, due, on.scraped = len(on.store.commits), on.flusher._flush_at, True
         if not endless:
             on.run(partial(on.reached, due + LONGEST_YIELD / 2))
             assert len(on.store.commits) == commits
@@ -172,7 +184,7 @@ def test_the_store_away() -> None:
     on.source.publish(*(message for number in range(100) for message in life(f"u{number}")))
     on.run(lambda: on.committer.figures.error is not None)
     assert on.source.acked == []
-    assert on.pump.figures.unacked <= 100
+    assert on.stream.stats.unacked <= 100
     on.run(lambda: on.source.waiting == 0)
     assert on.succeeded() == 100
     assert on.committer.figures.error is None
@@ -232,7 +244,7 @@ def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
     on, lives = Bench(acknowledges=acknowledges, prefetch=1000), 4 * MOST_UNWRITTEN
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
     for number in range(lives):
-        on.run(lambda: on.pump.figures.connected or on.committer.waiting >= MOST_UNWRITTEN)
+        on.run(lambda: on.stream.stats.connected or on.committer.waiting >= MOST_UNWRITTEN)
         on.source.publish(*life(f"u{number}"))
         on.run(partial(on.turned, 5))
         on.source.lose()
@@ -240,7 +252,7 @@ def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
     assert on.committer.waiting == (MOST_UNWRITTEN if acknowledges else 1)
     assert acknowledges or on.succeeded() == lives
     on.store.failures.clear()
-    on.run(lambda: on.source.waiting == 0 and on.pump.figures.connected and not on.committer.waiting)
+    on.run(lambda: on.source.waiting == 0 and on.stream.stats.connected and not on.committer.waiting)
     on.run(partial(on.committed_since, len(on.store.commits)))
     assert on.succeeded() == lives
     assert sum(series.counts[3] for series in on.store.start().series) == lives
@@ -248,11 +260,11 @@ def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
 
 def test_large_changes_that_wait_for_the_store_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their bytes are bounded, not their number alone."""
-    monkeypatch.setattr(pump, "MOST_HELD", 50_000)
+    monkeypatch.setattr(flusher, "MOST_HELD", 50_000)
     on = Bench(acknowledges=True, prefetch=1000)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
     for number in range(10):
-        on.run(lambda: on.pump.figures.connected or on.committer.held >= 50_000)
+        on.run(lambda: on.stream.stats.connected or on.committer.held >= 50_000)
         on.source.publish(*life(f"u{number}", end="failed", exception="E()", traceback="x" * 15_000))
         on.run(partial(on.turned, 5))
         on.source.lose()
@@ -260,7 +272,7 @@ def test_large_changes_that_wait_for_the_store_are_few(monkeypatch: pytest.Monke
     assert on.committer.waiting < 5
     assert 50_000 <= on.committer.held < 100_000
     on.store.failures.clear()
-    on.run(lambda: on.source.waiting == 0 and on.pump.figures.connected and not on.committer.waiting)
+    on.run(lambda: on.source.waiting == 0 and on.stream.stats.connected and not on.committer.waiting)
     on.run(partial(on.committed_since, len(on.store.commits)))
     assert sum(series.counts[FAILED] for series in on.store.start().series) == 10
 
@@ -286,19 +298,19 @@ def test_reconnects_for_ever() -> None:
     """With a reason in between, and ticking on."""
     on = Bench()
     on.source.refusals.extend(SourceLostError("no route", "check broker.url") for _ in range(30))
-    on.run(lambda: on.pump.figures.error is not None)
-    assert on.pump.figures.error == "no route: check broker.url"
+    on.run(lambda: on.stream.stats.error is not None)
+    assert on.stream.stats.error == "no route: check broker.url"
     for _ in range(40):
         on.clock.advance(31)
         on.pump.turn(threading.Event())
-    assert on.pump.figures.connected
-    assert on.pump.figures.error is None
+    assert on.stream.stats.connected
+    assert on.stream.stats.error is None
 
 
 def test_a_silent_stream_is_lost() -> None:
     """No probe comes back and nothing else: reconnect, within three intervals."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.probe.mute = True
     on.prober.probe()
     began = on.clock.monotonic()
@@ -309,23 +321,23 @@ def test_a_silent_stream_is_lost() -> None:
 def test_a_stream_that_is_opened_again_after_silence_is_not_well_before_something_came() -> None:
     """Such as with an exchange that brings nothing: each new connection looks well, and /readyz would stay 200."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.probe.mute = True
     for connections in (2, 3):
         on.prober.probe()
-        while not (on.source.connections == connections and on.pump.figures.connected):
+        while not (on.source.connections == connections and on.stream.stats.connected):
             on.clock.advance(1.0)
             on.pump.turn(threading.Event())
-        assert "compare broker.exchange" in (on.prober.trouble(on.pump.heard_at) or "")
+        assert "compare broker.exchange" in (on.prober.trouble(on.stream.heard_at) or "")
     on.source.publish(*life("u1"))
     on.run(lambda: on.source.waiting == 0)
-    assert on.prober.trouble(on.pump.heard_at) is None
+    assert on.prober.trouble(on.stream.heard_at) is None
 
 
 def test_a_stream_that_falls_silent_in_the_middle_of_a_round_trip() -> None:
     """The probe was out when the last message came: the next one shows that nothing comes any more."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.probe.mute = True
     on.prober.probe()
     on.clock.advance(0.01)
@@ -341,15 +353,15 @@ def test_a_stream_that_falls_silent_in_the_middle_of_a_round_trip() -> None:
 def test_a_prefetch_that_is_used_up_is_no_silence() -> None:
     """The store was away for a minute, and the broker could not deliver: no reason to reconnect, then or afterwards."""
     on = Bench(prefetch=100)
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(20))
     on.source.publish(*(message for number in range(100) for message in life(f"u{number}")))
-    on.run(lambda: on.pump.figures.unacked == 100)
+    on.run(lambda: on.stream.stats.unacked == 100)
     for _ in range(6):
         on.prober.probe()
         on.clock.advance(10.0)
         on.pump.turn(threading.Event())
-        assert on.prober.trouble(on.pump.heard_at) is None
+        assert on.prober.trouble(on.stream.heard_at) is None
     on.run(lambda: on.source.waiting == 0)
     assert on.source.connections == 1
 
@@ -365,12 +377,12 @@ def test_while_nothing_can_be_delivered_nobody_is_silent() -> None:
     on.run(lambda: on.source.waiting == 0 and on.source.connections == 1)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(300))
     on.source.publish(*life("u1"), *life("u2"), *life("u3"))
-    on.run(lambda: on.pump.figures.unacked == 10)
+    on.run(lambda: on.stream.stats.unacked == 10)
     began = on.clock.monotonic()
     on.run(lambda: on.clock.monotonic() - began > 900, turns=10_000)
     (worker,) = on.monitor.snapshot().workers
     assert worker.up
-    assert on.pump.figures.live
+    assert on.stream.stats.live
     on.run(lambda: on.source.waiting == 0, turns=10_000)
     on.source.publish(*beats[3:])
     on.run(lambda: on.source.waiting == 0)
@@ -385,14 +397,14 @@ def test_a_stream_that_brings_nothing_is_not_live() -> None:
     states = set()
     while on.source.connections < 20:
         on.pump.turn(threading.Event())
-        if on.pump.figures.connected:
+        if on.stream.stats.connected:
             on.prober.probe()
-        states.add(on.pump.figures.live)
+        states.add(on.stream.stats.live)
     assert states == {False}
     on.probe.mute = False
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.prober.probe()
-    on.run(lambda: on.pump.figures.live)
+    on.run(lambda: on.stream.stats.live)
 
 
 def test_where_no_probe_may_be_sent_an_open_stream_is_live() -> None:
@@ -401,12 +413,12 @@ def test_where_no_probe_may_be_sent_an_open_stream_is_live() -> None:
     on.probe.error = SourceLostError("refused", "grant write")
     heartbeat = {"type": "worker-heartbeat", "timestamp": NOON, "hostname": "w@box", "pid": 7}
     on.source.publish(json.dumps(heartbeat).encode())
-    on.run(lambda: on.pump.figures.live)
+    on.run(lambda: on.stream.stats.live)
     on.prober.probe()
     on.source.lose()
-    on.run(lambda: not on.pump.figures.connected)
-    assert not on.pump.figures.live
-    on.run(lambda: on.pump.figures.live)
+    on.run(lambda: not on.stream.stats.connected)
+    assert not on.stream.stats.live
+    on.run(lambda: on.stream.stats.live)
     began = on.clock.monotonic()
     on.run(lambda: on.clock.monotonic() - began > 310, turns=10_000)
     assert [one.up for one in on.monitor.snapshot().workers] == [False]
@@ -415,7 +427,7 @@ def test_where_no_probe_may_be_sent_an_open_stream_is_live() -> None:
 def test_a_stream_that_lags_is_not_silent() -> None:
     """Messages come, the probe is behind them: no reason to reconnect."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.probe.mute = True
     on.prober.probe()
     for number in range(30):
@@ -428,7 +440,7 @@ def test_a_stream_that_lags_is_not_silent() -> None:
 def test_a_probe_that_comes_back() -> None:
     """Its round trip is measured; probes of others are not ours."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     other = {"type": PROBE, "timestamp": NOON, "processed": on.prober.instance + 1, "active": 1}
     on.source.publish(json.dumps(other).encode())
     on.run(lambda: on.source.waiting == 0)
@@ -443,7 +455,7 @@ def test_a_probe_that_comes_back() -> None:
 def test_probes_that_may_not_be_sent_prove_nothing() -> None:
     """Without the permission to publish the stream is not called silent."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.probe.error = SourceLostError("refused", "grant write")
     on.prober.probe()
     on.clock.advance(100)
@@ -456,14 +468,14 @@ def test_gaps(*, acknowledges: bool, gap: float) -> None:
     """Where nothing is kept for us, the time without a stream is a gap; also over a restart."""
     on = Bench(acknowledges=acknowledges)
     on.source.publish(*life("u1"))
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.prober.probe()
     on.run(lambda: on.prober.roundtrip is not None)
     on.source.refusals.append(SourceLostError("down"))
     on.source.lose()
-    on.run(lambda: on.pump.figures.error is not None)
+    on.run(lambda: on.stream.stats.error is not None)
     on.clock.advance(90)
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     assert on.monitor.snapshot().counters.get("stream_gap_seconds", 0.0) == pytest.approx(gap, abs=1.5)
 
 
@@ -474,14 +486,14 @@ def test_a_gap_over_a_restart() -> None:
     on.kill()
     on.clock.advance(300)
     on.start()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     assert on.monitor.snapshot().counters["stream_gap_seconds"] == pytest.approx(300, abs=11)
 
 
 def test_a_gap_over_a_restart_while_disconnected() -> None:
     """The time without a stream before the restart is part of it."""
     on = Bench(acknowledges=False)
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.source.refusals.extend(SourceLostError("down") for _ in range(1000))
     on.source.lose()
     began = on.clock.now()
@@ -490,26 +502,26 @@ def test_a_gap_over_a_restart_while_disconnected() -> None:
     on.clock.advance(30)
     on.source.refusals.clear()
     on.start()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     assert on.monitor.snapshot().counters["stream_gap_seconds"] == pytest.approx(120, abs=2)
 
 
 def test_connections_that_break_at_once_are_no_reason_to_hurry() -> None:
     """A broker that lets us in and throws us out is not asked for hundreds of connections; a steady one comes back."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     began = on.clock.monotonic()
     for _ in range(100):
-        on.run(lambda: on.pump.figures.connected)
+        on.run(lambda: on.stream.stats.connected)
         on.source.lose()
-        on.run(lambda: not on.pump.figures.connected)
+        on.run(lambda: not on.stream.stats.connected)
     assert on.clock.monotonic() - began > 100
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.clock.advance(10)
     on.source.lose()
-    on.run(lambda: not on.pump.figures.connected)
+    on.run(lambda: not on.stream.stats.connected)
     began = on.clock.monotonic()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     assert on.clock.monotonic() - began == 0.0
 
 
@@ -527,7 +539,7 @@ def test_the_end_commits_and_acknowledges() -> None:
 def test_a_slow_stream_is_read_now_and_then() -> None:
     """Between two reads that bring little, messages have time to come together; a fast stream is read at once."""
     on = Bench(prefetch=4000)
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     began = on.clock.monotonic()
     for number in range(10):
         on.source.publish(*life(f"slow{number}"))
@@ -543,7 +555,7 @@ def test_a_slow_stream_is_read_now_and_then() -> None:
 def test_who_is_told() -> None:
     """The stream is open: ask what runs. A worker came: ask it for events."""
     on = Bench()
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     on.source.publish(
         json.dumps({"type": "worker-online", "hostname": "w@h", "timestamp": NOON, "processed": 0}).encode()
     )
@@ -563,15 +575,15 @@ def test_standing_by() -> None:
     on = Bench()
     on.probe.mute = True
     on.source.standby = "another monitor"
-    on.run(lambda: on.pump.figures.connected)
+    on.run(lambda: on.stream.stats.connected)
     for _ in range(6):
         on.prober.probe()
         on.clock.advance(10.0)
         on.pump.turn(threading.Event())
-        assert on.prober.trouble(on.pump.heard_at) is None
-    assert (on.source.connections, on.pump.figures.connected, on.pump.figures.live) == (1, True, False)
-    assert on.pump.figures.standby == "another monitor"
+        assert on.prober.trouble(on.stream.heard_at) is None
+    assert (on.source.connections, on.stream.stats.connected, on.stream.stats.live) == (1, True, False)
+    assert on.stream.stats.standby == "another monitor"
     on.source.standby = None
     on.source.publish(*life("u1"))
-    on.run(lambda: on.pump.figures.live)
-    assert on.pump.figures.standby is None
+    on.run(lambda: on.stream.stats.live)
+    assert on.stream.stats.standby is None

@@ -1,0 +1,154 @@
+"""When the monitor's changes are committed, and what is acknowledged afterwards.
+
+A flush is taken every ``flush_interval``, earlier when it pages or when half of the prefetch is unacknowledged. While
+the store is away, flushes wait in order: nothing is acknowledged, so the broker stops delivering when the prefetch is
+exhausted, and what is to page is offered to the courier from memory.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from celery_monitor.core.model import Changes, Enqueue, Incident
+from celery_monitor.core.monitor import Monitor
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Clock
+from celery_monitor.runtime.committer import GLANCE, Committer, PendingFlush
+from celery_monitor.runtime.stream import Stream
+from celery_monitor.runtime.unwritten import PATIENCE
+
+SIGN_OF_LIFE: Final = 10.0
+"""Seconds after which a flush is written although nothing changed: the store then knows until when we watched."""
+LONGEST_YIELD: Final = 0.05
+"""Seconds that a flush gives way to a scrape: at once, each takes as long as both one after the other."""
+PROMPT: Final = 0.05
+"""Seconds that a page may wait for its commit: what fails in the same moment is told with it."""
+OFFER_INTERVAL: Final = 0.25
+"""Seconds between two offers of the pages that the store cannot take."""
+STOP_PATIENCE: Final = 4.0
+"""Seconds in which the store is tried at the end."""
+MOST_HELD: Final = 64 * 1024 * 1024
+"""Bytes of the changes that wait for the store, together."""
+MOST_UNWRITTEN: Final = 20
+"""Connections whose changes may wait for the store: each loss adds a flush, and the prefetch does not bound those."""
+
+_log = structlog.get_logger()
+
+
+class Flusher:
+    """Belongs to the pump's thread. ``lock`` is held over each use of the monitor."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        committer: Committer,
+        monitor: Monitor,
+        lock: threading.Lock,
+        clock: Clock,
+        *,
+        flush_interval: float,
+        prefetch: int,
+        committed: Callable[[Changes], None] = lambda _: None,
+        scraped: Callable[[], bool] = lambda: False,
+        unwritten: Callable[[list[tuple[Enqueue, Incident]]], None] = lambda _: None,
+    ) -> None:
+        """Does no I/O.
+
+        ``committed`` is called after each commit and must not block. ``scraped`` says whether a scrape is in progress.
+        ``unwritten`` gets what is to be sent while the store is away.
+        """
+        self._stream = stream
+        self._committer = committer
+        self._monitor = monitor
+        self._lock = lock
+        self._clock = clock
+        self._flush_interval = flush_interval
+        self._most_unacked = prefetch // 2
+        self._committed = committed
+        self._scraped = scraped
+        self._unwritten = unwritten
+        self._flush_at = 0.0
+        self._offer_at = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether too much waits for the store to connect again: a lost connection would add another flush."""
+        waiting = self._committer.waiting
+        # A single flush is no obstacle: what arrives joins the next one.
+        return waiting >= MOST_UNWRITTEN or (waiting > 1 and self._committer.held >= MOST_HELD)
+
+    @property
+    def due_at(self) -> float:
+        """Monotonic time at which ``run_once`` has something to do."""
+        return self._committer.due_at if self._committer.waiting else self._flush_due(self._clock.monotonic())
+
+    def run_once(self) -> None:
+        """Take and commit what is due, and acknowledge what has been committed. Raises as ``Committer.turn`` does."""
+        mono = self._clock.monotonic()
+        if self._committer.waiting:
+            self._note_commits(self._committer.turn())
+            self._offer_unwritten(mono)
+        elif mono >= self._flush_due(mono) or self._stream.stats.unacked >= self._most_unacked:
+            self._flush_at = mono + self._flush_interval
+            if self._take(force=mono - self._committer.written_at >= SIGN_OF_LIFE):
+                self._note_commits(self._committer.turn())
+
+    def hasten(self) -> None:
+        """There is something to page: do not wait for the flush interval."""
+        self._flush_at = min(self._flush_at, self._clock.monotonic() + PROMPT)
+
+    def seal(self) -> None:
+        """The connection is lost. Its changes become a flush: their fingerprints belong to its epoch.
+
+        Without acknowledgements nothing has to be sealed: the changes can join a later flush.
+        """
+        if self._stream.acknowledges or not self._committer.waiting:
+            self._take(force=False)
+
+    def finish(self) -> None:
+        """Commit and acknowledge everything, within STOP_PATIENCE; what is left stays with the broker."""
+        self._take(force=True)
+        self._note_commits(self._committer.finish(self._clock.monotonic() + STOP_PATIENCE))
+        if self._committer.waiting:
+            _log.error(
+                "The store could not be written before the end",
+                lost="nothing: the broker delivers it again" if self._stream.acknowledges else "the last flush",
+            )
+
+    def close(self) -> None:
+        """Nothing more will be committed."""
+        self._committer.close()
+
+    def _flush_due(self, mono: float) -> float:
+        """When to flush, or to look again whether a scrape is over."""
+        if mono < self._flush_at or not self._scraped():
+            return self._flush_at
+        return min(mono + GLANCE, self._flush_at + LONGEST_YIELD)
+
+    def _take(self, *, force: bool) -> bool:
+        now = self._clock.now()
+        with self._lock:
+            changes = self._monitor.take(now, force=force)
+        if changes is None:
+            return False
+        self._committer.add(PendingFlush(changes, self._stream.tag, self._stream.connection))
+        return True
+
+    def _note_commits(self, flushes: list[PendingFlush]) -> None:
+        for flush in flushes:
+            self._committed(flush.changes)
+            try:
+                self._stream.ack(flush.connection, flush.tag, len(flush.changes.fingerprints) // 8)
+            except SourceLostError:
+                self.seal()
+
+    def _offer_unwritten(self, mono: float) -> None:
+        """Pages do not wait for a store that is away."""
+        if self._committer.waited < PATIENCE or mono < self._offer_at:
+            return
+        self._offer_at = mono + OFFER_INTERVAL
+        with self._lock:
+            unsent = self._monitor.unsent()
+        self._unwritten(self._committer.unsent() + unsent)

@@ -1,0 +1,245 @@
+"""The event stream across connections: it is opened, probed, lost, and opened again, for ever.
+
+The monitor is told what the state of the stream means for its counts: a new connection may deliver again what an
+earlier one did, and while nothing can be delivered no worker counts as silent.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from celery_monitor.core import backoff
+from celery_monitor.core.monitor import Monitor
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Batch, Clock, EventSource
+from celery_monitor.runtime.prober import Prober
+
+STEADY: Final = 2.0
+"""Seconds that a connection has to last: losing one that is younger counts as a failed attempt."""
+RECONNECT_CAP: Final = 5.0
+"""Longest wait between two attempts, in seconds. Without acknowledgements, events of that time are lost."""
+REPAIR_CAP: Final = 30.0
+"""The same where a person must act first."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class StreamStats:
+    """State of the stream; written by the pump's thread, read by others."""
+
+    connected: bool = False
+    live: bool = False
+    """A message has arrived on this connection, at least a probe; or probes are forbidden, so none can be expected."""
+    error: str | None = None
+    """Why there is no connection."""
+    standby: str | None = None
+    """Why nothing arrives although the connection is healthy: another monitor is the active consumer."""
+    unacked: int = 0
+    """Messages delivered on this connection and not acknowledged."""
+
+
+class Stream:
+    """Owns the source. All methods belong to the pump's thread; ``lock`` is held over each use of the monitor."""
+
+    def __init__(
+        self,
+        source: EventSource,
+        monitor: Monitor,
+        lock: threading.Lock,
+        clock: Clock,
+        *,
+        prober: Prober | None,
+        prefetch: int,
+        alive_at: float | None = None,
+        opened: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Does no I/O.
+
+        ``alive_at``: when an earlier process is last known to have read the stream. ``opened`` is called after each
+        successful connection attempt and must not block.
+        """
+        self.stats = StreamStats()
+        self.connection = 0
+        """Number of the newest connection; tags are valid on their own connection only."""
+        self.tag = 0
+        """Acknowledges everything delivered so far on this connection."""
+        self._source = source
+        self._monitor = monitor
+        self._lock = lock
+        self._clock = clock
+        self._prober = prober
+        self._prefetch = prefetch
+        self._opened = opened
+        self._watched_until = alive_at
+        self._connected_at = 0.0
+        self._heard_at = 0.0
+        self._attempts = 0
+        self._connect_at = 0.0
+
+    @property
+    def acknowledges(self) -> bool:
+        """As ``EventSource.acknowledges``."""
+        return self._source.acknowledges
+
+    @property
+    def heard_at(self) -> float:
+        """Monotonic time of the last message, or of the connection while none has arrived.
+
+        While the prefetch is exhausted this is the present: nothing can be delivered before an acknowledgement.
+        """
+        return self._heard_at
+
+    @property
+    def retry_in(self) -> float:
+        """Seconds until the next connection attempt is due; not positive when it is due now."""
+        return self._connect_at - self._clock.monotonic()
+
+    def connect(self) -> None:
+        """Attempt to connect. A failure is noted in ``stats.error`` and postpones the next attempt."""
+        try:
+            self._source.connect()
+        except SourceLostError as exc:
+            self._postpone(exc)
+            return
+        now = self._clock.now()
+        self.connection += 1
+        self._connected_at = self._heard_at = self._clock.monotonic()
+        with self._lock:
+            self._monitor.connected(acknowledges=self.acknowledges)
+            self._count_gap(now)
+        if self._prober is not None:
+            self._prober.opened()
+        self._watched_until = now
+        self.stats.error = None
+        self.stats.connected = True
+        self._note_live()
+        self._note_standby()
+        _log.info("The event stream is open", acknowledges=self.acknowledges, connection=self.connection)
+        self._opened()
+
+    def poll(self, timeout: float) -> Batch | None:
+        """Wait at most ``timeout`` seconds for messages; None when none arrived.
+
+        Raises SourceLostError when the connection is lost or silent; it has been abandoned then.
+        """
+        try:
+            batch = self._source.poll(timeout)
+        except SourceLostError as exc:
+            self._lose(str(exc))
+            raise
+        if batch is not None:
+            self._note_batch(batch)
+        elif self.stats.unacked >= self._prefetch or self.stats.standby is not None:
+            self._heard_at = self._clock.monotonic()
+            with self._lock:
+                self._monitor.stalled()
+        else:
+            self._check_silence()
+        return batch
+
+    def ack(self, connection: int, tag: int, number: int) -> None:
+        """Acknowledge everything up to ``tag``, ``number`` messages, if that connection still exists.
+
+        Raises SourceLostError as ``poll`` does.
+        """
+        if not number or connection != self.connection or not self.stats.connected:
+            return
+        try:
+            self._source.ack(tag)
+        except SourceLostError as exc:
+            self._lose(str(exc))
+            raise
+        self.stats.unacked = max(0, self.stats.unacked - number)
+
+    def probes_returned(self, probes: Iterable[tuple[int, int]]) -> None:
+        """Probes of any monitor, (instance, number), were read from the stream."""
+        if self._prober is not None:
+            for instance, number in probes:
+                self._prober.returned(instance, number)
+
+    def tick(self, now: float) -> None:
+        """About once a second, connected or not."""
+        self._note_live()
+        if not self.stats.connected:
+            with self._lock:
+                self._count_gap(now)
+
+    def close(self) -> None:
+        """Close the connection politely."""
+        self._source.close()
+
+    def _note_batch(self, batch: Batch) -> None:
+        self._heard_at = self._clock.monotonic()
+        self._watched_until = self._clock.now()
+        self.stats.live = True
+        if self.stats.standby is not None:
+            self._note_standby()
+        self.tag = batch.tag
+        if self.acknowledges:
+            self.stats.unacked += len(batch.deliveries)
+        if self._prober is not None and batch.deliveries:
+            self._prober.heard()
+
+    def _check_silence(self) -> None:
+        silence = None if self._prober is None else self._prober.overdue(self._heard_at)
+        if self._prober is None or silence is None:
+            return
+        self._prober.given_up()
+        reason = f"the stream is silent: no probe came back for {silence:.0f} s"
+        self._lose(reason)
+        raise SourceLostError(reason)
+
+    def _note_live(self) -> None:
+        """An open connection proves little, a message does. Where probes are forbidden no message may ever arrive."""
+        forbidden = self._prober is None or self._prober.forbidden
+        if self.stats.connected and not self.stats.live and self.stats.standby is None and forbidden:
+            self.stats.live = True
+            with self._lock:
+                self._monitor.flowing()
+
+    def _note_standby(self) -> None:
+        standby = self._source.standby
+        if standby is not None and self.stats.standby is None:
+            _log.warning("Standing by", reason=standby)
+        elif standby is None and self.stats.standby is not None:
+            _log.info("No other monitor is served any more: taking over")
+        self.stats.standby = standby
+
+    def _count_gap(self, now: float) -> None:
+        """Count the time without a connection, if events of that time are lost. The caller holds the lock."""
+        if self._watched_until is not None and not self.acknowledges:
+            self._monitor.count("stream_gap_seconds", max(0.0, now - self._watched_until))
+            self._watched_until = now
+
+    def _lose(self, reason: str) -> None:
+        _log.warning("The event stream is lost; reconnecting", reason=reason)
+        self._source.abandon()
+        if self._prober is not None:
+            self._prober.closed()
+        self.stats.connected = self.stats.live = False
+        self.stats.error = reason
+        self.stats.unacked = 0
+        with self._lock:
+            self._monitor.stalled()
+            self._monitor.count("reconnects", 1)
+        if self._clock.monotonic() - self._connected_at >= STEADY:
+            self._attempts, self._connect_at = 0, 0.0
+        else:
+            self._back_off(RECONNECT_CAP)
+
+    def _postpone(self, exc: SourceLostError) -> None:
+        wait = self._back_off(REPAIR_CAP if exc.remedy else RECONNECT_CAP)
+        self.stats.error = str(exc)
+        log = _log.error if exc.remedy else _log.warning
+        log("The event stream cannot be opened; trying again", error=str(exc), wait=round(wait, 1))
+
+    def _back_off(self, cap: float) -> float:
+        self._attempts += 1
+        wait = backoff.delay(self._attempts, random.random(), base=0.5, cap=cap)  # noqa: S311  # jitter
+        self._connect_at = self._clock.monotonic() + wait
+        return wait
