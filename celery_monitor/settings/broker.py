@@ -16,7 +16,7 @@ from celery_monitor.settings.secret import (
     redact_keys,
     split_url,
 )
-from celery_monitor.settings.section import Section, Text
+from celery_monitor.settings.section import Section, Text, not_a_file
 
 _SCHEMES: Final = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket", "sentinel", "memory")
 _EVENTLESS: Final = frozenset({
@@ -25,6 +25,7 @@ _EVENTLESS: Final = frozenset({
 })  # fmt: skip
 _SECURE: Final = ("amqps", "rediss")
 _NUMBERED: Final = ("redis", "rediss", "sentinel")
+_FILES: Final = ("ca_certs", "certfile", "keyfile")
 _DEFAULT_URL: Final = SecretUrl("amqp://guest:guest@localhost:5672//")
 
 
@@ -89,6 +90,10 @@ def _queue_name(value: str) -> str:
 
 
 def _ssl(value: object) -> object:
+    if isinstance(value, dict):
+        for key, path in value.items():
+            if str(key).endswith(_FILES) and (kind := not_a_file(str(path))):
+                raise ValueError(f"{key} must be the path of a file; {path} is {kind}")
     if value is None or isinstance(value, bool | dict):
         return value
     if isinstance(value, str) and value.lower() in {"true", "false"}:

@@ -1,5 +1,7 @@
 """What is valid and hardly meant."""
 
+import re
+import string
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -77,7 +79,10 @@ def _shared_keys(settings: Settings) -> Iterator[Problem]:
     sends = any(source.get() is not None for source in sources)
     if settings.pagerduty.resolve != "on_success" or not sends:
         return
-    if "{fleet}" not in settings.alerts.dedup_key:
+    parts = [*string.Formatter().parse(settings.alerts.dedup_key)]
+    if any(re.search(r"\w", literal) for literal, *_ in parts):
+        return  # A text of its own in the key, such as the fleet's name, keeps the keys apart.
+    if all(name != "fleet" for _, name, *_ in parts):
         yield Problem(
             "alerts.dedup_key",
             "has no {fleet}: when another fleet uses the same routing key, a success there resolves this fleet's "

@@ -2,12 +2,22 @@
 
 import os
 import re
+import select
+import stat
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from celery_monitor.errors import Problem
+
+MAX_BYTES: Final = 1 << 20
+"""Of the file. A thousand rules are a quarter of it."""
+MAX_DEPTH: Final = 50
+MAX_NODES: Final = 100_000
+"""Keys, values and lists, with what each alias stands for counted again: a few short lines of aliases make billions."""
+_PIPE_TIMEOUT: Final = 10.0
+"""Seconds to wait for the writer of a pipe (``--config <(sops -d config.yaml)``)."""
 
 _TOKENS: Final = frozenset(
     token.id for name, token in vars(yaml.tokens).items() if name.endswith("Token") and hasattr(token, "id")
@@ -17,35 +27,92 @@ _TAB: Final = repr("\t")
 _QUOTED: Final = re.compile(r"\s*(['\"]).*\1")
 _HELD: Final = "\x00"
 _TWICE: Final = "the same key stands twice in a section"
+_DEEP: Final = f"it is nested more than {MAX_DEPTH} levels deep"
+_LARGE: Final = f"it has more than {MAX_NODES:,} values (aliases count as what they stand for)"
+_ENDLESS: Final = "an alias stands for something that contains it"
+_REFUSED: Final = frozenset({_DEEP, _LARGE, _ENDLESS})
+"""It is YAML."""
 _BRACKETS: Final = {"while parsing a flow sequence": "[", "while parsing a flow mapping": "{"}
+_MEANT: Final = {
+    _TWICE: _TWICE,
+    "but found another document": "the file has more than one document; remove the line ---",
+    "found undefined alias": "an alias (*name) has no anchor (&name); a text that begins with * needs quotes",
+    "found duplicate anchor": "the same anchor (&name) stands twice",
+    "found unhashable key": "a key must be a plain text",
+}
 
 
 def read(path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
     """What the file holds; a Problem when it cannot be read."""
+    content = b""
     try:
-        return yaml.load(path.read_bytes(), Loader=_UniqueKeys)  # noqa: S506 - derived from SafeLoader
+        content = _content(path)
+        return yaml.load(content, Loader=_Loader)  # noqa: S506 - derived from SafeLoader
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
         return Problem(str(path), f"cannot read the configuration: {reason}")
+    except _UnreadableError as exc:
+        return Problem(str(path), f"cannot read the configuration: {exc}")
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        return Problem(where, f"is not YAML: {_told(exc)}")
-    except yaml.YAMLError:
-        return Problem(str(path), "is not YAML: it holds characters that no text has")
-    except (ValueError, LookupError, AttributeError, RecursionError):
+        return Problem(where, exc.problem if exc.problem in _REFUSED else f"is not YAML: {_told(exc)}")
+    except yaml.reader.ReaderError as exc:
+        return _not_text(path, content, exc)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError):
         # The library's constructors of dates, numbers and explicit tags raise whatever comes.
-        return Problem(str(path), "is not YAML: it holds a date or number that is none")
+        return Problem(str(path), "is not YAML: it holds an invalid date or number; texts need quotes")
+
+
+class _UnreadableError(Exception):
+    """The file is not one to read a configuration from."""
+
+
+def _content(path: Path) -> bytes:
+    """All of the file, or of a pipe. Raises OSError, and _UnreadableError for what never ends or is too large."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        kind = os.fstat(file).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind) or stat.S_ISDIR(kind)):
+            raise _UnreadableError("it is not a regular file")
+        content = b""
+        while len(content) <= MAX_BYTES:
+            if stat.S_ISFIFO(kind) and not select.select([file], [], [], _PIPE_TIMEOUT)[0]:
+                raise _UnreadableError(f"it is a pipe, and nothing was written to it for {_PIPE_TIMEOUT:.0f} s")
+            part = os.read(file, MAX_BYTES + 1)
+            if not part:
+                return content
+            content += part
+    finally:
+        os.close(file)
+    raise _UnreadableError(f"it is larger than {MAX_BYTES} bytes; is it the right file?")
+
+
+def _not_text(path: Path, content: bytes, exc: yaml.reader.ReaderError) -> Problem:
+    if exc.encoding == "unicode":  # The library's name for: decoded, and then a character that YAML forbids.
+        text = content.decode(errors="replace")
+        line = text.count("\n", 0, exc.position) + 1
+        return Problem(f"{path}:{line}", "is not YAML: the line has a control character")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return Problem(str(path), "is not text; save it as UTF-8")
+    line = content.count(b"\n", 0, exc.position) + 1
+    return Problem(f"{path}:{line}", "is not UTF-8 text; save the file as UTF-8")
 
 
 def _told(exc: yaml.MarkedYAMLError) -> str:
     """What the parser says, and what was probably meant."""
     problem = exc.problem or "cannot be read"
-    if problem == _TWICE:
-        return problem
     if _TAB in problem:
-        return "the line begins with a tab; indent with spaces"
+        mark = exc.problem_mark
+        begins = mark is None or not (mark.buffer or "")[: mark.pointer].rpartition("\n")[2].strip()
+        return (
+            "the line begins with a tab; indent with spaces"
+            if begins
+            else "there is a tab before the value; use a space"
+        )
     told = _without_quotes(problem)
+    if told in _MEANT:
+        return _MEANT[told]
     if exc.context in _BRACKETS and exc.context_mark is not None:
         return f"{told}; is the {_BRACKETS[exc.context]} of line {exc.context_mark.line + 1} closed?"
     if "<block end>" in told:
@@ -64,12 +131,48 @@ def _without_quotes(text: str) -> str:
     return text
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML itself forbids a key that stands twice; the library takes the last one in silence."""
+def _refused(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
+    mark = event.start_mark
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark if isinstance(mark, yaml.Mark) else None)
+
+
+class _Loader(yaml.SafeLoader):
+    """The library's, with bounds, and with an error for a key that stands twice.
+
+    YAML itself forbids such a key; the library takes the last one in silence.
+    """
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._nodes = 0
+        self._sizes: dict[int, int] = {}
+        """By identity of an anchor's node: how many nodes it stands for."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401 - the library's
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        before = self._nodes
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _refused(_DEEP, event)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self._sizes:
+                raise _refused(_ENDLESS, event)
+            self._nodes += self._sizes[id(node)]
+        else:
+            self._nodes += 1
+            self._sizes[id(node)] = self._nodes - before
+        if self._nodes > MAX_NODES:
+            raise _refused(_LARGE, event)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the library's signature
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for count, key in enumerate(keys):
-            if any(key.value == earlier.value for earlier in keys[:count]):
-                raise yaml.constructor.ConstructorError(problem=_TWICE, problem_mark=key.start_mark)
+        known: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in known:
+                    raise yaml.constructor.ConstructorError(problem=_TWICE, problem_mark=key.start_mark)
+                known.add(key.value)
         return super().construct_mapping(node, deep)

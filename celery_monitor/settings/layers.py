@@ -122,6 +122,8 @@ def _decode(text: str, node: schema.Node) -> object:
     if kinds & {"array", "object"} and (not kinds - {"array", "object"} or text.lstrip().startswith("{")):
         try:
             return json.loads(text)
+        except RecursionError:
+            raise ValueError("must be JSON; it is nested too deep") from None
         except ValueError as exc:
             where = f" at character {exc.pos + 1}" if isinstance(exc, json.JSONDecodeError) else ""
             raise ValueError(f"must be JSON; it cannot be read{where}") from None

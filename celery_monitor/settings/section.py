@@ -1,6 +1,7 @@
 """What every part of the settings shares: the base class, and texts with a grammar."""
 
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
@@ -62,6 +63,14 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 TimeZone = Annotated[str, AfterValidator(_timezone)]
 Glob = Annotated[str, Field(min_length=1, max_length=1000)]
 
+_KINDS: Final = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
 MAX_PORT: Final = 65535
 
 
@@ -80,3 +89,12 @@ def check_credentials(file: Path | None, info: ValidationInfo) -> None:
         raise FieldError("username", "must be set with a password")
     if username is not None and password is None and file is None:
         raise FieldError("password", "must be set with a user name, here or by password_file")
+
+
+def not_a_file(path: str) -> str | None:
+    """What stands there that cannot be used like a file (a pipe waits for ever); None for a file, or nothing."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return None  # Whoever opens it says what is wrong: it may be there when the daemon starts.
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)

@@ -7,7 +7,7 @@ import regex
 from pydantic import AfterValidator, Field
 
 from celery_monitor.settings.notation import DAY, MIB, MINUTE, Duration, duration, size
-from celery_monitor.settings.section import Section
+from celery_monitor.settings.section import Section, not_a_file
 
 
 def _store_url(value: str) -> str:
@@ -18,6 +18,8 @@ def _store_url(value: str) -> str:
         )
     if "\0" in value:
         raise ValueError("must not contain a NUL character")
+    if kind := not_a_file(value.removeprefix("sqlite:///")):
+        raise ValueError(f"must be the path of a file; {value.removeprefix('sqlite:///')} is {kind}")
     return value
 
 

@@ -1,5 +1,9 @@
 """From arguments, environment and file to Settings."""
 
+import json
+import os
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_monitor.errors import ConfigError, Problem
-from celery_monitor.settings import RuleSettings, Settings, load
+from celery_monitor.settings import RuleSettings, Settings, document, load
 from celery_monitor.settings.layers import variable
 from celery_monitor.settings.schema import fields
 
@@ -209,6 +213,12 @@ def test_variable_names_the_part_of_a_list() -> None:
     assert list(found) == ["CELERY_MONITOR_ALERTS__RULES[0].severity"]
 
 
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(9)
+)
+"""A billion values in 500 bytes."""
+
+
 @pytest.mark.parametrize(
     ("text", "where", "message"),
     [
@@ -217,15 +227,26 @@ def test_variable_names_the_part_of_a_list() -> None:
         ("fleet: [a\nbroker: {url", ":2:7", "expected ',' or ']', but got ':'; is the [ of line 1 closed?"),
         ("web:\n  port: 1\n  port: 2", ":3:3", "is not YAML: the same key stands twice in a section"),
         ("web: {port: 1}\nweb: {}", ":2:1", "is not YAML: the same key stands twice in a section"),
-        ("fleet: *x", ":1:8", "found undefined alias; texts with special characters (: # * & ! % @ { [) need quotes"),
+        ("fleet: *x", ":1:8", "an alias (*name) has no anchor (&name); a text that begins with * needs quotes"),
         ("fleet: a\n\tb: c", ":2:1", "is not YAML: the line begins with a tab; indent with spaces"),
         ("web:\n  port: 1\n host: x", ":3:2", "all keys of a section begin in the same column"),
         ("fleet: @x", ":1:8", "cannot start any token; texts with special characters"),
         ("[1, 2]", "", "must be a mapping of sections"),
         ("text", "", "must be a mapping of sections"),
-        ("fleet: 2024-13-45", "", "is not YAML"),
-        ("fleet: \x00", "", "is not YAML"),
-        ("a: " + "[" * 5000, "", "is not YAML"),
+        ("fleet: 2024-13-45", "", "is not YAML: it holds an invalid date or number; texts need quotes"),
+        ("fleet: x\nlog: \x00", ":2", "is not YAML: the line has a control character"),
+        ("fleet: x\nlog: \x1b[31m", ":2", "is not YAML: the line has a control character"),
+        ("web:\n  port:\t1", ":2:8", "is not YAML: there is a tab before the value; use a space"),
+        ("fleet: a\n---\nlog: {}", ":2:1", "is not YAML: the file has more than one document; remove the line ---"),
+        ("? [a]\n: b", ":1:3", "is not YAML: a key must be a plain text"),
+        ("a: " + "[" * 5000, ":1:53", "it is nested more than 50 levels deep"),
+        ("a: " + "[" * 5000 + "]" * 5000, ":1:53", "it is nested more than 50 levels deep"),
+        ("".join(" " * n + "a:\n" for n in range(500)), ":50:50", "it is nested more than 50 levels deep"),
+        ("broker: &a\n  transport_options: *a", ":2:22", "an alias stands for something that contains it"),
+        ("a: &a [x, *a]", ":1:11", "an alias stands for something that contains it"),
+        (BOMB, ":5:36", "it has more than 100,000 values (aliases count as what they stand for)"),
+        ("\n".join(f"k{n % 999}: 1" for n in range(1000)), ":1000:1", "the same key stands twice in a section"),
+        ("# " + "x" * (1 << 20), "", "cannot read the configuration: it is larger than 1048576 bytes"),
     ],
 )
 def test_yaml_fault_has_its_place(tmp_path: Path, text: str, where: str, message: str) -> None:
@@ -241,6 +262,69 @@ def test_yaml_fault_has_its_place(tmp_path: Path, text: str, where: str, message
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
     """A directory in place of the file is refused with its path."""
     assert "cannot read" in faults(tmp_path)[str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "message"),
+    [
+        ("fleet: x\n# caf\xe9".encode("latin-1"), ":2", "is not UTF-8 text; save the file as UTF-8"),
+        (b"fleet: x\n\n\xff\xfe", ":3", "is not UTF-8 text; save the file as UTF-8"),
+        (b"\xff\xfef\0\0\xd8", "", "is not text; save it as UTF-8"),
+    ],
+)
+def test_other_encodings(tmp_path: Path, content: bytes, where: str, message: str) -> None:
+    """What is not UTF-8 is said so, with the line."""
+    file = tmp_path / "monitor.yaml"
+    file.write_bytes(content)
+    assert faults(file) == {f"{file}{where}": message}
+
+
+def test_deep_json_in_a_variable() -> None:
+    """Brackets without an end are a fault of the variable, not a traceback."""
+    found = faults(environ={"CELERY_MONITOR_BROKER__TRANSPORT_OPTIONS": '{"a":' * 100_000})
+    assert found == {"CELERY_MONITOR_BROKER__TRANSPORT_OPTIONS": "must be JSON; it is nested too deep"}
+
+
+def test_configuration_from_a_pipe() -> None:
+    """``--config <(command)`` is read to its end, however late it is written."""
+    out, into = os.pipe()
+
+    def write_slowly() -> None:
+        with os.fdopen(into, "wb", buffering=0) as writer:
+            writer.write(b"fleet: ")
+            writer.write(b"piped\n")
+
+    with os.fdopen(out):
+        writing = threading.Thread(target=write_slowly)
+        writing.start()
+        assert load(Path(f"/dev/fd/{out}"), environ={}).fleet == "piped"
+        writing.join()
+
+
+def test_configuration_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that nobody writes to, a device and a socket are named, at once or after a while."""
+    monkeypatch.setattr(document, "_PIPE_TIMEOUT", 0.01)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "nothing was written to it" in faults(pipe)[str(pipe)]
+    assert "it is not a regular file" in faults(Path("/dev/zero"))["/dev/zero"]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        assert "cannot read the configuration" in faults(tmp_path / "socket")[str(tmp_path / "socket")]
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    """Where a path in the settings leads to a pipe, a device, a socket or a directory, the start is refused."""
+    pipe, place = tmp_path / "pipe", tmp_path / "socket"
+    os.mkfifo(pipe)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        for path, kind in [(pipe, "a named pipe"), ("/dev/null", "a device"), (place, "a socket"), (tmp_path, "a dir")]:
+            found = faults(environ={"CELERY_MONITOR_STORE__URL": f"sqlite:///{path}"})
+            assert f"{path} is {kind}" in found["CELERY_MONITOR_STORE__URL"]
+            options = json.dumps({"ca_certs": str(path)})
+            found = faults(environ={"CELERY_MONITOR_BROKER__USE_SSL": options})
+            assert f"{path} is {kind}" in found["CELERY_MONITOR_BROKER__USE_SSL"]
 
 
 json_like = st.recursive(

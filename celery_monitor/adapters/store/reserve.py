@@ -39,7 +39,8 @@ class DiskReserve:
         if free < 2 * self.size or self.held:
             return
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # O_NONBLOCK: a named pipe in its place would keep the writer waiting when it is full.
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         except OSError:
             return
         try:

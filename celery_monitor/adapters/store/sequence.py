@@ -41,7 +41,7 @@ class SequenceFile:
     def read(self) -> Noted | None:
         """What was noted last; None when there is no file, or not one of ours, whole."""
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=_without_waiting) as file:
                 line = file.read(_LENGTH).decode().rstrip()
             body, _, checksum = line.rpartition(" ")
             magic, identity, sequence, at = body.split(" ")
@@ -55,7 +55,7 @@ class SequenceFile:
         """Keep the file open for ``write``, so that a commit needs no descriptor."""
         self.close()
         with contextlib.suppress(OSError):
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
     def write(self, noted: Noted) -> None:
         """Note a flush. A few microseconds: it is not synchronised, because being behind does no harm."""
@@ -71,3 +71,8 @@ class SequenceFile:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A named pipe in the file's place would keep the start waiting for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)

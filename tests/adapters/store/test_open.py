@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -124,6 +125,31 @@ def test_a_path_that_cannot_be(opened: Open, path: Path, kind: str) -> None:
     assert "set store.url to the path of a file" in refused(opened(f"sqlite:///{place}"))
     with pytest.raises(StoreUnusableError, match=r"There is no store|set store\.url"):
         opened(f"sqlite:///{place}").attach()
+
+
+def test_no_file_where_the_store_is(opened: Open, path: Path) -> None:
+    """A device, a pipe, a socket in place of the database or its log is refused, and not tried again for ever."""
+    os.mkfifo(path)
+    assert f"{path} is not a regular file" in refused(opened())
+    assert "/dev/null is not a regular file" in refused(opened("sqlite:////dev/null"))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        assert "it is a socket or a device" in refused(opened())
+    path.unlink()
+    os.mkfifo(f"{path}-wal")
+    assert f"{path}-wal is not a regular file" in refused(opened())
+
+
+def test_pipes_beside_the_store(opened: Open, path: Path) -> None:
+    """Pipes in the places of the files beside the database cost what these files are for, and keep nobody waiting."""
+    for end in ("lock", "sequence", "applying", "reserve"):
+        os.mkfifo(f"{path}.{end}")
+    store = opened()
+    store.start()
+    store.commit(changes(1, buckets=[bucket(sent=1)]))
+    assert "in use by another celery-monitor (unknown process)" in refused(opened())
+    assert len(store.reader.buckets(0, NOW + 1)) == 1
 
 
 def test_not_writable() -> None:

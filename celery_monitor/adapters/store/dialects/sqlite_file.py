@@ -55,7 +55,8 @@ class SqliteFile:
             self._existed = path.exists()
             self._take_lock(self.beside(".lock"))
             # What is in it may be of interest to nobody else.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600))
+            self._check_files()
             self._identity = self._on_disk()
         except OSError as exc:
             raise self._unusable(exc) from exc
@@ -137,11 +138,11 @@ class SqliteFile:
     def _take_lock(self, path: Path) -> None:
         if self._lock is not None:
             return
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(lock, 200).decode(errors="replace").strip() or "unknown process"
+            holder = _first_line(lock) or "unknown process"
             os.close(lock)
             raise StoreUnusableError(
                 f"The store {self.path} is in use by another celery-monitor ({holder}): stop that one, "
@@ -156,6 +157,18 @@ class SqliteFile:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
+    def _check_files(self) -> None:
+        """Raise StoreUnusableError for what is no file and stands where the database or its log does.
+
+        A device or a pipe would be tried again for ever.
+        """
+        for each in (self.path, *(self.beside(end) for end in ("-wal", "-shm", "-journal"))):
+            if each.exists() and not each.is_file():
+                raise StoreUnusableError(
+                    f"The store {self.path} cannot be opened: {each} is not a regular file (a device, a pipe, a socket "
+                    "or a directory): remove it, or set store.url to the path of a file"
+                )
+
     def _unusable(self, exc: OSError) -> MonitorError:
         path = self.path
         if isinstance(exc, FileNotFoundError) and path.parent.is_dir():
@@ -164,6 +177,8 @@ class SqliteFile:
             remedy = f"the directory {path.parent} does not exist: create it, or set store.url to another place"
         elif isinstance(exc, IsADirectoryError):
             remedy = "it is a directory: set store.url to the path of a file"
+        elif exc.errno == errno.ENXIO:
+            remedy = "it is a socket or a device: set store.url to the path of a file"
         elif exc.errno in {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}:
             remedy = f"{exc.strerror}: set store.url to the path of a file"
         elif isinstance(exc, PermissionError) or exc.errno == errno.EROFS:
@@ -174,3 +189,11 @@ class SqliteFile:
         else:
             return StoreUnavailableError(f"The store {path} cannot be opened now: {exc.strerror}")
         return StoreUnusableError(f"The store {path} cannot be opened: {remedy}")
+
+
+def _first_line(file: int) -> str:
+    """Of a small file; empty where nothing can be read."""
+    try:
+        return os.read(file, 200).decode(errors="replace").strip()
+    except OSError:
+        return ""
