@@ -41,6 +41,7 @@ from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.ports import Batch, Health
 from celery_monitor.runtime.committer import Committer
 from celery_monitor.runtime.flusher import Flusher
+from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.pump import Pump
 from celery_monitor.runtime.stream import Stream
 from celery_monitor.settings.metrics import MetricsSettings
@@ -125,22 +126,28 @@ class Daemon:
         clock, self._lock = SystemClock(), threading.Lock()
         self._monitor = Monitor(Limits(), Restored(), time.time())
         self._kept = Kept(self._monitor.snapshot())
+        priority = ScrapePriority(clock)
         self.metrics = Exposition(
-            MetricsSettings(), clock, snapshot=self.snapshot, queues=tuple, runtime=RuntimeFigures
+            MetricsSettings(),
+            clock,
+            snapshot=self.snapshot,
+            queues=tuple,
+            runtime=RuntimeFigures,
+            rendering=priority.scrape,
         )
-        self._store = open_store(url, retention=86_400, fingerprints_kept=PREFETCH, give_way=self._give_way)
+        self._store = open_store(url, retention=86_400, fingerprints_kept=PREFETCH, give_way=priority.give_way)
         self._store.start()
-        self._committer = Committer(self._store, clock)
+        self._committer = Committer(self._store, clock, priority)
         shared = self._monitor, self._lock, clock
         stream = Stream(self.feed, *shared, prober=None, prefetch=PREFETCH)
         flusher = Flusher(
             stream,
             self._committer,
             *shared,
+            priority=priority,
             flush_interval=FLUSH_SECONDS,
             prefetch=PREFETCH,
             committed=self._committed,
-            scraped=lambda: not self.metrics.idle.is_set(),
         )
         pump = Pump(stream, flusher, *shared, marks=ApplyingFile(), prefetch=PREFETCH)
         self._stop = threading.Event()
@@ -176,9 +183,6 @@ class Daemon:
         """As the composition root takes it."""
         with self._lock:
             return self._monitor.snapshot(self._kept)
-
-    def _give_way(self) -> None:
-        self.metrics.idle.wait(self._committer.patience)
 
     def _committed(self, changes: Changes) -> None:
         with self._lock:

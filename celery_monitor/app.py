@@ -52,6 +52,7 @@ from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.keeper import Keeper
 from celery_monitor.runtime.memory import MemoryWatch
+from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import Pump
 from celery_monitor.runtime.report import DayReport
@@ -95,6 +96,7 @@ class App:
         self.stopping = threading.Event()
         self.threads = Threads(self.stopping, self._end_stuck, self._live)
         self._guard = guard
+        self._priority = ScrapePriority(self.clock)
         policy = policy_of(settings)
         self.store = store or open_store(
             settings.store.url,
@@ -105,13 +107,13 @@ class App:
             max_series=settings.metrics.max_series,
             max_incidents=settings.alerts.max_incidents,
             hosts=settings.metrics.hostname_label,
-            give_way=self._give_way,
+            give_way=self._priority.give_way,
         )
         self._lock = threading.Lock()
         self._store_error: str | None = "the store is being opened"
         self._monitor: Monitor | None = None
         self._kept: Kept | None = None
-        self._committer = Committer(self.store, self.clock)
+        self._committer = Committer(self.store, self.clock, self._priority)
         self._unwritten = Unwritten(self.store.outbox, self.clock)
         self._stream: Stream | None = None
         self._prober: Prober | None = None
@@ -220,10 +222,10 @@ class App:
             self._stream,
             self._committer,
             *shared,
+            priority=self._priority,
             flush_interval=settings.store.flush_interval,
             prefetch=prefetch,
             committed=self._committed,
-            scraped=lambda: not self._metrics.idle.is_set(),
             unwritten=self._page_unwritten,
         )
         return Pump(
@@ -297,11 +299,6 @@ class App:
             for courier in self._couriers:
                 courier.wake()
 
-    def _give_way(self) -> None:
-        """Let a scrape go first: it needs the interpreter's lock all the time, and a commit most of it."""
-        if not self.stopping.is_set():
-            self._metrics.idle.wait(self._committer.patience)
-
     def _shut_down(self) -> None:
         """Everything at once, the pump first of all: what it has applied is committed and acknowledged."""
         until = self.clock.monotonic() + SHUTDOWN
@@ -311,6 +308,7 @@ class App:
         timer.daemon = True
         timer.start()
         self.stopping.set()
+        self._priority.end()
         for courier in self._couriers:
             courier.wake()
         if self._fleet is not None:
@@ -341,13 +339,18 @@ class App:
 
     def _build_web(self) -> WebServer:
         settings = self.settings
-        self._metrics = Exposition(
-            settings.metrics, self.clock, snapshot=self.snapshot, queues=self.queues, runtime=self.figures
+        metrics = Exposition(
+            settings.metrics,
+            self.clock,
+            snapshot=self.snapshot,
+            queues=self.queues,
+            runtime=self.figures,
+            rendering=self._priority.scrape,
         )
         sources = Sources(
             fleet=settings.fleet,
             clock=self.clock,
-            metrics=self._metrics,
+            metrics=metrics,
             livez=self.alive,
             readyz=self.ready,
             snapshot=self.snapshot,

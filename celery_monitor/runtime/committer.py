@@ -20,11 +20,10 @@ from celery_monitor.core import backoff
 from celery_monitor.core.model import Changes, Enqueue, Incident
 from celery_monitor.errors import MonitorError, StoreUnavailableError
 from celery_monitor.ports import Clock, Store
+from celery_monitor.runtime.priority import ScrapePriority
 
 GLANCE: Final = 0.005
 """Seconds that a pump reads on before it looks whether a commit is done: most take less."""
-YIELDS_FOR: Final = 0.1
-"""Seconds from its beginning in which a commit gives way to scrapes: those that never end must not keep it for ever."""
 RETRY_CAP: Final = 5.0
 LONGEST_WAIT: Final = 1.0
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -55,13 +54,14 @@ class CommitFigures:
 class Committer:
     """``add`` and ``turn`` belong to the pump's thread, ``run`` is the thread that commits."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, priority: ScrapePriority) -> None:
         """Does no I/O."""
         self.figures = CommitFigures()
         self.written_at = 0.0
         """Monotonic time of the last commit."""
         self._store = store
         self._clock = clock
+        self._priority = priority
         self._flushes: deque[PendingFlush] = deque()
         self._submitted: queue.SimpleQueue[tuple[Changes, Future[None]] | None] = queue.SimpleQueue()
         self._under_way: Future[None] | None = None
@@ -98,19 +98,14 @@ class Committer:
         """Monotonic time of the next turn that may bring something, while something waits."""
         return self._try_at if self._under_way is None else self._clock.monotonic() + GLANCE
 
-    @property
-    def patience(self) -> float:
-        """Seconds for which the commit that is under way may still let others go first."""
-        return max(0.0, self._began_at + YIELDS_FOR - self._clock.monotonic())
-
     def add(self, flush: PendingFlush) -> None:
         """Have it committed, after what waits already."""
         if not self._flushes:
             self._waits_since = self._clock.monotonic()
         self._flushes.append(flush)
 
-    def turn(self, patience: float = 0.0) -> list[PendingFlush]:
-        """Begin what is due, and give what has been committed since the last turn, waiting ``patience`` for it.
+    def turn(self, timeout: float = 0.0) -> list[PendingFlush]:
+        """Begin what is due, and give what has been committed since the last turn, waiting ``timeout`` s for it.
 
         Raises StoreUnusableError, and whatever else a commit raises but StoreUnavailableError.
         """
@@ -121,7 +116,7 @@ class Committer:
                     break
                 self._began_at = self._clock.monotonic()
                 self._under_way = self._submit(self._flushes[0].changes)
-            if not wait([self._under_way], patience).done:
+            if not wait([self._under_way], timeout).done:
                 break
             done, self._under_way = self._under_way, None
             try:
@@ -166,6 +161,7 @@ class Committer:
         return done
 
     def _commit(self, changes: Changes, done: Future[None]) -> None:
+        self._priority.begin_commit()
         try:
             self._store.commit(changes)
         except MonitorError as exc:

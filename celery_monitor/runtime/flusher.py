@@ -15,14 +15,13 @@ from celery_monitor.core.model import Changes, Enqueue, Incident
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock
-from celery_monitor.runtime.committer import GLANCE, Committer, PendingFlush
+from celery_monitor.runtime.committer import Committer, PendingFlush
+from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.stream import Stream
 from celery_monitor.runtime.unwritten import PATIENCE
 
 SIGN_OF_LIFE: Final = 10.0
 """Seconds after which a flush is written although nothing changed: the store then knows until when we watched."""
-LONGEST_YIELD: Final = 0.05
-"""Seconds that a flush gives way to a scrape: at once, each takes as long as both one after the other."""
 PROMPT: Final = 0.05
 """Seconds that a page may wait for its commit: what fails in the same moment is told with it."""
 OFFER_INTERVAL: Final = 0.25
@@ -48,26 +47,26 @@ class Flusher:
         lock: threading.Lock,
         clock: Clock,
         *,
+        priority: ScrapePriority,
         flush_interval: float,
         prefetch: int,
         committed: Callable[[Changes], None] = lambda _: None,
-        scraped: Callable[[], bool] = lambda: False,
         unwritten: Callable[[list[tuple[Enqueue, Incident]]], None] = lambda _: None,
     ) -> None:
         """Does no I/O.
 
-        ``committed`` is called after each commit and must not block. ``scraped`` says whether a scrape is in progress.
-        ``unwritten`` gets what is to be sent while the store is away.
+        ``committed`` is called after each commit and must not block. ``unwritten`` gets what is to be sent while the
+        store is away.
         """
         self._stream = stream
         self._committer = committer
         self._monitor = monitor
         self._lock = lock
         self._clock = clock
+        self._priority = priority
         self._flush_interval = flush_interval
         self._most_unacked = prefetch // 2
         self._committed = committed
-        self._scraped = scraped
         self._unwritten = unwritten
         self._flush_at = 0.0
         self._offer_at = 0.0
@@ -82,7 +81,7 @@ class Flusher:
     @property
     def due_at(self) -> float:
         """Monotonic time at which ``run_once`` has something to do."""
-        return self._committer.due_at if self._committer.waiting else self._flush_due(self._clock.monotonic())
+        return self._committer.due_at if self._committer.waiting else self._priority.flush_due(self._flush_at)
 
     def run_once(self) -> None:
         """Take and commit what is due, and acknowledge what has been committed. Raises as ``Committer.turn`` does."""
@@ -90,7 +89,7 @@ class Flusher:
         if self._committer.waiting:
             self._note_commits(self._committer.turn())
             self._offer_unwritten(mono)
-        elif mono >= self._flush_due(mono) or self._stream.stats.unacked >= self._most_unacked:
+        elif mono >= self._priority.flush_due(self._flush_at) or self._stream.stats.unacked >= self._most_unacked:
             self._flush_at = mono + self._flush_interval
             if self._take(force=mono - self._committer.written_at >= SIGN_OF_LIFE):
                 self._note_commits(self._committer.turn())
@@ -120,12 +119,6 @@ class Flusher:
     def close(self) -> None:
         """Nothing more will be committed."""
         self._committer.close()
-
-    def _flush_due(self, mono: float) -> float:
-        """When to flush, or to look again whether a scrape is over."""
-        if mono < self._flush_at or not self._scraped():
-            return self._flush_at
-        return min(mono + GLANCE, self._flush_at + LONGEST_YIELD)
 
     def _take(self, *, force: bool) -> bool:
         now = self._clock.now()

@@ -10,8 +10,9 @@ from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.core.model import Changes
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
-from celery_monitor.runtime.committer import YIELDS_FOR, Committer, PendingFlush
+from celery_monitor.runtime.committer import Committer, PendingFlush
 from celery_monitor.runtime.flusher import Flusher
+from celery_monitor.runtime.priority import MAX_COMMIT_DELAY, ScrapePriority
 from celery_monitor.runtime.pump import Pump
 from celery_monitor.runtime.stream import Stream
 from tests.builders import life
@@ -57,10 +58,11 @@ def test_reading_goes_on_while_a_commit_is_under_way() -> None:
     source = FakeSource(prefetch=100)
     restored = store.start()
     monitor = Monitor(Limits(), restored, clock.now())
-    committer, stop = Committer(store, clock), threading.Event()
+    priority, stop = ScrapePriority(clock), threading.Event()
+    committer = Committer(store, clock, priority)
     shared = monitor, threading.Lock(), clock
     stream = Stream(source, *shared, prober=None, prefetch=source.prefetch)
-    flusher = Flusher(stream, committer, *shared, flush_interval=0.01, prefetch=source.prefetch)
+    flusher = Flusher(stream, committer, *shared, priority=priority, flush_interval=0.01, prefetch=source.prefetch)
     pump = Pump(stream, flusher, *shared, marks=FakeMarks(), prefetch=source.prefetch)
     with running(committer):
         thread = threading.Thread(target=pump.run, args=(stop, lambda: None))
@@ -84,7 +86,7 @@ def test_what_cannot_be_written_holds_up_what_comes_after_it() -> None:
     store = MemoryStore()
     store.start()
     store.failures.extend(StoreUnavailableError("disk full") for _ in range(2))
-    committer = Committer(store, SystemClock())
+    committer = Committer(store, SystemClock(), ScrapePriority(SystemClock()))
     with running(committer):
         for sequence in (1, 2, 3):
             committer.add(flush(sequence))
@@ -99,7 +101,7 @@ def test_another_writer_is_the_pumps_error() -> None:
     store = MemoryStore()
     store.start()
     store.failures.append(StoreUnusableError("another monitor"))
-    committer = Committer(store, SystemClock())
+    committer = Committer(store, SystemClock(), ScrapePriority(SystemClock()))
     with running(committer):
         committer.add(flush(1))
         with pytest.raises(StoreUnusableError, match="another monitor"):
@@ -110,7 +112,7 @@ def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
     """A store that does not come back holds up the end only until the given time."""
     store, clock = SlowStore(), SystemClock()
     store.start()
-    committer = Committer(store, clock)
+    committer = Committer(store, clock, ScrapePriority(clock))
     with running(committer):
         committer.add(flush(1))
         assert committer.finish(clock.monotonic() + 0.2) == []
@@ -123,19 +125,20 @@ def test_a_commit_lets_others_go_first_for_so_long_only() -> None:
     """From the beginning of each: scrapes that never end do not keep the store away."""
     clock = ManualClock()
     seen: list[float] = []
+    priority = ScrapePriority(clock)
 
     class Store(MemoryStore):
         def commit(self, changes: Changes) -> None:
             for _ in range(4):
-                seen.append(round(committer.patience, 3))
-                clock.advance(YIELDS_FOR / 2)
+                seen.append(round(priority.commit_delay, 3))
+                clock.advance(MAX_COMMIT_DELAY / 2)
             super().commit(changes)
 
     store = Store()
     store.start()
-    committer = InlineCommitter(store, clock)
-    assert committer.patience == 0
+    committer = InlineCommitter(store, clock, priority)
+    assert priority.commit_delay == 0
     for sequence in (1, 2):
         committer.add(flush(sequence))
         committer.turn()
-    assert seen == [YIELDS_FOR, YIELDS_FOR / 2, 0, 0] * 2
+    assert seen == [MAX_COMMIT_DELAY, MAX_COMMIT_DELAY / 2, 0, 0] * 2

@@ -11,7 +11,8 @@ from celery_monitor.core.model import FAILED, Enqueue, Incident, Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime import flusher
-from celery_monitor.runtime.flusher import LONGEST_YIELD, MOST_UNWRITTEN, PROMPT, Flusher
+from celery_monitor.runtime.flusher import MOST_UNWRITTEN, PROMPT, Flusher
+from celery_monitor.runtime.priority import MAX_FLUSH_DELAY, ScrapePriority
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import BUSY, GATHER, Pump
 from celery_monitor.runtime.stream import Stream
@@ -48,7 +49,7 @@ class Bench:
         self.probe = Echo(self.source)
         self.marks = FakeMarks()
         self.told: list[str] = []
-        self.scraped = False
+        self.priority = ScrapePriority(self.clock)
         self.unwritten: list[list[tuple[Enqueue, Incident]]] = []
         self.start()
 
@@ -57,7 +58,7 @@ class Bench:
         restored = self.store.start()
         self.monitor = Monitor(Limits(prefetch=self.source.prefetch), restored, self.clock.now())
         self.prober = Prober(self.probe, self.clock, 5.0)
-        self.committer = InlineCommitter(self.store, self.clock)
+        self.committer = InlineCommitter(self.store, self.clock, self.priority)
         shared = self.monitor, threading.Lock(), self.clock
         self.stream = Stream(
             self.source,
@@ -71,9 +72,9 @@ class Bench:
             self.stream,
             self.committer,
             *shared,
+            priority=self.priority,
             flush_interval=0.5,
             prefetch=self.source.prefetch,
-            scraped=lambda: self.scraped,
             unwritten=self.unwritten.append,
         )
         self.pump = Pump(
@@ -163,18 +164,17 @@ def test_a_page_does_not_wait_for_the_flush_interval() -> None:
 
 
 def test_a_flush_gives_way_to_a_scrape_for_a_moment_only() -> None:
-    """It waits until the scrape is over; one that never ends holds it up by LONGEST_YIELD."""
+    """It waits until the scrape is over; one that never ends holds it up by MAX_FLUSH_DELAY."""
     on = Bench()
     on.run(lambda: on.source.connections == 1 and not on.committer.waiting)
     for endless in (False, True):
         on.source.publish(*life(f"u{endless}"))
-        commits, due, on.scraped = len(on.store.commits), on.flusher._flush_at, True
-        if not endless:
-            on.run(partial(on.reached, due + LONGEST_YIELD / 2))
-            assert len(on.store.commits) == commits
-            on.scraped = False
+        commits, due = len(on.store.commits), on.flusher._flush_at
+        with on.priority.scrape():
+            on.run(partial(on.committed_since, commits) if endless else partial(on.reached, due + MAX_FLUSH_DELAY / 2))
+            assert on.committed_since(commits) == endless
         on.run(partial(on.committed_since, commits))
-        assert on.clock.monotonic() == pytest.approx(due + LONGEST_YIELD * (1 if endless else 0.5), abs=0.01)
+        assert on.clock.monotonic() == pytest.approx(due + MAX_FLUSH_DELAY * (1 if endless else 0.5), abs=0.01)
 
 
 def test_the_store_away() -> None:

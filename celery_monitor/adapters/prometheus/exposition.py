@@ -1,7 +1,7 @@
 """A scrape: which format was asked for, and its bytes."""
 
-import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -43,7 +43,8 @@ class Format:
 class Exposition:
     """Implements ports.Metrics over callables that answer from memory.
 
-    ``snapshot`` gives None until the store was read: then there is nothing to say of the fleet.
+    ``snapshot`` gives None until the store was read: then there is nothing to say of the fleet. ``rendering`` is
+    entered for each scrape.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Exposition:
         snapshot: Callable[[], Snapshot | None],
         queues: Callable[[], Sequence[QueueStats]],
         runtime: Callable[[], RuntimeFigures],
+        rendering: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -61,9 +63,7 @@ class Exposition:
         self._queues = queues
         self._runtime = runtime
         self._tasks = TaskRenderer(settings.prefix, settings.static_labels, hostname_label=settings.hostname_label)
-        self.idle = threading.Event()
-        """Set while no scrape is under way: one uses the interpreter's lock for all of its time."""
-        self.idle.set()
+        self._rendering = rendering
 
     def choose(self, accept: str, accept_encoding: str) -> Format:
         """OpenMetrics where it is accepted and text is not preferred; gzip where it is accepted."""
@@ -73,11 +73,8 @@ class Exposition:
         """The metrics of this moment as ``choose`` said."""
         if not isinstance(chosen, Format):
             raise TypeError("render takes what choose gave")
-        self.idle.clear()
-        try:
+        with self._rendering():
             return self._render(chosen)
-        finally:
-            self.idle.set()
 
     def _render(self, chosen: Format) -> Scrape:
         portions = self._portions(openmetrics=chosen.openmetrics)

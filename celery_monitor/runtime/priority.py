@@ -1,0 +1,64 @@
+"""Scrapes go before flushes and commits, for a moment.
+
+A scrape holds the interpreter's lock for all of its time, and a commit for most of it: at once, each takes as long as
+both one after the other. Measured by bench/scrape.py (84,000 lines): the slowest scrapes of a run take 40 to 50 ms with
+this and 55 to 85 ms without; the median and the commits are the same.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from celery_monitor.ports import Clock
+
+MAX_FLUSH_DELAY: Final = 0.05
+"""Seconds that a flush waits for scrapes."""
+MAX_COMMIT_DELAY: Final = 0.1
+"""Seconds from its beginning in which a commit waits for scrapes."""
+RECHECK: Final = 0.005
+"""Seconds until a flush that waits looks again."""
+
+
+class ScrapePriority:
+    """``scrape`` is for the thread that renders metrics, ``flush_due`` for the pump's, the rest for the committer's."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._idle = threading.Event()
+        self._idle.set()
+        self._commit_until = 0.0
+        self._ended = False
+
+    @contextmanager
+    def scrape(self) -> Iterator[None]:
+        """A scrape is in progress. One at a time."""
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._idle.set()
+
+    def flush_due(self, due_at: float) -> float:
+        """Monotonic time at which to flush, or to ask again, instead of ``due_at``."""
+        mono = self._clock.monotonic()
+        if mono < due_at or self._idle.is_set():
+            return due_at
+        return min(mono + RECHECK, due_at + MAX_FLUSH_DELAY)
+
+    def begin_commit(self) -> None:
+        """A commit begins: from now on it may wait for MAX_COMMIT_DELAY, however many scrapes there are."""
+        self._commit_until = self._clock.monotonic() + MAX_COMMIT_DELAY
+
+    @property
+    def commit_delay(self) -> float:
+        """Seconds for which the current commit may still wait."""
+        return 0.0 if self._ended else max(0.0, self._commit_until - self._clock.monotonic())
+
+    def give_way(self) -> None:
+        """Let a scrape that is in progress finish first. To be called between the parts of a commit."""
+        self._idle.wait(self.commit_delay)
+
+    def end(self) -> None:
+        """The process ends: commits do not wait any more."""
+        self._ended = True
