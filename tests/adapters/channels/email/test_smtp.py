@@ -1,9 +1,11 @@
+import math
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -138,6 +140,23 @@ def test_a_drop_after_the_mail_is_an_unknown_outcome(mail: MailServer) -> None:
     delivery = send(mail.server(), ANN, BOB)
     assert (delivery.taken, delivery.unknown) == ((), (ANN, BOB))
     assert "did not answer" in str(delivery.left)
+
+
+def test_a_whole_mail_has_ten_minutes_for_its_answer(mail: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 5321, 4.5.3.2: a server may take long to accept a mail, and a client that gives up sends it again."""
+    sockets: list[socket.socket] = []
+    waits: dict[str, float] = {}
+    create = socket.create_connection
+
+    def connect(address: tuple[str, int], *options: Any, **more: Any) -> socket.socket:
+        sockets.append(create(address, *options, **more))
+        return sockets[-1]
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    mail.stage = lambda stage: waits.update({stage: sockets[0].gettimeout() or math.inf})
+    deliver(mail.server(), SENDER, [ANN], lambda _: BODY)
+    assert 540 < waits["DATA"] <= 600  # the server has read the final dot
+    assert 240 < waits["RCPT"] <= 300
 
 
 @pytest.mark.parametrize("speak", [silent, dripping])
