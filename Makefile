@@ -19,20 +19,21 @@ UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/contracts
 # What takes longest comes first, so that no process is left alone with it at the end.
 SLOW_FIRST := tests/image tests/e2e tests/app tests/adapters
 SLOW_TESTS := $(SLOW_FIRST) $(filter-out $(SLOW_FIRST) $(UNIT_TESTS) %__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
-# publish.py is the load generator of the others.
-BENCHMARKS := $(filter-out bench/publish.py,$(wildcard bench/*.py))
+# publish.py is the load generator of the others; side_by_side.py is `make benchmarks`.
+BENCHMARKS := $(filter-out bench/publish.py bench/side_by_side.py,$(wildcard bench/*.py))
 IMAGE ?= celery-monitor
 ENGINE ?= $(shell command -v docker || command -v podman)
 RUN_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?= --runs 5
 PYTEST_ARGS ?=
 
 step = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help setup servers test lint docs docs-serve format unit slow coverage campaign bench run demo image assemble lock audit clean
+.PHONY: help setup servers test lint docs docs-serve format unit slow coverage campaign bench benchmarks run demo image assemble lock audit clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## the virtual environment, with the locked dependencies and the project in it
 
@@ -97,6 +98,9 @@ bench: setup ## the benchmarks
 	@for script in $(BENCHMARKS); do \
 		echo "-- $$script"; PYTHONPATH=. $(BIN)/python "$$script"; \
 	done
+
+benchmarks: setup ## compare with celery-exporter and Flower, and write docs/benchmarks.md (takes hours: BENCH_ARGS)
+	@PYTHONPATH=. $(BIN)/python bench/side_by_side.py --write $(BENCH_ARGS)
 
 run: setup ## the daemon, from this checkout: make run RUN_ARGS='--broker amqp://localhost'
 	@$(BIN)/celery-monitor run $(RUN_ARGS)

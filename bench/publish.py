@@ -262,7 +262,13 @@ class RedisPublisher:
                     "content-encoding": "utf-8",
                     "content-type": "application/json",
                     "headers": {"hostname": "celery@load"},
-                    "properties": {"delivery_mode": 1, "body_encoding": "base64", "delivery_tag": "load"},
+                    "properties": {
+                        "delivery_mode": 1,
+                        "delivery_info": {"exchange": EXCHANGE, "routing_key": ROUTING_KEY},
+                        "priority": 0,
+                        "body_encoding": "base64",
+                        "delivery_tag": "load",
+                    },
                 }
             ).encode()
         )

@@ -1,0 +1,197 @@
+"""docs/benchmarks.md and its plots, from the measurements of bench/side_by_side.py."""
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+from bench.peers.readers import READERS, versions
+
+FLAT_OUT: Final = 10**9
+OURS: Final = "celery-monitor"
+_PAGE = Path("docs/benchmarks.md")
+_IMAGES = Path("docs/images")
+
+Row = Mapping[str, Any]
+"""The fields of side_by_side.Measured."""
+
+
+def medians(found: Iterable[Row]) -> list[dict[str, Any]]:
+    """One row for each reader and stream, each figure the median over the runs."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in found:
+        groups.setdefault((row["broker"], row["rate"], row["per_message"], row["reader"]), []).append(row)
+    return [_median(rows) for rows in groups.values()]
+
+
+def _median(rows: Sequence[Row]) -> dict[str, Any]:
+    row = dict(rows[0])
+    row["lost"] = statistics.median(1 - r["counted"] / r["published"] if r["published"] else 0.0 for r in rows)
+    for field in ("cpu_per_event", "cpu_share", "resident", "scrape"):
+        numbers = [r[field] for r in rows if r[field] is not None]
+        row[field] = statistics.median(numbers) if numbers else None
+    return row
+
+
+def _of(rows: Sequence[Row], **wanted: object) -> dict[str, Row]:
+    """Reader → row, of one stream."""
+    return {r["reader"]: r for r in rows if all(r[field] == value for field, value in wanted.items())}
+
+
+def stream(row: Row) -> str:
+    """The stream in words."""
+    if row["rate"] == 0:
+        return "idle"
+    events = "1 event" if row["per_message"] == 1 else f"{row['per_message']} events"
+    rate = "flat out" if row["rate"] == FLAT_OUT else f"{row['rate']:,} events/s"
+    return f"{rate}, {events} per message"
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if row["rate"] and not row["counted"]:
+        return "nothing counted"
+    if row["rate"] == FLAT_OUT:
+        text = f"{row['cpu_per_event'] * 1e6:.1f} µs"
+    else:
+        text = f"{100 * row['cpu_share']:.1f} %"
+    lost = row["lost"]
+    return text + (f" (lost {100 * lost:.0f} %)" if lost >= 0.005 else "")
+
+
+def _ratio(rows: Mapping[str, Row]) -> str:
+    ours, theirs = rows.get(OURS), rows.get("celery-exporter")
+    field = "cpu_per_event" if ours and ours["rate"] == FLAT_OUT else "cpu_share"
+    if not ours or not theirs or not ours[field] or not theirs[field]:
+        return ""
+    return f"{theirs[field] / ours[field]:.1f} times"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Processor time: flat out for each event, else as a share of one core."""
+    lines = [f"| Broker | Stream | {' | '.join(READERS)} | celery-exporter takes |"]
+    lines.append("|---" * (len(READERS) + 3) + "|")
+    for broker, rate, per_message in dict.fromkeys((r["broker"], r["rate"], r["per_message"]) for r in rows):
+        group = _of(rows, broker=broker, rate=rate, per_message=per_message)
+        cells = " | ".join(_cell(group.get(name)) for name in READERS)
+        lines.append(f"| {broker} | {stream(next(iter(group.values())))} | {cells} | {_ratio(group)} |")
+    return "\n".join(lines)
+
+
+def _memory(rows: Sequence[Row]) -> str:
+    lines = ["| Broker | " + " | ".join(READERS) + " |", "|---" * (len(READERS) + 1) + "|"]
+    for broker in dict.fromkeys(r["broker"] for r in rows):
+        cells = []
+        for name in READERS:
+            own = [r for r in rows if r["broker"] == broker and r["reader"] == name]
+            scrapes = [r["scrape"] for r in own if r["scrape"] is not None]
+            cell = f"{max(r['resident'] for r in own) / 1e6:.0f} MB" if own else ""
+            cells.append(cell + (f", scrape {1000 * statistics.median(scrapes):.0f} ms" if scrapes else ""))
+        lines.append(f"| {broker} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def print_table(found: Iterable[Row]) -> None:
+    """The medians, to standard output."""
+    print(table(medians(found)))
+
+
+def chart(title: str, unit: str, bars: Sequence[tuple[str, str, float]]) -> str:
+    """An SVG of horizontal bars: label, reader, number. Fits a light and a dark page."""
+    longest = max(number for _, _, number in bars)
+    parts = []
+    top = 40
+    for label, reader, number in bars:
+        if label:
+            top += 10
+            parts.append(f'<text x="8" y="{top + 12}" class="group">{escape(label)}</text>')
+            top += 20
+        width = max(1.0, 400 * number / longest)
+        kind = "ours" if reader == OURS else "other"
+        parts.append(f'<text x="150" y="{top + 13}" text-anchor="end">{escape(reader)}</text>')
+        parts.append(f'<rect x="160" y="{top + 1}" width="{width:.1f}" height="15" class="{kind}"/>')
+        parts.append(f'<text x="{166 + width:.1f}" y="{top + 13}">{number:.1f} {escape(unit)}</text>')
+        top += 20
+    style = (
+        "text{font:12px sans-serif;fill:#333}.title{font-size:14px;font-weight:bold}.group{font-weight:bold}"
+        ".ours{fill:#2a7d4f}.other{fill:#9aa5b1}@media(prefers-color-scheme:dark){text{fill:#ddd}.ours{fill:#4cc38a}}"
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 {top + 10}" role="img">'
+    name = (
+        f'<title>{escape(title)}</title><style>{style}</style><text x="8" y="22" class="title">{escape(title)}</text>'
+    )
+    return head + name + "".join(parts) + "</svg>\n"
+
+
+def _bars(rows: Sequence[Row], rate: int, field: str, scale: float) -> list[tuple[str, str, float]]:
+    bars = []
+    for broker, per_message in dict.fromkeys((r["broker"], r["per_message"]) for r in rows if r["rate"] == rate):
+        group = _of(rows, broker=broker, rate=rate, per_message=per_message)
+        label = f"{broker}, {stream(next(iter(group.values())))}"
+        for name, row in group.items():
+            if row[field]:
+                bars.append((label, name, row[field] * scale))
+                label = ""
+    return bars
+
+
+def write(found: Sequence[Row], runs: int) -> None:
+    """Write the page and its plots."""
+    rows = medians(found)
+    plots = {
+        "benchmark-flat-out": ("CPU time per event, flat out", "µs", FLAT_OUT, "cpu_per_event", 1e6),
+        "benchmark-steady": ("CPU at a steady 1,000 events/s", "% of a core", 1000, "cpu_share", 100.0),
+    }
+    pictures = []
+    for name, (title, unit, rate, field, scale) in plots.items():
+        if bars := _bars(rows, rate, field, scale):
+            (_IMAGES / f"{name}.svg").write_text(chart(title, unit, bars))
+            pictures.append(f"![{title}](images/{name}.svg)")
+    _PAGE.write_text(_TEXT.format(
+        date=datetime.now(UTC).date().isoformat(),
+        cores=os.cpu_count(),
+        machine=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions="\n".join(f"- {name}: {text}" for name, text in versions().items()),
+        runs="one run" if runs == 1 else f"{runs} runs; each figure is the median",
+        pictures="\n\n".join(pictures),
+        table=table(rows),
+        memory=_memory(rows),
+    ))  # fmt: skip
+
+
+_TEXT: Final = """\
+# Benchmarks
+
+celery-monitor, celery-exporter, Flower and bare kombu read the same streams of task events, one after the other, in one
+run on the same machine. `make benchmarks` repeats the measurement and writes this page.
+
+Measured {date} on {cores} cores ({machine}, Python {python}), which the broker and the publisher share with the reader.
+{runs}.
+
+{versions}
+
+## CPU time
+
+Flat out, the publisher sends as fast as the broker accepts; the figure is the CPU time of the reader's process per
+event that it counted. At a steady rate, and idle, the figure is the share of one core. *Lost* is the share of the
+published events that the reader never counted. The last column says how many times as much CPU celery-exporter used.
+
+{table}
+
+*kombu, ack only* receives each message and acknowledges it without decoding it: a reader written with kombu cannot be
+cheaper. celery-monitor reads the broker's protocol itself.
+
+{pictures}
+
+## Memory and scrapes
+
+The largest resident memory over all streams, and the median time of one scrape of `/metrics` after the load.
+
+{memory}
+"""
