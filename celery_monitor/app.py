@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -42,6 +41,7 @@ from celery_monitor.core.model import (
     Snapshot,
 )
 from celery_monitor.core.monitor import Monitor
+from celery_monitor.core.times import rfc3339
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.policy import channels_of, limits_of, policy_of
 from celery_monitor.ports import Health, Sender
@@ -441,10 +441,6 @@ def _tell_rollback(lost: RolledBack) -> None:
         "Check the disk and its file system",
         flushes=lost.flushes,
         seconds=round(max(0.0, lost.committed_at - lost.found_at), 1) if lost.found_at else None,
-        found=_utc(lost.found_at) if lost.found_at else "an empty store",
-        committed=_utc(lost.committed_at),
+        found=rfc3339(lost.found_at) if lost.found_at else "an empty store",
+        committed=rfc3339(lost.committed_at),
     )
-
-
-def _utc(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

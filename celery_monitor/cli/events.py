@@ -22,6 +22,7 @@ from celery_monitor.core.decode import Discarded, events_of
 from celery_monitor.core.model import Delivery, Event, FleetTask
 from celery_monitor.core.monitor import PROBE
 from celery_monitor.core.text import Pattern, printable
+from celery_monitor.core.times import rfc3339
 from celery_monitor.core.track import Tracker
 from celery_monitor.core.transitions import KINDS
 from celery_monitor.errors import SourceLostError
@@ -156,7 +157,7 @@ class _Stream:
         if kind is not None:
             words = [f"{printable(name or _UNKNOWN, _WIDTH):<{_NAME_WIDTH}}", f"{event.uuid:<{_UUID_WIDTH}}", *words]
         shown = click.style(f"{printable(event.type, _WIDTH):<{_TYPE_WIDTH}}", fg=_COLOURS.get(event.type))
-        at = output.rfc3339(event.timestamp, "milliseconds")
+        at = rfc3339(event.timestamp, "milliseconds") or ""
         return "  ".join([at, shown, *(printable(word, _WIDTH) for word in words)])
 
     def _facts(self, event: Event, measured: float | None) -> Iterator[str]:

@@ -10,8 +10,8 @@ import click
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.cli.options import config_file, store_url
-from celery_monitor.cli.output import rfc3339
 from celery_monitor.core.model import OutboxItem
+from celery_monitor.core.times import rfc3339
 from celery_monitor.errors import MonitorError
 from celery_monitor.ports import Outbox
 from celery_monitor.settings import load
@@ -105,7 +105,7 @@ def _next_try(item: OutboxItem, first: Mapping[_Line, int]) -> str:
     if item.state != "pending":
         return "never"
     head = first.get((item.channel, item.route), item.id)
-    return f"waits behind {head}" if head < item.id else rfc3339(item.due_at)
+    return f"waits behind {head}" if head < item.id else rfc3339(item.due_at) or ""
 
 
 def _cells(item: OutboxItem, first: Mapping[_Line, int]) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ def _cells(item: OutboxItem, first: Mapping[_Line, int]) -> tuple[str, ...]:
         item.channel,
         item.action,
         str(item.attempts),
-        rfc3339(item.created_at),
+        rfc3339(item.created_at) or "",
         _next_try(item, first),
         _printable(item.key, _KEY_WIDTH),
         _printable(item.error or "", _ERROR_WIDTH),

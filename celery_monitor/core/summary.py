@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from celery_monitor.core.times import rfc3339
+
 UPTIME: Final = "uptime_seconds"
 GAP: Final = "stream_gap_seconds"
 UNOBSERVED: Final = "unobserved"
@@ -235,5 +237,5 @@ def _plain(value: Any, key: str = "") -> Any:  # noqa: ANN401  # any part of a d
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if key in _TIMES:
-        return dt.datetime.fromtimestamp(value, dt.UTC).isoformat().replace("+00:00", "Z")
+        return rfc3339(value, "auto")
     return value

@@ -1,10 +1,10 @@
 """The program's values as JSON: names as in the API, times in RFC 3339 and UTC."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from celery_monitor.core.model import COUNTS, Failure, GroupRow, IncidentRow, Limit, OutboxItem, QueueStats, Worker
+from celery_monitor.core.times import rfc3339
 from celery_monitor.ports import Health, TaskRow
 
 Json = dict[str, Any]
@@ -12,13 +12,7 @@ Json = dict[str, Any]
 
 def time(seconds: float | None) -> str | None:
     """Unix seconds as ``2026-11-23T14:05:09.123Z``; None for none, and for what is beyond the calendar."""
-    if seconds is None:
-        return None
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(seconds, "milliseconds")
 
 
 def health(value: Health) -> Json:

@@ -7,12 +7,12 @@ are those of PagerDuty's Events API v2.
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from celery_monitor.core.model import Incident, Severity
+from celery_monitor.core.model import LATEST_TIMESTAMP, Incident, Severity
 from celery_monitor.core.text import OTHER
+from celery_monitor.core.times import rfc3339
 
 SUMMARY_LIMIT: Final = 1024
 """Characters."""
@@ -27,7 +27,6 @@ _TRACEBACK_LIMIT: Final = 8000
 _ENTRIES: Final = 20
 _ENVELOPE: Final = len('"routing_key": "", "event_action": "trigger", ') + 32
 """Bytes that sending adds to the event."""
-_LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 _HAPPENED: Final = {
     "WorkerLostError": "a worker's child process was killed (often out of memory)",
@@ -93,11 +92,6 @@ def text(value: str, limit: int | None = None) -> str:
 def line(value: str, limit: int = _NAME_LIMIT) -> str:
     """As ``text``, on one line."""
     return text(" ".join(text(value).split()), limit)
-
-
-def rfc3339(at: float) -> str | None:
-    """Unix seconds as UTC to the second; None for what no calendar has."""
-    return f"{datetime.fromtimestamp(int(at), UTC):%Y-%m-%dT%H:%M:%SZ}" if 0 <= at < _LATEST else None
 
 
 def _summary(incident: Incident) -> str:
@@ -177,7 +171,7 @@ def _within_limit(event: dict[str, Any]) -> dict[str, Any]:
 
 def _rate(incident: Incident) -> str | None:
     seconds = incident.last_at - incident.first_at
-    if incident.count < 2 or not 1 <= seconds < _LATEST:  # noqa: PLR2004 - one failure has no rate
+    if incident.count < 2 or not 1 <= seconds <= LATEST_TIMESTAMP:  # noqa: PLR2004 - one failure has no rate
         return None
     return f"{incident.count / max(seconds, 60) * 60:.3g} a minute over {_duration(int(seconds))}"
 
