@@ -206,6 +206,7 @@ class Daemon:
             report=nothing,
             report_part=nothing,
             sends={},
+            retention=0.0,
             zone=nothing,
         )
 

@@ -361,6 +361,7 @@ class App:
             report_part=render_part,
             sends={Channel.PAGERDUTY: self._paging, Channel.EMAIL: bool(settings.email.to)},
             space=self.store.space,
+            retention=settings.store.retention,
             zone=ZoneInfo(settings.email.timezone),
         )
         return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)

@@ -106,7 +106,7 @@ def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, 
     for name in ("first_failure", "last_failure"):
         assert datetime.fromtimestamp(int(began), UTC) <= datetime.fromisoformat(details[name]) <= told_by
     incident, newest, *others = [link["href"] for link in event["links"]]
-    assert incident == f"https://monitor.example/base/incidents?key={quote(event['dedup_key'], safe='')}"
+    assert incident == f"https://monitor.example/base/incidents/{quote(event['dedup_key'], safe='')}"
     assert newest.removeprefix("https://monitor.example/base/failures/") in ids
     assert others == ["https://monitor.example/base/tasks/fleet.decline", "https://wiki.example/fleet"]
 

@@ -49,6 +49,7 @@ class Api:
             Route("/api/v1/failures", self.failures),
             Route("/api/v1/failures/{uuid:path}", self.failure),
             Route("/api/v1/incidents", self.incidents),
+            Route("/api/v1/incidents/{key:path}", self.incident),
             Route("/api/v1/workers", self.workers),
             Route("/api/v1/outbox", self.outbox),
             Route("/api/v1/reports/{date}", self.report),
@@ -122,6 +123,15 @@ class Api:
         wanted = incidents.wanted(self._query(request, "limit", "cursor", *incidents.FILTERS))
         found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
         return _items([views.incident(row) for row in found], more)
+
+    async def incident(self, request: Request) -> Response:
+        """One incident, with its error groups."""
+        key = _named(request, "key")
+        self._query(request)
+        found = await self._queries(partial(incidents.find, self._sources.reader, key))
+        if found is None:
+            raise HTTPException(404, incidents.unknown(self._sources.retention))
+        return answer(views.incident_in_full(*found))
 
     async def workers(self, request: Request) -> Response:
         """Workers by hostname, from memory: the store is not asked."""

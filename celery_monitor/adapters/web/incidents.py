@@ -1,4 +1,4 @@
-"""Incidents by pages and filters, which the Reader's query has not."""
+"""Incidents by pages and filters, which the Reader's query has not, and one incident with its error groups."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,15 @@ from typing import Final
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor
 from celery_monitor.adapters.web.shown import address
 from celery_monitor.adapters.web.views import time
-from celery_monitor.core.model import STORM, Incident, IncidentRow
+from celery_monitor.core.model import BUCKET_SECONDS, STORM, GroupRow, Incident, IncidentRow
+from celery_monitor.core.text import OTHER
 from celery_monitor.ports import Reader
+from celery_monitor.settings.notation import DAY
 
 _PORTION: Final = 500
+_MAX_TASKS: Final = 20
+"""Of a storm, whose error groups are looked up: one query for each."""
+_MAX_GROUPS: Final = 50
 _SEPARATOR: Final = " "
 
 FILTERS: Final = ("task", "exception", "key", "since", "until")
@@ -72,6 +77,30 @@ def failures_of(one: Incident) -> str:
     task = one.task if one.task != STORM and len(one.tasks) < 2 else None  # noqa: PLR2004 - several
     # Times are given in whole milliseconds, and the end is not part of the time.
     return address("failures", task=task, since=time(one.first_at), until=time(one.last_at + 0.001))
+
+
+def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
+    """The incident of a key with the error groups of its tasks, most failures first; None when it is not stored.
+
+    Groups are counted by quarters of an hour, so that failures shortly before the first one may be among them.
+    """
+    rows = reader.incidents(since=None, until=None, limit=1, key=key)
+    if not rows:
+        return None
+    one = rows[0].incident
+    counts = one.tasks or {one.task: one.count}
+    tasks = sorted((task for task in counts if task != OTHER), key=lambda task: -counts[task])
+    since, until = one.first_at - one.first_at % BUCKET_SECONDS, one.last_at + 0.001
+    groups = [group for task in tasks[:_MAX_TASKS] for group in reader.groups(since, until, name=task)[:_MAX_GROUPS]]
+    return rows[0], sorted(groups, key=lambda group: -group.count)[:_MAX_GROUPS]
+
+
+def unknown(retention: float) -> str:
+    """What is said of a key that is not stored. ``retention`` is in seconds."""
+    return (
+        "no incident with this key is stored: incidents are deleted after the retention "
+        f"(store.retention, {retention / DAY:.3g} days)"
+    )
 
 
 def position(row: IncidentRow) -> Position:

@@ -21,7 +21,7 @@ from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, Parameters, day, sealed, today
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import Channel
+from celery_monitor.core.model import Channel, IncidentRow
 from celery_monitor.ports import FailureFilter
 
 _REPORT_POLICY: Final = CONTENT_SECURITY_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
@@ -48,6 +48,7 @@ class Pages:
             Route("/failures", self.failures),
             Route("/failures/{uuid:path}", self.failure),
             Route("/incidents", self.incidents),
+            Route("/incidents/{key:path}", self.incident),
             Route("/workers", self.workers),
             Route("/reports", _redirect("reports/today")),
             Route("/reports/{date}", self.report),
@@ -106,14 +107,20 @@ class Pages:
         query = self._query(request, "cursor", *incidents.FILTERS)
         wanted = incidents.wanted(query)
         found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
-        rows = [
-            views.incident(row)
-            | {"said": incidents.last_failure(row.incident), "failures": incidents.failures_of(row.incident)}
-            for row in found
-        ]
+        rows = [_told(views.incident(row), row) for row in found]
         filters = {name: query.text(name) or "" for name in incidents.FILTERS}
         pages = self._sources.sends[Channel.PAGERDUTY]
         return self._page(request, "incidents.html", incidents=rows, next=sealed(more), filters=filters, pages=pages)
+
+    async def incident(self, request: Request) -> Response:
+        """One incident: what failed, how often, and who was told."""
+        key = request.path_params["key"]
+        found = await self._queries(partial(incidents.find, self._sources.reader, key))
+        if found is None:
+            text = incidents.unknown(self._sources.retention)
+            raise HTTPException(404, f"{text[0].upper()}{text[1:]}.")
+        one = _told(views.incident_in_full(*found), found[0])
+        return self._page(request, "incident.html", one=one, pages=self._sources.sends[Channel.PAGERDUTY])
 
     async def workers(self, request: Request) -> Response:
         """Workers and queues, as of now."""
@@ -164,6 +171,11 @@ class Pages:
             "refresh": None,
         }
         return HTMLResponse(_templates().get_template(template).render(common | values))
+
+
+def _told(view: views.Json, row: IncidentRow) -> views.Json:
+    """An incident with what the page says in words."""
+    return view | {"said": incidents.last_failure(row.incident), "failures": incidents.failures_of(row.incident)}
 
 
 def root(request: Request) -> str:

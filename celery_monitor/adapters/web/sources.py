@@ -50,5 +50,7 @@ class Sources:
     """Whether anybody is to be told by a channel, as it is configured."""
     space: Callable[[], StoreSpace] = StoreSpace
     """How much space the store has."""
+    retention: float
+    """Seconds for which failures and incidents are kept."""
     zone: tzinfo
     """In which the report's days are counted."""

@@ -108,6 +108,19 @@ def incident(row: IncidentRow) -> Json:
     }
 
 
+def incident_in_full(row: IncidentRow, errors: Sequence[GroupRow]) -> Json:
+    """An incident with what is long; the arguments are None unless ``tracking.capture_arguments`` is on."""
+    one = row.incident
+    return {
+        **incident(row),
+        "last_uuid": one.last_uuid or None,
+        "traceback": one.traceback,
+        "args": one.args,
+        "kwargs": one.kwargs,
+        "errors": [error(group) for group in errors],
+    }
+
+
 def worker(one: Worker) -> Json:
     """A worker."""
     return {

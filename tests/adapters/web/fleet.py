@@ -216,5 +216,6 @@ class Fleet:
             report_part=self.html,
             sends=self.sends,
             space=lambda: self.space,
+            retention=30 * 86_400.0,
             zone=UTC,
         )

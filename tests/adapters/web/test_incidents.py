@@ -7,14 +7,14 @@ from html import unescape
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import Changes, Channel, Incident, IncidentState, Reason
+from celery_monitor.core.model import Changes, Channel, ErrorDelta, Incident, IncidentState, Reason
 from tests.adapters.web.conftest import Served
-from tests.adapters.web.fleet import NOW, Fleet, failure, group, incident
+from tests.adapters.web.fleet import BUCKET, NOW, Fleet, failure, group, incident
 from tests.adapters.web.test_pages import Links
 
 Commit = Callable[[Changes], None]
 
-KEY = "/incidents?key=shop.charge%2F2026-11-23T14Z"
+KEY = "/incidents/shop.charge%2F2026-11-23T14Z"
 
 
 def shown(site: Served, commit: Commit, *incidents: Incident, query: str = "") -> str:
@@ -105,6 +105,67 @@ def test_a_failure_leads_to_its_incident(site: Served, commit: Commit, path: str
     text = site.get(KEY).text
     assert "shop.charge/2026-11-23T14Z" in text
     assert "another" not in text
+
+
+def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
+    """Its page has the state, the counts, the error groups, the traceback, the delivery, and ways to its failures."""
+    kinds = {"ValueError": 3, "KeyError": 1}
+    long = "".join(f"  File 'shop.py', line {n}\n" for n in range(200)) + "ValueError: <no> such card"
+    one = incident(
+        exceptions=kinds, count=4, threshold=3, traceback=long, last_uuid="id-2", rule="cards", args="(<1>,)"
+    )
+    (item,) = store.outbox.items(dead=False, limit=1, cursor=None)
+    store.outbox.delivered(item, NOW - 50, 2)
+    commit(Changes(now=NOW, sequence=2, incidents=[one, incident("another", message="other")]))
+    answer = site.get(KEY)
+    text = unescape(answer.text)
+    for told in ("ValueError (3), KeyError (1)", "pages from 3", "<no> such card", "shop.py:charge", "(<1>,)", "cards"):
+        assert told in text
+    assert "&lt;no&gt; such card" in answer.text
+    assert "last sent when it was 2" in text
+    assert "another" not in text
+    assert {"/failures/id-2", "/tasks/shop.charge"} <= Links(answer).links
+    found = site.get(f"/api/v1{KEY}").json()
+    assert (found["key"], found["count"], found["last_uuid"]) == (one.key, 4, "id-2")
+    assert found["traceback"] == long
+    assert [(each["exception"], each["count"], each["sample"]) for each in found["errors"]] == [
+        ("ValueError", 2, "id-2")
+    ]
+
+
+def test_an_incident_that_is_not_stored(site: Served) -> None:
+    """Who follows an old link is told why there is nothing, and where the setting is."""
+    for path in ("/incidents/shop.charge%2F2026-01-01T00Z", "/incidents/%00", "/incidents/a%2F..%2F..%2Fb"):
+        for base in ("", "/api/v1"):
+            answer = site.get(f"{base}{path}")
+            assert answer.status_code == 404
+            assert "store.retention, 30 days" in answer.text
+
+
+def test_a_storm_shows_the_groups_of_its_tasks(site: Served, commit: Commit) -> None:
+    """Groups of all its tasks, most failures first, each with its task; at most 50, of at most 20 tasks."""
+    names = [f"shop.t{n:02}" for n in range(30)]
+    commit(
+        Changes(
+            now=NOW,
+            sequence=2,
+            groups=[group(name, f"{n:016}") for n, name in enumerate(names)],
+            errors=[ErrorDelta(BUCKET, f"{n:016}", n + 1) for n in range(30)],
+            incidents=[
+                incident(
+                    "storm/h/*",
+                    task="storm",
+                    reason=Reason.STORM_OPENED,
+                    tasks={name: n + 1 for n, name in enumerate(names)} | {"other": 99},
+                )
+            ],
+        )
+    )
+    found = site.get("/api/v1/incidents/storm%2Fh%2F%2A").json()["errors"]
+    assert [each["task"] for each in found] == names[:9:-1]
+    page = site.get("/incidents/storm%2Fh%2F%2A")
+    assert "A storm of 31 tasks" in page.text
+    assert "/tasks/shop.t29" in Links(page).links
 
 
 def test_incidents_by_the_form(site: Served, commit: Commit) -> None:

@@ -19,7 +19,16 @@ from tests.adapters.web.fleet import GROUP, NOW, Fleet, bucket, failure, group, 
 
 Commit = Callable[[Changes], None]
 
-PAGES = ("/", "/tasks/shop.charge", "/failures", "/failures/id-1", "/incidents", "/workers", "/reports/today")
+PAGES = (
+    "/",
+    "/tasks/shop.charge",
+    "/failures",
+    "/failures/id-1",
+    "/incidents",
+    "/incidents/shop.charge%2F2026-11-23T14Z",
+    "/workers",
+    "/reports/today",
+)
 EVIL = "<script>alert(1)</script>\"'&{{7*7}}"
 
 
@@ -146,7 +155,16 @@ def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> 
     )
     fleet.workers = [worker(EVIL)]
     quoted = "".join(f"%{byte:02X}" for byte in EVIL.encode())
-    for path in ("/", f"/tasks/{quoted}", "/failures", f"/failures/{quoted}", "/incidents", "/workers", f"/{quoted}"):
+    for path in (
+        "/",
+        f"/tasks/{quoted}",
+        "/failures",
+        f"/failures/{quoted}",
+        "/incidents",
+        f"/incidents/{quoted}",
+        "/workers",
+        f"/{quoted}",
+    ):
         answer = site.get(path)
         assert "script" not in Links(answer).elements, path
         assert path == f"/{quoted}" or "&lt;script&gt;" in answer.text.replace("<wbr>", ""), path

@@ -65,7 +65,7 @@ def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
         "links": _links(incident, base),
     }
     if base:
-        this = _page(base, "incidents?key=", incident.key)
+        this = _page(base, "incidents/", incident.key)
         event["client_url"] = this if this and len(this) <= _URL_LIMIT else f"{base}/incidents"
     return _within_limit(event)
 
@@ -144,7 +144,7 @@ def _details(incident: Incident) -> dict[str, Any]:
 def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
     links = []
     if base:
-        links.append((_page(base, "incidents?key=", incident.key), "This incident"))
+        links.append((_page(base, "incidents/", incident.key), "This incident"))
         links.append((_page(base, "failures/", incident.last_uuid), "Its newest failure"))
         if not incident.is_storm:
             links.append((_page(base, "tasks/", incident.task), f"{incident.task} at the monitor"))

@@ -78,10 +78,10 @@ def test_the_whole_event() -> None:
             },
         },
         "client": "celery-monitor",
-        "client_url": "https://monitor.example.com/celery/incidents?key=shop.billing.charge%2F2026-11-23T14Z",
+        "client_url": "https://monitor.example.com/celery/incidents/shop.billing.charge%2F2026-11-23T14Z",
         "links": [
             {
-                "href": "https://monitor.example.com/celery/incidents?key=shop.billing.charge%2F2026-11-23T14Z",
+                "href": "https://monitor.example.com/celery/incidents/shop.billing.charge%2F2026-11-23T14Z",
                 "text": "This incident",
             },
             {"href": "https://monitor.example.com/celery/failures/5d3f%2F0b9e", "text": "Its newest failure"},
@@ -147,7 +147,7 @@ def test_a_storm_lists_its_tasks() -> None:
     event = rendered(**STORMY, key="storm/2026-11-23T14Z/*", tasks={"a": 1, "b": 9}, runbook_url=None)
     assert list(event["payload"]["custom_details"]["tasks"].items()) == [("b", 9), ("a", 1)]
     assert [link["href"] for link in event["links"]] == [
-        "https://monitor.example.com/celery/incidents?key=storm%2F2026-11-23T14Z%2F%2A"
+        "https://monitor.example.com/celery/incidents/storm%2F2026-11-23T14Z%2F%2A"
     ]
 
 
@@ -189,7 +189,7 @@ def test_names_are_quoted_in_links(task: str, path: str) -> None:
     """A task's name is one segment of the link's path, whatever it holds."""
     event = rendered(task=task, key=task, last_uuid=task)
     assert [link["href"] for link in event["links"]][:3] == [
-        f"https://monitor.example.com/celery/{page}{path}" for page in ("incidents?key=", "failures/", "tasks/")
+        f"https://monitor.example.com/celery/{page}{path}" for page in ("incidents/", "failures/", "tasks/")
     ]
 
 
