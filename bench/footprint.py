@@ -18,9 +18,9 @@ from uuid import uuid4
 
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.adapters.store import open_store
-from celery_monitor.core.kept import Kept
+from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import BUCKET_SECONDS, Delivery, Snapshot
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.settings.metrics import MetricsSettings
@@ -38,9 +38,9 @@ class Bench:
         self.path = directory / "store.db"
         self._store = open_store(f"sqlite:///{self.path}", retention=90 * 86_400.0, fingerprints_kept=4000)
         self._monitor = Monitor(Limits(), self._store.start(), NOW)
-        self._kept = Kept(self._monitor.snapshot())
+        self._kept = CommittedTotals(self._monitor.snapshot())
         self._exposition = Exposition(
-            MetricsSettings(), SystemClock(), snapshot=self.snapshot, queues=tuple, runtime=RuntimeFigures
+            MetricsSettings(), SystemClock(), snapshot=self.snapshot, queues=tuple, runtime=RuntimeStats
         )
 
     def snapshot(self) -> Snapshot:

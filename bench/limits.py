@@ -18,8 +18,8 @@ from typing import Any, Final
 from celery_monitor import app
 from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
-from celery_monitor.core.kept import Kept
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
+from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import Delivery, Restored
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.policy import limits_of
@@ -96,7 +96,7 @@ class Filled:
     def __init__(self) -> None:
         self.monitor = Monitor(LIMITS, Restored(), NOW)
         self.monitor.connected(acknowledges=True)
-        self.kept = Kept(self.monitor.snapshot())
+        self.kept = CommittedTotals(self.monitor.snapshot())
         self._ticks = 0
         self._watch = MemoryWatch(SETTINGS.tracking.max_memory, resident)
 
@@ -117,7 +117,7 @@ class Filled:
         """Bytes of the text."""
         clock, settings = ManualClock(), SETTINGS.metrics
         exposition = Exposition(
-            settings, clock, snapshot=lambda: self.monitor.snapshot(self.kept), queues=tuple, runtime=RuntimeFigures
+            settings, clock, snapshot=lambda: self.monitor.snapshot(self.kept), queues=tuple, runtime=RuntimeStats
         )
         return exposition.render(Format(openmetrics=True, gzip=False)).length
 
@@ -127,8 +127,8 @@ class Filled:
     def _flush(self) -> None:
         self._ticks += 1
         self.monitor.tick(NOW + self._ticks)
-        if self._watch.pressed():
-            self.monitor.shed()
+        if self._watch.under_pressure():
+            self.monitor.shed_load()
         changes = self.monitor.take(NOW + self._ticks)
         if changes is not None:
             self.kept.commit(changes)

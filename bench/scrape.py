@@ -29,16 +29,16 @@ from typing import Any
 from celery_monitor.adapters import log
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.adapters.store import open_store
-from celery_monitor.adapters.store.applying import ApplyingFile
+from celery_monitor.adapters.store.crash_marks import ApplyingFile
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.cli.run import COLLECT
-from celery_monitor.core.kept import Kept
+from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import Changes, Delivery, Restored, Snapshot
 from celery_monitor.core.monitor import Limits, Monitor
-from celery_monitor.ports import Batch, Health
+from celery_monitor.ports import Batch, HealthReport
 from celery_monitor.runtime.committer import Committer
 from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.priority import ScrapePriority
@@ -125,14 +125,14 @@ class Daemon:
         self._before = 0.0
         clock, self._lock = SystemClock(), threading.Lock()
         self._monitor = Monitor(Limits(), Restored(), time.time())
-        self._kept = Kept(self._monitor.snapshot())
+        self._kept = CommittedTotals(self._monitor.snapshot())
         priority = ScrapePriority(clock)
         self.metrics = Exposition(
             MetricsSettings(),
             clock,
             snapshot=self.snapshot,
             queues=tuple,
-            runtime=RuntimeFigures,
+            runtime=RuntimeStats,
             rendering=priority.scrape,
         )
         self._store = open_store(url, retention=86_400, fingerprints_kept=PREFETCH, give_way=priority.give_way)
@@ -187,7 +187,7 @@ class Daemon:
     def _committed(self, changes: Changes) -> None:
         with self._lock:
             self._kept.commit(changes)
-        total = self._committer.figures.sum
+        total = self._committer.stats.sum
         self.commits.append(total - self._before)
         self._before = total
 
@@ -197,8 +197,8 @@ class Daemon:
             fleet="shop",
             clock=SystemClock(),
             metrics=self.metrics,
-            livez=lambda: Health({}),
-            readyz=lambda: Health({}),
+            livez=lambda: HealthReport({}),
+            readyz=lambda: HealthReport({}),
             snapshot=self.snapshot,
             queues=tuple,
             reader=nothing,

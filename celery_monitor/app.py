@@ -23,18 +23,18 @@ from celery_monitor.adapters.channels.pagerduty import PagerDuty, endpoint
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.exposition import Exposition
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.kept import Kept
+from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import (
     Changes,
     Channel,
-    Enqueue,
     Histogram,
     Incident,
+    OutboxRequest,
     QueueStats,
     Restored,
     RolledBack,
@@ -44,14 +44,14 @@ from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.times import rfc3339
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.policy import channels_of, limits_of, policy_of
-from celery_monitor.ports import Health, Sender
+from celery_monitor.ports import HealthReport, Sender
 from celery_monitor.runtime.committer import BOUNDS, Committer
-from celery_monitor.runtime.courier import Courier, Rows
-from celery_monitor.runtime.fleet import FleetWatch
+from celery_monitor.runtime.fleet import FleetPoller
 from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.interpreter import InterpreterGuard
-from celery_monitor.runtime.keeper import Keeper
+from celery_monitor.runtime.maintenance import Maintenance
 from celery_monitor.runtime.memory import MemoryWatch
+from celery_monitor.runtime.notifier import Notifier, OutboxRows
 from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import Pump
@@ -59,7 +59,7 @@ from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
 from celery_monitor.runtime.stream import Stream, StreamStats
 from celery_monitor.runtime.threads import Loop, Threads, said
-from celery_monitor.runtime.unwritten import Unwritten
+from celery_monitor.runtime.uncommitted import UncommittedPages
 from celery_monitor.settings import Settings
 from celery_monitor.settings.secret import redact_url
 
@@ -72,8 +72,8 @@ _BLOCKED_AFTER: Final = 180.0
 (SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
 _SLOW: Final = 120.0
 _STORE_RETRY: Final = 2.0
-_MUST_END: Final = frozenset({"pump", "committer", "courier-pagerduty"})
-_MAY_END_WITHIN: Final = 1.0
+_ESSENTIAL_THREADS: Final = frozenset({"pump", "committer", "notifier-pagerduty"})
+_JOIN_TIMEOUT: Final = 1.0
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
 _NO_STREAM: Final = "waiting for the stream"
@@ -94,7 +94,7 @@ class App:
         self.settings = settings
         self.clock = SystemClock()
         self.stopping = threading.Event()
-        self.threads = Threads(self.stopping, self._end_stuck, self._live)
+        self.threads = Threads(self.stopping, self._exit_stuck, self._live)
         self._guard = guard
         self._priority = ScrapePriority(self.clock)
         policy = policy_of(settings)
@@ -112,14 +112,14 @@ class App:
         self._lock = threading.Lock()
         self._store_error: str | None = "the store is being opened"
         self._monitor: Monitor | None = None
-        self._kept: Kept | None = None
+        self._committed_totals: CommittedTotals | None = None
         self._committer = Committer(self.store, self.clock, self._priority)
-        self._unwritten = Unwritten(self.store.outbox, self.clock)
+        self._uncommitted = UncommittedPages(self.store.outbox, self.clock)
         self._stream: Stream | None = None
         self._prober: Prober | None = None
-        self._fleet: FleetWatch | None = None
-        self._keeper: Keeper | None = None
-        self._couriers: list[Courier] = []
+        self._fleet: FleetPoller | None = None
+        self._maintenance: Maintenance | None = None
+        self._notifiers: list[Notifier] = []
         self._redaction = Redaction(settings.tracking.redact)
         self._paging = policy.default.sends or any(rule.sends for rule in policy.rules)
         self._report = DayReport(
@@ -142,7 +142,7 @@ class App:
             said(partial(_log.info, "Listening", listen=self.listen, version=version("celery-monitor")))
             self.threads.start("web", self.web.serve, limit=_SLOW, restart=True)
             self.threads.watch()
-            cleanup.callback(self.threads.join, "web", _MAY_END_WITHIN)
+            cleanup.callback(self.threads.join, "web", _JOIN_TIMEOUT)
             cleanup.callback(self.stopping.set)
             restored = self._open_store()
             if restored is not None:
@@ -182,12 +182,12 @@ class App:
         self._prober = Prober(BrokerProbe(settings.broker), self.clock, settings.broker.probe_interval)
         limits = replace(limits_of(settings), redact=self._redaction.patterns, prober=self._prober.instance)
         monitor = Monitor(limits, restored, now)
-        self._kept, self._monitor = Kept(monitor.snapshot()), monitor
+        self._committed_totals, self._monitor = CommittedTotals(monitor.snapshot()), monitor
         monitor.count("starts", 1)
         if restored.rolled_back is not None:
             monitor.count("store_rolled_back", 1)
-            _tell_rollback(restored.rolled_back)
-        self._fleet = FleetWatch(
+            _log_rollback(restored.rolled_back)
+        self._fleet = FleetPoller(
             BrokerFleet(settings.broker, settings.metrics.queues, (one.key.queue for one in restored.series)),
             monitor,
             self._lock,
@@ -196,18 +196,18 @@ class App:
             enable_events=settings.broker.enable_events,
         )
         pump = self._build_pump(monitor, self._prober, self._fleet, alive_at=restored.counters.get("alive_at"))
-        self._start_couriers()
+        self._start_notifiers()
         self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)
         self.threads.start("pump", pump.run, limit=_STUCK_AFTER, fatal=True)
         self.threads.start("prober", self._prober.run, limit=_SLOW, restart=True)
         self.threads.start("fleet", self._fleet.run, limit=_SLOW, restart=True)
-        self.threads.start("keeper", self._keep(restored), limit=_SLOW, restart=True)
+        self.threads.start("maintenance", self._keep(restored), limit=_SLOW, restart=True)
         # What is there now stays: a full collection need not walk it again and again while events wait.
         gc.collect()
         gc.freeze()
         self._log_start(restored)
 
-    def _build_pump(self, monitor: Monitor, prober: Prober, fleet: FleetWatch, *, alive_at: float | None) -> Pump:
+    def _build_pump(self, monitor: Monitor, prober: Prober, fleet: FleetPoller, *, alive_at: float | None) -> Pump:
         settings, prefetch = self.settings, self.settings.broker.prefetch
         shared = monitor, self._lock, self.clock
         self._stream = Stream(
@@ -226,7 +226,7 @@ class App:
             flush_interval=settings.store.flush_interval,
             prefetch=prefetch,
             committed=self._committed,
-            unwritten=self._page_unwritten,
+            uncommitted=self._page_uncommitted,
         )
         return Pump(
             self._stream,
@@ -235,7 +235,7 @@ class App:
             marks=self.store.applying,
             prefetch=prefetch,
             arrived=fleet.arrived,
-            pressed=MemoryWatch(settings.tracking.max_memory, resident).pressed,
+            under_pressure=MemoryWatch(settings.tracking.max_memory, resident).under_pressure,
         )
 
     def _log_start(self, restored: Restored) -> None:
@@ -248,75 +248,77 @@ class App:
             broker=redact_url(settings.broker.url_source().get() or ""),
             store=settings.store.url,
             series=len(restored.series),
-            series_folded=restored.series_folded,
+            series_merged=restored.series_merged,
             tracked=len(restored.tracked),
             incidents=len(restored.incidents),
             **channels_of(settings),
         )
 
-    def _start_couriers(self) -> None:
+    def _start_notifiers(self) -> None:
         settings, outbox = self.settings, self.store.outbox
         pagerduty = settings.pagerduty
         own = [rule for rule in settings.alerts.rules if rule.routing_key_source().get() is not None]
         self._pagerduty = PagerDuty(
             url=endpoint(pagerduty.region, pagerduty.url),
             keys={"": pagerduty.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in own},
-            incident=self._unwritten.incident,
+            incident=self._uncommitted.incident,
             clock=self.clock,
             timeout=pagerduty.timeout,
             external_url=settings.web.external_url,
         )
         email = EmailSender(settings.email, self._report.summary, settings.web.external_url, note=outbox.note)
-        channels: tuple[tuple[Rows, Sender, int | None, float], ...] = (
-            (self._unwritten, self._pagerduty, pagerduty.rate_limit, pagerduty.timeout),
+        channels: tuple[tuple[OutboxRows, Sender, int | None, float], ...] = (
+            (self._uncommitted, self._pagerduty, pagerduty.rate_limit, pagerduty.timeout),
             (outbox, email, None, longest(settings.email)),
         )
         for source, sender, rate, timeout in channels:
             # A mail may have arrived though its outcome is unknown: a restart is no reason to send it again.
             pages = sender.channel == Channel.PAGERDUTY
-            courier = Courier(source, sender, self.clock, rate_limit=rate, idempotent=pages)
-            self._couriers.append(courier)
-            self.threads.start(f"courier-{sender.channel}", courier.run, limit=_SLOW + timeout, restart=True)
+            notifier = Notifier(source, sender, self.clock, rate_limit=rate, idempotent=pages)
+            self._notifiers.append(notifier)
+            self.threads.start(f"notifier-{sender.channel}", notifier.run, limit=_SLOW + timeout, restart=True)
 
     def _keep(self, restored: Restored) -> Loop:
         email, zone = self.settings.email, ZoneInfo(self.settings.email.timezone)
         new = not restored.counters
         schedule = ReportSchedule(self.store.outbox, self.store.reader, email.schedule, zone, new=new)
-        self._keeper = Keeper(self.store, self.store.outbox, self.clock, schedule.turn if email.to else None)
-        return self._keeper.run
+        self._maintenance = Maintenance(
+            self.store, self.store.outbox, self.clock, schedule.run_once if email.to else None
+        )
+        return self._maintenance.run
 
-    def _page_unwritten(self, waiting: list[tuple[Enqueue, Incident]]) -> None:
-        if self._unwritten.offer(waiting):
-            for courier in self._couriers:
-                courier.wake()
+    def _page_uncommitted(self, waiting: list[tuple[OutboxRequest, Incident]]) -> None:
+        if self._uncommitted.offer(waiting):
+            for notifier in self._notifiers:
+                notifier.wake()
 
     def _committed(self, changes: Changes) -> None:
-        self._unwritten.written(changes)
-        if self._kept is not None:
+        self._uncommitted.written(changes)
+        if self._committed_totals is not None:
             with self._lock:
-                self._kept.commit(changes)
+                self._committed_totals.commit(changes)
         if changes.outbox:
-            for courier in self._couriers:
-                courier.wake()
+            for notifier in self._notifiers:
+                notifier.wake()
 
     def _shut_down(self) -> None:
         """Everything at once, the pump first of all: what it has applied is committed and acknowledged."""
         until = self.clock.monotonic() + SHUTDOWN
         if self._guard is not None:
-            self._guard.extend(SHUTDOWN + _MAY_END_WITHIN)
-        timer = threading.Timer(SHUTDOWN, self._end_late)
+            self._guard.extend(SHUTDOWN + _JOIN_TIMEOUT)
+        timer = threading.Timer(SHUTDOWN, self._exit_late)
         timer.daemon = True
         timer.start()
         self.stopping.set()
         self._priority.end()
-        for courier in self._couriers:
-            courier.wake()
+        for notifier in self._notifiers:
+            notifier.wake()
         if self._fleet is not None:
             self._fleet.interrupt()
         self._pagerduty.stop()
         # The pump's end brings the committer's.
-        for name in ("pump", "committer", "courier-pagerduty", "courier-email", "keeper", "fleet", "prober"):
-            last = until - 1.0 if name in _MUST_END else self.clock.monotonic() + _MAY_END_WITHIN
+        for name in ("pump", "committer", "notifier-pagerduty", "notifier-email", "maintenance", "fleet", "prober"):
+            last = until - 1.0 if name in _ESSENTIAL_THREADS else self.clock.monotonic() + _JOIN_TIMEOUT
             if not self.threads.join(name, max(0.0, last - self.clock.monotonic())):
                 _log.warning("Did not end in time; left behind", thread=name)
         timer.cancel()
@@ -326,12 +328,12 @@ class App:
         if self._guard is not None and not self.stopping.is_set():
             self._guard.extend(_BLOCKED_AFTER)
 
-    def _end_stuck(self, name: str) -> None:
+    def _exit_stuck(self, name: str) -> None:
         """Nothing else helps: a thread hangs in a library that does not come back."""
         del name
         os._exit(EXIT_STUCK)
 
-    def _end_late(self) -> None:
+    def _exit_late(self) -> None:
         try:
             said(partial(_log.critical, "The orderly end took too long"))
         finally:
@@ -344,7 +346,7 @@ class App:
             self.clock,
             snapshot=self.snapshot,
             queues=self.queues,
-            runtime=self.figures,
+            runtime=self.stats,
             rendering=self._priority.scrape,
         )
         sources = Sources(
@@ -372,7 +374,7 @@ class App:
         if self._monitor is None:
             return None
         with self._lock:
-            snapshot = self._monitor.snapshot(self._kept)
+            snapshot = self._monitor.snapshot(self._committed_totals)
         if self._stream is None or self._prober is None or not self._stream.stats.live:
             return replace(snapshot, lag=None)
         return replace(snapshot, probe_roundtrip=self._prober.roundtrip)
@@ -381,34 +383,34 @@ class App:
         """As of the last look."""
         return self._fleet.queues() if self._fleet else ()
 
-    def figures(self) -> RuntimeFigures:
+    def stats(self) -> RuntimeStats:
         """The loops' own figures."""
         stream = self._stream.stats if self._stream else StreamStats()
-        commits = self._committer.figures
+        commits = self._committer.stats
         notifications = {
             (str(channel), outcome): number
-            for channel, courier in zip((Channel.PAGERDUTY, Channel.EMAIL), self._couriers, strict=False)
-            for outcome, number in courier.notifications().items()
+            for channel, notifier in zip((Channel.PAGERDUTY, Channel.EMAIL), self._notifiers, strict=False)
+            for outcome, number in notifier.notifications().items()
         }
-        return RuntimeFigures(
+        return RuntimeStats(
             broker_connected=stream.live,
             unacked_messages=stream.unacked,
             commits=Histogram(BOUNDS, tuple(commits.counts), commits.sum),
             commit_failures=commits.failures,
             store=self.store.space(),
             replies_discarded=self._fleet.discarded() if self._fleet else {},
-            outbox=self._keeper.pending if self._keeper else {},
+            outbox=self._maintenance.pending if self._maintenance else {},
             notifications=notifications,
-            report_last_success=self._keeper.report_last_success if self._keeper else None,
+            report_last_success=self._maintenance.report_last_success if self._maintenance else None,
             thread_failures=dict(self.threads.failures),
             sign_ins_refused=self.web.sign_ins_refused,
             redaction_timeouts=self._redaction.timeouts,
         )
 
-    def alive(self) -> Health:
+    def alive(self) -> HealthReport:
         """Whether every thread turns."""
         stuck = self.threads.stuck()
-        return Health(
+        return HealthReport(
             {
                 "threads": None
                 if not stuck
@@ -416,26 +418,26 @@ class App:
             }
         )
 
-    def ready(self) -> Health:
+    def ready(self) -> HealthReport:
         """Whether events arrive and are kept."""
         stream = self._stream
         if stream is None or self._prober is None:
-            return Health({"store": self._store_error, "broker": "not connected yet", "probe": _NO_STREAM})
+            return HealthReport({"store": self._store_error, "broker": "not connected yet", "probe": _NO_STREAM})
         stats = stream.stats
-        return Health(
+        return HealthReport(
             {
                 "broker": stats.standby if stats.connected else stats.error or "not connected yet",
                 # Without a stream no probe can come back, so nothing is known to be well.
-                "probe": self._prober.trouble(stream.heard_at) if stats.connected else _NO_STREAM,
-                "events": None if self._monitor is None else self._monitor.unread.told,
-                "store": self._committer.figures.error,
+                "probe": self._prober.trouble(stream.last_received_at) if stats.connected else _NO_STREAM,
+                "events": None if self._monitor is None else self._monitor.undecodable.told,
+                "store": self._committer.stats.error,
                 "threads": "; ".join(f"{name} {told}" for name, told in self.threads.failing().items()) or None,
             },
             {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},
         )
 
 
-def _tell_rollback(lost: RolledBack) -> None:
+def _log_rollback(lost: RolledBack) -> None:
     _log.error(
         "The store came back older than what was committed to it: what these flushes counted is missing, and the "
         "broker does not deliver it again. A damaged log after a crash does this, and so does a restored backup. "

@@ -14,19 +14,19 @@ from celery_monitor.core.model import (
     BucketRow,
     Changes,
     Delivery,
-    Enqueue,
     Failure,
     FleetTask,
     GroupRow,
     Incident,
     IncidentRow,
     OutboxItem,
+    OutboxRequest,
     QueueStats,
     Restored,
     Worker,
 )
 
-ANSWER_BY: Final[ContextVar[float]] = ContextVar("answer_by", default=math.inf)
+DEADLINE: Final[ContextVar[float]] = ContextVar("answer_by", default=math.inf)
 """``time.monotonic()`` after which the caller no longer waits for what it reads from the store.
 
 Set by whoever gives up on an answer, around its call: a read that reaches it is ended in the database, with
@@ -146,7 +146,7 @@ class FleetControl(Protocol):
         """Drop all connections; never blocks long."""
 
 
-class Marks(Protocol):
+class CrashMarks(Protocol):
     """Which message is being applied, kept where it outlives the process. Nothing here raises."""
 
     def deaths(self, fingerprint: bytes) -> int:
@@ -205,7 +205,7 @@ class Store(Protocol):
 class Outbox(Protocol):
     """What is to be sent. Methods as in Store."""
 
-    def enqueue(self, entry: Enqueue, now: float) -> bool:
+    def enqueue(self, entry: OutboxRequest, now: float) -> bool:
         """Add a row outside of a flush (reports). False when that (channel, key, action) exists in any state."""
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
@@ -222,7 +222,7 @@ class Outbox(Protocol):
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
         """It was not taken; again at ``due_at``. Adds one to ``attempts``."""
 
-    def hasten(self, channel: str, now: float) -> None:
+    def expedite(self, channel: str, now: float) -> None:
         """What waits for a retry is due now."""
 
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
@@ -335,7 +335,7 @@ class Sender(Protocol):
 
     channel: str
 
-    def lane(self, item: OutboxItem) -> str | None:
+    def rate_limit_key(self, item: OutboxItem) -> str | None:
         """An opaque name of the account that it is sent with (rate limits count per lane); None: not configured."""
 
     def send(self, item: OutboxItem) -> int:
@@ -366,7 +366,7 @@ class Metrics(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class HealthReport:
     """What a probe is told: check → what is wrong with it, None when it is well. Without secrets."""
 
     checks: Mapping[str, str | None]

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from celery_monitor.core.incident import Failed
+from celery_monitor.core.incident import TaskFailure
 from celery_monitor.core.model import Delivery, Event
-from celery_monitor.core.monitor import LONGEST_TURN, Monitor
+from celery_monitor.core.monitor import MAX_TICK_GAP, Monitor
 
 DATA = Path(__file__).parent / "data"
 NOON = 1_700_049_600.0
@@ -39,10 +39,10 @@ def life(uuid: str, name: str = "shop.pay", at: float = NOON, end: str = "succee
     ]
 
 
-def failed(task: str = "shop.pay", at: float = NOON, uuid: str = "u1", **fields: Any) -> Failed:
+def failed(task: str = "shop.pay", at: float = NOON, uuid: str = "u1", **fields: Any) -> TaskFailure:
     """A failure as the decision sees it."""
     values = {"queue": "pay", "exception": "ValueError", "hostname": "w1@box", "message": "no", "traceback": ""}
-    return Failed(uuid=uuid, task=task, at=at, **(values | fields))
+    return TaskFailure(uuid=uuid, task=task, at=at, **(values | fields))
 
 
 def recorded(version: str) -> list[Delivery]:
@@ -61,5 +61,5 @@ def reruns(broker: str) -> tuple[list[Delivery], dict[str, dict[str, int]]]:
 
 def pass_time(of: Monitor, seconds: int, start: float = NOON) -> None:
     """Turns of a monitor that stands still in none of them."""
-    for passed in range(0, seconds + int(LONGEST_TURN), int(LONGEST_TURN)):
+    for passed in range(0, seconds + int(MAX_TICK_GAP), int(MAX_TICK_GAP)):
         of.tick(start + min(passed, seconds))

@@ -16,14 +16,14 @@ import structlog
 
 SHORTEST_SECRET: Final = 6
 """Shorter ones ("guest") would take words out of every second line."""
-MOST_REPEATS: Final = 20
+MAX_REPEATS: Final = 20
 """Lines of one kind within REPEATS_WINDOW: trouble that repeats must not fill a disk, or hide other trouble."""
-MOST_NEWS: Final = 200
+MAX_NEWS: Final = 200
 """The same of what is done, and of failures that change an incident: hostile names make any number of them."""
 REPEATS_WINDOW: Final = 60.0
 MAX_KINDS: Final = 500
 """Kinds remembered at once; beyond it the one that began first is forgotten."""
-_MOST: Final = {"info": MOST_NEWS, "warning": MOST_REPEATS, "error": MOST_REPEATS, "exception": MOST_REPEATS}
+_MAX_LINES: Final = {"info": MAX_NEWS, "warning": MAX_REPEATS, "error": MAX_REPEATS, "exception": MAX_REPEATS}
 """Level → lines of one kind. What is critical is always written, and who asks for debug gets all of it."""
 _HIDDEN: Final = "[secret]"
 
@@ -79,7 +79,7 @@ class Repeats:
         self._kinds: dict[object, tuple[float, int]] = {}
         self._lock = threading.Lock()
 
-    def left_out(self, kind: object, most: int = MOST_REPEATS) -> int | None:
+    def left_out(self, kind: object, most: int = MAX_REPEATS) -> int | None:
         """None when the next line of this kind is not to be written, else how many were left out before it."""
         with self._lock:
             now = self._now()
@@ -101,7 +101,7 @@ class _Limit:
         self._repeats = repeats
 
     def __call__(self, _: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401  # as above
-        most = _MOST.get(level)
+        most = _MAX_LINES.get(level)
         if most is None:
             return event
         # The text is the kind: what differs from line to line stands in the fields.

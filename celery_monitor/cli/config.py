@@ -11,8 +11,8 @@ from celery_monitor.cli.options import config_file
 from celery_monitor.errors import ConfigError
 from celery_monitor.policy import channels_of
 from celery_monitor.settings import Settings, load, redact_url
-from celery_monitor.settings.cautions import warnings_of
 from celery_monitor.settings.layers import CONFIG_VARIABLE
+from celery_monitor.settings.lint import warnings_of
 from celery_monitor.settings.reference import markdown
 from celery_monitor.settings.schema import schema
 

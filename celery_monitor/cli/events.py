@@ -17,7 +17,7 @@ from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.cli import output
 from celery_monitor.cli.options import broker_url, config_file
-from celery_monitor.core.classify import LONGEST_MESSAGE, classify, unregistered_name
+from celery_monitor.core.classify import MAX_MESSAGE_LENGTH, classify, unregistered_name
 from celery_monitor.core.decode import Discarded, events_of
 from celery_monitor.core.model import Delivery, Event, FleetTask
 from celery_monitor.core.monitor import PROBE
@@ -181,6 +181,6 @@ def _cause(event: Event) -> str | None:
     found = _RETRY.fullmatch(event.exception or "")
     cause = found[1] if found else event.exception
     if cause in {None, "None"}:
-        last = _RETRY_LINE.search((event.traceback or "").rstrip()[-LONGEST_MESSAGE:])
+        last = _RETRY_LINE.search((event.traceback or "").rstrip()[-MAX_MESSAGE_LENGTH:])
         cause = last[1] if last else None
     return cause

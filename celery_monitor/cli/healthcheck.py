@@ -21,8 +21,8 @@ _WHOLE: Final = 1.4
 """How many times as long the whole answer may take: less than the 5 s that the image's HEALTHCHECK gives."""
 _LOOPBACK: Final = {"0.0.0.0": ("127.0.0.1",), "::": ("127.0.0.1", "::1")}
 """Where a daemon is asked that listens on all addresses."""
-_MOST: Final = 65536  # bytes of an answer
-_LONGEST: Final = 300
+_MAX_ANSWER_BYTES: Final = 65536  # bytes of an answer
+_MAX_LENGTH: Final = 300
 """Characters of what is told of it."""
 
 
@@ -75,7 +75,7 @@ def _ask(host: str, port: int) -> Answer:
             try:
                 connection.request("GET", "/livez")
                 with connection.getresponse() as response:
-                    return _answer(response.status, response.read(_MOST))
+                    return _answer(response.status, response.read(_MAX_ANSWER_BYTES))
             finally:
                 timer.cancel()
     except (OSError, ValueError, http.client.HTTPException) as exc:
@@ -112,4 +112,4 @@ def _checks(body: bytes) -> dict[str, str] | None:
 
 
 def _line(text: str) -> str:
-    return printable(" ".join(text.split()), _LONGEST)
+    return printable(" ".join(text.split()), _MAX_LENGTH)

@@ -10,7 +10,7 @@ from celery_monitor.errors import ConfigError, MonitorError, Problem
 from celery_monitor.settings import Settings, load
 
 if TYPE_CHECKING:
-    from celery_monitor.adapters.channels.email import Delivery, Server
+    from celery_monitor.adapters.channels.email import SendResult, SmtpServer
 
 
 @click.group()
@@ -66,7 +66,7 @@ def _email(settings: Settings) -> None:
     tell(email.send_test(settings.email, settings.fleet, server), server)
 
 
-def tell(delivery: "Delivery", server: "Server") -> None:
+def tell(delivery: "SendResult", server: "SmtpServer") -> None:
     """Print what became of a mail. Raises MonitorError when somebody did not get it, or nobody knows."""
     from celery_monitor.adapters.channels import email  # noqa: PLC0415 - as above
 

@@ -20,7 +20,7 @@ _Line = tuple[str, str]
 """Channel and route."""
 _PAGE: Final = 500
 _HEADERS: Final = ("ID", "STATE", "CHANNEL", "ACTION", "ATTEMPTS", "CREATED", "NEXT TRY", "KEY", "LAST ERROR")
-_MOST_ID: Final = 1 << 63
+_MAX_ID: Final = 1 << 63
 _KEY_WIDTH: Final = 60
 _ERROR_WIDTH: Final = 120
 
@@ -28,7 +28,7 @@ _ERROR_WIDTH: Final = 120
 def _row_id(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < _MOST_ID):
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < _MAX_ID):
         raise click.BadParameter(f"{text!r} is no ID: take one of the first column of `celery-monitor outbox list`")
     return int(text)
 

@@ -34,9 +34,9 @@ __all__ = ["EXCEPTIONS_PER_SERIES", "GROUPS_PER_TASK", "QUEUES_PER_TASK", "SAMPL
 
 GROUPS_PER_TASK: Final = 200
 SAMPLES_PER_GROUP: Final = 20
-SAMPLES_WAITING: Final = 5_000
+MAX_PENDING_SAMPLES: Final = 5_000
 """Of all groups until the next flush: more than a bad second brings. When the store is away, one of each must do."""
-MOST_BUCKETS: Final = 50_000
+MAX_BUCKETS: Final = 50_000
 _SAMPLE: Final = 500
 """Bytes of one beside its texts."""
 
@@ -56,14 +56,15 @@ class Bounds:
     """Error groups that are told apart, of all tasks."""
     sample_bytes: int = 16 * 1024 * 1024
     """Of the texts of failures that wait for the next flush."""
-    buckets: int = MOST_BUCKETS
+    buckets: int = MAX_BUCKETS
     """15-minute buckets of all series that wait for the next flush."""
 
 
 class Aggregator:
     """Adds events up. Not thread-safe: it belongs to the monitor.
 
-    ``runtime_bounds`` and ``wait_bounds`` are in seconds, ascending. ``hosts``, ``knows`` and ``cuts``: see ``Table``.
+    ``runtime_bounds`` and ``wait_bounds`` are in seconds, ascending. ``hosts``, ``knows`` and
+    ``overflows``: see ``Table``.
     """
 
     def __init__(
@@ -74,13 +75,13 @@ class Aggregator:
         wait_bounds: tuple[float, ...],
         hosts: bool = False,
         knows: Callable[[str, str], bool] = lambda name, queue: False,  # noqa: ARG005 - no worker was asked
-        cuts: Counter[str] | None = None,
+        overflows: Counter[str] | None = None,
     ) -> None:
         """Start at zero; ``restore`` fills it."""
         self._bounds = bounds
         self._runtime_bounds = runtime_bounds
         self._wait_bounds = wait_bounds
-        self.cuts = cuts if cuts is not None else Counter()
+        self.overflows = overflows if overflows is not None else Counter()
         """What the bounds have cut, by name."""
         self._table = Table(
             most=bounds.series,
@@ -88,7 +89,7 @@ class Aggregator:
             buckets=(len(runtime_bounds) + 1, len(wait_bounds) + 1),
             hosts=hosts,
             knows=knows,
-            cuts=self.cuts,
+            overflows=self.overflows,
         )
         self.admits = self._table.admits
         self._rows = self._table.rows
@@ -169,13 +170,13 @@ class Aggregator:
         if group in known:
             del self._known_groups[group]
         elif len(known) >= GROUPS_PER_TASK:
-            self.cuts["error_groups"] += 1
+            self.overflows["error_groups"] += 1
             return False
         else:
             known.add(group)
         self._known_groups[group] = name
         if len(self._known_groups) > self._bounds.groups:
-            self.cuts["error_groups"] += 1
+            self.overflows["error_groups"] += 1
             self._forget_group(next(iter(self._known_groups)))
         return True
 
@@ -188,7 +189,7 @@ class Aggregator:
         key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
         count = self._errors.get(key, 0)
         if not count and len(self._errors) >= self._bounds.groups:
-            self.cuts["samples"] += 1
+            self.overflows["samples"] += 1
             return
         self._groups[group.id] = group
         self._errors[key] = count + 1
@@ -235,7 +236,7 @@ class Aggregator:
     def _bucket(self, row: Row, start: int) -> list[Any]:
         """A new bucket of the row. When too many wait, because the store is away, its last one stands for it."""
         if self._buckets_waiting >= self._bounds.buckets and row.buckets:
-            self.cuts["buckets"] += 1
+            self.overflows["buckets"] += 1
             return row.bucket
         self._buckets_waiting += 1
         return row.buckets.setdefault(start, list(_EMPTY_BUCKET))
@@ -246,10 +247,10 @@ class Aggregator:
         kept.append(sample)
         self._waiting += 1
         self._waiting_bytes += _size(sample)
-        if len(kept) > SAMPLES_PER_GROUP or (len(kept) > 1 and self._waiting > SAMPLES_WAITING):
+        if len(kept) > SAMPLES_PER_GROUP or (len(kept) > 1 and self._waiting > MAX_PENDING_SAMPLES):
             self._drop_sample(sample.group)
         while self._waiting_bytes > self._bounds.sample_bytes and self._waiting > 1:
-            self.cuts["samples"] += 1
+            self.overflows["samples"] += 1
             self._drop_sample(next(iter(self._samples)))
 
     def _drop_sample(self, group: str) -> None:

@@ -14,13 +14,13 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.core.text import Pattern, clean, redacted
-from celery_monitor.core.unwind import Frame, Section, sections
+from celery_monitor.core.text import Pattern, redacted, storable_text
+from celery_monitor.core.traceback_parser import Frame, Section, sections
 
-LONGEST_MESSAGE: Final = 2_000
-LONGEST_TRACEBACK: Final = 16_000
+MAX_MESSAGE_LENGTH: Final = 2_000
+MAX_TRACEBACK_LENGTH: Final = 16_000
 """The end of it is kept: that is where the exception is."""
-LONGEST_CLASS: Final = 120
+MAX_CLASS_LENGTH: Final = 120
 NO_CLASS: Final = "Exception"
 
 _HEAD = re.compile(r"((?:[^\W\d]\w{0,119}\.){0,9}[^\W\d]\w{0,119})\(")
@@ -58,27 +58,29 @@ class Classified(msgspec.Struct, frozen=True):
 def classify(exception: str | None, traceback: str | None, redact: Sequence[Pattern] = ()) -> Classified:
     """Read a failure's texts. Never raises; the texts come back cut, printable and redacted."""
     given, text = exception or "", traceback or ""
-    raw = clean(given[: LONGEST_MESSAGE * 2])
+    raw = storable_text(given[: MAX_MESSAGE_LENGTH * 2])
     # Twice of what is kept, so that a secret cut in half here does not escape the redaction.
-    most = LONGEST_TRACEBACK * 2
-    trace = redacted(clean(text[-most:]), redact)
+    most = MAX_TRACEBACK_LENGTH * 2
+    trace = redacted(storable_text(text[-most:]), redact)
     if len(text) <= most:
         chain = sections(trace)
     else:
-        chain = sections(redacted(clean(text[:most]), redact)[:LONGEST_TRACEBACK], trace[-LONGEST_TRACEBACK:])
+        chain = sections(
+            redacted(storable_text(text[:most]), redact)[:MAX_TRACEBACK_LENGTH], trace[-MAX_TRACEBACK_LENGTH:]
+        )
     named, message = _named(raw, chain, cut=len(given) > len(raw))
     return Classified(
-        exception=_short(named)[:LONGEST_CLASS],
+        exception=_short(named)[:MAX_CLASS_LENGTH],
         qualified=named,
-        message=redacted(message, redact)[:LONGEST_MESSAGE],
-        traceback=trace[-LONGEST_TRACEBACK:],
+        message=redacted(message, redact)[:MAX_MESSAGE_LENGTH],
+        traceback=trace[-MAX_TRACEBACK_LENGTH:],
         frame=_shown(_application_frame(chain)),
     )
 
 
 def unregistered_name(exception: str | None) -> str | None:
     """The task's name inside of ``NotRegistered('x')``: such a failure has no other event."""
-    found = _NOT_REGISTERED.match((exception or "")[:LONGEST_MESSAGE])
+    found = _NOT_REGISTERED.match((exception or "")[:MAX_MESSAGE_LENGTH])
     return found[2] if found else None
 
 

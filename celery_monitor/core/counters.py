@@ -6,7 +6,7 @@ from typing import Final
 from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.core.text import OTHER
 
-CUSTOM_TYPES: Final = 50
+MAX_CUSTOM_TYPES: Final = 50
 """Distinct types of the fleet's own events that are counted apart."""
 _EVENTS: Final = "events."
 
@@ -47,7 +47,7 @@ class Counters:
         """Count and discard an event of the fleet's own, as ``other`` when there are too many types of them."""
         self.discard("unknown_type")
         if kind not in self._custom:
-            if len(self._custom) >= CUSTOM_TYPES or not kind.isprintable():
+            if len(self._custom) >= MAX_CUSTOM_TYPES or not kind.isprintable():
                 kind = OTHER
             self._custom.add(kind)
         self.types[kind] = self.types.get(kind, 0) + 1

@@ -24,24 +24,24 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.core.incident import Failed, OpenIncident
+from celery_monitor.core.incident import OpenIncident, TaskFailure
 from celery_monitor.core.model import (
     FIRST_UPDATE,
     REFRESH,
     STORM,
     Action,
     Channel,
-    Enqueue,
     Incident,
     IncidentState,
+    OutboxRequest,
     Reason,
     Severity,
 )
-from celery_monitor.core.quiet import Quiet
-from celery_monitor.core.rules import DAY, Policy, Rule, Rulebook, dedup_key, storm_key, window
-from celery_monitor.core.storm import Recent, Storms, storm_name
+from celery_monitor.core.recovery import RecoveryTracker
+from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, dedup_key, storm_key, window
+from celery_monitor.core.storm import RecentFailures, StormDetector, storm_name
 
-MOST_INCIDENTS: Final = 2_000
+MAX_INCIDENTS: Final = 2_000
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
@@ -72,24 +72,24 @@ class Notice(msgspec.Struct, frozen=True):
 class Decider:
     """Keeps the incidents whose window may still grow. Not thread-safe: it belongs to the monitor."""
 
-    def __init__(self, policy: Policy, *, most: int = MOST_INCIDENTS, cuts: Counter[str] | None = None) -> None:
+    def __init__(self, policy: Policy, *, most: int = MAX_INCIDENTS, overflows: Counter[str] | None = None) -> None:
         """Start without incidents; ``restore`` fills it.
 
-        ``most`` bounds the incidents in memory, ``cuts`` counts what that has cut.
+        ``most`` bounds the incidents in memory, ``overflows`` counts what that has cut.
         """
         self._policy = policy
         self._most = most
-        self._cuts = cuts if cuts is not None else Counter()
+        self._overflows = overflows if overflows is not None else Counter()
         self._full = False
         """At the last look no incident could be forgotten."""
         self._open: dict[str, OpenIncident] = {}
         self._open_of: dict[str, set[str]] = {}
-        self._storms = Storms(tasks=policy.storm_tasks, window=policy.storm_window)
-        self._quiet = Quiet()
-        self._outbox: dict[tuple[str, Action], Enqueue] = {}
+        self._storms = StormDetector(tasks=policy.storm_tasks, window=policy.storm_window)
+        self._recovery = RecoveryTracker()
+        self._outbox: dict[tuple[str, Action], OutboxRequest] = {}
         """The newest of each last: while the store is away, one refresh of an incident is as good as many."""
         self._closed: list[Incident] = []
-        self._rules = Rulebook(policy)
+        self._rules = RuleSet(policy)
 
     def restore(self, incidents: Iterable[Incident], now: float) -> None:
         """Take over what the store kept. What was sent before counts as sent now."""
@@ -99,28 +99,28 @@ class Decider:
                 old.opened_at, old.first_at, old.last_at, self._policy.joinable_until(old.first_at),
                 old.state, old.reason, old.count, old.silenced, dict(old.exceptions), dict(old.workers),
                 dict(old.queues), dict(old.tasks), list(old.samples),
-                Failed(
+                TaskFailure(
                     old.last_uuid, old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs
                 ),
                 sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False, storm=old.is_storm,
             )  # fmt: skip
             if old.state is IncidentState.OPEN:
                 self._note_open(entry)
-            self._quiet.restore(self._named(entry), old.last_at, old.succeeded_at)
+            self._recovery.restore(self._named(entry), old.last_at, old.succeeded_at)
             if not entry.storm and old.reason not in _NO_STORM:
                 self._storms.note(old.route, old.severity, old.task, self._restored(old))
 
-    def decide(self, failed: Failed, now: float) -> Verdict:
+    def decide(self, failed: TaskFailure, now: float) -> Verdict:
         """Put a failure into its incident and say whether it pages."""
         rule = self._rules.find(failed.task, failed.queue, failed.exception)
         key = self._key(failed, rule)
         too_old = now - failed.at > self._policy.max_age
         if self._policy.resolve_on_success:
-            self._quiet.failed(failed.task, failed.at)
+            self._recovery.failed(failed.task, failed.at)
         entry = self._open.get(key)
         if entry is None:
             if too_old or not self._has_room():
-                return self._turned_away(failed, rule, now, too_old=too_old)
+                return self._reject(failed, rule, now, too_old=too_old)
             entry = self._open[key] = self._new(key, failed.task, rule, failed, now)
         elif rule.page and entry.state is not IncidentState.OPEN:
             entry.rule, entry.severity = rule, rule.severity
@@ -145,36 +145,36 @@ class Decider:
             return True
         if self._full:
             return False
-        portion = self._most // 20 + 1
+        chunk = self._most // 20 + 1
         quiet = [entry for entry in self._open.values() if entry.state is not IncidentState.OPEN]
         # Those that are dirty have to be written first: while the store is away, they are not to become more.
         room = self._most - len(self._closed)
-        gone = [entry for entry in quiet if room > portion or not entry.dirty][:portion]
+        gone = [entry for entry in quiet if room > chunk or not entry.dirty][:chunk]
         for entry in gone:
-            self._let_go(entry)
-        self._cuts["incidents"] += len(gone)
+            self._evict(entry)
+        self._overflows["incidents"] += len(gone)
         self._full = not gone
         return bool(gone)
 
-    def _turned_away(self, failed: Failed, rule: Rule, now: float, *, too_old: bool) -> Verdict:
+    def _reject(self, failed: TaskFailure, rule: Rule, now: float, *, too_old: bool) -> Verdict:
         """No incident of its own. Where there is no room for one, it pages in a storm's, of which there are few."""
         if too_old:
             return Verdict(Reason.TOO_OLD, None)
-        self._cuts["incidents"] += 1
+        self._overflows["incidents"] += 1
         if not rule.page:
             return Verdict(Reason.SILENCED, None)
         self._is_storm(rule, failed, now)
         reason, key = self._join_storm(failed, rule, now, opens=True)
         return Verdict(reason, key, reason is Reason.STORM_OPENED)
 
-    def _let_go(self, entry: OpenIncident) -> None:
+    def _evict(self, entry: OpenIncident) -> None:
         if entry.dirty:
             self._closed.append(entry.freeze(self._policy.fleet))
         del self._open[entry.key]
 
     def succeeded(self, task: str, at: float) -> None:
         """A task succeeded: its open incidents may resolve once they are quiet."""
-        self._quiet.succeeded(task, at)
+        self._recovery.succeeded(task, at)
         for key in self._open_of.get(task, ()):
             entry = self._open[key]
             # The first success after a failure decides; the thousands after it are not worth a write.
@@ -214,15 +214,15 @@ class Decider:
             if now > entry.ends_at and not (entry.state is IncidentState.OPEN and self._awaits(entry, now)):
                 if entry.state is IncidentState.OPEN:
                     self._close(entry, IncidentState.EXPIRED, now)
-                self._let_go(entry)
-        self._quiet.forget(now - self._policy.resolve_after, self._open_of)
+                self._evict(entry)
+        self._recovery.forget(now - self._policy.resolve_after, self._open_of)
 
-    def unsent(self) -> list[tuple[Enqueue, Incident]]:
+    def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What the next ``take`` is to send, as it is now; nothing is taken."""
         known = ((row, self._open.get(row.key)) for row in self._outbox.values())
         return [(row, entry.freeze(self._policy.fleet)) for row, entry in known if entry is not None]
 
-    def take(self) -> tuple[list[Incident], list[Enqueue]]:
+    def take(self) -> tuple[list[Incident], list[OutboxRequest]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
         outbox, self._outbox = list(self._outbox.values()), {}
         for row in outbox:
@@ -236,7 +236,7 @@ class Decider:
                 changed.append(entry.freeze(self._policy.fleet))
         return changed, outbox
 
-    def _key(self, failed: Failed, rule: Rule) -> str:
+    def _key(self, failed: TaskFailure, rule: Rule) -> str:
         hour = window(failed.at, self._policy.zone)
         names = {
             "task": failed.task,
@@ -247,13 +247,13 @@ class Decider:
         }
         return dedup_key(self._policy.dedup_key, names)
 
-    def _new(self, key: str, task: str, rule: Rule, failed: Failed, now: float) -> OpenIncident:
+    def _new(self, key: str, task: str, rule: Rule, failed: TaskFailure, now: float) -> OpenIncident:
         hour = window(failed.at, self._policy.zone)
         return OpenIncident(
             key, task, rule, rule.severity, hour, now, failed.at, failed.at, self._policy.joinable_until(failed.at)
         )
 
-    def _is_storm(self, rule: Rule, failed: Failed, now: float) -> bool:
+    def _is_storm(self, rule: Rule, failed: TaskFailure, now: float) -> bool:
         """Note that a task has failed; whether that is part of a storm."""
         at = min(failed.at, now)
         recent = self._storms.recent(
@@ -261,7 +261,7 @@ class Decider:
         )
         return self._storms.note(rule.route, rule.severity, failed.task, recent)
 
-    def _restored(self, old: Incident) -> Recent:
+    def _restored(self, old: Incident) -> RecentFailures:
         """What the storms need of an incident from before a restart."""
         count = old.count if old.last_at - old.first_at <= self._policy.storm_window else 1
         exception, hostname, queue = (
@@ -270,13 +270,13 @@ class Decider:
         uuid = old.samples[-1] if old.samples else ""
         return self._storms.recent(old.last_at, count, exception=exception, hostname=hostname, queue=queue, uuid=uuid)
 
-    def _join_storm(self, failed: Failed, rule: Rule, now: float, *, opens: bool) -> tuple[Reason, str]:
+    def _join_storm(self, failed: TaskFailure, rule: Rule, now: float, *, opens: bool) -> tuple[Reason, str]:
         """Count a failure in the storm of its severity. One whose own incident is open opens no storm."""
         fleet = self._policy.fleet if "{fleet}" in self._policy.dedup_key else ""
         key = storm_key(rule.route, rule.severity, window(failed.at, self._policy.zone), fleet)
         entry = self._open.get(key)
         if opens or (entry is not None and entry.state is IncidentState.OPEN):
-            self._quiet.failed(storm_name(rule.route, rule.severity), failed.at)
+            self._recovery.failed(storm_name(rule.route, rule.severity), failed.at)
             told_until = 0.0 if entry is None else entry.last_at
             if entry is None:
                 entry = self._open[key] = self._new(key, STORM, rule, failed, now)
@@ -303,15 +303,17 @@ class Decider:
             route, waiting = entry.rule.route, self._outbox.pop((entry.key, action), None)
             if waiting is not None:  # what opens an incident has to be told, whatever is told with it
                 priority = min(priority, waiting.priority)
-            self._outbox[entry.key, action] = Enqueue(Channel.PAGERDUTY, entry.key, action, route, now, priority, at)
+            self._outbox[entry.key, action] = OutboxRequest(
+                Channel.PAGERDUTY, entry.key, action, route, now, priority, at
+            )
 
     def _is_over(self, entry: OpenIncident, now: float) -> bool:
         quiet_since = now - self._policy.resolve_after
         if not self._policy.resolve_on_success or entry.last_at > quiet_since:
             return False
         if entry.storm:
-            return all(self._quiet.quiet(name, quiet_since) for name in self._named(entry))
-        return self._quiet.well(entry.tasks, quiet_since)
+            return all(self._recovery.is_quiet(name, quiet_since) for name in self._named(entry))
+        return self._recovery.recovered(entry.tasks, quiet_since)
 
     def _named(self, entry: OpenIncident) -> Iterable[str]:
         """By what names its quiet is known."""

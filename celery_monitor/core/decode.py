@@ -6,8 +6,8 @@ oddity (a lone surrogate in an exception's text, ``NaN``, a string where a numbe
 costs nothing. Refused is only what cannot be counted: no type, no usable timestamp, a task event without its uuid.
 
 The caller holds a lock, and both parsers hold the interpreter's, so the work for one message is bounded whatever it
-holds: no more than ``MOST_EVENTS`` of its events are read, and a large body is split into its events before any parser
-builds objects from it (see ``pieces``).
+holds: no more than ``MAX_EVENTS`` of its events are read, and a large body is split into its events before any parser
+builds objects from it (see ``split_array``).
 """
 
 import json
@@ -16,17 +16,17 @@ from typing import Final, cast
 
 import msgspec
 
+from celery_monitor.core.json_array import split_array
 from celery_monitor.core.model import (
-    LARGEST_INT,
     LATEST_TIMESTAMP,
-    LONGEST_RUNTIME,
-    LONGEST_TYPE,
-    LONGEST_UUID,
+    MAX_INT,
+    MAX_RUNTIME,
+    MAX_TYPE_LENGTH,
+    MAX_UUID_LENGTH,
     Delivery,
     Event,
 )
-from celery_monitor.core.pieces import pieces
-from celery_monitor.core.text import clean
+from celery_monitor.core.text import storable_text
 
 MALFORMED: Final = "malformed"
 CONTENT_TYPE: Final = "content_type"
@@ -35,15 +35,15 @@ TOO_LARGE: Final = "too_large"
 COMPRESSED: Final = "compressed"
 """The message is compressed. Celery never compresses events."""
 TOO_MANY_EVENTS: Final = "too_many_events"
-"""The rest of a message with more events than ``MOST_EVENTS``."""
+"""The rest of a message with more events than ``MAX_EVENTS``."""
 POISON: Final = "poison"
 """The process died twice while it applied this message."""
 
-MOST_EVENTS: Final = 1_000
+MAX_EVENTS: Final = 1_000
 """Events read from one message. A Celery worker sends at most 24 (``EventDispatcher.buffer_limit``)."""
 _LARGE: Final = 1 << 16
 """Bytes of a body above which it is split before a parser may build objects from it."""
-_MOST_LENIENT: Final = 2 << 20
+_MAX_LENIENT: Final = 2 << 20
 """Bytes of one message that may be read in the lenient way: some 30 ms."""
 
 
@@ -59,7 +59,7 @@ _fast_msgpack = msgspec.msgpack.Decoder(list[Event] | Event).decode
 _REFUSALS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError, TypeError, MemoryError)
 """What msgspec raises for input of any kind."""
 _TEXTS: Final = ("name", "queue", "eta", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys")
-_LONGEST_INT: Final = 20
+_MAX_INT_DIGITS: Final = 20
 _INTS: Final = ("active", "processed", "pid")
 _ARRAY_16, _ARRAY_32, _FIXARRAY = 0xDC, 0xDD, range(0x90, 0xA0)
 
@@ -82,7 +82,7 @@ def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
             return _decode_msgpack(body)
         if kind != "application/json":
             return [Discarded(CONTENT_TYPE)]
-    if len(body) > _LARGE and body.count(b"{") > MOST_EVENTS:
+    if len(body) > _LARGE and body.count(b"{") > MAX_EVENTS:
         return _decode_pieces(body)
     try:
         found = _fast(body)
@@ -91,19 +91,19 @@ def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
     if type(found) is not list:
         return [cast("Event", found)]
     # No Discarded comes out of it, but copying the list to please its type would cost as much as all checks.
-    return cast("list[Event | Discarded]", found) if len(found) <= MOST_EVENTS else _limited(found)
+    return cast("list[Event | Discarded]", found) if len(found) <= MAX_EVENTS else _limited(found)
 
 
 def _limited(found: "list[Event] | list[Event | Discarded]") -> "list[Event | Discarded]":
-    return [*found[:MOST_EVENTS], Discarded(TOO_MANY_EVENTS)] if len(found) > MOST_EVENTS else [*found]
+    return [*found[:MAX_EVENTS], Discarded(TOO_MANY_EVENTS)] if len(found) > MAX_EVENTS else [*found]
 
 
 def _decode_pieces(body: bytes) -> list[Event | Discarded]:
     """Event by event, so that what is built at a time is no more than one of them."""
     found: list[Event | Discarded] = []
     lenient = 0
-    for piece in pieces(body):
-        if len(found) == MOST_EVENTS:
+    for piece in split_array(body):
+        if len(found) == MAX_EVENTS:
             found.append(Discarded(TOO_MANY_EVENTS))
             break
         if piece is None:
@@ -113,13 +113,13 @@ def _decode_pieces(body: bytes) -> list[Event | Discarded]:
             found.append(_fast_one(piece))
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             lenient += len(piece)
-            found.append(_read(_parse(piece)) if lenient <= _MOST_LENIENT else Discarded(MALFORMED))
+            found.append(_read(_parse(piece)) if lenient <= _MAX_LENIENT else Discarded(MALFORMED))
     return found
 
 
 def _decode_msgpack(body: bytes) -> list[Event | Discarded]:
     """The same from MessagePack, as kombu's serializer ``msgpack`` writes it."""
-    if _array_length(body) > MOST_EVENTS:
+    if _array_length(body) > MAX_EVENTS:
         return [Discarded(TOO_MANY_EVENTS)]
     try:
         found = _fast_msgpack(body)
@@ -145,7 +145,7 @@ def _decode_leniently(body: bytes) -> list[Event | Discarded]:
     found = _parse(body)
     if not isinstance(found, list):
         return [_read(found)]
-    return _limited([_read(item) for item in found[: MOST_EVENTS + 1]])
+    return _limited([_read(item) for item in found[: MAX_EVENTS + 1]])
 
 
 def _parse(body: bytes) -> object:
@@ -158,7 +158,7 @@ def _parse(body: bytes) -> object:
 
 def _parse_int(digits: str) -> float:
     """Python refuses to read thousands of digits, which would cost the whole message; no number here needs twenty."""
-    return int(digits) if len(digits) <= _LONGEST_INT else float(digits)
+    return int(digits) if len(digits) <= _MAX_INT_DIGITS else float(digits)
 
 
 def _read(raw: object) -> Event | Discarded:
@@ -169,8 +169,8 @@ def _read(raw: object) -> Event | Discarded:
         isinstance(kind, str)
         and isinstance(uuid, str)
         and timestamp is not None
-        and len(kind) <= LONGEST_TYPE
-        and len(uuid) <= LONGEST_UUID
+        and len(kind) <= MAX_TYPE_LENGTH
+        and len(uuid) <= MAX_UUID_LENGTH
         and 0.0 <= timestamp <= LATEST_TIMESTAMP
     ):
         return Discarded(MALFORMED)
@@ -178,22 +178,22 @@ def _read(raw: object) -> Event | Discarded:
     fields |= {name: _int(raw.get(name)) for name in _INTS}
     runtime, requeue = _float(raw.get("runtime")), raw.get("requeue")
     return Event(
-        type=clean(kind),
+        type=storable_text(kind),
         timestamp=timestamp,
         hostname=_text(raw.get("hostname")) or "",
-        uuid=clean(uuid),
-        runtime=runtime if runtime is not None and 0.0 <= runtime <= LONGEST_RUNTIME else None,
+        uuid=storable_text(uuid),
+        runtime=runtime if runtime is not None and 0.0 <= runtime <= MAX_RUNTIME else None,
         requeue=requeue if isinstance(requeue, bool) else None,
         **fields,  # type: ignore[arg-type]  # each was checked for its kind above
     )
 
 
 def _text(value: object) -> str | None:
-    return clean(value) if isinstance(value, str) else None
+    return storable_text(value) if isinstance(value, str) else None
 
 
 def _int(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_INT else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INT else None
 
 
 def _float(value: object) -> float | None:

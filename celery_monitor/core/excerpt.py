@@ -12,7 +12,7 @@ _FRAME: Final = '  File "'
 _LIBRARIES: Final = "/site-packages/"
 
 
-def useful_end(traceback: str, frame: str = "") -> str:
+def relevant_tail(traceback: str, frame: str = "") -> str:
     """What is worth reading of a traceback: the application's own frame, the last ones, and the exception.
 
     ``frame`` is an error group's: ``path/of/app.py:function``. Paths are cut to their ends, markers of columns fall

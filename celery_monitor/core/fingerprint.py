@@ -13,7 +13,7 @@ from typing import Final
 from celery_monitor.core.model import Delivery
 
 BYTES: Final = 8
-EPOCHS_KEPT: Final = 100
+MAX_EPOCHS: Final = 100
 
 
 def fingerprint_of(body: bytes) -> bytes:
@@ -52,10 +52,10 @@ class Fingerprints:
         self._ended |= dict.fromkeys(self._newer | self._older, self.epoch)
         self._newer, self._older = set(), set()
         self.epoch += 1
-        oldest = self.epoch - EPOCHS_KEPT
+        oldest = self.epoch - MAX_EPOCHS
         self._ended = {one: epoch for one, epoch in self._ended.items() if epoch >= oldest}
 
-    def is_repeated(self, delivery: Delivery) -> bool:
+    def is_redelivered_duplicate(self, delivery: Delivery) -> bool:
         """Note a message; True when it was applied before."""
         fingerprint = fingerprint_of(delivery.body)
         newer = self._newer

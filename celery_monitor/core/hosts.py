@@ -11,33 +11,33 @@ from typing import Final
 
 from celery_monitor.core.text import OTHER, host_of
 
-MOST_HOSTS: Final = 10_000
+MAX_HOSTS: Final = 10_000
 
 
 class Hosts:
     """Not thread-safe: it belongs to the monitor. ``purge`` in seconds, ``now`` as for ``Workers``."""
 
-    def __init__(self, *, purge: float, cuts: Counter[str] | None = None) -> None:
-        """Start empty; ``restore`` fills it. ``cuts``: where is counted what the bound has cut."""
+    def __init__(self, *, purge: float, overflows: Counter[str] | None = None) -> None:
+        """Start empty; ``restore`` fills it. ``overflows``: where is counted what the bound has cut."""
         self._purge = purge
-        self._cuts = cuts if cuts is not None else Counter()
-        self._heard_at: dict[str, float] = {}
+        self._overflows = overflows if overflows is not None else Counter()
+        self._last_received_at: dict[str, float] = {}
 
     def __len__(self) -> int:
         """How many are known."""
-        return len(self._heard_at)
+        return len(self._last_received_at)
 
     def restore(self, hosts: Iterable[str], now: float) -> None:
         """Take over the hosts of stored series; they have until ``now`` + purge to be heard of."""
-        self._heard_at |= dict.fromkeys(hosts, now)
+        self._last_received_at |= dict.fromkeys(hosts, now)
 
     def hear(self, hostname: str, now: float) -> str:
         """The label for an event of ``hostname``: the part after ``@``, ``other`` when there are too many of them."""
         host = host_of(hostname)
-        if host not in self._heard_at and len(self._heard_at) >= MOST_HOSTS:
-            self._cuts["hosts"] += 1
+        if host not in self._last_received_at and len(self._last_received_at) >= MAX_HOSTS:
+            self._overflows["hosts"] += 1
             host = OTHER
-        self._heard_at[host] = now
+        self._last_received_at[host] = now
         return host
 
     def tick(self, workers: Iterable[str], now: float) -> set[str]:
@@ -45,9 +45,9 @@ class Hosts:
 
         ``other`` never goes: it has the totals of hosts that may still be there.
         """
-        gone = {host for host, at in self._heard_at.items() if now - at > self._purge and host != OTHER}
+        gone = {host for host, at in self._last_received_at.items() if now - at > self._purge and host != OTHER}
         if gone:
             gone -= {host_of(hostname) for hostname in workers}
         for host in gone:
-            del self._heard_at[host]
+            del self._last_received_at[host]
         return gone

@@ -6,18 +6,18 @@ import msgspec
 
 from celery_monitor.core.model import Incident, IncidentState, Reason, Severity
 from celery_monitor.core.rules import Rule
-from celery_monitor.core.storm import Recent
+from celery_monitor.core.storm import RecentFailures
 from celery_monitor.core.text import OTHER
 
-NAMED_PER_INCIDENT: Final = 20
-NAMED_PER_STORM: Final = 100
+MAX_NAMES_PER_INCIDENT: Final = 20
+MAX_NAMES_PER_STORM: Final = 100
 """Tasks that a storm names: its text tells how many they are."""
 SAMPLES: Final = 5
-LONGEST_TRACEBACK: Final = 4_000
+MAX_TRACEBACK_LENGTH: Final = 4_000
 """Characters of it that an incident keeps, from the end."""
 
 
-class Failed(msgspec.Struct, frozen=True, gc=False):
+class TaskFailure(msgspec.Struct, frozen=True, gc=False):
     """A failure as the decision needs it. An incident keeps its last one: its texts are to be short."""
 
     uuid: str
@@ -28,7 +28,7 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     hostname: str
     message: str
     traceback: str
-    """At most LONGEST_TRACEBACK characters."""
+    """At most MAX_TRACEBACK_LENGTH characters."""
     args: str | None = None
     kwargs: str | None = None
 
@@ -55,14 +55,14 @@ class OpenIncident(msgspec.Struct, gc=False):
     queues: dict[str, int] = {}
     tasks: dict[str, int] = {}
     samples: list[str] = []
-    last: Failed | None = None
+    last: TaskFailure | None = None
     sent_at: float = 0.0
     sent_count: int = 0
     succeeded_at: float = 0.0
     dirty: bool = True
     storm: bool = False
 
-    def join(self, failed: Failed, *, page: bool) -> None:
+    def join(self, failed: TaskFailure, *, page: bool) -> None:
         """Count a failure in. ``page``: its rule does not silence it."""
         self.dirty = True
         self.count += 1
@@ -80,9 +80,9 @@ class OpenIncident(msgspec.Struct, gc=False):
     @property
     def most_tasks(self) -> int:
         """How many tasks it names."""
-        return NAMED_PER_STORM if self.storm else NAMED_PER_INCIDENT
+        return MAX_NAMES_PER_STORM if self.storm else MAX_NAMES_PER_INCIDENT
 
-    def include(self, task: str, recent: Recent, count: int) -> None:
+    def include(self, task: str, recent: RecentFailures, count: int) -> None:
         """Count in what a task has failed before it became part of this storm."""
         if count <= 0:
             return
@@ -131,7 +131,7 @@ class OpenIncident(msgspec.Struct, gc=False):
         )
 
 
-def _count(counts: dict[str, int], name: str, most: int = NAMED_PER_INCIDENT, *, add: int = 1) -> None:
+def _count(counts: dict[str, int], name: str, most: int = MAX_NAMES_PER_INCIDENT, *, add: int = 1) -> None:
     if name not in counts and len(counts) >= most:
         name = OTHER
     counts[name] = counts.get(name, 0) + add

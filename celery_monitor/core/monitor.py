@@ -11,31 +11,31 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from celery_monitor.core import usage
-from celery_monitor.core.aggregate import MOST_BUCKETS, Aggregator, Bounds
+from celery_monitor.core.aggregate import MAX_BUCKETS, Aggregator, Bounds
 from celery_monitor.core.classify import classify, group_id, unregistered_name
+from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.counters import Counters
-from celery_monitor.core.decide import MOST_INCIDENTS, Decider, Notice
+from celery_monitor.core.decide import MAX_INCIDENTS, Decider, Notice
 from celery_monitor.core.decode import COMPRESSED, CONTENT_TYPE, MALFORMED, Discarded, events_of
 from celery_monitor.core.fingerprint import Fingerprints
-from celery_monitor.core.hosts import MOST_HOSTS, Hosts
-from celery_monitor.core.incident import LONGEST_TRACEBACK, Failed
-from celery_monitor.core.kept import Kept
+from celery_monitor.core.hosts import MAX_HOSTS, Hosts
+from celery_monitor.core.incident import MAX_TRACEBACK_LENGTH, TaskFailure
 from celery_monitor.core.model import (
     FAILED,
-    LONGEST_UUID,
+    MAX_UUID_LENGTH,
     SENT,
     STARTED,
     SUCCEEDED,
     UNKNOWN_TASK,
     Changes,
     Delivery,
-    Enqueue,
     ErrorGroup,
     Event,
     Failure,
     FleetTask,
     Incident,
     Limit,
+    OutboxRequest,
     Reason,
     Restored,
     Snapshot,
@@ -47,12 +47,12 @@ from celery_monitor.core.rules import Policy
 from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
 from celery_monitor.core.summary import TOO_OLD
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
-from celery_monitor.core.track import LONGEST_ARGUMENTS, Tracker
+from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH, Tracker
 from celery_monitor.core.transitions import CANCELLED, KINDS
-from celery_monitor.core.unnamed import MOST_EVENTS, Unnamed
-from celery_monitor.core.unread import Unread
+from celery_monitor.core.undecodable import UndecodableMessages
+from celery_monitor.core.unnamed import MAX_EVENTS, UnnamedEvents
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
-from celery_monitor.core.workers import LONGEST_HOSTNAME, MOST_WORKERS, OFFLINE, Workers
+from celery_monitor.core.workers import MAX_HOSTNAME_LENGTH, MAX_WORKERS, OFFLINE, Workers
 
 _UNREAD: Final = frozenset({COMPRESSED, CONTENT_TYPE})
 PROBE: Final = "monitor-probe"
@@ -63,7 +63,7 @@ LIVE_LAG: Final = 10.0
 """Seconds that a probe of our own may be under way on a stream that is up to date."""
 LIVE_FOR: Final = 30.0
 """Seconds for which that holds."""
-LONGEST_TURN: Final = 5.0
+MAX_TICK_GAP: Final = 5.0
 """Seconds between two ticks; what is above it was a standstill, of the broker, of the store or of this process."""
 
 
@@ -84,10 +84,10 @@ class Limits:
     default_queue: str = "celery"
     max_task_names: int = 10_000
     max_series: int = 10_000
-    max_workers: int = MOST_WORKERS
+    max_workers: int = MAX_WORKERS
     max_error_groups: int = 20_000
     max_sample_bytes: int = 16 * 1024 * 1024
-    max_incidents: int = MOST_INCIDENTS
+    max_incidents: int = MAX_INCIDENTS
     max_argument_bytes: int = 32 * 1024 * 1024
     worker_timeout: float = 300.0
     worker_purge: float = 600.0
@@ -108,22 +108,22 @@ class Monitor:
             capture_arguments=limits.capture_arguments,
             max_argument_bytes=limits.max_argument_bytes,
         )
-        self._unnamed = Unnamed(limits.name_wait)
-        self._cuts = usage.restored(restored.counters)
-        self._cuts["series"] += restored.series_folded
+        self._unnamed = UnnamedEvents(limits.name_wait)
+        self._overflows = usage.restored(restored.counters)
+        self._overflows["series"] += restored.series_merged
         self._workers = Workers(
-            timeout=limits.worker_timeout, purge=limits.worker_purge, most=limits.max_workers, cuts=self._cuts
+            timeout=limits.worker_timeout, purge=limits.worker_purge, most=limits.max_workers, overflows=self._overflows
         )
         self.down = self._workers.down
         """Hostnames of the workers that are known and not there."""
         self.up = self._workers.up
         """Hostnames of the workers that are there."""
-        self._decider = Decider(limits.policy, most=limits.max_incidents, cuts=self._cuts)
+        self._decider = Decider(limits.policy, most=limits.max_incidents, overflows=self._overflows)
         self._awaited = self._decider.awaited
-        self._hosts = Hosts(purge=limits.worker_purge, cuts=self._cuts)
+        self._hosts = Hosts(purge=limits.worker_purge, overflows=self._overflows)
         self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
         self._types = self._counters.types
-        self.unread = Unread()
+        self.undecodable = UndecodableMessages()
         """Whether the fleet's events can be read."""
         self._messages = int(restored.counters.get("messages", 0))
         self._sequence = restored.sequence
@@ -137,7 +137,7 @@ class Monitor:
             wait_bounds=limits.wait_bounds,
             hosts=limits.hostname_label,
             knows=self._queues.knows,
-            cuts=self._cuts,
+            overflows=self._overflows,
         )
         self._now = self._ticked = now
         self._heard = self._watched = False
@@ -176,14 +176,14 @@ class Monitor:
         event: Event | Discarded | None = None
         for delivery in deliveries:
             self._messages += 1
-            if fingerprints.on and fingerprints.is_repeated(delivery):
+            if fingerprints.on and fingerprints.is_redelivered_duplicate(delivery):
                 self._counters.discard("redelivered")
                 continue
             for event in events_of(delivery):
                 if type(event) is Discarded:
                     self._counters.discard(event.reason)
                     if event.reason in _UNREAD:
-                        self.unread.note(event.reason, delivery.content_type)
+                        self.undecodable.note(event.reason, delivery.content_type)
                     continue
                 kind = KINDS.get(event.type)  # type: ignore[union-attr]  # not Discarded
                 if offsets and kind is not None:
@@ -203,27 +203,27 @@ class Monitor:
         """What time alone does: expiry, purges, refreshed and resolved incidents. About once a second."""
         self._now = now
         elapsed = max(0.0, now - self._ticked)
-        self._tracker.tick(now, quiet=max(0.0, elapsed - LONGEST_TURN) if self._heard else elapsed)
+        self._tracker.tick(now, quiet=max(0.0, elapsed - MAX_TICK_GAP) if self._heard else elapsed)
         self._ticked, self._heard = now, False
         self._decider.tick(now)
-        self.unread.tick(now, self._messages - self._types.get(PROBE, 0))
+        self.undecodable.tick(now, self._messages - self._types.get(PROBE, 0))
         self._aggregator.tick(now)
-        self._settle(self._unnamed.tick(min(elapsed, LONGEST_TURN)))
+        self._settle(self._unnamed.tick(min(elapsed, MAX_TICK_GAP)))
         if self._watched:
-            self._watched_for += min(elapsed, LONGEST_TURN)
+            self._watched_for += min(elapsed, MAX_TICK_GAP)
             self._queues.forget(self._workers.tick(self._watched_for))
             if gone := self._hosts.tick(self._workers, self._watched_for):
                 self._aggregator.drop_hosts(gone)
 
     @property
-    def wants_names(self) -> bool:
+    def has_unnamed(self) -> bool:
         """Whether the workers should be asked what they hold: events of it wait for its name."""
         return self._unnamed.wanted
 
-    def shed(self) -> None:
+    def shed_load(self) -> None:
         """Memory runs short: let go of what takes most of it, and is least likely to be needed."""
-        self._cuts["memory"] += 1
-        self._tracker.shed()
+        self._overflows["memory"] += 1
+        self._tracker.shed_load()
 
     def learn_tasks(self, tasks: Iterable[FleetTask]) -> int:
         """Names of what the workers hold (Celery's inspect). Returns how many tasks have waited for theirs."""
@@ -255,7 +255,7 @@ class Monitor:
         """Whether the next ``take`` brings something that is to be sent: it should not wait."""
         return self._decider.pages
 
-    def unsent(self) -> list[tuple[Enqueue, Incident]]:
+    def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What the next ``take`` is to send, as it is now; nothing is taken."""
         return self._decider.unsent()
 
@@ -308,14 +308,14 @@ class Monitor:
         arrivals, self._arrivals = self._arrivals, []
         return arrivals
 
-    def snapshot(self, kept: Kept | None = None) -> Snapshot:
-        """A consistent copy for readers in other threads; totals are those of ``kept`` where it is given."""
+    def snapshot(self, committed: CommittedTotals | None = None) -> Snapshot:
+        """A consistent copy for readers in other threads; totals are those of ``committed`` where it is given."""
         workers = self._workers.snapshot()
-        counters = self._all_counters() if kept is None else kept.counters
+        counters = self._all_counters() if committed is None else committed.counters
         return Snapshot(
             now=self._now,
-            series=self._aggregator.snapshot() if kept is None else kept.series(),
-            workers=workers if kept is None else kept.workers(workers),
+            series=self._aggregator.snapshot() if committed is None else committed.series(),
+            workers=workers if committed is None else committed.workers(workers),
             counters=counters,
             incidents={key[10:]: int(value) for key, value in counters.items() if key.startswith("incidents.")},
             incidents_open=self._decider.open_count,
@@ -338,7 +338,7 @@ class Monitor:
         self._workers.unobserved = int(restored.counters.get("unobserved", 0))
         self._decider.restore(restored.incidents, now)
         self._fingerprints.restore(restored.epoch, restored.fingerprints)
-        self._tracker.evicted, self._tracker.arguments_cut = self._cuts["tasks"], self._cuts["arguments"]
+        self._tracker.evicted, self._tracker.arguments_cut = self._overflows["tasks"], self._overflows["arguments"]
         self._tracker.tick(now)
 
     def _task(self, event: Event, kind: int, now: float) -> None:
@@ -368,7 +368,7 @@ class Monitor:
 
     def _settle(self, events: Iterable[UnnamedEvent]) -> None:
         """Count what waits no more, under the name that has come, or as unknown."""
-        self._cuts["unnamed_events"], self._unnamed.cut = self._cuts["unnamed_events"] + self._unnamed.cut, 0
+        self._overflows["unnamed_events"], self._unnamed.cut = self._overflows["unnamed_events"] + self._unnamed.cut, 0
         for one in events:
             event = copy(one.event)  # a flush may hold it
             kind = KINDS[event.type]
@@ -382,11 +382,11 @@ class Monitor:
         self, event: Event, kind: int, name: str, queue: str | None, measured: float | None, now: float
     ) -> None:
         hostname = event.hostname
-        queue = queue or self._queues.likely(name, hostname)
+        queue = queue or self._queues.most_likely_queue(name, hostname)
         host = self._hosts.hear(hostname, self._watched_for) if self._limits.hostname_label else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
         if kind == FAILED:
-            event.uuid = printable(event.uuid, LONGEST_UUID)
+            event.uuid = printable(event.uuid, MAX_UUID_LENGTH)
             exception = self._failure(event, name, queue, now)
             self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
         elif kind == SUCCEEDED and name in self._awaited:
@@ -400,13 +400,13 @@ class Monitor:
         if not self._aggregator.admits_group(name, group):
             exception, frame = OTHER, ""
             group = group_id(name, exception, frame)
-        hostname = printable(event.hostname, LONGEST_HOSTNAME)
+        hostname = printable(event.hostname, MAX_HOSTNAME_LENGTH)
         told = self._tracker.arguments.get(event.uuid, (None, None))
-        args, kwargs = (text and redacted(text, self._limits.redact)[:LONGEST_ARGUMENTS] for text in told)
+        args, kwargs = (text and redacted(text, self._limits.redact)[:MAX_ARGUMENTS_LENGTH] for text in told)
         verdict = self._decider.decide(
-            Failed(
+            TaskFailure(
                 event.uuid, name, queue, what.exception, event.timestamp, hostname, what.message,
-                what.traceback[-LONGEST_TRACEBACK:], args, kwargs,
+                what.traceback[-MAX_TRACEBACK_LENGTH:], args, kwargs,
             ),
             now,
         )  # fmt: skip
@@ -429,9 +429,9 @@ class Monitor:
         kind = event.type
         if kind in WORKER_KINDS:
             if self._workers.hear(event, self._watched_for):
-                self._arrivals.append(event.hostname[:LONGEST_HOSTNAME])
+                self._arrivals.append(event.hostname[:MAX_HOSTNAME_LENGTH])
             if kind != OFFLINE and self._is_live(self._now):
-                self._workers.aged(event, self._now)
+                self._workers.observe_clock(event, self._now)
         elif kind == PROBE:
             self._probes.append((event.processed or 0, event.active or 0))
             self._counters.probed(event.processed, event.timestamp)
@@ -455,11 +455,11 @@ class Monitor:
             "messages": self._messages,
             "alive_at": self._now,
             "unobserved": self._workers.unobserved,
-            **usage.counted(self._all_cuts()),
+            **usage.counted(self._all_overflows()),
         }
 
-    def _all_cuts(self) -> dict[str, int]:
-        return self._cuts | {"tasks": self._tracker.evicted, "arguments": self._tracker.arguments_cut}
+    def _all_overflows(self) -> dict[str, int]:
+        return self._overflows | {"tasks": self._tracker.evicted, "arguments": self._tracker.arguments_cut}
 
     def _all_limits(self) -> list[Limit]:
         limits = self._limits
@@ -469,17 +469,17 @@ class Monitor:
             "queues": QUEUES_PER_TASK,
             "exceptions": EXCEPTIONS_PER_SERIES,
             "workers": limits.max_workers,
-            "hosts": MOST_HOSTS,
+            "hosts": MAX_HOSTS,
             "tasks": limits.max_tasks,
-            "unnamed_events": MOST_EVENTS,
+            "unnamed_events": MAX_EVENTS,
             "arguments": limits.max_argument_bytes,
             "error_groups": limits.max_error_groups,
             "samples": limits.max_sample_bytes,
-            "buckets": MOST_BUCKETS,
+            "buckets": MAX_BUCKETS,
             "incidents": limits.max_incidents,
         }
         used = {"workers": len(self._workers), "hosts": len(self._hosts), "tasks": len(self._tracker)}
         used["incidents"] = len(self._decider)
         used["unnamed_events"] = len(self._unnamed)
         used["arguments"] = self._tracker.arguments_bytes
-        return usage.limits(most, used | self._aggregator.used, self._all_cuts())
+        return usage.limits(most, used | self._aggregator.used, self._all_overflows())

@@ -6,7 +6,7 @@ from typing import Final
 
 from celery_monitor.core.text import printable, size_of
 
-LONGEST_NAME: Final = 255
+MAX_NAME_LENGTH: Final = 255
 """Characters; of those that take more than a byte in memory accordingly less."""
 _DIGITS: Final = 16
 SHORT: Final = 64
@@ -26,7 +26,7 @@ class Names(dict[str, str]):
         self._forgotten = forgotten
 
     def __missing__(self, raw: str) -> str:
-        name = fitted(raw)
+        name = shortened_name(raw)
         known = self.get(name)
         if known is None:
             if len(self) >= self._most:
@@ -38,12 +38,12 @@ class Names(dict[str, str]):
         return known
 
 
-def fitted(raw: str) -> str:
+def shortened_name(raw: str) -> str:
     """The text, printable. What is too long ends in ``~`` and 16 hex digits of its sha256: two names stay two."""
     if len(raw) <= SHORT:
         return printable(raw, SHORT)
     # A character takes 1, 2 or 4 bytes, by the widest of the text.
-    most = LONGEST_NAME // max(1, size_of(raw) // len(raw))
+    most = MAX_NAME_LENGTH // max(1, size_of(raw) // len(raw))
     if len(raw) <= most:
         return printable(raw, most)
     digest = sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]

@@ -103,7 +103,7 @@ class Queues:
         return task in self._told and (queue in self._consumed_by or queue == self._default)
 
     def registered(self, admits: Callable[[str, str], bool], admitted: int) -> tuple[tuple[str, str], ...]:
-        """Name and queue of each task that a worker knows, in each queue that ``likely`` can give for it.
+        """Name and queue of each task that a worker knows, in each queue that ``most_likely_queue`` can give for it.
 
         Whether or not it has run, but only where ``admits`` says that it would be counted by this name and queue.
         ``admitted`` is a number that changes with what ``admits`` says.
@@ -131,12 +131,12 @@ class Queues:
         ranked = [
             (number, queue, code.names)
             for code in self._codes.values()
-            for queue, number in Counter(chain.from_iterable(map(self._possible, code.workers))).items()
+            for queue, number in Counter(chain.from_iterable(map(self._candidate_queues, code.workers))).items()
         ]
         ranked.sort(key=lambda one: -one[0])
         return chain.from_iterable(zip(names, repeat(queue)) for _, queue, names in ranked)
 
-    def _possible(self, hostname: str) -> Sequence[str]:
+    def _candidate_queues(self, hostname: str) -> Sequence[str]:
         """The queues that tasks of this worker are counted in, but for those that are sent to it alone."""
         consumed = self._consumed.get(hostname, ())
         if len(consumed) == 1:
@@ -144,7 +144,7 @@ class Queues:
         shared = [queue for queue in consumed if not is_own(queue, hostname)]
         return (*(shared if len(shared) <= QUEUES_PER_WORKER else ()), self._default)
 
-    def likely(self, task: str, hostname: str) -> str:
+    def most_likely_queue(self, task: str, hostname: str) -> str:
         """The only one that the worker consumes, else the task's last one if the worker consumes it."""
         consumed = self._consumed.get(hostname)
         if consumed is not None and len(consumed) == 1:

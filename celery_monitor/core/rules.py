@@ -11,7 +11,7 @@ from typing import Final
 
 from celery_monitor.core.model import STORM, Severity
 
-LONGEST_KEY: Final = 255
+MAX_KEY_LENGTH: Final = 255
 KEY_HEAD: Final = 238
 DAY: Final = 86_400.0
 
@@ -60,7 +60,7 @@ class Policy:
         return at + (3600.0 if "{hour}" in self.dedup_key else DAY) + self.max_age
 
 
-class Rulebook:
+class RuleSet:
     """Finds the rule of a failure. Not thread-safe."""
 
     def __init__(self, policy: Policy) -> None:
@@ -123,6 +123,6 @@ def storm_key(route: str, severity: Severity, hour: str, fleet: str = "") -> str
 def dedup_key(template: str, names: Mapping[str, str]) -> str:
     """Fill a template (``{{`` is a brace). Over 255 characters: the first 238, ``~``, 16 hex digits of its sha256."""
     key = template.format_map(names)
-    if len(key) <= LONGEST_KEY:
+    if len(key) <= MAX_KEY_LENGTH:
         return key
     return f"{key[:KEY_HEAD]}~{sha256(key.encode('utf-8', 'replace')).hexdigest()[:16]}"

@@ -10,34 +10,34 @@ from typing import Final
 
 from celery_monitor.core.model import RECEIVED, REJECTED, RETRIED, STARTED, Event, Stage, TaskRef
 
-MOST_RUNS: Final = 64
+MAX_RUNS: Final = 64
 """Runs of one task id that are told apart, beside the first. Those beyond it have the name of the others."""
-TWIN_SECONDS: Final = 60.0
+DUPLICATE_SECONDS: Final = 60.0
 """Between the two events of one end, by the worker's own clock. Celery 5.7 sends them 10 to 20 ms apart."""
 
 _S, _R, _T, _Y, _Q, _OK, _F = map(int, list(Stage)[:7])
 _IN_QUEUE: Final = frozenset({_Y, _Q})
 """The worker has given it back, so any worker may go on with it."""
-_TO_COME: Final = frozenset({_S, _R})
+_UNFINISHED: Final = frozenset({_S, _R})
 _TIME_LIMIT = re.compile(r"(?<!Soft)TimeLimitExceeded\((\d{1,9}(?:\.\d{1,9})?)")
 _TEXT_SEARCHED: Final = 300
 _EARLY: Final = 0.9
 """Of a time limit: a run that has had less of it did not exceed it."""
 
 
-def all_of(entry: TaskRef) -> list[TaskRef]:
+def all_runs(entry: TaskRef) -> list[TaskRef]:
     """Every run of a task id, in the order in which they were seen."""
     return [entry, *entry.others] if entry.others else [entry]
 
 
 def is_open(entry: TaskRef) -> bool:
     """Whether the end of any run has not come."""
-    return any(run.stage < _OK for run in all_of(entry))
+    return any(run.stage < _OK for run in all_runs(entry))
 
 
 def named(entry: TaskRef, host: str) -> TaskRef | None:
     """The worker's newest run that has a name, else the newest one of the task id that has one."""
-    runs = [run for run in all_of(entry) if run.name is not None]
+    runs = [run for run in all_runs(entry) if run.name is not None]
     own = [run for run in runs if run.host == host]
     return own[-1] if own else runs[-1] if runs else None
 
@@ -47,7 +47,7 @@ def find(entry: TaskRef, host: str, kind: int) -> TaskRef | None:
 
     An event without a host belongs to any of them.
     """
-    runs = all_of(entry)
+    runs = all_runs(entry)
     own = [run for run in runs if run.host == host] if host else runs
     if kind == RECEIVED:
         found = _received(own)
@@ -63,14 +63,14 @@ def find(entry: TaskRef, host: str, kind: int) -> TaskRef | None:
     return free[0] if free else own[-1] if own else None
 
 
-def is_second_of_time_limit(entry: TaskRef, host: str, event: Event) -> bool:
+def is_time_limit_duplicate(entry: TaskRef, host: str, event: Event) -> bool:
     """Whether a failure is the twin of a hard time limit though the worker has received the task again since.
 
     With ``acks_late`` and without ``acks_on_failure_or_timeout`` the message goes back before Celery 5.7 sends the
     second event.
     """
-    own = [run for run in all_of(entry) if run.host == host]
-    if not any(run.stage == _F and abs(event.timestamp - run.started_at) <= TWIN_SECONDS for run in own):
+    own = [run for run in all_runs(entry) if run.host == host]
+    if not any(run.stage == _F and abs(event.timestamp - run.started_at) <= DUPLICATE_SECONDS for run in own):
         return False
     found = _TIME_LIMIT.search((event.traceback or "")[-_TEXT_SEARCHED:] + (event.exception or "")[:_TEXT_SEARCHED])
     if found is None:
@@ -82,18 +82,18 @@ def is_second_of_time_limit(entry: TaskRef, host: str, event: Event) -> bool:
 def given_up(others: list[TaskRef], host: str) -> TaskRef | None:
     """Which of them makes room for another run of the worker: its own one that ended, else where there are too many."""
     own = next((run for run in others if run.host == host and run.stage >= _OK), None)
-    if own is not None or len(others) < MOST_RUNS:
+    if own is not None or len(others) < MAX_RUNS:
         return own
     # A failure last, because it may have a twin.
     return min(others, key=lambda run: (run.stage == _F, run.stage < _OK))
 
 
-def goes_on(entry: TaskRef, run: TaskRef) -> bool:
+def is_continued(entry: TaskRef, run: TaskRef) -> bool:
     """Whether a later run of the same task is what a run that was retried or queued again has become.
 
     The later task-received can be read before the task-retried: another process of the worker sends it.
     """
-    runs = all_of(entry)
+    runs = all_runs(entry)
     later = runs[[one is run for one in runs].index(True) + 1 :]
     return any(one.name == run.name for one in later)
 
@@ -101,7 +101,7 @@ def goes_on(entry: TaskRef, run: TaskRef) -> bool:
 def replaced(entry: TaskRef, run: TaskRef) -> list[TaskRef]:
     """Runs that have become ``run`` on the same worker under another name (``Task.replace``): they send no end."""
     earlier = []
-    for one in all_of(entry):
+    for one in all_runs(entry):
         if one is run:
             break
         if one.host == run.host and one.stage == _T and one.name != run.name:
@@ -120,7 +120,7 @@ def _received(own: list[TaskRef]) -> TaskRef | None:
 
 
 def _started(own: list[TaskRef]) -> TaskRef | None:
-    return _first(own, _TO_COME) or _first(reversed(own), _IN_QUEUE) or (own[-1] if own else None)
+    return _first(own, _UNFINISHED) or _first(reversed(own), _IN_QUEUE) or (own[-1] if own else None)
 
 
 def _ended(own: list[TaskRef], kind: int) -> TaskRef | None:
@@ -128,7 +128,7 @@ def _ended(own: list[TaskRef], kind: int) -> TaskRef | None:
     if newest is not None and kind in {RETRIED, REJECTED}:
         # What it goes on as may have started already.
         return next(run for run in own if run.stage == _T and run.name == newest.name)
-    return newest or _first(own, _TO_COME) or _first(reversed(own), _IN_QUEUE) or (own[-1] if own else None)
+    return newest or _first(own, _UNFINISHED) or _first(reversed(own), _IN_QUEUE) or (own[-1] if own else None)
 
 
 def _first(runs: Iterable[TaskRef], stages: frozenset[int]) -> TaskRef | None:

@@ -37,7 +37,7 @@ ESTABLISHED: Final = 3600.0
 """Seconds between the first and the last use."""
 HOURS_ESTABLISHED_KEPT: Final = 24 * 8
 """Hours without use after which an established combination gives way to an unknown newcomer: a weekly task stays."""
-_LEAST_BURST: Final = 16
+_MIN_BURST: Final = 16
 
 _NONE: Final = (0,) * len(COUNTS)
 
@@ -76,7 +76,7 @@ class Table:
     """All rows. Not thread-safe: it belongs to the aggregator.
 
     ``most`` is the budget, ``max_names`` bounds the distinct task names. ``knows`` tells whether the workers have
-    registered a task and consume a queue. ``cuts`` counts what the bounds have cut, by name.
+    registered a task and consume a queue. ``overflows`` counts what the bounds have cut, by name.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Table:
         buckets: tuple[int, int],
         hosts: bool,
         knows: Callable[[str, str], bool],
-        cuts: Counter[str],
+        overflows: Counter[str],
     ) -> None:
         """``buckets``: of the two histograms. ``hosts``: keys have a host."""
         self.rows: dict[tuple[str, str, str], Row] = {}
@@ -102,14 +102,14 @@ class Table:
         self._buckets = buckets
         self._hosts = hosts
         self._knows = knows
-        self._cuts = cuts
+        self._overflows = overflows
         self._other = (OTHER, OTHER, OTHER if hosts else "")
         self._queues: dict[str, Counter[str]] = {}
         """Task name → queue → number of its rows."""
-        self._turn = 0
+        self._clock_tick = 0
         self._now = 0.0
         self._rate = max(1.0, most / 1000)
-        self._burst = max(_LEAST_BURST, most // 20)
+        self._burst = max(_MIN_BURST, most // 20)
         self._tokens = float(self._burst)
         self._victims: deque[tuple[int, Row]] = deque()
 
@@ -122,15 +122,15 @@ class Table:
         """Time has passed: unknown newcomers may take places again."""
         self._tokens = min(self._burst, self._tokens + self._rate * max(0.0, now - self._now))
         self._now = now
-        self._turn += 1
-        if not self._turn % 60:
+        self._clock_tick += 1
+        if not self._clock_tick % 60:
             self._victims.clear()  # what the workers know may have changed
 
     def limited(self, name: str) -> str:
         """The name itself, or ``other`` when there are too many of them."""
         if name in self._queues or len(self._queues) < self._max_names:
             return name
-        self._cuts["task_names"] += 1
+        self._overflows["task_names"] += 1
         return OTHER
 
     def admits(self, name: str, queue: str) -> bool:
@@ -145,14 +145,14 @@ class Table:
         name = self.limited(name)
         queues = self._queues.get(name, ())
         if queue not in queues and len(queues) >= QUEUES_PER_TASK:
-            self._cuts["queues"] += 1
+            self._overflows["queues"] += 1
             queue = OTHER
         key = (name, queue, host)
         row = self.rows.get(key)
         if row is not None:
             return row
         if key != self._other and not self._make_room(_cost(key), known=self._knows(name, queue)):
-            self._cuts["series"] += 1
+            self._overflows["series"] += 1
             return self.exact(*self._other)
         return self.exact(*key)
 
@@ -175,7 +175,7 @@ class Table:
     def touch(self, row: Row) -> None:
         """It is used: what changed in it is to be written."""
         if not row.dirty:
-            row.dirty, row.used, row.used_at = True, self._turn, self._now
+            row.dirty, row.used, row.used_at = True, self._clock_tick, self._now
             row.uses += 1
             self.dirty.append(row)
 
@@ -184,12 +184,12 @@ class Table:
         if exception in row.exceptions or exception == OTHER:
             return exception
         if len(row.exceptions) >= EXCEPTIONS_PER_SERIES:
-            self._cuts["exceptions"] += 1
+            self._overflows["exceptions"] += 1
             return OTHER
         if row.cost:  # that of ``other`` is not in the budget
             known = self._knows(row.key.name, row.key.queue)
             if not self._make_room(1, known=known, spared=row):
-                self._cuts["exceptions"] += 1
+                self._overflows["exceptions"] += 1
                 return OTHER
             self.size += 1
         return exception
@@ -228,7 +228,7 @@ class Table:
         """Rows that were touched since the last call, and keys that are no more."""
         dirty, dropped = self.dirty, self.dropped
         self.dirty, self.dropped = [], []
-        self._turn += 1
+        self._clock_tick += 1
         return dirty, dropped
 
     def _make_room(self, cost: int, *, known: bool, spared: Row | None = None) -> bool:
@@ -246,7 +246,7 @@ class Table:
             if not known and self._outlives(victim):
                 return False
             self._victims.popleft()
-            self._fold(victim)
+            self._merge(victim)
         return True
 
     def _victim(self, spared: Row | None) -> Row | None:
@@ -273,9 +273,9 @@ class Table:
             return True
         return row.established and self._now - row.used_at < HOURS_ESTABLISHED_KEPT * 3600.0
 
-    def _fold(self, row: Row) -> None:
+    def _merge(self, row: Row) -> None:
         """Add its totals to ``other``: of hosts first, where there are any."""
-        self._cuts["series"] += 1
+        self._overflows["series"] += 1
         name, queue, host = key = (row.key.name, row.key.queue, row.key.host)
         into = (name, queue, OTHER) if self._hosts and host != OTHER else self._other
         self._remove(key)
@@ -310,7 +310,7 @@ def ranked(used_at: float, *, established: bool) -> int:
     return int(used_at // 3600) + (720 if established else 0)
 
 
-def folded(series: Iterable[Series], into: Series) -> Series:
+def merged(series: Iterable[Series], into: Series) -> Series:
     """``into`` with the totals of all others added. A histogram with other bounds is left out."""
     counts: Sequence[int] = into.counts
     exceptions = dict(into.exceptions)
@@ -322,7 +322,7 @@ def folded(series: Iterable[Series], into: Series) -> Series:
     return structs.replace(into, counts=tuple(counts), exceptions=exceptions, runtime=runtime, wait=wait)
 
 
-def nothing(key: SeriesKey, like: Series) -> Series:
+def empty_series(key: SeriesKey, like: Series) -> Series:
     """A series without counts, with the bounds of another one's histograms."""
     runtime, wait = (Histogram(one.bounds, (0,) * len(one.counts), 0.0) for one in (like.runtime, like.wait))
     return Series(key, _NONE, {}, runtime, wait)

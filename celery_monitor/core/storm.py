@@ -16,11 +16,11 @@ _SEVERITIES: Final = tuple(Severity)
 """The most severe first."""
 _MORE: Final = 1_000
 """Tasks that are remembered beyond those that make a storm."""
-_PRUNE_EVERY: Final = 1.0
+_PRUNE_INTERVAL: Final = 1.0
 """Seconds."""
 
 
-class Recent(msgspec.Struct, gc=False):
+class RecentFailures(msgspec.Struct, gc=False):
     """A task that has failed lately: when, how often, and an example."""
 
     at: float
@@ -47,11 +47,11 @@ class _Level:
     __slots__ = ("pruned_at", "tasks")
 
     def __init__(self) -> None:
-        self.tasks: dict[str, Recent] = {}
+        self.tasks: dict[str, RecentFailures] = {}
         self.pruned_at = 0.0
 
 
-class Storms:
+class StormDetector:
     """Which tasks have failed lately. Not thread-safe. ``window`` in seconds."""
 
     def __init__(self, *, tasks: int, window: float) -> None:
@@ -60,7 +60,7 @@ class Storms:
         self._window = window
         self._levels: dict[tuple[str, Severity], _Level] = {}
 
-    def note(self, route: str, severity: Severity, task: str, recent: Recent) -> bool:
+    def note(self, route: str, severity: Severity, task: str, recent: RecentFailures) -> bool:
         """A task has failed. Whether that makes, or is part of, a storm of its severity.
 
         ``recent.at`` must not be in the future: else the task would count for longer than the window.
@@ -69,13 +69,13 @@ class Storms:
             self._note(self._level(route, level), task, recent)
         return len(self._level(route, severity).tasks) > self._most
 
-    def tasks(self, route: str, severity: Severity) -> Mapping[str, Recent]:
+    def tasks(self, route: str, severity: Severity) -> Mapping[str, RecentFailures]:
         """The tasks that count towards it, by name."""
         return self._level(route, severity).tasks
 
-    def recent(self, at: float, count: int, *, exception: str, hostname: str, queue: str, uuid: str) -> Recent:
+    def recent(self, at: float, count: int, *, exception: str, hostname: str, queue: str, uuid: str) -> RecentFailures:
         """One that has failed ``count`` times, each at ``at``."""
-        return Recent(at, at, int(at // self._window), count, 0, exception, hostname, queue, uuid)
+        return RecentFailures(at, at, int(at // self._window), count, 0, exception, hostname, queue, uuid)
 
     def _level(self, route: str, severity: Severity) -> _Level:
         level = self._levels.get((route, severity))
@@ -83,18 +83,18 @@ class Storms:
             level = self._levels[route, severity] = _Level()
         return level
 
-    def _note(self, level: _Level, task: str, new: Recent) -> None:
+    def _note(self, level: _Level, task: str, new: RecentFailures) -> None:
         tasks = level.tasks
         old = tasks.get(task)
         if old is not None or len(tasks) < self._most + _MORE:
             tasks[task] = new if old is None else self._joined(old, new)
-        if len(tasks) > self._most and abs(new.at - level.pruned_at) >= _PRUNE_EVERY:
+        if len(tasks) > self._most and abs(new.at - level.pruned_at) >= _PRUNE_INTERVAL:
             level.pruned_at = new.at
             oldest = new.at - self._window
             for gone in [other for other, recent in tasks.items() if recent.at < oldest]:
                 del tasks[gone]
 
-    def _joined(self, old: Recent, new: Recent) -> Recent:
+    def _joined(self, old: RecentFailures, new: RecentFailures) -> RecentFailures:
         slot, count, before, since = max(old.slot, new.slot), new.slot_count, 0, min(old.since, new.since)
         if new.slot <= old.slot:
             count, before = old.slot_count + count, old.slot_before
@@ -103,7 +103,7 @@ class Storms:
         else:
             since = new.since
         latest = new if new.at >= old.at else old
-        return Recent(
+        return RecentFailures(
             latest.at, since, slot, count, before, latest.exception, latest.hostname, latest.queue, latest.uuid
         )
 

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from celery_monitor.core.excerpt import useful_end
+from celery_monitor.core.excerpt import relevant_tail
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     FAILED,
@@ -29,10 +29,10 @@ from celery_monitor.core.summary import (
     UNNAMED,
     UNOBSERVED,
     UPTIME,
+    Coverage,
     DayError,
     DayIncidents,
     FailingTask,
-    Health,
     Hour,
     Mean,
     Summary,
@@ -245,7 +245,7 @@ def _error(row: GroupRow, start: int) -> DayError:
         uuid=sample.uuid if sample else None,
         hostname=sample.hostname if sample else "",
         message=sample.message if sample else "",
-        traceback=useful_end(sample.traceback, row.frame) if sample else "",
+        traceback=relevant_tail(sample.traceback, row.frame) if sample else "",
     )
 
 
@@ -274,11 +274,11 @@ def _unread(start: int, end: int, now: float, read_until: float | None) -> float
     return max(0.0, end - max(start, read_until))
 
 
-def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed: float, unread: float) -> Health:
+def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed: float, unread: float) -> Coverage:
     def grown(name: str) -> float:
         return max(0.0, closing.get(name, 0.0) - opening.get(name, 0.0))
 
-    return Health(
+    return Coverage(
         elapsed=elapsed,
         uptime=min(elapsed, grown(UPTIME)),
         gap=min(elapsed, grown(GAP)),

@@ -142,7 +142,7 @@ class DayIncidents:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class Coverage:
     """Whether the day's numbers can be trusted. From counters that are kept by the quarter of an hour."""
 
     elapsed: float
@@ -200,7 +200,7 @@ class Summary:
     errors: tuple[DayError, ...]
     """All error groups: new ones first, then by failures."""
     incidents: DayIncidents
-    health: Health
+    health: Coverage
 
     @property
     def new_errors(self) -> int:

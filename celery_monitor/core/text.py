@@ -11,13 +11,13 @@ UNREAD: Final = "[redacted: the patterns took too long]"
 """In place of a text of which nobody knows what the patterns would have taken out of it."""
 OTHER: Final = "other"
 """The name under which is counted what is beyond a bound."""
-LONGEST_HOST: Final = 255
+MAX_HOST_LENGTH: Final = 255
 _RANDOM_END: Final = re.compile(
     r"(?:^|(?<=\.))[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$|(?<=^amq\.gen-).+$", re.ASCII | re.IGNORECASE
 )
 
 
-def clean(text: str) -> str:
+def storable_text(text: str) -> str:
     """The same text without what UTF-8 or a database cannot hold (lone surrogates, NUL)."""
     if "\x00" in text:
         text = text.replace("\x00", REPLACEMENT)
@@ -41,7 +41,7 @@ def size_of(text: str) -> int:
 
 def host_of(hostname: str) -> str:
     """``box`` of ``celery@box``; what has no ``@`` is the host itself."""
-    return printable(hostname.partition("@")[2] or hostname, LONGEST_HOST)
+    return printable(hostname.partition("@")[2] or hostname, MAX_HOST_LENGTH)
 
 
 class Pattern(Protocol):

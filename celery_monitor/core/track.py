@@ -56,7 +56,6 @@ from itertools import islice
 from typing import Final
 
 from celery_monitor.core import runs
-from celery_monitor.core.introduce import introduce
 from celery_monitor.core.model import (
     FAILED,
     RECEIVED,
@@ -68,20 +67,21 @@ from celery_monitor.core.model import (
     Stage,
     TaskRef,
 )
-from celery_monitor.core.names import SHORT, Names, fitted
-from celery_monitor.core.recent import Recent
-from celery_monitor.core.text import clean, size_of
+from celery_monitor.core.names import SHORT, Names, shortened_name
+from celery_monitor.core.recent_tasks import RecentTasks
+from celery_monitor.core.task_info import update_task_info
+from celery_monitor.core.text import size_of, storable_text
 from celery_monitor.core.transitions import TRANSITIONS
 
-LONGEST_ARGUMENTS: Final = 2000
+MAX_ARGUMENTS_LENGTH: Final = 2000
 _HEAVY: Final = 500
 """Bytes: more than twice of what the texts of a task of a usual fleet take."""
 _ENTRY: Final = 200
 """Bytes of a task's arguments beside their texts."""
 EXPIRED_PER_TICK: Final = 1000
-KNOWN_NAMES: Final = 20_000
+MAX_KNOWN_NAMES: Final = 20_000
 """Cleaned names kept for sharing one string among all of a task's entries."""
-KNOWN_HOSTS: Final = 10_000
+MAX_KNOWN_HOSTS: Final = 10_000
 """The same of workers."""
 LEFT_OPEN: Final = 6 * 3600.0
 """Seconds for which open runs are kept when another run of their task id has ended."""
@@ -126,7 +126,7 @@ class Tracker:
         self._lingering: deque[tuple[float, str]] = deque()
         self._left_open: dict[str, float] = {}
         """Task id → when to give up on the runs that were left open when another one ended; earliest first."""
-        self._recent = Recent()
+        self._recent = RecentTasks()
         self._others = 0
         """Runs beside the first one, of all tasks."""
         self._time = 0.0
@@ -137,8 +137,8 @@ class Tracker:
         self._minute = 0
         self.queue_of: dict[str, str] = {}
         """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
-        self._names = Names(KNOWN_NAMES, self.queue_of.clear)
-        self._hosts = Names(KNOWN_HOSTS)
+        self._names = Names(MAX_KNOWN_NAMES, self.queue_of.clear)
+        self._hosts = Names(MAX_KNOWN_HOSTS)
 
     def __len__(self) -> int:
         """Runs that are remembered: what ``max_tasks`` bounds."""
@@ -164,7 +164,7 @@ class Tracker:
         """
         uuid = event.uuid
         if len(uuid) > SHORT:
-            uuid = event.uuid = fitted(uuid)
+            uuid = event.uuid = shortened_name(uuid)
         entry = self.tasks.get(uuid) or self._enter(uuid, event, kind)
         ref: TaskRef | None = entry
         if kind == SENT:
@@ -172,13 +172,13 @@ class Tracker:
                 self._sent_again(entry, event)
         elif event.hostname != entry.host or entry.others is not None or (kind == RECEIVED and entry.stage in _APART):
             ref = self._run(entry, event, kind)
-        if ref is None or (ref.stage >= _OK and _is_twin(ref, event, kind)):
+        if ref is None or (ref.stage >= _OK and _is_duplicate(ref, event, kind)):
             return None
         self._dirty[uuid] = None
         entry.seen = self._minute
         measured, counted = None, ref
         if kind <= RECEIVED:
-            counted = introduce(ref, event, kind, self._names, self.queue_of)
+            counted = update_task_info(ref, event, kind, self._names, self.queue_of)
             if self._capture_arguments:
                 self._capture(event)
         elif kind <= FAILED:
@@ -198,7 +198,7 @@ class Tracker:
         """Take in what the workers say they hold: it began while nobody was watching. Returns the ids named by it."""
         named = []
         for task in tasks:
-            uuid = fitted(task.uuid)
+            uuid = shortened_name(task.uuid)
             entry = self.tasks.get(uuid)
             if entry is None:
                 if uuid in self._recent:
@@ -206,7 +206,7 @@ class Tracker:
                 stage = _T if task.started_at else _R
                 entry = self.tasks[uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
                 entry.seen = self._minute
-            for run in runs.all_of(entry):
+            for run in runs.all_runs(entry):
                 if run.name is None:
                     run.name = self.name(task.name)
                     self._dirty[uuid] = None
@@ -241,7 +241,7 @@ class Tracker:
         if len(self) > self._max_tasks:
             self._evict(len(self) - self._max_tasks + self._max_tasks // 100)
 
-    def shed(self) -> None:
+    def shed_load(self) -> None:
         """Forget the tasks with the longest names and ids: somebody invents them. If they are few, the oldest."""
         heavy = [uuid for uuid, ref in self.tasks.items() if _weight(uuid, ref) > _HEAVY]
         for uuid in heavy:
@@ -249,7 +249,7 @@ class Tracker:
         self.evicted += len(heavy)
         if len(heavy) * 20 < len(self.tasks):
             self._evict(len(self.tasks) // 10)
-        self._recent = Recent()
+        self._recent = RecentTasks()
         self._names.clear()
         self._hosts.clear()
         self.queue_of.clear()
@@ -289,7 +289,7 @@ class Tracker:
         if entry.others is None and not entry.host:
             entry.host = host
             return entry
-        if kind == FAILED and runs.is_second_of_time_limit(entry, host, event):
+        if kind == FAILED and runs.is_time_limit_duplicate(entry, host, event):
             return None
         run = runs.find(entry, host, kind)
         if run is None:
@@ -337,7 +337,7 @@ class Tracker:
             entry.others, entry.stage, entry.host, entry.started_at = None, _S, "", 0.0
             entry.name = entry.queue = None
         for run in entry.others or ():
-            introduce(run, event, SENT, self._names, self.queue_of)
+            update_task_info(run, event, SENT, self._names, self.queue_of)
 
     def _move(self, uuid: str, entry: TaskRef, ref: TaskRef, stage: int, event: Event) -> None:
         """Bring a run to its next stage, and see to what has ended."""
@@ -355,7 +355,7 @@ class Tracker:
     def _is_over(self, uuid: str, entry: TaskRef, ref: TaskRef) -> bool:
         """Whether every run has succeeded; else sees to those that this one's step has ended."""
         if ref.stage < _OK:
-            if ref.stage > _T and runs.goes_on(entry, ref):
+            if ref.stage > _T and runs.is_continued(entry, ref):
                 entry = self._remove(uuid, entry, ref)
                 if not runs.is_open(entry):
                     self._lingering.append((self._time + self._linger, uuid))
@@ -366,14 +366,14 @@ class Tracker:
             self._left_open.pop(uuid, None)
             self._left_open[uuid] = self._time + LEFT_OPEN
             return False
-        if all(run.stage == _OK for run in runs.all_of(entry)):
+        if all(run.stage == _OK for run in runs.all_runs(entry)):
             return True
         self._lingering.append((self._time + self._linger, uuid))
         return False
 
     def _remove(self, uuid: str, entry: TaskRef, run: TaskRef) -> TaskRef:
         """Take out one of several runs. Returns the entry, which is another one when the first run goes."""
-        left = [one for one in runs.all_of(entry) if one is not run]
+        left = [one for one in runs.all_runs(entry) if one is not run]
         first, others = left[0], left[1:] or None
         first.saved, first.seen, first.others = entry.saved, entry.seen, others
         self.tasks[uuid] = first
@@ -421,11 +421,11 @@ class Tracker:
 
 def _is_late(entry: TaskRef | None, event: Event) -> bool:
     """Whether a task-sent is of the runs that are over, and not of another use of the id."""
-    return entry is not None and event.timestamp <= max(run.started_at for run in runs.all_of(entry)) + NEW_LIFE
+    return entry is not None and event.timestamp <= max(run.started_at for run in runs.all_runs(entry)) + NEW_LIFE
 
 
-def _is_twin(ref: TaskRef, event: Event, kind: int) -> bool:
-    return ref.stage == _ONCE.get(kind) and abs(event.timestamp - ref.started_at) <= runs.TWIN_SECONDS
+def _is_duplicate(ref: TaskRef, event: Event, kind: int) -> bool:
+    return ref.stage == _ONCE.get(kind) and abs(event.timestamp - ref.started_at) <= runs.DUPLICATE_SECONDS
 
 
 def _measured(ref: TaskRef, event: Event, kind: int) -> float | None:
@@ -459,4 +459,4 @@ def _size(told: tuple[str | None, str | None]) -> int:
 
 def _cut(text: str | None) -> str | None:
     # Twice of what is shown, so that a secret cut in half here does not escape the redaction.
-    return None if text is None else clean(text[: LONGEST_ARGUMENTS * 2])
+    return None if text is None else storable_text(text[: MAX_ARGUMENTS_LENGTH * 2])

@@ -13,17 +13,17 @@ from msgspec import structs
 
 from celery_monitor.core.model import Event, UnnamedEvent
 
-MOST_EVENTS: Final = 10_000
-MOST_CHARACTERS: Final = 8_000_000
+MAX_EVENTS: Final = 10_000
+MAX_CHARACTERS: Final = 8_000_000
 """Of the texts of all events that wait."""
-LONGEST_EXCEPTION: Final = 4_000
-LONGEST_TRACEBACK: Final = 32_000
+MAX_EXCEPTION_LENGTH: Final = 4_000
+MAX_TRACEBACK_LENGTH: Final = 32_000
 """Characters of its end; twice of what ``classify`` reads of both, so that what it redacts is whole."""
-PATIENCE_UNASKED: Final = 4.0
+MAX_WAIT_FOR_INSPECT: Final = 4.0
 """How many times as long they wait after a connection, while the workers have not answered yet."""
 
 
-class Unnamed:
+class UnnamedEvents:
     """Not thread-safe: it belongs to the monitor. ``wait`` in seconds; with 0 nothing waits."""
 
     def __init__(self, wait: float) -> None:
@@ -56,7 +56,7 @@ class Unnamed:
 
     def connected(self) -> None:
         """The stream was not watched until now: names may have been missed, and the workers will be asked for them."""
-        self._unasked_until = self._time + PATIENCE_UNASKED * self._wait
+        self._unasked_until = self._time + MAX_WAIT_FOR_INSPECT * self._wait
 
     def asked(self) -> None:
         """The workers have said what they hold."""
@@ -67,8 +67,8 @@ class Unnamed:
         """Let an event wait; returns those that must not wait any longer. ``held``: a worker may hold its task."""
         event = structs.replace(
             event,
-            exception=event.exception and event.exception[:LONGEST_EXCEPTION],
-            traceback=event.traceback and event.traceback[-LONGEST_TRACEBACK:],
+            exception=event.exception and event.exception[:MAX_EXCEPTION_LENGTH],
+            traceback=event.traceback and event.traceback[-MAX_TRACEBACK_LENGTH:],
             args=None,
             kwargs=None,
         )
@@ -80,7 +80,7 @@ class Unnamed:
         self._added[one.number] = one
         self._keep(one, 0.0)
         over = []
-        while len(self._events) > MOST_EVENTS or self._characters > MOST_CHARACTERS:
+        while len(self._events) > MAX_EVENTS or self._characters > MAX_CHARACTERS:
             over.append(self._oldest())
         self.cut += len(over)
         return over

@@ -38,15 +38,16 @@ def restored(counters: Mapping[str, float]) -> Counter[str]:
     return Counter({name: int(counters.get(_counter(name), 0)) for name in SETTINGS})
 
 
-def counted(cuts: Mapping[str, int]) -> dict[str, int]:
+def counted(overflows: Mapping[str, int]) -> dict[str, int]:
     """The counters of what has been cut; of 0 there is none."""
-    return {_counter(name): number for name, number in cuts.items() if number or name in _OLDER}
+    return {_counter(name): number for name, number in overflows.items() if number or name in _OLDER}
 
 
-def limits(most: Mapping[str, int], used: Mapping[str, int], cuts: Mapping[str, int]) -> list[Limit]:
+def limits(most: Mapping[str, int], used: Mapping[str, int], overflows: Mapping[str, int]) -> list[Limit]:
     """All bounds as they are now, in the order of ``SETTINGS``."""
     return [
-        Limit(name, setting, most.get(name), used.get(name), cuts.get(name, 0)) for name, setting in SETTINGS.items()
+        Limit(name, setting, most.get(name), used.get(name), overflows.get(name, 0))
+        for name, setting in SETTINGS.items()
     ]
 
 

@@ -14,7 +14,7 @@ What is shown for a host never falls while the host is known: a run that ends ha
 worker that is dropped to another one on its host.
 
 A worker without heartbeats (``--without-heartbeat``) is known by its task events and its answers. Nothing is known of
-what it has begun, so nothing is counted as lost. Whose clock is wrong is told by ``core/skew``.
+what it has begun, so nothing is counted as lost. Whose clock is wrong is told by ``core/clock_skew``.
 
 Times (``now``) are seconds in which the stream was watched: without a stream nobody can be heard, and nobody is silent.
 """
@@ -24,17 +24,17 @@ from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 from typing import Final
 
+from celery_monitor.core.clock_skew import ClockSkew
 from celery_monitor.core.model import Event, Worker
-from celery_monitor.core.skew import Skew
 from celery_monitor.core.text import host_of
 
 HEARTBEATS_COMPARED: Final = 3
-STRAYS_IN_ROW: Final = 10
+STRAYS_BEFORE_NEW_RUN: Final = 10
 """Heartbeats that tell less, with none between that does not: this is the run, whatever its beginning was."""
-PROCESSES_REMEMBERED: Final = 8
-LONGEST_TEXT: Final = 64
-LONGEST_HOSTNAME: Final = 255
-MOST_WORKERS: Final = 5_000
+MAX_PIDS: Final = 8
+MAX_TEXT_LENGTH: Final = 64
+MAX_HOSTNAME_LENGTH: Final = 255
+MAX_WORKERS: Final = 5_000
 """More are not kept: somebody invents them."""
 
 ONLINE: Final = "worker-online"
@@ -55,12 +55,12 @@ class _Run(Enum):
 class _State:
     """One worker, mutable."""
 
-    __slots__ = ("baseline", "before", "differences", "dirty", "event", "frozen", "heard_at", "missed", "mute", "pids",
-                 "settled", "skew", "started_lately", "started_seen", "strays", "unobserved", "up")  # fmt: skip
+    __slots__ = ("baseline", "before", "differences", "dirty", "event", "frozen", "last_received_at", "missed", "mute",
+                 "pids", "settled", "skew", "started_lately", "started_seen", "strays", "unobserved", "up")  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
         self.event = _kept(event)
-        self.heard_at = now
+        self.last_received_at = now
         self.up = True
         self.pids: tuple[int | None, ...] = (event.pid,)
         """Of its newest runs, the present one last."""
@@ -73,7 +73,7 @@ class _State:
         self.baseline = baseline
         self.mute = False
         """No heartbeat has come."""
-        self.skew = Skew()
+        self.skew = ClockSkew()
         self.unobserved = 0
         self.before = 0
         self.settled = False
@@ -88,7 +88,7 @@ class _State:
     def changed(self) -> None:
         self.dirty, self.frozen = True, None
 
-    def whose(self, event: Event) -> _Run:
+    def classify_run(self, event: Event) -> _Run:
         """An event of the worker: of which run. In a container every run has the same process id."""
         processed = event.processed or 0
         if event.type == ONLINE and not processed:
@@ -99,21 +99,21 @@ class _State:
             return _Run.STRAY if self.up and event.pid in self.pids else _Run.NEW
         if event.type == OFFLINE or processed >= self.processed:
             return _Run.SAME
-        return _Run.NEW if self.missed or not self.up or self.strays >= STRAYS_IN_ROW else _Run.STRAY
+        return _Run.NEW if self.missed or not self.up or self.strays >= STRAYS_BEFORE_NEW_RUN else _Run.STRAY
 
 
 class Workers:
     """All workers of the fleet. Not thread-safe: it belongs to the monitor. ``timeout`` ≤ ``purge``, in seconds.
 
-    ``most`` bounds them: more are not kept, because somebody invents them. ``cuts`` counts the events of those.
+    ``most`` bounds them: more are not kept, because somebody invents them. ``overflows`` counts the events of those.
     """
 
     def __init__(
-        self, *, timeout: float, purge: float, most: int = MOST_WORKERS, cuts: Counter[str] | None = None
+        self, *, timeout: float, purge: float, most: int = MAX_WORKERS, overflows: Counter[str] | None = None
     ) -> None:
         """Start empty; ``restore`` fills it."""
         self._most = most
-        self._cuts = cuts if cuts is not None else Counter()
+        self._overflows = overflows if overflows is not None else Counter()
         self.unobserved = 0
         self.offsets: dict[str, float] = {}
         """Worker → seconds to add to its timestamps, of those whose clocks are wrong."""
@@ -163,7 +163,7 @@ class Workers:
             state.before = worker.processed_before
             state.settled, state.dirty = True, False
             state.mute = not worker.heartbeats
-            state.skew = Skew(worker.clock_offset, known=True)
+            state.skew = ClockSkew(worker.clock_offset, known=True)
             if worker.clock_offset:
                 self.offsets[worker.hostname] = worker.clock_offset
 
@@ -184,7 +184,7 @@ class Workers:
         """
         state = self._states.get(hostname)
         if state is None:
-            if not 0 < len(hostname) <= LONGEST_HOSTNAME or not self._has_room():
+            if not 0 < len(hostname) <= MAX_HOSTNAME_LENGTH or not self._has_room():
                 return False
             event = Event(type=HEARTBEAT, timestamp=unix_now, hostname=hostname)
             state = self._states[hostname] = _State(event, now, baseline=0)
@@ -195,9 +195,9 @@ class Workers:
             _noticed(state, now, unix_now)
         return came
 
-    def aged(self, event: Event, now: float) -> None:
+    def observe_clock(self, event: Event, now: float) -> None:
         """An event of the worker itself was read at ``now``, at once: its age tells of the worker's clock."""
-        hostname = event.hostname[:LONGEST_HOSTNAME]
+        hostname = event.hostname[:MAX_HOSTNAME_LENGTH]
         state = self._states.get(hostname)
         if state is None or not state.skew.observe(now - event.timestamp, now):
             return
@@ -209,7 +209,7 @@ class Workers:
 
     def hear(self, event: Event, now: float) -> bool:
         """Take in an event of the worker itself. True when the worker is new or back."""
-        hostname = event.hostname[:LONGEST_HOSTNAME]
+        hostname = event.hostname[:MAX_HOSTNAME_LENGTH]
         if not hostname:
             return False
         state = self._states.get(hostname)
@@ -218,18 +218,18 @@ class Workers:
                 return False
             state = self._states[hostname] = _State(event, now, baseline=event.processed or 0)
             return self._settle(state, event, came=event.type != OFFLINE)
-        run = state.whose(event)
+        run = state.classify_run(event)
         if run is _Run.STRAY:
             if event.type != OFFLINE:
-                state.heard_at = now
+                state.last_received_at = now
                 state.strays += 1
                 state.differences.clear()
             return False
         came = run is _Run.NEW or (not state.up and event.type != OFFLINE)
         if run is _Run.NEW:
             self._begin_run(state, event)
-            state.skew = Skew(state.skew.offset)  # another process, perhaps on another machine
-        state.heard_at, state.strays, state.missed = now, 0, False
+            state.skew = ClockSkew(state.skew.offset)  # another process, perhaps on another machine
+        state.last_received_at, state.strays, state.missed = now, 0, False
         state.changed()
         return self._settle(state, event, came=came)
 
@@ -243,7 +243,7 @@ class Workers:
         purged = []
         self._full = False
         for hostname, state in self._states.items():
-            silence = now - state.heard_at
+            silence = now - state.last_received_at
             if silence <= self._timeout:
                 continue
             if state.up:
@@ -259,7 +259,7 @@ class Workers:
     def _has_room(self) -> bool:
         if len(self._states) < self._most or self._make_room():
             return True
-        self._cuts["workers"] += 1
+        self._overflows["workers"] += 1
         return False
 
     def _make_room(self) -> bool:
@@ -303,7 +303,7 @@ class Workers:
         self._end_run(state)
         state.before += state.processed
         if event.pid != state.event.pid:
-            state.pids = (*state.pids, event.pid)[-PROCESSES_REMEMBERED:]
+            state.pids = (*state.pids, event.pid)[-MAX_PIDS:]
         state.started_seen = 0 if event.type == ONLINE else state.started_lately
         state.baseline, state.settled = 0, True
         state.differences.clear()
@@ -340,7 +340,7 @@ class Workers:
 
 
 def _noticed(state: _State, now: float, unix_now: float) -> None:
-    state.heard_at, state.event.timestamp, state.up = now, unix_now, True
+    state.last_received_at, state.event.timestamp, state.up = now, unix_now, True
     state.changed()
 
 
@@ -352,9 +352,9 @@ def _kept(event: Event) -> Event:
         active=event.active,
         processed=event.processed,
         pid=event.pid,
-        sw_ident=(event.sw_ident or "")[:LONGEST_TEXT],
-        sw_ver=(event.sw_ver or "")[:LONGEST_TEXT],
-        sw_sys=(event.sw_sys or "")[:LONGEST_TEXT],
+        sw_ident=(event.sw_ident or "")[:MAX_TEXT_LENGTH],
+        sw_ver=(event.sw_ver or "")[:MAX_TEXT_LENGTH],
+        sw_sys=(event.sw_sys or "")[:MAX_TEXT_LENGTH],
     )
 
 

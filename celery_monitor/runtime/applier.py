@@ -19,11 +19,11 @@ from celery_monitor.core.decode import POISON
 from celery_monitor.core.fingerprint import fingerprint_of
 from celery_monitor.core.model import Delivery
 from celery_monitor.core.monitor import Monitor
-from celery_monitor.ports import Clock, Marks
+from celery_monitor.ports import Clock, CrashMarks
 
-MOST_MESSAGES: Final = 200
+MAX_MESSAGES: Final = 200
 """Messages of one portion."""
-MOST_BYTES: Final = 256 << 10
+MAX_BYTES: Final = 256 << 10
 """Of bodies in one portion, but for a single one that is longer: 60 ms at worst, whatever is in them."""
 LARGE: Final = 16 << 10
 """Bytes of a message that is applied alone. Celery's messages have a few kilobytes."""
@@ -38,7 +38,7 @@ _TURN: Final = 0.001
 _log = structlog.get_logger()
 
 
-def portions(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
+def chunks(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
     """All of them, in their order; alone are those that are large or come again."""
     start, size = 0, 0
     for at, delivery in enumerate(deliveries):
@@ -50,7 +50,7 @@ def portions(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
             start, size = at + 1, 0
             continue
         size += length
-        if size > MOST_BYTES or at - start == MOST_MESSAGES:
+        if size > MAX_BYTES or at - start == MAX_MESSAGES:
             yield deliveries[start:at]
             start, size = at, length
     if start < len(deliveries):
@@ -60,7 +60,7 @@ def portions(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
 class Applier:
     """For the pump's thread. ``lock`` is held over each use of the monitor."""
 
-    def __init__(self, monitor: Monitor, lock: threading.Lock, clock: Clock, marks: Marks) -> None:
+    def __init__(self, monitor: Monitor, lock: threading.Lock, clock: Clock, marks: CrashMarks) -> None:
         self._monitor = monitor
         self._lock = lock
         self._clock = clock
@@ -68,17 +68,17 @@ class Applier:
 
     def apply(self, deliveries: Sequence[Delivery], *, marking: bool) -> None:
         """Apply all of them. ``marking``: what the process dies of comes again."""
-        for portion in portions(deliveries):
-            if marking and len(portion) == 1 and self._suspect(portion[0]):
-                self._apply_marked(portion[0])
+        for chunk in chunks(deliveries):
+            if marking and len(chunk) == 1 and self._suspect(chunk[0]):
+                self._apply_marked(chunk[0])
             else:
-                self._receive(portion)
-            if len(portion[0].body) > _SLOW:
+                self._receive(chunk)
+            if len(chunk[0].body) > _SLOW:
                 time.sleep(_TURN)
 
-    def _receive(self, portion: Sequence[Delivery]) -> None:
+    def _receive(self, chunk: Sequence[Delivery]) -> None:
         with self._lock:
-            self._monitor.receive(portion, self._clock.now())
+            self._monitor.receive(chunk, self._clock.now())
 
     @staticmethod
     def _suspect(delivery: Delivery) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from celery_monitor.core import backoff
-from celery_monitor.core.model import Changes, Enqueue, Incident
+from celery_monitor.core.model import Changes, Incident, OutboxRequest
 from celery_monitor.errors import MonitorError, StoreUnavailableError
 from celery_monitor.ports import Clock, Store
 from celery_monitor.runtime.priority import ScrapePriority
@@ -25,7 +25,7 @@ from celery_monitor.runtime.priority import ScrapePriority
 GLANCE: Final = 0.005
 """Seconds that a pump reads on before it looks whether a commit is done: most take less."""
 RETRY_CAP: Final = 5.0
-LONGEST_WAIT: Final = 1.0
+MAX_WAIT: Final = 1.0
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _log = structlog.get_logger()
@@ -41,7 +41,7 @@ class PendingFlush:
 
 
 @dataclass(slots=True)
-class CommitFigures:
+class CommitStats:
     """What is known of commits; written by the pump's thread, read by others."""
 
     error: str | None = None
@@ -52,11 +52,11 @@ class CommitFigures:
 
 
 class Committer:
-    """``add`` and ``turn`` belong to the pump's thread, ``run`` is the thread that commits."""
+    """``add`` and ``run_once`` belong to the pump's thread, ``run`` is the thread that commits."""
 
     def __init__(self, store: Store, clock: Clock, priority: ScrapePriority) -> None:
         """Does no I/O."""
-        self.figures = CommitFigures()
+        self.stats = CommitStats()
         self.written_at = 0.0
         """Monotonic time of the last commit."""
         self._store = store
@@ -80,7 +80,7 @@ class Committer:
         """Seconds for which the oldest of them has waited."""
         return self._clock.monotonic() - self._waits_since if self._flushes else 0.0
 
-    def unsent(self) -> list[tuple[Enqueue, Incident]]:
+    def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What they are to send."""
         found = []
         for flush in self._flushes:
@@ -104,7 +104,7 @@ class Committer:
             self._waits_since = self._clock.monotonic()
         self._flushes.append(flush)
 
-    def turn(self, timeout: float = 0.0) -> list[PendingFlush]:
+    def run_once(self, timeout: float = 0.0) -> list[PendingFlush]:
         """Begin what is due, and give what has been committed since the last turn, waiting ``timeout`` s for it.
 
         Raises StoreUnusableError, and whatever else a commit raises but StoreUnavailableError.
@@ -133,7 +133,7 @@ class Committer:
         written: list[PendingFlush] = []
         while self._flushes and self._clock.monotonic() < until:
             self._try_at = 0.0
-            written += self.turn(0.1)
+            written += self.run_once(0.1)
             if self._flushes and self._under_way is None:
                 threading.Event().wait(0.1)
         return written
@@ -142,13 +142,13 @@ class Committer:
         """Nothing more will come: ``run`` ends after what has been submitted."""
         self._submitted.put(None)
 
-    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+    def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Until ``close``. ``stop`` is not the end: what is applied has still to be committed then."""
         del stop
         while True:
-            turned()
+            heartbeat()
             try:
-                submitted = self._submitted.get(timeout=LONGEST_WAIT)
+                submitted = self._submitted.get(timeout=MAX_WAIT)
             except queue.Empty:
                 continue
             if submitted is None:
@@ -171,19 +171,19 @@ class Committer:
 
     def _failed(self, exc: StoreUnavailableError) -> None:
         self._failures_in_row += 1
-        self.figures.failures += 1
+        self.stats.failures += 1
         pause = backoff.delay(self._failures_in_row, random.random(), base=0.2, cap=RETRY_CAP)  # noqa: S311  # jitter
         self._try_at = self._clock.monotonic() + pause
-        if self.figures.error is None:
+        if self.stats.error is None:
             _log.error("The store cannot be written; nothing is acknowledged until it can", error=str(exc))
-        self.figures.error = str(exc)
+        self.stats.error = str(exc)
 
     def _succeeded(self) -> None:
         self.written_at = self._waits_since = self._clock.monotonic()
         self._failures_in_row = 0
-        if self.figures.error is not None:
+        if self.stats.error is not None:
             _log.info("The store can be written again")
-            self.figures.error = None
+            self.stats.error = None
         took = self.written_at - self._began_at
-        self.figures.sum += took
-        self.figures.counts[next((i for i, bound in enumerate(BOUNDS) if took <= bound), len(BOUNDS))] += 1
+        self.stats.sum += took
+        self.stats.counts[next((i for i, bound in enumerate(BOUNDS) if took <= bound), len(BOUNDS))] += 1

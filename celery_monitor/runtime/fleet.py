@@ -15,31 +15,31 @@ import structlog
 from celery_monitor.core.model import QueueStats
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.text import printable
-from celery_monitor.core.workers import MOST_WORKERS
+from celery_monitor.core.workers import MAX_WORKERS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock, FleetControl
-from celery_monitor.runtime.asking import Mute, Newcomers, Silence
+from celery_monitor.runtime.inspect_policy import InspectBackoff, NewWorkers, UnresponsiveWorkers
 
-ENABLE_EVERY: Final = 60.0
+ENABLE_INTERVAL: Final = 60.0
 """Seconds after which workers are asked again: one that came unnoticed sends no task events until then."""
-ENABLE_APART: Final = 1.0
+MIN_ENABLE_INTERVAL: Final = 1.0
 """Least seconds between two requests, however many workers come."""
-NAMES_APART: Final = 3.0
+MIN_INSPECT_INTERVAL: Final = 3.0
 """Least seconds between two questions for what workers hold; each one that names nothing doubles them."""
-LONGEST_NAMES_APART: Final = 300.0
+MAX_INSPECT_INTERVAL: Final = 300.0
 ENABLE_AGAIN: Final = 3.0
 """Seconds after which a request that failed is repeated."""
-NEW_AT_ONCE: Final = 500
+MAX_NEW_PER_ROUND: Final = 500
 """Workers that one request to newcomers names."""
-NAMES_AT_ONCE: Final = 20
+MAX_INSPECTED_PER_ROUND: Final = 20
 """Workers that are asked for the names of their tasks at a time: an answer has tens of kilobytes."""
 POLLS_MISSED: Final = 4
 """After so many the queues are not told any more: a length of an hour ago would look like one of now."""
-LONGEST_POLL: Final = 10.0
+MAX_POLL: Final = 10.0
 """Seconds that a poll may take before it counts as missed, where it is asked for more often."""
-PATIENCE: Final = 2.0
+INSPECT_TIMEOUT: Final = 2.0
 """Seconds that workers have to answer."""
-DISCARDED_EVERY: Final = 600.0
+DISCARDED_INTERVAL: Final = 600.0
 """Least seconds between two lines of the log about replies that cannot be read."""
 STREAM_FIRST: Final = 5.0
 """Seconds after the start in which no question is asked but the first one of an open stream: a task that fails before
@@ -51,14 +51,14 @@ _SILENT: Final = (
     "global_keyprefix and fanout_prefix; celery-monitor doctor compares them"
 )
 _NAMED: Final = 5
-_LONGEST: Final = 100
+_MAX_LENGTH: Final = 100
 _LATE: Final = "late"
 """The one reason for a reply to be discarded that is nobody's fault."""
 
 _log = structlog.get_logger()
 
 
-class FleetWatch:
+class FleetPoller:
     """Drives a FleetControl. ``lock`` is held over each use of the monitor."""
 
     def __init__(  # its wiring
@@ -83,10 +83,10 @@ class FleetWatch:
         self._enable_events = enable_events
         self._queues: tuple[float, Sequence[QueueStats]] = (0.0, ())
         """When they were looked at last, in monotonic time, and what was found."""
-        self._fresh = POLLS_MISSED * max(poll_interval, LONGEST_POLL)
+        self._fresh = POLLS_MISSED * max(poll_interval, MAX_POLL)
         self._wake = threading.Event()
-        self._silence, self._newcomers, self._mute = Silence(), Newcomers(), Mute()
-        self._came: deque[str] = deque(maxlen=MOST_WORKERS)
+        self._backoff, self._new_workers, self._unresponsive = InspectBackoff(), NewWorkers(), UnresponsiveWorkers()
+        self._came: deque[str] = deque(maxlen=MAX_WORKERS)
         """Workers that came since the last turn; another thread adds to it."""
         self._opened = False
         self._just_opened = False
@@ -100,14 +100,14 @@ class FleetWatch:
         """When each worker was last asked for them, in monotonic time."""
         self._tasks_at = 0.0
         self._names_at = 0.0
-        self._names_apart = NAMES_APART
+        self._inspect_interval = MIN_INSPECT_INTERVAL
         """Seconds to the next question for the names of what waits for one."""
         self._enable_at = 0.0
-        self._enabled_at = -ENABLE_APART
-        self._greet_at = 0.0
+        self._enabled_at = -MIN_ENABLE_INTERVAL
+        self._enable_new_at = 0.0
         self._queues_at = 0.0
-        self._told_discarded = 0
-        self._tell_discarded_at = 0.0
+        self._logged_discarded = 0
+        self._log_discarded_at = 0.0
 
     def queues(self) -> Sequence[QueueStats]:
         """As of the last look; none when that was long ago."""
@@ -135,19 +135,19 @@ class FleetWatch:
         self._wake.set()
         self._control.close()
 
-    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+    def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Until ``stop`` is set."""
         try:
-            self._await_stream(stop, turned)
+            self._await_stream(stop, heartbeat)
             while not stop.is_set():
-                turned()
-                self.turn(stop)
+                heartbeat()
+                self.run_once(stop)
                 self._wake.wait(1.0)
                 self._wake.clear()
         finally:
             self._control.close()
 
-    def _await_stream(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+    def _await_stream(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Connect meanwhile, so that the first question goes out as soon as the stream is open."""
         until = self._clock.monotonic() + STREAM_FIRST
         try:
@@ -155,23 +155,23 @@ class FleetWatch:
         except SourceLostError as exc:
             self._fail(exc, stop)
         while not (stop.is_set() or self._opened) and (left := until - self._clock.monotonic()) > 0:
-            turned()
+            heartbeat()
             self._wake.wait(min(left, 1.0))
             self._wake.clear()
 
-    def turn(self, stop: threading.Event) -> None:
+    def run_once(self, stop: threading.Event) -> None:
         """Do what is due."""
         mono = self._clock.monotonic()
         if came := [self._came.popleft() for _ in range(len(self._came))]:
-            self._silence.came()
-            self._greet_at = min(self._greet_at, mono)
+            self._backoff.came()
+            self._enable_new_at = min(self._enable_new_at, mono)
             if self._enable_events:
-                self._newcomers.came(came, mono)
+                self._new_workers.came(came, mono)
         try:
             self._ask(mono)
         except SourceLostError as exc:
             self._fail(exc, stop)
-        self._tell_discarded(mono)
+        self._log_discarded(mono)
 
     def _fail(self, exc: SourceLostError, stop: threading.Event) -> None:
         if self.error is None and not stop.is_set():
@@ -183,18 +183,18 @@ class FleetWatch:
         poll = mono >= self._queues_at
         if poll:
             self._queues_at = mono + self._poll_interval
-        heard = self._heard() if poll or mono >= min(self._enable_at, self._greet_at) else frozenset()
-        if not self._silence.proven:
-            if mono >= self._greet_at and self._silence.allows(mono, heard=bool(heard)):
-                self._greet(mono, heard)
+        heard = self._heard() if poll or mono >= min(self._enable_at, self._enable_new_at) else frozenset()
+        if not self._backoff.proven:
+            if mono >= self._enable_new_at and self._backoff.allows(mono, heard=bool(heard)):
+                self._enable_new_workers(mono, heard)
         elif self._enable_events:
             self._enable(mono, heard)
         self._ask_first(mono)  # the stream may have opened during the question above
-        if self._silence.proven:
+        if self._backoff.proven:
             if (self._opened or self._late) and mono >= self._tasks_at:
                 self._tasks_at = mono + self._poll_interval
                 self._learn_tasks()
-            elif self._monitor.wants_names and mono >= self._names_at:
+            elif self._monitor.has_unnamed and mono >= self._names_at:
                 self._learn_tasks()
         if poll:
             self._learn_queues(mono, heard)
@@ -209,79 +209,79 @@ class FleetWatch:
             return
         self._just_opened = False
         heard = bool(self._heard())
-        if not self._silence.allows(mono, heard=heard):
+        if not self._backoff.allows(mono, heard=heard):
             return
         self._tasks_at = mono + self._poll_interval  # should it fail
         answered = self._learn_tasks()
         self._tasks_at = 0.0
-        self._silence.asked(mono, heard=heard, answered=answered)
-        if not self._silence.proven:
+        self._backoff.asked(mono, heard=heard, answered=answered)
+        if not self._backoff.proven:
             self._opened = True  # asked again as soon as anybody answers
 
     def _heard(self) -> AbstractSet[str]:
         with self._lock:
             return self._monitor.up()
 
-    def _greet(self, mono: float, heard: AbstractSet[str]) -> None:
+    def _enable_new_workers(self, mono: float, heard: AbstractSet[str]) -> None:
         """One question to everybody: does anybody answer?"""
-        self._greet_at = mono + ENABLE_AGAIN  # should it fail
-        answered = self._switch_on(mono, ()) if self._enable_events else self._control.ping(PATIENCE)
-        self._silence.asked(mono, heard=bool(heard), answered=bool(answered))
-        if not self._newcomers.some:
-            self._greet_at = mono + self._poll_interval
-        self._judge()
+        self._enable_new_at = mono + ENABLE_AGAIN  # should it fail
+        answered = self._enable_events_on(mono, ()) if self._enable_events else self._control.ping(INSPECT_TIMEOUT)
+        self._backoff.asked(mono, heard=bool(heard), answered=bool(answered))
+        if not self._new_workers.any_waiting:
+            self._enable_new_at = mono + self._poll_interval
+        self._update_finding()
 
     def _enable(self, mono: float, heard: AbstractSet[str]) -> None:
-        if mono - self._enabled_at < ENABLE_APART:
+        if mono - self._enabled_at < MIN_ENABLE_INTERVAL:
             return
         if mono >= self._enable_at:
-            if self._silence.allows(mono, heard=bool(heard)):
-                self._switch_on(mono, ())
-        elif due := self._newcomers.due(mono, NEW_AT_ONCE):
-            self._switch_on(mono, due)
+            if self._backoff.allows(mono, heard=bool(heard)):
+                self._enable_events_on(mono, ())
+        elif due := self._new_workers.due(mono, MAX_NEW_PER_ROUND):
+            self._enable_events_on(mono, due)
 
-    def _switch_on(self, mono: float, hostnames: Sequence[str]) -> AbstractSet[str]:
+    def _enable_events_on(self, mono: float, hostnames: Sequence[str]) -> AbstractSet[str]:
         """Ask these workers, or all, to send task events; who answered."""
         self._enabled_at = mono
         if not hostnames:
             self._enable_at = mono + ENABLE_AGAIN  # should it fail
         # Those who came wait for the answer, others only for the next request.
-        answered = self._control.enable_events(1.0 if hostnames else PATIENCE, hostnames)
+        answered = self._control.enable_events(1.0 if hostnames else INSPECT_TIMEOUT, hostnames)
         if not hostnames:
-            self._enable_at = mono + ENABLE_EVERY
-        self._newcomers.answered(answered)
+            self._enable_at = mono + ENABLE_INTERVAL
+        self._new_workers.answered(answered)
         if not self._opened:
-            self._late |= {hostname for hostname, switched_on in answered.items() if switched_on}
+            self._late |= {hostname for hostname, enabled in answered.items() if enabled}
         return answered.keys()
 
     def _learn_queues(self, mono: float, heard: AbstractSet[str]) -> None:
         with self._lock:
             down = self._monitor.down()
-        if not self._silence.proven or not self._silence.allows(mono, heard=bool(heard)):
+        if not self._backoff.proven or not self._backoff.allows(mono, heard=bool(heard)):
             self._queues = self._clock.monotonic(), self._control.lengths(self._clock.monotonic(), down=down)
             self.error = None
             return
-        queues = self._control.queues(PATIENCE, self._clock.monotonic(), down)
+        queues = self._control.queues(INSPECT_TIMEOUT, self._clock.monotonic(), down)
         self._queues = self._clock.monotonic(), queues
         answered = self._control.answered
-        self._silence.asked(mono, heard=bool(heard), answered=bool(answered))
+        self._backoff.asked(mono, heard=bool(heard), answered=bool(answered))
         if answered:
-            self._mute.round(heard, answered)
-        self._judge()
+            self._unresponsive.round(heard, answered)
+        self._update_finding()
         consumed = self._control.worker_queues()
         with self._lock:
             self._monitor.learn_queues(consumed)
         self._learn_names(consumed.keys())
         self.error = None
 
-    def _judge(self) -> None:
+    def _update_finding(self) -> None:
         """Tell once what is wrong with the answers."""
         finding = None
-        if self._silence.rarely:
+        if self._backoff.is_backed_off:
             finding = _SILENT
-        elif mute := self._mute.found():
-            named = ", ".join(printable(hostname, _LONGEST) for hostname in mute[:_NAMED])
-            more = f" and {len(mute) - _NAMED} more" if len(mute) > _NAMED else ""
+        elif unresponsive := self._unresponsive.found():
+            named = ", ".join(printable(hostname, _MAX_LENGTH) for hostname in unresponsive[:_NAMED])
+            more = f" and {len(unresponsive) - _NAMED} more" if len(unresponsive) > _NAMED else ""
             finding = (
                 f"these workers send events and never answer questions: {named}{more}; their queues "
                 "and the names of the tasks they hold are unknown: check their accept_content, control_exchange and "
@@ -293,11 +293,11 @@ class FleetWatch:
             _log.info("All workers answer")
         self.finding = finding
 
-    def _tell_discarded(self, mono: float) -> None:
+    def _log_discarded(self, mono: float) -> None:
         discarded = Counter(self.discarded())
         discarded.pop(_LATE, None)
-        if discarded.total() > self._told_discarded and mono >= self._tell_discarded_at:
-            self._told_discarded, self._tell_discarded_at = discarded.total(), mono + DISCARDED_EVERY
+        if discarded.total() > self._logged_discarded and mono >= self._log_discarded_at:
+            self._logged_discarded, self._log_discarded_at = discarded.total(), mono + DISCARDED_INTERVAL
             _log.warning("Replies of workers cannot be used", discarded=dict(discarded))
 
     def _learn_names(self, hostnames: AbstractSet[str]) -> None:
@@ -312,10 +312,10 @@ class FleetWatch:
         unnamed = [hostname for hostname in hostnames if hostname not in self._named]
         if not unnamed:
             return
-        chosen = sorted(unnamed, key=lambda hostname: self._asked.get(hostname, -math.inf))[:NAMES_AT_ONCE]
+        chosen = sorted(unnamed, key=lambda hostname: self._asked.get(hostname, -math.inf))[:MAX_INSPECTED_PER_ROUND]
         asked = {hostname: at for hostname, at in self._asked.items() if hostname in hostnames}
         self._asked = asked | dict.fromkeys(chosen, self._clock.monotonic())
-        names = self._control.registered(chosen, PATIENCE)
+        names = self._control.registered(chosen, INSPECT_TIMEOUT)
         self._named |= names.keys()
         with self._lock:
             self._monitor.learn_names(names)
@@ -325,17 +325,19 @@ class FleetWatch:
         opened, self._opened = self._opened, False
         late, self._late = self._late, set()
         try:
-            tasks = self._control.tasks(PATIENCE, () if opened else sorted(late))
+            tasks = self._control.tasks(INSPECT_TIMEOUT, () if opened else sorted(late))
         except SourceLostError:
             self._opened, self._late = opened or self._opened, late
             raise
         answered = bool(self._control.answered)
         named = 0
         with self._lock:
-            waited = self._monitor.wants_names
+            waited = self._monitor.has_unnamed
             if answered:
                 named = self._monitor.learn_tasks(tasks)
-        self._names_apart = NAMES_APART if named or not waited else min(2 * self._names_apart, LONGEST_NAMES_APART)
-        self._names_at = self._clock.monotonic() + self._names_apart
+        self._inspect_interval = (
+            MIN_INSPECT_INTERVAL if named or not waited else min(2 * self._inspect_interval, MAX_INSPECT_INTERVAL)
+        )
+        self._names_at = self._clock.monotonic() + self._inspect_interval
         _log.info("Asked the workers what they hold", tasks=len(tasks), named=named)
         return answered

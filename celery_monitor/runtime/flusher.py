@@ -2,7 +2,7 @@
 
 A flush is taken every ``flush_interval``, earlier when it pages or when half of the prefetch is unacknowledged. While
 the store is away, flushes wait in order: nothing is acknowledged, so the broker stops delivering when the prefetch is
-exhausted, and what is to page is offered to the courier from memory.
+exhausted, and what is to page is offered to the notifier from memory.
 """
 
 import threading
@@ -11,14 +11,14 @@ from typing import Final
 
 import structlog
 
-from celery_monitor.core.model import Changes, Enqueue, Incident
+from celery_monitor.core.model import Changes, Incident, OutboxRequest
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock
 from celery_monitor.runtime.committer import Committer, PendingFlush
 from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.stream import Stream
-from celery_monitor.runtime.unwritten import PATIENCE
+from celery_monitor.runtime.uncommitted import GRACE_PERIOD
 
 SIGN_OF_LIFE: Final = 10.0
 """Seconds after which a flush is written although nothing changed: the store then knows until when we watched."""
@@ -26,11 +26,11 @@ PROMPT: Final = 0.05
 """Seconds that a page may wait for its commit: what fails in the same moment is told with it."""
 OFFER_INTERVAL: Final = 0.25
 """Seconds between two offers of the pages that the store cannot take."""
-STOP_PATIENCE: Final = 4.0
+STOP_TIMEOUT: Final = 4.0
 """Seconds in which the store is tried at the end."""
-MOST_HELD: Final = 64 * 1024 * 1024
+MAX_UNCOMMITTED_BYTES: Final = 64 * 1024 * 1024
 """Bytes of the changes that wait for the store, together."""
-MOST_UNWRITTEN: Final = 20
+MAX_UNCOMMITTED: Final = 20
 """Connections whose changes may wait for the store: each loss adds a flush, and the prefetch does not bound those."""
 
 _log = structlog.get_logger()
@@ -51,11 +51,11 @@ class Flusher:
         flush_interval: float,
         prefetch: int,
         committed: Callable[[Changes], None] = lambda _: None,
-        unwritten: Callable[[list[tuple[Enqueue, Incident]]], None] = lambda _: None,
+        uncommitted: Callable[[list[tuple[OutboxRequest, Incident]]], None] = lambda _: None,
     ) -> None:
         """Does no I/O.
 
-        ``committed`` is called after each commit and must not block. ``unwritten`` gets what is to be sent while the
+        ``committed`` is called after each commit and must not block. ``uncommitted`` gets what is to be sent while the
         store is away.
         """
         self._stream = stream
@@ -67,7 +67,7 @@ class Flusher:
         self._flush_interval = flush_interval
         self._most_unacked = prefetch // 2
         self._committed = committed
-        self._unwritten = unwritten
+        self._uncommitted = uncommitted
         self._flush_at = 0.0
         self._offer_at = 0.0
 
@@ -76,7 +76,7 @@ class Flusher:
         """Whether too much waits for the store to connect again: a lost connection would add another flush."""
         waiting = self._committer.waiting
         # A single flush is no obstacle: what arrives joins the next one.
-        return waiting >= MOST_UNWRITTEN or (waiting > 1 and self._committer.held >= MOST_HELD)
+        return waiting >= MAX_UNCOMMITTED or (waiting > 1 and self._committer.held >= MAX_UNCOMMITTED_BYTES)
 
     @property
     def due_at(self) -> float:
@@ -84,17 +84,17 @@ class Flusher:
         return self._committer.due_at if self._committer.waiting else self._priority.flush_due(self._flush_at)
 
     def run_once(self) -> None:
-        """Take and commit what is due, and acknowledge what has been committed. Raises as ``Committer.turn`` does."""
+        """Take and commit what is due, and acknowledge what has been committed. Raises as ``Committer.run_once``."""
         mono = self._clock.monotonic()
         if self._committer.waiting:
-            self._note_commits(self._committer.turn())
+            self._note_commits(self._committer.run_once())
             self._offer_unwritten(mono)
         elif mono >= self._priority.flush_due(self._flush_at) or self._stream.stats.unacked >= self._most_unacked:
             self._flush_at = mono + self._flush_interval
             if self._take(force=mono - self._committer.written_at >= SIGN_OF_LIFE):
-                self._note_commits(self._committer.turn())
+                self._note_commits(self._committer.run_once())
 
-    def hasten(self) -> None:
+    def expedite(self) -> None:
         """There is something to page: do not wait for the flush interval."""
         self._flush_at = min(self._flush_at, self._clock.monotonic() + PROMPT)
 
@@ -109,7 +109,7 @@ class Flusher:
     def finish(self) -> None:
         """Commit and acknowledge everything, within STOP_PATIENCE; what is left stays with the broker."""
         self._take(force=True)
-        self._note_commits(self._committer.finish(self._clock.monotonic() + STOP_PATIENCE))
+        self._note_commits(self._committer.finish(self._clock.monotonic() + STOP_TIMEOUT))
         if self._committer.waiting:
             _log.error(
                 "The store could not be written before the end",
@@ -139,9 +139,9 @@ class Flusher:
 
     def _offer_unwritten(self, mono: float) -> None:
         """Pages do not wait for a store that is away."""
-        if self._committer.waited < PATIENCE or mono < self._offer_at:
+        if self._committer.waited < GRACE_PERIOD or mono < self._offer_at:
             return
         self._offer_at = mono + OFFER_INTERVAL
         with self._lock:
             unsent = self._monitor.unsent()
-        self._unwritten(self._committer.unsent() + unsent)
+        self._uncommitted(self._committer.unsent() + unsent)

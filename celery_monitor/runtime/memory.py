@@ -20,7 +20,7 @@ class MemoryWatch:
         self._resident = resident
         self._high = self._mark = most * HIGH
 
-    def pressed(self) -> bool:
+    def under_pressure(self) -> bool:
         """Whether something has to be let go of now.
 
         Memory that is freed stays with the process and is used again: so again only when it has grown since.

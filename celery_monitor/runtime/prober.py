@@ -17,10 +17,10 @@ from celery_monitor.ports import Clock, Probe
 
 OVERDUE: Final = 1.5
 """Probe intervals without an answer after which the stream counts as silent: so it is noticed within three."""
-LEAST_PATIENCE: Final = 1.0
-MOST_PATIENCE: Final = 10.0
+MIN_TIMEOUT: Final = 1.0
+MAX_TIMEOUT: Final = 10.0
 """Seconds that sending may take, whatever the interval is: the thread has to turn."""
-LONGEST_WAIT: Final = 1.0
+MAX_WAIT: Final = 1.0
 _SILENT: Final = (
     "the stream was silent, and nothing has come since it was opened again: compare broker.exchange with Celery's "
     "event_exchange, which is a topic exchange on RabbitMQ"
@@ -55,16 +55,16 @@ class Prober:
         self._open = threading.Event()
         self._lock = threading.Lock()
 
-    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+    def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Send one probe when the stream is open, and one an interval from then on, until ``stop`` is set."""
         try:
             while not stop.is_set():
-                turned()
-                if not self._open.wait(LONGEST_WAIT):
+                heartbeat()
+                if not self._open.wait(MAX_WAIT):
                     continue
                 wait = self._due_at - self._clock.monotonic()
                 if wait > 0:
-                    stop.wait(min(wait, LONGEST_WAIT))
+                    stop.wait(min(wait, MAX_WAIT))
                 else:
                     self._due_at = self._clock.monotonic() + self._interval
                     self.probe()
@@ -100,22 +100,22 @@ class Prober:
         """A message of any kind came in on the stream."""
         self._silent = False
 
-    def overdue(self, heard_at: float) -> float | None:
+    def overdue(self, last_received_at: float) -> float | None:
         """Seconds since the first probe went out after which nothing came, if that is too long; else None.
 
-        ``heard_at``: monotonic time of the last message of any kind. A stream that still brings messages is behind,
-        not silent.
+        ``last_received_at``: monotonic time of the last message of any kind. A stream that still brings messages is
+        behind, not silent.
         """
         with self._lock:
-            oldest = min((at for at in self._sent.values() if at >= heard_at), default=None)
+            oldest = min((at for at in self._sent.values() if at >= last_received_at), default=None)
         if oldest is None:
             return None
         waited = self._clock.monotonic() - oldest
-        return waited if waited > max(LEAST_PATIENCE, OVERDUE * self._interval) else None
+        return waited if waited > max(MIN_TIMEOUT, OVERDUE * self._interval) else None
 
-    def trouble(self, heard_at: float) -> str | None:
+    def trouble(self, last_received_at: float) -> str | None:
         """What is wrong with the round trip, for /readyz; None when it is well."""
-        silence = self.overdue(heard_at)
+        silence = self.overdue(last_received_at)
         if silence is not None:
             return f"no probe came back for {silence:.0f} s"
         if self.error is None:
@@ -138,7 +138,7 @@ class Prober:
         with self._lock:
             self._sent[self._number] = self._clock.monotonic()
         try:
-            self._sender.send(json.dumps(body).encode(), min(max(LEAST_PATIENCE, self._interval), MOST_PATIENCE))
+            self._sender.send(json.dumps(body).encode(), min(max(MIN_TIMEOUT, self._interval), MAX_TIMEOUT))
         except SourceLostError as exc:
             if self.error is None:
                 _log.warning("The round-trip probe cannot be sent", error=str(exc))

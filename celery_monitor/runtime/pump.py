@@ -14,12 +14,12 @@ from celery_monitor.core.decide import Notice
 from celery_monitor.core.model import Reason
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
-from celery_monitor.ports import Batch, Clock, Marks
+from celery_monitor.ports import Batch, Clock, CrashMarks
 from celery_monitor.runtime.applier import Applier
 from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.stream import Stream
 
-LONGEST_POLL: Final = 0.25
+MAX_POLL: Final = 0.25
 GATHER: Final = 0.02
 """Seconds from one read to the next while the stream is slow: waking up for each message costs many times what reading
 it does."""
@@ -41,15 +41,15 @@ class Pump:
         lock: threading.Lock,
         clock: Clock,
         *,
-        marks: Marks,
+        marks: CrashMarks,
         prefetch: int,
         arrived: Callable[[Sequence[str]], None] = lambda _: None,
-        pressed: Callable[[], bool] = lambda: False,
+        under_pressure: Callable[[], bool] = lambda: False,
     ) -> None:
         """Does no I/O.
 
-        ``arrived`` is called with the workers that are new or back, and must not block. ``pressed`` says whether memory
-        runs short.
+        ``arrived`` is called with the workers that are new or back, and must not block. ``under_pressure`` says whether
+        memory runs short.
         """
         self._stream = stream
         self._flusher = flusher
@@ -59,22 +59,22 @@ class Pump:
         self._applier = Applier(monitor, lock, clock, marks)
         self._busy = min(BUSY, prefetch // 4)
         self._arrived = arrived
-        self._pressed = pressed
+        self._under_pressure = under_pressure
         self._tick_at = 0.0
         self._read_at = 0.0
 
-    def run(self, stop: threading.Event, turned: Callable[[], None]) -> None:
+    def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Until ``stop`` is set; then commit, acknowledge and close, within STOP_PATIENCE and 2 s."""
         try:
             while not stop.is_set():
-                turned()
-                self.turn(stop)
+                heartbeat()
+                self.run_once(stop)
             self._flusher.finish()
             self._stream.close()
         finally:
             self._flusher.close()
 
-    def turn(self, stop: threading.Event) -> None:
+    def run_once(self, stop: threading.Event) -> None:
         """Connect or read, then do what is due. Waits a quarter of a second at most, but for a connection."""
         if self._stream.stats.connected:
             self._gather(stop)
@@ -87,9 +87,9 @@ class Pump:
         self._flusher.run_once()
 
     def _connect(self, stop: threading.Event) -> None:
-        wait = LONGEST_POLL if self._flusher.full else self._stream.retry_in
+        wait = MAX_POLL if self._flusher.full else self._stream.retry_in
         if wait > 0:
-            stop.wait(min(wait, LONGEST_POLL))
+            stop.wait(min(wait, MAX_POLL))
         else:
             self._stream.connect()
 
@@ -102,7 +102,7 @@ class Pump:
     def _read(self) -> None:
         due_in = min(self._tick_at, self._flusher.due_at) - self._clock.monotonic()
         try:
-            batch = self._stream.poll(max(0.0, min(due_in, LONGEST_POLL)))
+            batch = self._stream.poll(max(0.0, min(due_in, MAX_POLL)))
         except SourceLostError:
             self._flusher.seal()
             return
@@ -117,7 +117,7 @@ class Pump:
             probes, arrivals = self._monitor.take_probes(), self._monitor.take_arrivals()
             pages = self._monitor.pages
         if pages:
-            self._flusher.hasten()
+            self._flusher.expedite()
         self._stream.probes_returned(probes)
         if arrivals:
             _log.info("Workers came", workers=arrivals[:20], number=len(arrivals))
@@ -126,11 +126,11 @@ class Pump:
     def _tick(self, mono: float) -> None:
         now = self._clock.now()
         self._stream.tick(now)
-        pressed = self._pressed()
+        under_pressure = self._under_pressure()
         with self._lock:
             self._monitor.tick(now)
-            if pressed:
-                self._monitor.shed()
+            if under_pressure:
+                self._monitor.shed_load()
             if self._tick_at:
                 self._monitor.count("uptime_seconds", min(mono - self._tick_at + TICK, 2 * TICK), flush=False)
             notices = self._monitor.take_notices()

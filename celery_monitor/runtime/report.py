@@ -13,14 +13,14 @@ from celery_monitor.ports import Reader
 MAX_INCIDENTS: Final = 10_000
 
 
-_PORTION: Final = 3600.0
+_CHUNK_SIZE: Final = 3600.0
 """Seconds of buckets that are in memory at a time: of a whole day they would be 300 MB at the bound of series."""
 
 
-def _portions(start: float, end: float) -> Iterator[tuple[float, float]]:
+def _chunks(start: float, end: float) -> Iterator[tuple[float, float]]:
     while start < end:
-        yield start, min(start + _PORTION, end)
-        start += _PORTION
+        yield start, min(start + _CHUNK_SIZE, end)
+        start += _CHUNK_SIZE
 
 
 class DayReport:
@@ -43,7 +43,7 @@ class DayReport:
             date=date,
             zone=self._zone,
             fleet=self._fleet,
-            buckets=chain.from_iterable(self._reader.buckets(*portion) for day in days for portion in _portions(*day)),
+            buckets=chain.from_iterable(self._reader.buckets(*chunk) for day in days for chunk in _chunks(*day)),
             groups=self._reader.groups(start, end),
             incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS),
             counters=(self._reader.counters(start), self._reader.counters(min(end, now))),

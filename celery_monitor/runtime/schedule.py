@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from cronsim import CronSim
 
-from celery_monitor.core.model import BUCKET_SECONDS, Action, Channel, Enqueue
+from celery_monitor.core.model import BUCKET_SECONDS, Action, Channel, OutboxRequest
 from celery_monitor.core.summarize import day_bounds
 from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.errors import StoreUnavailableError
@@ -25,7 +25,7 @@ SETTLE: Final = 60.0
 """Seconds after midnight before a day is summed up: its last events are still on their way."""
 LOOK: Final = 1.0
 """Seconds between two looks at whether the day has been read to its end."""
-PATIENCE: Final = 3600.0
+MAX_REPORT_DELAY: Final = 3600.0
 """Seconds that a report waits for that: a broker that is away must not silence the mail, which then says so."""
 NEVER: Final = 366 * 86_400.0
 """Seconds to look again at an expression that has no next time."""
@@ -66,7 +66,7 @@ class ReportSchedule:
         self._claimed: dt.date | None = None
         self._waiting_since: float | None = None
 
-    def turn(self, now: float) -> float:
+    def run_once(self, now: float) -> float:
         """Claim what is due; when to call again, in unix seconds (earlier does no harm)."""
         due = last_due(self._expression, self._zone, now)
         date = reported_date(due, self._zone) if due is not None else None
@@ -91,7 +91,7 @@ class ReportSchedule:
         if not self._may_claim(end, now):
             return False
         settled = end + SETTLE
-        entry = Enqueue(Channel.EMAIL, str(date), Action.REPORT, due_at=settled if settled > now else 0.0)
+        entry = OutboxRequest(Channel.EMAIL, str(date), Action.REPORT, due_at=settled if settled > now else 0.0)
         if self._outbox.enqueue(entry, now):
             _log.info("The report is due", date=str(date), late=round(now - due))
         return True
@@ -104,4 +104,4 @@ class ReportSchedule:
         if self._waiting_since is None:
             self._waiting_since = now
             _log.info("The report waits until the event stream has been read to the end of its day")
-        return now - self._waiting_since >= PATIENCE
+        return now - self._waiting_since >= MAX_REPORT_DELAY

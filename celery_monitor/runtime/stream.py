@@ -77,7 +77,7 @@ class Stream:
         self._opened = opened
         self._watched_until = alive_at
         self._connected_at = 0.0
-        self._heard_at = 0.0
+        self._last_received_at = 0.0
         self._attempts = 0
         self._connect_at = 0.0
 
@@ -87,12 +87,12 @@ class Stream:
         return self._source.acknowledges
 
     @property
-    def heard_at(self) -> float:
+    def last_received_at(self) -> float:
         """Monotonic time of the last message, or of the connection while none has arrived.
 
         While the prefetch is exhausted this is the present: nothing can be delivered before an acknowledgement.
         """
-        return self._heard_at
+        return self._last_received_at
 
     @property
     def retry_in(self) -> float:
@@ -108,7 +108,7 @@ class Stream:
             return
         now = self._clock.now()
         self.connection += 1
-        self._connected_at = self._heard_at = self._clock.monotonic()
+        self._connected_at = self._last_received_at = self._clock.monotonic()
         with self._lock:
             self._monitor.connected(acknowledges=self.acknowledges)
             self._count_gap(now)
@@ -135,7 +135,7 @@ class Stream:
         if batch is not None:
             self._note_batch(batch)
         elif self.stats.unacked >= self._prefetch or self.stats.standby is not None:
-            self._heard_at = self._clock.monotonic()
+            self._last_received_at = self._clock.monotonic()
             with self._lock:
                 self._monitor.stalled()
         else:
@@ -174,7 +174,7 @@ class Stream:
         self._source.close()
 
     def _note_batch(self, batch: Batch) -> None:
-        self._heard_at = self._clock.monotonic()
+        self._last_received_at = self._clock.monotonic()
         self._watched_until = self._clock.now()
         self.stats.live = True
         if self.stats.standby is not None:
@@ -186,7 +186,7 @@ class Stream:
             self._prober.heard()
 
     def _check_silence(self) -> None:
-        silence = None if self._prober is None else self._prober.overdue(self._heard_at)
+        silence = None if self._prober is None else self._prober.overdue(self._last_received_at)
         if self._prober is None or silence is None:
             return
         self._prober.given_up()

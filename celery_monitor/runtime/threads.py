@@ -2,9 +2,9 @@
 
 Without the pump and the committer nothing is counted, and after an error nobody knows how far they came: their death
 stops the app with a non-zero exit, and the broker delivers again what was not committed. What only serves them (web,
-fleet, prober, couriers, keeper) is begun anew after a pause, because the rest still counts and pages meanwhile.
+fleet, prober, notifiers, keeper) is begun anew after a pause, because the rest still counts and pages meanwhile.
 
-Each loop calls its ``turned`` once a turn. The watchdog looks once a second and counts the looks at which a thread
+Each loop calls its ``heartbeat`` once a turn. The watchdog looks once a second and counts the looks at which a thread
 had not turned since the last one, not the time that went by: a process that was itself suspended is not stuck.
 """
 
@@ -20,15 +20,15 @@ import structlog
 from celery_monitor.errors import MonitorError
 
 WATCH_INTERVAL: Final = 1.0
-LAST_WORDS: Final = 1.0
+LOG_TIMEOUT: Final = 1.0
 """Seconds that a line of the log may take on the way to the end."""
 
-RESTART_FIRST: Final = 1.0
-RESTART_MOST: Final = 60.0
+RESTART_BASE: Final = 1.0
+RESTART_CAP: Final = 60.0
 """Seconds before a failed loop is begun anew; doubled at each failure in a row."""
-RAN_WELL: Final = 60.0
+HEALTHY_AFTER: Final = 60.0
 """Seconds without a failure after which the next one is the first of its row again."""
-IN_A_ROW: Final = 3
+MAX_CONSECUTIVE_FAILURES: Final = 3
 """Failures in a row that are trouble, and not a slip."""
 
 _log = structlog.get_logger()
@@ -52,7 +52,7 @@ def said(log: Callable[[], None]) -> bool:
 
     writer = threading.Thread(target=write, name="last-words", daemon=True)
     writer.start()
-    writer.join(LAST_WORDS)
+    writer.join(LOG_TIMEOUT)
     return written.is_set()
 
 
@@ -60,12 +60,12 @@ class Threads:
     """Starts loops in threads of their own and watches them. ``stop`` is set when the app has to end.
 
     ``limits``: seconds without a turn after which a thread counts as stuck. ``fatal``: threads whose standstill
-    ends the process by ``end`` (with the name of the thread), because nothing else can. ``looked`` is called at each
+    ends the process by ``end`` (with the name of the thread), because nothing else can. ``on_check`` is called at each
     look of the watchdog: as long as it is, the interpreter runs.
     """
 
     def __init__(
-        self, stop: threading.Event, end: Callable[[str], None], looked: Callable[[], None] = lambda: None
+        self, stop: threading.Event, end: Callable[[str], None], on_check: Callable[[], None] = lambda: None
     ) -> None:
         """Nothing runs yet."""
         self.stop = stop
@@ -73,12 +73,12 @@ class Threads:
         """Name of the first thread that died of an error."""
         self.failures: dict[str, int] = {}
         """Name of each thread that is begun anew after a failure → how often it has failed."""
-        self._end = end
-        self._looked = looked
+        self._exit = end
+        self._on_check = on_check
         self._threads: dict[str, threading.Thread] = {}
         self._limits: dict[str, float] = {}
         self._fatal: set[str] = set()
-        self._turns: dict[str, int] = {}
+        self._beats: dict[str, int] = {}
         self._silence: dict[str, float] = {}
         self._seen: dict[str, int] = {}
         self._failing: dict[str, tuple[int, str]] = {}
@@ -89,13 +89,13 @@ class Threads:
         ``restart``: it is begun anew when it fails; else its failure stops the app.
         """
         self._limits[name] = limit
-        self._turns[name] = 0
+        self._beats[name] = 0
         self._silence[name] = 0.0
         if fatal:
             self._fatal.add(name)
         if restart:
             self.failures[name] = 0
-        guard = self._again if restart else self._once
+        guard = self._restart if restart else self._once
         thread = threading.Thread(target=guard, args=(name, loop), name=name, daemon=True)
         self._threads[name] = thread
         thread.start()
@@ -116,7 +116,7 @@ class Threads:
         return {
             name: f"failed {times} times in a row, at last with {error}; the log has the traceback"
             for name, (times, error) in list(self._failing.items())
-            if times >= IN_A_ROW
+            if times >= MAX_CONSECUTIVE_FAILURES
         }
 
     def join(self, name: str, timeout: float) -> bool:
@@ -141,40 +141,40 @@ class Threads:
                 self.died = self.died or name
                 self.stop.set()
 
-    def _again(self, name: str, loop: Loop) -> None:
+    def _restart(self, name: str, loop: Loop) -> None:
         while True:
             began = monotonic()
             error = self._run(name, loop)
             if self.stop.is_set():
                 return
             self.failures[name] += 1
-            before = self._failing[name][0] if name in self._failing and monotonic() - began < RAN_WELL else 0
+            before = self._failing[name][0] if name in self._failing and monotonic() - began < HEALTHY_AFTER else 0
             self._failing[name] = before + 1, type(error).__name__ if error else "no error"
-            pause = min(RESTART_FIRST * 2.0 ** min(before, 10), RESTART_MOST)
+            pause = min(RESTART_BASE * 2.0 ** min(before, 10), RESTART_CAP)
             _log.error("A thread failed; it is started again", thread=name, seconds=pause, exc_info=error)
             if self.stop.wait(pause):
                 return
 
     def _run(self, name: str, loop: Loop) -> Exception | None:
         try:
-            loop(self.stop, lambda: self._turned(name))
+            loop(self.stop, lambda: self._heartbeat(name))
         except Exception as exc:  # noqa: BLE001  # the one place: whatever it was, it is told and met
             return exc
         return None
 
-    def _turned(self, name: str) -> None:
-        self._turns[name] += 1
+    def _heartbeat(self, name: str) -> None:
+        self._beats[name] += 1
 
-    def turns(self, name: str) -> int:
+    def beats(self, name: str) -> int:
         """How often a thread has turned."""
-        return self._turns[name]
+        return self._beats[name]
 
-    def look(self) -> None:
+    def check(self) -> None:
         """One look of the watchdog: who has not turned since the last one has been silent for an interval more."""
-        self._looked()
-        for name, turns in list(self._turns.items()):
-            if turns != self._seen.get(name):
-                self._seen[name], self._silence[name] = turns, 0.0
+        self._on_check()
+        for name, beats in list(self._beats.items()):
+            if beats != self._seen.get(name):
+                self._seen[name], self._silence[name] = beats, 0.0
                 continue
             self._silence[name] += WATCH_INTERVAL
             if name in self._fatal and self._silence[name] > self._limits[name]:
@@ -182,9 +182,9 @@ class Threads:
                     words = "Stuck; the process ends itself"
                     said(partial(_log.critical, words, thread=name, seconds=self._silence[name]))
                 finally:
-                    self._end(name)
+                    self._exit(name)
 
     def _watch(self) -> None:
-        self._looked()
+        self._on_check()
         while not self.stop.wait(WATCH_INTERVAL):
-            self.look()
+            self.check()

@@ -11,10 +11,10 @@ from celery_monitor.settings.email import EmailSettings
 from celery_monitor.settings.load import load
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.model import LogSettings, Settings
-from celery_monitor.settings.notation import Duration, Size
 from celery_monitor.settings.pagerduty import PagerDutySettings
 from celery_monitor.settings.secret import Secret, SecretSource, SecretUrl, redact_url
 from celery_monitor.settings.store import StoreSettings, TrackingSettings
+from celery_monitor.settings.units import Duration, Size
 from celery_monitor.settings.web import WebSettings
 
 __all__ = [

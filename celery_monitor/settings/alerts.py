@@ -7,10 +7,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from celery_monitor.settings.notation import HOUR, MINUTE, duration
 from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile, check_one_routing_key
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.section import Glob, HttpUrl, Section, Text, TimeZone
+from celery_monitor.settings.units import HOUR, MINUTE, duration
 
 _PLACEHOLDERS: Final = ("task", "hour", "fleet", "queue", "rule")
 

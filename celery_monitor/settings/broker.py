@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
-from celery_monitor.settings.notation import DAY, MIB, duration, size
 from celery_monitor.settings.secret import (
     SecretFile,
     SecretSource,
@@ -17,6 +16,7 @@ from celery_monitor.settings.secret import (
     split_url,
 )
 from celery_monitor.settings.section import Section, Text, not_a_file
+from celery_monitor.settings.units import DAY, MIB, duration, size
 
 _SCHEMES: Final = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket", "sentinel", "memory")
 _EVENTLESS: Final = frozenset({

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from celery_monitor.settings import mailbox
+from celery_monitor.settings import email_address
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource
 from celery_monitor.settings.section import MAX_PORT, FieldError, Section, Text, TimeZone, check_credentials
 
@@ -16,16 +16,16 @@ _SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def _address(value: str) -> str:
-    mailbox.parse(value)
+    email_address.parse(value)
     return value
 
 
 def _hello(value: str) -> str:
     if value.startswith("[") and value.endswith("]"):
-        mailbox.parse(f"hello@{value}")
+        email_address.parse(f"hello@{value}")
         return value
     try:
-        return mailbox.ascii_domain(value)
+        return email_address.ascii_domain(value)
     except ValueError:
         raise ValueError("must be a host's name like monitor.example.com, or an address like [192.0.2.1]") from None
 
@@ -86,7 +86,7 @@ class EmailSettings(Section):
             raise FieldError("from", "must be set where there are recipients")
         once: dict[str, str] = {}
         for each in value:
-            once.setdefault(mailbox.parse(each).identity, each)
+            once.setdefault(email_address.parse(each).identity, each)
         return tuple(once.values())
 
     def password_source(self) -> SecretSource:

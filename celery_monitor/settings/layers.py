@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from celery_monitor.errors import Problem
-from celery_monitor.settings import document, schema
+from celery_monitor.settings import schema, yaml_file
 
 PREFIX: Final = "CELERY_MONITOR_"
 CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
@@ -79,7 +79,7 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
 def from_file(path: Path) -> Layer:
     """A YAML file. Sections left empty count as not there."""
     layer = Layer()
-    found = document.read(path)
+    found = yaml_file.read(path)
     if isinstance(found, Problem):
         layer.problems.append(found)
     elif isinstance(found, dict):

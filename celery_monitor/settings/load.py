@@ -34,7 +34,7 @@ def load(
     """
     layers = _layers(path, overrides or {}, os.environ if environ is None else environ)
     problems = [problem for layer in layers for problem in layer.problems]
-    _settle_twins(layers)
+    _resolve_duplicates(layers)
     settings = _validate(layers, problems)
     if settings is None or problems:
         # Outside of any `except`: a ValidationError in the chain of causes holds the values.
@@ -50,7 +50,7 @@ def _layers(path: Path | None, overrides: Mapping[str, object], environ: Mapping
     return layers
 
 
-def _settle_twins(layers: list[Layer]) -> None:
+def _resolve_duplicates(layers: list[Layer]) -> None:
     """A secret's value displaces a lower layer's file, and the reverse: ``--broker`` wins over url_file."""
     for path, node in schema.sections():
         for name in (key for key in node["properties"] if f"{key}_file" in node["properties"]):
@@ -70,7 +70,7 @@ def _validate(layers: list[Layer], problems: list[Problem]) -> Settings | None:
         return None
 
 
-class _Unshown(dict[str, Any]):
+class _Hidden(dict[str, Any]):
     """pydantic-settings writes the repr of each source to its debug log; here stand secrets."""
 
     def __repr__(self) -> str:
@@ -90,4 +90,4 @@ class _Source(PydanticBaseSettingsSource):
         return self._values.get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return _Unshown(self._values)
+        return _Hidden(self._values)

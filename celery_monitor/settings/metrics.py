@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from celery_monitor.settings.notation import MINUTE, Duration, duration
 from celery_monitor.settings.section import Section, Text
+from celery_monitor.settings.units import MINUTE, Duration, duration
 
 _OWN_LABELS: Final = frozenset({
     "celery", "channel", "exception", "hostname", "kombu", "le", "limit", "name", "outcome", "python", "quantile",

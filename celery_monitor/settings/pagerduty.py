@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from celery_monitor.settings.notation import MINUTE, Duration, duration
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret
 from celery_monitor.settings.section import HttpUrl, Section
+from celery_monitor.settings.units import MINUTE, Duration, duration
 
 
 def _check_routing_key(text: str) -> None:

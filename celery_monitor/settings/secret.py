@@ -13,9 +13,9 @@ import pydantic
 from pydantic import AfterValidator
 
 REDACTED: Final = "**"
-_MOST_BYTES: Final = 1 << 16
+_MAX_BYTES: Final = 1 << 16
 """Of a file with a secret. Nothing legitimate is as large, and a file that never ends takes all memory."""
-_TELLING: Final = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[_-]|api)key$", re.IGNORECASE)
+_SECRET_PARAMETERS: Final = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[_-]|api)key$", re.IGNORECASE)
 
 
 class Secret(pydantic.Secret[str]):
@@ -56,14 +56,16 @@ def _redact_one(url: str) -> str:
     if not all(re.fullmatch(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?", host) for host in authority.split(";")):
         authority = REDACTED
     pairs = [pair.partition("=") for pair in re.split("[&;]", query)]
-    shown = "&".join(f"{key}{eq}{REDACTED if _TELLING.search(key) else value}" for key, eq, value in pairs)
+    shown = "&".join(f"{key}{eq}{REDACTED if _SECRET_PARAMETERS.search(key) else value}" for key, eq, value in pairs)
     return f"{scheme}://{userinfo}{authority}{slash}{path}{question}{shown}"
 
 
 def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport's, of any shape
     """Options without the values whose keys tell of a secret, at any depth (``sentinel_kwargs.password``)."""
     if isinstance(value, Mapping):
-        return {key: REDACTED if _TELLING.search(str(key)) else redact_keys(item) for key, item in value.items()}
+        return {
+            key: REDACTED if _SECRET_PARAMETERS.search(str(key)) else redact_keys(item) for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [redact_keys(item) for item in value]
     return redact_url(value) if isinstance(value, str) and "://" in value else value
@@ -142,9 +144,9 @@ def _read(path: Path) -> bytes:
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError(f"{path} is not a regular file: write the secret to one")
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"{path} is larger than {_MOST_BYTES} bytes: is it the file with the secret?")
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"{path} is larger than {_MAX_BYTES} bytes: is it the file with the secret?")
     return content
 
 

@@ -27,7 +27,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - any input of any field
+    def _normalize(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - any input of any field
         """Empty texts, as templates and compose files leave them, are unset; `port: yes` is not port 1."""
         field = cls.model_fields[info.field_name or ""]
         if isinstance(value, bool) and field.annotation is int:

@@ -6,8 +6,8 @@ from typing import Annotated
 import regex
 from pydantic import AfterValidator, Field
 
-from celery_monitor.settings.notation import DAY, MIB, MINUTE, Duration, duration, size
 from celery_monitor.settings.section import Section, not_a_file
+from celery_monitor.settings.units import DAY, MIB, MINUTE, Duration, duration, size
 
 
 def _store_url(value: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from celery_monitor.adapters import log
-from celery_monitor.adapters.log import MAX_KINDS, MOST_NEWS, MOST_REPEATS, REPEATS_WINDOW, Repeats
+from celery_monitor.adapters.log import MAX_KINDS, MAX_NEWS, MAX_REPEATS, REPEATS_WINDOW, Repeats
 
 
 @pytest.fixture
@@ -43,21 +43,21 @@ def test_what_repeats_is_left_out(lines: io.StringIO, clock: list[float]) -> Non
     for number in range(10_000):
         logger.warning("The disk is full", number=number)
     logger.error("Another trouble")
-    assert [line["event"] for line in events(lines)] == ["The disk is full"] * MOST_REPEATS + ["Another trouble"]
+    assert [line["event"] for line in events(lines)] == ["The disk is full"] * MAX_REPEATS + ["Another trouble"]
     clock.append(1.0 + REPEATS_WINDOW)
     logger.warning("The disk is full")
     logger.warning("The disk is full")
-    assert [line.get("left_out") for line in events(lines)[-2:]] == [10_000 - MOST_REPEATS, None]
+    assert [line.get("left_out") for line in events(lines)[-2:]] == [10_000 - MAX_REPEATS, None]
 
 
 def test_what_is_told_has_more_room(lines: io.StringIO) -> None:
     """Incidents without a receiver are told by the log alone; the last words before the end are always written."""
     logger = structlog.get_logger()
-    for number in range(MOST_NEWS * 2):
+    for number in range(MAX_NEWS * 2):
         logger.info("A task failed", incident=number)
         logger.critical("Stuck")
     told = [line["event"] for line in events(lines)]
-    assert (told.count("A task failed"), told.count("Stuck")) == (MOST_NEWS, MOST_NEWS * 2)
+    assert (told.count("A task failed"), told.count("Stuck")) == (MAX_NEWS, MAX_NEWS * 2)
 
 
 def test_other_libraries(lines: io.StringIO) -> None:
@@ -65,7 +65,7 @@ def test_other_libraries(lines: io.StringIO) -> None:
     for number in range(1_000):
         logging.getLogger("asyncio").error("socket.accept() out of system resource %s", number)
     logging.getLogger("another").error("once")
-    assert [line["event"] for line in events(lines)][MOST_REPEATS:] == ["once"]
+    assert [line["event"] for line in events(lines)][MAX_REPEATS:] == ["once"]
 
 
 def test_the_kinds_are_bounded() -> None:

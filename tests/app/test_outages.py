@@ -1,4 +1,4 @@
-"""Outbox, courier and PagerDuty together: what a receiver in trouble may do to the pages."""
+"""Outbox, notifier and PagerDuty together: what a receiver in trouble may do to the pages."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,9 +10,9 @@ from msgspec import structs
 from celery_monitor.adapters.channels.pagerduty import PagerDuty
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import SqlStore, open_store
-from celery_monitor.core.model import Action, Changes, Channel, Enqueue, Incident
+from celery_monitor.core.model import Action, Changes, Channel, Incident, OutboxRequest
 from celery_monitor.ports import Clock
-from celery_monitor.runtime.courier import Courier
+from celery_monitor.runtime.notifier import Notifier
 from celery_monitor.settings import Secret, SecretSource
 from tests.adapters.channels.pagerduty.incidents import AT, an_incident
 from tests.fakes import ManualClock
@@ -24,7 +24,7 @@ SOURCES = {route: SecretSource(Secret(key)) for route, key in KEYS.items()}
 
 
 class Bench:
-    """A store with an outbox, its courier, and a PagerDuty that the test controls."""
+    """A store with an outbox, its notifier, and a PagerDuty that the test controls."""
 
     def __init__(
         self,
@@ -46,13 +46,13 @@ class Bench:
             clock=clock,
             timeout=timeout,
         )
-        self.courier = Courier(self.store.outbox, sender, clock, rate_limit=100, idempotent=True)
+        self.notifier = Notifier(self.store.outbox, sender, clock, rate_limit=100, idempotent=True)
 
     def commit(self, *incidents: Incident, action: Action = Action.TRIGGER) -> None:
         """A flush of the monitor."""
         self.sequence += 1
         now = self.clock.now()
-        rows = [Enqueue(Channel.PAGERDUTY, incident.key, action, incident.route, now) for incident in incidents]
+        rows = [OutboxRequest(Channel.PAGERDUTY, incident.key, action, incident.route, now) for incident in incidents]
         self.store.commit(Changes(now, self.sequence, incidents=incidents, outbox=rows))
 
     def states(self) -> set[str]:
@@ -89,7 +89,7 @@ def test_every_page_arrives_once(tmp_path: Path, server: PagerDutyServer) -> Non
             if waiting and second % 60 == 0:
                 bench.commit(*waiting.pop(0))
             server.behave(behaviours[len(server.received) % len(behaviours)])
-            bench.courier.turn()
+            bench.notifier.run_once()
             clock.advance(1.0)
     assert server.violations == []
     assert set(server.opened().values()) == {1}
@@ -110,11 +110,11 @@ def test_counts_grow_while_a_page_waits(tmp_path: Path, server: PagerDutyServer)
     incident = an_incident()
     for count in range(1, 50):
         bench.commit(structs.replace(incident, count=count))
-        bench.courier.turn()
+        bench.notifier.run_once()
         clock.advance(10.0)
     server.behave()
     clock.advance(300.0)
-    while bench.courier.turn():
+    while bench.notifier.run_once():
         pass
     assert [request.details["failures"] for request in server.taken()] == [49]
     bench.store.stop()
@@ -129,7 +129,7 @@ def test_a_resolve_never_overtakes_its_trigger(tmp_path: Path, server: PagerDuty
     bench.commit(incident)
     bench.commit(incident, action=Action.RESOLVE)
     for _ in range(60):
-        while bench.courier.turn():
+        while bench.notifier.run_once():
             pass
         clock.advance(1.0)
     assert [request.action for request in server.taken()] == ["trigger", "resolve"]
@@ -146,7 +146,7 @@ def test_the_rate_limit_is_never_hit(tmp_path: Path, server: PagerDutyServer) ->
     bench.commit(*incidents_of("", 250))
     minutes = []
     for half in range(400):
-        while bench.courier.turn():
+        while bench.notifier.run_once():
             pass
         if half % 120 == 119:
             minutes.append(len(server.received))
@@ -163,10 +163,10 @@ def test_a_dead_page_can_be_revived(tmp_path: Path, server: PagerDutyServer) -> 
     bench = Bench(tmp_path, server, clock)
     server.script(Behaviour.status(400, b'{"errors":["summary"]}'))
     bench.commit(an_incident())
-    bench.courier.turn()
+    bench.notifier.run_once()
     assert bench.states() == {"dead"}
     assert bench.store.outbox.revive(None, clock.now()) == 1
-    bench.courier.turn()
+    bench.notifier.run_once()
     assert server.opened() == {an_incident().key: 1}
     bench.store.stop()
 
@@ -179,13 +179,13 @@ def test_no_page_is_lost_to_a_wrong_routing_key(tmp_path: Path, server: PagerDut
     bench = Bench(tmp_path, server, clock, keys={"": SecretSource(None, file)})
     bench.commit(an_incident())
     for _ in range(360):
-        bench.courier.turn()
+        bench.notifier.run_once()
         clock.advance(10.0)
     (row,) = bench.store.outbox.items(dead=False, limit=10, cursor=None)
     assert (row.state, "pagerduty.routing_key" in (row.error or "")) == ("pending", True)
     assert 5 < len(server.received) < 20
     file.write_text(KEYS[""])
-    bench.courier.turn()
+    bench.notifier.run_once()
     assert server.opened() == {an_incident().key: 1}
     bench.store.stop()
 
@@ -194,23 +194,23 @@ def test_a_woken_courier_sends_at_once_and_stops_at_once(
     tmp_path: Path, server: PagerDutyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its thread: a commit and a wake reach PagerDuty well within a second, and a wake after stop ends it."""
-    monkeypatch.setattr("celery_monitor.runtime.courier.POLL", 600.0)  # by itself it would not look again
+    monkeypatch.setattr("celery_monitor.runtime.notifier.POLL", 600.0)  # by itself it would not look again
     bench = Bench(tmp_path, server, SystemClock())
     stop = threading.Event()
     turns: list[int] = []
-    thread = threading.Thread(target=bench.courier.run, args=(stop, lambda: turns.append(1)))
+    thread = threading.Thread(target=bench.notifier.run, args=(stop, lambda: turns.append(1)))
     thread.start()
     wait_until(lambda: turns)
     committed = []
     for incident in incidents_of("", 5):
         bench.commit(incident)
         committed.append(bench.clock.monotonic())
-        bench.courier.wake()
+        bench.notifier.wake()
         wait_until(lambda: len(server.taken()) == len(committed))
     delays = [request.at - at for request, at in zip(server.taken(), committed, strict=True)]
     assert sorted(delays)[2] < 0.25
     stop.set()
-    bench.courier.wake()
+    bench.notifier.wake()
     thread.join(60)
     assert not thread.is_alive()
     bench.store.stop()
@@ -233,10 +233,10 @@ def test_a_crash_between_sending_and_recording_opens_nothing_twice(tmp_path: Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outbox.outbox, "delivered", die)
         with pytest.raises(Killed):
-            bench.courier.turn()
+            bench.notifier.run_once()
     bench.store.stop()
     again = Bench(tmp_path, server, clock)
-    again.courier.turn()
+    again.notifier.run_once()
     assert len(server.taken()) == 2
     assert server.opened() == {an_incident().key: 1}
     assert again.states() == set()

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.cli import main
-from celery_monitor.cli.doctor import fleet, outside
-from celery_monitor.cli.doctor.agreement import agreement
+from celery_monitor.cli.doctor import fleet, services
+from celery_monitor.cli.doctor.config_mismatch import agreement
 from celery_monitor.cli.doctor.finding import Finding, State
 from celery_monitor.cli.healthcheck import Answer
 from celery_monitor.core.model import Changes, Delivery
@@ -261,7 +261,7 @@ def test_stream() -> None:
 # --- the store -------------------------------------------------------------------------------------------------------
 def store(path: Path) -> Finding:
     """Of the store at this path."""
-    return outside.store(StoreSettings(url=f"sqlite:///{path}"))
+    return services.store(StoreSettings(url=f"sqlite:///{path}"))
 
 
 def test_store_that_is_not_there_yet(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_store_beside_its_daemon(tmp_path: Path) -> None:
 def test_bounds_of_memory(tmp_path: Path) -> None:
     """What was exceeded within a day is a warning that names the setting; what was before it is over."""
     settings = StoreSettings(url=f"sqlite:///{tmp_path}/store.db")
-    assert outside.limits(settings).state is State.OK
+    assert services.limits(settings).state is State.OK
     daemon = open_store(settings.url, retention=86_400.0, fingerprints_kept=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
@@ -297,9 +297,9 @@ def test_bounds_of_memory(tmp_path: Path) -> None:
         now = SystemClock().now()
         before = {"alive_at": now, "limit.workers": 3.0}
         daemon.commit(Changes(now - 2 * 86_400, sequence + 1, counters=before))
-        assert outside.limits(settings).state is State.OK
+        assert services.limits(settings).state is State.OK
         daemon.commit(Changes(now, sequence + 2, counters={**before, "limit.series": 1200.0, "evicted": 2.0}))
-        finding = outside.limits(settings)
+        finding = services.limits(settings)
     assert finding.state is State.WARN
     assert "series 1,200 times (metrics.max_series), tasks 2 times (tracking.max_tasks)" in finding.text
     assert "workers" not in finding.text
@@ -313,7 +313,7 @@ def test_store_that_lost_something_or_nears_its_limit(tmp_path: Path, monkeypatc
         now, sequence = SystemClock().now(), daemon.start().sequence
         daemon.commit(Changes(now - 2 * 86_400, sequence + 1, counters={"store_rolled_back": 1.0}))
         assert store(tmp_path / "store.db").state is State.OK
-        monkeypatch.setattr(outside, "_NEARLY", 0.0)
+        monkeypatch.setattr(services, "_NEARLY", 0.0)
         assert "store.max_bytes" in store(tmp_path / "store.db").text
         daemon.commit(Changes(now, sequence + 2, counters={"store_rolled_back": 2.0}))
         lost = store(tmp_path / "store.db")
@@ -334,7 +334,7 @@ def test_store_that_is_damaged_or_not_writable(tmp_path: Path, monkeypatch: pyte
 
 def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is nearly full is told before it is full."""
-    monkeypatch.setattr(outside, "_LEAST_SPACE", 1 << 62)
+    monkeypatch.setattr(services, "_MIN_FREE_SPACE", 1 << 62)
     finding = store(tmp_path / "store.db")
     assert finding.state is State.WARN
     assert "MiB are free there" in finding.text
@@ -353,7 +353,7 @@ def pagerduty(
 ) -> Finding:
     """Of the API at this address."""
     settings = PagerDutySettings.model_validate({"routing_key": key, "url": url, "timeout": timeout})
-    return outside.pagerduty(settings, AlertsSettings.model_validate({"rules": rules or []}))
+    return services.pagerduty(settings, AlertsSettings.model_validate({"rules": rules or []}))
 
 
 def test_pagerduty_is_reached_without_an_event(pagerduty_server: PagerDutyServer) -> None:
@@ -382,7 +382,7 @@ def test_pagerduty_cannot_be_reached() -> None:
 def email(server: MailServer) -> Finding:
     """Of this mail server."""
     settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "from": "a@example.com", "to": ["b@c.de"]}
-    return outside.email(EmailSettings.model_validate(settings))
+    return services.email(EmailSettings.model_validate(settings))
 
 
 def test_mail_server_is_reached_without_a_mail() -> None:
@@ -396,13 +396,13 @@ def test_mail_server_is_reached_without_a_mail() -> None:
     assert "nothing listens there" in finding.text
     assert "email.host and email.port" in finding.text
     assert "Errno" not in finding.text
-    assert outside.email(EmailSettings()).state is State.OFF
+    assert services.email(EmailSettings()).state is State.OFF
 
 
 # --- the port --------------------------------------------------------------------------------------------------------
-def web(port: int) -> outside.Port:
+def web(port: int) -> services.Port:
     """Of a port of the loopback interface."""
-    return outside.web(WebSettings(host="127.0.0.1", port=port))
+    return services.web(WebSettings(host="127.0.0.1", port=port))
 
 
 def test_port() -> None:
@@ -418,7 +418,7 @@ def test_port() -> None:
     assert (taken.finding.state, taken.daemon) == (State.FAIL, False)
     assert "is taken: no answer from" in taken.finding.text
     assert f"ss -ltnp 'sport = :{port}'" in taken.finding.text
-    assert outside.web(WebSettings(host="192.0.2.1")).finding.state is State.FAIL
+    assert services.web(WebSettings(host="192.0.2.1")).finding.state is State.FAIL
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_who_has_the_port(
 ) -> None:
     """A monitor that is well is as it should be; one that is not, and another program, are told apart."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
-        monkeypatch.setattr(outside, "ask", lambda _url: answer)
+        monkeypatch.setattr(services, "ask", lambda _url: answer)
         port = web(other.getsockname()[1])
     assert (port.finding.state, port.daemon) == (state, daemon)
     assert text in port.finding.text
@@ -443,7 +443,7 @@ def test_who_has_the_port(
 def test_a_store_that_is_not_the_running_monitor_s(tmp_path: Path) -> None:
     """Where a monitor runs, a store that is not there or was not written for minutes is hardly its own: a warning."""
     url = f"sqlite:///{tmp_path}/store.db"
-    missing = outside.store(StoreSettings(url=url), in_use=True)
+    missing = services.store(StoreSettings(url=url), in_use=True)
     assert missing.state is State.WARN
     assert "does not exist, and a monitor runs on web.port: it keeps another store" in missing.text
     daemon = open_store(url, retention=86_400.0, fingerprints_kept=10)
@@ -454,4 +454,4 @@ def test_a_store_that_is_not_the_running_monitor_s(tmp_path: Path) -> None:
             now = SystemClock().now() - age
             sequence += 1
             daemon.commit(Changes(now, sequence, counters={"alive_at": now}))
-            assert outside.store(StoreSettings(url=url), in_use=True).state is state
+            assert services.store(StoreSettings(url=url), in_use=True).state is state

@@ -1,10 +1,10 @@
-"""What the courier may rely on in an Outbox."""
+"""What the notifier may rely on in an Outbox."""
 
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
-from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Channel, Enqueue, OutboxItem
+from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Channel, OutboxItem, OutboxRequest
 from tests.contracts.values import NOW, changes, incident
 
 KEY = "shop.charge/2026-11-23T12Z"
@@ -18,7 +18,7 @@ class Box:
         self.outbox = store.outbox
         self.sequence = 0
 
-    def flush(self, *entries: Enqueue, now: float = NOW) -> None:
+    def flush(self, *entries: OutboxRequest, now: float = NOW) -> None:
         self.sequence += 1
         self.store.commit(changes(self.sequence, now=now, outbox=entries))
 
@@ -39,19 +39,19 @@ def box(sql: SqlStore) -> Box:
     return Box(sql)
 
 
-def trigger(key: str = KEY, due_at: float = NOW, route: str = "", priority: int = 0, at: float = 0.0) -> Enqueue:
+def trigger(key: str = KEY, due_at: float = NOW, route: str = "", priority: int = 0, at: float = 0.0) -> OutboxRequest:
     """Asks for a page, or for the update of one."""
-    return Enqueue(Channel.PAGERDUTY, key, Action.TRIGGER, route, due_at, priority, at)
+    return OutboxRequest(Channel.PAGERDUTY, key, Action.TRIGGER, route, due_at, priority, at)
 
 
-def resolve(key: str = KEY, due_at: float = NOW) -> Enqueue:
+def resolve(key: str = KEY, due_at: float = NOW) -> OutboxRequest:
     """Asks for the end of an incident."""
-    return Enqueue(Channel.PAGERDUTY, key, Action.RESOLVE, "", due_at, FIRST_UPDATE)
+    return OutboxRequest(Channel.PAGERDUTY, key, Action.RESOLVE, "", due_at, FIRST_UPDATE)
 
 
-def report(date: str = "2026-11-22") -> Enqueue:
+def report(date: str = "2026-11-22") -> OutboxRequest:
     """Asks for a mail."""
-    return Enqueue(Channel.EMAIL, date, Action.REPORT)
+    return OutboxRequest(Channel.EMAIL, date, Action.REPORT)
 
 
 def test_a_flush_enqueues(box: Box) -> None:
@@ -168,7 +168,7 @@ def test_retries_are_hastened(box: Box) -> None:
     for item in box.due():
         box.outbox.retry(item, NOW + 300, "timeout")
     assert box.due() == []
-    box.outbox.hasten("pagerduty", NOW)
+    box.outbox.expedite("pagerduty", NOW)
     assert box.keys() == ["a", "b"]
     assert box.due()[0].attempts == 1
 
@@ -229,7 +229,7 @@ def test_first_delivery_is_remembered(box: Box) -> None:
 
 
 def test_the_flush_leaves_the_delivery_alone(box: Box) -> None:
-    """The monitor's next word about an incident does not undo what the courier has recorded."""
+    """The monitor's next word about an incident does not undo what the notifier has recorded."""
     box.sequence += 1
     box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger()]))
     box.outbox.delivered(box.one(), NOW + 1, 1)

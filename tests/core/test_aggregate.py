@@ -7,9 +7,9 @@ import pytest
 from celery_monitor.core.aggregate import (
     EXCEPTIONS_PER_SERIES,
     GROUPS_PER_TASK,
+    MAX_PENDING_SAMPLES,
     QUEUES_PER_TASK,
     SAMPLES_PER_GROUP,
-    SAMPLES_WAITING,
     Aggregator,
     Bounds,
 )
@@ -26,7 +26,7 @@ def aggregator(runtime_bounds: tuple[float, ...] = (1.0, 2.0), *, hosts: bool = 
         wait_bounds=(1.0, 5.0),
         hosts=hosts,
         knows=lambda name, queue: name.startswith("known"),
-        cuts=Counter(),
+        overflows=Counter(),
     )
 
 
@@ -110,7 +110,7 @@ def test_names_are_bounded() -> None:
     for name in ("a", "b", "c", "d", "a"):
         to.add(STARTED, name, "q", "", NOON, None)
     assert {series.key.name: series.counts[STARTED] for series in to.snapshot()} == {"a": 2, "b": 1, OTHER: 2}
-    assert to.cuts["task_names"] == 2
+    assert to.overflows["task_names"] == 2
 
 
 def test_queues_exceptions_and_groups_are_bounded() -> None:
@@ -164,12 +164,12 @@ def test_samples_that_wait_for_the_store_are_bounded() -> None:
         group = f"g{number % groups}"
         to.add_error(ErrorGroup(group, "a", "ValueError", "f", NOON, NOON), sample(f"u{number}", group=group))
     failures = to.take()[5]
-    assert len(failures) == SAMPLES_WAITING
+    assert len(failures) == MAX_PENDING_SAMPLES
     newest = {failure.group: int(failure.uuid[1:]) for failure in failures}
     assert min(newest.values()) == (SAMPLES_PER_GROUP - 1) * groups
-    for number in range(SAMPLES_WAITING + groups):
+    for number in range(MAX_PENDING_SAMPLES + groups):
         to.add_error(ErrorGroup(f"h{number}", "a", "E", "f", NOON, NOON), sample(f"u{number}", group=f"h{number}"))
-    assert len(to.take()[5]) == SAMPLES_WAITING + groups
+    assert len(to.take()[5]) == MAX_PENDING_SAMPLES + groups
 
 
 def test_a_purged_worker_takes_its_series_along() -> None:

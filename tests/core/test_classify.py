@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_monitor.core.classify import LONGEST_MESSAGE, LONGEST_TRACEBACK, classify, group_id, unregistered_name
+from celery_monitor.core.classify import MAX_MESSAGE_LENGTH, MAX_TRACEBACK_LENGTH, classify, group_id, unregistered_name
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/shop/.venv/lib/python3.11/site-packages/celery/app/trace.py", line 477, in trace_task
@@ -80,7 +80,7 @@ def test_unregistered() -> None:
 def test_redaction_comes_before_the_cut() -> None:
     """A secret that the cut divides does not escape the pattern."""
     secret = re.compile("SECRET[0-9]{8}")
-    trace = "x" * 5 + "SECRET12345678" + "y" * (LONGEST_TRACEBACK - 7)
+    trace = "x" * 5 + "SECRET12345678" + "y" * (MAX_TRACEBACK_LENGTH - 7)
     found = classify("ValueError('SECRET12345678')", trace, [secret])
     assert "SECRET" not in found.message + found.traceback
     assert "5678" not in found.message + found.traceback
@@ -232,7 +232,7 @@ def test_an_application_among_the_libraries() -> None:
 )
 def test_hostile_texts_take_linear_time(evil: str) -> None:
     """Whatever a pattern could go back over: a quadratic one does not end within the test's time."""
-    text = (evil * 10_000)[:LONGEST_TRACEBACK]
+    text = (evil * 10_000)[:MAX_TRACEBACK_LENGTH]
     for start in ("", HERE, HERE + "ValueError: ", "RemoteTraceback: "):
         for _ in range(5):
             classify(evil * 500, start + text)
@@ -243,8 +243,8 @@ def test_any_text(exception: str, traceback: str) -> None:
     """Hostile texts give a class that is a safe label, and bounded texts."""
     found = classify(exception * 50, traceback * 200)
     assert re.fullmatch(r"[^\W\d]\w*", found.exception)
-    assert len(found.message) <= LONGEST_MESSAGE
-    assert len(found.traceback) <= LONGEST_TRACEBACK
+    assert len(found.message) <= MAX_MESSAGE_LENGTH
+    assert len(found.traceback) <= MAX_TRACEBACK_LENGTH
     assert len(found.frame) <= 800
 
 

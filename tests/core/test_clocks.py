@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from celery_monitor.core.clock_skew import ClockSkew
 from celery_monitor.core.model import Changes, Delivery, Restored, Worker
 from celery_monitor.core.monitor import LIVE_FOR, PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy
-from celery_monitor.core.skew import Skew
 from tests.builders import NOON, body, pass_time, raw
 
 PROBER = 7
@@ -157,7 +157,7 @@ SEEN = {
 @pytest.mark.parametrize(("ages", "offset"), SEEN.values(), ids=SEEN)
 def test_offsets(ages: list[tuple[float, float]], offset: float) -> None:
     """Seconds that a heartbeat took are not seconds that a clock is behind."""
-    skew = Skew()
+    skew = ClockSkew()
     for at, age in ages:
         skew.observe(age, NOON + at)
     assert skew.offset == offset

@@ -1,6 +1,6 @@
 """The monitor's own counters."""
 
-from celery_monitor.core.counters import CUSTOM_TYPES, Counters
+from celery_monitor.core.counters import MAX_CUSTOM_TYPES, Counters
 
 
 def test_custom_types_are_bounded_over_restarts() -> None:
@@ -11,8 +11,8 @@ def test_custom_types_are_bounded_over_restarts() -> None:
         for number in range(100):
             of.custom(f"task-own-{start}-{number}")
         values = of.all()
-    assert len([name for name in values if name.startswith("events.")]) == CUSTOM_TYPES + 1
-    assert values["events.other"] == 500 - CUSTOM_TYPES
+    assert len([name for name in values if name.startswith("events.")]) == MAX_CUSTOM_TYPES + 1
+    assert values["events.other"] == 500 - MAX_CUSTOM_TYPES
     assert values["discarded.unknown_type"] == 500
 
 

@@ -7,39 +7,39 @@ import pytest
 from celery_monitor.core.decide import Decider
 from celery_monitor.core.model import Action, IncidentState, Reason, Severity
 from celery_monitor.core.rules import Policy, Rule
-from celery_monitor.core.storm import Storms
+from celery_monitor.core.storm import StormDetector
 from tests.builders import NOON, failed
 
-MOST = 40
+MAX_OPEN = 40
 
 
 def decider(*rules: Rule, storm_tasks: int = 5, **policy: object) -> tuple[Decider, Counter[str]]:
     """One that sends, with room for few incidents."""
-    cuts = Counter[str]()
+    overflows = Counter[str]()
     made = Policy(rules=rules, default=Rule(sends=True), storm_tasks=storm_tasks, **policy)  # type: ignore[arg-type]
-    return Decider(made, most=MOST, cuts=cuts), cuts
+    return Decider(made, most=MAX_OPEN, overflows=overflows), overflows
 
 
 def test_part_of_a_storm_is_forgotten_for_what_comes() -> None:
     """However many tasks fail, memory is bounded; each forgotten incident is in the store, and each page is sent."""
-    of, cuts = decider()
+    of, overflows = decider()
     told = set[str]()
     for number in range(1000):
         verdict = of.decide(failed(f"x{number}", uuid=f"u{number}"), NOON)
         assert verdict.reason in {Reason.OPENED, Reason.STORM_OPENED, Reason.STORM_JOINED}
-        assert len(of) <= MOST + 1
+        assert len(of) <= MAX_OPEN + 1
         if not number % 30:
             told |= {one.key for one in of.take()[0]}
     told |= {one.key for one in of.take()[0]}
     assert len(told) == 1001
-    assert cuts["incidents"] > 900
+    assert overflows["incidents"] > 900
 
 
 def test_where_all_are_open_a_page_comes_in_a_storm() -> None:
     """Of a severity of its own, so that it is not behind the others."""
     critical = Rule(name="billing", match=["billing.*"], severity=Severity.CRITICAL, sends=True)
-    of, cuts = decider(critical, storm_tasks=10_000)
-    for number in range(MOST):
+    of, overflows = decider(critical, storm_tasks=10_000)
+    for number in range(MAX_OPEN):
         assert of.decide(failed(f"x{number}"), NOON).reason is Reason.OPENED
     of.take()
     verdict = of.decide(failed("billing.charge"), NOON)
@@ -49,7 +49,7 @@ def test_where_all_are_open_a_page_comes_in_a_storm() -> None:
     assert (storm.state, storm.severity, storm.tasks) == (IncidentState.OPEN, Severity.CRITICAL, {"billing.charge": 1})
     assert [(row.key, row.action) for row in outbox] == [(verdict.incident, Action.TRIGGER)]
     assert of.decide(failed("x1"), NOON).reason is Reason.JOINED
-    assert cuts["incidents"] == 1
+    assert overflows["incidents"] == 1
     of.tick(NOON + 4 * 3600)
     of.take()
     assert of.decide(failed("billing.charge", NOON + 4 * 3600), NOON + 4 * 3600).reason is Reason.OPENED
@@ -57,11 +57,11 @@ def test_where_all_are_open_a_page_comes_in_a_storm() -> None:
 
 def test_a_rule_that_does_not_page_does_not_page_for_want_of_room() -> None:
     """It is counted, and nothing is kept of it."""
-    of, cuts = decider(Rule(name="quiet", match=["quiet"], page=False), storm_tasks=10_000)
-    for number in range(MOST):
+    of, overflows = decider(Rule(name="quiet", match=["quiet"], page=False), storm_tasks=10_000)
+    for number in range(MAX_OPEN):
         of.decide(failed(f"x{number}"), NOON)
     verdict = of.decide(failed("quiet"), NOON)
-    assert (verdict.reason, verdict.incident, cuts["incidents"]) == (Reason.SILENCED, None, 1)
+    assert (verdict.reason, verdict.incident, overflows["incidents"]) == (Reason.SILENCED, None, 1)
 
 
 @pytest.mark.parametrize("resolve", [False, True])
@@ -76,7 +76,7 @@ def test_a_store_that_is_away(*, resolve: bool) -> None:
             of.succeeded(f"x{number}", at + 1)
         for minute in range(1, 60):
             of.tick(at + minute * 60)
-        assert len(of) + len(of._closed) <= 2 * MOST + hour + 1  # a storm an hour
+        assert len(of) + len(of._closed) <= 2 * MAX_OPEN + hour + 1  # a storm an hour
         assert len(of._outbox) <= 2 * (len(of) + len(of._closed))
     changed, outbox = of.take()
     known = {one.key for one in changed}
@@ -85,7 +85,7 @@ def test_a_store_that_is_away(*, resolve: bool) -> None:
 
 def test_the_tasks_of_a_storm_are_bounded() -> None:
     """Beyond some they are not named; it stays a storm."""
-    storms = Storms(tasks=20, window=300.0)
+    storms = StormDetector(tasks=20, window=300.0)
     for number in range(5000):
         recent = storms.recent(NOON, 1, exception="E", hostname="h", queue="q", uuid="u")
         assert storms.note("", Severity.ERROR, f"x{number}", recent) == (number >= 20)

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from celery_monitor.core.decode import (
     CONTENT_TYPE,
     MALFORMED,
-    MOST_EVENTS,
+    MAX_EVENTS,
     POISON,
     TOO_MANY_EVENTS,
     Discarded,
     decode,
     events_of,
 )
+from celery_monitor.core.json_array import MAX_SCANNED_TOKENS, split_array
 from celery_monitor.core.model import Delivery, Event
-from celery_monitor.core.pieces import MOST_MARKS, pieces
 from tests.builders import NOON, body, raw, recorded
 
 
@@ -222,13 +222,13 @@ def test_a_refused_message_is_not_decoded() -> None:
 GOOD = b'{"type":"a","timestamp":1}'
 MIB = 1 << 20
 BOMBS = [
-    (b"[" + b"{}," * (8 * MIB // 3) + b"{}]", [MALFORMED] * MOST_EVENTS + [TOO_MANY_EVENTS]),
-    (b"[" + b"0," * (4 * MIB) + b"0]", [MALFORMED] * MOST_EVENTS + [TOO_MANY_EVENTS]),
-    (b"[" + b"," * (8 * MIB) + b"]", [MALFORMED] * MOST_EVENTS + [TOO_MANY_EVENTS]),
-    (b"[" + (GOOD[:-1] + b',"x":NaN},') * 200_000 + b"0]", ["a"] * MOST_EVENTS + [TOO_MANY_EVENTS]),
-    (b"[" + (GOOD + b",") * 300_000 + GOOD + b"]", ["a"] * MOST_EVENTS + [TOO_MANY_EVENTS]),
-    (b"[" + (GOOD + b",") * 1_500 + GOOD + b"]", ["a"] * MOST_EVENTS + [TOO_MANY_EVENTS]),
-    (b"[" + (GOOD[:-1] + b',"x":NaN},') * 1_500 + b"0]", ["a"] * MOST_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + b"{}," * (8 * MIB // 3) + b"{}]", [MALFORMED] * MAX_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + b"0," * (4 * MIB) + b"0]", [MALFORMED] * MAX_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + b"," * (8 * MIB) + b"]", [MALFORMED] * MAX_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD[:-1] + b',"x":NaN},') * 200_000 + b"0]", ["a"] * MAX_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD + b",") * 300_000 + GOOD + b"]", ["a"] * MAX_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD + b",") * 1_500 + GOOD + b"]", ["a"] * MAX_EVENTS + [TOO_MANY_EVENTS]),
+    (b"[" + (GOOD[:-1] + b',"x":NaN},') * 1_500 + b"0]", ["a"] * MAX_EVENTS + [TOO_MANY_EVENTS]),
     (b"[" + (GOOD + b",") * 999 + b"0," * (4 * MIB) + b"0]", ["a"] * 999 + [MALFORMED, TOO_MANY_EVENTS]),
     (GOOD[:-1] + b',"x":[' + b"{}," * MIB + b"0]}", [MALFORMED]),
     (GOOD[:-1] + b',"y":NaN,"x":[' + b"0," * (4 * MIB) + b"0]}", [MALFORMED]),
@@ -245,7 +245,7 @@ BOMBS = [
 
 @pytest.mark.parametrize(("bomb", "kind"), BOMBS, ids=lambda value: repr(value[:12]))
 def test_bombs(bomb: bytes, kind: list[str]) -> None:
-    """Of no body more than MOST_EVENTS events are read, and what is built for it is no multiple of its size."""
+    """Of no body more than MAX_EVENTS events are read, and what is built for it is no multiple of its size."""
     tracemalloc.start()
     try:
         found = kinds(decode(bomb, "application/json"))
@@ -272,18 +272,18 @@ _JSON = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(s
 def test_pieces_of_any_list(values: list[Any], indent: int | None, before: str) -> None:
     """Each piece is the JSON of one element."""
     text = before + json.dumps(values, indent=indent)
-    found = [json.loads(piece or b"0") for piece in pieces(text.encode())]
+    found = [json.loads(piece or b"0") for piece in split_array(text.encode())]
     assert json.dumps(found) == json.dumps(values)
 
 
 @given(st.binary())
 def test_pieces_of_any_bytes(data: bytes) -> None:
     """There is an end, whatever the bytes."""
-    assert len(list(pieces(b"[" + data))) <= len(data) + 1
+    assert len(list(split_array(b"[" + data))) <= len(data) + 1
 
 
 def test_pieces_are_bounded() -> None:
     """What is looked at is bounded, not only what is found."""
-    found = list(pieces(b"[0," + b"[]," * MOST_MARKS + b"0]"))
+    found = list(split_array(b"[0," + b"[]," * MAX_SCANNED_TOKENS + b"0]"))
     assert (found[0], found[-1]) == (b"0", None)
-    assert MOST_MARKS // 4 < len(found) < MOST_MARKS // 2
+    assert MAX_SCANNED_TOKENS // 4 < len(found) < MAX_SCANNED_TOKENS // 2

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_monitor.core.excerpt import useful_end
+from celery_monitor.core.excerpt import relevant_tail
 
 
 def _frame(path: str, function: str) -> str:
@@ -16,7 +16,7 @@ HEAD = "Traceback (most recent call last):\n"
 def test_a_traceback_keeps_the_applications_frame_the_last_ones_and_the_exception() -> None:
     """What Celery puts before them and libraries between them is left out, and marked."""
     text = HEAD + LIBRARY[0] + OWN + "".join(LIBRARY) + "lib.Error: no\n  more of it"
-    assert useful_end(text, "shop/app/tasks.py:charge").splitlines() == [
+    assert relevant_tail(text, "shop/app/tasks.py:charge").splitlines() == [
         "  …",
         '  File "…/shop/app/tasks.py", line 7, in charge',
         "    call(charge)",
@@ -33,7 +33,7 @@ def test_a_traceback_keeps_the_applications_frame_the_last_ones_and_the_exceptio
 def test_a_traceback_that_ends_in_the_application_is_its_frame() -> None:
     """Nothing of what led there is shown."""
     text = HEAD + "".join(LIBRARY) + OWN + "ValueError: no"
-    assert useful_end(text, "shop/app/tasks.py:charge").splitlines() == [
+    assert relevant_tail(text, "shop/app/tasks.py:charge").splitlines() == [
         "  …",
         '  File "…/shop/app/tasks.py", line 7, in charge',
         "    call(charge)",
@@ -43,7 +43,7 @@ def test_a_traceback_that_ends_in_the_application_is_its_frame() -> None:
 
 def test_a_traceback_of_libraries_alone_keeps_its_last_frames() -> None:
     """A worker that was killed, for one."""
-    kept = useful_end(HEAD + "".join(LIBRARY[:3]) + "WorkerLostError: no").splitlines()
+    kept = relevant_tail(HEAD + "".join(LIBRARY[:3]) + "WorkerLostError: no").splitlines()
     assert [line for line in kept if "File" in line] == [
         '  File "…/http/client1.py", line 7, in step1',
         '  File "…/http/client2.py", line 7, in step2',
@@ -53,13 +53,13 @@ def test_a_traceback_of_libraries_alone_keeps_its_last_frames() -> None:
 
 def test_a_traceback_without_frames_keeps_its_last_lines() -> None:
     """Remote and foreign tracebacks are cut too."""
-    assert useful_end("\n".join(map(str, range(100)))).splitlines() == [str(n) for n in range(88, 100)]
-    assert useful_end("") == ""
+    assert relevant_tail("\n".join(map(str, range(100)))).splitlines() == [str(n) for n in range(88, 100)]
+    assert relevant_tail("") == ""
 
 
 @given(st.text(alphabet=st.sampled_from('ab\n "File,in:'), max_size=400), st.text(max_size=10))
 def test_any_traceback_becomes_short(text: str, frame: str) -> None:
     """Whatever the text is, what is kept has a bounded number of bounded lines."""
-    kept = useful_end(text * 50, frame).split("\n")
+    kept = relevant_tail(text * 50, frame).split("\n")
     assert len(kept) <= 30
     assert max(map(len, kept)) <= 200

@@ -2,7 +2,7 @@
 
 import time
 
-from celery_monitor.core.fingerprint import EPOCHS_KEPT, Fingerprints
+from celery_monitor.core.fingerprint import MAX_EPOCHS, Fingerprints
 from celery_monitor.core.model import Delivery
 
 
@@ -17,32 +17,32 @@ def test_a_smaller_prefetch_forgets_nothing() -> None:
     before = Fingerprints(kept=50)
     before.connected(acknowledges=True)
     for message in messages:
-        before.is_repeated(message)
+        before.is_redelivered_duplicate(message)
 
     after = Fingerprints(kept=5)
     after.restore(before.epoch, [(before.epoch, before.take())])
     after.connected(acknowledges=True)
 
-    assert all(after.is_repeated(message) for message in messages)
+    assert all(after.is_redelivered_duplicate(message) for message in messages)
 
 
 def test_the_newest_of_a_connection_are_known_on_it() -> None:
     """A quorum queue whose leader moves gives back, on the same connection, all that was not acknowledged."""
     of = Fingerprints(kept=50)
     of.connected(acknowledges=True)
-    assert not any(of.is_repeated(one) for one in messages(175))
-    assert all(of.is_repeated(one) for one in messages(50, 125))
-    assert all(of.is_repeated(one) for one in messages(50, 125))
+    assert not any(of.is_redelivered_duplicate(one) for one in messages(175))
+    assert all(of.is_redelivered_duplicate(one) for one in messages(50, 125))
+    assert all(of.is_redelivered_duplicate(one) for one in messages(50, 125))
 
 
 def test_what_comes_again_and_again_stays_known() -> None:
     """While the store is away each connection brings the same messages, and none of them is acknowledged."""
     of = Fingerprints(kept=50)
     of.connected(acknowledges=True)
-    assert not any(of.is_repeated(one) for one in messages(50))
-    for _ in range(3 * EPOCHS_KEPT):
+    assert not any(of.is_redelivered_duplicate(one) for one in messages(50))
+    for _ in range(3 * MAX_EPOCHS):
         of.connected(acknowledges=True)
-        assert all(of.is_repeated(one) for one in messages(50))
+        assert all(of.is_redelivered_duplicate(one) for one in messages(50))
 
 
 def test_a_full_prefetch_of_unknown_messages_costs_no_more_for_each() -> None:
@@ -51,5 +51,5 @@ def test_a_full_prefetch_of_unknown_messages_costs_no_more_for_each() -> None:
     of.connected(acknowledges=True)
     coming = messages(30_000)
     began = time.process_time()
-    assert not any(of.is_repeated(one) for one in coming)
+    assert not any(of.is_redelivered_duplicate(one) for one in coming)
     assert time.process_time() - began < 1.0

@@ -1,6 +1,6 @@
 """The label of hosts."""
 
-from celery_monitor.core.hosts import MOST_HOSTS, Hosts
+from celery_monitor.core.hosts import MAX_HOSTS, Hosts
 from celery_monitor.core.text import OTHER
 from tests.builders import NOON
 
@@ -15,8 +15,8 @@ def test_labels() -> None:
 def test_invented_hosts_are_one() -> None:
     """A host label that is new with each event makes no series for each."""
     of = Hosts(purge=600.0)
-    labels = {of.hear(f"w@{number}", NOON) for number in range(MOST_HOSTS + 100)}
-    assert len(labels) == MOST_HOSTS + 1
+    labels = {of.hear(f"w@{number}", NOON) for number in range(MAX_HOSTS + 100)}
+    assert len(labels) == MAX_HOSTS + 1
     assert OTHER in labels
     assert of.hear("w@0", NOON) == "0"
-    assert len(of.tick([], NOON + 601)) == MOST_HOSTS
+    assert len(of.tick([], NOON + 601)) == MAX_HOSTS

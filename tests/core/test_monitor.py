@@ -24,7 +24,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy
-from celery_monitor.core.track import LONGEST_ARGUMENTS
+from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH
 from tests.builders import NOON, body, life, pass_time, raw, recorded, reruns
 
 EXPECTED = {
@@ -342,14 +342,14 @@ def test_arguments_reach_a_failure_only_when_allowed() -> None:
 def test_a_secret_at_the_end_of_what_is_shown_of_arguments_is_redacted() -> None:
     """They are cut after the redaction: half a secret matches no pattern."""
     secret = "tok-1234567890"
-    for length in range(LONGEST_ARGUMENTS - len(secret) - 2, LONGEST_ARGUMENTS + 2):
+    for length in range(MAX_ARGUMENTS_LENGTH - len(secret) - 2, MAX_ARGUMENTS_LENGTH + 2):
         of = monitor(capture_arguments=True, redact=[re.compile("tok-[0-9]{10}")])
         told = raw("received", name="t", args="x" * length + secret + "y" * 5000)
         of.receive(deliver(body(told, raw("failed", exception="E('x')"))), NOON)
         taken = of.take(NOON)
         assert taken is not None
         shown = taken.failures[0].args or ""
-        assert len(shown) == LONGEST_ARGUMENTS
+        assert len(shown) == MAX_ARGUMENTS_LENGTH
         assert "tok-" not in shown
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_monitor.core.model import COUNTS, Event, FleetTask, TaskRef
-from celery_monitor.core.runs import MOST_RUNS, all_of
+from celery_monitor.core.runs import MAX_RUNS, all_runs
 from celery_monitor.core.track import LEFT_OPEN, Tracker
 from celery_monitor.core.transitions import KINDS
 from tests.builders import NOON
@@ -224,7 +224,7 @@ def test_runs_of_one_id_are_bounded() -> None:
     to = tracker()
     steps = [step for number in range(1000) for step in (f"w{number} received a", f"w{number} started")]
     assert count(to, steps, apart=0.0) == Counter({"a received": 1000, "a started": 1000})
-    assert len(all_of(to.tasks["u1"])) == MOST_RUNS + 1
+    assert len(all_runs(to.tasks["u1"])) == MAX_RUNS + 1
     assert count(to, ["w1 failed"]) == Counter({"a failed": 1})
 
 
@@ -232,7 +232,7 @@ def test_the_twin_of_a_failure_is_known_among_many_runs() -> None:
     """Others go first when there are too many."""
     to = tracker()
     count(to, ["w0 received a", "w1 received a", "w1 started", "w1 failed!"])
-    count(to, [f"other{number} received a" for number in range(3 * MOST_RUNS)], apart=0.01)
+    count(to, [f"other{number} received a" for number in range(3 * MAX_RUNS)], apart=0.01)
     assert count(to, ["w1 failed!"], start=NOON + 5) == Counter()
 
 
@@ -311,4 +311,4 @@ def test_any_event_has_a_result(steps: list[tuple[str, str, str]]) -> None:
         event = Event(f"task-{kind}", NOON + number, f"celery@{worker}" if worker else "", "u1", name or None)
         found = to.advance(event, KINDS[event.type])
         assert found is not None or kind in {"failed", "succeeded"}
-        assert (to._others + 1 if to.tasks else to._others) == sum(len(all_of(ref)) for ref in to.tasks.values())
+        assert (to._others + 1 if to.tasks else to._others) == sum(len(all_runs(ref)) for ref in to.tasks.values())

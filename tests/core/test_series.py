@@ -52,7 +52,7 @@ def test_what_was_used_the_longest_time_ago_is_folded() -> None:
     other = next(one for one in series if one.key.name == OTHER)
     assert (other.key.queue, other.counts[SUCCEEDED], other.counts[FAILED]) == (OTHER, 1, 1)
     assert (other.exceptions, other.runtime.counts, other.runtime.sum) == ({"ValueError": 1}, (0, 1, 0), 1.5)
-    assert of.cuts["series"] == 1
+    assert of.overflows["series"] == 1
 
 
 @pytest.mark.parametrize("hosts", [False, True])
@@ -154,7 +154,7 @@ def test_a_flood_makes_few_series() -> None:
             of.add(STARTED, f"x{turn}.{number}", "q", "", NOON, None)
         made += len(of.take()[0])
     assert made < 1000 + 50 + 10 * (1 + 1)
-    assert of.cuts["series"] > 18_000
+    assert of.overflows["series"] > 18_000
 
 
 def test_a_class_of_exceptions_is_in_the_budget() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from celery_monitor.core import track
 from celery_monitor.core.model import FAILED, RECEIVED, STARTED, SUCCEEDED, FleetTask, Stage, TaskRef
-from celery_monitor.core.names import LONGEST_NAME
-from celery_monitor.core.recent import Recent
+from celery_monitor.core.names import MAX_NAME_LENGTH
+from celery_monitor.core.recent_tasks import RecentTasks
 from celery_monitor.core.track import Tracker
 from celery_monitor.core.transitions import KINDS
 from tests.builders import NOON, event
@@ -265,7 +265,7 @@ def test_the_oldest_go_first_also_after_a_restart() -> None:
 
 def test_what_is_over_is_not_kept_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours without a flush on a stream that goes on cost no memory for tasks that began and ended in them."""
-    monkeypatch.setattr(track, "Recent", partial(Recent, 1000))
+    monkeypatch.setattr(track, "RecentTasks", partial(RecentTasks, 1000))
     to, held = tracker(), []
     tracemalloc.start()
     for number in range(20_000):
@@ -306,7 +306,7 @@ def test_names_are_shared_and_cleaned() -> None:
         feed(to, "received", uuid=uuid, name=f"a.{'b' * len(uuid)}")
     assert to.tasks["u1"].name is to.tasks["u2"].name
     assert to.name("a\nb\x00c") == "a\ufffdb\ufffdc"
-    assert len(to.name("x" * 5000)) == LONGEST_NAME
+    assert len(to.name("x" * 5000)) == MAX_NAME_LENGTH
 
 
 def test_long_names_are_not_kept_whole() -> None:
@@ -355,9 +355,9 @@ def test_memory_runs_short() -> None:
         to.advance(event("received", f"u{number}", name="a.b"), RECEIVED)
     for number in range(100):
         to.advance(event("received", f"{number:03}" * 60, name=f"{number}" + "x" * 250), RECEIVED)
-    to.shed()
+    to.shed_load()
     assert list(to.tasks) == [f"u{number}" for number in range(100)]
-    to.shed()
+    to.shed_load()
     assert list(to.tasks) == [f"u{number}" for number in range(10, 100)]
     assert to.evicted == 110
 

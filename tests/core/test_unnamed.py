@@ -85,7 +85,7 @@ def test_after_a_connection_it_waits_for_the_workers_answer() -> None:
     of = monitor(asked=False)
     feed(of, raw("failed"))
     pass_time(of, int(WAIT * 3))
-    assert of.wants_names is False  # it has failed: no worker holds it any more
+    assert of.has_unnamed is False  # it has failed: no worker holds it any more
     assert not counts(of)
     of.learn_tasks([])
     of.tick(NOON + WAIT * 3)
@@ -93,7 +93,7 @@ def test_after_a_connection_it_waits_for_the_workers_answer() -> None:
     silent = monitor(asked=False)
     feed(silent, raw("started"))
     pass_time(silent, int(WAIT * 4))
-    assert silent.wants_names
+    assert silent.has_unnamed
     assert counts(silent) == {"unknown started": 1}
 
 
@@ -101,11 +101,11 @@ def test_the_workers_are_asked_for_what_they_hold_only() -> None:
     """Until they were asked."""
     of = monitor()
     feed(of, raw("failed"), raw("revoked", "u2"))
-    wanted = [of.wants_names]
+    wanted = [of.has_unnamed]
     feed(of, raw("started", "u3"), raw("retried", "u4"))
-    wanted.append(of.wants_names)
+    wanted.append(of.has_unnamed)
     assert of.learn_tasks([FleetTask("u3", "shop.pay", None, None)]) == 1
-    assert [*wanted, of.wants_names] == [False, True, False]
+    assert [*wanted, of.has_unnamed] == [False, True, False]
 
 
 def test_an_unregistered_task_is_named_by_its_failure() -> None:
@@ -125,11 +125,11 @@ def test_the_twin_of_a_waiting_failure_is_no_failure() -> None:
 
 def test_too_many_are_unknown_before_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """By number and by size, the oldest first; each is counted, and the bound says that it cut."""
-    monkeypatch.setattr(unnamed, "MOST_EVENTS", 10)
+    monkeypatch.setattr(unnamed, "MAX_EVENTS", 10)
     of = monitor()
     feed(of, *(raw("started", f"u{number}") for number in range(25)))
     assert counts(of) == {"unknown started": 15}
-    monkeypatch.setattr(unnamed, "MOST_CHARACTERS", 1000)
+    monkeypatch.setattr(unnamed, "MAX_CHARACTERS", 1000)
     feed(of, raw("failed", "big", traceback="x" * 5000))
     assert counts(of) == {"unknown started": 25, "unknown failed": 1}
     limit = next(one for one in of.snapshot().limits if one.name == "unnamed_events")

@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from celery_monitor.core.model import Event
-from celery_monitor.core.workers import HEARTBEAT, MOST_WORKERS, OFFLINE, ONLINE, Workers
+from celery_monitor.core.workers import HEARTBEAT, MAX_WORKERS, OFFLINE, ONLINE, Workers
 from tests.builders import NOON
 
 
@@ -258,9 +258,9 @@ def test_only_what_changed_is_taken() -> None:
 def test_invented_workers_are_bounded() -> None:
     """A flood of new names fills no memory."""
     of = workers()
-    for number in range(MOST_WORKERS + 100):
+    for number in range(MAX_WORKERS + 100):
         of.hear(beat(host=f"w@{number}"), NOON)
-    assert len(of.snapshot()) == MOST_WORKERS
+    assert len(of.snapshot()) == MAX_WORKERS
 
 
 def test_hostile_values() -> None:

@@ -23,8 +23,8 @@ from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.process import ServerProcess
 from tests.servers.waiting import Stopwatch, wait_until
 
-WORK_EVERY: Final = 0.2
-SCRAPE_EVERY: Final = 0.5
+WORK_INTERVAL: Final = 0.2
+SCRAPE_INTERVAL: Final = 0.5
 SHORT_FAILING: Final = 12
 MIB: Final = 1 << 20
 RULES: Final = [{"name": "ledger", "match": ["ledger.*"], "severity": "critical"}]
@@ -112,13 +112,13 @@ def drive(one: Arena, seconds: float) -> None:
         for name in names:
             app.send_task(name)
             one.sent[name] += 1
-        time.sleep(WORK_EVERY)
+        time.sleep(WORK_INTERVAL)
     app.close()
 
 
 def scrape(one: Arena, over: threading.Event) -> None:
     """Ask for the metrics again and again, as Prometheus does, and for the probe."""
-    while not over.wait(SCRAPE_EVERY):
+    while not over.wait(SCRAPE_INTERVAL):
         for path in ("/metrics", "/livez"):
             try:
                 with Stopwatch() as took:

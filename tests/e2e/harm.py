@@ -22,7 +22,7 @@ from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
 TICK: Final = 0.1
-LARGE_EVERY: Final = 6.0
+LARGE_INTERVAL: Final = 6.0
 """Seconds between two messages that are large, or become so."""
 MIB: Final = 1 << 20
 
@@ -129,7 +129,7 @@ def mix(randomly: random.Random, seconds: float) -> Iterator[Message]:
     large_at = began + 1
     while (now := time.monotonic()) < began + seconds:
         if now >= large_at:
-            large_at = now + LARGE_EVERY
+            large_at = now + LARGE_INTERVAL
             yield large(randomly)
         yield randomly.choice([cardinality, tracebacks, garbage])(randomly)
         time.sleep(TICK)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from bench.publish import body, publisher
 from celery_monitor.adapters.store import open_store
-from celery_monitor.core.model import Action, Channel, Enqueue
+from celery_monitor.core.model import Action, Channel, OutboxRequest
 from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.e2e.daemon import Daemon
 from tests.e2e.paging import command
@@ -193,9 +193,9 @@ class Story:
         store = open_store(f"sqlite:///{self.daemon.store}", retention=3e9, fingerprints_kept=0)
         store.attach()
         for route in ("", "own"):
-            store.outbox.enqueue(Enqueue(Channel.PAGERDUTY, f"{route}/{now}", Action.RESOLVE, route, now), now)
+            store.outbox.enqueue(OutboxRequest(Channel.PAGERDUTY, f"{route}/{now}", Action.RESOLVE, route, now), now)
         date = f"{self.today - timedelta(days=self.days):%Y-%m-%d}"
-        store.outbox.enqueue(Enqueue(Channel.EMAIL, date, Action.REPORT, due_at=now), now)
+        store.outbox.enqueue(OutboxRequest(Channel.EMAIL, date, Action.REPORT, due_at=now), now)
         for row in store.outbox.items(dead=False, limit=100, cursor=None):
             store.outbox.revive(row.id, now)
         store.stop()

@@ -21,7 +21,7 @@ _SMALL_BUFFER = ("--client-output-buffer-limit", "pubsub 256kb 0 0")
 """Redis cuts off a subscriber that is so far behind, and what the sockets hold."""
 _UNHEARD = 1_000
 """Tasks that are run while nobody listens."""
-_MOST_ROUNDS = 100
+_MAX_ROUNDS = 100
 """Of 500 tasks: 80 MB of events, more than sockets hold."""
 
 
@@ -62,7 +62,7 @@ def test_loss_on_redis_is_reported(start: Start, tmp_path: Path) -> None:
     say_until_told(to, pods, daemon, 0)
 
     daemon.pause()
-    for _ in range(_MOST_ROUNDS):  # how much the sockets hold is the kernel's business
+    for _ in range(_MAX_ROUNDS):  # how much the sockets hold is the kernel's business
         if not listens(redis):
             break
         _run(to, pods, 500)

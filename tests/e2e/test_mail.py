@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from celery_monitor.adapters.channels.email.progress import RARELY
+from celery_monitor.adapters.channels.email.progress import UNKNOWN_RETRY_DELAY
 from celery_monitor.core.summarize import day_bounds
-from celery_monitor.runtime.courier import OUTCOMES
+from celery_monitor.runtime.notifier import OUTCOMES
 from tests.adapters.channels.email.mail_server import PASSWORD, MailServer, serving
 from tests.conftest import Start
 from tests.e2e.campaign import seeded
@@ -189,7 +189,7 @@ def wait_half_an_hour(daemon: MailingDaemon) -> None:
     wait_until(lambda: "nobody knows" in (waiting(daemon)["error"] or ""), 60, what="a look at the outbox")
     daemon.kill()
     assert daemon.clock is not None
-    daemon.clock = WallClock(daemon.clock.now() + RARELY)
+    daemon.clock = WallClock(daemon.clock.now() + UNKNOWN_RETRY_DELAY)
 
 
 def waiting(daemon: MailingDaemon) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from celery_monitor.core.fingerprint import fingerprint_of
 from celery_monitor.core.model import Delivery, Restored
 from celery_monitor.core.monitor import Limits, Monitor
-from celery_monitor.runtime.applier import FATAL, LARGE, MOST_BYTES, MOST_MESSAGES, Applier, portions
+from celery_monitor.runtime.applier import FATAL, LARGE, MAX_BYTES, MAX_MESSAGES, Applier, chunks
 from tests.builders import NOON, body, raw
 from tests.fakes import FakeMarks, ManualClock
 
@@ -19,12 +19,12 @@ _sizes = st.lists(st.tuples(st.integers(0, 2 * LARGE), st.booleans()), max_size=
 def test_portions(sizes: list[tuple[int, bool]], copies: int) -> None:
     """All come, in their order, none too many at once; what is large or comes again is alone."""
     deliveries = [Delivery(b"x" * size, "", again) for size, again in sizes] * copies
-    found = list(portions(deliveries))
-    assert [one for portion in found for one in portion] == deliveries
-    for portion in found:
-        assert 0 < len(portion) <= MOST_MESSAGES
-        assert len(portion) == 1 or sum(len(one.body) for one in portion) <= MOST_BYTES
-        assert len(portion) == 1 or not any(one.redelivered or len(one.body) > LARGE for one in portion)
+    found = list(chunks(deliveries))
+    assert [one for chunk in found for one in chunk] == deliveries
+    for chunk in found:
+        assert 0 < len(chunk) <= MAX_MESSAGES
+        assert len(chunk) == 1 or sum(len(one.body) for one in chunk) <= MAX_BYTES
+        assert len(chunk) == 1 or not any(one.redelivered or len(one.body) > LARGE for one in chunk)
 
 
 class _Dying(Monitor):
@@ -34,10 +34,10 @@ class _Dying(Monitor):
     alive = True
 
     def receive(self, deliveries: object, now: float) -> None:
-        portion: list[Delivery] = list(deliveries)  # type: ignore[call-overload]
-        if any(one.body == self.fatal and one.refused is None for one in portion):
+        chunk: list[Delivery] = list(deliveries)  # type: ignore[call-overload]
+        if any(one.body == self.fatal and one.refused is None for one in chunk):
             raise SystemExit
-        super().receive(portion, now)
+        super().receive(chunk, now)
 
 
 def _starts(poison: Delivery, others: int, most: int = 10) -> tuple[int, FakeMarks, Monitor]:

@@ -93,7 +93,7 @@ def test_what_cannot_be_written_holds_up_what_comes_after_it() -> None:
         written = committer.finish(SystemClock().monotonic() + 60)
     assert [one.tag for one in written] == [1, 2, 3]
     assert [one.sequence for one in store.commits] == [1, 2, 3]
-    assert (committer.figures.failures, committer.figures.error, sum(committer.figures.counts)) == (2, None, 3)
+    assert (committer.stats.failures, committer.stats.error, sum(committer.stats.counts)) == (2, None, 3)
 
 
 def test_another_writer_is_the_pumps_error() -> None:
@@ -105,7 +105,7 @@ def test_another_writer_is_the_pumps_error() -> None:
     with running(committer):
         committer.add(flush(1))
         with pytest.raises(StoreUnusableError, match="another monitor"):
-            committer.turn(60)
+            committer.run_once(60)
 
 
 def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
@@ -140,5 +140,5 @@ def test_a_commit_lets_others_go_first_for_so_long_only() -> None:
     assert priority.commit_delay == 0
     for sequence in (1, 2):
         committer.add(flush(sequence))
-        committer.turn()
+        committer.run_once()
     assert seen == [MAX_COMMIT_DELAY, MAX_COMMIT_DELAY / 2, 0, 0] * 2

@@ -9,7 +9,7 @@ import pytest
 from celery_monitor.core.model import Delivery, FleetTask, QueueStats, Restored
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.errors import SourceLostError
-from celery_monitor.runtime.fleet import ENABLE_EVERY, FleetWatch
+from celery_monitor.runtime.fleet import ENABLE_INTERVAL, FleetPoller
 from tests.builders import NOON, body, raw
 from tests.fakes import ManualClock
 from tests.servers import wait_until
@@ -23,12 +23,12 @@ class Control:
         self.error: SourceLostError | None = None
         self.on_question: Callable[[], None] = lambda: None
         self.workers = 1
-        self.mute: set[str] = set()
+        self.unresponsive: set[str] = set()
         """Workers that do not answer for the names of their tasks."""
         self.down: Container[str] = ()
         self.silent = False
         """No worker answers."""
-        self.switched_on: set[str] = set()
+        self.enabled: set[str] = set()
         """Workers that send task events only since they were asked last."""
         self.answered: AbstractSet[str] = frozenset()
         self.discarded: dict[str, int] = {}
@@ -41,7 +41,7 @@ class Control:
 
     def _all(self) -> set[str]:
         """Who answers."""
-        return set() if self.silent else {f"w{number}@box" for number in range(1, self.workers + 1)} - self.mute
+        return set() if self.silent else {f"w{number}@box" for number in range(1, self.workers + 1)} - self.unresponsive
 
     def open(self) -> None:
         """Noted."""
@@ -58,7 +58,7 @@ class Control:
         del timeout
         self._ask(f"enable_events {' '.join(hostnames)}".strip())
         answered = self._all()
-        return {hostname: hostname in self.switched_on for hostname in (answered & set(hostnames) or answered)}
+        return {hostname: hostname in self.enabled for hostname in (answered & set(hostnames) or answered)}
 
     def tasks(self, timeout: float, hostnames: Sequence[str] = ()) -> Sequence[FleetTask]:
         """One task."""
@@ -91,33 +91,33 @@ class Control:
         """Each knows one task."""
         del timeout
         self._ask(f"registered {len(hostnames)}")
-        return {hostname: [f"shop.{hostname}"] for hostname in hostnames if hostname not in self.mute}
+        return {hostname: [f"shop.{hostname}"] for hostname in hostnames if hostname not in self.unresponsive}
 
     def close(self) -> None:
         """Noted."""
         self.asked.append("close")
 
 
-def watch(*, enable: bool = True, poll_interval: float = 15.0) -> tuple[FleetWatch, Control, ManualClock, Monitor]:
+def watch(*, enable: bool = True, poll_interval: float = 15.0) -> tuple[FleetPoller, Control, ManualClock, Monitor]:
     """Asking every ``poll_interval``."""
     control, clock = Control(), ManualClock(time=NOON)
     monitor = Monitor(Limits(), Restored(), NOON)
     monitor.connected(acknowledges=False)
-    made = FleetWatch(control, monitor, threading.Lock(), clock, poll_interval=poll_interval, enable_events=enable)
+    made = FleetPoller(control, monitor, threading.Lock(), clock, poll_interval=poll_interval, enable_events=enable)
     return made, control, clock, monitor
 
 
-def turns(made: FleetWatch, clock: ManualClock, seconds: int) -> None:
+def run_rounds(made: FleetPoller, clock: ManualClock, seconds: int) -> None:
     """One a second."""
     for _ in range(seconds):
-        made.turn(threading.Event())
+        made.run_once(threading.Event())
         clock.advance(1.0)
 
 
 def test_what_is_asked_and_how_often() -> None:
     """Events every minute, queues every poll_interval."""
     made, control, clock, _ = watch()
-    turns(made, clock, int(ENABLE_EVERY) + 1)
+    run_rounds(made, clock, int(ENABLE_INTERVAL) + 1)
     assert (control.asked.count("enable_events"), control.asked.count("queues")) == (2, 5)
     assert made.queues()[0].length == 3
 
@@ -128,9 +128,9 @@ def test_workers_that_come_are_asked_soon_but_not_each() -> None:
     control.workers = 1_000
     for first in range(1, 1_000, 50):
         made.arrived([f"w{number}@box" for number in range(first, first + 50)])
-        made.turn(threading.Event())
+        made.run_once(threading.Event())
         clock.advance(0.5)
-    turns(made, clock, 2)
+    run_rounds(made, clock, 2)
     asked = [what.split()[1:] for what in control.asked if what.startswith("enable_events")]
     assert len(asked) <= 13
     assert {hostname for hostnames in asked for hostname in hostnames} >= {"w151@box", "w999@box"}
@@ -140,7 +140,7 @@ def test_events_are_left_alone_when_told_so() -> None:
     """``broker.enable_events: false``."""
     made, control, clock, _ = watch(enable=False)
     made.arrived()
-    turns(made, clock, 100)
+    run_rounds(made, clock, 100)
     assert "enable_events" not in control.asked
 
 
@@ -148,7 +148,7 @@ def test_an_open_stream_asks_what_runs() -> None:
     """And a failure of it has its name and queue."""
     made, _, clock, monitor = watch()
     made.opened()
-    turns(made, clock, 1)
+    run_rounds(made, clock, 1)
     monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
     (series,) = monitor.snapshot().series
     assert (series.key.name, series.key.queue) == ("shop.pay", "pay")
@@ -161,7 +161,7 @@ def test_what_fails_before_the_workers_are_asked_is_named_by_their_answer() -> N
     assert not monitor.snapshot().series
     assert not monitor.pages
     made.opened()
-    turns(made, clock, 1)
+    run_rounds(made, clock, 1)
     assert control.asked[:2] == ["tasks", "enable_events"]
     (series,) = monitor.snapshot().series
     assert (series.key.name, series.key.queue) == ("shop.pay", "pay")
@@ -197,7 +197,7 @@ def test_a_stream_that_opens_during_a_question() -> None:
         made.opened()
 
     control.on_question = greeted
-    made.turn(threading.Event())
+    made.run_once(threading.Event())
     assert control.asked == ["enable_events", "tasks", "queues", "registered 1"]
 
 
@@ -208,10 +208,10 @@ def test_workers_that_do_not_answer_the_first_question() -> None:
     hear(monitor, "w1@box")
     monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
     made.opened()
-    turns(made, clock, 10)
+    run_rounds(made, clock, 10)
     assert not monitor.snapshot().series
     control.silent = False
-    turns(made, clock, 60)
+    run_rounds(made, clock, 60)
     assert control.asked.count("tasks") == 2
     assert monitor.snapshot().series[0].key.name == "shop.pay"
 
@@ -219,13 +219,13 @@ def test_workers_that_do_not_answer_the_first_question() -> None:
 def test_workers_are_asked_again_while_something_waits_for_its_name() -> None:
     """Soon, and ever more rarely while they know nothing of it: invented task ids cost the fleet little."""
     made, control, clock, monitor = watch()
-    turns(made, clock, 1)
+    run_rounds(made, clock, 1)
     monitor.receive([Delivery(body(raw("started")))], NOON)
-    turns(made, clock, 4)
+    run_rounds(made, clock, 4)
     assert (control.asked.count("tasks"), [one.key.name for one in monitor.snapshot().series]) == (1, ["shop.pay"])
     for second in range(600):
         monitor.receive([Delivery(body(raw("started", f"invented{second}")))], NOON + second)
-        turns(made, clock, 1)
+        run_rounds(made, clock, 1)
     assert 7 <= control.asked.count("tasks") <= 10
 
 
@@ -233,10 +233,10 @@ def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
     """Nothing dies of it."""
     made, control, clock, _ = watch()
     control.error = SourceLostError("down")
-    turns(made, clock, 20)
+    run_rounds(made, clock, 20)
     found = [made.error]
     control.error = None
-    turns(made, clock, 61)
+    run_rounds(made, clock, 61)
     assert [*found, made.error] == ["down", None]
     assert made.queues()
 
@@ -245,15 +245,15 @@ def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
 def test_queues_of_long_ago(interval: float, shown_for: int) -> None:
     """While the broker cannot be asked, its queues are told for four polls, and not as the present for ever."""
     made, control, clock, _ = watch(enable=False, poll_interval=interval)
-    turns(made, clock, 1)
+    run_rounds(made, clock, 1)
     control.error = SourceLostError("down")
-    turns(made, clock, shown_for - 1)
+    run_rounds(made, clock, shown_for - 1)
     assert made.queues()
-    turns(made, clock, 1)
+    run_rounds(made, clock, 1)
     clock.advance(0.1)
     assert not made.queues()
     control.error = None
-    turns(made, clock, int(interval) + 1)
+    run_rounds(made, clock, int(interval) + 1)
     assert made.queues()
 
 
@@ -261,11 +261,11 @@ def test_slow_answers_are_no_missed_polls() -> None:
     """Where polls take longer than the time between them, queues do not come and go."""
     made, control, clock, _ = watch(enable=False, poll_interval=1.0)
     control.on_question = lambda: clock.advance(8.0)
-    turns(made, clock, 1)
+    run_rounds(made, clock, 1)
     for _ in range(100):
         clock.advance(1.0)
         assert made.queues()
-        turns(made, clock, 1)
+        run_rounds(made, clock, 1)
 
 
 def test_what_failed_is_asked_again_soon() -> None:
@@ -273,12 +273,12 @@ def test_what_failed_is_asked_again_soon() -> None:
     made, control, clock, monitor = watch()
     made.opened()
     control.error = SourceLostError("down")
-    turns(made, clock, 20)
+    run_rounds(made, clock, 20)
     assert control.asked.count("enable_events") <= 7
     assert control.asked.count("tasks") <= 2
     control.error = None
     control.asked.clear()
-    turns(made, clock, 16)
+    run_rounds(made, clock, 16)
     assert control.asked.count("enable_events") == 1
     assert control.asked.count("tasks") == 1
     monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
@@ -295,7 +295,7 @@ def test_a_failed_question_for_tasks_is_repeated() -> None:
             raise SourceLostError("down")
 
     control.on_question = fail
-    turns(made, clock, 100)
+    run_rounds(made, clock, 100)
     assert control.asked.count("tasks") == 2
 
 
@@ -326,7 +326,7 @@ def test_workers_that_said_goodbye_are_told() -> None:
     states = [("heartbeat", "here@box"), ("heartbeat", "gone@box"), ("offline", "gone@box")]
     events = [{"type": f"worker-{kind}", "hostname": hostname, "timestamp": NOON} for kind, hostname in states]
     monitor.receive([Delivery(body(*events))], NOON)
-    turns(made, clock, 1)
+    run_rounds(made, clock, 1)
     assert control.down == {"gone@box"}
 
 
@@ -334,12 +334,12 @@ def test_names_of_tasks_are_asked_of_some_workers_at_a_time() -> None:
     """Until all have told them; and again when a worker comes, which may have been there before with other code."""
     made, control, clock, monitor = watch(enable=False)
     control.workers = 45
-    turns(made, clock, 100)
+    run_rounds(made, clock, 100)
     assert [what for what in control.asked if what.startswith("registered")] == [f"registered {n}" for n in (20, 20, 5)]
     assert len(monitor.snapshot().registered) == 45
     assert ("shop.w45@box", "pay") in monitor.snapshot().registered
     made.arrived()
-    turns(made, clock, 16)
+    run_rounds(made, clock, 16)
     assert control.asked.count("registered 20") == 3
 
 
@@ -347,17 +347,17 @@ def test_workers_that_do_not_tell_their_tasks() -> None:
     """They are asked again, and hold up nobody: twenty mute ones are behind those that were not asked yet."""
     made, control, clock, monitor = watch(enable=False)
     control.workers = 65
-    control.mute = {f"w{number}@box" for number in range(1, 21)}
-    turns(made, clock, 46)
+    control.unresponsive = {f"w{number}@box" for number in range(1, 21)}
+    run_rounds(made, clock, 46)
     assert len(monitor.snapshot().registered) == 45
-    control.mute = {"w7@box"}
-    turns(made, clock, 30)
+    control.unresponsive = {"w7@box"}
+    run_rounds(made, clock, 30)
     assert len(monitor.snapshot().registered) == 64
-    control.mute.clear()
-    turns(made, clock, 16)
+    control.unresponsive.clear()
+    run_rounds(made, clock, 16)
     assert ("shop.w7@box", "pay") in monitor.snapshot().registered
     control.asked.clear()
-    turns(made, clock, 60)
+    run_rounds(made, clock, 60)
     assert set(control.asked) == {"queues"}
 
 
@@ -367,7 +367,7 @@ def test_workers_that_come_all_the_time() -> None:
     control.workers = 45
     for _ in range(3):
         made.arrived()
-        turns(made, clock, 15)
+        run_rounds(made, clock, 15)
     assert len(monitor.snapshot().registered) == 45
 
 
@@ -380,7 +380,7 @@ def hear(monitor: Monitor, *hostnames: str) -> None:
     monitor.receive([Delivery(body(*events))], NOON)
 
 
-def finding(made: FleetWatch) -> str:
+def finding(made: FleetPoller) -> str:
     """What is wrong with the answers, or nothing."""
     return made.finding or ""
 
@@ -388,20 +388,20 @@ def finding(made: FleetWatch) -> str:
 def test_a_worker_that_comes_is_asked_until_it_answers() -> None:
     """It takes no questions yet when it comes; then it is left to the rhythm of all, and what it held is asked for."""
     made, control, clock, _ = watch()
-    turns(made, clock, 1)
+    run_rounds(made, clock, 1)
     control.asked.clear()
-    control.mute = {"w2@box"}
+    control.unresponsive = {"w2@box"}
     control.workers = 2
     made.arrived(["w2@box"])
-    turns(made, clock, 10)
+    run_rounds(made, clock, 10)
     assert [what for what in control.asked if "enable" in what] == ["enable_events w2@box"] * 4
     assert "tasks w2@box" not in control.asked
-    control.mute, control.switched_on = set(), {"w2@box"}
-    turns(made, clock, 10)
+    control.unresponsive, control.enabled = set(), {"w2@box"}
+    run_rounds(made, clock, 10)
     assert control.asked.count("enable_events w2@box") == 5
     assert control.asked.count("tasks w2@box") == 1
-    control.switched_on = set()
-    turns(made, clock, 39)
+    control.enabled = set()
+    run_rounds(made, clock, 39)
     assert control.asked.count("enable_events w2@box") == 5
     assert control.asked.count("tasks w2@box") == 1
 
@@ -417,7 +417,7 @@ def test_workers_that_cannot_read_questions(*, enable: bool, arrivals: int) -> N
     for number in range(3600):
         if arrivals and number % (3600 // arrivals) == 0:
             made.arrived([f"pod{number}@box"])
-        turns(made, clock, 1)
+        run_rounds(made, clock, 1)
     questions = [what for what in control.asked if what != "lengths"]
     assert 4 <= len(questions) <= 8
     assert questions[0] == "tasks"
@@ -425,11 +425,11 @@ def test_workers_that_cannot_read_questions(*, enable: bool, arrivals: int) -> N
     assert finding(made)
     assert "accept_content" in finding(made)
     assert made.queues()
-    turns(made, clock, 36_000)
+    run_rounds(made, clock, 36_000)
     questions = [what for what in control.asked if what != "lengths"]
     assert len(questions) <= 18
     control.silent = False
-    turns(made, clock, 3_600)
+    run_rounds(made, clock, 3_600)
     assert not finding(made)
     assert control.asked.count("tasks") == 2
     assert "queues" in control.asked
@@ -439,13 +439,13 @@ def test_a_fleet_that_comes_after_the_monitor() -> None:
     """However long nobody was there to answer, the first worker is asked at once."""
     made, control, clock, monitor = watch()
     control.silent = True
-    turns(made, clock, 10_000)
+    run_rounds(made, clock, 10_000)
     assert not finding(made)
     control.silent = False
     control.asked.clear()
     hear(monitor, "w1@box")
     made.arrived(["w1@box"])
-    turns(made, clock, 2)
+    run_rounds(made, clock, 2)
     assert "enable_events" in control.asked
 
 
@@ -453,11 +453,11 @@ def test_busy_workers_are_not_taken_for_deaf() -> None:
     """Who has answered before can read questions: it is asked on, and there is no finding."""
     made, control, clock, monitor = watch()
     hear(monitor, "w1@box")
-    turns(made, clock, 60)
+    run_rounds(made, clock, 60)
     control.silent = True
-    turns(made, clock, 600)
+    run_rounds(made, clock, 600)
     control.asked.clear()
-    turns(made, clock, 120)
+    run_rounds(made, clock, 120)
     assert 2 <= control.asked.count("queues") <= 4
     assert not finding(made)
 
@@ -466,15 +466,15 @@ def test_one_worker_that_never_answers() -> None:
     """It is named while it is heard; one that did answer is not."""
     made, _, clock, monitor = watch()
     hear(monitor, "w1@box", "deaf@box")
-    turns(made, clock, 60)
+    run_rounds(made, clock, 60)
     assert not finding(made)
-    turns(made, clock, 90)
+    run_rounds(made, clock, 90)
     assert finding(made)
     assert "deaf@box" in finding(made)
     assert "w1@box" not in finding(made)
     offline = {"type": "worker-offline", "hostname": "deaf@box", "timestamp": NOON + 1}
     monitor.receive([Delivery(body(offline))], NOON + 1)
-    turns(made, clock, 15)
+    run_rounds(made, clock, 15)
     assert not finding(made)
 
 
@@ -483,6 +483,6 @@ def test_discarded_replies_are_told_now_and_then(capsys: pytest.CaptureFixture[s
     made, control, clock, _ = watch()
     for number in range(1, 1200):
         control.discarded = {"malformed": number, "late": 10 * number}
-        turns(made, clock, 1)
+        run_rounds(made, clock, 1)
     assert made.discarded()["late"] == 11_990
     assert capsys.readouterr().out.count("Replies of workers cannot be used") == 2

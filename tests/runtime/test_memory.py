@@ -11,7 +11,7 @@ def test_pressed_once_for_each_growth() -> None:
     uses = [50, 84, 86, 86, 87, 90, 90, 60, 84, 86, 87]
     ahead = iter(uses)
     watch = MemoryWatch(100 * MIB, lambda: next(ahead) * MIB)
-    assert [use for use in uses if watch.pressed()] == [86, 90, 86]
+    assert [use for use in uses if watch.under_pressure()] == [86, 90, 86]
 
 
 def test_what_this_process_uses() -> None:

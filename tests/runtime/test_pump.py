@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 
-from celery_monitor.core.model import FAILED, Enqueue, Incident, Restored
+from celery_monitor.core.model import FAILED, Incident, OutboxRequest, Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime import flusher
-from celery_monitor.runtime.flusher import MOST_UNWRITTEN, PROMPT, Flusher
+from celery_monitor.runtime.flusher import MAX_UNCOMMITTED, PROMPT, Flusher
 from celery_monitor.runtime.priority import MAX_FLUSH_DELAY, ScrapePriority
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import BUSY, GATHER, Pump
@@ -24,7 +24,7 @@ class Echo:
     """A Probe whose events go to a FakeSource, unless it is mute."""
 
     def __init__(self, source: FakeSource) -> None:
-        self.source, self.mute = source, False
+        self.source, self.unresponsive = source, False
         self.error: SourceLostError | None = None
 
     def send(self, sent: bytes, timeout: float) -> None:
@@ -32,7 +32,7 @@ class Echo:
         del timeout
         if self.error is not None:
             raise self.error
-        if not self.mute:
+        if not self.unresponsive:
             self.source.publish(sent)
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class Bench:
         self.marks = FakeMarks()
         self.told: list[str] = []
         self.priority = ScrapePriority(self.clock)
-        self.unwritten: list[list[tuple[Enqueue, Incident]]] = []
+        self.uncommitted: list[list[tuple[OutboxRequest, Incident]]] = []
         self.start()
 
     def start(self) -> None:
@@ -75,7 +75,7 @@ class Bench:
             priority=self.priority,
             flush_interval=0.5,
             prefetch=self.source.prefetch,
-            unwritten=self.unwritten.append,
+            uncommitted=self.uncommitted.append,
         )
         self.pump = Pump(
             self.stream,
@@ -96,7 +96,7 @@ class Bench:
         stop = _After(lambda: until() or self._count(turns), self.clock)
         self._turns = 0
         while not stop.is_set():
-            self.pump.turn(stop)
+            self.pump.run_once(stop)
         assert until()
 
     def _count(self, turns: int) -> bool:
@@ -111,7 +111,7 @@ class Bench:
         """Whether it is so late."""
         return self.clock.monotonic() >= mono
 
-    def turned(self, turns: int) -> bool:
+    def heartbeat(self, turns: int) -> bool:
         """Whether the present run has turned so often."""
         return self._turns > turns
 
@@ -182,13 +182,13 @@ def test_the_store_away() -> None:
     on = Bench(prefetch=100)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(5))
     on.source.publish(*(message for number in range(100) for message in life(f"u{number}")))
-    on.run(lambda: on.committer.figures.error is not None)
+    on.run(lambda: on.committer.stats.error is not None)
     assert on.source.acked == []
     assert on.stream.stats.unacked <= 100
     on.run(lambda: on.source.waiting == 0)
     assert on.succeeded() == 100
-    assert on.committer.figures.error is None
-    assert on.committer.figures.failures == 5
+    assert on.committer.stats.error is None
+    assert on.committer.stats.failures == 5
 
 
 def test_pages_while_the_store_is_away() -> None:
@@ -196,16 +196,16 @@ def test_pages_while_the_store_is_away() -> None:
     on = Bench()
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(9))
     on.source.publish(*life("u1", "shop.first", end="failed"))
-    on.run(lambda: on.committer.figures.error is not None)
-    assert on.unwritten == []
+    on.run(lambda: on.committer.stats.error is not None)
+    assert on.uncommitted == []
     on.source.publish(*life("u2", "shop.second", end="failed"))
-    on.run(lambda: on.committer.figures.failures >= 8)
-    assert {incident.task for _, incident in on.unwritten[-1]} == {"shop.first", "shop.second"}
+    on.run(lambda: on.committer.stats.failures >= 8)
+    assert {incident.task for _, incident in on.uncommitted[-1]} == {"shop.first", "shop.second"}
     on.run(lambda: on.source.waiting == 0)
-    told = len(on.unwritten)
+    told = len(on.uncommitted)
     on.source.publish(*life("u3", "shop.third", end="failed"))
     on.run(lambda: on.source.waiting == 0)
-    assert len(on.unwritten) == told
+    assert len(on.uncommitted) == told
 
 
 def test_a_lost_answer_of_the_store() -> None:
@@ -241,15 +241,15 @@ def test_connection_lost_with_changes_pending() -> None:
 @pytest.mark.parametrize("acknowledges", [True, False])
 def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
     """What waits for the store is bounded, however often the connection breaks, and nothing of it is lost."""
-    on, lives = Bench(acknowledges=acknowledges, prefetch=1000), 4 * MOST_UNWRITTEN
+    on, lives = Bench(acknowledges=acknowledges, prefetch=1000), 4 * MAX_UNCOMMITTED
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
     for number in range(lives):
-        on.run(lambda: on.stream.stats.connected or on.committer.waiting >= MOST_UNWRITTEN)
+        on.run(lambda: on.stream.stats.connected or on.committer.waiting >= MAX_UNCOMMITTED)
         on.source.publish(*life(f"u{number}"))
-        on.run(partial(on.turned, 5))
+        on.run(partial(on.heartbeat, 5))
         on.source.lose()
-        on.run(partial(on.turned, 1))
-    assert on.committer.waiting == (MOST_UNWRITTEN if acknowledges else 1)
+        on.run(partial(on.heartbeat, 1))
+    assert on.committer.waiting == (MAX_UNCOMMITTED if acknowledges else 1)
     assert acknowledges or on.succeeded() == lives
     on.store.failures.clear()
     on.run(lambda: on.source.waiting == 0 and on.stream.stats.connected and not on.committer.waiting)
@@ -260,15 +260,15 @@ def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
 
 def test_large_changes_that_wait_for_the_store_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their bytes are bounded, not their number alone."""
-    monkeypatch.setattr(flusher, "MOST_HELD", 50_000)
+    monkeypatch.setattr(flusher, "MAX_UNCOMMITTED_BYTES", 50_000)
     on = Bench(acknowledges=True, prefetch=1000)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
     for number in range(10):
         on.run(lambda: on.stream.stats.connected or on.committer.held >= 50_000)
         on.source.publish(*life(f"u{number}", end="failed", exception="E()", traceback="x" * 15_000))
-        on.run(partial(on.turned, 5))
+        on.run(partial(on.heartbeat, 5))
         on.source.lose()
-        on.run(partial(on.turned, 1))
+        on.run(partial(on.heartbeat, 1))
     assert on.committer.waiting < 5
     assert 50_000 <= on.committer.held < 100_000
     on.store.failures.clear()
@@ -302,7 +302,7 @@ def test_reconnects_for_ever() -> None:
     assert on.stream.stats.error == "no route: check broker.url"
     for _ in range(40):
         on.clock.advance(31)
-        on.pump.turn(threading.Event())
+        on.pump.run_once(threading.Event())
     assert on.stream.stats.connected
     assert on.stream.stats.error is None
 
@@ -311,7 +311,7 @@ def test_a_silent_stream_is_lost() -> None:
     """No probe comes back and nothing else: reconnect, within three intervals."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
-    on.probe.mute = True
+    on.probe.unresponsive = True
     on.prober.probe()
     began = on.clock.monotonic()
     on.run(lambda: on.source.connections == 2)
@@ -322,23 +322,23 @@ def test_a_stream_that_is_opened_again_after_silence_is_not_well_before_somethin
     """Such as with an exchange that brings nothing: each new connection looks well, and /readyz would stay 200."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
-    on.probe.mute = True
+    on.probe.unresponsive = True
     for connections in (2, 3):
         on.prober.probe()
         while not (on.source.connections == connections and on.stream.stats.connected):
             on.clock.advance(1.0)
-            on.pump.turn(threading.Event())
-        assert "compare broker.exchange" in (on.prober.trouble(on.stream.heard_at) or "")
+            on.pump.run_once(threading.Event())
+        assert "compare broker.exchange" in (on.prober.trouble(on.stream.last_received_at) or "")
     on.source.publish(*life("u1"))
     on.run(lambda: on.source.waiting == 0)
-    assert on.prober.trouble(on.stream.heard_at) is None
+    assert on.prober.trouble(on.stream.last_received_at) is None
 
 
 def test_a_stream_that_falls_silent_in_the_middle_of_a_round_trip() -> None:
     """The probe was out when the last message came: the next one shows that nothing comes any more."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
-    on.probe.mute = True
+    on.probe.unresponsive = True
     on.prober.probe()
     on.clock.advance(0.01)
     on.source.publish(*life("u1"))
@@ -360,8 +360,8 @@ def test_a_prefetch_that_is_used_up_is_no_silence() -> None:
     for _ in range(6):
         on.prober.probe()
         on.clock.advance(10.0)
-        on.pump.turn(threading.Event())
-        assert on.prober.trouble(on.stream.heard_at) is None
+        on.pump.run_once(threading.Event())
+        assert on.prober.trouble(on.stream.last_received_at) is None
     on.run(lambda: on.source.waiting == 0)
     assert on.source.connections == 1
 
@@ -393,15 +393,15 @@ def test_while_nothing_can_be_delivered_nobody_is_silent() -> None:
 def test_a_stream_that_brings_nothing_is_not_live() -> None:
     """However often it is opened anew, it is not said to work; and it is when a message has come."""
     on = Bench()
-    on.probe.mute = True
+    on.probe.unresponsive = True
     states = set()
     while on.source.connections < 20:
-        on.pump.turn(threading.Event())
+        on.pump.run_once(threading.Event())
         if on.stream.stats.connected:
             on.prober.probe()
         states.add(on.stream.stats.live)
     assert states == {False}
-    on.probe.mute = False
+    on.probe.unresponsive = False
     on.run(lambda: on.stream.stats.connected)
     on.prober.probe()
     on.run(lambda: on.stream.stats.live)
@@ -428,7 +428,7 @@ def test_a_stream_that_lags_is_not_silent() -> None:
     """Messages come, the probe is behind them: no reason to reconnect."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
-    on.probe.mute = True
+    on.probe.unresponsive = True
     on.prober.probe()
     for number in range(30):
         on.source.publish(*life(f"u{number}"))
@@ -573,14 +573,14 @@ def test_restored_is_empty_at_first() -> None:
 def test_standing_by() -> None:
     """While another monitor is served, silence is no reason to reconnect; the first message ends it."""
     on = Bench()
-    on.probe.mute = True
+    on.probe.unresponsive = True
     on.source.standby = "another monitor"
     on.run(lambda: on.stream.stats.connected)
     for _ in range(6):
         on.prober.probe()
         on.clock.advance(10.0)
-        on.pump.turn(threading.Event())
-        assert on.prober.trouble(on.stream.heard_at) is None
+        on.pump.run_once(threading.Event())
+        assert on.prober.trouble(on.stream.last_received_at) is None
     assert (on.source.connections, on.stream.stats.connected, on.stream.stats.live) == (1, True, False)
     assert on.stream.stats.standby == "another monitor"
     on.source.standby = None

@@ -51,10 +51,10 @@ def test_a_day_of_25_hours_is_read_whole_and_in_portions() -> None:
     """The day and the seven before it are read hour by hour, without overlap or hole: a day may be 300 MB."""
     reader = Recorder()
     assert summary(reader, END + 60.0) == (25, 24, END - START)
-    portions = sorted(reader.buckets_of)
-    assert all(end - start <= 3_600 for start, end in portions)
-    assert [end for _, end in portions[:-1]] == [start for start, _ in portions[1:]]
-    assert (portions[0][0], portions[-1][1]) == (START - 7 * 86_400, END)
+    chunks = sorted(reader.buckets_of)
+    assert all(end - start <= 3_600 for start, end in chunks)
+    assert [end for _, end in chunks[:-1]] == [start for start, _ in chunks[1:]]
+    assert (chunks[0][0], chunks[-1][1]) == (START - 7 * 86_400, END)
     assert reader.groups_of == reader.incidents_of == [(START, END)]
     assert reader.counters_at == [math.inf, START, END]
 

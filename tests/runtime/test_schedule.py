@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_monitor.core.model import Action, Channel, Enqueue
+from celery_monitor.core.model import Action, Channel, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.runtime.schedule import (
     LOOK,
-    PATIENCE,
+    MAX_REPORT_DELAY,
     RETRY,
     SETTLE,
     ReportSchedule,
@@ -41,7 +41,7 @@ def at(text: str, zone: str = "UTC", fold: int = 0) -> float:
 class Claims:
     """Both ports that a schedule uses: claims of dates, and whether the monitor existed at a time."""
 
-    entries: list[Enqueue] = field(default_factory=list)
+    entries: list[OutboxRequest] = field(default_factory=list)
     since: float = 0.0
     down: bool = False
     read_until: float | None = None
@@ -51,7 +51,7 @@ class Claims:
         """What was claimed, in order."""
         return [entry.key for entry in self.entries]
 
-    def enqueue(self, entry: Enqueue, now: float) -> bool:
+    def enqueue(self, entry: OutboxRequest, now: float) -> bool:
         if self.down:
             raise StoreUnavailableError("disk full")
         if entry.key in self.dates:
@@ -130,7 +130,7 @@ def test_in_the_hour_that_comes_twice_nothing_is_due_twice() -> None:
 
 def test_a_rare_schedule_looks_far_ahead() -> None:
     """The 29th of February is years away: that is a time like any other."""
-    assert schedule(Claims(), "0 8 29 2 *").turn(at("2026-11-23T09:00")) == at("2028-02-29T08:00")
+    assert schedule(Claims(), "0 8 29 2 *").run_once(at("2026-11-23T09:00")) == at("2028-02-29T08:00")
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,20 @@ def test_a_report_is_claimed_when_it_is_due_and_once() -> None:
     """Not before; not again by another turn, nor by another process."""
     claims = Claims(since=at("2026-11-22T20:00"))
     running = schedule(claims)
-    assert running.turn(at("2026-11-23T07:00")) == at("2026-11-23T08:00")
+    assert running.run_once(at("2026-11-23T07:00")) == at("2026-11-23T08:00")
     assert claims.dates == []
-    assert running.turn(at("2026-11-23T08:00")) == at("2026-11-24T08:00")
-    assert claims.entries == [Enqueue(Channel.EMAIL, "2026-11-22", Action.REPORT)]
-    running.turn(at("2026-11-23T08:01"))
-    schedule(claims).turn(at("2026-11-23T08:02"))
+    assert running.run_once(at("2026-11-23T08:00")) == at("2026-11-24T08:00")
+    assert claims.entries == [OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT)]
+    running.run_once(at("2026-11-23T08:01"))
+    schedule(claims).run_once(at("2026-11-23T08:02"))
     assert claims.dates == ["2026-11-22"]
 
 
 def test_after_downtime_the_newest_missed_day_is_caught_up() -> None:
     """One mail for a week's absence, about the last complete day at the newest due time."""
     claims = Claims()
-    schedule(claims).turn(at("2026-11-16T09:00"))
-    schedule(claims).turn(at("2026-11-23T05:00"))
+    schedule(claims).run_once(at("2026-11-16T09:00"))
+    schedule(claims).run_once(at("2026-11-23T05:00"))
     assert claims.dates == ["2026-11-15", "2026-11-21"]
 
 
@@ -174,9 +174,9 @@ def test_a_new_monitor_reports_nothing_from_before_its_time() -> None:
     """Installed in the afternoon it stays silent until the next morning."""
     claims = Claims(since=at("2026-11-23T15:00"))
     running = schedule(claims)
-    assert running.turn(at("2026-11-23T15:00:01")) == at("2026-11-24T08:00")
+    assert running.run_once(at("2026-11-23T15:00:01")) == at("2026-11-24T08:00")
     assert claims.dates == []
-    running.turn(at("2026-11-24T08:00:00.2"))
+    running.run_once(at("2026-11-24T08:00:00.2"))
     assert claims.dates == ["2026-11-23"]
 
 
@@ -184,17 +184,17 @@ def test_a_new_monitor_is_new_though_it_has_counted_already() -> None:
     """Its first counts may be stored before the schedule is asked for the first time."""
     claims = Claims()
     running = ReportSchedule(claims, claims, "0 8 * * *", dt.UTC, new=True)  # type: ignore[arg-type]
-    assert running.turn(at("2026-11-23T08:05")) == at("2026-11-24T08:00")
-    running.turn(at("2026-11-23T08:06"))
+    assert running.run_once(at("2026-11-23T08:05")) == at("2026-11-24T08:00")
+    running.run_once(at("2026-11-23T08:06"))
     assert claims.dates == []
-    running.turn(at("2026-11-24T08:00"))
+    running.run_once(at("2026-11-24T08:00"))
     assert claims.dates == ["2026-11-23"]
 
 
 def test_a_new_monitor_that_dies_around_its_first_report_still_sends_it() -> None:
     """Counters are stored with the last time of their quarter of an hour, which may be after the due time."""
     claims = Claims(since=at("2026-11-23T08:00:03"))
-    schedule(claims).turn(at("2026-11-23T08:00:05"))
+    schedule(claims).run_once(at("2026-11-23T08:00:05"))
     assert claims.dates == ["2026-11-22"]
 
 
@@ -203,16 +203,16 @@ def test_an_unavailable_store_delays_the_claim() -> None:
     claims = Claims(down=True)
     running = schedule(claims)
     now = at("2026-11-23T08:00")
-    assert running.turn(now) == now + RETRY
+    assert running.run_once(now) == now + RETRY
     claims.down = False
-    assert running.turn(now + RETRY) == at("2026-11-24T08:00")
+    assert running.run_once(now + RETRY) == at("2026-11-24T08:00")
     assert claims.dates == ["2026-11-22"]
 
 
 def test_a_midnight_report_waits_for_the_days_last_events() -> None:
     """What happened in the last second is counted when the mail is made."""
     claims = Claims()
-    schedule(claims, "0 0 * * *", "Asia/Kathmandu").turn(at("2026-11-23T00:00", "Asia/Kathmandu"))
+    schedule(claims, "0 0 * * *", "Asia/Kathmandu").run_once(at("2026-11-23T00:00", "Asia/Kathmandu"))
     assert claims.entries[0].key == "2026-11-22"
     assert claims.entries[0].due_at == at("2026-11-23T00:00", "Asia/Kathmandu") + SETTLE
 
@@ -222,11 +222,11 @@ def test_a_report_waits_until_its_day_was_read_to_the_end() -> None:
     claims = Claims(read_until=at("2026-11-22T20:00"))
     running, now = schedule(claims), at("2026-11-23T09:00")
     for seconds in range(100):
-        assert running.turn(now + seconds) == now + seconds + LOOK
+        assert running.run_once(now + seconds) == now + seconds + LOOK
         claims.read_until = at("2026-11-22T20:00") + 144.0 * seconds
     assert claims.dates == []
     claims.read_until = at("2026-11-23T00:00")
-    assert running.turn(now + 100) == at("2026-11-24T08:00")
+    assert running.run_once(now + 100) == at("2026-11-24T08:00")
     assert claims.dates == ["2026-11-22"]
 
 
@@ -234,17 +234,17 @@ def test_a_stream_that_stays_away_does_not_silence_the_mail() -> None:
     """It waits for an hour; so it does the next day, when the stream was there in between."""
     claims = Claims(read_until=at("2026-11-22T20:00"))
     running, now = schedule(claims), at("2026-11-23T08:00")
-    running.turn(now)
-    running.turn(now + PATIENCE - 1.0)
+    running.run_once(now)
+    running.run_once(now + MAX_REPORT_DELAY - 1.0)
     assert claims.dates == []
-    assert running.turn(now + PATIENCE) == at("2026-11-24T08:00")
+    assert running.run_once(now + MAX_REPORT_DELAY) == at("2026-11-24T08:00")
     assert claims.dates == ["2026-11-22"]
 
     claims.read_until = at("2026-11-23T20:00")
-    running.turn(now + DAY)
-    running.turn(now + DAY + PATIENCE - 1.0)
+    running.run_once(now + DAY)
+    running.run_once(now + DAY + MAX_REPORT_DELAY - 1.0)
     assert claims.dates == ["2026-11-22"]
-    running.turn(now + DAY + PATIENCE)
+    running.run_once(now + DAY + MAX_REPORT_DELAY)
     assert claims.dates == ["2026-11-22", "2026-11-23"]
 
 
@@ -257,7 +257,7 @@ def test_every_day_of_a_year_is_reported_once_and_in_order(zone: str, expression
     now, end = at("2026-01-01T12:00", zone), at("2027-01-01T12:00", zone)
     turns = 0
     while now <= end:
-        now = running.turn(now)
+        now = running.run_once(now)
         turns += 1
     first = dt.date(2025, 12, 31)
     assert claims.dates == [str(first + dt.timedelta(days=day)) for day in range(366)]
@@ -271,12 +271,12 @@ def test_kills_lose_and_repeat_nothing(steps: list[tuple[float, bool]]) -> None:
     claims = Claims()
     now = at("2026-11-01T12:00")
     running = schedule(claims)
-    running.turn(now)
+    running.run_once(now)
     for wait, killed in steps:
         now += wait
         if killed:
             running = schedule(claims)
-        running.turn(now)
+        running.run_once(now)
         due = last_due("0 8 * * *", dt.UTC, now)
         assert due is not None
         assert claims.dates[-1] == str(reported_date(due, dt.UTC))

@@ -19,16 +19,16 @@ def run(loops: dict[str, Callable[[threading.Event, Callable[[], None]], None]])
     return made
 
 
-def patient(stop: threading.Event, turned: Callable[[], None]) -> None:
+def patient(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
     """A loop that is well."""
     while not stop.wait(0.01):
-        turned()
+        heartbeat()
 
 
 def test_the_first_death_stops_all() -> None:
     """And is told by its name."""
 
-    def dying(stop: threading.Event, turned: Callable[[], None]) -> None:
+    def dying(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         raise RuntimeError("no")
 
     made = run({"well": patient, "bad": dying})
@@ -39,7 +39,7 @@ def test_the_first_death_stops_all() -> None:
 
 def test_an_end_without_a_reason_is_a_death() -> None:
     """A loop that returns while nobody asked it to has left its work."""
-    made = run({"leaver": lambda stop, turned: None})
+    made = run({"leaver": lambda stop, heartbeat: None})
     assert made.stop.wait(60)
     assert made.died == "leaver"
 
@@ -52,24 +52,24 @@ def test_an_orderly_end_is_none() -> None:
     assert made.died is None
 
 
-def _has_turned(made: Threads, turned: int) -> bool:
-    return made.turns("well") > turned
+def _has_turned(made: Threads, heartbeat: int) -> bool:
+    return made.beats("well") > heartbeat
 
 
 def test_silence_is_noticed() -> None:
     """A thread that does not turn is stuck after its limit, in looks of the watchdog; the others are not."""
     hold = threading.Event()
 
-    def holding(stop: threading.Event, turned: Callable[[], None]) -> None:
+    def holding(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         hold.wait()
 
     made = run({"well": patient, "stuck": holding})
     try:
         found = []
         for _ in range(6):
-            turned = made.turns("well")
-            wait_until(partial(_has_turned, made, turned))
-            made.look()
+            heartbeat = made.beats("well")
+            wait_until(partial(_has_turned, made, heartbeat))
+            made.check()
             found.append(list(made.stuck()))
         assert found == [[], [], [], [], ["stuck"], ["stuck"]]
     finally:
@@ -82,16 +82,16 @@ def test_a_failure_beside_the_counting_is_met() -> None:
     made = Threads(threading.Event(), lambda name: None)
     recovered = threading.Event()
 
-    def slipping(stop: threading.Event, turned: Callable[[], None]) -> None:
+    def slipping(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         if not made.failures["slips"]:
             raise KeyError("once")
         recovered.set()
-        patient(stop, turned)
+        patient(stop, heartbeat)
 
-    def leaving(stop: threading.Event, turned: Callable[[], None]) -> None:
+    def leaving(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Returns though nobody has asked it to."""
 
-    def failing(stop: threading.Event, turned: Callable[[], None]) -> None:
+    def failing(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         raise ZeroDivisionError("a secret")
 
     made.start("slips", slipping, limit=3.0, restart=True)
@@ -112,19 +112,19 @@ def test_a_failure_beside_the_counting_is_met() -> None:
 
 def test_the_watchdog_tells_that_the_interpreter_runs() -> None:
     """At its start and at each look."""
-    looked = []
-    made = Threads(threading.Event(), lambda name: None, lambda: looked.append(True))
-    made.look()
-    assert looked == [True]
+    on_check = []
+    made = Threads(threading.Event(), lambda name: None, lambda: on_check.append(True))
+    made.check()
+    assert on_check == [True]
     made.watch()
-    wait_until(lambda: len(looked) >= 2)
+    wait_until(lambda: len(on_check) >= 2)
     made.stop.set()
 
 
 def test_an_error_of_our_own_is_told_without_a_traceback() -> None:
     """Its text says what is wrong and what to do; where it was raised is no help."""
 
-    def dying(stop: threading.Event, turned: Callable[[], None]) -> None:
+    def dying(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         raise StoreUnusableError("The store was deleted: start the monitor again")
 
     with structlog.testing.capture_logs() as lines:

@@ -227,7 +227,7 @@ class PagerDutyServer:
         """Check and apply a request; the answer of the API."""
         event, broken = violations(body)
         with self._lock:
-            code, answer = self._judge(event, broken) if behaviour.take else (behaviour.code, {})
+            code, answer = self._update_finding(event, broken) if behaviour.take else (behaviour.code, {})
             shown = {"answer": code, "drop": 0, "hang": 0}.get(behaviour.kind, behaviour.code)
             self.received.append(Received(at, wall, event, broken, behaviour.take and code == 202, shown, headers))
         return code, answer
@@ -237,7 +237,7 @@ class PagerDutyServer:
         with self._lock:
             self.received.append(Received(at, wall, {}, [], taken=False, code=0))
 
-    def _judge(self, event: dict[str, Any], broken: list[str]) -> tuple[int, dict[str, Any]]:
+    def _update_finding(self, event: dict[str, Any], broken: list[str]) -> tuple[int, dict[str, Any]]:
         route, key = event.get("routing_key", ""), event.get("dedup_key", "")
         errors = list(broken)
         if self._keys is not None and route not in self._keys:

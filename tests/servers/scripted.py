@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 QUIET = 0.1
 """Seconds after which nothing more comes from the other side."""
-PATIENCE = 30.0
+WAIT_SECONDS = 30.0
 """Seconds for the first word of a side that is the first to speak."""
 
 
@@ -41,7 +41,7 @@ def talking(*answers: bytes, quiet: float = QUIET) -> Callable[[socket.socket, t
     """
 
     def speak(connection: socket.socket, over: threading.Event) -> None:
-        connection.settimeout(quiet if answers[0] else PATIENCE)
+        connection.settimeout(quiet if answers[0] else WAIT_SECONDS)
         with suppress(OSError):
             for number, answer in enumerate(answers):
                 if number and not connection.recv(65_536):

@@ -36,7 +36,7 @@ class Stopwatch:
     """
 
     _TICK: Final = 0.02
-    _MOST: Final = 0.1
+    _MAX_PAUSE: Final = 0.1
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -50,7 +50,7 @@ class Stopwatch:
         while not over:
             over = self._over.wait(self._TICK)
             now = time.monotonic()
-            self.seconds += min(now - last, self._MOST)
+            self.seconds += min(now - last, self._MAX_PAUSE)
             last = now
 
     def __enter__(self) -> Self:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_monitor.errors import ConfigError, Problem
-from celery_monitor.settings import RuleSettings, Settings, document, load
+from celery_monitor.settings import RuleSettings, Settings, load, yaml_file
 from celery_monitor.settings.layers import variable
 from celery_monitor.settings.schema import fields
 
@@ -303,7 +303,7 @@ def test_configuration_from_a_pipe() -> None:
 
 def test_configuration_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nobody writes to, a device and a socket are named, at once or after a while."""
-    monkeypatch.setattr(document, "_PIPE_TIMEOUT", 0.01)
+    monkeypatch.setattr(yaml_file, "_PIPE_TIMEOUT", 0.01)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     assert "nothing was written to it" in faults(pipe)[str(pipe)]

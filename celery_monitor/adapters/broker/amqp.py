@@ -11,7 +11,7 @@ from amqp import Connection as AmqpConnection
 from celery_monitor.adapters.broker.declare import Declaration, Target
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import UNHEEDED
-from celery_monitor.adapters.broker.frames import LONGEST_FRAME, FrameReader, StreamClosedError
+from celery_monitor.adapters.broker.frames import MAX_FRAME_SIZE, FrameReader, StreamClosedError
 from celery_monitor.adapters.broker.wire import POLL_BYTES, Wire
 from celery_monitor.ports import Batch
 from celery_monitor.settings.broker import BrokerSettings
@@ -43,16 +43,16 @@ class AmqpLink:
                 target = Target(self._channel, client.virtual_host or "/", dialer.permissions(client))
                 self.standby = (consume or Declaration.consume)(target, settings)
             undo.pop_all()
-        self._reader = FrameReader(settings.max_message_bytes, max(LONGEST_FRAME, self._amqp.frame_max))
-        self._tick_every = self._amqp.heartbeat / _TICKS_PER_HEARTBEAT
+        self._reader = FrameReader(settings.max_message_bytes, max(MAX_FRAME_SIZE, self._amqp.frame_max))
+        self._tick_interval = self._amqp.heartbeat / _TICKS_PER_HEARTBEAT
         self._next_tick = 0.0
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises what the library raises."""
         found: list[Delivery] = []
         self._reader.feed(b"", self._limit, found)
-        if self._tick_every:
-            timeout = min(timeout, self._tick_every)
+        if self._tick_interval:
+            timeout = min(timeout, self._tick_interval)
         until, left = time.monotonic() + timeout, POLL_BYTES
         while len(found) < self._limit and (left > 0 or not found):
             data = self._wire.receive(0 if found else max(0, until - time.monotonic()))
@@ -66,14 +66,14 @@ class AmqpLink:
         self._check_heartbeat()
         if found:
             self.standby = False
-        moving = left < POLL_BYTES and self._reader.midway
+        moving = left < POLL_BYTES and self._reader.is_mid_message
         return Batch(found, self._reader.tag) if found or moving else None
 
     def _check_heartbeat(self) -> None:
         # Only after reading: when nobody has read for long, the broker's signs of life are what was not read.
         now = time.monotonic()
-        if self._tick_every and now >= self._next_tick:
-            self._next_tick = now + self._tick_every
+        if self._tick_interval and now >= self._next_tick:
+            self._next_tick = now + self._tick_interval
             self._wire.writing()
             self._amqp.heartbeat_tick()
 

@@ -15,8 +15,8 @@ OPTIONS: Final = frozenset({
     "fanout_patterns", "fanout_prefix", "global_keyprefix", "priority_steps", "queue_order_strategy", "sep",
 })  # fmt: skip
 """Of ``broker_transport_options``."""
-_LONGEST_SEP: Final = 16
-_MOST_STEPS: Final = 64
+_MAX_SEP_LENGTH: Final = 16
+_MAX_STEPS: Final = 64
 
 
 def settings_of(conf: object) -> dict[str, Any]:
@@ -43,9 +43,9 @@ def suffixes_of(conf: object) -> set[str]:
 
 def suffixes(sep: object, steps: object) -> set[str]:
     """As ``suffixes_of``; none for what cannot be meant."""
-    if not isinstance(sep, str) or not 0 < len(sep) <= _LONGEST_SEP or not isinstance(steps, list | tuple):
+    if not isinstance(sep, str) or not 0 < len(sep) <= _MAX_SEP_LENGTH or not isinstance(steps, list | tuple):
         return set()
-    return {f"{sep}{step}" for step in steps[:_MOST_STEPS] if isinstance(step, int) and step}
+    return {f"{sep}{step}" for step in steps[:_MAX_STEPS] if isinstance(step, int) and step}
 
 
 _SEP: Final = "\x06\x16"

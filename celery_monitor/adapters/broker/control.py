@@ -16,10 +16,10 @@ from kombu import Exchange, Producer
 
 from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import boundary, lost
-from celery_monitor.adapters.broker.mailbox import open_mailbox
-from celery_monitor.adapters.broker.reply import Reply, Unread, read
+from celery_monitor.adapters.broker.reply import Reply, Unreadable, read
+from celery_monitor.adapters.broker.reply_queue import open_reply_queue
 from celery_monitor.adapters.broker.session import Session
-from celery_monitor.core.workers import MOST_WORKERS
+from celery_monitor.core.workers import MAX_WORKERS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
@@ -114,7 +114,7 @@ class _Line:
             commands = Exchange(name, "fanout", durable=False, delivery_mode="transient")
             commands(channel).declare()
             self._producer = Producer(channel, commands, auto_declare=False)
-            self.mailbox = open_mailbox(self.session, f"reply.{name}", settings.queue.name, discarded)
+            self.mailbox = open_reply_queue(self.session, f"reply.{name}", settings.queue.name, discarded)
 
     def _failed(self, exc: Exception) -> SourceLostError:
         self.session.cut()
@@ -136,7 +136,7 @@ class _Line:
 
     def collect(self, take: Take, timeout: float, quiet: float | None) -> None:
         answered: set[tuple[str, str]] = set()
-        most = len(self._tickets) * (len(self._asked) or MOST_WORKERS)
+        most = len(self._tickets) * (len(self._asked) or MAX_WORKERS)
         until = time.monotonic() + timeout
         while replies := self.mailbox.wait(until):
             for reply in replies:
@@ -148,19 +148,19 @@ class _Line:
 
     def _take(self, reply: Reply, take: Take, answered: set[tuple[str, str]], most: int) -> None:
         command = self._tickets.get(reply.ticket) if isinstance(reply.ticket, str) else None
-        found = Unread.LATE if command is None else read(reply)
-        if command is None or isinstance(found, Unread):
+        found = Unreadable.LATE if command is None else read(reply)
+        if command is None or isinstance(found, Unreadable):
             self._discarded[str(found)] += 1
             return
         hostname, answer = found
         if self._asked and hostname not in self._asked:
-            self._discarded[Unread.LATE] += 1
+            self._discarded[Unreadable.LATE] += 1
             return
         if (command, hostname) not in answered and len(answered) >= most:
-            self._discarded[Unread.TOO_MANY] += 1
+            self._discarded[Unreadable.TOO_MANY] += 1
             return
         answered.add((command, hostname))
         try:
             take(command, hostname, answer)
         except Exception:  # noqa: BLE001 - the boundary: an answer of a shape that nobody thought of costs itself
-            self._discarded[Unread.MALFORMED] += 1
+            self._discarded[Unreadable.MALFORMED] += 1

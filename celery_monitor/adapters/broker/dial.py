@@ -28,7 +28,7 @@ class Dialer:
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
         self._source = settings.url_source()
-        self._turns = itertools.count()
+        self._attempts = itertools.count()
 
     @property
     def url(self) -> str:
@@ -59,7 +59,7 @@ class Dialer:
         if sentinels:  # of one master; redis-py asks one after the other
             timeout /= len(each)
         else:
-            urls = each[next(self._turns) % len(each)]
+            urls = each[next(self._attempts) % len(each)]
         defaults = _DEFAULTS[self.kind](timeout, self._settings.heartbeat)
         merged = {**defaults, **options, **self._settings.transport_options, **_FORCED}
         if sentinels:

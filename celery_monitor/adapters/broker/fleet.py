@@ -10,33 +10,33 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from celery_monitor.adapters.broker.census import Census, Size
 from celery_monitor.adapters.broker.configuration import suffixes_of
 from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import boundary
 from celery_monitor.adapters.broker.lengths import sizes
+from celery_monitor.adapters.broker.queue_registry import QueueRegistry, Size
 from celery_monitor.adapters.broker.reply import is_name, is_text
-from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, FleetTask, QueueStats
+from celery_monitor.core.model import LATEST_TIMESTAMP, MAX_INT, FleetTask, QueueStats
 from celery_monitor.core.text import shared
 from celery_monitor.settings.broker import BrokerSettings
 
 _UNIX_TIMES_FROM: Final = 1_000_000_000
 """Smaller values of ``time_start`` are another machine's monotonic clock (Celery before 4.2, some pools)."""
 _LENGTHS_TIMEOUT: Final = 3.0
-_MOST_REGISTERED: Final = 10_000
-_MOST_TASKS: Final = 200_000
+_MAX_REGISTERED: Final = 10_000
+_MAX_TASKS: Final = 200_000
 """Of one round; more are not named."""
-_MOST_BOUND: Final = 1_000
+_MAX_BOUND: Final = 1_000
 """Queues of one worker that tell where a task came from."""
-_MOST_NAMES: Final = 100_000
+_MAX_NAMES: Final = 100_000
 """Of queues, of all workers together: beyond it a worker counts for none of its queues."""
 _QUIET: Final = 0.5
 """Seconds without another answer after which nobody else is waited for."""
-_CONF_EVERY: Final = 3600.0
+_CONF_INTERVAL: Final = 3600.0
 _CONF_OF: Final = 5
 """Workers that are asked for their configuration."""
-_MOST_SUFFIXES: Final = 64
+_MAX_SUFFIXES: Final = 64
 _SWITCHED_ON: Final = "task events enabled"
 """What a worker says (``celery.worker.control``) that did not send them before it was asked."""
 
@@ -47,7 +47,7 @@ class BrokerFleet:
     def __init__(self, settings: BrokerSettings, queues: Sequence[str] = (), past: Iterable[str] = ()) -> None:
         """``queues`` are reported though no worker consumes them, and of ``past`` those that are not empty."""
         self._control = RemoteControl(settings)
-        self._census = Census(queues, filter(is_name, past))
+        self._registry = QueueRegistry(queues, filter(is_name, past))
         self._has_priorities = Dialer(settings).kind == "redis"
         options = settings.transport_options
         self._own_suffixes = suffixes_of({"broker_transport_options": options})
@@ -82,16 +82,16 @@ class BrokerFleet:
     def tasks(self, timeout: float, hostnames: Sequence[str] = ()) -> Sequence[FleetTask]:
         """As FleetControl.tasks."""
         queues: dict[str, list[_Bound]] = {}
-        found: dict[str, _Held] = {}
+        found: dict[str, _HeldTask] = {}
         answered: set[str] = set()
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             answered.add(hostname)
             if command == "active_queues":
-                queues[hostname] = list(islice(_bound(answer), _MOST_BOUND))
+                queues[hostname] = list(islice(_bound(answer), _MAX_BOUND))
                 return
             for task in _held(hostname, answer):
-                if len(found) < _MOST_TASKS:
+                if len(found) < _MAX_TASKS:
                     # One that is active is the best known: it tells when it began.
                     found[task.uuid] = task if command == "active" else found.get(task.uuid, task)
 
@@ -108,7 +108,7 @@ class BrokerFleet:
         """As FleetControl.queues."""
         queues: dict[str, list[str]] = {}
         processes: dict[str, int] = {}
-        left = _MOST_NAMES
+        left = _MAX_NAMES
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             nonlocal left
@@ -121,13 +121,13 @@ class BrokerFleet:
         self._control.ask(("active_queues", "stats"), timeout, take)
         self.answered = frozenset({*queues, *processes})
         self._learn_priorities(list(queues), timeout, now)
-        self._census.hear(queues, processes, down)
-        return self._census.measured(self._sizes(now), now)
+        self._registry.hear(queues, processes, down)
+        return self._registry.measured(self._sizes(now), now)
 
     def lengths(self, now: float, *, down: Container[str] = ()) -> Sequence[QueueStats]:
         """As FleetControl.lengths."""
-        self._census.hear({}, {}, down)
-        return self._census.measured(self._sizes(now), now)
+        self._registry.hear({}, {}, down)
+        return self._registry.measured(self._sizes(now), now)
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """As FleetControl.registered."""
@@ -147,27 +147,27 @@ class BrokerFleet:
 
     def worker_queues(self) -> dict[str, list[str]]:
         """As FleetControl.worker_queues."""
-        return self._census.worker_queues()
+        return self._registry.worker_queues()
 
     def _sizes(self, now: float) -> dict[str, Size | None]:
         """Of the queues that the census asks for."""
-        names, doubtful = self._census.names(), self._census.doubtful(now)
+        names, unconfirmed = self._registry.names(), self._registry.unconfirmed(now)
         until = time.monotonic() + _LENGTHS_TIMEOUT
         with boundary(self._control.failed):
-            return sizes(self._control.session(until), names, doubtful, self._suffixes, until)
+            return sizes(self._control.session(until), names, unconfirmed, self._suffixes, until)
 
     def _learn_priorities(self, hostnames: Sequence[str], timeout: float, now: float) -> None:
         """Ask some workers how they name the lists of a queue's priorities: on Redis, and now and then."""
         if not self._has_priorities or not hostnames or now < self._ask_conf_at:
             return
-        self._ask_conf_at = now + _CONF_EVERY
+        self._ask_conf_at = now + _CONF_INTERVAL
         found: set[str] = set()
 
         def take(_command: str, _hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             found.update(suffixes_of(answer))
 
         self._control.ask(("conf",), timeout, take, hostnames[:_CONF_OF])
-        self._suffixes = sorted(found | self._own_suffixes)[:_MOST_SUFFIXES]
+        self._suffixes = sorted(found | self._own_suffixes)[:_MAX_SUFFIXES]
 
     def close(self) -> None:
         """As FleetControl.close."""
@@ -192,7 +192,7 @@ def _bound(answer: object) -> Iterator[_Bound]:
 
 def _names(reply: Sequence[Any]) -> Iterator[str]:
     """Celery writes ``shop.pay [rate_limit=10/m]``."""
-    for item in reply[:_MOST_REGISTERED]:
+    for item in reply[:_MAX_REGISTERED]:
         if isinstance(item, str) and is_text(name := item.partition(" [")[0]):
             yield name
 
@@ -205,10 +205,10 @@ def _processes(reply: object) -> int | None:
     if isinstance(processes := pool.get("processes"), list):
         return len(processes)
     limit = pool.get("max-concurrency")
-    return limit if isinstance(limit, int) and 0 < limit <= LARGEST_INT else 0
+    return limit if isinstance(limit, int) and 0 < limit <= MAX_INT else 0
 
 
-class _Held(NamedTuple):
+class _HeldTask(NamedTuple):
     """A task that a worker holds, and how it came to it."""
 
     hostname: str
@@ -221,7 +221,7 @@ class _Held(NamedTuple):
     since: float | None
 
 
-def _held(hostname: str, answer: object) -> Iterator[_Held]:
+def _held(hostname: str, answer: object) -> Iterator[_HeldTask]:
     for item in answer if isinstance(answer, list) else ():
         request = item.get("request", item) if isinstance(item, dict) else None
         if not isinstance(request, dict):
@@ -231,7 +231,7 @@ def _held(hostname: str, answer: object) -> Iterator[_Held]:
             delivery = request.get("delivery_info")
             how = delivery if isinstance(delivery, dict) else {}
             exchange, key = _text(how.get("exchange")), _text(how.get("routing_key"))
-            yield _Held(hostname, uuid, name, exchange, key, how is delivery, since)
+            yield _HeldTask(hostname, uuid, name, exchange, key, how is delivery, since)
 
 
 def _time(value: object) -> float | None:
@@ -240,7 +240,7 @@ def _time(value: object) -> float | None:
     return None
 
 
-def _queue(task: _Held, queues: Sequence[_Bound]) -> str | None:
+def _queue(task: _HeldTask, queues: Sequence[_Bound]) -> str | None:
     """The queue that a delivery came from: told by the default exchange, by a binding, or because there is one only."""
     if not task.delivered:
         return None

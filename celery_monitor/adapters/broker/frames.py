@@ -25,7 +25,7 @@ _CHANNEL_CLOSE, _CONNECTION_CLOSE, _CONNECTION_CLOSED = (20, 40), (10, 50), (10,
 _HAS_CONTENT_TYPE, _HAS_HEADERS = 0x8000, 0x2000
 _COMPRESSION = b"\x0bcompression"
 """The name of kombu's header as it stands in a table."""
-LONGEST_FRAME = 1 << 20
+MAX_FRAME_SIZE = 1 << 20
 """Bytes; py-amqp agrees with the broker on 128 KiB, unless it is told otherwise."""
 
 
@@ -40,13 +40,13 @@ class StreamClosedError(Exception):
 class FrameReader:
     """Turns the bytes of a connection into deliveries. ``tag`` is the delivery tag of the last one given.
 
-    Bodies have at most ``max_bytes``, frames at most ``longest_frame``.
+    Bodies have at most ``max_bytes``, frames at most ``max_frame_size``.
     """
 
-    def __init__(self, max_bytes: int, longest_frame: int = LONGEST_FRAME) -> None:
+    def __init__(self, max_bytes: int, max_frame_size: int = MAX_FRAME_SIZE) -> None:
         self.tag = 0
         self._max_bytes = max_bytes
-        self._longest_frame = longest_frame
+        self._max_frame_size = max_frame_size
         self._rest = b""
         self._tag = 0
         self._redelivered = False
@@ -56,7 +56,7 @@ class FrameReader:
         self._body: list[bytes] = []
 
     @property
-    def midway(self) -> bool:
+    def is_mid_message(self) -> bool:
         """Part of a message's body has come, and the rest has not."""
         return bool(self._body)
 
@@ -75,7 +75,7 @@ class FrameReader:
                 start = at + _FRAME.size
                 stop = start + size
                 if stop >= end:
-                    if size > self._longest_frame:
+                    if size > self._max_frame_size:
                         raise AMQPError("the broker announces a frame that is longer than agreed")
                     break
                 if buffer[stop] != _FRAME_END:

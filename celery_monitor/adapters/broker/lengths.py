@@ -10,33 +10,33 @@ from typing import Any, Final
 
 from amqp.exceptions import ChannelError, NotFound
 
-from celery_monitor.adapters.broker.census import Size
+from celery_monitor.adapters.broker.queue_registry import Size
 from celery_monitor.adapters.broker.session import Session
 
 _AT_ONCE: Final = 100
 """Queues that Redis is asked for in one go."""
-MOST_REFUSED: Final = 20
+MAX_REFUSED: Final = 20
 """Names in one round that are not those of queues: for each of them RabbitMQ closes a channel and logs an error."""
 
 
 def sizes(
-    session: Session, names: Sequence[str], doubtful: Sequence[str], suffixes: Collection[str], until: float
+    session: Session, names: Sequence[str], unconfirmed: Sequence[str], suffixes: Collection[str], until: float
 ) -> dict[str, Size | None]:
     """Of the queues that were asked for; None for one that does not exist. Raises what the libraries do.
 
-    ``doubtful`` may not exist: they are asked for after ``names``, until the broker has refused too many of them.
+    ``unconfirmed`` may not exist: they are asked for after ``names``, until the broker has refused too many of them.
     ``suffixes``: of the lists of priorities, on Redis.
     """
     if session.kind == "redis":
-        return dict(_lists(session, [*names, *doubtful], suffixes))
+        return dict(_lists(session, [*names, *unconfirmed], suffixes))
     found: dict[str, Size | None] = {}
     refused = 0
-    doubted = frozenset(doubtful)
-    for name in chain(names, doubtful):
-        if refused >= MOST_REFUSED:
+    doubted = frozenset(unconfirmed)
+    for name in chain(names, unconfirmed):
+        if refused >= MAX_REFUSED:
             break
         session.bound(until)
-        size = found[name] = _size(session.inquiry(), name, counts_consumers=session.acknowledges)
+        size = found[name] = _size(session.query_channel(), name, counts_consumers=session.acknowledges)
         if name in doubted and (size is None or size[0] is None):
             refused += 1
     return found

@@ -19,7 +19,7 @@ from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
-_MOST_BYTES: Final = 32 << 20
+_MAX_BYTES: Final = 32 << 20
 """Kept by the broker for a reader that is slower than the stream; the oldest go first."""
 
 
@@ -50,7 +50,7 @@ def _consume(target: Target, settings: BrokerSettings) -> bool:
     name, channel = f"{settings.queue.name}-{uuid4().hex[:12]}.reply.celery.pidbox", target.channel
     with boundary(partial(_refused, target, settings.exchange)):
         channel.exchange_declare(settings.exchange, "topic", passive=True)
-        arguments = {"x-max-length-bytes": _MOST_BYTES}
+        arguments = {"x-max-length-bytes": _MAX_BYTES}
         channel.queue_declare(name, durable=False, exclusive=True, auto_delete=True, arguments=arguments)
         channel.queue_bind(name, settings.exchange, "#")
         channel.basic_consume(name, no_ack=True)

@@ -16,7 +16,7 @@ from celery_monitor.settings.broker import BrokerSettings
 ROUTING_KEY: Final = "monitor.probe"
 _NO_LIST: Final = "celery-monitor.never-exists"
 _REFUSED: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
-_LONGEST: Final = 200
+_MAX_LENGTH: Final = 200
 
 
 class BrokerProbe:
@@ -60,7 +60,7 @@ class BrokerProbe:
             reason = str(exc)
             if reason.startswith(_REFUSED) or isinstance(exc, ReadOnlyError | OutOfMemoryError):
                 raise TasksRefusedError(
-                    f"the fleet cannot send tasks, because Redis takes no writes: {reason[:_LONGEST]}",
+                    f"the fleet cannot send tasks, because Redis takes no writes: {reason[:_MAX_LENGTH]}",
                     hint="OOM: raise maxmemory, or find what fills it; READONLY: point broker.url, and the fleet, to "
                     "the master; MISCONF: Redis cannot save to its disk; NOREPLICAS: too few replicas are connected",
                 ) from exc

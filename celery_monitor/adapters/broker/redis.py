@@ -27,7 +27,7 @@ class RedisLink:
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
         """Connects and subscribes; bounded in time. Raises what the library raises."""
         self._limit = settings.prefetch // 2
-        self._ping_every = settings.heartbeat
+        self._ping_interval = settings.heartbeat
         transport = dialer.dial().transport
         transport.establish_connection()
         channel = transport.create_channel(transport)
@@ -81,7 +81,7 @@ class RedisLink:
             self._reader.feed(data, self._limit, found)
             if self._wire.drained if found else time.monotonic() >= until:
                 break
-        return left < POLL_BYTES and self._reader.midway
+        return left < POLL_BYTES and self._reader.is_mid_message
 
     def _check_alive(self) -> None:
         """Redis has no heartbeats: ask for a sign when there was none for a while."""
@@ -89,9 +89,9 @@ class RedisLink:
         now = time.monotonic()
         heard = self._wire.last_received
         if self._pinged_at > heard:
-            if now - self._pinged_at > self._ping_every:
+            if now - self._pinged_at > self._ping_interval:
                 raise TimeoutError
-        elif now - heard > self._ping_every:
+        elif now - heard > self._ping_interval:
             self._pinged_at = now
             self._wire.send(b"PING\r\n")
 

@@ -12,16 +12,16 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
-MOST_BYTES: Final = 4 << 20
+MAX_BYTES: Final = 4 << 20
 """Of one reply. A worker that holds a hundred tasks with long arguments sends some hundred kilobytes."""
-MOST_VALUES: Final = 200_000
+MAX_VALUES: Final = 200_000
 """Of one reply: four megabytes of ``{},`` would take a hundred times as much memory."""
-LONGEST_NAME: Final = 255
-LONGEST_TEXT: Final = 4_096
+MAX_NAME_LENGTH: Final = 255
+MAX_TEXT_LENGTH: Final = 4_096
 _JSON: Final = frozenset({"application/json", "application/x-json"})
 
 
-class Unread(enum.StrEnum):
+class Unreadable(enum.StrEnum):
     """Why a reply was discarded."""
 
     COMPRESSED = "compressed"
@@ -64,10 +64,10 @@ class _Envelope(msgspec.Struct, gc=False):
 _envelope: Final = msgspec.json.Decoder(_Envelope)
 
 
-def unwrap(data: bytes) -> Reply | Unread:
+def unwrap(data: bytes) -> Reply | Unreadable:
     """The reply in an envelope of kombu's virtual transports (``kombu.transport.virtual``)."""
-    if len(data) > 2 * MOST_BYTES:
-        return Unread.TOO_LARGE
+    if len(data) > 2 * MAX_BYTES:
+        return Unreadable.TOO_LARGE
     try:
         envelope = _envelope.decode(data)
         encoding = (envelope.properties.body_encoding or "utf-8").lower()
@@ -76,36 +76,36 @@ def unwrap(data: bytes) -> Reply | Unread:
         elif encoding == "utf-8":
             body = envelope.body.encode()
         else:
-            return Unread.MALFORMED
+            return Unreadable.MALFORMED
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return Unread.MALFORMED
+        return Unreadable.MALFORMED
     return Reply(envelope.headers.ticket, envelope.headers.compression, envelope.content_type, body)
 
 
-def read(reply: Reply) -> tuple[str, Any] | Unread:
+def read(reply: Reply) -> tuple[str, Any] | Unreadable:
     """The hostname of the worker, and its answer: JSON of any shape."""
     if reply.compression:
-        return Unread.COMPRESSED
+        return Unreadable.COMPRESSED
     if not isinstance(reply.content_type, str) or reply.content_type.lower() not in _JSON:
-        return Unread.CONTENT_TYPE
+        return Unreadable.CONTENT_TYPE
     body = reply.body
-    if len(body) > MOST_BYTES or body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_VALUES:
-        return Unread.TOO_LARGE
+    if len(body) > MAX_BYTES or body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+        return Unreadable.TOO_LARGE
     try:
         answers = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return Unread.MALFORMED
+        return Unreadable.MALFORMED
     if not isinstance(answers, dict) or len(answers) != 1:
-        return Unread.MALFORMED
+        return Unreadable.MALFORMED
     [(hostname, answer)] = answers.items()
-    return (hostname, answer) if is_name(hostname) else Unread.MALFORMED
+    return (hostname, answer) if is_name(hostname) else Unreadable.MALFORMED
 
 
 def is_name(value: object) -> TypeGuard[str]:
     """Whether it can be the name of a worker, of a queue, or an id."""
-    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= LONGEST_NAME
+    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= MAX_NAME_LENGTH
 
 
 def is_text(value: object) -> TypeGuard[str]:
     """Whether it can be the name of a task."""
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT_LENGTH

@@ -40,10 +40,10 @@ _USUAL: Final = re.compile(
 _BULK, _ARRAY, _PUSH, _ERROR, _LEAVES = 0x24, 0x2A, 0x3E, 0x2D, b":+_,#("
 _HEADERS: Final = 1 << 16
 """Bytes of an envelope beside its body."""
-_LONGEST_LINE: Final = 1 << 16
-_LONGEST_BULK: Final = 1 << 30
+_MAX_LINE_LENGTH: Final = 1 << 16
+_MAX_BULK_LENGTH: Final = 1 << 30
 """Twice what Redis takes (``proto-max-bulk-len``)."""
-_MOST_ITEMS: Final = 64
+_MAX_ITEMS: Final = 64
 
 
 class RespReader:
@@ -67,7 +67,7 @@ class RespReader:
         self._too_large = False
 
     @property
-    def midway(self) -> bool:
+    def is_mid_message(self) -> bool:
         """Part of a value has come, and the rest has not."""
         return bool(self._need or self._skip)
 
@@ -130,7 +130,7 @@ class RespReader:
             return self._drop(buffer, at)
         line = buffer.find(b"\r\n", at)
         if line < 0:
-            if len(buffer) - at > _LONGEST_LINE:
+            if len(buffer) - at > _MAX_LINE_LENGTH:
                 raise InvalidResponse("the server does not speak RESP")
             return -1
         kind, after = buffer[at], line + 2
@@ -158,7 +158,7 @@ class RespReader:
 
     def _begin(self, number: int) -> None:
         """An array of so many values; inside another one, its values take its place."""
-        if number > _MOST_ITEMS or self._pending > _MOST_ITEMS:
+        if number > _MAX_ITEMS or self._pending > _MAX_ITEMS:
             raise InvalidResponse("the server sends an array that no subscriber is sent")
         if self._pending:
             self._pending += max(number, 0) - 1
@@ -174,7 +174,7 @@ class RespReader:
 
     def _refuse(self, buffer: bytes, at: int, size: int) -> int:
         """A value that is too long: keep its head only."""
-        if size > _LONGEST_BULK:
+        if size > _MAX_BULK_LENGTH:
             raise InvalidResponse("the server announces a value that is longer than Redis takes")
         self._take(buffer[at : min(at + HEAD, at + size)])
         self._too_large = True

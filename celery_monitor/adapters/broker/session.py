@@ -11,7 +11,7 @@ from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import UNHEEDED
 from celery_monitor.adapters.broker.wire import Wire
 
-_LEAST_TIMEOUT: Final = 0.01
+_MIN_TIMEOUT: Final = 0.01
 
 
 class Session:
@@ -23,11 +23,11 @@ class Session:
         self.kind = dialer.kind
         self.acknowledges = self.kind == "amqp"
         self._ended = threading.Event()
-        left = max(_LEAST_TIMEOUT, min(CONNECT_TIMEOUT, until - time.monotonic()))
+        left = max(_MIN_TIMEOUT, min(CONNECT_TIMEOUT, until - time.monotonic()))
         self.client = dialer.dial(timeout=left, **options)
         self.permissions = dialer.permissions(self.client)
         self._transport = self.client.transport
-        self._inquiry: Any = None
+        self._query_channel: Any = None
         self._connection = self._transport.establish_connection()
         # Kept, because py-amqp connects anew to give the socket of a connection that it has given up.
         self._sock: Any = self._connection.sock if self.acknowledges else None
@@ -45,15 +45,15 @@ class Session:
     def bound(self, until: float) -> None:
         """Let each answer that is waited for come until this monotonic time. Redis has its own, fixed bound."""
         if self.acknowledges:
-            self._sock.settimeout(max(_LEAST_TIMEOUT, until - time.monotonic()))
+            self._sock.settimeout(max(_MIN_TIMEOUT, until - time.monotonic()))
 
-    def inquiry(self) -> Any:  # noqa: ANN401 - kombu has no types
+    def query_channel(self) -> Any:  # noqa: ANN401 - kombu has no types
         """A channel for questions that AMQP answers by closing the channel, which kombu then opens again."""
         if not self.acknowledges:
             return self.channel
-        if self._inquiry is None:
-            self._inquiry = self._transport.create_channel(self._connection)
-        return self._inquiry
+        if self._query_channel is None:
+            self._query_channel = self._transport.create_channel(self._connection)
+        return self._query_channel
 
     def drain(self, until: float) -> bool:
         """Wait for one message to be given to its consumer; False when none came until this monotonic time."""

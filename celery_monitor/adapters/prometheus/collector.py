@@ -21,7 +21,7 @@ from prometheus_client.utils import floatToGoString
 
 from celery_monitor.adapters.prometheus import families, labels
 from celery_monitor.adapters.prometheus.families import Family, Kind
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.core.model import Channel, Histogram, QueueStats, Reason, Snapshot, Worker
 
 # Series that exist from the start, so that increase() sees the first of each.
@@ -51,7 +51,7 @@ class MonitorCollector(Collector):
         self,
         snapshot: Snapshot | None,
         queues: Sequence[QueueStats],
-        figures: RuntimeFigures,
+        stats: RuntimeStats,
         *,
         now: float,
         prefix: str,
@@ -59,10 +59,10 @@ class MonitorCollector(Collector):
     ) -> None:
         self._snapshot = snapshot
         self._queues = queues
-        self._figures = figures
+        self._stats = stats
         self._now = now
         self._prefix = prefix
-        self._static = {name: labels.clean(value) for name, value in static_labels.items()}
+        self._static = {name: labels.label_text(value) for name, value in static_labels.items()}
 
     def collect(self) -> Iterator[Metric]:
         """All families in the order of ``families.FAMILIES``; those of the fleet only once the store was read.
@@ -75,7 +75,7 @@ class MonitorCollector(Collector):
             yield from self._stream(self._snapshot)
             yield from self._tracking(self._snapshot)
             yield from self._decisions(self._snapshot)
-        yield from self._runtime(self._figures)
+        yield from self._runtime(self._stats)
         yield self._metric(families.BUILD, [(_build(), 1)])
 
     def _workers(self, hosts: Mapping[str, Sequence[Worker]]) -> Iterator[Metric]:
@@ -90,7 +90,7 @@ class MonitorCollector(Collector):
             families.WORKER_PROCESSED, lambda workers: sum(one.processed_before + one.processed for one in workers)
         )
         software = {
-            (host, labels.clean(one.sw_ident), labels.clean(one.sw_ver), labels.clean(one.sw_sys))
+            (host, labels.label_text(one.sw_ident), labels.label_text(one.sw_ver), labels.label_text(one.sw_sys))
             for host, workers in hosts.items()
             for one in workers
         }
@@ -98,7 +98,7 @@ class MonitorCollector(Collector):
         yield per_host(families.UNOBSERVED, lambda workers: sum(one.unobserved for one in workers))
 
     def _queue_stats(self) -> Iterator[Metric]:
-        queues = {labels.clean(one.name): one for one in self._queues}
+        queues = {labels.label_text(one.name): one for one in self._queues}
 
         def per_queue(family: Family, value: Callable[[QueueStats], int | None]) -> Metric:
             known = [((name,), value(one)) for name, one in queues.items()]
@@ -138,36 +138,36 @@ class MonitorCollector(Collector):
         yield self._keyed(families.INCIDENTS, reasons)
         yield self._one(families.INCIDENTS_OPEN, snapshot.incidents_open)
 
-    def _runtime(self, figures: RuntimeFigures) -> Iterator[Metric]:
-        yield self._one(families.CONNECTED, figures.broker_connected)
+    def _runtime(self, stats: RuntimeStats) -> Iterator[Metric]:
+        yield self._one(families.CONNECTED, stats.broker_connected)
         yield self._keyed(
-            families.REPLIES_DISCARDED, dict.fromkeys(REPLIES_DISCARDED, 0) | dict(figures.replies_discarded)
+            families.REPLIES_DISCARDED, dict.fromkeys(REPLIES_DISCARDED, 0) | dict(stats.replies_discarded)
         )
-        yield self._one(families.UNACKED, figures.unacked_messages)
-        yield self._histogram(families.COMMIT, figures.commits)
-        yield self._one(families.COMMIT_FAILURES, figures.commit_failures)
-        yield self._one(families.STORE_BYTES, figures.store.used)
-        yield self._one(families.STORE_ROOM, figures.store.room)
-        yield self._keyed(families.STORE_GIVEN_UP, dict.fromkeys(GIVEN_UP, 0) | dict(figures.store.given_up))
+        yield self._one(families.UNACKED, stats.unacked_messages)
+        yield self._histogram(families.COMMIT, stats.commits)
+        yield self._one(families.COMMIT_FAILURES, stats.commit_failures)
+        yield self._one(families.STORE_BYTES, stats.store.used)
+        yield self._one(families.STORE_ROOM, stats.store.room)
+        yield self._keyed(families.STORE_GIVEN_UP, dict.fromkeys(GIVEN_UP, 0) | dict(stats.store.given_up))
         sent = {(str(channel), outcome): 0 for channel in Channel for outcome in OUTCOMES}
-        sent |= {(str(channel), outcome): count for (channel, outcome), count in figures.notifications.items()}
+        sent |= {(str(channel), outcome): count for (channel, outcome), count in stats.notifications.items()}
         yield self._metric(families.NOTIFICATIONS, list(sent.items()))
-        waiting = {str(channel): (0, None) for channel in Channel} | dict(figures.outbox)
+        waiting = {str(channel): (0, None) for channel in Channel} | dict(stats.outbox)
         yield self._keyed(families.OUTBOX_PENDING, {channel: pending for channel, (pending, _) in waiting.items()})
         ages = {
             channel: 0.0 if oldest is None else max(self._now - oldest, 0.0) for channel, (_, oldest) in waiting.items()
         }
         yield self._keyed(families.OUTBOX_OLDEST, ages)
-        yield self._one(families.REPORT, figures.report_last_success)
-        yield self._keyed(families.THREAD_FAILURES, figures.thread_failures)
-        yield self._keyed(families.SIGN_INS_REFUSED, figures.sign_ins_refused)
-        yield self._one(families.REDACTION_TIMEOUTS, figures.redaction_timeouts)
+        yield self._one(families.REPORT, stats.report_last_success)
+        yield self._keyed(families.THREAD_FAILURES, stats.thread_failures)
+        yield self._keyed(families.SIGN_INS_REFUSED, stats.sign_ins_refused)
+        yield self._one(families.REDACTION_TIMEOUTS, stats.redaction_timeouts)
 
     def _one(self, family: Family, value: float | None) -> Metric:
         return self._metric(family, [] if value is None else [((), value)])
 
     def _keyed(self, family: Family, values: Mapping[str, float]) -> Metric:
-        return self._metric(family, [((labels.clean(key),), value) for key, value in values.items()])
+        return self._metric(family, [((labels.label_text(key),), value) for key, value in values.items()])
 
     def _metric(self, family: Family, samples: Samples) -> Metric:
         name, static = self._prefix + family.name, tuple(self._static)

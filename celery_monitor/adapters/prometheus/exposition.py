@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from celery_monitor.adapters.prometheus.collector import MonitorCollector
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.adapters.prometheus.tasks import TaskRenderer
 from celery_monitor.core.model import QueueStats, Snapshot
 from celery_monitor.ports import Clock, Scrape
@@ -26,7 +26,7 @@ _GZIP_LEVEL: Final = 1
 _GZIP_WINDOW: Final = 31
 """zlib's largest window, with gzip's header."""
 
-_LARGEST_PLAIN: Final = 4 * 1024 * 1024
+_MAX_UNCOMPRESSED: Final = 4 * 1024 * 1024
 """Bytes of an answer that is kept as it is for clients that take no gzip."""
 _UNPACKED_AT_ONCE: Final = 4096
 """Bytes of what is packed; they unpack to some twenty times as many."""
@@ -54,7 +54,7 @@ class Exposition:
         *,
         snapshot: Callable[[], Snapshot | None],
         queues: Callable[[], Sequence[QueueStats]],
-        runtime: Callable[[], RuntimeFigures],
+        runtime: Callable[[], RuntimeStats],
         rendering: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._settings = settings
@@ -77,21 +77,21 @@ class Exposition:
             return self._render(chosen)
 
     def _render(self, chosen: Format) -> Scrape:
-        portions = self._portions(openmetrics=chosen.openmetrics)
+        chunks = self._chunks(openmetrics=chosen.openmetrics)
         headers = [("content-type", OPENMETRICS if chosen.openmetrics else TEXT), ("vary", "accept, accept-encoding")]
         if chosen.gzip:
-            packed = _Packed(portions)
+            packed = _Packed(chunks)
             return Scrape([packed.data], [*headers, ("content-encoding", "gzip")], len(packed.data))
         plain, size = [], 0
-        for portion in portions:
-            plain.append(portion)
-            size += len(portion)
-            if size > _LARGEST_PLAIN:
-                packed = _Packed(chain(plain, portions))
+        for chunk in chunks:
+            plain.append(chunk)
+            size += len(chunk)
+            if size > _MAX_UNCOMPRESSED:
+                packed = _Packed(chain(plain, chunks))
                 return Scrape(packed, headers, packed.size)
         return Scrape(plain, headers, size)
 
-    def _portions(self, *, openmetrics: bool) -> Iterator[bytes]:
+    def _chunks(self, *, openmetrics: bool) -> Iterator[bytes]:
         snapshot = self._snapshot()
         if snapshot is not None:
             yield from self._tasks.render(snapshot.series, snapshot.registered, openmetrics=openmetrics)
@@ -115,20 +115,20 @@ class _Packed:
     A client that reads slowly holds the answer for long, and each of several may hold one of its own.
     """
 
-    def __init__(self, portions: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes]) -> None:
         packer = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
         packed, self.size = [], 0
-        for portion in portions:
-            self.size += len(portion)
-            packed.append(packer.compress(portion))
+        for chunk in chunks:
+            self.size += len(chunk)
+            packed.append(packer.compress(chunk))
         packed.append(packer.flush())
         self.data = b"".join(packed)
 
     def __iter__(self) -> Iterator[bytes]:
         unpacker = isal_zlib.decompressobj(_GZIP_WINDOW)
         for start in range(0, len(self.data), _UNPACKED_AT_ONCE):
-            if portion := unpacker.decompress(self.data[start : start + _UNPACKED_AT_ONCE]):
-                yield portion
+            if chunk := unpacker.decompress(self.data[start : start + _UNPACKED_AT_ONCE]):
+                yield chunk
 
 
 class _Rest(Collector):

@@ -11,7 +11,7 @@ _plain: Final = re.compile(r"[ !#-\[\]-~]*").fullmatch
 """ASCII that needs neither cleaning nor escaping: nearly every name, so it is worth a fast way."""
 
 
-def clean(text: str) -> str:
+def label_text(text: str) -> str:
     """The text as a label value, not escaped.
 
     What is too long or not printable ends in ``~`` and 16 hex digits of the whole text's sha256, as long dedup keys
@@ -29,9 +29,9 @@ def escaped(text: str) -> str:
     if len(text) <= MAX_LENGTH and _plain(text):
         return text
     # A cleaned value holds no newline, the third character that the formats escape.
-    return clean(text).replace("\\", "\\\\").replace('"', '\\"')
+    return label_text(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def host(hostname: str) -> str:
     """The label ``hostname`` of a worker: what stands after the ``@`` of ``celery@box``, as in celery-exporter."""
-    return clean(hostname.partition("@")[2] or hostname)
+    return label_text(hostname.partition("@")[2] or hostname)

@@ -56,24 +56,24 @@ class TaskRenderer:
         for position, family in TASK_COUNTERS:
             yield self._head(family, openmetrics=openmetrics)
             sample = self._sample(family)
-            for portion in _portions(rows, _COUNTERS_AT_ONCE):
+            for chunk in _chunks(rows, _COUNTERS_AT_ONCE):
                 if position == FAILED:
-                    yield _failed(sample, portion, openmetrics=openmetrics)
+                    yield _failed(sample, chunk, openmetrics=openmetrics)
                 else:
-                    texts, ones = portion
+                    texts, ones = chunk
                     yield _lines(sample, texts, [one.counts[position] for one in ones])
             if position == SUCCEEDED and not self._hostname_label:
                 yield from _zeros(sample, self._to_come(registered, rows))
         yield self._head(TASK_FAILURES, openmetrics=openmetrics)
         by_task = self._rows(series, with_host=False) if hosts else rows
-        for portion in _portions(by_task, _COUNTERS_AT_ONCE):
-            yield _failures(self._sample(TASK_FAILURES), portion, openmetrics=openmetrics)
+        for chunk in _chunks(by_task, _COUNTERS_AT_ONCE):
+            yield _failures(self._sample(TASK_FAILURES), chunk, openmetrics=openmetrics)
         yield from _zeros(self._sample(TASK_FAILURES), self._to_come(registered, by_task))
         yield self._head(TASK_RUNTIME, openmetrics=openmetrics)
-        for texts, ones in _portions(rows, _HISTOGRAMS_AT_ONCE):
+        for texts, ones in _chunks(rows, _HISTOGRAMS_AT_ONCE):
             yield _histograms(self._prefix + TASK_RUNTIME.name, texts, [one.runtime for one in ones])
         yield self._head(TASK_WAIT, openmetrics=openmetrics)
-        for texts, ones in _portions(rows, _HISTOGRAMS_AT_ONCE):
+        for texts, ones in _chunks(rows, _HISTOGRAMS_AT_ONCE):
             yield _histograms(self._prefix + TASK_WAIT.name, texts, [one.wait for one in ones])
 
     def _head(self, family: Family, *, openmetrics: bool) -> bytes:
@@ -112,7 +112,7 @@ def _is_rest(one: Series) -> bool:
     return not one.key.host and not one.exceptions and sum(one.counts) == one.counts[FAILED]
 
 
-def _portions(rows: Rows, at_once: int) -> Iterator[Rows]:
+def _chunks(rows: Rows, at_once: int) -> Iterator[Rows]:
     texts, series = rows
     for start in range(0, len(texts), at_once):
         yield texts[start : start + at_once], series[start : start + at_once]
@@ -120,8 +120,8 @@ def _portions(rows: Rows, at_once: int) -> Iterator[Rows]:
 
 def _zeros(sample: bytes, texts: Sequence[bytes]) -> Iterator[bytes]:
     for start in range(0, len(texts), _COUNTERS_AT_ONCE):
-        portion = texts[start : start + _COUNTERS_AT_ONCE]
-        yield _lines(sample, portion, [0] * len(portion))
+        chunk = texts[start : start + _COUNTERS_AT_ONCE]
+        yield _lines(sample, chunk, [0] * len(chunk))
 
 
 def _failures(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:

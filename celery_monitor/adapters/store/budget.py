@@ -30,10 +30,10 @@ BUCKETS: Final = "buckets"
 GIVEN_UP: Final = (SAMPLES, GROUPS, BUCKETS)
 
 DAY: Final = 86_400.0
-PORTIONS: Final = (250, 25, 2)
+CHUNK_SIZES: Final = (250, 25, 2)
 """Rows deleted in one transaction, so that a flush waits for no more; on a full disk fewer, as the log has to grow."""
 WORKS_FOR: Final = 1.0
-"""Seconds of one ``relieve``."""
+"""Seconds of one ``reclaim``."""
 REFUSED_FOR: Final = 60.0
 """Seconds after a refused write in which no space outside of the file is counted on."""
 _ROW: Final = 600
@@ -68,13 +68,13 @@ class Space:
         return self.room < self.headroom * 1.5
 
     @property
-    def relieved(self) -> bool:
+    def reclaimed(self) -> bool:
         """Enough was given up."""
         return self.room >= self.headroom * 2
 
 
 class Budget:
-    """Keeps the store within its space. ``admit`` and ``refused`` belong to commits, ``relieve`` to housekeeping."""
+    """Keeps the store within its space. ``admit`` and ``refused`` belong to commits, ``reclaim`` to housekeeping."""
 
     def __init__(self, database: Database, max_bytes: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -85,7 +85,7 @@ class Budget:
         self._refused_at: float | None = None
         self._space: Space | None = None
 
-    def figures(self) -> StoreSpace:
+    def stats(self) -> StoreSpace:
         """As of the last flush, from memory."""
         space = self._space
         if space is None:
@@ -116,23 +116,23 @@ class Budget:
         """So many were given up."""
         self._given_up[what] += number
 
-    def relieve(self, now: float) -> None:
+    def reclaim(self, now: float) -> None:
         """Give up the oldest until there is space again, for a second at most. Raises as the store's methods."""
         with self._database.read() as connection:
             if not self._measure(connection).short:
                 return
         until = self._monotonic() + WORKS_FOR
-        portions = iter(PORTIONS)
-        portion = next(portions)
+        chunks = iter(CHUNK_SIZES)
+        chunk = next(chunks)
         while self._monotonic() < until:
             try:
                 with self._database.write() as connection:
-                    if self._measure(connection).relieved:
+                    if self._measure(connection).reclaimed:
                         return
-                    what, number = self._give_up(connection, now, portion)
+                    what, number = self._give_up(connection, now, chunk)
             except StoreFullError:
-                portion = next(portions, 0)
-                if not portion:
+                chunk = next(chunks, 0)
+                if not chunk:
                     raise
                 continue
             if not number:
@@ -146,17 +146,17 @@ class Budget:
         self._space = Space(usage.used, self._max_bytes, free, usage.headroom)
         return self._space
 
-    def _give_up(self, connection: Connection, now: float, portion: int) -> tuple[str, int]:
+    def _give_up(self, connection: Connection, now: float, chunk: int) -> tuple[str, int]:
         """Delete a portion of the least important that is there."""
-        if number := _delete_samples(connection, portion):
+        if number := _delete_samples(connection, chunk):
             return SAMPLES, number
-        if number := _delete_groups(connection, portion):
+        if number := _delete_groups(connection, chunk):
             return GROUPS, number
         buckets = schema.buckets.c
         oldest = connection.execute(select(func.min(buckets.start))).scalar()
         if oldest is None or oldest >= now - DAY:
             return BUCKETS, 0
-        return BUCKETS, self._totals.expire(connection, oldest, limit=portion)
+        return BUCKETS, self._totals.expire(connection, oldest, limit=chunk)
 
 
 def _newest_within(failures: Sequence[Failure], allowance: float) -> int:
@@ -168,15 +168,15 @@ def _newest_within(failures: Sequence[Failure], allowance: float) -> int:
     return len(failures)
 
 
-def _delete_samples(connection: Connection, portion: int) -> int:
+def _delete_samples(connection: Connection, chunk: int) -> int:
     table = schema.failures
-    oldest = select(table.c.id).order_by(table.c.id).limit(portion)
+    oldest = select(table.c.id).order_by(table.c.id).limit(chunk)
     return connection.execute(delete(table).where(table.c.id.in_(oldest))).rowcount
 
 
-def _delete_groups(connection: Connection, portion: int) -> int:
+def _delete_groups(connection: Connection, chunk: int) -> int:
     table, errors = schema.error_groups, schema.error_buckets
-    oldest = select(table.c.id).order_by(table.c.last_at).limit(portion)
+    oldest = select(table.c.id).order_by(table.c.last_at).limit(chunk)
     ids = list(connection.execute(oldest).scalars())
     if ids:
         connection.execute(delete(errors).where(errors.c.group.in_(ids)))

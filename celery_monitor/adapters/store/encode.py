@@ -112,7 +112,7 @@ def incident_row(incident: Incident) -> tuple[Any, ...]:
     return incident.key, incident.state.value, incident.opened_at, incident.first_at, _json(incident)
 
 
-def scrubbed(value: T) -> T:
+def storable(value: T) -> T:
     """The same value with all in it made storable.
 
     Lone surrogates become escapes, numbers are cut to 64 bits, and what is not a finite number becomes 0. Only for the

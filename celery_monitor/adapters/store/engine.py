@@ -16,9 +16,9 @@ from sqlalchemy.pool import QueuePool
 
 from celery_monitor.adapters.store import migrate
 from celery_monitor.adapters.store.dialects.base import StoreDialect, Usage, too_slow
-from celery_monitor.adapters.store.sequence import Noted
+from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
-from celery_monitor.ports import ANSWER_BY
+from celery_monitor.ports import DEADLINE
 
 WRITERS: Final = 8
 READERS: Final = 16
@@ -82,14 +82,14 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database, and keeps no writer waiting.
 
-        Raises QueryTimeoutError at ``ports.ANSWER_BY``, whatever it does then.
+        Raises QueryTimeoutError at ``ports.DEADLINE``, whatever it does then.
         """
-        answer_by = ANSWER_BY.get()
-        if time.monotonic() >= answer_by:
+        deadline = DEADLINE.get()
+        if time.monotonic() >= deadline:
             raise too_slow()
         with self._translated(self._unreadable), self._readers.connect() as connection:
             try:
-                with connection.begin(), self._dialect.ended_at(connection.connection.driver_connection, answer_by):
+                with connection.begin(), self._dialect.ended_at(connection.connection.driver_connection, deadline):
                     yield connection
             except BaseException:
                 connection.invalidate()
@@ -103,11 +103,11 @@ class Database:
         """Give up the space that was set aside for a full disk; whether there was any."""
         return self._dialect.use_reserve()
 
-    def noted(self, identity: str | None) -> Noted | None:
+    def noted(self, identity: str | None) -> SequenceRecord | None:
         """The newest flush that is known to have been committed here; None when none is known."""
         return self._dialect.noted(identity)
 
-    def note(self, noted: Noted) -> None:
+    def note(self, noted: SequenceRecord) -> None:
         """A flush was committed: known at the next start even where the database has lost it."""
         self._dialect.note(noted)
 

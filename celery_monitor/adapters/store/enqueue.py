@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Dialect, and_, bindparam, case, delete, selec
 
 from celery_monitor.adapters.store.schema import PENDING, outbox
 from celery_monitor.adapters.store.statements import insert
-from celery_monitor.core.model import Action, Enqueue
+from celery_monitor.core.model import Action, OutboxRequest
 
 _SAME_KEY: Final = and_(outbox.c.key == bindparam("of_key"), outbox.c.channel == bindparam("of_channel"), PENDING)
 
@@ -39,7 +39,7 @@ class Enqueuer:
                 "at": _lesser(outbox.c.at, refresh.excluded.at, greater=True),
             },
         )
-        self._hasten = (
+        self._expedite = (
             update(outbox)
             .where(_SAME_KEY, outbox.c.action == Action.TRIGGER.value, outbox.c.attempts == 0)
             .where(outbox.c.due_at > bindparam("due"))
@@ -47,7 +47,7 @@ class Enqueuer:
         )
         self._withdraw = delete(outbox).where(_SAME_KEY, outbox.c.action == Action.RESOLVE.value)
 
-    def run(self, connection: Connection, entries: Sequence[Enqueue], now: float) -> None:
+    def run(self, connection: Connection, entries: Sequence[OutboxRequest], now: float) -> None:
         """Add or refresh rows, in order."""
         for entry in entries:
             if entry.action is Action.REPORT:
@@ -55,12 +55,12 @@ class Enqueuer:
                 continue
             same = {"of_key": entry.key, "of_channel": entry.channel.value}
             if entry.action is Action.RESOLVE:
-                connection.execute(self._hasten, {**same, "due": entry.due_at})
+                connection.execute(self._expedite, {**same, "due": entry.due_at})
             else:
                 connection.execute(self._withdraw, same)
             connection.execute(self._refresh, _row(entry, now))
 
-    def claim(self, connection: Connection, entry: Enqueue, now: float) -> bool:
+    def claim(self, connection: Connection, entry: OutboxRequest, now: float) -> bool:
         """Add a row unless there is one of the same (channel, key, action) in any state; whether it was added."""
         found = connection.execute(
             select(outbox.c.id)
@@ -75,7 +75,7 @@ def _lesser(one: Any, other: Any, *, greater: bool = False) -> Any:  # noqa: ANN
     return case((one < other, other if greater else one), else_=one if greater else other)
 
 
-def _row(entry: Enqueue, now: float) -> dict[str, object]:
+def _row(entry: OutboxRequest, now: float) -> dict[str, object]:
     return {
         "channel": entry.channel.value,
         "key": entry.key,

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Dialect, bindparam, case, delete, func, liter
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.dialects.base import Insert
 from celery_monitor.adapters.store.enqueue import Enqueuer
-from celery_monitor.adapters.store.sound import FINGERPRINT
 from celery_monitor.adapters.store.statements import Bulk, Removal, insert, upsert
 from celery_monitor.adapters.store.totals import Totals
+from celery_monitor.adapters.store.validation import FINGERPRINT
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Changes, Failure
 
 SAMPLES: Final = 20
@@ -19,11 +19,11 @@ SAMPLES: Final = 20
 EPOCH_KEPT: Final = 3600.0
 """Seconds for which an ended connection's fingerprints are kept. Its messages come back when the broker notices
 that it has ended, which takes minutes when nothing says goodbye."""
-LONGEST_STEP: Final = 3600.0
+MAX_STEP: Final = 3600.0
 """Seconds between two flushes up to which the clock has gone on, and was not set."""
 
 
-class Flush:
+class FlushWriter:
     """Writes changes; keeps the last ``fingerprints_kept`` fingerprints of the newest connection, at least.
 
     ``give_way`` is called between its statements, and may take a moment: what others wait for can go first.
@@ -79,7 +79,7 @@ class Flush:
         self._write_failures(connection, changes)
         self._enqueuer.run(connection, changes.outbox, changes.now)
         slot = _slot(changes.now)
-        if _slot(since) < slot and changes.now - since <= LONGEST_STEP:
+        if _slot(since) < slot and changes.now - since <= MAX_STEP:
             # What is there already was written by a clock that was ahead; unchanged counters are not written over it.
             ahead = schema.counters.c.slot.between(_slot(since) + 1, slot)
             connection.execute(delete(schema.counters).where(ahead))

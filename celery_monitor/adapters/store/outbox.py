@@ -9,9 +9,18 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, outbox
-from celery_monitor.adapters.store.sound import sound
+from celery_monitor.adapters.store.validation import valid_rows
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
-from celery_monitor.core.model import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Channel, Enqueue, Incident, OutboxItem
+from celery_monitor.core.model import (
+    ASKED_FOR,
+    FIRST_UPDATE,
+    REFRESH,
+    Action,
+    Channel,
+    Incident,
+    OutboxItem,
+    OutboxRequest,
+)
 
 _ITEM: Final[tuple[Column[Any], ...]] = (
     outbox.c.id,
@@ -50,13 +59,13 @@ _ROW: Final = tuple[tuple(_TYPES[column.name] for column in _ITEM)]  # type: ign
 
 
 class SqlOutbox:
-    """See Outbox. Used by the courier's threads and, beside the daemon, by the command line."""
+    """See Outbox. Used by the notifier's threads and, beside the daemon, by the command line."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._enqueuer = Enqueuer(database.dialect)
 
-    def enqueue(self, entry: Enqueue, now: float) -> bool:
+    def enqueue(self, entry: OutboxRequest, now: float) -> bool:
         """See Outbox."""
         with self._database.write() as connection:
             return self._enqueuer.claim(connection, entry, now)
@@ -75,11 +84,11 @@ class SqlOutbox:
             ]
             wanted = select(*_ITEM).where(outbox.c.id.in_([head for head in heads if head is not None]))
             rows = connection.execute(wanted.order_by(*order)).all()
-        return self._sound_items(rows)
+        return self._valid_items(rows)
 
-    def _sound_items(self, rows: Sequence[Any]) -> list[OutboxItem]:
+    def _valid_items(self, rows: Sequence[Any]) -> list[OutboxItem]:
         """What can be sent. A row that cannot be read would keep its route busy for ever: it is given up."""
-        found = sound("outbox", rows, _ROW, OutboxItem)
+        found = valid_rows("outbox", rows, _ROW, OutboxItem)
         if len(found) < len(rows):
             known = {item.id for item in found}
             unreadable = [row.id for row in rows if row.id not in known]
@@ -88,7 +97,7 @@ class SqlOutbox:
                 connection.execute(update(outbox).where(outbox.c.id.in_(unreadable)).values(gone))
         return found
 
-    def hasten(self, channel: str, now: float) -> None:
+    def expedite(self, channel: str, now: float) -> None:
         """See Outbox."""
         waiting = (PENDING, outbox.c.channel == channel, outbox.c.attempts > 0, outbox.c.due_at > now)
         with self._database.write() as connection:
@@ -110,7 +119,7 @@ class SqlOutbox:
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
         """See Outbox."""
-        error = encode.scrubbed(error)
+        error = encode.storable(error)
         waiting = {"attempts": outbox.c.attempts + 1, "due_at": due_at, "error": error}
         with self._database.write() as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(waiting))
@@ -121,7 +130,7 @@ class SqlOutbox:
         self._give_up(item, now, error, "dead")
 
     def _give_up(self, item: OutboxItem, now: float, error: str, state: str) -> None:
-        error = encode.scrubbed(error)
+        error = encode.storable(error)
         given_up = {"attempts": outbox.c.attempts + 1, "state": state, "due_at": now, "error": error}
         with self._database.write() as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(given_up))
@@ -156,7 +165,7 @@ class SqlOutbox:
             wanted = wanted.where(outbox.c.created_at < until)
         with self._database.read() as connection:
             rows = connection.execute(wanted.order_by(outbox.c.id).limit(limit)).all()
-        return sound("outbox", rows, _ROW, OutboxItem)
+        return valid_rows("outbox", rows, _ROW, OutboxItem)
 
     def pending(self) -> dict[str, tuple[int, float | None]]:
         """See Outbox."""
@@ -189,7 +198,7 @@ class SqlOutbox:
         """See Outbox."""
         with self._database.read() as connection:
             rows = connection.execute(select(schema.incidents.c.body).where(schema.incidents.c.key == key)).all()
-        found = sound("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
+        found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
         return found[0] if found else None
 
 

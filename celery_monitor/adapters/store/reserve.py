@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
-LARGEST: Final = 16 << 20
-SMALLEST: Final = 1 << 20
+MAX_RESERVE: Final = 16 << 20
+MIN_RESERVE: Final = 1 << 20
 SHARE: Final = 8
 """At most this part of the file system, or of ``store.max_bytes``, is set aside."""
 SPARES: Final = 8
@@ -16,7 +16,7 @@ SPARES: Final = 8
 
 def reserve_size(limit: float, total: float) -> int:
     """Bytes to set aside, and as many to keep free beside them, for a store on a file system of ``total`` bytes."""
-    return int(max(SMALLEST, min(LARGEST, limit // SHARE, total // SHARE)))
+    return int(max(MIN_RESERVE, min(MAX_RESERVE, limit // SHARE, total // SHARE)))
 
 
 class DiskReserve:
@@ -65,8 +65,8 @@ def _allocate(file: int, size: int) -> None:
     try:
         os.posix_fallocate(file, 0, size)
     except OSError:
-        for _ in range(0, size, SMALLEST):
-            os.write(file, b"\1" * SMALLEST)
+        for _ in range(0, size, MIN_RESERVE):
+            os.write(file, b"\1" * MIN_RESERVE)
 
 
 class SpareDescriptors:

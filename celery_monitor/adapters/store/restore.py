@@ -6,15 +6,15 @@ from typing import Any, Final, get_type_hints
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from celery_monitor.adapters.store import encode, schema
-from celery_monitor.adapters.store.sound import (
+from celery_monitor.adapters.store.validation import (
     COUNTER,
     FINGERPRINT,
     FINGERPRINTS,
     SERIES,
     TRACKED,
     UNNAMED,
-    essential,
-    sound,
+    required_row,
+    valid_rows,
 )
 from celery_monitor.core.model import Incident, IncidentState, Restored, TaskRef, UnnamedEvent, Worker
 from celery_monitor.core.summary import READ_UNTIL
@@ -32,13 +32,13 @@ def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Re
     Of incidents that are not open, only those first seen within ``quiet_kept`` seconds before the last flush.
     """
     meta = connection.execute(select(schema.meta)).one()
-    essential((meta.sequence, meta.epoch, meta.at), tuple[int, int, float])
+    required_row((meta.sequence, meta.epoch, meta.at), tuple[int, int, float])
     return Restored(
         sequence=meta.sequence,
         epoch=meta.epoch,
-        series=[encode.series_value(essential(row, SERIES)) for row in connection.execute(_by_rank())],
+        series=[encode.series_value(required_row(row, SERIES)) for row in connection.execute(_by_rank())],
         tracked=_tracked(connection),
-        unnamed=sound("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
+        unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
         incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
         counters=newest_counters(connection),
@@ -58,7 +58,7 @@ def newest_counters(connection: Connection) -> dict[str, float]:
     """
     table = schema.counters
     rows = connection.execute(select(table.c.name, func.max(table.c.value)).group_by(table.c.name))
-    found: dict[str, float] = dict(sound("counters", rows, COUNTER, lambda name, value: (name, value)))
+    found: dict[str, float] = dict(valid_rows("counters", rows, COUNTER, lambda name, value: (name, value)))
     written_at: float = connection.execute(select(schema.meta.c.at)).scalar() or 0.0
     times = counters(connection, written_at)
     return found | {name: times.get(name, written_at) for name in _TIMES if name in found}
@@ -71,7 +71,7 @@ def counters(connection: Connection, at: float) -> dict[str, float]:
     last = newest.group_by(table.c.name).subquery()
     joined = table.join(last, and_(table.c.name == last.c.name, table.c.slot == last.c.slot))
     rows = connection.execute(select(table.c.name, table.c.value).select_from(joined))
-    return dict(sound("counters", rows, COUNTER, lambda name, value: (name, value)))
+    return dict(valid_rows("counters", rows, COUNTER, lambda name, value: (name, value)))
 
 
 def _unnamed(*row: Any) -> UnnamedEvent:  # noqa: ANN401 - the parts of a row
@@ -81,7 +81,7 @@ def _unnamed(*row: Any) -> UnnamedEvent:  # noqa: ANN401 - the parts of a row
 def _workers(connection: Connection) -> list[Worker]:
     rows = connection.execute(select(*(schema.workers.c[name] for name in encode.WORKER)))
     types = get_type_hints(Worker)
-    return sound("workers", rows, tuple[tuple(types[name] for name in encode.WORKER)], Worker)  # type: ignore[misc]
+    return valid_rows("workers", rows, tuple[tuple(types[name] for name in encode.WORKER)], Worker)  # type: ignore[misc]
 
 
 def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
@@ -113,7 +113,7 @@ def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
         return uuid, ref
 
     rows = connection.execution_options(yield_per=_ROWS).execute(select(schema.tracked))
-    return sound("tracked", rows, TRACKED, entry)
+    return valid_rows("tracked", rows, TRACKED, entry)
 
 
 def _incidents(connection: Connection, quiet_since: float, most: int) -> list[Incident]:
@@ -123,7 +123,7 @@ def _incidents(connection: Connection, quiet_since: float, most: int) -> list[In
     wanted = or_(table.c.state == IncidentState.OPEN.value, and_(quiet, table.c.opened_at >= quiet_since))
     order = table.c.state != IncidentState.OPEN.value, table.c.opened_at.desc(), table.c.key.desc()
     rows = connection.execute(select(table.c.body).where(wanted).order_by(*order).limit(most))
-    found = sound("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
+    found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
     return sorted(found, key=attrgetter("opened_at", "key"))
 
 
@@ -131,6 +131,6 @@ def _fingerprints(connection: Connection) -> list[tuple[int, bytes]]:
     table = schema.fingerprints
     blobs: dict[int, list[bytes]] = {}
     rows = connection.execute(select(table.c.epoch, table.c.blob).order_by(table.c.epoch, table.c.total))
-    for epoch, blob in sound("fingerprints", rows, FINGERPRINTS, lambda epoch, blob: (epoch, blob)):
+    for epoch, blob in valid_rows("fingerprints", rows, FINGERPRINTS, lambda epoch, blob: (epoch, blob)):
         blobs.setdefault(epoch, []).append(blob[: len(blob) // FINGERPRINT * FINGERPRINT])
     return [(epoch, b"".join(parts)) for epoch, parts in blobs.items()]

@@ -9,7 +9,7 @@ from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.model import BUCKET_SECONDS, Action, IncidentState
 
-PORTION: Final = 5000
+CHUNK_SIZE: Final = 5000
 """Rows deleted at most of each table in one go."""
 CLAIM_KEPT: Final = 400 * 86_400.0
 """Seconds at least for which a report that was sent is remembered: a schedule may be rarer than the retention."""
@@ -27,12 +27,12 @@ class Retention:
         """Delete a portion of each table, in a transaction for each."""
         before = now - self._length
         with self._database.write() as connection:
-            self._totals.expire(connection, before - BUCKET_SECONDS, limit=PORTION)
+            self._totals.expire(connection, before - BUCKET_SECONDS, limit=CHUNK_SIZE)
         for table, condition in _expired(before, min(before, now - CLAIM_KEPT)):
             keys: list[Any] = list(table.primary_key.columns)
             key = keys[0] if len(keys) == 1 else tuple_(*keys)
             with self._database.write() as connection:
-                connection.execute(delete(table).where(key.in_(select(*keys).where(condition).limit(PORTION))))
+                connection.execute(delete(table).where(key.in_(select(*keys).where(condition).limit(CHUNK_SIZE))))
 
 
 def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnElement[bool]]]:

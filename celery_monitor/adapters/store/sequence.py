@@ -21,7 +21,7 @@ _LENGTH: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class SequenceRecord:
     """A flush that was committed."""
 
     identity: str
@@ -38,7 +38,7 @@ class SequenceFile:
         self._path = path
         self._file: int | None = None
 
-    def read(self) -> Noted | None:
+    def read(self) -> SequenceRecord | None:
         """What was noted last; None when there is no file, or not one of ours, whole."""
         try:
             with open(self._path, "rb", opener=_without_waiting) as file:
@@ -47,7 +47,7 @@ class SequenceFile:
             magic, identity, sequence, at = body.split(" ")
             if magic != _MAGIC or zlib.crc32(body.encode()) != int(checksum, 16):
                 return None
-            return Noted(identity, int(sequence), float(at))
+            return SequenceRecord(identity, int(sequence), float(at))
         except (OSError, ValueError):
             return None
 
@@ -57,7 +57,7 @@ class SequenceFile:
         with contextlib.suppress(OSError):
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
-    def write(self, noted: Noted) -> None:
+    def write(self, noted: SequenceRecord) -> None:
         """Note a flush. A few microseconds: it is not synchronised, because being behind does no harm."""
         if self._file is None:
             return

@@ -10,16 +10,16 @@ from typing import Final
 from sqlalchemy import Connection, insert, select, update
 
 from celery_monitor.adapters.store import encode, restore, schema
-from celery_monitor.adapters.store.applying import ApplyingFile
 from celery_monitor.adapters.store.budget import GROUPS, SAMPLES, Budget
+from celery_monitor.adapters.store.crash_marks import ApplyingFile
 from celery_monitor.adapters.store.dialects import dialect_of
 from celery_monitor.adapters.store.engine import Database, UnstorableError
-from celery_monitor.adapters.store.flush import Flush
-from celery_monitor.adapters.store.fold import SeriesFold
+from celery_monitor.adapters.store.flush import FlushWriter
+from celery_monitor.adapters.store.merge_series import SeriesMerge
 from celery_monitor.adapters.store.outbox import SqlOutbox
 from celery_monitor.adapters.store.reader import SqlReader
 from celery_monitor.adapters.store.retention import Retention
-from celery_monitor.adapters.store.sequence import Noted
+from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.core.model import Changes, Restored, RolledBack
 from celery_monitor.errors import StoreFullError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import StoreSpace
@@ -49,11 +49,11 @@ def open_store(
     goes with ``stop``. Raises StoreUnusableError for any other.
     """
     database = Database(dialect_of(url, max_bytes))
-    flush = Flush(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
-    fold = SeriesFold(database.dialect, most=max_series, hosts=hosts)
+    flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
+    merge = SeriesMerge(database.dialect, most=max_series, hosts=hosts)
     budget = Budget(database, database.limit)
     return SqlStore(
-        database, flush, fold, budget, retention=retention, quiet_kept=quiet_kept, max_incidents=max_incidents
+        database, flush, merge, budget, retention=retention, quiet_kept=quiet_kept, max_incidents=max_incidents
     )
 
 
@@ -63,8 +63,8 @@ class SqlStore:
     def __init__(
         self,
         database: Database,
-        flush: Flush,
-        fold: SeriesFold,
+        flush: FlushWriter,
+        merge: SeriesMerge,
         budget: Budget,
         *,
         retention: float,
@@ -77,7 +77,7 @@ class SqlStore:
         self._max_incidents = max_incidents
         self._retention = Retention(database, retention)
         self._flush = flush
-        self._fold = fold
+        self._merge = merge
         self._writer: str | None = None
         self._counters: Mapping[str, float] = {}
         self._committed_at = 0.0
@@ -105,11 +105,11 @@ class SqlStore:
         self._database.start()
         with self._database.read() as connection:
             known: str | None = connection.execute(select(schema.meta.c.identity)).scalar()
-        writer, self._owed, folded = secrets.token_hex(8), None, 0
+        writer, self._owed, merged = secrets.token_hex(8), None, 0
         try:
             with self._database.write() as connection:
                 self._take_over(connection, writer)
-            folded = self._fold.run(self._database)
+            merged = self._merge.run(self._database)
         except StoreFullError:
             if not only_read or known is None:
                 raise
@@ -125,7 +125,7 @@ class SqlStore:
         self._writer = writer
         self._counters = dict(restored.counters)
         rolled_back = self._rolled_back(restored.sequence, known)
-        return replace(restored, series_folded=folded, rolled_back=rolled_back)
+        return replace(restored, series_merged=merged, rolled_back=rolled_back)
 
     def attach(self) -> None:
         """Use ``outbox`` and ``reader`` beside the daemon: in place of ``start``, without its lock.
@@ -147,9 +147,9 @@ class SqlStore:
         try:
             self._commit(changes, changed)
         except UnstorableError:
-            self._commit(encode.scrubbed(changes), encode.scrubbed(changed))
+            self._commit(encode.storable(changes), encode.storable(changed))
         self._counters, self._committed_at = dict(changes.counters), changes.now
-        self._database.note(Noted(self._identity, changes.sequence, changes.now))
+        self._database.note(SequenceRecord(self._identity, changes.sequence, changes.now))
 
     def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
         """With as much as there is space for: on a full disk without all that can be given up."""
@@ -175,7 +175,7 @@ class SqlStore:
 
     def prune(self, now: float) -> None:
         """See Store. Each call deletes a portion: call it once a minute, and every few seconds while space is short."""
-        for step in (self._retention.prune, self._budget.relieve):
+        for step in (self._retention.prune, self._budget.reclaim):
             # What comes after it may make the space that it lacked.
             with contextlib.suppress(StoreFullError):
                 step(now)
@@ -183,7 +183,7 @@ class SqlStore:
 
     def space(self) -> StoreSpace:
         """See Store."""
-        return self._budget.figures()
+        return self._budget.stats()
 
     def stop(self) -> None:
         """See Store."""

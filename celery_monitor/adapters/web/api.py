@@ -21,7 +21,7 @@ from celery_monitor.core.model import Failure, Snapshot, Worker
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import FailureFilter, Reader
-from celery_monitor.settings.notation import DAY
+from celery_monitor.settings.units import DAY
 
 ERRORS_SINCE: Final = 7 * DAY
 """Of a task's error groups, unless another time is asked for."""

@@ -29,7 +29,7 @@ LINGER_SECONDS: Final = 2.0
 MAX_HEAD_BYTES: Final = 16 * 1024
 """Of a request: its first line and its headers."""
 MAX_CONNECTIONS: Final = 200
-LEAST_CONNECTIONS: Final = 8
+MIN_CONNECTIONS: Final = 8
 RESERVED_FILES: Final = 48
 """Open files that are kept for the broker, the store, pages and mails, whatever comes to the web server."""
 MAX_STALLED: Final = 8
@@ -52,11 +52,11 @@ _TOO_LARGE: Final = _refusal(
 )
 
 
-def most_connections() -> int:
+def max_connections() -> int:
     """How many clients may be connected at once, as far as the process's limit of open files has room for them."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = MAX_CONNECTIONS if files == resource.RLIM_INFINITY else files - RESERVED_FILES
-    return min(MAX_CONNECTIONS, max(LEAST_CONNECTIONS, room))
+    return min(MAX_CONNECTIONS, max(MIN_CONNECTIONS, room))
 
 
 class _Requests(h11.Connection):
@@ -114,7 +114,7 @@ class Connection(H11Protocol):
         self.conn = self._requests = _Requests()
         self._wait(REQUEST_SECONDS)
         others = [one for one in self._open() if one is not self]
-        if len(others) >= most_connections():
+        if len(others) >= max_connections():
             min(others, key=lambda one: (one.answering, one.since)).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from celery_monitor.adapters.web.throttle import MOST_FAILURES, Network, Throttle, client_of
+from celery_monitor.adapters.web.throttle import MAX_FAILURES, Network, Throttle, client_of
 from celery_monitor.core.text import printable
 
 OPEN_PATHS: Final = frozenset({"/metrics", "/livez", "/readyz", "/health"})
@@ -33,7 +33,7 @@ HEADERS: Final = {
     "cache-control": "no-store",
 }
 """Set where the answer does not set them itself."""
-_LONGEST_NAME: Final = 64
+_MAX_NAME_LENGTH: Final = 64
 
 _log = structlog.get_logger()
 
@@ -97,10 +97,10 @@ class Guard:
         if self._knows(given, username):
             return None
         self.refused["wrong"] += 1
-        name = printable(given.partition(b":")[0].decode("utf-8", "replace"), _LONGEST_NAME)
+        name = printable(given.partition(b":")[0].decode("utf-8", "replace"), _MAX_NAME_LENGTH)
         _log.warning("A sign-in failed", client=client, user=name)
         if self._throttle.failed(client, now):
-            _log.warning("Too many sign-ins failed; the client has to wait", client=client, failures=MOST_FAILURES)
+            _log.warning("Too many sign-ins failed; the client has to wait", client=client, failures=MAX_FAILURES)
         return self._unauthorized(scope)
 
     def _unauthorized(self, scope: Scope) -> Response:

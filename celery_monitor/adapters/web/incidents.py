@@ -4,15 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from celery_monitor.adapters.web.filters import address
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor
-from celery_monitor.adapters.web.shown import address
 from celery_monitor.adapters.web.views import time
 from celery_monitor.core.model import BUCKET_SECONDS, STORM, GroupRow, Incident, IncidentRow
 from celery_monitor.core.text import OTHER
 from celery_monitor.ports import Reader
-from celery_monitor.settings.notation import DAY
+from celery_monitor.settings.units import DAY
 
-_PORTION: Final = 500
+_CHUNK_SIZE: Final = 500
 _MAX_TASKS: Final = 20
 """Of a storm, whose error groups are looked up: one query for each."""
 _MAX_GROUPS: Final = 50
@@ -25,7 +25,7 @@ Position = tuple[float, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class IncidentFilter:
     """What incidents to list; None means any."""
 
     task: str | None
@@ -36,18 +36,18 @@ class Wanted:
     after: Position | None
     limit: int
 
-    def takes(self, one: Incident) -> bool:
+    def matches(self, one: Incident) -> bool:
         """Whether an incident of the time and the key is one of them: a storm is one of all its tasks."""
         return (self.task is None or self.task == one.task or self.task in one.tasks) and (
             self.exception is None or self.exception in one.exceptions
         )
 
 
-def wanted(query: Parameters) -> Wanted:
+def wanted(query: Parameters) -> IncidentFilter:
     """What a request asks for. Raises ParameterError."""
     since, until = query.span()
     task, exception, key = (query.text(name) for name in ("task", "exception", "key"))
-    return Wanted(task, exception, key, since, until, parse_cursor(query.cursor()), query.limit())
+    return IncidentFilter(task, exception, key, since, until, parse_cursor(query.cursor()), query.limit())
 
 
 def last_failure(one: Incident) -> str:
@@ -127,7 +127,7 @@ def parse_cursor(cursor: str | None) -> Position | None:
     return -at, key
 
 
-def page(reader: Reader, wanted: Wanted) -> tuple[list[IncidentRow], str | None]:
+def page(reader: Reader, wanted: IncidentFilter) -> tuple[list[IncidentRow], str | None]:
     """The incidents after a position, newest first, and the cursor of the next page."""
     found: list[IncidentRow] = []
     after = wanted.after
@@ -135,10 +135,10 @@ def page(reader: Reader, wanted: Wanted) -> tuple[list[IncidentRow], str | None]
         # The bound is exclusive, and incidents may share their time with the last one of the page before.
         until = math.inf if wanted.until is None else wanted.until
         before = wanted.until if after is None else min(until, math.nextafter(-after[0], math.inf))
-        rows = reader.incidents(since=wanted.since, until=before, limit=_PORTION, key=wanted.key)
+        rows = reader.incidents(since=wanted.since, until=before, limit=_CHUNK_SIZE, key=wanted.key)
         fresh = [row for row in rows if after is None or position(row) > after]
-        found += [row for row in fresh if wanted.takes(row.incident)]
-        if len(rows) < _PORTION or not fresh:
+        found += [row for row in fresh if wanted.matches(row.incident)]
+        if len(rows) < _CHUNK_SIZE or not fresh:
             break
         after = position(fresh[-1])
     shown = found[: wanted.limit]

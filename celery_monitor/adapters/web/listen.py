@@ -5,7 +5,7 @@ import socket
 from contextlib import ExitStack
 from typing import Final
 
-EVERY: Final = "::"
+ANY_ADDRESS: Final = "::"
 """All addresses of this machine, IPv4 and IPv6."""
 _NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
@@ -19,7 +19,7 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     Raises:
         OSError: No address can be listened on, or another program has one of them.
     """
-    if host == EVERY:
+    if host == ANY_ADDRESS:
         return [_everywhere(port, backlog)]
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     missing = None
@@ -45,7 +45,7 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
 def _everywhere(port: int, backlog: int) -> socket.socket:
     try:
         both = socket.has_dualstack_ipv6()
-        return socket.create_server((EVERY, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=both)
+        return socket.create_server((ANY_ADDRESS, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=both)
     except OSError as exc:
         if exc.errno not in _NO_SUCH_FAMILY:
             raise

@@ -8,12 +8,12 @@ from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import FAILED, SUCCEEDED, Channel
 from celery_monitor.ports import TaskRow
-from celery_monitor.settings.notation import DAY
+from celery_monitor.settings.units import DAY
 
 SINCE: Final = DAY
 WORST: Final = 10
 ROLLED_BACK: Final = "store_rolled_back"
-_MOST: Final = 100_000
+_MAX_TASKS: Final = 100_000
 """Tasks and queues that are added up: more than metrics.max_task_names lets in."""
 
 
@@ -21,7 +21,7 @@ def overview(sources: Sources, since: float | None) -> views.Json:
     """Counts since a time (a day ago: None), the worst tasks, and the state of now. Asks the store."""
     now = sources.clock.now()
     since = now - SINCE if since is None else since
-    rows = sources.reader.tasks(since=since, limit=_MOST, cursor=None, name=None)
+    rows = sources.reader.tasks(since=since, limit=_MAX_TASKS, cursor=None, name=None)
     tasks = {name: list(of_task) for name, of_task in groupby(rows, key=attrgetter("name"))}
     failing = sorted(
         (name for name, of_task in tasks.items() if failed(of_task)), key=lambda name: -failed(tasks[name])

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from celery_monitor.adapters.web import incidents, shown, views
+from celery_monitor.adapters.web import filters, incidents, views
 from celery_monitor.adapters.web.api import ERRORS_SINCE, FAILURE_FILTERS, current, failures
 from celery_monitor.adapters.web.guard import CONTENT_SECURITY_POLICY
 from celery_monitor.adapters.web.overview import overview
@@ -197,15 +197,15 @@ def _templates() -> Environment:
     )
     environment.globals["version"] = version("celery-monitor")
     environment.filters |= {
-        "number": shown.number,
-        "percent": shown.percent,
-        "seconds": shown.seconds,
-        "time": shown.time,
-        "path": shown.path,
-        "words": shown.words,
-        "breakable": shown.breakable,
-        "ago": shown.ago,
-        "reason": shown.reason,
+        "number": filters.number,
+        "percent": filters.percent,
+        "seconds": filters.seconds,
+        "time": filters.time,
+        "path": filters.path,
+        "words": filters.words,
+        "breakable": filters.with_break_points,
+        "ago": filters.ago,
+        "reason": filters.reason,
     }
     return environment
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from celery_monitor.settings.notation import duration
+from celery_monitor.settings.units import duration
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000

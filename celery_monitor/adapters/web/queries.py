@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import ANSWER_BY
+from celery_monitor.ports import DEADLINE
 
 THREADS: Final = 4
-PATIENCE_SECONDS: Final = 10.0
+QUERY_TIMEOUT_SECONDS: Final = 10.0
 """From the request on: the store ends what it still reads then."""
 LATE_SECONDS: Final = 1.0
 """After which an answer that the store should have ended is no longer waited for: its disk does not answer."""
@@ -31,21 +31,21 @@ class Queries:
             QueryTimeoutError: The store has ended the call after PATIENCE_SECONDS; its thread is free again.
             StoreUnavailableError: Also when the call did not come back from the store even then.
         """
-        answer_by = time.monotonic() + PATIENCE_SECONDS
-        future = asyncio.get_running_loop().run_in_executor(self._pool, _until, answer_by, call)
+        deadline = time.monotonic() + QUERY_TIMEOUT_SECONDS
+        future = asyncio.get_running_loop().run_in_executor(self._pool, _until, deadline, call)
         try:
-            return await asyncio.wait_for(future, PATIENCE_SECONDS + LATE_SECONDS)
+            return await asyncio.wait_for(future, QUERY_TIMEOUT_SECONDS + LATE_SECONDS)
         except TimeoutError as exc:
-            raise StoreUnavailableError(f"the store has not answered within {PATIENCE_SECONDS:.0f} s") from exc
+            raise StoreUnavailableError(f"the store has not answered within {QUERY_TIMEOUT_SECONDS:.0f} s") from exc
 
     def stop(self) -> None:
         """Drop what has not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _until(answer_by: float, call: Callable[[], T]) -> T:
-    token = ANSWER_BY.set(answer_by)
+def _until(deadline: float, call: Callable[[], T]) -> T:
+    token = DEADLINE.set(deadline)
     try:
         return call()
     finally:
-        ANSWER_BY.reset(token)
+        DEADLINE.reset(token)

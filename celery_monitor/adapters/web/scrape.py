@@ -21,7 +21,7 @@ class Scrapes:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, "scrape")
-        self._turn = asyncio.Lock()
+        self._rendering = asyncio.Lock()
         self._next: dict[Hashable, asyncio.Task[Scrape]] = {}
 
     async def answer(self, request: Request) -> Response:
@@ -32,19 +32,19 @@ class Scrapes:
         if waiting is None:
             waiting = self._next[chosen] = asyncio.create_task(self._rendered(chosen))
         # One client that leaves must not take the answer from the others.
-        return _Portions(await asyncio.shield(waiting))
+        return _Chunks(await asyncio.shield(waiting))
 
     def stop(self) -> None:
         """End the thread when its work is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _rendered(self, chosen: Hashable) -> Scrape:
-        async with self._turn:
+        async with self._rendering:
             del self._next[chosen]
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._metrics.render, chosen)
 
 
-class _Portions(Response):
+class _Chunks(Response):
     """A body that is sent in portions: what a slow client has not taken is not copied."""
 
     def __init__(self, scrape: Scrape) -> None:
@@ -55,6 +55,6 @@ class _Portions(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """The ASGI interface."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for portion in self._body:
-            await send({"type": "http.response.body", "body": portion, "more_body": True})
+        for chunk in self._body:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

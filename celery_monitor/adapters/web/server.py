@@ -67,8 +67,8 @@ class WebServer:
         of_host = isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL
         return ConfigError([Problem("web.host" if of_host else "web.port", told)])
 
-    def serve(self, stop: threading.Event, turned: Callable[[], None]) -> None:
-        """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``turned`` is called ten times a second.
+    def serve(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+        """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``heartbeat`` is called ten times a second.
 
         May be called again after it failed: it listens anew. Raises as ``start`` then.
         """
@@ -92,7 +92,7 @@ class WebServer:
             timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        _Server(config, stop, turned).run(sockets=self._sockets)
+        _Server(config, stop, heartbeat).run(sockets=self._sockets)
 
     def stop(self) -> None:
         """Listen no more, and drop what waits for the store. ``serve`` ends by its own event."""
@@ -104,10 +104,10 @@ class WebServer:
 class _Server(uvicorn.Server):
     """Uvicorn's server, stopped by an event, and leaving no connection behind."""
 
-    def __init__(self, config: uvicorn.Config, stop: threading.Event, turned: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         super().__init__(config)
         self._stop = stop
-        self._turned = turned
+        self._heartbeat = heartbeat
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
             each.listen(BACKLOG)  # asyncio's one number for both is how many it accepts at once
 
     async def on_tick(self, counter: int) -> bool:
-        self._turned()
+        self._heartbeat()
         return await super().on_tick(counter) or self._stop.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

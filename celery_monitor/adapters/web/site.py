@@ -18,7 +18,7 @@ from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.scrape import Scrapes
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
-from celery_monitor.ports import Health
+from celery_monitor.ports import HealthReport
 from celery_monitor.settings.web import WebSettings
 
 _FOR_PROGRAMS: Final = ("/api", "/metrics", "/livez", "/readyz", "/health", "/openapi.json")
@@ -102,7 +102,7 @@ def _without_password(path: str, status: int) -> Response:
     return refusal(status, text) if _for_program(path) else PlainTextResponse(f"{text}\n", status)
 
 
-def _probe(look: Callable[[], Health]) -> Callable[[Request], Awaitable[Response]]:
+def _probe(look: Callable[[], HealthReport]) -> Callable[[Request], Awaitable[Response]]:
     async def probe(_: Request) -> Response:
         health = look()
         return answer(views.health(health), 200 if health.ok else 503)

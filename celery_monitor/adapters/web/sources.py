@@ -7,7 +7,7 @@ from typing import Protocol
 
 from celery_monitor.core.model import Channel, OutboxItem, QueueStats, Snapshot
 from celery_monitor.core.summary import Summary
-from celery_monitor.ports import Clock, Health, Metrics, Reader, StoreSpace
+from celery_monitor.ports import Clock, HealthReport, Metrics, Reader, StoreSpace
 
 
 class Waiting(Protocol):
@@ -35,8 +35,8 @@ class Sources:
     fleet: str
     clock: Clock
     metrics: Metrics
-    livez: Callable[[], Health]
-    readyz: Callable[[], Health]
+    livez: Callable[[], HealthReport]
+    readyz: Callable[[], HealthReport]
     snapshot: Callable[[], Snapshot | None]
     """None until the store was read."""
     queues: Callable[[], Sequence[QueueStats]]

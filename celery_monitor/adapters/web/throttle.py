@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
-MOST_FAILURES: Final = 20
+MAX_FAILURES: Final = 20
 """Of one client within WINDOW; a browser with an old password fails three times for a page."""
 WINDOW: Final = 60.0
 MAX_CLIENTS: Final = 1_000
@@ -24,7 +24,7 @@ class Throttle:
     def wait(self, client: str, now: float) -> float:
         """Seconds until this client may try again; 0 when it may now."""
         ends, failures = self._clients.get(client, (0.0, 0))
-        return max(0.0, ends - now) if failures >= MOST_FAILURES else 0.0
+        return max(0.0, ends - now) if failures >= MAX_FAILURES else 0.0
 
     def failed(self, client: str, now: float) -> bool:
         """Note a failure; whether the client has to wait from now on."""
@@ -34,7 +34,7 @@ class Throttle:
         while len(self._clients) >= MAX_CLIENTS:
             del self._clients[next(iter(self._clients))]
         self._clients[client] = ends, failures + 1
-        return failures + 1 == MOST_FAILURES
+        return failures + 1 == MAX_FAILURES
 
 
 def client_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery_monitor.core.model import COUNTS, Failure, GroupRow, IncidentRow, Limit, OutboxItem, QueueStats, Worker
 from celery_monitor.core.times import rfc3339
-from celery_monitor.ports import Health, TaskRow
+from celery_monitor.ports import HealthReport, TaskRow
 
 Json = dict[str, Any]
 
@@ -15,7 +15,7 @@ def time(seconds: float | None) -> str | None:
     return rfc3339(seconds, "milliseconds")
 
 
-def health(value: Health) -> Json:
+def health(value: HealthReport) -> Json:
     """A probe's answer."""
     checks = {name: problem or "ok" for name, problem in value.checks.items()}
     return {"status": "ok" if value.ok else "failing", "checks": checks, "notes": dict(value.notes)}

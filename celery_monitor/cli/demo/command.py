@@ -28,10 +28,10 @@ from celery_monitor.policy import secrets_of
 from celery_monitor.runtime.report import DayReport
 
 _PORTS: Final = 100
-_COUNTS_EVERY: Final = 10.0
-_MAIL_EVERY: Final = 60.0
+_COUNTS_INTERVAL: Final = 10.0
+_MAIL_INTERVAL: Final = 60.0
 _FIRST_MAIL: Final = 25.0
-_LOOK_EVERY: Final = 0.1
+_CHECK_INTERVAL: Final = 0.1
 _SHOWN: Final = ("sent", "received", "started", "succeeded", "failed", "retried")
 _FLEET_ENDS_WITHIN: Final = 2.5
 _COUNTED_WITHIN: Final = 1.5
@@ -89,15 +89,15 @@ def _watch(daemon: Daemon, mailbox: Mailbox, stop: threading.Event, seconds: flo
     """Until the end is asked for: counts and mails at their times. Raises MonitorError when the monitor ends."""
     began = time.monotonic()
     until = math.inf if seconds is None else began + seconds
-    counts_at, mail_at = began + _COUNTS_EVERY, began + _FIRST_MAIL
+    counts_at, mail_at = began + _COUNTS_INTERVAL, began + _FIRST_MAIL
     while not stop.is_set() and time.monotonic() < until:
         daemon.check()
-        stop.wait(max(0.0, min(_LOOK_EVERY, until - time.monotonic())))
+        stop.wait(max(0.0, min(_CHECK_INTERVAL, until - time.monotonic())))
         if time.monotonic() >= counts_at:
-            counts_at += _COUNTS_EVERY
+            counts_at += _COUNTS_INTERVAL
             _say_counts(daemon)
         if time.monotonic() >= mail_at:
-            mail_at += _MAIL_EVERY
+            mail_at += _MAIL_INTERVAL
             mailbox.deliver()
 
 
@@ -112,7 +112,7 @@ def _stop(daemon: Daemon, fleet: Fleet) -> None:
     until = time.monotonic() + _COUNTED_WITHIN
     counts = daemon.counts()
     while counts["sent"] != fleet.sent + counts["retried"] and time.monotonic() < until:
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_CHECK_INTERVAL)
         counts = daemon.counts()
     if fleet.sent:
         _say_counts(daemon)

@@ -26,7 +26,7 @@ _HEARTBEAT: Final = 1.0
 """Seconds; half of Celery's, because a worker ends with its next heartbeat."""
 _READY_WITHIN: Final = 15.0
 _ENDS: Final = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
-_LONGEST_WAIT: Final = 0.25
+_MAX_WAIT: Final = 0.25
 
 
 class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
@@ -107,7 +107,7 @@ class Fleet:
         serials = {name: itertools.count(1) for name in RATES}
         names, shares = list(RATES), list(RATES.values())
         due = time.monotonic()
-        while not self._stop.wait(min(_LONGEST_WAIT, max(0.0, due - time.monotonic()))):
+        while not self._stop.wait(min(_MAX_WAIT, max(0.0, due - time.monotonic()))):
             if time.monotonic() < due:
                 continue
             due += chance.expovariate(self._rate)

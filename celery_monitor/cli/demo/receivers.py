@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from celery_monitor.adapters.channels.email import render_html
-from celery_monitor.adapters.channels.email.words import subject
+from celery_monitor.adapters.channels.email.phrases import subject
 from celery_monitor.cli.demo.screen import say
 from celery_monitor.core.text import printable
 from celery_monitor.ports import Clock
 from celery_monitor.runtime.report import DayReport
 
 _WIDTH: Final = 140
-_LARGEST: Final = 1 << 20
+_MAX_BODY_BYTES: Final = 1 << 20
 _TIMEOUT: Final = 5.0
 
 
@@ -72,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Read an event and answer that it was taken."""
         length = int(self.headers.get("Content-Length") or 0)
-        event = json.loads(self.rfile.read(min(length, _LARGEST)))
+        event = json.loads(self.rfile.read(min(length, _MAX_BODY_BYTES)))
         self.take(event)
         answer = {"status": "success", "message": "Event processed", "dedup_key": event.get("dedup_key")}
         body = json.dumps(answer).encode()

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from celery_monitor.cli.doctor import fleet, outside
+from celery_monitor.cli.doctor import fleet, services
 from celery_monitor.cli.doctor.finding import Finding, State, fail, ok, warn
 from celery_monitor.cli.options import broker_url, config_file, store_url, web_port
 from celery_monitor.errors import ConfigError
 from celery_monitor.settings import Settings, load
-from celery_monitor.settings.cautions import warnings_of
 from celery_monitor.settings.layers import CONFIG_VARIABLE
+from celery_monitor.settings.lint import warnings_of
 
 
 @click.command()
@@ -54,9 +54,9 @@ def doctor(  # noqa: PLR0917 - one for each option
 
 def _findings(settings: Settings, seconds: float) -> Iterator[Finding]:
     yield from fleet.findings(settings.broker, seconds)
-    port = outside.web(settings.web)
-    yield outside.store(settings.store, in_use=port.daemon)
-    yield outside.limits(settings.store)
-    yield outside.pagerduty(settings.pagerduty, settings.alerts)
-    yield outside.email(settings.email)
+    port = services.web(settings.web)
+    yield services.store(settings.store, in_use=port.daemon)
+    yield services.limits(settings.store)
+    yield services.pagerduty(settings.pagerduty, settings.alerts)
+    yield services.email(settings.email)
     yield port.finding

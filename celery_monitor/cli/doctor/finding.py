@@ -8,7 +8,7 @@ import click
 
 from celery_monitor.core.text import printable
 
-_LONGEST: Final = 2000
+_MAX_LENGTH: Final = 2000
 _COLOURS: Final = {
     "ok": "green",
     "off": "bright_black",
@@ -46,7 +46,7 @@ class Finding:
     def __str__(self) -> str:
         """As it is printed; nothing in it can control the terminal."""
         state = click.style(f"{self.state.value:<5}", fg=_COLOURS[self.state])
-        return f"{state} {self.subject:<14} {printable(' '.join(self.text.split()), _LONGEST)}"
+        return f"{state} {self.subject:<14} {printable(' '.join(self.text.split()), _MAX_LENGTH)}"
 
 
 def ok(subject: str, text: str) -> Finding:

@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from celery_monitor.adapters.broker.checkup import BrokerCheckup
+from celery_monitor.adapters.broker.diagnostics import BrokerDiagnostics
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.cli.doctor.agreement import agreement
+from celery_monitor.cli.doctor.config_mismatch import agreement
 from celery_monitor.cli.doctor.finding import Finding, fail, listed, note, ok, skip, warn
 from celery_monitor.core.decode import Discarded, events_of
 from celery_monitor.core.model import Delivery
@@ -18,7 +18,7 @@ from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock
 from celery_monitor.settings import BrokerSettings, redact_url
 from celery_monitor.settings.broker import unverified
-from celery_monitor.settings.cautions import UNVERIFIED
+from celery_monitor.settings.lint import UNVERIFIED
 
 _ANSWER_WITHIN: Final = 2.0
 _POLL: Final = 0.25
@@ -62,30 +62,30 @@ class Seen:
 
 def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
     """All of it; what needs a broker is skipped without one. ``seconds``: how long events are watched."""
-    with closing(BrokerCheckup(settings)) as checkup:
+    with closing(BrokerDiagnostics(settings)) as diagnostics:
         url = redact_url(settings.url_source().get() or "")
         began = time.monotonic()
         try:
-            checkup.connect()
+            diagnostics.connect()
         except SourceLostError as exc:
             yield fail("broker", f"{url}: {exc}")
-            for subject in (*(_ON_BROKER if checkup.has_queues else ()), *_OF_WORKERS):
+            for subject in (*(_ON_BROKER if diagnostics.has_queues else ()), *_OF_WORKERS):
                 yield skip(subject, "the broker has to be reachable first")
             return
         yield ok("broker", f"{url}: connected in {(time.monotonic() - began) * 1000:.0f} ms")
         if unverified(settings.url_source().get() or "", settings.use_ssl):
             yield warn("tls", UNVERIFIED)
-        if checkup.has_queues:
-            yield _exchange(checkup, settings.exchange)
-            yield _queue(checkup, settings)
+        if diagnostics.has_queues:
+            yield _exchange(diagnostics, settings.exchange)
+            yield _queue(diagnostics, settings)
         else:
             yield note("queue", "this transport has none: what is sent while the monitor is away is lost to it")
-        yield from _conversation(checkup, settings, seconds)
+        yield from _conversation(diagnostics, settings, seconds)
 
 
-def _exchange(checkup: BrokerCheckup, name: str) -> Finding:
+def _exchange(diagnostics: BrokerDiagnostics, name: str) -> Finding:
     try:
-        if checkup.exchange_exists():
+        if diagnostics.exchange_exists():
             return ok("exchange", f"{name} is there")
     except SourceLostError as exc:
         return fail("exchange", str(exc))
@@ -96,10 +96,10 @@ def _exchange(checkup: BrokerCheckup, name: str) -> Finding:
     )
 
 
-def _queue(checkup: BrokerCheckup, settings: BrokerSettings) -> Finding:
+def _queue(diagnostics: BrokerDiagnostics, settings: BrokerSettings) -> Finding:
     name = settings.queue.name
     try:
-        found = checkup.queue()
+        found = diagnostics.queue()
     except SourceLostError as exc:
         return fail("queue", str(exc))
     if found is None:
@@ -109,7 +109,7 @@ def _queue(checkup: BrokerCheckup, settings: BrokerSettings) -> Finding:
     return ok("queue", f"{name} is declared as configured, a monitor consumes it, {found.messages:,} messages wait")
 
 
-def _conversation(checkup: BrokerCheckup, settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
+def _conversation(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
     """What the workers answer, and what they send meanwhile."""
     clock, seen, problem = SystemClock(), Seen(), None
     replies: Mapping[str, Mapping[str, Any]] = {}
@@ -120,7 +120,7 @@ def _conversation(checkup: BrokerCheckup, settings: BrokerSettings, seconds: flo
         except SourceLostError as exc:
             problem = f"{exc}"
         try:
-            replies = checkup.ask(_ANSWER_WITHIN)
+            replies = diagnostics.ask(_ANSWER_WITHIN)
         except SourceLostError as exc:
             yield fail("workers", str(exc))
         if problem is None:
@@ -128,9 +128,9 @@ def _conversation(checkup: BrokerCheckup, settings: BrokerSettings, seconds: flo
     conf = {host: reply for host, reply in replies.get("conf", {}).items() if isinstance(reply, dict)}
     workers = sorted(replies.get("ping", {}))
     if replies:
-        yield _workers(workers, seen, checkup.discarded, [] if workers else _others(checkup, settings))
+        yield _workers(workers, seen, diagnostics.discarded, [] if workers else _others(diagnostics, settings))
     if conf:
-        yield from agreement(conf, settings, redis=checkup.is_redis)
+        yield from agreement(conf, settings, redis=diagnostics.is_redis)
     yield _stream(seen, seconds, problem)
     if seen.events or workers:
         yield _task_events(sorted({*workers, *seen.ahead}), seen, conf, asked=settings.enable_events)
@@ -150,11 +150,11 @@ def _watch(listener: Listener, seen: Seen, until: float, clock: Clock) -> str | 
     return None
 
 
-def _others(checkup: BrokerCheckup, settings: BrokerSettings) -> list[str]:
+def _others(diagnostics: BrokerDiagnostics, settings: BrokerSettings) -> list[str]:
     """Fleets that use this broker in another way than the monitor is configured for."""
     ours = (str(settings.transport_options.get("global_keyprefix", "")), settings.control_exchange)
     try:
-        found = checkup.fleets()
+        found = diagnostics.fleets()
     except SourceLostError:
         return []
     names = [

@@ -28,17 +28,25 @@ from celery_monitor.core.model.counts import (
 )
 from celery_monitor.core.model.events import (
     HEAD,
-    LARGEST_INT,
     LATEST_TIMESTAMP,
-    LONGEST_RUNTIME,
-    LONGEST_TYPE,
-    LONGEST_UUID,
+    MAX_INT,
+    MAX_RUNTIME,
+    MAX_TYPE_LENGTH,
+    MAX_UUID_LENGTH,
     Delivery,
     Event,
     UnnamedEvent,
 )
 from celery_monitor.core.model.incidents import STORM, Incident, IncidentState, Reason, Severity
-from celery_monitor.core.model.outbox import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Channel, Enqueue, OutboxItem
+from celery_monitor.core.model.outbox import (
+    ASKED_FOR,
+    FIRST_UPDATE,
+    REFRESH,
+    Action,
+    Channel,
+    OutboxItem,
+    OutboxRequest,
+)
 from celery_monitor.core.model.rows import BucketRow, GroupRow, IncidentRow
 from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
 from celery_monitor.core.model.workers import QueueStats, Worker
@@ -50,11 +58,11 @@ __all__ = [
     "FAILED",
     "FIRST_UPDATE",
     "HEAD",
-    "LARGEST_INT",
     "LATEST_TIMESTAMP",
-    "LONGEST_RUNTIME",
-    "LONGEST_TYPE",
-    "LONGEST_UUID",
+    "MAX_INT",
+    "MAX_RUNTIME",
+    "MAX_TYPE_LENGTH",
+    "MAX_UUID_LENGTH",
     "RECEIVED",
     "REFRESH",
     "REJECTED",
@@ -71,7 +79,6 @@ __all__ = [
     "Changes",
     "Channel",
     "Delivery",
-    "Enqueue",
     "ErrorDelta",
     "ErrorGroup",
     "Event",
@@ -84,6 +91,7 @@ __all__ = [
     "IncidentState",
     "Limit",
     "OutboxItem",
+    "OutboxRequest",
     "QueueStats",
     "Reason",
     "Restored",

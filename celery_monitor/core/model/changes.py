@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from celery_monitor.core.model.counts import BucketDelta, ErrorDelta, ErrorGroup, Failure, Series, SeriesKey
 from celery_monitor.core.model.events import UnnamedEvent
 from celery_monitor.core.model.incidents import Incident
-from celery_monitor.core.model.outbox import Enqueue
+from celery_monitor.core.model.outbox import OutboxRequest
 from celery_monitor.core.model.tasks import TaskRef
 from celery_monitor.core.model.workers import Worker
 
@@ -32,7 +32,7 @@ class Changes:
     workers: Sequence[Worker] = ()
     dropped_workers: Sequence[str] = ()
     incidents: Sequence[Incident] = ()
-    outbox: Sequence[Enqueue] = ()
+    outbox: Sequence[OutboxRequest] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
     """The monitor's own counters as absolute values: ``messages``, ``events.task-failed``, ``discarded.malformed`` …"""
     epoch: int = 0
@@ -88,7 +88,7 @@ class Restored:
     epoch: int = 0
     series: Sequence[Series] = ()
     """Those of the lowest rank first."""
-    series_folded: int = 0
+    series_merged: int = 0
     """How many were folded into ``other`` now, because the store held too many."""
     tracked: Sequence[tuple[str, TaskRef]] = ()
     unnamed: Sequence[UnnamedEvent] = ()

@@ -30,7 +30,7 @@ REFRESH: Final = 5
 """What is added to the severity's place for a row that tells of an incident that is open already."""
 
 
-class Enqueue(msgspec.Struct, frozen=True, gc=False):
+class OutboxRequest(msgspec.Struct, frozen=True, gc=False):
     """Asks the store for an outbox row. A pending row of the same (channel, key, action) is refreshed instead."""
 
     channel: Channel

@@ -10,7 +10,7 @@ from typing import Any
 
 PORT = int(os.environ.get("PORT", "8026"))
 KEY_LENGTH = 32
-LARGEST = 512_000
+MAX_RESERVE = 512_000
 COLORS = {"critical": "#b3261e", "error": "#c4501b", "warning": "#a07000", "info": "#31688e"}
 incidents: dict[str, dict[str, Any]] = {}
 """By dedup key, in the order of their first event."""
@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         """Take an event."""
         try:
             length = int(self.headers.get("Content-Length", "0"))
-            event = self.rfile.read(length) if self.path == "/v2/enqueue" and 0 < length <= LARGEST else b""
+            event = self.rfile.read(length) if self.path == "/v2/enqueue" and 0 < length <= MAX_RESERVE else b""
             key = take(json.loads(event))
         except (ValueError, AttributeError, TypeError) as exc:
             self.answer(400, {"status": "invalid event", "message": "Event object is invalid", "errors": [str(exc)]})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from celery_monitor.adapters.broker import BrokerSource
-from celery_monitor.adapters.broker.checkup import BrokerCheckup
+from celery_monitor.adapters.broker.diagnostics import BrokerDiagnostics
 from celery_monitor.adapters.broker.faults import boundary, lost
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.errors import SourceLostError
@@ -24,7 +24,7 @@ PROTOCOL = "broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis,
 SCHEMES = ["amqp", "redis"]
 
 
-def refusal(url: str, what: type[BrokerCheckup | BrokerSource | Listener] = BrokerCheckup) -> SourceLostError:
+def refusal(url: str, what: type[BrokerDiagnostics | BrokerSource | Listener] = BrokerDiagnostics) -> SourceLostError:
     """What connecting to the broker says."""
     with closing(what(BrokerSettings.model_validate({"url": url}))) as party, pytest.raises(SourceLostError) as caught:
         party.connect()
@@ -48,9 +48,9 @@ def answering(said: bytes) -> Iterator[int]:
         thread.join()
 
 
-@pytest.mark.parametrize("what", [BrokerCheckup, BrokerSource, Listener])
+@pytest.mark.parametrize("what", [BrokerDiagnostics, BrokerSource, Listener])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_nothing_listens(scheme: str, what: type[BrokerCheckup | BrokerSource | Listener]) -> None:
+def test_nothing_listens(scheme: str, what: type[BrokerDiagnostics | BrokerSource | Listener]) -> None:
     """A refused connection has a hint for whoever asks, and is no reason to try more rarely: it may pass by itself."""
     error = refusal(f"{scheme}://127.0.0.1:{free_port()}/", what)
     assert "Connection refused: nothing listens there, or a firewall says no" in str(error)

@@ -18,7 +18,7 @@ def _server(kind: str, directory: Path) -> RabbitMQ | Redis:
     return RabbitMQ(directory) if kind == "rabbitmq" else Redis(directory)
 
 
-PATIENCE = 20.0
+WAIT_SECONDS = 20.0
 """Seconds for a broker that answers: the machine may stall."""
 both = pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
 
@@ -30,7 +30,7 @@ def test_round_trip(kind: str, listening: Listening, probing: Probing, request: 
     source, probe = listening(url), probing(url)
     for number in range(3):
         body = b'{"type": "monitor-probe", "n": %d}' % number
-        probe.send(body, PATIENCE)
+        probe.send(body, WAIT_SECONDS)
         [delivery] = collect(source, 1)
         assert (delivery.body, delivery.content_type) == (body, "application/json")
 
@@ -62,12 +62,12 @@ def test_killed_broker(kind: str, listening: Listening, probing: Probing, start:
     server = start(_server(kind, tmp_path / "server"))
     listening(server.url()).close()
     probe = probing(server.url())
-    probe.send(b"{}", PATIENCE)
+    probe.send(b"{}", WAIT_SECONDS)
     server.kill()
     with pytest.raises(SourceLostError):
         probe.send(b"{}", 2)
     server.start()
-    probe.send(b"{}", PATIENCE)
+    probe.send(b"{}", WAIT_SECONDS)
 
 
 def _sent(probe: BrokerProbe, timeout: float) -> bool:
@@ -86,7 +86,7 @@ def test_no_permission_to_publish(
     vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
     url = rabbitmq.add_user("silent", "pw", vhost, configure=".*", write="^celery-monitor$", read=".*")
     with pytest.raises(SourceLostError, match="celeryev") as caught:
-        probing(url).send(b"{}", PATIENCE)
+        probing(url).send(b"{}", WAIT_SECONDS)
     assert caught.value.remedy is not None
     assert "set_permissions" in caught.value.remedy
 
@@ -118,7 +118,7 @@ def test_a_full_queue_of_somebody_else(rabbitmq_url: str, listening: Listening, 
             producer.publish(b"{}", "x", exchange="celeryev")
     collect(source, 2)
     for number in range(3):
-        probe.send(b'{"n": %d}' % number, PATIENCE)
+        probe.send(b'{"n": %d}' % number, WAIT_SECONDS)
     assert [delivery.body for delivery in collect(source, 3)] == [b'{"n": %d}' % number for number in range(3)]
 
 

@@ -24,7 +24,7 @@ from celery_monitor.adapters.broker.wire import Wire
 from celery_monitor.core.decode import COMPRESSED, TOO_LARGE
 from celery_monitor.core.model import HEAD, Delivery
 
-MOST = 8 << 20
+MAX_MESSAGE_BYTES = 8 << 20
 
 
 def _frame(kind: int, payload: bytes, channel: int = 1) -> bytes:
@@ -63,7 +63,7 @@ def test_frames_cut_anywhere(messages: list[tuple[bytes, bool, bytes | None]], p
         _frame(8, b"", 0) + _delivery(body, tag, redelivered=again, content_type=kind, frame=frame)
         for tag, (body, again, kind) in enumerate(messages, 1)
     )
-    reader, found = FrameReader(MOST), list[Delivery]()
+    reader, found = FrameReader(MAX_MESSAGE_BYTES), list[Delivery]()
     for part in _cut(stream, places):
         reader.feed(part, 1000, found)
     assert found == [Delivery(body, (kind or b"").decode(), again) for body, again, kind in messages]
@@ -73,7 +73,7 @@ def test_frames_cut_anywhere(messages: list[tuple[bytes, bool, bytes | None]], p
 def test_frames_limit() -> None:
     """No more than the limit is given, and the tag is that of the last one given."""
     stream = b"".join(_delivery(b"%d" % n, n, redelivered=False, content_type=None, frame=9) for n in range(1, 6))
-    reader = FrameReader(MOST)
+    reader = FrameReader(MAX_MESSAGE_BYTES)
     first: list[Delivery] = []
     reader.feed(stream, 2, first)
     assert ([d.body for d in first], reader.tag) == ([b"1", b"2"], 2)
@@ -95,7 +95,7 @@ def test_frames_limit() -> None:
 )
 def test_frames_that_end_the_stream(frame: bytes, error: type[Exception]) -> None:
     """What ends the stream raises, each time; what came before it is given once."""
-    reader, found = FrameReader(MOST), list[Delivery]()
+    reader, found = FrameReader(MAX_MESSAGE_BYTES), list[Delivery]()
     message = _delivery(b"x", 1, redelivered=False, content_type=None, frame=9)
     with pytest.raises(error):
         reader.feed(message + frame, 10, found)
@@ -115,7 +115,7 @@ def test_resp_cut_anywhere(bodies: list[bytes], places: list[int], push: bool) -
     """However the bytes are cut, in both versions of the protocol, every message comes once and in order."""
     noise = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n:1\r\n_\r\n$-1\r\n"
     stream = b"".join(noise + _pmessage(body, b">" if push else b"*") for body in bodies)
-    reader, found = RespReader(MOST), list[Delivery]()
+    reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
     for part in _cut(stream, places):
         reader.feed(part, 1000, found)
     assert found == [Delivery(body, "") for body in bodies]
@@ -123,7 +123,7 @@ def test_resp_cut_anywhere(bodies: list[bytes], places: list[int], push: bool) -
 
 def test_resp_subscription() -> None:
     """A confirmed subscription is known; what comes with it is not lost."""
-    reader, found = RespReader(MOST), list[Delivery]()
+    reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
     before = reader.subscribed
     reader.feed(b"*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n" + _pmessage(b"x"), 10, found)
     assert (before, reader.subscribed) == (False, True)
@@ -149,23 +149,23 @@ def test_a_poll_is_bounded_in_bytes(kind: type[AmqpLink] | type[RedisLink], monk
     monkeypatch.setattr(f"{kind.__module__}.POLL_BYTES", 1 << 20)
     bodies = [bytes([65 + number]) * (3 << 20 if number == 30 else 100_000) for number in range(50)]
     link: Any = kind.__new__(kind)
-    link._limit, link._early, link._ping_every, link._tick_every = 2000, [], 10, 0
+    link._limit, link._early, link._ping_interval, link._tick_interval = 2000, [], 10, 0
     link._amqp = SimpleNamespace(bytes_recv=0)
     if kind is AmqpLink:
-        link._reader = FrameReader(MOST)
+        link._reader = FrameReader(MAX_MESSAGE_BYTES)
         stream = b"".join(
             _delivery(body, tag, redelivered=False, content_type=None, frame=131_064)
             for tag, body in enumerate(bodies, 1)
         )
     else:
-        link._reader = RespReader(MOST)
+        link._reader = RespReader(MAX_MESSAGE_BYTES)
         stream = b"".join(map(_pmessage, bodies))
     link._wire = _Flood(stream)
     found: list[bytes] = []
     while len(found) < len(bodies):
-        portion = [delivery.body for delivery in link.read(1).deliveries]
-        assert sum(len(body) for body in portion if len(body) < 1 << 20) < 2 << 20
-        found += portion
+        chunk = [delivery.body for delivery in link.read(1).deliveries]
+        assert sum(len(body) for body in chunk if len(body) < 1 << 20) < 2 << 20
+        found += chunk
     assert found == bodies
 
 
@@ -181,7 +181,7 @@ def test_messages_before_an_error_of_redis(end: bytes, error: type[Exception], e
         server.sendall(b"".join(_pmessage(b"%d" % number) for number in range(early, 300)) + end)
         server.shutdown(socket.SHUT_WR)
         link = RedisLink.__new__(RedisLink)
-        link._limit, link._wire, link._reader = 200, Wire(client), RespReader(MOST)
+        link._limit, link._wire, link._reader = 200, Wire(client), RespReader(MAX_MESSAGE_BYTES)
         link._early = [Delivery(b"%d" % number, "") for number in range(early)]
         found: list[Delivery] = []
         for _ in range(2):
@@ -197,7 +197,7 @@ def test_messages_before_an_error_of_redis(end: bytes, error: type[Exception], e
 def test_resp_errors(data: bytes) -> None:
     """Errors of the server, and what is not RESP, raise."""
     with pytest.raises(RedisError):
-        RespReader(MOST).feed(data, 10, [])
+        RespReader(MAX_MESSAGE_BYTES).feed(data, 10, [])
 
 
 def _envelope(body: bytes, **fields: Any) -> bytes:
@@ -220,7 +220,7 @@ def test_frames_that_are_too_large(sizes: list[int], places: list[int], frame: i
     assert [(one.refused, len(one.body)) for one in found] == [
         (TOO_LARGE, min(size, frame, HEAD)) if size > 300 else (None, size) for size in sizes
     ] or all(one.refused == (TOO_LARGE if size > 300 else None) for one, size in zip(found, sizes, strict=True))
-    assert (reader.tag, reader.midway) == (len(sizes), False)
+    assert (reader.tag, reader.is_mid_message) == (len(sizes), False)
 
 
 @given(st.lists(st.integers(0, 600), max_size=8), st.lists(st.integers(min_value=0), max_size=12))
@@ -236,7 +236,7 @@ def test_values_that_are_too_large(sizes: list[int], places: list[int]) -> None:
 
 def test_lengths_that_are_announced_take_no_memory() -> None:
     """Gigabytes that are announced are not kept room for, and those that come are dropped as they come."""
-    frames, resp = FrameReader(MOST), RespReader(MOST)
+    frames, resp = FrameReader(MAX_MESSAGE_BYTES), RespReader(MAX_MESSAGE_BYTES)
     found: list[Delivery] = []
     header = _frame(2, pack(">HHQH", 60, 0, 2 << 30, 0x1000) + b"\x01")
     head = b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\nx\r\n$%d\r\n" % (1 << 29)
@@ -251,7 +251,7 @@ def test_lengths_that_are_announced_take_no_memory() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (found, frames.midway, resp.midway) == ([], True, True)
+    assert (found, frames.is_mid_message, resp.is_mid_message) == ([], True, True)
     assert peak < 4 << 20
 
 
@@ -266,13 +266,13 @@ def test_lengths_that_are_announced_take_no_memory() -> None:
 def test_resp_that_no_redis_sends(data: bytes) -> None:
     """It is an error of the protocol, at once."""
     with pytest.raises(InvalidResponse):
-        RespReader(MOST).feed(data, 10, [])
+        RespReader(MAX_MESSAGE_BYTES).feed(data, 10, [])
 
 
 def test_a_frame_that_is_longer_than_agreed() -> None:
     """It is an error of the protocol, before it has come."""
     with pytest.raises(AMQPError):
-        FrameReader(MOST).feed(pack(">BHI", 3, 1, 2 << 30) + b"x", 10, [])
+        FrameReader(MAX_MESSAGE_BYTES).feed(pack(">BHI", 3, 1, 2 << 30) + b"x", 10, [])
 
 
 @given(st.lists(st.binary(max_size=60), max_size=10))
@@ -305,13 +305,13 @@ def test_resp_of_many_kinds(parts: list[bytes]) -> None:
 @pytest.mark.parametrize("compression", ["zlib", "bzip2", None, {"a": 1}])
 def test_compressed_messages(compression: Any) -> None:
     """Celery compresses no events; what says that it is compressed is refused and not inflated."""
-    reader, found = RespReader(MOST), list[Delivery]()
+    reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
     reader.feed(_pmessage(_envelope(b"abc", headers={"compression": compression, "hostname": "x"})), 10, found)
     assert [one.refused for one in found] == [None if compression is None else COMPRESSED]
     table = _short(b"compression") + b"S" + pack(">I", 4) + b"zlib"
     header = pack(">HHQH", 60, 0, 3, 0x2000) + pack(">I", len(table)) + table
     method = pack(">HH", 60, 60) + _short(b"c") + pack(">QB", 1, 0) + _short(b"e") + _short(b"k")
-    frames = FrameReader(MOST)
+    frames = FrameReader(MAX_MESSAGE_BYTES)
     frames.feed(_frame(1, method) + _frame(2, header) + _frame(3, b"abc"), 10, found)
     assert found[1].refused == COMPRESSED
 
@@ -320,6 +320,6 @@ def test_a_channel_with_a_line_end_in_its_name() -> None:
     """Anybody may publish on such a channel; its message is its own, and so is the next one."""
     parts = (b"pmessage", b"/0.celeryev/*", b"/0.celeryev/x\r\n$1\r\ny", _envelope(b"a"))
     odd = b"*4\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-    reader, found = RespReader(MOST), list[Delivery]()
+    reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
     reader.feed(odd + _pmessage(_envelope(b"b")), 10, found)
     assert [one.body for one in found] == [b"a", b"b"]

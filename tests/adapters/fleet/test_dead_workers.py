@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from celery import Celery
 
 from celery_monitor.adapters.broker import BrokerFleet
-from celery_monitor.adapters.broker.census import IDLE_KEPT, ROUNDS_KEPT
+from celery_monitor.adapters.broker.queue_registry import IDLE_KEPT, ROUNDS_KEPT
 from celery_monitor.core.model import QueueStats
 from tests.adapters.fleet.conftest import Controlling
 from tests.conftest import Start

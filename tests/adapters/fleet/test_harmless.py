@@ -19,7 +19,7 @@ from celery_monitor.adapters.broker import BrokerFleet
 from celery_monitor.core.model import Delivery, Restored
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.runtime import fleet as module
-from celery_monitor.runtime.fleet import FleetWatch
+from celery_monitor.runtime.fleet import FleetPoller
 from tests.adapters.fleet.conftest import settings
 from tests.builders import NOON, body
 from tests.conftest import Start
@@ -149,11 +149,11 @@ def test_workers_that_take_pickle_only(broker_url: str, start: Start, tmp_path: 
     events = [{"type": "worker-heartbeat", "hostname": "celery@one", "timestamp": NOON}]
     monitor.receive([Delivery(body(*events))], NOON)
     fleet = BrokerFleet(settings(broker_url), ["fleet"])
-    watch = FleetWatch(fleet, monitor, threading.Lock(), clock, poll_interval=15.0, enable_events=True)
+    watch = FleetPoller(fleet, monitor, threading.Lock(), clock, poll_interval=15.0, enable_events=True)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "PATIENCE", 0.3)
+        patched.setattr(module, "INSPECT_TIMEOUT", 0.3)
         for _ in range(120):
-            watch.turn(threading.Event())
+            watch.run_once(threading.Event())
             clock.advance(5.0)
     fleet.close()
     assert watch.finding is not None

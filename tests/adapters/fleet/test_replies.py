@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from kombu import Connection
 
 from celery_monitor.adapters.broker import BrokerFleet
-from celery_monitor.adapters.broker.census import Size
 from celery_monitor.adapters.broker.control import Take
-from celery_monitor.adapters.broker.reply import MOST_BYTES, Reply, Unread, read, unwrap
+from celery_monitor.adapters.broker.queue_registry import Size
+from celery_monitor.adapters.broker.reply import MAX_BYTES, Reply, Unreadable, read, unwrap
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
-from celery_monitor.core.model import LARGEST_INT, LATEST_TIMESTAMP, Delivery, Histogram, QueueStats, Restored
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
+from celery_monitor.core.model import LATEST_TIMESTAMP, MAX_INT, Delivery, Histogram, QueueStats, Restored
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.runtime.committer import BOUNDS
 from celery_monitor.settings.broker import BrokerSettings
@@ -37,7 +37,7 @@ _leaf: st.SearchStrategy[Any] = st.one_of(
     st.integers(),
     st.floats(allow_nan=True),
     st.text(max_size=8),
-    st.sampled_from([10**400, -(10**400), 2**63, LARGEST_INT, LARGEST_INT + 1, 1e308, NOW, NOW + 0.5]),
+    st.sampled_from([10**400, -(10**400), 2**63, MAX_INT, MAX_INT + 1, 1e308, NOW, NOW + 0.5]),
     st.sampled_from(["\ud800", "x\udfff y", "\x00", "q" * 300, "u", "a.b", "a.b [rate_limit=1/m]", " [", ""]),
     st.just(json.loads("[" * 700 + "]" * 700)),
 )
@@ -74,10 +74,10 @@ class _Control:
         self.discarded: Counter[str] = Counter()
         self._replies = replies
         fleet._control = self  # type: ignore[assignment]
-        census = fleet._census
+        registry = fleet._registry
 
         def sizes(now: float) -> dict[str, Size | None]:
-            return dict.fromkeys([*census.names(), *census.doubtful(now)], (1, 1))
+            return dict.fromkeys([*registry.names(), *registry.unconfirmed(now)], (1, 1))
 
         fleet._sizes = sizes  # type: ignore[method-assign]
 
@@ -85,13 +85,13 @@ class _Control:
         for command in commands:
             body = json.dumps({"celery@box": self._replies[command]}).encode()
             found = read(Reply(command, None, "application/json", body))
-            if not isinstance(found, Unread):
+            if not isinstance(found, Unreadable):
                 take(command, *found)
 
 
 def _rendered(monitor: Monitor, queues: list[QueueStats]) -> bytes:
     commits = Histogram(BOUNDS, (0,) * (len(BOUNDS) + 1), 0.0)
-    figures = RuntimeFigures(
+    stats = RuntimeStats(
         broker_connected=True,
         unacked_messages=0,
         commits=commits,
@@ -101,7 +101,7 @@ def _rendered(monitor: Monitor, queues: list[QueueStats]) -> bytes:
         report_last_success=None,
     )
     shown = Exposition(
-        MetricsSettings(), ManualClock(), snapshot=monitor.snapshot, queues=lambda: queues, runtime=lambda: figures
+        MetricsSettings(), ManualClock(), snapshot=monitor.snapshot, queues=lambda: queues, runtime=lambda: stats
     )
     return b"".join(shown.render(Format(openmetrics=False, gzip=False)).body)
 
@@ -146,7 +146,7 @@ def test_start_of_a_task(start: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "processes"), [(10**400, 0), (LARGEST_INT + 1, 0), (LARGEST_INT, LARGEST_INT), (4, 4)], ids=_short
+    ("limit", "processes"), [(10**400, 0), (MAX_INT + 1, 0), (MAX_INT, MAX_INT), (4, 4)], ids=_short
 )
 def test_processes_of_a_worker(limit: int, processes: int) -> None:
     """A number of processes that nothing can count is none."""
@@ -182,7 +182,7 @@ _JSON = "application/json"
         (Reply("t", None, _JSON, b'{"%s": 1}' % (b"h" * 300)), "malformed"),
         (Reply("t", None, _JSON, b'{"a@b": 1e999}'), "malformed"),
         (Reply("t", None, _JSON, b'{"a@b": [' + b"{}," * 1_000_000 + b"0]}"), "too_large"),
-        (Reply("t", None, _JSON, b'{"a@b": "%s"}' % (b"x" * MOST_BYTES)), "too_large"),
+        (Reply("t", None, _JSON, b'{"a@b": "%s"}' % (b"x" * MAX_BYTES)), "too_large"),
     ],
     ids=lambda value: value if isinstance(value, str) else str(value.body[:12]),
 )
@@ -229,7 +229,7 @@ def test_envelopes(envelope: object, expected: Reply | bytes | str) -> None:
     assert (found.body if isinstance(found, Reply) and isinstance(expected, bytes) else found) == expected
     assert unwrap(b"[" * 100_000) == "malformed"
     assert unwrap(b"\xff") == "malformed"
-    assert unwrap(b" " * (3 * MOST_BYTES)) == "too_large"
+    assert unwrap(b" " * (3 * MAX_BYTES)) == "too_large"
 
 
 def _publish_raw(url: str, routing_key: str, headers: bytes) -> None:

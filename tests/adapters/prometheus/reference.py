@@ -30,7 +30,7 @@ class Reference:
                 if position == FAILED:
                     for exception, count in ({"": 0} | dict(one.exceptions)).items():
                         last = one.exemplar and one.exemplar[0] == exception and count
-                        told = self.labels(one) | {"exception": labels.clean(exception)}
+                        told = self.labels(one) | {"exception": labels.label_text(exception)}
                         metric.add_sample(
                             PREFIX + family.sample, told, count, exemplar=exemplar_of(one) if last else None
                         )
@@ -52,7 +52,7 @@ class Reference:
             yield histogram
 
     def labels(self, one: Series) -> dict[str, str]:
-        told = {"name": labels.clean(one.key.name), "queue_name": labels.clean(one.key.queue), **self.static}
+        told = {"name": labels.label_text(one.key.name), "queue_name": labels.label_text(one.key.queue), **self.static}
         return told | ({"hostname": labels.host(one.key.host)} if one.key.host else {})
 
     def add(self, metric: HistogramMetricFamily, told: dict[str, str], numbers: Histogram) -> None:

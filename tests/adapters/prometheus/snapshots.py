@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.core.model import COUNTS, Histogram, QueueStats, Series, SeriesKey, Snapshot, Worker
 from celery_monitor.settings.metrics import MetricsSettings
 from tests.fakes import ManualClock
@@ -56,7 +56,7 @@ def exposition(
     shown: Snapshot | None,
     *,
     queues: Sequence[QueueStats] = (),
-    figures: RuntimeFigures | None = None,
+    stats: RuntimeStats | None = None,
     settings: MetricsSettings | None = None,
 ) -> Exposition:
     """An exposition that always shows the same."""
@@ -65,7 +65,7 @@ def exposition(
         ManualClock(),
         snapshot=lambda: shown,
         queues=lambda: queues,
-        runtime=lambda: figures or RuntimeFigures(),
+        runtime=lambda: stats or RuntimeStats(),
     )
 
 
@@ -74,11 +74,11 @@ def rendered(
     form: Format = TEXT,
     *,
     queues: Sequence[QueueStats] = (),
-    figures: RuntimeFigures | None = None,
+    stats: RuntimeStats | None = None,
     settings: MetricsSettings | None = None,
 ) -> str:
     """The text of an exposition."""
-    made = exposition(shown, queues=queues, figures=figures, settings=settings)
+    made = exposition(shown, queues=queues, stats=stats, settings=settings)
     return b"".join(made.render(form).body).decode()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from celery_monitor.adapters.prometheus.exposition import Format
 from celery_monitor.adapters.prometheus.families import FAMILIES
-from celery_monitor.adapters.prometheus.figures import RuntimeFigures
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.core.model import Limit, QueueStats, Snapshot
 from celery_monitor.ports import StoreSpace
 from celery_monitor.settings.metrics import MetricsSettings
@@ -48,7 +48,7 @@ FULL = snapshot(
     limits=[Limit("series", "metrics.max_series", 10, 7, 3), Limit("exceptions", None, None, None, 2)],
 )
 QUEUES = [QueueStats("celery", 5, 2, 1, 8), QueueStats("unknown", None, None, 0, 0)]
-FIGURES = RuntimeFigures(
+STATS = RuntimeStats(
     thread_failures={"fleet": 1},
     sign_ins_refused={"wrong": 3, "throttled": 0},
     commits=histogram(1, 2, total=0.5),
@@ -159,7 +159,7 @@ def test_promtool_has_nothing_to_say() -> None:
     """``promtool check metrics`` finds no fault with names, types, units and help texts."""
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed")
-    text = rendered(FULL, queues=QUEUES, figures=FIGURES)
+    text = rendered(FULL, queues=QUEUES, stats=STATS)
     done = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -174,7 +174,7 @@ def test_every_family_is_there() -> None:
 def test_samples_have_the_labels_of_the_table() -> None:
     """Each sample carries the labels that the table says, and the static ones."""
     chosen = MetricsSettings(static_labels={"env": "test"}, hostname_label=True)
-    found = parsing.openmetrics(rendered(FULL, OPENMETRICS, queues=QUEUES, figures=FIGURES, settings=chosen))
+    found = parsing.openmetrics(rendered(FULL, OPENMETRICS, queues=QUEUES, stats=STATS, settings=chosen))
     tables = {f"celery_{family.name}": {*family.labels, "env"} for family in FAMILIES}
     for family in found:
         assert family.samples
@@ -202,7 +202,7 @@ def test_nothing_of_the_fleet_before_the_store_was_read() -> None:
 
 def test_figures_of_the_runtime() -> None:
     """The loops' figures appear under their names, and the age of the oldest notification is counted to now."""
-    text = rendered(FULL, figures=FIGURES)
+    text = rendered(FULL, stats=STATS)
     assert value(text, "celery_monitor_broker_connected") == 1
     assert value(text, "celery_monitor_unacked_messages") == 11
     assert value(text, "celery_monitor_commit_failures_total") == 2

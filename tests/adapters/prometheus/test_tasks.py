@@ -112,12 +112,12 @@ def test_successes_of_a_fleet_that_had_hostnames() -> None:
 def test_tasks_that_share_their_labels_are_shown_once() -> None:
     """A name that is too long and its own label are one line, whether either has run or not."""
     long = "x" * 300
-    pairs = [(long, "pay"), (labels.clean(long), "pay"), (long, "mail"), (labels.clean(long), "mail")]
-    for rows in ([], [series(name=labels.clean(long), queue="pay")], [series(name=long, queue="pay")]):
+    pairs = [(long, "pay"), (labels.label_text(long), "pay"), (long, "mail"), (labels.label_text(long), "mail")]
+    for rows in ([], [series(name=labels.label_text(long), queue="pay")], [series(name=long, queue="pay")]):
         text = rendered(snapshot(*rows, registered=pairs))
         for counter in ("monitor_task_failures", "task_succeeded"):
             assert sorted(lines(text, f"celery_{counter}_total{{")) == [
-                f'celery_{counter}_total{{name="{labels.clean(long)}",queue_name="{queue}"}} 0'
+                f'celery_{counter}_total{{name="{labels.label_text(long)}",queue_name="{queue}"}} 0'
                 for queue in ("mail", "pay")
             ]
 
@@ -127,7 +127,7 @@ def test_tasks_that_share_their_labels_are_shown_once() -> None:
 def test_no_sample_is_there_twice(rows: list[Series], pairs: list[tuple[str, str]]) -> None:
     """Whatever workers say that they know, and whatever of it has run."""
     known = [*pairs, *((one.key.name, one.key.queue) for one in rows)]
-    known += [(labels.clean(name), labels.clean(queue)) for name, queue in known]
+    known += [(labels.label_text(name), labels.label_text(queue)) for name, queue in known]
     found = fleet(parsing.plain(rendered(snapshot(*rows, registered=known))))
     samples = [(sample.name, *sorted(sample.labels.items())) for family in found for sample in family.samples]
     assert len(samples) == len(set(samples))
@@ -186,7 +186,7 @@ def test_failures_of_hosts_that_are_gone() -> None:
 def test_long_names_stay_distinct() -> None:
     """Two tasks whose names differ after 200 characters remain two tasks."""
     names = ["x" * 300, "x" * 300 + "y"]
-    told = {labels.clean(name) for name in names}
+    told = {labels.label_text(name) for name in names}
     assert len(told) == 2
     assert {len(label) for label in told} == {labels.MAX_LENGTH}
 

@@ -12,7 +12,7 @@ from tests.contracts.values import changes, series
 SIZES = (0, 1, 7, 8, 9, 63, 64, 72, 73, 511, 512, 513, 1231)
 
 
-def portions(number: int) -> int:
+def chunks(number: int) -> int:
     """Statements that take several rows."""
     found = 0
     for at_once in (512, 64, 8):
@@ -33,7 +33,7 @@ def test_any_number_of_rows(number: int, tmp_path: Path) -> None:
         tracked = [(f"u{index}", TaskRef(name=f"task{index}", seen=count)) for index in range(number)]
         store.commit(changes(sequence=sequence, series=rows, tracked=tracked))
     # Each commit: once at its beginning, and after each portion of the series and of the tracked.
-    assert len(ways) == 2 * (1 + 2 * portions(number))
+    assert len(ways) == 2 * (1 + 2 * chunks(number))
     store.stop()
     restored = store.start()
     assert {one.key: one.counts[0] for one in restored.series} == dict.fromkeys(keys, 9)

@@ -1,4 +1,4 @@
-"""The flush, the couriers, the page and the command line use one file at the same time."""
+"""The flush, the notifiers, the page and the command line use one file at the same time."""
 
 import sqlite3
 import threading
@@ -9,7 +9,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.dialects import sqlite
-from celery_monitor.core.model import Action, Channel, Enqueue
+from celery_monitor.core.model import Action, Channel, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, bucket, changes, failure, incident, series
@@ -53,14 +53,14 @@ def test_an_open_query_keeps_no_writer_waiting(store: SqlStore) -> None:
 
 
 def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
-    """Nothing is lost or doubled when the flush, a courier and other processes' connections write at once."""
+    """Nothing is lost or doubled when the flush, a notifier and other processes' connections write at once."""
     other = opened()
     other.attach()
     claims: list[bool] = []
 
     def claim() -> None:
         claims.extend(
-            other.outbox.enqueue(Enqueue(Channel.EMAIL, f"2026-11-{day:02}", Action.REPORT), NOW)
+            other.outbox.enqueue(OutboxRequest(Channel.EMAIL, f"2026-11-{day:02}", Action.REPORT), NOW)
             for day in range(1, 21)
         )
 
@@ -75,13 +75,13 @@ def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         running = [pool.submit(job) for job in (claim, claim)]
-        courier = pool.submit(deliver)
+        notifier = pool.submit(deliver)
         for sequence in range(1, 51):
-            row = Enqueue(Channel.PAGERDUTY, f"k{sequence}", Action.TRIGGER, "", NOW)
+            row = OutboxRequest(Channel.PAGERDUTY, f"k{sequence}", Action.TRIGGER, "", NOW)
             store.commit(changes(sequence, outbox=[row], incidents=[incident(f"k{sequence}")], series=[series()]))
         for job in running:
             job.result(300)
-        courier.result(300)
+        notifier.result(300)
     assert sorted(claims) == [False] * 20 + [True] * 20
     assert store.outbox.pending() == {"email": (20, NOW)}
     assert len([r for r in store.reader.incidents(since=None, until=None, limit=99) if r.delivered_count == 1]) == 50
@@ -97,7 +97,7 @@ def test_locked_by_another_program(store: SqlStore, path: Path, monkeypatch: pyt
     with pytest.raises(StoreUnavailableError, match="locked"):
         store.commit(changes(1, buckets=[bucket(sent=1)]))
     with pytest.raises(StoreUnavailableError):
-        store.outbox.enqueue(Enqueue(Channel.EMAIL, "2026-11-22", Action.REPORT), NOW)
+        store.outbox.enqueue(OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT), NOW)
     assert store.reader.buckets(0, NOW * 2) == []
     blocker.close()
     store.commit(changes(1, buckets=[bucket(sent=1)]))

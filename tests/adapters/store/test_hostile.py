@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore, open_store
-from celery_monitor.adapters.store.encode import scrubbed
-from celery_monitor.core.model import Action, Channel, Enqueue, TaskRef
+from celery_monitor.adapters.store.encode import storable
+from celery_monitor.core.model import Action, Channel, OutboxRequest, TaskRef
 from celery_monitor.ports import FailureFilter
 from tests.contracts.values import NOW, bucket, changes, error, failure, group, incident, series, worker
 
@@ -39,7 +39,7 @@ def everywhere(text: str, sequence: int = 1) -> Any:
         tracked=[(text, TaskRef(name=text, queue=text))],
         workers=[worker(text, sw_ident=text)],
         incidents=[incident(text, task=text, message=text, workers={text: 1}, samples=(text,))],
-        outbox=[Enqueue(Channel.PAGERDUTY, text, Action.TRIGGER, text, NOW)],
+        outbox=[OutboxRequest(Channel.PAGERDUTY, text, Action.TRIGGER, text, NOW)],
         counters={text: 1.0},
     )
 
@@ -115,7 +115,7 @@ def test_odd_floats(store: SqlStore, number: float) -> None:
 def test_scrubbed_copies_all() -> None:
     """What can be stored comes out of the cleaning as it went in."""
     flush = everywhere("plain \u00e9💥")
-    assert scrubbed(flush) == flush
+    assert storable(flush) == flush
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,8 +8,8 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.flush import EPOCH_KEPT
-from celery_monitor.adapters.store.retention import CLAIM_KEPT, PORTION
-from celery_monitor.core.model import Action, Channel, Enqueue, IncidentState
+from celery_monitor.adapters.store.retention import CHUNK_SIZE, CLAIM_KEPT
+from celery_monitor.core.model import Action, Channel, IncidentState, OutboxRequest
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series, vector
@@ -125,7 +125,10 @@ def test_retention(opened: Open) -> None:
     states = [IncidentState.EXPIRED] * 3 + [IncidentState.OPEN]
     for sequence, age in enumerate((20, 11, 9, 0), 1):
         at, name = NOW - age * DAY, f"age{age}"
-        rows = [Enqueue(Channel.PAGERDUTY, f"{name}-{state}", Action.TRIGGER, f"{name}-{state}", at) for state in "pdx"]
+        rows = [
+            OutboxRequest(Channel.PAGERDUTY, f"{name}-{state}", Action.TRIGGER, f"{name}-{state}", at)
+            for state in "pdx"
+        ]
         store.commit(
             changes(
                 sequence,
@@ -171,8 +174,8 @@ def test_a_report_that_was_sent_is_remembered(opened: Open) -> None:
     """Longer than the retention, so that a monthly report is not claimed twice; pages and dead reports are not."""
     store = opened(retention=10.0 * DAY)
     store.start()
-    store.commit(changes(1, outbox=[Enqueue(Channel.PAGERDUTY, "page", Action.TRIGGER)]))
-    sent, dead = (Enqueue(Channel.EMAIL, date, Action.REPORT) for date in ("2026-08-31", "2026-07-31"))
+    store.commit(changes(1, outbox=[OutboxRequest(Channel.PAGERDUTY, "page", Action.TRIGGER)]))
+    sent, dead = (OutboxRequest(Channel.EMAIL, date, Action.REPORT) for date in ("2026-08-31", "2026-07-31"))
     assert store.outbox.enqueue(dead, NOW)
     store.outbox.dead(next(item for item in store.outbox.due(NOW, 9) if item.key == dead.key), NOW, "550")
     assert store.outbox.enqueue(sent, NOW)
@@ -201,7 +204,7 @@ def test_prune_in_portions(opened: Open) -> None:
     """One call deletes a bounded number of rows, so that a flush does not wait long; the next call goes on."""
     store = opened(retention=1.0)
     store.start()
-    rows = PORTION + 100
+    rows = CHUNK_SIZE + 100
     store.commit(changes(1, buckets=[bucket(START - 9000, f"n{i}") for i in range(rows)]))
     store.prune(NOW)
     assert len(store.reader.buckets(0, NOW)) == 100

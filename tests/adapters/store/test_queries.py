@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.errors import QueryTimeoutError
-from celery_monitor.ports import ANSWER_BY, FailureFilter
+from celery_monitor.ports import DEADLINE, FailureFilter
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident
 
 _ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -21,11 +21,11 @@ _GROWING = ("failures", "buckets", "incidents", "outbox", "error_buckets", "task
 @contextmanager
 def answer_within(seconds: float) -> Iterator[None]:
     """The caller gives up after so long."""
-    token = ANSWER_BY.set(time.monotonic() + seconds)
+    token = DEADLINE.set(time.monotonic() + seconds)
     try:
         yield
     finally:
-        ANSWER_BY.reset(token)
+        DEADLINE.reset(token)
 
 
 @pytest.mark.timeout(60)
@@ -46,7 +46,7 @@ def test_a_query_that_nobody_waits_for_does_not_begin(store: SqlStore) -> None:
 
 
 def test_without_a_deadline_a_query_takes_its_time(store: SqlStore) -> None:
-    """Couriers and the report wait for their answers; a deadline of an earlier caller is forgotten."""
+    """Notifiers and the report wait for their answers; a deadline of an earlier caller is forgotten."""
     with answer_within(60):
         store.reader.workers()
     with store._database.read() as connection:

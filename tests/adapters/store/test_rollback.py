@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.adapters.store.sequence import Noted, SequenceFile
+from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
 from celery_monitor.core.model import RolledBack
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, changes, failure
@@ -119,7 +119,7 @@ def behind(note: Path) -> None:
     noted = file.read()
     assert noted is not None
     file.open()
-    file.write(Noted(noted.identity, noted.sequence - 1, noted.at))
+    file.write(SequenceRecord(noted.identity, noted.sequence - 1, noted.at))
     file.close()
 
 
@@ -127,7 +127,7 @@ def foreign(note: Path) -> None:
     """Of another store that was here before."""
     file = SequenceFile(note)
     file.open()
-    file.write(Noted("0123456789abcdef", 10**6, NOW))
+    file.write(SequenceRecord("0123456789abcdef", 10**6, NOW))
     file.close()
 
 

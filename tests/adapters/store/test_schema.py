@@ -12,7 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from celery_monitor.adapters.store import migrate, open_store
 from celery_monitor.adapters.store.enqueue import Enqueuer
-from celery_monitor.adapters.store.flush import Flush
+from celery_monitor.adapters.store.flush import FlushWriter
 from celery_monitor.adapters.store.schema import metadata
 
 
@@ -54,7 +54,7 @@ DIALECTS: list[Dialect] = [
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
 def test_dialects(dialect: Dialect) -> None:
     """Every prepared statement and every table can be said in SQLite's SQL and in PostgreSQL's."""
-    Flush(dialect, fingerprints_kept=1)
+    FlushWriter(dialect, fingerprints_kept=1)
     Enqueuer(dialect)
     for table in metadata.tables.values():
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))

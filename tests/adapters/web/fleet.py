@@ -16,13 +16,13 @@ from celery_monitor.core.model import (
     BucketDelta,
     Changes,
     Channel,
-    Enqueue,
     ErrorDelta,
     ErrorGroup,
     Failure,
     Incident,
     IncidentState,
     Limit,
+    OutboxRequest,
     QueueStats,
     Reason,
     Severity,
@@ -31,7 +31,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import MonitorError
-from celery_monitor.ports import Health, Reader, Scrape, StoreSpace
+from celery_monitor.ports import HealthReport, Reader, Scrape, StoreSpace
 from celery_monitor.runtime.report import DayReport
 from tests.fakes import ManualClock
 
@@ -109,7 +109,7 @@ def usual() -> Changes:
         errors=[ErrorDelta(BUCKET, GROUP, 2)],
         failures=[failure(), failure("id-2", at=NOW - 30, reason=Reason.JOINED, exception="KeyError")],
         incidents=[incident()],
-        outbox=[Enqueue(Channel.PAGERDUTY, "shop.charge/2026-11-23T14Z", Action.TRIGGER)],
+        outbox=[OutboxRequest(Channel.PAGERDUTY, "shop.charge/2026-11-23T14Z", Action.TRIGGER)],
         workers=[worker()],
     )
 
@@ -159,8 +159,8 @@ class Fleet:
 
     store: SqlStore
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
-    live: Health = field(default_factory=lambda: Health({"threads": None}))
-    ready: Health = field(default_factory=lambda: Health({"broker": None, "probe": None, "store": None}))
+    live: HealthReport = field(default_factory=lambda: HealthReport({"threads": None}))
+    ready: HealthReport = field(default_factory=lambda: HealthReport({"broker": None, "probe": None, "store": None}))
     workers: list[Worker] = field(default_factory=lambda: [worker(), worker("celery@gone", up=False)])
     starting: bool = False
     space: StoreSpace = field(default_factory=StoreSpace)

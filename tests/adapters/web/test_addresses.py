@@ -67,8 +67,8 @@ def test_it_never_leads_elsewhere(site: Served, target: bytes) -> None:
     with socket.create_connection(("127.0.0.1", site.server.port), timeout=60) as client:
         client.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         got = b""
-        while portion := client.recv(65536):
-            got += portion
+        while chunk := client.recv(65536):
+            got += chunk
     assert got.startswith(b"HTTP/1.1 307 ")
     (location,) = [line[10:] for line in got.split(b"\r\n") if line.lower().startswith(b"location: ")]
     assert location.startswith(b"../")

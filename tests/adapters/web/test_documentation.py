@@ -21,7 +21,7 @@ TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
         f"| {connection.IDLE_SECONDS:.0f} s |",
         f"| connections | {connection.MAX_CONNECTIONS}:",
         f"| {connection.MAX_STALLED}: the one",
-        f"| {queries.THREADS}, and {queries.PATIENCE_SECONDS:.0f} s for each |",
+        f"| {queries.THREADS}, and {queries.QUERY_TIMEOUT_SECONDS:.0f} s for each |",
         f"from 1 to {MAX_LIMIT} ({DEFAULT_LIMIT} unless given)",
     ],
 )

@@ -157,9 +157,9 @@ def test_a_kept_connection_lives_longer_than_a_request_may_take(site: Served, de
             client.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
             got = b""
             while not got.endswith(b"}}"):
-                portion = client.recv(4000)
-                assert portion
-                got += portion
+                chunk = client.recv(4000)
+                assert chunk
+                got += chunk
             if idle > 1:
                 time.sleep(2.5)
         wait_until(lambda: is_cut(client), 40)
@@ -198,8 +198,8 @@ def all_from(client: socket.socket) -> bytes:
     """All that the server sends until it closes."""
     client.settimeout(60)
     got = b""
-    while portion := client.recv(65536):
-        got += portion
+    while chunk := client.recv(65536):
+        got += chunk
     return got
 
 

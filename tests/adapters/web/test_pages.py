@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.adapters.web.shown import ago
+from celery_monitor.adapters.web.filters import ago
 from celery_monitor.adapters.web.views import time
-from celery_monitor.core.model import Action, Changes, Channel, Enqueue, IncidentState, Reason
+from celery_monitor.core.model import Action, Changes, Channel, IncidentState, OutboxRequest, Reason
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import Health, StoreSpace
+from celery_monitor.ports import HealthReport, StoreSpace
 from tests.adapters.web.conftest import Served
 from tests.adapters.web.fleet import GROUP, NOW, Fleet, bucket, failure, group, incident, worker
 
@@ -93,7 +93,7 @@ def test_overview(site: Served) -> None:
 def test_every_page_says_what_is_wrong(site: Served, fleet: Fleet, path: str) -> None:
     """What keeps the monitor from counting stands on top of every page: links lead past the overview."""
     assert "the numbers may stand still" not in site.get(path).text
-    fleet.ready = Health({"broker": "connection <refused>", "probe": "waiting for the stream", "store": None})
+    fleet.ready = HealthReport({"broker": "connection <refused>", "probe": "waiting for the stream", "store": None})
     text = site.get(path).text
     assert text.count("the numbers may stand still") == 1
     assert "<li>broker: connection &lt;refused&gt;</li><li>probe: waiting for the stream</li>" in text
@@ -103,7 +103,7 @@ def test_every_page_says_what_is_wrong(site: Served, fleet: Fleet, path: str) ->
 
 def test_a_note_is_no_failure(site: Served, fleet: Fleet) -> None:
     """What a person should look at stands on top of every page and in /readyz, which is ready."""
-    fleet.ready = Health({"broker": None}, {"workers": "celery@<box> never answers"})
+    fleet.ready = HealthReport({"broker": None}, {"workers": "celery@<box> never answers"})
     assert "<li>workers: celery@&lt;box&gt; never answers</li>" in site.get("/workers").text
     assert "the numbers may stand still" not in site.get("/workers").text
     answer = site.get("/readyz")
@@ -269,7 +269,7 @@ def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commi
     text = site.get("/").text
     assert "outbox retry" not in text
     assert re.search(r"PagerDuty</td><td class=\"n\">1</td><td><time datetime=\"2026-11-23T14:05:09.250Z\">", text)
-    commit(Changes(now=NOW, sequence=2, outbox=[Enqueue(Channel.EMAIL, "2026-11-22", Action.REPORT)]))
+    commit(Changes(now=NOW, sequence=2, outbox=[OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT)]))
     for item in store.outbox.items(dead=False, limit=9, cursor=None):
         store.outbox.dead(item, NOW, "400")
     text = site.get("/").text

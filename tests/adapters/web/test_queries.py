@@ -9,12 +9,12 @@ import pytest
 from celery_monitor.adapters.web import queries
 from celery_monitor.adapters.web.queries import THREADS, Queries
 from celery_monitor.errors import QueryTimeoutError
-from celery_monitor.ports import ANSWER_BY
+from celery_monitor.ports import DEADLINE
 
 
 def endless() -> None:
     """A query as the store runs it: ended at the deadline."""
-    while time.monotonic() < ANSWER_BY.get():
+    while time.monotonic() < DEADLINE.get():
         time.sleep(0.005)
     raise QueryTimeoutError("took too long")
 
@@ -24,12 +24,12 @@ def test_slow_queries_leave_their_threads_free(monkeypatch: pytest.MonkeyPatch) 
 
     async def ask() -> list[object]:
         asked = Queries()
-        monkeypatch.setattr(queries, "PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr(queries, "QUERY_TIMEOUT_SECONDS", 0.05)
         slow = await asyncio.gather(*(asked(endless) for _ in range(THREADS)), return_exceptions=True)
-        monkeypatch.setattr(queries, "PATIENCE_SECONDS", 60.0)
-        last = await asked(lambda: math.isfinite(ANSWER_BY.get()))
+        monkeypatch.setattr(queries, "QUERY_TIMEOUT_SECONDS", 60.0)
+        last = await asked(lambda: math.isfinite(DEADLINE.get()))
         asked.stop()
         return [*map(type, slow), last]
 
     assert asyncio.run(ask()) == [QueryTimeoutError] * THREADS + [True]
-    assert ANSWER_BY.get() == math.inf
+    assert DEADLINE.get() == math.inf

@@ -11,7 +11,7 @@ import pytest
 
 from celery_monitor.adapters.web import Site, WebServer, connection, queries
 from celery_monitor.errors import ConfigError, PortUnavailableError, StoreUnavailableError
-from celery_monitor.ports import Health
+from celery_monitor.ports import HealthReport
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import Serve, Served
 from tests.adapters.web.fleet import Fleet
@@ -36,13 +36,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server waits so long for slow clients and queries that one sees whom else it lets wait for them."""
     monkeypatch.setattr(connection, "REQUEST_SECONDS", 100.0)
     monkeypatch.setattr(connection, "RESPONSE_SECONDS", 100.0)
-    monkeypatch.setattr(queries, "PATIENCE_SECONDS", 100.0)
+    monkeypatch.setattr(queries, "QUERY_TIMEOUT_SECONDS", 100.0)
 
 
 def test_probes_say_why(site: Served, fleet: Fleet) -> None:
     """A probe that fails has status 503 and the reasons, and says what is well too."""
     assert site.get("/livez").json() == {"status": "ok", "checks": {"threads": "ok"}, "notes": {}}
-    fleet.live = Health({"threads": "pump has not turned for 70 s"})
+    fleet.live = HealthReport({"threads": "pump has not turned for 70 s"})
     answer = site.get("/livez")
     assert answer.status_code == 503
     checks = {"threads": "pump has not turned for 70 s"}
@@ -51,7 +51,7 @@ def test_probes_say_why(site: Served, fleet: Fleet) -> None:
 
 def test_health_is_an_alias_of_readyz(site: Served, fleet: Fleet) -> None:
     """/readyz and /health tell the same, and are not /livez."""
-    fleet.ready = Health({"broker": "connection refused", "store": None})
+    fleet.ready = HealthReport({"broker": "connection refused", "store": None})
     for path in ("/readyz", "/health"):
         answer = site.get(path)
         assert answer.status_code == 503
@@ -193,7 +193,7 @@ def test_a_slow_store_holds_up_nobody(site: Served, fleet: Fleet) -> None:
 
 def test_a_query_is_given_up(site: Served, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A query that hangs is answered with status 503 after its time."""
-    monkeypatch.setattr("celery_monitor.adapters.web.queries.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("celery_monitor.adapters.web.queries.QUERY_TIMEOUT_SECONDS", 0.2)
     gate = fleet.gate = threading.Event()
     try:
         answer = site.get("/api/v1/tasks")

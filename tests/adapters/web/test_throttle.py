@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from celery_monitor.adapters.web import throttle
-from celery_monitor.adapters.web.throttle import MAX_CLIENTS, MOST_FAILURES, WINDOW, Throttle, client_of
+from celery_monitor.adapters.web.throttle import MAX_CLIENTS, MAX_FAILURES, WINDOW, Throttle, client_of
 from tests.adapters.web.conftest import Serve
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
@@ -15,8 +15,8 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 def test_who_fails_too_often_waits() -> None:
     """Until the window ends that began with the first failure; others do not."""
     made = Throttle()
-    told = [made.failed("a", 100.0 + number) for number in range(MOST_FAILURES)]
-    assert told == [False] * (MOST_FAILURES - 1) + [True]
+    told = [made.failed("a", 100.0 + number) for number in range(MAX_FAILURES)]
+    assert told == [False] * (MAX_FAILURES - 1) + [True]
     assert made.wait("a", 130.0) == 100.0 + WINDOW - 130.0
     assert made.wait("b", 130.0) == 0
     assert made.wait("a", 100.0 + WINDOW) == 0
@@ -65,7 +65,7 @@ def test_guessing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with capture_logs() as lines:
         assert site.get("/api/v1/tasks").status_code == 401
-        assert [status(f"guess-{number}") for number in range(MOST_FAILURES + 2)] == [401] * MOST_FAILURES + [429] * 2
+        assert [status(f"guess-{number}") for number in range(MAX_FAILURES + 2)] == [401] * MAX_FAILURES + [429] * 2
         refusal = site.get("/api/v1/tasks", auth=("ops", "right"), headers={"x-forwarded-for": "192.0.2.1"})
         assert (refusal.status_code, refusal.headers["retry-after"]) == (429, "60")
         assert site.get("/api/v1/tasks", auth=("ops", "right")).status_code == 200
@@ -73,8 +73,8 @@ def test_guessing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         clock.append(clock.pop() + throttle.WINDOW)
         assert status("wrong") == 401
     failed = [line for line in lines if line["event"] == "A sign-in failed"]
-    assert len(failed) == MOST_FAILURES + 1
+    assert len(failed) == MAX_FAILURES + 1
     assert failed[0]["client"] == "192.0.2.1"
     assert failed[0]["user"] == "ops\ufffd"
     assert "guess" not in str(lines)
-    assert site.server.sign_ins_refused == {"wrong": MOST_FAILURES + 1, "throttled": 3}
+    assert site.server.sign_ins_refused == {"wrong": MAX_FAILURES + 1, "throttled": 3}

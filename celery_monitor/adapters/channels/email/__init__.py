@@ -5,16 +5,16 @@ Nothing here reads the store or the wall clock: summaries come from a callable, 
 
 from celery_monitor.adapters.channels.email.render import render_html, render_part, render_text
 from celery_monitor.adapters.channels.email.sender import EmailSender, describe, longest, send_test, server_of
-from celery_monitor.adapters.channels.email.session import Server
-from celery_monitor.adapters.channels.email.smtp import Delivery, reach
+from celery_monitor.adapters.channels.email.session import SmtpServer
+from celery_monitor.adapters.channels.email.smtp import SendResult, check_reachable
 
 __all__ = [
-    "Delivery",
     "EmailSender",
-    "Server",
+    "SendResult",
+    "SmtpServer",
+    "check_reachable",
     "describe",
     "longest",
-    "reach",
     "render_html",
     "render_part",
     "render_text",

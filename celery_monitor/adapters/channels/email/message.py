@@ -9,11 +9,11 @@ from email.utils import formatdate, make_msgid
 from hashlib import blake2b
 from typing import Final
 
-from celery_monitor.adapters.channels.email import words
-from celery_monitor.adapters.channels.email.render import Size, fitting, render_html, render_text
+from celery_monitor.adapters.channels.email import phrases
+from celery_monitor.adapters.channels.email.render import Size, fit_to_size, render_html, render_text
 from celery_monitor.adapters.channels.email.text import shorten
 from celery_monitor.core.summary import Summary
-from celery_monitor.settings import mailbox
+from celery_monitor.settings import email_address
 
 _POLICY: Final = SMTP.clone(cte_type="7bit")
 """Not every server takes 8-bit bodies."""
@@ -44,7 +44,7 @@ def report(
         return _mail(
             sender=sender,
             recipients=recipients,
-            subject=words.subject(summary),
+            subject=phrases.subject(summary),
             fleet=summary.fleet,
             identity=identity,
             date=formatdate(summary.generated_at),
@@ -53,7 +53,7 @@ def report(
             international=international,
         )
 
-    return fitting(make)
+    return fit_to_size(make)
 
 
 def trial(*, fleet: str, sender: str, recipients: Sequence[str], international: bool = False) -> bytes:
@@ -62,7 +62,7 @@ def trial(*, fleet: str, sender: str, recipients: Sequence[str], international: 
     return _mail(
         sender=sender,
         recipients=recipients,
-        subject=f"[{shorten(fleet, words.FLEET_WIDTH)}] test of the daily mail",
+        subject=f"[{shorten(fleet, phrases.FLEET_WIDTH)}] test of the daily mail",
         fleet=fleet,
         identity=make_msgid("test", domain="-").strip("<>").rpartition("@")[0],
         date=formatdate(),
@@ -84,7 +84,7 @@ def _mail(
     html: str | None,
     international: bool,
 ) -> bytes:
-    author = mailbox.parse(sender)
+    author = email_address.parse(sender)
     domain = author.domain.strip("[]")
     label = re.sub(r"[^a-z0-9]+", "-", fleet.lower())[:FLEET_LABEL].strip("-") or "fleet"
     policy = _POLICY.clone(utf8=international)
@@ -109,7 +109,7 @@ def _mail(
 
 def _readers(recipients: Sequence[str], *, international: bool) -> Sequence[Address] | Group:
     """What To says. Without SMTPUTF8 a header cannot hold every address."""
-    boxes = [mailbox.parse(recipient) for recipient in recipients]
+    boxes = [email_address.parse(recipient) for recipient in recipients]
     shown = [box.header for box in boxes if international or not box.international]
     return shown or Group("undisclosed-recipients")
 

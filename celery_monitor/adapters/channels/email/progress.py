@@ -11,11 +11,11 @@ from typing import Final
 import msgspec
 
 from celery_monitor.adapters.channels.email.smtp import Journal, Refusal
-from celery_monitor.settings import mailbox
+from celery_monitor.settings import email_address
 
-MOST: Final = 3
+MAX_ATTEMPTS: Final = 3
 """How often a mail is sent whose outcome stays unknown."""
-RARELY: Final = 1800.0
+UNKNOWN_RETRY_DELAY: Final = 1800.0
 """Seconds between two of these."""
 
 
@@ -59,12 +59,12 @@ class Progress(Journal):
         """Who is to be tried now."""
         state = self._state
         done = state.taken | state.refused.keys() | self._waiting
-        done |= {who for who, times in state.unknown.items() if times >= MOST}
+        done |= {who for who, times in state.unknown.items() if times >= MAX_ATTEMPTS}
         return [recipient for recipient in recipients if _identity(recipient) not in done]
 
     def open(self, recipients: Sequence[str]) -> list[str]:
         """Whose outcome is unknown, and who is to be tried again for it."""
-        return [who for who in recipients if 0 < self._state.unknown.get(_identity(who), 0) < MOST]
+        return [who for who in recipients if 0 < self._state.unknown.get(_identity(who), 0) < MAX_ATTEMPTS]
 
     def unknown(self, recipients: Sequence[str]) -> list[str]:
         """Whose outcome is unknown."""
@@ -116,7 +116,7 @@ class Progress(Journal):
 
 def _identity(recipient: str) -> str:
     try:
-        return mailbox.parse(recipient).identity
+        return email_address.parse(recipient).identity
     except ValueError:
         return recipient
 

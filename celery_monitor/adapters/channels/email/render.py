@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from celery_monitor.adapters.channels.email import text, words
+from celery_monitor.adapters.channels.email import phrases, text
 from celery_monitor.core.summary import Summary
 
 MAX_BYTES: Final = 80_000
@@ -64,7 +64,7 @@ def render_part(summary: Summary, root: str) -> str:
     return _environment().get_template("report.html").render(context, notes=(), whole=False)
 
 
-def fitting(make: Callable[[Size], bytes], limit: int = MAX_BYTES) -> bytes:
+def fit_to_size(make: Callable[[Size], bytes], limit: int = MAX_BYTES) -> bytes:
     """What ``make`` gives for the first of SIZES at which it is smaller than ``limit``."""
     made = b""
     for size in SIZES:
@@ -79,7 +79,7 @@ def _sized(template: str, summary: Summary, external_url: str | None, size: Size
         context = _context(summary, external_url, size)
         return _environment().get_template(template).render(context, notes=notes, whole=True).encode()
 
-    return (make(size) if size else fitting(make)).decode()
+    return (make(size) if size else fit_to_size(make)).decode()
 
 
 def _context(summary: Summary, external_url: str | None, size: Size) -> Mapping[str, Any]:
@@ -97,13 +97,13 @@ def _context(summary: Summary, external_url: str | None, size: Size) -> Mapping[
     return {
         "s": summary,
         "size": size,
-        "headline": words.headline(summary),
-        "lede": words.lede(summary),
-        "earlier": words.earlier(summary),
-        "tone": words.tone(summary),
-        "watch": words.watch(summary),
-        "doubts": tuple(words.doubts(summary)),
-        "subject": words.subject(summary),
+        "headline": phrases.headline(summary),
+        "lede": phrases.introduction(summary),
+        "earlier": phrases.earlier(summary),
+        "tone": phrases.tone(summary),
+        "watch": phrases.watch(summary),
+        "doubts": tuple(phrases.caveats(summary)),
+        "subject": phrases.subject(summary),
         "clock": clock,
         "url": url,
         "peak_failed": max(hour.failed for hour in summary.hours),
@@ -123,7 +123,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         bar=text.bar,
-        clean=text.clean,
+        printable_text=text.printable_text,
         count=text.count,
         duration=text.duration,
         long_date=text.long_date,

@@ -8,9 +8,9 @@ from typing import Final
 import structlog
 
 from celery_monitor.adapters.channels.email import message
-from celery_monitor.adapters.channels.email.progress import MOST, RARELY, Progress
-from celery_monitor.adapters.channels.email.session import Patience, Server
-from celery_monitor.adapters.channels.email.smtp import BATCH, Delivery, Refusal, deliver, hello_of
+from celery_monitor.adapters.channels.email.progress import MAX_ATTEMPTS, UNKNOWN_RETRY_DELAY, Progress
+from celery_monitor.adapters.channels.email.session import SmtpServer, Timeouts
+from celery_monitor.adapters.channels.email.smtp import BATCH, Refusal, SendResult, deliver, hello_of
 from celery_monitor.core.model import Channel, OutboxItem
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import (
@@ -21,14 +21,14 @@ from celery_monitor.errors import (
     StoreUnavailableError,
     UncertainError,
 )
-from celery_monitor.settings import EmailSettings, mailbox
+from celery_monitor.settings import EmailSettings, email_address
 
 _log: Final = structlog.get_logger()
 
 
 def longest(settings: EmailSettings) -> float:
     """The most seconds that one attempt takes with a server that uses all of its time."""
-    patience = Patience()
+    patience = Timeouts()
     batches = len(settings.to) // BATCH + 2
     return patience.connection + patience.whole + batches * patience.final
 
@@ -48,7 +48,7 @@ class EmailSender:
         settings: EmailSettings,
         summarise: Callable[[dt.date, float], Summary],
         external_url: str | None = None,
-        server: Server | None = None,
+        server: SmtpServer | None = None,
         note: Callable[[OutboxItem, str], None] = lambda _item, _text: None,
     ) -> None:
         """``summarise`` gives a date's summary as of a time; ``server`` takes the place of the settings' one.
@@ -63,7 +63,7 @@ class EmailSender:
         self._progress: dict[int, Progress] = {}
         """Of rows that were tried and are not done: newer than what the store has, should that not have taken it."""
 
-    def lane(self, item: OutboxItem) -> str | None:
+    def rate_limit_key(self, item: OutboxItem) -> str | None:
         """The server; None when there is nobody to write to."""
         del item
         return str(self._server) if self._settings.to else None
@@ -116,17 +116,17 @@ class EmailSender:
         if found := progress.open(to):
             why = f": {error}" if error is not None else ": the monitor ended before it had the answer"
             raise UncertainError(
-                f"nobody knows whether {', '.join(found)} got it{why}; it goes again in {RARELY / 60:.0f} minutes, "
-                f"{MOST} times in all",
-                RARELY,
+                f"nobody knows whether {', '.join(found)} got it{why}; it goes again in "
+                f"{UNKNOWN_RETRY_DELAY / 60:.0f} minutes, {MAX_ATTEMPTS} times in all",
+                UNKNOWN_RETRY_DELAY,
             )
         if isinstance(error, RetryableError) and progress.pending(to):
             others = "the others are done; " if progress.taken(to) or progress.refused(to) else ""
             raise RetryableError(f"{others}{error}", error.after, remedy=error.remedy) from error
         if found := progress.unknown(to):
             raise MaybeDeliveredError(
-                f"may have been delivered to {', '.join(found)}: it was sent {MOST} times, and the server's answer "
-                "never came; ask them before `celery-monitor outbox retry` sends it again"
+                f"may have been delivered to {', '.join(found)}: it was sent {MAX_ATTEMPTS} times, and the server's "
+                "answer never came; ask them before `celery-monitor outbox retry` sends it again"
             )
         if not progress.taken(to):
             raise error if isinstance(error, RejectedError) else RejectedError("every recipient was refused")
@@ -139,7 +139,7 @@ class EmailSender:
 
     def _deliver(
         self, summary: Summary, recipients: list[str], journal: Progress | None = None, *, again: bool = False
-    ) -> Delivery:
+    ) -> SendResult:
         settings = self._settings
         # Who was refused at an earlier attempt is told as well: each attempt sends the same mail.
         known = {} if journal is None else journal.refused(settings.to)
@@ -153,7 +153,7 @@ class EmailSender:
             journal=journal,
         )
 
-    def send_again(self, summary: Summary) -> Delivery:
+    def send_again(self, summary: Summary) -> SendResult:
         """Send a report that a person asks for, as a mail of its own.
 
         Raises RetryableError or RejectedError when nobody got it.
@@ -161,7 +161,7 @@ class EmailSender:
         return self._deliver(summary, list(self._settings.to), again=True)
 
 
-def send_test(settings: EmailSettings, fleet: str, server: Server | None = None) -> Delivery:
+def send_test(settings: EmailSettings, fleet: str, server: SmtpServer | None = None) -> SendResult:
     """Send a test mail to all recipients. Raises RetryableError or RejectedError when nobody got it."""
     server = server or server_of(settings)
     trial = partial(message.trial, fleet=fleet, sender=_sender(settings), recipients=settings.to)
@@ -174,19 +174,19 @@ def send_test(settings: EmailSettings, fleet: str, server: Server | None = None)
     )
 
 
-def server_of(settings: EmailSettings) -> Server:
+def server_of(settings: EmailSettings) -> SmtpServer:
     """The server of the settings."""
-    return Server(
+    return SmtpServer(
         settings.host,
         settings.port,
         settings.security,
         settings.username,
         settings.password_source().get,
-        hello=settings.hello or hello_of(mailbox.parse(settings.from_) if settings.from_ else None),
+        hello=settings.hello or hello_of(email_address.parse(settings.from_) if settings.from_ else None),
     )
 
 
-def describe(delivery: Delivery, server: Server) -> str:
+def describe(delivery: SendResult, server: SmtpServer) -> str:
     """What became of a mail, for a terminal: a line for those who got it, and one for each who did not."""
     lines = [f"{server} took it for {', '.join(delivery.taken)}: {delivery.reply}"] if delivery.taken else []
     lines += [f"{server} refused {recipient}: {refusal}" for recipient, refusal in delivery.refused.items()]

@@ -26,8 +26,8 @@ AFTER_LOGIN: Final = 300.0
 _FAREWELL: Final = 2.0
 _LAST_WORDS: Final = 1.0
 _BLOCK: Final = 16_384
-_LONGEST_LINE: Final = 8_192
-_MOST_READ: Final = 1_048_576
+_MAX_LINE_LENGTH: Final = 8_192
+_MAX_READ: Final = 1_048_576
 """Bytes of all answers together."""
 _PASSWORD: Final = b"[password]"
 _REPLY: Final = re.compile(rb"([0-9]{3})(?:([-\s])(.*))?\Z", re.DOTALL)
@@ -39,7 +39,7 @@ _OUTCOMES: Final = frozenset({2, 4, 5})
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """Seconds to wait. The defaults are the least that RFC 5321, 4.5.3.2, asks of a client."""
 
     connection: float = 30.0
@@ -52,13 +52,13 @@ class Patience:
     whole: float = 900.0
     """For all of it without the answers to final dots, so that a server that drips bytes holds nothing."""
 
-    def within(self, deadline: float | None) -> "Patience":
+    def within(self, deadline: float | None) -> "Timeouts":
         """The same with ``deadline`` as the most for all of it, and once more for a final dot."""
         return self if deadline is None else replace(self, whole=deadline, final=min(self.final, deadline))
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class SmtpServer:
     """How the server is reached. ``password`` is asked at each login."""
 
     host: str
@@ -88,7 +88,7 @@ class UnansweredError(Exception):
 
 
 @contextmanager
-def connected(server: Server, hello: str, patience: Patience) -> Iterator["Session"]:
+def connected(server: SmtpServer, hello: str, patience: Timeouts) -> Iterator["Session"]:
     """Connected, encrypted and logged in as configured; closed in any case. Raises whatever smtplib raises."""
     _check_name(server.host)
     tls = server.tls or (ssl.create_default_context() if server.security != "none" else None)
@@ -133,9 +133,9 @@ class Session(smtplib.SMTP):
 
     def __init__(
         self,
-        server: Server,
+        server: SmtpServer,
         hello: str,
-        patience: Patience,
+        patience: Timeouts,
         hidden: Sequence[bytes],
         **options: Any,  # noqa: ANN401  # SMTP_SSL's context
     ) -> None:
@@ -235,11 +235,11 @@ class Session(smtplib.SMTP):
     def _line(self) -> bytes:
         assert self.file is not None  # noqa: S101 - getreply has opened it
         try:
-            line = self.file.readline(_LONGEST_LINE)
+            line = self.file.readline(_MAX_LINE_LENGTH)
         except OSError:
             self.close()
             raise
-        if len(line) == _LONGEST_LINE:
+        if len(line) == _MAX_LINE_LENGTH:
             self.close()
             raise OSError("a line of the server is too long")
         if not line:
@@ -292,7 +292,7 @@ class _Reader(io.RawIOBase):
         self._sock.settimeout(self._left())
         read = self._sock.recv_into(buffer)
         self._read += read
-        if self._read > _MOST_READ:
+        if self._read > _MAX_READ:
             raise OSError("the server says more than an answer can be")
         return read
 

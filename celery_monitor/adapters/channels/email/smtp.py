@@ -19,9 +19,9 @@ from typing import Final
 from celery_monitor.adapters.channels.email.session import (
     AFTER_LOGIN,
     HelloRefusedError,
-    Patience,
-    Server,
     Session,
+    SmtpServer,
+    Timeouts,
     UnansweredError,
     connected,
 )
@@ -29,8 +29,8 @@ from celery_monitor.adapters.channels.email.text import shorten
 from celery_monitor.errors import DeliveryError, MonitorError, RejectedError, RetryableError
 from celery_monitor.network import Fault, fault_of, remedy, told
 from celery_monitor.network import Server as Wording
-from celery_monitor.settings import mailbox
-from celery_monitor.settings.mailbox import Mailbox
+from celery_monitor.settings import email_address
+from celery_monitor.settings.email_address import EmailAddress
 
 BATCH: Final = 50
 """Recipients of one transaction: many servers take no more than 50 or 100 (RFC 5321, 4.5.3.1.8, asks them for 100)."""
@@ -71,7 +71,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class SendResult:
     """The server has the mail for ``taken`` and answered ``reply``; it may have it for ``unknown``."""
 
     taken: tuple[str, ...]
@@ -93,7 +93,7 @@ class Journal:
 
 
 def deliver(
-    server: Server,
+    server: SmtpServer,
     sender: str,
     recipients: Sequence[str],
     compose: Compose,
@@ -101,7 +101,7 @@ def deliver(
     international: Compose | None = None,
     journal: Journal | None = None,
     deadline: float | None = None,
-) -> Delivery:
+) -> SendResult:
     """Send one mail to all recipients that the server takes, in as many transactions as it needs.
 
     Args:
@@ -121,21 +121,21 @@ def deliver(
     left = None
     try:
         with _told(server, conversation.hello):
-            conversation.hold(compose, international or compose, Patience().within(deadline))
+            conversation.hold(compose, international or compose, Timeouts().within(deadline))
     except DeliveryError as exc:
         left = exc
     return conversation.outcome(left)
 
 
-def reach(server: Server, *, deadline: float | None = None) -> None:
+def check_reachable(server: SmtpServer, *, deadline: float | None = None) -> None:
     """Connect, encrypt and log in as for a mail, and send none. Raises RetryableError."""
     hello = server.hello or hello_of(None)
-    with _told(server, hello), connected(server, hello, Patience().within(deadline)):
+    with _told(server, hello), connected(server, hello, Timeouts().within(deadline)):
         pass
 
 
 @contextmanager
-def _told(server: Server, hello: str) -> Iterator[None]:
+def _told(server: SmtpServer, hello: str) -> Iterator[None]:
     """The boundary: whatever smtplib, TLS, the resolver or a server raises becomes a DeliveryError here."""
     try:
         yield
@@ -187,9 +187,9 @@ def _fault(exc: BaseException) -> Fault:
 class _Conversation:
     """One session with its transactions, and what is known after each."""
 
-    def __init__(self, server: Server, sender: str, recipients: Sequence[str], journal: Journal) -> None:
+    def __init__(self, server: SmtpServer, sender: str, recipients: Sequence[str], journal: Journal) -> None:
         try:
-            self._sender = mailbox.parse(sender)
+            self._sender = email_address.parse(sender)
         except ValueError as exc:
             raise RejectedError(f"the sender {shorten(sender)} cannot be used: it {exc}") from None
         self._server, self._journal = server, journal
@@ -197,15 +197,15 @@ class _Conversation:
         self._refused: dict[str, Refusal] = {}
         self._unknown: tuple[str, ...] = ()
         self._reply = ""
-        self._recipients: dict[str, Mailbox] = {}
+        self._recipients: dict[str, EmailAddress] = {}
         self.hello = server.hello or hello_of(self._sender)
         for recipient in recipients:
             try:
-                self._recipients[recipient] = mailbox.parse(recipient)
+                self._recipients[recipient] = email_address.parse(recipient)
             except ValueError as exc:
                 self._refused[recipient] = Refusal(_NO_ADDRESS, f"not sent: it {exc}")
 
-    def hold(self, compose: Compose, international: Compose, patience: Patience) -> None:
+    def hold(self, compose: Compose, international: Compose, patience: Timeouts) -> None:
         """Send what can be sent."""
         if not self._recipients:
             return
@@ -281,10 +281,10 @@ class _Conversation:
     def _settle(self) -> None:
         self._journal.settle(self._taken, self._refused, self._unknown)
 
-    def outcome(self, left: DeliveryError | None) -> Delivery:
+    def outcome(self, left: DeliveryError | None) -> SendResult:
         """What became of it. Raises when nobody has it, and surely not."""
         if self._taken or self._unknown:
-            return Delivery(tuple(self._taken), self._refused, self._reply, self._unknown, left)
+            return SendResult(tuple(self._taken), self._refused, self._reply, self._unknown, left)
         if left is not None:
             raise left
         said = "; ".join(f"{recipient}: {refusal}" for recipient, refusal in self._refused.items())
@@ -293,7 +293,7 @@ class _Conversation:
         raise RetryableError(f"no recipient was accepted: {said}")
 
 
-def hello_of(sender: Mailbox | None) -> str:
+def hello_of(sender: EmailAddress | None) -> str:
     """The name that a client gives by default.
 
     Servers refuse one without a dot, and ``[127.0.0.1]``: in place of such a host's name the sender's domain is one
@@ -305,7 +305,7 @@ def hello_of(sender: Mailbox | None) -> str:
     return sender.domain if sender is not None else "[127.0.0.1]"
 
 
-def _concerning_client(code: int, said: bytes, server: Server) -> DeliveryError | None:
+def _concerning_client(code: int, said: bytes, server: SmtpServer) -> DeliveryError | None:
     """The error where an answer speaks of how this client speaks, whatever it was an answer to."""
     if 400 <= code < 600 and _HELLO.search(said):  # noqa: PLR2004 - RFC 5321, 4.2.1
         text = f"{server} refused the name that this client gives (EHLO): {_said(code, said)}; {HELLO_REMEDY}"
@@ -317,7 +317,7 @@ def _concerning_client(code: int, said: bytes, server: Server) -> DeliveryError 
     return None
 
 
-def _refusal(what: str, code: int, reply: bytes | str, server: Server) -> DeliveryError:
+def _refusal(what: str, code: int, reply: bytes | str, server: SmtpServer) -> DeliveryError:
     said = reply if isinstance(reply, bytes) else reply.encode("utf-8", "replace")
     if (error := _concerning_client(code, said, server)) is not None:
         return error

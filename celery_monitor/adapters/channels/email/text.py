@@ -23,13 +23,13 @@ _MARKS: Final = 2
 _LINKABLE: Final = re.compile(r"(?<=\w)([.@])(?=\w)|(:)(?=//)")
 
 
-def clean(text: str, *, lines: bool = False) -> str:
+def printable_text(text: str, *, lines: bool = False) -> str:
     """Without controls, direction marks and half characters, each replaced by one that shows that it was there.
 
     ``lines`` keeps line feeds, and tabs as spaces.
     """
     if lines:
-        return "\n".join(clean(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n"))
+        return "\n".join(printable_text(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n"))
     out, marks = [], 0
     for char in text:
         category = unicodedata.category(char)
@@ -45,7 +45,7 @@ def shorten(text: str, width: int = NAME_WIDTH) -> str:
     if len(text) > width:
         head = (width - 1) // 2
         text = f"{text[:head]}…{text[head + 1 - width :]}"
-    return clean(text)
+    return printable_text(text)
 
 
 def short_class(name: str) -> str:

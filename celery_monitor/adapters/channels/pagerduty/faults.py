@@ -50,7 +50,7 @@ def no_answer(exc: BaseException, url: str) -> NoAnswerError:
     return NoAnswerError(_told(exc, url), None if fault is None else network.remedy(fault, SERVER))
 
 
-def place(url: str) -> str:
+def origin(url: str) -> str:
     """Host and port of the API, for messages: a path or query of ``pagerduty.url`` may hold a secret."""
     return urlsplit(url).netloc
 

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 from celery_monitor.adapters.channels.pagerduty.exchange import ACCEPTED, Answer, Exchange
-from celery_monitor.adapters.channels.pagerduty.faults import NoAnswerError, place
+from celery_monitor.adapters.channels.pagerduty.faults import NoAnswerError, origin
 from celery_monitor.adapters.channels.pagerduty.render import line, render, render_test, text
 from celery_monitor.core.model import Action, Channel, Incident, OutboxItem
 from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError
@@ -89,7 +89,7 @@ class PagerDuty:
         self._stopped = True
         self._exchange.abort(_STOPPING)
 
-    def lane(self, item: OutboxItem) -> str | None:
+    def rate_limit_key(self, item: OutboxItem) -> str | None:
         """A salted hash of the routing key: routes that share a key share its rate limit. None without a key."""
         key = self._key(item.route)
         return None if key is None else hashlib.blake2b(key.encode(), digest_size=8, salt=self._salt).hexdigest()
@@ -125,7 +125,7 @@ class PagerDuty:
                 raise InterruptedSendError(_STOPPING) from None
             problem = line(self._without_keys(str(exc), key), 200)
             # Without its cause, which may hold the key.
-            raise RetryableError(f"PagerDuty ({place(self._url)}): {problem}", remedy=exc.remedy) from None
+            raise RetryableError(f"PagerDuty ({origin(self._url)}): {problem}", remedy=exc.remedy) from None
         if answer.status != ACCEPTED:
             raise self._refusal(answer, key)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from sqlalchemy import Compiled, Dialect, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
-from celery_monitor.adapters.store.sequence import Noted
+from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.errors import MonitorError, QueryTimeoutError
 
 Insert = sqlite.Insert | postgresql.Insert
@@ -72,7 +72,7 @@ class StoreDialect(Protocol):
     def begin(self, *, read_only: bool) -> str:
         """The SQL that begins a transaction. A writer has the write lock from there on."""
 
-    def ended_at(self, connection: Any, answer_by: float) -> AbstractContextManager[None]:  # noqa: ANN401
+    def ended_at(self, connection: Any, deadline: float) -> AbstractContextManager[None]:  # noqa: ANN401
         """Within the block each statement on the driver's connection ends with an error at this monotonic time."""
 
     def classify(self, exc: BaseException) -> MonitorError:
@@ -84,10 +84,10 @@ class StoreDialect(Protocol):
     def use_reserve(self) -> bool:
         """Give up space that was set aside; whether there was any."""
 
-    def noted(self, identity: str | None) -> Noted | None:
+    def noted(self, identity: str | None) -> SequenceRecord | None:
         """The newest flush that is known to have been committed to this store; begins to take notes."""
 
-    def note(self, noted: Noted) -> None:
+    def note(self, noted: SequenceRecord) -> None:
         """A flush was committed."""
 
     def verify(self) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 
 from celery_monitor.adapters.store.dialects.base import Row
 
-_PORTION: Final = 2_000
+_CHUNK_SIZE: Final = 2_000
 """Rows of one statement: some megabytes at most, so that neither side needs much memory for it."""
 _TYPES: Final[Mapping[type[Any], str]] = {
     BigInteger: "bigint",
@@ -66,22 +66,22 @@ class Arrays:
 
     def of(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
         """See Statements."""
-        portion: list[Row] = []
+        chunk: list[Row] = []
         seen: set[Row] = set()
         for row in rows:
             if self._keys:
                 key = tuple(row[index] for index in self._keys)
                 if key in seen:
-                    yield self._sql, _columns(portion)
-                    portion, seen = [], set()
+                    yield self._sql, _columns(chunk)
+                    chunk, seen = [], set()
                 seen.add(key)
-            portion.append(row)
-            if len(portion) == _PORTION:
-                yield self._sql, _columns(portion)
-                portion, seen = [], set()
-        if portion:
-            yield self._sql, _columns(portion)
+            chunk.append(row)
+            if len(chunk) == _CHUNK_SIZE:
+                yield self._sql, _columns(chunk)
+                chunk, seen = [], set()
+        if chunk:
+            yield self._sql, _columns(chunk)
 
 
-def _columns(portion: Sequence[Row]) -> Row:
-    return tuple(map(list, zip(*portion, strict=True)))
+def _columns(chunk: Sequence[Row]) -> Row:
+    return tuple(map(list, zip(*chunk, strict=True)))

@@ -17,8 +17,8 @@ from sqlalchemy.exc import ArgumentError
 
 from celery_monitor.adapters.store.dialects.base import Usage, too_slow
 from celery_monitor.adapters.store.dialects.sqlite_file import SqliteFile
-from celery_monitor.adapters.store.reserve import SMALLEST, DiskReserve, SpareDescriptors, reserve_size
-from celery_monitor.adapters.store.sequence import Noted
+from celery_monitor.adapters.store.reserve import MIN_RESERVE, DiskReserve, SpareDescriptors, reserve_size
+from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
 
 BUSY_TIMEOUT: Final = 5.0
@@ -171,12 +171,12 @@ class SqliteDialect:
 
     @staticmethod
     @contextlib.contextmanager
-    def ended_at(connection: Any, answer_by: float) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type
+    def ended_at(connection: Any, deadline: float) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type
         """Within the block each statement ends with an error at this monotonic time."""
-        if answer_by == math.inf:
+        if deadline == math.inf:
             yield
             return
-        connection.set_progress_handler(lambda: time.monotonic() >= answer_by, STEPS_PER_LOOK)
+        connection.set_progress_handler(lambda: time.monotonic() >= deadline, STEPS_PER_LOOK)
         yield
         # After an error the connection is not used again.
         connection.set_progress_handler(None, 0)
@@ -261,7 +261,7 @@ class SqliteDialect:
         text = f"The store {self.path} cannot be used now: {exc}"
         if code in _NO_SPACE:
             return StoreFullError(text)
-        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN and self._file.disk()[0] < SMALLEST:
+        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN and self._file.disk()[0] < MIN_RESERVE:
             return StoreFullError(f"{text}: the disk is full")
         return StoreUnavailableError(text)
 
@@ -272,11 +272,11 @@ class SqliteDialect:
             "restore a copy, or move it away to begin with an empty one"
         )
 
-    def noted(self, identity: str | None) -> Noted | None:
+    def noted(self, identity: str | None) -> SequenceRecord | None:
         """See StoreDialect."""
         return self._file.noted(identity)
 
-    def note(self, noted: Noted) -> None:
+    def note(self, noted: SequenceRecord) -> None:
         """See StoreDialect."""
         self._file.note(noted)
 

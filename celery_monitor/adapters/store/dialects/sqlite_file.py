@@ -13,7 +13,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from celery_monitor.adapters.store.sequence import Noted, SequenceFile
+from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
 from celery_monitor.errors import MonitorError, StoreUnavailableError, StoreUnusableError
 
 
@@ -68,7 +68,7 @@ class SqliteFile:
         except OSError as exc:
             raise self._unusable(exc) from exc
 
-    def noted(self, identity: str | None) -> Noted | None:
+    def noted(self, identity: str | None) -> SequenceRecord | None:
         """The newest flush that is known to have been committed to this store. ``identity``: None or "" without one.
 
         Begins to take notes. A file that did not exist before this start is a new store, whatever lies beside it.
@@ -82,7 +82,7 @@ class SqliteFile:
             return found if found is not None and found.identity == identity else None
         return found if self._existed else None
 
-    def note(self, noted: Noted) -> None:
+    def note(self, noted: SequenceRecord) -> None:
         """A flush was committed."""
         if self._sequence is not None:
             self._sequence.write(noted)

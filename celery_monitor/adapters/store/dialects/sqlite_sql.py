@@ -55,8 +55,8 @@ class Repeated:
         """See Statements."""
         left = iter(rows)
         for at_once, sql in self._many.items():
-            while len(portion := list(islice(left, at_once))) == at_once:
-                yield sql, tuple(chain.from_iterable(portion))
-            left = iter(portion)
+            while len(chunk := list(islice(left, at_once))) == at_once:
+                yield sql, tuple(chain.from_iterable(chunk))
+            left = iter(chunk)
         if rest := list(left):
             yield self._one, rest

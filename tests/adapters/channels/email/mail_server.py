@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from celery_monitor.adapters.channels.email.session import Server
+from celery_monitor.adapters.channels.email.session import SmtpServer
 from tests.servers.certificate import Certificate
 from tests.servers.ports import free_port
 
@@ -45,10 +45,12 @@ class MailServer:
     stage: Callable[[str], None] = lambda _: None
     """Called with MAIL, RCPT and DATA before each is answered."""
 
-    def server(self, password: str | None = PASSWORD, user: str | None = USER) -> Server:
+    def server(self, password: str | None = PASSWORD, user: str | None = USER) -> SmtpServer:
         """How to reach it."""
         trusted = ssl.create_default_context(cafile=self.certificate.certificate) if self.certificate else None
-        return Server("127.0.0.1", self.port, self.security, user if self.login else None, lambda: password, trusted)
+        return SmtpServer(
+            "127.0.0.1", self.port, self.security, user if self.login else None, lambda: password, trusted
+        )
 
     def message(self, index: int = -1) -> EmailMessage:
         """A mail as it was taken."""

@@ -1,6 +1,6 @@
 """The daemon's part that mails, in a process of its own.
 
-Usage: ``python -m tests.adapters.channels.email.mailer STORE PORT OFFSET``. Schedule, courier and sender on the real
+Usage: ``python -m tests.adapters.channels.email.mailer STORE PORT OFFSET``. Schedule, notifier and sender on the real
 store, with a clock that is OFFSET seconds ahead. Prints a line when it runs.
 """
 
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from celery_monitor.adapters.channels.email import EmailSender
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
-from celery_monitor.runtime.courier import Courier
+from celery_monitor.runtime.notifier import Notifier
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
 from celery_monitor.settings import EmailSettings
@@ -52,14 +52,14 @@ def main(url: str, port: int, offset: float) -> None:
     store.start()
     email = settings(port)
     report = DayReport(store.reader, "shop", ZoneInfo(ZONE), paging=False)
-    courier = Courier(store.outbox, EmailSender(email, report.summary, note=store.outbox.note), clock)
+    notifier = Notifier(store.outbox, EmailSender(email, report.summary, note=store.outbox.note), clock)
     schedule = ReportSchedule(store.outbox, store.reader, email.schedule, ZoneInfo(ZONE))
     sys.stdout.write("running\n")
     sys.stdout.flush()
     stop = threading.Event()
     while not stop.wait(0.01):
-        schedule.turn(clock.now())
-        courier.turn()
+        schedule.run_once(clock.now())
+        notifier.run_once()
 
 
 if __name__ == "__main__":

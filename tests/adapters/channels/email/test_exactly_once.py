@@ -1,4 +1,4 @@
-"""One mail a day, whatever happens around the time of sending: schedule, store, courier and SMTP together."""
+"""One mail a day, whatever happens around the time of sending: schedule, store, notifier and SMTP together."""
 
 import random
 import signal
@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from celery_monitor.adapters.channels.email import EmailSender
-from celery_monitor.adapters.channels.email.progress import RARELY
+from celery_monitor.adapters.channels.email.progress import UNKNOWN_RETRY_DELAY
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.core.model import Changes
-from celery_monitor.runtime.courier import Courier
+from celery_monitor.runtime.notifier import Notifier
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule, next_due
 from tests.adapters.channels.email.mail_server import MailServer, serving
@@ -66,21 +66,21 @@ def identities(mail: MailServer) -> Counter[str]:
 
 
 class Daemon:
-    """Schedule and courier on a store, on a clock that the test moves."""
+    """Schedule and notifier on a store, on a clock that the test moves."""
 
     def __init__(self, store: SqlStore, mail: MailServer, clock: ManualClock) -> None:
         zone = ZoneInfo(ZONE)
         report = DayReport(store.reader, "shop", zone, paging=False)
         self.sender = EmailSender(settings(mail.port), report.summary, note=store.outbox.note)
-        self._courier = Courier(store.outbox, self.sender, clock)
+        self._notifier = Notifier(store.outbox, self.sender, clock)
         self._schedule = ReportSchedule(store.outbox, store.reader, SCHEDULE, zone)
         self._clock = clock
 
     def run(self, until: float, step: float = 20.0) -> None:
         """Turn until that time."""
         while self._clock.now() < until:
-            self._schedule.turn(self._clock.now())
-            self._courier.turn()
+            self._schedule.run_once(self._clock.now())
+            self._notifier.run_once()
             self._clock.advance(step)
 
 
@@ -110,7 +110,7 @@ def test_twenty_kills_around_the_time_of_sending_make_one_mail(url: str, mail: M
                 looks += 1
                 wait_until(partial(is_uncertain, store, looks), 60, what="a look at the outbox")
                 process.kill()
-            offset += RARELY
+            offset += UNKNOWN_RETRY_DELAY
     with mailer(url, mail, offset) as process:
         wait_until(lambda: mail.mails, 60, what="the report")
         with opened_beside(url) as store:
@@ -209,7 +209,7 @@ def test_a_death_at_any_call_of_the_store_loses_nothing(url: str, mail: MailServ
         with opened(url) as store:
             fuse = _Fuse(store.outbox, deaths)
             daemon = Daemon(store, mail, clock)
-            daemon._courier._outbox = daemon._schedule._outbox = fuse
+            daemon._notifier._outbox = daemon._schedule._outbox = fuse
             daemon.sender._note = fuse.note
             try:
                 daemon.run(clock.time + 100.0)
@@ -218,7 +218,7 @@ def test_a_death_at_any_call_of_the_store_loses_nothing(url: str, mail: MailServ
             else:
                 break
         with opened(url) as store:
-            Daemon(store, mail, clock).run(clock.time + RARELY + 100.0)
+            Daemon(store, mail, clock).run(clock.time + UNKNOWN_RETRY_DELAY + 100.0)
         assert 1 <= len(mail.mails) - before <= 2
         assert len({content for _, content in mail.mails[before:]}) == 1
     assert deaths > 6

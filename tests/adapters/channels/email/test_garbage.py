@@ -1,4 +1,4 @@
-"""Servers that keep to no protocol: whatever they say, and wherever they stop, the mail waits and the courier lives."""
+"""Servers that keep to no protocol: whatever they say, wherever they stop, the mail waits and the notifier lives."""
 
 import random
 import socket
@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from celery_monitor.adapters.channels.email.session import Server
-from celery_monitor.adapters.channels.email.smtp import Delivery, deliver
+from celery_monitor.adapters.channels.email.session import SmtpServer
+from celery_monitor.adapters.channels.email.smtp import SendResult, deliver
 from celery_monitor.errors import DeliveryError, RetryableError
 from tests.servers.scripted import misbehaving, talking
 
@@ -39,9 +39,9 @@ SAID = (
 )  # fmt: skip
 
 
-def send(port: int, *, deadline: float = 5.0, host: str = "127.0.0.1") -> Delivery:
+def send(port: int, *, deadline: float = 5.0, host: str = "127.0.0.1") -> SendResult:
     """One mail, with a login."""
-    server = Server(host, port, "none", "monitor", lambda: PASSWORD)
+    server = SmtpServer(host, port, "none", "monitor", lambda: PASSWORD)
     return deliver(
         server, "monitor@shop.example", ["ann@shop.example"], lambda _: b"Subject: a\r\n\r\nb\r\n", deadline=deadline
     )
@@ -67,7 +67,7 @@ def test_the_dialogue_is_a_good_one() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_garbage_at_each_step(seed: int) -> None:
-    """Whatever is said, and wherever the connection ends: the mail is taken, or the courier knows the error."""
+    """Whatever is said, and wherever the connection ends: the mail is taken, or the notifier knows the error."""
     chance = random.Random(seed)
     errors: list[DeliveryError] = []
     for number in range(DIALOGUES):
@@ -119,7 +119,7 @@ def test_a_password_that_is_no_text_is_not_quoted() -> None:
     """Bytes of the environment that are no UTF-8."""
     with misbehaving(talking(*GOOD)) as port, pytest.raises(RetryableError) as caught:
         deliver(
-            Server("127.0.0.1", port, "none", "monitor", lambda: "s3cret\udcff"),
+            SmtpServer("127.0.0.1", port, "none", "monitor", lambda: "s3cret\udcff"),
             "a@b.example",
             ["c@d.example"],
             lambda _: b"",

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from celery_monitor.adapters.channels.email.message import report, trial
+from celery_monitor.adapters.channels.email.phrases import introduction, subject
 from celery_monitor.adapters.channels.email.render import MAX_BYTES, SIZES, render_html, render_part, render_text
-from celery_monitor.adapters.channels.email.words import lede, subject
 from celery_monitor.core.summary import Summary
 from tests.adapters.channels.email import days
 
@@ -317,7 +317,7 @@ def test_one_earlier_day_is_no_average() -> None:
     for made in (render_text(second), render_html(second)):
         assert "1 day before" not in made
         assert "Average of" not in made
-    assert "Average of the one known day of the week before" in lede(replace(second, before=None))
+    assert "Average of the one known day of the week before" in introduction(replace(second, before=None))
 
 
 def test_a_quiet_day_is_a_short_mail() -> None:

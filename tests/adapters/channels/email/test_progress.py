@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from celery_monitor.adapters.channels.email import EmailSender
-from celery_monitor.adapters.channels.email.progress import MOST, RARELY
+from celery_monitor.adapters.channels.email.progress import MAX_ATTEMPTS, UNKNOWN_RETRY_DELAY
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.errors import (
     DeliveryError,
@@ -39,7 +39,7 @@ class Row:
         self.item = replace(self.item, progress=progress)
 
     def attempt(self, *, recorded: bool = True) -> DeliveryError | None:
-        """One attempt; ``recorded``: the courier counts it."""
+        """One attempt; ``recorded``: the notifier counts it."""
         try:
             self.sender.send(self.item)
         except DeliveryError as exc:
@@ -66,10 +66,10 @@ def test_a_server_that_never_answers_gets_three_copies(mail: MailServer, sent: l
     """Half an hour apart, with or without a restart in between; then the row says to whom it may have gone."""
     row = Row(mail)
     mail.data.extend(["drop"] * 9)
-    for number in range(1, MOST):
+    for number in range(1, MAX_ATTEMPTS):
         error = row.attempt()
         assert type(error) is UncertainError
-        assert error.after == RARELY
+        assert error.after == UNKNOWN_RETRY_DELAY
         assert all(who in str(error) for who in (ANN, BOB, CARL))
         assert len(sent) == number
         if restarts:
@@ -77,7 +77,7 @@ def test_a_server_that_never_answers_gets_three_copies(mail: MailServer, sent: l
     error = row.attempt()
     assert type(error) is MaybeDeliveredError
     assert "may have been delivered" in str(error)
-    assert len(sent) == MOST
+    assert len(sent) == MAX_ATTEMPTS
     row.revive()
     mail.data.clear()
     assert row.attempt() is None

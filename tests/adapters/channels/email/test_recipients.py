@@ -6,10 +6,10 @@ import threading
 import pytest
 
 from celery_monitor.adapters.channels.email import describe, send_test, server_of
-from celery_monitor.adapters.channels.email.session import Server
-from celery_monitor.adapters.channels.email.smtp import BATCH, Delivery, deliver
+from celery_monitor.adapters.channels.email.session import SmtpServer
+from celery_monitor.adapters.channels.email.smtp import BATCH, SendResult, deliver
 from celery_monitor.errors import RetryableError
-from celery_monitor.settings import EmailSettings, mailbox
+from celery_monitor.settings import EmailSettings, email_address
 from tests.servers.scripted import misbehaving
 
 ANN = "ann@shop.example"
@@ -54,9 +54,9 @@ class Talk:
                 return
 
 
-def send(port: int, *recipients: str, sender: str = "monitor@shop.example", hello: str | None = None) -> Delivery:
+def send(port: int, *recipients: str, sender: str = "monitor@shop.example", hello: str | None = None) -> SendResult:
     """A mail to them."""
-    server = Server("127.0.0.1", port, "none", hello=hello)
+    server = SmtpServer("127.0.0.1", port, "none", hello=hello)
     return deliver(server, sender, recipients or (ANN,), lambda _: b"Subject: a\r\n\r\nb\r\n", deadline=30.0)
 
 
@@ -159,11 +159,11 @@ BAD = [
 @pytest.mark.parametrize(("text", "address"), GOOD.items())
 def test_addresses(text: str, address: str) -> None:
     """As people write them, and as servers take them."""
-    assert mailbox.parse(text).address == address
+    assert email_address.parse(text).address == address
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_what_is_no_address(text: str) -> None:
     """It is refused with the configuration."""
     with pytest.raises(ValueError, match=r"must|has|is"):
-        mailbox.parse(text)
+        email_address.parse(text)

@@ -63,7 +63,7 @@ def test_the_row_of_a_date_is_one_mail_to_everybody(mail: MailServer) -> None:
 
     sending: Sender = EmailSender(settings(mail), summarise)
     assert sending.channel == "email"
-    assert sending.lane(ITEM) == f"127.0.0.1:{mail.port}"
+    assert sending.rate_limit_key(ITEM) == f"127.0.0.1:{mail.port}"
     assert sending.send(ITEM) == 37
     assert asked == [(days.DATE, days.NOW)]
     assert [recipients for recipients, _ in mail.mails] == [[ANN, BOB, CARL]]
@@ -72,7 +72,7 @@ def test_the_row_of_a_date_is_one_mail_to_everybody(mail: MailServer) -> None:
 
 def test_without_recipients_there_is_no_lane(mail: MailServer) -> None:
     """Mail that was switched off after the row was written is given up, not tried for ever."""
-    assert sender(mail, to=[]).lane(ITEM) is None
+    assert sender(mail, to=[]).rate_limit_key(ITEM) is None
 
 
 def test_5xx_for_one_of_three_is_one_mail_that_says_so(mail: MailServer, logged: list[Any]) -> None:

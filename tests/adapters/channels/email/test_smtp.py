@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from celery_monitor.adapters.channels.email.session import Server
-from celery_monitor.adapters.channels.email.smtp import Delivery, Refusal, deliver
+from celery_monitor.adapters.channels.email.session import SmtpServer
+from celery_monitor.adapters.channels.email.smtp import Refusal, SendResult, deliver
 from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
 from tests.adapters.channels.email.mail_server import (
     MailServer,
@@ -29,7 +29,7 @@ ANN, BOB, CARL = "ann@shop.example", "Bob B. <bob@shop.example>", "carl@shop.exa
 BODY = b"Subject: hello\r\n\r\n.one dot\r\n..two\r\n"
 
 
-def send(server: Server, *recipients: str, deadline: float = 60.0) -> Delivery:
+def send(server: SmtpServer, *recipients: str, deadline: float = 60.0) -> SendResult:
     """Send BODY."""
     return deliver(server, SENDER, recipients or (ANN,), lambda _: BODY, deadline=deadline)
 
@@ -39,7 +39,7 @@ def test_a_mail_goes_over_tls_with_login(secure_mail: MailServer) -> None:
     delivery = send(secure_mail.server(), ANN, BOB)
     assert secure_mail.mails == [(["ann@shop.example", "bob@shop.example"], BODY)]
     assert secure_mail.logins == 1
-    assert delivery == Delivery((ANN, BOB), {}, "250 OK queued as 4711")
+    assert delivery == SendResult((ANN, BOB), {}, "250 OK queued as 4711")
 
 
 @pytest.mark.parametrize("password", ["wrong", "", None])
@@ -166,7 +166,7 @@ def test_a_stuck_server_costs_no_more_than_the_deadline(
 ) -> None:
     """Silence, and a drip of bytes that never lets a single read time out, end when the time is up."""
     with misbehaving(speak) as port:
-        server = Server("127.0.0.1", port, security)  # type: ignore[arg-type]  # the parameters are these literals
+        server = SmtpServer("127.0.0.1", port, security)  # type: ignore[arg-type]  # the parameters are these literals
         begun = time.monotonic()
         with pytest.raises(RetryableError):
             send(server, deadline=0.5)
@@ -188,18 +188,18 @@ def test_a_stuck_server_costs_no_more_than_the_deadline(
 def test_what_a_broken_server_says_is_tried_again(answers: list[bytes]) -> None:
     """Trouble with the server as such is never the mail's fault."""
     with misbehaving(speaking(*answers)) as port, pytest.raises(RetryableError) as caught:
-        send(Server("127.0.0.1", port, "none"), deadline=1.0)
+        send(SmtpServer("127.0.0.1", port, "none"), deadline=1.0)
     assert len(str(caught.value)) < 500
 
 
 def test_a_server_that_hangs_up_or_is_not_there_is_tried_again() -> None:
     """No connection, no name, no greeting: the mail waits."""
     with misbehaving(hanging_up) as port, pytest.raises(RetryableError):
-        send(Server("127.0.0.1", port, "none"))
+        send(SmtpServer("127.0.0.1", port, "none"))
     with pytest.raises(RetryableError, match=r"127\.0\.0\.1:\d+.*refused"):
-        send(Server("127.0.0.1", free_port(), "starttls"))
+        send(SmtpServer("127.0.0.1", free_port(), "starttls"))
     with pytest.raises(RetryableError):
-        send(Server("no.such.host.invalid", 25, "none"))
+        send(SmtpServer("no.such.host.invalid", 25, "none"))
 
 
 def test_a_bad_answer_to_quit_changes_nothing() -> None:
@@ -207,7 +207,7 @@ def test_a_bad_answer_to_quit_changes_nothing() -> None:
     answers = [b"220 hello\r\n", b"250 mail\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n", b"250 taken\r\n"]
     for farewell in ([b"451 what\r\n"], []):
         with misbehaving(speaking(*answers, *farewell)) as port:
-            assert send(Server("127.0.0.1", port, "none")).reply == "250 taken"
+            assert send(SmtpServer("127.0.0.1", port, "none")).reply == "250 taken"
 
 
 def test_an_answer_is_shown_without_its_controls(mail: MailServer) -> None:

@@ -8,12 +8,12 @@ from markupsafe import escape
 
 from celery_monitor.adapters.channels.email.text import (
     bar,
-    clean,
     count,
     duration,
     long_date,
     percent,
     plural,
+    printable_text,
     short_class,
     short_date,
     shorten,
@@ -39,12 +39,12 @@ ANYTHING = st.text(alphabet=st.characters(exclude_categories=()), max_size=300)
 )
 def test_what_misleads_is_replaced_and_what_is_language_stays(text: str, cleaned: str) -> None:
     """Controls, direction marks, half characters and towers of marks go; letters of all scripts do not."""
-    assert clean(text) == cleaned
+    assert printable_text(text) == cleaned
 
 
 def test_lines_stay_lines_where_they_are_wanted() -> None:
     """A traceback keeps its lines and loses everything else that is a control."""
-    assert clean("a\n\tb\r\nc\x1b", lines=True) == "a\n    b\nc�"
+    assert printable_text("a\n\tb\r\nc\x1b", lines=True) == "a\n    b\nc�"
 
 
 @given(ANYTHING)

@@ -1,4 +1,4 @@
-"""Servers that keep to no protocol: whatever they answer, the page waits or is given up, and the courier lives."""
+"""Servers that keep to no protocol: whatever they answer, the page waits or is given up, and the notifier lives."""
 
 import gzip
 import random
@@ -131,7 +131,7 @@ def garbage(chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_garbage_for_an_answer(seed: int) -> None:
-    """Whatever is answered, and wherever it ends: the page is taken, or the courier knows the error."""
+    """Whatever is answered, and wherever it ends: the page is taken, or the notifier knows the error."""
     chance = random.Random(seed)
     item = an_item(an_incident(), Action.TRIGGER)
     errors: list[DeliveryError] = []

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from celery_monitor.adapters.channels.pagerduty import PagerDuty, reach
+from celery_monitor.adapters.channels.pagerduty import PagerDuty, check_reachable
 from celery_monitor.core.model import Action
 from celery_monitor.errors import DeliveryError
 from celery_monitor.settings.secret import Secret, SecretSource
@@ -20,7 +20,7 @@ from tests.servers.scripted import misbehaving, talking
 
 FIRST, SECOND = "hunter2", "correcthorse"
 """The two parts of a password: also one alone is too much."""
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """Seconds for an answer, on a busy machine."""
 
 
@@ -32,11 +32,11 @@ def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
         monkeypatch.setenv(name, "")
     key = SecretSource(Secret(KEY))
     sender = PagerDuty(
-        url=url, keys={"": key}, incident=lambda _: an_incident(), clock=ManualClock(time=AT), timeout=PATIENCE
+        url=url, keys={"": key}, incident=lambda _: an_incident(), clock=ManualClock(time=AT), timeout=WAIT_SECONDS
     )
     calls: tuple[Callable[[], int], ...] = (
         lambda: sender.send(an_item(an_incident(), Action.TRIGGER)),
-        lambda: reach(url, PATIENCE),
+        lambda: check_reachable(url, WAIT_SECONDS),
     )
     told = []
     for call in calls:
@@ -128,7 +128,7 @@ def test_a_proxy_that_repeats_what_it_refuses(scheme: str, mark: str, monkeypatc
     sent = base64.b64encode(f"user:{password}".encode()).decode()
     said = f"{sent} {password} {quote(password, safe='')} user:{password}"
     answer = f"HTTP/1.1 407 {said}\r\nX: {said}\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode()
-    with misbehaving(talking(b"", answer, quiet=PATIENCE)) as port:
+    with misbehaving(talking(b"", answer, quiet=WAIT_SECONDS)) as port:
         proxy = f"http://user:{quote(password, safe='')}@127.0.0.1:{port}"
         told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
     assert re.search("407", told[0])

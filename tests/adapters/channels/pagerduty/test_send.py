@@ -24,7 +24,7 @@ from tests.servers.waiting import wait_until
 TIMEOUT = 1.0
 SLACK = 30.0
 """Seconds beyond the timeout in which a request must have ended, on a busy machine; else it would never end."""
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """The timeout where a request is to be answered, however busy the machine is."""
 
 
@@ -38,7 +38,7 @@ def server() -> Iterator[PagerDutyServer]:
 class Sending:
     """A sender of one incident, which the test may exchange."""
 
-    def __init__(self, url: str, keys: dict[str, KeySource] | None = None, timeout: float = PATIENCE) -> None:
+    def __init__(self, url: str, keys: dict[str, KeySource] | None = None, timeout: float = WAIT_SECONDS) -> None:
         self.incident: Incident | None = an_incident()
         self.clock = ManualClock(time=AT)
         self.pagerduty = PagerDuty(
@@ -52,7 +52,7 @@ class Sending:
 
     def be_patient(self) -> None:
         """From now on the machine may be as busy as it likes."""
-        self.pagerduty._timeout = PATIENCE
+        self.pagerduty._timeout = WAIT_SECONDS
 
     def send(self, action: Action = Action.TRIGGER, **item: object) -> int:
         return self.pagerduty.send(an_item(self.incident or an_incident(), action, **item))
@@ -67,7 +67,7 @@ def sending(server: PagerDutyServer) -> Sending:
 @pytest.fixture
 def graceful(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is shut down ends as soon as its thread gets the processor."""
-    monkeypatch.setattr(exchange, "GRACE", PATIENCE)
+    monkeypatch.setattr(exchange, "GRACE", WAIT_SECONDS)
 
 
 def test_a_trigger_keeps_the_contract(server: PagerDutyServer, sending: Sending) -> None:
@@ -102,7 +102,7 @@ def test_a_resolve_resolves(server: PagerDutyServer, sending: Sending) -> None:
 
 @pytest.mark.parametrize("code", [200, 204, 301, 302, 303, 307, 308, 401, 403, 404, 407, 408, 429, 500, 502, 503, 504])
 def test_temporary_refusals(server: PagerDutyServer, sending: Sending, code: int) -> None:
-    """What is no verdict on the event is retried later, by the courier: one request, and no redirect followed."""
+    """What is no verdict on the event is retried later, by the notifier: one request, and no redirect followed."""
     server.behave(Behaviour.status(code, b"over capacity", Location=f"{server.url}/v2/enqueue"))
     with pytest.raises(RetryableError, match=str(code)):
         sending.send()
@@ -160,7 +160,7 @@ def test_a_202_is_taken_whatever_its_body(server: PagerDutyServer, sending: Send
     server.script(behaviour)
     began = time.monotonic()
     assert sending.send() == 1
-    assert time.monotonic() - began < PATIENCE / 2
+    assert time.monotonic() - began < WAIT_SECONDS / 2
     assert len(server.received) == 1
 
 
@@ -305,7 +305,7 @@ def test_stop_ends_a_request_under_way(server: PagerDutyServer) -> None:
 
 
 def test_retry_after_in_seconds(server: PagerDutyServer, sending: Sending) -> None:
-    """A 429's Retry-After reaches the courier in seconds."""
+    """A 429's Retry-After reaches the notifier in seconds."""
     server.script(Behaviour.status(429, Retry_After="17"))
     with pytest.raises(RetryableError) as caught:
         sending.send()
@@ -357,14 +357,14 @@ def test_a_key_file_is_read_again_when_it_changes(server: PagerDutyServer, tmp_p
     file.write_text("A" * 32 + "\n")
     sending = Sending(server.url, {"": SecretSource(None, file)})
     item = an_item(an_incident())
-    before = sending.pagerduty.lane(item)
+    before = sending.pagerduty.rate_limit_key(item)
     sending.send()
     new = tmp_path / "new"
     new.write_text("B" * 32)
     new.rename(file)
     sending.send()
     assert [request.event["routing_key"] for request in server.received] == ["A" * 32, "B" * 32]
-    assert sending.pagerduty.lane(item) != before
+    assert sending.pagerduty.rate_limit_key(item) != before
 
 
 def test_routes_have_keys_and_keys_have_lanes(server: PagerDutyServer) -> None:
@@ -379,16 +379,18 @@ def test_routes_have_keys_and_keys_have_lanes(server: PagerDutyServer) -> None:
     for route in routes:
         sending.send(route=route)
     assert [request.event["routing_key"][0] for request in server.received] == ["A", "B", "B", "A"]
-    lanes = [sending.pagerduty.lane(an_item(an_incident(route=route))) for route in routes]
+    lanes = [sending.pagerduty.rate_limit_key(an_item(an_incident(route=route))) for route in routes]
     assert lanes[0] == lanes[3] != lanes[1] == lanes[2]
-    assert not any(lane is None or "AAAA" in lane or "BBBB" in lane for lane in lanes)
+    assert not any(
+        rate_limit_key is None or "AAAA" in rate_limit_key or "BBBB" in rate_limit_key for rate_limit_key in lanes
+    )
 
 
 @pytest.mark.parametrize("keys", [{}, {"": SecretSource(None)}])
 def test_without_a_routing_key(server: PagerDutyServer, keys: dict[str, KeySource]) -> None:
     """Without a routing key there is no lane, and nothing is sent."""
     sending = Sending(server.url, keys)
-    assert sending.pagerduty.lane(an_item(an_incident())) is None
+    assert sending.pagerduty.rate_limit_key(an_item(an_incident())) is None
     with pytest.raises(RejectedError, match="no routing key"):
         sending.send()
     assert server.received == []

@@ -1,0 +1,119 @@
+"""Questions about the broker, for a person who sets the monitor up. They change nothing that is not their own."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from amqp.exceptions import NotFound
+
+from celery_monitor.adapters.broker.control import RemoteControl
+from celery_monitor.adapters.broker.declare import Declaration, Target
+from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
+from celery_monitor.adapters.broker.faults import boundary, lost
+from celery_monitor.adapters.broker.session import Session
+from celery_monitor.errors import SourceLostError
+from celery_monitor.settings.broker import BrokerSettings
+
+_ANSWER_WITHIN: Final = 5.0
+_SCANS: Final = 20
+_KEYS: Final = 1_000
+
+Replies = dict[str, dict[str, Any]]
+"""command → hostname → what that worker answered: JSON of any shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The monitor's own queue as it is on the broker."""
+
+    messages: int
+    consumers: int
+
+
+class BrokerDiagnostics:
+    """Connects once. Methods raise SourceLostError, with a remedy where there is one."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        """Does no I/O."""
+        self._settings = settings
+        self._dialer = Dialer(settings)
+        self._control = RemoteControl(settings)
+        self._session: Session | None = None
+        self.discarded = self._control.discarded
+        """Replies that were not used, by reason."""
+        self.is_redis = self._dialer.kind == "redis"
+        self.has_queues = self._dialer.kind == "amqp"
+        """Whether the transport has an exchange and a queue of the monitor's that can be looked at."""
+
+    def connect(self) -> None:
+        """Connect and log in."""
+        with boundary(partial(lost, doing="cannot connect", connecting=True)):
+            self._session = Session(self._dialer, time.monotonic() + CONNECT_TIMEOUT)
+
+    def exchange_exists(self) -> bool:
+        """Whether the fleet, or a monitor, has declared the event exchange."""
+        session = self._ready()
+        doing = partial(lost, doing="cannot look at the event exchange", permissions=session.permissions)
+        with boundary(doing):
+            try:
+                session.query_channel().exchange_declare(self._settings.exchange, "topic", passive=True)
+            except NotFound:
+                return False
+        return True
+
+    def queue(self) -> QueueState | None:
+        """The monitor's queue, None when there is none yet. Raises also when it was declared differently."""
+        session = self._ready()
+        with boundary(partial(lost, doing="cannot look at the queue", permissions=session.permissions)):
+            channel = session.query_channel()
+            try:
+                found = channel.queue_declare(self._settings.queue.name, passive=True)
+            except NotFound:
+                return None
+            # Now that it exists, declaring it compares and does nothing else.
+            vhost = session.client.virtual_host or "/"
+            Declaration(Target(channel, vhost, session.permissions), self._settings).queue()
+        return QueueState(found.message_count, found.consumer_count)
+
+    def fleets(self) -> list[tuple[str, str]]:
+        """On Redis: ``global_keyprefix`` and ``control_exchange`` of the fleets that have left a trace in the database.
+
+        Looks at some ten thousand keys at most, so that a large database is not kept busy.
+        """
+        if not self.is_redis:
+            return []
+        session, found, cursor = self._ready(), set(), 0
+        with boundary(partial(lost, doing="cannot look at the bindings", permissions=session.permissions)):
+            for _ in range(_SCANS):
+                cursor, keys = session.channel.client.scan(cursor, match="*_kombu.binding.*.pidbox", count=_KEYS)
+                for key in keys:
+                    prefix, _, exchange = key.decode(errors="replace").partition("_kombu.binding.")
+                    if not exchange.startswith("reply."):
+                        found.add((prefix, exchange.removesuffix(".pidbox")))
+                if not cursor:
+                    break
+        return sorted(found)
+
+    def ask(self, timeout: float) -> Replies:
+        """``ping`` and ``conf`` (what is not Celery's default) of all workers, within ``timeout`` seconds."""
+        replies: Replies = {"ping": {}, "conf": {}}
+
+        def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            replies[command][hostname] = answer
+
+        self._control.ask(("ping", "conf"), timeout, take)
+        return replies
+
+    def close(self) -> None:
+        """Drop the connections; never blocks long."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.cut()
+        self._control.close()
+
+    def _ready(self) -> Session:
+        if self._session is None:
+            raise SourceLostError("not connected to the broker")
+        self._session.bound(time.monotonic() + _ANSWER_WITHIN)
+        return self._session

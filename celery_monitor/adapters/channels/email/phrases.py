@@ -1,0 +1,115 @@
+"""What the mail says in sentences: the subject, the verdict, and the reasons to doubt the numbers."""
+
+from collections.abc import Iterator
+
+from celery_monitor.adapters.channels.email.text import count, duration, percent, plural, short_date, shorten
+from celery_monitor.core.summary import SLACK, Summary
+
+FLEET_WIDTH = 40
+
+
+def subject(summary: Summary) -> str:
+    """The day in one line; safe in a header."""
+    return f"[{shorten(summary.fleet, FLEET_WIDTH)}] {_subject(summary)}"
+
+
+def _subject(summary: Summary) -> str:
+    day = f"{'' if summary.over else 'so far '}on {short_date(summary.date)}"
+    if summary.unknown:
+        return f"nothing is known of {short_date(summary.date)}: the monitor did not watch"
+    notes = []
+    if summary.new_errors:
+        notes.append(plural(summary.new_errors, "new error"))
+    if summary.incidents.undelivered:
+        notes.append(f"{plural(len(summary.incidents.undelivered), 'page')} not delivered")
+    if not summary.health.complete:
+        notes.append("partly watched")
+    note = f" ({', '.join(notes)})" if notes else ""
+    if summary.day.failed:
+        return f"{headline(summary)} {day}{note}"
+    return f"{headline(summary).lower()} {day}, {plural(summary.day.executed, 'task')} ran{note}"
+
+
+def headline(summary: Summary) -> str:
+    """The verdict in a few words."""
+    if summary.unknown:
+        return "Nothing is known of this day"
+    if summary.day.failed:
+        return f"{plural(summary.day.failed, 'failure')} in {plural(len(summary.tasks), 'task')}"
+    return "No failures" if summary.health.complete else "No failures seen"
+
+
+def tone(summary: Summary) -> str:
+    """``bad``, ``doubtful`` or ``good``."""
+    if summary.day.failed or summary.incidents.undelivered:
+        return "bad"
+    return "good" if summary.health.complete else "doubtful"
+
+
+def introduction(summary: Summary) -> str:
+    """The verdict's scale: out of how many, and against which days."""
+    if summary.unknown:
+        return "That no failure is shown here does not mean that there was none."
+    sentences = [f"{plural(summary.day.executed, 'task')} ran"]
+    if summary.day.failed:
+        sentences[0] += f", {percent(summary.day.rate)} of them failed"
+    if summary.mean is None:
+        sentences.append("There is no earlier day to compare with")
+    elif not summary.mean.failed:
+        either = "" if summary.day.failed else " either"
+        sentences.append(f"There was no failure in {earlier(summary)}{either}")
+    else:
+        if summary.before:
+            sentences.append(f"The day before: {plural(summary.before.failed, 'failure')}")
+        if summary.mean.days > 1 or not summary.before:
+            sentences.append(f"Average of {earlier(summary)}: {count(summary.mean.failed)}")
+    return ". ".join(sentences) + "."
+
+
+def earlier(summary: Summary) -> str:
+    """The days that this one is compared with."""
+    if summary.mean is None:
+        return "no earlier day"
+    if summary.mean.days > 1:
+        return f"the {plural(summary.mean.days, 'day')} before"
+    return "the day before" if summary.before else "the one known day of the week before"
+
+
+def caveats(summary: Summary) -> Iterator[str]:
+    """Why the numbers may not be all; nothing for a day that was watched from end to end."""
+    health = summary.health
+    if not summary.over:
+        yield f"The day is not over: these are its first {duration(health.elapsed)}."
+    if summary.unknown:
+        yield "The monitor did not watch on this day, and no event of it came later."
+    elif health.uptime <= 0:
+        yield "The monitor did not run on this day: it counts what the broker kept of it."
+    elif health.down > SLACK:
+        yield (
+            f"The monitor did not run for {duration(health.down)} of {duration(health.elapsed)}. "
+            "What happened meanwhile is counted only if the broker kept its events."
+        )
+    if health.unread > SLACK:
+        yield (
+            f"The event stream has not been read to the end of the day: what happened in its last "
+            f"{duration(health.unread)} may be missing."
+        )
+    if health.gap >= 1:
+        yield f"The event stream was interrupted for {duration(health.gap)}: tasks of that time may be missing."
+    if health.unobserved:
+        yield f"Workers ran {plural(health.unobserved, 'task')} whose events never came: no number here includes them."
+    if health.too_old:
+        told = plural(health.too_old, "failure")
+        yield f"{told} came too late to page anybody (alerts.max_age): they are counted in the hours they are of."
+
+
+def watch(summary: Summary) -> str:
+    """How long the monitor ran."""
+    health = summary.health
+    ran = (
+        f"all of {duration(health.elapsed)}"
+        if health.down <= SLACK
+        else f"{duration(health.uptime)} of {duration(health.elapsed)}"
+    )
+    times = "once" if health.restarts == 1 else f"{count(health.restarts)} times"
+    return f"{ran}, started {times}" if health.restarts else ran

@@ -1,0 +1,38 @@
+"""Whether the API can be reached, by the way that pages take: proxies and certificates as the environment says."""
+
+from typing import Final
+
+import requests
+
+from celery_monitor.adapters.channels.pagerduty.exchange import CONNECT_TIMEOUT
+from celery_monitor.adapters.channels.pagerduty.faults import FOREIGN, SERVER, no_answer, origin
+from celery_monitor.adapters.channels.pagerduty.render import line
+from celery_monitor.errors import RetryableError
+from celery_monitor.network import Fault, remedy
+
+_PATH: Final = "/v2/enqueue"
+_AWAY: Final = frozenset({502, 503, 504})
+"""What a gateway says for a server that it cannot reach."""
+
+
+def check_reachable(url: str, timeout: float) -> int:
+    """Ask without sending an event, at most some ``timeout`` seconds; the status, which is about the question only.
+
+    Raises RetryableError.
+    """
+    try:
+        with requests.Session() as session:
+            session.auth = lambda request: request  # else requests looks into .netrc
+            with session.get(
+                f"{url}{_PATH}", timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, stream=True
+            ) as response:
+                status = response.status_code
+    except FOREIGN as exc:
+        problem = no_answer(exc, url)
+        # Without its cause, which may quote the password of a proxy.
+        text = line(str(problem), 200)
+        raise RetryableError(f"PagerDuty ({origin(url)}): {text}", remedy=problem.remedy) from None
+    if status in _AWAY:
+        gateway = remedy(Fault.UNREACHABLE, SERVER)
+        raise RetryableError(f"PagerDuty ({origin(url)}) answers with status {status}", remedy=gateway)
+    return status

@@ -1,0 +1,87 @@
+"""Which message is being applied, in a small file beside the store: it tells what the process died of.
+
+A write to the page cache outlives the process, whatever ends it, and costs two microseconds; a commit costs a
+thousand times as much. It need not outlive the machine. Whatever is wrong with the file costs this protection only.
+"""
+
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+_MARK: Final = struct.Struct(">8s")
+_DEATHS: Final = struct.Struct(">8sI")
+_NOTHING: Final = bytes(_MARK.size)
+_MAX_MARKS: Final = 100
+"""Messages whose deaths are remembered, the newest."""
+
+_log = structlog.get_logger()
+
+
+class ApplyingFile:
+    """Marks, as in ports.Marks. ``start`` takes the mark that was left for a death of the process."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        self._deaths: dict[bytes, int] = {}
+
+    def start(self, path: Path) -> None:
+        """Open or make the file. Never raises."""
+        self.stop()
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._read(os.pread(self._file, _MARK.size + _MAX_MARKS * _DEATHS.size, 0))
+            self._write()
+        except (OSError, struct.error) as exc:
+            _log.warning(
+                "Messages that end the process cannot be told apart after a restart", file=str(path), error=str(exc)
+            )
+
+    def _read(self, data: bytes) -> None:
+        mark = data[: _MARK.size]
+        whole = (len(data) - _MARK.size) // _DEATHS.size * _DEATHS.size
+        self._deaths = dict(_DEATHS.iter_unpack(data[_MARK.size : _MARK.size + max(whole, 0)]))
+        if len(mark) == _MARK.size and mark != _NOTHING:
+            self._deaths[mark] = self._deaths.pop(mark, 0) + 1
+            _log.warning("The process ended while it applied one message", deaths=self.deaths(mark))
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        records = b"".join(_DEATHS.pack(*each) for each in [*self._deaths.items()][-_MAX_MARKS:])
+        os.pwrite(self._file, _NOTHING + records, 0)
+        os.ftruncate(self._file, _MARK.size + len(records))
+
+    def deaths(self, fingerprint: bytes) -> int:
+        """How often the process ended while it applied this message, and no other."""
+        return self._deaths.get(fingerprint, 0)
+
+    def begin(self, fingerprint: bytes) -> None:
+        """This message is applied from now on. Never raises."""
+        self._mark(fingerprint)
+
+    def end(self, fingerprint: bytes) -> None:
+        """It has been applied, and nothing happened: earlier deaths were not its. Never raises."""
+        self._mark(_NOTHING)
+        if self._deaths and self._deaths.pop(fingerprint, None) is not None:
+            try:
+                self._write()
+            except OSError as exc:
+                _log.warning("A message's record of deaths cannot be written", error=str(exc))
+
+    def _mark(self, mark: bytes) -> None:
+        if self._file is not None:
+            try:
+                os.pwrite(self._file, mark, 0)
+            except OSError as exc:
+                os.close(self._file)
+                self._file = None
+                _log.warning("Messages that end the process cannot be told apart after a restart", error=str(exc))
+
+    def stop(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

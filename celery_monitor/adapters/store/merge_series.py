@@ -1,0 +1,55 @@
+"""A store that holds more series than the monitor has memory for: the least of them become one before they are read.
+
+In portions, each a transaction: memory is bounded, whatever is in the store, and a start that is killed in between has
+done a part of the work.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, Dialect, and_, func, not_, select
+
+from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.statements import Bulk, Removal, upsert
+from celery_monitor.core.model import SeriesKey
+from celery_monitor.core.series import empty_series, merged
+from celery_monitor.core.text import OTHER
+
+_AT_ONCE: Final = 1000
+
+
+class SeriesMerge:
+    """Folds what is beyond ``most`` series into ``other``; with ``hosts`` that has a host, too."""
+
+    def __init__(self, dialect: Dialect, *, most: int, hosts: bool) -> None:
+        self._most = most
+        self._into = SeriesKey(OTHER, OTHER, OTHER if hosts else "")
+        self._write: Bulk = upsert(dialect, schema.series)
+        self._drop = Removal(dialect, schema.series)
+
+    def run(self, database: Database) -> int:
+        """How many were folded. Raises as ``Store.start``."""
+        number = 0
+        while True:
+            with database.write() as connection:
+                done = self._chunk(connection)
+            if not done:
+                return number
+            number += done
+
+    def _chunk(self, connection: Connection) -> int:
+        table = schema.series
+        into = and_(*(table.c[name] == getattr(self._into, name) for name in ("name", "queue", "host")))
+        held = connection.execute(select(func.count()).select_from(table).where(not_(into))).scalar_one()
+        number = min(held - self._most, _AT_ONCE)
+        if number <= 0:
+            return 0
+        least = select(table).where(not_(into)).order_by(table.c.rank).limit(number)
+        rows: list[Any] = list(connection.execute(least))
+        other = connection.execute(select(table).where(into)).first()
+        # Of the histograms' bounds, those of what was used last are the settings' own.
+        values = list(map(encode.series_value, rows))
+        total = merged(values, empty_series(self._into, values[-1]) if other is None else encode.series_value(other))
+        self._drop.run(connection, ((row.name, row.queue, row.host) for row in rows))
+        self._write.run(connection, [encode.series_row(total)])
+        return len(rows)

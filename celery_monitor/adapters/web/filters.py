@@ -1,0 +1,101 @@
+"""How the page writes numbers, times and names."""
+
+import re
+from datetime import datetime
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from markupsafe import Markup, escape
+
+from celery_monitor.core.model import Reason
+
+NONE: Final = "\N{EN DASH}"
+_MINUTE: Final = 60.0
+_HOUR: Final = 3600.0
+_UNITS: Final = ((86_400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), (1, "s", "s"))
+
+REASONS: Final[dict[str, str]] = {
+    Reason.OPENED: "it opened its incident",
+    Reason.JOINED: "its incident was open already; nobody is paged twice",
+    Reason.REOPENED: "its incident had been resolved, and was opened again",
+    Reason.BELOW_THRESHOLD: "its rule pages only for more failures within the hour",
+    Reason.SILENCED: "its rule does not page",
+    Reason.TOO_OLD: "it was older than alerts.max_age when it was read",
+    Reason.STORM_OPENED: "many tasks failed at once; it opened one incident for all of them",
+    Reason.STORM_JOINED: "many tasks failed at once; one incident stands for all of them",
+}
+"""Why a failure did or did not page, as the end of a sentence."""
+
+
+def number(value: float | None) -> str:
+    """``12 345``: thousands apart by a thin space."""
+    return NONE if value is None else f"{value:,.0f}".replace(",", "\N{THIN SPACE}")
+
+
+def percent(value: float | None) -> str:
+    """``2.5 %``; a rate that is not 0 never looks like it."""
+    if value is None:
+        return NONE
+    if 0 < value < 0.001:  # noqa: PLR2004 - what one decimal can show
+        return "< 0.1 %"
+    return f"{value * 100:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """``12 ms``, ``1.5 s``, ``3 min 20 s`` or ``2 h 5 min``."""
+    if value is None:
+        return NONE
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < _MINUTE:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if value < _HOUR:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def time(text: str | None) -> Markup | str:
+    """A time of the API as ``2026-11-23 14:05:09 UTC``."""
+    if text is None:
+        return NONE
+    return Markup('<time datetime="{}">{} {}<span> UTC</span></time>').format(text, text[:10], text[11:19])
+
+
+def ago(text: str | None, now: str) -> str:
+    """How long a time of the API is ago: ``2 min ago``; ``in 2 min`` where clocks differ, "" for none."""
+    if text is None:
+        return ""
+    seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(text)).total_seconds()
+    for size, one, many in _UNITS:
+        number = int(abs(seconds) // size)
+        if number:
+            told = f"{number} {one if number == 1 else many}"
+            return f"{told} ago" if seconds > 0 else f"in {told}"
+    return "just now"
+
+
+def address(path: str, **parameters: str | None) -> str:
+    """A path with a query of the parameters that are given."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"{path}?{urlencode(given, quote_via=quote, errors='replace')}" if given else path
+
+
+def reason(value: str) -> str:
+    """What a reason means."""
+    return REASONS.get(value, "")
+
+
+def path(name: str) -> str:
+    """A name as a part of a path, whatever it holds."""
+    return quote(name, safe="", errors="replace")
+
+
+def with_break_points(name: str) -> Markup:
+    """A name that breaks where its parts begin."""
+    return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped first
+
+
+def words(value: str) -> str:
+    """``below_threshold`` as ``below threshold``."""
+    return value.replace("_", " ")

@@ -1,0 +1,97 @@
+"""Whether workers and monitor use the broker in the same way: Celery's settings beside ``broker.*``."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery_monitor.adapters.broker.configuration import settings_of
+from celery_monitor.cli.doctor.finding import Finding, State, listed, ok
+from celery_monitor.settings import BrokerSettings
+
+_CENSORED: Final = "********"
+"""What Celery puts in the place of a value that may be a secret: that of any setting with KEY in its name."""
+_MAX_LENGTH: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One setting of Celery's."""
+
+    default: Any
+    state: State
+    """How bad a difference is."""
+    remedy: str
+    option: bool = False
+    """It is one of ``broker_transport_options``."""
+
+
+_LEARNED: Final = "the monitor learns it from the workers; set broker.transport_options alike, for when none answers"
+_SAME_FANOUT: Final = "events and questions may go past each other: set broker.transport_options alike"
+_SETTINGS: Final = {
+    "event_exchange": _Setting("celeryev", State.FAIL, "set broker.exchange to the workers' event_exchange"),
+    "control_exchange": _Setting("celery", State.WARN, "set broker.control_exchange to the workers' control_exchange"),
+    "event_serializer": _Setting(
+        "json", State.FAIL, "such events cannot be counted: set event_serializer = 'json' in the workers"
+    ),
+    "accept_content": _Setting(
+        ["json"], State.WARN, "a worker that does not accept json logs an error for each question of the monitor"
+    ),
+    "sep": _Setting("\x06\x16", State.NOTE, _LEARNED, option=True),
+    "priority_steps": _Setting([0, 3, 6, 9], State.NOTE, _LEARNED, option=True),
+    "queue_order_strategy": _Setting("round_robin", State.NOTE, "it makes no difference to the monitor", option=True),
+    "global_keyprefix": _Setting("", State.WARN, _SAME_FANOUT, option=True),
+    "fanout_prefix": _Setting(True, State.WARN, _SAME_FANOUT, option=True),
+    "fanout_patterns": _Setting(True, State.WARN, _SAME_FANOUT, option=True),
+}
+
+
+def agreement(confs: Mapping[str, Any], settings: BrokerSettings, *, redis: bool) -> Iterator[Finding]:
+    """A finding for each setting that differs, or one that none does. ``confs``: hostname → ``inspect conf``."""
+    ours = {"event_exchange": settings.exchange, "control_exchange": settings.control_exchange}
+    theirs = {host: settings_of(conf) for host, conf in sorted(confs.items())}
+    agreed = True
+    for name, setting in _SETTINGS.items():
+        if setting.option and not redis:
+            continue
+        mine = (
+            settings.transport_options.get(name, setting.default) if setting.option else ours.get(name, setting.default)
+        )
+        for value, hosts in _different(name, setting, mine, theirs).items():
+            agreed = False
+            here = "" if name in _JUDGED else f", and here {_shown(mine)}"
+            yield Finding(setting.state, "options", f"{name} is {value} on {listed(hosts)}{here}: {setting.remedy}")
+    if agreed:
+        yield ok("options", "the workers use the broker as it is configured here")
+
+
+def _different(
+    name: str, setting: _Setting, mine: object, theirs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """Value, as it is shown → hostnames."""
+    found: dict[str, list[str]] = {}
+    for host, values in theirs.items():
+        value = values.get(name, setting.default)
+        same = _JUDGED[name](value) if name in _JUDGED else _plain(value) in (_plain(mine), _CENSORED)
+        if not same:
+            found.setdefault(_shown(value), []).append(host)
+    return found
+
+
+def _plain(value: object) -> object:
+    """A tuple comes as a list."""
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def _accepts_json(value: object) -> bool:
+    return isinstance(value, list) and any(each in {"json", "application/json"} for each in value)
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:_MAX_LENGTH]
+
+
+_JUDGED: Final[dict[str, Callable[[object], bool]]] = {
+    "accept_content": _accepts_json,
+    "event_serializer": lambda value: value in ("json", "msgpack"),
+}
+"""Settings that have no counterpart here, and whether the monitor can do with a value."""

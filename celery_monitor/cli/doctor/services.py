@@ -1,0 +1,191 @@
+"""The store, the receivers, and the port."""
+
+import errno
+import math
+import os
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from celery_monitor.adapters.channels import email as mail
+from celery_monitor.adapters.channels import pagerduty as pages
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.adapters.store import open_store
+from celery_monitor.adapters.web.listen import listen
+from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
+from celery_monitor.cli.healthcheck import ask
+from celery_monitor.core import usage
+from celery_monitor.errors import DeliveryError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
+from celery_monitor.settings.units import DAY
+
+_MIN_FREE_SPACE: Final = 256 << 20
+_NOT_WRITTEN: Final = 120.0
+"""Seconds after which a store is hardly that of a monitor that runs: it writes every few."""
+_MAIL_DEADLINE: Final = 20.0
+_MIB: Final = 1 << 20
+_NEARLY: Final = 0.9
+_ANOTHER: Final = (
+    "and a monitor runs on web.port: it keeps another store, or cannot write this one; check with its own "
+    "configuration, or --store and --port"
+)
+
+
+def store(settings: StoreSettings, *, in_use: bool = False) -> Finding:
+    """Opened for reading beside a daemon; whether it can be written is asked of the file system.
+
+    ``in_use``: a monitor runs on the configured port, so that its store must be here.
+    """
+    path = Path(settings.url.removeprefix("sqlite:///")).absolute()
+    if not path.parent.is_dir():
+        return fail(
+            "store", f"the directory {path.parent} does not exist: create it, or set store.url to another place"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        return fail(
+            "store",
+            f"user {os.getuid()} may not write {path} (the file and its directory): change their owner, or run the "
+            "monitor as the user that owns them",
+        )
+    free = shutil.disk_usage(path.parent).free
+    if free < _MIN_FREE_SPACE:
+        return warn("store", f"{path}: only {free // _MIB} MiB are free there")
+    if path.exists():
+        return _opened(settings, path, in_use=in_use)
+    if in_use:
+        return warn("store", f"{path} does not exist, {_ANOTHER}")
+    return ok("store", f"{path} does not exist yet: the monitor makes it; the directory is writable")
+
+
+def _opened(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
+    try:
+        with closing(_Attached(settings)) as attached:
+            written, rolled_back = attached.last_written(), attached.rolled_back()
+    except (StoreUnusableError, StoreUnavailableError) as exc:
+        return fail("store", str(exc))
+    age = None if written is None else max(0.0, SystemClock().now() - written)
+    ago = "never written" if age is None else f"last written {age:,.0f} s ago"
+    if in_use and (age is None or age > _NOT_WRITTEN):
+        return warn("store", f"{path} was {ago}, {_ANOTHER}")
+    if rolled_back:
+        return warn(
+            "store",
+            f"{path} came back older than what had been committed to it, within the last 24 hours: counts and failures "
+            "are missing, and the log of the start says how many; check the disk, and see docs/runbook.md",
+        )
+    size = path.stat().st_size
+    if size > settings.max_bytes * _NEARLY:
+        return warn(
+            "store",
+            f"{path}: {size / _MIB:,.1f} MiB of the {settings.max_bytes / _MIB:,.0f} MiB of store.max_bytes: samples "
+            "of failures are given up before it is reached; raise it, or shorten store.retention",
+        )
+    return ok("store", f"{path}: {size / _MIB:,.1f} MiB, writable, {ago}")
+
+
+class _Attached:
+    """A store beside its daemon."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._store = open_store(settings.url, retention=settings.retention, fingerprints_kept=0)
+        self._store.attach()
+
+    def last_written(self) -> float | None:
+        """When a daemon was last known to run."""
+        return self._store.reader.counters(SystemClock().now()).get("alive_at")
+
+    def rolled_back(self) -> bool:
+        """Whether a start of the last day found it older than what had been committed."""
+        now, name = SystemClock().now(), "store_rolled_back"
+        counters = self._store.reader.counters
+        return counters(now).get(name, 0.0) > counters(now - DAY).get(name, 0.0)
+
+    def exceeded(self, seconds: float) -> dict[str, int]:
+        """What each bound of memory has cut in that time; the store knows quarters of an hour."""
+        counters = self._store.reader.counters
+        before = usage.restored(counters(SystemClock().now() - seconds))
+        return +(usage.restored(counters(math.inf)) - before)
+
+    def close(self) -> None:
+        self._store.stop()
+
+
+def limits(settings: StoreSettings) -> Finding:
+    """No bound of the daemon's memory was exceeded lately."""
+    try:
+        with closing(_Attached(settings)) as attached:
+            cut = attached.exceeded(DAY)
+    except (StoreUnusableError, StoreUnavailableError):
+        return ok("limits", "no store tells of bounds that were exceeded")
+    if not cut:
+        return ok("limits", "no bound of the monitor's memory was exceeded in the last 24 h")
+    told = ", ".join(
+        f"{name} {number:,} times ({usage.SETTINGS[name] or 'not to be set'})" for name, number in cut.items()
+    )
+    return warn(
+        "limits",
+        f"exceeded in the last 24 h: {told}; what is beyond is counted as other. Stop what invents names, or raise the "
+        "setting and the memory limit",
+    )
+
+
+def pagerduty(settings: PagerDutySettings, alerts: AlertsSettings) -> Finding:
+    """The API answers. The keys' form was checked with the configuration; whether it knows them, only a page tells."""
+    keys = pages.routing_keys(settings, alerts.rules)
+    if not keys:
+        return off("pagerduty", "no routing key is set: incidents are logged, shown and kept")
+    url = pages.endpoint(settings.region, settings.url)
+    try:
+        pages.check_reachable(url, settings.timeout)
+    except DeliveryError as exc:
+        return fail("pagerduty", f"{exc}: {exc.remedy or 'check pagerduty.url'}")
+    number = f"{len(keys)} routing key{'s' * (len(keys) > 1)}"
+    text = f"{urlsplit(url).hostname} answers; {number}: `celery-monitor notify test pagerduty` tries one"
+    if "" not in keys:
+        return warn("pagerduty", f"{text}; without pagerduty.routing_key only rules with a key of their own page")
+    return ok("pagerduty", text)
+
+
+def email(settings: EmailSettings) -> Finding:
+    """The server is reached and logged in to as for a mail."""
+    if not settings.to:
+        return off("email", "email.to is empty: no mail is sent")
+    server = mail.server_of(settings)
+    try:
+        mail.check_reachable(server, deadline=_MAIL_DEADLINE)
+    except DeliveryError as exc:
+        return fail("email", f"{exc}: {exc.remedy or 'check email.host, port, security, username and password'}")
+    login = " and takes the login" if server.username is not None else ""
+    return ok("email", f"{server} answers ({server.security}){login}: `celery-monitor notify test email` sends a mail")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """The port, and whether a monitor has it."""
+
+    finding: Finding
+    daemon: bool = False
+
+
+def web(settings: WebSettings) -> Port:
+    """The port can be listened on, or a monitor does so."""
+    where = f"port {settings.port} of {settings.host}"
+    try:
+        for each in listen(settings.host, settings.port, backlog=1):
+            each.close()
+    except (OSError, UnicodeError) as exc:
+        if getattr(exc, "errno", None) != errno.EADDRINUSE:
+            told = getattr(exc, "strerror", None) or exc
+            return Port(fail("web", f"cannot listen on {where}: {told}; change web.host or web.port"))
+    else:
+        return Port(ok("web", f"{where} is free: no monitor runs here"))
+    answer = ask(settings)
+    if answer.alive:
+        return Port(ok("web", f"a monitor answers on {where}"), daemon=True)
+    if answer.ours:
+        return Port(fail("web", f"the monitor on {where} is not well: {answer.text}"), daemon=True)
+    whose = f"`ss -ltnp 'sport = :{settings.port}'` shows whose; end that, or set another web.port"
+    return Port(fail("web", f"{where} is taken: {answer.text}; {whose}"))

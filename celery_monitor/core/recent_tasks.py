@@ -1,0 +1,61 @@
+"""The names of tasks that are over, for some minutes: an id may be run again, and its task-received may be lost."""
+
+from typing import Final
+
+from celery_monitor.core.model import TaskRef
+from celery_monitor.core.runs import all_runs, named
+
+RECENT: Final = 25_000
+"""Tasks in each of two generations, 300 bytes each."""
+RECENT_SECONDS: Final = 300.0
+"""The age at which a generation becomes the older one at the latest."""
+
+
+class RecentTasks:
+    """In memory alone: what began and ended within a flush costs the store nothing."""
+
+    def __init__(self, most: int = RECENT) -> None:
+        """Start without any."""
+        self._most = most
+        # For the hot path to look into.
+        self.newer: dict[str, TaskRef] = {}
+        self.older: dict[str, TaskRef] = {}
+        self._since = 0.0
+
+    def __contains__(self, uuid: object) -> bool:
+        return uuid in self.newer or uuid in self.older
+
+    def add(self, uuid: str, ref: TaskRef) -> None:
+        """Remember one that is over."""
+        if ref.others is not None:
+            ref = _as_one(ref)
+        newer = self.newer
+        newer[uuid] = ref
+        if len(newer) >= self._most:
+            self.newer, self.older = {}, newer
+
+    def get(self, uuid: str) -> TaskRef | None:
+        """What is known of it."""
+        return self.newer.get(uuid) or self.older.get(uuid)
+
+    def pop(self, uuid: str) -> TaskRef:
+        """The same, and forget it. Raises KeyError when nothing is known."""
+        old = self.older.pop(uuid, None)
+        return self.newer.pop(uuid) if old is None else self.newer.pop(uuid, old)
+
+    def again(self, uuid: str) -> TaskRef:
+        """A new entry for this id, with the name and queue that it had."""
+        like = named(self.pop(uuid), "")
+        return TaskRef() if like is None else TaskRef(name=like.name, queue=like.queue)
+
+    def tick(self, time: float) -> None:
+        """``time`` in seconds, by a clock that does not go back."""
+        if time - self._since >= RECENT_SECONDS:
+            self.newer, self.older, self._since = {}, self.newer, time
+
+
+def _as_one(ref: TaskRef) -> TaskRef:
+    """What is needed of several runs: there may be many."""
+    like = named(ref, "") or ref
+    over = max(run.started_at for run in all_runs(ref))
+    return TaskRef(name=like.name, queue=like.queue, stage=like.stage, started_at=over, host=like.host)

@@ -1,0 +1,53 @@
+"""Whether most of what comes cannot be read: a fleet whose events are serialized in a way that is not counted.
+
+One stray message proves nothing, and must not spoil anybody's readiness for ever.
+"""
+
+from collections import deque
+from typing import Final
+
+from celery_monitor.core.text import printable
+
+WINDOW: Final = 300.0
+"""Seconds that are looked at."""
+MIN_MESSAGES: Final = 3
+"""Messages that could not be read in them, at least."""
+_STEP: Final = 10.0
+_MAX_LENGTH: Final = 80
+
+
+class UndecodableMessages:
+    """Not thread-safe: it belongs to the monitor."""
+
+    def __init__(self) -> None:
+        self.told: str | None = None
+        """What is wrong and what to do, as of the last tick; None when nothing is."""
+        self._number = 0
+        self._kind = ""
+        self._seen: deque[tuple[float, int, int]] = deque()
+
+    def note(self, reason: str, content_type: str) -> None:
+        """A message cannot be read. ``reason``: compressed, or its content type."""
+        self._number += 1
+        self._kind = f"{printable(content_type, _MAX_LENGTH) or 'without a content type'}" + (
+            f", {reason}" if reason == "compressed" else ""
+        )
+
+    def tick(self, now: float, messages: int) -> None:
+        """``messages``: how many the fleet has sent, read or not."""
+        seen = self._seen
+        if seen and now < seen[-1][0]:
+            seen.clear()
+        if not seen or now - seen[-1][0] >= _STEP:
+            seen.append((now, self._number, messages))
+        while now - seen[0][0] > WINDOW:
+            seen.popleft()
+        _, number, before = seen[0]
+        unread, came = self._number - number, messages - before
+        self.told = None
+        if unread >= MIN_MESSAGES and 2 * unread > came:
+            self.told = (
+                f"{unread:,} of {came:,} messages in the last {WINDOW / 60:.0f} minutes cannot be read "
+                f"({self._kind}): set event_serializer = 'json' in the fleet's Celery configuration and restart its "
+                "workers"
+            )

@@ -1,0 +1,119 @@
+"""Whom to ask, and when: a question that a worker cannot read is an error in that worker's log.
+
+``accept_content = ["pickle"]`` is enough for it. So a single kind of question goes out until somebody has answered, and
+that one ever more rarely while workers are heard and none of them does. Does no I/O; times are monotonic.
+"""
+
+import math
+from collections.abc import Container, Iterable
+from typing import Final
+
+UNANSWERED_BACKOFF: Final = (0.0, 0.0, 0.0, 0.0, 60.0, 300.0, 900.0, 3600.0)
+"""Least seconds after the last question, by how many were left unanswered; the last one for all that follow."""
+IDLE_FLEET_INTERVAL: Final = 300.0
+"""Seconds between questions while no worker is heard either, after the first ones."""
+BUSY: Final = 60.0
+"""As above, for workers that have answered before: they are busy, and can read questions."""
+MAX_UNANSWERED_BUSY: Final = 20
+MAX_UNANSWERED_PROVEN: Final = 80
+"""Unanswered questions in a row after which it means nothing that somebody answered once."""
+RETRY_DELAYS: Final = (1.0, 2.0, 5.0, 15.0)
+"""Seconds after a worker came at which it is asked again, until it answers: it is online before it takes questions."""
+UNRESPONSIVE_AFTER: Final = 8
+"""Rounds of questions that a worker may leave unanswered while others answer."""
+
+
+class InspectBackoff:
+    """Whether questions are worth asking."""
+
+    def __init__(self) -> None:
+        self.proven = False
+        """Somebody answers."""
+        self._asked_at = -math.inf
+        self._unanswered = 0
+        self._unheard = 0
+
+    def allows(self, now: float, *, heard: bool) -> bool:
+        """Whether to ask; ``heard``: some worker sends events."""
+        if not heard:
+            wait = 0.0 if self._unheard < len(UNANSWERED_BACKOFF) // 2 else IDLE_FLEET_INTERVAL
+        elif self.proven:
+            wait = 0.0 if self._unanswered < MAX_UNANSWERED_BUSY else BUSY
+        else:
+            wait = UNANSWERED_BACKOFF[min(self._unanswered, len(UNANSWERED_BACKOFF) - 1)]
+        return now - self._asked_at >= wait
+
+    def asked(self, now: float, *, heard: bool, answered: bool) -> None:
+        """A question went out to everybody."""
+        self._asked_at = now
+        if answered:
+            self.proven, self._unanswered, self._unheard = True, 0, 0
+        elif heard:
+            self._unanswered += 1
+            self.proven = self.proven and self._unanswered < MAX_UNANSWERED_PROVEN
+        else:
+            self._unheard += 1
+
+    def came(self) -> None:
+        """A worker is new or back: if none was there before, what was not answered means nothing."""
+        self._unheard = 0
+
+    @property
+    def is_backed_off(self) -> bool:
+        """Workers are heard, none ever answers, and questions are rare for that reason."""
+        return not self.proven and self._unanswered >= len(UNANSWERED_BACKOFF) // 2
+
+
+class NewWorkers:
+    """Workers that came and have not said yet that they send task events."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[float, int]] = {}
+        """Hostname → when it came, and how often it was asked."""
+
+    def came(self, hostnames: Iterable[str], now: float) -> None:
+        """They are new or back."""
+        self._waiting |= dict.fromkeys(hostnames, (now, 0))
+
+    def due(self, now: float, most: int) -> list[str]:
+        """Who is to be asked now, counted as asked."""
+        found = []
+        for hostname, (came, times) in list(self._waiting.items()):
+            if times and now < came + RETRY_DELAYS[times - 1]:
+                continue
+            found.append(hostname)
+            if times < len(RETRY_DELAYS):
+                self._waiting[hostname] = came, times + 1
+            else:
+                del self._waiting[hostname]
+            if len(found) == most:
+                break
+        return found
+
+    def answered(self, hostnames: Iterable[str]) -> None:
+        """They need not be asked again."""
+        for hostname in hostnames:
+            self._waiting.pop(hostname, None)
+
+    @property
+    def any_waiting(self) -> bool:
+        """Somebody is to be asked."""
+        return bool(self._waiting)
+
+
+class UnresponsiveWorkers:
+    """Workers that are heard and have never answered, while others do."""
+
+    def __init__(self) -> None:
+        self._missed: dict[str, float] = {}
+        """Hostname → questions in a row that it left unanswered. Without number for one that has answered before."""
+
+    def round(self, heard: Iterable[str], answered: Container[str]) -> None:
+        """All were asked."""
+        self._missed = {
+            hostname: -math.inf if hostname in answered else self._missed.get(hostname, 0) + 1 for hostname in heard
+        }
+
+    def found(self) -> list[str]:
+        """Their hostnames, in order."""
+        return sorted(hostname for hostname, missed in self._missed.items() if missed >= UNRESPONSIVE_AFTER)

@@ -1,0 +1,76 @@
+"""The store's housekeeping: what is past its retention goes, the report is claimed when due, the outbox is measured."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from celery_monitor.core.model import Channel
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import Clock, Outbox, Store, StoreSpace
+
+CHECK_INTERVAL: Final = 2.0
+PRUNE_INTERVAL: Final = 60.0
+MAX_READING_AGE: Final = 60.0
+"""Seconds after which the report's schedule is asked again: the wall clock may have been set since."""
+
+_log = structlog.get_logger()
+
+
+class Maintenance:
+    """Owns no data but its last look at the outbox, which the metrics show."""
+
+    def __init__(
+        self, store: Store, outbox: Outbox, clock: Clock, report: Callable[[float], float] | None = None
+    ) -> None:
+        """``report`` claims what is due at a time and says when to ask again; None without a mail."""
+        self.pending: Mapping[str, tuple[int, float | None]] = {}
+        self.report_last_success: float | None = None
+        """None, too, when no report is sent: what was sent before it was switched off is not overdue."""
+        self._store = store
+        self._outbox = outbox
+        self._clock = clock
+        self._report = report
+        self._report_at = 0.0
+        self._prune_at = 0.0
+        self._short = False
+
+    def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+        """Until ``stop`` is set."""
+        while not stop.is_set():
+            heartbeat()
+            try:
+                self.run_once()
+            except StoreUnavailableError as exc:
+                _log.debug("Housekeeping has to wait for the store", error=str(exc))
+            stop.wait(CHECK_INTERVAL)
+
+    def run_once(self) -> None:
+        """Do what is due. Raises StoreUnavailableError."""
+        now, mono = self._clock.now(), self._clock.monotonic()
+        # First of all: on a full disk the rest may have to wait for it.
+        space = self._store.space()
+        self._tell(space)
+        if mono >= self._prune_at or space.short:
+            self._prune_at = mono + PRUNE_INTERVAL
+            self._store.prune(now)
+        if self._report is not None and mono >= self._report_at:
+            self._report_at = mono + min(max(0.0, self._report(now) - now), MAX_READING_AGE)
+        self.pending = self._outbox.pending()
+        if self._report is not None:
+            self.report_last_success = self._outbox.last_delivered(Channel.EMAIL)
+
+    def _tell(self, space: StoreSpace) -> None:
+        """Say it once when space becomes short, and when there is enough again."""
+        if space.short and not self._short:
+            _log.warning(
+                "The store is short of space: samples of failures are given up, oldest first, then error groups and "
+                "old counts. Enlarge store.max_bytes or the volume, or shorten store.retention",
+                used=space.used,
+                limit=space.limit,
+                room=space.room,
+            )
+        elif self._short and not space.short:
+            _log.info("The store has enough space again", used=space.used, room=space.room, given_up=space.given_up)
+        self._short = space.short

@@ -1,0 +1,268 @@
+"""The notifier of one channel: takes what is due from the outbox, sends it, and records what became of it.
+
+Each channel has a notifier, and each notifier a thread, so that a mail server that hangs delays no page. Within
+a channel the outbox gives the most important row of each route, and one is sent at a time. A row that waits for
+its retry keeps back no other; when a receiver does not answer, ``limiter`` bounds how often it is asked. What one
+request may take is bounded by the sender.
+
+What must survive a crash is in the outbox: the row, its attempts and when it is due. A crash between sending
+and recording sends again; the receiver recognises the key. While the process lives nothing is sent twice: an
+outcome that the store would not take (its disk is full) is kept here and recorded before its route goes on.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+
+from celery_monitor.core import backoff
+from celery_monitor.core.model import OutboxItem
+from celery_monitor.errors import (
+    InterruptedSendError,
+    MaybeDeliveredError,
+    RejectedError,
+    RetryableError,
+    StoreUnavailableError,
+    UncertainError,
+)
+from celery_monitor.ports import Clock, Sender
+from celery_monitor.runtime.rate_limit import SendLimiter
+
+DELIVERED: Final = "delivered"
+RETRIED: Final = "retried"
+DEAD: Final = "dead"
+UNKNOWN: Final = "unknown"
+OUTCOMES: Final = (DELIVERED, RETRIED, DEAD, UNKNOWN)
+"""Labels of celery_monitor_notifications_total."""
+
+NO_RATE_LIMIT_KEY: Final = {"pagerduty": "no routing key is configured", "email": "no recipient is configured"}
+"""Errors of rows whose channel was switched off after they had been written."""
+
+POLL: Final = 1.0
+"""Seconds between two looks at the outbox when nobody wakes the notifier: the precision of retries and of
+updates that wait for their interval, and what a lost wake-up costs."""
+MAX_ROUTES: Final = 1000
+"""Rows taken at once, at most one of each route."""
+
+_log = structlog.get_logger()
+
+
+class OutboxRows(Protocol):
+    """The part of the Outbox that a notifier uses."""
+
+    def due(self, now: float, limit: int) -> list[OutboxItem]:
+        """See Outbox."""
+
+    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+        """See Outbox."""
+
+    def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
+        """See Outbox."""
+
+    def expedite(self, channel: str, now: float) -> None:
+        """See Outbox."""
+
+    def dead(self, item: OutboxItem, now: float, error: str) -> None:
+        """See Outbox."""
+
+    def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
+        """See Outbox."""
+
+
+class Notifier:
+    """Sends the rows of ``sender.channel``, at most ``rate_limit`` a minute on each of its lanes (None: no limit)."""
+
+    def __init__(
+        self,
+        outbox: OutboxRows,
+        sender: Sender,
+        clock: Clock,
+        *,
+        rate_limit: int | None = None,
+        idempotent: bool = False,
+        fraction: Callable[[], float] = random.random,
+    ) -> None:
+        """Does no I/O. ``idempotent``: the receiver knows what it has had, so what waits may be tried before its time.
+
+        That is done when there is hope: at the start, when the receiver is back, and when what a person had to repair
+        is another one.
+        """
+        self._outbox = outbox
+        self._sender = sender
+        self._clock = clock
+        self._rate_limit = rate_limit
+        self._fraction = fraction
+        self._limiters: dict[str, SendLimiter] = {}
+        self._idempotent = idempotent
+        self._expedite = idempotent
+        """Rows must not wait for their retries any longer."""
+        self._unusable: dict[str, tuple[OutboxItem, str]] = {}
+        """Route → a row that waits for a person, and the lane that a person has to repair."""
+        self._pause = POLL
+        self._unrecorded: dict[int, Callable[[], None]] = {}
+        """Row → the call that records its outcome, which the store refused."""
+        self._wake = threading.Event()
+        self._notifications = dict.fromkeys(OUTCOMES, 0)
+
+    def wake(self) -> None:
+        """Look at the outbox now: something was enqueued, or it is time to stop. From any thread."""
+        self._wake.set()
+
+    def notifications(self) -> dict[str, int]:
+        """Attempts since the start by outcome: delivered, retried, dead, unknown. From any thread."""
+        return dict(self._notifications)
+
+    def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+        """Deliver until ``stop`` is set; ``heartbeat`` is called before each wait and each request.
+
+        Ends at once when woken after ``stop`` was set, else within POLL, but for a request under way.
+        """
+
+        def proceed() -> bool:
+            heartbeat()
+            return not stop.is_set()
+
+        while proceed():
+            if not self.run_once(proceed):
+                self._wake.wait(self._pause)
+                self._wake.clear()
+
+    def run_once(self, proceed: Callable[[], bool] = lambda: True) -> bool:
+        """Send what may be sent now, one row of each route, unless ``proceed`` says no; does not wait.
+
+        Returns whether anything was sent: then more of the same routes may be due.
+        """
+        self._pause = POLL
+        self._record_again()
+        try:
+            self._expedite_retries()
+            due = self._outbox.due(self._clock.now(), MAX_ROUTES)
+        except StoreUnavailableError as exc:
+            _log.warning("The outbox cannot be read; trying again", channel=self._sender.channel, error=str(exc))
+            return False
+        sent = False
+        for item in due:
+            if item.channel != self._sender.channel or item.id in self._unrecorded:
+                continue
+            if not proceed():
+                break
+            sent |= self._deliver(item)
+        return sent
+
+    def _deliver(self, item: OutboxItem) -> bool:
+        """Send one row and record the outcome. False when its lane may not send now, or the store is away."""
+        account = self._sender.rate_limit_key(item)
+        if account is None:
+            self._dead(item, NO_RATE_LIMIT_KEY.get(item.channel, "its channel is not configured"))
+            return True
+        limiter = self._limiters.setdefault(account, SendLimiter(self._rate_limit))
+        now = self._clock.monotonic()
+        wait = limiter.wait(item, now)
+        if wait > 0:
+            self._pause = min(self._pause, wait)
+            return False
+        limiter.sending(now)
+        try:
+            count = self._sender.send(item)
+        except InterruptedSendError:
+            return False  # it was ended by us: no attempt, and the next process tries it first of all
+        except RetryableError as exc:
+            self._retry(item, exc, limiter)
+            if exc.needs_repair:
+                self._unusable[item.route] = item, account
+        except (RejectedError, MaybeDeliveredError) as exc:
+            self._give_up(item, exc, limiter)
+        except StoreUnavailableError as exc:
+            # The sender reads what it sends from the store; nothing was sent.
+            _log.warning("What is to be sent cannot be read", channel=item.channel, key=item.key, error=str(exc))
+            return False
+        except Exception as exc:  # noqa: BLE001 - the boundary: a row that cannot be made or sent costs itself only
+            _log.error("A notification met an error of the monitor", channel=item.channel, key=item.key, exc_info=exc)
+            # Its text stays in the log: nobody knows what it holds.
+            self._retry(item, RetryableError("an error of the monitor; its log says more", needs_repair=True), None)
+        else:
+            self._answered(item, limiter)
+            self._notifications[DELIVERED] += 1
+            _log.info(
+                "Delivered",
+                channel=item.channel,
+                key=item.key,
+                action=item.action,
+                attempts=item.attempts + 1,
+            )
+            self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count))
+        return True
+
+    def _give_up(self, item: OutboxItem, exc: RejectedError | MaybeDeliveredError, limiter: SendLimiter) -> None:
+        if isinstance(exc, MaybeDeliveredError):
+            self._uncertain(item, str(exc))
+        else:
+            self._answered(item, limiter)
+            self._dead(item, str(exc))
+
+    def _answered(self, item: OutboxItem, limiter: SendLimiter) -> None:
+        was_unreachable = limiter.answered()
+        if self._unusable.pop(item.route, None) is not None or was_unreachable:
+            self._expedite = True
+
+    def _expedite_retries(self) -> None:
+        """When there is hope. Whatever becomes of it, each lane rests after a failure. Raises StoreUnavailableError."""
+        for route, (item, account) in list(self._unusable.items()):
+            if self._sender.rate_limit_key(item) != account:
+                self._expedite = True
+                del self._unusable[route]
+        if self._expedite and self._idempotent:
+            self._outbox.expedite(self._sender.channel, self._clock.now())
+        self._expedite = False
+
+    def _retry(self, item: OutboxItem, exc: RetryableError, limiter: SendLimiter | None) -> None:
+        self._notifications[UNKNOWN if isinstance(exc, UncertainError) else RETRIED] += 1
+        fraction, asked = self._fraction(), min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
+        attempts = item.attempts + 1
+        if exc.needs_repair:
+            wait = backoff.delay(attempts, fraction, base=backoff.REPAIR_BASE, cap=backoff.REPAIR_CAP)
+        else:
+            wait = backoff.delay(attempts, fraction)
+        wait = max(wait, asked)
+        if limiter is not None:
+            # A mail that may have arrived waits by itself: the server does not ask anybody to wait.
+            rest = 0.0 if isinstance(exc, UncertainError) else asked
+            limiter.failed(item.id, self._clock.monotonic(), fraction, rest)
+        log = _log.error if exc.needs_repair else _log.warning
+        log(
+            "Not delivered; trying again",
+            channel=item.channel,
+            key=item.key,
+            attempts=attempts,
+            wait=round(wait, 1),
+            error=str(exc),
+        )
+        self._record(item, partial(self._outbox.retry, item, self._clock.now() + wait, str(exc)))
+
+    def _dead(self, item: OutboxItem, error: str) -> None:
+        self._notifications[DEAD] += 1
+        _log.error("Given up; outbox retry tries again", channel=item.channel, key=item.key, id=item.id, error=error)
+        self._record(item, partial(self._outbox.dead, item, self._clock.now(), error))
+
+    def _uncertain(self, item: OutboxItem, error: str) -> None:
+        self._notifications[UNKNOWN] += 1
+        _log.error("May have been delivered", channel=item.channel, key=item.key, id=item.id, error=error)
+        self._record(item, partial(self._outbox.uncertain, item, self._clock.now(), error))
+
+    def _record(self, item: OutboxItem, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except StoreUnavailableError as exc:
+            self._unrecorded[item.id] = call
+            _log.warning("The outcome cannot be stored; kept", channel=item.channel, key=item.key, error=str(exc))
+
+    def _record_again(self) -> None:
+        for row, call in list(self._unrecorded.items()):
+            try:
+                call()
+            except StoreUnavailableError:
+                return
+            del self._unrecorded[row]

@@ -1,0 +1,188 @@
+"""Pages that the store cannot take: they are sent from memory.
+
+What is to be sent is a row of the outbox, written with the count that caused it. While the store cannot be written (a
+full or read-only disk, a quota, one that hangs) there is no row, and somebody must be paged all the same. The pump says
+what waits to be written; after a moment the notifier that pages gets it here, in front of what the store has.
+
+Rows stay the truth. When the store is back the same page has a row, and one that says no more than what was sent is
+recorded as delivered. A process that is killed before that sends it again: the receiver knows it by its key.
+Only triggers go this way, once each: refreshes and resolves wait for the store.
+"""
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from celery_monitor.core.model import Action, Changes, Channel, Incident, OutboxItem, OutboxRequest
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import Clock, Outbox
+
+GRACE_PERIOD: Final = 1.0
+"""Seconds that a page waits for the store."""
+REMEMBERED: Final = 2_000
+"""Pages sent from memory whose rows are still to come."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _PendingPage:
+    item: OutboxItem
+    incident: Incident
+    over: bool = False
+    """Sent, or refused for good."""
+
+
+class UncommittedPages:
+    """The outbox as the paging notifier sees it. ``offer`` and ``written`` are the pump's."""
+
+    def __init__(self, outbox: Outbox, clock: Clock) -> None:
+        self._outbox = outbox
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pages: dict[str, _PendingPage] = {}
+        self._sent: OrderedDict[str, int] = OrderedDict()
+        """Key → failures that were told of, until the row has come."""
+        self._expedite: str | None = None
+        """The channel whose rows the store could not be told to hasten."""
+        self._last_id = 0
+
+    def offer(self, waiting: Iterable[tuple[OutboxRequest, Incident]]) -> bool:
+        """All pages that wait to be written; whether one of them is new."""
+        now, new = self._clock.now(), False
+        with self._lock:
+            for entry, incident in waiting:
+                if entry.channel is not Channel.PAGERDUTY or entry.action is not Action.TRIGGER or entry.due_at > now:
+                    continue
+                page = self._pages.get(entry.key)
+                if page is not None:
+                    page.incident = incident
+                elif entry.key not in self._sent:
+                    self._pages[entry.key] = _PendingPage(self._item(entry, now), incident)
+                    new = True
+        return new
+
+    def written(self, changes: Changes) -> None:
+        """A flush was committed: its pages have rows now."""
+        with self._lock:
+            for entry in changes.outbox:
+                if entry.action is Action.TRIGGER:
+                    self._pages.pop(entry.key, None)
+
+    def due(self, now: float, limit: int) -> list[OutboxItem]:
+        """As ``Outbox.due``, with what waits in memory first. Raises StoreUnavailableError when nothing does."""
+        with self._lock:
+            pages = [page.item for page in self._pages.values() if not page.over and page.item.due_at <= now]
+        try:
+            return pages + self._rows(now, limit)
+        except StoreUnavailableError:
+            if not pages:
+                raise
+            return pages
+
+    def incident(self, key: str) -> Incident | None:
+        """As ``Outbox.incident``; the newest state of one that waits in memory."""
+        with self._lock:
+            page = self._pages.get(key)
+        return self._outbox.incident(key) if page is None or page.over else page.incident
+
+    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+        """As ``Outbox.delivered``."""
+        if item.id > 0:
+            self._outbox.delivered(item, now, count)
+            with self._lock:
+                self._sent.pop(item.key, None)
+            return
+        self._end(item)
+        with self._lock:
+            self._sent[item.key] = count
+            while len(self._sent) > REMEMBERED:
+                self._sent.popitem(last=False)
+        _log.warning("Sent from memory, because the store cannot be written", key=item.key)
+
+    def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
+        """As ``Outbox.retry``."""
+        if item.id > 0:
+            self._outbox.retry(item, due_at, error)
+            return
+        with self._lock:
+            page = self._pages.get(item.key)
+            if page is not None:
+                page.item = replace(page.item, attempts=item.attempts + 1, due_at=due_at, error=error)
+
+    def expedite(self, channel: str, now: float) -> None:
+        """As ``Outbox.expedite``, but that a store that cannot be written is told later: pages do not wait for that."""
+        with self._lock:
+            for page in self._pages.values():
+                page.item = replace(page.item, due_at=min(page.item.due_at, now))
+        self._expedite = channel
+        self._expedite_rows(now)
+
+    def dead(self, item: OutboxItem, now: float, error: str) -> None:
+        """As ``Outbox.dead``; one from memory has its row refused again, which keeps the error."""
+        if item.id > 0:
+            self._outbox.dead(item, now, error)
+        else:
+            self._end(item)
+
+    def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
+        """As ``Outbox.uncertain``."""
+        if item.id > 0:
+            self._outbox.uncertain(item, now, error)
+        else:
+            self._end(item)
+
+    def _expedite_rows(self, now: float) -> None:
+        if self._expedite is not None:
+            with contextlib.suppress(StoreUnavailableError):
+                self._outbox.expedite(self._expedite, now)
+                self._expedite = None
+
+    def _rows(self, now: float, limit: int) -> list[OutboxItem]:
+        """What the store has, without rows that say no more than what was sent from memory: those are recorded."""
+        self._expedite_rows(now)
+        while True:
+            rows = self._outbox.due(now, limit)
+            known = {row.id for row in rows if self._is_known(row)}
+            # What is behind them on their routes is due only when they are recorded.
+            if not known or not all(self._settle(row, now) for row in rows if row.id in known):
+                return [row for row in rows if row.id not in known]
+
+    def _is_known(self, row: OutboxItem) -> bool:
+        if row.channel is not Channel.PAGERDUTY or row.action is not Action.TRIGGER:
+            return False
+        with self._lock:
+            told = self._sent.get(row.key)
+        if told is None:
+            return False
+        incident = self._outbox.incident(row.key)
+        if incident is not None and incident.count <= told:
+            return True
+        with self._lock:
+            self._sent.pop(row.key, None)
+        return False
+
+    def _settle(self, row: OutboxItem, now: float) -> bool:
+        """Record it as delivered; False where the store is away again, and it is done at another look."""
+        try:
+            self.delivered(row, now, self._sent.get(row.key, 0))
+        except StoreUnavailableError:
+            return False
+        return True
+
+    def _end(self, item: OutboxItem) -> None:
+        with self._lock:
+            page = self._pages.get(item.key)
+            if page is not None:
+                page.over = True
+
+    def _item(self, entry: OutboxRequest, now: float) -> OutboxItem:
+        self._last_id -= 1
+        return OutboxItem(
+            self._last_id, entry.channel, entry.key, entry.action, entry.route, 1, 0, now, entry.due_at, "pending"
+        )

@@ -1,0 +1,116 @@
+"""What is valid and hardly meant."""
+
+import re
+import string
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import combinations
+from typing import Final
+
+from celery_monitor.errors import Problem
+from celery_monitor.settings import email_address
+from celery_monitor.settings.alerts import RuleSettings
+from celery_monitor.settings.broker import BrokerSettings, unverified
+from celery_monitor.settings.email import EmailSettings
+from celery_monitor.settings.model import Settings
+
+UNVERIFIED: Final = (
+    "the broker's certificate is not verified: whoever is on the way can read the password and forge events; name the "
+    "authority that signed it (ca_certs, or ssl_ca_certs for Redis) instead of turning verification off"
+)
+
+
+def warnings_of(settings: Settings) -> list[Problem]:
+    """Each with its field and what to do; nothing keeps the daemon from running with them."""
+    return [
+        *_shadowed(settings.alerts.rules),
+        *_in_clear(settings.email),
+        *_international(settings.email),
+        *_unverified(settings.broker),
+        *_shared_keys(settings),
+    ]
+
+
+def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
+    """Rules that never decide, each with the first one that stands in its way."""
+    told = set()
+    for (before, earlier), (number, later) in combinations(enumerate(rules), 2):
+        if number not in told and _covers(earlier, later):
+            told.add(number)
+            yield Problem(
+                f"alerts.rules[{number}]",
+                f"{later.name} never decides: {earlier.name} (alerts.rules[{before}]) matches all that it matches, and "
+                "the first match decides; put the narrower rule first",
+            )
+
+
+def _covers(earlier: RuleSettings, later: RuleSettings) -> bool:
+    """Whether it surely matches whatever the later one matches. In doubt, not."""
+    return (
+        _all_of(earlier.match, later.match)
+        and _all_of(earlier.queues, later.queues)
+        and _all_of(earlier.exceptions, later.exceptions)
+        and all(any(_within(glob, other) for other in later.exclude) for glob in earlier.exclude)
+    )
+
+
+def _all_of(wide: Sequence[str], narrow: Sequence[str]) -> bool:
+    if not wide or "*" in wide:
+        return True
+    return bool(narrow) and all(any(_within(glob, other) for other in wide) for glob in narrow)
+
+
+def _within(glob: str, other: str) -> bool:
+    """Whether ``other`` matches whatever ``glob`` does. Of two patterns, only easy cases are told."""
+    if glob == other:
+        return True
+    # A star of the other one swallows the pattern as it would swallow what the pattern stands for.
+    return not set("?[") & set(other) and "[" not in glob and fnmatchcase(glob, other)
+
+
+def _unverified(broker: BrokerSettings) -> Iterator[Problem]:
+    if unverified(broker.url_source().get() or "", broker.use_ssl):
+        yield Problem("broker.use_ssl", UNVERIFIED)
+
+
+def _shared_keys(settings: Settings) -> Iterator[Problem]:
+    """Incidents that another fleet's success may resolve."""
+    sources = [settings.pagerduty.routing_key_source(), *(one.routing_key_source() for one in settings.alerts.rules)]
+    sends = any(source.get() is not None for source in sources)
+    if settings.pagerduty.resolve != "on_success" or not sends:
+        return
+    parts = [*string.Formatter().parse(settings.alerts.dedup_key)]
+    if any(re.search(r"\w", literal) for literal, *_ in parts):
+        return  # A text of its own in the key, such as the fleet's name, keeps the keys apart.
+    if all(name != "fleet" for _, name, *_ in parts):
+        yield Problem(
+            "alerts.dedup_key",
+            "has no {fleet}: when another fleet uses the same routing key, a success there resolves this fleet's "
+            "incidents (pagerduty.resolve is on_success); write {fleet}/{task}/{hour}, or give each fleet its own "
+            "routing key",
+        )
+    elif settings.fleet == Settings.model_fields["fleet"].default:
+        yield Problem(
+            "fleet",
+            "is the default, which other fleets may have, too: with the same routing key a success there resolves this "
+            "fleet's incidents (pagerduty.resolve is on_success); give each fleet a name of its own",
+        )
+
+
+def _in_clear(email: EmailSettings) -> Iterator[Problem]:
+    if email.security == "none" and email.password_source().get() is not None:
+        yield Problem(
+            "email.security", "none sends user name and password in clear text: use starttls or tls, or set no password"
+        )
+
+
+def _international(email: EmailSettings) -> Iterator[Problem]:
+    for path, address in [("from", email.from_), *((f"to[{n}]", each) for n, each in enumerate(email.to))]:
+        if address is not None and email_address.parse(address).international:
+            yield Problem(
+                f"email.{path}",
+                "has characters outside of ASCII before the @: only a server with SMTPUTF8 takes it; "
+                "`celery-monitor notify test email` tells whether yours does",
+            )
+    if email.hello is not None and "." not in email.hello:
+        yield Problem("email.hello", "has no dot: strict servers refuse it; write it like monitor.example.com")

@@ -1,0 +1,242 @@
+"""Which queues there are, over several rounds of questions."""
+
+from collections.abc import Container, Mapping
+
+from celery_monitor.adapters.broker.queue_registry import (
+    ABSENT_RETRY_BASE,
+    IDLE_KEPT,
+    MAX_QUEUES,
+    PAST_AT_ONCE,
+    ROUNDS_KEPT,
+    QueueRegistry,
+    Size,
+)
+from celery_monitor.core.model import QueueStats
+
+NOW = 1000.0
+EMPTY = (0, 0)
+
+
+def rounds(
+    of: QueueRegistry,
+    number: int,
+    *answers: Mapping[str, list[str]],
+    sizes: Mapping[str, Size] | None = None,
+    now: float = NOW,
+    down: Container[str] = (),
+) -> list[QueueStats]:
+    """So many rounds, of which the last ones have these answers, with two processes a worker; what the last one told.
+
+    All queues exist and are empty but those that ``sizes`` has, or all that it has not are gone.
+    """
+    told: list[QueueStats] = []
+    for answer in [*({} for _ in range(number - len(answers))), *answers]:
+        of.hear(answer, dict.fromkeys(answer, 2), down)
+        asked = [*of.names(), *of.unconfirmed(now)]
+        told = of.measured({name: EMPTY if sizes is None else sizes.get(name) for name in asked}, now)
+    return told
+
+
+def names(told: list[QueueStats]) -> list[str]:
+    """Of what was told."""
+    return [one.name for one in told]
+
+
+def test_a_queue_outlives_its_workers() -> None:
+    """Its length is told with no workers and no processes: that is when its alert matters."""
+    of = QueueRegistry([])
+    rounds(of, 1, {"a@box": ["pay"], "b@box": ["pay"]})
+    assert rounds(of, ROUNDS_KEPT, sizes={"pay": (50, 0)}) == [QueueStats("pay", 50, 0, 0, 0)]
+    assert rounds(of, 100, sizes={"pay": (50, 0)}, now=NOW + 10 * IDLE_KEPT) == [QueueStats("pay", 50, 0, 0, 0)]
+
+
+def test_a_late_answer_changes_nothing() -> None:
+    """A worker that missed some rounds is counted, with its processes, until it has missed too many."""
+    of = QueueRegistry([])
+    rounds(of, 1, {"a@box": ["pay"], "b@box": ["pay"]})
+    for _ in range(3):
+        assert rounds(of, ROUNDS_KEPT - 1, {"a@box": ["pay"]}) == [QueueStats("pay", 0, 0, 2, 4)]
+        assert of.worker_queues() == {"a@box": ["pay"], "b@box": ["pay"]}
+        rounds(of, 1, {"b@box": ["pay"]})
+    assert rounds(of, ROUNDS_KEPT) == [QueueStats("pay", 0, 0, 0, 0)]
+    assert of.worker_queues() == {}
+
+
+def test_processes_that_are_told_late() -> None:
+    """A worker that answered one question of two keeps its processes."""
+    of = QueueRegistry([])
+    rounds(of, 1, {"a@box": ["pay"]})
+    of.hear({"a@box": ["pay", "mail"]}, {}, ())
+    assert [(one.workers, one.processes) for one in of.measured({}, NOW)] == [(1, 2), (1, 2)]
+
+
+def test_a_worker_that_said_goodbye() -> None:
+    """One that is known to be down counts until its silence, not for rounds more: a rollout doubles no number."""
+    of = QueueRegistry([])
+    rounds(of, 1, {"old@box": ["pay"], "new@box": ["pay"]})
+    assert rounds(of, 1, {"old@box": ["pay"]}, down={"old@box"}) == [QueueStats("pay", 0, 0, 2, 4)]
+    assert rounds(of, 1, {"new@box": ["pay"]}, down={"old@box"}) == [QueueStats("pay", 0, 0, 1, 2)]
+
+
+def test_a_queue_that_the_broker_does_not_know() -> None:
+    """It is forgotten once nobody consumes it, unless the settings name it."""
+    of = QueueRegistry(["named"])
+    rounds(of, 1, {"a@box": ["pay", "named"]})
+    assert rounds(of, 1, {"a@box": ["pay", "named"]}, sizes={}) == [
+        QueueStats("named", None, None, 1, 2),
+        QueueStats("pay", None, None, 1, 2),
+    ]
+    assert rounds(of, ROUNDS_KEPT, sizes={}) == [QueueStats("named", None, None, 0, 0)]
+
+
+def test_a_queue_that_is_of_no_use() -> None:
+    """An hour after its last worker and its last task it is forgotten; what the broker does not tell is no task."""
+    for idle in (EMPTY, (None, None)):
+        of = QueueRegistry([])
+        rounds(of, 1, {"a@box": ["pay"]})
+        sizes: dict[str, Size] = {"pay": (1, 0)}
+        rounds(of, ROUNDS_KEPT, sizes=sizes, now=NOW + 1)
+        sizes["pay"] = idle
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + IDLE_KEPT)) == ["pay"]
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + 2 * IDLE_KEPT - 1)) == ["pay"]
+        assert names(rounds(of, 1, {"a@box": ["pay"]}, sizes=sizes, now=NOW + 2 * IDLE_KEPT)) == ["pay"]
+        rounds(of, ROUNDS_KEPT, sizes=sizes, now=NOW + 3 * IDLE_KEPT)
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + 4 * IDLE_KEPT - 1)) == ["pay"]
+        assert rounds(of, 1, sizes=sizes, now=NOW + 4 * IDLE_KEPT) == []
+
+
+def test_an_outage_of_the_broker_is_nobodys_idleness() -> None:
+    """A queue that was in use before it has its hour after it."""
+    of = QueueRegistry([])
+    rounds(of, 1, {"a@box": ["pay"]})
+    assert names(rounds(of, ROUNDS_KEPT, now=NOW + 10 * IDLE_KEPT)) == ["pay"]
+
+
+def test_queues_of_one_worker_each_go_with_it() -> None:
+    """Pods with queues of their own do not pile up; one in which something is left stays."""
+    of = QueueRegistry([])
+    for generation in range(100):
+        hosts = [f"celery@pod-{generation}.{number}" for number in range(20)]
+        told = rounds(of, ROUNDS_KEPT + 1, {host: ["pay", f"{host}.dq2"] for host in hosts}, {}, {}, {}, {})
+        assert names(told) == ["pay"]
+    rounds(of, 1, {"celery@left": ["celery@left.dq2"]})
+    sizes: dict[str, Size] = {"pay": EMPTY, "celery@left.dq2": (3, 0)}
+    assert rounds(of, ROUNDS_KEPT, sizes=sizes) == [
+        QueueStats("celery@left.dq2", 3, 0, 0, 0),
+        QueueStats("pay", 0, 0, 0, 0),
+    ]
+
+
+def test_names_are_bounded() -> None:
+    """Those of the settings come first, then what is consumed, then what was in use last."""
+    of = QueueRegistry(["named"])
+    rounds(of, 1, {"a@box": ["first"]})
+    rounds(of, ROUNDS_KEPT, now=NOW + 1)
+    rounds(of, 1, {"a@box": ["second"]})
+    rounds(of, ROUNDS_KEPT, now=NOW + 2)
+    rounds(of, 1, {"b@box": [f"q{number}" for number in range(MAX_QUEUES - 2)]}, now=NOW + 3)
+    assert of.names()[:2] == ["named", "q0"]
+    assert of.names()[-1] == "second"
+    assert len(of.names()) == MAX_QUEUES
+    rounds(of, 1, {"b@box": [f"r{number}" for number in range(2 * MAX_QUEUES)]}, now=NOW + 3)
+    assert len(of.names()) == MAX_QUEUES
+
+
+def invented(number: int, prefix: str = "invented") -> list[str]:
+    """Names of queues that do not exist."""
+    return [f"{prefix}{each}" for each in range(number)]
+
+
+def test_queues_that_do_not_exist_are_asked_for_ever_more_rarely() -> None:
+    """After a minute, then two, and at last once an hour, for as long as a worker names them."""
+    of = QueueRegistry([])
+    asked_at = []
+    for now in range(0, 6 * 3600, 15):
+        if "invented0" in [*of.names(), *of.unconfirmed(now)]:
+            asked_at.append(now)
+        told = rounds(of, 1, {"a@box": ["pay", "invented0"]}, sizes={"pay": (3, 1)}, now=float(now))
+        assert told == [QueueStats("pay", 3, 1, 1, 2), QueueStats("invented0", None, None, 1, 2)]
+        assert of.names() == ["pay"]
+    assert asked_at[:5] == [60, 180, 420, 900, 1860]
+    assert 8 <= len(asked_at) <= 12
+    assert names(rounds(of, ROUNDS_KEPT, {"a@box": ["pay"]}, sizes={"pay": (3, 1)})) == ["pay"]
+
+
+def test_a_queue_that_comes_late() -> None:
+    """One that did not exist at first is told like any other as soon as it is found, and when it is gone again."""
+    of = QueueRegistry([])
+    rounds(of, 1, {"a@box": ["pay"]}, sizes={})
+    assert of.unconfirmed(NOW + ABSENT_RETRY_BASE - 1) == []
+    assert of.unconfirmed(NOW + ABSENT_RETRY_BASE) == ["pay"]
+    rounds(of, 1, {"a@box": ["pay"]}, sizes={"pay": (1, 1)}, now=NOW + ABSENT_RETRY_BASE)
+    assert of.names() == ["pay"]
+    rounds(of, 1, {"a@box": ["pay"]}, sizes={}, now=NOW + ABSENT_RETRY_BASE)
+    assert (of.names(), of.unconfirmed(NOW + 2 * ABSENT_RETRY_BASE)) == ([], ["pay"])
+
+
+def test_queues_that_were_not_asked_for_come_first() -> None:
+    """Whom the bound of a round left out is next, before those that were refused already."""
+    of = QueueRegistry([])
+    of.hear({"a@box": invented(50)}, {}, ())
+    of.measured(dict.fromkeys(of.unconfirmed(NOW)[:20]), NOW)
+    assert of.unconfirmed(NOW) == invented(50)[20:]
+    assert of.unconfirmed(NOW + ABSENT_RETRY_BASE) == [*invented(50)[20:], *invented(20)]
+
+
+def test_a_worker_that_names_thousands_keeps_out_nobody() -> None:
+    """The queues of the others are asked for and told, although it was heard first."""
+    of = QueueRegistry([])
+    of.hear({"hostile@box": invented(3 * MAX_QUEUES), "a@box": ["pay", "mail"]}, {}, ())
+    assert {"pay", "mail"} < {*of.unconfirmed(NOW)}
+    assert {"pay", "mail"} < {*names(of.measured({}, NOW))}
+
+
+def test_queues_of_before_a_restart() -> None:
+    """They are told once something is in them, by turns; those that are gone are not asked for again."""
+    past = [f"q{number}" for number in range(PAST_AT_ONCE)]
+    of = QueueRegistry(["named"], [*past, "late"])
+    assert of.names() == ["named", *past]
+    sizes: dict[str, Size] = dict.fromkeys(("named", *past, "late"), EMPTY)
+    sizes |= {"q1": (3, 0), "q2": (None, None), "late": (2, 0)}
+    del sizes["q3"]
+    named, q1, late = QueueStats("named", 0, 0, 0, 0), QueueStats("q1", 3, 0, 0, 0), QueueStats("late", 2, 0, 0, 0)
+
+    assert rounds(of, 1, sizes=sizes) == [named, q1]
+    assert rounds(of, 1, sizes=sizes) == [named, q1, late]
+    assert {*of.names()} == {"named", *past, "late"} - {"q2", "q3"}
+    sizes["q0"] = (1, 0)
+    told = rounds(of, 1, sizes=sizes)
+    assert told == [named, q1, late, QueueStats("q0", 1, 0, 0, 0)]
+    assert rounds(of, 1, {"a@box": ["q4"]}, sizes=sizes) == [
+        QueueStats("named", 0, 0, 0, 0),
+        QueueStats("q4", 0, 0, 1, 2),
+        *told[1:],
+    ]
+
+
+def test_queues_of_before_a_restart_beside_many() -> None:
+    """However many are consumed, those of before are looked at."""
+    of = QueueRegistry([], ["past"])
+    told = rounds(of, 1, {"a@box": [f"q{number}" for number in range(MAX_QUEUES)]})
+    assert len(told) == MAX_QUEUES
+    assert of.names()[-1] == "past"
+
+
+def test_queues_of_a_broadcast_are_one() -> None:
+    """Each worker has one with a random name, and each restart a new one: the sum of what is there is told."""
+    uuids = [f"{number:08x}-1111-4222-8333-123456789abc" for number in range(6)]
+    of = QueueRegistry([])
+    answer = {f"w{number}@box": ["pay", f"bcast.{uuid}"] for number, uuid in enumerate(uuids)}
+    told = rounds(of, 1, answer, sizes={"pay": (1, 6)} | {f"bcast.{uuid}": (2, 1) for uuid in uuids})
+    assert told == [QueueStats("pay", 1, 6, 6, 12), QueueStats("bcast.*", 12, 6, 6, 12)]
+    assert of.worker_queues()["w0@box"] == ["pay", "bcast.*"]
+    restarted = {f"w{number}@box": ["pay", f"bcast.{uuid[::-1]}"] for number, uuid in enumerate(uuids)}
+    of = QueueRegistry([f"bcast.{uuids[0]}"])
+    told = rounds(
+        of, 1, restarted | answer, sizes={f"bcast.{uuid}": (2, None) for uuid in uuids} | {"pay": (None, None)}
+    )
+    assert told == [
+        QueueStats(f"bcast.{uuids[0]}", 2, None, 1, 2),
+        QueueStats("pay", None, None, 6, 12),
+        QueueStats("bcast.*", 10, None, 5, 10),
+    ]

@@ -1,0 +1,93 @@
+"""What readers are shown: the store's totals, and the workers of now."""
+
+from celery_monitor.core.committed_totals import CommittedTotals
+from celery_monitor.core.model import STARTED, Changes, Delivery, Restored
+from celery_monitor.core.monitor import Limits, Monitor
+from tests.builders import NOON, body, life, pass_time, raw
+
+
+def monitor(**limits: bool) -> tuple[Monitor, CommittedTotals]:
+    """With an empty store."""
+    made = Monitor(Limits(**limits), Restored(), NOON)  # type: ignore[arg-type]
+    made.connected(acknowledges=False)
+    return made, CommittedTotals(made.snapshot())
+
+
+def receive(of: Monitor, *bodies: bytes) -> None:
+    """One message after the other."""
+    of.receive([Delivery(one) for one in bodies], NOON)
+
+
+def taken(of: Monitor) -> Changes:
+    """What is to be written; fails when there is nothing."""
+    changes = of.take(NOON)
+    assert changes is not None
+    return changes
+
+
+def started(of: Monitor, kept: CommittedTotals) -> int:
+    """Executions as shown."""
+    return sum(one.counts[STARTED] for one in of.snapshot(kept).series)
+
+
+def heartbeat(processed: int) -> bytes:
+    """A worker's own event."""
+    return body({"type": "worker-heartbeat", "hostname": "w@pod", "timestamp": NOON, "processed": processed})
+
+
+def test_totals_are_shown_when_they_are_committed() -> None:
+    """Neither when they are in memory nor when they are on their way; then as they were when they were taken."""
+    of, kept = monitor()
+    receive(of, *life("u1"))
+    assert started(of, kept) == 0
+    changes = taken(of)
+    receive(of, *life("u2"))
+    assert started(of, kept) == 0
+    kept.commit(changes)
+    assert started(of, kept) == 1
+    assert of.snapshot(kept).counters["events.task-started"] == 1
+
+
+def test_a_restart_goes_on_from_what_was_shown() -> None:
+    """What the store gave back is shown at once."""
+    of, _ = monitor()
+    receive(of, *life("u1"))
+    changes = taken(of)
+    again = Monitor(Limits(), Restored(series=changes.series, counters=changes.counters), NOON)
+    assert started(again, CommittedTotals(again.snapshot())) == 1
+
+
+def test_workers_are_shown_as_they_are_with_totals_as_committed() -> None:
+    """While the store is away a heartbeat still shows that a worker is up."""
+    of, kept = monitor()
+    receive(of, heartbeat(10))
+    assert [one.processed for one in of.snapshot(kept).workers] == [10]  # nothing older was ever shown
+    kept.commit(taken(of))
+    receive(of, heartbeat(15))
+    pass_time(of, 301)
+    (shown,) = of.snapshot(kept).workers
+    assert (shown.processed, shown.up) == (10, False)
+
+
+def test_dropped_series_and_workers_go() -> None:
+    """With the commit that drops them."""
+    of, kept = monitor(hostname_label=True)
+    receive(of, heartbeat(1), body(raw("received", name="t") | {"hostname": "w@pod"}))
+    kept.commit(taken(of))
+    pass_time(of, 601)
+    assert [one.hostname for one in of.snapshot(kept).workers] == ["w@pod"]
+    kept.commit(taken(of))
+    shown = of.snapshot(kept)
+    assert (shown.series, shown.workers) == ([], [])
+
+
+def test_counters_alone_are_worth_a_flush() -> None:
+    """A discarded message or a gap is shown soon, also on a stream without anything else; the uptime can wait."""
+    of, _ = monitor()
+    of.count("uptime_seconds", 1, flush=False)
+    assert of.take(NOON) is None
+    of.count("stream_gap_seconds", 3)
+    assert taken(of).counters["stream_gap_seconds"] == 3
+    receive(of, b"{")
+    assert taken(of).counters["discarded.malformed"] == 1
+    assert of.take(NOON) is None

@@ -1,0 +1,82 @@
+"""The store's housekeeping."""
+
+from collections.abc import Mapping
+
+from celery_monitor.ports import StoreSpace
+from celery_monitor.runtime.maintenance import CHECK_INTERVAL, PRUNE_INTERVAL, Maintenance
+from tests.builders import NOON
+from tests.fakes import ManualClock
+
+DAY = 86_400.0
+
+
+class CommittedTotals:
+    """As much of a Store and an Outbox as the keeper uses."""
+
+    def __init__(self) -> None:
+        self.pruned: list[float] = []
+        self.delivered: dict[str, float] = {}
+        self.room = StoreSpace()
+
+    def prune(self, now: float) -> None:
+        """Noted."""
+        self.pruned.append(now)
+
+    def space(self) -> StoreSpace:
+        """As it is set."""
+        return self.room
+
+    def pending(self) -> Mapping[str, tuple[int, float | None]]:
+        """Nothing waits."""
+        return {}
+
+    def last_delivered(self, channel: str) -> float | None:
+        """Never."""
+        return self.delivered.get(channel)
+
+
+def test_a_report_comes_though_the_clock_was_years_ahead() -> None:
+    """It was asked for the next time while the clock was wrong; set right, the day's report is still claimed."""
+    clock, asked = ManualClock(time=NOON), list[float]()
+
+    def report(now: float) -> float:
+        asked.append(now)
+        return now - now % DAY + DAY
+
+    store = CommittedTotals()
+    maintenance = Maintenance(store, store, clock, report)  # type: ignore[arg-type]  # the parts of them that it uses
+    clock.step(4 * 365 * DAY)
+    maintenance.run_once()
+    clock.step(-4 * 365 * DAY)
+    for _ in range(int(DAY / CHECK_INTERVAL)):
+        clock.advance(CHECK_INTERVAL)
+        maintenance.run_once()
+    midnight = NOON + DAY / 2
+    assert any(midnight <= at < midnight + CHECK_INTERVAL for at in asked)
+    assert len(asked) <= DAY / 60 + 2
+    assert len(store.pruned) == DAY / 60 + 1
+
+
+def test_a_report_that_is_not_sent_any_more_is_not_overdue() -> None:
+    """Its last success is known while reports are sent, and not once nobody is to get one."""
+    store = CommittedTotals()
+    store.delivered["email"] = NOON - 9 * DAY
+    for report, known in ((lambda now: now + DAY, NOON - 9 * DAY), (None, None)):
+        maintenance = Maintenance(store, store, ManualClock(time=NOON), report)  # type: ignore[arg-type]  # as above
+        maintenance.run_once()
+        assert maintenance.report_last_success == known
+
+
+def test_a_store_that_is_short_of_space_is_pruned_at_each_look() -> None:
+    """Failures may come faster than a minute's pruning; with enough space it is a minute again."""
+    clock, store = ManualClock(time=NOON), CommittedTotals()
+    maintenance = Maintenance(store, store, clock)  # type: ignore[arg-type]  # the parts of them that it uses
+    for short, looks, pruned in ((False, 3, 1), (True, 3, 4), (False, 3, 4)):
+        store.room = StoreSpace(short=short)
+        for _ in range(looks):
+            maintenance.run_once()
+            clock.advance(CHECK_INTERVAL)
+        assert len(store.pruned) == pruned
+    clock.advance(PRUNE_INTERVAL)
+    maintenance.run_once()
+    assert len(store.pruned) == 5

@@ -1,0 +1,164 @@
+"""While the store cannot be written, pages are sent from memory, once, and their rows are settled later."""
+
+import pytest
+
+from celery_monitor.core.model import Action, Changes, Channel, Incident, OutboxRequest
+from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
+from celery_monitor.runtime.notifier import Notifier
+from celery_monitor.runtime.uncommitted import UncommittedPages
+from tests.builders import NOON
+from tests.contracts.values import incident
+from tests.fakes import ManualClock
+from tests.runtime.test_notifier import MemoryOutbox, ScriptedSender, refused
+
+
+class Outbox(MemoryOutbox):
+    """With the incidents as committed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.incidents: dict[str, Incident] = {}
+
+    def incident(self, key: str) -> Incident | None:
+        if self.down:
+            raise StoreUnavailableError("down")
+        return self.incidents.get(key)
+
+
+class Sender(ScriptedSender):
+    """Tells of as many failures as the incident has."""
+
+    def __init__(self, clock: ManualClock, uncommitted: UncommittedPages) -> None:
+        super().__init__(clock)
+        self.uncommitted = uncommitted
+        self.counts: list[int] = []
+
+    def send(self, item: object) -> int:
+        super().send(item)  # type: ignore[arg-type]  # only its key matters
+        told = self.uncommitted.incident(item.key)  # type: ignore[attr-defined]
+        assert told is not None
+        self.counts.append(told.count)
+        return told.count
+
+
+class Bench:
+    """A notifier that pages, over a store that can be taken away."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(time=NOON)
+        self.outbox = Outbox()
+        self.uncommitted = UncommittedPages(self.outbox, self.clock)
+        self.sender = Sender(self.clock, self.uncommitted)
+        self.notifier = Notifier(self.uncommitted, self.sender, self.clock, idempotent=True, fraction=lambda: 1.0)
+
+    def offer(self, *keys: str, count: int = 1, action: Action = Action.TRIGGER) -> bool:
+        """So many pages wait for the store."""
+        return self.uncommitted.offer([waiting(key, count, action) for key in keys])
+
+    def write(self, *keys: str, count: int = 1) -> None:
+        """The store takes the flush."""
+        for key in keys:
+            self.outbox.incidents[key] = incident(key, count=count)
+            self.outbox.add(key)
+        rows = [waiting(key)[0] for key in keys]
+        self.uncommitted.written(Changes(now=NOON, sequence=1, outbox=rows))
+
+    def run(self, seconds: float = 0.0) -> list[str]:
+        """Send all that may be sent; what was sent since the beginning."""
+        self.clock.advance(seconds)
+        while self.notifier.run_once():
+            pass
+        return self.sender.keys
+
+
+def waiting(key: str, count: int = 1, action: Action = Action.TRIGGER) -> tuple[OutboxRequest, Incident]:
+    """A page that the store has not taken."""
+    return OutboxRequest(Channel.PAGERDUTY, key, action, "", NOON), incident(key, count=count)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """As the app puts it together."""
+    return Bench()
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_page_does_not_wait_for_the_store(bench: Bench, *, down: bool) -> None:
+    """Whether it can be read or not: each is sent once, however often it is offered, with its newest count."""
+    bench.outbox.full, bench.outbox.down = True, down
+    assert bench.offer("a", "b")
+    assert not bench.offer("a", "b", count=3)
+    assert bench.run() == ["a", "b"]
+    assert bench.sender.counts == [3, 3]
+    assert not bench.offer("a", "b", count=9)
+    assert bench.run(60) == ["a", "b"]
+
+
+def test_a_row_that_says_no_more_is_not_sent_again(bench: Bench) -> None:
+    """The store is back: the row is recorded as delivered. What came later is told by another one."""
+    bench.outbox.full = True
+    bench.offer("a", "b", count=2)
+    bench.run()
+    bench.outbox.full = False
+    bench.write("a", count=2)
+    bench.write("b", count=5)
+    assert bench.run() == ["a", "b", "b"]
+    assert [row.state for row in bench.outbox.rows.values()] == ["delivered", "delivered"]
+    assert bench.sender.counts == [2, 2, 5]
+    bench.write("a", count=2)
+    assert bench.run() == ["a", "b", "b", "a"]
+
+
+def test_a_row_that_comes_before_the_page_was_sent_takes_its_place(bench: Bench) -> None:
+    """The store was away for a moment: nothing is sent twice."""
+    bench.offer("a")
+    bench.write("a")
+    assert bench.run() == ["a"]
+    assert bench.run(60) == ["a"]
+
+
+def test_the_row_comes_while_the_page_is_sent(bench: Bench) -> None:
+    """Its request is under way: that one counts."""
+    bench.offer("a")
+    bench.sender.during = lambda: bench.write("a") if not bench.outbox.rows else None
+    assert bench.run() == ["a"]
+    assert [row.state for row in bench.outbox.rows.values()] == ["delivered"]
+
+
+def test_a_store_that_is_away_again(bench: Bench) -> None:
+    """The row of what was sent cannot be recorded: others go on, and it is not sent again."""
+    bench.offer("a")
+    bench.run()
+    bench.write("a")
+    bench.outbox.full = True
+    bench.offer("b")
+    assert bench.run() == ["a", "b"]
+    bench.outbox.full = False
+    assert bench.run() == ["a", "b"]
+    assert bench.outbox.rows[1].state == "delivered"
+
+
+def test_a_receiver_that_is_away_too(bench: Bench) -> None:
+    """It is tried again with backoff, and what it refuses for good only once its row is there."""
+    bench.outbox.full = True
+    bench.sender.answers = {"a": refused(RetryableError("503")), "b": refused(RejectedError("400"))}
+    bench.offer("a")
+    assert bench.run() == ["a"]
+    assert bench.run() == ["a"]
+    assert bench.run(60) == ["a", "a"]
+    bench.offer("b")
+    assert bench.run() == ["a", "a", "b"]
+    assert bench.run(60) == ["a", "a", "b"]
+    bench.outbox.full = False
+    bench.write("b")
+    assert bench.run() == ["a", "a", "b", "b"]
+
+
+def test_what_waits_for_the_store(bench: Bench) -> None:
+    """Resolves, what is not due yet, and mails: none of them is worth a copy of the outbox."""
+    _, known = waiting("later")
+    mail = OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT)
+    assert not bench.offer("a", action=Action.RESOLVE)
+    assert not bench.uncommitted.offer([(OutboxRequest(Channel.PAGERDUTY, "b", Action.TRIGGER, "", NOON + 9), known)])
+    assert not bench.uncommitted.offer([(mail, known)])
+    assert bench.run() == []

@@ -1,0 +1,115 @@
+"""What is valid and hardly meant."""
+
+from typing import Any
+
+import pytest
+
+from celery_monitor.settings import load
+from celery_monitor.settings.lint import warnings_of
+
+Rule = dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    ("url", "use_ssl", "cautioned"),
+    [
+        ("rediss://h/0", None, False),
+        ("rediss://h/0", True, False),
+        ("rediss://h/0", {"ssl_cert_reqs": "CERT_REQUIRED"}, False),
+        ("redis://h/0", None, False),
+        ("redis://h/0?ssl_cert_reqs=none", None, False),
+        ("rediss://h/0?ssl_cert_reqs=none", None, True),
+        ("rediss://h/0?ssl_check_hostname=false", None, True),
+        ("rediss://h/0", {"ssl_cert_reqs": "none"}, True),
+        ("rediss://h/0", {"ssl_cert_reqs": None}, False),
+        ("amqps://h//", {"cert_reqs": "ssl.CERT_NONE"}, True),
+        ("amqps://h//", {"cert_reqs": 0}, True),
+        ("amqps://h//;amqps://i//", {"cert_reqs": "optional"}, True),
+        ("amqps://h//", {"ca_certs": "/ca.pem"}, False),
+    ],
+)
+def test_a_broker_that_is_not_verified(url: str, use_ssl: Any, *, cautioned: bool) -> None:
+    """Only who turns verification off is told what that means."""
+    found = warnings_of(load(overrides={"broker.url": url, "broker.use_ssl": use_ssl}, environ={}))
+    assert [one.path for one in found] == ["broker.use_ssl"] * cautioned
+
+
+def cautions(*rules: Rule, **email: Any) -> dict[str, str]:
+    """The warnings by path, of these rules and this mail server."""
+    given: list[Rule] = [{"name": str(number), **rule} for number, rule in enumerate(rules)]
+    overrides: dict[str, object] = {"alerts.rules": given} | {f"email.{key}": value for key, value in email.items()}
+    return {warning.path: warning.message for warning in warnings_of(load(overrides=overrides, environ={}))}
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({}, "alerts.dedup_key"),
+        ({"fleet": "shop"}, "alerts.dedup_key"),
+        ({"alerts.dedup_key": "{fleet}/{task}/{hour}"}, "fleet"),
+        ({"alerts.dedup_key": "{fleet}/{task}/{hour}", "fleet": "shop"}, None),
+        ({"alerts.dedup_key": "{{fleet}}/{task}/{hour}"}, None),
+        ({"alerts.dedup_key": "shop/{task}/{hour}"}, None),
+        ({"alerts.dedup_key": "{{}}/{task}-{hour}"}, "alerts.dedup_key"),
+        ({"alerts.dedup_key": "{hour}:{fleet}:{task}", "fleet": "shop"}, None),
+        ({"pagerduty.resolve": "never"}, None),
+        ({"pagerduty.routing_key": None}, None),
+    ],
+)
+def test_incidents_that_another_fleet_may_resolve(given: dict[str, object], path: str | None) -> None:
+    """Where incidents resolve themselves, and nothing keeps the fleets' keys apart."""
+    overrides = {"pagerduty.routing_key": "k" * 32, "pagerduty.resolve": "on_success"} | given
+    found = warnings_of(load(overrides=overrides, environ={}))
+    assert [warning.path for warning in found] == ([] if path is None else [path])
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ({}, {"match": ["shop.*"]}),
+        ({"match": ["*"]}, {}),
+        ({"match": ["shop.*"]}, {"match": ["shop.billing.*", "shop.a?c"]}),
+        ({"match": ["shop.*"]}, {"match": ["shop.*"], "queues": ["pay"]}),
+        ({"queues": ["pay", "mail"]}, {"queues": ["pay"], "exceptions": ["KeyError"]}),
+        ({"exceptions": ["*Error"]}, {"exceptions": ["KeyError"], "match": ["a"]}),
+        ({"exclude": ["x.*"]}, {"match": ["a"], "exclude": ["x.*", "y"]}),
+        ({"exclude": ["x.y"]}, {"exclude": ["x.*"]}),
+        ({"threshold": 100}, {"page": False}),
+    ],
+)
+def test_a_rule_that_never_decides(earlier: Rule, later: Rule) -> None:
+    """Where an earlier rule matches all that a later one matches, the later one is told, with the name of the other."""
+    found = cautions(earlier, later)
+    assert list(found) == ["alerts.rules[1]"]
+    assert "never decides: 0 (alerts.rules[0]) matches all" in found["alerts.rules[1]"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ({"match": ["shop.billing.*"]}, {}),
+        ({"match": ["shop.?"]}, {"match": ["shop.*"]}),
+        ({"match": ["*]b"]}, {"match": ["[a]b"]}),
+        ({"match": ["shop.*"], "queues": ["pay"]}, {"match": ["shop.*"]}),
+        ({"exclude": ["x.*"]}, {"match": ["x.y"]}),
+        ({"exclude": ["x.*"]}, {"exclude": ["x.y"]}),
+        ({"exceptions": ["KeyError"]}, {"exceptions": ["*Error"]}),
+    ],
+)
+def test_a_rule_that_may_decide(earlier: Rule, later: Rule) -> None:
+    """Where something may be left for the later rule, nothing is said."""
+    assert cautions(earlier, later) == {}
+
+
+def test_each_rule_is_told_once() -> None:
+    """Of two rules in the way, the first is named."""
+    found = cautions({}, {}, {"match": ["a"]})
+    assert list(found) == ["alerts.rules[1]", "alerts.rules[2]"]
+    assert "0 (alerts.rules[0])" in found["alerts.rules[2]"]
+
+
+def test_a_password_in_clear_text() -> None:
+    """security: none with a password is told; without one, or encrypted, it is not."""
+    assert list(cautions(security="none", username="u", password="p")) == ["email.security"]
+    assert cautions(security="none") == {}
+    assert cautions(security="tls", username="u", password="p") == {}
