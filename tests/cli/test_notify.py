@@ -9,6 +9,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from celery_monitor.cli import main
+from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.servers.pagerduty import Behaviour, PagerDutyServer
 from tests.servers.ports import free_port
 
@@ -94,6 +95,20 @@ def test_a_server_that_is_not_there(tmp_path: Path, channel: str) -> None:
     assert "Connection refused: nothing listens there, or a firewall says no: check that it runs, and " in result.output
     assert {"pagerduty": "HTTPS_PROXY or pagerduty.url", "email": "email.host"}[channel] in result.output
     assert "Errno" not in result.output
+
+
+def test_a_mail_that_some_recipients_refuse(tmp_path: Path) -> None:
+    """Exit code 1, each refusal in the server's words, and the others have the mail."""
+    people = [f"p{number}@shop.example" for number in range(8)]
+    with serving(MailServer()) as mail:
+        mail.refusals = {who: f"550 5.1.1 no mailbox of {who}" for who in people[:5]}
+        email = {"host": "127.0.0.1", "port": mail.port, "security": "none", "from": "m@shop.example", "to": people}
+        result = invoke(tmp_path, "email", email=email)
+        assert [recipients for recipients, _ in mail.mails] == [people[5:]]
+        assert result.exit_code == 1
+        assert all(f"refused {who}: 550 5.1.1 no mailbox of {who}" in result.output for who in people[:5])
+        mail.refusals = {}
+        assert invoke(tmp_path, "email", email=email).exit_code == 0
 
 
 def test_without_a_routing_key(tmp_path: Path) -> None:

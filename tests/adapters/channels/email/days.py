@@ -243,6 +243,7 @@ def terrible() -> Summary:
         "starts": 9.0,
         "stream_gap_seconds": 754.0,
         "unobserved": 48.0,
+        "too_old_failures": 5.0,
         "unnamed_failures": 12.0,
     }
     return make(buckets, groups, incidents, counters=counters)
