@@ -205,7 +205,7 @@ class Daemon:
             outbox=nothing,
             report=nothing,
             report_part=nothing,
-            sends={},
+            channels=[],
             retention=0.0,
             zone=nothing,
         )

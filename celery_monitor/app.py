@@ -17,9 +17,8 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from celery_monitor.adapters import channels
 from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
-from celery_monitor.adapters.channels.email import EmailSender, longest, render_part
-from celery_monitor.adapters.channels.pagerduty import PagerDuty, endpoint
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.exposition import Exposition
@@ -31,7 +30,6 @@ from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import (
     Changes,
-    Channel,
     Histogram,
     Incident,
     OutboxRequest,
@@ -43,7 +41,7 @@ from celery_monitor.core.model import (
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.times import rfc3339
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.policy import channels_of, limits_of, policy_of
+from celery_monitor.policy import limits_of, pages, policy_of
 from celery_monitor.ports import HealthReport, Sender
 from celery_monitor.runtime.committer import BOUNDS, Committer
 from celery_monitor.runtime.fleet import FleetPoller
@@ -51,7 +49,7 @@ from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.maintenance import Maintenance
 from celery_monitor.runtime.memory import MemoryWatch
-from celery_monitor.runtime.notifier import Notifier, OutboxRows
+from celery_monitor.runtime.notifier import Notifier
 from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import Pump
@@ -72,7 +70,7 @@ _BLOCKED_AFTER: Final = 180.0
 (SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
 _SLOW: Final = 120.0
 _STORE_RETRY: Final = 2.0
-_ESSENTIAL_THREADS: Final = frozenset({"pump", "committer", "notifier-pagerduty"})
+_ESSENTIAL_THREADS: Final = ("pump", "committer")
 _JOIN_TIMEOUT: Final = 1.0
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
@@ -114,17 +112,22 @@ class App:
         self._monitor: Monitor | None = None
         self._committed_totals: CommittedTotals | None = None
         self._committer = Committer(self.store, self.clock, self._priority)
-        self._uncommitted = UncommittedPages(self.store.outbox, self.clock)
+        self._channels = channels.configured(settings)
+        self._report_channel, self._daily = channels.of_report(self._channels)
+        self._uncommitted = {
+            channel.name: UncommittedPages(self.store.outbox, self.clock, channel.name)
+            for channel in channels.of_incidents(self._channels)
+        }
         self._stream: Stream | None = None
         self._prober: Prober | None = None
         self._fleet: FleetPoller | None = None
         self._maintenance: Maintenance | None = None
-        self._notifiers: list[Notifier] = []
+        self._senders: list[Sender] = []
+        self._notifiers: dict[str, Notifier] = {}
+        """By the name of their channel."""
         self._redaction = Redaction(settings.tracking.redact)
-        self._paging = policy.default.sends or any(rule.sends for rule in policy.rules)
-        self._report = DayReport(
-            self.store.reader, settings.fleet, ZoneInfo(settings.email.timezone), paging=self._paging
-        )
+        self._zone = ZoneInfo(self._daily.timezone)
+        self._report = DayReport(self.store.reader, settings.fleet, self._zone, paging=pages(policy))
         self.web = self._build_web()
 
     def stop(self) -> None:
@@ -251,54 +254,47 @@ class App:
             series_merged=restored.series_merged,
             tracked=len(restored.tracked),
             incidents=len(restored.incidents),
-            **channels_of(settings),
+            channels={channel.name: channel.summary for channel in self._channels},
         )
 
     def _start_notifiers(self) -> None:
-        settings, outbox = self.settings, self.store.outbox
-        pagerduty = settings.pagerduty
-        own = [rule for rule in settings.alerts.rules if rule.routing_key_source().get() is not None]
-        self._pagerduty = PagerDuty(
-            url=endpoint(pagerduty.region, pagerduty.url),
-            keys={"": pagerduty.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in own},
-            incident=self._uncommitted.incident,
-            clock=self.clock,
-            timeout=pagerduty.timeout,
-            external_url=settings.web.external_url,
-        )
-        email = EmailSender(settings.email, self._report.summary, settings.web.external_url, note=outbox.note)
-        channels: tuple[tuple[OutboxRows, Sender, int | None, float], ...] = (
-            (self._uncommitted, self._pagerduty, pagerduty.rate_limit, pagerduty.timeout),
-            (outbox, email, None, longest(settings.email)),
-        )
-        for source, sender, rate, timeout in channels:
-            # A mail may have arrived though its outcome is unknown: a restart is no reason to send it again.
-            pages = sender.channel == Channel.PAGERDUTY
-            notifier = Notifier(source, sender, self.clock, rate_limit=rate, idempotent=pages)
-            self._notifiers.append(notifier)
-            self.threads.start(f"notifier-{sender.channel}", notifier.run, limit=_SLOW + timeout, restart=True)
+        for channel in self._channels:
+            rows = self._uncommitted.get(channel.name, self.store.outbox)
+            context = channels.Context(
+                clock=self.clock,
+                incident=rows.incident,
+                summary=self._report.summary,
+                note=self.store.outbox.note,
+                external_url=self.settings.web.external_url,
+            )
+            sender = channel.sender(context)
+            notifier = Notifier(rows, sender, self.clock, rate_limit=channel.rate_limit, idempotent=channel.idempotent)
+            self._senders.append(sender)
+            self._notifiers[channel.name] = notifier
+            self.threads.start(_courier_of(channel.name), notifier.run, limit=_SLOW + channel.timeout, restart=True)
 
     def _keep(self, restored: Restored) -> Loop:
-        email, zone = self.settings.email, ZoneInfo(self.settings.email.timezone)
-        new = not restored.counters
-        schedule = ReportSchedule(self.store.outbox, self.store.reader, email.schedule, zone, new=new)
-        self._maintenance = Maintenance(
-            self.store, self.store.outbox, self.clock, schedule.run_once if email.to else None
+        outbox, channel = self.store.outbox, self._report_channel
+        schedule = ReportSchedule(
+            outbox, self.store.reader, channel.name, self._daily.schedule, self._zone, new=not restored.counters
         )
+        report = schedule.run_once if channel.configured else None
+        self._maintenance = Maintenance(self.store, outbox, self.clock, report, channel.name)
         return self._maintenance.run
 
     def _page_uncommitted(self, waiting: list[tuple[OutboxRequest, Incident]]) -> None:
-        if self._uncommitted.offer(waiting):
-            for notifier in self._notifiers:
-                notifier.wake()
+        for name, uncommitted in self._uncommitted.items():
+            if uncommitted.offer(waiting):
+                self._notifiers[name].wake()
 
     def _committed(self, changes: Changes) -> None:
-        self._uncommitted.written(changes)
+        for uncommitted in self._uncommitted.values():
+            uncommitted.written(changes)
         if self._committed_totals is not None:
             with self._lock:
                 self._committed_totals.commit(changes)
         if changes.outbox:
-            for notifier in self._notifiers:
+            for notifier in self._notifiers.values():
                 notifier.wake()
 
     def _shut_down(self) -> None:
@@ -311,14 +307,17 @@ class App:
         timer.start()
         self.stopping.set()
         self._priority.end()
-        for notifier in self._notifiers:
+        for notifier in self._notifiers.values():
             notifier.wake()
         if self._fleet is not None:
             self._fleet.interrupt()
-        self._pagerduty.stop()
+        for sender in self._senders:
+            sender.stop()
         # The pump's end brings the committer's.
-        for name in ("pump", "committer", "notifier-pagerduty", "notifier-email", "maintenance", "fleet", "prober"):
-            last = until - 1.0 if name in _ESSENTIAL_THREADS else self.clock.monotonic() + _JOIN_TIMEOUT
+        must_end = (*_ESSENTIAL_THREADS, *map(_courier_of, self._uncommitted))
+        may_end = (_courier_of(self._report_channel.name), "maintenance", "fleet", "prober")
+        for name in (*must_end, *may_end):
+            last = until - 1.0 if name in must_end else self.clock.monotonic() + _JOIN_TIMEOUT
             if not self.threads.join(name, max(0.0, last - self.clock.monotonic())):
                 _log.warning("Did not end in time; left behind", thread=name)
         timer.cancel()
@@ -360,11 +359,11 @@ class App:
             reader=self.store.reader,
             outbox=self.store.outbox,
             report=self._report.summary,
-            report_part=render_part,
-            sends={Channel.PAGERDUTY: self._paging, Channel.EMAIL: bool(settings.email.to)},
+            report_part=self._daily.part,
+            channels=[channel.info for channel in self._channels],
             space=self.store.space,
             retention=settings.store.retention,
-            zone=ZoneInfo(settings.email.timezone),
+            zone=self._zone,
         )
         return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)
 
@@ -388,8 +387,8 @@ class App:
         stream = self._stream.stats if self._stream else StreamStats()
         commits = self._committer.stats
         notifications = {
-            (str(channel), outcome): number
-            for channel, notifier in zip((Channel.PAGERDUTY, Channel.EMAIL), self._notifiers, strict=False)
+            (channel, outcome): number
+            for channel, notifier in self._notifiers.items()
             for outcome, number in notifier.notifications().items()
         }
         return RuntimeStats(
@@ -399,6 +398,7 @@ class App:
             commit_failures=commits.failures,
             store=self.store.space(),
             replies_discarded=self._fleet.discarded() if self._fleet else {},
+            channels=[channel.name for channel in self._channels],
             outbox=self._maintenance.pending if self._maintenance else {},
             notifications=notifications,
             report_last_success=self._maintenance.report_last_success if self._maintenance else None,
@@ -435,6 +435,11 @@ class App:
             },
             {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},
         )
+
+
+def _courier_of(channel: str) -> str:
+    """The name of its thread."""
+    return f"notifier-{channel}"
 
 
 def _log_rollback(lost: RolledBack) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
+from celery_monitor.adapters import channels
 from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.core.model import Severity
 from celery_monitor.core.monitor import Limits
 from celery_monitor.core.rules import Policy, Rule
-from celery_monitor.settings import PagerDutySettings, RuleSettings, Settings
+from celery_monitor.settings import Settings
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -41,12 +42,12 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The rules of alerts. A rule with a routing key of its own is a route of its own name."""
+    """The rules of alerts. A rule with a receiver of its own is a route of its own name."""
     alerts, pagerduty = settings.alerts, settings.pagerduty
-    default_sends = pagerduty.routing_key_source().get() is not None
+    channel = channels.of_incidents(channels.configured(settings))[0]
     rules = []
     for rule in alerts.rules:
-        own = rule.routing_key_source().get() is not None
+        route = rule.name if rule.name in channel.routes else ""
         rules.append(
             Rule(
                 name=rule.name,
@@ -56,8 +57,8 @@ def policy_of(settings: Settings) -> Policy:
                 exclude=rule.exclude,
                 threshold=rule.threshold,
                 severity=Severity(rule.severity),
-                route=rule.name if own else "",
-                sends=own or default_sends,
+                route=route,
+                to=(channel.name,) if channel.sends(route) else (),
                 runbook_url=rule.runbook_url,
                 page=rule.page,
             )
@@ -70,34 +71,24 @@ def policy_of(settings: Settings) -> Policy:
         storm_tasks=alerts.storm.tasks,
         storm_window=alerts.storm.window,
         rules=rules,
-        default=Rule(sends=default_sends),
+        default=Rule(to=(channel.name,) if channel.sends("") else ()),
         update_interval=pagerduty.update_interval,
         resolve_on_success=pagerduty.resolve == "on_success",
         resolve_after=pagerduty.resolve_after,
     )
 
 
-def channels_of(settings: Settings) -> dict[str, str]:
-    """Whom the monitor tells, in words: ``pagerduty`` and ``mail``, each on or off."""
-    services: list[PagerDutySettings | RuleSettings] = [settings.pagerduty, *settings.alerts.rules]
-    keys = sum(service.routing_key_source().get() is not None for service in services)
-    email = settings.email
-    return {
-        "pagerduty": f"on, {keys} routing key{'s' * (keys > 1)}" if keys else "off: no routing key is set",
-        "mail": f"on, to {', '.join(email.to)} at {email.schedule} ({email.timezone})"
-        if email.to
-        else "off: email.to is empty",
-    }
+def pages(policy: Policy) -> bool:
+    """Whether any incident is sent to somebody."""
+    return any(rule.to for rule in (policy.default, *policy.rules))
 
 
 def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:
     """Every secret that is configured, as it is at each call: for the log's last defence."""
     sources = [
         settings.broker.url_source(),
-        settings.pagerduty.routing_key_source(),
-        settings.email.password_source(),
         settings.web.password_source(),
-        *(rule.routing_key_source() for rule in settings.alerts.rules),
+        *(source for channel in channels.configured(settings) for source in channel.secrets),
     ]
 
     def secrets() -> Iterator[str]:

@@ -330,10 +330,27 @@ class Reader(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelInfo:
+    """What is shown of a channel."""
+
+    name: str
+    title: str
+    configured: bool
+    """Whether anybody is to be told by it."""
+    off: str
+    """What is missing when it is not configured, and what that means."""
+    incidents: bool
+    """It carries incidents; else the daily report."""
+
+
 class Sender(Protocol):
-    """Delivers outbox items of one channel; used by one thread."""
+    """Delivers outbox items of one channel; used by one thread, but for ``stop``."""
 
     channel: str
+    """Its name."""
+    missing: str
+    """What is not configured where ``rate_limit_key`` gives None: the error of rows that were written before."""
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
         """An opaque name of the account that it is sent with (rate limits count per lane); None: not configured."""
@@ -343,6 +360,9 @@ class Sender(Protocol):
 
         Raises RetryableError, RejectedError or InterruptedSendError. Never blocks longer than its timeout.
         """
+
+    def stop(self) -> None:
+        """End what is under way, if that is safe: this program is being stopped. From any thread."""
 
 
 @dataclass(frozen=True, slots=True)

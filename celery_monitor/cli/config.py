@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 import yaml
 
+from celery_monitor.adapters.channels import configured
 from celery_monitor.cli.options import config_file
 from celery_monitor.errors import ConfigError
-from celery_monitor.policy import channels_of
 from celery_monitor.settings import Settings, load, redact_url
 from celery_monitor.settings.layers import CONFIG_VARIABLE
 from celery_monitor.settings.lint import warnings_of
@@ -70,12 +70,9 @@ def reference() -> None:
 
 
 def _plan(settings: Settings) -> dict[str, str]:
-    channels = channels_of(settings)
     return {
         "fleet": settings.fleet,
         "reads": redact_url(settings.broker.url_source().get() or ""),
         "keeps": settings.store.url,
         "serves": f"port {settings.web.port} of {settings.web.host}",
-        "PagerDuty": channels["pagerduty"],
-        "mail": channels["mail"],
-    }
+    } | {channel.name: channel.summary for channel in configured(settings)}

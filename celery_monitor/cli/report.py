@@ -10,14 +10,15 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from celery_monitor.adapters.channels.email import EmailSender, render_html, render_text, server_of
+from celery_monitor.adapters.channels import DailyReport, configured, of_report
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
-from celery_monitor.cli.notify import require_mail, tell
+from celery_monitor.cli.notify import tell
 from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.summary import Summary, summary_to_dict
+from celery_monitor.policy import pages, policy_of
 from celery_monitor.runtime.report import DayReport
-from celery_monitor.settings import PagerDutySettings, RuleSettings, Settings, load
+from celery_monitor.settings import Settings, load
 
 YESTERDAY: Final = "yesterday"
 _NAMED: Final = {YESTERDAY: dt.timedelta(days=1), "today": dt.timedelta(0)}
@@ -35,17 +36,17 @@ def report(config_path: Path | None, store: str | None, day: str, form: str, *, 
     A mail that is sent by this command does not count as the daily one, which comes all the same.
     """
     settings = load(config_path, {"store.url": store})
+    channel, daily = of_report(configured(settings))
     if send:
-        require_mail(settings)
-    now = SystemClock().now()
-    date = _date(day, now, ZoneInfo(settings.email.timezone))
-    with _reports(settings) as reports:
+        channel.require()
+    now, zone = SystemClock().now(), ZoneInfo(daily.timezone)
+    date = _date(day, now, zone)
+    with _reports(settings, zone) as reports:
         summary = reports.summary(date, now)
         if send:
-            sender = EmailSender(settings.email, reports.summary, settings.web.external_url)
-            tell(sender.send_again(summary), server_of(settings.email))
+            tell(daily.send_again(summary, settings.web.external_url))
         else:
-            click.echo(_printed(summary, form, settings.web.external_url), nl=False)
+            click.echo(_printed(summary, form, daily, settings.web.external_url), nl=False)
 
 
 def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
@@ -63,23 +64,17 @@ def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
 
 
 @contextmanager
-def _reports(settings: Settings) -> Iterator[DayReport]:
+def _reports(settings: Settings, zone: ZoneInfo) -> Iterator[DayReport]:
     store = open_store(settings.store.url, retention=settings.store.retention, fingerprints_kept=0)
     store.attach()
     try:
-        zone = ZoneInfo(settings.email.timezone)
-        yield DayReport(store.reader, settings.fleet, zone, paging=_paging(settings))
+        yield DayReport(store.reader, settings.fleet, zone, paging=pages(policy_of(settings)))
     finally:
         store.stop()
 
 
-def _paging(settings: Settings) -> bool:
-    services: list[PagerDutySettings | RuleSettings] = [settings.pagerduty, *settings.alerts.rules]
-    return any(service.routing_key_source().get() is not None for service in services)
-
-
-def _printed(summary: Summary, form: str, external_url: str | None) -> str:
+def _printed(summary: Summary, form: str, daily: DailyReport, external_url: str | None) -> str:
     if form == "json":
         # ASCII, so that nothing that a task's name holds can control the terminal.
         return f"{json.dumps(summary_to_dict(summary), indent=2)}\n"
-    return (render_html if form == "html" else render_text)(summary, external_url)
+    return (daily.html if form == "html" else daily.text)(summary, external_url)

@@ -30,7 +30,6 @@ from celery_monitor.core.model import (
     REFRESH,
     STORM,
     Action,
-    Channel,
     Incident,
     IncidentState,
     OutboxRequest,
@@ -86,7 +85,7 @@ class Decider:
         self._open_of: dict[str, set[str]] = {}
         self._storms = StormDetector(tasks=policy.storm_tasks, window=policy.storm_window)
         self._recovery = RecoveryTracker()
-        self._outbox: dict[tuple[str, Action], OutboxRequest] = {}
+        self._outbox: dict[tuple[str, str, Action], OutboxRequest] = {}
         """The newest of each last: while the store is away, one refresh of an incident is as good as many."""
         self._closed: list[Incident] = []
         self._rules = RuleSet(policy)
@@ -298,14 +297,13 @@ class Decider:
 
     def _send(self, entry: OpenIncident, now: float, priority: int, action: Action = Action.TRIGGER) -> None:
         entry.sent_at, entry.sent_count, entry.dirty = now, entry.count, True
-        if self._rules.sends(entry.rule.route):
-            at = min(entry.last_at, now)  # a clock that is ahead makes nothing more important
-            route, waiting = entry.rule.route, self._outbox.pop((entry.key, action), None)
-            if waiting is not None:  # what opens an incident has to be told, whatever is told with it
-                priority = min(priority, waiting.priority)
-            self._outbox[entry.key, action] = OutboxRequest(
-                Channel.PAGERDUTY, entry.key, action, route, now, priority, at
-            )
+        at = min(entry.last_at, now)  # a clock that is ahead makes nothing more important
+        for channel in self._rules.channels(entry.rule.route):
+            row = channel, entry.key, action
+            waiting = self._outbox.pop(row, None)
+            # What opens an incident has to be told, whatever is told with it.
+            most = priority if waiting is None else min(priority, waiting.priority)
+            self._outbox[row] = OutboxRequest(channel, entry.key, action, entry.rule.route, now, most, at)
 
     def _is_over(self, entry: OpenIncident, now: float) -> bool:
         quiet_since = now - self._policy.resolve_after

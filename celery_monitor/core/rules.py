@@ -28,16 +28,16 @@ class Rule:
     threshold: int = 1
     severity: Severity = Severity.ERROR
     route: str = ""
-    """The rule's name when it has a routing key of its own."""
-    sends: bool = True
-    """False when its route has no routing key: incidents are kept and shown, nothing is sent."""
+    """Names whom its incidents go to: rules of one route share their storms. "" is the default."""
+    to: Sequence[str] = ()
+    """Names of the channels that its incidents go to. Without any they are kept and shown, and nothing is sent."""
     runbook_url: str | None = None
     page: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """``alerts`` and the part of ``pagerduty`` that decides. Times in seconds."""
+    """``alerts``, and how incidents are refreshed and resolved. Times in seconds."""
 
     fleet: str = "celery"
     zone: tzinfo = UTC
@@ -66,7 +66,7 @@ class RuleSet:
     def __init__(self, policy: Policy) -> None:
         self._rules = policy.rules
         self._default = policy.default
-        self._sends = {rule.route: rule.sends for rule in (*policy.rules, policy.default)}
+        self._channels = {rule.route: rule.to for rule in (*policy.rules, policy.default)}
         self._matchers = [
             (rule, _matcher(rule.match), _matcher(rule.queues), _matcher(rule.exceptions), _matcher(rule.exclude))
             for rule in policy.rules
@@ -81,9 +81,9 @@ class RuleSet:
                 return rule
         return replace(self._default, route=route) if route else self._default
 
-    def sends(self, route: str) -> bool:
-        """Whether there is somebody to send to."""
-        return self._sends.get(route, False)
+    def channels(self, route: str) -> Sequence[str]:
+        """The channels that the incidents of a route go to; none for a route that is gone."""
+        return self._channels.get(route, ())
 
     def _find(self, task: str, queue: str, exception: str) -> Rule:
         for rule, tasks, queues, exceptions, excluded in self._matchers:

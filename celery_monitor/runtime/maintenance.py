@@ -6,7 +6,6 @@ from typing import Final
 
 import structlog
 
-from celery_monitor.core.model import Channel
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, Outbox, Store, StoreSpace
 
@@ -22,9 +21,17 @@ class Maintenance:
     """Owns no data but its last look at the outbox, which the metrics show."""
 
     def __init__(
-        self, store: Store, outbox: Outbox, clock: Clock, report: Callable[[float], float] | None = None
+        self,
+        store: Store,
+        outbox: Outbox,
+        clock: Clock,
+        report: Callable[[float], float] | None = None,
+        channel: str = "",
     ) -> None:
-        """``report`` claims what is due at a time and says when to ask again; None without a mail."""
+        """``report`` claims what is due at a time and says when to ask again; None when no report is sent.
+
+        ``channel`` is the one that carries the report.
+        """
         self.pending: Mapping[str, tuple[int, float | None]] = {}
         self.report_last_success: float | None = None
         """None, too, when no report is sent: what was sent before it was switched off is not overdue."""
@@ -32,6 +39,7 @@ class Maintenance:
         self._outbox = outbox
         self._clock = clock
         self._report = report
+        self._channel = channel
         self._report_at = 0.0
         self._prune_at = 0.0
         self._short = False
@@ -59,7 +67,7 @@ class Maintenance:
             self._report_at = mono + min(max(0.0, self._report(now) - now), MAX_READING_AGE)
         self.pending = self._outbox.pending()
         if self._report is not None:
-            self.report_last_success = self._outbox.last_delivered(Channel.EMAIL)
+            self.report_last_success = self._outbox.last_delivered(self._channel)
 
     def _tell(self, space: StoreSpace) -> None:
         """Say it once when space becomes short, and when there is enough again."""

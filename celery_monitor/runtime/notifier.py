@@ -38,9 +38,6 @@ UNKNOWN: Final = "unknown"
 OUTCOMES: Final = (DELIVERED, RETRIED, DEAD, UNKNOWN)
 """Labels of celery_monitor_notifications_total."""
 
-NO_RATE_LIMIT_KEY: Final = {"pagerduty": "no routing key is configured", "email": "no recipient is configured"}
-"""Errors of rows whose channel was switched off after they had been written."""
-
 POLL: Final = 1.0
 """Seconds between two looks at the outbox when nobody wakes the notifier: the precision of retries and of
 updates that wait for their interval, and what a lost wake-up costs."""
@@ -156,7 +153,7 @@ class Notifier:
         """Send one row and record the outcome. False when its lane may not send now, or the store is away."""
         account = self._sender.rate_limit_key(item)
         if account is None:
-            self._dead(item, NO_RATE_LIMIT_KEY.get(item.channel, "its channel is not configured"))
+            self._dead(item, self._sender.missing)
             return True
         limiter = self._limiters.setdefault(account, SendLimiter(self._rate_limit))
         now = self._clock.monotonic()

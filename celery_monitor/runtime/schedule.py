@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from cronsim import CronSim
 
-from celery_monitor.core.model import BUCKET_SECONDS, Action, Channel, OutboxRequest
+from celery_monitor.core.model import BUCKET_SECONDS, Action, OutboxRequest
 from celery_monitor.core.summarize import day_bounds
 from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.errors import StoreUnavailableError
@@ -55,10 +55,13 @@ def reported_date(due: float, zone: dt.tzinfo) -> dt.date:
 class ReportSchedule:
     """Puts each day's report into the outbox when it is due. Belongs to one thread."""
 
-    def __init__(self, outbox: Outbox, reader: Reader, expression: str, zone: dt.tzinfo, *, new: bool = False) -> None:
-        """``new``: the store was empty at the start. By the first turn it may not be any more."""
+    def __init__(
+        self, outbox: Outbox, reader: Reader, channel: str, expression: str, zone: dt.tzinfo, *, new: bool = False
+    ) -> None:
+        """``channel`` carries the report. ``new``: the store was empty when the monitor started."""
         self._outbox = outbox
         self._reader = reader
+        self._channel = channel
         self._expression = expression
         self._zone = zone
         self._first = True
@@ -91,7 +94,7 @@ class ReportSchedule:
         if not self._may_claim(end, now):
             return False
         settled = end + SETTLE
-        entry = OutboxRequest(Channel.EMAIL, str(date), Action.REPORT, due_at=settled if settled > now else 0.0)
+        entry = OutboxRequest(self._channel, str(date), Action.REPORT, due_at=settled if settled > now else 0.0)
         if self._outbox.enqueue(entry, now):
             _log.info("The report is due", date=str(date), late=round(now - due))
         return True

@@ -2,7 +2,7 @@
 
 What is to be sent is a row of the outbox, written with the count that caused it. While the store cannot be written (a
 full or read-only disk, a quota, one that hangs) there is no row, and somebody must be paged all the same. The pump says
-what waits to be written; after a moment the notifier that pages gets it here, in front of what the store has.
+what waits to be written; after a moment the notifier of its channel gets it here, in front of what the store has.
 
 Rows stay the truth. When the store is back the same page has a row, and one that says no more than what was sent is
 recorded as delivered. A process that is killed before that sends it again: the receiver knows it by its key.
@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from celery_monitor.core.model import Action, Changes, Channel, Incident, OutboxItem, OutboxRequest
+from celery_monitor.core.model import Action, Changes, Incident, OutboxItem, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, Outbox
 
@@ -39,17 +39,18 @@ class _PendingPage:
 
 
 class UncommittedPages:
-    """The outbox as the paging notifier sees it. ``offer`` and ``written`` are the pump's."""
+    """The outbox as the notifier of one channel sees it. ``offer`` and ``written`` are the pump's."""
 
-    def __init__(self, outbox: Outbox, clock: Clock) -> None:
+    def __init__(self, outbox: Outbox, clock: Clock, channel: str) -> None:
         self._outbox = outbox
+        self._channel = channel
         self._clock = clock
         self._lock = threading.Lock()
         self._pages: dict[str, _PendingPage] = {}
         self._sent: OrderedDict[str, int] = OrderedDict()
         """Key → failures that were told of, until the row has come."""
         self._expedite: str | None = None
-        """The channel whose rows the store could not be told to hasten."""
+        """The channel, when the store could not be told to hasten its rows."""
         self._last_id = 0
 
     def offer(self, waiting: Iterable[tuple[OutboxRequest, Incident]]) -> bool:
@@ -57,7 +58,7 @@ class UncommittedPages:
         now, new = self._clock.now(), False
         with self._lock:
             for entry, incident in waiting:
-                if entry.channel is not Channel.PAGERDUTY or entry.action is not Action.TRIGGER or entry.due_at > now:
+                if entry.channel != self._channel or entry.action is not Action.TRIGGER or entry.due_at > now:
                     continue
                 page = self._pages.get(entry.key)
                 if page is not None:
@@ -71,7 +72,7 @@ class UncommittedPages:
         """A flush was committed: its pages have rows now."""
         with self._lock:
             for entry in changes.outbox:
-                if entry.action is Action.TRIGGER:
+                if entry.channel == self._channel and entry.action is Action.TRIGGER:
                     self._pages.pop(entry.key, None)
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
@@ -154,7 +155,7 @@ class UncommittedPages:
                 return [row for row in rows if row.id not in known]
 
     def _is_known(self, row: OutboxItem) -> bool:
-        if row.channel is not Channel.PAGERDUTY or row.action is not Action.TRIGGER:
+        if row.channel != self._channel or row.action is not Action.TRIGGER:
             return False
         with self._lock:
             told = self._sent.get(row.key)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from celery_monitor.adapters.channels.pagerduty import PagerDuty
+from celery_monitor.adapters.channels.pagerduty.send import PagerDuty
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import SqlStore, open_store
-from celery_monitor.core.model import Action, Changes, Channel, Incident, OutboxRequest
+from celery_monitor.core.model import Action, Changes, Incident, OutboxRequest
 from celery_monitor.ports import Clock
 from celery_monitor.runtime.notifier import Notifier
 from celery_monitor.settings import Secret, SecretSource
@@ -52,7 +52,7 @@ class Bench:
         """A flush of the monitor."""
         self.sequence += 1
         now = self.clock.now()
-        rows = [OutboxRequest(Channel.PAGERDUTY, incident.key, action, incident.route, now) for incident in incidents]
+        rows = [OutboxRequest("pagerduty", incident.key, action, incident.route, now) for incident in incidents]
         self.store.commit(Changes(now, self.sequence, incidents=incidents, outbox=rows))
 
     def states(self) -> set[str]:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from celery_monitor.adapters.channels.email import render_html, render_text
+from celery_monitor.adapters.channels.email.render import render_html, render_text
 from celery_monitor.adapters.store import open_store
 from celery_monitor.core.model import COUNTS, FAILED, RETRIED, SUCCEEDED, UNKNOWN_TASK
 from celery_monitor.core.monitor import Monitor

@@ -18,14 +18,14 @@ def test_a_rule_with_a_key_of_its_own_is_a_route() -> None:
     ]
     policy = policy_of(load(None, {"alerts.rules": rules, "alerts.timezone": "Asia/Kolkata"}, {}))
     billing, mail = policy.rules
-    assert (billing.route, billing.sends, billing.severity, billing.threshold) == (
+    assert (billing.route, billing.to, billing.severity, billing.threshold) == (
         "billing",
-        True,
+        ("pagerduty",),
         Severity.CRITICAL,
         3,
     )
-    assert (mail.route, mail.sends, mail.page) == ("", False, False)
-    assert not policy.default.sends
+    assert (mail.route, mail.to, mail.page) == ("", (), False)
+    assert policy.default.to == ()
     assert str(policy.zone) == "Asia/Kolkata"
 
 
@@ -33,8 +33,8 @@ def test_the_default_key_sends_everything() -> None:
     """Rules without one use it."""
     overrides = {"pagerduty.routing_key": KEY, "alerts.rules": [{"name": "x", "match": ["x.*"]}]}
     policy = policy_of(load(None, overrides, {}))
-    assert policy.default.sends
-    assert policy.rules[0].sends
+    assert policy.default.to == ("pagerduty",)
+    assert policy.rules[0].to == ("pagerduty",)
 
 
 def test_limits() -> None:

@@ -53,16 +53,16 @@ def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
             assert lines[event]["version"] == version("celery-monitor")
             assert httpx.get(f"http://{lines[event]['listen']}/livez", timeout=60, trust_env=False).status_code == 200
         assert list(lines).index("Listening") < list(lines).index("Started")
-        assert lines["Started"]["pagerduty"] == "off: no routing key is set"
-        assert lines["Started"]["mail"] == "off: email.to is empty"
+        assert lines["Started"]["channels"]["pagerduty"] == "off: no routing key is set"
+        assert lines["Started"]["channels"]["email"] == "off: email.to is empty"
 
 
 def test_the_log_says_whom_it_tells(tmp_path: Path) -> None:
     """PagerDuty and mail that are on are told as that, without the key."""
     email = {"EMAIL__TO": "ops@example.com", "EMAIL__FROM": "m@example.com"}
     with started(tmp_path, PAGERDUTY__ROUTING_KEY=KEY, **email) as lines:
-        assert lines["Started"]["pagerduty"] == "on, 1 routing key"
-        assert lines["Started"]["mail"] == "on, to ops@example.com at 0 8 * * * (UTC)"
+        assert lines["Started"]["channels"]["pagerduty"] == "on, 1 routing key"
+        assert lines["Started"]["channels"]["email"] == "on, to ops@example.com at 0 8 * * * (UTC)"
         assert KEY not in json.dumps(lines)
 
 

@@ -30,8 +30,8 @@ def test_check_of_a_valid_configuration(tmp_path: Path) -> None:
     told = {line[0]: line[1] for line in lines[1:]}
     assert told["file"] == str(file)
     assert told["reads"] == "redis://:**@h:1/0"
-    assert told["PagerDuty"] == "on, 1 routing key"
-    assert told["mail"] == "off: email.to is empty"
+    assert told["pagerduty"] == "on, 1 routing key"
+    assert told["email"] == "off: email.to is empty"
 
 
 def test_check_tells_of_mail() -> None:

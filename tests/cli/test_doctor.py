@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from celery_monitor.adapters.channels import configured
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.cli import main
@@ -20,14 +21,7 @@ from celery_monitor.cli.doctor.config_mismatch import agreement
 from celery_monitor.cli.doctor.finding import Finding, State
 from celery_monitor.cli.healthcheck import Answer
 from celery_monitor.core.model import Changes, Delivery
-from celery_monitor.settings import (
-    AlertsSettings,
-    BrokerSettings,
-    EmailSettings,
-    PagerDutySettings,
-    StoreSettings,
-    WebSettings,
-)
+from celery_monitor.settings import BrokerSettings, StoreSettings, WebSettings, load
 from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.ports import free_port
@@ -348,12 +342,17 @@ def pagerduty_server() -> Iterator[PagerDutyServer]:
         yield server
 
 
+def channel(name: str, settings: Mapping[str, object]) -> Finding:
+    """Of the channel of this name."""
+    return next(services.channel(one) for one in configured(load(None, settings, {})) if one.name == name)
+
+
 def pagerduty(
     url: str, rules: list[dict[str, Any]] | None = None, key: str | None = KEY, timeout: str = "60s"
 ) -> Finding:
     """Of the API at this address."""
-    settings = PagerDutySettings.model_validate({"routing_key": key, "url": url, "timeout": timeout})
-    return services.pagerduty(settings, AlertsSettings.model_validate({"rules": rules or []}))
+    section = {"pagerduty.routing_key": key, "pagerduty.url": url, "pagerduty.timeout": timeout}
+    return channel("pagerduty", section | {"alerts.rules": rules or []})
 
 
 def test_pagerduty_is_reached_without_an_event(pagerduty_server: PagerDutyServer) -> None:
@@ -382,7 +381,7 @@ def test_pagerduty_cannot_be_reached() -> None:
 def email(server: MailServer) -> Finding:
     """Of this mail server."""
     settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "from": "a@example.com", "to": ["b@c.de"]}
-    return services.email(EmailSettings.model_validate(settings))
+    return channel("email", {f"email.{name}": value for name, value in settings.items()})
 
 
 def test_mail_server_is_reached_without_a_mail() -> None:
@@ -396,7 +395,7 @@ def test_mail_server_is_reached_without_a_mail() -> None:
     assert "nothing listens there" in finding.text
     assert "email.host and email.port" in finding.text
     assert "Errno" not in finding.text
-    assert services.email(EmailSettings()).state is State.OFF
+    assert channel("email", {}).state is State.OFF
 
 
 # --- the port --------------------------------------------------------------------------------------------------------

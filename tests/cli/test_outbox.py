@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.cli import main
-from celery_monitor.core.model import Action, Channel, OutboxItem, OutboxRequest
+from celery_monitor.core.model import Action, OutboxItem, OutboxRequest
 from tests.fakes import ManualClock
 
 AT = 1_795_442_531.0
@@ -40,7 +40,7 @@ def invoke(tmp_path: Path, *arguments: str) -> Result:
 
 def add(store: SqlStore, key: str, *, dead: str | None = None) -> OutboxItem:
     """A waiting row, or one that was given up for this reason."""
-    store.outbox.enqueue(OutboxRequest(Channel.PAGERDUTY, key, Action.TRIGGER, due_at=AT), AT)
+    store.outbox.enqueue(OutboxRequest("pagerduty", key, Action.TRIGGER, due_at=AT), AT)
     item = store.outbox.items(dead=False, limit=100, cursor=None)[-1]
     if dead is not None:
         store.outbox.dead(item, AT, dead)
@@ -135,9 +135,9 @@ def test_what_is_no_id(store: SqlStore, tmp_path: Path, text: str) -> None:
 def test_what_waits_for_another_row(store: SqlStore, tmp_path: Path) -> None:
     """To a service goes one row after the other; those behind tell which one they wait for, one for later its time."""
     first, second = add(store, "shop.charge"), add(store, "shop.refund")
-    other = OutboxRequest(Channel.PAGERDUTY, "shop.stock", Action.TRIGGER, route="stock", due_at=AT)
+    other = OutboxRequest("pagerduty", "shop.stock", Action.TRIGGER, route="stock", due_at=AT)
     store.outbox.enqueue(other, AT)
-    later = OutboxRequest(Channel.EMAIL, "2026-11-23", Action.REPORT, due_at=AT + 10 * 365 * 86_400)
+    later = OutboxRequest("email", "2026-11-23", Action.REPORT, due_at=AT + 10 * 365 * 86_400)
     store.outbox.enqueue(later, AT)
     store.outbox.retry(first, AT + 60, "PagerDuty answered 503")
     tries = [" ".join(row[NEXT_TRY].split()) for row in table(invoke(tmp_path, "list").output)]

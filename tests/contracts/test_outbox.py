@@ -4,7 +4,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
-from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Channel, OutboxItem, OutboxRequest
+from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, OutboxItem, OutboxRequest
 from tests.contracts.values import NOW, changes, incident
 
 KEY = "shop.charge/2026-11-23T12Z"
@@ -41,17 +41,17 @@ def box(sql: SqlStore) -> Box:
 
 def trigger(key: str = KEY, due_at: float = NOW, route: str = "", priority: int = 0, at: float = 0.0) -> OutboxRequest:
     """Asks for a page, or for the update of one."""
-    return OutboxRequest(Channel.PAGERDUTY, key, Action.TRIGGER, route, due_at, priority, at)
+    return OutboxRequest("pagerduty", key, Action.TRIGGER, route, due_at, priority, at)
 
 
 def resolve(key: str = KEY, due_at: float = NOW) -> OutboxRequest:
     """Asks for the end of an incident."""
-    return OutboxRequest(Channel.PAGERDUTY, key, Action.RESOLVE, "", due_at, FIRST_UPDATE)
+    return OutboxRequest("pagerduty", key, Action.RESOLVE, "", due_at, FIRST_UPDATE)
 
 
 def report(date: str = "2026-11-22") -> OutboxRequest:
     """Asks for a mail."""
-    return OutboxRequest(Channel.EMAIL, date, Action.REPORT)
+    return OutboxRequest("email", date, Action.REPORT)
 
 
 def test_a_flush_enqueues(box: Box) -> None:
@@ -60,7 +60,7 @@ def test_a_flush_enqueues(box: Box) -> None:
     box.flush(trigger(due_at=NOW + 5, route="billing"))
     assert box.due() == []
     item = box.one(NOW + 5)
-    assert (item.channel, item.key, item.action, item.route) == (Channel.PAGERDUTY, KEY, Action.TRIGGER, "billing")
+    assert (item.channel, item.key, item.action, item.route) == ("pagerduty", KEY, Action.TRIGGER, "billing")
     assert (item.attempts, item.created_at, item.due_at, item.state) == (0, NOW, NOW + 5, "pending")
 
 

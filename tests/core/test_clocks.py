@@ -7,12 +7,12 @@ import pytest
 from celery_monitor.core.clock_skew import ClockSkew
 from celery_monitor.core.model import Changes, Delivery, Restored, Worker
 from celery_monitor.core.monitor import LIVE_FOR, PROBE, Limits, Monitor
-from celery_monitor.core.rules import Policy
+from celery_monitor.core.rules import Policy, Rule
 from tests.builders import NOON, body, pass_time, raw
 
 PROBER = 7
 HOUR = 3600.0
-POLICY = Policy(fleet="shop")
+POLICY = Policy(fleet="shop", default=Rule(to=("oncall",)))
 
 
 def watching(restored: Restored | None = None, now: float = NOON) -> Monitor:

@@ -1,6 +1,7 @@
 """Which failures page."""
 
 from dataclasses import replace
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,9 +18,12 @@ KEY = "shop.pay/2023-11-15T12Z"
 SEVERITIES = [Rule(name=severity, match=[f"{severity}.*"], severity=severity) for severity in Severity]
 
 
-def decider(**changes: object) -> Decider:
-    """Of the default policy."""
-    return Decider(replace(Policy(fleet="shop"), **changes))  # type: ignore[arg-type]  # fields of Policy
+def decider(**changes: Any) -> Decider:
+    """Of the default policy. ``to``: the channels of every rule."""
+    to = changes.pop("to", ("oncall",))
+    policy = replace(Policy(fleet="shop"), **changes)
+    rules = [replace(rule, to=to) for rule in policy.rules]
+    return Decider(replace(policy, rules=rules, default=replace(policy.default, to=to)))
 
 
 def sent(of: Decider) -> list[tuple[str, Action]]:
@@ -480,12 +484,29 @@ def test_each_hour_has_its_own_storm_however_long_its_rule_is_called() -> None:
     assert all(len(key) <= 255 for key in keys)
 
 
-def test_without_a_routing_key_nothing_is_sent() -> None:
+def test_without_a_channel_nothing_is_sent() -> None:
     """The incident is kept as it would be."""
-    of = decider(default=Rule(sends=False))
+    of = decider(to=())
     assert of.decide(failed(), NOON).reason is Reason.OPENED
     changed, rows = of.take()
     assert (changed[0].state, rows) == (IncidentState.OPEN, [])
+
+
+def test_a_row_for_each_channel() -> None:
+    """What is told of an incident is a row for each channel of its rule: opening, refreshes and the resolve."""
+    of = decider(to=("oncall", "chat"), resolve_on_success=True, resolve_after=60.0)
+    of.decide(failed(), NOON)
+    assert [row.channel for row, _ in of.unsent()] == ["oncall", "chat"]
+    assert {(row.channel, row.action) for row in of.take()[1]} == {
+        ("oncall", Action.TRIGGER),
+        ("chat", Action.TRIGGER),
+    }
+    of.succeeded("shop.pay", NOON + 1)
+    of.tick(NOON + 100)
+    assert [(row.channel, row.action) for row in of.take()[1]] == [
+        ("oncall", Action.RESOLVE),
+        ("chat", Action.RESOLVE),
+    ]
 
 
 def restarted(of: Decider, **changes: object) -> Decider:

@@ -1,6 +1,7 @@
 """Incidents in memory are bounded, and a page comes all the same."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,9 @@ MAX_OPEN = 40
 def decider(*rules: Rule, storm_tasks: int = 5, **policy: object) -> tuple[Decider, Counter[str]]:
     """One that sends, with room for few incidents."""
     overflows = Counter[str]()
-    made = Policy(rules=rules, default=Rule(sends=True), storm_tasks=storm_tasks, **policy)  # type: ignore[arg-type]
+    sending = [replace(rule, to=("oncall",)) for rule in rules]
+    default = Rule(to=("oncall",))
+    made = Policy(rules=sending, default=default, storm_tasks=storm_tasks, **policy)  # type: ignore[arg-type]
     return Decider(made, most=MAX_OPEN, overflows=overflows), overflows
 
 
@@ -37,7 +40,7 @@ def test_part_of_a_storm_is_forgotten_for_what_comes() -> None:
 
 def test_where_all_are_open_a_page_comes_in_a_storm() -> None:
     """Of a severity of its own, so that it is not behind the others."""
-    critical = Rule(name="billing", match=["billing.*"], severity=Severity.CRITICAL, sends=True)
+    critical = Rule(name="billing", match=["billing.*"], severity=Severity.CRITICAL)
     of, overflows = decider(critical, storm_tasks=10_000)
     for number in range(MAX_OPEN):
         assert of.decide(failed(f"x{number}"), NOON).reason is Reason.OPENED

@@ -23,7 +23,7 @@ from celery_monitor.core.model import (
     UnnamedEvent,
 )
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
-from celery_monitor.core.rules import Policy
+from celery_monitor.core.rules import Policy, Rule
 from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH
 from tests.builders import NOON, body, life, pass_time, raw, recorded, reruns
 
@@ -43,6 +43,7 @@ RERUN_AT = 1_795_771_000.0
 
 def monitor(restored: Restored | None = None, now: float = NOON, **limits: object) -> Monitor:
     """Connected to a source that acknowledges."""
+    limits.setdefault("policy", Policy(default=Rule(to=("oncall",))))
     made = Monitor(replace(Limits(), **limits), restored or Restored(), now)  # type: ignore[arg-type]
     made.connected(acknowledges=True)
     return made

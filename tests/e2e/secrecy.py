@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from bench.publish import body, publisher
 from celery_monitor.adapters.store import open_store
-from celery_monitor.core.model import Action, Channel, OutboxRequest
+from celery_monitor.core.model import Action, OutboxRequest
 from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.e2e.daemon import Daemon
 from tests.e2e.paging import command
@@ -193,20 +193,20 @@ class Story:
         store = open_store(f"sqlite:///{self.daemon.store}", retention=3e9, fingerprints_kept=0)
         store.attach()
         for route in ("", "own"):
-            store.outbox.enqueue(OutboxRequest(Channel.PAGERDUTY, f"{route}/{now}", Action.RESOLVE, route, now), now)
+            store.outbox.enqueue(OutboxRequest("pagerduty", f"{route}/{now}", Action.RESOLVE, route, now), now)
         date = f"{self.today - timedelta(days=self.days):%Y-%m-%d}"
-        store.outbox.enqueue(OutboxRequest(Channel.EMAIL, date, Action.REPORT, due_at=now), now)
+        store.outbox.enqueue(OutboxRequest("email", date, Action.REPORT, due_at=now), now)
         for row in store.outbox.items(dead=False, limit=100, cursor=None):
             store.outbox.revive(row.id, now)
         store.stop()
 
-    def until_tried(self, channel: Channel, state: str) -> None:
+    def until_tried(self, channel: str, state: str) -> None:
         """Wait until a row of the channel has been tried and is in the state."""
         query = "SELECT count(*) FROM outbox WHERE channel = ? AND state = ? AND attempts > 0"
 
         def tried() -> bool:
             with closing(sqlite3.connect(f"file:{self.daemon.store}?mode=ro", uri=True, timeout=20)) as connection:
-                return bool(connection.execute(query, (channel.value, state)).fetchone()[0])
+                return bool(connection.execute(query, (channel, state)).fetchone()[0])
 
         wait_until(tried, 60, every=0.05, what=f"{channel} {state}")
 

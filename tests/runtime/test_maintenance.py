@@ -62,7 +62,7 @@ def test_a_report_that_is_not_sent_any_more_is_not_overdue() -> None:
     store = CommittedTotals()
     store.delivered["email"] = NOON - 9 * DAY
     for report, known in ((lambda now: now + DAY, NOON - 9 * DAY), (None, None)):
-        maintenance = Maintenance(store, store, ManualClock(time=NOON), report)  # type: ignore[arg-type]  # as above
+        maintenance = Maintenance(store, store, ManualClock(time=NOON), report, "email")  # type: ignore[arg-type]  # as above
         maintenance.run_once()
         assert maintenance.report_last_success == known
 

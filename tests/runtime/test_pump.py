@@ -9,6 +9,7 @@ import pytest
 
 from celery_monitor.core.model import FAILED, Incident, OutboxRequest, Restored
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
+from celery_monitor.core.rules import Policy, Rule
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime import flusher
 from celery_monitor.runtime.flusher import MAX_UNCOMMITTED, PROMPT, Flusher
@@ -18,6 +19,8 @@ from celery_monitor.runtime.pump import BUSY, GATHER, Pump
 from celery_monitor.runtime.stream import Stream
 from tests.builders import NOON, life
 from tests.fakes import FakeMarks, FakeSource, InlineCommitter, ManualClock, MemoryStore
+
+PAGING = Policy(default=Rule(to=("oncall",)))
 
 
 class Echo:
@@ -56,7 +59,7 @@ class Bench:
     def start(self) -> None:
         """A new process."""
         restored = self.store.start()
-        self.monitor = Monitor(Limits(prefetch=self.source.prefetch), restored, self.clock.now())
+        self.monitor = Monitor(Limits(prefetch=self.source.prefetch, policy=PAGING), restored, self.clock.now())
         self.prober = Prober(self.probe, self.clock, 5.0)
         self.committer = InlineCommitter(self.store, self.clock, self.priority)
         shared = self.monitor, threading.Lock(), self.clock

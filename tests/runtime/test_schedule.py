@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_monitor.core.model import Action, Channel, OutboxRequest
+from celery_monitor.core.model import Action, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.runtime.schedule import (
     LOOK,
@@ -68,7 +68,7 @@ class Claims:
 
 def schedule(claims: Claims, expression: str = "0 8 * * *", zone: str = "UTC") -> ReportSchedule:
     """A schedule of a new process."""
-    return ReportSchedule(claims, claims, expression, ZoneInfo(zone))  # type: ignore[arg-type]  # what it uses of them
+    return ReportSchedule(claims, claims, "email", expression, ZoneInfo(zone))  # type: ignore[arg-type]  # what it uses of them
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_report_is_claimed_when_it_is_due_and_once() -> None:
     assert running.run_once(at("2026-11-23T07:00")) == at("2026-11-23T08:00")
     assert claims.dates == []
     assert running.run_once(at("2026-11-23T08:00")) == at("2026-11-24T08:00")
-    assert claims.entries == [OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT)]
+    assert claims.entries == [OutboxRequest("email", "2026-11-22", Action.REPORT)]
     running.run_once(at("2026-11-23T08:01"))
     schedule(claims).run_once(at("2026-11-23T08:02"))
     assert claims.dates == ["2026-11-22"]
@@ -183,7 +183,7 @@ def test_a_new_monitor_reports_nothing_from_before_its_time() -> None:
 def test_a_new_monitor_is_new_though_it_has_counted_already() -> None:
     """Its first counts may be stored before the schedule is asked for the first time."""
     claims = Claims()
-    running = ReportSchedule(claims, claims, "0 8 * * *", dt.UTC, new=True)  # type: ignore[arg-type]
+    running = ReportSchedule(claims, claims, "email", "0 8 * * *", dt.UTC, new=True)  # type: ignore[arg-type]
     assert running.run_once(at("2026-11-23T08:05")) == at("2026-11-24T08:00")
     running.run_once(at("2026-11-23T08:06"))
     assert claims.dates == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from celery_monitor.core.model import Action, Changes, Channel, Incident, OutboxRequest
+from celery_monitor.core.model import Action, Changes, Incident, OutboxRequest
 from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
 from celery_monitor.runtime.notifier import Notifier
 from celery_monitor.runtime.uncommitted import UncommittedPages
@@ -47,7 +47,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = ManualClock(time=NOON)
         self.outbox = Outbox()
-        self.uncommitted = UncommittedPages(self.outbox, self.clock)
+        self.uncommitted = UncommittedPages(self.outbox, self.clock, "pagerduty")
         self.sender = Sender(self.clock, self.uncommitted)
         self.notifier = Notifier(self.uncommitted, self.sender, self.clock, idempotent=True, fraction=lambda: 1.0)
 
@@ -73,7 +73,7 @@ class Bench:
 
 def waiting(key: str, count: int = 1, action: Action = Action.TRIGGER) -> tuple[OutboxRequest, Incident]:
     """A page that the store has not taken."""
-    return OutboxRequest(Channel.PAGERDUTY, key, action, "", NOON), incident(key, count=count)
+    return OutboxRequest("pagerduty", key, action, "", NOON), incident(key, count=count)
 
 
 @pytest.fixture
@@ -157,8 +157,8 @@ def test_a_receiver_that_is_away_too(bench: Bench) -> None:
 def test_what_waits_for_the_store(bench: Bench) -> None:
     """Resolves, what is not due yet, and mails: none of them is worth a copy of the outbox."""
     _, known = waiting("later")
-    mail = OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT)
+    mail = OutboxRequest("email", "2026-11-22", Action.REPORT)
     assert not bench.offer("a", action=Action.RESOLVE)
-    assert not bench.uncommitted.offer([(OutboxRequest(Channel.PAGERDUTY, "b", Action.TRIGGER, "", NOON + 9), known)])
+    assert not bench.uncommitted.offer([(OutboxRequest("pagerduty", "b", Action.TRIGGER, "", NOON + 9), known)])
     assert not bench.uncommitted.offer([(mail, known)])
     assert bench.run() == []

@@ -22,7 +22,7 @@ from prometheus_client.utils import floatToGoString
 from celery_monitor.adapters.prometheus import families, labels
 from celery_monitor.adapters.prometheus.families import Family, Kind
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
-from celery_monitor.core.model import Channel, Histogram, QueueStats, Reason, Snapshot, Worker
+from celery_monitor.core.model import Histogram, QueueStats, Reason, Snapshot, Worker
 
 # Series that exist from the start, so that increase() sees the first of each.
 DISCARDED: Final = (
@@ -149,10 +149,10 @@ class MonitorCollector(Collector):
         yield self._one(families.STORE_BYTES, stats.store.used)
         yield self._one(families.STORE_ROOM, stats.store.room)
         yield self._keyed(families.STORE_GIVEN_UP, dict.fromkeys(GIVEN_UP, 0) | dict(stats.store.given_up))
-        sent = {(str(channel), outcome): 0 for channel in Channel for outcome in OUTCOMES}
-        sent |= {(str(channel), outcome): count for (channel, outcome), count in stats.notifications.items()}
+        sent = {(channel, outcome): 0 for channel in stats.channels for outcome in OUTCOMES}
+        sent |= stats.notifications
         yield self._metric(families.NOTIFICATIONS, list(sent.items()))
-        waiting = {str(channel): (0, None) for channel in Channel} | dict(stats.outbox)
+        waiting = dict.fromkeys(stats.channels, (0, None)) | dict(stats.outbox)
         yield self._keyed(families.OUTBOX_PENDING, {channel: pending for channel, (pending, _) in waiting.items()})
         ages = {
             channel: 0.0 if oldest is None else max(self._now - oldest, 0.0) for channel, (_, oldest) in waiting.items()

@@ -1,6 +1,6 @@
 """What the runtime knows and the snapshot of the monitor does not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,8 @@ class RuntimeStats:
     store: StoreSpace = field(default_factory=StoreSpace)
     replies_discarded: Mapping[str, int] = field(default_factory=dict)
     """reason → workers' replies that were not used."""
+    channels: Sequence[str] = ()
+    """Names of all channels."""
     outbox: Mapping[str, tuple[int, float | None]] = field(default_factory=dict)
     """channel → (pending, created_at of the oldest), as of the notifier's last look."""
     notifications: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -53,7 +53,7 @@ class Enqueuer:
             if entry.action is Action.REPORT:
                 self.claim(connection, entry, now)
                 continue
-            same = {"of_key": entry.key, "of_channel": entry.channel.value}
+            same = {"of_key": entry.key, "of_channel": entry.channel}
             if entry.action is Action.RESOLVE:
                 connection.execute(self._expedite, {**same, "due": entry.due_at})
             else:
@@ -64,7 +64,7 @@ class Enqueuer:
         """Add a row unless there is one of the same (channel, key, action) in any state; whether it was added."""
         found = connection.execute(
             select(outbox.c.id)
-            .where(outbox.c.key == entry.key, outbox.c.channel == entry.channel.value)
+            .where(outbox.c.key == entry.key, outbox.c.channel == entry.channel)
             .where(outbox.c.action == entry.action.value)
         ).first()
         return found is None and connection.execute(self._claim, _row(entry, now)).rowcount == 1
@@ -77,7 +77,7 @@ def _lesser(one: Any, other: Any, *, greater: bool = False) -> Any:  # noqa: ANN
 
 def _row(entry: OutboxRequest, now: float) -> dict[str, object]:
     return {
-        "channel": entry.channel.value,
+        "channel": entry.channel,
         "key": entry.key,
         "action": entry.action.value,
         "route": entry.route,

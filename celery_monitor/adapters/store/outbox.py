@@ -11,16 +11,7 @@ from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, outbox
 from celery_monitor.adapters.store.validation import valid_rows
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
-from celery_monitor.core.model import (
-    ASKED_FOR,
-    FIRST_UPDATE,
-    REFRESH,
-    Action,
-    Channel,
-    Incident,
-    OutboxItem,
-    OutboxRequest,
-)
+from celery_monitor.core.model import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Incident, OutboxItem, OutboxRequest
 
 _ITEM: Final[tuple[Column[Any], ...]] = (
     outbox.c.id,
@@ -204,7 +195,6 @@ class SqlOutbox:
 
 def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's rows depends on its version
     values = row._asdict()
-    values["channel"] = Channel(values["channel"])
     values["action"] = Action(values["action"])
     return OutboxItem(**values)
 
@@ -212,8 +202,7 @@ def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's ro
 def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
     """Make it due now, or the one that waits in its place; how many became due."""
     twin = and_(
-        tuple_(outbox.c.key, outbox.c.channel, outbox.c.action)
-        == tuple_(item.key, item.channel.value, item.action.value),
+        tuple_(outbox.c.key, outbox.c.channel, outbox.c.action) == tuple_(item.key, item.channel, item.action.value),
         PENDING,
     )
     due = {"attempts": 0, "due_at": now, "priority": ASKED_FOR}
@@ -225,7 +214,7 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
 
 
 def _record_delivery(connection: Connection, item: OutboxItem, now: float, count: int) -> None:
-    if item.channel is not Channel.PAGERDUTY:
+    if item.action is Action.REPORT:
         return
     table = schema.incidents
     known: dict[str, Any] = {"delivery_error": None}
@@ -235,6 +224,6 @@ def _record_delivery(connection: Connection, item: OutboxItem, now: float, count
 
 
 def _record_error(connection: Connection, item: OutboxItem, error: str) -> None:
-    if item.channel is Channel.PAGERDUTY:
+    if item.action is not Action.REPORT:
         table = schema.incidents
         connection.execute(update(table).where(table.c.key == item.key).values(delivery_error=error))

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
-from celery_monitor.core.model import COUNTS, Action, Channel, IncidentState, Reason, Severity
+from celery_monitor.core.model import COUNTS, Action, IncidentState, Reason, Severity
 
 Json = dict[str, Any]
 
@@ -125,7 +125,7 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Queue": _object(name=_TEXT, length=_or_null(_COUNT), consumers=_or_null(_COUNT), workers=_COUNT, processes=_COUNT),
     "OutboxItem": _object(
         id=_COUNT,
-        channel=_one_of(Channel),
+        channel=_TEXT,
         key=_TEXT,
         action=_one_of(Action),
         route=_TEXT,
@@ -152,7 +152,7 @@ SCHEMAS: Final[dict[str, Json]] = {
         workers=_object(up=_COUNT, down=_COUNT),
         outbox=_list(
             _object(
-                channel=_one_of(Channel),
+                channel=_TEXT,
                 configured={"type": "boolean", "description": "Whether anybody is to be told by it"},
                 pending=_COUNT,
                 oldest_at=_or_null({**_TIME, "description": "When the oldest that waits came up"}),

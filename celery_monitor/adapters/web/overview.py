@@ -6,7 +6,7 @@ from typing import Final
 
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import FAILED, SUCCEEDED, Channel
+from celery_monitor.core.model import FAILED, SUCCEEDED
 from celery_monitor.ports import TaskRow
 from celery_monitor.settings.units import DAY
 
@@ -72,14 +72,14 @@ def outbox(sources: Sources) -> list[views.Json]:
     pending, dead, unknown = sources.outbox.pending(), sources.outbox.given_up(), sources.outbox.unknown()
     return [
         {
-            "channel": channel,
-            "configured": sources.sends[channel],
-            "pending": pending.get(channel, (0, None))[0],
-            "oldest_at": views.time(pending.get(channel, (0, None))[1]),
-            "dead": dead.get(channel, 0),
-            "unknown": unknown.get(channel, 0),
+            "channel": channel.name,
+            "configured": channel.configured,
+            "pending": pending.get(channel.name, (0, None))[0],
+            "oldest_at": views.time(pending.get(channel.name, (0, None))[1]),
+            "dead": dead.get(channel.name, 0),
+            "unknown": unknown.get(channel.name, 0),
         }
-        for channel in Channel
+        for channel in sources.channels
     ]
 
 

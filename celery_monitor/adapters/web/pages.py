@@ -21,7 +21,7 @@ from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, Parameters, day, sealed, today
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import Channel, IncidentRow
+from celery_monitor.core.model import IncidentRow
 from celery_monitor.ports import FailureFilter
 
 _REPORT_POLICY: Final = CONTENT_SECURITY_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
@@ -66,7 +66,15 @@ class Pages:
         more = f"{rows[limit - 1].name}\0{rows[limit - 1].queue}" if len(rows) > limit else None
         tasks = [views.task(row) for row in rows[:limit]]
         refresh = None if cursor else REFRESH_SECONDS
-        return self._page(request, "overview.html", summary=summary, tasks=tasks, next=sealed(more), refresh=refresh)
+        return self._page(
+            request,
+            "overview.html",
+            summary=summary,
+            channels={channel.name: channel for channel in self._sources.channels},
+            tasks=tasks,
+            next=sealed(more),
+            refresh=refresh,
+        )
 
     async def task(self, request: Request) -> Response:
         """One task."""
@@ -109,8 +117,8 @@ class Pages:
         found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
         rows = [_told(views.incident(row), row) for row in found]
         filters = {name: query.text(name) or "" for name in incidents.FILTERS}
-        pages = self._sources.sends[Channel.PAGERDUTY]
-        return self._page(request, "incidents.html", incidents=rows, next=sealed(more), filters=filters, pages=pages)
+        more = sealed(more)
+        return self._page(request, "incidents.html", incidents=rows, next=more, filters=filters, pages=self._pages)
 
     async def incident(self, request: Request) -> Response:
         """One incident: what failed, how often, and who was told."""
@@ -120,7 +128,12 @@ class Pages:
             text = incidents.unknown(self._sources.retention)
             raise HTTPException(404, f"{text[0].upper()}{text[1:]}.")
         one = _told(views.incident_in_full(*found), found[0])
-        return self._page(request, "incident.html", one=one, pages=self._sources.sends[Channel.PAGERDUTY])
+        return self._page(request, "incident.html", one=one, pages=self._pages)
+
+    @property
+    def _pages(self) -> bool:
+        """Whether incidents are sent to anybody."""
+        return any(channel.configured for channel in self._sources.channels if channel.incidents)
 
     async def workers(self, request: Request) -> Response:
         """Workers and queues, as of now."""

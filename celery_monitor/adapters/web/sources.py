@@ -1,13 +1,13 @@
 """What the web shows, and where it comes from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, tzinfo
 from typing import Protocol
 
-from celery_monitor.core.model import Channel, OutboxItem, QueueStats, Snapshot
+from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
 from celery_monitor.core.summary import Summary
-from celery_monitor.ports import Clock, HealthReport, Metrics, Reader, StoreSpace
+from celery_monitor.ports import ChannelInfo, Clock, HealthReport, Metrics, Reader, StoreSpace
 
 
 class Waiting(Protocol):
@@ -46,8 +46,8 @@ class Sources:
     """A day as it is known at a time. Raises StoreUnavailableError."""
     report_part: Callable[[Summary, str], str]
     """A day as a part of an HTML document, with its own styles, and links that begin with the given way to the root."""
-    sends: Mapping[Channel, bool]
-    """Whether anybody is to be told by a channel, as it is configured."""
+    channels: Sequence[ChannelInfo]
+    """As they are configured."""
     space: Callable[[], StoreSpace] = StoreSpace
     """How much space the store has."""
     retention: float

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
-from celery_monitor.adapters.channels.email import render_html
 from celery_monitor.adapters.channels.email.phrases import subject
+from celery_monitor.adapters.channels.email.render import render_html
 from celery_monitor.cli.demo.screen import say
 from celery_monitor.core.text import printable
 from celery_monitor.ports import Clock

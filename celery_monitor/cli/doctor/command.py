@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from celery_monitor.adapters.channels import configured
 from celery_monitor.cli.doctor import fleet, services
 from celery_monitor.cli.doctor.finding import Finding, State, fail, ok, warn
 from celery_monitor.cli.options import broker_url, config_file, store_url, web_port
@@ -57,6 +58,6 @@ def _findings(settings: Settings, seconds: float) -> Iterator[Finding]:
     port = services.web(settings.web)
     yield services.store(settings.store, in_use=port.daemon)
     yield services.limits(settings.store)
-    yield services.pagerduty(settings.pagerduty, settings.alerts)
-    yield services.email(settings.email)
+    for channel in configured(settings):
+        yield services.channel(channel)
     yield port.finding

@@ -8,24 +8,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import email as mail
-from celery_monitor.adapters.channels import pagerduty as pages
+from celery_monitor.adapters.channels import Channel, State
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.adapters.web.listen import listen
 from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
 from celery_monitor.cli.healthcheck import ask
 from celery_monitor.core import usage
-from celery_monitor.errors import DeliveryError, StoreUnavailableError, StoreUnusableError
-from celery_monitor.settings import AlertsSettings, EmailSettings, PagerDutySettings, StoreSettings, WebSettings
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.settings import StoreSettings, WebSettings
 from celery_monitor.settings.units import DAY
 
 _MIN_FREE_SPACE: Final = 256 << 20
 _NOT_WRITTEN: Final = 120.0
 """Seconds after which a store is hardly that of a monitor that runs: it writes every few."""
-_MAIL_DEADLINE: Final = 20.0
 _MIB: Final = 1 << 20
 _NEARLY: Final = 0.9
 _ANOTHER: Final = (
@@ -132,34 +129,10 @@ def limits(settings: StoreSettings) -> Finding:
     )
 
 
-def pagerduty(settings: PagerDutySettings, alerts: AlertsSettings) -> Finding:
-    """The API answers. The keys' form was checked with the configuration; whether it knows them, only a page tells."""
-    keys = pages.routing_keys(settings, alerts.rules)
-    if not keys:
-        return off("pagerduty", "no routing key is set: incidents are logged, shown and kept")
-    url = pages.endpoint(settings.region, settings.url)
-    try:
-        pages.check_reachable(url, settings.timeout)
-    except DeliveryError as exc:
-        return fail("pagerduty", f"{exc}: {exc.remedy or 'check pagerduty.url'}")
-    number = f"{len(keys)} routing key{'s' * (len(keys) > 1)}"
-    text = f"{urlsplit(url).hostname} answers; {number}: `celery-monitor notify test pagerduty` tries one"
-    if "" not in keys:
-        return warn("pagerduty", f"{text}; without pagerduty.routing_key only rules with a key of their own page")
-    return ok("pagerduty", text)
-
-
-def email(settings: EmailSettings) -> Finding:
-    """The server is reached and logged in to as for a mail."""
-    if not settings.to:
-        return off("email", "email.to is empty: no mail is sent")
-    server = mail.server_of(settings)
-    try:
-        mail.check_reachable(server, deadline=_MAIL_DEADLINE)
-    except DeliveryError as exc:
-        return fail("email", f"{exc}: {exc.remedy or 'check email.host, port, security, username and password'}")
-    login = " and takes the login" if server.username is not None else ""
-    return ok("email", f"{server} answers ({server.security}){login}: `celery-monitor notify test email` sends a mail")
+def channel(of: Channel) -> Finding:
+    """The receiver of a channel is reached, as far as that is possible without a message."""
+    found = of.check()
+    return {State.OK: ok, State.OFF: off, State.WARN: warn, State.FAIL: fail}[found.state](of.name, found.text)
 
 
 @dataclass(frozen=True, slots=True)

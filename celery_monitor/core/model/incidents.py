@@ -10,7 +10,7 @@ STORM = "storm"
 
 
 class Severity(enum.StrEnum):
-    """PagerDuty's four."""
+    """How bad it is, the worst first."""
 
     CRITICAL = "critical"
     ERROR = "error"

@@ -7,13 +7,6 @@ from typing import Final
 import msgspec
 
 
-class Channel(enum.StrEnum):
-    """Where an outbox row goes."""
-
-    PAGERDUTY = "pagerduty"
-    EMAIL = "email"
-
-
 class Action(enum.StrEnum):
     """What an outbox row does. ``trigger`` both opens and updates."""
 
@@ -33,7 +26,8 @@ REFRESH: Final = 5
 class OutboxRequest(msgspec.Struct, frozen=True, gc=False):
     """Asks the store for an outbox row. A pending row of the same (channel, key, action) is refreshed instead."""
 
-    channel: Channel
+    channel: str
+    """The name of the channel that it goes to."""
     key: str
     """The incident's key, or the report's date (YYYY-MM-DD)."""
     action: Action
@@ -50,7 +44,7 @@ class OutboxItem:
     """A row of the outbox: waiting, delivered, dead, or of unknown outcome."""
 
     id: int
-    channel: Channel
+    channel: str
     key: str
     action: Action
     route: str

@@ -56,6 +56,7 @@ STATS = RuntimeStats(
     unacked_messages=11,
     commit_failures=2,
     store=StoreSpace(used=4096, room=1024, given_up={"samples": 6}),
+    channels=["pagerduty", "email"],
     outbox={"pagerduty": (3, 1_699_999_990.0)},
     notifications={("pagerduty", "delivered"): 4},
     report_last_success=1_699_990_000.0,

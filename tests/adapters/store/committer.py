@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 from celery_monitor.adapters.store import SqlStore, open_store
-from celery_monitor.core.model import Action, Changes, Channel, OutboxRequest, TaskRef
+from celery_monitor.core.model import Action, Changes, OutboxRequest, TaskRef
 from tests.contracts.values import NOW, bucket, changes, error, failure, group, incident, series
 
 TASKS: Final = 20
@@ -29,7 +29,7 @@ def flush(sequence: int) -> Changes:
         tracked=[(f"t{sequence}", TaskRef(name=name))],
         forgotten=[f"t{sequence - 1}"],
         incidents=[incident("k", count=sequence)],
-        outbox=[OutboxRequest(Channel.PAGERDUTY, "k", Action.TRIGGER, "", NOW)],
+        outbox=[OutboxRequest("pagerduty", "k", Action.TRIGGER, "", NOW)],
         counters={"messages": float(sequence)},
         epoch=1,
         fingerprints=sequence.to_bytes(8, "big"),

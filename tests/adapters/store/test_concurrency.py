@@ -9,7 +9,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.dialects import sqlite
-from celery_monitor.core.model import Action, Channel, OutboxRequest
+from celery_monitor.core.model import Action, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, bucket, changes, failure, incident, series
@@ -60,7 +60,7 @@ def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
 
     def claim() -> None:
         claims.extend(
-            other.outbox.enqueue(OutboxRequest(Channel.EMAIL, f"2026-11-{day:02}", Action.REPORT), NOW)
+            other.outbox.enqueue(OutboxRequest("email", f"2026-11-{day:02}", Action.REPORT), NOW)
             for day in range(1, 21)
         )
 
@@ -68,7 +68,7 @@ def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
         sent = 0
         while sent < 50:
             for item in store.outbox.due(NOW, 10):
-                if item.channel is Channel.PAGERDUTY:
+                if item.channel == "pagerduty":
                     store.outbox.delivered(item, NOW, 1)
                     sent += 1
         return sent
@@ -77,7 +77,7 @@ def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
         running = [pool.submit(job) for job in (claim, claim)]
         notifier = pool.submit(deliver)
         for sequence in range(1, 51):
-            row = OutboxRequest(Channel.PAGERDUTY, f"k{sequence}", Action.TRIGGER, "", NOW)
+            row = OutboxRequest("pagerduty", f"k{sequence}", Action.TRIGGER, "", NOW)
             store.commit(changes(sequence, outbox=[row], incidents=[incident(f"k{sequence}")], series=[series()]))
         for job in running:
             job.result(300)
@@ -97,7 +97,7 @@ def test_locked_by_another_program(store: SqlStore, path: Path, monkeypatch: pyt
     with pytest.raises(StoreUnavailableError, match="locked"):
         store.commit(changes(1, buckets=[bucket(sent=1)]))
     with pytest.raises(StoreUnavailableError):
-        store.outbox.enqueue(OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT), NOW)
+        store.outbox.enqueue(OutboxRequest("email", "2026-11-22", Action.REPORT), NOW)
     assert store.reader.buckets(0, NOW * 2) == []
     blocker.close()
     store.commit(changes(1, buckets=[bucket(sent=1)]))

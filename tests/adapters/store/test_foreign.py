@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
-from celery_monitor.core.model import Action, Channel, OutboxRequest, TaskRef
+from celery_monitor.core.model import Action, OutboxRequest, TaskRef
 from celery_monitor.errors import MonitorError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tracked=[("t1", TaskRef(name="n", queue="q", stage=2, host="h"))],
             workers=[worker()],
             incidents=[incident("k"), incident("k2")],
-            outbox=[OutboxRequest(Channel.PAGERDUTY, key, Action.TRIGGER, key, NOW) for key in ("k", "k2")],
+            outbox=[OutboxRequest("pagerduty", key, Action.TRIGGER, key, NOW) for key in ("k", "k2")],
             counters={"messages": 1.0, "starts": 2.0},
             epoch=1,
             fingerprints=bytes(16),

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.store.encode import storable
-from celery_monitor.core.model import Action, Channel, OutboxRequest, TaskRef
+from celery_monitor.core.model import Action, OutboxRequest, TaskRef
 from celery_monitor.ports import FailureFilter
 from tests.contracts.values import NOW, bucket, changes, error, failure, group, incident, series, worker
 
@@ -39,7 +39,7 @@ def everywhere(text: str, sequence: int = 1) -> Any:
         tracked=[(text, TaskRef(name=text, queue=text))],
         workers=[worker(text, sw_ident=text)],
         incidents=[incident(text, task=text, message=text, workers={text: 1}, samples=(text,))],
-        outbox=[OutboxRequest(Channel.PAGERDUTY, text, Action.TRIGGER, text, NOW)],
+        outbox=[OutboxRequest("pagerduty", text, Action.TRIGGER, text, NOW)],
         counters={text: 1.0},
     )
 

@@ -9,7 +9,7 @@ import pytest
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.flush import EPOCH_KEPT
 from celery_monitor.adapters.store.retention import CHUNK_SIZE, CLAIM_KEPT
-from celery_monitor.core.model import Action, Channel, IncidentState, OutboxRequest
+from celery_monitor.core.model import Action, IncidentState, OutboxRequest
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series, vector
@@ -125,10 +125,7 @@ def test_retention(opened: Open) -> None:
     states = [IncidentState.EXPIRED] * 3 + [IncidentState.OPEN]
     for sequence, age in enumerate((20, 11, 9, 0), 1):
         at, name = NOW - age * DAY, f"age{age}"
-        rows = [
-            OutboxRequest(Channel.PAGERDUTY, f"{name}-{state}", Action.TRIGGER, f"{name}-{state}", at)
-            for state in "pdx"
-        ]
+        rows = [OutboxRequest("pagerduty", f"{name}-{state}", Action.TRIGGER, f"{name}-{state}", at) for state in "pdx"]
         store.commit(
             changes(
                 sequence,
@@ -174,8 +171,8 @@ def test_a_report_that_was_sent_is_remembered(opened: Open) -> None:
     """Longer than the retention, so that a monthly report is not claimed twice; pages and dead reports are not."""
     store = opened(retention=10.0 * DAY)
     store.start()
-    store.commit(changes(1, outbox=[OutboxRequest(Channel.PAGERDUTY, "page", Action.TRIGGER)]))
-    sent, dead = (OutboxRequest(Channel.EMAIL, date, Action.REPORT) for date in ("2026-08-31", "2026-07-31"))
+    store.commit(changes(1, outbox=[OutboxRequest("pagerduty", "page", Action.TRIGGER)]))
+    sent, dead = (OutboxRequest("email", date, Action.REPORT) for date in ("2026-08-31", "2026-07-31"))
     assert store.outbox.enqueue(dead, NOW)
     store.outbox.dead(next(item for item in store.outbox.due(NOW, 9) if item.key == dead.key), NOW, "550")
     assert store.outbox.enqueue(sent, NOW)
@@ -183,7 +180,7 @@ def test_a_report_that_was_sent_is_remembered(opened: Open) -> None:
         store.outbox.delivered(item, NOW, 1)
     store.prune(NOW + 32 * DAY)
     assert not store.outbox.enqueue(sent, NOW)
-    assert store.outbox.last_delivered(Channel.PAGERDUTY) is None
+    assert store.outbox.last_delivered("pagerduty") is None
     assert store.outbox.items(dead=True, limit=9, cursor=None) == []
     store.prune(NOW + CLAIM_KEPT + 1)
     assert store.outbox.enqueue(sent, NOW)

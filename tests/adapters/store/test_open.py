@@ -15,7 +15,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.store.dialects.sqlite import CHECKED_SIZE
-from celery_monitor.core.model import Action, Channel, OutboxRequest
+from celery_monitor.core.model import Action, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, bucket, changes, failure, series
@@ -286,14 +286,14 @@ def test_taken_away(store: SqlStore, path: Path, how: str) -> None:
 
 def test_attach(opened: Open, store: SqlStore) -> None:
     """The command line works on the file while the daemon runs, and the daemon goes on."""
-    row = OutboxRequest(Channel.PAGERDUTY, "k", Action.TRIGGER, "", NOW)
+    row = OutboxRequest("pagerduty", "k", Action.TRIGGER, "", NOW)
     store.commit(changes(1, outbox=[row], buckets=[bucket(sent=1)]))
     store.outbox.dead(store.outbox.due(NOW, 1)[0], NOW, "400")
     other = opened()
     other.attach()
     assert len(other.reader.buckets(0, NOW + 1)) == 1
     assert other.outbox.revive(None, NOW) == 1
-    assert other.outbox.enqueue(OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT), NOW)
+    assert other.outbox.enqueue(OutboxRequest("email", "2026-11-22", Action.REPORT), NOW)
     with pytest.raises(StoreUnavailableError):
         other.commit(changes(2))
     store.commit(changes(2))

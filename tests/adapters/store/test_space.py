@@ -12,7 +12,7 @@ import pytest
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.budget import Space
 from celery_monitor.adapters.store.reserve import DiskReserve, reserve_size
-from celery_monitor.core.model import Action, Changes, Channel, OutboxRequest
+from celery_monitor.core.model import Action, Changes, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
@@ -42,7 +42,7 @@ def load(sequence: int, failures: int = 0, size: int = 16_000, at: float = NOW) 
         errors=[error(one) for one in groups],
         failures=[failure(f"u-{one}", at=at, group=one, traceback=os.urandom(size // 2).hex()) for one in groups],
         incidents=[incident(f"k{sequence}")],
-        outbox=[OutboxRequest(Channel.PAGERDUTY, f"k{sequence}", Action.TRIGGER, "", at)],
+        outbox=[OutboxRequest("pagerduty", f"k{sequence}", Action.TRIGGER, "", at)],
         counters={"messages": float(sequence)},
         epoch=1,
         fingerprints=sequence.to_bytes(8, "big"),

@@ -15,7 +15,6 @@ from celery_monitor.core.model import (
     Action,
     BucketDelta,
     Changes,
-    Channel,
     ErrorDelta,
     ErrorGroup,
     Failure,
@@ -31,7 +30,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import MonitorError
-from celery_monitor.ports import HealthReport, Reader, Scrape, StoreSpace
+from celery_monitor.ports import ChannelInfo, HealthReport, Reader, Scrape, StoreSpace
 from celery_monitor.runtime.report import DayReport
 from tests.fakes import ManualClock
 
@@ -109,9 +108,20 @@ def usual() -> Changes:
         errors=[ErrorDelta(BUCKET, GROUP, 2)],
         failures=[failure(), failure("id-2", at=NOW - 30, reason=Reason.JOINED, exception="KeyError")],
         incidents=[incident()],
-        outbox=[OutboxRequest(Channel.PAGERDUTY, "shop.charge/2026-11-23T14Z", Action.TRIGGER)],
+        outbox=[OutboxRequest("pagerduty", "shop.charge/2026-11-23T14Z", Action.TRIGGER)],
         workers=[worker()],
     )
+
+
+def channels(*off: str) -> list[ChannelInfo]:
+    """Two channels; those that are switched off are named."""
+    return [
+        ChannelInfo(name=name, title=title, configured=name not in off, off=told, incidents=incidents)
+        for name, title, told, incidents in (
+            ("pagerduty", "PagerDuty", "nobody is paged", True),
+            ("email", "Mail", "nobody gets the daily mail", False),
+        )
+    ]
 
 
 @dataclass
@@ -169,7 +179,7 @@ class Fleet:
     """What the store's queries raise."""
     gate: threading.Event | None = None
     """What the store's queries wait for."""
-    sends: dict[Channel, bool] = field(default_factory=lambda: {Channel.PAGERDUTY: True, Channel.EMAIL: True})
+    channels: list[ChannelInfo] = field(default_factory=channels)
     html: Callable[[Summary, str], str] = lambda summary, root: (
         f'<style></style><a href="{root}incidents">The mail of {summary.date}</a>'
     )
@@ -214,7 +224,7 @@ class Fleet:
             outbox=self.store.outbox,
             report=self.report,
             report_part=self.html,
-            sends=self.sends,
+            channels=self.channels,
             space=lambda: self.space,
             retention=30 * 86_400.0,
             zone=UTC,

@@ -11,7 +11,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS
-from celery_monitor.core.model import Action, Changes, Channel, OutboxItem, OutboxRequest
+from celery_monitor.core.model import Action, Changes, OutboxItem, OutboxRequest
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
 from tests.adapters.web.conftest import Serve, Served
@@ -69,7 +69,7 @@ def test_pages_hold_everything_once(site: Served, commit: Commit, limit: int) ->
             failures=[failure(f"more-{number}", at=NOW - number // 2) for number in range(5)],
             # Two have the same time: a cursor by time alone would lose one or give it twice.
             incidents=[incident(f"key {number}", first_at=NOW - number // 2) for number in range(5)],
-            outbox=[OutboxRequest(Channel.PAGERDUTY, f"key {number}", Action.TRIGGER) for number in range(5)],
+            outbox=[OutboxRequest("pagerduty", f"key {number}", Action.TRIGGER) for number in range(5)],
         )
     )
     for path, key, number in (

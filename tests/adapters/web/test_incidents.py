@@ -7,9 +7,9 @@ from html import unescape
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import Changes, Channel, ErrorDelta, Incident, IncidentState, Reason
+from celery_monitor.core.model import Changes, ErrorDelta, Incident, IncidentState, Reason
 from tests.adapters.web.conftest import Served
-from tests.adapters.web.fleet import BUCKET, NOW, Fleet, failure, group, incident
+from tests.adapters.web.fleet import BUCKET, NOW, Fleet, channels, failure, group, incident
 from tests.adapters.web.test_pages import Links
 
 Commit = Callable[[Changes], None]
@@ -62,7 +62,7 @@ def test_what_was_not_sent(site: Served, commit: Commit) -> None:
 
 def test_while_pagerduty_is_off(site: Served, fleet: Fleet) -> None:
     """Without a routing key an incident is not about to be sent."""
-    fleet.sends[Channel.PAGERDUTY] = False
+    fleet.channels[:] = channels("pagerduty")
     text = site.get("/incidents").text
     assert "not sent: it is off" in text
     assert "not sent yet" not in text

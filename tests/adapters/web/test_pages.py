@@ -11,11 +11,11 @@ import pytest
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.web.filters import ago
 from celery_monitor.adapters.web.views import time
-from celery_monitor.core.model import Action, Changes, Channel, IncidentState, OutboxRequest, Reason
+from celery_monitor.core.model import Action, Changes, IncidentState, OutboxRequest, Reason
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import HealthReport, StoreSpace
 from tests.adapters.web.conftest import Served
-from tests.adapters.web.fleet import GROUP, NOW, Fleet, bucket, failure, group, incident, worker
+from tests.adapters.web.fleet import GROUP, NOW, Fleet, bucket, channels, failure, group, incident, worker
 
 Commit = Callable[[Changes], None]
 
@@ -269,7 +269,7 @@ def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commi
     text = site.get("/").text
     assert "outbox retry" not in text
     assert re.search(r"PagerDuty</td><td class=\"n\">1</td><td><time datetime=\"2026-11-23T14:05:09.250Z\">", text)
-    commit(Changes(now=NOW, sequence=2, outbox=[OutboxRequest(Channel.EMAIL, "2026-11-22", Action.REPORT)]))
+    commit(Changes(now=NOW, sequence=2, outbox=[OutboxRequest("email", "2026-11-22", Action.REPORT)]))
     for item in store.outbox.items(dead=False, limit=9, cursor=None):
         store.outbox.dead(item, NOW, "400")
     text = site.get("/").text
@@ -300,11 +300,11 @@ def test_a_store_that_is_short_of_space_is_told(site: Served, fleet: Fleet) -> N
 def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
     """A channel that is not configured is told to be off, and nobody wonders why no page came."""
     assert "off</span>" not in site.get("/").text
-    fleet.sends[Channel.EMAIL] = False
+    fleet.channels[:] = channels("email")
     text = site.get("/").text
     assert text.count("off</span>") == 1
     assert "nobody gets the daily mail" in text
-    fleet.sends[Channel.PAGERDUTY] = False
+    fleet.channels[:] = channels("pagerduty")
     assert "nobody is paged" in site.get("/").text
 
 

@@ -1,23 +1,9 @@
 """The daily mail: a day's Summary as HTML and text (`render`, `message`), by SMTP (`smtp`), from the outbox (`sender`).
 
-Nothing here reads the store or the wall clock: summaries come from a callable, and their time with them.
+Nothing here reads the store or the wall clock: summaries come from a callable, and their time with them. `channel` is
+what the rest of the program sees.
 """
 
-from celery_monitor.adapters.channels.email.render import render_html, render_part, render_text
-from celery_monitor.adapters.channels.email.sender import EmailSender, describe, longest, send_test, server_of
-from celery_monitor.adapters.channels.email.session import SmtpServer
-from celery_monitor.adapters.channels.email.smtp import SendResult, check_reachable
+from celery_monitor.adapters.channels.email.channel import configured
 
-__all__ = [
-    "EmailSender",
-    "SendResult",
-    "SmtpServer",
-    "check_reachable",
-    "describe",
-    "longest",
-    "render_html",
-    "render_part",
-    "render_text",
-    "send_test",
-    "server_of",
-]
+__all__ = ["configured"]

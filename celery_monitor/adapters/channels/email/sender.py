@@ -11,7 +11,7 @@ from celery_monitor.adapters.channels.email import message
 from celery_monitor.adapters.channels.email.progress import MAX_ATTEMPTS, UNKNOWN_RETRY_DELAY, Progress
 from celery_monitor.adapters.channels.email.session import SmtpServer, Timeouts
 from celery_monitor.adapters.channels.email.smtp import BATCH, Refusal, SendResult, deliver, hello_of
-from celery_monitor.core.model import Channel, OutboxItem
+from celery_monitor.core.model import OutboxItem
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import (
     DeliveryError,
@@ -41,7 +41,8 @@ class EmailSender:
     unknown, is kept in the row (see `progress`).
     """
 
-    channel: str = Channel.EMAIL
+    channel: str = "email"
+    missing: str = "no recipient is configured"
 
     def __init__(
         self,
@@ -67,6 +68,9 @@ class EmailSender:
         """The server; None when there is nobody to write to."""
         del item
         return str(self._server) if self._settings.to else None
+
+    def stop(self) -> None:
+        """A mail under way is not cut off: nobody would know whether it was delivered."""
 
     def send(self, item: OutboxItem) -> int:
         """Send the report of the row's date; the failures in it."""

@@ -1,10 +1,9 @@
 """PagerDuty's Events API v2, by pdpyras: ``render`` says what an incident reads like, ``send`` delivers it.
 
 Only ``exchange`` knows pdpyras. Nothing here reads or writes the outbox; what becomes of a row is the
-notifier's.
+notifier's. ``channel`` is what the rest of the program sees.
 """
 
-from celery_monitor.adapters.channels.pagerduty.reachability import check_reachable
-from celery_monitor.adapters.channels.pagerduty.send import PagerDuty, endpoint, routing_keys, send_test
+from celery_monitor.adapters.channels.pagerduty.channel import configured
 
-__all__ = ["PagerDuty", "check_reachable", "endpoint", "routing_keys", "send_test"]
+__all__ = ["configured"]

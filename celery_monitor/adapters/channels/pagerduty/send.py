@@ -7,7 +7,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
@@ -15,12 +15,10 @@ from typing import Any, Final, Protocol
 from celery_monitor.adapters.channels.pagerduty.exchange import ACCEPTED, Answer, Exchange
 from celery_monitor.adapters.channels.pagerduty.faults import NoAnswerError, origin
 from celery_monitor.adapters.channels.pagerduty.render import line, render, render_test, text
-from celery_monitor.core.model import Action, Channel, Incident, OutboxItem
+from celery_monitor.core.model import Action, Incident, OutboxItem
 from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError
 from celery_monitor.ports import Clock
-from celery_monitor.settings import PagerDutySettings, RuleSettings
 
-ENDPOINTS: Final = {"us": "https://events.pagerduty.com", "eu": "https://events.eu.pagerduty.com"}
 _INVALID: Final = frozenset({400, 413, 415, 422})
 """Answers about the event itself. Other 4xx come from what stands between (a proxy, a wrong
 ``pagerduty.url``) and pass when that is repaired; the page must not be lost to it."""
@@ -44,17 +42,6 @@ class KeySource(Protocol):
         """The key as it is now; None when none is configured."""
 
 
-def routing_keys(pagerduty: PagerDutySettings, rules: Iterable[RuleSettings]) -> dict[str, KeySource]:
-    """Route → routing key: "" is the default one, a rule with a key of its own has its name."""
-    sources = {"": pagerduty.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in rules}
-    return {route: source for route, source in sources.items() if source.get() is not None}
-
-
-def endpoint(region: str, url: str | None = None) -> str:
-    """The base URL of the Events API: ``url`` (a proxy or a test server) before the one of the region."""
-    return url.rstrip("/") if url else ENDPOINTS[region]
-
-
 class PagerDuty:
     """Sender of the channel pagerduty. ``keys``: route → routing key; "" is the default one.
 
@@ -62,7 +49,8 @@ class PagerDuty:
     request, in seconds. ``external_url`` is the base of the links.
     """
 
-    channel: str = Channel.PAGERDUTY
+    channel: str = "pagerduty"
+    missing: str = "no routing key is configured"
 
     def __init__(
         self,
@@ -98,7 +86,7 @@ class PagerDuty:
         """As ``Sender.send``; at most ``timeout`` + 0.5 s, and one HTTP request."""
         key = self._key(item.route)
         if key is None:
-            raise RejectedError("no routing key is configured")
+            raise RejectedError(self.missing)
         if item.action is Action.RESOLVE:
             self.post(key, item.action, {"dedup_key": text(item.key)})
             return 0

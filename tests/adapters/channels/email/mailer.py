@@ -8,7 +8,7 @@ import sys
 import threading
 from zoneinfo import ZoneInfo
 
-from celery_monitor.adapters.channels.email import EmailSender
+from celery_monitor.adapters.channels.email.sender import EmailSender
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.runtime.notifier import Notifier
@@ -53,7 +53,7 @@ def main(url: str, port: int, offset: float) -> None:
     email = settings(port)
     report = DayReport(store.reader, "shop", ZoneInfo(ZONE), paging=False)
     notifier = Notifier(store.outbox, EmailSender(email, report.summary, note=store.outbox.note), clock)
-    schedule = ReportSchedule(store.outbox, store.reader, email.schedule, ZoneInfo(ZONE))
+    schedule = ReportSchedule(store.outbox, store.reader, "email", email.schedule, ZoneInfo(ZONE))
     sys.stdout.write("running\n")
     sys.stdout.flush()
     stop = threading.Event()

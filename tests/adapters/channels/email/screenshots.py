@@ -9,7 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from celery_monitor.adapters.channels.email import render_html, render_text
+from celery_monitor.adapters.channels.email.render import render_html, render_text
 from tests.adapters.channels.email.days import DAYS
 
 WIDTHS = (600, 360)

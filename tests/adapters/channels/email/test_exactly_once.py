@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from celery_monitor.adapters.channels.email import EmailSender
 from celery_monitor.adapters.channels.email.progress import UNKNOWN_RETRY_DELAY
+from celery_monitor.adapters.channels.email.sender import EmailSender
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.core.model import Changes
 from celery_monitor.runtime.notifier import Notifier
@@ -73,7 +73,7 @@ class Daemon:
         report = DayReport(store.reader, "shop", zone, paging=False)
         self.sender = EmailSender(settings(mail.port), report.summary, note=store.outbox.note)
         self._notifier = Notifier(store.outbox, self.sender, clock)
-        self._schedule = ReportSchedule(store.outbox, store.reader, SCHEDULE, zone)
+        self._schedule = ReportSchedule(store.outbox, store.reader, "email", SCHEDULE, zone)
         self._clock = clock
 
     def run(self, until: float, step: float = 20.0) -> None:

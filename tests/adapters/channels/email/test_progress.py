@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from celery_monitor.adapters.channels.email import EmailSender
 from celery_monitor.adapters.channels.email.progress import MAX_ATTEMPTS, UNKNOWN_RETRY_DELAY
+from celery_monitor.adapters.channels.email.sender import EmailSender
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.errors import (
     DeliveryError,

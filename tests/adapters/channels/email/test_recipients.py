@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from celery_monitor.adapters.channels.email import describe, send_test, server_of
+from celery_monitor.adapters.channels.email.sender import describe, send_test, server_of
 from celery_monitor.adapters.channels.email.session import SmtpServer
 from celery_monitor.adapters.channels.email.smtp import BATCH, SendResult, deliver
 from celery_monitor.errors import RetryableError

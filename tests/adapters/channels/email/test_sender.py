@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from celery_monitor.adapters.channels.email import EmailSender, describe, send_test
-from celery_monitor.adapters.channels.email.sender import server_of
-from celery_monitor.core.model import Action, Channel, OutboxItem
+from celery_monitor.adapters.channels.email.sender import EmailSender, describe, send_test, server_of
+from celery_monitor.core.model import Action, OutboxItem
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
 from celery_monitor.settings import EmailSettings
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 ANN, BOB, CARL = "ann@shop.example", "bob@shop.example", "carl@shop.example"
 ITEM = OutboxItem(
     id=7,
-    channel=Channel.EMAIL,
+    channel="email",
     key="2026-11-22",
     action=Action.REPORT,
     route="",
@@ -143,7 +142,7 @@ def test_rows_do_not_mix_up_their_recipients(mail: MailServer) -> None:
     with pytest.raises(RetryableError):
         sending.send(ITEM)
     mail.refusals = {}
-    other = OutboxItem(8, Channel.EMAIL, "2026-11-21", Action.REPORT, "", 1, 0, days.NOW, days.NOW, "pending")
+    other = OutboxItem(8, "email", "2026-11-21", Action.REPORT, "", 1, 0, days.NOW, days.NOW, "pending")
     sending.send(other)
     assert mail.mails[-1][0] == [ANN, BOB, CARL]
 
@@ -188,7 +187,7 @@ def test_an_unavailable_store_is_the_couriers_business(mail: MailServer) -> None
 
 def test_a_key_that_is_no_date_is_given_up(mail: MailServer) -> None:
     """It will not become one."""
-    bad = OutboxItem(9, Channel.EMAIL, "tomorrow", Action.REPORT, "", 1, 0, 0.0, 0.0, "pending")
+    bad = OutboxItem(9, "email", "tomorrow", Action.REPORT, "", 1, 0, 0.0, 0.0, "pending")
     with pytest.raises(RejectedError):
         sender(mail).send(bad)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import structs
 
-from celery_monitor.core.model import Action, Channel, Incident, IncidentState, OutboxItem, Reason, Severity
+from celery_monitor.core.model import Action, Incident, IncidentState, OutboxItem, Reason, Severity
 
 KEY = "R" * 32
 AT = 1_795_442_531.25
@@ -46,7 +46,7 @@ def an_item(incident: Incident, action: Action = Action.TRIGGER, **changes: Any)
     """The outbox row of an incident."""
     item = OutboxItem(
         id=1,
-        channel=Channel.PAGERDUTY,
+        channel="pagerduty",
         key=incident.key,
         action=action,
         route=incident.route,

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from celery_monitor.adapters.channels.pagerduty import PagerDuty, check_reachable
+from celery_monitor.adapters.channels.pagerduty.reachability import check_reachable
+from celery_monitor.adapters.channels.pagerduty.send import PagerDuty
 from celery_monitor.core.model import Action
 from celery_monitor.errors import DeliveryError
 from celery_monitor.settings.secret import Secret, SecretSource

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from celery_monitor.adapters.channels.pagerduty import PagerDuty, endpoint, exchange
-from celery_monitor.adapters.channels.pagerduty.send import KeySource, retry_after
+from celery_monitor.adapters.channels.pagerduty import exchange
+from celery_monitor.adapters.channels.pagerduty.channel import endpoint
+from celery_monitor.adapters.channels.pagerduty.send import KeySource, PagerDuty, retry_after
 from celery_monitor.core.model import Action, Incident
 from celery_monitor.errors import DeliveryError, InterruptedSendError, RejectedError, RetryableError
 from celery_monitor.settings.secret import Secret, SecretSource

@@ -1,0 +1,101 @@
+"""The channel of the section ``pagerduty``, with the routing keys that rules have of their own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from celery_monitor.adapters.channels import Channel, Check, Context, State, Told
+from celery_monitor.errors import ConfigError, DeliveryError, Problem
+from celery_monitor.ports import Clock, Sender
+from celery_monitor.settings import PagerDutySettings, SecretSource, Settings
+
+NAME: Final = "pagerduty"
+ENDPOINTS: Final = {"us": "https://events.pagerduty.com", "eu": "https://events.eu.pagerduty.com"}
+
+
+def configured(settings: Settings) -> list[Channel]:
+    """One channel, switched off without a routing key."""
+    section, rules = settings.pagerduty, settings.alerts.rules
+    sources = {"": section.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in rules}
+    service = Service(section, {route: source for route, source in sources.items() if source.get() is not None})
+    number = len(service.keys)
+    return [
+        Channel(
+            name=NAME,
+            title="PagerDuty",
+            routes=frozenset(service.keys),
+            summary=f"on, {number} routing key{'s' * (number > 1)}" if number else "off: no routing key is set",
+            off="no pagerduty.routing_key: incidents are shown and kept, and nobody is paged",
+            needs=Problem("pagerduty.routing_key", "is not set"),
+            timeout=section.timeout,
+            rate_limit=section.rate_limit,
+            sender=service.sender,
+            test=service.test,
+            check=service.check,
+            secrets=tuple(sources.values()),
+        )
+    ]
+
+
+def endpoint(region: str, url: str | None = None) -> str:
+    """The base URL of the Events API: ``url`` (a proxy or a test server) before the one of the region."""
+    return url.rstrip("/") if url else ENDPOINTS[region]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The API, and who is to be paged by it. ``keys``: route → routing key; "" is the default one."""
+
+    settings: PagerDutySettings
+    keys: Mapping[str, SecretSource]
+
+    @property
+    def url(self) -> str:
+        """The base URL of the API."""
+        return endpoint(self.settings.region, self.settings.url)
+
+    def sender(self, context: Context) -> Sender:
+        """See Channel."""
+        from celery_monitor.adapters.channels.pagerduty.send import PagerDuty  # noqa: PLC0415 - requests is slow
+
+        return PagerDuty(
+            url=self.url,
+            keys=self.keys,
+            incident=context.incident,
+            clock=context.clock,
+            timeout=self.settings.timeout,
+            external_url=context.external_url,
+        )
+
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+        """Open a test incident of severity info, and resolve it at once. See Test."""
+        from celery_monitor.adapters.channels.pagerduty.send import send_test  # noqa: PLC0415 - as above
+
+        source = self.keys.get(rule or "")
+        key = source.get() if source is not None else None
+        if key is None:
+            rules = ", ".join(name for name in self.keys if name) or "none"
+            if rule is not None:
+                told = f"no rule {rule!r} has a routing key of its own (rules with one: {rules})"
+                raise ConfigError([Problem("--rule", told)])
+            told = f"is not set (rules with a key of their own: {rules})"
+            raise ConfigError([Problem("pagerduty.routing_key", told)])
+        return Told(send_test(url=self.url, key=key, fleet=fleet, clock=clock, timeout=self.settings.timeout))
+
+    def check(self) -> Check:
+        """The API answers. The form of the keys was checked with the configuration; only a page tells the rest."""
+        from celery_monitor.adapters.channels.pagerduty.reachability import check_reachable  # noqa: PLC0415 - as above
+
+        if not self.keys:
+            return Check(State.OFF, "no routing key is set: incidents are logged, shown and kept")
+        try:
+            check_reachable(self.url, self.settings.timeout)
+        except DeliveryError as exc:
+            return Check(State.FAIL, f"{exc}: {exc.remedy or 'check pagerduty.url'}")
+        number = f"{len(self.keys)} routing key{'s' * (len(self.keys) > 1)}"
+        text = f"{urlsplit(self.url).hostname} answers; {number}: `celery-monitor notify test {NAME}` tries one"
+        if "" not in self.keys:
+            told = f"{text}; without pagerduty.routing_key only rules with a key of their own page"
+            return Check(State.WARN, told)
+        return Check(State.OK, text)

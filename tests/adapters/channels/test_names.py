@@ -1,0 +1,27 @@
+"""A channel is named by its package and by one list."""
+
+from pathlib import Path
+
+import pytest
+
+import celery_monitor
+from celery_monitor.channels import TYPES
+
+PACKAGE = Path(celery_monitor.__file__).parent
+NAMELESS = ("core", "runtime", "adapters/store", "adapters/web", "adapters/prometheus", "ports.py")
+"""What knows a channel by its name, a text, and nothing else."""
+
+
+@pytest.mark.parametrize("part", NAMELESS)
+def test_no_channel_is_named(part: str) -> None:
+    """No code, comment or template of it holds the name of a channel type; migrations tell of what was."""
+    place = PACKAGE / part
+    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.suffix in {".py", ".html"}]
+    named = [
+        f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
+        for path in files
+        if "migrations" not in path.parts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if any(name in line.lower() for name in TYPES)
+    ]
+    assert named == []
