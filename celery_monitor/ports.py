@@ -216,8 +216,8 @@ class Outbox(Protocol):
         has come: the clock was ahead when it was set. The rows are ordered in the same way.
         """
 
-    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
-        """It was taken. ``count``: the failures that the message spoke of. Keeps the row pending if refreshed since."""
+    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
+        """It was taken. ``count`` and ``receipt`` as in Sent. Keeps the row pending if refreshed since."""
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
         """It was not taken; again at ``due_at``. Adds one to ``attempts``."""
@@ -330,6 +330,16 @@ class Reader(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was delivered."""
+
+    count: int
+    """The failures that the message spoke of."""
+    receipt: str | None = None
+    """By what the receiver knows it, for later messages of the same incident; None where there is nothing to know."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelInfo:
     """What is shown of a channel."""
@@ -355,8 +365,8 @@ class Sender(Protocol):
     def rate_limit_key(self, item: OutboxItem) -> str | None:
         """An opaque name of the account that it is sent with (rate limits count per lane); None: not configured."""
 
-    def send(self, item: OutboxItem) -> int:
-        """Deliver it now; the number of failures that the message spoke of.
+    def send(self, item: OutboxItem) -> Sent:
+        """Deliver it now.
 
         Raises RetryableError, RejectedError or InterruptedSendError. Never blocks longer than its timeout.
         """

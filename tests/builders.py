@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from celery_monitor.core.incident import TaskFailure
-from celery_monitor.core.model import Delivery, Event
+from celery_monitor.core.model import ChannelDelivery, Delivery, Event, Incident, IncidentRow
 from celery_monitor.core.monitor import MAX_TICK_GAP, Monitor
 
 DATA = Path(__file__).parent / "data"
@@ -43,6 +43,14 @@ def failed(task: str = "shop.pay", at: float = NOON, uuid: str = "u1", **fields:
     """A failure as the decision sees it."""
     values = {"queue": "pay", "exception": "ValueError", "hostname": "w1@box", "message": "no", "traceback": ""}
     return TaskFailure(uuid=uuid, task=task, at=at, **(values | fields))
+
+
+def sent(
+    incident: Incident, delivered_at: float | None, count: int, error: str | None, channel: str = "oncall"
+) -> IncidentRow:
+    """A stored incident, and what became of it on its one channel."""
+    state = "pending" if delivered_at is None else "delivered"
+    return IncidentRow(incident, (ChannelDelivery(channel, state, 1, error, delivered_at, count, None),))
 
 
 def recorded(version: str) -> list[Delivery]:

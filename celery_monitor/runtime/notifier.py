@@ -53,7 +53,7 @@ class OutboxRows(Protocol):
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
 
-    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
         """See Outbox."""
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
@@ -163,7 +163,7 @@ class Notifier:
             return False
         limiter.sending(now)
         try:
-            count = self._sender.send(item)
+            told = self._sender.send(item)
         except InterruptedSendError:
             return False  # it was ended by us: no attempt, and the next process tries it first of all
         except RetryableError as exc:
@@ -190,7 +190,7 @@ class Notifier:
                 action=item.action,
                 attempts=item.attempts + 1,
             )
-            self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count))
+            self._record(item, partial(self._outbox.delivered, item, self._clock.now(), told.count, told.receipt))
         return True
 
     def _give_up(self, item: OutboxItem, exc: RejectedError | MaybeDeliveredError, limiter: SendLimiter) -> None:

@@ -92,10 +92,10 @@ class UncommittedPages:
             page = self._pages.get(key)
         return self._outbox.incident(key) if page is None or page.over else page.incident
 
-    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
         """As ``Outbox.delivered``."""
         if item.id > 0:
-            self._outbox.delivered(item, now, count)
+            self._outbox.delivered(item, now, count, receipt)
             with self._lock:
                 self._sent.pop(item.key, None)
             return

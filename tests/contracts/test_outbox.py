@@ -4,7 +4,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
-from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, OutboxItem, OutboxRequest
+from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, ChannelDelivery, OutboxItem, OutboxRequest
 from tests.contracts.values import NOW, changes, incident
 
 KEY = "shop.charge/2026-11-23T12Z"
@@ -237,6 +237,61 @@ def test_the_flush_leaves_the_delivery_alone(box: Box) -> None:
     box.store.commit(changes(2, incidents=[incident(KEY, count=2)]))
     (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
     assert (row.incident.count, row.delivered_at, row.delivered_count) == (2, NOW + 1, 1)
+
+
+def enqueued(channel: str, action: Action = Action.TRIGGER, due_at: float = NOW) -> OutboxRequest:
+    """As ``trigger``, on another channel."""
+    return OutboxRequest(channel, KEY, action, "", due_at)
+
+
+def test_each_channel_has_its_own_delivery(box: Box) -> None:
+    """State, attempts, error, and what the receiver gave are the channel's; together they tell of the incident."""
+    box.sequence += 1
+    entries = [enqueued(channel) for channel in ("chat", "oncall", "audit")]
+    box.store.commit(changes(1, incidents=[incident(KEY, count=3)], outbox=entries))
+    chat, oncall, audit = box.due()
+    box.outbox.retry(oncall, NOW + 5, "connection refused")
+    box.outbox.dead(audit, NOW, "no such room")
+    box.outbox.delivered(chat, NOW + 1, 3, "1700000000.1")
+    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    assert list(row.deliveries) == [
+        ChannelDelivery("audit", "dead", 1, "no such room", None, 0, None),
+        ChannelDelivery("chat", "delivered", 1, None, NOW + 1, 3, "1700000000.1"),
+        ChannelDelivery("oncall", "pending", 1, "connection refused", None, 0, None),
+    ]
+    assert (row.delivered_at, row.delivered_count, row.error) == (None, 0, "no such room")
+    box.outbox.delivered(box.one(NOW + 5), NOW + 6, 3)
+    box.outbox.revive(audit.id, NOW + 7)
+    box.outbox.delivered(box.one(NOW + 7), NOW + 8, 2)
+    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    assert [(one.state, one.attempts, one.error) for one in row.deliveries] == [
+        ("delivered", 2, None),
+        ("delivered", 1, None),
+        ("delivered", 2, None),
+    ]
+    assert (row.delivered_at, row.delivered_count, row.error) == (NOW + 8, 2, None)
+
+
+def test_a_delivery_is_pending_as_long_as_anything_waits(box: Box) -> None:
+    """An update that waits, or a resolve, makes it pending; a row that comes later finds what the receiver gave."""
+
+    def state() -> str:
+        (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+        return row.deliveries[0].state
+
+    box.sequence += 1
+    box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[enqueued("chat")]))
+    assert box.one().receipt is None
+    on_its_way = box.one()
+    box.flush(enqueued("chat", due_at=NOW + 600))
+    box.outbox.delivered(on_its_way, NOW + 1, 1, "1.1")
+    assert state() == "pending"
+    box.outbox.delivered(box.one(NOW + 600), NOW + 600, 2)
+    assert state() == "delivered"
+    box.flush(enqueued("chat", Action.RESOLVE))
+    assert (state(), box.one().receipt) == ("pending", "1.1")
+    box.outbox.delivered(box.one(), NOW + 700, 0)
+    assert state() == "delivered"
 
 
 def test_refreshed_while_sent(box: Box) -> None:

@@ -26,6 +26,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
 from celery_monitor.core.summary import Summary, summary_to_dict
+from tests.builders import sent
 
 HOUR = 3600
 DAYS = [
@@ -268,7 +269,7 @@ def test_first_and_last_failure_are_exact_where_something_tells() -> None:
     rows = [row(first, failed=1), row(last, failed=1)]
     vague = make(rows).tasks[0]
     assert (vague.first_at, vague.last_at) == (first, last + BUCKET_SECONDS)
-    opened = IncidentRow(incident("a", first + 100.0, first + 200.0), None, 0, None)
+    opened = IncidentRow(incident("a", first + 100.0, first + 200.0))
     seen = GroupRow("g", "a", "E", "", START - 5.0, last + 300.0, 2)
     exact = make(rows, [seen], [opened]).tasks[0]
     assert (exact.first_at, exact.last_at) == (first + 100.0, last + 300.0)
@@ -277,12 +278,12 @@ def test_first_and_last_failure_are_exact_where_something_tells() -> None:
 def test_incidents_are_counted_when_opened_and_named_when_undelivered() -> None:
     """Suppressed incidents and those of other days are not opened; what the receiver lacks is listed with its error."""
     rows = [
-        IncidentRow(incident("a", START, START), START + 1, 3, None),
-        IncidentRow(incident("b", START + 5.0, START), None, 0, "503"),
-        IncidentRow(incident("c", START, START, state=IncidentState.SUPPRESSED), None, 0, None),
-        IncidentRow(incident("d", START, START, state=IncidentState.EXPIRED), START, 3, None),
-        IncidentRow(incident("e", START - 1.0, START), None, 0, None),
-        IncidentRow(incident("f", float(END), END), None, 0, None),
+        sent(incident("a", START, START), START + 1, 3, None),
+        sent(incident("b", START + 5.0, START), None, 0, "503"),
+        IncidentRow(incident("c", START, START, state=IncidentState.SUPPRESSED)),
+        sent(incident("d", START, START, state=IncidentState.EXPIRED), START, 3, None),
+        IncidentRow(incident("e", START - 1.0, START)),
+        IncidentRow(incident("f", float(END), END)),
     ]
     summary = make([row(START, name, failed=1) for name in "abc"], incidents=rows)
     assert summary.incidents.opened == 3
@@ -293,7 +294,7 @@ def test_incidents_are_counted_when_opened_and_named_when_undelivered() -> None:
 def test_a_storm_is_no_incident_of_a_task_with_its_name() -> None:
     """A task may be called so; the storm counts for the day, but not for that task, nor do its times."""
     storm = structs.replace(incident("storm", START + 1.0, START + 2.0), reason=Reason.STORM_OPENED)
-    summary = make([row(START, "storm", failed=1)], incidents=[IncidentRow(storm, START + 3, 3, None)])
+    summary = make([row(START, "storm", failed=1)], incidents=[sent(storm, START + 3, 3, None)])
     assert summary.incidents.opened == 1
     (task,) = summary.tasks
     assert (task.incidents, task.first_at, task.last_at) == (0, START, START + BUCKET_SECONDS)
@@ -301,7 +302,7 @@ def test_a_storm_is_no_incident_of_a_task_with_its_name() -> None:
 
 def test_without_anybody_to_page_nothing_is_undelivered() -> None:
     """Incidents that are only kept and shown are no cause for alarm."""
-    opened = IncidentRow(incident("a", START, START), None, 0, "no routing key is configured")
+    opened = sent(incident("a", START, START), None, 0, "no routing key is configured")
     summary = make(incidents=[opened], paging=False)
     assert (summary.incidents.opened, summary.incidents.undelivered) == (1, ())
 
@@ -384,7 +385,7 @@ def test_the_document_is_json_with_times_in_utc_and_rates() -> None:
     """The API's document can be encoded, and says what the summary says."""
     sample = Failure("id", "a", "q", "celery@box", START + 1.0, "E", "msg", "tb", "g", None, "opened")
     seen = GroupRow("g", "a", "E", "a.py:f", START + 1.0, START + 1.0, 1, sample)
-    late = IncidentRow(incident("a", START + 1.0, START + 2.0), None, 0, None)
+    late = IncidentRow(incident("a", START + 1.0, START + 2.0))
     document = json.loads(json.dumps(summary_to_dict(make([row(START, ok=3, failed=1)], [seen], [late]))))
     assert document["date"] == "2026-11-22"
     assert (document["start"], document["end"]) == ("2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z")

@@ -15,6 +15,7 @@ from celery_monitor.errors import (
     StoreUnavailableError,
     UncertainError,
 )
+from celery_monitor.ports import Sent
 from celery_monitor.runtime.notifier import POLL, Notifier
 from tests.fakes import ManualClock
 
@@ -26,6 +27,7 @@ class MemoryOutbox:
     """The rows of the outbox in memory; ``full`` is a full disk: it can be read and not written."""
 
     def __init__(self) -> None:
+        self.receipts: list[str | None] = []
         self.rows: dict[int, OutboxItem] = {}
         self.full = False
         self.down = False
@@ -65,7 +67,8 @@ class MemoryOutbox:
             if item.channel == channel and item.state == "pending" and item.attempts:
                 self._write(item, due_at=min(item.due_at, now))
 
-    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
+        self.receipts.append(receipt)
         if self.rows[item.id].revision == item.revision:
             self._write(item, state="delivered", delivered_at=now)
 
@@ -124,20 +127,21 @@ class ScriptedSender:
         self.answers: dict[str, deque[Exception]] = {}
         self.sent: list[tuple[str, float]] = []
         self.key = ""
+        self.receipt: str | None = None
         self.away = False
         self.during: Callable[[], None] = lambda: None
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
         return None if item.route.startswith("off") else f"lane of {item.route}{self.key}"
 
-    def send(self, item: OutboxItem) -> int:
+    def send(self, item: OutboxItem) -> Sent:
         self.sent.append((item.key, self.clock.ticks))
         self.during()
         if self.away:
             raise RetryableError("no answer")
         if self.answers.get(item.key):
             raise self.answers[item.key].popleft()
-        return 1
+        return Sent(1, self.receipt)
 
     def stop(self) -> None:
         raise NotImplementedError

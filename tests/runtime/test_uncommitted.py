@@ -4,6 +4,7 @@ import pytest
 
 from celery_monitor.core.model import Action, Changes, Incident, OutboxRequest
 from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
+from celery_monitor.ports import Sent
 from celery_monitor.runtime.notifier import Notifier
 from celery_monitor.runtime.uncommitted import UncommittedPages
 from tests.builders import NOON
@@ -33,12 +34,12 @@ class Sender(ScriptedSender):
         self.uncommitted = uncommitted
         self.counts: list[int] = []
 
-    def send(self, item: object) -> int:
+    def send(self, item: object) -> Sent:
         super().send(item)  # type: ignore[arg-type]  # only its key matters
         told = self.uncommitted.incident(item.key)  # type: ignore[attr-defined]
         assert told is not None
         self.counts.append(told.count)
-        return told.count
+        return Sent(told.count)
 
 
 class Bench:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect, and_, bindparam, case, delete, select, update
 
-from celery_monitor.adapters.store.schema import PENDING, outbox
+from celery_monitor.adapters.store.schema import PENDING, deliveries, outbox
 from celery_monitor.adapters.store.statements import insert
 from celery_monitor.core.model import Action, OutboxRequest
 
@@ -45,6 +45,10 @@ class Enqueuer:
             .where(outbox.c.due_at > bindparam("due"))
             .values(due_at=bindparam("due"))
         )
+        opened = insert(dialect, deliveries)
+        self._open = opened.on_conflict_do_update(
+            index_elements=[deliveries.c.key, deliveries.c.channel], set_={"state": opened.excluded.state}
+        )
         self._withdraw = delete(outbox).where(_SAME_KEY, outbox.c.action == Action.RESOLVE.value)
 
     def run(self, connection: Connection, entries: Sequence[OutboxRequest], now: float) -> None:
@@ -59,6 +63,7 @@ class Enqueuer:
             else:
                 connection.execute(self._withdraw, same)
             connection.execute(self._refresh, _row(entry, now))
+            connection.execute(self._open, _delivery(entry))
 
     def claim(self, connection: Connection, entry: OutboxRequest, now: float) -> bool:
         """Add a row unless there is one of the same (channel, key, action) in any state; whether it was added."""
@@ -67,12 +72,20 @@ class Enqueuer:
             .where(outbox.c.key == entry.key, outbox.c.channel == entry.channel)
             .where(outbox.c.action == entry.action.value)
         ).first()
-        return found is None and connection.execute(self._claim, _row(entry, now)).rowcount == 1
+        if found is not None or connection.execute(self._claim, _row(entry, now)).rowcount == 0:
+            return False
+        if entry.action is not Action.REPORT:
+            connection.execute(self._open, _delivery(entry))
+        return True
 
 
 def _lesser(one: Any, other: Any, *, greater: bool = False) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
     """min() and max() have other names in every dialect."""
     return case((one < other, other if greater else one), else_=one if greater else other)
+
+
+def _delivery(entry: OutboxRequest) -> dict[str, object]:
+    return {"key": entry.key, "channel": entry.channel, "state": "pending", "attempts": 0, "delivered_count": 0}
 
 
 def _row(entry: OutboxRequest, now: float) -> dict[str, object]:

@@ -1,19 +1,40 @@
 """The Outbox: which row may be sent now, and what became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_type_hints
 
-from sqlalchemy import Column, Connection, and_, case, delete, exists, func, or_, select, text, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Label,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
-from celery_monitor.adapters.store.schema import PENDING, outbox
+from celery_monitor.adapters.store.schema import PENDING, deliveries, outbox
 from celery_monitor.adapters.store.validation import valid_rows
 from celery_monitor.core.backoff import MAX_RETRY_AFTER
 from celery_monitor.core.model import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Incident, OutboxItem, OutboxRequest
 
-_ITEM: Final[tuple[Column[Any], ...]] = (
+_RECEIPT: Final = (
+    select(deliveries.c.receipt)
+    .where(deliveries.c.key == outbox.c.key, deliveries.c.channel == outbox.c.channel)
+    .scalar_subquery()
+    .label("receipt")
+)
+_ITEM: Final[tuple[Column[Any] | Label[Any], ...]] = (
     outbox.c.id,
     outbox.c.channel,
     outbox.c.key,
@@ -28,6 +49,7 @@ _ITEM: Final[tuple[Column[Any], ...]] = (
     outbox.c.delivered_at,
     outbox.c.priority,
     outbox.c.progress,
+    _RECEIPT,
 )
 
 
@@ -84,8 +106,12 @@ class SqlOutbox:
             known = {item.id for item in found}
             unreadable = [row.id for row in rows if row.id not in known]
             gone = {"state": "dead", "error": "the store holds what this program has not written"}
+            of_them = exists().where(
+                outbox.c.id.in_(unreadable), outbox.c.key == deliveries.c.key, outbox.c.channel == deliveries.c.channel
+            )
             with self._database.write() as connection:
                 connection.execute(update(outbox).where(outbox.c.id.in_(unreadable)).values(gone))
+                connection.execute(update(deliveries).where(of_them).values(gone))
         return found
 
     def expedite(self, channel: str, now: float) -> None:
@@ -94,7 +120,7 @@ class SqlOutbox:
         with self._database.write() as connection:
             connection.execute(update(outbox).where(*waiting).values(due_at=now))
 
-    def delivered(self, item: OutboxItem, now: float, count: int) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
         """See Outbox."""
         this = and_(outbox.c.id == item.id, PENDING)
         with self._database.write() as connection:
@@ -106,7 +132,12 @@ class SqlOutbox:
             if done.rowcount == 0:
                 again = {"attempts": 0, "error": None, "due_at": outbox.c.refreshed_due_at, "priority": _AS_REFRESH}
                 connection.execute(update(outbox).where(this).values(again))
-            _record_delivery(connection, item, now, count)
+            known: dict[str, Any] = {"error": None}
+            if receipt is not None:
+                known["receipt"] = encode.storable(receipt)
+            if item.action is Action.TRIGGER:
+                known |= {"delivered_at": func.coalesce(deliveries.c.delivered_at, now), "delivered_count": count}
+            _record(connection, item, "delivered", known)
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
         """See Outbox."""
@@ -114,7 +145,7 @@ class SqlOutbox:
         waiting = {"attempts": outbox.c.attempts + 1, "due_at": due_at, "error": error}
         with self._database.write() as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(waiting))
-            _record_error(connection, item, error)
+            _record(connection, item, "pending", {"error": error})
 
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
         """See Outbox."""
@@ -125,7 +156,7 @@ class SqlOutbox:
         given_up = {"attempts": outbox.c.attempts + 1, "state": state, "due_at": now, "error": error}
         with self._database.write() as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(given_up))
-            _record_error(connection, item, error)
+            _record(connection, item, state, {"error": error})
 
     def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
         """See Outbox."""
@@ -206,6 +237,7 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
         PENDING,
     )
     due = {"attempts": 0, "due_at": now, "priority": ASKED_FOR}
+    connection.execute(update(deliveries).where(_of(item)).values(state="pending"))
     if item.state != "pending" and connection.execute(update(outbox).where(twin).values(due)).rowcount:
         connection.execute(delete(outbox).where(outbox.c.id == item.id))
         return 0
@@ -213,17 +245,15 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
     return 1
 
 
-def _record_delivery(connection: Connection, item: OutboxItem, now: float, count: int) -> None:
+def _record(connection: Connection, item: OutboxItem, state: str, known: Mapping[str, Any]) -> None:
+    """What an attempt means for its incident on its channel: as long as anything waits there, it is pending."""
     if item.action is Action.REPORT:
         return
-    table = schema.incidents
-    known: dict[str, Any] = {"delivery_error": None}
-    if item.action is Action.TRIGGER:
-        known |= {"delivered_at": func.coalesce(table.c.delivered_at, now), "delivered_count": count}
-    connection.execute(update(table).where(table.c.key == item.key).values(known))
+    waits = exists().where(outbox.c.key == item.key, outbox.c.channel == item.channel, PENDING)
+    values = {**known, "state": case((waits, "pending"), else_=state), "attempts": deliveries.c.attempts + 1}
+    connection.execute(update(deliveries).where(_of(item)).values(values))
 
 
-def _record_error(connection: Connection, item: OutboxItem, error: str) -> None:
-    if item.action is not Action.REPORT:
-        table = schema.incidents
-        connection.execute(update(table).where(table.c.key == item.key).values(delivery_error=error))
+def _of(item: OutboxItem) -> ColumnElement[bool]:
+    """The delivery that a row belongs to; none of a report's."""
+    return and_(deliveries.c.key == item.key, deliveries.c.channel == item.channel)

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, or_, select, tuple_
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database
@@ -12,6 +14,7 @@ from celery_monitor.core.model import (
     BUCKET_SECONDS,
     COUNTS,
     BucketRow,
+    ChannelDelivery,
     Failure,
     GroupRow,
     Incident,
@@ -82,11 +85,13 @@ class SqlReader:
     ) -> list[IncidentRow]:
         """See Reader."""
         table = schema.incidents
-        query = select(table.c.body, table.c.delivered_at, table.c.delivered_count, table.c.delivery_error)
-        query = query.where(*_between(table.c.first_at, since, until), *([] if key is None else [table.c.key == key]))
+        wanted = (*_between(table.c.first_at, since, until), *([] if key is None else [table.c.key == key]))
+        page = select(table.c.key, table.c.body).where(*wanted)
+        page = page.order_by(table.c.first_at.desc(), table.c.key).limit(limit)
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(table.c.first_at.desc(), table.c.key).limit(limit)).all()
-            return [IncidentRow(encode.parsed(row[0], Incident), *row[1:]) for row in rows]
+            rows = connection.execute(page).all()
+            sent = _deliveries(connection, page.subquery())
+            return [IncidentRow(encode.parsed(body, Incident), sent.get(key, ())) for key, body in rows]
 
     def workers(self) -> list[Worker]:
         """See Reader. By hostname."""
@@ -126,6 +131,16 @@ class SqlReader:
         """See Reader. They are kept for each quarter of an hour, so that days of every zone begin at one."""
         with self._database.read() as connection:
             return restore.newest_counters(connection) if at == math.inf else restore.counters(connection, at)
+
+
+def _deliveries(connection: Connection, page: FromClause) -> dict[str, tuple[ChannelDelivery, ...]]:
+    """By the key of the incident, of those of a page; by channel."""
+    table = schema.deliveries
+    query = select(table).join(page, page.c.key == table.c.key).order_by(table.c.key, table.c.channel)
+    return {
+        key: tuple(ChannelDelivery(*row[1:]) for row in rows)
+        for key, rows in groupby(connection.execute(query), key=itemgetter(0))
+    }
 
 
 def _totals_between(since: float | None, until: float | None) -> FromClause:

@@ -200,13 +200,25 @@ incidents: Final = Table(
     _real("opened_at"),
     _real("first_at"),
     _text("body"),
-    Column("delivered_at", Double),
-    Column("delivered_count", BigInteger, nullable=False, server_default=text("0")),
-    Column("delivery_error", Text),
     Index("ix_incidents_state", "state", "opened_at"),
     Index("ix_incidents_first_at", "first_at"),
 )
-"""``body``: the whole Incident. The flush writes what the monitor knows, the outbox the last three columns."""
+"""``body``: the whole Incident."""
+
+deliveries: Final = Table(
+    "deliveries",
+    metadata,
+    _text("key", key=True),
+    _text("channel", key=True),
+    _text("state"),
+    _number("attempts"),
+    Column("error", Text),
+    Column("delivered_at", Double),
+    _number("delivered_count"),
+    Column("receipt", Text),
+    sqlite_with_rowid=False,
+)
+"""What became of an incident on each channel that it goes to: see ChannelDelivery. ``key``: the incident's."""
 
 outbox: Final = Table(
     "outbox",

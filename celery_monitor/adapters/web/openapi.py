@@ -75,9 +75,10 @@ _INCIDENT: Final[dict[str, Json]] = {
     "samples": _list({"type": "string", "description": "Task ids"}),
     "message": _TEXT,
     "runbook_url": _or_null(_TEXT),
-    "delivered_at": _or_null(_TIME),
-    "delivered_count": _COUNT,
-    "error": _or_null({"type": "string", "description": "Of the last attempt to deliver it"}),
+    "deliveries": _list(_ref("Delivery")),
+    "delivered_at": _or_null({**_TIME, "description": "When the last of its channels had taken it"}),
+    "delivered_count": {**_COUNT, "description": "How many failures each of its channels knows of"},
+    "error": _or_null({"type": "string", "description": "Of the last attempt, on the first channel where it failed"}),
 }
 
 SCHEMAS: Final[dict[str, Json]] = {
@@ -106,6 +107,15 @@ SCHEMAS: Final[dict[str, Json]] = {
         args=_or_null(_TEXT),
         kwargs=_or_null(_TEXT),
         errors=_list(_ref("ErrorGroup")),
+    ),
+    "Delivery": _object(
+        channel=_TEXT,
+        state=_one_of(("pending", "delivered", "dead", "unknown")),
+        attempts=_COUNT,
+        delivered_at=_or_null({**_TIME, "description": "When the receiver first took it"}),
+        delivered_count={**_COUNT, "description": "How many failures the receiver knows of"},
+        receipt=_or_null({"type": "string", "description": "By what the receiver knows it"}),
+        error=_or_null({"type": "string", "description": "Of the last attempt, when it failed"}),
     ),
     "Worker": _object(
         hostname=_TEXT,

@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from celery_monitor.core.model import COUNTS, Failure, GroupRow, IncidentRow, Limit, OutboxItem, QueueStats, Worker
+from celery_monitor.core.model import (
+    COUNTS,
+    ChannelDelivery,
+    Failure,
+    GroupRow,
+    IncidentRow,
+    Limit,
+    OutboxItem,
+    QueueStats,
+    Worker,
+)
 from celery_monitor.core.times import rfc3339
 from celery_monitor.ports import HealthReport, TaskRow
 
@@ -102,6 +112,7 @@ def incident(row: IncidentRow) -> Json:
         "samples": one.samples,
         "message": one.message,
         "runbook_url": one.runbook_url,
+        "deliveries": [delivery(sent) for sent in row.deliveries],
         "delivered_at": time(row.delivered_at),
         "delivered_count": row.delivered_count,
         "error": row.error,
@@ -118,6 +129,19 @@ def incident_in_full(row: IncidentRow, errors: Sequence[GroupRow]) -> Json:
         "args": one.args,
         "kwargs": one.kwargs,
         "errors": [error(group) for group in errors],
+    }
+
+
+def delivery(one: ChannelDelivery) -> Json:
+    """What became of an incident on one channel."""
+    return {
+        "channel": one.channel,
+        "state": one.state,
+        "attempts": one.attempts,
+        "delivered_at": time(one.delivered_at),
+        "delivered_count": one.delivered_count,
+        "receipt": one.receipt,
+        "error": one.error,
     }
 
 

@@ -39,7 +39,7 @@ from celery_monitor.core.model.events import (
 )
 from celery_monitor.core.model.incidents import STORM, Incident, IncidentState, Reason, Severity
 from celery_monitor.core.model.outbox import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, OutboxItem, OutboxRequest
-from celery_monitor.core.model.rows import BucketRow, GroupRow, IncidentRow
+from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, IncidentRow
 from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
 from celery_monitor.core.model.workers import QueueStats, Worker
 
@@ -69,6 +69,7 @@ __all__ = [
     "BucketDelta",
     "BucketRow",
     "Changes",
+    "ChannelDelivery",
     "Delivery",
     "ErrorDelta",
     "ErrorGroup",

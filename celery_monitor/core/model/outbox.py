@@ -61,3 +61,5 @@ class OutboxItem:
     priority: int = 0
     progress: str | None = None
     """What the sender keeps with the row, of itself."""
+    receipt: str | None = None
+    """By what the receiver knows the incident, as an earlier delivery on this channel has told."""

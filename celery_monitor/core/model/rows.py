@@ -1,5 +1,6 @@
 """Stored rows as queries return them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celery_monitor.core.model.counts import Failure
@@ -35,11 +36,43 @@ class GroupRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelDelivery:
+    """What became of an incident on one channel."""
+
+    channel: str
+    state: str
+    """pending (something of it waits), delivered, dead, or unknown (it may have been delivered)."""
+    attempts: int
+    """All of them, also those that were taken."""
+    error: str | None
+    """Of the last attempt, when it failed."""
+    delivered_at: float | None
+    """When the receiver first took it."""
+    delivered_count: int
+    """How many failures the receiver knows of."""
+    receipt: str | None
+    """By what the receiver knows it: a key or an id that it gave."""
+
+
+@dataclass(frozen=True, slots=True)
 class IncidentRow:
-    """A stored incident and what became of its page."""
+    """A stored incident, and what became of it on each channel that it goes to."""
 
     incident: Incident
-    delivered_at: float | None
-    delivered_count: int
-    error: str | None
-    """Of the last attempt, when it is not delivered."""
+    deliveries: Sequence[ChannelDelivery] = ()
+
+    @property
+    def delivered_at(self) -> float | None:
+        """When the last of its channels had taken it; None as long as one has not."""
+        times = [one.delivered_at for one in self.deliveries]
+        return None if None in times else max((at for at in times if at is not None), default=None)
+
+    @property
+    def delivered_count(self) -> int:
+        """How many failures every one of its channels knows of."""
+        return min((one.delivered_count for one in self.deliveries), default=0)
+
+    @property
+    def error(self) -> str | None:
+        """Of the last attempt on the first channel where it failed."""
+        return next((one.error for one in self.deliveries if one.error is not None), None)

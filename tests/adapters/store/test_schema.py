@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Dialect, create_engine
@@ -43,6 +44,56 @@ def test_same_sql_as_schema(tmp_path: Path) -> None:
     connection.close()
     del found[migrate.VERSION_TABLE], found["sqlite_sequence"]
     assert {name: _plain(sql) for name, sql in found.items()} == {name: _plain(sql) for name, sql in wanted.items()}
+
+
+SENT = [
+    # key, delivered_at, delivered_count, delivery_error; its outbox rows: action, state, attempts
+    ("delivered", 5.0, 3, None, [("trigger", "delivered", 1)]),
+    ("grew", 5.0, 3, None, [("trigger", "delivered", 0), ("trigger", "pending", 0)]),
+    ("refused later", 5.0, 3, "400", [("trigger", "delivered", 0), ("trigger", "dead", 4)]),
+    ("waits", None, 0, "503", [("trigger", "pending", 2)]),
+    ("resolved", 5.0, 1, None, [("trigger", "delivered", 0), ("resolve", "delivered", 0)]),
+    ("to be resolved", 5.0, 1, None, [("trigger", "delivered", 0), ("resolve", "pending", 1)]),
+    ("kept longer than its rows", 5.0, 9, None, []),
+    ("suppressed", None, 0, None, []),
+]
+DELIVERIES = {
+    # state, attempts, error, delivered_at, delivered_count, receipt
+    "delivered": ("delivered", 2, None, 5.0, 3, "delivered"),
+    "grew": ("pending", 1, None, 5.0, 3, "grew"),
+    "refused later": ("dead", 5, "400", 5.0, 3, "refused later"),
+    "waits": ("pending", 2, "503", None, 0, None),
+    "resolved": ("delivered", 2, None, 5.0, 1, "resolved"),
+    "to be resolved": ("pending", 2, None, 5.0, 1, "to be resolved"),
+    "kept longer than its rows": ("delivered", 0, None, 5.0, 9, "kept longer than its rows"),
+}
+
+
+def test_deliveries_of_an_older_store(tmp_path: Path) -> None:
+    """What became of each incident is its delivery on the one channel that there was; what waits still waits, once."""
+    engine = create_engine(f"sqlite:///{tmp_path}/store.db")
+    with engine.begin() as connection:
+        command.upgrade(migrate._config(connection), "0009")
+        for key, *sent, rows in SENT:
+            connection.exec_driver_sql("INSERT INTO incidents VALUES (?, 'open', 1, 1, '{}', ?, ?, ?)", (key, *sent))
+            for action, state, attempts in rows:
+                connection.exec_driver_sql(
+                    "INSERT INTO outbox (channel, key, action, route, revision, attempts, created_at, due_at,"
+                    " refreshed_due_at, state) VALUES ('pagerduty', ?, ?, '', 1, ?, 1, 1, 1, ?)",
+                    (key, action, attempts, state),
+                )
+        mail = "VALUES ('email', '2026-11-22', 'report', '', 1, 0, 1, 1, 1, 'pending')"
+        connection.exec_driver_sql(
+            "INSERT INTO outbox (channel, key, action, route, revision, attempts, created_at, due_at, refreshed_due_at,"
+            f" state) {mail}"
+        )
+        before = connection.exec_driver_sql("SELECT * FROM outbox ORDER BY id").all()
+    with engine.begin() as connection:
+        migrate.upgrade(connection)
+        assert connection.exec_driver_sql("SELECT * FROM outbox ORDER BY id").all() == before
+        found = {row[0]: tuple(row[1:]) for row in connection.exec_driver_sql("SELECT * FROM deliveries")}
+    engine.dispose()
+    assert found == {key: ("pagerduty", *delivery) for key, delivery in DELIVERIES.items()}
 
 
 DIALECTS: list[Dialect] = [

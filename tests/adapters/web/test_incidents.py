@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import Changes, ErrorDelta, Incident, IncidentState, Reason
+from celery_monitor.core.model import Action, Changes, ErrorDelta, Incident, IncidentState, OutboxRequest, Reason
 from tests.adapters.web.conftest import Served
 from tests.adapters.web.fleet import BUCKET, NOW, Fleet, channels, failure, group, incident
 from tests.adapters.web.test_pages import Links
@@ -50,6 +50,23 @@ def test_what_pagerduty_was_told(site: Served, store: SqlStore, commit: Commit) 
     store.outbox.delivered(item, NOW - 50, 2)
     assert "last sent when it was" not in site.get("/incidents").text
     assert "last sent when it was 2" in shown(site, commit, incident(count=60))
+
+
+def test_each_channel_is_told(site: Served, store: SqlStore, commit: Commit) -> None:
+    """Of an incident of several channels, each says what became of it, on the page and in the API."""
+    commit(Changes(now=NOW, sequence=2, outbox=[OutboxRequest("chat", incident().key, Action.TRIGGER)]))
+    first, chat = store.outbox.items(dead=False, limit=2, cursor=None)
+    store.outbox.dead(chat, NOW, "no such room")
+    store.outbox.delivered(first, NOW - 50, 2, "abc")
+    text = " ".join(site.get("/incidents").text.split())
+    assert 'chat: <span class="bad">not delivered</span><span class="more">no such room</span>' in text
+    assert "pagerduty: <time" in text
+    (one,) = site.get("/api/v1/incidents").json()["items"]
+    assert [(sent["channel"], sent["state"], sent["receipt"], sent["error"]) for sent in one["deliveries"]] == [
+        ("chat", "dead", None, "no such room"),
+        ("pagerduty", "delivered", "abc", None),
+    ]
+    assert (one["delivered_at"], one["error"]) == (None, "no such room")
 
 
 def test_what_was_not_sent(site: Served, commit: Commit) -> None:

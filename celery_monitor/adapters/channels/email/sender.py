@@ -21,6 +21,7 @@ from celery_monitor.errors import (
     StoreUnavailableError,
     UncertainError,
 )
+from celery_monitor.ports import Sent
 from celery_monitor.settings import EmailSettings, email_address
 
 _log: Final = structlog.get_logger()
@@ -72,8 +73,8 @@ class EmailSender:
     def stop(self) -> None:
         """A mail under way is not cut off: nobody would know whether it was delivered."""
 
-    def send(self, item: OutboxItem) -> int:
-        """Send the report of the row's date; the failures in it."""
+    def send(self, item: OutboxItem) -> Sent:
+        """Send the report of the row's date. See Sender."""
         try:
             date = dt.date.fromisoformat(item.key)
         except ValueError as exc:
@@ -81,12 +82,12 @@ class EmailSender:
         # Made as of the row's own time, so that a retry sends the same mail.
         summary = self._summarise(date, item.created_at)
         if summary.quiet and not self._settings.send_when_quiet:
-            return 0
+            return Sent(0)
         progress = self._progress.setdefault(item.id, Progress(item.progress, partial(self._keep, item)))
         progress.begin(item.attempts)
         self._conclude(progress, self._attempt(summary, progress))
         del self._progress[item.id]
-        return summary.day.failed
+        return Sent(summary.day.failed)
 
     def _attempt(self, summary: Summary, progress: Progress) -> DeliveryError | None:
         """Send it to those who are to be tried now; why somebody of them is to be tried again, or never."""

@@ -17,7 +17,7 @@ from celery_monitor.adapters.channels.pagerduty.faults import NoAnswerError, ori
 from celery_monitor.adapters.channels.pagerduty.render import line, render, render_test, text
 from celery_monitor.core.model import Action, Incident, OutboxItem
 from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError
-from celery_monitor.ports import Clock
+from celery_monitor.ports import Clock, Sent
 
 _INVALID: Final = frozenset({400, 413, 415, 422})
 """Answers about the event itself. Other 4xx come from what stands between (a proxy, a wrong
@@ -82,19 +82,19 @@ class PagerDuty:
         key = self._key(item.route)
         return None if key is None else hashlib.blake2b(key.encode(), digest_size=8, salt=self._salt).hexdigest()
 
-    def send(self, item: OutboxItem) -> int:
+    def send(self, item: OutboxItem) -> Sent:
         """As ``Sender.send``; at most ``timeout`` + 0.5 s, and one HTTP request."""
         key = self._key(item.route)
         if key is None:
             raise RejectedError(self.missing)
         if item.action is Action.RESOLVE:
             self.post(key, item.action, {"dedup_key": text(item.key)})
-            return 0
+            return Sent(0, text(item.key))
         incident = self._incident(item.key)
         if incident is None:
             raise RejectedError("its incident is older than the retention and no longer stored")
         self.post(key, item.action, render(incident, self._external_url))
-        return incident.count
+        return Sent(incident.count, text(item.key))
 
     def post(self, key: str, action: str, event: Mapping[str, Any]) -> None:
         """One request. Raises RetryableError, RejectedError or InterruptedSendError when the event was not taken."""

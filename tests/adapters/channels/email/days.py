@@ -21,6 +21,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
 from celery_monitor.core.summary import Summary
+from tests.builders import sent
 
 DATE = dt.date(2026, 11, 22)
 ZONE = ZoneInfo("Europe/Berlin")
@@ -119,7 +120,7 @@ def incident(name: str, hour: int, *, delivered: bool = True, error: str | None 
         count=count,
         threshold=1,
     )
-    return IncidentRow(value, at + 2 if delivered else None, count if delivered else 0, error)
+    return sent(value, at + 2 if delivered else None, count if delivered else 0, error)
 
 
 def traffic(seed: int, *, level: float = 1.0) -> list[BucketRow]:

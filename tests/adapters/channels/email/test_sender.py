@@ -11,6 +11,7 @@ from celery_monitor.adapters.channels.email.sender import EmailSender, describe,
 from celery_monitor.core.model import Action, OutboxItem
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
+from celery_monitor.ports import Sent
 from celery_monitor.settings import EmailSettings
 from tests.adapters.channels.email import days
 from tests.adapters.channels.email.mail_server import PASSWORD, USER, MailServer
@@ -63,7 +64,7 @@ def test_the_row_of_a_date_is_one_mail_to_everybody(mail: MailServer) -> None:
     sending: Sender = EmailSender(settings(mail), summarise)
     assert sending.channel == "email"
     assert sending.rate_limit_key(ITEM) == f"127.0.0.1:{mail.port}"
-    assert sending.send(ITEM) == 37
+    assert sending.send(ITEM) == Sent(37)
     assert asked == [(days.DATE, days.NOW)]
     assert [recipients for recipients, _ in mail.mails] == [[ANN, BOB, CARL]]
     assert mail.message()["Subject"] == "[shop] 37 failures in 3 tasks on Sunday 22 Nov (1 new error)"
@@ -78,7 +79,7 @@ def test_5xx_for_one_of_three_is_one_mail_that_says_so(mail: MailServer, logged:
     """The others have it and read who was refused; it is logged; the row is done."""
     mail.refusals = {BOB: "550 5.1.1 no such user"}
     sending = sender(mail)
-    assert sending.send(ITEM) == 37
+    assert sending.send(ITEM) == Sent(37)
     assert [recipients for recipients, _ in mail.mails] == [[ANN, CARL]]
     body = mail.message().get_body(("plain",))
     assert body is not None
@@ -94,7 +95,7 @@ def test_4xx_for_one_of_three_is_tried_again_for_that_one_only(mail: MailServer)
         with pytest.raises(RetryableError, match=r"the others are done; .*bob@shop.example: 450 greylisted"):
             sending.send(ITEM)
     mail.refusals = {}
-    assert sending.send(ITEM) == 37
+    assert sending.send(ITEM) == Sent(37)
     assert [recipients for recipients, _ in mail.mails] == [[ANN, CARL], [BOB]]
     assert mail.message(0)["Message-ID"] == mail.message(1)["Message-ID"]
     assert mail.message(1)["To"] == mail.message(0)["To"]
@@ -107,7 +108,7 @@ def test_a_4xx_that_becomes_a_5xx_ends_the_row(mail: MailServer, logged: list[An
     with pytest.raises(RetryableError):
         sending.send(ITEM)
     mail.refusals = {BOB: "550 no such user"}
-    assert sending.send(ITEM) == 37
+    assert sending.send(ITEM) == Sent(37)
     assert "550 no such user" in logged[-1]["refused"]
     assert len(mail.mails) == 1
 
@@ -119,7 +120,7 @@ def test_5xx_and_4xx_together(mail: MailServer, logged: list[Any]) -> None:
     with pytest.raises(RetryableError):
         sending.send(ITEM)
     mail.refusals = {}
-    assert sending.send(ITEM) == 37
+    assert sending.send(ITEM) == Sent(37)
     assert [recipients for recipients, _ in mail.mails] == [[CARL], [BOB]]
     assert [line["refused"] for line in logged] == [{ANN: "550 no such user"}]
 
@@ -168,7 +169,7 @@ def test_everybody_refused_for_good_is_given_up(mail: MailServer) -> None:
 
 def test_a_quiet_day_may_be_left_out_but_not_one_that_was_not_watched(mail: MailServer) -> None:
     """send_when_quiet: false saves mails on good days only."""
-    assert sender(mail, days.quiet(), send_when_quiet=False).send(ITEM) == 0
+    assert sender(mail, days.quiet(), send_when_quiet=False).send(ITEM) == Sent(0)
     assert mail.mails == []
     sender(mail, days.unknown(), send_when_quiet=False).send(ITEM)
     sender(mail, days.quiet()).send(ITEM)

@@ -36,7 +36,7 @@ def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
         url=url, keys={"": key}, incident=lambda _: an_incident(), clock=ManualClock(time=AT), timeout=WAIT_SECONDS
     )
     calls: tuple[Callable[[], int], ...] = (
-        lambda: sender.send(an_item(an_incident(), Action.TRIGGER)),
+        lambda: sender.send(an_item(an_incident(), Action.TRIGGER)).count,
         lambda: check_reachable(url, WAIT_SECONDS),
     )
     told = []

@@ -56,7 +56,10 @@ class Sending:
         self.pagerduty._timeout = WAIT_SECONDS
 
     def send(self, action: Action = Action.TRIGGER, **item: object) -> int:
-        return self.pagerduty.send(an_item(self.incident or an_incident(), action, **item))
+        """The failures that were told of."""
+        sent = self.pagerduty.send(an_item(self.incident or an_incident(), action, **item))
+        assert sent.receipt == item.get("key", (self.incident or an_incident()).key)
+        return sent.count
 
 
 @pytest.fixture
