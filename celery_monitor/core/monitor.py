@@ -298,6 +298,10 @@ class Monitor:
         notices, self._notices = self._notices, []
         return notices
 
+    def fleet_messages(self, now: float) -> int | None:
+        """Messages so far that are not probes; None unless our own probes show that the stream is read up to now."""
+        return self._messages - self._types.get(PROBE, 0) if self._is_live(now) else None
+
     def take_probes(self) -> list[tuple[int, int]]:
         """(instance, number) of the probes that came in since the last call, of any monitor."""
         probes, self._probes = self._probes, []

@@ -18,7 +18,7 @@ from celery_monitor.core.text import printable
 from celery_monitor.core.workers import MAX_WORKERS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock, FleetControl
-from celery_monitor.runtime.inspect_policy import InspectBackoff, NewWorkers, UnresponsiveWorkers
+from celery_monitor.runtime.inspect_policy import InspectBackoff, MissingEvents, NewWorkers, UnresponsiveWorkers
 
 ENABLE_INTERVAL: Final = 60.0
 """Seconds after which workers are asked again: one that came unnoticed sends no task events until then."""
@@ -50,6 +50,11 @@ _SILENT: Final = (
     "it: json), control_exchange (compare broker.control_exchange), worker_enable_remote_control, and on Redis "
     "global_keyprefix and fanout_prefix; celery-monitor doctor compares them"
 )
+_NO_EVENTS: Final = (
+    "workers answer questions but none of their events arrives: compare the workers' event_exchange with "
+    "broker.exchange (celery-monitor doctor does this); workers that run with --without-heartbeat and have no tasks "
+    "send no events either"
+)
 _NAMED: Final = 5
 _MAX_LENGTH: Final = 100
 _LATE: Final = "late"
@@ -74,7 +79,7 @@ class FleetPoller:
         """Does no I/O. ``poll_interval`` in seconds."""
         self.error: str | None = None
         self.finding: str | None = None
-        """What is wrong with the answers of the workers, and what to do; None when nothing is."""
+        """What is wrong with the workers' answers or events, and what to do; None when nothing is."""
         self._control = control
         self._monitor = monitor
         self._lock = lock
@@ -86,6 +91,7 @@ class FleetPoller:
         self._fresh = POLLS_MISSED * max(poll_interval, MAX_POLL)
         self._wake = threading.Event()
         self._backoff, self._new_workers, self._unresponsive = InspectBackoff(), NewWorkers(), UnresponsiveWorkers()
+        self._missing_events = MissingEvents()
         self._came: deque[str] = deque(maxlen=MAX_WORKERS)
         """Workers that came since the last turn; another thread adds to it."""
         self._opened = False
@@ -267,6 +273,9 @@ class FleetPoller:
         self._backoff.asked(mono, heard=bool(heard), answered=bool(answered))
         if answered:
             self._unresponsive.round(heard, answered)
+            with self._lock:
+                messages = self._monitor.fleet_messages(self._clock.now())
+            self._missing_events.round(mono, messages)
         self._update_finding()
         consumed = self._control.worker_queues()
         with self._lock:
@@ -275,7 +284,7 @@ class FleetPoller:
         self.error = None
 
     def _update_finding(self) -> None:
-        """Tell once what is wrong with the answers."""
+        """Tell once what is wrong with the answers or the events."""
         finding = None
         if self._backoff.is_backed_off:
             finding = _SILENT
@@ -287,10 +296,12 @@ class FleetPoller:
                 "and the names of the tasks they hold are unknown: check their accept_content, control_exchange and "
                 "worker_enable_remote_control"
             )
+        elif self._missing_events.found:
+            finding = _NO_EVENTS
         if finding is not None and self.finding is None:
-            _log.warning("Workers do not answer", finding=finding)
+            _log.warning("Workers do not answer, or their events do not arrive", finding=finding)
         elif finding is None and self.finding is not None:
-            _log.info("All workers answer")
+            _log.info("All workers answer, and their events arrive")
         self.finding = finding
 
     def _log_discarded(self, mono: float) -> None:

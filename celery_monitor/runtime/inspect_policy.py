@@ -21,6 +21,8 @@ RETRY_DELAYS: Final = (1.0, 2.0, 5.0, 15.0)
 """Seconds after a worker came at which it is asked again, until it answers: it is online before it takes questions."""
 UNRESPONSIVE_AFTER: Final = 8
 """Rounds of questions that a worker may leave unanswered while others answer."""
+NO_EVENTS_AFTER: Final = 120.0
+"""Seconds in which workers answer and send no event at all; by default each sends a heartbeat every 2 s."""
 
 
 class InspectBackoff:
@@ -117,3 +119,25 @@ class UnresponsiveWorkers:
     def found(self) -> list[str]:
         """Their hostnames, in order."""
         return sorted(hostname for hostname, missed in self._missed.items() if missed >= UNRESPONSIVE_AFTER)
+
+
+class MissingEvents:
+    """Whether workers answer questions while none of their events has ever arrived."""
+
+    def __init__(self) -> None:
+        self.found = False
+        self._heard = False
+        self._since: float | None = None
+        self._before: int | None = None
+
+    def round(self, now: float, sent: int | None) -> None:
+        """Workers have answered. ``sent``: messages from the fleet so far; None while the stream may be behind."""
+        if self._heard:
+            return
+        if sent is None:
+            self._since = None
+            return
+        self._heard = self._before is not None and sent != self._before
+        self._before = sent
+        self._since = now if self._since is None else self._since
+        self.found = not self._heard and now - self._since >= NO_EVENTS_AFTER

@@ -10,13 +10,18 @@ from typing import Final
 from celery_monitor.errors import Problem
 from celery_monitor.settings import email_address
 from celery_monitor.settings.alerts import RuleSettings
-from celery_monitor.settings.broker import BrokerSettings, unverified
+from celery_monitor.settings.broker import BrokerSettings, tls_options, unverified
 from celery_monitor.settings.email import EmailSettings
 from celery_monitor.settings.model import Settings
 
 UNVERIFIED: Final = (
     "the broker's certificate is not verified: whoever is on the way can read the password and forge events; name the "
     "authority that signed it (ca_certs, or ssl_ca_certs for Redis) instead of turning verification off"
+)
+
+SENTINELS_IN_CLEAR: Final = (
+    "TLS is on for the Redis master only: the Sentinels are contacted in clear text, with their password; set ssl: "
+    "true in broker.transport_options.sentinel_kwargs"
 )
 
 
@@ -27,6 +32,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_in_clear(settings.email),
         *_international(settings.email),
         *_unverified(settings.broker),
+        *_sentinels_in_clear(settings.broker),
         *_shared_keys(settings),
     ]
 
@@ -71,6 +77,15 @@ def _within(glob: str, other: str) -> bool:
 def _unverified(broker: BrokerSettings) -> Iterator[Problem]:
     if unverified(broker.url_source().get() or "", broker.use_ssl):
         yield Problem("broker.use_ssl", UNVERIFIED)
+
+
+def _sentinels_in_clear(broker: BrokerSettings) -> Iterator[Problem]:
+    """As in Celery, use_ssl is for the master; the connections to the Sentinels have options of their own."""
+    urls = (broker.url_source().get() or "").split(";")
+    encrypted = any(tls_options(url, broker.use_ssl) is not None for url in urls)
+    options = broker.transport_options.get("sentinel_kwargs")
+    if urls[0].lower().startswith("sentinel:") and encrypted and not (isinstance(options, dict) and options.get("ssl")):
+        yield Problem("broker.transport_options", SENTINELS_IN_CLEAR)
 
 
 def _shared_keys(settings: Settings) -> Iterator[Problem]:

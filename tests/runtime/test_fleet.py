@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 import pytest
 
 from celery_monitor.core.model import Delivery, FleetTask, QueueStats, Restored
-from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.runtime.fleet import ENABLE_INTERVAL, FleetPoller
 from tests.builders import NOON, body, raw
@@ -98,10 +98,12 @@ class Control:
         self.asked.append("close")
 
 
-def watch(*, enable: bool = True, poll_interval: float = 15.0) -> tuple[FleetPoller, Control, ManualClock, Monitor]:
+def watch(
+    *, enable: bool = True, poll_interval: float = 15.0, prober: int | None = None
+) -> tuple[FleetPoller, Control, ManualClock, Monitor]:
     """Asking every ``poll_interval``."""
     control, clock = Control(), ManualClock(time=NOON)
-    monitor = Monitor(Limits(), Restored(), NOON)
+    monitor = Monitor(Limits(prober=prober), Restored(), NOON)
     monitor.connected(acknowledges=False)
     made = FleetPoller(control, monitor, threading.Lock(), clock, poll_interval=poll_interval, enable_events=enable)
     return made, control, clock, monitor
@@ -475,6 +477,43 @@ def test_one_worker_that_never_answers() -> None:
     offline = {"type": "worker-offline", "hostname": "deaf@box", "timestamp": NOON + 1}
     monitor.receive([Delivery(body(offline))], NOON + 1)
     run_rounds(made, clock, 15)
+    assert not finding(made)
+
+
+def run_probed(made: FleetPoller, clock: ManualClock, monitor: Monitor, seconds: int) -> None:
+    """Rounds in which the probes of instance 7 come back."""
+    for _ in range(0, seconds, 3):
+        now = clock.now()
+        probe = {"type": PROBE, "processed": 7, "active": 1, "hostname": "m@p", "timestamp": now}
+        monitor.receive([Delivery(body(probe))], now)
+        run_rounds(made, clock, 3)
+
+
+def test_workers_whose_events_do_not_arrive() -> None:
+    """They publish to another event_exchange: they answer, and nothing is heard. One event ends the finding."""
+    made, _, clock, monitor = watch(prober=7)
+    run_probed(made, clock, monitor, 180)
+    assert "event_exchange" in finding(made)
+    monitor.receive([Delivery(body(raw("received", name="shop.pay")))], clock.now())
+    run_probed(made, clock, monitor, 30)
+    assert not finding(made)
+    run_probed(made, clock, monitor, 300)
+    assert "event_exchange" not in finding(made)
+
+
+def test_workers_that_are_heard_now_and_then() -> None:
+    """A heartbeat a minute is enough."""
+    made, _, clock, monitor = watch(prober=7)
+    for _ in range(5):
+        hear(monitor, "w1@box")
+        run_probed(made, clock, monitor, 60)
+        assert not finding(made)
+
+
+def test_a_stream_that_is_behind_proves_nothing() -> None:
+    """Without our own probes the events may only be late."""
+    made, _, clock, monitor = watch(prober=8)
+    run_probed(made, clock, monitor, 180)
     assert not finding(made)
 
 

@@ -34,6 +34,24 @@ def test_a_broker_that_is_not_verified(url: str, use_ssl: Any, *, cautioned: boo
     assert [one.path for one in found] == ["broker.use_ssl"] * cautioned
 
 
+@pytest.mark.parametrize(
+    ("url", "use_ssl", "options", "warned"),
+    [
+        ("sentinel://:pw@a:26379;sentinel://b:26379", True, {"master_name": "m"}, True),
+        ("sentinel://a:26379", {"ssl_ca_certs": "/ca.pem"}, {"sentinel_kwargs": {"password": "pw"}}, True),
+        ("sentinel://a:26379", True, {"sentinel_kwargs": None}, True),
+        ("sentinel://a:26379", True, {"sentinel_kwargs": {"ssl": True}}, False),
+        ("sentinel://a:26379", None, {"sentinel_kwargs": {"password": "pw"}}, False),
+        ("rediss://a:6379/0", True, {}, False),
+    ],
+)
+def test_sentinels_in_clear_text(url: str, use_ssl: Any, options: dict[str, Any], *, warned: bool) -> None:
+    """Where TLS is asked for, it does not go without saying that it is for the master alone."""
+    overrides = {"broker.url": url, "broker.use_ssl": use_ssl, "broker.transport_options": options}
+    found = warnings_of(load(overrides=overrides, environ={}))
+    assert [one.path for one in found] == ["broker.transport_options"] * warned
+
+
 def cautions(*rules: Rule, **email: Any) -> dict[str, str]:
     """The warnings by path, of these rules and this mail server."""
     given: list[Rule] = [{"name": str(number), **rule} for number, rule in enumerate(rules)]
