@@ -1,5 +1,7 @@
 """Events a second from a real RabbitMQ into the store, by a daemon on one core, and its processor time per event.
 
+On SQLite and on PostgreSQL, side by side; both write each flush to the disk before they say that it is done.
+
     PYTHONPATH=. python bench/throughput.py [--tasks 60000]
 
 The daemon is frozen while the load is published, so that only its own speed is measured: from its thaw until
@@ -10,12 +12,14 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from bench.publish import AmqpPublisher, Load, publish
 from tests.e2e.daemon import Daemon
-from tests.servers import RabbitMQ
+from tests.servers import PostgreSQL, RabbitMQ
+from tests.servers.postgresql import template
 
 PEERS = """\
 The peers on RabbitMQ, from a run on another machine (they lose what is older than 5 s):
@@ -32,11 +36,15 @@ class OneCore(Daemon):
         return ["taskset", "-c", "0", *super().command()]
 
 
-def run(directory: Path, broker: RabbitMQ, load: Load) -> None:
-    """Measure one load, and print a line."""
+DURABLE = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "max_worker_processes": "8"}
+
+
+def run(directory: Path, broker: RabbitMQ, load: Load, store: str, url: str) -> float:
+    """Measure one load, print a line, and return the events a second."""
     settings: dict[str, dict[str, Any]] = {
         "broker": {"heartbeat": "10m", "enable_events": False},
         "metrics": {"poll_interval": "1h"},
+        "store": {"url": url, "directory": str(directory)},
     }
     with OneCore(directory, broker.new_vhost(), settings) as daemon:
         daemon.until_ready()
@@ -52,9 +60,11 @@ def run(directory: Path, broker: RabbitMQ, load: Load) -> None:
         daemon.until_counts(load.counts())
         memory = daemon.resident_bytes() / 1e6
     print(
-        f"{load.per_message} a message: {expected} events in {took:.1f} s: {expected / took:.0f} events/s, "
+        f"{store:<10} {load.per_message:>2} a message: {expected} events in {took:.1f} s: "
+        f"{expected / took:.0f} events/s, "
         f"{used / expected * 1e6:.1f} µs of processor time an event, {memory:.0f} MB resident"
     )
+    return expected / took
 
 
 def done(daemon: Daemon, expected: int) -> bool:
@@ -69,9 +79,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=60_000)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, RabbitMQ(Path(name, "rabbitmq")) as broker:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        RabbitMQ(Path(name, "rabbitmq")) as broker,
+        closing(PostgreSQL(template(Path(name, "postgresql")), **DURABLE)) as server,
+    ):
+        server.start()
         for per_message in (1, 3, 20):
-            run(Path(name, str(per_message)), broker, Load(arguments.tasks, per_message))
+            load = Load(arguments.tasks, per_message)
+            here = Path(name, str(per_message))
+            in_file = run(here / "sqlite", broker, load, "SQLite", f"sqlite:///{name}/{per_message}.db")
+            in_server = run(here / "postgresql", broker, load, "PostgreSQL", server.new_database())
+            print(f"           PostgreSQL is at {in_server / in_file:.0%} of SQLite")
     print(PEERS)
 
 

@@ -97,7 +97,9 @@ class App:
         self._priority = ScrapePriority(self.clock)
         policy = policy_of(settings)
         self.store = store or open_store(
-            settings.store.url,
+            settings.store.url_source(),
+            password=settings.store.password_source(),
+            directory=settings.store.directory,
             retention=settings.store.retention,
             max_bytes=settings.store.max_bytes,
             fingerprints_kept=settings.broker.prefetch,
@@ -249,7 +251,7 @@ class App:
             fleet=settings.fleet,
             listen=self.listen,
             broker=redact_url(settings.broker.url_source().get() or ""),
-            store=settings.store.url,
+            store=self.store.about,
             series=len(restored.series),
             series_merged=restored.series_merged,
             tracked=len(restored.tracked),
@@ -430,7 +432,7 @@ class App:
                 # Without a stream no probe can come back, so nothing is known to be well.
                 "probe": self._prober.trouble(stream.last_received_at) if stats.connected else _NO_STREAM,
                 "events": None if self._monitor is None else self._monitor.undecodable.told,
-                "store": self._committer.stats.error,
+                "store": self._committer.trouble(),
                 "threads": "; ".join(f"{name} {told}" for name, told in self.threads.failing().items()) or None,
             },
             {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},

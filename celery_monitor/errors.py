@@ -76,6 +76,15 @@ class StoreUnusableError(MonitorError):
     """The store will never work as it is (corrupt, written by a newer version, not writable): end with exit code 1."""
 
 
+class StoreMissingError(StoreUnusableError):
+    """Nothing is stored there yet: a daemon has to start first. ``about``: which database it is."""
+
+    def __init__(self, message: str, about: str) -> None:
+        """``about`` is without secrets."""
+        super().__init__(message)
+        self.about = about
+
+
 class DeliveryError(MonitorError):
     """A notification was not delivered."""
 

@@ -9,14 +9,19 @@ of its own and stops it after the test::
         broker = start(RabbitMQ(tmp_path / "rabbitmq"))
 """
 
+import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import hypothesis
 import pytest
 
-from tests.servers import RabbitMQ, Redis
+from celery_monitor.adapters.store import migrate, open_store
+from celery_monitor.adapters.store.schema import metadata
+from tests.servers import PostgreSQL, RabbitMQ, Redis
 from tests.servers.certificate import Certificate, make_certificate
+from tests.servers.postgresql import template
 from tests.servers.process import ServerProcess
 
 _Server = TypeVar("_Server", bound=ServerProcess)
@@ -65,6 +70,52 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     """The session's Redis."""
     with Redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def empty_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a PostgreSQL without databases; all processes of the tests share them."""
+    base = tmp_path_factory.getbasetemp()
+    return template((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgresql(empty_cluster: Path) -> Iterator[PostgreSQL]:
+    """The session's PostgreSQL."""
+    server = PostgreSQL(empty_cluster)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgresql: PostgreSQL) -> str:
+    """The name of a database with the store's tables."""
+    url = postgresql.new_database()
+    store = open_store(url, retention=1.0, fingerprints_kept=1)
+    with store._database.write() as connection:
+        migrate.upgrade(connection)
+    store.stop()
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL, migrated: str) -> str:
+    """The URL of a database with the store's tables, and nothing in them. One after the other uses the same."""
+    tables = ", ".join(f'"{name}"' for name in metadata.tables)
+    postgresql.execute("SET lock_timeout = '30s'", f"TRUNCATE {tables} RESTART IDENTITY", database=migrated)
+    return postgresql.url(migrated)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store: the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    url: str = request.getfixturevalue("postgresql_url")
+    return url
 
 
 @pytest.fixture(scope="session")

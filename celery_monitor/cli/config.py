@@ -73,6 +73,6 @@ def _plan(settings: Settings) -> dict[str, str]:
     return {
         "fleet": settings.fleet,
         "reads": redact_url(settings.broker.url_source().get() or ""),
-        "keeps": settings.store.url,
+        "keeps": settings.store.shown,
         "serves": f"port {settings.web.port} of {settings.web.host}",
     } | {channel.name: channel.summary for channel in configured(settings)}

@@ -77,7 +77,12 @@ def retry(config_path: Path | None, store: str | None, item_id: int | None, *, a
 @contextmanager
 def _opened(config_path: Path | None, url: str | None) -> Iterator[Outbox]:
     settings = load(config_path, {"store.url": url})
-    store = open_store(settings.store.url, retention=settings.store.retention, fingerprints_kept=0)
+    store = open_store(
+        settings.store.url_source(),
+        password=settings.store.password_source(),
+        retention=settings.store.retention,
+        fingerprints_kept=0,
+    )
     store.attach()
     try:
         yield store.outbox

@@ -65,7 +65,12 @@ def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
 
 @contextmanager
 def _reports(settings: Settings, zone: ZoneInfo) -> Iterator[DayReport]:
-    store = open_store(settings.store.url, retention=settings.store.retention, fingerprints_kept=0)
+    store = open_store(
+        settings.store.url_source(),
+        password=settings.store.password_source(),
+        retention=settings.store.retention,
+        fingerprints_kept=0,
+    )
     store.attach()
     try:
         yield DayReport(store.reader, settings.fleet, zone, paging=pages(policy_of(settings)))

@@ -25,6 +25,8 @@ from celery_monitor.runtime.priority import ScrapePriority
 GLANCE: Final = 0.005
 """Seconds that a pump reads on before it looks whether a commit is done: most take less."""
 RETRY_CAP: Final = 5.0
+SLOW: Final = 5.0
+"""Seconds after which a commit that is under way is trouble, and not only slow."""
 MAX_WAIT: Final = 1.0
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -79,6 +81,13 @@ class Committer:
     def waited(self) -> float:
         """Seconds for which the oldest of them has waited."""
         return self._clock.monotonic() - self._waits_since if self._flushes else 0.0
+
+    def trouble(self) -> str | None:
+        """Why the store is not written; None when it is."""
+        under_way = self._clock.monotonic() - self._began_at if self._under_way is not None else 0.0
+        if self.stats.error is None and under_way > SLOW:
+            return f"The store has not answered for {under_way:.0f} s"
+        return self.stats.error
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What they are to send."""

@@ -1,25 +1,39 @@
 """What is kept, where, and for how long."""
 
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import regex
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from celery_monitor.settings.secret import SecretFile, SecretSource, SecretUrl, read_secret, redact_url
 from celery_monitor.settings.section import Section, not_a_file
 from celery_monitor.settings.units import DAY, MIB, MINUTE, Duration, duration, size
 
+POSTGRESQL: Final = ("postgresql", "postgres")
+"""Schemes of its URLs, as libpq knows them."""
+_DEFAULT_URL: Final = SecretUrl("sqlite:///celery-monitor.db")
 
-def _store_url(value: str) -> str:
-    if not value.startswith("sqlite:///") or value == "sqlite:///":
-        raise ValueError(
-            "must be a SQLite file: sqlite:///relative/path.db or sqlite:////absolute/path.db "
-            "(no other database is supported yet)"
-        )
-    if "\0" in value:
+
+def check_store_url(url: str) -> None:
+    """Raises ValueError, without any part of the URL, for one that is not of a store."""
+    if "\0" in url:
         raise ValueError("must not contain a NUL character")
-    if kind := not_a_file(value.removeprefix("sqlite:///")):
-        raise ValueError(f"must be the path of a file; {value.removeprefix('sqlite:///')} is {kind}")
+    if url.partition("://")[0] in POSTGRESQL:
+        if "://" in url and not url.partition("://")[2].partition("?")[0].rpartition("@")[2].partition("/")[2]:
+            raise ValueError("must name the database: postgresql://user@host:5432/database")
+    elif not url.startswith("sqlite:///") or url == "sqlite:///":
+        raise ValueError(
+            "must be a SQLite file (sqlite:///relative/path.db or sqlite:////absolute/path.db), or a PostgreSQL "
+            "database (postgresql://user@host:5432/database)"
+        )
+    elif kind := not_a_file(url.removeprefix("sqlite:///")):
+        raise ValueError(f"must be the path of a file; {url.removeprefix('sqlite:///')} is {kind}")
+
+
+def _store_url(value: SecretUrl) -> SecretUrl:
+    check_store_url(value.get_secret_value())
     return value
 
 
@@ -41,17 +55,63 @@ def _regex(value: str) -> str:
 class StoreSettings(Section):
     """The database of counts, failures, incidents and notifications."""
 
-    url: Annotated[str, AfterValidator(_store_url)] = "sqlite:///celery-monitor.db"
-    """Three slashes and a path below the working directory, or four slashes and an absolute path."""
+    url: Annotated[SecretUrl, AfterValidator(_store_url)] = Field(
+        default=_DEFAULT_URL,
+        json_schema_extra={
+            "default": _DEFAULT_URL.get_secret_value(),
+            "examples": ["sqlite:////var/lib/celery-monitor/celery-monitor.db", "postgresql://monitor@db/monitoring"],
+        },
+    )
+    """A SQLite file: three slashes and a path below the working directory, or four slashes and an absolute path. Or
+    a PostgreSQL database: ``postgresql://user@host:5432/database``, with parameters as libpq knows them
+    (``?sslmode=verify-full``)."""
+    url_file: SecretFile | None = None
+    """A file that holds the URL, instead of ``url``; it is read again for each new connection."""
+    password_file: SecretFile | None = None
+    """A file that holds the password of the PostgreSQL user, where the URL has none; it is read again for each new
+    connection."""
+    directory: Path = Path()
+    """With PostgreSQL: where two small files are kept that must outlive the process, though not the machine. They tell
+    which message a killed process was applying, and whether the database has lost a flush. Default: the working
+    directory."""
     flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
     """At the latest after this time all that was counted is committed and acknowledged. Longer means
     fewer, larger transactions. What pages somebody does not wait for it."""
     max_bytes: Annotated[int, size("32MiB")] = 1024 * MIB
     """The most that the store may take. Before it is reached, or the disk is full, samples of failures are given up,
     oldest first, then error groups, then counts by time that are older than a day; totals, incidents and notifications
-    never are. Up to 16 MiB more are set aside for a full disk."""
+    never are. Up to 16 MiB more are set aside for a full disk. For SQLite only: PostgreSQL bounds nothing, shorten
+    ``retention`` there."""
     retention: Annotated[float, duration("1d")] = 30 * DAY
     """How long counts by time, failures, incidents and reports are kept. Totals are kept for ever."""
+
+    @field_validator("url_file")
+    @classmethod
+    def _one_good_url(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None:
+            if info.data.get("url") is not _DEFAULT_URL:
+                raise ValueError("set either url or url_file, not both")
+            check_store_url(read_secret(value))
+        return value
+
+    def url_source(self) -> SecretSource:
+        """The URL, from wherever it comes; never None."""
+        return SecretSource(self.url, self.url_file)
+
+    def password_source(self) -> SecretSource:
+        """The password of the PostgreSQL user; None where the URL or libpq's own means have it."""
+        return SecretSource(None, self.password_file)
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return redact_url(self.url_source().get() or "")
+
+    @property
+    def file(self) -> Path | None:
+        """Of a SQLite store."""
+        url = self.url_source().get() or ""
+        return Path(url.removeprefix("sqlite:///")).absolute() if url.startswith("sqlite:///") else None
 
 
 class TrackingSettings(Section):

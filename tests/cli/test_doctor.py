@@ -284,7 +284,7 @@ def test_bounds_of_memory(tmp_path: Path) -> None:
     """What was exceeded within a day is a warning that names the setting; what was before it is over."""
     settings = StoreSettings(url=f"sqlite:///{tmp_path}/store.db")
     assert services.limits(settings).state is State.OK
-    daemon = open_store(settings.url, retention=86_400.0, fingerprints_kept=10)
+    daemon = open_store(settings.url_source(), retention=86_400.0, fingerprints_kept=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
         sequence = daemon.start().sequence

@@ -14,20 +14,25 @@ KEPT = 4
 
 
 @pytest.fixture
-def sql(tmp_path: Path) -> Iterator[SqlStore]:
-    """The real store on a file, started, with its outbox and reader."""
-    store = open_store(f"sqlite:///{tmp_path}/store.db", retention=RETENTION, fingerprints_kept=KEPT)
+def sql(store_url: str, tmp_path: Path) -> Iterator[SqlStore]:
+    """The real store, on SQLite and on PostgreSQL, started, with its outbox and reader."""
+    store = open_store(store_url, directory=tmp_path, retention=RETENTION, fingerprints_kept=KEPT)
     store.start()
     yield store
     store.stop()
 
 
-@pytest.fixture(params=["sql", "memory"])
-def store(request: pytest.FixtureRequest) -> Store:
+@pytest.fixture(params=["sqlite", "postgresql", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A Store, started and empty."""
-    if request.param == "sql":
-        real: SqlStore = request.getfixturevalue("sql")
-        return real
+    if request.param != "memory":
+        on_server = request.param == "postgresql"
+        url = request.getfixturevalue("postgresql_url") if on_server else f"sqlite:///{tmp_path}/store.db"
+        real = open_store(url, directory=tmp_path, retention=RETENTION, fingerprints_kept=KEPT)
+        real.start()
+        yield real
+        real.stop()
+        return
     memory = MemoryStore(fingerprints_kept=KEPT)
     memory.start()
-    return memory
+    yield memory

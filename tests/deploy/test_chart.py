@@ -146,12 +146,14 @@ def test_configuration_is_accepted(template: Template, values: Path, tmp_path: P
     text = configuration(objects)
     files = secret_files(one(objects, "StatefulSet")["spec"]["template"]["spec"])
     for name in files:
-        content = "amqp://user:password@host:5672//" if name == "broker-url" else "0123456789abcdef" * 2
+        urls = {"broker-url": "amqp://user:password@host:5672//", "store-url": "postgresql://user:password@host/db"}
+        content = urls.get(name, "0123456789abcdef" * 2)
         (tmp_path / name).write_text(content)
     file = tmp_path / "config.yaml"
     file.write_text(text.replace(SECRETS, str(tmp_path)))
     settings = load(file, environ={})
-    assert settings.store.url == "sqlite:////var/lib/celery-monitor/celery-monitor.db"
+    kept = "postgresql://" if "postgresql" in values.stem else "sqlite:////var/lib/celery-monitor/celery-monitor.db"
+    assert (settings.store.url_source().get() or "").startswith(kept)
     assert all(f"{SECRETS}/{name}" in text for name in files)
 
 

@@ -30,6 +30,10 @@ CASES = {
         "config: {broker: {url: 'amqp://h//;amqp://u:p@h//'}}",
         "brokerUrl",
     ),
+    "password of the store in the configuration": (
+        BROKER + "config: {store: {url: 'postgresql://u:p/w@x@h/d'}}",
+        "secrets.storeUrl or secrets.storePassword",
+    ),
     "routing key in the configuration": (
         BROKER + "config: {pagerduty: {routing_key: 0123456789abcdef0123456789abcdef}}",
         "secrets.pagerdutyRoutingKey",

@@ -57,7 +57,7 @@ def test_precedence(tmp_path: Path) -> None:
     )
     assert (settings.web.port, settings.web.host) == (3, "variable")
     assert (settings.web.external_url, settings.log.level) == ("https://file", "error")
-    assert settings.store.url == "sqlite:///celery-monitor.db"
+    assert settings.store.url_source().get() == "sqlite:///celery-monitor.db"
 
 
 def test_file_from_the_environment(tmp_path: Path) -> None:

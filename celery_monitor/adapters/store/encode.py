@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
@@ -112,19 +112,28 @@ def incident_row(incident: Incident) -> tuple[Any, ...]:
     return incident.key, incident.state.value, incident.opened_at, incident.first_at, _json(incident)
 
 
-def storable(value: T) -> T:
+def storable(value: T, *, nul: bool = False) -> T:
     """The same value with all in it made storable.
 
-    Lone surrogates become escapes, numbers are cut to 64 bits, and what is not a finite number becomes 0. Only for the
-    rare value that was refused: it copies everything.
+    Lone surrogates become escapes, and NUL does where the database does not take it (``nul``); numbers are cut to 64
+    bits, and what is not a finite number becomes 0. Only for the rare value that was refused: it copies everything.
     """
-    return _scrub(value)  # type: ignore[no-any-return]
+    return _scrub(value, _with_nul if nul else escaped)  # type: ignore[no-any-return]
 
 
-def _scrub(value: Any) -> Any:  # noqa: ANN401, PLR0911 - it takes whatever a value is made of
+def _with_nul(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+def escaped(text: str) -> str:
+    """A text that every database takes."""
+    return _with_nul(text).replace("\0", r"\x00")
+
+
+def _scrub(value: Any, fit: Callable[[str], str]) -> Any:  # noqa: ANN401, PLR0911 - it takes whatever a value is made of
     match value:
         case str():
-            text = value.encode(errors="backslashreplace").decode()
+            text = fit(value)
             return value if text == value else type(value)(text)
         case bool() | None | bytes():
             return value
@@ -133,10 +142,10 @@ def _scrub(value: Any) -> Any:  # noqa: ANN401, PLR0911 - it takes whatever a va
         case float():
             return value if math.isfinite(value) else 0.0
         case Mapping():
-            return {_scrub(key): _scrub(item) for key, item in value.items()}
+            return {_scrub(key, fit): _scrub(item, fit) for key, item in value.items()}
         case tuple() | list():
-            return type(value)(_scrub(item) for item in value)
+            return type(value)(_scrub(item, fit) for item in value)
         case msgspec.Struct():
-            return type(value)(**{name: _scrub(getattr(value, name)) for name in value.__struct_fields__})
+            return type(value)(**{name: _scrub(getattr(value, name), fit) for name in value.__struct_fields__})
     names = [field.name for field in dataclasses.fields(value)]
-    return type(value)(**{name: _scrub(getattr(value, name)) for name in names})
+    return type(value)(**{name: _scrub(getattr(value, name), fit) for name in names})

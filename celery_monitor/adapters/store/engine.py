@@ -14,10 +14,17 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from celery_monitor.adapters.store import migrate
+from celery_monitor.adapters.store import encode, migrate
+from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.dialects.base import StoreDialect, Usage, too_slow
 from celery_monitor.adapters.store.sequence import SequenceRecord
-from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import (
+    MonitorError,
+    StoreFullError,
+    StoreMissingError,
+    StoreUnavailableError,
+    StoreUnusableError,
+)
 from celery_monitor.ports import DEADLINE
 
 WRITERS: Final = 8
@@ -40,6 +47,7 @@ class Database:
         self._writers = self._engine(read_only=False)
         self._readers = self._engine(read_only=True)
         self.dialect = self._writers.dialect
+        self.stores_nul = sql_of(self.dialect).stores_nul
 
     def start(self) -> None:
         """Take the database for this process, create or migrate it. Raises as ``Store.start``."""
@@ -58,8 +66,8 @@ class Database:
         """Check that the database can be used beside its daemon. Raises StoreUnusableError; changes nothing."""
         place = self._dialect.place
         if not self._dialect.exists():
-            raise StoreUnusableError(
-                f"There is no store at {place}: the daemon creates it at its first start; check store.url"
+            raise StoreMissingError(
+                f"There is no store at {place}: the daemon creates it at its first start; check store.url", self.about
             )
         with self.read() as connection:
             if not migrate.check(connection, place):
@@ -110,6 +118,15 @@ class Database:
     def note(self, noted: SequenceRecord) -> None:
         """A flush was committed: known at the next start even where the database has lost it."""
         self._dialect.note(noted)
+
+    def text(self, given: str) -> str:
+        """As it was stored, where it was."""
+        return given if self.stores_nul else encode.escaped(given)
+
+    @property
+    def about(self) -> str:
+        """See StoreDialect."""
+        return self._dialect.about
 
     @property
     def limit(self) -> float:

@@ -23,7 +23,9 @@ class Enqueuer:
     """Adds rows to the outbox."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._claim = insert(dialect, outbox).on_conflict_do_nothing()
+        claim = insert(dialect, outbox).on_conflict_do_nothing().inline()
+        # Of an INSERT not every driver still knows the number of rows when it is asked.
+        self._claim = claim.execution_options(preserve_rowcount=True)
         refresh = insert(dialect, outbox)
         earlier = and_(outbox.c.attempts == 0, refresh.excluded.due_at < outbox.c.due_at)
         self._refresh = refresh.on_conflict_do_update(

@@ -1,7 +1,7 @@
 """The Reader: read-only queries for the page, the API and the report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -50,14 +50,15 @@ class SqlReader:
         """See Reader. Buckets count whole: that of ``since`` and that of ``until``; None is the whole retention."""
         whole = since is None and until is None
         source: FromClause = schema.task_totals if whole else _totals_between(since, until)
+        text = self._database.text
         query = select(source)
         if name is not None:
-            query = query.where(source.c.name == name)
+            query = query.where(source.c.name == text(name))
         if exception is not None:
-            query = query.where(source.c.name.in_(_failed_with(exception, since, until)))
+            query = query.where(source.c.name.in_(_failed_with(text(exception), since, until)))
         if cursor is not None:
             after_name, _, after_queue = cursor.partition("\0")
-            query = query.where(tuple_(source.c.name, source.c.queue) > tuple_(after_name, after_queue))
+            query = query.where(tuple_(source.c.name, source.c.queue) > tuple_(text(after_name), text(after_queue)))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(source.c.name, source.c.queue).limit(limit)).all()
             return [TaskRow(r[0], r[1], _vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in rows]
@@ -65,7 +66,7 @@ class SqlReader:
     def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
         """See Reader."""
         table = schema.failures
-        query = select(table.c.id, *_FAILURE).where(*_conditions(wanted))
+        query = select(table.c.id, *_FAILURE).where(*_conditions(wanted, self._database.text))
         query = query.order_by(table.c.at.desc(), table.c.id.desc()).limit(wanted.limit + 1)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
@@ -76,7 +77,11 @@ class SqlReader:
     def failure(self, uuid: str) -> list[Failure]:
         """See Reader."""
         table = schema.failures
-        query = select(*_FAILURE).where(table.c.uuid == uuid).order_by(table.c.at.desc(), table.c.id.desc())
+        query = (
+            select(*_FAILURE)
+            .where(table.c.uuid == self._database.text(uuid))
+            .order_by(table.c.at.desc(), table.c.id.desc())
+        )
         with self._database.read() as connection:
             return [Failure(*row) for row in connection.execute(query)]
 
@@ -85,7 +90,9 @@ class SqlReader:
     ) -> list[IncidentRow]:
         """See Reader."""
         table = schema.incidents
-        wanted = (*_between(table.c.first_at, since, until), *([] if key is None else [table.c.key == key]))
+        wanted = _between(table.c.first_at, since, until)
+        if key is not None:
+            wanted.append(table.c.key == self._database.text(key))
         page = select(table.c.key, table.c.body).where(*wanted)
         page = page.order_by(table.c.first_at.desc(), table.c.key).limit(limit)
         with self._database.read() as connection:
@@ -123,7 +130,7 @@ class SqlReader:
             .order_by(counted.c.count.desc(), table.c.last_at.desc(), table.c.id)
         )
         if name is not None:
-            query = query.where(table.c.name == name)
+            query = query.where(table.c.name == self._database.text(name))
         with self._database.read() as connection:
             return [_group(row) for row in connection.execute(query)]
 
@@ -186,13 +193,13 @@ def _touched(start: Any, since: float | None, until: float | None) -> list[Colum
     return [*([] if since is None else [start > since - BUCKET_SECONDS]), *_between(start, None, until)]
 
 
-def _conditions(wanted: FailureFilter) -> list[ColumnElement[bool]]:
+def _conditions(wanted: FailureFilter, text: Callable[[str], str]) -> list[ColumnElement[bool]]:
     table = schema.failures
     conditions = _between(table.c.at, wanted.since, wanted.until)
     if wanted.task is not None:
-        conditions.append(table.c.name == wanted.task)
+        conditions.append(table.c.name == text(wanted.task))
     if wanted.exception is not None:
-        conditions.append(table.c.exception == wanted.exception)
+        conditions.append(table.c.exception == text(wanted.exception))
     if wanted.cursor is not None:
         conditions.append(tuple_(table.c.at, table.c.id) < tuple_(*_position(wanted.cursor)))
     return conditions

@@ -28,8 +28,12 @@ _RowId: Final = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts rows up by itself only for INTEGER."""
 
 
+_Text: Final = Text().with_variant(Text(collation="C"), "postgresql")
+"""PostgreSQL sorts by the database's language otherwise; the pages of a list are the same on both."""
+
+
 def _text(name: str, *, key: bool = False) -> Column[str]:
-    return Column(name, Text, primary_key=key, nullable=False)
+    return Column(name, _Text, primary_key=key, nullable=False)
 
 
 def _number(name: str, *, key: bool = False) -> Column[int]:

@@ -5,6 +5,7 @@ import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
@@ -23,15 +24,20 @@ from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.core.model import Changes, Restored, RolledBack
 from celery_monitor.errors import StoreFullError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import StoreSpace
+from celery_monitor.settings.secret import Secret, SecretSource
 
 _THE_ROW: Final = 1
+_NO_PASSWORD: Final = SecretSource(None)
+_HERE: Final = Path()
 
 
 def open_store(
-    url: str,
+    url: SecretSource | str,
     *,
     retention: float,
     fingerprints_kept: int,
+    password: SecretSource = _NO_PASSWORD,
+    directory: Path = _HERE,
     max_bytes: float = math.inf,
     quiet_kept: float = restore.QUIET_KEPT,
     max_series: int = 10_000,
@@ -46,9 +52,11 @@ def open_store(
     more do not come back, open ones before others.
     ``give_way`` is called some times in a commit, and may take a moment.
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
-    goes with ``stop``. Raises StoreUnusableError for any other.
+    goes with ``stop``; and ``postgresql://user@host:port/database?parameters`` as libpq reads them, with ``password``
+    where it is not in them, and small files of the process in ``directory``. Raises StoreUnusableError for any other.
     """
-    database = Database(dialect_of(url, max_bytes))
+    source = url if isinstance(url, SecretSource) else SecretSource(Secret(url))
+    database = Database(dialect_of(source, password=password, directory=directory, max_bytes=max_bytes))
     flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
     merge = SeriesMerge(database.dialect, most=max_series, hosts=hosts)
     budget = Budget(database, database.limit)
@@ -147,7 +155,8 @@ class SqlStore:
         try:
             self._commit(changes, changed)
         except UnstorableError:
-            self._commit(encode.storable(changes), encode.storable(changed))
+            nul = self._database.stores_nul
+            self._commit(encode.storable(changes, nul=nul), encode.storable(changed, nul=nul))
         self._counters, self._committed_at = dict(changes.counters), changes.now
         self._database.note(SequenceRecord(self._identity, changes.sequence, changes.now))
 
@@ -180,6 +189,11 @@ class SqlStore:
             with contextlib.suppress(StoreFullError):
                 step(now)
         self._database.housekeep()
+
+    @property
+    def about(self) -> str:
+        """Which database it is, with its version where that is known by now; without secrets."""
+        return self._database.about
 
     def space(self) -> StoreSpace:
         """See Store."""

@@ -16,7 +16,7 @@ from celery_monitor.adapters.web.listen import listen
 from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
 from celery_monitor.cli.healthcheck import ask
 from celery_monitor.core import usage
-from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import StoreMissingError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.settings import StoreSettings, WebSettings
 from celery_monitor.settings.units import DAY
 
@@ -32,11 +32,15 @@ _ANOTHER: Final = (
 
 
 def store(settings: StoreSettings, *, in_use: bool = False) -> Finding:
-    """Opened for reading beside a daemon; whether it can be written is asked of the file system.
+    """Opened for reading beside a daemon; whether a file can be written is asked of the file system.
 
     ``in_use``: a monitor runs on the configured port, so that its store must be here.
     """
-    path = Path(settings.url.removeprefix("sqlite:///")).absolute()
+    path = settings.file
+    return _on_a_server(settings, in_use=in_use) if path is None else _in_a_file(settings, path, in_use=in_use)
+
+
+def _in_a_file(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
     if not path.parent.is_dir():
         return fail(
             "store", f"the directory {path.parent} does not exist: create it, or set store.url to another place"
@@ -59,20 +63,11 @@ def store(settings: StoreSettings, *, in_use: bool = False) -> Finding:
 
 def _opened(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
     try:
-        with closing(_Attached(settings)) as attached:
-            written, rolled_back = attached.last_written(), attached.rolled_back()
+        state = _state(settings)
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
-    age = None if written is None else max(0.0, SystemClock().now() - written)
-    ago = "never written" if age is None else f"last written {age:,.0f} s ago"
-    if in_use and (age is None or age > _NOT_WRITTEN):
-        return warn("store", f"{path} was {ago}, {_ANOTHER}")
-    if rolled_back:
-        return warn(
-            "store",
-            f"{path} came back older than what had been committed to it, within the last 24 hours: counts and failures "
-            "are missing, and the log of the start says how many; check the disk, and see docs/runbook.md",
-        )
+    if (told := _doubts(str(path), state, in_use=in_use)) is not None:
+        return told
     size = path.stat().st_size
     if size > settings.max_bytes * _NEARLY:
         return warn(
@@ -80,15 +75,67 @@ def _opened(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
             f"{path}: {size / _MIB:,.1f} MiB of the {settings.max_bytes / _MIB:,.0f} MiB of store.max_bytes: samples "
             "of failures are given up before it is reached; raise it, or shorten store.retention",
         )
-    return ok("store", f"{path}: {size / _MIB:,.1f} MiB, writable, {ago}")
+    return ok("store", f"{path}: {size / _MIB:,.1f} MiB, writable, {state.ago}")
+
+
+def _on_a_server(settings: StoreSettings, *, in_use: bool) -> Finding:
+    try:
+        state = _state(settings)
+    except StoreMissingError as exc:
+        if in_use:
+            return warn("store", f"{exc.about} has no tables of a monitor, {_ANOTHER}")
+        return ok("store", f"{exc.about} answers; it has no tables of a monitor yet: the monitor makes them")
+    except (StoreUnusableError, StoreUnavailableError) as exc:
+        return fail("store", str(exc))
+    return _doubts(state.about, state, in_use=in_use) or ok("store", f"{state.about} answers, {state.ago}")
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Of a store that has its tables."""
+
+    about: str
+    age: float | None
+    """Seconds since a monitor last wrote it."""
+    rolled_back: bool
+
+    @property
+    def ago(self) -> str:
+        return "never written" if self.age is None else f"last written {self.age:,.0f} s ago"
+
+
+def _state(settings: StoreSettings) -> _State:
+    with closing(_Attached(settings)) as attached:
+        written = attached.last_written()
+        age = None if written is None else max(0.0, SystemClock().now() - written)
+        return _State(attached.about, age, attached.rolled_back())
+
+
+def _doubts(what: str, state: _State, *, in_use: bool) -> Finding | None:
+    if in_use and (state.age is None or state.age > _NOT_WRITTEN):
+        return warn("store", f"{what} was {state.ago}, {_ANOTHER}")
+    if state.rolled_back:
+        return warn(
+            "store",
+            f"{what} came back older than what had been committed to it, within the last 24 hours: counts and failures "
+            "are missing, and the log of the start says how many; check the disk, and see docs/runbook.md",
+        )
+    return None
 
 
 class _Attached:
     """A store beside its daemon."""
 
     def __init__(self, settings: StoreSettings) -> None:
-        self._store = open_store(settings.url, retention=settings.retention, fingerprints_kept=0)
+        self._store = open_store(
+            settings.url_source(),
+            password=settings.password_source(),
+            directory=settings.directory,
+            retention=settings.retention,
+            fingerprints_kept=0,
+        )
         self._store.attach()
+        self.about = self._store.about
 
     def last_written(self) -> float | None:
         """When a daemon was last known to run."""

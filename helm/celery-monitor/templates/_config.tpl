@@ -7,6 +7,8 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
 {{- define "celery-monitor.secretFiles" -}}
 {{- $places := dict
   "brokerUrl" (list "broker" "url" "broker-url")
+  "storeUrl" (list "store" "url" "store-url")
+  "storePassword" (list "store" "password" "store-password")
   "pagerdutyRoutingKey" (list "pagerduty" "routing_key" "pagerduty-routing-key")
   "emailPassword" (list "email" "password" "email-password")
   "webPassword" (list "web" "password" "web-password") -}}
@@ -33,6 +35,9 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
 {{- $clear := "config.%s would stand in a ConfigMap in clear text: use %s instead" -}}
 {{- if regexMatch "://[^/@;]*:[^;]+@" (dig "broker" "url" "" $config | toString) -}}
 {{- fail (printf $clear "broker.url with its password" "secrets.brokerUrl") -}}
+{{- end -}}
+{{- if regexMatch "://[^/@]*:.+@" (dig "store" "url" "" $config | toString) -}}
+{{- fail (printf $clear "store.url with its password" "secrets.storeUrl or secrets.storePassword") -}}
 {{- end -}}
 {{- if dig "pagerduty" "routing_key" "" $config -}}
 {{- fail (printf $clear "pagerduty.routing_key" "secrets.pagerdutyRoutingKey") -}}
@@ -73,7 +78,9 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
 {{- define "celery-monitor.config" -}}
 {{- include "celery-monitor.validateConfig" . -}}
 {{- $own := dict "store" (dict "url" "sqlite:////var/lib/celery-monitor/celery-monitor.db") -}}
+{{- if dig "store" "url_file" "" .Values.config -}}{{- $own = dict -}}{{- end -}}
 {{- range include "celery-monitor.secretFiles" . | fromYamlArray -}}
+{{- if eq .file "store-url" -}}{{- $_ := unset $own "store" -}}{{- end -}}
 {{- $path := printf "%s/%s" (include "celery-monitor.secretsDir" $) .file -}}
 {{- $_ := mergeOverwrite $own (dict .section (dict (printf "%s_file" .field) $path)) -}}
 {{- end -}}

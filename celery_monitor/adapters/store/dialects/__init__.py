@@ -1,6 +1,7 @@
 """What differs between databases: one module for each, and the list of them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Dialect
@@ -10,6 +11,8 @@ from celery_monitor.adapters.store.dialects.postgresql_sql import PostgresqlSql
 from celery_monitor.adapters.store.dialects.sqlite import SqliteDialect
 from celery_monitor.adapters.store.dialects.sqlite_sql import SqliteSql
 from celery_monitor.errors import StoreUnusableError
+from celery_monitor.settings.secret import SecretSource
+from celery_monitor.settings.store import POSTGRESQL
 
 _SQL: Final[Mapping[str, type[Sql]]] = {"sqlite": SqliteSql, "postgresql": PostgresqlSql}
 
@@ -19,11 +22,21 @@ def sql_of(dialect: Dialect) -> Sql:
     return _SQL[dialect.name](dialect)
 
 
-def dialect_of(url: str, max_bytes: float) -> StoreDialect:
+def dialect_of(url: SecretSource, *, password: SecretSource, directory: Path, max_bytes: float) -> StoreDialect:
     """The database of a URL. Raises StoreUnusableError for one that is not understood."""
-    scheme, separator, _ = url.partition(":")
-    if not separator:
-        raise StoreUnusableError("store.url is not a URL: write sqlite:///path/of/a/file.db")
-    if scheme.partition("+")[0] != "sqlite":
-        raise StoreUnusableError(f"store.url: {scheme} is not supported: write sqlite:///path/of/a/file.db")
-    return SqliteDialect(url, max_bytes)
+    text = url.get() or ""
+    scheme = text.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        return SqliteDialect(text, max_bytes)
+    if scheme in POSTGRESQL:
+        try:
+            from celery_monitor.adapters.store.dialects.postgresql import PostgresqlDialect  # noqa: PLC0415  # optional
+        except ImportError as exc:
+            raise StoreUnusableError(
+                "store.url: PostgreSQL needs psycopg, which is not installed here: pip install "
+                "'celery-monitor[postgresql]'"
+            ) from exc
+        return PostgresqlDialect(url, password, directory)
+    raise StoreUnusableError(
+        "store.url is not understood: write sqlite:///path/of/a/file.db or postgresql://user@host/database"
+    )

@@ -45,6 +45,10 @@ class StoreDialect(Protocol):
         """Where it is, for errors; without secrets."""
 
     @property
+    def about(self) -> str:
+        """Which database it is, with its version where that is known by now; without secrets."""
+
+    @property
     def applying(self) -> Path:
         """The file that says which message is being applied, once ``prepare`` is done."""
 

@@ -87,6 +87,11 @@ class SqliteDialect:
         return str(self.path)
 
     @property
+    def about(self) -> str:
+        """See StoreDialect."""
+        return f"SQLite {sqlite3.sqlite_version}, {self.place}"
+
+    @property
     def applying(self) -> Path:
         """See StoreDialect."""
         return self._file.beside(".applying")

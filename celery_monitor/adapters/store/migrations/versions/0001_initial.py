@@ -160,7 +160,8 @@ def _partial_unique(name: str, columns: list[str], condition: str) -> None:
 
 
 def _text(name: str, *, key: bool = False, null: bool = False) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, primary_key=key, nullable=null)
+    kind = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    return sa.Column(name, kind, primary_key=key, nullable=null)
 
 
 def _number(name: str, *, key: bool = False) -> sa.Column[int]:

@@ -6,6 +6,7 @@ from alembic import op
 revision = "0010"
 down_revision = "0009"
 
+_SORTED = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _ONLY = "pagerduty"
 """The channel that every incident went to."""
 
@@ -13,8 +14,8 @@ _ONLY = "pagerduty"
 def upgrade() -> None:
     op.create_table(
         "deliveries",
-        sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("channel", sa.Text, primary_key=True),
+        sa.Column("key", _SORTED, primary_key=True),
+        sa.Column("channel", _SORTED, primary_key=True),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("attempts", sa.BigInteger, nullable=False),
         sa.Column("error", sa.Text, nullable=True),

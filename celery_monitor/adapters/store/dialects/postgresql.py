@@ -1,0 +1,246 @@
+"""PostgreSQL by psycopg 3: connections, transactions, errors.
+
+It works through pgbouncer in transaction mode: no prepared statements, and no state of a session. What a transaction
+needs is set inside of it. Writers take an advisory lock of the transaction, so that they come one after the other, as
+on SQLite; it goes with the transaction, however that ends.
+"""
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy.exc import DBAPIError
+
+from celery_monitor.adapters.store.dialects.base import Usage, too_slow
+from celery_monitor.adapters.store.dialects.postgresql_connection import BoundedConnection, Timeouts
+from celery_monitor.adapters.store.dialects.postgresql_faults import classified, unreadable_url
+from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
+from celery_monitor.errors import MonitorError, StoreUnusableError
+from celery_monitor.settings.secret import SecretSource, redact_url
+
+MIN_VERSION: Final = 13
+LOCK_TIMEOUT: Final = 5.0
+"""Seconds to wait for another writer (the command line, a migration) before the caller has to try again."""
+IDLE_TIMEOUT: Final = 30.0
+"""Seconds after which the server ends a transaction whose client says nothing: its host is gone, with the lock."""
+GRACE: Final = 1.0
+"""Seconds after the deadline of a query in which the server may still say that it has ended it."""
+WRITERS_LOCK: Final = 4_972_656_140_135_219_821
+"""Of the store's writers, in the one database. Any number, always the same."""
+_DEFAULTS: Final[Mapping[str, str]] = {
+    "application_name": "celery-monitor",
+    "client_encoding": "UTF8",
+    "connect_timeout": "5",
+    # After a failover the name may lead to a standby for a while.
+    "target_session_attrs": "read-write",
+    # A connection whose other end is gone without a word is noticed while nothing is sent, and while something is.
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+_SIZE: Final = (
+    "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class "
+    "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+)
+
+_RIGHTS: Final = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
+
+
+class PostgresqlDialect:
+    """See ``base.StoreDialect``. Raises StoreUnusableError for a URL that is not understood.
+
+    URL and password are read again for each connection, so that they can be exchanged while the daemon runs. Small
+    files are kept in ``directory``, named for the database.
+    """
+
+    driver = "postgresql+psycopg://"
+    options: Mapping[str, Any] = {"paramstyle": "format", "use_native_hstore": False}
+    limit = math.inf
+
+    def __init__(self, url: SecretSource, password: SecretSource, directory: Path) -> None:
+        self._url = url
+        self._password = password
+        parts = self._parameters()
+        where = parts.get("host") or parts.get("hostaddr") or "the local socket"
+        port = f":{parts['port']}" if "port" in parts else ""
+        self._name = str(parts.get("dbname") or parts.get("user") or "")
+        self._user = str(parts.get("user") or "")
+        self.place = f"{self._name} on {where}{port}"
+        # Two monitors may use one directory.
+        digest = hashlib.blake2b(self.place.encode(), digest_size=4).hexdigest()
+        self._files = directory / f"celery-monitor-{digest}"
+        self._sequence: SequenceFile | None = None
+        self._patience = Timeouts()
+        self._size = 0
+        self._version = ""
+
+    @property
+    def about(self) -> str:
+        """See StoreDialect."""
+        return f"PostgreSQL{self._version and f' {self._version}'}, {self.place}"
+
+    @property
+    def applying(self) -> Path:
+        """See StoreDialect."""
+        return self._files.with_name(f"{self._files.name}.applying")
+
+    def prepare(self) -> None:
+        """See StoreDialect. Nothing is locked: whoever starts later fences off who started before."""
+        self._patience.starts()
+
+    def exists(self) -> bool:
+        """See StoreDialect. Raises StoreUnusableError where there is none and the user could make none."""
+        with self._own_connection() as connection:
+            found = connection.execute("SELECT to_regclass('celery_monitor_version') IS NOT NULL").fetchone()
+            if found and found[0]:
+                return True
+            self._check(connection)
+        return False
+
+    def check(self) -> None:
+        """See StoreDialect."""
+        with self._own_connection() as connection:
+            self._check(connection)
+
+    def _check(self, connection: BoundedConnection) -> None:
+        version = connection.info.server_version // 10_000
+        if version < MIN_VERSION:
+            raise StoreUnusableError(
+                f"The store {self.place} is on PostgreSQL {version}: at least version {MIN_VERSION} is needed"
+            )
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding not in {None, "UTF8"}:
+            raise StoreUnusableError(
+                f"The store {self.place} has the encoding {encoding}, which cannot hold every text: create the "
+                "database with ENCODING 'UTF8' TEMPLATE template0"
+            )
+        # None where no schema of the search path exists.
+        schema, allowed = connection.execute(_RIGHTS).fetchone() or (None, None)
+        if not allowed:
+            user = connection.info.user
+            raise StoreUnusableError(
+                f"The store {self.place} cannot be used: user {user} may not create tables in schema {schema}; as a "
+                f'superuser of that database: GRANT CREATE ON SCHEMA {schema or "public"} TO "{user}"'
+            )
+
+    def settle(self) -> None:
+        """See StoreDialect: a migration may take long."""
+        self._patience.migrates()
+
+    def hold(self) -> None:
+        """See StoreDialect."""
+        self._patience.works()
+
+    def release(self) -> None:
+        """See StoreDialect."""
+        if self._sequence is not None:
+            self._sequence.close()
+            self._sequence = None
+
+    def connect(self, *, read_only: bool = False) -> BoundedConnection:
+        """See StoreDialect."""
+        del read_only  # a transaction says it
+        connection = BoundedConnection.connect(
+            make_conninfo("", **self._parameters()), autocommit=True, prepare_threshold=None
+        )
+        connection.patience = self._patience
+        # As in "15.8 (Debian 15.8-0+deb12u1)".
+        self._version = (connection.info.parameter_status("server_version") or "").partition(" ")[0]
+        return connection
+
+    @staticmethod
+    def begin(*, read_only: bool) -> str:
+        """See StoreDialect. One round trip."""
+        if read_only:
+            return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        return (
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+            f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT * 1000:.0f}; "
+            f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})"
+        )
+
+    @contextlib.contextmanager
+    def ended_at(self, connection: Any, deadline: float) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type
+        """See StoreDialect. The server ends the query, and where it does not answer, the connection is dropped."""
+        if deadline == math.inf:
+            yield
+            return
+        left = max(1, int((deadline - time.monotonic()) * 1000))
+        connection.deadline = deadline + GRACE
+        try:
+            with self._driver():
+                connection.execute(f"SET LOCAL statement_timeout = {left}")
+            yield
+        except DBAPIError as exc:
+            if isinstance(exc.orig, psycopg.errors.QueryCanceled):
+                raise too_slow() from exc
+            raise
+        finally:
+            connection.deadline = math.inf
+
+    def classify(self, exc: BaseException) -> MonitorError:
+        """See StoreDialect."""
+        return classified(exc, place=self.place, database=self._name, user=self._user)
+
+    def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - the pool knows no type
+        """See StoreDialect. As of the last housekeeping: the server looks at each file for it."""
+        del connection
+        return Usage(self._size)
+
+    @staticmethod
+    def use_reserve() -> bool:
+        """See StoreDialect: the server's disk is not ours."""
+        return False
+
+    def noted(self, identity: str | None) -> SequenceRecord | None:
+        """See StoreDialect. A standby that has taken over may lack the newest flushes."""
+        self._sequence = SequenceFile(self._files.with_name(f"{self._files.name}.sequence"))
+        found = self._sequence.read()
+        self._sequence.open()
+        return found if found is not None and identity and found.identity == identity else None
+
+    def note(self, noted: SequenceRecord) -> None:
+        """See StoreDialect."""
+        if self._sequence is not None:
+            self._sequence.write(noted)
+
+    def verify(self) -> None:
+        """See StoreDialect: each flush finds it out by the writer that the database knows."""
+
+    def housekeep(self) -> None:
+        """See StoreDialect. Free space is the server's autovacuum's; how much is used is measured."""
+        with self._own_connection() as connection:
+            found = connection.execute(_SIZE).fetchone()
+        self._size = int(found[0]) if found else 0
+
+    def _parameters(self) -> dict[str, Any]:
+        """What libpq is told. Raises StoreUnusableError, without any part of the URL."""
+        url = self._url.get() or ""
+        try:
+            given = conninfo_to_dict(url)
+        except psycopg.Error:
+            raise unreadable_url(redact_url(url)) from None
+        password = self._password.get()
+        return {**_DEFAULTS, **given, **({} if password is None else {"password": password})}
+
+    @contextlib.contextmanager
+    def _own_connection(self) -> Iterator[BoundedConnection]:
+        """For what is no transaction of the store's."""
+        with self._driver(), contextlib.closing(self.connect()) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _driver(self) -> Iterator[None]:
+        """Errors of the driver end here."""
+        try:
+            yield
+        except psycopg.Error as exc:
+            raise self.classify(exc) from exc

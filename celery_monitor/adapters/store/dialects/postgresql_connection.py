@@ -1,0 +1,64 @@
+"""PostgreSQL: a connection that does not wait for ever.
+
+A server that is stopped, or a network that swallows packets, raises no error: the kernel at the other end may even
+acknowledge what was sent.
+"""
+
+import math
+import time
+from collections.abc import Generator
+from typing import Any, Final, TypeVar
+
+import psycopg
+
+T = TypeVar("T")
+
+_STARTING: Final = 60.0
+_MIGRATING: Final = 1800.0
+_WORKING: Final = 15.0
+"""Seconds for one answer. A flush is many statements, and each is done in milliseconds."""
+
+
+class Timeouts:
+    """How long the connections of one store wait for an answer."""
+
+    def __init__(self) -> None:
+        self.seconds = _STARTING
+
+    def starts(self) -> None:
+        """Much is read at the start."""
+        self.seconds = _STARTING
+
+    def migrates(self) -> None:
+        """A table may be written anew."""
+        self.seconds = _MIGRATING
+
+    def works(self) -> None:
+        """From now on only as long as the rest of the program can wait."""
+        self.seconds = _WORKING
+
+
+class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
+    """Drops itself when the server has not answered in time; the error is an OperationalError."""
+
+    patience = Timeouts()
+    deadline = math.inf
+    """Monotonic time after which no answer is waited for."""
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:  # noqa: ANN401 - psycopg's own
+        """As in psycopg; every operation comes through here."""
+        return super().wait(self._bounded(gen), *args, **options)
+
+    def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        until = min(self.deadline, time.monotonic() + self.patience.seconds)
+        try:
+            awaited = next(gen)
+            while True:
+                ready = yield awaited
+                # psycopg looks ten times a second, also while nothing comes.
+                if not ready and time.monotonic() >= until:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError("the server does not answer")
+                awaited = gen.send(ready)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]

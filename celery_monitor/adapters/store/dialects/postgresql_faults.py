@@ -1,0 +1,74 @@
+"""PostgreSQL's errors as ours: what happened, and what to do about it.
+
+Errors of an open connection have a code (SQLSTATE). Those of a connection that could not be opened have a text only,
+in the server's language; of the English ones the most common get a remedy.
+"""
+
+import re
+from typing import Final
+
+import psycopg
+
+from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
+
+_MAX_LENGTH: Final = 300
+_NO_SPACE: Final = "53100"
+_NO_RIGHTS: Final = "42501"
+_READ_ONLY: Final = "25006"
+_TOO_LATE: Final = frozenset({"55P03", "57014"})
+_STANDBY: Final = "this is a read-only standby: point store.url at the primary, or name all servers in it"
+_REMEDIES: Final = (
+    (r"password authentication failed|no password supplied|authentication failed",
+     "check user and password in store.url, store.url_file and store.password_file"),
+    (r'database ".*" does not exist',
+     "create it (CREATE DATABASE … OWNER … ENCODING 'UTF8'), or correct the name in store.url"),
+    (r'role ".*" does not exist', "create the role, or correct the user in store.url"),
+    (r"no pg_hba.conf entry", "allow this host in the server's pg_hba.conf, or set sslmode in store.url"),
+    (r"read-only|is not in hot standby mode|hot standby", _STANDBY),
+    (r"too many (clients|connections)|remaining connection slots|no more connections allowed",
+     "raise the server's max_connections: the monitor opens up to 24 and keeps 4"),
+    (r"failed to resolve|could not translate host name|name or service not known", "check the host in store.url"),
+    (r"certificate|SSL|root\.crt", "check sslmode and sslrootcert in store.url, and the server's certificate"),
+    (r"refused|timeout expired|no such file|unreachable|no route", "check host and port in store.url, and the server"),
+)  # fmt: skip
+
+
+def unreadable_url(shown: str) -> StoreUnusableError:
+    """The error for a URL that libpq cannot read. ``shown`` holds no secret."""
+    return StoreUnusableError(
+        f"store.url cannot be read ({shown}): write postgresql://user@host:5432/database, with every special character "
+        "percent-encoded"
+    )
+
+
+def classified(exc: BaseException, *, place: str, database: str, user: str) -> MonitorError:
+    """What an error of psycopg means to the caller."""
+    code = getattr(exc, "sqlstate", None)
+    told = _told(exc)
+    text = f"The store {place} cannot be used now: {told}"
+    if code == _NO_SPACE:
+        return StoreFullError(f"{text} (on the server)")
+    if code == _NO_RIGHTS:
+        return StoreUnusableError(
+            f"The store {place} cannot be used: {told}. Make {user or 'the user of store.url'} the owner of the "
+            f"database: ALTER DATABASE {database} OWNER TO {user or '…'}"
+        )
+    if code == _READ_ONLY:
+        return StoreUnavailableError(f"{text}: {_STANDBY}")
+    if code in _TOO_LATE:
+        return StoreUnavailableError(f"{text}: another transaction or the load on the server keeps it waiting")
+    if code is None:
+        remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, told, re.IGNORECASE)), None)
+        if remedy is not None:
+            return StoreUnavailableError(f"{text}: {remedy}")
+    return StoreUnavailableError(text)
+
+
+def _told(exc: BaseException) -> str:
+    """One line of what the server said, without DETAIL and CONTEXT: those hold values."""
+    found = exc.diag.message_primary if isinstance(exc, psycopg.Error) else None
+    if found is None:
+        lines = str(exc).strip().splitlines() or [type(exc).__name__]
+        found = re.sub(r"^(connection failed: )+|FATAL: +", "", lines[0])
+    shown = "".join(each if each.isprintable() else "?" for each in found)
+    return shown if len(shown) <= _MAX_LENGTH else f"{shown[:_MAX_LENGTH]}…"

@@ -1,0 +1,342 @@
+"""PostgreSQL: what it says when it cannot be used, and what it refuses that SQLite takes."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from msgspec import structs
+from sqlalchemy import create_engine
+
+from celery_monitor.adapters.store import SqlStore, migrate, open_store
+from celery_monitor.adapters.store.dialects import postgresql as dialect
+from celery_monitor.adapters.store.dialects.postgresql_connection import BoundedConnection
+from celery_monitor.adapters.store.schema import metadata
+from celery_monitor.core.model import SeriesKey, TaskRef
+from celery_monitor.errors import MonitorError, QueryTimeoutError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.ports import FailureFilter
+from celery_monitor.settings.secret import SecretSource
+from tests.adapters.store.committer import KEPT, disagreements, flush
+from tests.adapters.store.test_hostile import TEXTS, everywhere
+from tests.adapters.store.test_queries import answer_within
+from tests.conftest import Start
+from tests.contracts.values import NOW, bucket, changes, failure, series, worker
+from tests.servers import PgBouncer, PostgreSQL
+from tests.servers.ports import free_port
+from tests.servers.waiting import wait_until
+
+Opened = Callable[..., SqlStore]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opened]:
+    """Makes stores, not started, and stops them after the test."""
+    stores: list[SqlStore] = []
+
+    def make(url: str, password: Path | None = None) -> SqlStore:
+        secret = SecretSource(None, password)
+        made = open_store(url, password=secret, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT)
+        stores.append(made)
+        return made
+
+    yield make
+    for store in stores:
+        store.stop()
+
+
+@pytest.fixture
+def store(postgresql_url: str, opened: Opened) -> SqlStore:
+    """A store, started."""
+    started = opened(postgresql_url)
+    started.start()
+    return started
+
+
+def test_migrations_make_the_schema(postgresql_url: str) -> None:
+    """The tables, columns and indexes of ``schema``, no more and no less; texts that are sorted, by code points."""
+    engine = create_engine(postgresql_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        options = {"version_table": migrate.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+        collations = connection.exec_driver_sql(
+            "SELECT DISTINCT a.attname, c.collname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid "
+            "AND a.attnum = ANY(i.indkey) JOIN pg_collation c ON c.oid = a.attcollation "
+            "JOIN pg_class t ON t.oid = i.indrelid WHERE t.relnamespace = 'public'::regnamespace "
+            "AND t.relname <> 'celery_monitor_version'"
+        ).all()
+    engine.dispose()
+    assert {name for _, name in collations} == {"C"}
+
+
+def refused(store: SqlStore) -> MonitorError:
+    """The error of a start, which attaching and the command line have, too."""
+    with pytest.raises(MonitorError) as caught:
+        store.start()
+    with pytest.raises(type(caught.value)):
+        store.attach()
+    assert "s3cret" not in str(caught.value)
+    return caught.value
+
+
+def test_what_is_wrong_is_said(postgresql: PostgreSQL, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each says what to do, without the password; what may pass by itself is tried again."""
+    guarded = postgresql.url("postgres", "guarded:s3cret")
+    barred, standby = postgresql.new_database(), postgresql.new_database()
+    postgresql.execute("CREATE DATABASE latin OWNER monitor ENCODING 'LATIN1' TEMPLATE template0")
+    latin = postgresql.url("latin")
+    postgresql.execute("ALTER SCHEMA public OWNER TO postgres", database=barred.rpartition("/")[2])
+    postgresql.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC, monitor", database=barred.rpartition("/")[2])
+    postgresql.execute("GRANT USAGE ON SCHEMA public TO monitor", database=barred.rpartition("/")[2])
+    postgresql.execute(f"ALTER DATABASE {standby.rpartition('/')[2]} SET default_transaction_read_only = on")
+    away = f"postgresql://monitor:s3cret@127.0.0.1:{free_port()}/monitor"
+    later = {
+        guarded: "password authentication failed.*store.password_file",
+        postgresql.url("nowhere", "monitor:s3cret"): 'database "nowhere" does not exist.*CREATE DATABASE',
+        postgresql.url("postgres", "nobody:s3cret"): 'role "nobody" does not exist.*create the role',
+        away: "refused.*check host and port",
+        "postgresql://monitor:s3cret@nowhere.invalid/monitor": "check the host",
+        standby: "read-only standby.*primary",
+    }
+    never = {
+        barred: "may not create tables in schema public.*GRANT CREATE",
+        latin: "encoding LATIN1.*ENCODING 'UTF8'",
+        "postgresql://monitor:s3cret@h/d?sslmod=x": "cannot be read.*percent-encoded",
+    }
+    for url, text in later.items():
+        error = refused(opened(url))
+        assert isinstance(error, StoreUnavailableError), url
+        assert re.search(text, str(error)), str(error)
+    for url, text in never.items():
+        with pytest.raises(StoreUnusableError, match=text):
+            opened(url).start()
+    monkeypatch.setattr(dialect, "MIN_VERSION", 99)
+    with pytest.raises(StoreUnusableError, match=r"PostgreSQL \d+: at least version 99 is needed"):
+        opened(postgresql.new_database()).start()
+
+
+def test_a_password_is_read_again(postgresql: PostgreSQL, opened: Opened, tmp_path: Path) -> None:
+    """A password that was exchanged is used for the next connection, without a restart."""
+    name = postgresql.new_database(owner="guarded").rpartition("/")[2]
+    postgresql.execute("ALTER SCHEMA public OWNER TO guarded", database=name)
+    file = tmp_path / "password"
+    file.write_text("wrong\n")
+    store = opened(postgresql.url(name, "guarded"), file)
+    with pytest.raises(StoreUnavailableError, match="password authentication failed"):
+        store.start()
+    file.write_text("secret\n")
+    assert store.start().sequence == 0
+
+
+def test_two_starts_at_once(postgresql: PostgreSQL, opened: Opened) -> None:
+    """One of them makes the tables, both are open, and only the later one may write."""
+    url = postgresql.new_database()
+    stores = [opened(url) for _ in range(2)]
+    threads = [threading.Thread(target=store.start) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outcomes = []
+    for store in stores:
+        try:
+            store.commit(flush(1))
+        except StoreUnusableError as exc:
+            outcomes.append(str(exc))
+        else:
+            outcomes.append("written")
+    assert max(outcomes) == "written"
+    assert "Another celery-monitor" in min(outcomes)
+
+
+@pytest.mark.parametrize("number", [0, 1, 1999, 2000, 2001, 4001])
+def test_any_number_of_rows(store: SqlStore, number: int) -> None:
+    """All are inserted, replaced and deleted."""
+    keys = [SeriesKey(f"task{index}", "q", "") for index in range(number)]
+    for sequence, count in ((1, 5), (2, 9)):
+        rows = [structs.replace(series(), key=key, counts=(count,) * 8) for key in keys]
+        tracked = [(f"u{index}", TaskRef(name=f"task{index}", seen=count)) for index in range(number)]
+        store.commit(changes(sequence=sequence, series=rows, tracked=tracked))
+    store.stop()
+    restored = store.start()
+    assert {one.key: one.counts[0] for one in restored.series} == dict.fromkeys(keys, 9)
+    store.commit(changes(sequence=3, dropped_series=keys, forgotten=[f"u{index}" for index in range(number)]))
+    store.stop()
+    restored = store.start()
+    assert (list(restored.series), list(restored.tracked)) == ([], [])
+
+
+def test_a_key_that_comes_twice(store: SqlStore) -> None:
+    """A bucket comes once for each host of its task: they add up, whichever portion they are in."""
+    twice = [bucket(name=name, sent=number) for number in (1, 2) for name in ("a", "b", "a")]
+    store.commit(changes(1, buckets=twice))
+    assert {row.name: row.counts[0] for row in store.reader.buckets(0, NOW * 2)} == {"a": 6, "b": 3}
+
+
+@pytest.mark.parametrize("name", ["emoji", "nul", "quotes", "bidi", "newlines", "empty", "surrogate", "widest"])
+def test_texts(store: SqlStore, name: str) -> None:
+    """Any text comes back, NUL and what has no encoding as an escape, and is found by what it was."""
+    text = {**TEXTS, "surrogate": "\udcff\0", "widest": "é" * 255}[name]
+    kept = text.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
+    store.commit(everywhere(text))
+    store.commit(everywhere(text))
+    reader = store.reader
+    assert [row.counts[0] for row in reader.buckets(0, NOW * 2)] == [1]
+    assert [found.message for found in reader.failures(FailureFilter(task=text, exception=text))[0]] == [kept]
+    assert [found.uuid for found in reader.failure(text)] == [kept]
+    assert [row.frame for row in reader.groups(0, NOW * 2, name=text)] == [kept]
+    assert len(reader.incidents(since=None, until=None, limit=9, key=text)) == 1
+    assert [row.name for row in reader.tasks(since=None, limit=9, cursor="\0", name=None)] == ([kept] if kept else [])
+    assert [item.key for item in store.outbox.due(NOW, 9)] == [kept]
+    store.stop()
+    assert [one.key.name for one in store.start().series] == [kept]
+
+
+def test_numbers(store: SqlStore) -> None:
+    """What is beyond 64 bits is cut, what is no number is 0; a whole number may stand for a real one."""
+    store.commit(
+        changes(
+            1,
+            workers=[worker(pid=2**70, last_heartbeat=float("nan"))],
+            failures=[failure(at=3), failure("u2", at=4.5)],
+        )
+    )
+    assert [(one.pid, one.last_heartbeat) for one in store.reader.workers()] == [(2**63 - 1, 0.0)]
+    assert {found.at for found in store.reader.failures(FailureFilter())[0]} == {3.0, 4.5}
+
+
+def test_a_commit_of_unknown_outcome(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection breaks before the answer: whether it was done or not, it is done once when tried again."""
+    done = BoundedConnection.commit
+    lost = iter([True, None, False, None])
+
+    def commit(self: BoundedConnection) -> None:
+        written = next(lost, None)
+        if written is not False:
+            done(self)
+        if written is not None:
+            self.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(BoundedConnection, "commit", commit)
+    for sequence in (1, 2):
+        with pytest.raises(StoreUnavailableError, match="closed the connection"):
+            store.commit(flush(sequence))
+        store.commit(flush(sequence))
+    store.commit(flush(3))
+    store.stop()
+    assert disagreements(store) == []
+    assert store.start().sequence == 3
+
+
+def test_a_query_ends_at_its_deadline(store: SqlStore) -> None:
+    """In the database, too."""
+    with answer_within(0.2), pytest.raises(QueryTimeoutError, match="ask for less"), store._database.read() as asked:
+        asked.exec_driver_sql("SELECT pg_sleep(30)")
+    assert store.reader.workers() == []
+
+
+def test_a_writer_waits_for_another_one(
+    postgresql_url: str, store: SqlStore, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For LOCK_TIMEOUT; then it is to be tried again."""
+    beside = opened(postgresql_url)
+    beside.attach()
+    monkeypatch.setattr(dialect, "LOCK_TIMEOUT", 0.2)
+    with store._database.write(), pytest.raises(StoreUnavailableError, match="keeps it waiting"):
+        beside.outbox.revive(None, NOW)
+    assert beside.outbox.revive(None, NOW) == 0
+
+
+def test_through_a_pooler(
+    postgresql: PostgreSQL, postgresql_url: str, opened: Opened, start: Start, tmp_path: Path
+) -> None:
+    """In transaction mode each transaction may have another connection: flushes and queries at once are right."""
+    pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
+    store = opened(pooler.url(postgresql_url.rpartition("/")[2]))
+    store.start()
+    torn: list[int] = []
+    stopping = threading.Event()
+
+    def read() -> None:
+        while not stopping.is_set():
+            with answer_within(60):
+                rows = store.reader.tasks(since=None, limit=99, cursor=None, name=None)
+            torn.extend(row.counts[0] for row in rows if row.counts[0] != row.counts[4])
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for sequence in range(1, 61):
+        store.commit(flush(sequence))
+    stopping.set()
+    for reader in readers:
+        reader.join()
+    store.stop()
+    assert torn == []
+    assert disagreements(store) == []
+    assert store.start().sequence == 60
+
+
+@pytest.fixture
+def own(empty_cluster: Path) -> Iterator[PostgreSQL]:
+    """A server that may be killed."""
+    server = PostgreSQL(empty_cluster)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+def is_continued(written: list[int]) -> None:
+    """Some more flushes have been committed."""
+    before = len(written)
+    wait_until(lambda: len(written) > before + 3, what="flushes that are committed again")
+
+
+def test_the_server_dies(own: PostgreSQL, opened: Opened) -> None:
+    """Killed or shut down at once in the middle of flushes, frozen, and back: each flush is there once."""
+    store = opened(own.new_database())
+    store.start()
+    patience = store._database._dialect._patience  # type: ignore[attr-defined]
+    stopping = threading.Event()
+    written: list[int] = []
+    refused: list[str] = []
+
+    def commit() -> None:
+        sequence = 1
+        while not stopping.is_set():
+            try:
+                store.commit(flush(sequence))
+            except StoreUnavailableError as exc:
+                refused.append(str(exc))
+                stopping.wait(0.02)
+            else:
+                written.append(sequence)
+                sequence += 1
+
+    thread = threading.Thread(target=commit)
+    thread.start()
+    try:
+        for end in (own.kill, lambda: own.signal(3), own.kill):
+            is_continued(written)
+            end()
+            own.stop()
+            own.start()
+        is_continued(written)
+        patience.seconds = 0.5
+        own.pause()
+        wait_until(lambda: "does not answer" in refused[-1], what="an error of the frozen server")
+        own.resume()
+        is_continued(written)
+    finally:
+        stopping.set()
+        thread.join()
+    store.stop()
+    assert disagreements(store) == []
+    assert store.start().sequence == written[-1] == len(written)
