@@ -59,9 +59,9 @@ def recorded(version: str) -> list[Delivery]:
     return [Delivery(line["body"].encode(), line["content_type"]) for line in map(json.loads, lines)]
 
 
-def reruns(broker: str) -> tuple[list[Delivery], dict[str, dict[str, int]]]:
+def reruns(broker: str, kind: str = "reruns") -> tuple[list[Delivery], dict[str, dict[str, int]]]:
     """A recording of a real fleet that runs ids more than once, and what that fleet noted itself: counts by task."""
-    base = str(DATA / f"reruns-celery-5.7.0-{broker}")
+    base = str(DATA / f"{kind}-celery-5.7.0-{broker}")
     lines = gzip.decompress(Path(base + ".jsonl.gz").read_bytes()).decode().splitlines()
     counts = json.loads(Path(base + ".json").read_text())
     return [Delivery(line["body"].encode(), line["content_type"]) for line in map(json.loads, lines)], counts

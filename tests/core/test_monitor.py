@@ -39,6 +39,7 @@ EXPECTED = {
 }  # fmt: skip
 RECORDED_AT = 1_795_397_300.0
 RERUN_AT = 1_795_771_000.0
+BROADCAST_AT = 1_795_780_707.0
 
 
 def monitor(restored: Restored | None = None, now: float = NOON, **limits: object) -> Monitor:
@@ -125,23 +126,24 @@ def test_recordings(version: str) -> None:
     } | ({"shop.queue.reject": {"Reject"}} if version == "5.7.0" else {})
 
 
-@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+@pytest.mark.parametrize(("kind", "broker"), [("reruns", "rabbitmq"), ("reruns", "redis"), ("broadcast", "redis")])
 @pytest.mark.parametrize("restarts", [False, True])
-def test_recordings_of_ids_that_run_again(broker: str, *, restarts: bool) -> None:
+def test_recordings_of_ids_that_run_again(kind: str, broker: str, *, restarts: bool) -> None:
     """Broadcast, gevent, lost workers and children, replaced and retried tasks, ids used again, visibility timeouts.
 
     Each run of a real fleet is counted under its name, as the fleet's own notes say, also with a restart after each
     message; and a hard limit's twin is one failure.
     """
-    deliveries, noted = reruns(broker)
-    store, of = Stored(), monitor(now=RERUN_AT)
+    deliveries, noted = reruns(broker, kind)
+    at = RERUN_AT if kind == "reruns" else BROADCAST_AT
+    store, of = Stored(), monitor(now=at)
     of.learn_tasks([])
     for delivery in deliveries:
-        of.receive([delivery], RERUN_AT)
+        of.receive([delivery], at)
         if restarts:
-            store.commit(of, RERUN_AT)
-            of = monitor(store.restored(), RERUN_AT)
-    pass_time(of, 4 * int(Limits().name_wait), RERUN_AT)
+            store.commit(of, at)
+            of = monitor(store.restored(), at)
+    pass_time(of, 4 * int(Limits().name_wait), at)
     counted: dict[str, Counter[str]] = {}
     for one in of.snapshot().series:
         counted.setdefault(one.key.name, Counter()).update(dict(zip(COUNTS, one.counts, strict=True)))

@@ -1,9 +1,10 @@
 """Record the events of a real fleet in which task ids are run more than once, and what that fleet says it did.
 
-    python -m tests.fleet.record rabbitmq|redis OUT [--gevent PYTHON]
+    python -m tests.fleet.record rabbitmq|redis OUT [--gevent PYTHON] [--broadcast]
 
 writes ``OUT/reruns-celery-VERSION-BROKER.jsonl.gz``, every message as it came, and ``OUT/….json``, the counts by task
-that the fleet's own notes add up to (see ``reruns``): they know nothing of Celery's events. ``PYTHON`` is an
+that the fleet's own notes add up to (see ``reruns``): they know nothing of Celery's events. With ``--broadcast`` only
+tasks of a Broadcast queue are sent, and the files are called ``broadcast-…``. ``PYTHON`` is an
 interpreter with Celery and gevent, which this project does not need; without it no worker has green threads.
 """
 
@@ -134,14 +135,30 @@ class Recorder(threading.Thread):
         })  # fmt: skip
 
 
+def start_all(fleet: Fleet) -> None:
+    """The workers that listen to everything."""
+    for name in reruns.WORKERS:
+        fleet.worker(name, f"work,{name},everywhere")
+    time.sleep(5.0)  # on Redis a worker is ready before it listens to a Broadcast queue
+
+
+def send_to_all() -> None:
+    """Tasks that each worker runs.
+
+    On Redis a client that has not declared the exchange takes it for a direct one, and nobody gets the task.
+    """
+    (queue,) = (one for one in reruns.app.conf.task_queues if one.exchange.name == "everywhere")
+    with reruns.app.pool.acquire(block=True) as connection:
+        queue.exchange(connection.default_channel).declare()
+    for number, task in enumerate(("succeed", "succeed", "fail", "hard_limit")):
+        reruns.app.send_task(f"reruns.{task}", queue="everywhere", task_id=f"everywhere-{number}-{task}")
+
+
 def play(fleet: Fleet, *, redis: bool, gevent: str | None) -> None:
     """Send everything, kill what is to be killed, and wait for the end."""
     send = reruns.app.send_task
-    for name in reruns.WORKERS:
-        fleet.worker(name, f"work,{name},everywhere")
-    time.sleep(3.0)  # on Redis a worker is ready before it listens to a Broadcast queue
-    for number, task in enumerate(("succeed", "succeed", "fail", "hard_limit")):
-        send(f"reruns.{task}", queue="everywhere", task_id=f"everywhere-{number}-{task}")
+    start_all(fleet)
+    send_to_all()
     for task, queue in (("succeed", "work"), ("fail", "w1"), ("fail", "w2"), ("hard_limit", "w3")):
         send("reruns.replaced", args=[f"reruns.{task}", queue], queue="w1", task_id=f"replaced-{task}-{queue}")
     for number in range(5):
@@ -187,6 +204,7 @@ def main() -> None:
     parser.add_argument("broker", choices=("rabbitmq", "redis"))
     parser.add_argument("out", type=Path)
     parser.add_argument("--gevent")
+    parser.add_argument("--broadcast", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         directory = Path(temporary)
@@ -203,12 +221,18 @@ def main() -> None:
             # Workers end before the recorder does: their last events are part of it.
             fleet._stack = workers = ExitStack()
             started.push(workers)
-            play(fleet, redis=arguments.broker == "redis", gevent=arguments.gevent)
+            if arguments.broadcast:
+                start_all(fleet)
+                send_to_all()
+                fleet.until_quiet()
+            else:
+                play(fleet, redis=arguments.broker == "redis", gevent=arguments.gevent)
             workers.close()
             time.sleep(2.0)
             recorder.ended.set()
             recorder.join(10)
-        base = arguments.out / f"reruns-celery-{celery.__version__}-{arguments.broker}"
+        kind = "broadcast" if arguments.broadcast else "reruns"
+        base = arguments.out / f"{kind}-celery-{celery.__version__}-{arguments.broker}"
         text = "".join(f"{json.dumps(message)}\n" for message in recorder.messages)
         base.with_name(base.name + ".jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
         counts: dict[str, Counter[str]] = {}
