@@ -216,8 +216,10 @@ class Notifier:
         self._expedite = False
 
     def _retry(self, item: OutboxItem, exc: RetryableError, limiter: SendLimiter | None) -> None:
-        self._notifications[UNKNOWN if isinstance(exc, UncertainError) else RETRIED] += 1
-        fraction, asked = self._fraction(), min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
+        fraction, uncertain = self._fraction(), isinstance(exc, UncertainError)
+        self._notifications[UNKNOWN if uncertain else RETRIED] += 1
+        # The wait after an unknown outcome is ours, not the receiver's.
+        asked = exc.after or 0.0 if uncertain else min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
         attempts = item.attempts + 1
         if exc.needs_repair:
             wait = backoff.delay(attempts, fraction, base=backoff.REPAIR_BASE, cap=backoff.REPAIR_CAP)
@@ -226,7 +228,7 @@ class Notifier:
         wait = max(wait, asked)
         if limiter is not None:
             # A mail that may have arrived waits by itself: the server does not ask anybody to wait.
-            rest = 0.0 if isinstance(exc, UncertainError) else asked
+            rest = 0.0 if uncertain else asked
             limiter.failed(item.id, self._clock.monotonic(), fraction, rest)
         log = _log.error if exc.needs_repair else _log.warning
         log(

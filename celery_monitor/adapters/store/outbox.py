@@ -25,7 +25,7 @@ from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, deliveries, outbox
 from celery_monitor.adapters.store.validation import valid_rows
-from celery_monitor.core.backoff import MAX_RETRY_AFTER
+from celery_monitor.core.backoff import MAX_WAIT
 from celery_monitor.core.model import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Incident, OutboxItem, OutboxRequest
 
 _RECEIPT: Final = (
@@ -85,8 +85,8 @@ class SqlOutbox:
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
-        # No wait is longer than what a receiver may ask for: what seems to be was set by a clock that was ahead.
-        come = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_RETRY_AFTER)
+        # No wait is as long: what seems to be was set by a clock that was ahead.
+        come = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_WAIT)
         routes = select(outbox.c.channel, outbox.c.route).where(PENDING).distinct().limit(limit)
         order = (outbox.c.priority, outbox.c.at.desc(), outbox.c.id)
         first = select(outbox.c.id).where(PENDING, come, ~_BEHIND_ITS_TRIGGER).order_by(*order).limit(1)
