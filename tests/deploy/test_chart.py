@@ -226,6 +226,35 @@ def test_the_name_in_ehlo_has_a_dot(template: Template) -> None:
     assert hello("minimal") is None
 
 
+@pytest.mark.parametrize(
+    ("values", "asked"),
+    [
+        ("", True),
+        ("resources: {limits: {memory: 1Gi}}", True),
+        ("resources: {limits: {memory: null}}", False),
+        ("resources: null", False),
+        ("resources: {limits: null}", False),
+        ("config: {tracking: {max_memory: 300MiB}}", False),
+    ],
+)
+def test_the_memory_limit_is_the_daemons(template: Template, tmp_path: Path, values: str, *, asked: bool) -> None:
+    """The daemon is told the container's limit, where there is one and the configuration says nothing else."""
+    file = tmp_path / "values.yaml"
+    file.write_text(values_file("minimal").read_text() + f"\n{values}\n")
+    (container,) = pod_specs(template(file))[-1]["containers"]
+    environment = {item["name"]: item for item in container["env"]}
+    assert ("CELERY_MONITOR_TRACKING__MAX_MEMORY" in environment) == asked
+    if asked:
+        source = environment["MEMORY_LIMIT_MIB"]["valueFrom"]["resourceFieldRef"]
+        assert source == {"containerName": container["name"], "resource": "limits.memory", "divisor": "1Mi"}
+        # Kubernetes puts in what stands before it in the list.
+        text = environment["CELERY_MONITOR_TRACKING__MAX_MEMORY"]["value"].replace("$(MEMORY_LIMIT_MIB)", "700")
+        assert list(environment).index("MEMORY_LIMIT_MIB") < list(environment).index(
+            "CELERY_MONITOR_TRACKING__MAX_MEMORY"
+        )
+        assert load(environ={"CELERY_MONITOR_TRACKING__MAX_MEMORY": text}).tracking.max_memory == 700 << 20
+
+
 def test_a_proxy_is_let_out(template: Template) -> None:
     """The environment names it, and the NetworkPolicy opens its port, and DNS on both of its ports."""
     objects = template(values_file("proxy"))
