@@ -32,7 +32,7 @@ class Fault(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerTerms:
     """How the remedies speak of one kind of server."""
 
     address: str
@@ -57,7 +57,7 @@ PASSING: Final = frozenset({Fault.REFUSED, Fault.UNREACHABLE, Fault.SILENT, Faul
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
-def remedy(fault: Fault, server: Server) -> str:
+def remedy(fault: Fault, server: ServerTerms) -> str:
     """What to do about it."""
     return _REMEDIES[fault].format(server)
 

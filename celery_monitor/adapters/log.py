@@ -52,7 +52,7 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
             structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain),
         ]
     structlog.configure(
-        processors=[_Limit(repeats), *shared, *last],
+        processors=[_RepeatFilter(repeats), *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
@@ -94,7 +94,7 @@ class Repeats:
             return before if lines < most else None
 
 
-class _Limit:
+class _RepeatFilter:
     """A processor that leaves out what repeats. The first of each kind is written, and all that is critical."""
 
     def __init__(self, repeats: Repeats) -> None:

@@ -71,7 +71,7 @@ def events(
     workers, so that its end has a name here too.
     """
     settings = load(config_path, {"broker.url": broker})
-    stream = _Stream(glob, Redaction(settings.tracking.redact).patterns)
+    stream = _EventPrinter(glob, Redaction(settings.tracking.redact).patterns)
     with _quiet():
         until = math.inf if follow else SystemClock().monotonic() + seconds
         _show(settings.broker, stream, until, limit or sys.maxsize)
@@ -79,7 +79,7 @@ def events(
         click.echo("no task events came: see `celery-monitor doctor`", err=True)
 
 
-def _show(settings: BrokerSettings, stream: "_Stream", until: float, limit: int) -> None:
+def _show(settings: BrokerSettings, stream: "_EventPrinter", until: float, limit: int) -> None:
     """Raises SourceLostError."""
     clock = SystemClock()
     with closing(Listener(settings)) as listener:
@@ -111,7 +111,7 @@ def _quiet() -> Iterator[None]:
         output.give_up()
 
 
-class _Stream:
+class _EventPrinter:
     """Messages → lines. ``glob`` leaves only tasks with such a name."""
 
     def __init__(self, glob: str | None, redact: Sequence[Pattern]) -> None:

@@ -27,7 +27,7 @@ _MAX_LENGTH: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CheckResult:
     """What came of asking."""
 
     alive: bool
@@ -51,7 +51,7 @@ def healthcheck(config_path: Path | None, port: int | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-def ask(web: WebSettings) -> Answer:
+def ask(web: WebSettings) -> CheckResult:
     """Ask the daemon on this machine, and wait a few seconds for its answer.
 
     Raises:
@@ -64,7 +64,7 @@ def ask(web: WebSettings) -> Answer:
     return first if first.came else next((answer for answer in answers if answer.came), first)
 
 
-def _ask(host: str, port: int) -> Answer:
+def _ask(host: str, port: int) -> CheckResult:
     try:
         # Without the proxies of the environment, and without following anybody elsewhere: it is on this machine.
         with closing(http.client.HTTPConnection(host, port, timeout=_TIMEOUT)) as connection:
@@ -81,7 +81,7 @@ def _ask(host: str, port: int) -> Answer:
     except (OSError, ValueError, http.client.HTTPException) as exc:
         told = "timed out" if isinstance(exc, TimeoutError) else getattr(exc, "strerror", None) or str(exc)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/livez"
-        return Answer(
+        return CheckResult(
             alive=False, ours=False, came=False, text=_line(f"no answer from {url}: {told or type(exc).__name__}")
         )
 
@@ -91,14 +91,14 @@ def _cut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def _answer(status: int, body: bytes) -> Answer:
+def _answer(status: int, body: bytes) -> CheckResult:
     checks = _checks(body)
     if checks is None:
         told = f"not a celery-monitor: another program answers with status {status}"
-        return Answer(alive=False, ours=False, text=told)
+        return CheckResult(alive=False, ours=False, text=told)
     told = "; ".join(f"{name}: {state}" for name, state in checks.items())
     alive = status == http.client.OK
-    return Answer(alive, ours=True, text=_line(f"{'ok' if alive else f'failing, status {status}'}: {told}"))
+    return CheckResult(alive, ours=True, text=_line(f"{'ok' if alive else f'failing, status {status}'}: {told}"))
 
 
 def _checks(body: bytes) -> dict[str, str] | None:

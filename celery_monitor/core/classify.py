@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from celery_monitor.core.text import Pattern, redacted, storable_text
-from celery_monitor.core.traceback_parser import Frame, Section, sections
+from celery_monitor.core.traceback_parser import Frame, TracebackSection, sections
 
 MAX_MESSAGE_LENGTH: Final = 2_000
 MAX_TRACEBACK_LENGTH: Final = 16_000
@@ -89,7 +89,7 @@ def group_id(name: str, exception: str, frame: str) -> str:
     return blake2b(f"{name}\x00{exception}\x00{frame}".encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def _named(raw: str, chain: Sequence[Section], *, cut: bool) -> tuple[str, str]:
+def _named(raw: str, chain: Sequence[TracebackSection], *, cut: bool) -> tuple[str, str]:
     """Class and message. ``cut``: the end of the ``repr`` is missing."""
     head, inner = _head(raw, cut=cut)
     named = [section for section in chain if section.qualified and _short(section.qualified) not in _CARRIERS]
@@ -131,7 +131,7 @@ def _says(raw: str, message: str) -> bool:
     return bool(first) and raw.partition("\n")[0].strip() == first
 
 
-def _application_frame(chain: Sequence[Section]) -> Frame | None:
+def _application_frame(chain: Sequence[TracebackSection]) -> Frame | None:
     """The innermost frame that is of no library, of the last exception of the chain that has one.
 
     Where it is only a call of ``retry``, or of something that ran in another process, the cause tells more.
@@ -173,7 +173,7 @@ def _is_retry(frame: Frame | None) -> bool:
     return frame is not None and frame[1] == "retry" and bool(_CELERY.search(frame[0]))
 
 
-def _installed_frame(section: Section) -> Frame | None:
+def _installed_frame(section: TracebackSection) -> Frame | None:
     """For an application that is installed like a library: its package is that of the task, which Celery calls."""
     frames = section.frames
     first = next((n for n, frame in enumerate(frames) if not _CELERY.search(frame[0])), 0)

@@ -32,11 +32,11 @@ from celery_monitor.core.summary import (
     Coverage,
     DayError,
     DayIncidents,
+    DayTotals,
     FailingTask,
     Hour,
     Mean,
     Summary,
-    Totals,
     Undelivered,
 )
 
@@ -151,10 +151,10 @@ class _Sums:
             self._hour_of[at] = dt.datetime.fromtimestamp(at, self._zone).hour
         return self._hour_of[at]
 
-    def totals(self, day: int) -> Totals:
+    def totals(self, day: int) -> DayTotals:
         return _totals(self._days[day])
 
-    def before(self) -> Totals | None:
+    def before(self) -> DayTotals | None:
         return self.totals(_TODAY - 1) if self._days[_TODAY - 1] else None
 
     def mean(self) -> Mean | None:
@@ -174,8 +174,8 @@ class _Sums:
         return tuple(Hour(hour, each.executed, each.failed, each.retried) for hour, each in enumerate(totals))
 
 
-def _totals(counts: Counter[int]) -> Totals:
-    return Totals(counts[SUCCEEDED] + counts[FAILED], counts[FAILED], counts[RETRIED])
+def _totals(counts: Counter[int]) -> DayTotals:
+    return DayTotals(counts[SUCCEEDED] + counts[FAILED], counts[FAILED], counts[RETRIED])
 
 
 def _failing(

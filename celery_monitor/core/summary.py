@@ -29,7 +29,7 @@ _TIMES: Final = frozenset({"start", "end", "generated_at", "first_at", "last_at"
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class DayTotals:
     """The counts of one day."""
 
     executed: int = 0
@@ -189,8 +189,8 @@ class Summary:
     generated_at: float
     over: bool
     """The day had ended when this was made."""
-    day: Totals
-    before: Totals | None
+    day: DayTotals
+    before: DayTotals | None
     """The day before; None when not a single event of it is known."""
     mean: Mean | None
     """Of those of the seven days before that have any events."""

@@ -46,7 +46,7 @@ Frame = tuple[str, str]
 """Path and function."""
 
 
-class Section(msgspec.Struct, frozen=True):
+class TracebackSection(msgspec.Struct, frozen=True):
     """One exception of a chain."""
 
     qualified: str
@@ -60,13 +60,13 @@ class Section(msgspec.Struct, frozen=True):
     """It was raised in another process, and raised again here as the next one of the chain."""
 
 
-def sections(head: str, tail: str = "") -> list[Section]:
+def sections(head: str, tail: str = "") -> list[TracebackSection]:
     """Every exception of a traceback, in the order of the text.
 
     ``tail`` is the end of a text of which ``head`` is the beginning, when what is between them was cut out. Takes
     linear time. Lines end with a line feed only: other characters at which ``splitlines`` divides come from messages.
     """
-    reader = _Reader()
+    reader = _SectionReader()
     for line in head.split("\n"):
         reader.read(line)
     if tail:
@@ -76,11 +76,11 @@ def sections(head: str, tail: str = "") -> list[Section]:
     return reader.end()
 
 
-class _Reader:
+class _SectionReader:
     """A state machine over lines."""
 
     def __init__(self) -> None:
-        self._sections: list[Section] = []
+        self._sections: list[TracebackSection] = []
         self._read = self._before
         self._margin = False
         self._quote = ""
@@ -112,7 +112,7 @@ class _Reader:
         """Lines are missing here."""
         self._uncertain = self._read == self._in_frames
 
-    def end(self) -> list[Section]:
+    def end(self) -> list[TracebackSection]:
         """What was found."""
         self._close()
         return self._sections
@@ -122,7 +122,7 @@ class _Reader:
         if self._read == self._in_message and self._named.rpartition(".")[2] not in _REMOTE:
             message = "\n".join(self._message).strip()
             frames, held, remote = tuple(self._frames), tuple(self._held), bool(self._quote)
-            self._sections.append(Section(self._named, message, frames, held, remote))
+            self._sections.append(TracebackSection(self._named, message, frames, held, remote))
         self._start()
 
     def _before(self, line: str) -> None:

@@ -52,7 +52,7 @@ class _Run(Enum):
     """Another process's of the same name, or one that comes late."""
 
 
-class _State:
+class _WorkerState:
     """One worker, mutable."""
 
     __slots__ = ("baseline", "before", "differences", "dirty", "event", "frozen", "last_received_at", "missed", "mute",
@@ -119,7 +119,7 @@ class Workers:
         """Worker → seconds to add to its timestamps, of those whose clocks are wrong."""
         self._timeout = timeout
         self._purge = purge
-        self._states: dict[str, _State] = {}
+        self._states: dict[str, _WorkerState] = {}
         self._dropped: list[str] = []
         self._full = False
         """At the last look none could be dropped."""
@@ -157,7 +157,7 @@ class Workers:
                 sw_ver=worker.sw_ver,
                 sw_sys=worker.sw_sys,
             )
-            state = self._states[worker.hostname] = _State(event, 0.0, worker.baseline)
+            state = self._states[worker.hostname] = _WorkerState(event, 0.0, worker.baseline)
             state.up = worker.up and unix_now - worker.last_heartbeat <= self._timeout
             state.started_seen, state.unobserved = worker.started_seen, worker.unobserved
             state.before = worker.processed_before
@@ -187,7 +187,7 @@ class Workers:
             if not 0 < len(hostname) <= MAX_HOSTNAME_LENGTH or not self._has_room():
                 return False
             event = Event(type=HEARTBEAT, timestamp=unix_now, hostname=hostname)
-            state = self._states[hostname] = _State(event, now, baseline=0)
+            state = self._states[hostname] = _WorkerState(event, now, baseline=0)
             state.mute = True
             return True
         came = state.mute and not state.up
@@ -216,7 +216,7 @@ class Workers:
         if state is None or state.mute:
             if state is None and not self._has_room():
                 return False
-            state = self._states[hostname] = _State(event, now, baseline=event.processed or 0)
+            state = self._states[hostname] = _WorkerState(event, now, baseline=event.processed or 0)
             return self._settle(state, event, came=event.type != OFFLINE)
         run = state.classify_run(event)
         if run is _Run.STRAY:
@@ -299,7 +299,7 @@ class Workers:
         """A copy of all workers."""
         return [state.frozen or _frozen(hostname, state) for hostname, state in self._states.items()]
 
-    def _begin_run(self, state: _State, event: Event) -> None:
+    def _begin_run(self, state: _WorkerState, event: Event) -> None:
         self._end_run(state)
         state.before += state.processed
         if event.pid != state.event.pid:
@@ -308,12 +308,12 @@ class Workers:
         state.baseline, state.settled = 0, True
         state.differences.clear()
 
-    def _end_run(self, state: _State) -> None:
+    def _end_run(self, state: _WorkerState) -> None:
         """No event of this run will come any more."""
         if len(state.differences) == HEARTBEATS_COMPARED:
             self._lose(state, state.processed - state.started_seen)
 
-    def _lose(self, state: _State, difference: int) -> None:
+    def _lose(self, state: _WorkerState, difference: int) -> None:
         """Count what is beyond the baseline."""
         lost = difference - state.baseline
         if lost > 0:
@@ -322,7 +322,7 @@ class Workers:
             state.baseline += lost
             state.changed()
 
-    def _settle(self, state: _State, event: Event, *, came: bool) -> bool:
+    def _settle(self, state: _WorkerState, event: Event, *, came: bool) -> bool:
         if event.type == OFFLINE:
             state.up = False
             state.event.active = 0
@@ -339,7 +339,7 @@ class Workers:
         return came
 
 
-def _noticed(state: _State, now: float, unix_now: float) -> None:
+def _noticed(state: _WorkerState, now: float, unix_now: float) -> None:
     state.last_received_at, state.event.timestamp, state.up = now, unix_now, True
     state.changed()
 
@@ -358,7 +358,7 @@ def _kept(event: Event) -> Event:
     )
 
 
-def _frozen(hostname: str, state: _State) -> Worker:
+def _frozen(hostname: str, state: _WorkerState) -> Worker:
     event = state.event
     state.frozen = Worker(
         hostname=hostname,

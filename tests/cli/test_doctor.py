@@ -19,7 +19,7 @@ from celery_monitor.cli import main
 from celery_monitor.cli.doctor import fleet, services
 from celery_monitor.cli.doctor.config_mismatch import agreement
 from celery_monitor.cli.doctor.finding import Finding, State
-from celery_monitor.cli.healthcheck import Answer
+from celery_monitor.cli.healthcheck import CheckResult
 from celery_monitor.core.model import Changes, Delivery
 from celery_monitor.settings import BrokerSettings, StoreSettings, WebSettings, load
 from tests.adapters.channels.email.mail_server import MailServer, serving
@@ -423,13 +423,23 @@ def test_port() -> None:
 @pytest.mark.parametrize(
     ("answer", "state", "daemon", "text"),
     [
-        (Answer(alive=True, ours=True, text="ok: threads: ok"), State.OK, True, "a monitor answers on port"),
-        (Answer(alive=False, ours=True, text="failing: threads: x"), State.FAIL, True, "is not well: failing: threads"),
-        (Answer(alive=False, ours=False, text="not a celery-monitor"), State.FAIL, False, "is taken: not a celery-mon"),
+        (CheckResult(alive=True, ours=True, text="ok: threads: ok"), State.OK, True, "a monitor answers on port"),
+        (
+            CheckResult(alive=False, ours=True, text="failing: threads: x"),
+            State.FAIL,
+            True,
+            "is not well: failing: thr",
+        ),
+        (
+            CheckResult(alive=False, ours=False, text="not a celery-monitor"),
+            State.FAIL,
+            False,
+            "is taken: not a celery",
+        ),
     ],
 )
 def test_who_has_the_port(
-    monkeypatch: pytest.MonkeyPatch, answer: Answer, state: State, text: str, *, daemon: bool
+    monkeypatch: pytest.MonkeyPatch, answer: CheckResult, state: State, text: str, *, daemon: bool
 ) -> None:
     """A monitor that is well is as it should be; one that is not, and another program, are told apart."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from celery_monitor.cli.events import _Stream
+from celery_monitor.cli.events import _EventPrinter
 from celery_monitor.core.model import Delivery, FleetTask
 from celery_monitor.core.text import REPLACEMENT
 
@@ -22,7 +22,7 @@ def message(**fields: Any) -> Delivery:
 
 def shown(*deliveries: Delivery, glob: str | None = None) -> list[str]:
     """The lines, without the time."""
-    return [click.unstyle(line).split("  ", 1)[1] for line in _Stream(glob, []).lines(deliveries, NOW)]
+    return [click.unstyle(line).split("  ", 1)[1] for line in _EventPrinter(glob, []).lines(deliveries, NOW)]
 
 
 def test_a_task_is_named_in_every_line_of_its_life() -> None:
@@ -38,7 +38,7 @@ def test_a_task_is_named_in_every_line_of_its_life() -> None:
 
 def test_a_line_begins_with_the_time() -> None:
     """To the millisecond, in UTC as in the log, the API and the page."""
-    (line,) = _Stream(None, []).lines([message(type="worker-online")], NOW)
+    (line,) = _EventPrinter(None, []).lines([message(type="worker-online")], NOW)
     assert line.startswith("2026-11-23T02:46:40.000Z  ")
 
 
@@ -76,9 +76,9 @@ def test_a_monitor_s_probes_are_not_the_fleet_s() -> None:
 def test_what_began_before_is_named_by_the_workers() -> None:
     """A failure whose beginning was not seen has the name that a worker told; else it says that it has none."""
     failed = message(type="task-failed", uuid="u1", exception="KeyError('x')")
-    stream = _Stream(None, [])
+    stream = _EventPrinter(None, [])
     assert "(unknown)" in next(stream.lines([failed], NOW))
-    learned = _Stream(None, [])
+    learned = _EventPrinter(None, [])
     learned.learn([FleetTask("u1", "shop.charge", None, NOW)], NOW)
     assert "shop.charge" in next(learned.lines([failed], NOW))
 
@@ -114,7 +114,7 @@ def test_messages_are_redacted_as_the_settings_say() -> None:
     """What matches tracking.redact is not shown."""
     import re
 
-    stream = _Stream(None, [re.compile(r"\d{4,}")])
+    stream = _EventPrinter(None, [re.compile(r"\d{4,}")])
     (line,) = stream.lines([message(type="task-failed", uuid="u", exception="ValueError('card 41111111')")], NOW)
     assert "41111111" not in line
     assert "[redacted]" in line
@@ -122,7 +122,9 @@ def test_messages_are_redacted_as_the_settings_say() -> None:
 
 def test_what_cannot_be_counted_is_told() -> None:
     """A message of another content type, and one that is no event, each give a line that says so."""
-    lines = list(_Stream(None, []).lines([Delivery(b"x", "application/x-python-serialize"), Delivery(b"[1]")], NOW))
+    lines = list(
+        _EventPrinter(None, []).lines([Delivery(b"x", "application/x-python-serialize"), Delivery(b"[1]")], NOW)
+    )
     assert ["content_type" in lines[0], "malformed" in lines[1]] == [True, True]
 
 

@@ -152,9 +152,9 @@ def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: list[str]) -
     """The loopback addresses are asked where the daemon listens on all, else the address on which it listens."""
     hosts: list[str] = []
 
-    def ask(host: str, port: int) -> module.Answer:
+    def ask(host: str, port: int) -> module.CheckResult:
         hosts.append(host)
-        return module.Answer(alive=False, ours=False, came=False, text=f"no answer from {host}")
+        return module.CheckResult(alive=False, ours=False, came=False, text=f"no answer from {host}")
 
     monkeypatch.setattr(module, "_ask", ask)
     result = healthcheck(1234, host)

@@ -18,7 +18,7 @@ import redis.sentinel
 
 from celery_monitor.adapters.broker.frames import ConsumerCancelledError, StreamClosedError
 from celery_monitor.errors import MonitorError, SourceLostError
-from celery_monitor.network import PASSING, Fault, Server, chain, fault_of, remedy, told
+from celery_monitor.network import PASSING, Fault, ServerTerms, chain, fault_of, remedy, told
 
 UNHEEDED: Final = contextlib.suppress(Exception)
 """For what is done to something that is given up anyway: whatever comes of it makes no difference."""
@@ -40,7 +40,7 @@ _LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
 _CREDENTIALS: Final = (
     "check user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"
 )
-_SERVER: Final = Server(
+_SERVER: Final = ServerTerms(
     address="host and port in broker.url",
     protocol="broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// (or "
     "broker.use_ssl be set) exactly where the port speaks TLS",

@@ -42,7 +42,7 @@ Size = tuple[int | None, int | None]
 
 
 @dataclass(slots=True)
-class _Worker:
+class _WorkerAnswer:
     """What it said last."""
 
     queues: list[str]
@@ -93,7 +93,7 @@ class QueueRegistry:
     def __init__(self, named: Iterable[str], past: Iterable[str] = ()) -> None:
         self._named = dict.fromkeys(named)
         self._past = list(dict.fromkeys(past))
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, _WorkerAnswer] = {}
         self._queues: dict[str, _Queue] = {}
 
     def hear(self, queues: Mapping[str, list[str]], processes: Mapping[str, int], down: Container[str]) -> None:
@@ -110,7 +110,7 @@ class QueueRegistry:
             if known is not None:
                 known.queues, known.missed = names, 0
             elif len(self._workers) < MAX_WORKERS:
-                self._workers[hostname] = _Worker(names)
+                self._workers[hostname] = _WorkerAnswer(names)
         for hostname, number in processes.items():
             if hostname in self._workers:
                 self._workers[hostname].processes = number

@@ -45,23 +45,23 @@ class Reply:
     body: bytes
 
 
-class _Headers(msgspec.Struct, gc=False):
+class _ReplyHeaders(msgspec.Struct, gc=False):
     ticket: str | None = None
     compression: object = None
 
 
-class _Properties(msgspec.Struct, gc=False):
+class _ReplyProperties(msgspec.Struct, gc=False):
     body_encoding: str | None = None
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class _ReplyEnvelope(msgspec.Struct, gc=False):
     body: str
-    headers: _Headers = msgspec.field(default_factory=_Headers)
-    properties: _Properties = msgspec.field(default_factory=_Properties)
+    headers: _ReplyHeaders = msgspec.field(default_factory=_ReplyHeaders)
+    properties: _ReplyProperties = msgspec.field(default_factory=_ReplyProperties)
     content_type: str | None = msgspec.field(default=None, name="content-type")
 
 
-_envelope: Final = msgspec.json.Decoder(_Envelope)
+_envelope: Final = msgspec.json.Decoder(_ReplyEnvelope)
 
 
 def unwrap(data: bytes) -> Reply | Unreadable:

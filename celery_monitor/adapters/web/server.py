@@ -92,7 +92,7 @@ class WebServer:
             timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        _Server(config, stop, heartbeat).run(sockets=self._sockets)
+        _UvicornServer(config, stop, heartbeat).run(sockets=self._sockets)
 
     def stop(self) -> None:
         """Listen no more, and drop what waits for the store. ``serve`` ends by its own event."""
@@ -101,7 +101,7 @@ class WebServer:
         self._site.stop()
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     """Uvicorn's server, stopped by an event, and leaving no connection behind."""
 
     def __init__(self, config: uvicorn.Config, stop: threading.Event, heartbeat: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ UNKNOWN_RETRY_DELAY: Final = 1800.0
 """Seconds between two of these."""
 
 
-class _State(msgspec.Struct, omit_defaults=True):
+class _ProgressState(msgspec.Struct, omit_defaults=True):
     """Recipients by their mailbox's identity, however their names are written."""
 
     taken: set[str] = msgspec.field(default_factory=set)
@@ -121,8 +121,8 @@ def _identity(recipient: str) -> str:
         return recipient
 
 
-def _read(text: str | None) -> _State:
+def _read(text: str | None) -> _ProgressState:
     try:
-        return _State() if text is None else msgspec.json.decode(text, type=_State)
+        return _ProgressState() if text is None else msgspec.json.decode(text, type=_ProgressState)
     except msgspec.MsgspecError:
-        return _State()
+        return _ProgressState()

@@ -88,14 +88,14 @@ class UnansweredError(Exception):
 
 
 @contextmanager
-def connected(server: SmtpServer, hello: str, patience: Timeouts) -> Iterator["Session"]:
+def connected(server: SmtpServer, hello: str, patience: Timeouts) -> Iterator["SmtpSession"]:
     """Connected, encrypted and logged in as configured; closed in any case. Raises whatever smtplib raises."""
     _check_name(server.host)
     tls = server.tls or (ssl.create_default_context() if server.security != "none" else None)
     password = server.password() or "" if server.username is not None else ""
     hidden = _forms(server.username or "", password)
     if server.security == "tls":
-        session: Session = _Encrypted(server, hello, patience, hidden, context=tls)
+        session: SmtpSession = _Encrypted(server, hello, patience, hidden, context=tls)
     else:
         session = _Plain(server, hello, patience, hidden)
     try:
@@ -120,7 +120,7 @@ def _check_name(host: str) -> None:
         raise RetryableError(f"{shorten(host)} is not a host's name: a part of it is empty or too long") from None
 
 
-def _log_in(session: "Session", username: str, password: str) -> None:
+def _log_in(session: "SmtpSession", username: str, password: str) -> None:
     try:
         session.login(username, password)
     except UnicodeError:
@@ -128,7 +128,7 @@ def _log_in(session: "Session", username: str, password: str) -> None:
         raise RetryableError("user name and password can only be sent in ASCII", AFTER_LOGIN) from None
 
 
-class Session(smtplib.SMTP):
+class SmtpSession(smtplib.SMTP):
     """smtplib's SMTP. Each answer, not each read, gets the time that it is allowed."""
 
     def __init__(
@@ -216,7 +216,7 @@ class Session(smtplib.SMTP):
         if self.sock is None:
             raise smtplib.SMTPServerDisconnected("the connection is closed")
         if self.file is None:
-            self.file = io.BufferedReader(_Reader(self.sock, self._left))
+            self.file = io.BufferedReader(_TimedReader(self.sock, self._left))
         code = _NO_NUMBER
         lines: list[bytes] = []
         more = True
@@ -269,15 +269,15 @@ class Session(smtplib.SMTP):
         return left
 
 
-class _Plain(Session):
+class _Plain(SmtpSession):
     pass
 
 
-class _Encrypted(Session, smtplib.SMTP_SSL):
+class _Encrypted(SmtpSession, smtplib.SMTP_SSL):
     pass
 
 
-class _Reader(io.RawIOBase):
+class _TimedReader(io.RawIOBase):
     """A socket's bytes, each read within ``left()`` seconds."""
 
     def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:

@@ -19,16 +19,15 @@ from typing import Final
 from celery_monitor.adapters.channels.email.session import (
     AFTER_LOGIN,
     HelloRefusedError,
-    Session,
     SmtpServer,
+    SmtpSession,
     Timeouts,
     UnansweredError,
     connected,
 )
 from celery_monitor.adapters.channels.email.text import shorten
 from celery_monitor.errors import DeliveryError, MonitorError, RejectedError, RetryableError
-from celery_monitor.network import Fault, fault_of, remedy, told
-from celery_monitor.network import Server as Wording
+from celery_monitor.network import Fault, ServerTerms, fault_of, remedy, told
 from celery_monitor.settings import email_address
 from celery_monitor.settings.email_address import EmailAddress
 
@@ -44,7 +43,7 @@ _REPAIRED_BY_A_PERSON: Final = frozenset({500, 502, 503, 504, 530, 534, 535, 538
 _HELLO: Final = re.compile(rb"\b(?:helo|ehlo)\b", re.IGNORECASE)
 _TOO_MANY: Final = re.compile(rb"\b[45]\.5\.3\b|too many (?:recipients|rcpt)", re.IGNORECASE)
 _HOST: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\.?\Z")
-_WORDING: Final = Wording(
+_WORDING: Final = ServerTerms(
     address="email.host and email.port",
     protocol="email.security must be what the port speaks: usually starttls on 587, tls on 465, none on 25",
     trust="email.host must be the name in the certificate; SSL_CERT_FILE names other authorities",
@@ -228,7 +227,7 @@ class _Conversation:
         self._refused |= {who: Refusal(_NO_ADDRESS, said) for who in rest}
         return []
 
-    def _send(self, session: Session, recipients: Sequence[str], compose: Compose, options: str) -> None:
+    def _send(self, session: SmtpSession, recipients: Sequence[str], compose: Compose, options: str) -> None:
         waiting = deque(recipients)
         while waiting:
             code, said = session.docmd("MAIL", f"FROM:<{self._sender.address}>{options}")
@@ -240,7 +239,7 @@ class _Conversation:
             elif waiting:
                 session.rset()
 
-    def _address(self, session: Session, waiting: deque[str]) -> list[str]:
+    def _address(self, session: SmtpSession, waiting: deque[str]) -> list[str]:
         """RCPT for some who wait; those of this transaction. Who is too many for it waits for the next one."""
         accepted: list[str] = []
         asked = 0
@@ -261,7 +260,7 @@ class _Conversation:
             waiting.popleft()
         return accepted
 
-    def _transfer(self, session: Session, accepted: list[str], content: bytes) -> None:
+    def _transfer(self, session: SmtpSession, accepted: list[str], content: bytes) -> None:
         try:
             code, said = session.transfer(content, lambda: self._journal.claim(accepted))
         except UnansweredError:

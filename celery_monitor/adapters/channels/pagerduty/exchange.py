@@ -1,7 +1,7 @@
 """One event, one HTTP request, by pdpyras; the only file that knows it.
 
 pdpyras 5.4 is the last of its line; to put its successor ``pagerduty`` in its place, exchange the import and
-``_Session``'s base, and run the tests of this package. What pdpyras does by itself is switched off here,
+``_EventsSession``'s base, and run the tests of this package. What pdpyras does by itself is switched off here,
 because the outbox does it better or because it loses pages:
 
 - It retries and sleeps inside of ``request``, on a 429 for ever. It follows redirects, and a 302 turns the
@@ -112,7 +112,7 @@ class Exchange:
 
     def _send(self, url: str, key: str, action: str, event: Mapping[str, Any], timeout: float) -> None:
         try:
-            with _Session(key, self) as session:
+            with _EventsSession(key, self) as session:
                 session.url = url
                 session.timeout = (min(CONNECT_TIMEOUT, timeout), timeout)
                 session.send_event(action, **event)
@@ -130,7 +130,7 @@ class _AnsweredError(Exception):
         self.answer = answer
 
 
-class _Session(EventsAPISession):  # type: ignore[misc]  # pdpyras has no types
+class _EventsSession(EventsAPISession):  # type: ignore[misc]  # pdpyras has no types
     max_network_attempts = 0
 
     def __init__(self, key: str, exchange: Exchange) -> None:

@@ -24,7 +24,7 @@ FOREIGN: Final = (
     ValueError,
 )
 
-SERVER: Final = network.Server(
+SERVER: Final = network.ServerTerms(
     address="that HTTPS to it is allowed, or set HTTPS_PROXY or pagerduty.url",
     protocol="allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url (https:// exactly where the port speaks TLS)",
     trust="set REQUESTS_CA_BUNDLE to the certificates of the proxy in between, or correct pagerduty.url",
