@@ -30,6 +30,7 @@ from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import (
     Changes,
+    CounterName,
     Histogram,
     Incident,
     OutboxRequest,
@@ -188,9 +189,9 @@ class App:
         limits = replace(limits_of(settings), redact=self._redaction.patterns, prober=self._prober.instance)
         monitor = Monitor(limits, restored, now)
         self._committed_totals, self._monitor = CommittedTotals(monitor.snapshot()), monitor
-        monitor.count("starts", 1)
+        monitor.count(CounterName.STARTS, 1)
         if restored.rolled_back is not None:
-            monitor.count("store_rolled_back", 1)
+            monitor.count(CounterName.STORE_ROLLED_BACK, 1)
             _log_rollback(restored.rolled_back)
         self._fleet = FleetPoller(
             BrokerFleet(settings.broker, settings.metrics.queues, (one.key.queue for one in restored.series)),
@@ -200,7 +201,9 @@ class App:
             poll_interval=settings.metrics.poll_interval,
             enable_events=settings.broker.enable_events,
         )
-        pump = self._build_pump(monitor, self._prober, self._fleet, alive_at=restored.counters.get("alive_at"))
+        pump = self._build_pump(
+            monitor, self._prober, self._fleet, alive_at=restored.counters.get(CounterName.ALIVE_AT)
+        )
         self._start_notifiers()
         self.threads.start("committer", self._committer.run, limit=_STUCK_AFTER, fatal=True)
         self.threads.start("pump", pump.run, limit=_STUCK_AFTER, fatal=True)

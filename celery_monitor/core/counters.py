@@ -3,12 +3,11 @@
 from collections.abc import Container, Mapping
 from typing import Final
 
-from celery_monitor.core.summary import READ_UNTIL
+from celery_monitor.core.model import CounterFamily, CounterName, LabelledCounter
 from celery_monitor.core.text import OTHER
 
 MAX_CUSTOM_TYPES: Final = 50
 """Distinct types of the fleet's own events that are counted apart."""
-_EVENTS: Final = "events."
 
 
 class Counters:
@@ -21,27 +20,27 @@ class Counters:
         """
         self.news = False
         """Something was counted that is worth a flush by itself; the caller resets it."""
-        self._values = {name: value for name, value in restored.items() if not name.startswith(_EVENTS)}
-        self.types = {
-            name.removeprefix(_EVENTS): int(value) for name, value in restored.items() if name.startswith(_EVENTS)
-        }
+        events = CounterFamily.EVENTS
+        self._values = {name: value for name, value in restored.items() if events.label(name) is None}
+        self.types = {kind: int(value) for kind, value in events.of(restored).items()}
         """Events by type; the caller counts the known ones in it."""
         self._prober = prober
         self._custom = {kind for kind in self.types if kind not in known_types}
 
-    def add(self, name: str, amount: float, *, flush: bool = True) -> None:
+    def add(self, name: CounterName | LabelledCounter, amount: float, *, flush: bool = True) -> None:
         """Add to a counter. Without ``flush`` it can wait until something else is written."""
-        self._values[name] = self._values.get(name, 0.0) + amount
+        key = str(name)  # not the enum's member: it is for the store
+        self._values[key] = self._values.get(key, 0.0) + amount
         self.news |= flush
 
     def discard(self, reason: str) -> None:
         """An event, or a whole message, is not counted."""
-        self.add(f"discarded.{reason}", 1)
+        self.add(CounterFamily.DISCARDED.counter(reason), 1)
 
     def probed(self, prober: int | None, at: float) -> None:
         """A probe of ``at`` has come round: if it is our own, all that was published before it has come, too."""
         if prober is not None and prober == self._prober:
-            self._values[READ_UNTIL] = at
+            self._values[CounterName.READ_UNTIL.value] = at
 
     def custom(self, kind: str) -> None:
         """Count and discard an event of the fleet's own, as ``other`` when there are too many types of them."""
@@ -54,4 +53,4 @@ class Counters:
 
     def all(self) -> dict[str, float]:
         """A copy of all of them."""
-        return self._values | {f"{_EVENTS}{kind}": number for kind, number in self.types.items()}
+        return self._values | {CounterFamily.EVENTS.counter(kind): number for kind, number in self.types.items()}

@@ -28,12 +28,15 @@ from celery_monitor.core.model import (
     SUCCEEDED,
     UNKNOWN_TASK,
     Changes,
+    CounterFamily,
+    CounterName,
     Delivery,
     ErrorGroup,
     Event,
     Failure,
     FleetTask,
     Incident,
+    LabelledCounter,
     Limit,
     OutboxRequest,
     Reason,
@@ -45,7 +48,6 @@ from celery_monitor.core.model import (
 from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
-from celery_monitor.core.summary import TOO_OLD
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
 from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH, Tracker
 from celery_monitor.core.transitions import CANCELLED, KINDS
@@ -125,7 +127,7 @@ class Monitor:
         self._types = self._counters.types
         self.undecodable = UndecodableMessages()
         """Whether the fleet's events can be read."""
-        self._messages = int(restored.counters.get("messages", 0))
+        self._messages = int(restored.counters.get(CounterName.MESSAGES, 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
         last_of, cleaned = self._tracker.queue_of, self._tracker.name
@@ -243,8 +245,8 @@ class Monitor:
         """Which tasks some workers know (Celery's inspect): they are shown with 0 before they have run."""
         self._queues.register(names)
 
-    def count(self, name: str, amount: float, *, flush: bool = True) -> None:
-        """Add to a counter of the monitor's own that must survive restarts (``stream_gap_seconds``, ``starts`` …).
+    def count(self, name: CounterName | LabelledCounter, amount: float, *, flush: bool = True) -> None:
+        """Add to a counter of the monitor's own; it survives restarts.
 
         Without ``flush`` it can wait until something else is written.
         """
@@ -321,7 +323,7 @@ class Monitor:
             series=self._aggregator.snapshot() if committed is None else committed.series(),
             workers=workers if committed is None else committed.workers(workers),
             counters=counters,
-            incidents={key[10:]: int(value) for key, value in counters.items() if key.startswith("incidents.")},
+            incidents={reason: int(value) for reason, value in CounterFamily.INCIDENTS.of(counters).items()},
             incidents_open=self._decider.open_count,
             tracked=len(self._tracker),
             lag=self._lag,
@@ -339,7 +341,7 @@ class Monitor:
         self._unnamed.restore(restored.unnamed, now)
         self._tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
         self._workers.restore(restored.workers, now)
-        self._workers.unobserved = int(restored.counters.get("unobserved", 0))
+        self._workers.unobserved = int(restored.counters.get(CounterName.UNOBSERVED, 0))
         self._decider.restore(restored.incidents, now)
         self._fingerprints.restore(restored.epoch, restored.fingerprints)
         self._tracker.evicted, self._tracker.arguments_cut = self._overflows["tasks"], self._overflows["arguments"]
@@ -378,7 +380,7 @@ class Monitor:
             kind = KINDS[event.type]
             ref = self._tracker.known(event.uuid, event.hostname)
             if ref is None and kind == FAILED:
-                self.count("unnamed_failures", 1)
+                self.count(CounterName.UNNAMED_FAILURES, 1)
             name, queue = (UNKNOWN_TASK, None) if ref is None else (ref.name or UNKNOWN_TASK, ref.queue)
             self._count(event, kind, name, queue, one.measured, self._now)
 
@@ -415,9 +417,9 @@ class Monitor:
             now,
         )  # fmt: skip
         if verdict.reason is Reason.TOO_OLD:
-            self.count(TOO_OLD, 1)
+            self.count(CounterName.TOO_OLD_FAILURES, 1)
         if verdict.changed:
-            self.count(f"incidents.{verdict.reason}", 1)
+            self.count(CounterFamily.INCIDENTS.counter(verdict.reason), 1)
         if len(self._notices) < 100:  # noqa: PLR2004  # the log is for people
             self._notices.append(Notice(name, event.uuid, what.exception, verdict))
         self._aggregator.add_error(
@@ -456,9 +458,9 @@ class Monitor:
 
     def _all_counters(self) -> dict[str, float]:
         return self._counters.all() | {
-            "messages": self._messages,
-            "alive_at": self._now,
-            "unobserved": self._workers.unobserved,
+            CounterName.MESSAGES.value: self._messages,
+            CounterName.ALIVE_AT.value: self._now,
+            CounterName.UNOBSERVED.value: self._workers.unobserved,
             **usage.counted(self._all_overflows()),
         }
 

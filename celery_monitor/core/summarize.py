@@ -18,17 +18,12 @@ from celery_monitor.core.model import (
     RETRIED,
     SUCCEEDED,
     BucketRow,
+    CounterName,
     GroupRow,
     IncidentRow,
     IncidentState,
 )
 from celery_monitor.core.summary import (
-    GAP,
-    STARTS,
-    TOO_OLD,
-    UNNAMED,
-    UNOBSERVED,
-    UPTIME,
     Coverage,
     DayError,
     DayIncidents,
@@ -280,11 +275,11 @@ def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed:
 
     return Coverage(
         elapsed=elapsed,
-        uptime=min(elapsed, grown(UPTIME)),
-        gap=min(elapsed, grown(GAP)),
-        unobserved=round(grown(UNOBSERVED)),
-        unnamed=round(grown(UNNAMED)),
-        restarts=round(grown(STARTS)),
+        uptime=min(elapsed, grown(CounterName.UPTIME)),
+        gap=min(elapsed, grown(CounterName.STREAM_GAP)),
+        unobserved=round(grown(CounterName.UNOBSERVED)),
+        unnamed=round(grown(CounterName.UNNAMED_FAILURES)),
+        restarts=round(grown(CounterName.STARTS)),
         unread=unread,
-        too_old=round(grown(TOO_OLD)),
+        too_old=round(grown(CounterName.TOO_OLD_FAILURES)),
     )

@@ -12,16 +12,6 @@ import msgspec
 
 from celery_monitor.core.times import rfc3339
 
-UPTIME: Final = "uptime_seconds"
-GAP: Final = "stream_gap_seconds"
-UNOBSERVED: Final = "unobserved"
-UNNAMED: Final = "unnamed_failures"
-TOO_OLD: Final = "too_old_failures"
-STARTS: Final = "starts"
-READ_UNTIL: Final = "read_until"
-"""The monitor's own counters that say whether a day's numbers can be trusted. The last one is a time: whatever was
-published before it is counted. It is missing where the monitor may not publish its probe."""
-
 SLACK: Final = 60.0
 """Seconds that a day may be unwatched without a word: a restart of the monitor takes less."""
 

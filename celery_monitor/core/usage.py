@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from celery_monitor.core.model import Limit
+from celery_monitor.core.model import CounterFamily, CounterName, Limit
 
-COUNTER: Final = "limit."
-"""Before a bound's name: the counter of what it has cut."""
-_OLDER: Final = {"task_names": "task_names_over_limit", "tasks": "evicted"}
-"""Those that were counted under names of their own."""
+_OLDER: Final[Mapping[str, str]] = {
+    "task_names": CounterName.TASK_NAMES_OVER_LIMIT.value,
+    "tasks": CounterName.EVICTED_TASKS.value,
+}
+"""Bounds that are older than the family, and have counters of their own."""
 SETTINGS: Final[Mapping[str, str | None]] = {
     "series": "metrics.max_series",
     "task_names": "metrics.max_task_names",
@@ -57,4 +58,4 @@ def exceeded(counters: Mapping[str, float]) -> dict[str, int]:
 
 
 def _counter(name: str) -> str:
-    return _OLDER.get(name, f"{COUNTER}{name}")
+    return _OLDER.get(name) or CounterFamily.LIMIT.counter(name)

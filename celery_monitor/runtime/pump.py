@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from celery_monitor.core.decide import Notice
-from celery_monitor.core.model import Reason
+from celery_monitor.core.model import CounterName, Reason
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch, Clock, CrashMarks
@@ -132,7 +132,8 @@ class Pump:
             if under_pressure:
                 self._monitor.shed_load()
             if self._tick_at:
-                self._monitor.count("uptime_seconds", min(mono - self._tick_at + TICK, 2 * TICK), flush=False)
+                elapsed = min(mono - self._tick_at + TICK, 2 * TICK)
+                self._monitor.count(CounterName.UPTIME, elapsed, flush=False)
             notices = self._monitor.take_notices()
         self._tick_at = mono + TICK
         for notice in notices:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
+from celery_monitor.core.model import CounterName
 from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
-from celery_monitor.core.summary import READ_UNTIL, Summary
+from celery_monitor.core.summary import Summary
 from celery_monitor.ports import Reader
 
 MAX_INCIDENTS: Final = 10_000
@@ -38,7 +39,7 @@ class DayReport:
         start, end = day_bounds(date, self._zone)
         days = [day_bounds(date - dt.timedelta(days=back), self._zone) for back in range(DAYS_BEFORE + 1)]
         # The newest there is, for ``now`` may be long ago; and before the rest, so that it promises no more than that.
-        read_until = self._reader.counters(math.inf).get(READ_UNTIL)
+        read_until = self._reader.counters(math.inf).get(CounterName.READ_UNTIL)
         return summarize(
             date=date,
             zone=self._zone,

@@ -13,9 +13,8 @@ from typing import Final
 import structlog
 from cronsim import CronSim
 
-from celery_monitor.core.model import BUCKET_SECONDS, Action, OutboxRequest
+from celery_monitor.core.model import BUCKET_SECONDS, Action, CounterName, OutboxRequest
 from celery_monitor.core.summarize import day_bounds
-from celery_monitor.core.summary import READ_UNTIL
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Outbox, Reader
 
@@ -101,7 +100,7 @@ class ReportSchedule:
 
     def _may_claim(self, end: float, now: float) -> bool:
         """Whether the stream has been read to the day's end, or was waited for long enough."""
-        read_until = self._reader.counters(math.inf).get(READ_UNTIL)
+        read_until = self._reader.counters(math.inf).get(CounterName.READ_UNTIL)
         if read_until is None or read_until >= end:
             return True
         if self._waiting_since is None:

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from celery_monitor.core import backoff
+from celery_monitor.core.model import CounterName
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch, Clock, EventSource
@@ -213,7 +214,7 @@ class Stream:
     def _count_gap(self, now: float) -> None:
         """Count the time without a connection, if events of that time are lost. The caller holds the lock."""
         if self._watched_until is not None and not self.acknowledges:
-            self._monitor.count("stream_gap_seconds", max(0.0, now - self._watched_until))
+            self._monitor.count(CounterName.STREAM_GAP, max(0.0, now - self._watched_until))
             self._watched_until = now
 
     def _lose(self, reason: str) -> None:
@@ -226,7 +227,7 @@ class Stream:
         self.stats.unacked = 0
         with self._lock:
             self._monitor.stalled()
-            self._monitor.count("reconnects", 1)
+            self._monitor.count(CounterName.RECONNECTS, 1)
         if self._clock.monotonic() - self._connected_at >= STEADY:
             self._attempts, self._connect_at = 0, 0.0
         else:

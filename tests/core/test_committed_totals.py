@@ -1,7 +1,7 @@
 """What readers are shown: the store's totals, and the workers of now."""
 
 from celery_monitor.core.committed_totals import CommittedTotals
-from celery_monitor.core.model import STARTED, Changes, Delivery, Restored
+from celery_monitor.core.model import STARTED, Changes, CounterName, Delivery, Restored
 from celery_monitor.core.monitor import Limits, Monitor
 from tests.builders import NOON, body, life, pass_time, raw
 
@@ -84,9 +84,9 @@ def test_dropped_series_and_workers_go() -> None:
 def test_counters_alone_are_worth_a_flush() -> None:
     """A discarded message or a gap is shown soon, also on a stream without anything else; the uptime can wait."""
     of, _ = monitor()
-    of.count("uptime_seconds", 1, flush=False)
+    of.count(CounterName.UPTIME, 1, flush=False)
     assert of.take(NOON) is None
-    of.count("stream_gap_seconds", 3)
+    of.count(CounterName.STREAM_GAP, 3)
     assert taken(of).counters["stream_gap_seconds"] == 3
     receive(of, b"{")
     assert taken(of).counters["discarded.malformed"] == 1

@@ -1,6 +1,7 @@
 """The monitor's own counters."""
 
 from celery_monitor.core.counters import MAX_CUSTOM_TYPES, Counters
+from celery_monitor.core.model import CounterFamily, CounterName
 
 
 def test_custom_types_are_bounded_over_restarts() -> None:
@@ -19,7 +20,7 @@ def test_custom_types_are_bounded_over_restarts() -> None:
 def test_what_is_worth_a_flush() -> None:
     """Everything but what was said to be able to wait."""
     of = Counters({}, ())
-    of.add("uptime_seconds", 1, flush=False)
+    of.add(CounterName.UPTIME, 1, flush=False)
     assert not of.news
     of.discard("malformed")
     assert of.news
@@ -34,3 +35,19 @@ def test_only_own_probes_tell_how_far_the_stream_was_read() -> None:
     nobody = Counters({}, ())
     nobody.probed(None, 9.0)
     assert nobody.all() == {}
+
+
+def test_names_with_labels() -> None:
+    """A label may hold anything, a dot as well; other families and plain names are left out."""
+    name = CounterFamily.EVENTS.counter("order.shipped")
+    counters = {name: 3.0, "discarded.malformed": 1.0, "events": 2.0, CounterName.MESSAGES.value: 9.0}
+    assert name == "events.order.shipped"
+    assert CounterFamily.EVENTS.of(counters) == {"order.shipped": 3.0}
+
+
+def test_stores_are_given_plain_names() -> None:
+    """A driver need not know enumerations."""
+    of = Counters({}, ())
+    of.add(CounterName.STARTS, 1)
+    of.discard("malformed")
+    assert {type(name) for name in of.all()} == {str}

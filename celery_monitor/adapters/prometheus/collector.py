@@ -22,7 +22,15 @@ from prometheus_client.utils import floatToGoString
 from celery_monitor.adapters.prometheus import families, labels
 from celery_monitor.adapters.prometheus.families import Family, Kind
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
-from celery_monitor.core.model import Histogram, QueueStats, Reason, Snapshot, Worker
+from celery_monitor.core.model import (
+    CounterFamily,
+    CounterName,
+    Histogram,
+    QueueStats,
+    Reason,
+    Snapshot,
+    Worker,
+)
 
 # Series that exist from the start, so that increase() sees the first of each.
 DISCARDED: Final = (
@@ -111,22 +119,22 @@ class MonitorCollector(Collector):
 
     def _stream(self, snapshot: Snapshot) -> Iterator[Metric]:
         counters = snapshot.counters
-        yield self._one(families.MESSAGES, counters.get("messages", 0))
-        yield self._keyed(families.EVENTS, _below("events.", counters))
-        discarded = dict.fromkeys(DISCARDED, 0.0) | _below("discarded.", counters)
+        yield self._one(families.MESSAGES, counters.get(CounterName.MESSAGES, 0))
+        yield self._keyed(families.EVENTS, CounterFamily.EVENTS.of(counters))
+        discarded = dict.fromkeys(DISCARDED, 0.0) | CounterFamily.DISCARDED.of(counters)
         yield self._keyed(families.DISCARDED, discarded)
         yield self._one(families.LAG, snapshot.lag)
         yield self._one(families.ROUNDTRIP, snapshot.probe_roundtrip)
-        yield self._one(families.RECONNECTS, counters.get("reconnects", 0))
-        yield self._one(families.GAP, counters.get("stream_gap_seconds", 0))
+        yield self._one(families.RECONNECTS, counters.get(CounterName.RECONNECTS, 0))
+        yield self._one(families.GAP, counters.get(CounterName.STREAM_GAP, 0))
 
     def _tracking(self, snapshot: Snapshot) -> Iterator[Metric]:
         counters = snapshot.counters
-        yield self._one(families.UNNAMED, counters.get("unnamed_failures", 0))
+        yield self._one(families.UNNAMED, counters.get(CounterName.UNNAMED_FAILURES, 0))
         yield self._one(families.TRACKED, snapshot.tracked)
-        yield self._one(families.EVICTED, counters.get("evicted", 0))
-        yield self._one(families.NAMES_OVER_LIMIT, counters.get("task_names_over_limit", 0))
-        yield self._one(families.STORE_ROLLED_BACK, counters.get("store_rolled_back", 0))
+        yield self._one(families.EVICTED, counters.get(CounterName.EVICTED_TASKS, 0))
+        yield self._one(families.NAMES_OVER_LIMIT, counters.get(CounterName.TASK_NAMES_OVER_LIMIT, 0))
+        yield self._one(families.STORE_ROLLED_BACK, counters.get(CounterName.STORE_ROLLED_BACK, 0))
 
         limits = snapshot.limits
         yield self._keyed(families.LIMIT, {one.name: one.most for one in limits if one.most is not None})
@@ -196,10 +204,6 @@ def _by_host(workers: Sequence[Worker]) -> dict[str, list[Worker]]:
     for one in workers:
         hosts.setdefault(labels.host(one.hostname), []).append(one)
     return hosts
-
-
-def _below(start: str, counters: Mapping[str, float]) -> dict[str, float]:
-    return {key.removeprefix(start): value for key, value in counters.items() if key.startswith(start)}
 
 
 @functools.cache

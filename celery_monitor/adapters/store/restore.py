@@ -16,13 +16,12 @@ from celery_monitor.adapters.store.validation import (
     required_row,
     valid_rows,
 )
-from celery_monitor.core.model import Incident, IncidentState, Restored, TaskRef, UnnamedEvent, Worker
-from celery_monitor.core.summary import READ_UNTIL
+from celery_monitor.core.model import CounterName, Incident, IncidentState, Restored, TaskRef, UnnamedEvent, Worker
 
 QUIET_KEPT: Final = 48 * 3600.0
 """Seconds after which any hour is over."""
 _ROWS: Final = 10_000
-_TIMES: Final = ("alive_at", READ_UNTIL)
+_TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
 """Counters that are times of the monitor's own clock."""
 
 

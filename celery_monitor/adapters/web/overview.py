@@ -6,13 +6,12 @@ from typing import Final
 
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import FAILED, SUCCEEDED
+from celery_monitor.core.model import FAILED, SUCCEEDED, CounterName
 from celery_monitor.ports import TaskRow
 from celery_monitor.settings.units import DAY
 
 SINCE: Final = DAY
 WORST: Final = 10
-ROLLED_BACK: Final = "store_rolled_back"
 _MAX_TASKS: Final = 100_000
 """Tasks and queues that are added up: more than metrics.max_task_names lets in."""
 
@@ -44,12 +43,12 @@ def overview(sources: Sources, since: float | None) -> views.Json:
         "outbox": outbox(sources),
         "limits": [views.limit(one) for one in snapshot.limits] if snapshot else [],
         "queues": [views.queue(one) for one in sources.queues()],
-        "store": store(sources, now, counters.get(ROLLED_BACK, 0.0)),
+        "store": store(sources, now, counters.get(CounterName.STORE_ROLLED_BACK, 0.0)),
         "stream": {
             "lag_seconds": snapshot and snapshot.lag,
-            "gap_seconds": counters.get("stream_gap_seconds", 0.0),
-            "unobserved_tasks": int(counters.get("unobserved", 0)),
-            "unnamed_failures": int(counters.get("unnamed_failures", 0)),
+            "gap_seconds": counters.get(CounterName.STREAM_GAP, 0.0),
+            "unobserved_tasks": int(counters.get(CounterName.UNOBSERVED, 0)),
+            "unnamed_failures": int(counters.get(CounterName.UNNAMED_FAILURES, 0)),
         },
     }
 
@@ -63,7 +62,7 @@ def store(sources: Sources, now: float, rolled_back: float) -> views.Json:
         "room_bytes": space.room,
         "short_of_space": space.short,
         "given_up": dict(space.given_up),
-        "rolled_back": rolled_back > sources.reader.counters(now - DAY).get(ROLLED_BACK, 0.0),
+        "rolled_back": rolled_back > sources.reader.counters(now - DAY).get(CounterName.STORE_ROLLED_BACK, 0.0),
     }
 
 

@@ -16,6 +16,7 @@ from celery_monitor.adapters.web.listen import listen
 from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
 from celery_monitor.cli.healthcheck import ask
 from celery_monitor.core import usage
+from celery_monitor.core.model import CounterName
 from celery_monitor.errors import StoreMissingError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.settings import StoreSettings, WebSettings
 from celery_monitor.settings.units import DAY
@@ -139,11 +140,11 @@ class _Attached:
 
     def last_written(self) -> float | None:
         """When a daemon was last known to run."""
-        return self._store.reader.counters(SystemClock().now()).get("alive_at")
+        return self._store.reader.counters(SystemClock().now()).get(CounterName.ALIVE_AT)
 
     def rolled_back(self) -> bool:
         """Whether a start of the last day found it older than what had been committed."""
-        now, name = SystemClock().now(), "store_rolled_back"
+        now, name = SystemClock().now(), CounterName.STORE_ROLLED_BACK
         counters = self._store.reader.counters
         return counters(now).get(name, 0.0) > counters(now - DAY).get(name, 0.0)
 

@@ -7,6 +7,7 @@ Everything is imported from this package; its modules are an arrangement for the
 """
 
 from celery_monitor.core.model.changes import Changes, Limit, Restored, RolledBack, Snapshot
+from celery_monitor.core.model.counters import CounterFamily, CounterName, LabelledCounter
 from celery_monitor.core.model.counts import (
     BUCKET_SECONDS,
     COUNTS,
@@ -70,6 +71,8 @@ __all__ = [
     "BucketRow",
     "Changes",
     "ChannelDelivery",
+    "CounterFamily",
+    "CounterName",
     "Delivery",
     "ErrorDelta",
     "ErrorGroup",
@@ -81,6 +84,7 @@ __all__ = [
     "Incident",
     "IncidentRow",
     "IncidentState",
+    "LabelledCounter",
     "Limit",
     "OutboxItem",
     "OutboxRequest",

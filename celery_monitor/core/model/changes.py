@@ -34,7 +34,7 @@ class Changes:
     incidents: Sequence[Incident] = ()
     outbox: Sequence[OutboxRequest] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
-    """The monitor's own counters as absolute values: ``messages``, ``events.task-failed``, ``discarded.malformed`` …"""
+    """The monitor's own counters as absolute values, by ``CounterName`` and by the names of ``CounterFamily``."""
     epoch: int = 0
     """Number of the connection that delivered these messages."""
     fingerprints: bytes = b""
