@@ -427,7 +427,8 @@ class App:
         """Whether events arrive and are kept."""
         stream = self._stream
         if stream is None or self._prober is None:
-            return HealthReport({"store": self._store_error, "broker": "not connected yet", "probe": _NO_STREAM})
+            checks = {"store": self._store_error, "broker": "not connected yet", "probe": _NO_STREAM}
+            return HealthReport(checks, about={"store": self.store.about})
         stats = stream.stats
         return HealthReport(
             {
@@ -439,6 +440,7 @@ class App:
                 "threads": "; ".join(f"{name} {told}" for name, told in self.threads.failing().items()) or None,
             },
             {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},
+            {"store": self.store.about},
         )
 
 

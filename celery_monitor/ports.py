@@ -402,6 +402,8 @@ class HealthReport:
     checks: Mapping[str, str | None]
     notes: Mapping[str, str] = field(default_factory=dict)
     """What a person should look at, though the monitor does its work. Without secrets."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What the monitor works with: which store, of which version. Without secrets."""
 
     @property
     def ok(self) -> bool:

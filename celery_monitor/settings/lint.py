@@ -13,6 +13,7 @@ from celery_monitor.settings.alerts import RuleSettings
 from celery_monitor.settings.broker import BrokerSettings, tls_options, unverified
 from celery_monitor.settings.email import EmailSettings
 from celery_monitor.settings.model import Settings
+from celery_monitor.settings.store import StoreSettings
 
 UNVERIFIED: Final = (
     "the broker's certificate is not verified: whoever is on the way can read the password and forge events; name the "
@@ -34,6 +35,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_unverified(settings.broker),
         *_sentinels_in_clear(settings.broker),
         *_shared_keys(settings),
+        *_unbounded(settings.store),
     ]
 
 
@@ -109,6 +111,15 @@ def _shared_keys(settings: Settings) -> Iterator[Problem]:
             "fleet",
             "is the default, which other fleets may have, too: with the same routing key a success there resolves this "
             "fleet's incidents (pagerduty.resolve is on_success); give each fleet a name of its own",
+        )
+
+
+def _unbounded(store: StoreSettings) -> Iterator[Problem]:
+    if store.file is None and "max_bytes" in store.model_fields_set:
+        yield Problem(
+            "store.max_bytes",
+            "has no effect with PostgreSQL, whose size the monitor does not bound: watch the server's disk, and "
+            "shorten store.retention where the store is too large",
         )
 
 

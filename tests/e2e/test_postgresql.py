@@ -1,5 +1,6 @@
 """The daemon with its store in PostgreSQL, which is killed and frozen: exact counts, and each page once."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ def test_a_database_in_trouble(
         pager(tmp_path, rabbitmq_url, server, {"store": {"url": database.new_database(), "directory": str(tmp_path)}})
     )
     daemon.until_ready()
+    assert json.loads(daemon.get("/readyz")[1])["about"]["store"].startswith("PostgreSQL 1")
     now = time.time()
     many = [Failing(f"shop.task{number % 5}", now) for number in range(FAILURES)]
     with publishing(rabbitmq_url, many, rate=1_000, per_message=2) as progress:

@@ -131,3 +131,16 @@ def test_a_password_in_clear_text() -> None:
     assert list(cautions(security="none", username="u", password="p")) == ["email.security"]
     assert cautions(security="none") == {}
     assert cautions(security="tls", username="u", password="p") == {}
+
+
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        ({"store.url": "postgresql://u@h/d", "store.max_bytes": "1GiB"}, {"store.max_bytes"}),
+        ({"store.url": "postgresql://u@h/d"}, set()),
+        ({"store.url": "sqlite:///a.db", "store.max_bytes": "1GiB"}, set()),
+    ],
+)
+def test_a_limit_that_does_nothing(store: dict[str, object], told: set[str]) -> None:
+    """store.max_bytes is SQLite's: with PostgreSQL it bounds nothing, and that is said where somebody has set it."""
+    assert {warning.path for warning in warnings_of(load(overrides=store, environ={}))} == told

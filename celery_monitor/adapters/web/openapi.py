@@ -149,6 +149,7 @@ SCHEMAS: Final[dict[str, Json]] = {
         status=_one_of(("ok", "failing")),
         checks={"type": "object", "additionalProperties": _TEXT},
         notes={"type": "object", "additionalProperties": _TEXT},
+        about={"type": "object", "additionalProperties": _TEXT},
     ),
     "Summary": _object(
         fleet=_TEXT,

@@ -28,7 +28,12 @@ def time(seconds: float | None) -> str | None:
 def health(value: HealthReport) -> Json:
     """A probe's answer."""
     checks = {name: problem or "ok" for name, problem in value.checks.items()}
-    return {"status": "ok" if value.ok else "failing", "checks": checks, "notes": dict(value.notes)}
+    return {
+        "status": "ok" if value.ok else "failing",
+        "checks": checks,
+        "notes": dict(value.notes),
+        "about": dict(value.about),
+    }
 
 
 def counts(vectors: Sequence[Sequence[int]]) -> dict[str, int]:

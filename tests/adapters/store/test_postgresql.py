@@ -282,6 +282,21 @@ def test_through_a_pooler(
     assert store.start().sequence == 60
 
 
+def test_what_lies_beside_it(store: SqlStore, postgresql_url: str, opened: Opened) -> None:
+    """The message that was being applied, and a database that came back older, are known after a restart."""
+    for sequence in (1, 2, 3):
+        store.commit(flush(sequence))
+    store.applying.begin(b"poisoned")
+    with store._database.write() as connection:
+        connection.exec_driver_sql("UPDATE meta SET sequence = 1")
+    store.stop()
+    again = opened(postgresql_url)
+    restored = again.start()
+    assert again.applying.deaths(b"poisoned") == 1
+    assert restored.rolled_back is not None
+    assert restored.rolled_back.flushes == 2
+
+
 @pytest.fixture
 def own(empty_cluster: Path) -> Iterator[PostgreSQL]:
     """A server that may be killed."""

@@ -41,12 +41,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_probes_say_why(site: Served, fleet: Fleet) -> None:
     """A probe that fails has status 503 and the reasons, and says what is well too."""
-    assert site.get("/livez").json() == {"status": "ok", "checks": {"threads": "ok"}, "notes": {}}
+    assert site.get("/livez").json() == {"status": "ok", "checks": {"threads": "ok"}, "notes": {}, "about": {}}
     fleet.live = HealthReport({"threads": "pump has not turned for 70 s"})
     answer = site.get("/livez")
     assert answer.status_code == 503
     checks = {"threads": "pump has not turned for 70 s"}
-    assert answer.json() == {"status": "failing", "checks": checks, "notes": {}}
+    assert answer.json() == {"status": "failing", "checks": checks, "notes": {}, "about": {}}
 
 
 def test_health_is_an_alias_of_readyz(site: Served, fleet: Fleet) -> None:

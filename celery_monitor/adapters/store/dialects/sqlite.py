@@ -89,7 +89,7 @@ class SqliteDialect:
     @property
     def about(self) -> str:
         """See StoreDialect."""
-        return f"SQLite {sqlite3.sqlite_version}, {self.place}"
+        return f"SQLite {sqlite3.sqlite_version}, {'a temporary file' if self._file.temporary else self.place}"
 
     @property
     def applying(self) -> Path:
