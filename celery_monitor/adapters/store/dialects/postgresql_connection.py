@@ -16,7 +16,7 @@ T = TypeVar("T")
 _STARTING: Final = 60.0
 _MIGRATING: Final = 1800.0
 _WORKING: Final = 15.0
-"""Seconds for one answer. A flush is many statements, and each is done in milliseconds."""
+"""Seconds of silence while an answer is due. A flush is many statements, and each is done in milliseconds."""
 
 
 class Timeouts:
@@ -50,13 +50,16 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         return super().wait(self._bounded(gen), *args, **options)
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        until = min(self.deadline, time.monotonic() + self.patience.seconds)
+        heard_at = time.monotonic()
         try:
             awaited = next(gen)
             while True:
                 ready = yield awaited
+                now = time.monotonic()
                 # psycopg looks ten times a second, also while nothing comes.
-                if not ready and time.monotonic() >= until:
+                if ready:
+                    heard_at = now
+                elif now >= min(self.deadline, heard_at + self.patience.seconds):
                     self.pgconn.finish()
                     raise psycopg.OperationalError("the server does not answer")
                 awaited = gen.send(ready)
