@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import PydanticBaseSettingsSource
 
 from celery_monitor.errors import ConfigError, Problem
 from celery_monitor.settings import schema
@@ -62,32 +60,21 @@ def _resolve_duplicates(layers: list[Layer]) -> None:
 
 
 def _validate(layers: list[Layer], problems: list[Problem]) -> Settings | None:
+    values: dict[str, Any] = {}
+    for layer in reversed(layers):
+        values = _merge(values, layer.values)
     try:
-        return Settings(_build_sources=(tuple(_Source(layer.values) for layer in layers), {}))
+        return Settings.model_validate(values)
     except ValidationError as exc:
         origins = {path: name for layer in layers for path, name in layer.origins.items()}
         problems.extend(problems_of(exc, origins))
         return None
 
 
-class _Hidden(dict[str, Any]):
-    """pydantic-settings writes the repr of each source to its debug log; here stand secrets."""
-
-    def __repr__(self) -> str:
-        return "{...}"
-
-
-class _Source(PydanticBaseSettingsSource):
-    """One layer, as pydantic-settings merges it with the others."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        super().__init__(Settings)
-        self._values = values
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Asked for by the base class only; whole layers are merged here."""
-        del field
-        return self._values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return _Hidden(self._values)
+def _merge(lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
+    """Every key of both. Where both have a mapping the two are merged, else the value of ``higher`` counts."""
+    merged = lower | higher
+    for key in lower.keys() & higher.keys():
+        if isinstance(lower[key], dict) and isinstance(higher[key], dict):
+            merged[key] = _merge(lower[key], higher[key])
+    return merged

@@ -3,7 +3,6 @@
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from celery_monitor.settings.alerts import AlertsSettings
 from celery_monitor.settings.broker import BrokerSettings
@@ -36,18 +35,10 @@ class LogSettings(Section):
     """``json`` for machines, one object a line; ``console`` for people."""
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """Everything that can be set."""
 
     # `Settings()` is the defaults; `load` reads the rest.
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-        validate_default=False,
-    )
 
     fleet: Text = "celery"
     """The name of the fleet that incidents, mails and the page show."""
@@ -60,16 +51,3 @@ class Settings(BaseSettings):
     pagerduty: PagerDutySettings = PagerDutySettings()
     email: EmailSettings = EmailSettings()
     log: LogSettings = LogSettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the caller gives: `load` reads the environment, and reports every fault of it."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)

@@ -154,12 +154,3 @@ def test_commands_show_no_secret(tmp_path: Path, command: list[str], *, from_fil
     assert result.exit_code == 0
     assert result.output
     assert MARK not in result.output
-
-
-def test_debug_log_shows_no_secret(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The debug log of the settings library, which prints what each source gave, shows no secret."""
-    monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
-    caplog.set_level("DEBUG")
-    load(environ={"CELERY_MONITOR_PAGERDUTY__ROUTING_KEY": KEY})
-    assert caplog.records
-    assert MARK not in caplog.text

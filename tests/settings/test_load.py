@@ -60,6 +60,21 @@ def test_precedence(tmp_path: Path) -> None:
     assert settings.store.url_source().get() == "sqlite:///celery-monitor.db"
 
 
+def test_mappings_are_merged(tmp_path: Path) -> None:
+    """Of a mapping that two sources give, each key counts; lists are replaced as a whole."""
+    file = write(tmp_path, "broker: {transport_options: {a: {x: 1, y: 1}, b: 1}}\nemail: {to: [a@example.com]}")
+    settings = load(
+        file,
+        environ={
+            "CELERY_MONITOR_BROKER__TRANSPORT_OPTIONS": '{"a": {"y": 2}, "b": {"z": 2}}',
+            "CELERY_MONITOR_EMAIL__TO": "b@example.com",
+            "CELERY_MONITOR_EMAIL__FROM": "m@example.com",
+        },
+    )
+    assert settings.broker.transport_options == {"a": {"x": 1, "y": 2}, "b": {"z": 2}}
+    assert settings.email.to == ("b@example.com",)
+
+
 def test_file_from_the_environment(tmp_path: Path) -> None:
     """CELERY_MONITOR_CONFIG names the file; an explicit path wins over it."""
     file = write(tmp_path, "fleet: shop")

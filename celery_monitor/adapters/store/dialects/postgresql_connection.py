@@ -50,7 +50,7 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         return super().wait(self._bounded(gen), *args, **options)
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        heard_at = time.monotonic()
+        last_received_at = time.monotonic()
         try:
             awaited = next(gen)
             while True:
@@ -58,8 +58,8 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
                 now = time.monotonic()
                 # psycopg looks ten times a second, also while nothing comes.
                 if ready:
-                    heard_at = now
-                elif now >= min(self.deadline, heard_at + self.patience.seconds):
+                    last_received_at = now
+                elif now >= min(self.deadline, last_received_at + self.patience.seconds):
                     self.pgconn.finish()
                     raise psycopg.OperationalError("the server does not answer")
                 awaited = gen.send(ready)
