@@ -24,9 +24,11 @@ from celery_monitor.core.model import Changes, Delivery
 from celery_monitor.settings import BrokerSettings, StoreSettings, WebSettings, load
 from celery_monitor.settings.secret import SecretUrl
 from tests.adapters.channels.email.mail_server import MailServer, serving
+from tests.adapters.channels.email.test_recipients import Talk
 from tests.servers import PostgreSQL
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.ports import free_port
+from tests.servers.scripted import misbehaving
 
 NOW = 1_795_402_000.0
 KEY = "R0123456789abcdefghijklmnopqrstu"
@@ -410,6 +412,24 @@ def email(server: MailServer) -> Finding:
     """Of this mail server."""
     settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "from": "a@example.com", "to": ["b@c.de"]}
     return channel("email", {f"email.{name}": value for name, value in settings.items()})
+
+
+def test_mail_addresses_beyond_ascii() -> None:
+    """An address that only a server with SMTPUTF8 takes is checked with the server: the daily mail comes at night."""
+    ann, juergen = "ann@shop.example", "Jürgen <jürgen@faß.example>"
+    states = {}
+    for extensions in ("HELP", "SMTPUTF8"):
+        with misbehaving(Talk({}, extensions).speak) as port:
+            for sender, to in [(ann, [ann, "m@bücher.example"]), (ann, [ann, juergen]), (juergen, [ann])]:
+                given = {"host": "127.0.0.1", "port": port, "security": "none", "from": sender, "to": to}
+                finding = channel("email", {f"email.{name}": value for name, value in given.items()})
+                states[extensions, sender, to[-1]] = finding.state
+                named = "email.from needs" if sender == juergen else "email.to[1] needs"
+                assert finding.state is State.OK or f"has no SMTPUTF8, which {named}" in finding.text
+    assert [key for key, state in states.items() if state is not State.OK] == [
+        ("HELP", ann, juergen),
+        ("HELP", juergen, ann),
+    ]
 
 
 def test_mail_server_is_reached_without_a_mail() -> None:

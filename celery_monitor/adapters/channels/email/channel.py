@@ -11,7 +11,7 @@ from celery_monitor.adapters.channels.email.smtp import SendResult, check_reacha
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import ConfigError, DeliveryError, Problem
 from celery_monitor.ports import Clock, Sender
-from celery_monitor.settings import EmailSettings, Settings
+from celery_monitor.settings import EmailSettings, Settings, email_address
 
 NAME: Final = "email"
 _CHECK_DEADLINE: Final = 20.0
@@ -81,13 +81,25 @@ class Mail:
             return Check(State.OFF, "email.to is empty: no mail is sent")
         server = server_of(self.settings)
         try:
-            check_reachable(server, deadline=_CHECK_DEADLINE)
+            international = check_reachable(server, deadline=_CHECK_DEADLINE)
         except DeliveryError as exc:
             remedy = exc.remedy or "check email.host, port, security, username and password"
             return Check(State.FAIL, f"{exc}: {remedy}")
+        if not international and (needed_by := _beyond_ascii(self.settings)):
+            return Check(
+                State.FAIL,
+                f"{server} answers, but has no SMTPUTF8, which {', '.join(needed_by)} needs (characters outside of "
+                "ASCII before the @): use an address in ASCII, or a server with SMTPUTF8",
+            )
         login = " and takes the login" if server.username is not None else ""
         told = f"{server} answers ({server.security}){login}: `celery-monitor notify test {NAME}` sends a mail"
         return Check(State.OK, told)
+
+
+def _beyond_ascii(settings: EmailSettings) -> list[str]:
+    """The fields of addresses that only a server with SMTPUTF8 takes."""
+    addresses = [("email.from", settings.from_), *((f"email.to[{n}]", one) for n, one in enumerate(settings.to))]
+    return [field for field, one in addresses if one is not None and email_address.parse(one).international]
 
 
 def _told(delivery: SendResult, server: SmtpServer) -> Told:

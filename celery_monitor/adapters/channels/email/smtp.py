@@ -126,11 +126,11 @@ def deliver(
     return conversation.outcome(left)
 
 
-def check_reachable(server: SmtpServer, *, deadline: float | None = None) -> None:
-    """Connect, encrypt and log in as for a mail, and send none. Raises RetryableError."""
+def check_reachable(server: SmtpServer, *, deadline: float | None = None) -> bool:
+    """Connect, encrypt and log in as for a mail, and send none. Whether it has SMTPUTF8. Raises RetryableError."""
     hello = server.hello or hello_of(None)
-    with _told(server, hello), connected(server, hello, Timeouts().within(deadline)):
-        pass
+    with _told(server, hello), connected(server, hello, Timeouts().within(deadline)) as session:
+        return bool(session.has_extn("smtputf8"))
 
 
 @contextmanager
