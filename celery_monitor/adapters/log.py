@@ -5,12 +5,13 @@ hundred of what is merely told), and the next one of their kind says how many. A
 is replaced in every line; nothing should ever need it.
 """
 
+import contextlib
 import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from time import monotonic
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -33,7 +34,7 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
 
     ``to`` stands in for standard error.
     """
-    stream = to or sys.stderr
+    stream = _Unfailing(to or sys.stderr)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -54,7 +55,7 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
     structlog.configure(
         processors=[_RepeatFilter(repeats), *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
@@ -63,6 +64,31 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+
+
+class _Unfailing:
+    """A stream for lines that may be lost: a full disk or a pipe without a reader ends nobody.
+
+    The log stands where an operator has put it, perhaps on the disk of the store: what counts and pages must go on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """All of it, or nothing that anybody hears of."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """The same."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """As the stream says."""
+        return self._stream.isatty()
 
 
 def _unpack(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401  # structlog's signature

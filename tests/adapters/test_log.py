@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -48,6 +49,22 @@ def test_what_repeats_is_left_out(lines: io.StringIO, clock: list[float]) -> Non
     logger.warning("The disk is full")
     logger.warning("The disk is full")
     assert [line.get("left_out") for line in events(lines)[-2:]] == [10_000 - MAX_REPEATS, None]
+
+
+def test_a_place_that_takes_nothing(lines: io.StringIO) -> None:
+    """A full disk, or a pipe whose reader is gone, costs the lines, and no thread its life."""
+    reader, gone = os.pipe()
+    os.close(reader)
+    for place in (os.open("/dev/full", os.O_WRONLY), gone):
+        # Like standard error: each line is written at once.
+        stream = io.TextIOWrapper(io.FileIO(place, "w"), line_buffering=True, write_through=True)
+        log.configure("info", "json", to=stream)
+        structlog.get_logger().error("lost")
+        logging.getLogger("a library").error("lost too")
+        stream.close()
+    log.configure("info", "json", to=lines)
+    structlog.get_logger().error("said")
+    assert [line["event"] for line in events(lines)] == ["said"]
 
 
 def test_what_is_told_has_more_room(lines: io.StringIO) -> None:

@@ -34,6 +34,52 @@ def small_disk(directory: Path, megabytes: int = 64) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+class FailingDisk:
+    """An ext4 file system that the kernel makes read-only after an error, as it does on a broken volume."""
+
+    def __init__(self, path: Path, image: Path) -> None:
+        self.path, self._image = path, image
+
+    def repair(self) -> None:
+        """Mount it (again), writable."""
+        if self.path.is_mount():
+            # Lazily: a process that was killed may still hold it.
+            run("umount", "--lazy", str(self.path))
+        run("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self.path))
+
+    def fail(self) -> None:
+        """Have an error."""
+        device = run("findmnt", "--noheadings", "--output", "SOURCE", str(self.path)).strip()
+        Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("tests")
+
+
+@contextmanager
+def failing_disk(directory: Path) -> Iterator[FailingDisk]:
+    """Needs root and loop devices: without them the test is skipped, or fails where CI=true."""
+    directory.mkdir()
+    image = directory.with_suffix(".img")
+    disk = FailingDisk(directory, image)
+    try:
+        with image.open("wb") as file:
+            file.truncate(64 << 20)
+        run("mkfs.ext4", "-q", str(image))
+        disk.repair()
+    except (OSError, subprocess.CalledProcessError) as exc:
+        message = f"cannot mount a disk of a file: {exc}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{message}; with CI=true nothing may be skipped")
+        pytest.skip(message)
+    try:
+        yield disk
+    finally:
+        run("umount", "--lazy", str(directory))
+
+
+def run(*command: str) -> str:
+    """What it prints. Raises OSError and CalledProcessError."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @contextmanager
 def full(disk: Path, store: Path) -> Iterator[None]:
     """Take all space that is left, also what the store has in reserve, for the time of the block."""

@@ -1,5 +1,6 @@
 """A disk that is full, or that failures fill: what pages still pages, and a restart goes on."""
 
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from tests.conftest import Start
 from tests.e2e.daemon import Daemon
-from tests.e2e.disk import fill, full, small_disk
+from tests.e2e.disk import failing_disk, fill, full, small_disk
 from tests.e2e.paging import KEY, Failing, pager, publish
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.waiting import wait_until
@@ -96,6 +97,51 @@ def test_a_page_that_cannot_be_written(
         wait_until(lambda: not daemon.metric("monitor_outbox_pending", channel="pagerduty"), 30)
         assert server.opened() == {one.key: 1 for one in sent}
         assert len(server.taken()) == len(sent)
+        daemon.stop()
+
+
+def test_a_limit_of_the_size_of_files(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path) -> None:
+    """No file may grow (``ulimit -f``; a quota fails like this), the log neither: pages go out, and later have rows."""
+    daemon = start(pager(tmp_path / "daemon", rabbitmq_url, server))
+    daemon.until_ready()
+    now = time.time()
+    unlimited = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    sent = page_until_trouble(daemon, rabbitmq_url, now)
+    wait_until(lambda: all(paged(server, one) for one in sent), 30)
+    assert daemon.get("/readyz")[0] == 503
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, unlimited)
+    daemon.until_ready()
+    wait_until(lambda: daemon.metric("monitor_task_failures_total") == len(sent), 30)
+    wait_until(lambda: not daemon.metric("monitor_outbox_pending", channel="pagerduty"), 30)
+    assert server.opened() == {one.key: 1 for one in sent}
+    daemon.stop()
+
+
+def test_a_disk_that_becomes_read_only(
+    rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
+) -> None:
+    """After an error the kernel lets nobody write: pages go out, and the next process counts what was not committed."""
+    with failing_disk(tmp_path / "disk") as disk:
+        daemon = pager(tmp_path / "daemon", rabbitmq_url, server)
+        daemon.store = disk.path / "monitor.db"
+        daemon.settings["store"]["url"] = f"sqlite:///{daemon.store}"
+        start(daemon)
+        daemon.until_ready()
+        now = time.time()
+        first = Failing("shop.first", now)
+        publish(rabbitmq_url, [first])
+        wait_until(lambda: paged(server, first), 30)
+        disk.fail()
+        sent = [first, *page_until_trouble(daemon, rabbitmq_url, now)]
+        wait_until(lambda: all(paged(server, one) for one in sent), 30)
+        assert "read" in daemon.until_trouble("store")
+        daemon.kill()
+        disk.repair()
+        daemon.launch()
+        daemon.until_ready()
+        wait_until(lambda: daemon.metric("monitor_task_failures_total") == len(sent), 30)
+        wait_until(lambda: not daemon.metric("monitor_outbox_pending", channel="pagerduty"), 30)
+        assert set(server.opened()) == {one.key for one in sent}
         daemon.stop()
 
 
