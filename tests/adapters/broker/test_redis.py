@@ -49,6 +49,35 @@ def test_nothing_is_left_behind(redis_server: Redis, redis_url: str, listening: 
         assert connection.default_channel.client.keys("*") == []
 
 
+@pytest.mark.parametrize("fault", ["killed", "unknown command", "replica"])
+def test_what_came_before_an_error_counts(
+    redis_server: Redis, redis_url: str, listening: Listening, fault: str
+) -> None:
+    """A connection that the server ends, or an error in its stream, loses nothing that came before; then it is lost."""
+    source = listening(redis_url)
+    link: Any = source._link
+    with Connection(redis_url) as connection:
+        client = connection.default_channel.client
+        publish(redis_url, numbered(3))
+        if fault == "killed":
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        elif fault == "unknown command":
+            link._wire.send(b"NOSUCH\r\n")
+        else:
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            link._wire.send(b"SET a b\r\n")  # answered by -READONLY
+        try:
+            assert [delivery.body for delivery in collect(source, 3)] == numbered(3)
+            with pytest.raises(SourceLostError):
+                poll_for(source)
+        finally:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+    source.abandon()
+    source.connect()
+    publish(redis_url, numbered(2, first=3))
+    assert [delivery.body for delivery in collect(source, 2)] == numbered(2, first=3)
+
+
 def test_database_is_part_of_the_channel(redis_server: Redis, listening: Listening) -> None:
     """Events of another database are not those of this fleet."""
     mine, other = redis_server.new_database(), redis_server.new_database()
