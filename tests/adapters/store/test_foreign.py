@@ -122,6 +122,7 @@ def test_odd_values(opened: Open, whole: Path, path: Path) -> None:
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(3600)
 def test_every_odd_value(opened: Open, whole: Path, path: Path) -> None:
     """The same, all of them."""
     for table, column in columns(whole):
