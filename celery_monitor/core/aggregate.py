@@ -12,8 +12,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
-from msgspec import structs
-
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     COUNTS,
@@ -136,12 +134,7 @@ class Aggregator:
         row.counts[kind] += 1
         if not row.dirty:
             self._table.touch(row)
-        start = int(at // BUCKET_SECONDS)
-        if start == row.bucket_start:
-            bucket = row.bucket
-        else:
-            bucket = row.buckets.get(start) or self._bucket(row, start)
-            row.bucket_start, row.bucket = start, bucket
+        bucket = row.bucket if row.bucket_start <= at < row.bucket_end else self._bucket(row, at)
         bucket[kind] += 1
         if measured is not None:
             if kind == SUCCEEDED:
@@ -166,7 +159,9 @@ class Aggregator:
 
         Beyond the bound of all tasks the group that failed the longest time ago is not known any more.
         """
-        known = self._groups_of.setdefault(name, set())
+        known = self._groups_of.get(name)
+        if known is None:
+            known = self._groups_of[name] = set()
         if group in known:
             del self._known_groups[group]
         elif len(known) >= GROUPS_PER_TASK:
@@ -185,7 +180,8 @@ class Aggregator:
         at = group.last_at
         seen = self._groups.get(group.id)
         if seen is not None:
-            group = structs.replace(seen, first_at=min(seen.first_at, at), last_at=max(seen.last_at, at))
+            first_at, last_at = min(seen.first_at, at), max(seen.last_at, at)
+            group = ErrorGroup(seen.id, seen.name, seen.exception, seen.frame, first_at, last_at)
         key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
         count = self._errors.get(key, 0)
         if not count and len(self._errors) >= self._bounds.groups:
@@ -216,7 +212,7 @@ class Aggregator:
             for start, (*counts, runtime_sum, runtime_count) in row.buckets.items():
                 at = start * BUCKET_SECONDS
                 buckets.append(BucketDelta(at, key.name, key.queue, tuple(counts), runtime_sum, runtime_count))
-            row.dirty, row.bucket_start, row.buckets = False, -1, {}
+            row.dirty, row.bucket_end, row.buckets = False, 0.0, {}
         groups, errors, samples = self._groups, self._errors, self._samples
         self._groups, self._errors, self._samples = {}, {}, {}
         self._waiting = self._waiting_bytes = self._buckets_waiting = 0
@@ -233,17 +229,26 @@ class Aggregator:
         """A copy of all totals."""
         return [self._freeze(row) for row in self._rows.values()]
 
-    def _bucket(self, row: Row, start: int) -> list[Any]:
-        """A new bucket of the row. When too many wait, because the store is away, its last one stands for it."""
-        if self._buckets_waiting >= self._bounds.buckets and row.buckets:
-            self.overflows["buckets"] += 1
-            return row.bucket
-        self._buckets_waiting += 1
-        return row.buckets.setdefault(start, list(_EMPTY_BUCKET))
+    def _bucket(self, row: Row, at: float) -> list[Any]:
+        """The row's bucket for this time. When too many wait, because the store is away, its last one stands for it."""
+        start = int(at // BUCKET_SECONDS)
+        bucket = row.buckets.get(start)
+        if bucket is None:
+            if self._buckets_waiting >= self._bounds.buckets and row.buckets:
+                self.overflows["buckets"] += 1
+                bucket = row.bucket
+            else:
+                self._buckets_waiting += 1
+                bucket = row.buckets[start] = list(_EMPTY_BUCKET)
+        row.bucket, row.bucket_start = bucket, float(start * BUCKET_SECONDS)
+        row.bucket_end = row.bucket_start + BUCKET_SECONDS
+        return bucket
 
     def _keep(self, sample: Failure) -> None:
         """Among the samples of its group; where their texts are too much, the oldest of any group go."""
-        kept = self._samples.setdefault(sample.group, deque())
+        kept = self._samples.get(sample.group)
+        if kept is None:
+            kept = self._samples[sample.group] = deque()
         kept.append(sample)
         self._waiting += 1
         self._waiting_bytes += _size(sample)
@@ -281,5 +286,7 @@ class Aggregator:
 
 def _size(sample: Failure) -> int:
     """Bytes in memory, about."""
-    texts = (sample.message, sample.traceback, sample.args, sample.kwargs)
-    return _SAMPLE + sum(size_of(text) for text in texts if text)
+    size = _SAMPLE + size_of(sample.message) + size_of(sample.traceback)
+    if sample.args or sample.kwargs:
+        size += size_of(sample.args or "") + size_of(sample.kwargs or "")
+    return size

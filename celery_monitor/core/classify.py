@@ -9,6 +9,7 @@ the last one; without a traceback the ``repr``'s head, when it has the form ``Cl
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -38,11 +39,15 @@ _PACKAGE = re.compile(r"(.{0,480}[/\\](?:site|dist)-packages[/\\])([^/\\]{1,200}
 _CARRIERS: Final = frozenset({"ExceptionWithTraceback", "ExceptionInfo", "UnpickleableExceptionWrapper"})
 """What Celery puts around an exception: it says nothing of it."""
 _WRAPPED = re.compile(r"UnpickleableExceptionWrapper\('[\w.<>]{0,240}', '([^\W\d]\w{0,119})', ")
+_USUAL: Final = 4_000
+"""Characters of a traceback whose place is worth to be remembered."""
+_PATHS: Final = 1000
+"""Remembered with what is known of each: the frames of most failures have been seen before."""
 _RETRY: Final = "celery.exceptions.Retry"
 """Ends each attempt that is tried again; the event's ``exception`` is why."""
 
 
-class Classified(msgspec.Struct, frozen=True):
+class Classified(msgspec.Struct, frozen=True, gc=False):
     """What is known of one failure."""
 
     exception: str
@@ -74,7 +79,7 @@ def classify(exception: str | None, traceback: str | None, redact: Sequence[Patt
         qualified=named,
         message=redacted(message, redact)[:MAX_MESSAGE_LENGTH],
         traceback=trace[-MAX_TRACEBACK_LENGTH:],
-        frame=_shown(_application_frame(chain)),
+        frame=_place(chain, len(trace)),
     )
 
 
@@ -131,6 +136,18 @@ def _says(raw: str, message: str) -> bool:
     return bool(first) and raw.partition("\n")[0].strip() == first
 
 
+def _place(chain: Sequence[TracebackSection], length: int) -> str:
+    """Where in the application it failed, as it is shown."""
+    if length <= _USUAL and len(chain) == 1 and not chain[0].held:
+        return _known_place(chain[0].frames)
+    return _shown(_application_frame(chain))
+
+
+@lru_cache(maxsize=256)
+def _known_place(frames: tuple[Frame, ...]) -> str:
+    return _shown(_application_frame([TracebackSection("", "", frames)]))
+
+
 def _application_frame(chain: Sequence[TracebackSection]) -> Frame | None:
     """The innermost frame that is of no library, of the last exception of the chain that has one.
 
@@ -160,11 +177,13 @@ def _innermost(frames: Sequence[Frame], outside: Callable[[str], bool]) -> tuple
     return None, None
 
 
+@lru_cache(maxsize=_PATHS)
 def _is_outside(path: str) -> bool:
     """Libraries, and archives, which may be either."""
     return _is_library(path) or bool(_ARCHIVE.search(path))
 
 
+@lru_cache(maxsize=_PATHS)
 def _is_library(path: str) -> bool:
     return bool(_LIBRARY.search(path) or _CELERY.search(path))
 

@@ -33,6 +33,12 @@ class Counters:
         self._values[key] = self._values.get(key, 0.0) + amount
         self.news |= flush
 
+    def seen(self, types: Mapping[str, int]) -> None:
+        """Count so many events of each known type."""
+        for kind, number in types.items():
+            if number:
+                self.types[kind] = self.types.get(kind, 0) + number
+
     def discard(self, reason: str) -> None:
         """An event, or a whole message, is not counted."""
         self.add(CounterFamily.DISCARDED.counter(reason), 1)

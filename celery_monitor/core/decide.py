@@ -20,6 +20,7 @@ no failure for ``resolve_after``, whichever incident that failure belongs to: th
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -41,6 +42,7 @@ from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, dedup_key, sto
 from celery_monitor.core.storm import RecentFailures, StormDetector, storm_name
 
 MAX_INCIDENTS: Final = 2_000
+KEYS_REMEMBERED: Final = 1_000
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
@@ -89,6 +91,7 @@ class Decider:
         """The newest of each last: while the store is away, one refresh of an incident is as good as many."""
         self._closed: list[Incident] = []
         self._rules = RuleSet(policy)
+        self._key_of = lru_cache(maxsize=KEYS_REMEMBERED)(self._new_key)
 
     def restore(self, incidents: Iterable[Incident], now: float) -> None:
         """Take over what the store kept. What was sent before counts as sent now."""
@@ -236,14 +239,10 @@ class Decider:
         return changed, outbox
 
     def _key(self, failed: TaskFailure, rule: Rule) -> str:
-        hour = window(failed.at, self._policy.zone)
-        names = {
-            "task": failed.task,
-            "hour": hour,
-            "fleet": self._policy.fleet,
-            "queue": failed.queue,
-            "rule": rule.name,
-        }
+        return self._key_of(failed.task, window(failed.at, self._policy.zone), failed.queue, rule.name)
+
+    def _new_key(self, task: str, hour: str, queue: str, rule: str) -> str:
+        names = {"task": task, "hour": hour, "fleet": self._policy.fleet, "queue": queue, "rule": rule}
         return dedup_key(self._policy.dedup_key, names)
 
     def _new(self, key: str, task: str, rule: Rule, failed: TaskFailure, now: float) -> OpenIncident:

@@ -28,6 +28,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.text import storable_text
 
+_JSON: Final = "application/json"
 MALFORMED: Final = "malformed"
 CONTENT_TYPE: Final = "content_type"
 TOO_LARGE: Final = "too_large"
@@ -66,9 +67,18 @@ _ARRAY_16, _ARRAY_32, _FIXARRAY = 0xDC, 0xDD, range(0x90, 0xA0)
 
 def events_of(delivery: Delivery) -> list[Event | Discarded]:
     """All events of one message, in their order, or the reason why it is refused. Never raises."""
+    body = delivery.body
+    if delivery.refused is None and (delivery.content_type != _JSON or len(body) > _LARGE):
+        return decode(body, delivery.content_type)
     if delivery.refused is not None:
         return [Discarded(delivery.refused)]
-    return decode(delivery.body, delivery.content_type)
+    try:
+        found = _fast(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return _decode_leniently(body)
+    if type(found) is not list:
+        return [cast("Event", found)]
+    return cast("list[Event | Discarded]", found) if len(found) <= MAX_EVENTS else _limited(found)
 
 
 def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
@@ -76,14 +86,18 @@ def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
 
     JSON and MessagePack are read. Nothing else is: a pickle is code, and YAML has aliases that grow without end.
     """
-    if content_type != "application/json":
+    if content_type != _JSON:
         kind = content_type.partition(";")[0].strip().lower()
         if kind == "application/x-msgpack":
             return _decode_msgpack(body)
-        if kind != "application/json":
+        if kind != _JSON:
             return [Discarded(CONTENT_TYPE)]
     if len(body) > _LARGE and body.count(b"{") > MAX_EVENTS:
         return _decode_pieces(body)
+    return _decode_json(body)
+
+
+def _decode_json(body: bytes) -> list[Event | Discarded]:
     try:
         found = _fast(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):

@@ -56,6 +56,7 @@ from celery_monitor.core.unnamed import MAX_EVENTS, UnnamedEvents
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
 from celery_monitor.core.workers import MAX_HOSTNAME_LENGTH, MAX_WORKERS, OFFLINE, Workers
 
+_KINDS: Final = sorted(KINDS, key=KINDS.__getitem__)
 _UNREAD: Final = frozenset({COMPRESSED, CONTENT_TYPE})
 PROBE: Final = "monitor-probe"
 """Type of the monitor's own events."""
@@ -103,6 +104,7 @@ class Monitor:
     def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
         """Go on from what the store gave back."""
         self._limits = limits
+        self._by_host = limits.hostname_label
         self._tracker = Tracker(
             max_tasks=limits.max_tasks,
             max_age=limits.max_age,
@@ -173,7 +175,8 @@ class Monitor:
         """Apply messages in their order. Never raises, whatever they hold."""
         self._now, self._heard = now, True
         self.flowing()
-        types, fingerprints, offsets = self._types, self._fingerprints, self._workers.offsets
+        fingerprints, offsets = self._fingerprints, self._workers.offsets
+        counts = [0] * len(_KINDS)
         latest = now + FUTURE
         event: Event | Discarded | None = None
         for delivery in deliveries:
@@ -183,9 +186,7 @@ class Monitor:
                 continue
             for event in events_of(delivery):
                 if type(event) is Discarded:
-                    self._counters.discard(event.reason)
-                    if event.reason in _UNREAD:
-                        self.undecodable.note(event.reason, delivery.content_type)
+                    self._discard(event, delivery)
                     continue
                 kind = KINDS.get(event.type)  # type: ignore[union-attr]  # not Discarded
                 if offsets and kind is not None:
@@ -196,8 +197,9 @@ class Monitor:
                 if kind is None:
                     self._other(event)  # type: ignore[arg-type]
                 else:
-                    types[event.type] = types.get(event.type, 0) + 1  # type: ignore[union-attr]
+                    counts[kind] += 1
                     self._task(event, kind, now)  # type: ignore[arg-type]
+        self._counters.seen(dict(zip(_KINDS, counts, strict=True)))
         if type(event) is Event:
             self._lag = max(0.0, now - event.timestamp)
 
@@ -347,6 +349,11 @@ class Monitor:
         self._tracker.evicted, self._tracker.arguments_cut = self._overflows["tasks"], self._overflows["arguments"]
         self._tracker.tick(now)
 
+    def _discard(self, what: Discarded, delivery: Delivery) -> None:
+        self._counters.discard(what.reason)
+        if what.reason in _UNREAD:
+            self.undecodable.note(what.reason, delivery.content_type)
+
     def _task(self, event: Event, kind: int, now: float) -> None:
         step = self._tracker.advance(event, kind) if event.uuid else None
         if step is None:
@@ -389,7 +396,7 @@ class Monitor:
     ) -> None:
         hostname = event.hostname
         queue = queue or self._queues.most_likely_queue(name, hostname)
-        host = self._hosts.hear(hostname, self._watched_for) if self._limits.hostname_label else ""
+        host = self._hosts.hear(hostname, self._watched_for) if self._by_host else ""
         row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
         if kind == FAILED:
             event.uuid = printable(event.uuid, MAX_UUID_LENGTH)

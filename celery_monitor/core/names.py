@@ -4,7 +4,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
-from celery_monitor.core.text import printable, size_of
+from celery_monitor.core.text import printable, shared, size_of
 
 MAX_NAME_LENGTH: Final = 255
 """Characters; of those that take more than a byte in memory accordingly less."""
@@ -19,14 +19,17 @@ class Names(dict[str, str]):
     ``most`` are remembered; then all are forgotten at once, and ``forgotten`` is called.
     """
 
-    def __init__(self, most: int, forgotten: Callable[[], None] = lambda: None) -> None:
-        """Start without any."""
+    def __init__(
+        self, most: int, *, forgotten: Callable[[], None] = lambda: None, kept: Callable[[str], str] | None = None
+    ) -> None:
+        """Start without any. ``kept`` gives a name as it is kept; by default it is ``shortened_name``."""
         super().__init__()
         self._most = most
         self._forgotten = forgotten
+        self._kept = kept or shortened_name
 
     def __missing__(self, raw: str) -> str:
-        name = shortened_name(raw)
+        name = self._kept(raw)
         known = self.get(name)
         if known is None:
             if len(self) >= self._most:
@@ -48,3 +51,8 @@ def shortened_name(raw: str) -> str:
         return printable(raw, most)
     digest = sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
     return f"{printable(raw, most - _DIGITS - 1)}~{digest}"
+
+
+def fitted_queue(raw: str) -> str:
+    """The same of a queue's name; the random end of a queue that every process has for itself becomes ``*``."""
+    return shared(shortened_name(raw))

@@ -55,7 +55,9 @@ class Row(msgspec.Struct):
     exemplar: tuple[str, str, float] | None = None
     dirty: bool = False
     dropped: bool = False
-    bucket_start: int = -1
+    bucket_start: float = 0.0
+    bucket_end: float = 0.0
+    """Unix seconds of ``bucket``; events of this time are added to it."""
     bucket: list[Any] = []  # msgspec copies an empty default for each instance
     buckets: dict[int, list[Any]] = {}  # as above
     cost: int = 1

@@ -58,41 +58,46 @@ class StormDetector:
         """Start without any."""
         self._most = tasks
         self._window = window
-        self._levels: dict[tuple[str, Severity], _Level] = {}
+        self._levels: dict[str, tuple[_Level, ...]] = {}
+        """Routing key → one for each severity."""
 
     def note(self, route: str, severity: Severity, task: str, recent: RecentFailures) -> bool:
         """A task has failed. Whether that makes, or is part of, a storm of its severity.
 
         ``recent.at`` must not be in the future: else the task would count for longer than the window.
         """
-        for level in _SEVERITIES[_SEVERITIES.index(severity) :]:
-            self._note(self._level(route, level), task, recent)
-        return len(self._level(route, severity).tasks) > self._most
+        levels = self._of(route)[_SEVERITIES.index(severity) :]
+        known, joined = None, recent
+        for level in levels:
+            old = level.tasks.get(task)
+            if old is not known:  # most often they have one value in common
+                known, joined = old, recent if old is None else self._joined(old, recent)
+            if old is not None or len(level.tasks) < self._most + _MORE:
+                level.tasks[task] = joined
+            self._prune(level, recent.at)
+        return len(levels[0].tasks) > self._most
 
     def tasks(self, route: str, severity: Severity) -> Mapping[str, RecentFailures]:
         """The tasks that count towards it, by name."""
-        return self._level(route, severity).tasks
+        return self._of(route)[_SEVERITIES.index(severity)].tasks
 
     def recent(self, at: float, count: int, *, exception: str, hostname: str, queue: str, uuid: str) -> RecentFailures:
         """One that has failed ``count`` times, each at ``at``."""
         return RecentFailures(at, at, int(at // self._window), count, 0, exception, hostname, queue, uuid)
 
-    def _level(self, route: str, severity: Severity) -> _Level:
-        level = self._levels.get((route, severity))
-        if level is None:
-            level = self._levels[route, severity] = _Level()
-        return level
+    def _of(self, route: str) -> tuple[_Level, ...]:
+        levels = self._levels.get(route)
+        if levels is None:
+            levels = self._levels[route] = tuple(_Level() for _ in _SEVERITIES)
+        return levels
 
-    def _note(self, level: _Level, task: str, new: RecentFailures) -> None:
-        tasks = level.tasks
-        old = tasks.get(task)
-        if old is not None or len(tasks) < self._most + _MORE:
-            tasks[task] = new if old is None else self._joined(old, new)
-        if len(tasks) > self._most and abs(new.at - level.pruned_at) >= _PRUNE_INTERVAL:
-            level.pruned_at = new.at
-            oldest = new.at - self._window
-            for gone in [other for other, recent in tasks.items() if recent.at < oldest]:
-                del tasks[gone]
+    def _prune(self, level: _Level, at: float) -> None:
+        if len(level.tasks) <= self._most or abs(at - level.pruned_at) < _PRUNE_INTERVAL:
+            return
+        level.pruned_at = at
+        oldest = at - self._window
+        for gone in [task for task, recent in level.tasks.items() if recent.at < oldest]:
+            del level.tasks[gone]
 
     def _joined(self, old: RecentFailures, new: RecentFailures) -> RecentFailures:
         slot, count, before, since = max(old.slot, new.slot), new.slot_count, 0, min(old.since, new.since)

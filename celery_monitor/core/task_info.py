@@ -3,38 +3,40 @@
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 
-from celery_monitor.core.model import RECEIVED, SENT, Event, TaskRef
+from celery_monitor.core.model import Event, TaskRef
 from celery_monitor.core.names import Names
-from celery_monitor.core.text import shared
 
 
-def update_task_info(
-    ref: TaskRef, event: Event, kind: int, names: Names, queue_of: MutableMapping[str, str]
-) -> TaskRef:
-    """Take it over. ``queue_of``: task name → the queue that it was last sent to, kept here.
+def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: MutableMapping[str, str]) -> TaskRef:
+    """Take over a task-sent. ``queue_of``: task name → the queue that it was last sent to, kept here.
 
-    A task-sent names only what has no name, and gives its queue only to its own task: under another name it announces
-    what the task is to be replaced by. Returns what the event is to be counted under.
+    It names only what has no name, and gives its queue only to its own task: under another name it announces what the
+    task is to be replaced by. Returns what the event is to be counted under.
     """
-    name = event.name and names[event.name]
-    if name and (kind == RECEIVED or ref.name is None):
-        ref.name = name
     counted = ref
-    if kind == SENT:
-        if name and name != ref.name:
+    name = event.name and names[event.name]
+    if name:
+        if ref.name is None:
+            ref.name = name
+        elif name != ref.name:
             counted = TaskRef(name=name)
-        if event.queue:
-            counted.queue = shared(names[event.queue])
-            if name:
-                queue_of[name] = counted.queue
-        if event.timestamp <= ref.started_at:
-            return counted  # it comes late, the wait is over
-        ref.due_at = max(ref.due_at, event.timestamp)
-    if event.eta is not None:
-        eta = _unix_time(event.eta)
-        if eta is not None and eta > ref.due_at:
-            ref.due_at = eta
+    if event.queue:
+        counted.queue = queues[event.queue]
+        if name:
+            queue_of[name] = counted.queue
+    at = event.timestamp
+    if at > ref.started_at:  # else it comes late, the wait is over
+        ref.due_at = max(ref.due_at, at)
+        if event.eta is not None:
+            delay(ref, event.eta)
     return counted
+
+
+def delay(ref: TaskRef, eta: str) -> None:
+    """It is not due before its ETA."""
+    due_at = _unix_time(eta)
+    if due_at is not None and due_at > ref.due_at:
+        ref.due_at = due_at
 
 
 def _unix_time(iso: str) -> float | None:

@@ -67,9 +67,9 @@ from celery_monitor.core.model import (
     Stage,
     TaskRef,
 )
-from celery_monitor.core.names import SHORT, Names, shortened_name
+from celery_monitor.core.names import SHORT, Names, fitted_queue, shortened_name
 from celery_monitor.core.recent_tasks import RecentTasks
-from celery_monitor.core.task_info import update_task_info
+from celery_monitor.core.task_info import announce, delay
 from celery_monitor.core.text import size_of, storable_text
 from celery_monitor.core.transitions import TRANSITIONS
 
@@ -137,7 +137,8 @@ class Tracker:
         self._minute = 0
         self.queue_of: dict[str, str] = {}
         """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
-        self._names = Names(MAX_KNOWN_NAMES, self.queue_of.clear)
+        self._names = Names(MAX_KNOWN_NAMES, forgotten=self.queue_of.clear)
+        self._queues = Names(MAX_KNOWN_NAMES, kept=fitted_queue)
         self._hosts = Names(MAX_KNOWN_HOSTS)
 
     def __len__(self) -> int:
@@ -163,31 +164,36 @@ class Tracker:
         name is None when no event has told it yet.
         """
         uuid = event.uuid
-        if len(uuid) > SHORT:
-            uuid = event.uuid = shortened_name(uuid)
-        entry = self.tasks.get(uuid) or self._enter(uuid, event, kind)
-        ref: TaskRef | None = entry
-        if kind == SENT:
-            if entry.others is not None or entry.stage >= _OK:
-                self._sent_again(entry, event)
-        elif event.hostname != entry.host or entry.others is not None or (kind == RECEIVED and entry.stage in _APART):
-            ref = self._run(entry, event, kind)
-        if ref is None or (ref.stage >= _OK and _is_duplicate(ref, event, kind)):
-            return None
-        self._dirty[uuid] = None
+        entry = self.tasks.get(uuid)
+        if entry is None:
+            entry = self._enter(event, kind)
+            uuid = event.uuid
+        # Nearly every event is of its task's only run, on the only worker: that needs no search for the run.
+        ref = entry
+        if (
+            entry.others is not None
+            or entry.stage >= _OK
+            or (event.hostname != entry.host and kind != SENT and (kind != RECEIVED or entry.host))
+            or (kind == RECEIVED and entry.stage in _APART)
+        ):
+            found = self._run(entry, event, kind)
+            if found is None:
+                return None
+            ref = found
         entry.seen = self._minute
         measured, counted = None, ref
         if kind <= RECEIVED:
-            counted = update_task_info(ref, event, kind, self._names, self.queue_of)
-            if self._capture_arguments:
-                self._capture(event)
+            counted = self._introduce(ref, event, kind)
         elif kind <= FAILED:
             measured = _measured(ref, event, kind)
         stage = TRANSITIONS[kind][ref.stage]
-        if stage < _OK and entry.others is None:
-            ref.stage = stage
-        else:
+        if entry.others is not None or stage > _OK:
             self._move(uuid, entry, ref, stage, event)
+        elif stage < _OK:
+            ref.stage = stage
+            self._dirty[uuid] = None
+        else:
+            self._succeed(uuid, ref, ref.stage)
         return counted, measured
 
     def name(self, raw: str) -> str:
@@ -251,6 +257,7 @@ class Tracker:
             self._evict(len(self.tasks) // 10)
         self._recent = RecentTasks()
         self._names.clear()
+        self._queues.clear()
         self._hosts.clear()
         self.queue_of.clear()
 
@@ -268,8 +275,17 @@ class Tracker:
         self._gone = []
         return saved, gone
 
-    def _enter(self, uuid: str, event: Event, kind: int) -> TaskRef:
-        """A new entry; for a task-sent that is read after everything else, the one that is over."""
+    def _enter(self, event: Event, kind: int) -> TaskRef:
+        """A new entry; for a task-sent that is read after everything else, the one that is over.
+
+        An id that is too long is cut, in the event as well: ids that are known are not.
+        """
+        uuid = event.uuid
+        if len(uuid) > SHORT:
+            uuid = event.uuid = shortened_name(uuid)
+            known = self.tasks.get(uuid)
+            if known is not None:
+                return known
         recent = self._recent
         if uuid not in recent.newer and uuid not in recent.older:
             entry = TaskRef()
@@ -284,9 +300,12 @@ class Tracker:
         return entry
 
     def _run(self, entry: TaskRef, event: Event, kind: int) -> TaskRef | None:
-        """The run that the event belongs to, a new one where it must be; None for the twin of a failure."""
+        """The run that the event belongs to, a new one where it must be; None for the twin of an end."""
+        if kind == SENT:
+            self._sent_again(entry, event)
+            return entry
         host = self._hosts[event.hostname]
-        if entry.others is None and not entry.host:
+        if entry.others is None and entry.stage < _OK and not entry.host:
             entry.host = host
             return entry
         if kind == FAILED and runs.is_time_limit_duplicate(entry, host, event):
@@ -296,7 +315,21 @@ class Tracker:
             return self._fork(entry, host, event, kind)
         if host:
             run.host = host
-        return run
+        return None if _is_duplicate(run, event, kind) else run
+
+    def _introduce(self, ref: TaskRef, event: Event, kind: int) -> TaskRef:
+        """Take over what a task-sent or task-received tells. Returns what the event is to be counted under."""
+        if self._capture_arguments:
+            self._capture(event)
+        if kind == SENT:
+            return announce(ref, event, self._names, self._queues, self.queue_of)
+        if not ref.host:
+            ref.host = self._hosts[event.hostname]
+        if event.name:
+            ref.name = self._names[event.name]
+        if event.eta is not None:
+            delay(ref, event.eta)
+        return ref
 
     def _capture(self, event: Event) -> None:
         if event.args or event.kwargs:
@@ -337,19 +370,30 @@ class Tracker:
             entry.others, entry.stage, entry.host, entry.started_at = None, _S, "", 0.0
             entry.name = entry.queue = None
         for run in entry.others or ():
-            update_task_info(run, event, SENT, self._names, self.queue_of)
+            announce(run, event, self._names, self._queues, self.queue_of)
+
+    def _succeed(self, uuid: str, ref: TaskRef, before: int) -> None:
+        """The only run has succeeded, or the last of several. Only a task-sent can follow."""
+        ref.stage = _OK
+        if ref.name is not None and (ref.queue is not None or ref.name not in self.queue_of):
+            self._recent.add(uuid, self._forget(uuid))
+            return
+        self._dirty[uuid] = None
+        if before != _OK:
+            self._lingering.append((self._time + self._linger, uuid))
 
     def _move(self, uuid: str, entry: TaskRef, ref: TaskRef, stage: int, event: Event) -> None:
         """Bring a run to its next stage, and see to what has ended."""
+        self._dirty[uuid] = None
         before = ref.stage
         if stage == _J and event.requeue:
             stage = _Q
         ref.stage = stage
         if entry.others is not None and not self._is_over(uuid, entry, ref):
             return
-        if stage == _OK and ref.name is not None and (ref.queue is not None or ref.name not in self.queue_of):
-            self._recent.add(uuid, self._forget(uuid))
-        elif stage >= _OK and before != stage:
+        if stage == _OK:
+            self._succeed(uuid, ref, before)
+        elif stage > _OK and before != stage:
             self._lingering.append((self._time + self._linger, uuid))
 
     def _is_over(self, uuid: str, entry: TaskRef, ref: TaskRef) -> bool:

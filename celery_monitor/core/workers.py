@@ -174,7 +174,7 @@ class Workers:
             return True
         state.started_seen += 1
         state.started_lately += 1
-        state.changed()
+        state.dirty, state.frozen = True, None
         return state.mute
 
     def notice(self, hostname: str, now: float, unix_now: float) -> bool:

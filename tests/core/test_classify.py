@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_monitor.core.classify import MAX_MESSAGE_LENGTH, MAX_TRACEBACK_LENGTH, classify, group_id, unregistered_name
+from celery_monitor.core.traceback_parser import _SectionReader, sections
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/shop/.venv/lib/python3.11/site-packages/celery/app/trace.py", line 477, in trace_task
@@ -253,3 +254,38 @@ def test_groups() -> None:
     assert group_id("a", "b", "c") == group_id("a", "b", "c")
     assert group_id("a", "b", "c") != group_id("a", "bc", "")
     assert re.fullmatch("[0-9a-f]{16}", group_id("a", "b", "c"))
+
+
+LINES = [
+    "Traceback",
+    '  File "/a/b.py", line 3, in f',
+    '  File "/a/b.py", line 3',
+    "    x",
+    "\ty",
+    "",
+    " ",
+    "\r",
+    ":",
+    "  | x",
+    "a.B: c",
+    "B",
+    "B:",
+    "<locals>: x",
+    "RemoteTraceback: ",
+    "billiard.pool.RemoteTraceback:",
+    '"""',
+    "The above exception was the direct cause of the following exception:",
+    '  File "/a/b.py", line 3, in f\r',
+    "During handling of the above exception, another exception occurred:",
+    "  + Exception Group Traceback (most recent call last):",
+]
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=8))
+def test_a_plain_traceback_is_read_the_same_by_the_short_way(lines: list[str]) -> None:
+    """The sections of a text are those of the line-by-line reader, whichever way it takes."""
+    text = "\n".join(["Traceback (most recent call last):", *lines])
+    reader = _SectionReader()
+    for line in text.split("\n"):
+        reader.read(line)
+    assert sections(text) == reader.end()
