@@ -1,4 +1,4 @@
-"""Everything but the per-task families, as prometheus_client's metric objects made anew for each scrape."""
+"""Everything but the families of tasks and workers, as prometheus_client's metric objects made anew for each scrape."""
 
 import functools
 import math
@@ -29,7 +29,6 @@ from celery_monitor.core.model import (
     QueueStats,
     Reason,
     Snapshot,
-    Worker,
 )
 
 # Series that exist from the start, so that increase() sees the first of each.
@@ -78,32 +77,12 @@ class MonitorCollector(Collector):
         Before that their numbers are not known, and a 0 would look like a reset.
         """
         if self._snapshot is not None:
-            yield from self._workers(_by_host(self._snapshot.workers))
             yield from self._queue_stats()
             yield from self._stream(self._snapshot)
             yield from self._tracking(self._snapshot)
             yield from self._decisions(self._snapshot)
         yield from self._runtime(self._stats)
         yield self._metric(families.BUILD, [(_build(), 1)])
-
-    def _workers(self, hosts: Mapping[str, Sequence[Worker]]) -> Iterator[Metric]:
-        def per_host(family: Family, value: Callable[[Sequence[Worker]], float]) -> Metric:
-            return self._metric(family, [((host,), value(workers)) for host, workers in hosts.items()])
-
-        yield per_host(families.WORKER_UP, lambda workers: any(one.up for one in workers))
-        yield per_host(families.WORKER_ACTIVE, lambda workers: sum(one.active for one in workers))
-        yield per_host(families.WORKER_HEARTBEAT, lambda workers: max(one.last_heartbeat for one in workers))
-        yield per_host(families.WORKER_CLOCK, lambda workers: max((one.clock_offset for one in workers), key=abs))
-        yield per_host(
-            families.WORKER_PROCESSED, lambda workers: sum(one.processed_before + one.processed for one in workers)
-        )
-        software = {
-            (host, labels.label_text(one.sw_ident), labels.label_text(one.sw_ver), labels.label_text(one.sw_sys))
-            for host, workers in hosts.items()
-            for one in workers
-        }
-        yield self._metric(families.WORKER_INFO, [(values, 1) for values in sorted(software)])
-        yield per_host(families.UNOBSERVED, lambda workers: sum(one.unobserved for one in workers))
 
     def _queue_stats(self) -> Iterator[Metric]:
         queues = {labels.label_text(one.name): one for one in self._queues}
@@ -197,13 +176,6 @@ class MonitorCollector(Collector):
         buckets = list(zip(edges, accumulate(histogram.counts), strict=True))
         metric.add_metric(tuple(self._static.values()), buckets, histogram.sum)
         return metric
-
-
-def _by_host(workers: Sequence[Worker]) -> dict[str, list[Worker]]:
-    hosts: dict[str, list[Worker]] = {}
-    for one in workers:
-        hosts.setdefault(labels.host(one.hostname), []).append(one)
-    return hosts
 
 
 @functools.cache

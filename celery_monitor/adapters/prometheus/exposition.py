@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from celery_monitor.adapters.prometheus.collector import MonitorCollector
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.adapters.prometheus.tasks import TaskRenderer
+from celery_monitor.adapters.prometheus.workers import WorkerRenderer
 from celery_monitor.core.model import QueueStats, Snapshot
 from celery_monitor.ports import Clock, Scrape
 from celery_monitor.settings.metrics import MetricsSettings
@@ -63,6 +64,7 @@ class Exposition:
         self._queues = queues
         self._runtime = runtime
         self._tasks = TaskRenderer(settings.prefix, settings.static_labels, hostname_label=settings.hostname_label)
+        self._workers = WorkerRenderer(settings.prefix, settings.static_labels)
         self._rendering = rendering
 
     def choose(self, accept: str, accept_encoding: str) -> Format:
@@ -95,6 +97,7 @@ class Exposition:
         snapshot = self._snapshot()
         if snapshot is not None:
             yield from self._tasks.render(snapshot.series, snapshot.registered, openmetrics=openmetrics)
+            yield from self._workers.render(snapshot.workers, openmetrics=openmetrics)
         rest = _Rest(
             MonitorCollector(
                 snapshot,

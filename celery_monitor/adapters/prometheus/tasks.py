@@ -16,10 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import Final
 
-import msgspec
 from prometheus_client.utils import floatToGoString
 
-from celery_monitor.adapters.prometheus import labels
+from celery_monitor.adapters.prometheus import columns, labels
 from celery_monitor.adapters.prometheus.families import TASK_COUNTERS, TASK_FAILURES, TASK_RUNTIME, TASK_WAIT, Family
 from celery_monitor.core.model import FAILED, SUCCEEDED, Histogram, Series
 
@@ -61,7 +60,7 @@ class TaskRenderer:
                     yield _failed(sample, chunk, openmetrics=openmetrics)
                 else:
                     texts, ones = chunk
-                    yield _lines(sample, texts, [one.counts[position] for one in ones])
+                    yield columns.lines(sample, texts, [one.counts[position] for one in ones])
             if position == SUCCEEDED and not self._hostname_label:
                 yield from _zeros(sample, self._to_come(registered, rows))
         yield self._head(TASK_FAILURES, openmetrics=openmetrics)
@@ -77,8 +76,7 @@ class TaskRenderer:
             yield _histograms(self._prefix + TASK_WAIT.name, texts, [one.wait for one in ones])
 
     def _head(self, family: Family, *, openmetrics: bool) -> bytes:
-        name = self._prefix + (family.name if openmetrics else family.sample)
-        return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n".encode()
+        return columns.head(self._prefix, family, openmetrics=openmetrics)
 
     def _sample(self, family: Family) -> bytes:
         return (self._prefix + family.sample).encode()
@@ -121,14 +119,14 @@ def _chunks(rows: Rows, at_once: int) -> Iterator[Rows]:
 def _zeros(sample: bytes, texts: Sequence[bytes]) -> Iterator[bytes]:
     for start in range(0, len(texts), _COUNTERS_AT_ONCE):
         chunk = texts[start : start + _COUNTERS_AT_ONCE]
-        yield _lines(sample, chunk, [0] * len(chunk))
+        yield columns.lines(sample, chunk, [0] * len(chunk))
 
 
 def _failures(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
     texts, ones = rows
     counts = [one.counts[FAILED] for one in ones]
     ends = [_exemplar(one) + b"\n" if one.exemplar else b"\n" for one in ones] if openmetrics else None
-    return _lines(sample, texts, counts, ends)
+    return columns.lines(sample, texts, counts, ends)
 
 
 def _failed(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
@@ -158,8 +156,8 @@ def _histograms(name: str, texts: Sequence[bytes], histograms: Sequence[Histogra
     for one in histograms:
         numbers += accumulate(one.counts)
         numbers += numbers[-1], 0
-    pieces[3::4] = _numbers(numbers)
-    pieces[size - 1 :: size] = _sums([one.sum for one in histograms])
+    pieces[3::4] = columns.numbers(numbers)
+    pieces[size - 1 :: size] = columns.sums([one.sum for one in histograms])
     pieces[0] = pieces[0][1:]
     pieces.append(b"\n")
     return b"".join(pieces)
@@ -174,26 +172,6 @@ def _row(name: str, bounds: tuple[float, ...]) -> tuple[bytes, ...]:
     edges = [floatToGoString(bound) for bound in (*bounds, math.inf)]  # type: ignore[no-untyped-call]
     ends = [("bucket", f',le="{edge}"}} ') for edge in edges] + [("count", "} "), ("sum", "} ")]
     return tuple(chain.from_iterable((f"\n{name}_{kind}{{".encode(), b"", end.encode(), b"") for kind, end in ends))
-
-
-def _lines(sample: bytes, texts: Sequence[bytes], numbers: Sequence[int], ends: Sequence[bytes] | None = None) -> bytes:
-    """One sample for each: its labels, its number, and what ends its line."""
-    pieces = [sample + b"{", b"", b"} ", b"", b"\n"] * len(texts)
-    pieces[1::5] = texts
-    pieces[3::5] = _numbers(numbers)
-    if ends is not None:
-        pieces[4::5] = ends
-    return b"".join(pieces)
-
-
-def _numbers(numbers: Sequence[float]) -> list[bytes]:
-    return msgspec.json.encode(numbers)[1:-1].split(b",")
-
-
-def _sums(sums: Sequence[float]) -> list[bytes]:
-    """As ``_numbers``, but for infinity, which JSON does not know."""
-    found = _numbers(sums)
-    return found if b"null" not in found else [floatToGoString(one).encode() for one in sums]  # type: ignore[no-untyped-call]
 
 
 _unusual: Final = re.compile(r"[^0-9A-Za-z._:@/-]").sub

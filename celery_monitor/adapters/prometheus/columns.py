@@ -1,0 +1,37 @@
+"""Lines of many samples at once: their labels and their numbers are set into one list, and joined."""
+
+from collections.abc import Sequence
+
+import msgspec
+from prometheus_client.utils import floatToGoString
+
+from celery_monitor.adapters.prometheus.families import Family, Kind
+
+
+def head(prefix: str, family: Family, *, openmetrics: bool) -> bytes:
+    """The comments before the samples of a family."""
+    name = prefix + (family.name if openmetrics else family.sample)
+    kind = family.kind if openmetrics else {Kind.INFO: "gauge", Kind.UNKNOWN: "untyped"}.get(family.kind, family.kind)
+    unit = f"# UNIT {name} {family.unit}\n" if openmetrics and family.unit else ""
+    return f"# HELP {name} {family.help}\n# TYPE {name} {kind}\n{unit}".encode()
+
+
+def lines(sample: bytes, texts: Sequence[bytes], values: Sequence[float], ends: Sequence[bytes] | None = None) -> bytes:
+    """One sample for each: its labels, its number, and what ends its line."""
+    pieces = [sample + b"{", b"", b"} ", b"", b"\n"] * len(texts)
+    pieces[1::5] = texts
+    pieces[3::5] = numbers(values)
+    if ends is not None:
+        pieces[4::5] = ends
+    return b"".join(pieces)
+
+
+def numbers(values: Sequence[float]) -> list[bytes]:
+    """As they are written. All of them in one call of msgspec take a third of the time of Python's own formatting."""
+    return msgspec.json.encode(values)[1:-1].split(b",")
+
+
+def sums(values: Sequence[float]) -> list[bytes]:
+    """As ``numbers``, but for infinity, which JSON does not know."""
+    found = numbers(values)
+    return found if b"null" not in found else [floatToGoString(one).encode() for one in values]  # type: ignore[no-untyped-call]

@@ -1,0 +1,72 @@
+"""The families of the workers, rendered column by column.
+
+There may be thousands of workers: a large fleet has them, and so has one that somebody invents. prometheus_client's
+renderer needs 5 µs for a line, 150 ms for all of theirs, which is more than everything else of a scrape.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from celery_monitor.adapters.prometheus import columns, families, labels
+from celery_monitor.adapters.prometheus.families import Family
+from celery_monitor.core.model import Worker
+
+_AT_ONCE: Final = 1000
+"""Samples in a portion of the text."""
+
+
+class WorkerRenderer:
+    """Renders workers under names with ``prefix``, with the static labels on every sample."""
+
+    def __init__(self, prefix: str, static_labels: Mapping[str, str]) -> None:
+        self._prefix = prefix
+        self._static = "".join(f',{name}="{labels.escaped(value)}"' for name, value in static_labels.items())
+
+    def render(self, workers: Sequence[Worker], *, openmetrics: bool) -> Iterator[bytes]:
+        """The text of all families of workers, in portions. Workers of one host share its series."""
+        hosts: dict[str, list[Worker]] = {}
+        for one in workers:
+            hosts.setdefault(labels.escaped(labels.host(one.hostname)), []).append(one)
+        texts = [f'hostname="{host}"{self._static}'.encode() for host in hosts]
+        rows = [_of_host(ones) for ones in hosts.values()]
+        up, active, heartbeat, clock, processed, unobserved = zip(*rows, strict=True) if rows else [()] * 6
+        for family, values in (
+            (families.WORKER_UP, up),
+            (families.WORKER_ACTIVE, active),
+            (families.WORKER_HEARTBEAT, heartbeat),
+            (families.WORKER_CLOCK, clock),
+            (families.WORKER_PROCESSED, processed),
+        ):
+            yield from self._family(family, texts, values, openmetrics=openmetrics)
+        software = sorted({self._software(host, one) for host, ones in hosts.items() for one in ones})
+        yield from self._family(families.WORKER_INFO, software, [1] * len(software), openmetrics=openmetrics)
+        yield from self._family(families.UNOBSERVED, texts, unobserved, openmetrics=openmetrics)
+
+    def _family(
+        self, family: Family, texts: Sequence[bytes], values: Sequence[float], *, openmetrics: bool
+    ) -> Iterator[bytes]:
+        yield columns.head(self._prefix, family, openmetrics=openmetrics)
+        sample = (self._prefix + family.sample).encode()
+        for start in range(0, len(texts), _AT_ONCE):
+            yield columns.lines(sample, texts[start : start + _AT_ONCE], values[start : start + _AT_ONCE])
+
+    def _software(self, host: str, worker: Worker) -> bytes:
+        shown = ((name, labels.escaped(getattr(worker, name))) for name in families.WORKER_INFO.labels[1:])
+        told = ",".join([f'{name}="{value}"' for name, value in shown])
+        return f'hostname="{host}",{told}{self._static}'.encode()
+
+
+def _of_host(workers: Sequence[Worker]) -> tuple[int, int, float, float, int, int]:
+    """Whether any is up, tasks, last heartbeat, the clock that is furthest off, tasks begun, and those not seen."""
+    first = workers[0]
+    if len(workers) == 1:
+        begun = first.processed_before + first.processed
+        return int(first.up), first.active, first.last_heartbeat, first.clock_offset, begun, first.unobserved
+    return (
+        int(any(one.up for one in workers)),
+        sum(one.active for one in workers),
+        max(one.last_heartbeat for one in workers),
+        max((one.clock_offset for one in workers), key=abs),
+        sum(one.processed_before + one.processed for one in workers),
+        sum(one.unobserved for one in workers),
+    )
