@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_monitor.core.decode import (
@@ -265,9 +265,10 @@ def test_an_oddity_in_a_large_message_costs_only_itself() -> None:
         assert kinds(found) == ["task-failed", "task-failed", MALFORMED, MALFORMED, "task-failed"]
 
 
-_JSON = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+_JSON = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=15)
 
 
+@settings(max_examples=40)  # of many elements each
 @given(st.lists(_JSON), st.sampled_from([None, 0, 1]), st.sampled_from(["", "\ufeff", " \n"]))
 def test_pieces_of_any_list(values: list[Any], indent: int | None, before: str) -> None:
     """Each piece is the JSON of one element."""

@@ -107,7 +107,7 @@ def _moments(draw: st.DrawFn) -> tuple[str, float]:
     return zone, draw(anytime | near | near) + draw(st.floats(0, 0.999))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(
     _moments(),
     st.sampled_from(["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "*/7 * * * *", "59 23 * * 0", "15 0 1 * *"]),

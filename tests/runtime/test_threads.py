@@ -4,9 +4,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import pytest
 import structlog
 
 from celery_monitor.errors import StoreUnusableError
+from celery_monitor.runtime import threads
 from celery_monitor.runtime.threads import Threads
 from tests.servers import wait_until
 
@@ -77,8 +79,9 @@ def test_silence_is_noticed() -> None:
         hold.set()
 
 
-def test_a_failure_beside_the_counting_is_met() -> None:
+def test_a_failure_beside_the_counting_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that only serves is started again after a failure, and one that fails on and on is told of."""
+    monkeypatch.setattr(threads, "RESTART_BASE", 0.02)
     made = Threads(threading.Event(), lambda name: None)
     recovered = threading.Event()
 
