@@ -3,7 +3,7 @@
     PYTHONPATH=. python bench/scrape.py [--rate 10000] [--scrapes 100] [--pause 0.2]
 
 The real pump, monitor, committer, store, exposition and web server run in this process, connected as the composition
-root connects them; a scraper with Prometheus's headers runs in another. In place of a broker there is a source with
+root connects them; a scraper with Prometheus's headers runs in another. Overrides a broker there is a source with
 events of its own: a message carries three, and costs the 5 µs that reading it needs (bench/broker.py). Each half second
 what has changed (here: all 2,000 series) is committed to a file. The garbage collector is set as `celery-monitor run`
 sets it. All threads share the interpreter's lock: what is measured is how late events were applied because of flushes,

@@ -75,7 +75,7 @@ _ESSENTIAL_THREADS: Final = ("pump", "committer")
 _JOIN_TIMEOUT: Final = 1.0
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
-_NO_STREAM: Final = "waiting for the stream"
+_NO_STREAM: Final = "waiting for the event stream"
 
 _log = structlog.get_logger()
 
@@ -111,7 +111,7 @@ class App:
             give_way=self._priority.give_way,
         )
         self._lock = threading.Lock()
-        self._store_error: str | None = "the store is being opened"
+        self._store_error: str | None = "opening the store"
         self._monitor: Monitor | None = None
         self._committed_totals: CommittedTotals | None = None
         self._committer = Committer(self.store, self.clock, self._priority)
@@ -157,7 +157,7 @@ class App:
                 cleanup.callback(self._shut_down)
                 self.stopping.wait()
         died = self.threads.died
-        dead = partial(_log.error, "Ended, because a part of it died", thread=died)
+        dead = partial(_log.error, "Exiting because a thread died", thread=died)
         code = 0 if died is None else 1
         if not said(partial(_log.info, "Stopped") if died is None else dead):
             os._exit(code)  # the interpreter would wait for standard error before it ends
@@ -176,7 +176,7 @@ class App:
                 restored = self.store.start()
             except StoreUnavailableError as exc:
                 self._store_error = str(exc)
-                _log.error("The store cannot be opened; trying again", error=str(exc))
+                _log.error("Cannot open the store; retrying", error=str(exc))
                 self.stopping.wait(_STORE_RETRY)
                 continue
             self._store_error = None
@@ -324,7 +324,7 @@ class App:
         for name in (*must_end, *may_end):
             last = until - 1.0 if name in must_end else self.clock.monotonic() + _JOIN_TIMEOUT
             if not self.threads.join(name, max(0.0, last - self.clock.monotonic())):
-                _log.warning("Did not end in time; left behind", thread=name)
+                _log.warning("A thread did not stop in time; abandoning it", thread=name)
         timer.cancel()
 
     def _live(self) -> None:
@@ -339,7 +339,7 @@ class App:
 
     def _exit_late(self) -> None:
         try:
-            said(partial(_log.critical, "The orderly end took too long"))
+            said(partial(_log.critical, "Graceful shutdown timed out"))
         finally:
             os._exit(1)
 
@@ -419,7 +419,7 @@ class App:
             {
                 "threads": None
                 if not stuck
-                else ", ".join(f"{name} has not turned for {silence:.0f} s" for name, silence in stuck.items())
+                else ", ".join(f"{name} made no progress for {silence:.0f} s" for name, silence in stuck.items())
             }
         )
 
@@ -451,9 +451,9 @@ def _courier_of(channel: str) -> str:
 
 def _log_rollback(lost: RolledBack) -> None:
     _log.error(
-        "The store came back older than what was committed to it: what these flushes counted is missing, and the "
-        "broker does not deliver it again. A damaged log after a crash does this, and so does a restored backup. "
-        "Check the disk and its file system",
+        "The store is older than the last commit: the counts of these flushes are lost, and the broker does not "
+        "redeliver them. Possible causes: a write-ahead log damaged by a crash, or a restored backup. Check the "
+        "disk and its file system",
         flushes=lost.flushes,
         seconds=round(max(0.0, lost.committed_at - lost.found_at), 1) if lost.found_at else None,
         found=rfc3339(lost.found_at) if lost.found_at else "an empty store",

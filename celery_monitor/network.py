@@ -44,11 +44,13 @@ class ServerTerms:
 
 
 _REMEDIES: Final = {
-    Fault.NAME: "this machine's name server does not know the host: check {0.address}",
-    Fault.REFUSED: "nothing listens there, or a firewall says no: check that it runs, and {0.address}",
-    Fault.UNREACHABLE: "no route leads there from here: check {0.address}, and routes and firewalls in between",
-    Fault.SILENT: "it hangs, a firewall drops packets, or the port speaks another protocol: {0.protocol}",
-    Fault.CLOSED: "it was restarted, something in between cut in, or the port speaks another protocol: {0.protocol}",
+    Fault.NAME: "the host name cannot be resolved: check {0.address}",
+    Fault.REFUSED: "nothing is listening there, or a firewall rejects the connection: check that the server is "
+    "running, and {0.address}",
+    Fault.UNREACHABLE: "no route to the host: check {0.address}, routes and firewalls",
+    Fault.SILENT: "the server hangs, a firewall drops packets, or the port uses another protocol: {0.protocol}",
+    Fault.CLOSED: "the server was restarted, a proxy or firewall closed the connection, or the port uses another "
+    "protocol: {0.protocol}",
     Fault.TLS: "{0.protocol}",
     Fault.CERTIFICATE: "{0.trust}",
 }

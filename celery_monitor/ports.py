@@ -167,7 +167,7 @@ class StoreSpace:
     limit: int | None = None
     """``store.max_bytes``; None without a limit."""
     room: int | None = None
-    """What can be added before the limit or the end of the disk; None while it is not known, or without an end."""
+    """Bytes left before the limit or the end of the disk; None while it is not known, or without an end."""
     short: bool = False
     """Samples, groups or old counts are being given up."""
     given_up: Mapping[str, int] = field(default_factory=dict)

@@ -56,7 +56,7 @@ class Redaction:
         if number not in self._told:
             self._told.add(number)
             _log.warning(
-                "A text took too long to redact and was replaced as a whole; make the pattern simpler",
+                "Redaction timed out and the whole text was replaced; simplify the pattern",
                 pattern=f"tracking.redact[{number}]",
             )
 

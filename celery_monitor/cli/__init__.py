@@ -25,13 +25,13 @@ class _Entry:
 _COMMANDS: Final = {
     "run": _Entry("run:run", "Run the daemon."),
     "config": _Entry("config:config", "Check, show and describe the configuration."),
-    "report": _Entry("report:report", "Print or mail the summary of a day."),
+    "report": _Entry("report:report", "Print or mail the report of a day."),
     "notify": _Entry("notify:notify", "Send a marked test message to PagerDuty or by mail."),
-    "outbox": _Entry("outbox:outbox", "List what waits to be sent or was given up, and try it again."),
-    "doctor": _Entry("doctor:doctor", "Check everything the daemon needs, each with its remedy."),
-    "events": _Entry("events:events", "Show the live stream of events, one a line."),
-    "demo": _Entry("demo:demo", "Run everything in one process, with nothing installed."),
-    "healthcheck": _Entry("healthcheck:healthcheck", "Ask the running daemon whether it lives."),
+    "outbox": _Entry("outbox:outbox", "List pending and failed notifications, and retry them."),
+    "doctor": _Entry("doctor:doctor", "Check everything the daemon needs and suggest fixes."),
+    "events": _Entry("events:events", "Show the live stream of events, one per line."),
+    "demo": _Entry("demo:demo", "Run a demo fleet and the monitor in one process."),
+    "healthcheck": _Entry("healthcheck:healthcheck", "Check whether the running daemon is alive."),
 }
 
 

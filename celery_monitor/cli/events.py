@@ -58,10 +58,10 @@ _COLOURS: Final = {
 @click.command()
 @config_file
 @broker_url
-@click.option("--follow", "-f", is_flag=True, help="Until Ctrl-C, instead of for --seconds.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=10, show_default=True, help="End after so long.")
-@click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events.")
-@click.option("--task", "glob", metavar="GLOB", help="Only tasks of such a name, for example 'shop.billing.*'.")
+@click.option("--follow", "-f", is_flag=True, help="Run until Ctrl-C instead of for --seconds.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=10, show_default=True, help="Stop after this time.")
+@click.option("--limit", "-n", type=click.IntRange(1), help="Stop after this many events.")
+@click.option("--task", "glob", metavar="GLOB", help="Only tasks with a matching name, for example 'shop.billing.*'.")
 def events(
     config_path: Path | None, broker: str | None, seconds: float, limit: int | None, glob: str | None, *, follow: bool
 ) -> None:
@@ -76,7 +76,7 @@ def events(
         until = math.inf if follow else SystemClock().monotonic() + seconds
         _show(settings.broker, stream, until, limit or sys.maxsize)
     if not follow and not stream.tasks_seen:
-        click.echo("no task events came: see `celery-monitor doctor`", err=True)
+        click.echo("no task events received: run `celery-monitor doctor`", err=True)
 
 
 def _show(settings: BrokerSettings, stream: "_EventPrinter", until: float, limit: int) -> None:
@@ -137,7 +137,7 @@ class _EventPrinter:
     def _discarded(self, discarded: Discarded) -> str | None:
         if self._glob is not None:
             return None
-        return click.style(f"a message that cannot be counted: {discarded.reason}", fg="red")
+        return click.style(f"discarded message: {discarded.reason}", fg="red")
 
     def _line(self, event: Event) -> str | None:
         if event.type == PROBE:

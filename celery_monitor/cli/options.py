@@ -11,6 +11,6 @@ config_file = click.option(
     metavar="FILE",
     help="The YAML configuration. Default: $CELERY_MONITOR_CONFIG, or none.",
 )
-broker_url = click.option("--broker", metavar="URL", help="In place of broker.url.")
-store_url = click.option("--store", metavar="URL", help="In place of store.url, such as sqlite:////path/monitor.db.")
-web_port = click.option("--port", type=int, metavar="N", help="In place of web.port.")
+broker_url = click.option("--broker", metavar="URL", help="Overrides broker.url.")
+store_url = click.option("--store", metavar="URL", help="Overrides store.url, such as sqlite:////path/monitor.db.")
+web_port = click.option("--port", type=int, metavar="N", help="Overrides web.port.")

@@ -29,7 +29,7 @@ def _row_id(_ctx: click.Context, _param: click.Parameter, text: str | None) -> i
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and 0 < int(text) < _MAX_ID):
-        raise click.BadParameter(f"{text!r} is no ID: take one of the first column of `celery-monitor outbox list`")
+        raise click.BadParameter(f"{text} is not an ID: use one from the first column of `celery-monitor outbox list`")
     return int(text)
 
 
@@ -41,7 +41,7 @@ def outbox() -> None:
 @outbox.command("list")
 @config_file
 @store_url
-@click.option("--dead", is_flag=True, help="Only what was given up, or may have been delivered.")
+@click.option("--dead", is_flag=True, help="Only failed notifications and those of unknown outcome.")
 def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
     """Print what waits and what was given up, oldest first. Times are in UTC.
 
@@ -51,7 +51,7 @@ def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
         first = {} if dead else _first_in_line(_items(rows, dead=False), SystemClock().now())
         table = [_HEADERS, *(_cells(item, first) for item in _items(rows, dead=dead))]
     if len(table) == 1:
-        click.echo("nothing was given up" if dead else "nothing waits, and nothing was given up")
+        click.echo("no failed notifications" if dead else "no pending or failed notifications")
         return
     widths = [max(len(row[column]) for row in table) for column in range(len(_HEADERS))]
     for row in table:
@@ -60,7 +60,7 @@ def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
 
 @outbox.command()
 @click.argument("item_id", metavar="ID", callback=_row_id, required=False)
-@click.option("--all-dead", is_flag=True, help="Everything that was given up.")
+@click.option("--all-dead", is_flag=True, help="Retry all failed notifications.")
 @config_file
 @store_url
 def retry(config_path: Path | None, store: str | None, item_id: int | None, *, all_dead: bool) -> None:
@@ -70,7 +70,7 @@ def retry(config_path: Path | None, store: str | None, item_id: int | None, *, a
     with _opened(config_path, store) as rows:
         count = rows.revive(item_id, SystemClock().now())
     if item_id is not None and count == 0:
-        raise MonitorError(f"nothing to try again: row {item_id} is delivered, replaced by a newer row, or not there")
+        raise MonitorError(f"nothing to retry: row {item_id} was delivered, replaced by a newer row, or does not exist")
     click.echo(f"{count} row{'s' * (count != 1)} due now")
 
 

@@ -29,7 +29,7 @@ _NAMED: Final = {YESTERDAY: dt.timedelta(days=1), "today": dt.timedelta(0)}
 @store_url
 @click.option("--date", "day", metavar="YYYY-MM-DD|yesterday|today", default=YESTERDAY, show_default=True)
 @click.option("--format", "form", type=click.Choice(["text", "html", "json"]), default="text", show_default=True)
-@click.option("--send", is_flag=True, help="Mail it to email.to instead of printing it, once more if need be.")
+@click.option("--send", is_flag=True, help="Mail it to email.to instead of printing it, even if it was sent before.")
 def report(config_path: Path | None, store: str | None, day: str, form: str, *, send: bool) -> None:
     """Print the summary of a day, from midnight to midnight in email.timezone.
 
@@ -56,10 +56,10 @@ def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
     try:
         date = dt.date.fromisoformat(day)
     except ValueError as exc:
-        told = f"{day!r} is no date: write YYYY-MM-DD, {' or '.join(_NAMED)}"
+        told = f"{day!r} is not a date: use YYYY-MM-DD, {' or '.join(_NAMED)}"
         raise click.BadParameter(told, param_hint="--date") from exc
     if date > today:
-        raise click.BadParameter(f"{day} has not begun in {zone}", param_hint="--date")
+        raise click.BadParameter(f"{day} has not started yet in {zone}", param_hint="--date")
     return date
 
 

@@ -24,8 +24,8 @@ default thresholds a large fleet stands still for a tenth of a second every few 
 @broker_url
 @store_url
 @web_port
-@click.option("--log-level", metavar="LEVEL", help="In place of log.level.")
-@click.option("--log-format", metavar="FORMAT", help="In place of log.format: json or console.")
+@click.option("--log-level", metavar="LEVEL", help="Overrides log.level.")
+@click.option("--log-format", metavar="FORMAT", help="Overrides log.format: json or console.")
 def run(  # noqa: PLR0917  # one for each option
     config_path: Path | None,
     broker: str | None,

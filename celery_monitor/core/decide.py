@@ -56,7 +56,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     reason: Reason
     incident: str | None
-    """Key of the incident that it belongs to; None when it came too late for it."""
+    """Key of its incident; None when it came too late for it."""
     changed: bool = True
     """The incident came to this reason now: what ``celery_monitor_incidents_total`` counts."""
 

@@ -24,7 +24,7 @@ class RecentFailures(msgspec.Struct, gc=False):
     """A task that has failed lately: when, how often, and an example."""
 
     at: float
-    """Its newest failure."""
+    """Latest failure."""
     since: float
     """The first of those in ``count``."""
     slot: int

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 REPLACEMENT: Final = "\ufffd"
 REDACTED: Final = "[redacted]"
 UNREAD: Final = "[redacted: the patterns took too long]"
-"""In place of a text of which nobody knows what the patterns would have taken out of it."""
+"""Overrides a text of which nobody knows what the patterns would have taken out of it."""
 OTHER: Final = "other"
 """The name under which is counted what is beyond a bound."""
 MAX_HOST_LENGTH: Final = 255

@@ -184,14 +184,14 @@ class Committer:
         pause = backoff.delay(self._failures_in_row, random.random(), base=0.2, cap=RETRY_CAP)  # noqa: S311  # jitter
         self._try_at = self._clock.monotonic() + pause
         if self.stats.error is None:
-            _log.error("The store cannot be written; nothing is acknowledged until it can", error=str(exc))
+            _log.error("Cannot write to the store; nothing is acknowledged until it recovers", error=str(exc))
         self.stats.error = str(exc)
 
     def _succeeded(self) -> None:
         self.written_at = self._waits_since = self._clock.monotonic()
         self._failures_in_row = 0
         if self.stats.error is not None:
-            _log.info("The store can be written again")
+            _log.info("The store is writable again")
             self.stats.error = None
         took = self.written_at - self._began_at
         self.stats.sum += took

@@ -45,9 +45,10 @@ STREAM_FIRST: Final = 5.0
 """Seconds after the start in which no question is asked but the first one of an open stream: a task that fails before
 the workers have said what they hold has no name, and must not wait for the answers to other questions."""
 _SILENT: Final = (
-    "workers send events and none answers questions: they are asked rarely now, because a worker that cannot read a "
-    "question logs an error; check the workers' accept_content (must include json), task_serializer (answers come in "
-    "it: json), control_exchange (compare broker.control_exchange), worker_enable_remote_control, and on Redis "
+    "workers send events but none answers remote control requests: requests are now sent rarely, because a worker "
+    "that cannot read one logs an error; check the workers' accept_content (must include json), task_serializer "
+    "(must be json: replies use it), control_exchange (compare broker.control_exchange), "
+    "worker_enable_remote_control, and on Redis "
     "global_keyprefix and fanout_prefix; celery-monitor doctor compares them"
 )
 _NO_EVENTS: Final = (
@@ -181,7 +182,7 @@ class FleetPoller:
 
     def _fail(self, exc: SourceLostError, stop: threading.Event) -> None:
         if self.error is None and not stop.is_set():
-            _log.warning("The fleet cannot be asked", error=str(exc))
+            _log.warning("Cannot query the workers", error=str(exc))
         self.error = str(exc)
 
     def _ask(self, mono: float) -> None:
@@ -292,8 +293,8 @@ class FleetPoller:
             named = ", ".join(printable(hostname, _MAX_LENGTH) for hostname in unresponsive[:_NAMED])
             more = f" and {len(unresponsive) - _NAMED} more" if len(unresponsive) > _NAMED else ""
             finding = (
-                f"these workers send events and never answer questions: {named}{more}; their queues "
-                "and the names of the tasks they hold are unknown: check their accept_content, control_exchange and "
+                f"these workers send events but never answer remote control requests: {named}{more}; their queues "
+                "and the names of their current tasks are unknown: check their accept_content, control_exchange and "
                 "worker_enable_remote_control"
             )
         elif self._missing_events.found:
@@ -309,7 +310,7 @@ class FleetPoller:
         discarded.pop(_LATE, None)
         if discarded.total() > self._logged_discarded and mono >= self._log_discarded_at:
             self._logged_discarded, self._log_discarded_at = discarded.total(), mono + DISCARDED_INTERVAL
-            _log.warning("Replies of workers cannot be used", discarded=dict(discarded))
+            _log.warning("Discarded replies from workers", discarded=dict(discarded))
 
     def _learn_names(self, hostnames: AbstractSet[str]) -> None:
         """Of some workers at a time; of all again when one has come: it may have been there before, with other code.
@@ -350,5 +351,5 @@ class FleetPoller:
             MIN_INSPECT_INTERVAL if named or not waited else min(2 * self._inspect_interval, MAX_INSPECT_INTERVAL)
         )
         self._names_at = self._clock.monotonic() + self._inspect_interval
-        _log.info("Asked the workers what they hold", tasks=len(tasks), named=named)
+        _log.info("Inspected the tasks of the workers", tasks=len(tasks), named=named)
         return answered

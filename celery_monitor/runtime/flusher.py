@@ -112,8 +112,8 @@ class Flusher:
         self._note_commits(self._committer.finish(self._clock.monotonic() + STOP_TIMEOUT))
         if self._committer.waiting:
             _log.error(
-                "The store could not be written before the end",
-                lost="nothing: the broker delivers it again" if self._stream.acknowledges else "the last flush",
+                "Cannot write to the store before shutdown",
+                lost="nothing: the broker redelivers it" if self._stream.acknowledges else "the last flush",
             )
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ class Maintenance:
             try:
                 self.run_once()
             except StoreUnavailableError as exc:
-                _log.debug("Housekeeping has to wait for the store", error=str(exc))
+                _log.debug("Housekeeping is waiting for the store", error=str(exc))
             stop.wait(CHECK_INTERVAL)
 
     def run_once(self) -> None:
@@ -73,8 +73,8 @@ class Maintenance:
         """Say it once when space becomes short, and when there is enough again."""
         if space.short and not self._short:
             _log.warning(
-                "The store is short of space: samples of failures are given up, oldest first, then error groups and "
-                "old counts. Enlarge store.max_bytes or the volume, or shorten store.retention",
+                "The store is short of space: the oldest samples of failures are dropped first, then error groups "
+                "and old counts. Raise store.max_bytes, enlarge the volume, or shorten store.retention",
                 used=space.used,
                 limit=space.limit,
                 room=space.room,

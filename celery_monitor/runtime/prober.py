@@ -22,7 +22,7 @@ MAX_TIMEOUT: Final = 10.0
 """Seconds that sending may take, whatever the interval is: the thread has to turn."""
 MAX_WAIT: Final = 1.0
 _SILENT: Final = (
-    "the stream was silent, and nothing has come since it was opened again: compare broker.exchange with Celery's "
+    "the stream was silent, and nothing has arrived since it was reopened: compare broker.exchange with Celery's "
     "event_exchange, which is a topic exchange on RabbitMQ"
 )
 
@@ -117,10 +117,10 @@ class Prober:
         """What is wrong with the round trip, for /readyz; None when it is well."""
         silence = self.overdue(last_received_at)
         if silence is not None:
-            return f"no probe came back for {silence:.0f} s"
+            return f"no probe returned for {silence:.0f} s"
         if self.error is None:
             return _SILENT if self._silent else None
-        return self.error if self._delivered else f"probes cannot be sent: {self.error}"
+        return self.error if self._delivered else f"cannot send probes: {self.error}"
 
     def probe(self) -> None:
         """Send one."""
@@ -141,7 +141,7 @@ class Prober:
             self._sender.send(json.dumps(body).encode(), min(max(MIN_TIMEOUT, self._interval), MAX_TIMEOUT))
         except SourceLostError as exc:
             if self.error is None:
-                _log.warning("The round-trip probe cannot be sent", error=str(exc))
+                _log.warning("Cannot send the round-trip probe", error=str(exc))
             self.error, self._delivered = str(exc), isinstance(exc, TasksRefusedError)
             self.forbidden = exc.remedy is not None
             if self.forbidden:

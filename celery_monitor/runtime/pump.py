@@ -120,7 +120,7 @@ class Pump:
             self._flusher.expedite()
         self._stream.probes_returned(probes)
         if arrivals:
-            _log.info("Workers came", workers=arrivals[:20], number=len(arrivals))
+            _log.info("New workers found", workers=arrivals[:20], number=len(arrivals))
             self._arrived(arrivals)
 
     def _tick(self, mono: float) -> None:

@@ -191,7 +191,7 @@ class Stream:
         if self._prober is None or silence is None:
             return
         self._prober.given_up()
-        reason = f"the stream is silent: no probe came back for {silence:.0f} s"
+        reason = f"the stream is silent: no probe returned for {silence:.0f} s"
         self._lose(reason)
         raise SourceLostError(reason)
 
@@ -208,7 +208,7 @@ class Stream:
         if standby is not None and self.stats.standby is None:
             _log.warning("Standing by", reason=standby)
         elif standby is None and self.stats.standby is not None:
-            _log.info("No other monitor is served any more: taking over")
+            _log.info("No other monitor consumes the queue any more: taking over")
         self.stats.standby = standby
 
     def _count_gap(self, now: float) -> None:
@@ -218,7 +218,7 @@ class Stream:
             self._watched_until = now
 
     def _lose(self, reason: str) -> None:
-        _log.warning("The event stream is lost; reconnecting", reason=reason)
+        _log.warning("Lost the event stream; reconnecting", reason=reason)
         self._source.abandon()
         if self._prober is not None:
             self._prober.closed()
@@ -237,7 +237,7 @@ class Stream:
         wait = self._back_off(REPAIR_CAP if exc.remedy else RECONNECT_CAP)
         self.stats.error = str(exc)
         log = _log.error if exc.remedy else _log.warning
-        log("The event stream cannot be opened; trying again", error=str(exc), wait=round(wait, 1))
+        log("Cannot open the event stream; retrying", error=str(exc), wait=round(wait, 1))
 
     def _back_off(self, cap: float) -> float:
         self._attempts += 1

@@ -114,7 +114,7 @@ class Threads:
     def failing(self) -> dict[str, str]:
         """Threads that fail again and again, with what of; empty when all is well."""
         return {
-            name: f"failed {times} times in a row, at last with {error}; the log has the traceback"
+            name: f"failed {times} times in a row, last with {error}; see the log for the traceback"
             for name, (times, error) in list(self._failing.items())
             if times >= MAX_CONSECUTIVE_FAILURES
         }
@@ -135,7 +135,7 @@ class Threads:
                 self.died = self.died or name
                 # An error of our own says in words what is wrong and what to do.
                 told = {"error": str(error)} if isinstance(error, MonitorError) else {"exc_info": error}
-                said(partial(_log.error, "A thread died; the monitor ends", thread=name, **told))
+                said(partial(_log.error, "A thread died; the monitor is exiting", thread=name, **told))
         finally:
             if not self.stop.is_set():
                 self.died = self.died or name
@@ -151,7 +151,7 @@ class Threads:
             before = self._failing[name][0] if name in self._failing and monotonic() - began < HEALTHY_AFTER else 0
             self._failing[name] = before + 1, type(error).__name__ if error else "no error"
             pause = min(RESTART_BASE * 2.0 ** min(before, 10), RESTART_CAP)
-            _log.error("A thread failed; it is started again", thread=name, seconds=pause, exc_info=error)
+            _log.error("A thread failed; restarting it", thread=name, seconds=pause, exc_info=error)
             if self.stop.wait(pause):
                 return
 
@@ -179,7 +179,7 @@ class Threads:
             self._silence[name] += WATCH_INTERVAL
             if name in self._fatal and self._silence[name] > self._limits[name]:
                 try:
-                    words = "Stuck; the process ends itself"
+                    words = "No progress; the watchdog ends the process"
                     said(partial(_log.critical, words, thread=name, seconds=self._silence[name]))
                 finally:
                     self._exit(name)

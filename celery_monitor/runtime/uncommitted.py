@@ -104,7 +104,7 @@ class UncommittedPages:
             self._sent[item.key] = count
             while len(self._sent) > REMEMBERED:
                 self._sent.popitem(last=False)
-        _log.warning("Sent from memory, because the store cannot be written", key=item.key)
+        _log.warning("Sent from memory because the store is not writable", key=item.key)
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
         """As ``Outbox.retry``."""

@@ -20,10 +20,10 @@ def _dedup_key(value: str) -> str:
     try:
         parts = list(string.Formatter().parse(value))
     except ValueError:
-        raise ValueError(f"has an unmatched brace; write {{{{ or }}}} for a brace itself, or one of {known}") from None
+        raise ValueError(f"has an unmatched brace; write {{{{ or }}}} for a literal brace, or one of {known}") from None
     for _, name, spec, conversion in parts:
         if name is not None and (name not in _PLACEHOLDERS or spec or conversion):
-            raise ValueError(f"may hold the placeholders {known} only, each as it is here")
+            raise ValueError(f"may contain only the placeholders {known}")
     return value
 
 
@@ -94,5 +94,5 @@ class AlertsSettings(Section):
     @classmethod
     def _unique_names(cls, value: tuple[RuleSettings, ...]) -> tuple[RuleSettings, ...]:
         if twice := sorted(name for name, count in Counter(rule.name for rule in value).items() if count > 1):
-            raise ValueError(f"every rule needs a name of its own; more than one is called {', '.join(twice)}")
+            raise ValueError(f"rule names must be unique; duplicates: {', '.join(twice)}")
         return value

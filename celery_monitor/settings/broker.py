@@ -35,8 +35,8 @@ def check_urls(urls: str) -> None:
         scheme = url.partition("://")[0].lower() if "://" in url else ""
         if scheme.partition("+")[0] in _EVENTLESS:
             raise ValueError(
-                "this transport carries no task events (Celery sends them by RabbitMQ or Redis only); "
-                "use the URL of such a broker"
+                "this transport carries no task events (Celery supports them on RabbitMQ and Redis only); use the "
+                "URL of such a broker"
             )
         if scheme not in _SCHEMES and not (url != urls and not scheme):  # sentinel://a:26379;b:26379
             raise ValueError(
@@ -45,8 +45,8 @@ def check_urls(urls: str) -> None:
         path = split_url(url if scheme else f"//{url}").path
         if (scheme or "sentinel") in _NUMBERED and not re.fullmatch("/*[0-9]*", path):
             raise ValueError(
-                "must end with the number of a database, as in redis://host:6379/0 (if what follows the slash belongs "
-                "to the password, write %2F for the slash)"
+                "must end with a database number, as in redis://host:6379/0 (if the slash is part of the password, "
+                "write it as %2F)"
             )
 
 
@@ -85,7 +85,7 @@ def _broker_url(value: SecretUrl) -> SecretUrl:
 
 def _queue_name(value: str) -> str:
     if value.startswith("amq."):
-        raise ValueError("must not begin with amq., which RabbitMQ keeps for itself")
+        raise ValueError("must not begin with amq., which RabbitMQ reserves")
     return value
 
 

@@ -27,7 +27,7 @@ def _hello(value: str) -> str:
     try:
         return email_address.ascii_domain(value)
     except ValueError:
-        raise ValueError("must be a host's name like monitor.example.com, or an address like [192.0.2.1]") from None
+        raise ValueError("must be a host name like monitor.example.com, or an address like [192.0.2.1]") from None
 
 
 def _cron(value: str) -> str:
@@ -36,7 +36,7 @@ def _cron(value: str) -> str:
     try:
         CronSim(value, _SOME_DAY)
     except CronSimError as exc:
-        raise ValueError(f"is no cron expression: {str(exc).lower()} ({_CRON_FIELDS})") from None
+        raise ValueError(f"is not a valid cron expression: {str(exc).lower()} ({_CRON_FIELDS})") from None
     return value
 
 
@@ -83,7 +83,7 @@ class EmailSettings(Section):
     @classmethod
     def _has_sender(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and "from_" in info.data and info.data["from_"] is None:
-            raise FieldError("from", "must be set where there are recipients")
+            raise FieldError("from", "must be set if email.to is set")
         once: dict[str, str] = {}
         for each in value:
             once.setdefault(email_address.parse(each).identity, each)

@@ -59,7 +59,7 @@ class EmailAddress:
 def parse(text: str) -> EmailAddress:
     """``ops@example.com`` or ``Shop monitor <ops@example.com>``. Raises ValueError with what is wrong."""
     if not text.isprintable():
-        raise ValueError("must not hold control characters or line breaks")
+        raise ValueError("must not contain control characters or line breaks")
     found = _NAMED.match(text.strip())
     name, address = (found[1], found[2]) if found else ("", text)
     local, _, domain = address.strip().rpartition("@")
@@ -82,9 +82,9 @@ def ascii_domain(domain: str) -> str:
         try:
             name = idna.encode(name, uts46=True, transitional=False).decode()
         except (idna.IDNAError, UnicodeError) as exc:
-            raise ValueError(f"has a domain that does not exist in IDNA ({exc})") from None
+            raise ValueError(f"has a domain that is not valid IDNA ({exc})") from None
     if len(name) > 253 or not all(_LABEL.match(label) for label in name.split(".")):  # noqa: PLR2004 - RFC 1035
-        raise ValueError("has a domain that cannot be one: a part of it is empty, too long, or has other characters")
+        raise ValueError("has an invalid domain: a label is empty, too long, or has invalid characters")
     return name
 
 

@@ -61,7 +61,7 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     for name, text in sorted(environ.items()):
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not text:
             if text and name.upper() in {*known, CONFIG_VARIABLE} and name not in known and name != CONFIG_VARIABLE:
-                layer.problems.append(Problem(name, f"is ignored as it is; write it in capitals: {name.upper()}"))
+                layer.problems.append(Problem(name, f"is ignored; write it in upper case: {name.upper()}"))
             continue
         if name not in known:
             if not _is_service_link(name, text):
@@ -103,7 +103,7 @@ def _is_service_link(name: str, text: str) -> bool:
 def _unknown_variable(name: str, known: Mapping[str, object]) -> str:
     for field_name in known:
         if name.startswith(f"{field_name}__"):
-            return f"unknown variable; the whole of it goes into {field_name}, as JSON"
+            return f"unknown variable; set all of it in {field_name} as JSON"
     if inside := [field_name for field_name in known if field_name.startswith(f"{name}__")]:
         return f"is a section; set its fields, for example {inside[0]}"
     near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
@@ -126,7 +126,7 @@ def _decode(text: str, node: schema.Node) -> object:
             raise ValueError("must be JSON; it is nested too deep") from None
         except ValueError as exc:
             where = f" at character {exc.pos + 1}" if isinstance(exc, json.JSONDecodeError) else ""
-            raise ValueError(f"must be JSON; it cannot be read{where}") from None
+            raise ValueError(f"must be JSON; syntax error{where}") from None
     return None if text == "null" and node["default"] is None else text
 
 
@@ -139,7 +139,7 @@ def _sections_only(
         child = node["properties"].get(key)
         where = ".".join((*path, str(key)))
         if not isinstance(key, str):
-            problems.append(Problem(where, "unknown key; keys are text"))
+            problems.append(Problem(where, "unknown key; keys must be strings"))
         elif child is None or not schema.is_section(child):
             kept[key] = value
         elif isinstance(value, Mapping):

@@ -16,8 +16,8 @@ from celery_monitor.settings.model import Settings
 from celery_monitor.settings.store import StoreSettings
 
 UNVERIFIED: Final = (
-    "the broker's certificate is not verified: whoever is on the way can read the password and forge events; name the "
-    "authority that signed it (ca_certs, or ssl_ca_certs for Redis) instead of turning verification off"
+    "the broker's certificate is not verified: anyone on the network path can read the password and forge events; "
+    "set the certificate authority (ca_certs, or ssl_ca_certs for Redis) instead of disabling verification"
 )
 
 SENTINELS_IN_CLEAR: Final = (
@@ -47,8 +47,8 @@ def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
             told.add(number)
             yield Problem(
                 f"alerts.rules[{number}]",
-                f"{later.name} never decides: {earlier.name} (alerts.rules[{before}]) matches all that it matches, and "
-                "the first match decides; put the narrower rule first",
+                f"{later.name} is never used: {earlier.name} (alerts.rules[{before}]) matches everything that it "
+                "matches, and the first match wins; put the more specific rule first",
             )
 
 
@@ -102,15 +102,15 @@ def _shared_keys(settings: Settings) -> Iterator[Problem]:
     if all(name != "fleet" for _, name, *_ in parts):
         yield Problem(
             "alerts.dedup_key",
-            "has no {fleet}: when another fleet uses the same routing key, a success there resolves this fleet's "
+            "has no {fleet}: if another fleet uses the same routing key, a success there resolves this fleet's "
             "incidents (pagerduty.resolve is on_success); write {fleet}/{task}/{hour}, or give each fleet its own "
             "routing key",
         )
     elif settings.fleet == Settings.model_fields["fleet"].default:
         yield Problem(
             "fleet",
-            "is the default, which other fleets may have, too: with the same routing key a success there resolves this "
-            "fleet's incidents (pagerduty.resolve is on_success); give each fleet a name of its own",
+            "is the default, which other fleets may also use: with the same routing key, a success there resolves this "
+            "fleet's incidents (pagerduty.resolve is on_success); give each fleet its own name",
         )
 
 
@@ -126,7 +126,8 @@ def _unbounded(store: StoreSettings) -> Iterator[Problem]:
 def _in_clear(email: EmailSettings) -> Iterator[Problem]:
     if email.security == "none" and email.password_source().get() is not None:
         yield Problem(
-            "email.security", "none sends user name and password in clear text: use starttls or tls, or set no password"
+            "email.security",
+            "none sends the user name and password in clear text: use starttls or tls, or remove the password",
         )
 
 
@@ -135,8 +136,8 @@ def _international(email: EmailSettings) -> Iterator[Problem]:
         if address is not None and email_address.parse(address).international:
             yield Problem(
                 f"email.{path}",
-                "has characters outside of ASCII before the @: only a server with SMTPUTF8 takes it; "
-                "`celery-monitor notify test email` tells whether yours does",
+                "has non-ASCII characters before the @: only a server with SMTPUTF8 accepts it; check yours with "
+                "`celery-monitor notify test email`",
             )
     if email.hello is not None and "." not in email.hello:
-        yield Problem("email.hello", "has no dot: strict servers refuse it; write it like monitor.example.com")
+        yield Problem("email.hello", "has no dot: strict servers refuse it; use a name like monitor.example.com")

@@ -17,17 +17,17 @@ _OWN_LABELS: Final = frozenset({
 
 def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
     if not value:
-        raise ValueError("must hold at least one upper bound")
+        raise ValueError("must contain at least one upper bound")
     if not all(math.isfinite(bound) and bound > 0 for bound in value):
-        raise ValueError("must hold seconds above 0; the bucket for the rest (+Inf) is added by itself")
+        raise ValueError("must contain seconds above 0; the +Inf bucket is added automatically")
     if any(low >= high for low, high in pairwise(value)):
-        raise ValueError("must be in ascending order, each bound once")
+        raise ValueError("must be in ascending order, without duplicates")
     return value
 
 
 def _free(name: str) -> str:
     if name in _OWN_LABELS or name.startswith("__"):
-        raise ValueError("this name is taken by the metrics' own labels")
+        raise ValueError("this name is reserved for the metrics' own labels")
     return name
 
 

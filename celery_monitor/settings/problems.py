@@ -30,7 +30,7 @@ _MESSAGES: Final = {
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "string_too_long": "must not be longer than {max_length} characters",
     "string_too_short": "must not be empty",
-    "string_type": "must be text; put it in quotes",
+    "string_type": "must be a string; put it in quotes",
     "tuple_type": "must be a list",
 }
 
@@ -98,14 +98,14 @@ def _unknown_key(location: Location) -> str:
         return _misplaced(elsewhere[0], location[:-1])
     if near := difflib.get_close_matches(key, siblings, n=1, cutoff=0.6):
         return f"unknown key; did you mean `{near[0]}`?"
-    return f"unknown key; known here: {', '.join(siblings)}"
+    return f"unknown key; known keys: {', '.join(siblings)}"
 
 
 def _misplaced(path: schema.Path, section: Location) -> str:
     if path == section:
-        return f"unknown key; this is inside of `{path[-1]}` already: write its fields here"
+        return f"unknown key; this is already inside `{path[-1]}`: write its fields here"
     if len(path) == 1:
-        return f"unknown key; `{path[0]}` belongs at the top level, not into `{'.'.join(map(str, section))}`"
+        return f"unknown key; `{path[0]}` belongs at the top level, not in `{'.'.join(map(str, section))}`"
     return f"unknown key; did you mean `{'.'.join(path)}`?"
 
 

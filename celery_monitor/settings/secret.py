@@ -83,7 +83,7 @@ def split_url(url: str) -> SplitResult:
         _ = parts.port
     except ValueError:
         raise ValueError(
-            "cannot be read as a URL: is the port a number, and is every special character of the password "
+            "is not a valid URL: is the port a number, and is every special character of the password "
             "percent-encoded (@ as %40, / as %2F, : as %3A, # as %23)?"
         ) from None
     return parts

@@ -37,7 +37,7 @@ class Section(BaseModel):
 
 def _printable(value: str) -> str:
     if not value.isprintable():
-        raise ValueError("must not hold control characters or line breaks")
+        raise ValueError("must not contain control characters or line breaks")
     return value
 
 
@@ -46,7 +46,7 @@ def _http_url(value: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", value):
         raise ValueError("must be a URL like https://monitor.example.com")
     if parts.username is not None:
-        raise ValueError("must not hold a user name or password: it is shown on pages and in incidents")
+        raise ValueError("must not contain a user name or password: it is shown on pages and in incidents")
     return value
 
 
@@ -54,7 +54,7 @@ def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):  # ZoneInfo of "Europe" is a directory, and of "" worse
-        raise ValueError("is no time zone of the IANA database; write it like UTC or Europe/Berlin") from None
+        raise ValueError("is not an IANA time zone; use a name like UTC or Europe/Berlin") from None
     return value
 
 

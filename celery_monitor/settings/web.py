@@ -14,7 +14,8 @@ from celery_monitor.settings.section import MAX_PORT, HttpUrl, Section, Text, ch
 _NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 _LIKE_IPV4: Final = re.compile(r"[0-9.]+")
 _NO_HOST: Final = (
-    "must be an address or the name of a host, without scheme and port: :: for all addresses, 0.0.0.0 for all of IPv4"
+    "must be an IP address or a host name, without scheme and port: :: for all addresses, 0.0.0.0 for "
+    "all IPv4 addresses"
 )
 
 
@@ -35,7 +36,7 @@ def _network(value: object, handler: ValidatorFunctionWrapHandler) -> object:
             raise ValueError  # noqa: TRY301, TRY004  # Python takes numbers for addresses
         return handler(value)
     except ValueError:
-        raise ValueError("must be an address or a network, like 10.1.2.3 or 10.0.0.0/8") from None
+        raise ValueError("must be an IP address or a network, like 10.1.2.3 or 10.0.0.0/8") from None
 
 
 class WebSettings(Section):

@@ -26,7 +26,7 @@ _TOKENS: Final = frozenset(
 _TAB: Final = repr("\t")
 _QUOTED: Final = re.compile(r"\s*(['\"]).*\1")
 _HELD: Final = "\x00"
-_TWICE: Final = "the same key stands twice in a section"
+_TWICE: Final = "duplicate key in a section"
 _DEEP: Final = f"it is nested more than {MAX_DEPTH} levels deep"
 _LARGE: Final = f"it has more than {MAX_NODES:,} values (aliases count as what they stand for)"
 _ENDLESS: Final = "an alias stands for something that contains it"
@@ -61,7 +61,7 @@ def read(path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
         return _not_text(path, content, exc)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError):
         # The library's constructors of dates, numbers and explicit tags raise whatever comes.
-        return Problem(str(path), "is not YAML: it holds an invalid date or number; texts need quotes")
+        return Problem(str(path), "is not YAML: it contains an invalid date or number; quote strings")
 
 
 class _UnreadableError(Exception):
@@ -116,7 +116,7 @@ def _told(exc: yaml.MarkedYAMLError) -> str:
     if exc.context in _BRACKETS and exc.context_mark is not None:
         return f"{told}; is the {_BRACKETS[exc.context]} of line {exc.context_mark.line + 1} closed?"
     if "<block end>" in told:
-        return f"{told}; all keys of a section begin in the same column"
+        return f"{told}; all keys of a section must begin in the same column"
     return f"{told}; texts with special characters (: # * & ! % @ {{ [) need quotes"
 
 

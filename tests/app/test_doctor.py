@@ -92,8 +92,8 @@ def test_a_fleet_that_is_well(broker_url: str, environ: dict[str, str], start: S
         assert lines["workers"][1] == "1 answered: celery@worker"
         assert "from 1 worker" in lines["events"][1]
         assert "last written" in lines["store"][1]
-        assert lines["web"][1].startswith("a monitor answers")
-        assert "a monitor consumes it" in lines["queue"][1] or broker_url.startswith("redis")
+        assert lines["web"][1].startswith("a monitor is running")
+        assert "a monitor is consuming it" in lines["queue"][1] or broker_url.startswith("redis")
         app.send_task("fleet.succeed")
 
         def counts() -> dict[str, int]:
@@ -115,7 +115,10 @@ def test_a_broker_with_nobody(rabbitmq_url: str, environ: dict[str, str], rabbit
     assert "the event exchange celeryev does not exist" in lines["events"][1]
     assert lines["queue"] == (
         "ok",
-        "celery-monitor does not exist yet: the monitor makes it at its start, and misses nothing after",
+        (
+            "celery-monitor does not exist yet: the monitor creates it on its first start and misses no events from "
+            "then on"
+        ),
     )
     wait_until(lambda: rabbitmq.queues(rabbitmq_url.rpartition("/")[2]) == {}, what="an empty broker")
 
@@ -145,7 +148,7 @@ def test_a_user_with_the_documented_permissions(rabbitmq_url: str, environ: dict
     source.close()
     _, lines = doctor(url, environ)
     assert (lines["exchange"][0], lines["queue"][0]) == ("ok", "warn")
-    assert lines["workers"] == ("FAIL", "none answered: is one running on this broker, virtual host and database?")
+    assert lines["workers"] == ("FAIL", "none answered: is a worker running on this broker, virtual host and database?")
     assert lines["events"][1].startswith("none came in 4 s")
     nobody = rabbitmq.add_user("nobody", "pass", vhost, configure="^$", write="^$", read="^$")
     code, lines = doctor(nobody, environ)
@@ -159,7 +162,7 @@ def test_wrong_credentials(rabbitmq_url: str, environ: dict[str, str]) -> None:
     code, lines = doctor(rabbitmq_url.replace("guest:guest", "guest:hunter22"), environ)
     assert code == 1
     assert lines["broker"][0] == "FAIL"
-    assert "check user and password" in lines["broker"][1]
+    assert "check the user and password" in lines["broker"][1]
     assert "hunter22" not in str(lines)
     for subject in ("workers", "events", "clocks"):
-        assert lines[subject] == ("skip", "the broker has to be reachable first")
+        assert lines[subject] == ("skip", "not checked: the broker is not reachable")

@@ -101,7 +101,7 @@ def test_it_ends_after_a_time(broker_url: str, tmp_path: Path) -> None:
     """Without events it ends after --seconds with 0, and says where to look."""
     declare(broker_url)
     silent = Running(tmp_path, broker_url, ["--seconds", "2"])
-    assert silent.end() == (0, "no task events came: see `celery-monitor doctor`\n")
+    assert silent.end() == (0, "no task events received: run `celery-monitor doctor`\n")
     assert silent.out.read_text() == ""
 
 

@@ -44,5 +44,5 @@ def test_no_probe_returns_without_a_stream(running: App) -> None:
     """While the stream cannot be opened the probe waits for it: a probe that cannot return is not well."""
     checks = wait_until(lambda: found if "refused" in ((found := running.ready().checks)["broker"] or "") else None)
     assert checks is not None
-    assert checks["probe"] == "waiting for the stream"
+    assert checks["probe"] == "waiting for the event stream"
     assert checks["store"] is None

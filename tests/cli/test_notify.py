@@ -40,7 +40,7 @@ def test_opens_and_resolves_one_marked_incident(server: PagerDutyServer, tmp_pat
     (alert,) = server.alerts.values()
     assert (alert.opened, alert.open) == (1, False)
     payload = server.received[0].event["payload"]
-    assert (payload["summary"], payload["severity"]) == ("[shop] Test of celery-monitor: nothing failed", "info")
+    assert (payload["summary"], payload["severity"]) == ("[shop] Test from celery-monitor: nothing failed", "info")
     lines = result.output.splitlines()
     assert lines[0].startswith(f"{server.url} accepted the test incident {server.received[0].key}")
     assert lines[1] == f"{server.url} accepted its resolution"
@@ -70,7 +70,7 @@ def test_a_refusal_is_printed_and_exits_with_1(server: PagerDutyServer, tmp_path
     wrong = "w" * 32
     result = invoke(tmp_path, "pagerduty", pagerduty={"routing_key": wrong, "url": server.url})
     assert result.exit_code == 1
-    assert "PagerDuty answered 400" in result.output
+    assert "PagerDuty responded with 400" in result.output
     assert "Invalid routing key" in result.output
     assert wrong not in result.output
 
@@ -92,7 +92,10 @@ def test_a_server_that_is_not_there(tmp_path: Path, channel: str) -> None:
     result = invoke(tmp_path, channel, **settings)
     assert result.exit_code == 1
     assert f"127.0.0.1:{port}" in result.output
-    assert "Connection refused: nothing listens there, or a firewall says no: check that it runs, and " in result.output
+    assert (
+        "Connection refused: nothing is listening there, or a firewall rejects the connection: check that the "
+        "server is running, and " in result.output
+    )
     assert {"pagerduty": "HTTPS_PROXY or pagerduty.url", "email": "email.host"}[channel] in result.output
     assert "Errno" not in result.output
 
@@ -128,4 +131,4 @@ def test_mail_without_recipients(tmp_path: Path) -> None:
     """Without recipients the mail's test says what to set."""
     result = invoke(tmp_path, "email")
     assert result.exit_code == 2
-    assert "email.to: must be set, and email.from with it" in result.output
+    assert "email.to: must be set, together with email.from" in result.output

@@ -57,19 +57,19 @@ def table(output: str) -> list[list[str]]:
 
 def test_an_empty_outbox(store: SqlStore, tmp_path: Path) -> None:
     """Nothing to list is said in words."""
-    assert invoke(tmp_path, "list").output == "nothing waits, and nothing was given up\n"
-    assert invoke(tmp_path, "list", "--dead").output == "nothing was given up\n"
+    assert invoke(tmp_path, "list").output == "no pending or failed notifications\n"
+    assert invoke(tmp_path, "list", "--dead").output == "no failed notifications\n"
 
 
 def test_lists_what_waits_and_what_is_dead(store: SqlStore, tmp_path: Path) -> None:
     """A row each, with its state, attempts, times in UTC, and why it was given up; --dead leaves the others out."""
-    add(store, "shop.charge/2026-11-23T14Z", dead="PagerDuty answered 400: invalid event")
+    add(store, "shop.charge/2026-11-23T14Z", dead="PagerDuty responded with 400: invalid event")
     add(store, "shop.refund/2026-11-23T14Z")
     header, dead, waiting = (" ".join(row.split()) for row in invoke(tmp_path, "list").output.splitlines())
     assert header == "ID STATE CHANNEL ACTION ATTEMPTS CREATED NEXT TRY KEY LAST ERROR"
     assert dead == (
         "1 dead pagerduty trigger 1 2026-11-23T14:02:11Z never shop.charge/2026-11-23T14Z "
-        "PagerDuty answered 400: invalid event"
+        "PagerDuty responded with 400: invalid event"
     )
     assert waiting == (
         "2 pending pagerduty trigger 0 2026-11-23T14:02:11Z 2026-11-23T14:02:11Z shop.refund/2026-11-23T14Z"
@@ -129,7 +129,7 @@ def test_what_is_no_id(store: SqlStore, tmp_path: Path, text: str) -> None:
     """It is told where IDs are to be found."""
     result = invoke(tmp_path, "retry", text)
     assert result.exit_code == 2
-    assert "is no ID: take one of the first column of `celery-monitor outbox list`" in result.stderr
+    assert "is not an ID: use one from the first column of `celery-monitor outbox list`" in result.stderr
 
 
 def test_what_waits_for_another_row(store: SqlStore, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_what_waits_for_another_row(store: SqlStore, tmp_path: Path) -> None:
     store.outbox.enqueue(other, AT)
     later = OutboxRequest("email", "2026-11-23", Action.REPORT, due_at=AT + 10 * 365 * 86_400)
     store.outbox.enqueue(later, AT)
-    store.outbox.retry(first, AT + 60, "PagerDuty answered 503")
+    store.outbox.retry(first, AT + 60, "PagerDuty responded with 503")
     tries = [" ".join(row[NEXT_TRY].split()) for row in table(invoke(tmp_path, "list").output)]
     assert tries == [
         "2026-11-23T14:03:11Z", f"waits behind {first.id}", "2026-11-23T14:02:11Z", "2036-11-20T14:02:11Z",

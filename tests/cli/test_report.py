@@ -113,7 +113,7 @@ def test_yesterday_as_text(tmp_path: Path, store: str) -> None:
     result = invoke(tmp_path, store)
     assert result.exit_code == 0, result.output
     assert "3 FAILURES IN 2 TASKS, 1 NEW ERROR" in result.output
-    assert "The monitor did not run for 22 h of 24 h." in result.output
+    assert "The monitor was down for 22 h of 24 h." in result.output
     assert "shop.�b" in result.output
     assert result.output.endswith("\n")
 
@@ -169,7 +169,7 @@ def test_send_mails_it_and_says_what_the_server_said(tmp_path: Path, store: str,
     }
     result = invoke(tmp_path, store, "--send", email=email)
     assert result.exit_code == 0, result.output
-    assert result.output == f"127.0.0.1:{mail.port} took it for a@shop.example: 250 OK queued as 4711\n"
+    assert result.output == f"127.0.0.1:{mail.port} accepted it for a@shop.example: 250 OK queued as 4711\n"
     assert mail.message()["Subject"].startswith("[shop] 3 failures in 2 tasks on ")
     mail.refusals = {"a@shop.example": "550 no such user"}
     refused = invoke(tmp_path, store, "--send", email=email)

@@ -443,7 +443,7 @@ def test_failures_of_hosts_that_are_gone_stay() -> None:
 
 
 def test_queues_of_workers_that_are_gone_are_forgotten() -> None:
-    """One that has not answered this time keeps its queue while it lives."""
+    """One that did not respond this time keeps its queue while it lives."""
     of = monitor()
     of.learn_queues({"w@box": ["mail"], "silent@box": ["pay"]})
     for second in range(0, 900, 60):

@@ -147,7 +147,7 @@ def test_saved_entries_are_deleted_at_their_end() -> None:
 
 
 def test_what_was_taken_does_not_change_any_more() -> None:
-    """A flush that is written late must not hold what came after it."""
+    """A flush that is written late must not contain what came after it."""
     to = tracker()
     feed(to, "received")
     ((_, ref),) = to.take()[0]

@@ -154,7 +154,7 @@ def test_a_flipped_bit(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
     daemon.launch()
     daemon.until_ready()
     wait_until(lambda: daemon.metric("monitor_store_rolled_back_total") == 1, 60)
-    assert "came back older than what was committed" in daemon.log.read_text()
+    assert "is older than the last commit" in daemon.log.read_text()
     daemon.stop()
 
 

@@ -131,11 +131,11 @@ def test_every_outcome_of_a_real_fleet(
     assert summaries == {
         "fleet.fail": "[celery] fleet.fail failed: ValueError: no such order",
         "fleet.decline": "[celery] fleet.decline failed: CardDeclinedError: card declined",
-        "fleet.soft_limit": "[celery] fleet.soft_limit: ran past its soft time limit",
-        "fleet.hard_limit": "[celery] fleet.hard_limit: ran past its hard time limit and was killed",
+        "fleet.soft_limit": "[celery] fleet.soft_limit: exceeded its soft time limit",
+        "fleet.hard_limit": "[celery] fleet.hard_limit: exceeded its hard time limit and was killed",
         "fleet.killed": "[celery] fleet.killed: a worker's child process was killed (often out of memory)",
         "fleet.retry_exhausted": "[celery] fleet.retry_exhausted failed: ConnectionError: payment gateway unreachable",
-        "fleet.unregistered": "[celery] fleet.unregistered: a worker received it and does not know it",
+        "fleet.unregistered": "[celery] fleet.unregistered: the worker that received it has not registered it",
     }
     assert set(server.opened().values()) == {1}
     assert server.violations == []

@@ -57,7 +57,7 @@ def test_rabbitmq_refuses_the_credentials(rabbitmq: RabbitMQ, rabbitmq_url: str,
     def repair() -> None:
         rabbitmq.add_user(user, _SECRET, name, configure=".*", write=".*", read=".*")
 
-    repaired(daemon, rabbitmq_url, ("check user and password in broker.url",), repair)
+    repaired(daemon, rabbitmq_url, ("check the user and password in broker.url",), repair)
 
 
 def test_redis_refuses_the_password(start: Start, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_redis_refuses_the_password(start: Start, tmp_path: Path) -> None:
     repaired(
         daemon,
         url,
-        ("check user and password in broker.url",),
+        ("check the user and password in broker.url",),
         lambda: broker.execute("CONFIG", "SET", "requirepass", _SECRET),
     )
 

@@ -524,4 +524,4 @@ def test_discarded_replies_are_told_now_and_then(capsys: pytest.CaptureFixture[s
         control.discarded = {"malformed": number, "late": 10 * number}
         run_rounds(made, clock, 1)
     assert made.discarded()["late"] == 11_990
-    assert capsys.readouterr().out.count("Replies of workers cannot be used") == 2
+    assert capsys.readouterr().out.count("Discarded replies from workers") == 2

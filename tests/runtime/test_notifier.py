@@ -219,9 +219,9 @@ def test_backoff_grows_with_the_attempts_in_the_store(bench: Bench) -> None:
 def test_a_retry_keeps_its_error(bench: Bench) -> None:
     """The row shows why it was not taken."""
     row = bench.outbox.add("a")
-    bench.sender.answers["a"] = refused(RetryableError("PagerDuty answered 503"))
+    bench.sender.answers["a"] = refused(RetryableError("PagerDuty responded with 503"))
     bench.run()
-    assert bench.outbox.rows[row].error == "PagerDuty answered 503"
+    assert bench.outbox.rows[row].error == "PagerDuty responded with 503"
     assert bench.state(row) == "pending"
 
 
@@ -271,10 +271,10 @@ def test_rejected_is_dead_and_the_route_goes_on(bench: Bench) -> None:
     """What will never be taken is set aside with its error, and what is behind it is sent."""
     row = bench.outbox.add("bad")
     bench.outbox.add("good")
-    bench.sender.answers["bad"] = refused(RejectedError("PagerDuty answered 400"))
+    bench.sender.answers["bad"] = refused(RejectedError("PagerDuty responded with 400"))
     bench.run(10)
     assert bench.sender.keys == ["bad", "good"]
-    assert (bench.state(row), bench.outbox.rows[row].error) == ("dead", "PagerDuty answered 400")
+    assert (bench.state(row), bench.outbox.rows[row].error) == ("dead", "PagerDuty responded with 400")
     assert bench.notifier.notifications() == {"delivered": 1, "retried": 0, "dead": 1, "unknown": 0}
 
 
@@ -298,7 +298,7 @@ def test_an_error_of_ours_costs_its_own_row_only(bench: Bench) -> None:
     first, second = bench.outbox.add("a"), bench.outbox.add("b")
     bench.run()
     row = bench.outbox.rows[first]
-    assert (row.state, row.attempts, row.error) == ("pending", 1, "an error of the monitor; its log says more")
+    assert (row.state, row.attempts, row.error) == ("pending", 1, "internal error; see the log")
     assert bench.state(second) == "delivered"
     bench.run(60)
     assert bench.sender.sent == [("a", 1000), ("b", 1000), ("a", 1030)]
@@ -485,7 +485,7 @@ def test_a_start_begins_with_a_try(bench: Bench) -> None:
 def test_a_request_that_the_end_interrupts_is_no_attempt(bench: Bench) -> None:
     """The row is as it was: the next process sends it at once."""
     row = bench.outbox.add("a")
-    bench.sender.answers["a"] = refused(InterruptedSendError("the monitor is being stopped"))
+    bench.sender.answers["a"] = refused(InterruptedSendError("the monitor is shutting down"))
     assert not bench.notifier.run_once()
     assert (bench.outbox.rows[row].attempts, bench.outbox.rows[row].error) == (0, None)
     assert bench.notifier.notifications() == {"delivered": 0, "retried": 0, "dead": 0, "unknown": 0}

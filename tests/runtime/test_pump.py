@@ -463,7 +463,7 @@ def test_probes_that_may_not_be_sent_prove_nothing() -> None:
     on.prober.probe()
     on.clock.advance(100)
     assert on.prober.overdue(0.0) is None
-    assert on.prober.trouble(0.0) == "probes cannot be sent: refused: grant write"
+    assert on.prober.trouble(0.0) == "cannot send probes: refused: grant write"
 
 
 @pytest.mark.parametrize(("acknowledges", "gap"), [(True, 0.0), (False, 90.0)])

@@ -103,7 +103,7 @@ def test_a_failure_beside_the_counting_is_met(monkeypatch: pytest.MonkeyPatch) -
     try:
         assert recovered.wait(60)
         wait_until(lambda: made.failing().keys() == {"leaves", "fails"}, 60)
-        assert made.failing()["fails"].startswith("failed 3 times in a row, at last with ZeroDivisionError")
+        assert made.failing()["fails"].startswith("failed 3 times in a row, last with ZeroDivisionError")
         assert "secret" not in str(made.failing())
         assert (made.died, made.stuck()) == (None, {})
         assert made.failures["slips"] == 1

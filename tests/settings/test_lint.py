@@ -99,7 +99,7 @@ def test_a_rule_that_never_decides(earlier: Rule, later: Rule) -> None:
     """Where an earlier rule matches all that a later one matches, the later one is told, with the name of the other."""
     found = cautions(earlier, later)
     assert list(found) == ["alerts.rules[1]"]
-    assert "never decides: 0 (alerts.rules[0]) matches all" in found["alerts.rules[1]"]
+    assert "is never used: 0 (alerts.rules[0]) matches everything" in found["alerts.rules[1]"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from celery_monitor.core.workers import MAX_WORKERS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
-_DOING: Final = "cannot reach the workers by the broker"
+_DOING: Final = "cannot reach the workers through the broker"
 _SEND_TIMEOUT: Final = 3.0
 
 Take = Callable[[str, str, Any], None]

@@ -52,7 +52,7 @@ class Declaration:
         # What nobody but an administrator may declare need not be as it is configured: nothing is known to protect it.
         standby = (self._shared or not declared) and self._consumed(patience)
         if standby and not declared:
-            raise SourceLostError("cannot consume: the queue has a consumer", self._taken())
+            raise SourceLostError("cannot consume: the queue already has a consumer", self._taken())
         while not self._consume(last_try=time.monotonic() > patience):
             time.sleep(_FAREWELL / 20)
         return standby
@@ -102,8 +102,8 @@ class Declaration:
             )
         except PreconditionFailed as exc:
             raise SourceLostError(
-                f"the queue {name} exists and was declared differently ({describe(exc)})",
-                f"when it is drained, delete it (rabbitmqctl delete_queue -p {self._target.vhost} {name}), or choose "
+                f"the queue {name} already exists with different arguments ({describe(exc)})",
+                f"drain it and delete it (rabbitmqctl delete_queue -p {self._target.vhost} {name}), or choose "
                 "another broker.queue.name",
             ) from exc
         except AccessRefused as exc:
@@ -136,6 +136,6 @@ class Declaration:
 
     def _taken(self) -> str:
         return (
-            f"another monitor consumes the queue {self._queue.name}: stop it, or give this one another "
-            "broker.queue.name (a connection that died silently is forgotten by the broker after two heartbeats)"
+            f"another monitor is consuming the queue {self._queue.name}: stop it, or set a different "
+            "broker.queue.name for this one (the broker drops a dead connection after two missed heartbeats)"
         )

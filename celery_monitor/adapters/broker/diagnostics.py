@@ -54,7 +54,7 @@ class BrokerDiagnostics:
     def exchange_exists(self) -> bool:
         """Whether the fleet, or a monitor, has declared the event exchange."""
         session = self._ready()
-        doing = partial(lost, doing="cannot look at the event exchange", permissions=session.permissions)
+        doing = partial(lost, doing="cannot inspect the event exchange", permissions=session.permissions)
         with boundary(doing):
             try:
                 session.query_channel().exchange_declare(self._settings.exchange, "topic", passive=True)
@@ -65,7 +65,7 @@ class BrokerDiagnostics:
     def queue(self) -> QueueState | None:
         """The monitor's queue, None when there is none yet. Raises also when it was declared differently."""
         session = self._ready()
-        with boundary(partial(lost, doing="cannot look at the queue", permissions=session.permissions)):
+        with boundary(partial(lost, doing="cannot inspect the queue", permissions=session.permissions)):
             channel = session.query_channel()
             try:
                 found = channel.queue_declare(self._settings.queue.name, passive=True)
@@ -84,7 +84,7 @@ class BrokerDiagnostics:
         if not self.is_redis:
             return []
         session, found, cursor = self._ready(), set(), 0
-        with boundary(partial(lost, doing="cannot look at the bindings", permissions=session.permissions)):
+        with boundary(partial(lost, doing="cannot list the bindings", permissions=session.permissions)):
             for _ in range(_SCANS):
                 cursor, keys = session.channel.client.scan(cursor, match="*_kombu.binding.*.pidbox", count=_KEYS)
                 for key in keys:

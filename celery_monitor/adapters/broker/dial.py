@@ -53,7 +53,7 @@ class Dialer:
         try:
             check_urls(urls)  # the settings did once, but a file may hold another one by now
         except ValueError as exc:
-            raise SourceLostError("the broker's URL cannot be used", f"broker.url {exc}") from None
+            raise SourceLostError("invalid broker URL", f"broker.url {exc}") from None
         each = urls.split(";")
         sentinels = urls.lower().startswith("sentinel")
         if sentinels:  # of one master; redis-py asks one after the other
@@ -81,7 +81,8 @@ class Dialer:
         own = [rf"{control}\.pidbox", rf"reply\.{control}\.pidbox", r".*\.reply\.celery\.pidbox"]
         pattern = f"'^({'|'.join([*names, *own])})$'"
         return (
-            "grant what the monitor needs (this replaces what the user had): rabbitmqctl set_permissions "
+            "grant the permissions that the monitor needs (this replaces the user's current ones): rabbitmqctl "
+            "set_permissions "
             f"-p {connection.virtual_host or '/'} {connection.userid or 'guest'} {pattern} {pattern} {pattern}"
         )
 

@@ -38,12 +38,12 @@ _TEXT_LIMIT: Final = 300
 _REDIS_RULES: Final = "~* &* +@connection +@pubsub +@read +@list +@transaction +@scripting +del +pexpire"
 _LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
 _CREDENTIALS: Final = (
-    "check user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"
+    "check the user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"
 )
 _SERVER: Final = ServerTerms(
     address="host and port in broker.url",
-    protocol="broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// (or "
-    "broker.use_ssl be set) exactly where the port speaks TLS",
+    protocol="use amqp:// for RabbitMQ or redis:// for Redis in broker.url, and amqps:// or rediss:// (or "
+    "broker.use_ssl) if and only if the port uses TLS",
     trust="check broker.use_ssl (ca_certs for amqps, ssl_ca_certs for rediss)",
 )
 
@@ -71,7 +71,7 @@ def describe(exc: BaseException) -> str:
     if isinstance(exc, TimeoutError | redis.exceptions.TimeoutError):
         return "the broker does not answer"
     if isinstance(exc, redis.sentinel.MasterNotFoundError):
-        return "no sentinel that answers knows the master"  # its own text is that of every object it tried
+        return "no responding sentinel knows the master"  # its own text is that of every object it tried
     if isinstance(exc, amqp.exceptions.AMQPError):
         text = str(exc.reply_text or exc)
     elif isinstance(exc, OSError | redis.exceptions.RedisError):
@@ -96,7 +96,7 @@ def lost(
         return SourceLostError(message, known)
     fault = fault_of(exc) or _fault(exc)
     if fault is None:
-        options = "check broker.transport_options and broker.use_ssl: the transport does not take them as they are"
+        options = "check broker.transport_options and broker.use_ssl: the transport rejects them"
         blamed = connecting and any(isinstance(each, _OPTIONS) for each in chain(exc))
         return SourceLostError(message, options if blamed else None)
     if fault in PASSING:
@@ -115,16 +115,16 @@ def _remedy(exc: BaseException) -> str | None:
     """What to do about a refusal of the broker. Faults of declaring are told by those who declare."""
     if isinstance(exc, amqp.exceptions.NotAllowed):
         return (
-            "create the virtual host (rabbitmqctl add_vhost) or correct the end of broker.url (/ is written //), and "
-            "give the user access to it (rabbitmqctl set_permissions -p VHOST USER ...)"
+            "create the virtual host (rabbitmqctl add_vhost) or correct the end of broker.url (write // for /), and "
+            "grant the user access to it (rabbitmqctl set_permissions -p VHOST USER ...)"
         )
     if isinstance(exc, amqp.exceptions.AccessRefused | redis.exceptions.AuthenticationError):
         return _CREDENTIALS
     if isinstance(exc, redis.exceptions.NoPermissionError):
-        return f"allow the user: ACL SETUSER NAME {_REDIS_RULES}"
+        return f"grant the user access: ACL SETUSER NAME {_REDIS_RULES}"
     if isinstance(exc, redis.sentinel.MasterNotFoundError):
         return (
-            "set broker.transport_options.master_name to the name that the sentinels know, and list in broker.url all "
-            "sentinels, which must run"
+            "set broker.transport_options.master_name to the master's name in Sentinel, list all sentinels in "
+            "broker.url, and check that they are running"
         )
     return None

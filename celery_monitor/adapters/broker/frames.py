@@ -76,10 +76,10 @@ class FrameReader:
                 stop = start + size
                 if stop >= end:
                     if size > self._max_frame_size:
-                        raise AMQPError("the broker announces a frame that is longer than agreed")
+                        raise AMQPError("the broker sent a frame larger than the negotiated maximum")
                     break
                 if buffer[stop] != _FRAME_END:
-                    raise AMQPError("the broker sent a frame that does not end where it should")
+                    raise AMQPError("the broker sent a frame without an end marker")
                 if kind == _KIND_BODY:
                     self._on_body(buffer[start:stop], found)
                 elif kind == _KIND_HEADER:

@@ -61,6 +61,6 @@ def _refused(target: Target, exchange: str, exc: Exception) -> SourceLostError:
     if isinstance(exc, NotFound):
         return SourceLostError(
             f"the event exchange {exchange} does not exist",
-            "it comes with the first worker or monitor; check broker.exchange and the virtual host in broker.url",
+            "the first worker or monitor creates it; check broker.exchange and the virtual host in broker.url",
         )
     return lost(exc, "cannot listen to the event exchange", target.permissions)

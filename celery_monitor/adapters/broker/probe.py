@@ -60,9 +60,9 @@ class BrokerProbe:
             reason = str(exc)
             if reason.startswith(_REFUSED) or isinstance(exc, ReadOnlyError | OutOfMemoryError):
                 raise TasksRefusedError(
-                    f"the fleet cannot send tasks, because Redis takes no writes: {reason[:_MAX_LENGTH]}",
-                    hint="OOM: raise maxmemory, or find what fills it; READONLY: point broker.url, and the fleet, to "
-                    "the master; MISCONF: Redis cannot save to its disk; NOREPLICAS: too few replicas are connected",
+                    f"the fleet cannot send tasks because Redis rejects writes: {reason[:_MAX_LENGTH]}",
+                    hint="OOM: raise maxmemory, or find out what fills it; READONLY: point broker.url and the fleet "
+                    "at the master; MISCONF: Redis cannot save to its disk; NOREPLICAS: too few replicas are connected",
                 ) from exc
 
     def _failed(self, exc: Exception) -> SourceLostError:
@@ -70,8 +70,8 @@ class BrokerProbe:
         self.close()
         if blocked:
             return SourceLostError(
-                "the broker takes no messages (a memory or disk alarm)",
-                "see rabbitmqctl list_alarms, and give the broker memory or disk",
+                "the broker blocks publishers (memory or disk alarm)",
+                "run rabbitmqctl list_alarms, and free or add memory or disk space",
             )
         permissions = None if session is None else session.permissions
         return lost(exc, "cannot publish to the event exchange", permissions, connecting=session is None)

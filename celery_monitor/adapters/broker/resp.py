@@ -159,7 +159,7 @@ class RespReader:
     def _begin(self, number: int) -> None:
         """An array of so many values; inside another one, its values take its place."""
         if number > _MAX_ITEMS or self._pending > _MAX_ITEMS:
-            raise InvalidResponse("the server sends an array that no subscriber is sent")
+            raise InvalidResponse("the server sent an unexpected array to a subscriber")
         if self._pending:
             self._pending += max(number, 0) - 1
         else:
@@ -175,7 +175,7 @@ class RespReader:
     def _refuse(self, buffer: bytes, at: int, size: int) -> int:
         """A value that is too long: keep its head only."""
         if size > _MAX_BULK_LENGTH:
-            raise InvalidResponse("the server announces a value that is longer than Redis takes")
+            raise InvalidResponse("the server announced a value longer than Redis allows")
         self._take(buffer[at : min(at + HEAD, at + size)])
         self._too_large = True
         self._skip = size + 2

@@ -79,15 +79,15 @@ class BrokerSource:
         if link is None or not link.standby:
             return None
         return (
-            f"another monitor consumes the queue {self._settings.queue.name}: this one stands by, and takes over when "
-            "that one ends; to have both, give this one another broker.queue.name"
+            f"another monitor is consuming the queue {self._settings.queue.name}: this one is on standby and takes "
+            "over when the other one stops; to run both, set a different broker.queue.name for this one"
         )
 
     def poll(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""
         with self._using:
             link = self._present()
-            with boundary(partial(self._lost, "the event stream broke off")):
+            with boundary(partial(self._lost, "the event stream was interrupted")):
                 return link.read(timeout)
 
     def ack(self, tag: int) -> None:

@@ -42,87 +42,99 @@ def _task(name: str, text: str, *labels: str) -> Family:
 
 
 TASK_COUNTERS: Final = (
-    (SENT, _task("sent", "Tasks published, by task-sent events. Stays 0 unless clients set task_send_sent_event.")),
+    (
+        SENT,
+        _task(
+            "sent",
+            "Tasks published, counted from task-sent events. Stays at 0 unless clients set task_send_sent_event.",
+        ),
+    ),
     (RECEIVED, _task("received", "Tasks received by a worker. A retried or redelivered task is received again.")),
-    (STARTED, _task("started", "Executions begun: each attempt of a retried task is one.")),
+    (STARTED, _task("started", "Executions started. Each attempt of a retried task counts.")),
     (
         SUCCEEDED,
         _task(
             "succeeded",
-            "Executions that ended well. At 0 from the first sight of the task's name, as "
-            "celery_monitor_task_failures_total, so that a ratio of both sees a task's first ones.",
+            "Executions that succeeded. Starts at 0 when the task's name is first seen, like "
+            "celery_monitor_task_failures_total, so that a ratio of both includes the first executions.",
         ),
     ),
     (
         FAILED,
         _task(
             "failed",
-            "Failures by the exception's short class name. The series with an empty exception stays 0; for a task's "
-            "first failure ask celery_monitor_task_failures_total, whose series begin at 0.",
+            "Failures by the short class name of the exception. The series with an empty exception stays at 0. To "
+            "alert on a task's first failure use celery_monitor_task_failures_total, whose series start at 0.",
             "exception",
         ),
     ),
-    (REJECTED, _task("rejected", "Messages that a worker rejected, to be requeued or dropped.")),
-    (REVOKED, _task("revoked", "Tasks revoked, terminated or expired before they could end.")),
-    (RETRIED, _task("retried", "Attempts that ended in a retry. They are no failures; the last one may be.")),
+    (REJECTED, _task("rejected", "Messages rejected by a worker, requeued or dropped.")),
+    (REVOKED, _task("revoked", "Tasks revoked, terminated or expired before completion.")),
+    (RETRIED, _task("retried", "Attempts that ended in a retry. Not counted as failures; the final attempt may be.")),
 )
 """Position in a vector of counts, and the family; in the order of the exposition."""
 
 TASK_FAILURES: Final = Family(
     "monitor_task_failures",
     Kind.COUNTER,
-    "Failures of a task, one per task id and attempt. At 0 from the first sight of the task's name, which can be a "
-    "worker that knows it, so that increase() sees the first failure too; OpenMetrics carries the last failure's "
-    "task_id as exemplar.",
+    "Task failures, one per task ID and attempt. Starts at 0 when the task's name is first seen, for example when a "
+    "worker registers it, so that increase() includes the first failure. In OpenMetrics, the exemplar has the "
+    "task_id of the last failure.",
     _TASK,
 )
 TASK_RUNTIME: Final = Family(
     "task_runtime",
     Kind.HISTOGRAM,
-    "Seconds that successful executions took, as the worker measured them.",
+    "Duration of successful executions in seconds, as measured by the worker.",
     _TASK,
 )
 TASK_WAIT: Final = Family(
     "task_queue_wait_time",
     Kind.HISTOGRAM,
-    "Seconds from sending, or from the ETA or countdown if later, to the start. Needs task_send_sent_event.",
+    "Seconds from sending the task, or from its ETA or countdown if later, until it started. Requires "
+    "task_send_sent_event.",
     _TASK,
 )
 
 WORKER_UP: Final = Family(
     "worker_up",
     Kind.GAUGE,
-    "1 while heartbeats come, 0 after the worker went offline or missed them for metrics.worker_timeout. The series "
-    "goes after metrics.worker_purge. Workers of one host share it: 1 if any of them is up.",
+    "1 while the worker sends heartbeats, 0 after it went offline or sent none for metrics.worker_timeout. The "
+    "series is removed after metrics.worker_purge. Workers on one host share a series, which is 1 if any of them "
+    "is up.",
     ("hostname",),
 )
 WORKER_ACTIVE: Final = Family(
-    "worker_tasks_active", Kind.GAUGE, "Tasks running on the host's workers, by their last heartbeats.", ("hostname",)
+    "worker_tasks_active",
+    Kind.GAUGE,
+    "Tasks running on the host's workers, according to their last heartbeats.",
+    ("hostname",),
 )
 WORKER_HEARTBEAT: Final = Family(
     "worker_last_heartbeat_timestamp_seconds",
     Kind.GAUGE,
-    "When the last heartbeat of the host's workers was sent, in unix time.",
+    "Unix timestamp of the last heartbeat from the host's workers.",
     ("hostname",),
     "seconds",
 )
 WORKER_CLOCK: Final = Family(
     "worker_clock_offset_seconds",
     Kind.GAUGE,
-    "How far the host's clock is behind the monitor's (negative: ahead), in seconds; 0 when it is less than a minute.",
+    "Seconds by which the host's clock is behind the monitor's (negative: ahead). 0 if the difference is less than "
+    "a minute.",
     ("hostname",),
     "seconds",
 )
 WORKER_PROCESSED: Final = Family(
     "worker_processed",
     Kind.COUNTER,
-    "Executions that the host's workers say they have begun, over all of their runs while the host is known.",
+    "Executions started, as reported by the host's workers, summed over worker restarts while the host is known.",
     ("hostname",),
 )
 WORKER_INFO: Final = Family(
     "worker",
     Kind.INFO,
-    "The software that a worker says it runs.",
+    "Software versions reported by the worker.",
     ("hostname", "sw_ident", "sw_ver", "sw_sys"),
 )
 
@@ -130,19 +142,20 @@ _QUEUE: Final = ("queue_name",)
 QUEUE_LENGTH: Final = Family(
     "queue_length",
     Kind.GAUGE,
-    "Messages ready in the queue, asked from the broker every metrics.poll_interval and never in a scrape. What "
-    "workers have prefetched is not in it. A queue without workers is shown on, until the broker has it no more or it "
-    "was empty for an hour. While the broker does not answer, all queues are absent after four polls.",
+    "Messages ready in the queue, without those prefetched by workers. Queried from the broker every "
+    "metrics.poll_interval, never during a scrape. A queue without workers remains until it is deleted from the "
+    "broker or has been empty for an hour. If the broker does not respond, all queues are absent after four polls.",
     _QUEUE,
 )
 # Of unknown type, though they are gauges: the drop-in names end in _count, which linters allow to histograms only.
 CONSUMERS: Final = Family(
-    "active_consumer_count", Kind.UNKNOWN, "Consumers of the queue, as the broker tells (a gauge).", _QUEUE
+    "active_consumer_count", Kind.UNKNOWN, "Consumers of the queue, as reported by the broker (a gauge).", _QUEUE
 )
 QUEUE_WORKERS: Final = Family(
     "active_worker_count",
     Kind.UNKNOWN,
-    "Workers that consume the queue, as they tell (a gauge). One that is late to answer counts for three polls more.",
+    "Workers that consume the queue, as reported by the workers (a gauge). A worker that does not respond is "
+    "counted for three more polls.",
     _QUEUE,
 )
 QUEUE_PROCESSES: Final = Family(
@@ -153,186 +166,188 @@ QUEUE_PROCESSES: Final = Family(
 )
 
 MESSAGES: Final = Family(
-    "monitor_messages", Kind.COUNTER, "Messages read from the event stream; one message may carry many events."
+    "monitor_messages", Kind.COUNTER, "Messages read from the event stream. One message can contain many events."
 )
-EVENTS: Final = Family("monitor_events", Kind.COUNTER, "Events read, by type; custom types are counted too.", ("type",))
+EVENTS: Final = Family("monitor_events", Kind.COUNTER, "Events read, by type, including custom types.", ("type",))
 DISCARDED: Final = Family(
     "monitor_events_discarded",
     Kind.COUNTER,
-    "Messages or events that changed no task's counts: malformed, content_type (neither JSON nor MessagePack), "
-    "compressed, too_large (longer than broker.max_message_bytes), too_many_events (of one message), poison (the "
-    "monitor died twice while it applied it), unknown_type (one of the fleet's own), duplicate (such as the twin of a "
-    "hard time limit), redelivered (counted before, by its fingerprint: exactness at work, and no loss).",
+    "Messages or events that did not change the counts of a task: malformed, content_type (neither JSON nor "
+    "MessagePack), compressed, too_large (larger than broker.max_message_bytes), too_many_events (in one message), "
+    "poison (the monitor died twice while applying it), unknown_type (custom event types), duplicate (such as the "
+    "second failure event of a hard time limit), redelivered (already counted; expected after a restart, not a "
+    "loss).",
     ("reason",),
 )
 REPLIES_DISCARDED: Final = Family(
     "monitor_replies_discarded",
     Kind.COUNTER,
-    "Replies of workers to the monitor's questions that were not used, since the process began: late (to an earlier "
-    "question), content_type (not JSON: see task_serializer), compressed, malformed, too_large, too_many.",
+    "Replies from workers that were discarded since the process started: late (reply to an earlier request), "
+    "content_type (not JSON, see task_serializer), compressed, malformed, too_large, too_many.",
     ("reason",),
 )
 LAG: Final = Family(
     "monitor_event_lag_seconds",
     Kind.GAUGE,
-    "How far the monitor reads behind the fleet: from an event's own time to its reading.",
+    "Seconds from the timestamp of the last event until the monitor read it.",
     unit="seconds",
 )
 ROUNDTRIP: Final = Family(
     "monitor_probe_roundtrip_seconds",
     Kind.GAUGE,
-    "How long the monitor's own last probe took through the event exchange and back.",
+    "Seconds that the monitor's last probe took through the event exchange and back.",
     unit="seconds",
 )
 CONNECTED: Final = Family(
     "monitor_broker_connected",
     Kind.GAUGE,
-    "1 while the event stream is open and has brought something, a probe at least. At 0 the task counters stand still.",
+    "1 while the event stream is open and has delivered at least a probe. While it is 0, the task counters do not "
+    "change.",
 )
-RECONNECTS: Final = Family("monitor_reconnects", Kind.COUNTER, "Times that the event stream was opened anew.")
+RECONNECTS: Final = Family("monitor_reconnects", Kind.COUNTER, "Number of times the event stream was reopened.")
 GAP: Final = Family(
     "monitor_stream_gap_seconds",
     Kind.COUNTER,
-    "Seconds without a subscription on Redis, where what is sent then is lost. 0 on RabbitMQ, whose queue keeps it.",
+    "Seconds without a subscription on Redis. Events sent during that time are lost. Always 0 on RabbitMQ, where "
+    "the queue keeps them.",
     unit="seconds",
 )
 UNOBSERVED: Final = Family(
     "monitor_unobserved_tasks",
     Kind.COUNTER,
-    "Executions that workers began and whose events never came: a worker's count of begun tasks less the task-started "
-    "events seen, the least over three heartbeats. Tasks with send_events off are in it too.",
+    "Executions whose events never arrived: tasks started as reported by the worker minus the task-started events "
+    "seen, the minimum over three heartbeats. Includes tasks with send_events=False.",
     ("hostname",),
 )
 UNNAMED: Final = Family(
     "monitor_unnamed_failures",
     Kind.COUNTER,
-    "Failures whose task was never named, counted under the name unknown.",
+    "Failures whose task name is not known, counted under the name unknown.",
 )
-TRACKED: Final = Family(
-    "monitor_tracked_tasks", Kind.GAUGE, "Tasks remembered because their end has not come (tracking.max_tasks)."
-)
+TRACKED: Final = Family("monitor_tracked_tasks", Kind.GAUGE, "Unfinished tasks in memory (limit: tracking.max_tasks).")
 EVICTED: Final = Family(
     "monitor_tracked_tasks_evicted",
     Kind.COUNTER,
-    "Tasks forgotten before their end because tracking.max_tasks was reached: their failures may be unnamed.",
+    "Unfinished tasks evicted because tracking.max_tasks was reached. Their failures may be counted under the name "
+    "unknown.",
 )
 NAMES_OVER_LIMIT: Final = Family(
     "monitor_task_names_over_limit",
     Kind.COUNTER,
-    "Events of tasks that are counted under the name other, because metrics.max_task_names was reached.",
+    "Events counted under the task name other because metrics.max_task_names was reached.",
 )
 LIMIT: Final = Family(
     "monitor_limit",
     Kind.GAUGE,
-    "The bounds of what the monitor keeps in memory, of which docs/sizing.md tells each.",
+    "Limits on what the monitor keeps in memory. See docs/sizing.md for each.",
     ("limit",),
 )
 LIMIT_USED: Final = Family(
-    "monitor_limit_used", Kind.GAUGE, "How much of a bound is used now, in the bound's own unit.", ("limit",)
+    "monitor_limit_used", Kind.GAUGE, "Current usage of a limit, in the unit of the limit.", ("limit",)
 )
 LIMIT_EXCEEDED: Final = Family(
     "monitor_limit_exceeded",
     Kind.COUNTER,
-    "How often a bound was exceeded: what is beyond it is counted under the name other, or not kept. Pages are not "
+    "Number of times a limit was exceeded. The excess is counted under the name other or dropped. Pages are not "
     "affected.",
     ("limit",),
 )
 UNACKED: Final = Family(
     "monitor_unacked_messages",
     Kind.GAUGE,
-    "Messages read and not yet committed; the broker holds them until then. It stops at broker.prefetch.",
+    "Messages read but not yet committed. The broker keeps them until then. At most broker.prefetch.",
 )
 COMMIT: Final = Family(
     "monitor_commit_seconds",
     Kind.HISTOGRAM,
-    "Seconds that a transaction of the store took, since the process began.",
+    "Duration of store transactions in seconds, since the process started.",
     unit="seconds",
 )
 COMMIT_FAILURES: Final = Family(
     "monitor_commit_failures",
     Kind.COUNTER,
-    "Transactions that the store refused since the process began. They are tried again; nothing is acknowledged or "
-    "lost meanwhile.",
+    "Failed store transactions since the process started. They are retried. Until one succeeds, no messages are "
+    "acknowledged.",
 )
 STORE_BYTES: Final = Family(
     "monitor_store_bytes",
     Kind.GAUGE,
-    "What the store takes: pages that hold something, and the log.",
+    "Size of the store in bytes: used pages and the write-ahead log.",
     unit="bytes",
 )
 STORE_ROOM: Final = Family(
     "monitor_store_room_bytes",
     Kind.GAUGE,
-    "What can be added to the store before store.max_bytes or the end of the disk, whichever comes first; absent "
-    "before the first flush.",
+    "Bytes left in the store until store.max_bytes or the end of the disk, whichever is less. Absent before the "
+    "first flush.",
     unit="bytes",
 )
 STORE_GIVEN_UP: Final = Family(
     "monitor_store_given_up",
     Kind.COUNTER,
-    "Rows given up since the process began, because space was short: samples of failures, error groups, and counts by "
-    "time. Totals, incidents and notifications never are.",
+    "Rows dropped since the process started because space was short: samples of failures, error groups and counts "
+    "by time. Totals, incidents and notifications are never dropped.",
     ("what",),
 )
 STORE_ROLLED_BACK: Final = Family(
     "monitor_store_rolled_back",
     Kind.COUNTER,
-    "Starts at which the store was older than what had been committed to it: what came between is missing.",
+    "Starts at which the store was older than the last commit. The counts in between are lost.",
 )
 INCIDENTS: Final = Family(
     "monitor_incidents",
     Kind.COUNTER,
-    "Decisions about failures by reason: opened, reopened and storm_opened page, the others say why none was sent.",
+    "Decisions about failures, by reason. opened, reopened and storm_opened send a page, the others tell why no "
+    "page was sent.",
     ("reason",),
 )
-INCIDENTS_OPEN: Final = Family("monitor_incidents_open", Kind.GAUGE, "Incidents that are open now.")
+INCIDENTS_OPEN: Final = Family("monitor_incidents_open", Kind.GAUGE, "Open incidents.")
 NOTIFICATIONS: Final = Family(
     "monitor_notifications",
     Kind.COUNTER,
-    "Attempts to send since the process began: delivered, retried (will be tried again), dead (given up; see "
-    "celery-monitor outbox), unknown (the receiver did not say whether it has it).",
+    "Delivery attempts since the process started, by outcome: delivered, retried, dead (given up, see "
+    "celery-monitor outbox), unknown (the receiver did not confirm delivery).",
     ("channel", "outcome"),
 )
 OUTBOX_PENDING: Final = Family(
-    "monitor_outbox_pending", Kind.GAUGE, "Notifications that wait to be delivered.", ("channel",)
+    "monitor_outbox_pending", Kind.GAUGE, "Notifications waiting for delivery.", ("channel",)
 )
 OUTBOX_OLDEST: Final = Family(
     "monitor_outbox_oldest_seconds",
     Kind.GAUGE,
-    "Age of the oldest notification that waits; 0 when none does.",
+    "Age of the oldest waiting notification in seconds. 0 if there is none.",
     ("channel",),
     "seconds",
 )
 REPORT: Final = Family(
     "monitor_report_last_success_timestamp_seconds",
     Kind.GAUGE,
-    "When the daily report was last delivered, in unix time; absent before the first, and without recipients.",
+    "Unix timestamp of the last delivered daily report. Absent before the first one and without recipients.",
     unit="seconds",
 )
 THREAD_FAILURES: Final = Family(
     "monitor_thread_failures",
     Kind.COUNTER,
-    "Failures of a thread beside the counting, since the process began. Each was started again; the log has the "
-    "traceback.",
+    "Crashes of threads other than pump and committer since the process started. The threads are restarted; see the "
+    "log for the tracebacks.",
     ("thread",),
 )
 SIGN_INS_REFUSED: Final = Family(
     "monitor_sign_ins_refused",
     Kind.COUNTER,
-    "Requests to the page or the API that were refused since the process began: wrong (user name or password), or "
-    "throttled (the client failed too often within a minute). The log has the clients.",
+    "Requests to the page or the API refused since the process started: wrong (user name or password) or throttled "
+    "(too many failures from the client within a minute). See the log for the clients.",
     ("reason",),
 )
 REDACTION_TIMEOUTS: Final = Family(
     "monitor_redaction_timeouts",
     Kind.COUNTER,
-    "Texts that were replaced as a whole since the process began, because a pattern of tracking.redact took too long "
-    "on them.",
+    "Texts replaced completely since the process started because a tracking.redact pattern timed out.",
 )
 BUILD: Final = Family(
     "monitor_build",
     Kind.INFO,
-    "Versions of the monitor and of what it stands on.",
+    "Versions of the monitor, Python, Celery and kombu.",
     ("version", "python", "celery", "kombu"),
 )
 

@@ -36,7 +36,9 @@ class ApplyingFile:
             self._write()
         except (OSError, struct.error) as exc:
             _log.warning(
-                "Messages that end the process cannot be told apart after a restart", file=str(path), error=str(exc)
+                "Cannot write the in-flight marker: a poison message cannot be identified after a crash",
+                file=str(path),
+                error=str(exc),
             )
 
     def _read(self, data: bytes) -> None:
@@ -45,7 +47,7 @@ class ApplyingFile:
         self._deaths = dict(_DEATHS.iter_unpack(data[_MARK.size : _MARK.size + max(whole, 0)]))
         if len(mark) == _MARK.size and mark != _NOTHING:
             self._deaths[mark] = self._deaths.pop(mark, 0) + 1
-            _log.warning("The process ended while it applied one message", deaths=self.deaths(mark))
+            _log.warning("The previous process died while it applied a message", deaths=self.deaths(mark))
 
     def _write(self) -> None:
         if self._file is None:
@@ -69,7 +71,7 @@ class ApplyingFile:
             try:
                 self._write()
             except OSError as exc:
-                _log.warning("A message's record of deaths cannot be written", error=str(exc))
+                _log.warning("Cannot write the crash record of a message", error=str(exc))
 
     def _mark(self, mark: bytes) -> None:
         if self._file is not None:
@@ -78,7 +80,10 @@ class ApplyingFile:
             except OSError as exc:
                 os.close(self._file)
                 self._file = None
-                _log.warning("Messages that end the process cannot be told apart after a restart", error=str(exc))
+                _log.warning(
+                    "Cannot write the in-flight marker: a poison message cannot be identified after a crash",
+                    error=str(exc),
+                )
 
     def stop(self) -> None:
         """Close the file."""

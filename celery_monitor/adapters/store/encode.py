@@ -45,7 +45,7 @@ def parsed(text: str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as exc:
-        raise StoreUnusableError(f"The store holds what this program has not written: {exc}") from exc
+        raise StoreUnusableError(f"The store contains data that this program did not write: {exc}") from exc
 
 
 def series_row(series: Series) -> tuple[Any, ...]:

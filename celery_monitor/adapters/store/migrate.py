@@ -30,7 +30,7 @@ def check(connection: Connection, where: str) -> bool:
         if tables:
             raise StoreUnusableError(
                 f"The store {where} holds the tables of another program ({', '.join(sorted(tables)[:3])}): "
-                "set store.url to a place of its own"
+                "set a different store.url"
             )
         return False
     found = revision(connection)
@@ -42,7 +42,7 @@ def check(connection: Connection, where: str) -> bool:
     if not known:
         raise StoreUnusableError(
             f"The store {where} was written by a newer version of celery-monitor (revision {found}): "
-            "install at least that version, or set store.url to another place"
+            "install that version or a newer one, or set a different store.url"
         )
     return found == scripts.get_current_head()
 

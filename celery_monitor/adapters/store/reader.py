@@ -210,7 +210,7 @@ def _position(cursor: str) -> tuple[float, int]:
     at, _, row_id = cursor.partition(":")
     position = float(at), int(row_id)
     if position[1].bit_length() > _INTEGER_BITS:
-        raise ValueError("a cursor is what the last page gave")
+        raise ValueError("the cursor must come from the previous page")
     return position
 
 

@@ -236,10 +236,12 @@ class SqlStore:
             return True
         found = connection.execute(select(table)).one()
         if found.writer != self._writer:
-            raise StoreUnusableError("Another celery-monitor has begun to use this store: only one may; stop the other")
+            raise StoreUnusableError(
+                "Another celery-monitor started to use this store: only one may use it; stop the other one"
+            )
         if found.sequence != changes.sequence:
             raise StoreUnusableError(
-                f"The store is at flush {found.sequence}, and flush {changes.sequence} was to come next: "
-                "start the monitor again"
+                f"The store is at flush {found.sequence}, but flush {changes.sequence} was expected next: restart "
+                "the monitor"
             )
         return False

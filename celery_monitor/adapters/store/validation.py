@@ -50,5 +50,5 @@ def valid_rows(table: str, rows: Iterable[Sequence[Any]], kind: Any, build: Call
             left_out += len(chunk) - len(kept)
             found += kept
     if left_out:
-        _log.error("The store holds rows that cannot be read; they are left out", table=table, rows=left_out)
+        _log.error("The store contains unreadable rows; they are skipped", table=table, rows=left_out)
     return found

@@ -96,7 +96,7 @@ class Api:
         reader, now = self._sources.reader, self._sources.clock.now()
         rows = await self._queries(partial(reader.tasks, since=since, limit=1000, cursor=None, name=name))
         if not rows:
-            raise HTTPException(404, "no such task is known")
+            raise HTTPException(404, "unknown task")
         groups = await self._queries(partial(reader.groups, since or now - ERRORS_SINCE, now, name=name))
         errors = [views.error(row) for row in groups]
         return answer(
@@ -115,7 +115,7 @@ class Api:
         self._query(request)
         found: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
         if not found:
-            raise HTTPException(404, "no failure of this task id is kept")
+            raise HTTPException(404, "no failure is stored for this task id")
         return _items([views.failure_in_full(one) for one in found], None)
 
     async def incidents(self, request: Request) -> Response:

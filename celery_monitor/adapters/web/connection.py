@@ -45,10 +45,10 @@ def _refusal(status: bytes, text: str) -> bytes:
     return head % (status, len(body)) + body
 
 
-_NO_REQUEST: Final = _refusal(b"400 Bad Request", "This is no HTTP request.")
+_NO_REQUEST: Final = _refusal(b"400 Bad Request", "Malformed HTTP request.")
 _TOO_LARGE: Final = _refusal(
     b"431 Request Header Fields Too Large",
-    f"The request's first line and its headers are together larger than {MAX_HEAD_BYTES // 1024} KiB.",
+    f"The request line and headers exceed {MAX_HEAD_BYTES // 1024} KiB.",
 )
 
 
@@ -80,7 +80,7 @@ class _Requests(h11.Connection):
             raise
         if isinstance(event, h11.Request) and before - self._waiting() > MAX_HEAD_BYTES:
             self.too_large = True
-            raise h11.RemoteProtocolError("the head is too large")
+            raise h11.RemoteProtocolError("the request head is too large")
         return event
 
     def _waiting(self) -> int:

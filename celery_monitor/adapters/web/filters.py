@@ -16,13 +16,13 @@ _UNITS: Final = ((86_400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), 
 
 REASONS: Final[dict[str, str]] = {
     Reason.OPENED: "it opened its incident",
-    Reason.JOINED: "its incident was open already; nobody is paged twice",
-    Reason.REOPENED: "its incident had been resolved, and was opened again",
-    Reason.BELOW_THRESHOLD: "its rule pages only for more failures within the hour",
+    Reason.JOINED: "its incident was already open; nobody is paged twice",
+    Reason.REOPENED: "its incident had been resolved and was reopened",
+    Reason.BELOW_THRESHOLD: "its rule pages only after more failures within the hour",
     Reason.SILENCED: "its rule does not page",
     Reason.TOO_OLD: "it was older than alerts.max_age when it was read",
     Reason.STORM_OPENED: "many tasks failed at once; it opened one incident for all of them",
-    Reason.STORM_JOINED: "many tasks failed at once; one incident stands for all of them",
+    Reason.STORM_JOINED: "many tasks failed at once; one incident covers all of them",
 }
 """Why a failure did or did not page, as the end of a sentence."""
 

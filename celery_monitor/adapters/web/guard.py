@@ -98,9 +98,9 @@ class Guard:
             return None
         self.refused["wrong"] += 1
         name = printable(given.partition(b":")[0].decode("utf-8", "replace"), _MAX_NAME_LENGTH)
-        _log.warning("A sign-in failed", client=client, user=name)
+        _log.warning("Sign-in failed", client=client, user=name)
         if self._throttle.failed(client, now):
-            _log.warning("Too many sign-ins failed; the client has to wait", client=client, failures=MAX_FAILURES)
+            _log.warning("Too many failed sign-ins; the client must wait", client=client, failures=MAX_FAILURES)
         return self._unauthorized(scope)
 
     def _unauthorized(self, scope: Scope) -> Response:

@@ -81,7 +81,7 @@ class Pages:
         name, reader, now = request.path_params["name"], self._sources.reader, self._sources.clock.now()
         rows = await self._queries(partial(reader.tasks, since=None, limit=1000, cursor=None, name=name))
         if not rows:
-            raise HTTPException(404, "No such task is known.")
+            raise HTTPException(404, "Unknown task.")
         groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now, name=name))
         recent, _ = await self._queries(partial(reader.failures, FailureFilter(task=name, limit=_RECENT)))
         return self._page(
@@ -107,7 +107,7 @@ class Pages:
         uuid = request.path_params["uuid"]
         found = await self._queries(partial(self._sources.reader.failure, uuid))
         if not found:
-            raise HTTPException(404, "No failure of this task id is kept.")
+            raise HTTPException(404, "No failure is stored for this task ID.")
         return self._page(request, "failure.html", uuid=uuid, failures=[views.failure_in_full(one) for one in found])
 
     async def incidents(self, request: Request) -> Response:

@@ -26,7 +26,7 @@ _lost_plus: Final = re.compile(r"(.{10}[T ]\S+) (\d\d:?\d\d)")
 
 
 class ParameterError(Exception):
-    """A parameter cannot be used; answered with status 400 and this text."""
+    """Invalid parameter; answered with status 400 and this text."""
 
 
 class Parameters:
@@ -97,8 +97,8 @@ class Parameters:
             return moment.timestamp()
         except (ValueError, OverflowError) as exc:
             raise ParameterError(
-                f"{name}: must be a time such as 2026-11-23T14:00:00Z, a day such as 2026-11-23 (from midnight UTC), "
-                "or how long ago, such as 1h, 30m or 7d"
+                f"{name}: must be a time such as 2026-11-23T14:00:00Z, a date such as 2026-11-23 (midnight UTC), "
+                "or an age such as 1h, 30m or 7d"
             ) from exc
 
     def span(self) -> tuple[float | None, float | None]:
@@ -119,15 +119,15 @@ def _without_zone(value: str, moment: datetime) -> str:
     zoned = _day_and_zone.fullmatch(value)
     midnight = f"{zoned[1]}T00:00:00{zoned[2].replace(' ', '+')}{zoned[3]}" if zoned else ""
     if zoned and zoned[2] != " ":
-        return f"a day with a zone needs a time; write {midnight}"
+        return f"a date with a UTC offset needs a time; write {midnight}"
     read = moment.isoformat()
     other = f"{midnight} if {value[11:]} is the zone (in an address + is %2B)" if zoned else f"{read}+02:00"
-    return f"has no zone; write {read}Z for UTC, or {other}"
+    return f"has no UTC offset; write {read}Z for UTC, or {other}"
 
 
 def bad_cursor() -> ParameterError:
     """What the store does not know as a cursor."""
-    return ParameterError("cursor: not one that this list gave")
+    return ParameterError("cursor: not a cursor of this list")
 
 
 def day(text: str, *, now: float, zone: tzinfo) -> date:

@@ -36,7 +36,7 @@ class Queries:
         try:
             return await asyncio.wait_for(future, QUERY_TIMEOUT_SECONDS + LATE_SECONDS)
         except TimeoutError as exc:
-            raise StoreUnavailableError(f"the store has not answered within {QUERY_TIMEOUT_SECONDS:.0f} s") from exc
+            raise StoreUnavailableError(f"the store did not respond within {QUERY_TIMEOUT_SECONDS:.0f} s") from exc
 
     def stop(self) -> None:
         """Drop what has not begun."""

@@ -55,15 +55,15 @@ class WebServer:
 
     def _refusal(self, exc: OSError | UnicodeError) -> MonitorError:
         if isinstance(exc, UnicodeError):
-            return ConfigError([Problem("web.host", "is neither an address nor a name of a host")])
+            return ConfigError([Problem("web.host", "is neither an IP address nor a host name")])
         told = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
         if exc.errno == errno.EADDRINUSE:
             return PortUnavailableError(
-                f"{told}: is another celery-monitor running? `ss -ltnp 'sport = :{self._port}'` shows who has the "
-                "port; end that, or set another web.port"
+                f"{told}: is another celery-monitor running? `ss -ltnp 'sport = :{self._port}'` shows which process "
+                "uses the port; stop it, or set a different web.port"
             )
         if exc.errno == socket.EAI_AGAIN:
-            return PortUnavailableError(f"{told}: write an address in web.host, which needs no name server")
+            return PortUnavailableError(f"{told}: set web.host to an IP address, which needs no DNS")
         of_host = isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL
         return ConfigError([Problem("web.host" if of_host else "web.port", told)])
 
@@ -73,7 +73,7 @@ class WebServer:
         May be called again after it failed: it listens anew. Raises as ``start`` then.
         """
         if not self._sockets:
-            raise RuntimeError("start comes before serve")
+            raise RuntimeError("call start before serve")
         if self._sockets[0].fileno() < 0:
             self.start()
         config = uvicorn.Config(

@@ -24,8 +24,8 @@ from celery_monitor.settings.web import WebSettings
 _FOR_PROGRAMS: Final = ("/api", "/metrics", "/livez", "/readyz", "/health", "/openapi.json")
 """Paths whose errors are JSON. All others are pages."""
 _SIGN_IN: Final = {
-    401: "a user name and a password are needed, by HTTP Basic",
-    429: "too many sign-ins failed from this address: wait a minute",
+    401: "HTTP Basic authentication required",
+    429: "too many failed sign-ins from this address: wait a minute",
 }
 _REFUSED: Final = (HTTPException, ParameterError, StoreUnavailableError, StoreUnusableError, Exception)
 
@@ -76,7 +76,7 @@ class Site:
                 status, text, headers = 503, str(exc), {"retry-after": "5"}
             case _:
                 # What it was is in the log, and nowhere else: nobody knows what its text holds.
-                status, text = 500, "an error of the monitor; its log says more"
+                status, text = 500, "internal error; see the log"
         for_program = _for_program(request.scope["path"])
         response = refusal(status, text) if for_program else self._pages.refusal(request, status, text)
         response.headers.update(headers)

@@ -38,10 +38,16 @@ _COUNTED_WITHIN: Final = 1.5
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address that the page listens on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=9808, show_default=True, help="Or the next free one.")
-@click.option("--rate", type=click.FloatRange(0.1, 100), default=20, show_default=True, help="Tasks a second.")
-@click.option("--seconds", type=click.FloatRange(1), help="End after so long. Default: at Ctrl-C.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address that the page listens on.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=9808,
+    show_default=True,
+    help="Port of the page, or the next free one.",
+)
+@click.option("--rate", type=click.FloatRange(0.1, 100), default=20, show_default=True, help="Tasks per second.")
+@click.option("--seconds", type=click.FloatRange(1), help="Stop after this time. Default: run until Ctrl-C.")
 def demo(host: str, port: int, rate: float, seconds: float | None) -> None:
     """Run a broker, a failing fleet, the monitor and its receivers in one process.
 
@@ -72,7 +78,8 @@ def demo(host: str, port: int, rate: float, seconds: float | None) -> None:
 
 def _introduce(url: str, directory: Path, rate: float) -> None:
     introduce(
-        f"celery-monitor demo: a broker in memory, {len(WORKERS)} workers, {len(RATES)} tasks, {rate:g} runs a second",
+        f"celery-monitor demo: an in-memory broker, {len(WORKERS)} workers, {len(RATES)} tasks, {rate:g} runs per "
+        "second",
         {
             "page": f"{url}/",
             "metrics": f"{url}/metrics",
@@ -80,7 +87,7 @@ def _introduce(url: str, directory: Path, rate: float) -> None:
             "daily mail": f"{directory}/mail.html",
             "configuration": f"{directory}/celery-monitor.yaml",
             "log": f"{directory}/monitor.log",
-            "to end it": "Ctrl-C",
+            "to stop": "Ctrl-C",
         },
     )
 
@@ -117,13 +124,13 @@ def _stop(daemon: Daemon, fleet: Fleet) -> None:
     if fleet.sent:
         _say_counts(daemon)
         shop, retries = f"{fleet.sent:,}", f"{counts['retried']:,}"
-        say("end", f"{shop} tasks sent by the shop, {retries} again by workers: {counts['sent']:,} counted")
+        say("end", f"{shop} tasks sent by the shop, {retries} retried by workers: {counts['sent']:,} counted")
     daemon.stop()
 
 
 def _free_port(host: str, first: int) -> int:
     """The first port from ``first`` on that can be listened on. Raises MonitorError."""
-    reason = "no such port"
+    reason = "invalid port"
     for port in range(first, min(first + _PORTS, 65536)):
         try:
             with socket.create_server((host, port)):

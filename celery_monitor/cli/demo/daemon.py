@@ -68,7 +68,7 @@ class Daemon:
     def check(self) -> None:
         """Raise MonitorError when it has ended by itself."""
         if not self._thread.is_alive():
-            raise self._error or MonitorError("the monitor ended by itself")
+            raise self._error or MonitorError("the monitor stopped unexpectedly")
 
     def stop(self) -> None:
         """End it in good order."""

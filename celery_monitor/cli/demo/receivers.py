@@ -55,7 +55,7 @@ class Pager:
             if event.get("event_action") == "resolve":
                 task = self._open.pop(key, key)
                 self._resolved.add(key)
-                say("resolved", f"{task} is well again")
+                say("resolved", f"{task} recovered")
                 return
             first = "reopened" if key in self._resolved else "opened"
             kind = "updated" if key in self._open else first
@@ -76,7 +76,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.take(event)
         answer = {"status": "success", "message": "Event processed", "dedup_key": event.get("dedup_key")}
         body = json.dumps(answer).encode()
-        with contextlib.suppress(OSError):  # the monitor is being stopped, and did not wait
+        with contextlib.suppress(OSError):  # the monitor is shutting down, and did not wait
             self.send_response(202)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

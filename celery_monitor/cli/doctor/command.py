@@ -21,7 +21,9 @@ from celery_monitor.settings.lint import warnings_of
 @broker_url
 @store_url
 @web_port
-@click.option("--seconds", type=click.FloatRange(1, 300), default=6, show_default=True, help="Watch events so long.")
+@click.option(
+    "--seconds", type=click.FloatRange(1, 300), default=6, show_default=True, help="How long to watch events."
+)
 @click.pass_context
 def doctor(  # noqa: PLR0917 - one for each option
     ctx: click.Context,

@@ -25,8 +25,10 @@ class _Setting:
     """It is one of ``broker_transport_options``."""
 
 
-_LEARNED: Final = "the monitor learns it from the workers; set broker.transport_options alike, for when none answers"
-_SAME_FANOUT: Final = "events and questions may go past each other: set broker.transport_options alike"
+_LEARNED: Final = (
+    "the monitor learns this from the workers; set it in broker.transport_options too, in case none responds"
+)
+_SAME_FANOUT: Final = "events and requests may miss each other: set it in broker.transport_options too"
 _SETTINGS: Final = {
     "event_exchange": _Setting("celeryev", State.FAIL, "set broker.exchange to the workers' event_exchange"),
     "control_exchange": _Setting("celery", State.WARN, "set broker.control_exchange to the workers' control_exchange"),
@@ -34,11 +36,11 @@ _SETTINGS: Final = {
         "json", State.FAIL, "such events cannot be counted: set event_serializer = 'json' in the workers"
     ),
     "accept_content": _Setting(
-        ["json"], State.WARN, "a worker that does not accept json logs an error for each question of the monitor"
+        ["json"], State.WARN, "a worker that does not accept json logs an error for each request of the monitor"
     ),
     "sep": _Setting("\x06\x16", State.NOTE, _LEARNED, option=True),
     "priority_steps": _Setting([0, 3, 6, 9], State.NOTE, _LEARNED, option=True),
-    "queue_order_strategy": _Setting("round_robin", State.NOTE, "it makes no difference to the monitor", option=True),
+    "queue_order_strategy": _Setting("round_robin", State.NOTE, "this does not affect the monitor", option=True),
     "global_keyprefix": _Setting("", State.WARN, _SAME_FANOUT, option=True),
     "fanout_prefix": _Setting(True, State.WARN, _SAME_FANOUT, option=True),
     "fanout_patterns": _Setting(True, State.WARN, _SAME_FANOUT, option=True),
@@ -58,10 +60,10 @@ def agreement(confs: Mapping[str, Any], settings: BrokerSettings, *, redis: bool
         )
         for value, hosts in _different(name, setting, mine, theirs).items():
             agreed = False
-            here = "" if name in _JUDGED else f", and here {_shown(mine)}"
+            here = "" if name in _JUDGED else f", but {_shown(mine)} here"
             yield Finding(setting.state, "options", f"{name} is {value} on {listed(hosts)}{here}: {setting.remedy}")
     if agreed:
-        yield ok("options", "the workers use the broker as it is configured here")
+        yield ok("options", "the workers' broker settings match the monitor's")
 
 
 def _different(

@@ -25,8 +25,8 @@ _POLL: Final = 0.25
 _ON_BROKER: Final = ("exchange", "queue")
 _OF_WORKERS: Final = ("workers", "options", "events", "task events", "task-sent", "clocks")
 _DEAF: Final = (
-    "check their accept_content (it must include json: else each question is an error in their log), control_exchange "
-    "(compare broker.control_exchange), and whether worker_enable_remote_control is off"
+    "check that their accept_content includes json (otherwise they log an error for each request), that their "
+    "control_exchange matches broker.control_exchange, and that worker_enable_remote_control is on"
 )
 _ALIKE: Final = "the same control_exchange (then compare fanout_prefix and fanout_patterns)"
 _SKEW: Final = 2.0
@@ -70,7 +70,7 @@ def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
         except SourceLostError as exc:
             yield fail("broker", f"{url}: {exc}")
             for subject in (*(_ON_BROKER if diagnostics.has_queues else ()), *_OF_WORKERS):
-                yield skip(subject, "the broker has to be reachable first")
+                yield skip(subject, "not checked: the broker is not reachable")
             return
         yield ok("broker", f"{url}: connected in {(time.monotonic() - began) * 1000:.0f} ms")
         if unverified(settings.url_source().get() or "", settings.use_ssl):
@@ -79,19 +79,22 @@ def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
             yield _exchange(diagnostics, settings.exchange)
             yield _queue(diagnostics, settings)
         else:
-            yield note("queue", "this transport has none: what is sent while the monitor is away is lost to it")
+            yield note(
+                "queue", "not used with this transport: the monitor misses events that are sent while it is down"
+            )
         yield from _conversation(diagnostics, settings, seconds)
 
 
 def _exchange(diagnostics: BrokerDiagnostics, name: str) -> Finding:
     try:
         if diagnostics.exchange_exists():
-            return ok("exchange", f"{name} is there")
+            return ok("exchange", f"{name} exists")
     except SourceLostError as exc:
         return fail("exchange", str(exc))
     return warn(
         "exchange",
-        f"{name} does not exist yet: the first worker or the monitor makes it; if workers run, compare broker.exchange "
+        f"{name} does not exist yet: the first worker or the monitor creates it; if workers are running, compare "
+        "broker.exchange "
         "with Celery's event_exchange, and the virtual host in broker.url with theirs",
     )
 
@@ -103,10 +106,15 @@ def _queue(diagnostics: BrokerDiagnostics, settings: BrokerSettings) -> Finding:
     except SourceLostError as exc:
         return fail("queue", str(exc))
     if found is None:
-        return ok("queue", f"{name} does not exist yet: the monitor makes it at its start, and misses nothing after")
+        return ok(
+            "queue",
+            f"{name} does not exist yet: the monitor creates it on its first start and misses no events from then on",
+        )
     if not found.consumers:
-        return warn("queue", f"{name} holds {found.messages:,} messages and nobody consumes it: start the monitor")
-    return ok("queue", f"{name} is declared as configured, a monitor consumes it, {found.messages:,} messages wait")
+        return warn("queue", f"{name} holds {found.messages:,} messages and has no consumer: start the monitor")
+    return ok(
+        "queue", f"{name} is declared as configured, a monitor is consuming it, {found.messages:,} messages are ready"
+    )
 
 
 def _conversation(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
@@ -168,30 +176,30 @@ def _workers(workers: list[str], seen: Seen, discarded: Mapping[str, int], other
     if discarded.get("content_type"):
         return warn(
             "workers",
-            f"{len(workers)} answered, and {discarded['content_type']} replies are not JSON: set task_serializer = "
+            f"{len(workers)} answered, but {discarded['content_type']} replies are not JSON: set task_serializer = "
             "'json' in the workers",
         )
     if workers and silent:
         return warn(
-            "workers", f"{len(workers)} answered, and these send events but no answer: {listed(silent)}: {_DEAF}"
+            "workers", f"{len(workers)} answered; these send events but do not answer: {listed(silent)}: {_DEAF}"
         )
     if workers:
         return ok("workers", f"{len(workers)} answered: {listed(workers)}")
     if silent:
         return warn(
             "workers",
-            f"none answered, but events come from {listed(silent)}: {_DEAF}. Until then queues without a name in "
-            "metrics.queues, and the names of tasks that began before the monitor, are unknown, and workers must be "
-            "started with -E"
-            + (f". This database knows a fleet with {listed(others)}" if others not in ([], [_ALIKE]) else ""),
+            f"none answered, but {listed(silent)} send events: {_DEAF}. Until this is fixed, queues that are not "
+            "listed in metrics.queues and the names of tasks that started before the monitor are unknown, and "
+            "workers must be started with -E"
+            + (f". This database has keys of a fleet with {listed(others)}" if others not in ([], [_ALIKE]) else ""),
         )
     if others:
         return fail(
             "workers",
-            f"none answered, but this database knows a fleet with {listed(others)}: is it running? Set "
-            "broker.control_exchange and broker.transport_options as that fleet has them",
+            f"none answered, but this database has keys of a fleet with {listed(others)}: is it running? Set "
+            "broker.control_exchange and broker.transport_options to that fleet's values",
         )
-    return fail("workers", "none answered: is one running on this broker, virtual host and database?")
+    return fail("workers", "none answered: is a worker running on this broker, virtual host and database?")
 
 
 def _stream(seen: Seen, seconds: float, problem: str | None) -> Finding:
@@ -208,7 +216,7 @@ def _stream(seen: Seen, seconds: float, problem: str | None) -> Finding:
         return ok("events", f"{seen.events:,} came in {seconds:g} s, from {senders} worker{'s' * (senders != 1)}")
     return fail(
         "events",
-        f"none came in {seconds:g} s: compare broker.exchange with Celery's event_exchange; workers that were started "
+        f"none received in {seconds:g} s: compare broker.exchange with Celery's event_exchange; workers started "
         "with --without-heartbeat send none while they are idle",
     )
 
@@ -219,7 +227,9 @@ def _task_events(workers: list[str], seen: Seen, conf: Mapping[str, Mapping[str,
     if not unproven:
         return ok("task events", "every worker sends them")
     if asked:
-        return ok("task events", f"the monitor asks every worker to send them (not seen from {listed(unproven)} now)")
+        return ok(
+            "task events", f"the monitor enables them on every worker (none seen from {listed(unproven)} just now)"
+        )
     return warn(
         "task events",
         f"not seen from {listed(unproven)}, and broker.enable_events is off: start workers with -E, set "
@@ -229,13 +239,13 @@ def _task_events(workers: list[str], seen: Seen, conf: Mapping[str, Mapping[str,
 
 def _task_sent(seen: Seen, conf: Mapping[str, Mapping[str, Any]]) -> Finding:
     if seen.types["task-sent"]:
-        return ok("task-sent", "clients send it: queues and waiting times are known")
+        return ok("task-sent", "clients send it: queue names and queue wait times are known")
     if conf and all(values.get("task_send_sent_event") for values in conf.values()):
         return ok("task-sent", "task_send_sent_event is on in the workers' configuration")
     return warn(
         "task-sent",
-        "not seen: without it the time that tasks wait is unknown, and the queue of workers with several queues; set "
-        "task_send_sent_event = True where tasks are sent (without any traffic now, this means nothing)",
+        "not seen: without it, queue wait times are unknown, and so are the queues of workers that consume several; "
+        "set task_send_sent_event = True where tasks are sent (ignore this if no tasks were sent just now)",
     )
 
 
@@ -243,6 +253,8 @@ def _clocks(seen: Seen) -> Finding:
     wrong = {host: ahead for host, ahead in seen.ahead.items() if abs(ahead) > _SKEW}
     if not wrong:
         largest = max(abs(ahead) for ahead in seen.ahead.values())
-        return ok("clocks", f"the workers' differ from ours by {largest:.2f} s at most")
+        return ok("clocks", f"the workers' clocks differ from this one by at most {largest:.2f} s")
     shown = [f"{host} {abs(by):.1f} s {'ahead' if by > 0 else 'behind'}" for host, by in sorted(wrong.items())]
-    return warn("clocks", f"{listed(shown)}: synchronise them (NTP); failures are filed under the worker's own hour")
+    return warn(
+        "clocks", f"{listed(shown)}: synchronise them (NTP); failures are counted in the hour of the worker's clock"
+    )

@@ -20,7 +20,7 @@ from tests.conftest import Start
 from tests.servers import Redis
 from tests.servers.ports import free_port
 
-PROTOCOL = "broker.url must begin with amqp:// for RabbitMQ, redis:// for Redis, and amqps:// or rediss:// (or"
+PROTOCOL = "use amqp:// for RabbitMQ or redis:// for Redis in broker.url, and amqps:// or rediss:// (or"
 SCHEMES = ["amqp", "redis"]
 
 
@@ -53,7 +53,7 @@ def answering(said: bytes) -> Iterator[int]:
 def test_nothing_listens(scheme: str, what: type[BrokerDiagnostics | BrokerSource | Listener]) -> None:
     """A refused connection has a hint for whoever asks, and is no reason to try more rarely: it may pass by itself."""
     error = refusal(f"{scheme}://127.0.0.1:{free_port()}/", what)
-    assert "Connection refused: nothing listens there, or a firewall says no" in str(error)
+    assert "Connection refused: nothing is listening there, or a firewall says no" in str(error)
     assert "host and port in broker.url" in str(error)
     assert "111" not in str(error)
     assert error.remedy is None

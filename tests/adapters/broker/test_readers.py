@@ -131,7 +131,7 @@ def test_resp_subscription() -> None:
 
 
 class _Flood:
-    """In place of a Wire: there is always more, until the end."""
+    """Overrides a Wire: there is always more, until the end."""
 
     drained = False
 

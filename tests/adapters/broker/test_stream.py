@@ -301,7 +301,7 @@ def test_a_url_that_cannot_be_used(url: str, tmp_path: Path) -> None:
     source, probe, fleet = BrokerSource(fields), BrokerProbe(fields), BrokerFleet(fields)
     file.write_text(url)
     for call in (source.connect, lambda: probe.send(b"{}", 1), lambda: fleet.enable_events(0.1)):
-        with pytest.raises(SourceLostError, match=r"URL cannot be used: broker\.url") as caught:
+        with pytest.raises(SourceLostError, match=r"invalid broker URL: broker\.url") as caught:
             call()
         assert caught.value.remedy
     file.write_text("redis://127.0.0.1:1/1")

@@ -68,7 +68,7 @@ _replies: dict[str, st.SearchStrategy[Any]] = {
 
 
 class _Control:
-    """In place of the connection: each worker's reply goes the way of the bytes."""
+    """Overrides the connection: each worker's reply goes the way of the bytes."""
 
     def __init__(self, fleet: BrokerFleet, replies: dict[str, Any]) -> None:
         self.discarded: Counter[str] = Counter()

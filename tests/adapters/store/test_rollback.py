@@ -1,4 +1,4 @@
-"""A store that came back older than what was committed to it is noticed; nothing else is taken for that."""
+"""A store that is older than the last commit to it is noticed; nothing else is taken for that."""
 
 import shutil
 import sqlite3

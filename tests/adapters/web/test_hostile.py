@@ -252,10 +252,10 @@ def test_what_is_no_request_is_told(site: Served) -> None:
     """What is no HTTP is refused with 400 and a text, and so is a body that is none while its request is answered."""
     with dial(site) as client:
         client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300))
-        assert refusal(client) == (b"400", b"This is no HTTP request.\n")
+        assert refusal(client) == (b"400", b"Malformed HTTP request.\n")
     with dial(site) as client:
         client.sendall(b"POST /livez HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
-        assert refusal(client) == (b"400", b"This is no HTTP request.\n")
+        assert refusal(client) == (b"400", b"Malformed HTTP request.\n")
 
 
 def test_a_body_that_breaks_after_its_answer(site: Served, caplog: pytest.LogCaptureFixture) -> None:

@@ -74,7 +74,7 @@ def test_what_was_not_sent(site: Served, commit: Commit) -> None:
     assert "not sent yet" in site.get("/incidents").text
     quiet = incident("quiet", state=IncidentState.SUPPRESSED, reason=Reason.BELOW_THRESHOLD)
     text = shown(site, commit, quiet)
-    assert "below threshold</b>: its rule pages only for more failures within the hour." in text
+    assert "below threshold</b>: its rule pages only after more failures within the hour." in text
 
 
 def test_while_pagerduty_is_off(site: Served, fleet: Fleet) -> None:
@@ -117,7 +117,7 @@ def test_a_failure_leads_to_its_incident(site: Served, commit: Commit, path: str
     """From a failure one comes to its incident, and to no other; why it did not page again is explained."""
     commit(Changes(now=NOW, sequence=2, incidents=[incident("another")]))
     answer = site.get(path)
-    assert "its incident was open already; nobody is paged twice" in answer.text
+    assert "its incident was already open; nobody is paged twice" in answer.text
     assert KEY in Links(answer).links
     text = site.get(KEY).text
     assert "shop.charge/2026-11-23T14Z" in text
@@ -193,5 +193,5 @@ def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
     assert "shop.mail" not in answer.text
     assert {"/tasks/shop.charge", "/incidents"} <= Links(answer).links
     assert re.search(r'name="task"[^>]*value="shop.charge"', answer.text)
-    assert "There is none" in site.get("/incidents?since=2026-11-24").text
+    assert "Not found" in site.get("/incidents?since=2026-11-24").text
     assert site.get("/incidents?since=x").status_code == 400

@@ -93,10 +93,12 @@ def test_overview(site: Served) -> None:
 def test_every_page_says_what_is_wrong(site: Served, fleet: Fleet, path: str) -> None:
     """What keeps the monitor from counting stands on top of every page: links lead past the overview."""
     assert "the numbers may stand still" not in site.get(path).text
-    fleet.ready = HealthReport({"broker": "connection <refused>", "probe": "waiting for the stream", "store": None})
+    fleet.ready = HealthReport(
+        {"broker": "connection <refused>", "probe": "waiting for the event stream", "store": None}
+    )
     text = site.get(path).text
     assert text.count("the numbers may stand still") == 1
-    assert "<li>broker: connection &lt;refused&gt;</li><li>probe: waiting for the stream</li>" in text
+    assert "<li>broker: connection &lt;refused&gt;</li><li>probe: waiting for the event stream</li>" in text
     assert "store: ok" not in text
     assert "Events arrive and are kept" not in text
 

@@ -85,7 +85,7 @@ def test_everything_but_metrics_and_probes_asks_for_the_password(guarded: Served
 def test_a_program_is_refused_in_json(guarded: Served) -> None:
     """Where the API would answer, what is missing is said in JSON, as all that is wrong."""
     for path in ("/api/v1/tasks", "/api/v1", "/api/nothing", "/openapi.json"):
-        assert guarded.get(path).json() == {"error": "a user name and a password are needed, by HTTP Basic"}
+        assert guarded.get(path).json() == {"error": "HTTP Basic authentication required"}
     assert guarded.get("/").headers["content-type"].startswith("text/plain")
 
 
@@ -200,7 +200,7 @@ def test_a_query_is_given_up(site: Served, fleet: Fleet, monkeypatch: pytest.Mon
     finally:
         gate.set()
     assert answer.status_code == 503
-    assert "has not answered" in answer.json()["error"]
+    assert "did not respond" in answer.json()["error"]
 
 
 def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:

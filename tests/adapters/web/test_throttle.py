@@ -72,7 +72,7 @@ def test_guessing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         assert site.get("/metrics", headers={"x-forwarded-for": "192.0.2.1"}).status_code == 200
         clock.append(clock.pop() + throttle.WINDOW)
         assert status("wrong") == 401
-    failed = [line for line in lines if line["event"] == "A sign-in failed"]
+    failed = [line for line in lines if line["event"] == "Sign-in failed"]
     assert len(failed) == MAX_FAILURES + 1
     assert failed[0]["client"] == "192.0.2.1"
     assert failed[0]["user"] == "ops\ufffd"

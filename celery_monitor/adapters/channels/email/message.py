@@ -58,11 +58,11 @@ def report(
 
 def trial(*, fleet: str, sender: str, recipients: Sequence[str], international: bool = False) -> bytes:
     """The mail of ``notify test email``: each is another mail, of now."""
-    line = "This is a test. The daily mail of this fleet will come from this address in the same way."
+    line = "This is a test. The daily report of this fleet will be sent from this address."
     return _mail(
         sender=sender,
         recipients=recipients,
-        subject=f"[{shorten(fleet, phrases.FLEET_WIDTH)}] test of the daily mail",
+        subject=f"[{shorten(fleet, phrases.FLEET_WIDTH)}] test of the daily report",
         fleet=fleet,
         identity=make_msgid("test", domain="-").strip("<>").rpartition("@")[0],
         date=formatdate(),

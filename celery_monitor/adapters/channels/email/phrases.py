@@ -16,14 +16,14 @@ def subject(summary: Summary) -> str:
 def _subject(summary: Summary) -> str:
     day = f"{'' if summary.over else 'so far '}on {short_date(summary.date)}"
     if summary.unknown:
-        return f"nothing is known of {short_date(summary.date)}: the monitor did not watch"
+        return f"no data for {short_date(summary.date)}: the monitor was not running"
     notes = []
     if summary.new_errors:
         notes.append(plural(summary.new_errors, "new error"))
     if summary.incidents.undelivered:
         notes.append(f"{plural(len(summary.incidents.undelivered), 'page')} not delivered")
     if not summary.health.complete:
-        notes.append("partly watched")
+        notes.append("partial data")
     note = f" ({', '.join(notes)})" if notes else ""
     if summary.day.failed:
         return f"{headline(summary)} {day}{note}"
@@ -33,7 +33,7 @@ def _subject(summary: Summary) -> str:
 def headline(summary: Summary) -> str:
     """The verdict in a few words."""
     if summary.unknown:
-        return "Nothing is known of this day"
+        return "No data for this day"
     if summary.day.failed:
         return f"{plural(summary.day.failed, 'failure')} in {plural(len(summary.tasks), 'task')}"
     return "No failures" if summary.health.complete else "No failures seen"
@@ -49,15 +49,15 @@ def tone(summary: Summary) -> str:
 def introduction(summary: Summary) -> str:
     """The verdict's scale: out of how many, and against which days."""
     if summary.unknown:
-        return "That no failure is shown here does not mean that there was none."
+        return "No failures were recorded, but some may have been missed."
     sentences = [f"{plural(summary.day.executed, 'task')} ran"]
     if summary.day.failed:
         sentences[0] += f", {percent(summary.day.rate)} of them failed"
     if summary.mean is None:
-        sentences.append("There is no earlier day to compare with")
+        sentences.append("No earlier day to compare with")
     elif not summary.mean.failed:
         either = "" if summary.day.failed else " either"
-        sentences.append(f"There was no failure in {earlier(summary)}{either}")
+        sentences.append(f"No failures in {earlier(summary)}{either}")
     else:
         if summary.before:
             sentences.append(f"The day before: {plural(summary.before.failed, 'failure')}")
@@ -72,35 +72,38 @@ def earlier(summary: Summary) -> str:
         return "no earlier day"
     if summary.mean.days > 1:
         return f"the {plural(summary.mean.days, 'day')} before"
-    return "the day before" if summary.before else "the one known day of the week before"
+    return "the day before" if summary.before else "the only day with data in the previous week"
 
 
 def caveats(summary: Summary) -> Iterator[str]:
     """Why the numbers may not be all; nothing for a day that was watched from end to end."""
     health = summary.health
     if not summary.over:
-        yield f"The day is not over: these are its first {duration(health.elapsed)}."
+        yield f"The day is not over: this report covers its first {duration(health.elapsed)}."
     if summary.unknown:
-        yield "The monitor did not watch on this day, and no event of it came later."
+        yield "The monitor was not running on this day and received none of its events later."
     elif health.uptime <= 0:
-        yield "The monitor did not run on this day: it counts what the broker kept of it."
+        yield "The monitor was not running on this day: the counts cover the events that the broker kept."
     elif health.down > SLACK:
         yield (
-            f"The monitor did not run for {duration(health.down)} of {duration(health.elapsed)}. "
-            "What happened meanwhile is counted only if the broker kept its events."
+            f"The monitor was down for {duration(health.down)} of {duration(health.elapsed)}. Tasks from that time "
+            "are counted only if the broker kept their events."
         )
     if health.unread > SLACK:
         yield (
-            f"The event stream has not been read to the end of the day: what happened in its last "
-            f"{duration(health.unread)} may be missing."
+            f"The event stream has not been read to the end of the day: its last {duration(health.unread)} may be "
+            "incomplete."
         )
     if health.gap >= 1:
-        yield f"The event stream was interrupted for {duration(health.gap)}: tasks of that time may be missing."
+        yield f"The event stream was interrupted for {duration(health.gap)}: tasks from that time may be missing."
     if health.unobserved:
-        yield f"Workers ran {plural(health.unobserved, 'task')} whose events never came: no number here includes them."
+        yield (
+            f"Workers ran {plural(health.unobserved, 'task')} whose events never arrived: "
+            "this report does not include them."
+        )
     if health.too_old:
         told = plural(health.too_old, "failure")
-        yield f"{told} came too late to page anybody (alerts.max_age): they are counted in the hours they are of."
+        yield f"{told} arrived too late to page (alerts.max_age): they are counted in the hour in which they happened."
 
 
 def watch(summary: Summary) -> str:

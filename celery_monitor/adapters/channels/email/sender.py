@@ -78,7 +78,7 @@ class EmailSender:
         try:
             date = dt.date.fromisoformat(item.key)
         except ValueError as exc:
-            raise RejectedError("the row's key is no date") from exc
+            raise RejectedError("the row's key is not a date") from exc
         # Made as of the row's own time, so that a retry sends the same mail.
         summary = self._summarise(date, item.created_at)
         if summary.quiet and not self._settings.send_when_quiet:
@@ -110,23 +110,23 @@ class EmailSender:
                 progress.refuse([who for who in pending if who not in done], str(error))
             later = [f"{who}: {refusal}" for who, refusal in delivery.refused.items() if not refusal.final]
             if later and error is None:
-                error = RetryableError(f"refused for now: {'; '.join(later)}")
+                error = RetryableError(f"temporarily refused: {'; '.join(later)}")
         if refused:
-            _log.error("Recipients of the report were refused", date=str(summary.date), refused=refused)
+            _log.error("The mail server refused recipients of the report", date=str(summary.date), refused=refused)
         return error
 
     def _conclude(self, progress: Progress, error: DeliveryError | None) -> None:
         """Raise what is to become of the row; nothing when it is done."""
         to = self._settings.to
         if found := progress.open(to):
-            why = f": {error}" if error is not None else ": the monitor ended before it had the answer"
+            why = f": {error}" if error is not None else ": the monitor stopped before it received the response"
             raise UncertainError(
                 f"nobody knows whether {', '.join(found)} got it{why}; it goes again in "
                 f"{UNKNOWN_RETRY_DELAY / 60:.0f} minutes, {MAX_ATTEMPTS} times in all",
                 UNKNOWN_RETRY_DELAY,
             )
         if isinstance(error, RetryableError) and progress.pending(to):
-            others = "the others are done; " if progress.taken(to) or progress.refused(to) else ""
+            others = "the other recipients are done; " if progress.taken(to) or progress.refused(to) else ""
             raise RetryableError(f"{others}{error}", error.after, remedy=error.remedy) from error
         if found := progress.unknown(to):
             raise MaybeDeliveredError(
@@ -140,7 +140,9 @@ class EmailSender:
         try:
             self._note(item, text)
         except StoreUnavailableError as exc:
-            _log.warning("Who has the report cannot be stored; kept in memory", key=item.key, error=str(exc))
+            _log.warning(
+                "Cannot store which recipients received the report; kept in memory", key=item.key, error=str(exc)
+            )
 
     def _deliver(
         self, summary: Summary, recipients: list[str], journal: Progress | None = None, *, again: bool = False
@@ -193,17 +195,17 @@ def server_of(settings: EmailSettings) -> SmtpServer:
 
 def describe(delivery: SendResult, server: SmtpServer) -> str:
     """What became of a mail, for a terminal: a line for those who got it, and one for each who did not."""
-    lines = [f"{server} took it for {', '.join(delivery.taken)}: {delivery.reply}"] if delivery.taken else []
+    lines = [f"{server} accepted it for {', '.join(delivery.taken)}: {delivery.reply}"] if delivery.taken else []
     lines += [f"{server} refused {recipient}: {refusal}" for recipient, refusal in delivery.refused.items()]
-    lines += [f"{server} may have it for {recipient}: {delivery.left}" for recipient in delivery.unknown]
+    lines += [f"{server} may have accepted it for {recipient}: {delivery.left}" for recipient in delivery.unknown]
     if delivery.left is not None and not delivery.unknown:
-        lines.append(f"the others did not get it: {delivery.left}")
+        lines.append(f"the other recipients did not receive it: {delivery.left}")
     return "\n".join(lines)
 
 
 def _sender(settings: EmailSettings) -> str:
     if settings.from_ is None or not settings.to:
-        raise RejectedError("no mail can be sent: set email.from and email.to")
+        raise RejectedError("cannot send mail: set email.from and email.to")
     return settings.from_
 
 
@@ -219,7 +221,7 @@ def _compose(
 ) -> bytes:
     final = {**known, **{recipient: str(refusal) for recipient, refusal in refused.items() if refusal.final}}
     notes = tuple(
-        f"The server refused {recipient} ({final[recipient]}): the report does not reach them."
+        f"The server refused {recipient} ({final[recipient]}): they do not receive this report."
         for recipient in settings.to
         if recipient in final
     )

@@ -117,7 +117,7 @@ def _check_name(host: str) -> None:
     try:
         host.encode("idna")
     except UnicodeError:
-        raise RetryableError(f"{shorten(host)} is not a host's name: a part of it is empty or too long") from None
+        raise RetryableError(f"{shorten(host)} is not a host name: a label is empty or too long") from None
 
 
 def _log_in(session: "SmtpSession", username: str, password: str) -> None:
@@ -125,7 +125,7 @@ def _log_in(session: "SmtpSession", username: str, password: str) -> None:
         session.login(username, password)
     except UnicodeError:
         # Without its cause, which quotes the password.
-        raise RetryableError("user name and password can only be sent in ASCII", AFTER_LOGIN) from None
+        raise RetryableError("the user name and password must be ASCII", AFTER_LOGIN) from None
 
 
 class SmtpSession(smtplib.SMTP):
@@ -241,7 +241,7 @@ class SmtpSession(smtplib.SMTP):
             raise
         if len(line) == _MAX_LINE_LENGTH:
             self.close()
-            raise OSError("a line of the server is too long")
+            raise OSError("the server sent a line that is too long")
         if not line:
             self.close()
             raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
@@ -265,7 +265,7 @@ class SmtpSession(smtplib.SMTP):
     def _left(self) -> float:
         left = min(self._until, self._end) - time.monotonic()
         if left <= 0:
-            raise TimeoutError("timed out: the answer took too long")
+            raise TimeoutError("timed out waiting for the response")
         return left
 
 
@@ -293,7 +293,7 @@ class _TimedReader(io.RawIOBase):
         read = self._sock.recv_into(buffer)
         self._read += read
         if self._read > _MAX_READ:
-            raise OSError("the server says more than an answer can be")
+            raise OSError("the server's response is too long")
         return read
 
 

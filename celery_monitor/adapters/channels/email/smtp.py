@@ -33,7 +33,7 @@ from celery_monitor.settings.email_address import EmailAddress
 
 BATCH: Final = 50
 """Recipients of one transaction: many servers take no more than 50 or 100 (RFC 5321, 4.5.3.1.8, asks them for 100)."""
-HELLO_REMEDY: Final = "set email.hello to a full name of this machine, like monitor.example.com, that DNS knows"
+HELLO_REMEDY: Final = "set email.hello to this machine's fully qualified domain name, such as monitor.example.com"
 
 _REPLY_WIDTH: Final = 200
 _NO_ADDRESS: Final = 553
@@ -45,8 +45,8 @@ _TOO_MANY: Final = re.compile(rb"\b[45]\.5\.3\b|too many (?:recipients|rcpt)", r
 _HOST: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\.?\Z")
 _WORDING: Final = ServerTerms(
     address="email.host and email.port",
-    protocol="email.security must be what the port speaks: usually starttls on 587, tls on 465, none on 25",
-    trust="email.host must be the name in the certificate; SSL_CERT_FILE names other authorities",
+    protocol="email.security must match the port: usually starttls on 587, tls on 465, none on 25",
+    trust="email.host must match the certificate; set SSL_CERT_FILE to trust another certificate authority",
 )
 
 Compose = Callable[[Mapping[str, "Refusal"]], bytes]
@@ -142,8 +142,7 @@ def _told(server: SmtpServer, hello: str) -> Iterator[None]:
         raise
     except HelloRefusedError as exc:
         raise RetryableError(
-            f"{server} refused the name {hello} that this client gives (EHLO): {_said(exc.code, exc.said)}; "
-            f"{HELLO_REMEDY}",
+            f"{server} refused the EHLO name {hello}: {_said(exc.code, exc.said)}; {HELLO_REMEDY}",
             AFTER_LOGIN,
             remedy=HELLO_REMEDY,
         ) from exc
@@ -151,15 +150,16 @@ def _told(server: SmtpServer, hello: str) -> Iterator[None]:
         raise RetryableError(
             f"{server} refused the user name or the password ({_said(exc.smtp_code, exc.smtp_error)})",
             AFTER_LOGIN,
-            remedy="check email.username and email.password, and whether the provider wants a password for programs",
+            remedy="check email.username and email.password, and whether the provider requires an app password",
         ) from exc
     except smtplib.SMTPDataError as exc:
         raise _refusal("the mail", exc.smtp_code, exc.smtp_error, server) from exc
     except smtplib.SMTPConnectError as exc:
         raise RetryableError(
-            f"{server} does not want to talk: {_said(exc.smtp_code, exc.smtp_error)}",
+            f"{server} refused the session: {_said(exc.smtp_code, exc.smtp_error)}",
             AFTER_LOGIN,
-            remedy=f"its answer says why: it may be overloaded, or refuse this machine's address; or {HELLO_REMEDY}",
+            remedy="see its response for the reason: it may be overloaded or block this machine's address; or "
+            f"{HELLO_REMEDY}",
         ) from exc
     except smtplib.SMTPResponseException as exc:
         raise RetryableError(f"{server} answered {_said(exc.smtp_code, exc.smtp_error)}") from exc
@@ -221,9 +221,10 @@ class _Conversation:
     def _without_extension(self, rest: Sequence[str]) -> list[str]:
         if self._sender.international:
             raise RetryableError(
-                f"{self._server} takes only ASCII addresses (it has no SMTPUTF8): give email.from one", AFTER_LOGIN
+                f"{self._server} accepts only ASCII addresses (no SMTPUTF8): use an ASCII address in email.from",
+                AFTER_LOGIN,
             )
-        said = f"not sent: {self._server} takes only ASCII before the @ (it has no SMTPUTF8)"
+        said = f"not sent: {self._server} accepts only ASCII before the @ (no SMTPUTF8)"
         self._refused |= {who: Refusal(_NO_ADDRESS, said) for who in rest}
         return []
 
@@ -266,7 +267,7 @@ class _Conversation:
         except UnansweredError:
             self._unknown = tuple(accepted)
             self._settle()
-            raise RetryableError(f"{self._server} was given the whole mail and did not answer") from None
+            raise RetryableError(f"{self._server} received the whole mail and did not respond") from None
         except Exception:
             self._settle()  # the claim is void; what is no Exception ends the process, and leaves it
             raise
@@ -307,12 +308,12 @@ def hello_of(sender: EmailAddress | None) -> str:
 def _concerning_client(code: int, said: bytes, server: SmtpServer) -> DeliveryError | None:
     """The error where an answer speaks of how this client speaks, whatever it was an answer to."""
     if 400 <= code < 600 and _HELLO.search(said):  # noqa: PLR2004 - RFC 5321, 4.2.1
-        text = f"{server} refused the name that this client gives (EHLO): {_said(code, said)}; {HELLO_REMEDY}"
+        text = f"{server} refused the EHLO name: {_said(code, said)}; {HELLO_REMEDY}"
         return RetryableError(text, AFTER_LOGIN, remedy=HELLO_REMEDY)
     if code in _REPAIRED_BY_A_PERSON:
         return RetryableError(f"{server} answered {_said(code, said)}", AFTER_LOGIN)
     if not 400 <= code < 600:  # noqa: PLR2004 - as above
-        return RetryableError(f"{server} answered {_said(code, said)}, which is no answer of a mail server")
+        return RetryableError(f"{server} answered {_said(code, said)}, which is not a valid SMTP response")
     return None
 
 

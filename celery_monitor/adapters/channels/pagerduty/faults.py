@@ -26,12 +26,12 @@ FOREIGN: Final = (
 
 SERVER: Final = network.ServerTerms(
     address="that HTTPS to it is allowed, or set HTTPS_PROXY or pagerduty.url",
-    protocol="allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url (https:// exactly where the port speaks TLS)",
-    trust="set REQUESTS_CA_BUNDLE to the certificates of the proxy in between, or correct pagerduty.url",
+    protocol="allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url (https:// if and only if the port uses TLS)",
+    trust="set REQUESTS_CA_BUNDLE to the CA certificates of the intercepting proxy, or correct pagerduty.url",
 )
 _NO_URL: Final = (
-    "the proxy of the environment is not a URL "
-    "(percent-encode special characters of its user and password: @ as %40, / as %2F, # as %23)"
+    "the proxy setting in the environment is not a valid URL (percent-encode special characters in its user and "
+    "password: @ as %40, / as %2F, # as %23)"
 )
 _PASSWORD: Final = "[password]"  # noqa: S105  # what is shown in its place
 

@@ -34,5 +34,5 @@ def check_reachable(url: str, timeout: float) -> int:
         raise RetryableError(f"PagerDuty ({origin(url)}): {text}", remedy=problem.remedy) from None
     if status in _AWAY:
         gateway = remedy(Fault.UNREACHABLE, SERVER)
-        raise RetryableError(f"PagerDuty ({origin(url)}) answers with status {status}", remedy=gateway)
+        raise RetryableError(f"PagerDuty ({origin(url)}) responded with status {status}", remedy=gateway)
     return status

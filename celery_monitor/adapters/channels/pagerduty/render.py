@@ -30,18 +30,18 @@ _ENVELOPE: Final = len('"routing_key": "", "event_action": "trigger", ') + 32
 
 _HAPPENED: Final = {
     "WorkerLostError": "a worker's child process was killed (often out of memory)",
-    "TimeLimitExceeded": "ran past its hard time limit and was killed",
-    "SoftTimeLimitExceeded": "ran past its soft time limit",
-    "NotRegistered": "a worker received it and does not know it",
+    "TimeLimitExceeded": "exceeded its hard time limit and was killed",
+    "SoftTimeLimitExceeded": "exceeded its soft time limit",
+    "NotRegistered": "the worker that received it has not registered it",
 }
 """Exceptions whose class says nothing to someone who is woken by it."""
 _ADVICE: Final = {
-    "WorkerLostError": "The task did not raise this: the process that ran it disappeared. Look for the kernel's or the "
-    "container's out-of-memory killer on the workers, and at their memory limits.",
+    "WorkerLostError": "The task did not raise this: its worker process died. Check the workers' hosts or "
+    "containers for the out-of-memory killer, and their memory limits.",
     "TimeLimitExceeded": "The worker killed the process at task_time_limit; the task had no chance to clean up.",
     "SoftTimeLimitExceeded": "The task was interrupted at task_soft_time_limit and did not handle it.",
     "NotRegistered": "The message was dropped. The worker runs older code, does not import the task's module, or "
-    "consumes a queue that is not meant for it.",
+    "consumes the wrong queue.",
 }
 
 
@@ -73,10 +73,10 @@ def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
 def render_test(fleet: str, key: str) -> dict[str, Any]:
     """A trigger that a person asked for, and that says so."""
     payload = {
-        "summary": line(f"[{fleet}] Test of celery-monitor: nothing failed", SUMMARY_LIMIT),
+        "summary": line(f"[{fleet}] Test from celery-monitor: nothing failed", SUMMARY_LIMIT),
         "source": line(fleet) or "celery",
         "severity": str(Severity.INFO),
-        "custom_details": {"note": "Sent by `celery-monitor notify test pagerduty`, and resolved right after it."},
+        "custom_details": {"note": "Sent by `celery-monitor notify test pagerduty` and resolved immediately."},
     }
     return {"dedup_key": text(key), "payload": payload, "client": CLIENT}
 
@@ -145,7 +145,7 @@ def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
     links = []
     if base:
         links.append((_page(base, "incidents/", incident.key), "This incident"))
-        links.append((_page(base, "failures/", incident.last_uuid), "Its newest failure"))
+        links.append((_page(base, "failures/", incident.last_uuid), "Latest failure"))
         if not incident.is_storm:
             links.append((_page(base, "tasks/", incident.task), f"{incident.task} at the monitor"))
     if incident.runbook_url:
@@ -165,7 +165,7 @@ def _within_limit(event: dict[str, Any]) -> dict[str, Any]:
         return event
     details = event["payload"]["custom_details"]
     kept = {name: details[name] for name in ("failures", "rate", "first_failure", "last_failure") if name in details}
-    note = "The other details were left out: together they were larger than PagerDuty takes."
+    note = "Other details were omitted: they exceed PagerDuty's size limit."
     return event | {"payload": event["payload"] | {"custom_details": kept | {"note": note}}}
 
 

@@ -28,11 +28,11 @@ _KEY: Final = re.compile(r"(?:routing|service|integration)[ _-]?key", re.IGNOREC
 """What an answer about the key itself has: "Invalid routing key", "Length of 'routing_key' is incorrect". With an
 event that is invalid in another way PagerDuty names the other field. Source: PagerDuty's schema, robusta#571."""
 REPAIR_KEY: Final = (
-    "put the integration key of the service's Events API v2 integration into pagerduty.routing_key, or the one of "
-    "the rule (a file is read again when it changes)"
+    "set pagerduty.routing_key, or the rule's routing_key, to the integration key of the service's Events API v2 "
+    "integration (a key file is reloaded when it changes)"
 )
 
-_STOPPING: Final = "the monitor is being stopped"
+_STOPPING: Final = "the monitor is shutting down"
 
 
 class KeySource(Protocol):
@@ -92,7 +92,7 @@ class PagerDuty:
             return Sent(0, text(item.key))
         incident = self._incident(item.key)
         if incident is None:
-            raise RejectedError("its incident is older than the retention and no longer stored")
+            raise RejectedError("its incident is older than store.retention and no longer stored")
         self.post(key, item.action, render(incident, self._external_url))
         return Sent(incident.count, text(item.key))
 
@@ -102,7 +102,7 @@ class PagerDuty:
             raise InterruptedSendError(_STOPPING)
         if self._exchange.alive:
             # It sends nothing any more, but one waiting thread is enough.
-            raise RetryableError("the last request still waits for the name server")
+            raise RetryableError("the previous request is still waiting for DNS")
         exchange = self._exchange = Exchange()
         if self._stopped:  # else it would not be aborted
             raise InterruptedSendError(_STOPPING)
@@ -130,7 +130,7 @@ class PagerDuty:
 
     def _refusal(self, answer: Answer, key: str) -> RetryableError | RejectedError:
         said = text(self._without_keys(" ".join(answer.text.split()), key), 300)
-        message = f"PagerDuty answered {answer.status}" + (f": {said}" if said else "")
+        message = f"PagerDuty responded with {answer.status}" + (f": {said}" if said else "")
         if answer.status in _ABOUT_THE_KEY and _KEY.search(_verdict(answer.text)):
             return RetryableError(f"{message}: {REPAIR_KEY}", remedy=REPAIR_KEY, needs_repair=True)
         if answer.status in _INVALID:

@@ -129,6 +129,4 @@ class Sql(Protocol):
 
 def too_slow() -> QueryTimeoutError:
     """The error for a query that has reached its deadline."""
-    return QueryTimeoutError(
-        "The query took too long and was ended: ask for less, by a task, an exception or a shorter time (since, until)"
-    )
+    return QueryTimeoutError("The query timed out: narrow it by task, exception or a shorter time range (since, until)")

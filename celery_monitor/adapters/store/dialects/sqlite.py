@@ -66,7 +66,7 @@ class SqliteDialect:
         try:
             parsed = make_url(url)
         except ArgumentError as exc:
-            raise StoreUnusableError("store.url is not a URL: write sqlite:///path/of/a/file.db") from exc
+            raise StoreUnusableError("store.url is not a valid URL: use sqlite:///path/to/file.db") from exc
         if parsed.query:
             raise StoreUnusableError("store.url takes no parameters (nothing after a question mark)")
         memory = parsed.database in {None, "", ":memory:"}
@@ -260,10 +260,10 @@ class SqliteDialect:
             return self.damaged(str(exc))
         if code is None and isinstance(exc, sqlite3.OperationalError):
             # The module's own; its text would show the value.
-            return self.damaged("it holds a text that is not UTF-8")
+            return self.damaged("it contains text that is not UTF-8")
         if code == sqlite3.SQLITE_INTERRUPT:
             return too_slow()
-        text = f"The store {self.path} cannot be used now: {exc}"
+        text = f"The store {self.path} is unavailable: {exc}"
         if code in _NO_SPACE:
             return StoreFullError(text)
         if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN and self._file.disk()[0] < MIN_RESERVE:
@@ -273,8 +273,8 @@ class SqliteDialect:
     def damaged(self, finding: str) -> StoreUnusableError:
         """The error for a file that is no database or a broken one."""
         return StoreUnusableError(
-            f"The store {self.path} is damaged or not a database ({finding}). It was left as it is: "
-            "restore a copy, or move it away to begin with an empty one"
+            f"The store {self.path} is damaged or not a database ({finding}). It was not modified: restore a "
+            "backup, or move it away to start with an empty store"
         )
 
     def noted(self, identity: str | None) -> SequenceRecord | None:

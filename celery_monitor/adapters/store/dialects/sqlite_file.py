@@ -98,7 +98,7 @@ class SqliteFile:
             found = None
         if found != self._identity:
             raise StoreUnusableError(
-                f"The store {self.path} was removed or replaced while it was in use: start the monitor again"
+                f"The store {self.path} was removed or replaced while it was in use: restart the monitor"
             )
 
     def release(self) -> None:
@@ -145,8 +145,8 @@ class SqliteFile:
             holder = _first_line(lock) or "unknown process"
             os.close(lock)
             raise StoreUnusableError(
-                f"The store {self.path} is in use by another celery-monitor ({holder}): stop that one, "
-                "or give this one another store.url"
+                f"The store {self.path} is in use by another celery-monitor ({holder}): stop that one, or set a "
+                "different store.url for this one"
             ) from None
         except OSError:
             os.close(lock)
@@ -172,9 +172,9 @@ class SqliteFile:
     def _unusable(self, exc: OSError) -> MonitorError:
         path = self.path
         if isinstance(exc, FileNotFoundError) and path.parent.is_dir():
-            remedy = f"no file can be made in {path.parent}: set store.url to another place"
+            remedy = f"cannot create a file in {path.parent}: set a different store.url"
         elif isinstance(exc, FileNotFoundError):
-            remedy = f"the directory {path.parent} does not exist: create it, or set store.url to another place"
+            remedy = f"the directory {path.parent} does not exist: create it, or set a different store.url"
         elif isinstance(exc, IsADirectoryError):
             remedy = "it is a directory: set store.url to the path of a file"
         elif exc.errno == errno.ENXIO:
@@ -183,8 +183,9 @@ class SqliteFile:
             remedy = f"{exc.strerror}: set store.url to the path of a file"
         elif isinstance(exc, PermissionError) or exc.errno == errno.EROFS:
             remedy = (
-                f"user {os.getuid()} may not write {exc.filename or path.parent}: make it and its directory writable "
-                "for the monitor, or set store.url to another place"
+                f"user {os.getuid()} has no write permission for {exc.filename or path.parent}: make it and its "
+                "directory "
+                "writable by the monitor, or set a different store.url"
             )
         else:
             return StoreUnavailableError(f"The store {path} cannot be opened now: {exc.strerror}")

@@ -124,7 +124,7 @@ def test_twenty_kills_around_the_time_of_sending_make_one_mail(url: str, mail: M
 def is_uncertain(store: SqlStore, looks: int) -> bool:
     """Whether the row says that nobody knows, for the ``looks``-th time."""
     (row,) = store.outbox.items(dead=False, limit=9, cursor=None)
-    return "nobody knows" in (row.error or "") and row.attempts == looks
+    return "unknown whether" in (row.error or "") and row.attempts == looks
 
 
 @contextmanager

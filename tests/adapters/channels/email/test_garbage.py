@@ -104,14 +104,14 @@ def test_an_answer_without_end_is_not_kept() -> None:
             while not over.is_set():
                 connection.sendall(b"220-hello\r\n" * 1000)
 
-    with misbehaving(speak) as port, pytest.raises(RetryableError, match="more than an answer"):
+    with misbehaving(speak) as port, pytest.raises(RetryableError, match="response is too long"):
         send(port, deadline=60.0)
 
 
 @pytest.mark.parametrize("host", ["mail..corp", "a" * 70 + ".corp", "mail.corp." + "x" * 64, "\udcff.corp"])
 def test_a_name_that_no_host_can_have_is_tried_again(host: str) -> None:
     """A person corrects it: the mail waits, and the error says what is wrong."""
-    with pytest.raises(RetryableError, match="not a host's name"):
+    with pytest.raises(RetryableError, match="not a host name"):
         send(25, host=host)
 
 

@@ -16,7 +16,7 @@ from tests.adapters.channels.email import days
 URL = "https://monitor.shop.example/base/"
 PEOPLE = ("ann@shop.example", "Bob B. <bob@shop.example>")
 
-TERRIBLE = "200 new errors, 31 pages not delivered, partly watched"
+TERRIBLE = "200 new errors, 31 pages not delivered, partial data"
 
 
 def mail(summary: Summary, *, again: bool = False, notes: tuple[str, ...] = ()) -> tuple[bytes, EmailMessage]:
@@ -76,7 +76,7 @@ def test_the_subject_says_it_all(name: str, line: str) -> None:
 def test_the_subject_of_a_quiet_day_that_was_not_watched_does_not_say_that_all_is_well() -> None:
     """No failures seen is another thing than no failures."""
     summary = days.make(days.traffic(1), counters={"uptime_seconds": 7_200.0})
-    assert subject(summary) == "[shop] no failures seen on Sunday 22 Nov, 24,233 tasks ran (partly watched)"
+    assert subject(summary) == "[shop] no failures seen on Sunday 22 Nov, 24,233 tasks ran (partial data)"
 
 
 def test_the_subject_of_today_says_so_far() -> None:
@@ -288,7 +288,7 @@ def test_both_versions_say_the_same() -> None:
         "100,045",
         "9,020",
         "The monitor did not run for 2 h 48 min of 24 h.",
-        "Workers ran 48 tasks whose events never came",
+        "Workers ran 48 tasks whose events never arrived",
         "5 failures came too late to page anybody",
         "503 from the receiver; trying again",
         "shop.stock.task_number_1_of_a_bad_day",
@@ -299,14 +299,14 @@ def test_both_versions_say_the_same() -> None:
 
 
 def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
-    """A day whose end the broker still holds is partly watched, and the mail says how much of it."""
+    """A day whose end the broker still holds is partial data, and the mail says how much of it."""
     summary = days.quiet()
     summary = replace(summary, health=replace(summary.health, unread=7_260.0))
     _, message = mail(summary)
-    assert "(partly watched)" in message["Subject"]
+    assert "(partial data)" in message["Subject"]
     for part in message.iter_parts():
         said = " ".join(part.get_content().split())
-        assert "has not been read to the end of the day: what happened in its last 2 h 1 min may be missing." in said
+        assert "has not been read to the end of the day: its last 2 h 1 min may be incomplete." in said
 
 
 def test_one_earlier_day_is_no_average() -> None:
@@ -318,7 +318,7 @@ def test_one_earlier_day_is_no_average() -> None:
     for made in (render_text(second), render_html(second)):
         assert "1 day before" not in made
         assert "Average of" not in made
-    assert "Average of the one known day of the week before" in introduction(replace(second, before=None))
+    assert "Average of the only day with data in the previous week" in introduction(replace(second, before=None))
 
 
 def test_a_quiet_day_is_a_short_mail() -> None:
@@ -344,6 +344,6 @@ def test_a_test_mail_is_marked_and_never_the_same() -> None:
         message_from_bytes(trial(fleet="shop", sender="m@shop.example", recipients=PEOPLE), policy=default)
         for _ in range(2)
     ]
-    assert mails[0]["Subject"] == "[shop] test of the daily mail"
+    assert mails[0]["Subject"] == "[shop] test of the daily report"
     assert mails[0]["Auto-Submitted"] == "auto-generated"
     assert mails[0]["Message-ID"] != mails[1]["Message-ID"]

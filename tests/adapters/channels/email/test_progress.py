@@ -85,7 +85,7 @@ def test_a_server_that_never_answers_gets_three_copies(mail: MailServer, sent: l
 
 
 def test_an_answer_at_last_is_an_answer(mail: MailServer) -> None:
-    """After an unknown outcome the mail is taken: the row is done."""
+    """After an unknown outcome the mail is in use: the row is done."""
     row = Row(mail)
     mail.data.append("drop")
     assert isinstance(row.attempt(), UncertainError)
@@ -113,7 +113,7 @@ def test_a_death_before_the_answer_is_an_unknown_outcome(mail: MailServer, sent:
     row.restart()
     error = row.attempt()
     assert type(error) is UncertainError
-    assert "the monitor ended before it had the answer" in str(error)
+    assert "the monitor stopped before it received the response" in str(error)
     assert len(sent) == 1
     assert row.attempt() is None
     assert len(sent) == 2

@@ -92,7 +92,7 @@ def test_4xx_for_one_of_three_is_tried_again_for_that_one_only(mail: MailServer)
     sending = sender(mail)
     mail.refusals = {BOB: "450 greylisted"}
     for _ in range(2):
-        with pytest.raises(RetryableError, match=r"the others are done; .*bob@shop.example: 450 greylisted"):
+        with pytest.raises(RetryableError, match=r"the other recipients are done; .*bob@shop.example: 450 greylisted"):
             sending.send(ITEM)
     mail.refusals = {}
     assert sending.send(ITEM) == Sent(37)
@@ -200,7 +200,7 @@ def test_a_mail_sent_again_by_hand_is_another_mail(mail: MailServer) -> None:
     mail.refusals = {BOB: "550 no such user"}
     said = describe(sending.send_again(days.normal()), mail.server())
     assert said.splitlines() == [
-        f"127.0.0.1:{mail.port} took it for {ANN}, {CARL}: 250 OK queued as 4711",
+        f"127.0.0.1:{mail.port} accepted it for {ANN}, {CARL}: 250 OK queued as 4711",
         f"127.0.0.1:{mail.port} refused {BOB}: 550 no such user",
     ]
     assert mail.message(0)["Message-ID"] != mail.message(1)["Message-ID"]
@@ -210,8 +210,8 @@ def test_a_test_mail_tells_what_the_server_said(secure_mail: MailServer) -> None
     """By the server of the settings, login and all, with its answer."""
     server = secure_mail.server()
     said = describe(send_test(settings(secure_mail, security=secure_mail.security), "shop", server), server)
-    assert said == f"127.0.0.1:{secure_mail.port} took it for {ANN}, {BOB}, {CARL}: 250 OK queued as 4711"
-    assert secure_mail.message()["Subject"] == "[shop] test of the daily mail"
+    assert said == f"127.0.0.1:{secure_mail.port} accepted it for {ANN}, {BOB}, {CARL}: 250 OK queued as 4711"
+    assert secure_mail.message()["Subject"] == "[shop] test of the daily report"
 
 
 def test_a_test_mail_needs_addresses(mail: MailServer) -> None:

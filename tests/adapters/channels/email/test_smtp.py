@@ -139,7 +139,7 @@ def test_a_drop_after_the_mail_is_an_unknown_outcome(mail: MailServer) -> None:
     mail.data.append("drop")
     delivery = send(mail.server(), ANN, BOB)
     assert (delivery.taken, delivery.unknown) == ((), (ANN, BOB))
-    assert "did not answer" in str(delivery.left)
+    assert "did not respond" in str(delivery.left)
 
 
 def test_a_whole_mail_has_ten_minutes_for_its_answer(mail: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:

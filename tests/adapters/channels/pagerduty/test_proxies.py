@@ -97,7 +97,7 @@ def test_a_proxy_that_is_no_url(scheme: str, proxy: str, monkeypatch: pytest.Mon
     told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
     assert len(told) == 4
     assert shown(told) == []
-    assert all("the proxy of the environment is not a URL" in text for text in told)
+    assert all("the proxy setting in the environment is not a valid URL" in text for text in told)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

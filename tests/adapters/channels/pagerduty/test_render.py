@@ -84,7 +84,7 @@ def test_the_whole_event() -> None:
                 "href": "https://monitor.example.com/celery/incidents/shop.billing.charge%2F2026-11-23T14Z",
                 "text": "This incident",
             },
-            {"href": "https://monitor.example.com/celery/failures/5d3f%2F0b9e", "text": "Its newest failure"},
+            {"href": "https://monitor.example.com/celery/failures/5d3f%2F0b9e", "text": "Latest failure"},
             {
                 "href": "https://monitor.example.com/celery/tasks/shop.billing.charge",
                 "text": "shop.billing.charge at the monitor",
@@ -112,10 +112,13 @@ def test_the_whole_event() -> None:
         ),
         (
             {"exceptions": {"TimeLimitExceeded": 3}, "count": 3},
-            "[shop] shop.billing.charge: ran past its hard time limit and was killed (3 times)",
+            "[shop] shop.billing.charge: exceeded its hard time limit and was killed (3 times)",
         ),
-        ({"exceptions": {"SoftTimeLimitExceeded": 1}}, "[shop] shop.billing.charge: ran past its soft time limit"),
-        ({"exceptions": {"NotRegistered": 1}}, "[shop] shop.billing.charge: a worker received it and does not know it"),
+        ({"exceptions": {"SoftTimeLimitExceeded": 1}}, "[shop] shop.billing.charge: exceeded its soft time limit"),
+        (
+            {"exceptions": {"NotRegistered": 1}},
+            "[shop] shop.billing.charge: the worker that received it has not registered it",
+        ),
         (
             {**STORMY, "tasks": {"b": 9, "a": 12, "c": 1, "d": 1, "e": 1, "f": 1}, "count": 25},
             "[shop] Many tasks fail at once: 25 failures of 6 tasks: a (12), b (9), c (1), d (1), e (1), …",

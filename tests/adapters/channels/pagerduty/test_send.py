@@ -195,7 +195,7 @@ def test_no_server_holds_a_request_longer_than_its_timeout(server: PagerDutyServ
     sending = Sending(server.url, timeout=TIMEOUT)
     server.behave(behaviour)
     began = time.monotonic()
-    with pytest.raises(RetryableError, match=r"within 1 s|timed out|answered 503"):
+    with pytest.raises(RetryableError, match=r"within 1 s|timed out|responded with 503"):
         sending.send()
     assert TIMEOUT * 0.9 < time.monotonic() - began < TIMEOUT + SLACK
     assert not [thread for thread in threading.enumerate() if thread.name == "pagerduty-request"]
@@ -276,7 +276,7 @@ def test_a_name_server_that_hangs_holds_nothing(server: PagerDutyServer, monkeyp
     began = time.monotonic()
     with pytest.raises(RetryableError, match="within"):
         sending.send()
-    with pytest.raises(RetryableError, match="name server"):
+    with pytest.raises(RetryableError, match="DNS"):
         sending.send()
     assert time.monotonic() - began < timeout + SLACK
     assert len(lookups) == 1
@@ -299,11 +299,11 @@ def test_stop_ends_a_request_under_way(server: PagerDutyServer) -> None:
     stopper = threading.Thread(target=stop_when_it_hangs)
     stopper.start()
     began = time.monotonic()
-    with pytest.raises(InterruptedSendError, match="stopped"):
+    with pytest.raises(InterruptedSendError, match="shutting down"):
         sending.send()
     stopper.join()
     assert time.monotonic() - began < 75
-    with pytest.raises(InterruptedSendError, match="stopped"):
+    with pytest.raises(InterruptedSendError, match="shutting down"):
         sending.send()
     assert len(server.received) == 1
 
