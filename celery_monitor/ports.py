@@ -347,7 +347,7 @@ class ChannelInfo:
     name: str
     title: str
     configured: bool
-    """Whether anybody is to be told by it."""
+    """Whether the channel has a receiver."""
     off: str
     """What is missing when it is not configured, and what that means."""
     incidents: bool

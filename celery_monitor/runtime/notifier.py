@@ -138,7 +138,7 @@ class Notifier:
             self._expedite_retries()
             due = self._outbox.due(self._clock.now(), MAX_ROUTES)
         except StoreUnavailableError as exc:
-            _log.warning("The outbox cannot be read; trying again", channel=self._sender.channel, error=str(exc))
+            _log.warning("Cannot read the outbox; retrying", channel=self._sender.channel, error=str(exc))
             return False
         sent = False
         for item in due:
@@ -174,12 +174,12 @@ class Notifier:
             self._give_up(item, exc, limiter)
         except StoreUnavailableError as exc:
             # The sender reads what it sends from the store; nothing was sent.
-            _log.warning("What is to be sent cannot be read", channel=item.channel, key=item.key, error=str(exc))
+            _log.warning("Cannot read the notification to send", channel=item.channel, key=item.key, error=str(exc))
             return False
         except Exception as exc:  # noqa: BLE001 - the boundary: a row that cannot be made or sent costs itself only
-            _log.error("A notification met an error of the monitor", channel=item.channel, key=item.key, exc_info=exc)
+            _log.error("Internal error while sending a notification", channel=item.channel, key=item.key, exc_info=exc)
             # Its text stays in the log: nobody knows what it holds.
-            self._retry(item, RetryableError("an error of the monitor; its log says more", needs_repair=True), None)
+            self._retry(item, RetryableError("internal error; see the log", needs_repair=True), None)
         else:
             self._answered(item, limiter)
             self._notifications[DELIVERED] += 1
@@ -232,7 +232,7 @@ class Notifier:
             limiter.failed(item.id, self._clock.monotonic(), fraction, rest)
         log = _log.error if exc.needs_repair else _log.warning
         log(
-            "Not delivered; trying again",
+            "Delivery failed; retrying",
             channel=item.channel,
             key=item.key,
             attempts=attempts,
@@ -243,7 +243,13 @@ class Notifier:
 
     def _dead(self, item: OutboxItem, error: str) -> None:
         self._notifications[DEAD] += 1
-        _log.error("Given up; outbox retry tries again", channel=item.channel, key=item.key, id=item.id, error=error)
+        _log.error(
+            "Delivery given up; use `celery-monitor outbox retry` to retry",
+            channel=item.channel,
+            key=item.key,
+            id=item.id,
+            error=error,
+        )
         self._record(item, partial(self._outbox.dead, item, self._clock.now(), error))
 
     def _uncertain(self, item: OutboxItem, error: str) -> None:
@@ -256,7 +262,7 @@ class Notifier:
             call()
         except StoreUnavailableError as exc:
             self._unrecorded[item.id] = call
-            _log.warning("The outcome cannot be stored; kept", channel=item.channel, key=item.key, error=str(exc))
+            _log.warning("Cannot store the outcome; kept in memory", channel=item.channel, key=item.key, error=str(exc))
 
     def _record_again(self) -> None:
         for row, call in list(self._unrecorded.items()):

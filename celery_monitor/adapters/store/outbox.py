@@ -105,7 +105,7 @@ class SqlOutbox:
         if len(found) < len(rows):
             known = {item.id for item in found}
             unreadable = [row.id for row in rows if row.id not in known]
-            gone = {"state": "dead", "error": "the store holds what this program has not written"}
+            gone = {"state": "dead", "error": "the store contains data that this program did not write"}
             of_them = exists().where(
                 outbox.c.id.in_(unreadable), outbox.c.key == deliveries.c.key, outbox.c.channel == deliveries.c.channel
             )

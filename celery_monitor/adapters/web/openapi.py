@@ -49,8 +49,8 @@ _FAILURE: Final[dict[str, Json]] = {
     "at": _or_null(_TIME),
     "exception": {"type": "string", "description": "Short name of the class"},
     "message": _TEXT,
-    "group": {"type": "string", "description": "Failures of one kind at one place share it"},
-    "incident": _or_null({"type": "string", "description": "Key of the incident that it belongs to"}),
+    "group": {"type": "string", "description": "Shared by failures with the same exception at the same place"},
+    "incident": _or_null({"type": "string", "description": "Key of its incident"}),
     "reason": _one_of(Reason),
 }
 _TASK: Final = _object(name=_TEXT, queue=_TEXT, **_TOTALS)
@@ -83,7 +83,7 @@ _INCIDENT: Final[dict[str, Json]] = {
 
 SCHEMAS: Final[dict[str, Json]] = {
     "Index": _object(resources=_list(_object(href=_TEXT, about=_TEXT)), description=_TEXT),
-    "Error": _object(error={"type": "string", "description": "What is wrong, with the parameter's name if it is one"}),
+    "Error": _object(error={"type": "string", "description": "What is wrong, with the name of an invalid parameter"}),
     "Counts": _object(**dict.fromkeys(COUNTS, _COUNT)),
     "Task": _TASK,
     "TaskInFull": _object(name=_TEXT, **_TOTALS, queues=_list(_ref("Task")), errors=_list(_ref("ErrorGroup"))),
@@ -91,11 +91,11 @@ SCHEMAS: Final[dict[str, Json]] = {
         group=_TEXT,
         task=_TEXT,
         exception=_TEXT,
-        frame={"type": "string", "description": 'Innermost place of the application, "" when unknown'},
+        frame={"type": "string", "description": 'Innermost application frame, "" when unknown'},
         count=_COUNT,
         first_at=_or_null(_TIME),
         last_at=_or_null(_TIME),
-        sample=_or_null({"type": "string", "description": "Id of a task whose failure is kept"}),
+        sample=_or_null({"type": "string", "description": "Id of a task with a stored failure"}),
     ),
     "Failure": _object(**_FAILURE),
     "FailureInFull": _object(**_FAILURE, traceback=_TEXT, args=_or_null(_TEXT), kwargs=_or_null(_TEXT)),
@@ -124,10 +124,11 @@ SCHEMAS: Final[dict[str, Json]] = {
         active=_COUNT,
         processed=_COUNT,
         unobserved=_COUNT,
-        heartbeats={"type": "boolean", "description": "false: it sends none (--without-heartbeat)"},
+        heartbeats={"type": "boolean", "description": "false: the worker sends none (--without-heartbeat)"},
         clock_offset_seconds={
             "type": "number",
-            "description": "What the monitor adds to its timestamps: its clock is behind by that (negative: ahead)",
+            "description": "Seconds that the monitor adds to the worker's timestamps: how far its clock is behind "
+            "(negative: ahead)",
         },
         pid=_COUNT,
         software=_TEXT,
@@ -164,34 +165,37 @@ SCHEMAS: Final[dict[str, Json]] = {
         outbox=_list(
             _object(
                 channel=_TEXT,
-                configured={"type": "boolean", "description": "Whether anybody is to be told by it"},
+                configured={"type": "boolean", "description": "Whether the channel has a receiver"},
                 pending=_COUNT,
-                oldest_at=_or_null({**_TIME, "description": "When the oldest that waits came up"}),
-                dead={**_COUNT, "description": "Given up: nobody tries again unless asked to"},
-                unknown={**_COUNT, "description": "May have been delivered: the receiver never said"},
+                oldest_at=_or_null({**_TIME, "description": "Creation time of the oldest pending notification"}),
+                dead={**_COUNT, "description": "Failed: retried on request only"},
+                unknown={**_COUNT, "description": "May have been delivered: the receiver never confirmed it"},
             )
         ),
         limits=_list(
             _object(
                 name=_TEXT,
-                setting=_or_null({**_TEXT, "description": "What raises it"}),
+                setting=_or_null({**_TEXT, "description": "Setting that raises the limit"}),
                 limit=_or_null(_COUNT),
                 used=_or_null(_COUNT),
-                exceeded={**_COUNT, "description": "How often something was counted as other, or not kept"},
+                exceeded={**_COUNT, "description": "How often something was counted as other or dropped"},
             )
         ),
         queues=_list(_ref("Queue")),
         store=_object(
             bytes=_COUNT,
             max_bytes=_or_null(_COUNT),
-            room_bytes=_or_null({**_COUNT, "description": "What can be added before the limit or the end of the disk"}),
+            room_bytes=_or_null({**_COUNT, "description": "Bytes left before the limit or the end of the disk"}),
             short_of_space={"type": "boolean"},
             given_up={
                 "type": "object",
                 "additionalProperties": _COUNT,
-                "description": "Rows given up for want of space since the process began: samples, groups, buckets",
+                "description": "Rows dropped for lack of space since the process started: samples, groups, buckets",
             },
-            rolled_back={"type": "boolean", "description": "Within a day it came back older than it was"},
+            rolled_back={
+                "type": "boolean",
+                "description": "Whether it was older than the last commit at a start within the last day",
+            },
         ),
         stream=_object(
             lag_seconds=_or_null(_NUMBER),
@@ -200,43 +204,44 @@ SCHEMAS: Final[dict[str, Json]] = {
             unnamed_failures=_COUNT,
         ),
     ),
-    "Report": {"type": "object", "description": "A day, as the mail tells it"},
+    "Report": {"type": "object", "description": "A day, as in the daily mail"},
 }
 
-_ago: Final = "a time in RFC 3339, a day (from its midnight in UTC), or how long ago: 1h, 30m, 7d"
+_ago: Final = "an RFC 3339 time, a date (midnight UTC), or an age: 1h, 30m, 7d"
 PARAMETERS: Final[dict[str, Json]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-    "cursor": {"type": "string", "description": "`next` of the page before"},
-    "task": {"type": "string", "description": "Only this task, by its whole name"},
+    "cursor": {"type": "string", "description": "`next` of the previous page"},
+    "task": {"type": "string", "description": "Only this task, by its full name"},
     "exception": {
         "type": "string",
-        "description": "Only this class, by its short name; of tasks: those that have failed with it in that time",
+        "description": "Only this exception class, by its short name; for tasks: those that failed with it in the "
+        "time range",
     },
-    "key": {"type": "string", "description": "Only the incident of this key"},
+    "key": {"type": "string", "description": "Only the incident with this key"},
     "since": {"type": "string", "description": f"Not before {_ago}"},
     "until": {"type": "string", "description": f"Before {_ago}"},
-    "dead": {"type": "boolean", "default": False, "description": "Only those that were given up"},
+    "dead": {"type": "boolean", "default": False, "description": "Only failed notifications"},
 }
 _FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
 
 INDEX: Final = "/api/v1"
 OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
-    INDEX: ("What there is", "Index", False, ()),
-    "/api/v1/summary": ("The fleet at a glance, by default of the last day", "Summary", False, ("since",)),
+    INDEX: ("The list of endpoints", "Index", False, ()),
+    "/api/v1/summary": ("Overview of the fleet, by default for the last day", "Summary", False, ("since",)),
     "/api/v1/tasks": (
-        "Tasks by name and queue, with their counts over the retention or over a time, by quarters of an hour",
+        "Tasks by name and queue, with their counts over the retention or a time range, in steps of 15 minutes",
         "Task",
         True,
         _FILTERS,
     ),
     "/api/v1/tasks/{name}": (
-        "A task on all of its queues, with its kinds of failures",
+        "A task on all of its queues, with its error groups",
         "TaskInFull",
         False,
         ("since",),
     ),
-    "/api/v1/failures": ("Failures that are kept, newest first", "Failure", True, _FILTERS),
-    "/api/v1/failures/{uuid}": ("The failures of a task id: one for each attempt", "FailureInFull", True, ()),
+    "/api/v1/failures": ("Stored failures, newest first", "Failure", True, _FILTERS),
+    "/api/v1/failures/{uuid}": ("The failures of a task id, one per attempt", "FailureInFull", True, ()),
     "/api/v1/incidents": ("Incidents, newest first", "Incident", True, (*_FILTERS, "key")),
     "/api/v1/incidents/{key}": (
         "The incident of a dedup key, with the error groups of its tasks in its time",
@@ -244,9 +249,9 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
         False,
         (),
     ),
-    "/api/v1/workers": ("Workers by hostname, as of now", "Worker", True, ("limit", "cursor")),
+    "/api/v1/workers": ("Current workers by hostname", "Worker", True, ("limit", "cursor")),
     "/api/v1/outbox": (
-        "Notifications that wait or were given up, oldest first; a time bounds when they came up",
+        "Pending and failed notifications, oldest first; since and until apply to their creation time",
         "OutboxItem",
         True,
         ("limit", "cursor", "since", "until", "dead"),
@@ -265,7 +270,7 @@ def document(*, guarded: bool) -> Json:
         "info": {
             "title": "celery-monitor",
             "version": version("celery-monitor"),
-            "description": "What a Celery fleet has done. Everything is read-only; times are RFC 3339 in UTC.",
+            "description": "Activity of a Celery fleet. All endpoints are read-only; times are RFC 3339 in UTC.",
         },
         "paths": {path: {"get": _operation(path, guarded=guarded)} for path in OPERATIONS},
         "components": {"schemas": SCHEMAS, **schemes},
@@ -284,11 +289,11 @@ def _operation(path: str, *, guarded: bool) -> Json:
             *({"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in names),
         ],
         "responses": {
-            "200": _response("What was asked for", answer),
-            "400": _response("A parameter cannot be used", _ref("Error")),
-            **({"401": _response("The user name or the password is wrong", _ref("Error"))} if guarded else {}),
-            **({"404": _response("There is none", _ref("Error"))} if in_path else {}),
-            "503": _response("The store cannot be read now", _ref("Error")),
+            "200": _response("The requested data", answer),
+            "400": _response("Invalid parameter", _ref("Error")),
+            **({"401": _response("Wrong user name or password", _ref("Error"))} if guarded else {}),
+            **({"404": _response("Not found", _ref("Error"))} if in_path else {}),
+            "503": _response("The store is unavailable", _ref("Error")),
         },
     }
 

@@ -88,7 +88,7 @@ class Service:
         from celery_monitor.adapters.channels.pagerduty.reachability import check_reachable  # noqa: PLC0415 - as above
 
         if not self.keys:
-            return Check(State.OFF, "no routing key is set: incidents are logged, shown and kept")
+            return Check(State.OFF, "no routing key is set: incidents are logged and stored, but not sent")
         try:
             check_reachable(self.url, self.settings.timeout)
         except DeliveryError as exc:
@@ -96,6 +96,6 @@ class Service:
         number = f"{len(self.keys)} routing key{'s' * (len(self.keys) > 1)}"
         text = f"{urlsplit(self.url).hostname} answers; {number}: `celery-monitor notify test {NAME}` tries one"
         if "" not in self.keys:
-            told = f"{text}; without pagerduty.routing_key only rules with a key of their own page"
+            told = f"{text}; without pagerduty.routing_key only rules with their own key page"
             return Check(State.WARN, told)
         return Check(State.OK, text)
