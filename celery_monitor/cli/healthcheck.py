@@ -41,7 +41,7 @@ class CheckResult:
 
 @click.command()
 @config_file
-@click.option("--port", type=click.IntRange(1, 65535), help="Where `run` was given another port.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the daemon, if it runs with --port.")
 def healthcheck(config_path: Path | None, port: int | None) -> None:
     """Ask the running daemon's /livez; exit with 0 if it lives, else with 1 and its reasons."""
     settings = load(config_path, overrides={"web.port": port})
@@ -58,7 +58,9 @@ def ask(web: WebSettings) -> CheckResult:
         MonitorError: Only the daemon knows its port.
     """
     if web.port == 0:
-        raise MonitorError("web.port is 0: the daemon took a free port; give it with --port (it is in its log)")
+        raise MonitorError(
+            "web.port is 0: the daemon listens on a free port; find it in the daemon's log and pass it with --port"
+        )
     answers = (_ask(host, web.port) for host in _LOOPBACK.get(web.host, (web.host,)))
     first = next(answers)
     return first if first.came else next((answer for answer in answers if answer.came), first)
@@ -82,7 +84,7 @@ def _ask(host: str, port: int) -> CheckResult:
         told = "timed out" if isinstance(exc, TimeoutError) else getattr(exc, "strerror", None) or str(exc)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/livez"
         return CheckResult(
-            alive=False, ours=False, came=False, text=_line(f"no answer from {url}: {told or type(exc).__name__}")
+            alive=False, ours=False, came=False, text=_line(f"no response from {url}: {told or type(exc).__name__}")
         )
 
 
@@ -94,7 +96,7 @@ def _cut(sock: socket.socket) -> None:
 def _answer(status: int, body: bytes) -> CheckResult:
     checks = _checks(body)
     if checks is None:
-        told = f"not a celery-monitor: another program answers with status {status}"
+        told = f"not a celery-monitor: another program responded with status {status}"
         return CheckResult(alive=False, ours=False, text=told)
     told = "; ".join(f"{name}: {state}" for name, state in checks.items())
     alive = status == http.client.OK

@@ -28,40 +28,41 @@ def _dedup_key(value: str) -> str:
 
 
 class StormSettings(Section):
-    """When many tasks fail at once, the cause is one: they become one incident."""
+    """Grouping of failures when many tasks fail at once, usually for one common cause."""
 
     tasks: int = Field(default=20, ge=1)
-    """More distinct tasks of one severity (or a more severe one) than this that fail within the window become one
-    incident."""
+    """If more than this number of distinct tasks of one severity (or a higher one) fail within the window, they "
+    "become one incident.
+    """
     window: Annotated[float, duration("1s", "1d")] = 5 * MINUTE
-    """The time in which they are counted."""
+    """The time window for counting failing tasks."""
 
 
 class RuleSettings(Section):
-    """What to do with a failure; the first rule that matches decides. An empty list matches everything."""
+    """How to handle a failure. The first matching rule applies. An empty list matches everything."""
 
     name: Text
     """The name of the rule, in incidents, logs and the dedup key."""
     match: tuple[Glob, ...] = ()
-    """Globs on the task's name, such as ``shop.billing.*``; one has to match."""
+    """Globs on the task name, such as ``shop.billing.*``. At least one must match."""
     exclude: tuple[Glob, ...] = ()
-    """Globs on the task's name; none may match."""
+    """Globs on the task name. None may match."""
     queues: tuple[Glob, ...] = ()
-    """Globs on the queue; one has to match."""
+    """Globs on the queue name. At least one must match."""
     exceptions: tuple[Glob, ...] = ()
-    """Globs on the class of the exception; one has to match."""
+    """Globs on the exception class. At least one must match."""
     threshold: int = Field(default=1, ge=1)
-    """How many failures of a task within the hour make it page."""
+    """Number of failures of a task within the hour before it pages."""
     severity: Literal["critical", "error", "warning", "info"] = "error"
     """The severity of the incident."""
     routing_key: RoutingKey = None
-    """Another PagerDuty service than that of ``pagerduty.routing_key``."""
+    """Overrides ``pagerduty.routing_key``, to page another PagerDuty service."""
     routing_key_file: RoutingKeyFile = None
-    """A file that holds the routing key, instead of ``routing_key``; it is read again when it changes."""
+    """A file that contains the routing key, instead of ``routing_key``. It is reloaded when it changes."""
     runbook_url: HttpUrl | None = None
-    """A link in the incident to what the person on call should do."""
+    """A link to the runbook, shown in the incident."""
     page: bool = True
-    """False: count and report, never page."""
+    """If false, failures are counted and reported but never page."""
 
     @field_validator("routing_key_file")
     @classmethod
@@ -79,16 +80,18 @@ class AlertsSettings(Section):
     timezone: TimeZone = "UTC"
     """The time zone of the hour in the dedup key."""
     dedup_key: Annotated[Text, AfterValidator(_dedup_key)] = "{task}/{hour}"
-    """What makes failures one incident: text with ``{task}``, ``{hour}``, ``{fleet}``, ``{queue}``,
-    ``{rule}``."""
+    """The key that groups failures into one incident. Placeholders: ``{task}``, ``{hour}``, ``{fleet}``, "
+    "``{queue}``, ``{rule}``.
+    """
     max_age: Annotated[float, duration("1s")] = 2 * HOUR
-    """Failures older than this when they are read go to the report only: nobody is woken for the past."""
+    """Failures that are older than this when the monitor reads them do not page. They are counted and reported."""
     max_incidents: int = Field(default=2_000, ge=1)
-    """Incidents whose failures may still grow, sent or not. Beyond it those that were not sent are forgotten, and
-    where all are open, failures of further tasks join a storm."""
+    """The maximum number of incidents that can still grow, sent or not. Beyond it, unsent incidents are dropped "
+    "first; if all are open, failures of further tasks join a storm.
+    """
     storm: StormSettings = StormSettings()
     rules: tuple[RuleSettings, ...] = ()
-    """The rules, first match first. Without any, and where none matches, every failure pages as error."""
+    """The rules. The first match applies. A failure that matches no rule pages with severity error."""
 
     @field_validator("rules")
     @classmethod

@@ -105,21 +105,24 @@ Options = Annotated[dict[str, Any], PlainSerializer(redact_keys, when_used="json
 
 
 class QueueSettings(Section):
-    """The monitor's own queue on the broker (AMQP only): what is in it survives the monitor's absence."""
+    """The monitor's own queue on the broker (AMQP only). It keeps events while the monitor is down."""
 
     name: Annotated[Text, AfterValidator(_queue_name)] = "celery-monitor"
-    """The name of the queue. Two monitors of one broker need two names, else each sees half of the events."""
+    """The name of the queue. Each monitor on a broker needs its own queue name."""
     type: Literal["classic", "quorum"] = "classic"
-    """``quorum`` keeps every event also when the broker is killed; it needs RabbitMQ 3.8 or later. A queue
-    cannot change its type: delete it first, or take another name."""
+    """``quorum`` keeps events even if the broker is killed; it requires RabbitMQ 3.8 or later. To change the type "
+    "of an existing queue, delete the queue or use another name.
+    """
     durable: bool = True
     """Whether the queue survives a restart of the broker. A quorum queue always does."""
     expires: Annotated[float, duration("1s", "49d")] = DAY
-    """The broker deletes the queue after so long without the monitor, so that a monitor that was taken
-    away leaves nothing behind. An absence shorter than this loses no event."""
+    """The broker deletes the queue after this time without a consumer, so that a removed monitor leaves nothing "
+    "behind. A shorter downtime loses no events.
+    """
     max_bytes: Annotated[int, size("1KiB")] = 256 * MIB
-    """The broker drops the oldest events beyond this size, so that an absent monitor cannot fill the
-    broker's disk."""
+    """The broker drops the oldest events beyond this size, so that a monitor that is down cannot fill the broker's "
+    "disk.
+    """
 
     @field_validator("durable")
     @classmethod
@@ -130,7 +133,7 @@ class QueueSettings(Section):
 
 
 class BrokerSettings(Section):
-    """The fleet's broker, and how the monitor listens to it."""
+    """The fleet's broker, and how the monitor reads from it."""
 
     url: Annotated[SecretUrl, AfterValidator(_broker_url)] = Field(
         default=_DEFAULT_URL,
@@ -140,38 +143,47 @@ class BrokerSettings(Section):
             "examples": ["redis://redis:6379/0", "sentinel://:password@sentinel-1:26379;sentinel-2:26379"],
         },
     )
-    """The fleet's broker, as Celery's ``broker_url``: any transport with task events (RabbitMQ, Redis,
-    Sentinel; in tests memory). Several URLs of one cluster are joined by ``;``."""
+    """The broker's URL, as in Celery's ``broker_url``: RabbitMQ, Redis or Sentinel (and memory, for tests). "
+    "Separate several URLs of one cluster with ``;``.
+    """
     url_file: SecretFile | None = None
-    """A file that holds the URL, instead of ``url``; it is read again when it changes."""
+    """A file that contains the URL, instead of ``url``. It is reloaded when it changes."""
     transport_options: Options = Field(default={}, repr=False)
-    """As Celery's ``broker_transport_options``, for example ``master_name`` of a Sentinel or
-    ``global_keyprefix``."""
+    """The same as Celery's ``broker_transport_options``, for example ``master_name`` of a Sentinel or
+    ``global_keyprefix``.
+    """
     use_ssl: Annotated[
         bool | dict[str, Any] | None, BeforeValidator(_ssl), PlainSerializer(redact_keys, when_used="json")
     ] = Field(default=None, repr=False)
-    """As Celery's ``broker_use_ssl``: true, or a mapping such as ``{ca_certs: /etc/ssl/ca.pem}`` (for Redis
-    ``ssl_ca_certs``). With it, or with amqps:// or rediss://, the broker's certificate and its name are verified.
-    ``cert_reqs: none`` (``ssl_cert_reqs: none``) turns that off: then whoever is on the way can read the password;
-    ``server_hostname`` (amqps) names what the certificate is for where that is not the host in the URL."""
+    """The same as Celery's ``broker_use_ssl``: true, or a mapping such as ``{ca_certs: /etc/ssl/ca.pem}`` (for Redis
+    ``ssl_ca_certs``). With it, or with amqps:// or rediss://, the broker's certificate and host name are verified.
+    ``cert_reqs: none`` (``ssl_cert_reqs: none``) disables verification, so that anyone on the network path can read
+    the password. Set ``server_hostname`` (amqps) if the certificate is for another name than the host in the URL.
+    """
     exchange: Text = "celeryev"
-    """As Celery's ``event_exchange``: where the workers publish."""
+    """The same as Celery's ``event_exchange``: the exchange to which workers publish events."""
     control_exchange: Text = "celery"
-    """As Celery's ``control_exchange``: where the workers take questions from, on ``NAME.pidbox``."""
+    """The same as Celery's ``control_exchange``: workers receive remote control requests on ``NAME.pidbox``."""
     heartbeat: Annotated[float, duration("1s", "10m")] = 10.0
-    """The interval of AMQP heartbeats. Twice this without a sign from the broker is a lost connection."""
+    """The AMQP heartbeat interval. The connection is considered lost after twice this time without data from the "
+    "broker.
+    """
     prefetch: int = Field(default=4000, ge=100, le=65535)
-    """How many messages may be unacknowledged. More is faster and costs memory; half of it forces a
-    commit."""
+    """The maximum number of unacknowledged messages. A higher value is faster and uses more memory. A commit "
+    "starts when half of it is reached.
+    """
     max_message_bytes: Annotated[int, size("64KiB", "256MiB")] = 8 * MIB
-    """The longest message that is read. A longer one is acknowledged and counted as discarded
-    (``too_large``). Celery's messages have a few kilobytes; ones with many long tracebacks, some hundred."""
+    """The maximum size of a message. Larger messages are acknowledged and counted as discarded (``too_large``). "
+    "Event messages of Celery usually have a few kilobytes, with many long tracebacks a few hundred.
+    """
     probe_interval: Annotated[float, duration("100ms", "5m")] = 5.0
-    """How often a tiny event goes around through the broker. It measures the lag, and finds a connection
-    that is dead without an error."""
+    """How often a small probe event is sent through the broker and back. It measures the round trip and detects "
+    "dead connections.
+    """
     enable_events: bool = True
-    """Ask workers to send task events: at start, when one comes online, and every minute. Without it only
-    workers that were started with ``-E`` are seen."""
+    """Enable task events on the workers: at start, when a worker comes online, and every minute. If disabled, only "
+    "workers started with ``-E`` are monitored.
+    """
     queue: QueueSettings = QueueSettings()
 
     @field_validator("url_file")

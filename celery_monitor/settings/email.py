@@ -49,29 +49,29 @@ class EmailSettings(Section):
     host: Text = "localhost"
     """The SMTP server."""
     port: int = Field(default=587, ge=1, le=MAX_PORT)
-    """Its port: usually 587 with starttls, 465 with tls, 25 with none."""
+    """The port of the SMTP server: usually 587 with starttls, 465 with tls, 25 with none."""
     security: Literal["starttls", "tls", "none"] = "starttls"
-    """``starttls`` and ``tls`` check the server's certificate; ``none`` sends everything in clear text."""
+    """``starttls`` and ``tls`` verify the server's certificate. ``none`` sends everything in clear text."""
     hello: Annotated[Text, AfterValidator(_hello)] | None = None
-    """The name by which the monitor introduces itself to the server (EHLO), as in ``monitor.example.com``. Servers may
-    refuse one without a dot, or one that DNS does not know. Unset: this host's name if it has a dot, else the domain of
-    ``from``."""
+    """The host name in EHLO, such as ``monitor.example.com``. Servers may refuse a name without a dot or one that "
+    "is not in DNS. Default: this host's name if it has a dot, otherwise the domain of ``from``.
+    """
     username: Text | None = None
     """The user name for the SMTP server. Unset: no login."""
     password: Secret | None = None
     """The password for the SMTP server."""
     password_file: SecretFile | None = Field(default=None, validate_default=True)
-    """A file that holds the password, instead of ``password``; it is read again when it changes."""
+    """A file that contains the password, instead of ``password``. It is reloaded when it changes."""
     from_: Address | None = Field(default=None, alias="from")
     """The sender of the mail, as ``ops@example.com`` or ``Shop monitor <ops@example.com>``."""
     to: tuple[Address, ...] = ()
-    """The recipients. Unset: no mail. One that stands here twice gets one mail."""
+    """The recipients. If empty, no mail is sent. Duplicates receive one mail."""
     schedule: Annotated[str, AfterValidator(_cron)] = "0 8 * * *"
     """When the mail is sent, as a cron expression (minute hour day month weekday) in ``timezone``."""
     timezone: TimeZone = "UTC"
-    """The time zone of the schedule, and of the day that the mail is about."""
+    """The time zone of the schedule and of the reported day."""
     send_when_quiet: bool = True
-    """Whether a day without failures is worth a line: it shows that the monitor is alive."""
+    """Whether to send the mail for a day without failures. It shows that the monitor is alive."""
 
     @field_validator("password_file")
     @classmethod

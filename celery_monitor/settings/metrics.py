@@ -39,38 +39,39 @@ class MetricsSettings(Section):
     """Names, labels and buckets of the metrics."""
 
     prefix: str = Field(default="celery_", pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")
-    """What the names of all metrics of the fleet begin with. The default fits celery-exporter's
-    dashboards."""
+    """The prefix of all metric names. The default works with celery-exporter's dashboards."""
     hostname_label: bool = False
-    """Whether task metrics carry the worker's hostname. It multiplies their number by that of the pods."""
+    """Whether task metrics have a hostname label. It multiplies the number of series by the number of pods."""
     max_task_names: int = Field(default=10_000, ge=1)
-    """Task names with series of their own; more are counted together under one name, so that a fleet that
-    invents names cannot fill Prometheus."""
+    """The maximum number of task names with their own series. Further names are counted under the name ``other``, "
+    "which protects Prometheus from a fleet that creates task names dynamically.
+    """
     max_series: int = Field(default=10_000, ge=1)
-    """Combinations of task name, queue, host and exception class that are counted apart: what
-    ``celery_task_failed_total`` has series of. With the default buckets one without failures is 42 time
-    series, 4 kB of a scrape and 3 kB of memory. Beyond it those that were used the longest time ago are
-    added up under the name ``other``."""
+    """The maximum number of combinations of task name, queue, host and exception class, which are the series of "
+    "``celery_task_failed_total``. With the default buckets, a combination without failures has 42 time series, "
+    "and needs 4 kB of a scrape and 3 kB of memory. Beyond the limit, the least recently used combinations are "
+    "merged into the name ``other``.
+    """
     max_workers: int = Field(default=5_000, ge=1)
-    """Workers that are shown. Beyond it those that are down are dropped first, and new ones are not shown."""
+    """The maximum number of workers. Beyond it, workers that are down are dropped first, and new workers are "
+    "ignored.
+    """
     runtime_buckets: Buckets = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-    """Upper bounds of the histogram of run times, in seconds, ascending."""
+    """Buckets of the runtime histogram in seconds, in ascending order."""
     queue_wait_buckets: Buckets = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-    """Upper bounds of the histogram of waiting times (started - sent, less the ETA), in seconds,
-    ascending."""
+    """Buckets of the queue wait time histogram (from sent or ETA to started) in seconds, in ascending order."""
     default_queue_name: Text = "celery"
-    """The label ``queue_name`` of tasks whose queue is unknown, as Celery's ``task_default_queue``."""
+    """The label ``queue_name`` of tasks whose queue is unknown. The same as Celery's ``task_default_queue``."""
     static_labels: dict[LabelName, str] = Field(default={})
-    """Labels that every metric carries, for example ``{env: production}``."""
+    """Labels that are added to every metric, for example ``{env: production}``."""
     worker_timeout: Annotated[float, duration("1s")] = 5 * MINUTE
-    """A worker without a heartbeat for so long has ``worker_up`` 0."""
+    """``worker_up`` becomes 0 after this time without a heartbeat."""
     worker_purge: Duration = Field(default="10m", validate_default=True)
-    """And after so long without a heartbeat its series go, so that dead pods do not pile up."""
+    """The worker's series are removed after this time without a heartbeat."""
     poll_interval: Annotated[float, duration("1s")] = 15.0
-    """How often queue lengths and the workers' state are asked for, in the background and never in a
-    scrape."""
+    """How often queue lengths and the workers' state are queried, in the background and never during a scrape."""
     queues: tuple[Text, ...] = ()
-    """Queues whose length is reported though no worker consumes them yet."""
+    """Queues whose length is always reported, even if no worker consumes them."""
 
     @field_validator("worker_purge")
     @classmethod

@@ -30,9 +30,9 @@ class LogSettings(Section):
         BeforeValidator(_lower),
         WithJsonSchema({"type": "string", "pattern": _ANY_CASE, "$comment": f"{', '.join(_LEVELS)}, in any case"}),
     ] = "info"
-    """What is logged, from this level up."""
+    """The minimum level of log messages."""
     format: Literal["json", "console"] = "json"
-    """``json`` for machines, one object a line; ``console`` for people."""
+    """``json`` for machines, one object per line; ``console`` for people."""
 
 
 class Settings(Section):
@@ -41,7 +41,7 @@ class Settings(Section):
     # `Settings()` is the defaults; `load` reads the rest.
 
     fleet: Text = "celery"
-    """The name of the fleet that incidents, mails and the page show."""
+    """The name of the fleet, shown in incidents, in mails and on the page."""
     broker: BrokerSettings = BrokerSettings()
     store: StoreSettings = StoreSettings()
     tracking: TrackingSettings = TrackingSettings()

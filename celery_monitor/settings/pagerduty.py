@@ -51,25 +51,25 @@ class PagerDutySettings(Section):
     """PagerDuty's Events API v2."""
 
     routing_key: RoutingKey = None
-    """The integration key of the service that is paged. Unset: incidents are logged, shown and kept, not
-    sent."""
+    """The integration key of the PagerDuty service. If unset, incidents are logged and stored, but not sent."""
     routing_key_file: RoutingKeyFile = None
-    """A file that holds the routing key, instead of ``routing_key``; it is read again when it changes."""
+    """A file that contains the routing key, instead of ``routing_key``. It is reloaded when it changes."""
     region: Literal["us", "eu"] = "us"
-    """The service region of the account: us or eu."""
+    """The service region of the PagerDuty account: us or eu."""
     url: HttpUrl | None = None
-    """Another address than that of the region: a proxy, or a test server."""
+    """Overrides the URL of the region, for a proxy or a test server."""
     timeout: Annotated[float, duration("100ms", "5m")] = 10.0
-    """How long one request may take, before it is tried again later."""
+    """The timeout of a request. After a timeout, the request is retried later."""
     update_interval: Duration = 10 * MINUTE
-    """At most one refresh of an open incident's counts in this time."""
+    """The minimum time between two updates of an open incident's counts."""
     rate_limit: int = Field(default=100, ge=1)
-    """Events per minute and routing key. PagerDuty takes about 120."""
+    """Maximum number of events per minute and routing key. PagerDuty accepts about 120."""
     resolve: Literal["never", "on_success"] = "never"
-    """``on_success``: an incident resolves itself when the task succeeded after its last failure and was
-    quiet for ``resolve_after``. ``never``: a person resolves it."""
+    """``on_success``: resolve an incident when the task has succeeded after its last failure and has had no "
+    "failure for ``resolve_after``. ``never``: incidents are resolved manually.
+    """
     resolve_after: Duration = 30 * MINUTE
-    """How long a task must be without failures before its incident resolves itself."""
+    """How long a task must be without failures before its incident is resolved."""
 
     @field_validator("routing_key_file")
     @classmethod

@@ -64,26 +64,31 @@ class StoreSettings(Section):
     )
     """A SQLite file: three slashes and a path below the working directory, or four slashes and an absolute path. Or
     a PostgreSQL database: ``postgresql://user@host:5432/database``, with parameters as libpq knows them
-    (``?sslmode=verify-full``)."""
+    (``?sslmode=verify-full``).
+    """
     url_file: SecretFile | None = None
     """A file that holds the URL, instead of ``url``; it is read again for each new connection."""
     password_file: SecretFile | None = None
     """A file that holds the password of the PostgreSQL user, where the URL has none; it is read again for each new
-    connection."""
+    connection.
+    """
     directory: Path = Path()
-    """With PostgreSQL: where two small files are kept that must outlive the process, though not the machine. They tell
-    which message a killed process was applying, and whether the database has lost a flush. Default: the working
-    directory."""
+    """With PostgreSQL: where two small files are kept that must outlive the process, though not the machine. They
+    tell which message a killed process was applying, and whether the database has lost a flush. Default: the working
+    directory.
+    """
     flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
-    """At the latest after this time all that was counted is committed and acknowledged. Longer means
-    fewer, larger transactions. What pages somebody does not wait for it."""
+    """The maximum time until counts are committed and messages acknowledged. A longer interval means fewer, larger "
+    "transactions. Pages do not wait for it.
+    """
     max_bytes: Annotated[int, size("32MiB")] = 1024 * MIB
-    """The most that the store may take. Before it is reached, or the disk is full, samples of failures are given up,
-    oldest first, then error groups, then counts by time that are older than a day; totals, incidents and notifications
-    never are. Up to 16 MiB more are set aside for a full disk. For SQLite only: PostgreSQL bounds nothing, shorten
-    ``retention`` there."""
+    """The maximum size of the store. Before it is reached, or the disk is full, the oldest samples of failures are
+    dropped first, then error groups, then counts by time older than a day. Totals, incidents and notifications are
+    never dropped. Up to 16 MiB more are reserved for a full disk. For SQLite only: PostgreSQL bounds nothing,
+    shorten ``retention`` there.
+    """
     retention: Annotated[float, duration("1d")] = 30 * DAY
-    """How long counts by time, failures, incidents and reports are kept. Totals are kept for ever."""
+    """How long counts by time, failures, incidents and reports are kept. Totals are kept forever."""
 
     @field_validator("url_file")
     @classmethod
@@ -115,36 +120,44 @@ class StoreSettings(Section):
 
 
 class TrackingSettings(Section):
-    """What is remembered of tasks under way, so that every failure has its name."""
+    """How unfinished tasks are tracked, so that every failure has a task name."""
 
     max_memory: Annotated[int, size("128MiB")] = 512 * MIB
-    """The memory that the process may use; set it to the container's limit. The bounds of all that is kept fit
-    into the default together. Where they do not, because names are long and never repeat, tasks are forgotten
-    when 85 % of it are in use."""
+    """The memory that the process may use. Set it to the container's limit. The defaults of all other limits fit "
+    "into the default. If long, unique names exceed it nevertheless, tracked tasks are evicted when 85 % is in use.
+    """
     max_tasks: int = Field(default=500_000, ge=1)
-    """Started or waiting tasks whose names are remembered, about 300 bytes each. Beyond it the oldest is
-    forgotten, and its failure may have no name."""
+    """The maximum number of unfinished tasks in memory, about 300 bytes each. Beyond it, the oldest is evicted, "
+    "and its failure may be counted as ``unknown``.
+    """
     max_age: Annotated[float, duration("1m")] = 7 * DAY
-    """A task without any event for so long is forgotten. It has to be longer than the longest ETA or run
-    time."""
+    """A task without any event for this time is evicted. Must be longer than the longest ETA or runtime."""
     linger: Duration = MINUTE
-    """How long a failed task is remembered, so that the second failure event of a hard time limit is not
-    counted as another failure."""
+    """How long a failed task stays in memory, so that the second failure event of a hard time limit is not counted "
+    "twice.
+    """
     name_wait: Annotated[float, duration("0s", "2m")] = 15.0
-    """How long an event whose task has no name waits for it (for the client's event, or the workers' answer after
-    a restart) before it is counted, and pages, under the name ``unknown``."""
+    """How long an event without a known task name waits for the name (from the client's event, or from the workers "
+    "after a restart) before it is counted and pages as ``unknown``.
+    """
     capture_arguments: bool = False
-    """Whether args and kwargs are stored and shown with failures. They often hold personal data: off
-    unless asked for."""
+    """Whether args and kwargs are stored and shown with failures. Off by default, because they often contain "
+    "personal data.
+    """
     max_argument_bytes: Annotated[int, size("64KiB")] = 32 * MIB
-    """With ``capture_arguments``: args and kwargs of tasks under way. Beyond it those of the oldest are forgotten."""
+    """With ``capture_arguments``: the memory for args and kwargs of unfinished tasks. Beyond it, those of the "
+    "oldest tasks are dropped.
+    """
     max_error_groups: int = Field(default=20_000, ge=1)
-    """Error groups (a task's failures with one exception at one place) that are told apart. Beyond it the
-    ones that failed the longest time ago are forgotten."""
+    """The maximum number of error groups (failures of a task with the same exception at the same place). Beyond "
+    "it, the groups with the oldest last failure are evicted.
+    """
     max_sample_bytes: Annotated[int, size("64KiB")] = 16 * MIB
-    """Messages, tracebacks and arguments of failures that wait for the next flush. Beyond it the oldest
-    are not kept; the failures are counted and page all the same."""
+    """The memory for messages, tracebacks and arguments of failures until the next flush. Beyond it, the oldest "
+    "are dropped; the failures are still counted and page.
+    """
     redact: tuple[Annotated[str, Field(min_length=1), AfterValidator(_regex)], ...] = ()
-    """Regular expressions, as Python's ``re`` reads them; what matches in messages, tracebacks and arguments becomes
-    ``[redacted]`` before it is stored. A text on which they take longer than a tenth of a second is replaced as a
-    whole."""
+    """Regular expressions in Python's ``re`` syntax. Matches in messages, tracebacks and arguments are replaced "
+    "with ``[redacted]`` before they are stored. If the patterns take longer than 100 ms on a text, the whole " "text
+    is replaced.
+    """

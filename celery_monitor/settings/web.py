@@ -40,24 +40,29 @@ def _network(value: object, handler: ValidatorFunctionWrapHandler) -> object:
 
 
 class WebSettings(Section):
-    """Where the server listens, and who may look."""
+    """The web server's address and access control."""
 
     host: Annotated[Text, AfterValidator(_host)] = "::"
-    """The address to listen on, or a name of this machine. ``::`` is all addresses, IPv4 and IPv6 as far as the machine
-    has them, because Prometheus and probes come from other hosts; ``0.0.0.0`` is all of IPv4."""
+    """The IP address or host name to listen on. ``::`` means all IPv4 and IPv6 addresses of the machine, "
+    "``0.0.0.0`` all IPv4 addresses.
+    """
     port: int = Field(default=9808, ge=0, le=MAX_PORT)
-    """The port to listen on; 0 takes a free one and logs it."""
+    """The port to listen on. 0 selects a free port, which is logged."""
     external_url: HttpUrl | None = None
-    """The base of the links in incidents and mails, as people reach the page. Unset: no links."""
+    """The base URL of the page for links in incidents and mails. If unset, there are no links."""
     username: Annotated[Text, Field(pattern="^[^:]*$")] | None = None
-    """With the password: HTTP Basic on everything but ``/metrics`` and the probes."""
+    """The user name for HTTP Basic authentication, required on everything except ``/metrics`` and the probes. "
+    "Requires a password.
+    """
     password: Secret | None = None
-    """The password of HTTP Basic."""
+    """The password for HTTP Basic authentication."""
     password_file: SecretFile | None = Field(default=None, validate_default=True)
-    """A file that holds the password, instead of ``password``; it is read again when it changes."""
+    """A file that contains the password, instead of ``password``. It is reloaded when it changes."""
     trusted_proxies: tuple[Annotated[IPv4Network | IPv6Network, WrapValidator(_network)], ...] = ()
-    """Addresses or networks (``10.0.0.0/8``) of proxies in front of the page, whose ``X-Forwarded-For`` tells who the
-    client is. Whose sign-ins fail too often has to wait: without this, all who come through a proxy wait together."""
+    """IP addresses or networks (``10.0.0.0/8``) of proxies whose ``X-Forwarded-For`` is trusted to identify the "
+    "client. Clients with too many failed sign-ins are throttled; without this setting, all clients behind a " "proxy
+    are throttled together.
+    """
 
     @field_validator("password_file")
     @classmethod

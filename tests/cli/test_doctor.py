@@ -60,12 +60,12 @@ def test_without_a_broker_the_rest_is_looked_at(tmp_path: Path) -> None:
     )
     assert code == 1
     assert "hunter22" not in "".join(lines)
-    assert "Connection refused: nothing listens there" in lines[1]
+    assert "Connection refused: nothing is listening there" in lines[1]
     assert "host and port in broker.url" in lines[1]
     states = {line[6:20].strip(): line.split()[0] for line in lines}
     waiting = {"exchange", "queue", "workers", "options", "events", "task events", "task-sent", "clocks"}
     assert {subject for subject, state in states.items() if state == "skip"} == waiting
-    assert {line[21:] for line in lines if line.startswith("skip")} == {"the broker has to be reachable first"}
+    assert {line[21:] for line in lines if line.startswith("skip")} == {"not checked: the broker is not reachable"}
     rest = [states[subject] for subject in ("configuration", "broker", "store", "pagerduty", "email", "web")]
     assert rest == ["ok", "FAIL", "ok", "off", "off", "ok"]
     assert list(tmp_path.iterdir()) == []
@@ -109,7 +109,7 @@ SENT = {"type": "task-sent", "uuid": "u", "hostname": "gen1@web"}
     [
         ([HEARTBEAT, STARTED], {}, False, State.OK, "every worker sends them"),
         ([HEARTBEAT], {"celery@a": {"worker_send_task_events": True}}, False, State.OK, "every worker sends them"),
-        ([HEARTBEAT], {}, True, State.OK, "the monitor asks every worker .* celery@a"),
+        ([HEARTBEAT], {}, True, State.OK, "the monitor enables them on every worker .* celery@a"),
         ([HEARTBEAT], {}, False, State.WARN, "not seen from celery@a, .* -E, .* turn broker.enable_events on"),
         ([STARTED, HEARTBEAT | {"hostname": "celery@b"}], {}, False, State.WARN, "not seen from celery@b, "),
     ],
@@ -146,7 +146,7 @@ def test_clients_are_no_workers() -> None:
 @pytest.mark.parametrize(
     ("stamps", "state", "text"),
     [
-        ([NOW - 1.0, NOW - 0.25], State.OK, "by 0.25 s at most"),
+        ([NOW - 1.0, NOW - 0.25], State.OK, "by at most 0.25 s"),
         ([NOW + 30.0], State.WARN, "celery@a 30.0 s ahead: synchronise"),
         ([NOW - 90.0, NOW - 60.0], State.WARN, "celery@a 60.0 s behind"),
     ],
@@ -169,18 +169,24 @@ def test_workers(workers: list[str], events: list[dict[str, Any]], state: State)
 @pytest.mark.parametrize(
     ("workers", "events", "discarded", "others", "text"),
     [
-        ([], [HEARTBEAT], {}, [], "celery@a: check their accept_content .* control_exchange"),
+        ([], [HEARTBEAT], {}, [], "celery@a: check that their accept_content .* control_exchange"),
         (
             ["celery@b"],
             [HEARTBEAT],
             {},
             [],
-            "1 answered, and these send events but no answer: celery@a: .*accept_content",
+            "1 answered; these send events but do not answer: celery@a: .*accept_content",
         ),
         ([], [], {"content_type": 3}, [], "3 replies are not JSON: set task_serializer"),
-        ([], [], {"late": 3}, [], "none answered: is one running"),
-        ([], [], {}, ["global_keyprefix 'shop:'"], "knows a fleet with global_keyprefix 'shop:': is it running. Set"),
-        ([], [HEARTBEAT], {}, ["control_exchange 'shop'"], "knows a fleet with control_exchange 'shop'"),
+        ([], [], {"late": 3}, [], "none answered: is a worker running"),
+        (
+            [],
+            [],
+            {},
+            ["global_keyprefix 'shop:'"],
+            "has keys of a fleet with global_keyprefix 'shop:': is it running. Set",
+        ),
+        ([], [HEARTBEAT], {}, ["control_exchange 'shop'"], "has keys of a fleet with control_exchange 'shop'"),
     ],
 )
 def test_workers_that_do_not_answer(
@@ -198,15 +204,15 @@ _REDIS: dict[str, Any] = {"url": "redis://127.0.0.1:1/0"}
 @pytest.mark.parametrize(
     ("ours", "theirs", "state", "text"),
     [
-        ({}, {}, State.OK, "as it is configured here"),
+        ({}, {}, State.OK, "settings match the monitor's"),
         ({}, {"broker_transport_options": {"sentinel_kwargs": {"password": "pw"}}}, State.OK, ""),
-        ({}, {"broker_transport_options": {"sep": ":"}}, State.NOTE, "sep is ':' on celery@a, and here '"),
+        ({}, {"broker_transport_options": {"sep": ":"}}, State.NOTE, "sep is ':' on celery@a, but ' here"),
         ({"transport_options": {"sep": ":"}}, {"BROKER_TRANSPORT_OPTIONS": {"sep": ":"}}, State.OK, ""),
-        ({"transport_options": {"sep": ":"}}, {}, State.NOTE, "and here ':'"),
+        ({"transport_options": {"sep": ":"}}, {}, State.NOTE, "but ' here:'"),
         ({}, {"broker_transport_options": {"priority_steps": [0, 1]}}, State.NOTE, r"priority_steps is \[0, 1\]"),
         ({"transport_options": {"priority_steps": (0, 1)}}, {"broker_transport_options": {"priority_steps": [0, 1]}},
          State.OK, ""),
-        ({}, {"broker_transport_options": {"queue_order_strategy": "priority"}}, State.NOTE, "no difference"),
+        ({}, {"broker_transport_options": {"queue_order_strategy": "priority"}}, State.NOTE, "does not affect"),
         ({}, {"broker_transport_options": {"fanout_prefix": False}}, State.WARN, "fanout_prefix is False"),
         ({}, {"broker_transport_options": {"fanout_patterns": False}}, State.WARN, "fanout_patterns is False"),
         ({}, {"broker_transport_options": {"global_keyprefix": "********"}}, State.OK, ""),
@@ -216,7 +222,7 @@ _REDIS: dict[str, Any] = {"url": "redis://127.0.0.1:1/0"}
         ({}, {"event_serializer": "pickle"}, State.FAIL, "event_serializer is 'pickle'"),
         ({}, {"event_serializer": ["json"]}, State.FAIL, ""),
         ({}, {"event_serializer": "msgpack"}, State.OK, ""),
-        ({}, {"accept_content": ["pickle"]}, State.WARN, "logs an error for each question"),
+        ({}, {"accept_content": ["pickle"]}, State.WARN, "logs an error for each request"),
         ({}, {"accept_content": ["pickle", "application/json"]}, State.OK, ""),
         ({}, {"broker_transport_options": ["x"], "accept_content": 5, "sep": {}}, State.WARN, "accept_content is 5"),
         ({}, [], State.OK, ""),
@@ -241,7 +247,7 @@ def test_agreement_on_rabbitmq() -> None:
         "celery@c": {},
     }
     [finding] = agreement(confs, BrokerSettings(), redis=False)
-    assert "event_exchange is 'x' on celery@b, and here 'celeryev'" in finding.text
+    assert "event_exchange is 'x' on celery@b, but ' hereceleryev'" in finding.text
 
 
 def test_stream() -> None:
@@ -353,7 +359,7 @@ def test_store_that_is_damaged_or_not_writable(tmp_path: Path, monkeypatch: pyte
     assert finding.state is State.FAIL
     assert "damaged or not a database" in finding.text
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
-    assert f"user {os.getuid()} may not write {path}" in store(path).text
+    assert f"user {os.getuid()} has no write permission for {path}" in store(path).text
 
 
 def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +367,7 @@ def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "_MIN_FREE_SPACE", 1 << 62)
     finding = store(tmp_path / "store.db")
     assert finding.state is State.WARN
-    assert "MiB are free there" in finding.text
+    assert "MiB are free" in finding.text
 
 
 # --- the receivers ---------------------------------------------------------------------------------------------------
@@ -440,7 +446,7 @@ def test_mail_server_is_reached_without_a_mail() -> None:
         assert server.mails == []
     finding = email(server)
     assert finding.state is State.FAIL
-    assert "nothing listens there" in finding.text
+    assert "nothing is listening there" in finding.text
     assert "email.host and email.port" in finding.text
     assert "Errno" not in finding.text
     assert channel("email", {}).state is State.OFF
@@ -463,7 +469,7 @@ def test_port() -> None:
             patch.setattr("celery_monitor.cli.healthcheck._TIMEOUT", 0.2)
             taken = web(port)
     assert (taken.finding.state, taken.daemon) == (State.FAIL, False)
-    assert "is taken: no answer from" in taken.finding.text
+    assert "is in use: no response from" in taken.finding.text
     assert f"ss -ltnp 'sport = :{port}'" in taken.finding.text
     assert services.web(WebSettings(host="192.0.2.1")).finding.state is State.FAIL
 
@@ -471,18 +477,18 @@ def test_port() -> None:
 @pytest.mark.parametrize(
     ("answer", "state", "daemon", "text"),
     [
-        (CheckResult(alive=True, ours=True, text="ok: threads: ok"), State.OK, True, "a monitor answers on port"),
+        (CheckResult(alive=True, ours=True, text="ok: threads: ok"), State.OK, True, "a monitor is running on port"),
         (
             CheckResult(alive=False, ours=True, text="failing: threads: x"),
             State.FAIL,
             True,
-            "is not well: failing: thr",
+            "is unhealthy: failing: thr",
         ),
         (
             CheckResult(alive=False, ours=False, text="not a celery-monitor"),
             State.FAIL,
             False,
-            "is taken: not a celery",
+            "is in use: not a celery",
         ),
     ],
 )
@@ -502,7 +508,7 @@ def test_a_store_that_is_not_the_running_monitor_s(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
     missing = services.store(StoreSettings(url=url), in_use=True)
     assert missing.state is State.WARN
-    assert "does not exist, and a monitor runs on web.port: it keeps another store" in missing.text
+    assert "does not exist, but a monitor is running on web.port: it uses another store" in missing.text
     daemon = open_store(url, retention=86_400.0, fingerprints_kept=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)

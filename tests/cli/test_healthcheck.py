@@ -87,7 +87,7 @@ def test_another_program(status: int, body: bytes) -> None:
     with serving(Server(status, body)) as port:
         result = healthcheck(port)
     assert result.exit_code == 1
-    assert result.output == f"not a celery-monitor: another program answers with status {status}\n"
+    assert result.output == f"not a celery-monitor: another program responded with status {status}\n"
 
 
 def test_reasons_are_one_line_that_controls_no_terminal() -> None:
@@ -107,7 +107,7 @@ def test_no_daemon() -> None:
         port = unused.getsockname()[1]
         result = healthcheck(port)
     assert result.exit_code == 1
-    assert f"no answer from http://127.0.0.1:{port}/livez" in result.output
+    assert f"no response from http://127.0.0.1:{port}/livez" in result.output
 
 
 def test_silent_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,11 +154,11 @@ def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: list[str]) -
 
     def ask(host: str, port: int) -> module.CheckResult:
         hosts.append(host)
-        return module.CheckResult(alive=False, ours=False, came=False, text=f"no answer from {host}")
+        return module.CheckResult(alive=False, ours=False, came=False, text=f"no response from {host}")
 
     monkeypatch.setattr(module, "_ask", ask)
     result = healthcheck(1234, host)
-    assert (result.exit_code, result.output) == (1, f"no answer from {asked[0]}\n")
+    assert (result.exit_code, result.output) == (1, f"no response from {asked[0]}\n")
     assert hosts == asked
 
 
@@ -237,4 +237,4 @@ def test_port_of_the_command_line() -> None:
         assert CliRunner().invoke(main, ["healthcheck", "--port", str(port)]).exit_code == 0
     unknown = healthcheck(0)
     assert unknown.exit_code == 1
-    assert "give it with --port" in unknown.stderr
+    assert "pass it with --port" in unknown.stderr

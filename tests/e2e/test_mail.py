@@ -186,7 +186,7 @@ def wait_half_an_hour(daemon: MailingDaemon) -> None:
     """Start the daemon, kill it when it has found that nobody knows what became of the mail, and wait."""
     daemon.launch()
     daemon.until_ready()
-    wait_until(lambda: "nobody knows" in (waiting(daemon)["error"] or ""), 60, what="a look at the outbox")
+    wait_until(lambda: "unknown whether" in (waiting(daemon)["error"] or ""), 60, what="a look at the outbox")
     daemon.kill()
     assert daemon.clock is not None
     daemon.clock = WallClock(daemon.clock.now() + UNKNOWN_RETRY_DELAY)

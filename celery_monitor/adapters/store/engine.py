@@ -36,7 +36,7 @@ POOL_TIMEOUT: Final = 5.0
 
 
 class UnstorableError(StoreUnavailableError):
-    """A value cannot be stored as it is: a lone surrogate, a number beyond 64 bits, not a number."""
+    """A value cannot be stored: a lone surrogate, a number beyond 64 bits, not a number."""
 
 
 class Database:
@@ -67,12 +67,13 @@ class Database:
         place = self._dialect.place
         if not self._dialect.exists():
             raise StoreMissingError(
-                f"There is no store at {place}: the daemon creates it at its first start; check store.url", self.about
+                f"No store found at {place}: the daemon creates it on its first start; check store.url", self.about
             )
         with self.read() as connection:
             if not migrate.check(connection, place):
                 raise StoreUnusableError(
-                    f"The store {place} is of an older version of celery-monitor: start the daemon of this version once"
+                    f"The store {place} was written by an older version of celery-monitor: start the daemon of this "
+                    "version once to migrate it"
                 )
 
     @contextmanager
@@ -187,7 +188,7 @@ class Database:
         except MonitorError:
             raise
         except (UnicodeEncodeError, OverflowError, IntegrityError, DataError) as exc:
-            raise UnstorableError("A value cannot be stored as it is") from exc
+            raise UnstorableError("A value cannot be stored") from exc
         except DBAPIError as exc:
             found = self._dialect.classify(exc.orig or exc)
             if isinstance(found, StoreFullError):
@@ -195,17 +196,17 @@ class Database:
                 self._dialect.use_reserve()
             raise found from exc
         except SQLAlchemyError as exc:
-            raise StoreUnavailableError(f"The store cannot be used now: {exc}") from exc
+            raise StoreUnavailableError(f"The store is unavailable: {exc}") from exc
         except Exception as exc:
             raise foreign(exc) from exc
 
     def _unreadable(self, exc: Exception) -> StoreUnusableError:
         """A row is not what this program writes. The text of the cause may hold what a task has said."""
         return StoreUnusableError(
-            f"The store {self._dialect.place} holds what this program has not written ({type(exc).__name__}): restore "
-            "a copy, or move it away to begin with an empty one"
+            f"The store {self._dialect.place} contains data that this program did not write ({type(exc).__name__}): "
+            "restore a backup, or move it away to start with an empty store"
         )
 
 
 def _unstorable(exc: Exception) -> UnstorableError:
-    return UnstorableError(f"A value cannot be stored as it is ({type(exc).__name__})")
+    return UnstorableError(f"A value cannot be stored ({type(exc).__name__})")

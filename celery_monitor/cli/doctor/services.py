@@ -27,8 +27,8 @@ _NOT_WRITTEN: Final = 120.0
 _MIB: Final = 1 << 20
 _NEARLY: Final = 0.9
 _ANOTHER: Final = (
-    "and a monitor runs on web.port: it keeps another store, or cannot write this one; check with its own "
-    "configuration, or --store and --port"
+    "but a monitor is running on web.port: it uses another store or cannot write this one; run doctor with its "
+    "configuration, or with --store and --port"
 )
 
 
@@ -43,23 +43,22 @@ def store(settings: StoreSettings, *, in_use: bool = False) -> Finding:
 
 def _in_a_file(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
     if not path.parent.is_dir():
-        return fail(
-            "store", f"the directory {path.parent} does not exist: create it, or set store.url to another place"
-        )
+        return fail("store", f"the directory {path.parent} does not exist: create it, or set a different store.url")
     if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         return fail(
             "store",
-            f"user {os.getuid()} may not write {path} (the file and its directory): change their owner, or run the "
+            f"user {os.getuid()} has no write permission for {path} (the file and its directory): change their "
+            "owner, or run the "
             "monitor as the user that owns them",
         )
     free = shutil.disk_usage(path.parent).free
     if free < _MIN_FREE_SPACE:
-        return warn("store", f"{path}: only {free // _MIB} MiB are free there")
+        return warn("store", f"{path}: only {free // _MIB} MiB are free")
     if path.exists():
         return _opened(settings, path, in_use=in_use)
     if in_use:
         return warn("store", f"{path} does not exist, {_ANOTHER}")
-    return ok("store", f"{path} does not exist yet: the monitor makes it; the directory is writable")
+    return ok("store", f"{path} does not exist yet: the monitor creates it; the directory is writable")
 
 
 def _opened(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
@@ -74,7 +73,7 @@ def _opened(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
         return warn(
             "store",
             f"{path}: {size / _MIB:,.1f} MiB of the {settings.max_bytes / _MIB:,.0f} MiB of store.max_bytes: samples "
-            "of failures are given up before it is reached; raise it, or shorten store.retention",
+            "of failures are dropped before the limit is reached; raise it, or shorten store.retention",
         )
     return ok("store", f"{path}: {size / _MIB:,.1f} MiB, writable, {state.ago}")
 
@@ -118,8 +117,8 @@ def _doubts(what: str, state: _State, *, in_use: bool) -> Finding | None:
     if state.rolled_back:
         return warn(
             "store",
-            f"{what} came back older than what had been committed to it, within the last 24 hours: counts and failures "
-            "are missing, and the log of the start says how many; check the disk, and see docs/runbook.md",
+            f"{what} was older than the last commit at a start within the last 24 hours: counts and failures are "
+            "missing, and the startup log says how many; check the disk, and see docs/runbook.md",
         )
     return None
 
@@ -164,16 +163,16 @@ def limits(settings: StoreSettings) -> Finding:
         with closing(_Attached(settings)) as attached:
             cut = attached.exceeded(DAY)
     except (StoreUnusableError, StoreUnavailableError):
-        return ok("limits", "no store tells of bounds that were exceeded")
+        return ok("limits", "not checked: there is no store")
     if not cut:
-        return ok("limits", "no bound of the monitor's memory was exceeded in the last 24 h")
+        return ok("limits", "no memory limit was exceeded in the last 24 h")
     told = ", ".join(
-        f"{name} {number:,} times ({usage.SETTINGS[name] or 'not to be set'})" for name, number in cut.items()
+        f"{name} {number:,} times ({usage.SETTINGS[name] or 'not configurable'})" for name, number in cut.items()
     )
     return warn(
         "limits",
-        f"exceeded in the last 24 h: {told}; what is beyond is counted as other. Stop what invents names, or raise the "
-        "setting and the memory limit",
+        f"exceeded in the last 24 h: {told}; the excess is counted as other. Find what creates so many names, or "
+        "raise the setting and the memory limit",
     )
 
 
@@ -202,11 +201,11 @@ def web(settings: WebSettings) -> Port:
             told = getattr(exc, "strerror", None) or exc
             return Port(fail("web", f"cannot listen on {where}: {told}; change web.host or web.port"))
     else:
-        return Port(ok("web", f"{where} is free: no monitor runs here"))
+        return Port(ok("web", f"{where} is free: no monitor is running here"))
     answer = ask(settings)
     if answer.alive:
-        return Port(ok("web", f"a monitor answers on {where}"), daemon=True)
+        return Port(ok("web", f"a monitor is running on {where}"), daemon=True)
     if answer.ours:
-        return Port(fail("web", f"the monitor on {where} is not well: {answer.text}"), daemon=True)
-    whose = f"`ss -ltnp 'sport = :{settings.port}'` shows whose; end that, or set another web.port"
-    return Port(fail("web", f"{where} is taken: {answer.text}; {whose}"))
+        return Port(fail("web", f"the monitor on {where} is unhealthy: {answer.text}"), daemon=True)
+    whose = f"`ss -ltnp 'sport = :{settings.port}'` shows the process; stop it, or set a different web.port"
+    return Port(fail("web", f"{where} is in use: {answer.text}; {whose}"))

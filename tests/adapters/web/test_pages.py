@@ -92,12 +92,12 @@ def test_overview(site: Served) -> None:
 @pytest.mark.parametrize("path", [*PAGES, "/nothing"])
 def test_every_page_says_what_is_wrong(site: Served, fleet: Fleet, path: str) -> None:
     """What keeps the monitor from counting stands on top of every page: links lead past the overview."""
-    assert "the numbers may stand still" not in site.get(path).text
+    assert "the numbers may be out of date" not in site.get(path).text
     fleet.ready = HealthReport(
         {"broker": "connection <refused>", "probe": "waiting for the event stream", "store": None}
     )
     text = site.get(path).text
-    assert text.count("the numbers may stand still") == 1
+    assert text.count("the numbers may be out of date") == 1
     assert "<li>broker: connection &lt;refused&gt;</li><li>probe: waiting for the event stream</li>" in text
     assert "store: ok" not in text
     assert "Events arrive and are kept" not in text
@@ -107,7 +107,7 @@ def test_a_note_is_no_failure(site: Served, fleet: Fleet) -> None:
     """What a person should look at stands on top of every page and in /readyz, which is ready."""
     fleet.ready = HealthReport({"broker": None}, {"workers": "celery@<box> never answers"})
     assert "<li>workers: celery@&lt;box&gt; never answers</li>" in site.get("/workers").text
-    assert "the numbers may stand still" not in site.get("/workers").text
+    assert "the numbers may be out of date" not in site.get("/workers").text
     answer = site.get("/readyz")
     assert answer.status_code == 200
     assert answer.json()["notes"] == {"workers": "celery@<box> never answers"}
@@ -275,7 +275,7 @@ def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commi
     for item in store.outbox.items(dead=False, limit=9, cursor=None):
         store.outbox.dead(item, NOW, "400")
     text = site.get("/").text
-    assert "Notifications given up: 2." in text
+    assert "Failed notifications: 2." in text
     assert "celery-monitor outbox retry --all-dead" in text
     assert site.get("/api/v1/summary").json()["outbox"] == [
         {"channel": channel, "configured": True, "pending": 0, "oldest_at": None, "dead": 1, "unknown": 0}
@@ -292,11 +292,11 @@ def test_a_store_that_is_short_of_space_is_told(site: Served, fleet: Fleet) -> N
     fleet.space = StoreSpace(given_up=given_up)
     text = site.get("/").text
     assert "12 failures, 3 error groups" in text
-    assert "came back older" not in text
+    assert "older than the last commit" not in text
     told = site.get("/api/v1/summary").json()["store"]
     assert (told["given_up"], told["rolled_back"]) == (given_up, False)
     fleet.rolled_back = 1.0
-    assert "came back older" in site.get("/").text
+    assert "older than the last commit" in site.get("/").text
 
 
 def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:

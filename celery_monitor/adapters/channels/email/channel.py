@@ -29,7 +29,7 @@ def configured(settings: Settings) -> list[Channel]:
             title="Mail",
             routes=frozenset({""} if section.to else ()),
             summary=to if section.to else "off: email.to is empty",
-            off="no email.to: nobody gets the daily mail",
+            off="no email.to: the daily mail is not sent",
             needs=_NEEDS,
             timeout=longest(section),
             sender=mail.sender,

@@ -26,7 +26,7 @@ def configured(settings: Settings) -> list[Channel]:
             title="PagerDuty",
             routes=frozenset(service.keys),
             summary=f"on, {number} routing key{'s' * (number > 1)}" if number else "off: no routing key is set",
-            off="no pagerduty.routing_key: incidents are shown and kept, and nobody is paged",
+            off="no pagerduty.routing_key: incidents are stored, and nobody is paged",
             needs=Problem("pagerduty.routing_key", "is not set"),
             timeout=section.timeout,
             rate_limit=section.rate_limit,

@@ -65,7 +65,7 @@ class Page(HTMLParser):
         ("quiet", "[shop] no failures on Sunday 22 Nov, 24,233 tasks ran"),
         ("normal", "[shop] 37 failures in 3 tasks on Sunday 22 Nov (1 new error)"),
         ("terrible", f"[shop] 63,680 failures in 400 tasks on Sunday 22 Nov ({TERRIBLE})"),
-        ("unknown", "[shop] nothing is known of Sunday 22 Nov: the monitor did not watch"),
+        ("unknown", "[shop] no data for Sunday 22 Nov: the monitor was not running"),
     ],
 )
 def test_the_subject_says_it_all(name: str, line: str) -> None:
@@ -287,7 +287,7 @@ def test_both_versions_say_the_same() -> None:
     for said in (
         "100,045",
         "9,020",
-        "The monitor did not run for 2 h 48 min of 24 h.",
+        "The monitor was down for 2 h 48 min of 24 h.",
         "Workers ran 48 tasks whose events never arrived",
         "5 failures came too late to page anybody",
         "503 from the receiver; trying again",
