@@ -119,7 +119,7 @@ def channels(*off: str) -> list[ChannelInfo]:
         ChannelInfo(name=name, title=title, configured=name not in off, off=told, incidents=incidents)
         for name, title, told, incidents in (
             ("pagerduty", "PagerDuty", "nobody is paged", True),
-            ("email", "Mail", "nobody gets the daily mail", False),
+            ("email", "Mail", "the daily mail is not sent", False),
         )
     ]
 

@@ -305,7 +305,7 @@ def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
     fleet.channels[:] = channels("email")
     text = site.get("/").text
     assert text.count("off</span>") == 1
-    assert "nobody gets the daily mail" in text
+    assert "the daily mail is not sent" in text
     fleet.channels[:] = channels("pagerduty")
     assert "nobody is paged" in site.get("/").text
 

@@ -289,7 +289,7 @@ def test_both_versions_say_the_same() -> None:
         "9,020",
         "The monitor was down for 2 h 48 min of 24 h.",
         "Workers ran 48 tasks whose events never arrived",
-        "5 failures came too late to page anybody",
+        "5 failures arrived too late to page",
         "503 from the receiver; trying again",
         "shop.stock.task_number_1_of_a_bad_day",
         "none in the 7 days before",
