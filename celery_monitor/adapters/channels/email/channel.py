@@ -15,7 +15,7 @@ from celery_monitor.settings import EmailSettings, Settings, email_address
 
 NAME: Final = "email"
 _CHECK_DEADLINE: Final = 20.0
-_NEEDS: Final = Problem("email.to", "must be set, and email.from with it: there is nobody to write to")
+_NEEDS: Final = Problem("email.to", "must be set, together with email.from")
 
 
 def configured(settings: Settings) -> list[Channel]:
@@ -91,7 +91,7 @@ class Mail:
                 f"{server} answers, but has no SMTPUTF8, which {', '.join(needed_by)} needs (characters outside of "
                 "ASCII before the @): use an address in ASCII, or a server with SMTPUTF8",
             )
-        login = " and takes the login" if server.username is not None else ""
+        login = " and accepts the login" if server.username is not None else ""
         told = f"{server} answers ({server.security}){login}: `celery-monitor notify test {NAME}` sends a mail"
         return Check(State.OK, told)
 
@@ -105,6 +105,6 @@ def _beyond_ascii(settings: EmailSettings) -> list[str]:
 def _told(delivery: SendResult, server: SmtpServer) -> Told:
     text = describe(delivery, server)
     if delivery.refused or delivery.unknown or delivery.left is not None:
-        missed = f"the mail did not reach everybody: {server} has it for {len(delivery.taken)} of them"
+        missed = f"not every recipient was accepted: {server} accepted {len(delivery.taken)} of them"
         return Told(text, missed)
     return Told(text)
