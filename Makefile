@@ -15,9 +15,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 # Tests with real servers wait more than they compute.
 SLOW_WORKERS ?= 5
-UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/contracts tests/cli)
+UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/cli)
 # What takes longest comes first, so that no process is left alone with it at the end.
-SLOW_FIRST := tests/image tests/e2e tests/app tests/adapters
+SLOW_FIRST := tests/image tests/e2e tests/app tests/adapters tests/contracts
 SLOW_TESTS := $(SLOW_FIRST) $(filter-out $(SLOW_FIRST) $(UNIT_TESTS) %__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 # publish.py is the load generator of the others; side_by_side.py is `make benchmarks`.
 BENCHMARKS := $(filter-out bench/publish.py bench/side_by_side.py,$(wildcard bench/*.py))
