@@ -44,7 +44,7 @@ class Told:
     """Why it did not reach everybody; None when it did."""
 
 
-class State(enum.Enum):
+class CheckState(enum.Enum):
     """How a channel stands, for `celery-monitor doctor`."""
 
     OK = "ok"
@@ -58,7 +58,7 @@ class State(enum.Enum):
 class Check:
     """What a look at the receiver found. ``text``: and, where it is not well, what to do."""
 
-    state: State
+    state: CheckState
     text: str
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from celery_monitor.adapters.channels import Channel, State
+from celery_monitor.adapters.channels import Channel, CheckState
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
 from celery_monitor.adapters.web.listen import listen
@@ -91,7 +91,7 @@ def _on_a_server(settings: StoreSettings, *, in_use: bool) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _StoreState:
     """Of a store that has its tables."""
 
     about: str
@@ -104,14 +104,14 @@ class _State:
         return "never written" if self.age is None else f"last written {self.age:,.0f} s ago"
 
 
-def _state(settings: StoreSettings) -> _State:
+def _state(settings: StoreSettings) -> _StoreState:
     with closing(_Attached(settings)) as attached:
         written = attached.last_written()
         age = None if written is None else max(0.0, SystemClock().now() - written)
-        return _State(attached.about, age, attached.rolled_back())
+        return _StoreState(attached.about, age, attached.rolled_back())
 
 
-def _doubts(what: str, state: _State, *, in_use: bool) -> Finding | None:
+def _doubts(what: str, state: _StoreState, *, in_use: bool) -> Finding | None:
     if in_use and (state.age is None or state.age > _NOT_WRITTEN):
         return warn("store", f"{what} was {state.ago}, {_ANOTHER}")
     if state.rolled_back:
@@ -179,7 +179,8 @@ def limits(settings: StoreSettings) -> Finding:
 def channel(of: Channel) -> Finding:
     """The receiver of a channel is reached, as far as that is possible without a message."""
     found = of.check()
-    return {State.OK: ok, State.OFF: off, State.WARN: warn, State.FAIL: fail}[found.state](of.name, found.text)
+    tell = {CheckState.OK: ok, CheckState.OFF: off, CheckState.WARN: warn, CheckState.FAIL: fail}[found.state]
+    return tell(of.name, found.text)
 
 
 @dataclass(frozen=True, slots=True)

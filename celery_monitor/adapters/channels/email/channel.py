@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from celery_monitor.adapters.channels import Channel, Check, Context, DailyReport, State, Told
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, DailyReport, Told
 from celery_monitor.adapters.channels.email.render import render_html, render_part, render_text
 from celery_monitor.adapters.channels.email.sender import EmailSender, describe, longest, send_test, server_of
 from celery_monitor.adapters.channels.email.session import SmtpServer
@@ -78,22 +78,22 @@ class Mail:
     def check(self) -> Check:
         """The server is reached and logged in to as for a mail."""
         if not self.settings.to:
-            return Check(State.OFF, "email.to is empty: no mail is sent")
+            return Check(CheckState.OFF, "email.to is empty: no mail is sent")
         server = server_of(self.settings)
         try:
             international = check_reachable(server, deadline=_CHECK_DEADLINE)
         except DeliveryError as exc:
             remedy = exc.remedy or "check email.host, port, security, username and password"
-            return Check(State.FAIL, f"{exc}: {remedy}")
+            return Check(CheckState.FAIL, f"{exc}: {remedy}")
         if not international and (needed_by := _beyond_ascii(self.settings)):
             return Check(
-                State.FAIL,
+                CheckState.FAIL,
                 f"{server} answers, but has no SMTPUTF8, which {', '.join(needed_by)} needs (characters outside of "
                 "ASCII before the @): use an address in ASCII, or a server with SMTPUTF8",
             )
         login = " and accepts the login" if server.username is not None else ""
         told = f"{server} answers ({server.security}){login}: `celery-monitor notify test {NAME}` sends a mail"
-        return Check(State.OK, told)
+        return Check(CheckState.OK, told)
 
 
 def _beyond_ascii(settings: EmailSettings) -> list[str]:

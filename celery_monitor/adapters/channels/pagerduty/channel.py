@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import Channel, Check, Context, State, Told
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
 from celery_monitor.errors import ConfigError, DeliveryError, Problem
 from celery_monitor.ports import Clock, Sender
 from celery_monitor.settings import PagerDutySettings, SecretSource, Settings
@@ -88,14 +88,14 @@ class Service:
         from celery_monitor.adapters.channels.pagerduty.reachability import check_reachable  # noqa: PLC0415 - as above
 
         if not self.keys:
-            return Check(State.OFF, "no routing key is set: incidents are logged and stored, but not sent")
+            return Check(CheckState.OFF, "no routing key is set: incidents are logged and stored, but not sent")
         try:
             check_reachable(self.url, self.settings.timeout)
         except DeliveryError as exc:
-            return Check(State.FAIL, f"{exc}: {exc.remedy or 'check pagerduty.url'}")
+            return Check(CheckState.FAIL, f"{exc}: {exc.remedy or 'check pagerduty.url'}")
         number = f"{len(self.keys)} routing key{'s' * (len(self.keys) > 1)}"
         text = f"{urlsplit(self.url).hostname} answers; {number}: `celery-monitor notify test {NAME}` tries one"
         if "" not in self.keys:
             told = f"{text}; without pagerduty.routing_key only rules with their own key page"
-            return Check(State.WARN, told)
-        return Check(State.OK, text)
+            return Check(CheckState.WARN, told)
+        return Check(CheckState.OK, text)

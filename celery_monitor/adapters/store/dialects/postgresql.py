@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
 
 from celery_monitor.adapters.store.dialects.base import Usage, too_slow
-from celery_monitor.adapters.store.dialects.postgresql_connection import BoundedConnection, Timeouts
+from celery_monitor.adapters.store.dialects.postgresql_connection import AnswerTimeouts, BoundedConnection
 from celery_monitor.adapters.store.dialects.postgresql_faults import classified, unreadable_url
 from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
 from celery_monitor.errors import MonitorError, StoreUnusableError
@@ -77,7 +77,7 @@ class PostgresqlDialect:
         digest = hashlib.blake2b(self.place.encode(), digest_size=4).hexdigest()
         self._files = directory / f"celery-monitor-{digest}"
         self._sequence: SequenceFile | None = None
-        self._patience = Timeouts()
+        self._patience = AnswerTimeouts()
         self._size = 0
         self._version = ""
 

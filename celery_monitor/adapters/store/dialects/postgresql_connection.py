@@ -19,7 +19,7 @@ _WORKING: Final = 15.0
 """Seconds of silence while an answer is due. A flush is many statements, and each is done in milliseconds."""
 
 
-class Timeouts:
+class AnswerTimeouts:
     """How long the connections of one store wait for an answer."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Timeouts:
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     """Drops itself when the server has not answered in time; the error is an OperationalError."""
 
-    patience = Timeouts()
+    patience = AnswerTimeouts()
     deadline = math.inf
     """Monotonic time after which no answer is waited for."""
 
