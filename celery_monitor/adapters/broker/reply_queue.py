@@ -80,11 +80,27 @@ def _own_name(name: str) -> str:
     return f"{uuid5(NAMESPACE_DNS, f'{socket.gethostname()}/{os.getpid()}/{name}')}.reply.celery.pidbox"
 
 
-class _AmqpReplyQueue:
-    def __init__(self, session: Session, exchange: str, _name: str, discarded: Counter[str]) -> None:
+class _Consumed:
+    """A queue whose messages are given to a consumer while the session is drained."""
+
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._discarded = discarded
         self._replies: list[Reply] = []
+
+    def clear(self) -> None:
+        """Nothing: tickets tell."""
+
+    def wait(self, until: float) -> list[Reply]:
+        while not self._replies and self._session.drain(until):
+            pass
+        found, self._replies = self._replies, []
+        return found
+
+
+class _AmqpReplyQueue(_Consumed):
+    def __init__(self, session: Session, exchange: str, _name: str, discarded: Counter[str]) -> None:
+        super().__init__(session)
+        self._discarded = discarded
         address = str(uuid4())
         self.address = {"exchange": exchange, "routing_key": address}
         queue = Queue(
@@ -115,15 +131,6 @@ class _AmqpReplyQueue:
         self._replies.append(
             Reply(headers.get("ticket"), headers.get("compression"), properties.get("content_type"), content)
         )
-
-    def clear(self) -> None:
-        """Nothing: tickets tell."""
-
-    def wait(self, until: float) -> list[Reply]:
-        while not self._replies and self._session.drain(until):
-            pass
-        found, self._replies = self._replies, []
-        return found
 
     def close(self) -> None:
         """Nothing: it ends with the connection."""
@@ -172,10 +179,9 @@ class _RedisReplyQueue:
             self._take(0)
 
 
-class _MemoryReplyQueue:
+class _MemoryReplyQueue(_Consumed):
     def __init__(self, session: Session, _exchange: str, name: str, _discarded: Counter[str]) -> None:
-        self._session = session
-        self._replies: list[Reply] = []
+        super().__init__(session)
         own = _own_name(name)
         self.address = {"exchange": "", "routing_key": own}
         self._queue = Queue(own, Exchange(""), routing_key=own, durable=False)(session.channel)
@@ -186,15 +192,6 @@ class _MemoryReplyQueue:
         body = message.body
         content = body.encode() if isinstance(body, str) else bytes(body)
         self._replies.append(Reply(message.headers.get("ticket"), None, message.content_type, content))
-
-    def clear(self) -> None:
-        """Nothing: tickets tell."""
-
-    def wait(self, until: float) -> list[Reply]:
-        while not self._replies and self._session.drain(until):
-            pass
-        found, self._replies = self._replies, []
-        return found
 
     def close(self) -> None:
         with UNHEEDED:
