@@ -7,7 +7,7 @@ bound is counted as ``other``.
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,6 +56,18 @@ class Bounds:
     """Of the texts of failures that wait for the next flush."""
     buckets: int = MAX_BUCKETS
     """15-minute buckets of all series that wait for the next flush."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What changed between two flushes; the fields are those of ``Changes``."""
+
+    series: Sequence[Series]
+    dropped_series: Sequence[SeriesKey]
+    buckets: Sequence[BucketDelta]
+    groups: Sequence[ErrorGroup]
+    errors: Sequence[ErrorDelta]
+    failures: Sequence[Failure]
 
 
 class Aggregator:
@@ -199,9 +211,7 @@ class Aggregator:
         """
         self._table.drop_hosts(hosts)
 
-    def take(
-        self,
-    ) -> tuple[list[Series], list[SeriesKey], list[BucketDelta], list[ErrorGroup], list[ErrorDelta], list[Failure]]:
+    def take(self) -> Counted:
         """What changed since the last call."""
         rows, dropped = self._table.taken()
         series, buckets = [], []
@@ -216,7 +226,7 @@ class Aggregator:
         groups, errors, samples = self._groups, self._errors, self._samples
         self._groups, self._errors, self._samples = {}, {}, {}
         self._waiting = self._waiting_bytes = self._buckets_waiting = 0
-        return (
+        return Counted(
             series,
             dropped,
             buckets,

@@ -265,7 +265,7 @@ class Monitor:
 
     def take(self, now: float, *, force: bool = False) -> Changes | None:
         """Everything since the last call, for one transaction; None when there is nothing, unless forced."""
-        series, dropped, buckets, groups, errors, failures = self._aggregator.take()
+        counted = self._aggregator.take()
         tracked, forgotten = self._tracker.take()
         unnamed, settled = self._unnamed.take()
         workers, dropped_workers = self._workers.take()
@@ -273,12 +273,12 @@ class Monitor:
         changes = Changes(
             now=now,
             sequence=self._sequence + 1,
-            series=series,
-            dropped_series=dropped,
-            buckets=buckets,
-            groups=groups,
-            errors=errors,
-            failures=failures,
+            series=counted.series,
+            dropped_series=counted.dropped_series,
+            buckets=counted.buckets,
+            groups=counted.groups,
+            errors=counted.errors,
+            failures=counted.failures,
             tracked=tracked,
             forgotten=forgotten,
             unnamed=unnamed,

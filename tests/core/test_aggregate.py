@@ -12,6 +12,7 @@ from celery_monitor.core.aggregate import (
     SAMPLES_PER_GROUP,
     Aggregator,
     Bounds,
+    Counted,
 )
 from celery_monitor.core.model import BUCKET_SECONDS, FAILED, STARTED, SUCCEEDED, ErrorGroup, Failure
 from celery_monitor.core.text import OTHER
@@ -42,9 +43,9 @@ def test_totals_are_absolute_and_buckets_are_deltas() -> None:
     first, second = to.take(), None
     to.add(SUCCEEDED, "a", "q", "", NOON + 1, 0.5)
     second = to.take()
-    assert [taken[0][0].counts[SUCCEEDED] for taken in (first, second)] == [1, 2]
-    assert [taken[2][0].counts[SUCCEEDED] for taken in (first, second)] == [1, 1]
-    assert to.take() == ([], [], [], [], [], [])
+    assert [taken.series[0].counts[SUCCEEDED] for taken in (first, second)] == [1, 2]
+    assert [taken.buckets[0].counts[SUCCEEDED] for taken in (first, second)] == [1, 1]
+    assert to.take() == Counted([], [], [], [], [], [])
 
 
 def test_buckets_are_cut_at_a_quarter_of_an_hour() -> None:
@@ -52,7 +53,7 @@ def test_buckets_are_cut_at_a_quarter_of_an_hour() -> None:
     to = aggregator()
     for at in (NOON, NOON + 899.9, NOON + 900, NOON - 0.1, NOON + 1):
         to.add(STARTED, "a", "q", "", at, None)
-    buckets = {bucket.start: bucket.counts[STARTED] for bucket in to.take()[2]}
+    buckets = {bucket.start: bucket.counts[STARTED] for bucket in to.take().buckets}
     assert buckets == {NOON - BUCKET_SECONDS: 1, NOON: 3, NOON + BUCKET_SECONDS: 1}
 
 
@@ -62,7 +63,8 @@ def test_histograms() -> None:
     for seconds in (0.0, 1.0, 1.5, 2.0, 99.0):
         to.add(SUCCEEDED, "a", "q", "", NOON, seconds)
     to.add(STARTED, "a", "q", "", NOON, 3.0)
-    series, _, buckets, *_ = to.take()
+    taken = to.take()
+    series, buckets = taken.series, taken.buckets
     assert (series[0].runtime.counts, series[0].runtime.sum) == ((2, 2, 1), 103.5)
     assert (series[0].wait.counts, series[0].wait.sum) == ((0, 1, 0), 3.0)
     assert (buckets[0].runtime_sum, buckets[0].runtime_count) == (103.5, 5)
@@ -74,7 +76,7 @@ def test_restored_totals_go_on() -> None:
     row = before.add(FAILED, "a", "q", "h", NOON, None)
     before.add_failure(row, "ValueError", "u", NOON)
     after = aggregator()
-    after.restore(before.take()[0])
+    after.restore(before.take().series)
     after.add_failure(after.add(FAILED, "a", "q", "h", NOON, None), "ValueError", "u2", NOON)
     (series,) = after.snapshot()
     assert (series.counts[FAILED], series.exceptions) == (2, {"ValueError": 2})
@@ -91,7 +93,7 @@ def test_totals_are_restored_in_any_order(first: str) -> None:
     after.restore(stored)
     assert sorted(after.snapshot(), key=lambda one: one.key.queue) == sorted(stored, key=lambda one: one.key.queue)
     after.add(STARTED, "a", "one more", "", NOON, None)
-    assert {one.key.queue: one.counts[STARTED] for one in after.take()[0]} == {OTHER: 51}
+    assert {one.key.queue: one.counts[STARTED] for one in after.take().series} == {OTHER: 51}
 
 
 def test_a_histogram_with_other_bounds_starts_again() -> None:
@@ -99,7 +101,7 @@ def test_a_histogram_with_other_bounds_starts_again() -> None:
     before = aggregator()
     before.add(SUCCEEDED, "a", "q", "", NOON, 1.5)
     after = aggregator(runtime_bounds=(1.0, 3.0))
-    after.restore(before.take()[0])
+    after.restore(before.take().series)
     (series,) = after.snapshot()
     assert (series.counts[SUCCEEDED], series.runtime.counts, series.runtime.sum) == (1, (0, 0, 0), 0.0)
 
@@ -150,10 +152,10 @@ def test_error_groups() -> None:
     for number in range(30):
         at = NOON + number * 60
         to.add_error(ErrorGroup("g", "a", "ValueError", "f", at, at), sample(f"u{number}", at))
-    *_, groups, errors, failures = to.take()
-    assert [(group.first_at, group.last_at) for group in groups] == [(NOON, NOON + 29 * 60)]
-    assert {error.start: error.count for error in errors} == {NOON: 15, NOON + 900: 15}
-    assert [failure.uuid for failure in failures] == [f"u{n}" for n in range(30 - SAMPLES_PER_GROUP, 30)]
+    taken = to.take()
+    assert [(group.first_at, group.last_at) for group in taken.groups] == [(NOON, NOON + 29 * 60)]
+    assert {error.start: error.count for error in taken.errors} == {NOON: 15, NOON + 900: 15}
+    assert [failure.uuid for failure in taken.failures] == [f"u{n}" for n in range(30 - SAMPLES_PER_GROUP, 30)]
 
 
 def test_samples_that_wait_for_the_store_are_bounded() -> None:
@@ -163,13 +165,13 @@ def test_samples_that_wait_for_the_store_are_bounded() -> None:
     for number in range(SAMPLES_PER_GROUP * groups):
         group = f"g{number % groups}"
         to.add_error(ErrorGroup(group, "a", "ValueError", "f", NOON, NOON), sample(f"u{number}", group=group))
-    failures = to.take()[5]
+    failures = to.take().failures
     assert len(failures) == MAX_PENDING_SAMPLES
     newest = {failure.group: int(failure.uuid[1:]) for failure in failures}
     assert min(newest.values()) == (SAMPLES_PER_GROUP - 1) * groups
     for number in range(MAX_PENDING_SAMPLES + groups):
         to.add_error(ErrorGroup(f"h{number}", "a", "E", "f", NOON, NOON), sample(f"u{number}", group=f"h{number}"))
-    assert len(to.take()[5]) == MAX_PENDING_SAMPLES + groups
+    assert len(to.take().failures) == MAX_PENDING_SAMPLES + groups
 
 
 def test_a_purged_worker_takes_its_series_along() -> None:
@@ -179,7 +181,7 @@ def test_a_purged_worker_takes_its_series_along() -> None:
     to.add(STARTED, "a", "q", "pod-2", NOON, None)
     to.drop_hosts({"pod-1"})
     assert [series.key.host for series in to.snapshot()] == ["pod-2"]
-    series, dropped, buckets, *_ = to.take()
-    assert [one.key.host for one in series] == ["pod-2"]
-    assert [key.host for key in dropped] == ["pod-1"]
-    assert sum(one.counts[STARTED] for one in buckets) == 2
+    taken = to.take()
+    assert [one.key.host for one in taken.series] == ["pod-2"]
+    assert [key.host for key in taken.dropped_series] == ["pod-1"]
+    assert sum(one.counts[STARTED] for one in taken.buckets) == 2

@@ -46,7 +46,8 @@ def test_what_was_used_the_longest_time_ago_is_folded() -> None:
     run(of, "a")
     of.take()
     run(of, "d")
-    series, dropped, *_ = of.take()
+    taken = of.take()
+    series, dropped = taken.series, taken.dropped_series
     assert names(of) == {"a", "c", "d"}
     assert [key.name for key in dropped] == ["b"]
     other = next(one for one in series if one.key.name == OTHER)
@@ -72,7 +73,8 @@ def test_sums_are_exact_and_other_never_falls(*, hosts: bool) -> None:
             counted[kind] += 1
             if kind == FAILED:
                 of.add_failure(row, f"E{dice.randrange(80)}", "u", NOON)
-        series, dropped, *_ = of.take()
+        taken = of.take()
+        series, dropped = taken.series, taken.dropped_series
         for key in dropped:
             kept.pop(key, None)
         kept |= {one.key: one for one in series}
@@ -152,7 +154,7 @@ def test_a_flood_makes_few_series() -> None:
         of.tick(NOON + turn)
         for number in range(2000):
             of.add(STARTED, f"x{turn}.{number}", "q", "", NOON, None)
-        made += len(of.take()[0])
+        made += len(of.take().series)
     assert made < 1000 + 50 + 10 * (1 + 1)
     assert of.overflows["series"] > 18_000
 
@@ -216,9 +218,11 @@ def test_a_budget_that_was_lowered_folds_at_the_start() -> None:
         run(before, f"a{number}")
     after = aggregator(20)
     after.restore(before.snapshot())
-    series, dropped, *_ = after.take()
+    taken = after.take()
+    series, dropped = taken.series, taken.dropped_series
     assert (len(dropped), len(after.snapshot())) == (90, 11)
     assert [(one.key.name, one.counts[SUCCEEDED]) for one in series] == [(OTHER, 90)]
     again = aggregator(20)
     again.restore(after.snapshot())
-    assert (again.used["series"], again.take()[:2]) == (20, ([], []))
+    taken = again.take()
+    assert (again.used["series"], taken.series, taken.dropped_series) == (20, [], [])
