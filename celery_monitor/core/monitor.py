@@ -446,9 +446,9 @@ class Monitor:
             if kind != OFFLINE and self._is_live(self._now):
                 self._workers.observe_clock(event, self._now)
         elif kind == PROBE:
-            self._probes.append((event.processed or 0, event.active or 0))
-            self._counters.probed(event.processed, event.timestamp)
-            if event.processed == self._limits.prober and abs(self._now - event.timestamp) < LIVE_LAG:
+            self._probes.append((event.probe_instance or 0, event.probe_number or 0))
+            self._counters.probed(event.probe_instance, event.timestamp)
+            if event.probe_instance == self._limits.prober and abs(self._now - event.timestamp) < LIVE_LAG:
                 self._probed_at = self._now
         else:
             self._counters.custom(kind)

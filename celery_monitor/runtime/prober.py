@@ -132,8 +132,8 @@ class Prober:
             "utcoffset": 0,
             "pid": os.getpid(),
             "clock": 0,
-            "active": self._number,
-            "processed": self.instance,
+            "probe_instance": self.instance,
+            "probe_number": self._number,
         }
         with self._lock:
             self._sent[self._number] = self._clock.monotonic()

@@ -29,7 +29,8 @@ def hear(of: Monitor, now: float, *events: dict[str, object]) -> None:
 
 def probe(of: Monitor, now: float, sent_at: float | None = None) -> None:
     """A probe of our own comes back."""
-    hear(of, now, {"type": PROBE, "processed": PROBER, "active": 1, "hostname": "m@p", "timestamp": sent_at or now})
+    probe = {"type": PROBE, "probe_instance": PROBER, "probe_number": 1, "hostname": "m@p"}
+    hear(of, now, probe | {"timestamp": sent_at or now})
 
 
 def beat(at: float, kind: str = "heartbeat") -> dict[str, object]:

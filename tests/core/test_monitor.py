@@ -310,7 +310,7 @@ def test_a_clock_in_the_future() -> None:
 def test_probes() -> None:
     """The monitor's own events come back with their instance and number, and are no events of the fleet."""
     of = monitor()
-    probe = {"type": PROBE, "timestamp": NOON, "processed": 77, "active": 3}
+    probe = {"type": PROBE, "timestamp": NOON, "probe_instance": 77, "probe_number": 3}
     of.receive(deliver(json.dumps(probe).encode()), NOON + 0.5)
     assert of.take_probes() == [(77, 3)]
     assert of.take_probes() == []
@@ -323,7 +323,7 @@ def test_a_probe_tells_until_when_the_stream_was_read() -> None:
     of = monitor(prober=77)
     assert "read_until" not in of.snapshot().counters
     for prober, at, until in ((77, 0.0, 0.0), (77, 5.0, 5.0), (78, 7200.0, 5.0), (77, 70.0, 70.0)):
-        probe = {"type": PROBE, "timestamp": NOON + at, "processed": prober, "active": 3}
+        probe = {"type": PROBE, "timestamp": NOON + at, "probe_instance": prober, "probe_number": 3}
         of.receive(deliver(*life(f"task-{at}"), json.dumps(probe).encode()), NOON + 71.0)
         taken = of.take(NOON + 71.0)
         assert taken is not None

@@ -44,6 +44,6 @@ def test_compressed_events() -> None:
 
 def test_probes_are_not_the_fleet() -> None:
     """What the monitor sends itself does not make a fleet readable; nor does a clock that is set back."""
-    probe = Delivery(body(raw("sent") | {"type": "monitor-probe", "active": 1, "processed": 1}))
+    probe = Delivery(body(raw("sent") | {"type": "monitor-probe", "probe_number": 1, "probe_instance": 1}))
     assert _monitor([PICKLE] * 3 + [probe] * 20).undecodable.told is not None
     assert _monitor([PICKLE] * 3, [PICKLE], step=-30.0).undecodable.told is None

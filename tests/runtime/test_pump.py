@@ -444,7 +444,7 @@ def test_a_probe_that_comes_back() -> None:
     """Its round trip is measured; probes of others are not ours."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
-    other = {"type": PROBE, "timestamp": NOON, "processed": on.prober.instance + 1, "active": 1}
+    other = {"type": PROBE, "timestamp": NOON, "probe_instance": on.prober.instance + 1, "probe_number": 1}
     on.source.publish(json.dumps(other).encode())
     on.run(lambda: on.source.waiting == 0)
     assert on.prober.roundtrip is None

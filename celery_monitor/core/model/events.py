@@ -49,6 +49,9 @@ class Event(msgspec.Struct, gc=False):
     sw_ident: str | None = None
     sw_ver: str | None = None
     sw_sys: str | None = None
+    probe_instance: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
+    """Of a probe: which process sent it."""
+    probe_number: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
 
 
 class UnnamedEvent(msgspec.Struct, frozen=True, gc=False):
