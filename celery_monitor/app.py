@@ -50,7 +50,7 @@ from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.maintenance import Maintenance
 from celery_monitor.runtime.memory import MemoryWatch
-from celery_monitor.runtime.notifier import Notifier
+from celery_monitor.runtime.notifier import Notifier, Unconfigured
 from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import Pump
@@ -277,6 +277,15 @@ class App:
             self._senders.append(sender)
             self._notifiers[channel.name] = notifier
             self.threads.start(_courier_of(channel.name), notifier.run, limit=_SLOW + channel.timeout, restart=True)
+        self._give_up_strays()
+
+    def _give_up_strays(self) -> None:
+        """What waits for channels that are no longer configured would wait for ever, and nobody would know."""
+        with contextlib.suppress(StoreUnavailableError):
+            for name in self.store.outbox.pending().keys() - self._notifiers.keys():
+                stray = Notifier(self.store.outbox, Unconfigured(name), self.clock)
+                while stray.run_once():
+                    pass
 
     def _keep(self, restored: Restored) -> Loop:
         outbox, channel = self.store.outbox, self._report_channel

@@ -15,5 +15,8 @@ TYPES: Final = (
 
 
 def package(channel_type: str) -> ModuleType:
-    """The package of a type: its ``configured(settings)`` gives the channels of this type."""
+    """The package of a type: ``configured(settings)`` gives the channels of this type.
+
+    ``ENTRY`` is the model of entries of ``channels`` of this type, None where only a section defines one.
+    """
     return import_module(f"celery_monitor.adapters.channels.{channel_type}")

@@ -1,11 +1,12 @@
 """The settings in the words of the core, and what of them the log must not tell."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from celery_monitor.adapters import channels
+from celery_monitor.adapters.channels import Channel
 from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.core.model import Severity
 from celery_monitor.core.monitor import Limits
@@ -44,10 +45,11 @@ def limits_of(settings: Settings) -> Limits:
 def policy_of(settings: Settings) -> Policy:
     """The rules of alerts. A rule with a receiver of its own is a route of its own name."""
     alerts, pagerduty = settings.alerts, settings.pagerduty
-    channel = channels.of_incidents(channels.configured(settings))[0]
+    known = channels.of_incidents(channels.configured(settings))
     rules = []
     for rule in alerts.rules:
-        route = rule.name if rule.name in channel.routes else ""
+        own = rule.name if rule.name in known[0].routes else ""
+        route, to = (own, _sending([known[0]], own)) if own else _destination(rule.to or alerts.to, known)
         rules.append(
             Rule(
                 name=rule.name,
@@ -58,11 +60,12 @@ def policy_of(settings: Settings) -> Policy:
                 threshold=rule.threshold,
                 severity=Severity(rule.severity),
                 route=route,
-                to=(channel.name,) if channel.sends(route) else (),
+                to=to,
                 runbook_url=rule.runbook_url,
                 page=rule.page,
             )
         )
+    route, to = _destination(alerts.to, known)
     return Policy(
         fleet=settings.fleet,
         zone=ZoneInfo(alerts.timezone),
@@ -71,11 +74,25 @@ def policy_of(settings: Settings) -> Policy:
         storm_tasks=alerts.storm.tasks,
         storm_window=alerts.storm.window,
         rules=rules,
-        default=Rule(to=(channel.name,) if channel.sends("") else ()),
+        default=Rule(route=route, to=to),
         update_interval=pagerduty.update_interval,
         resolve_on_success=pagerduty.resolve == "on_success",
         resolve_after=pagerduty.resolve_after,
     )
+
+
+def _destination(names: Sequence[str], known: Sequence[Channel]) -> tuple[str, tuple[str, ...]]:
+    """The route of incidents that go to these channels, and those of them that are switched on.
+
+    The first channel alone is the default route, whether it is named or not.
+    """
+    chosen = [channel for channel in known if channel.name in names] if names else [known[0]]
+    route = "" if chosen == [known[0]] else ",".join(sorted(channel.name for channel in chosen))
+    return route, _sending(chosen, route)
+
+
+def _sending(chosen: Sequence[Channel], route: str) -> tuple[str, ...]:
+    return tuple(channel.name for channel in chosen if channel.sends(route))
 
 
 def pages(policy: Policy) -> bool:

@@ -28,7 +28,7 @@ from celery_monitor.errors import (
     StoreUnavailableError,
     UncertainError,
 )
-from celery_monitor.ports import Clock, Sender
+from celery_monitor.ports import Clock, Sender, Sent
 from celery_monitor.runtime.rate_limit import SendLimiter
 
 DELIVERED: Final = "delivered"
@@ -67,6 +67,26 @@ class OutboxRows(Protocol):
 
     def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
         """See Outbox."""
+
+
+class Unconfigured:
+    """The sender of a channel that is no longer configured: it gives up whatever waits for it."""
+
+    missing: str = "no channel of this name is configured; add it again, or leave it"
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+
+    def rate_limit_key(self, item: OutboxItem) -> None:
+        """There is nobody."""
+        del item
+
+    def send(self, item: OutboxItem) -> Sent:
+        """Never called: there is no key."""
+        raise RejectedError(f"{item.channel}: {self.missing}")
+
+    def stop(self) -> None:
+        """Nothing is under way."""
 
 
 class Notifier:

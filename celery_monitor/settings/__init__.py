@@ -7,6 +7,7 @@ into the wrong place. Nothing here logs, and only files that the configuration n
 
 from celery_monitor.settings.alerts import AlertsSettings, RuleSettings, StormSettings
 from celery_monitor.settings.broker import BrokerSettings, QueueSettings
+from celery_monitor.settings.channels import ChannelSettings
 from celery_monitor.settings.email import EmailSettings
 from celery_monitor.settings.load import load
 from celery_monitor.settings.metrics import MetricsSettings
@@ -20,6 +21,7 @@ from celery_monitor.settings.web import WebSettings
 __all__ = [
     "AlertsSettings",
     "BrokerSettings",
+    "ChannelSettings",
     "Duration",
     "EmailSettings",
     "LogSettings",

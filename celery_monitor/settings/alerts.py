@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from celery_monitor.settings.channels import ChannelName
 from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile, check_one_routing_key
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.section import Glob, HttpUrl, Section, Text, TimeZone
@@ -27,12 +28,16 @@ def _dedup_key(value: str) -> str:
     return value
 
 
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))
+
+
 class StormSettings(Section):
     """Grouping of failures when many tasks fail at once, usually for one common cause."""
 
     tasks: int = Field(default=20, ge=1)
-    """If more than this number of distinct tasks of one severity (or a higher one) fail within the window, they "
-    "become one incident.
+    """If more than this number of distinct tasks of one severity (or a higher one) fail within the window, they 
+    become one incident.
     """
     window: Annotated[float, duration("1s", "1d")] = 5 * MINUTE
     """The time window for counting failing tasks."""
@@ -61,6 +66,8 @@ class RuleSettings(Section):
     """A file that contains the routing key, instead of ``routing_key``. It is reloaded when it changes."""
     runbook_url: HttpUrl | None = None
     """A link to the runbook, shown in the incident."""
+    to: tuple[ChannelName, ...] = ()
+    """Names of the channels that its incidents go to. Empty: those of ``alerts.to``."""
     page: bool = True
     """If false, failures are counted and reported but never page."""
 
@@ -68,6 +75,13 @@ class RuleSettings(Section):
     @classmethod
     def _one_routing_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         return check_one_routing_key(value, info)
+
+    @field_validator("to")
+    @classmethod
+    def _one_way(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and (info.data.get("routing_key") or info.data.get("routing_key_file")):
+            raise ValueError("set either to or routing_key: a channel in channels has a routing key of its own")
+        return _once(value)
 
     def routing_key_source(self) -> SecretSource:
         """The rule's own routing key, from wherever it comes; None when there is none."""
@@ -80,16 +94,18 @@ class AlertsSettings(Section):
     timezone: TimeZone = "UTC"
     """The time zone of the hour in the dedup key."""
     dedup_key: Annotated[Text, AfterValidator(_dedup_key)] = "{task}/{hour}"
-    """The key that groups failures into one incident. Placeholders: ``{task}``, ``{hour}``, ``{fleet}``, "
-    "``{queue}``, ``{rule}``.
+    """The key that groups failures into one incident. Placeholders: ``{task}``, ``{hour}``, ``{fleet}``, 
+    ``{queue}``, ``{rule}``.
     """
     max_age: Annotated[float, duration("1s")] = 2 * HOUR
     """Failures that are older than this when the monitor reads them do not page. They are counted and reported."""
     max_incidents: int = Field(default=2_000, ge=1)
-    """The maximum number of incidents that can still grow, sent or not. Beyond it, unsent incidents are dropped "
-    "first; if all are open, failures of further tasks join a storm.
+    """The maximum number of incidents that can still grow, sent or not. Beyond it, unsent incidents are dropped 
+    first; if all are open, failures of further tasks join a storm.
     """
     storm: StormSettings = StormSettings()
+    to: Annotated[tuple[ChannelName, ...], AfterValidator(_once)] = ()
+    """Names of the channels that incidents go to whose rule names none. Empty: ``pagerduty``."""
     rules: tuple[RuleSettings, ...] = ()
     """The rules. The first match applies. A failure that matches no rule pages with severity error."""
 

@@ -36,6 +36,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_sentinels_in_clear(settings.broker),
         *_shared_keys(settings),
         *_unbounded(settings.store),
+        *_unused(settings),
     ]
 
 
@@ -121,6 +122,16 @@ def _unbounded(store: StoreSettings) -> Iterator[Problem]:
             "has no effect with PostgreSQL, whose size the monitor does not bound: watch the server's disk, and "
             "shorten store.retention where the store is too large",
         )
+
+
+def _unused(settings: Settings) -> Iterator[Problem]:
+    """Channels that nothing is ever sent to."""
+    alerts = settings.alerts
+    named = {name for to in (alerts.to, *(rule.to for rule in alerts.rules)) for name in to}
+    for number, channel in enumerate(settings.channels):
+        if channel.name not in named:
+            told = f"nothing is sent to {channel.name}: name it in alerts.to or in the to of a rule"
+            yield Problem(f"channels[{number}]", told)
 
 
 def _in_clear(email: EmailSettings) -> Iterator[Problem]:

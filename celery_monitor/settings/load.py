@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from celery_monitor.errors import ConfigError, Problem
 from celery_monitor.settings import schema
+from celery_monitor.settings.channels import unknown_channels
 from celery_monitor.settings.layers import CONFIG_VARIABLE, Layer, from_arguments, from_environment, from_file
 from celery_monitor.settings.model import Settings
 from celery_monitor.settings.problems import problems_of
@@ -34,6 +35,8 @@ def load(
     problems = [problem for layer in layers for problem in layer.problems]
     _resolve_duplicates(layers)
     settings = _validate(layers, problems)
+    if settings is not None:
+        problems.extend(unknown_channels(settings))
     if settings is None or problems:
         # Outside of any `except`: a ValidationError in the chain of causes holds the values.
         raise ConfigError(problems)

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
 
 from celery_monitor.settings.alerts import AlertsSettings
 from celery_monitor.settings.broker import BrokerSettings
+from celery_monitor.settings.channels import Channels
 from celery_monitor.settings.email import EmailSettings
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.pagerduty import PagerDutySettings
@@ -40,6 +41,9 @@ class Settings(Section):
 
     # `Settings()` is the defaults; `load` reads the rest.
 
+    # The types of channels import this package: they are asked for when the first settings are made.
+    model_config = ConfigDict(defer_build=True)
+
     fleet: Text = "celery"
     """The name of the fleet, shown in incidents, in mails and on the page."""
     broker: BrokerSettings = BrokerSettings()
@@ -50,4 +54,6 @@ class Settings(Section):
     alerts: AlertsSettings = AlertsSettings()
     pagerduty: PagerDutySettings = PagerDutySettings()
     email: EmailSettings = EmailSettings()
+    channels: Channels = ()
+    """Further channels of incidents, each with a ``name`` and a ``type``; rules name them in ``to``."""
     log: LogSettings = LogSettings()

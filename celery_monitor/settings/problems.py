@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from celery_monitor.errors import Problem
 from celery_monitor.settings import schema
+from celery_monitor.settings.channels import entry_types
 from celery_monitor.settings.section import FieldError
 
 Location = tuple[int | str, ...]
@@ -25,6 +26,7 @@ _MESSAGES: Final = {
     "int_type": "must be a whole number",
     "literal_error": "must be {expected}",
     "missing": "is required",
+    "model_attributes_type": "must be a mapping",
     "model_type": "must be a mapping",
     "path_type": "must be the path of a file",
     "string_pattern_mismatch": "must match the pattern {pattern}",
@@ -45,6 +47,8 @@ def problems_of(error: ValidationError, origins: Mapping[schema.Path, str]) -> l
 
 def _place(detail: ErrorDetails) -> Location:
     location, error = detail["loc"], detail.get("ctx", {}).get("error")
+    if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        return (*location, "", "type")  # the type's place in a location is empty
     if not isinstance(error, FieldError):
         return location
     section = location if schema.is_section(_node(location)) else location[:-1]
@@ -52,6 +56,13 @@ def _place(detail: ErrorDetails) -> Location:
 
 
 def _written(location: Location, origins: Mapping[schema.Path, str]) -> str:
+    """``channels[0].url``, and as ``_path`` without the type of a channel, which pydantic puts into the location."""
+    if location[0] == "channels":
+        location = (*location[:2], *location[3:])
+    return _path(location, origins)
+
+
+def _path(location: Location, origins: Mapping[schema.Path, str]) -> str:
     """``alerts.rules[0].severity``; a variable's name stands for the part of the path that it sets."""
     text = ""
     for count, part in enumerate(location, start=1):
@@ -67,6 +78,9 @@ def _message(detail: ErrorDetails) -> str:
     match detail["type"]:
         case "value_error":
             return str(context["error"])
+        case "union_tag_invalid" | "union_tag_not_found" as kind:
+            told = "is required" if kind.endswith("found") else "is not a type of channels"
+            return f"{told}; known: {', '.join(entry_types())}"
         case "extra_forbidden":
             return _unknown_key(detail["loc"])
         case "greater_than_equal" | "less_than_equal":
@@ -79,7 +93,12 @@ def _message(detail: ErrorDetails) -> str:
 def _node(location: Location) -> schema.Node:
     node = schema.schema()
     for part in location:
-        node = node["items"] if isinstance(part, int) else node["properties"][part]
+        if isinstance(part, int):
+            node = node["items"]
+        elif "oneOf" in node:  # the type of a channel stands for its alternative
+            node = next(one for one in node["oneOf"] if one["properties"]["type"]["const"] == part)
+        else:
+            node = node["properties"][part]
     return node
 
 

@@ -39,6 +39,7 @@ def markdown() -> str:
         for key, child in node["properties"].items():
             if schema.is_section(child.get("items", {})):
                 parts.append(_section((*path, f"{key}[]"), child["items"], f"### {'.'.join((*path, key))}[]"))
+    parts += [_section(("channels[]",), entry, f"### channels[] of type {name}") for name, entry in schema.entries()]
     return "\n".join(parts)
 
 

@@ -6,9 +6,13 @@ keywords that mean the same in draft 7 and 2020-12.
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import TypeAdapter
+
+from celery_monitor.channels import package
 from celery_monitor.settings.model import Settings
+from celery_monitor.settings.section import Section
 
 Node = dict[str, Any]
 Path = tuple[str, ...]
@@ -20,6 +24,8 @@ def schema() -> Node:
     raw = Settings.model_json_schema(by_alias=True)
     tree = _inline(raw, raw.pop("$defs"))
     _as_written(tree, Settings().model_dump(mode="json", by_alias=True))
+    for name, entry in entries(tree):
+        _entry_as_written(entry, package(name).ENTRY)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "celery-monitor", **tree}
 
 
@@ -39,6 +45,12 @@ def sections(node: Node | None = None, path: Path = ()) -> Iterator[tuple[Path, 
     for key, child in node["properties"].items():
         if is_section(child):
             yield from sections(child, (*path, key))
+
+
+def entries(tree: Node | None = None) -> Iterator[tuple[str, Node]]:
+    """The types of entries of ``channels``, each with its schema."""
+    for node in (schema() if tree is None else tree)["properties"]["channels"]["items"]["oneOf"]:
+        yield node["properties"]["type"]["const"], node
 
 
 def is_section(node: Node) -> bool:
@@ -67,8 +79,18 @@ def _inline(node: Any, definitions: dict[str, Node]) -> Any:  # noqa: ANN401 - J
         if key == "description"
         else _inline(value, definitions)
         for key, value in node.items()
-        if key != "title"
+        if key not in {"title", "discriminator"}
     }
+
+
+def _entry_as_written(node: Node, model: type[Section]) -> None:
+    for key, field in model.model_fields.items():
+        child = node["properties"].get(field.alias or key, {})
+        if isinstance(child.get("default"), float | int) and child.get("type") == "string":
+            annotated: Any = Annotated[field.annotation, *field.metadata]
+            child["default"] = TypeAdapter(annotated).dump_python(field.default, mode="json")
+        if {"type": "null"} in child.get("anyOf", []):
+            child["anyOf"][-1] = {"enum": [None, ""]}
 
 
 def _as_written(node: Node, defaults: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from celery_monitor.errors import (
     UncertainError,
 )
 from celery_monitor.ports import Sent
-from celery_monitor.runtime.notifier import POLL, Notifier
+from celery_monitor.runtime.notifier import POLL, Notifier, Unconfigured
 from tests.fakes import ManualClock
 
 if TYPE_CHECKING:
@@ -505,6 +505,17 @@ def test_the_limit_survives_a_step_of_the_wall_clock() -> None:
     assert bench.sender.keys == ["a"]
     bench.run(2)
     assert bench.sender.keys == ["a", "b"]
+
+
+def test_a_channel_that_is_gone() -> None:
+    """What waits for it is given up, with what to do; other channels' rows stay."""
+    outbox = MemoryOutbox()
+    gone, other = outbox.add("a", channel="chat"), outbox.add("b")
+    stray = Notifier(outbox, Unconfigured("chat"), ManualClock())
+    assert stray.run_once()
+    assert outbox.rows[gone].state == "dead"
+    assert "no channel of this name is configured" in str(outbox.rows[gone].error)
+    assert outbox.rows[other].state == "pending"
 
 
 def test_a_full_disk_sends_nothing_twice(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from celery_monitor.errors import ConfigError
 from celery_monitor.settings import Settings, load
 from celery_monitor.settings.reference import markdown
-from celery_monitor.settings.schema import fields, kinds, schema, sections
+from celery_monitor.settings.schema import entries, fields, kinds, schema, sections
 from tests.settings.test_validation import ACCEPTED, REFUSED
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +47,7 @@ def test_schema_stands_alone() -> None:
     """It holds no reference, so that it can be put into another schema, and forbids unknown keys everywhere."""
     assert "$ref" not in json.dumps(schema())
     nodes = [node for _, node in sections()] + [schema()["properties"]["alerts"]["properties"]["rules"]["items"]]
+    nodes += [node for _, node in entries()]
     assert all(node["additionalProperties"] is False for node in nodes)
 
 
@@ -56,6 +57,16 @@ def test_every_field_is_described() -> None:
         assert node.get("description"), path
     for path, node in fields():
         assert "default" in node, path
+
+
+def test_every_field_of_a_channel_is_described() -> None:
+    """Every type of channels and its fields have a description; defaults are written as a user would write them."""
+    for name, node in entries():
+        assert node.get("description"), name
+        for key, child in node["properties"].items():
+            assert child.get("description"), (name, key)
+            assert key in node["required"] or "default" in child
+            assert not isinstance(child.get("default"), float), (name, key)
 
 
 def test_defaults_are_in_their_own_notation() -> None:
@@ -105,7 +116,8 @@ def test_reference_names_every_field() -> None:
     """Every field has a row in the reference, those of rules too."""
     rows = set(re.findall(r"^\| `([^`]+)` \|", markdown(), re.MULTILINE))
     rules = schema()["properties"]["alerts"]["properties"]["rules"]["items"]["properties"]
-    assert rows == {".".join(path) for path, _ in fields()} | {f"alerts.rules[].{key}" for key in rules}
+    of_channels = {f"channels[].{key}" for _, node in entries() for key in node["properties"]}
+    assert rows == {".".join(path) for path, _ in fields()} | {f"alerts.rules[].{key}" for key in rules} | of_channels
 
 
 def test_example_is_complete_and_right() -> None:

@@ -6,4 +6,7 @@ what the rest of the program sees.
 
 from celery_monitor.adapters.channels.email.channel import configured
 
-__all__ = ["configured"]
+ENTRY = None
+"""Only the section defines a channel of this type."""
+
+__all__ = ["ENTRY", "configured"]

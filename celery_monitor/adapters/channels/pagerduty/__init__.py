@@ -5,5 +5,8 @@ notifier's. ``channel`` is what the rest of the program sees.
 """
 
 from celery_monitor.adapters.channels.pagerduty.channel import configured
+from celery_monitor.adapters.channels.pagerduty.settings import PagerDutyEntry
 
-__all__ = ["configured"]
+ENTRY = PagerDutyEntry
+
+__all__ = ["ENTRY", "configured"]

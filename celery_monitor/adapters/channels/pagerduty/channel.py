@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels.pagerduty.settings import PagerDutyEntry
 from celery_monitor.errors import ConfigError, DeliveryError, Problem
 from celery_monitor.ports import Clock, Sender
 from celery_monitor.settings import PagerDutySettings, SecretSource, Settings
@@ -15,27 +16,33 @@ ENDPOINTS: Final = {"us": "https://events.pagerduty.com", "eu": "https://events.
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """One channel, switched off without a routing key."""
+    """That of the section, switched off without a routing key, and those of ``channels``."""
     section, rules = settings.pagerduty, settings.alerts.rules
     sources = {"": section.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in rules}
-    service = Service(section, {route: source for route, source in sources.items() if source.get() is not None})
-    number = len(service.keys)
+    keys = {route: source for route, source in sources.items() if source.get() is not None}
+    own = [entry for entry in settings.channels if isinstance(entry, PagerDutyEntry)]
     return [
-        Channel(
-            name=NAME,
-            title="PagerDuty",
-            routes=frozenset(service.keys),
-            summary=f"on, {number} routing key{'s' * (number > 1)}" if number else "off: no routing key is set",
-            off="no pagerduty.routing_key: incidents are stored, and nobody is paged",
-            needs=Problem("pagerduty.routing_key", "is not set"),
-            timeout=section.timeout,
-            rate_limit=section.rate_limit,
-            sender=service.sender,
-            test=service.test,
-            check=service.check,
-            secrets=tuple(sources.values()),
-        )
+        _channel(Service(NAME, section, keys)),
+        *(_channel(Service(entry.name, entry, {"": entry.routing_key_source()})) for entry in own),
     ]
+
+
+def _channel(service: "Service") -> Channel:
+    number, own = len(service.keys), service.name != NAME
+    return Channel(
+        name=service.name,
+        title=f"PagerDuty: {service.name}" if own else "PagerDuty",
+        routes=frozenset(service.keys),
+        summary=f"on, {number} routing key{'s' * (number > 1)}" if number else "off: no routing key is set",
+        off="no pagerduty.routing_key: incidents are stored, and nobody is paged",
+        needs=Problem("pagerduty.routing_key", "is not set"),
+        timeout=service.settings.timeout,
+        rate_limit=service.settings.rate_limit,
+        sender=service.sender,
+        test=service.test,
+        check=service.check,
+        secrets=tuple(service.keys.values()),
+    )
 
 
 def endpoint(region: str, url: str | None = None) -> str:
@@ -47,7 +54,9 @@ def endpoint(region: str, url: str | None = None) -> str:
 class Service:
     """The API, and who is to be paged by it. ``keys``: route → routing key; "" is the default one."""
 
-    settings: PagerDutySettings
+    name: str
+    """Of the channel."""
+    settings: PagerDutySettings | PagerDutyEntry
     keys: Mapping[str, SecretSource]
 
     @property
@@ -60,6 +69,7 @@ class Service:
         from celery_monitor.adapters.channels.pagerduty.send import PagerDuty  # noqa: PLC0415 - requests is slow
 
         return PagerDuty(
+            channel=self.name,
             url=self.url,
             keys=self.keys,
             incident=context.incident,
@@ -94,7 +104,7 @@ class Service:
         except DeliveryError as exc:
             return Check(CheckState.FAIL, f"{exc}: {exc.remedy or 'check pagerduty.url'}")
         number = f"{len(self.keys)} routing key{'s' * (len(self.keys) > 1)}"
-        text = f"{urlsplit(self.url).hostname} answers; {number}: `celery-monitor notify test {NAME}` tries one"
+        text = f"{urlsplit(self.url).hostname} answers; {number}: `celery-monitor notify test {self.name}` tries one"
         if "" not in self.keys:
             told = f"{text}; without pagerduty.routing_key only rules with their own key page"
             return Check(CheckState.WARN, told)

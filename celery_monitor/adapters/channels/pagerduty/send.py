@@ -43,13 +43,12 @@ class KeySource(Protocol):
 
 
 class PagerDuty:
-    """Sender of the channel pagerduty. ``keys``: route → routing key; "" is the default one.
+    """Sender of a channel of this type. ``keys``: route → routing key; "" is the default one.
 
     ``incident`` gives an incident as committed, and may raise StoreUnavailableError. ``timeout`` is for a whole
     request, in seconds. ``external_url`` is the base of the links.
     """
 
-    channel: str = "pagerduty"
     missing: str = "no routing key is configured"
 
     def __init__(
@@ -61,7 +60,9 @@ class PagerDuty:
         clock: Clock,
         timeout: float = 10.0,
         external_url: str | None = None,
+        channel: str = "pagerduty",
     ) -> None:
+        self.channel = channel
         self._url = url
         self._keys = dict(keys)
         self._incident = incident

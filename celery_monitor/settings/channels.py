@@ -1,0 +1,77 @@
+"""``channels``: where incidents go besides the sections that define a channel themselves.
+
+Each type's package gives the model of its entries; what all entries share is here.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from celery_monitor.channels import TYPES, package
+from celery_monitor.errors import Problem
+from celery_monitor.settings.section import Section
+
+if TYPE_CHECKING:
+    from celery_monitor.settings.model import Settings
+
+ChannelName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+DEFAULT: Final = TYPES[0]
+"""The channel of rules that name none: that of the section."""
+
+
+class ChannelSettings(Section):
+    """One entry of ``channels``, of whatever type."""
+
+    name: ChannelName
+    """The name of the channel, by which rules, commands, metrics and the page know it: small letters, digits, ``-`` and
+    ``_``."""
+
+
+class _ByType:
+    """The models of all types, told apart by ``type``. They are imported when the schema is built."""
+
+    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        choices = {name: handler.generate_schema(package(name).ENTRY) for name in entry_types()}
+        return core_schema.tagged_union_schema(choices, "type")
+
+
+def entry_types() -> list[str]:
+    """The types that an entry can have."""
+    return [name for name in TYPES if package(name).ENTRY is not None]
+
+
+def _unique(value: tuple[ChannelSettings, ...]) -> tuple[ChannelSettings, ...]:
+    names = Counter(channel.name for channel in value)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise ValueError(f"every channel needs a name of its own; more than one is called {', '.join(twice)}")
+    if taken := [name for name in names if name in TYPES]:
+        raise ValueError(
+            f"{', '.join(taken)} is the name of a type, and of the section's own channel if it has one; choose another"
+        )
+    return value
+
+
+Channels = Annotated[tuple[Annotated[ChannelSettings, _ByType()], ...], AfterValidator(_unique)]
+
+
+def unknown_channels(settings: "Settings") -> Iterator[Problem]:
+    """Each name in a ``to`` that is of no channel that carries incidents."""
+    known = [DEFAULT, *(channel.name for channel in settings.channels)]
+    alerts = settings.alerts
+    yield from _unknown("alerts.to", alerts.to, known)
+    for number, rule in enumerate(alerts.rules):
+        yield from _unknown(f"alerts.rules[{number}].to", rule.to, known, f"rule {rule.name}: ")
+
+
+def _unknown(path: str, names: Sequence[str], known: list[str], of: str = "") -> Iterator[Problem]:
+    """Told by its place: like every other value, an unknown name may be a secret in the wrong place."""
+    for number, name in enumerate(names):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            kind = "carries the daily report and no incidents" if name in TYPES else "is not the name of a channel"
+            yield Problem(f"{path}[{number}]", f"{of}{kind}; {hint}")

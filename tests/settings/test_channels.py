@@ -1,0 +1,127 @@
+"""``channels``, and the names by which rules send to them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celery_monitor.adapters.channels import configured
+from celery_monitor.errors import ConfigError
+from celery_monitor.policy import policy_of, secrets_of
+from celery_monitor.settings import Settings, load
+from celery_monitor.settings.lint import warnings_of
+
+KEY = "0123456789abcdef0123456789abcdef"
+OTHER = "fedcba9876543210fedcba9876543210"
+ONCALL = {"name": "oncall", "type": "pagerduty", "routing_key": KEY}
+
+
+def settings(*channels: dict[str, Any], **overrides: Any) -> Settings:
+    """Of these channels; ``alerts_to`` and ``rules`` as in alerts."""
+    known = {"alerts.to": overrides.pop("to", []), "alerts.rules": overrides.pop("rules", [])}
+    return load(None, {"channels": list(channels)} | known | overrides, {})
+
+
+@pytest.mark.parametrize(
+    ("channels", "problem"),
+    [
+        ([{"name": "a", "type": "telegraph"}], "channels[0].type: is not a type of channels; known: pagerduty"),
+        ([{"name": "a", "type": "email"}], "channels[0].type: is not a type of channels; known: pagerduty"),
+        ([{"name": "a"}], "channels[0].type: is required; known: pagerduty"),
+        (["a"], "channels[0]: must be a mapping"),
+        ([ONCALL, ONCALL], "channels: every channel needs a name of its own; more than one is called oncall"),
+        ([ONCALL | {"name": "pagerduty"}], "channels: pagerduty is the name of a type"),
+        ([ONCALL | {"name": "On call"}], "channels[0].name: must match the pattern"),
+        ([ONCALL | {"routing_key": None}], "channels[0].routing_key: is required, here or by routing_key_file"),
+        ([ONCALL | {"routing_key": "short"}], "channels[0].routing_key: must be the 32 characters"),
+        ([ONCALL | {"routing_kee": KEY}], "channels[0].routing_kee: unknown key; did you mean `routing_key`?"),
+        ([ONCALL | {"timeout": 5}], "channels[0].timeout: has no unit"),
+        ([ONCALL | {"rate_limit": 0}], "channels[0].rate_limit: must be at least 1"),
+    ],
+)
+def test_refused(channels: list[Any], problem: str) -> None:
+    """What is wrong is told by its place and what would be right, and never with a secret."""
+    with pytest.raises(ConfigError) as caught:
+        settings(*channels)
+    assert str(caught.value).startswith(problem)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            {"rules": [{"name": "x", "to": ["oncal"]}]},
+            "alerts.rules[0].to[0]: rule x: is not the name of a channel; did you mean oncall?",
+        ),
+        ({"to": ["nobody"]}, "alerts.to[0]: is not the name of a channel; known: pagerduty, oncall"),
+        ({"to": ["email"]}, "alerts.to[0]: carries the daily report and no incidents"),
+        ({"rules": [{"name": "x", "to": ["oncall"], "routing_key": OTHER}]}, "alerts.rules[0].to: set either to or"),
+    ],
+)
+def test_refused_names(overrides: dict[str, Any], problem: str) -> None:
+    """A rule that names a channel that is not there is refused by name, with a suggestion."""
+    with pytest.raises(ConfigError) as caught:
+        settings(ONCALL, **overrides)
+    assert str(caught.value).startswith(problem)
+
+
+def test_every_unknown_name_is_told() -> None:
+    """All of them at once."""
+    with pytest.raises(ConfigError) as caught:
+        settings(to=["a", "b"], rules=[{"name": "x", "to": ["c"]}])
+    assert len(caught.value.problems) == 3
+
+
+def test_routes() -> None:
+    """Rules of the same channels share a route, so they share storms; that of the section alone is the default one."""
+    rules = [
+        {"name": "both", "match": ["a"], "to": ["oncall", "pagerduty", "oncall"]},
+        {"name": "both again", "match": ["b"], "to": ["pagerduty", "oncall"]},
+        {"name": "own", "match": ["c"], "routing_key": OTHER},
+        {"name": "section", "match": ["d"], "to": ["pagerduty"]},
+        {"name": "none", "match": ["e"]},
+    ]
+    policy = policy_of(settings(ONCALL, rules=rules, **{"pagerduty.routing_key": KEY}))
+    assert [(rule.route, set(rule.to)) for rule in policy.rules] == [
+        ("oncall,pagerduty", {"oncall", "pagerduty"}),
+        ("oncall,pagerduty", {"oncall", "pagerduty"}),
+        ("own", {"pagerduty"}),
+        ("", {"pagerduty"}),
+        ("", {"pagerduty"}),
+    ]
+    assert (policy.default.route, policy.default.to) == ("", ("pagerduty",))
+
+
+def test_the_default_destination() -> None:
+    """``alerts.to`` is that of failures whose rule names no channel; a channel that is switched off is left out."""
+    policy = policy_of(settings(ONCALL, to=["oncall"], rules=[{"name": "x"}, {"name": "y", "to": ["pagerduty"]}]))
+    assert (policy.default.route, policy.default.to) == ("oncall", ("oncall",))
+    assert [(rule.route, rule.to) for rule in policy.rules] == [("oncall", ("oncall",)), ("", ())]
+
+
+def test_a_channel_that_nothing_is_sent_to() -> None:
+    """It is valid, and a warning."""
+    (warning,) = warnings_of(settings(ONCALL))
+    assert str(warning).startswith("channels[0]: nothing is sent to oncall")
+    assert list(warnings_of(settings(ONCALL, to=["oncall"]))) == []
+
+
+def test_what_is_configured(tmp_path: Path) -> None:
+    """Each entry is a channel of its own, and its secret is kept out of the log as it is now."""
+    key = tmp_path / "key"
+    key.write_text(OTHER)
+    file = {"name": "second", "type": "pagerduty", "routing_key_file": str(key), "region": "eu"}
+    found = settings(ONCALL, file, to=["oncall", "second"])
+    names = [channel.name for channel in configured(found) if channel.configured]
+    assert names == ["oncall", "second"]
+    assert {KEY, OTHER} <= set(secrets_of(found)())
+    assert KEY not in repr(found)
+
+
+def test_from_the_environment() -> None:
+    """The list is JSON in a variable."""
+    found = load(None, None, {"CELERY_MONITOR_CHANNELS": f'[{{"name":"a","type":"pagerduty","routing_key":"{KEY}"}}]'})
+    assert [channel.name for channel in found.channels] == ["a"]
+    with pytest.raises(ConfigError, match=r"CELERY_MONITOR_CHANNELS\[0\]\.type: is required"):
+        load(None, None, {"CELERY_MONITOR_CHANNELS": '[{"name":"a"}]'})
