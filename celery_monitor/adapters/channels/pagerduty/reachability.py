@@ -4,9 +4,10 @@ from typing import Final
 
 import requests
 
-from celery_monitor.adapters.channels.pagerduty.exchange import CONNECT_TIMEOUT
-from celery_monitor.adapters.channels.pagerduty.faults import FOREIGN, SERVER, no_answer, origin
-from celery_monitor.adapters.channels.pagerduty.render import line
+from celery_monitor.adapters.channels.pagerduty.exchange import SERVER
+from celery_monitor.adapters.http.exchange import CONNECT_TIMEOUT
+from celery_monitor.adapters.http.faults import FOREIGN, no_answer, origin
+from celery_monitor.core.headline import line
 from celery_monitor.errors import RetryableError
 from celery_monitor.network import Fault, remedy
 
@@ -28,7 +29,7 @@ def check_reachable(url: str, timeout: float) -> int:
             ) as response:
                 status = response.status_code
     except FOREIGN as exc:
-        problem = no_answer(exc, url)
+        problem = no_answer(exc, url, SERVER)
         # Without its cause, which may quote the password of a proxy.
         text = line(str(problem), 200)
         raise RetryableError(f"PagerDuty ({origin(url)}): {text}", remedy=problem.remedy) from None

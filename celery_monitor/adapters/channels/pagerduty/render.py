@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
+from celery_monitor.core.headline import headline, line, most_first, text
 from celery_monitor.core.model import LATEST_TIMESTAMP, Incident, Severity
-from celery_monitor.core.text import OTHER
 from celery_monitor.core.times import rfc3339
 
 SUMMARY_LIMIT: Final = 1024
@@ -28,13 +28,6 @@ _ENTRIES: Final = 20
 _ENVELOPE: Final = len('"routing_key": "", "event_action": "trigger", ') + 32
 """Bytes that sending adds to the event."""
 
-_HAPPENED: Final = {
-    "WorkerLostError": "a worker's child process was killed (often out of memory)",
-    "TimeLimitExceeded": "exceeded its hard time limit and was killed",
-    "SoftTimeLimitExceeded": "exceeded its soft time limit",
-    "NotRegistered": "the worker that received it has not registered it",
-}
-"""Exceptions whose class says nothing to someone who is woken by it."""
 _ADVICE: Final = {
     "WorkerLostError": "The task did not raise this: its worker process died. Check the workers' hosts or "
     "containers for the out-of-memory killer, and their memory limits.",
@@ -48,7 +41,7 @@ _ADVICE: Final = {
 def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
     """The properties of a trigger event. ``external_url`` is the base of the links, None for no links to the page."""
     payload: dict[str, Any] = {
-        "summary": line(_summary(incident), SUMMARY_LIMIT),
+        "summary": line(headline(incident), SUMMARY_LIMIT),
         "source": line(incident.fleet) or "celery",
         "severity": str(incident.severity),
         "component": line(incident.task),
@@ -79,43 +72,6 @@ def render_test(fleet: str, key: str) -> dict[str, Any]:
         "custom_details": {"note": "Sent by `celery-monitor notify test pagerduty` and resolved immediately."},
     }
     return {"dedup_key": text(key), "payload": payload, "client": CLIENT}
-
-
-def text(value: str, limit: int | None = None) -> str:
-    """The value without lone surrogates and what is not printable (but line breaks and tabs), cut with ``…``."""
-    value = value.encode("utf-8", "replace").decode()
-    if not value.isprintable():
-        value = "".join(char if char.isprintable() or char in "\n\t" else " " for char in value)
-    return value if limit is None or len(value) <= limit else value[: limit - 1] + "…"
-
-
-def line(value: str, limit: int = _NAME_LIMIT) -> str:
-    """As ``text``, on one line."""
-    return text(" ".join(text(value).split()), limit)
-
-
-def _summary(incident: Incident) -> str:
-    fleet = f"[{incident.fleet}] " if incident.fleet else ""
-    if incident.is_storm:
-        named = {name: count for name, count in incident.tasks.items() if name != OTHER}
-        tasks = f"more than {len(named)} tasks" if OTHER in incident.tasks else _number(len(named), "task")
-        failures = _number(incident.count, "failure")
-        return f"{fleet}Many tasks fail at once: {failures} of {tasks}: {_listed(named, 5)}"
-    times = "" if incident.count == 1 else f" {incident.count} times"
-    kinds = list(incident.exceptions)
-    if len(kinds) > 1:
-        return f"{fleet}{incident.task} failed{times}: {_listed(incident.exceptions, 5)}"
-    if kinds and kinds[0] in _HAPPENED:
-        times = "" if incident.count == 1 else f" ({incident.count} times)"
-        return f"{fleet}{incident.task}: {_HAPPENED[kinds[0]]}{times}"
-    said = " ".join(incident.message.split())
-    if kinds and not said.startswith(kinds[0]):
-        said = f"{kinds[0]}: {said}" if said else kinds[0]
-    return f"{fleet}{incident.task} failed{times}" + (f": {said}" if said else "")
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _details(incident: Incident) -> dict[str, Any]:
@@ -187,22 +143,12 @@ def _most(counts: Mapping[str, int]) -> str:
     return max(counts, key=lambda name: counts[name], default="")
 
 
-def _sorted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda entry: -entry[1])
-
-
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Most first; what is too much for a page is added up."""
-    entries = _sorted(counts)
+    entries = most_first(counts)
     shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
     rest = sum(count for _, count in entries[_ENTRIES:])
     return shown | {"(others)": rest} if rest else shown
-
-
-def _listed(counts: Mapping[str, int], limit: int) -> str:
-    entries = _sorted(counts)
-    listed = ", ".join(f"{line(name, 100)} ({count})" for name, count in entries[:limit])
-    return listed + (", …" if len(entries) > limit else "")
 
 
 def _end(traceback: str) -> str:

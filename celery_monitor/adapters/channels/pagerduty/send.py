@@ -3,18 +3,17 @@
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
-from celery_monitor.adapters.channels.pagerduty.exchange import ACCEPTED, Answer, Exchange
-from celery_monitor.adapters.channels.pagerduty.faults import NoAnswerError, origin
-from celery_monitor.adapters.channels.pagerduty.render import line, render, render_test, text
+from celery_monitor.adapters.channels.pagerduty.exchange import ACCEPTED, post
+from celery_monitor.adapters.channels.pagerduty.render import render, render_test
+from celery_monitor.adapters.http.exchange import Answer, Exchange, retry_after
+from celery_monitor.adapters.http.faults import NoAnswerError, origin
+from celery_monitor.core.headline import line, text
 from celery_monitor.core.model import Action, Incident, OutboxItem
 from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError
 from celery_monitor.ports import Clock, Sent
@@ -108,7 +107,7 @@ class PagerDuty:
         if self._stopped:  # else it would not be aborted
             raise InterruptedSendError(_STOPPING)
         try:
-            answer = exchange.post(self._url, key, action, event, self._timeout)
+            answer = post(exchange, self._url, key, action, event, timeout=self._timeout)
         except NoAnswerError as exc:
             if self._stopped:
                 raise InterruptedSendError(_STOPPING) from None
@@ -163,18 +162,3 @@ def send_test(*, url: str, key: str, fleet: str, clock: Clock, timeout: float) -
         told = f"{opened}, but did not resolve it: resolve it by hand. {exc}"
         raise RetryableError(told, remedy=exc.remedy) from exc
     return f"{opened}\n{url} accepted its resolution"
-
-
-def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds that the server asked to wait; None when it did not, or not readably."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(header)
-        except (ValueError, OverflowError):  # the latter of an offset that no time zone has
-            return None
-        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from celery_monitor.adapters.channels.pagerduty.exchange import _BODY_LIMIT
 from celery_monitor.adapters.channels.pagerduty.send import PagerDuty
+from celery_monitor.adapters.http.exchange import _BODY_LIMIT
 from celery_monitor.core.model import Action
 from celery_monitor.errors import DeliveryError, RetryableError
 from celery_monitor.settings.secret import Secret, SecretSource

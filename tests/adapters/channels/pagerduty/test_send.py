@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from celery_monitor.adapters.channels.pagerduty import exchange
 from celery_monitor.adapters.channels.pagerduty.channel import endpoint
-from celery_monitor.adapters.channels.pagerduty.send import KeySource, PagerDuty, retry_after
+from celery_monitor.adapters.channels.pagerduty.send import KeySource, PagerDuty
+from celery_monitor.adapters.http import exchange
+from celery_monitor.adapters.http.exchange import retry_after
 from celery_monitor.core.model import Action, Incident
 from celery_monitor.errors import DeliveryError, InterruptedSendError, RejectedError, RetryableError
 from celery_monitor.settings.secret import Secret, SecretSource

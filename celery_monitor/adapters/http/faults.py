@@ -1,6 +1,6 @@
 """What went wrong with a request, in words and without a password.
 
-The way to PagerDuty may lead through a proxy whose URL, in the environment, holds one. Its errors quote that URL or
+The way to a server may lead through a proxy whose URL, in the environment, holds one. Its errors quote that URL or
 parts of it, and a proxy may say back what it was sent.
 """
 
@@ -24,11 +24,6 @@ FOREIGN: Final = (
     ValueError,
 )
 
-SERVER: Final = network.ServerTerms(
-    address="that HTTPS to it is allowed, or set HTTPS_PROXY or pagerduty.url",
-    protocol="allow HTTPS to it, or set HTTPS_PROXY or pagerduty.url (https:// if and only if the port uses TLS)",
-    trust="set REQUESTS_CA_BUNDLE to the CA certificates of the intercepting proxy, or correct pagerduty.url",
-)
 _NO_URL: Final = (
     "the proxy setting in the environment is not a valid URL (percent-encode special characters in its user and "
     "password: @ as %40, / as %2F, # as %23)"
@@ -44,14 +39,23 @@ class NoAnswerError(Exception):
         self.remedy = remedy
 
 
-def no_answer(exc: BaseException, url: str) -> NoAnswerError:
+def server(setting: str) -> network.ServerTerms:
+    """How remedies speak of a server whose address is in a setting."""
+    return network.ServerTerms(
+        address=f"that HTTPS to it is allowed, or set HTTPS_PROXY or {setting}",
+        protocol=f"allow HTTPS to it, or set HTTPS_PROXY or {setting} (https:// if and only if the port uses TLS)",
+        trust=f"set REQUESTS_CA_BUNDLE to the CA certificates of the intercepting proxy, or correct {setting}",
+    )
+
+
+def no_answer(exc: BaseException, url: str, server: network.ServerTerms) -> NoAnswerError:
     """What the system said of a request to ``url``, not what each layer added to it, and what to do."""
     fault = network.fault_of(exc)
-    return NoAnswerError(_told(exc, url), None if fault is None else network.remedy(fault, SERVER))
+    return NoAnswerError(_told(exc, url), None if fault is None else network.remedy(fault, server))
 
 
 def origin(url: str) -> str:
-    """Host and port of the API, for messages: a path or query of ``pagerduty.url`` may hold a secret."""
+    """Host and port, for messages: the path or the query of a URL may hold a secret."""
     return urlsplit(url).netloc
 
 

@@ -1,0 +1,70 @@
+"""An incident in one line, and what a task can choose made fit for any receiver.
+
+Everything that a task can choose (its name, its exception, the worker's host) is hostile: control characters go, lone
+surrogates are replaced, lengths are cut, so that no message is refused for them.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from celery_monitor.core.model import Incident
+from celery_monitor.core.text import OTHER
+
+_NAME_LIMIT: Final = 255
+_HAPPENED: Final = {
+    "WorkerLostError": "a worker's child process was killed (often out of memory)",
+    "TimeLimitExceeded": "exceeded its hard time limit and was killed",
+    "SoftTimeLimitExceeded": "exceeded its soft time limit",
+    "NotRegistered": "the worker that received it has not registered it",
+}
+"""Exceptions whose class says nothing to someone who is woken by it."""
+
+
+def headline(incident: Incident) -> str:
+    """What failed, how often, and what it said."""
+    fleet = f"[{incident.fleet}] " if incident.fleet else ""
+    if incident.is_storm:
+        named = {name: count for name, count in incident.tasks.items() if name != OTHER}
+        tasks = f"more than {len(named)} tasks" if OTHER in incident.tasks else _number(len(named), "task")
+        failures = _number(incident.count, "failure")
+        return f"{fleet}Many tasks fail at once: {failures} of {tasks}: {listed(named, 5)}"
+    times = "" if incident.count == 1 else f" {incident.count} times"
+    kinds = list(incident.exceptions)
+    if len(kinds) > 1:
+        return f"{fleet}{incident.task} failed{times}: {listed(incident.exceptions, 5)}"
+    if kinds and kinds[0] in _HAPPENED:
+        times = "" if incident.count == 1 else f" ({incident.count} times)"
+        return f"{fleet}{incident.task}: {_HAPPENED[kinds[0]]}{times}"
+    said = " ".join(incident.message.split())
+    if kinds and not said.startswith(kinds[0]):
+        said = f"{kinds[0]}: {said}" if said else kinds[0]
+    return f"{fleet}{incident.task} failed{times}" + (f": {said}" if said else "")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def text(value: str, limit: int | None = None) -> str:
+    """The value without lone surrogates and what is not printable (but line breaks and tabs), cut with ``…``."""
+    value = value.encode("utf-8", "replace").decode()
+    if not value.isprintable():
+        value = "".join(char if char.isprintable() or char in "\n\t" else " " for char in value)
+    return value if limit is None or len(value) <= limit else value[: limit - 1] + "…"
+
+
+def line(value: str, limit: int = _NAME_LIMIT) -> str:
+    """As ``text``, on one line."""
+    return text(" ".join(text(value).split()), limit)
+
+
+def listed(counts: Mapping[str, int], limit: int) -> str:
+    """The names with the most, each with its number."""
+    entries = most_first(counts)
+    listed = ", ".join(f"{line(name, 100)} ({count})" for name, count in entries[:limit])
+    return listed + (", …" if len(entries) > limit else "")
+
+
+def most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Sorted by number."""
+    return sorted(counts.items(), key=lambda entry: -entry[1])
