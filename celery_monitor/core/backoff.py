@@ -14,7 +14,7 @@ REPAIR_BASE: Final = 30.0
 REPAIR_CAP: Final = 900.0
 """The same for what a person has to repair first, such as a routing key that is refused."""
 MAX_RETRY_AFTER: Final = NOTIFICATION_CAP
-"""The longest wait that a receiver may ask for, in seconds. PagerDuty counts a sliding minute, so a longer one is a
+"""The longest wait that a receiver may ask for, in seconds. Receivers count a sliding minute, so a longer one is a
 mistake of a server or a proxy, and every page of the routing key would wait for it. One request in this time does no
 harm to anybody."""
 MAX_WAIT: Final = 3600.0

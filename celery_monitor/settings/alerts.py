@@ -36,9 +36,8 @@ class StormSettings(Section):
     """Grouping of failures when many tasks fail at once, usually for one common cause."""
 
     tasks: int = Field(default=20, ge=1)
-    """If more than this number of distinct tasks of one severity (or a higher one) fail within the window, they 
-    become one incident.
-    """
+    """If more than this number of distinct tasks of one severity (or a higher one) fail within the window, they
+    become one incident."""
     window: Annotated[float, duration("1s", "1d")] = 5 * MINUTE
     """The time window for counting failing tasks."""
 
@@ -94,15 +93,13 @@ class AlertsSettings(Section):
     timezone: TimeZone = "UTC"
     """The time zone of the hour in the dedup key."""
     dedup_key: Annotated[Text, AfterValidator(_dedup_key)] = "{task}/{hour}"
-    """The key that groups failures into one incident. Placeholders: ``{task}``, ``{hour}``, ``{fleet}``, 
-    ``{queue}``, ``{rule}``.
-    """
+    """The key that groups failures into one incident. Placeholders: ``{task}``, ``{hour}``, ``{fleet}``,
+    ``{queue}``, ``{rule}``."""
     max_age: Annotated[float, duration("1s")] = 2 * HOUR
     """Failures that are older than this when the monitor reads them do not page. They are counted and reported."""
     max_incidents: int = Field(default=2_000, ge=1)
-    """The maximum number of incidents that can still grow, sent or not. Beyond it, unsent incidents are dropped 
-    first; if all are open, failures of further tasks join a storm.
-    """
+    """The maximum number of incidents that can still grow, sent or not. Beyond it, unsent incidents are dropped
+    first; if all are open, failures of further tasks join a storm."""
     storm: StormSettings = StormSettings()
     to: Annotated[tuple[ChannelName, ...], AfterValidator(_once)] = ()
     """Names of the channels that incidents go to whose rule names none. Empty: ``pagerduty``."""
