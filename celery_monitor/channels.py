@@ -10,6 +10,7 @@ from typing import Final
 TYPES: Final = (
     "pagerduty",
     "email",
+    "webhook",
 )
 """Names of packages of ``celery_monitor.adapters.channels``, in the order in which channels are shown."""
 

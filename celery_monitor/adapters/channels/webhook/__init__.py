@@ -1,0 +1,8 @@
+"""A signed webhook: incidents as JSON to any HTTP server, signed as Standard Webhooks."""
+
+from celery_monitor.adapters.channels.webhook.channel import configured
+from celery_monitor.adapters.channels.webhook.settings import WebhookEntry
+
+ENTRY = WebhookEntry
+
+__all__ = ["ENTRY", "configured"]

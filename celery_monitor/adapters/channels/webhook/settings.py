@@ -1,0 +1,52 @@
+"""An entry of ``channels`` of type webhook."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from celery_monitor.adapters.channels.webhook.sign import key_of
+from celery_monitor.settings.channels import ChannelSettings
+from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret
+from celery_monitor.settings.section import FieldError, HttpUrl
+from celery_monitor.settings.units import duration
+
+
+def _secret(value: Secret) -> Secret:
+    key_of(value.get_secret_value())
+    return value
+
+
+def _secret_file(value: Path) -> Path:
+    key_of(read_secret(value))
+    return value
+
+
+class WebhookEntry(ChannelSettings):
+    """A signed webhook: events as JSON, signed as Standard Webhooks."""
+
+    type: Literal["webhook"]
+    """Events as JSON by HTTP POST, signed as Standard Webhooks."""
+    url: HttpUrl
+    """Where events are posted to. Redirects are not followed."""
+    secret: Annotated[Secret, AfterValidator(_secret)] | None = None
+    """The secret that signs events: ``whsec_`` and 24 to 64 bytes in Base64. It or ``secret_file`` is required."""
+    secret_file: Annotated[SecretFile, AfterValidator(_secret_file)] | None = Field(default=None, validate_default=True)
+    """A file that holds the secret, instead of ``secret``; it is read again when it changes."""
+    timeout: Annotated[float, duration("100ms", "5m")] = 10.0
+    """How long one request may take, before it is tried again later."""
+    rate_limit: int = Field(default=60, ge=1)
+    """Requests per minute."""
+
+    @field_validator("secret_file")
+    @classmethod
+    def _one_secret(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "secret" in info.data and info.data["secret"] is None and value is None:
+            raise FieldError("secret", "is required, here or by secret_file")
+        if value is not None and info.data.get("secret") is not None:
+            raise ValueError("set either secret or secret_file, not both")
+        return value
+
+    def secret_source(self) -> SecretSource:
+        """The secret, from wherever it comes."""
+        return SecretSource(self.secret, self.secret_file)
