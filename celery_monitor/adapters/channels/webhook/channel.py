@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import Channel, Check, Context, State, Told
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
 from celery_monitor.adapters.channels.webhook.render import TEST, body
 from celery_monitor.adapters.channels.webhook.settings import WebhookEntry
 from celery_monitor.errors import ConfigError, DeliveryError, Problem
@@ -80,9 +80,9 @@ class Hook:
         try:
             status = reach(self.entry.url, self.entry.timeout, self.entry.name)
         except DeliveryError as exc:
-            return Check(State.FAIL, f"{exc}: {exc.remedy or 'check its url'}")
+            return Check(CheckState.FAIL, f"{exc}: {exc.remedy or 'check its url'}")
         told = f"{self.host} answers ({status} to HEAD): `celery-monitor notify test {self.entry.name}` sends an event"
-        return Check(State.OK, told)
+        return Check(CheckState.OK, told)
 
     def _webhook(self, clock: Clock) -> "Webhook":
         from celery_monitor.adapters.channels.webhook.send import Webhook  # noqa: PLC0415 - as above
