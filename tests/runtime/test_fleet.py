@@ -484,7 +484,7 @@ def run_probed(made: FleetPoller, clock: ManualClock, monitor: Monitor, seconds:
     """Rounds in which the probes of instance 7 come back."""
     for _ in range(0, seconds, 3):
         now = clock.now()
-        probe = {"type": PROBE, "processed": 7, "active": 1, "hostname": "m@p", "timestamp": now}
+        probe = {"type": PROBE, "probe_instance": 7, "probe_number": 1, "hostname": "m@p", "timestamp": now}
         monitor.receive([Delivery(body(probe))], now)
         run_rounds(made, clock, 3)
 
