@@ -17,7 +17,7 @@ import yaml
 from click.testing import CliRunner, Result
 from msgspec import structs
 
-from celery_monitor.adapters.channels import State, configured
+from celery_monitor.adapters.channels import CheckState, configured
 from celery_monitor.adapters.channels.webhook.render import MAX_BYTES, OPENED, render
 from celery_monitor.adapters.channels.webhook.send import Webhook
 from celery_monitor.cli import main
@@ -311,12 +311,12 @@ def test_the_test_event(receiver: Receiver, tmp_path: Path) -> None:
 def test_the_check_sends_no_event(receiver: Receiver) -> None:
     """``doctor`` only asks whether the server answers."""
 
-    def check(url: str) -> State:
+    def check(url: str) -> CheckState:
         entry = {"name": "audit", "type": "webhook", "url": url, "secret": SECRET}
         return (
             next(one for one in configured(load(None, {"channels": [entry]}, {})) if one.name == "audit").check().state
         )
 
-    assert check(receiver.url) is State.OK
+    assert check(receiver.url) is CheckState.OK
     assert receiver.received == []
-    assert check(f"http://127.0.0.1:{free_port()}/") is State.FAIL
+    assert check(f"http://127.0.0.1:{free_port()}/") is CheckState.FAIL
