@@ -110,18 +110,18 @@ class QueueSettings(Section):
     name: Annotated[Text, AfterValidator(_queue_name)] = "celery-monitor"
     """The name of the queue. Each monitor on a broker needs its own queue name."""
     type: Literal["classic", "quorum"] = "classic"
-    """``quorum`` keeps events even if the broker is killed; it requires RabbitMQ 3.8 or later. To change the type "
-    "of an existing queue, delete the queue or use another name.
+    """``quorum`` keeps events even if the broker is killed; it requires RabbitMQ 3.8 or later. To change the type
+    of an existing queue, delete the queue or use another name.
     """
     durable: bool = True
     """Whether the queue survives a restart of the broker. A quorum queue always does."""
     expires: Annotated[float, duration("1s", "49d")] = DAY
-    """The broker deletes the queue after this time without a consumer, so that a removed monitor leaves nothing "
-    "behind. A shorter downtime loses no events.
+    """The broker deletes the queue after this time without a consumer, so that a removed monitor leaves nothing
+    behind. A shorter downtime loses no events.
     """
     max_bytes: Annotated[int, size("1KiB")] = 256 * MIB
-    """The broker drops the oldest events beyond this size, so that a monitor that is down cannot fill the broker's "
-    "disk.
+    """The broker drops the oldest events beyond this size, so that a monitor that is down cannot fill the broker's
+    disk.
     """
 
     @field_validator("durable")
@@ -143,8 +143,8 @@ class BrokerSettings(Section):
             "examples": ["redis://redis:6379/0", "sentinel://:password@sentinel-1:26379;sentinel-2:26379"],
         },
     )
-    """The broker's URL, as in Celery's ``broker_url``: RabbitMQ, Redis or Sentinel (and memory, for tests). "
-    "Separate several URLs of one cluster with ``;``.
+    """The broker's URL, as in Celery's ``broker_url``: RabbitMQ, Redis or Sentinel (and memory, for tests).
+    Separate several URLs of one cluster with ``;``.
     """
     url_file: SecretFile | None = None
     """A file that contains the URL, instead of ``url``. It is reloaded when it changes."""
@@ -165,24 +165,24 @@ class BrokerSettings(Section):
     control_exchange: Text = "celery"
     """The same as Celery's ``control_exchange``: workers receive remote control requests on ``NAME.pidbox``."""
     heartbeat: Annotated[float, duration("1s", "10m")] = 10.0
-    """The AMQP heartbeat interval. The connection is considered lost after twice this time without data from the "
-    "broker.
+    """The AMQP heartbeat interval. The connection is considered lost after twice this time without data from the
+    broker.
     """
     prefetch: int = Field(default=4000, ge=100, le=65535)
-    """The maximum number of unacknowledged messages. A higher value is faster and uses more memory. A commit "
-    "starts when half of it is reached.
+    """The maximum number of unacknowledged messages. A higher value is faster and uses more memory. A commit
+    starts when half of it is reached.
     """
     max_message_bytes: Annotated[int, size("64KiB", "256MiB")] = 8 * MIB
-    """The maximum size of a message. Larger messages are acknowledged and counted as discarded (``too_large``). "
-    "Event messages of Celery usually have a few kilobytes, with many long tracebacks a few hundred.
+    """The maximum size of a message. Larger messages are acknowledged and counted as discarded (``too_large``).
+    Event messages of Celery usually have a few kilobytes, with many long tracebacks a few hundred.
     """
     probe_interval: Annotated[float, duration("100ms", "5m")] = 5.0
-    """How often a small probe event is sent through the broker and back. It measures the round trip and detects "
-    "dead connections.
+    """How often a small probe event is sent through the broker and back. It measures the round trip and detects
+    dead connections.
     """
     enable_events: bool = True
-    """Enable task events on the workers: at start, when a worker comes online, and every minute. If disabled, only "
-    "workers started with ``-E`` are monitored.
+    """Enable task events on the workers: at start, when a worker comes online, and every minute. If disabled, only
+    workers started with ``-E`` are monitored.
     """
     queue: QueueSettings = QueueSettings()
 

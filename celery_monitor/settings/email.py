@@ -53,8 +53,8 @@ class EmailSettings(Section):
     security: Literal["starttls", "tls", "none"] = "starttls"
     """``starttls`` and ``tls`` verify the server's certificate. ``none`` sends everything in clear text."""
     hello: Annotated[Text, AfterValidator(_hello)] | None = None
-    """The host name in EHLO, such as ``monitor.example.com``. Servers may refuse a name without a dot or one that "
-    "is not in DNS. Default: this host's name if it has a dot, otherwise the domain of ``from``.
+    """The host name in EHLO, such as ``monitor.example.com``. Servers may refuse a name without a dot or one that
+    is not in DNS. Default: this host's name if it has a dot, otherwise the domain of ``from``.
     """
     username: Text | None = None
     """The user name for the SMTP server. Unset: no login."""

@@ -43,18 +43,18 @@ class MetricsSettings(Section):
     hostname_label: bool = False
     """Whether task metrics have a hostname label. It multiplies the number of series by the number of pods."""
     max_task_names: int = Field(default=10_000, ge=1)
-    """The maximum number of task names with their own series. Further names are counted under the name ``other``, "
-    "which protects Prometheus from a fleet that creates task names dynamically.
+    """The maximum number of task names with their own series. Further names are counted under the name ``other``,
+    which protects Prometheus from a fleet that creates task names dynamically.
     """
     max_series: int = Field(default=10_000, ge=1)
-    """The maximum number of combinations of task name, queue, host and exception class, which are the series of "
-    "``celery_task_failed_total``. With the default buckets, a combination without failures has 42 time series, "
-    "and needs 4 kB of a scrape and 3 kB of memory. Beyond the limit, the least recently used combinations are "
-    "merged into the name ``other``.
+    """The maximum number of combinations of task name, queue, host and exception class, which are the series of
+    ``celery_task_failed_total``. With the default buckets, a combination without failures has 42 time series,
+    and needs 4 kB of a scrape and 3 kB of memory. Beyond the limit, the least recently used combinations are
+    merged into the name ``other``.
     """
     max_workers: int = Field(default=5_000, ge=1)
-    """The maximum number of workers. Beyond it, workers that are down are dropped first, and new workers are "
-    "ignored.
+    """The maximum number of workers. Beyond it, workers that are down are dropped first, and new workers are
+    ignored.
     """
     runtime_buckets: Buckets = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
     """Buckets of the runtime histogram in seconds, in ascending order."""

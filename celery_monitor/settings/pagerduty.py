@@ -65,8 +65,8 @@ class PagerDutySettings(Section):
     rate_limit: int = Field(default=100, ge=1)
     """Maximum number of events per minute and routing key. PagerDuty accepts about 120."""
     resolve: Literal["never", "on_success"] = "never"
-    """``on_success``: resolve an incident when the task has succeeded after its last failure and has had no "
-    "failure for ``resolve_after``. ``never``: incidents are resolved manually.
+    """``on_success``: resolve an incident when the task has succeeded after its last failure and has had no
+    failure for ``resolve_after``. ``never``: incidents are resolved manually.
     """
     resolve_after: Duration = 30 * MINUTE
     """How long a task must be without failures before its incident is resolved."""

@@ -78,8 +78,8 @@ class StoreSettings(Section):
     directory.
     """
     flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
-    """The maximum time until counts are committed and messages acknowledged. A longer interval means fewer, larger "
-    "transactions. Pages do not wait for it.
+    """The maximum time until counts are committed and messages acknowledged. A longer interval means fewer, larger
+    transactions. Pages do not wait for it.
     """
     max_bytes: Annotated[int, size("32MiB")] = 1024 * MIB
     """The maximum size of the store. Before it is reached, or the disk is full, the oldest samples of failures are
@@ -123,41 +123,41 @@ class TrackingSettings(Section):
     """How unfinished tasks are tracked, so that every failure has a task name."""
 
     max_memory: Annotated[int, size("128MiB")] = 512 * MIB
-    """The memory that the process may use. Set it to the container's limit. The defaults of all other limits fit "
-    "into the default. If long, unique names exceed it nevertheless, tracked tasks are evicted when 85 % is in use.
+    """The memory that the process may use. Set it to the container's limit. The defaults of all other limits fit
+    into the default. If long, unique names exceed it nevertheless, tracked tasks are evicted when 85 % is in use.
     """
     max_tasks: int = Field(default=500_000, ge=1)
-    """The maximum number of unfinished tasks in memory, about 300 bytes each. Beyond it, the oldest is evicted, "
-    "and its failure may be counted as ``unknown``.
+    """The maximum number of unfinished tasks in memory, about 300 bytes each. Beyond it, the oldest is evicted,
+    and its failure may be counted as ``unknown``.
     """
     max_age: Annotated[float, duration("1m")] = 7 * DAY
     """A task without any event for this time is evicted. Must be longer than the longest ETA or runtime."""
     linger: Duration = MINUTE
-    """How long a failed task stays in memory, so that the second failure event of a hard time limit is not counted "
-    "twice.
+    """How long a failed task stays in memory, so that the second failure event of a hard time limit is not counted
+    twice.
     """
     name_wait: Annotated[float, duration("0s", "2m")] = 15.0
-    """How long an event without a known task name waits for the name (from the client's event, or from the workers "
-    "after a restart) before it is counted and pages as ``unknown``.
+    """How long an event without a known task name waits for the name (from the client's event, or from the workers
+    after a restart) before it is counted and pages as ``unknown``.
     """
     capture_arguments: bool = False
-    """Whether args and kwargs are stored and shown with failures. Off by default, because they often contain "
-    "personal data.
+    """Whether args and kwargs are stored and shown with failures. Off by default, because they often contain
+    personal data.
     """
     max_argument_bytes: Annotated[int, size("64KiB")] = 32 * MIB
-    """With ``capture_arguments``: the memory for args and kwargs of unfinished tasks. Beyond it, those of the "
-    "oldest tasks are dropped.
+    """With ``capture_arguments``: the memory for args and kwargs of unfinished tasks. Beyond it, those of the
+    oldest tasks are dropped.
     """
     max_error_groups: int = Field(default=20_000, ge=1)
-    """The maximum number of error groups (failures of a task with the same exception at the same place). Beyond "
-    "it, the groups with the oldest last failure are evicted.
+    """The maximum number of error groups (failures of a task with the same exception at the same place). Beyond
+    it, the groups with the oldest last failure are evicted.
     """
     max_sample_bytes: Annotated[int, size("64KiB")] = 16 * MIB
-    """The memory for messages, tracebacks and arguments of failures until the next flush. Beyond it, the oldest "
-    "are dropped; the failures are still counted and page.
+    """The memory for messages, tracebacks and arguments of failures until the next flush. Beyond it, the oldest
+    are dropped; the failures are still counted and page.
     """
     redact: tuple[Annotated[str, Field(min_length=1), AfterValidator(_regex)], ...] = ()
-    """Regular expressions in Python's ``re`` syntax. Matches in messages, tracebacks and arguments are replaced "
-    "with ``[redacted]`` before they are stored. If the patterns take longer than 100 ms on a text, the whole " "text
+    """Regular expressions in Python's ``re`` syntax. Matches in messages, tracebacks and arguments are replaced
+    with ``[redacted]`` before they are stored. If the patterns take longer than 100 ms on a text, the whole " "text
     is replaced.
     """

@@ -43,24 +43,24 @@ class WebSettings(Section):
     """The web server's address and access control."""
 
     host: Annotated[Text, AfterValidator(_host)] = "::"
-    """The IP address or host name to listen on. ``::`` means all IPv4 and IPv6 addresses of the machine, "
-    "``0.0.0.0`` all IPv4 addresses.
+    """The IP address or host name to listen on. ``::`` means all IPv4 and IPv6 addresses of the machine,
+    ``0.0.0.0`` all IPv4 addresses.
     """
     port: int = Field(default=9808, ge=0, le=MAX_PORT)
     """The port to listen on. 0 selects a free port, which is logged."""
     external_url: HttpUrl | None = None
     """The base URL of the page for links in incidents and mails. If unset, there are no links."""
     username: Annotated[Text, Field(pattern="^[^:]*$")] | None = None
-    """The user name for HTTP Basic authentication, required on everything except ``/metrics`` and the probes. "
-    "Requires a password.
+    """The user name for HTTP Basic authentication, required on everything except ``/metrics`` and the probes.
+    Requires a password.
     """
     password: Secret | None = None
     """The password for HTTP Basic authentication."""
     password_file: SecretFile | None = Field(default=None, validate_default=True)
     """A file that contains the password, instead of ``password``. It is reloaded when it changes."""
     trusted_proxies: tuple[Annotated[IPv4Network | IPv6Network, WrapValidator(_network)], ...] = ()
-    """IP addresses or networks (``10.0.0.0/8``) of proxies whose ``X-Forwarded-For`` is trusted to identify the "
-    "client. Clients with too many failed sign-ins are throttled; without this setting, all clients behind a " "proxy
+    """IP addresses or networks (``10.0.0.0/8``) of proxies whose ``X-Forwarded-For`` is trusted to identify the
+    client. Clients with too many failed sign-ins are throttled; without this setting, all clients behind a " "proxy
     are throttled together.
     """
 
