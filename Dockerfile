@@ -25,7 +25,7 @@ FROM python:3.13-slim
 LABEL org.opencontainers.image.title="celery-monitor" \
     org.opencontainers.image.description="Exact task counts, Prometheus metrics, PagerDuty incidents and a daily mail for any Celery fleet" \
     org.opencontainers.image.licenses="MIT" \
-    org.opencontainers.image.version="0.1.0"
+    org.opencontainers.image.version="0.2.0"
 
 RUN groupadd --gid 10001 celery-monitor \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/celery-monitor \
