@@ -149,7 +149,7 @@ def test_a_user_with_the_documented_permissions(rabbitmq_url: str, environ: dict
     _, lines = doctor(url, environ)
     assert (lines["exchange"][0], lines["queue"][0]) == ("ok", "warn")
     assert lines["workers"] == ("FAIL", "none answered: is a worker running on this broker, virtual host and database?")
-    assert lines["events"][1].startswith("none came in 4 s")
+    assert lines["events"][1].startswith("none received in 4 s")
     nobody = rabbitmq.add_user("nobody", "pass", vhost, configure="^$", write="^$", read="^$")
     code, lines = doctor(nobody, environ)
     assert code == 1

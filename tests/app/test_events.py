@@ -158,7 +158,7 @@ def test_a_broker_without_events_is_told(rabbitmq_url: str) -> None:
     """Where nobody has ever sent an event the error says what is missing, and nothing is declared."""
     listener = Listener(settings(rabbitmq_url))
     for _ in range(2):
-        with pytest.raises(SourceLostError, match="the event exchange celeryev does not exist: it comes with"):
+        with pytest.raises(SourceLostError, match="the event exchange celeryev does not exist: the first worker"):
             listener.connect()
     with pytest.raises(SourceLostError, match="not connected"):
         listener.poll(0)

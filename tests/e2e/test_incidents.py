@@ -154,7 +154,7 @@ def test_the_outbox_beside_the_daemon(rabbitmq_url: str, server: PagerDutyServer
     assert command(daemon, "outbox", "retry", rows[waiting.key][0]).stdout == "1 row due now\n"
     wait_until(lambda: server.opened() == {refused.key: 1, waiting.key: 1}, 60, what="the revived rows")
     # PagerDuty has them a moment before it is recorded.
-    wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("nothing waits"), 60, every=0.1)
+    wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("no pending"), 60, every=0.1)
     assert command(daemon, "outbox", "retry", rows[waiting.key][0]).exit_code == 1
     assert server.violations == []
 

@@ -185,7 +185,7 @@ def test_killed_daemon(kills: int, rabbitmq_url: str, start: Start, tmp_path: Pa
         until_told(server, [*failures, *between])
         assert_opened_once(server, [*failures, *between])
         assert len(server.opened()) == tasks + len(between)
-        wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("nothing waits"), 60, every=0.1)
+        wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("no pending"), 60, every=0.1)
 
 
 def killed_between_post_and_record(url: str, server: PagerDutyServer, more: Sequence[Failing]) -> None:

@@ -81,7 +81,7 @@ def test_the_queue_was_declared_differently(
     with amqp.Connection(f"127.0.0.1:{rabbitmq.port}", virtual_host=name) as connection:
         connection.channel().queue_declare(QUEUE, durable=True, auto_delete=False, arguments={"x-max-length": 10})
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
-    remedy = ("declared differently", f"rabbitmqctl delete_queue -p {name} {QUEUE}")
+    remedy = ("already exists with different arguments", f"rabbitmqctl delete_queue -p {name} {QUEUE}")
     repaired(daemon, rabbitmq_url, remedy, lambda: rabbitmq.delete_queue(QUEUE, name))
 
 

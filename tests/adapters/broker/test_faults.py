@@ -53,7 +53,7 @@ def answering(said: bytes) -> Iterator[int]:
 def test_nothing_listens(scheme: str, what: type[BrokerDiagnostics | BrokerSource | Listener]) -> None:
     """A refused connection has a hint for whoever asks, and is no reason to try more rarely: it may pass by itself."""
     error = refusal(f"{scheme}://127.0.0.1:{free_port()}/", what)
-    assert "Connection refused: nothing is listening there, or a firewall says no" in str(error)
+    assert "Connection refused: nothing is listening there, or a firewall rejects the connection" in str(error)
     assert "host and port in broker.url" in str(error)
     assert "111" not in str(error)
     assert error.remedy is None
@@ -62,7 +62,7 @@ def test_nothing_listens(scheme: str, what: type[BrokerDiagnostics | BrokerSourc
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_unknown_host(scheme: str) -> None:
     """A name that no name server knows is for a person to correct."""
-    assert "does not know the host: check host and port in broker.url" in (
+    assert "cannot be resolved: check host and port in broker.url" in (
         refusal(f"{scheme}://nohost.invalid/").remedy or ""
     )
 
@@ -80,7 +80,9 @@ def test_another_kind_of_broker(scheme: str, start: Start, tmp_path: Path) -> No
     """Redis without TLS, spoken to within TLS or in RabbitMQ's language, waits for more: the hint says of what kind."""
     server = start(Redis(tmp_path / "redis"))
     error = refusal(f"{scheme}://127.0.0.1:{server.port}/")
-    assert "the broker does not answer: it hangs, a firewall drops packets, or the port speaks another" in str(error)
+    assert "the broker does not answer: the server hangs, a firewall drops packets, or the port uses another" in str(
+        error
+    )
     assert PROTOCOL in str(error)
 
 

@@ -259,7 +259,7 @@ def test_queue_declared_differently(rabbitmq_url: str, listening: Listening, cha
     """A queue with other arguments is not touched; the remedy is to delete it or to take another name."""
     listening(rabbitmq_url).close()
     error = _refusal(rabbitmq_url, queue=change)
-    assert "declared differently" in str(error)
+    assert "already exists with different arguments" in str(error)
     assert f"rabbitmqctl delete_queue -p {_vhost(rabbitmq_url)} celery-monitor" in (error.remedy or "")
     assert "broker.queue.name" in (error.remedy or "")
 

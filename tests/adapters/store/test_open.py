@@ -302,7 +302,7 @@ def test_attach(opened: Open, store: SqlStore) -> None:
 
 def test_attach_to_nothing(opened: Open, path: Path) -> None:
     """The command line does not make a store."""
-    with pytest.raises(StoreUnusableError, match="no store"):
+    with pytest.raises(StoreUnusableError, match="No store found"):
         opened().attach()
     assert not path.exists()
     path.touch()

@@ -247,7 +247,11 @@ def test_a_commit_of_unknown_outcome(store: SqlStore, monkeypatch: pytest.Monkey
 
 def test_a_query_ends_at_its_deadline(store: SqlStore) -> None:
     """In the database, too."""
-    with answer_within(0.2), pytest.raises(QueryTimeoutError, match="ask for less"), store._database.read() as asked:
+    with (
+        answer_within(0.2),
+        pytest.raises(QueryTimeoutError, match="timed out: narrow it"),
+        store._database.read() as asked,
+    ):
         asked.exec_driver_sql("SELECT pg_sleep(30)")
     assert store.reader.workers() == []
 
