@@ -236,7 +236,7 @@ def test_a_head_that_is_too_large(site: Served, request_: bytes) -> None:
         client.sendall(request_)
         status, body = refusal(client)
     assert status == b"431"
-    assert body.endswith(b"larger than 16 KiB.\n")
+    assert body.endswith(b"exceed 16 KiB.\n")
     assert answers(site)
 
 

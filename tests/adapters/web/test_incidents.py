@@ -193,5 +193,5 @@ def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
     assert "shop.mail" not in answer.text
     assert {"/tasks/shop.charge", "/incidents"} <= Links(answer).links
     assert re.search(r'name="task"[^>]*value="shop.charge"', answer.text)
-    assert "Not found" in site.get("/incidents?since=2026-11-24").text
+    assert "No incidents found" in site.get("/incidents?since=2026-11-24").text
     assert site.get("/incidents?since=x").status_code == 400

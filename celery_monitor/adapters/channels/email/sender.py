@@ -121,8 +121,8 @@ class EmailSender:
         if found := progress.open(to):
             why = f": {error}" if error is not None else ": the monitor stopped before it received the response"
             raise UncertainError(
-                f"nobody knows whether {', '.join(found)} got it{why}; it goes again in "
-                f"{UNKNOWN_RETRY_DELAY / 60:.0f} minutes, {MAX_ATTEMPTS} times in all",
+                f"it is unknown whether {', '.join(found)} received it{why}; the mail will be sent again in "
+                f"{UNKNOWN_RETRY_DELAY / 60:.0f} minutes, at most {MAX_ATTEMPTS} times",
                 UNKNOWN_RETRY_DELAY,
             )
         if isinstance(error, RetryableError) and progress.pending(to):
