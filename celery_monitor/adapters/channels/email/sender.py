@@ -121,8 +121,8 @@ class EmailSender:
         if found := progress.open(to):
             why = f": {error}" if error is not None else ": the monitor stopped before it received the response"
             raise UncertainError(
-                f"it is unknown whether {', '.join(found)} received it{why}; the mail will be sent again in "
-                f"{UNKNOWN_RETRY_DELAY / 60:.0f} minutes, at most {MAX_ATTEMPTS} times",
+                f"it is unknown whether {', '.join(found)} received it{why}; retrying in "
+                f"{UNKNOWN_RETRY_DELAY / 60:.0f} minutes, {MAX_ATTEMPTS} attempts in total",
                 UNKNOWN_RETRY_DELAY,
             )
         if isinstance(error, RetryableError) and progress.pending(to):
@@ -130,8 +130,8 @@ class EmailSender:
             raise RetryableError(f"{others}{error}", error.after, remedy=error.remedy) from error
         if found := progress.unknown(to):
             raise MaybeDeliveredError(
-                f"may have been delivered to {', '.join(found)}: it was sent {MAX_ATTEMPTS} times, and the server's "
-                "answer never came; ask them before `celery-monitor outbox retry` sends it again"
+                f"may have been delivered to {', '.join(found)}: it was sent {MAX_ATTEMPTS} times and the server "
+                "never responded; ask the recipients before you resend it with `celery-monitor outbox retry`"
             )
         if not progress.taken(to):
             raise error if isinstance(error, RejectedError) else RejectedError("every recipient was refused")

@@ -45,7 +45,7 @@ def classified(exc: BaseException, *, place: str, database: str, user: str) -> M
     """What an error of psycopg means to the caller."""
     code = getattr(exc, "sqlstate", None)
     told = _told(exc)
-    text = f"The store {place} cannot be used now: {told}"
+    text = f"The store {place} is unavailable: {told}"
     if code == _NO_SPACE:
         return StoreFullError(f"{text} (on the server)")
     if code == _NO_RIGHTS:
