@@ -85,7 +85,7 @@ def test_demo_shows_the_pipeline_and_ends_at_ctrl_c(tmp_path: Path) -> None:
         wait_until(lambda: re.search(r"opened +critical: \[shop\] shop.billing.charge", running.text()), what="a page")
         wait_until(lambda: httpx.get(f"{running.url()}/readyz", timeout=60, trust_env=False).is_success, what="ready")
         for worker in ("payments-1", "default-1"):
-            assert f'celery_worker_up{{hostname="{worker}"}} 1.0' in running.get("/metrics").text
+            assert f'celery_worker_up{{hostname="{worker}"}} 1\n' in running.get("/metrics").text
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(50) == 0
         sent, again, counted = last_line(running)

@@ -72,7 +72,7 @@ os._exit(3 if made.stop.wait(100) and made.died == "bad" else 4)
 ENDS_LATE = """
 from celery_monitor.app import App
 from celery_monitor.settings import Settings
-App(Settings())._end_late()
+App(Settings())._exit_late()
 """
 BLOCKED = """
 import ctypes

@@ -48,7 +48,7 @@ def test_a_database_in_trouble(
     with publishing(rabbitmq_url, many, rate=1_000, per_message=2) as progress:
         progress.until(FAILURES // 2)
         database.kill()
-        daemon.until_trouble("store", "cannot be used")
+        daemon.until_trouble("store", "is unavailable")
         database.start()
     wait_until(lambda: daemon.metric("monitor_task_failures_total") == FAILURES, 60)
 

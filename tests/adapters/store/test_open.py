@@ -77,7 +77,7 @@ def test_temporary(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://user:secret@db/monitor", "mysql://x", "nonsense", "", "sqlite:///x.db?mode=ro"]
+    "url", ["mysql://user:secret@db/monitor", "mssql://x", "nonsense", "", "sqlite:///x.db?mode=ro"]
 )
 def test_other_urls(url: str) -> None:
     """What is not supported is refused with what is, and without the secrets in it."""

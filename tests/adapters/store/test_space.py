@@ -198,7 +198,7 @@ def test_a_temporary_store_has_no_end(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "limit", "free", "for_samples", "short", "relieved"),
+    ("used", "limit", "free", "for_samples", "short", "reclaimed"),
     [
         (0, 100, 1000, 22.5, False, True),
         (0, 1000, 100, 22.5, False, True),
