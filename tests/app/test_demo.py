@@ -96,7 +96,7 @@ def test_demo_shows_the_pipeline_and_ends_at_ctrl_c(tmp_path: Path) -> None:
 
 def last_line(running: Running) -> tuple[int, int, int]:
     """What was sent, what was sent again, and what was counted."""
-    found = re.search(r"([\d,]+) tasks sent by the shop, ([\d,]+) again by workers: ([\d,]+) counted", running.text())
+    found = re.search(r"([\d,]+) tasks sent by the shop, ([\d,]+) retried by workers: ([\d,]+) counted", running.text())
     assert found is not None, running.text()
     sent, again, counted = (int(number.replace(",", "")) for number in found.groups())
     return sent, again, counted
