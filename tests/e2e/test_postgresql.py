@@ -56,7 +56,7 @@ def test_a_database_in_trouble(
     last = Failing("shop.last", now)
     publish(rabbitmq_url, [last])
     wait_until(lambda: last.key in server.opened(), 60)
-    daemon.until_trouble("not answer")
+    daemon.until_trouble("The store")  # has not answered; then, by its next connection's timeout, is unavailable
     database.resume()
     wait_until(lambda: daemon.metric("monitor_task_failures_total") == FAILURES + 1, 60)
     daemon.until_ready()
