@@ -11,11 +11,10 @@ from celery_monitor.settings.secret import (
     SecretFile,
     SecretSource,
     SecretUrl,
-    read_secret,
     redact_keys,
     split_url,
 )
-from celery_monitor.settings.section import Section, Text, not_a_file
+from celery_monitor.settings.section import Section, Text, check_url_file, not_a_file
 from celery_monitor.settings.units import DAY, MIB, duration, size
 
 _SCHEMES: Final = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket", "sentinel", "memory")
@@ -189,11 +188,7 @@ class BrokerSettings(Section):
     @field_validator("url_file")
     @classmethod
     def _one_good_url(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is not None:
-            if info.data.get("url") is not _DEFAULT_URL:
-                raise ValueError("set either url or url_file, not both")
-            check_urls(read_secret(value))
-        return value
+        return check_url_file(value, info, _DEFAULT_URL, check_urls)
 
     def url_source(self) -> SecretSource:
         """The URL, from wherever it comes; never None."""

@@ -2,13 +2,14 @@
 
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from celery_monitor.settings.secret import split_url
+from celery_monitor.settings.secret import SecretUrl, read_secret, split_url
 
 
 class FieldError(ValueError):
@@ -89,6 +90,21 @@ def check_credentials(file: Path | None, info: ValidationInfo) -> None:
         raise FieldError("username", "must be set with a password")
     if username is not None and password is None and file is None:
         raise FieldError("password", "must be set with a user name, here or by password_file")
+
+
+def check_url_file(
+    file: Path | None, info: ValidationInfo, default: SecretUrl, check: Callable[[str], None]
+) -> Path | None:
+    """The file, whose URL passes ``check``, unless ``url`` is given beside it; to be called for ``url_file``.
+
+    Raises:
+        ValueError: With what to set.
+    """
+    if file is not None:
+        if info.data.get("url") is not default:
+            raise ValueError("set either url or url_file, not both")
+        check(read_secret(file))
+    return file
 
 
 def not_a_file(path: str) -> str | None:

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import regex
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from celery_monitor.settings.secret import SecretFile, SecretSource, SecretUrl, read_secret, redact_url
-from celery_monitor.settings.section import Section, not_a_file
+from celery_monitor.settings.secret import SecretFile, SecretSource, SecretUrl, redact_url
+from celery_monitor.settings.section import Section, check_url_file, not_a_file
 from celery_monitor.settings.units import DAY, MIB, MINUTE, Duration, duration, size
 
 POSTGRESQL: Final = ("postgresql", "postgres")
@@ -93,11 +93,7 @@ class StoreSettings(Section):
     @field_validator("url_file")
     @classmethod
     def _one_good_url(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is not None:
-            if info.data.get("url") is not _DEFAULT_URL:
-                raise ValueError("set either url or url_file, not both")
-            check_store_url(read_secret(value))
-        return value
+        return check_url_file(value, info, _DEFAULT_URL, check_store_url)
 
     def url_source(self) -> SecretSource:
         """The URL, from wherever it comes; never None."""

@@ -36,7 +36,7 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds for one address of the host, and for its TLS handshake."""
 GRACE: Final = 0.5
 """Seconds in which a request must end once its socket is shut down; a name lookup does not."""
-_BODY_LIMIT: Final = 4096
+BODY_LIMIT: Final = 4096
 """Bytes read of an answer that says no."""
 
 
@@ -119,10 +119,13 @@ class Exchange:
             self._error = no_answer(exc, url, server)
 
 
-def prepare(session: Session, exchange: Exchange, accepted: Container[int]) -> None:
-    """Make a session's one request one of the exchange's. ``accepted``: statuses whose bodies say nothing."""
+def prepare(session: Session, exchange: Exchange, accepted: Container[int], limit: int = BODY_LIMIT) -> None:
+    """Make a session's one request one of the exchange's. ``accepted``: statuses whose bodies say nothing.
+
+    ``limit``: bytes read of other bodies.
+    """
     session.auth = _unchanged  # else requests looks into .netrc
-    session.hooks["response"].append(partial(_answered, accepted))
+    session.hooks["response"].append(partial(_answered, accepted, limit))
     for prefix in ("https://", "http://"):
         session.mount(prefix, _Adapter(exchange))
 
@@ -154,12 +157,12 @@ def _unchanged(request: PreparedRequest) -> PreparedRequest:
     return request
 
 
-def _answered(accepted: Container[int], response: Response, **_: object) -> None:
+def _answered(accepted: Container[int], limit: int, response: Response, **_: object) -> None:
     """Called by requests when the headers have come, before redirects and body."""
     text = b""
     if response.status_code not in accepted:
         with contextlib.suppress(HTTPError, OSError):
-            text = response.raw.read(_BODY_LIMIT, decode_content=True)
+            text = response.raw.read(limit, decode_content=True)
     response.close()
     raise _AnsweredError(
         Answer(response.status_code, response.headers.get("Retry-After"), text.decode("utf-8", "replace"))

@@ -39,7 +39,7 @@ from celery_monitor.core.model.events import (
     UnnamedEvent,
 )
 from celery_monitor.core.model.incidents import STORM, Incident, IncidentState, Reason, Severity
-from celery_monitor.core.model.outbox import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, OutboxItem, OutboxRequest
+from celery_monitor.core.model.outbox import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Kind, OutboxItem, OutboxRequest
 from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, IncidentRow
 from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
 from celery_monitor.core.model.workers import QueueStats, Worker
@@ -84,6 +84,7 @@ __all__ = [
     "Incident",
     "IncidentRow",
     "IncidentState",
+    "Kind",
     "LabelledCounter",
     "Limit",
     "OutboxItem",

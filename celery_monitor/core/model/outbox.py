@@ -1,6 +1,7 @@
 """Rows of the outbox: notifications to be sent."""
 
 import enum
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,15 @@ class Action(enum.StrEnum):
     TRIGGER = "trigger"
     RESOLVE = "resolve"
     REPORT = "report"
+
+
+class Kind(enum.StrEnum):
+    """What a row of an incident tells the receiver of its channel."""
+
+    OPENED = "opened"
+    """A new incident, or one that was resolved and is open again."""
+    UPDATED = "updated"
+    RESOLVED = "resolved"
 
 
 ASKED_FOR: Final = -1
@@ -63,3 +73,17 @@ class OutboxItem:
     """What the sender keeps with the row, of itself."""
     receipt: str | None = None
     """By what the receiver knows the incident, as an earlier delivery on this channel has told."""
+
+    @property
+    def kind(self) -> Kind:
+        """Of a row of an incident. What the receiver has not had is opened, however it grew."""
+        if self.action is Action.RESOLVE:
+            return Kind.RESOLVED
+        opens = 0 <= self.priority < FIRST_UPDATE
+        return Kind.OPENED if opens or self.receipt is None else Kind.UPDATED
+
+    @property
+    def event_id(self) -> str:
+        """Of what the row tells: the same for each attempt, another one when there is more to tell."""
+        parts = f"{self.channel}/{self.key}/{self.action}/{self.id}/{self.revision}/{self.created_at!r}"
+        return f"msg_{hashlib.blake2b(parts.encode('utf-8', 'replace'), digest_size=16).hexdigest()}"

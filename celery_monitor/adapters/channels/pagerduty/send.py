@@ -6,16 +6,17 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from celery_monitor.adapters.channels.pagerduty.exchange import ACCEPTED, post
 from celery_monitor.adapters.channels.pagerduty.render import render, render_test
 from celery_monitor.adapters.http.exchange import Answer, Exchange, retry_after
-from celery_monitor.adapters.http.faults import NoAnswerError, origin
-from celery_monitor.core.headline import line, text
+from celery_monitor.adapters.http.faults import origin
+from celery_monitor.adapters.http.sender import HttpSender
+from celery_monitor.core.headline import text
 from celery_monitor.core.model import Action, Incident, OutboxItem
-from celery_monitor.errors import InterruptedSendError, RejectedError, RetryableError
+from celery_monitor.errors import RejectedError, RetryableError
 from celery_monitor.ports import Clock, Sent
 
 _INVALID: Final = frozenset({400, 413, 415, 422})
@@ -31,8 +32,6 @@ REPAIR_KEY: Final = (
     "integration (a key file is reloaded when it changes)"
 )
 
-_STOPPING: Final = "the monitor is shutting down"
-
 
 class KeySource(Protocol):
     """A routing key that may change while the program runs."""
@@ -41,14 +40,11 @@ class KeySource(Protocol):
         """The key as it is now; None when none is configured."""
 
 
-class PagerDuty:
-    """Sender of a channel of this type. ``keys``: route → routing key; "" is the default one.
-
-    ``incident`` gives an incident as committed, and may raise StoreUnavailableError. ``timeout`` is for a whole
-    request, in seconds. ``external_url`` is the base of the links.
-    """
+class PagerDuty(HttpSender):
+    """Sender of a channel of this type. ``keys``: route → routing key; "" is the default one."""
 
     missing: str = "no routing key is configured"
+    hidden: str = "[routing key]"
 
     def __init__(
         self,
@@ -61,21 +57,11 @@ class PagerDuty:
         external_url: str | None = None,
         channel: str = "pagerduty",
     ) -> None:
-        self.channel = channel
+        super().__init__(channel=channel, incident=incident, clock=clock, timeout=timeout, external_url=external_url)
+        self.receiver = f"PagerDuty ({origin(url)})"
         self._url = url
         self._keys = dict(keys)
-        self._incident = incident
-        self._clock = clock
-        self._timeout = timeout
-        self._external_url = external_url
         self._salt = os.urandom(hashlib.blake2b.SALT_SIZE)
-        self._exchange = Exchange()
-        self._stopped = False
-
-    def stop(self) -> None:
-        """End a request under way; ``send`` raises InterruptedSendError from now on. From any thread."""
-        self._stopped = True
-        self._exchange.abort(_STOPPING)
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
         """A salted hash of the routing key: routes that share a key share its rate limit. None without a key."""
@@ -90,52 +76,35 @@ class PagerDuty:
         if item.action is Action.RESOLVE:
             self.post(key, item.action, {"dedup_key": text(item.key)})
             return Sent(0, text(item.key))
-        incident = self._incident(item.key)
-        if incident is None:
-            raise RejectedError("its incident is older than store.retention and no longer stored")
-        self.post(key, item.action, render(incident, self._external_url))
+        incident = self.incident_of(item)
+        self.post(key, item.action, render(incident, self.external_url))
         return Sent(incident.count, text(item.key))
 
     def post(self, key: str, action: str, event: Mapping[str, Any]) -> None:
         """One request. Raises RetryableError, RejectedError or InterruptedSendError when the event was not taken."""
-        if self._stopped:
-            raise InterruptedSendError(_STOPPING)
-        if self._exchange.alive:
-            # It sends nothing any more, but one waiting thread is enough.
-            raise RetryableError("the previous request is still waiting for DNS")
-        exchange = self._exchange = Exchange()
-        if self._stopped:  # else it would not be aborted
-            raise InterruptedSendError(_STOPPING)
-        try:
-            answer = post(exchange, self._url, key, action, event, timeout=self._timeout)
-        except NoAnswerError as exc:
-            if self._stopped:
-                raise InterruptedSendError(_STOPPING) from None
-            problem = line(self._without_keys(str(exc), key), 200)
-            # Without its cause, which may hold the key.
-            raise RetryableError(f"PagerDuty ({origin(self._url)}): {problem}", remedy=exc.remedy) from None
+
+        def request(exchange: Exchange) -> Answer:
+            return post(exchange, self._url, key, action, event, timeout=self.timeout)
+
+        answer = self.run(request, key)
         if answer.status != ACCEPTED:
-            raise self._refusal(answer, key)
+            raise self._refusal(answer)
 
     def _key(self, route: str) -> str | None:
         source = self._keys.get(route) or self._keys.get("")
         return source.get() if source is not None else None
 
-    def _without_keys(self, told: str, sent: str) -> str:
-        """What a server told may repeat what it was sent, now or before."""
-        for key in (sent, *(source.get() for source in self._keys.values())):
-            if key is not None:
-                told = told.replace(key, "[routing key]")
-        return told
+    def secrets(self) -> Iterable[str]:
+        """See HttpSender."""
+        return [key for key in (source.get() for source in self._keys.values()) if key is not None]
 
-    def _refusal(self, answer: Answer, key: str) -> RetryableError | RejectedError:
-        said = text(self._without_keys(" ".join(answer.text.split()), key), 300)
-        message = f"PagerDuty responded with {answer.status}" + (f": {said}" if said else "")
+    def _refusal(self, answer: Answer) -> RetryableError | RejectedError:
+        message = f"PagerDuty responded with {answer.status}{self.reply(answer)}"
         if answer.status in _ABOUT_THE_KEY and _KEY.search(_verdict(answer.text)):
             return RetryableError(f"{message}: {REPAIR_KEY}", remedy=REPAIR_KEY, needs_repair=True)
         if answer.status in _INVALID:
             return RejectedError(message)
-        return RetryableError(message, retry_after(answer.retry_after, self._clock.now()))
+        return RetryableError(message, retry_after(answer.retry_after, self.clock.now()))
 
 
 def _verdict(body: str) -> str:

@@ -75,7 +75,7 @@ class Hook:
 
     def check(self) -> Check:
         """The server answers. Whether it takes events, only one tells."""
-        from celery_monitor.adapters.channels.webhook.send import reach  # noqa: PLC0415 - as above
+        from celery_monitor.adapters.http.request import reach  # noqa: PLC0415 - as above
 
         try:
             status = reach(self.entry.url, self.entry.timeout, self.entry.name)

@@ -19,10 +19,8 @@ _TEXT: Final = 2_000
 _TRACEBACK: Final = 8_000
 _ENTRIES: Final = 20
 
-OPENED: Final = "incident.opened"
-UPDATED: Final = "incident.updated"
-RESOLVED: Final = "incident.resolved"
 TEST: Final = "test"
+"""The type of an event that tells of no incident."""
 
 
 def render(kind: str, incident: Incident, at: float, external_url: str | None) -> bytes:

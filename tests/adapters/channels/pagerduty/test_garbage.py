@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from celery_monitor.adapters.channels.pagerduty.send import PagerDuty
-from celery_monitor.adapters.http.exchange import _BODY_LIMIT
+from celery_monitor.adapters.http.exchange import BODY_LIMIT
 from celery_monitor.core.model import Action
 from celery_monitor.errors import DeliveryError, RetryableError
 from celery_monitor.settings.secret import Secret, SecretSource
@@ -178,4 +178,4 @@ def test_an_answer_without_end_is_not_kept(head: bytes) -> None:
     assert time.monotonic() - began < 30
     assert len(str(caught.value)) < 500
     # What lies in the sockets' buffers is not much either.
-    assert sum(sent) < 1000 * _BODY_LIMIT
+    assert sum(sent) < 1000 * BODY_LIMIT

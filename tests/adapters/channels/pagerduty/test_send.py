@@ -54,7 +54,7 @@ class Sending:
 
     def be_patient(self) -> None:
         """From now on the machine may be as busy as it likes."""
-        self.pagerduty._timeout = WAIT_SECONDS
+        self.pagerduty.timeout = WAIT_SECONDS
 
     def send(self, action: Action = Action.TRIGGER, **item: object) -> int:
         """The failures that were told of."""

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from msgspec import structs
 
 from celery_monitor.adapters.channels import CheckState, configured
-from celery_monitor.adapters.channels.webhook.render import MAX_BYTES, OPENED, render
+from celery_monitor.adapters.channels.webhook.render import MAX_BYTES, render
 from celery_monitor.adapters.channels.webhook.send import Webhook
 from celery_monitor.cli import main
 from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Incident, OutboxItem
@@ -248,7 +248,7 @@ def test_a_body_is_bounded(char: str) -> None:
         task=long, message=long, traceback=long, args=long, kwargs=long, exceptions=names, workers=names,
         queues=names, tasks=names, samples=(long,) * 5, rule=long, fleet=long,
     )  # fmt: skip
-    body = render(OPENED, hostile, NOW, "https://monitor.example.com")
+    body = render("incident.opened", hostile, NOW, "https://monitor.example.com")
     assert len(body) <= MAX_BYTES
     data = json.loads(body)["data"]
     assert data["summary"].isprintable()
