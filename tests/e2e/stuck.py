@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 import celery_monitor.app
+import celery_monitor.leader
 from celery_monitor.adapters.broker import BrokerSource
 from celery_monitor.cli.run import run
 
@@ -29,7 +30,7 @@ def block(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    celery_monitor.app._STUCK_AFTER = 2.0  # type: ignore[misc]
+    celery_monitor.leader.STUCK_AFTER = 2.0  # type: ignore[misc]
     celery_monitor.app._BLOCKED_AFTER = 4.0  # type: ignore[misc]
     BrokerSource.poll = block if "interpreter" in sys.argv else hang  # type: ignore[method-assign, assignment]
     run(["--config", sys.argv[1]])

@@ -1,0 +1,247 @@
+"""What reads, counts, commits and notifies: everything that at most one process of a fleet may do at a time.
+
+``App`` is the process; it owns what lives as long as the process does (the web server, the store), and has a Leader
+while it leads. A single process with its own store leads from the moment its store is open until its end.
+"""
+
+import gc
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from celery_monitor.adapters import channels
+from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
+from celery_monitor.adapters.channels import Channel
+from celery_monitor.adapters.process import resident
+from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
+from celery_monitor.adapters.redaction import Redaction
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.committed_totals import CommittedTotals
+from celery_monitor.core.model import Changes, CounterName, Histogram, QueueStats, Restored, RolledBack, Snapshot
+from celery_monitor.core.monitor import Monitor
+from celery_monitor.core.times import rfc3339
+from celery_monitor.notifications import Notifications, thread_of
+from celery_monitor.policy import limits_of
+from celery_monitor.ports import Clock, HealthReport
+from celery_monitor.runtime.committer import BOUNDS, Committer
+from celery_monitor.runtime.fleet import FleetPoller
+from celery_monitor.runtime.flusher import Flusher
+from celery_monitor.runtime.maintenance import Maintenance
+from celery_monitor.runtime.memory import MemoryWatch
+from celery_monitor.runtime.priority import ScrapePriority
+from celery_monitor.runtime.prober import Prober
+from celery_monitor.runtime.pump import Pump
+from celery_monitor.runtime.report import DayReport
+from celery_monitor.runtime.schedule import ReportSchedule
+from celery_monitor.runtime.stream import Stream
+from celery_monitor.runtime.threads import Loop, Threads
+from celery_monitor.settings import Settings
+
+STUCK_AFTER: Final = 60.0
+SLOW: Final = 120.0
+NO_STREAM: Final = "waiting for the event stream"
+_ESSENTIAL_THREADS: Final = ("pump", "committer")
+_JOIN_TIMEOUT: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the process has for its whole life, and a leader uses."""
+
+    settings: Settings
+    clock: Clock
+    store: SqlStore
+    priority: ScrapePriority
+    channels: Sequence[Channel]
+    redaction: Redaction
+    report: DayReport
+    zone: ZoneInfo
+    """In which the report's days are counted."""
+
+
+class Leader:
+    """Leads from ``start`` until ``stopping`` is set, by whomever; then ``finish`` has to be called."""
+
+    def __init__(self, environment: Environment, end: Callable[[str], None]) -> None:
+        """Does no I/O. ``end`` ends the process when an essential thread is stuck."""
+        self._env = environment
+        self.stopping = threading.Event()
+        self.threads = Threads(self.stopping, end)
+        self._lock = threading.Lock()
+        self._committer = Committer(environment.store, environment.clock, environment.priority)
+        self._notifications = Notifications(environment.channels, environment.store, environment.clock)
+        self._report_channel, self._daily = channels.of_report(environment.channels)
+        broker = environment.settings.broker
+        self._prober = Prober(BrokerProbe(broker), environment.clock, broker.probe_interval)
+        self._monitor: Monitor | None = None
+        self._committed_totals: CommittedTotals | None = None
+        self._stream: Stream | None = None
+        self._fleet: FleetPoller | None = None
+        self._maintenance: Maintenance | None = None
+
+    def start(self, restored: Restored) -> None:
+        """Go on from what the store gave back."""
+        env, settings = self._env, self._env.settings
+        limits = replace(limits_of(settings), redact=env.redaction.patterns, prober=self._prober.instance)
+        monitor = Monitor(limits, restored, env.clock.now())
+        self._committed_totals, self._monitor = CommittedTotals(monitor.snapshot()), monitor
+        monitor.count(CounterName.STARTS, 1)
+        if restored.rolled_back is not None:
+            monitor.count(CounterName.STORE_ROLLED_BACK, 1)
+            _log_rollback(restored.rolled_back)
+        self._fleet = FleetPoller(
+            BrokerFleet(settings.broker, settings.metrics.queues, (one.key.queue for one in restored.series)),
+            monitor,
+            self._lock,
+            env.clock,
+            poll_interval=settings.metrics.poll_interval,
+            enable_events=settings.broker.enable_events,
+        )
+        pump = self._build_pump(monitor, self._fleet, alive_at=restored.counters.get(CounterName.ALIVE_AT))
+        self._notifications.start(self.threads, env.report, external_url=settings.web.external_url, limit=SLOW)
+        self.threads.start("committer", self._committer.run, limit=STUCK_AFTER, fatal=True)
+        self.threads.start("pump", pump.run, limit=STUCK_AFTER, fatal=True)
+        self.threads.start("prober", self._prober.run, limit=SLOW, restart=True)
+        self.threads.start("fleet", self._fleet.run, limit=SLOW, restart=True)
+        self.threads.start("maintenance", self._keep(restored), limit=SLOW, restart=True)
+        self.threads.watch()
+        # What is there now stays: a full collection need not walk it again and again while events wait.
+        gc.collect()
+        gc.freeze()
+
+    def _build_pump(self, monitor: Monitor, fleet: FleetPoller, *, alive_at: float | None) -> Pump:
+        env, settings, prefetch = self._env, self._env.settings, self._env.settings.broker.prefetch
+        shared = monitor, self._lock, env.clock
+        self._stream = Stream(
+            BrokerSource(settings.broker),
+            *shared,
+            prober=self._prober,
+            prefetch=prefetch,
+            alive_at=alive_at,
+            opened=fleet.opened,
+        )
+        flusher = Flusher(
+            self._stream,
+            self._committer,
+            *shared,
+            priority=env.priority,
+            flush_interval=settings.store.flush_interval,
+            prefetch=prefetch,
+            committed=self._committed,
+            uncommitted=self._notifications.offer,
+        )
+        return Pump(
+            self._stream,
+            flusher,
+            *shared,
+            marks=env.store.applying,
+            prefetch=prefetch,
+            arrived=fleet.arrived,
+            under_pressure=MemoryWatch(settings.tracking.max_memory, resident).under_pressure,
+        )
+
+    def _keep(self, restored: Restored) -> Loop:
+        env, channel = self._env, self._report_channel
+        schedule = ReportSchedule(
+            env.store.outbox,
+            env.store.reader,
+            channel.name,
+            self._daily.schedule,
+            env.zone,
+            new=not restored.counters,
+        )
+        report = schedule.run_once if channel.configured else None
+        self._maintenance = Maintenance(env.store, env.store.outbox, env.clock, report, channel.name)
+        return self._maintenance.run
+
+    def _committed(self, changes: Changes) -> None:
+        if self._committed_totals is not None:
+            with self._lock:
+                self._committed_totals.commit(changes)
+        self._notifications.committed(changes)
+
+    def finish(self, until: float) -> None:
+        """End everything at once, the pump first of all: what it has applied is committed and acknowledged.
+
+        ``until``: monotonic time at which the process has to end.
+        """
+        self.stopping.set()
+        self._env.priority.end()
+        self._notifications.wake()
+        if self._fleet is not None:
+            self._fleet.interrupt()
+        self._notifications.interrupt()
+        # The pump's end brings the committer's.
+        must_end = (*_ESSENTIAL_THREADS, *self._notifications.incident_threads)
+        may_end = (thread_of(self._report_channel.name), "maintenance", "fleet", "prober")
+        clock = self._env.clock
+        for name in (*must_end, *may_end):
+            last = until - 1.0 if name in must_end else clock.monotonic() + _JOIN_TIMEOUT
+            if not self.threads.join(name, max(0.0, last - clock.monotonic())):
+                _log.warning("A thread did not stop in time; abandoning it", thread=name)
+
+    # --- what the web server shows -----------------------------------------------------------------------------------
+    def snapshot(self) -> Snapshot | None:
+        """The monitor's state of now, with totals as committed; None until it is built."""
+        if self._monitor is None:
+            return None
+        with self._lock:
+            snapshot = self._monitor.snapshot(self._committed_totals)
+        if self._stream is None or not self._stream.stats.live:
+            return replace(snapshot, lag=None)
+        return replace(snapshot, probe_roundtrip=self._prober.roundtrip)
+
+    def queues(self) -> Sequence[QueueStats]:
+        """As of the last look."""
+        return self._fleet.queues() if self._fleet else ()
+
+    def stats(self, stats: RuntimeStats) -> RuntimeStats:
+        """``stats`` with what the leader's loops know."""
+        commits = self._committer.stats
+        return replace(
+            stats,
+            broker_connected=self._stream is not None and self._stream.stats.live,
+            unacked_messages=self._stream.stats.unacked if self._stream else 0,
+            commits=Histogram(BOUNDS, tuple(commits.counts), commits.sum),
+            commit_failures=commits.failures,
+            replies_discarded=self._fleet.discarded() if self._fleet else {},
+            outbox=self._maintenance.pending if self._maintenance else {},
+            notifications=self._notifications.attempts(),
+            report_last_success=self._maintenance.report_last_success if self._maintenance else None,
+            thread_failures={**stats.thread_failures, **self.threads.failures},
+        )
+
+    def ready(self) -> HealthReport:
+        """Whether events arrive and are kept."""
+        stream = self._stream
+        if stream is None:
+            return HealthReport({"store": None, "broker": "not connected yet", "probe": NO_STREAM})
+        stats = stream.stats
+        return HealthReport(
+            {
+                "broker": stats.standby if stats.connected else stats.error or "not connected yet",
+                # Without a stream no probe can come back, so nothing is known to be well.
+                "probe": self._prober.trouble(stream.last_received_at) if stats.connected else NO_STREAM,
+                "events": None if self._monitor is None else self._monitor.undecodable.told,
+                "store": self._committer.trouble(),
+            },
+            {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},
+        )
+
+
+def _log_rollback(lost: RolledBack) -> None:
+    _log.error(
+        "The store is older than the last commit: the counts of these flushes are lost, and the broker does not "
+        "redeliver them. Possible causes: a write-ahead log damaged by a crash, or a restored backup. Check the "
+        "disk and its file system",
+        flushes=lost.flushes,
+        seconds=round(max(0.0, lost.committed_at - lost.found_at), 1) if lost.found_at else None,
+        found=rfc3339(lost.found_at) if lost.found_at else "an empty store",
+        committed=rfc3339(lost.committed_at),
+    )

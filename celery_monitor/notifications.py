@@ -1,0 +1,100 @@
+"""The notifiers of all channels, as the composition root builds them: one thread, one sender for each channel."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from celery_monitor.adapters import channels
+from celery_monitor.adapters.channels import Channel
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.model import Changes, Incident, OutboxRequest
+from celery_monitor.errors import StoreUnavailableError
+from celery_monitor.ports import Clock, Sender
+from celery_monitor.runtime.notifier import Notifier, Unconfigured
+from celery_monitor.runtime.report import DayReport
+from celery_monitor.runtime.threads import Threads
+from celery_monitor.runtime.uncommitted import UncommittedPages
+
+
+class Notifications:
+    """From ``start`` on, what is due in the outbox is sent. ``commit`` and ``offer`` belong to the pump's thread."""
+
+    def __init__(self, configured: Sequence[Channel], store: SqlStore, clock: Clock) -> None:
+        """Does no I/O."""
+        self._channels = configured
+        self._outbox = store.outbox
+        self._clock = clock
+        self._uncommitted = {
+            channel.name: UncommittedPages(store.outbox, clock, channel.name)
+            for channel in channels.of_incidents(configured)
+        }
+        self._senders: list[Sender] = []
+        self._notifiers: dict[str, Notifier] = {}
+        """By the name of their channel."""
+
+    @property
+    def incident_threads(self) -> tuple[str, ...]:
+        """Names of the threads that send incidents."""
+        return tuple(map(thread_of, self._uncommitted))
+
+    def start(self, threads: Threads, report: DayReport, *, external_url: str | None, limit: float) -> None:
+        """Begin to send. ``limit``: seconds, beside the channel's own timeout, after which a thread is stuck."""
+        for channel in self._channels:
+            rows = self._uncommitted.get(channel.name, self._outbox)
+            context = channels.Context(
+                clock=self._clock,
+                incident=rows.incident,
+                summary=report.summary,
+                note=self._outbox.note,
+                external_url=external_url,
+            )
+            sender = channel.sender(context)
+            notifier = Notifier(rows, sender, self._clock, rate_limit=channel.rate_limit, idempotent=channel.idempotent)
+            self._senders.append(sender)
+            self._notifiers[channel.name] = notifier
+            threads.start(thread_of(channel.name), notifier.run, limit=limit + channel.timeout, restart=True)
+        self._give_up_strays()
+
+    def offer(self, waiting: list[tuple[OutboxRequest, Incident]]) -> None:
+        """The store cannot be written: these pages are sent from memory."""
+        for name, uncommitted in self._uncommitted.items():
+            if uncommitted.offer(waiting):
+                self._notifiers[name].wake()
+
+    def committed(self, changes: Changes) -> None:
+        """A flush was committed: send what is in it."""
+        for uncommitted in self._uncommitted.values():
+            uncommitted.written(changes)
+        if changes.outbox:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let all notifiers look at the outbox, and at whether they should stop."""
+        for notifier in self._notifiers.values():
+            notifier.wake()
+
+    def interrupt(self) -> None:
+        """End what is being sent, where that is safe: the threads are being stopped."""
+        self.wake()
+        for sender in self._senders:
+            sender.stop()
+
+    def attempts(self) -> Mapping[tuple[str, str], int]:
+        """(channel, outcome) → attempts since the start."""
+        return {
+            (channel, outcome): number
+            for channel, notifier in self._notifiers.items()
+            for outcome, number in notifier.notifications().items()
+        }
+
+    def _give_up_strays(self) -> None:
+        """What waits for channels that are no longer configured would wait for ever, and nobody would know."""
+        with contextlib.suppress(StoreUnavailableError):
+            for name in self._outbox.pending().keys() - self._notifiers.keys():
+                stray = Notifier(self._outbox, Unconfigured(name), self._clock)
+                while stray.run_once():
+                    pass
+
+
+def thread_of(channel: str) -> str:
+    """The name of a channel's thread."""
+    return f"notifier-{channel}"
