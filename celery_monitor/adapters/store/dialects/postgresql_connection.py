@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
+from celery_monitor.adapters.store.dialects.postgresql_faults import SILENT
+
 T = TypeVar("T")
 
 _STARTING: Final = 60.0
@@ -61,7 +63,7 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
                     last_received_at = now
                 elif now >= min(self.deadline, last_received_at + self.patience.seconds):
                     self.pgconn.finish()
-                    raise psycopg.OperationalError("the server does not answer")
+                    raise psycopg.OperationalError(SILENT)
                 awaited = gen.send(ready)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ import psycopg
 
 from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
 
+SILENT: Final = "the server does not answer"
 _MAX_LENGTH: Final = 300
 _NO_SPACE: Final = "53100"
 _NO_RIGHTS: Final = "42501"
@@ -29,7 +30,7 @@ _REMEDIES: Final = (
      "raise the server's max_connections: the monitor opens up to 24 and keeps 4"),
     (r"failed to resolve|could not translate host name|name or service not known", "check the host in store.url"),
     (r"certificate|SSL|root\.crt", "check sslmode and sslrootcert in store.url, and the server's certificate"),
-    (r"refused|timeout expired|no such file|unreachable|no route", "check host and port in store.url, and the server"),
+    (r"refused|does not answer|no such file|unreachable|no route", "check host and port in store.url, and the server"),
 )  # fmt: skip
 
 
@@ -70,5 +71,7 @@ def _told(exc: BaseException) -> str:
     if found is None:
         lines = str(exc).strip().splitlines() or [type(exc).__name__]
         found = re.sub(r"^(connection failed: )+|FATAL: +", "", lines[0])
+    if "timeout expired" in found:  # the same state of the server, met while connecting
+        found = SILENT
     shown = "".join(each if each.isprintable() else "?" for each in found)
     return shown if len(shown) <= _MAX_LENGTH else f"{shown[:_MAX_LENGTH]}…"
