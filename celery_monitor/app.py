@@ -8,6 +8,7 @@ the leader. End: the leader commits and acknowledges what it has, everything clo
 
 import contextlib
 import os
+import platform
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -45,6 +46,7 @@ _BLOCKED_AFTER: Final = 180.0
 """Seconds until a blocked interpreter ends the process. The timer cannot tell it from a process that was stopped
 (SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
 _STORE_RETRY: Final = 2.0
+_LEASE_POLL: Final = 0.5
 _JOIN_TIMEOUT: Final = 1.0
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
@@ -80,6 +82,7 @@ class App:
             max_series=settings.metrics.max_series,
             max_incidents=settings.alerts.max_incidents,
             hosts=settings.metrics.hostname_label,
+            lease_ttl=settings.store.lease_ttl,
             give_way=priority.give_way,
         )
         self._store_error: str | None = "opening the store"
@@ -119,9 +122,9 @@ class App:
             self.threads.watch()
             cleanup.callback(self.threads.join, "web", _JOIN_TIMEOUT)
             cleanup.callback(self.stopping.set)
+            cleanup.callback(self.store.stop)
             restored = self._open_store()
             if restored is not None:
-                cleanup.callback(self.store.stop)
                 self._lead(restored)
         died = self._died()
         dead = partial(_log.error, "Exiting because a thread died", thread=died)
@@ -140,7 +143,10 @@ class App:
         """Try until the store opens; None when the end came first. Raises StoreUnusableError."""
         while not self.stopping.is_set():
             try:
-                restored = self.store.start()
+                restored = self.store.lead(platform.node())
+                if restored is None:
+                    self._wait_for_lease()
+                    continue
             except StoreUnavailableError as exc:
                 self._store_error = str(exc)
                 _log.error("Cannot open the store; retrying", error=str(exc))
@@ -149,6 +155,14 @@ class App:
             self._store_error = None
             return restored
         return None
+
+    def _wait_for_lease(self) -> None:
+        found = self.store.lease()
+        error = f"another celery-monitor leads on this store: {found.holder or 'of unknown name'}"
+        if error != self._store_error:
+            _log.info("Another celery-monitor leads on this store; waiting", holder=found.holder, term=found.term)
+        self._store_error = error
+        self.stopping.wait(_LEASE_POLL)
 
     def _lead(self, restored: Restored) -> None:
         """Until the process has to end."""

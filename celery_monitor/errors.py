@@ -76,6 +76,13 @@ class StoreUnusableError(MonitorError):
     """The store will never work as it is (corrupt, written by a newer version, not writable): end with exit code 1."""
 
 
+class LeaseLostError(MonitorError):
+    """Another process leads now: stop at once, without a last flush. Nothing of the refused call was applied.
+
+    Neither this call nor any other one of the store that writes can succeed before ``lead`` gives the lease again.
+    """
+
+
 class StoreMissingError(StoreUnusableError):
     """Nothing is stored there yet: a daemon has to start first. ``about``: which database it is."""
 

@@ -174,19 +174,52 @@ class StoreSpace:
     """samples, groups, buckets → how many, since the process began."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """Who leads, as the database has it and by its clock."""
+
+    holder: str
+    """The name of the process that leads, or led last; empty for none."""
+    term: int
+    """Grows by one with each process that begins to lead."""
+    expires_in: float
+    """Seconds until another process may take the lease; 0 or less: it is free."""
+
+
 class Store(Protocol):
     """Where everything is kept. A public method is one transaction. Safe from several threads.
 
-    Every method raises StoreUnavailableError when it cannot be done now; nothing is applied then.
+    Every method raises StoreUnavailableError when it cannot be done now; nothing is applied then. Every method that
+    writes, those of the Outbox included, raises LeaseLostError once another process has taken the lease.
     """
 
-    def start(self) -> Restored:
-        """Open, migrate, and read what the monitor goes on from. Raises StoreUnusableError too."""
+    lease_ttl: float
+    """Seconds for which a lease runs after it was taken or renewed. Each commit renews it."""
+    shared: bool
+    """Another process can open the same store, wait, and take over. Else the lease is always there to be taken."""
+
+    def lead(self, holder: str) -> Restored | None:
+        """Take the lease under a name, migrate, and read what the monitor goes on from.
+
+        None: another process leads; reading is possible meanwhile. Raises StoreUnusableError too.
+        """
+
+    def renew(self) -> None:
+        """Extend the lease. An expired one that nobody has taken is still held."""
+
+    def resign(self) -> None:
+        """Let another process take over at once; nothing can be written any more. Raises nothing, and is bounded."""
+
+    def lease(self) -> LeaseState:
+        """Who leads. Only reads, and works without leading."""
+
+    def position(self) -> str | None:
+        """``Changes.position`` of the last flush that had one. Only reads, and works without leading."""
 
     def commit(self, changes: Changes) -> None:
         """Write a flush. Applying a sequence that was applied before has no effect.
 
-        Raises StoreUnusableError when another writer has used the store since (the sequence is not the next one).
+        Raises StoreUnusableError when the sequence is not the next one.
         """
 
     def prune(self, now: float) -> None:
@@ -199,7 +232,7 @@ class Store(Protocol):
         """From memory; raises nothing."""
 
     def stop(self) -> None:
-        """Close all connections."""
+        """Resign, and close all connections."""
 
 
 class Outbox(Protocol):

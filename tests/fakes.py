@@ -11,7 +11,7 @@ import msgspec
 
 from celery_monitor.core.model import Changes, Delivery, Incident, IncidentState, Restored, Series, TaskRef
 from celery_monitor.errors import MonitorError, SourceLostError, StoreUnavailableError, StoreUnusableError
-from celery_monitor.ports import Batch, StoreSpace
+from celery_monitor.ports import Batch, LeaseState, StoreSpace
 from celery_monitor.runtime.committer import Committer
 
 
@@ -164,13 +164,18 @@ class MemoryStore:
         """Those that were applied, each once."""
         self.pruned: list[float] = []
         self.running = False
+        self._holder, self._term = "", 0
         self.room = StoreSpace()
         self._kept = fingerprints_kept
         self._lock = threading.Lock()
 
-    def start(self) -> Restored:
+    lease_ttl = 4.0
+    shared = False
+
+    def lead(self, holder: str) -> Restored:
         with self._lock:
             self.running = True
+            self._holder, self._term = holder, self._term + 1
             return Restored(
                 sequence=len(self.commits),
                 epoch=max((changes.epoch for changes in self.commits), default=0),
@@ -182,6 +187,22 @@ class MemoryStore:
                 counters=self.commits[-1].counters if self.commits else {},
                 fingerprints=self._fingerprints(),
             )
+
+    def start(self) -> Restored:
+        return self.lead("")
+
+    def renew(self) -> None:
+        """Nobody else can lead."""
+
+    def resign(self) -> None:
+        """Nobody else can lead."""
+
+    def lease(self) -> LeaseState:
+        return LeaseState(self._holder, self._term, self.lease_ttl if self.running else 0.0)
+
+    def position(self) -> str | None:
+        found = [changes.position for changes in self.commits if changes.position is not None]
+        return found[-1] if found else None
 
     def commit(self, changes: Changes) -> None:
         with self._lock:

@@ -22,6 +22,7 @@ from celery_monitor.core import backoff
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.errors import (
     InterruptedSendError,
+    LeaseLostError,
     MaybeDeliveredError,
     RejectedError,
     RetryableError,
@@ -135,6 +136,8 @@ class Notifier:
     def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Deliver until ``stop`` is set; ``heartbeat`` is called before each wait and each request.
 
+        Raises LeaseLostError.
+
         Ends at once when woken after ``stop`` was set, else within POLL, but for a request under way.
         """
 
@@ -197,9 +200,7 @@ class Notifier:
             _log.warning("Cannot read the notification to send", channel=item.channel, key=item.key, error=str(exc))
             return False
         except Exception as exc:  # noqa: BLE001 - the boundary: a row that cannot be made or sent costs itself only
-            _log.error("Internal error while sending a notification", channel=item.channel, key=item.key, exc_info=exc)
-            # Its text stays in the log: nobody knows what it holds.
-            self._retry(item, RetryableError("internal error; see the log", needs_repair=True), None)
+            self._failed(item, exc)
         else:
             self._answered(item, limiter)
             self._notifications[DELIVERED] += 1
@@ -212,6 +213,13 @@ class Notifier:
             )
             self._record(item, partial(self._outbox.delivered, item, self._clock.now(), told.count, told.receipt))
         return True
+
+    def _failed(self, item: OutboxItem, exc: Exception) -> None:
+        if isinstance(exc, LeaseLostError):
+            raise exc  # what the sender was to keep with the row was refused: it has not sent it
+        _log.error("Internal error while sending a notification", channel=item.channel, key=item.key, exc_info=exc)
+        # Its text stays in the log: nobody knows what it holds.
+        self._retry(item, RetryableError("internal error; see the log", needs_repair=True), None)
 
     def _give_up(self, item: OutboxItem, exc: RejectedError | MaybeDeliveredError, limiter: SendLimiter) -> None:
         if isinstance(exc, MaybeDeliveredError):

@@ -77,6 +77,10 @@ class StoreSettings(Section):
     tell which message a killed process was applying, and whether the database has lost a flush. Default: the working
     directory.
     """
+    lease_ttl: Annotated[float, duration("1s", "1m")] = 4.0
+    """With PostgreSQL and two replicas: how long after the last sign of the leader the other replica takes over. The
+    leader renews its lease three times in this time, and with each commit.
+    """
     flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
     """The maximum time until counts are committed and messages acknowledged. A longer interval means fewer, larger
     transactions. Pages do not wait for it.

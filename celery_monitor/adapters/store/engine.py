@@ -10,15 +10,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from celery_monitor.adapters.store import encode, migrate
+from celery_monitor.adapters.store import encode, migrate, schema
 from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.dialects.base import StoreDialect, Usage, too_slow
 from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.errors import (
+    LeaseLostError,
     MonitorError,
     StoreFullError,
     StoreMissingError,
@@ -48,19 +49,31 @@ class Database:
         self._readers = self._engine(read_only=True)
         self.dialect = self._writers.dialect
         self.stores_nul = sql_of(self.dialect).stores_nul
+        self.shared = dialect.shared
+        """Other processes may write to it, one at a time."""
+        self.clock = dialect.clock
+        """SQL of the time of now, in Unix seconds, by the clock of the database."""
+        self.fence: str | None = None
+        """The token of ``meta.writer`` without which nothing is written; None: for a command beside the daemon."""
 
-    def start(self) -> None:
-        """Take the database for this process, create or migrate it. Raises as ``Store.start``."""
+    def start(self, busy: Callable[[Connection], bool]) -> bool:
+        """Take the database for this process, create or migrate it. Raises as ``Store.lead``.
+
+        False, with nothing changed, where it would have to be migrated while ``busy`` says that another process leads.
+        """
         self._dialect.prepare()
         self._dialect.check()
         with self.read() as connection:
             current = migrate.check(connection, self._dialect.place)
         if not current:
             self._dialect.settle()
-            with self.write() as connection:
+            with self.write(fenced=False) as connection:
+                if busy(connection):
+                    return False
                 migrate.upgrade(connection)
         self._dialect.hold()
         self._open_pools()
+        return True
 
     def attach(self) -> None:
         """Check that the database can be used beside its daemon. Raises StoreUnusableError; changes nothing."""
@@ -77,11 +90,16 @@ class Database:
                 )
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that has the write lock from its beginning; committed at the end of the block."""
+    def write(self, *, fenced: bool = True) -> Iterator[Connection]:
+        """A transaction that has the write lock from its beginning; committed at the end of the block.
+
+        Raises LeaseLostError when the database is not ``fence``'s any more. Not ``fenced``: the block sees to it.
+        """
         with self._translated(_unstorable), self._writers.connect() as connection:
             try:
                 with connection.begin():
+                    if fenced and self.fence is not None:
+                        require(connection, self.fence)
                     yield connection
             except BaseException:
                 connection.invalidate()
@@ -147,6 +165,10 @@ class Database:
         """What the database needs once in a while; bounded in time."""
         self._dialect.housekeep()
 
+    def hurry(self) -> None:
+        """See StoreDialect."""
+        self._dialect.hurry()
+
     def stop(self) -> None:
         """Close all connections, and give the database up for another process."""
         self._readers.dispose()
@@ -205,6 +227,17 @@ class Database:
         return StoreUnusableError(
             f"The store {self._dialect.place} contains data that this program did not write ({type(exc).__name__}): "
             "restore a backup, or move it away to start with an empty store"
+        )
+
+
+def require(connection: Connection, token: str) -> None:
+    """Raise LeaseLostError when another process leads; whoever has the write lock leads until the end then."""
+    meta = schema.meta.c
+    found = connection.execute(select(meta.writer, meta.holder)).first()
+    if found is None or found.writer != token:
+        holder = f" ({found.holder})" if found is not None and found.holder else ""
+        raise LeaseLostError(
+            f"Another celery-monitor{holder} has taken over this store: this process writes nothing more"
         )
 
 

@@ -57,9 +57,14 @@ meta: Final = Table(
     _real("at"),
     _text("writer"),
     Column("identity", Text, nullable=False, server_default=text("''")),
+    Column("holder", Text, nullable=False, server_default=text("''")),
+    Column("term", BigInteger, nullable=False, server_default=text("0")),
+    Column("lease_until", Double, nullable=False, server_default=text("0")),
+    Column("position", Text),
 )
-"""One row. ``at``: ``now`` of the last flush. ``writer``: which start of which daemon may commit. ``identity``: of the
-store, from its first start for ever."""
+"""One row. ``at``: ``now`` of the last flush. ``writer``: the token of the process that leads and may write.
+``identity``: of the store, from its first start for ever. ``holder``, ``term``: see LeaseState. ``lease_until``: Unix
+seconds of the database's clock. ``position``: see Changes."""
 
 series: Final = Table(
     "series",

@@ -8,25 +8,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.budget import GROUPS, SAMPLES, Budget
 from celery_monitor.adapters.store.crash_marks import ApplyingFile
 from celery_monitor.adapters.store.dialects import dialect_of
-from celery_monitor.adapters.store.engine import Database, UnstorableError
+from celery_monitor.adapters.store.engine import Database, UnstorableError, require
 from celery_monitor.adapters.store.flush import FlushWriter
+from celery_monitor.adapters.store.lease import DEFAULT_TTL, Lease
 from celery_monitor.adapters.store.merge_series import SeriesMerge
 from celery_monitor.adapters.store.outbox import SqlOutbox
 from celery_monitor.adapters.store.reader import SqlReader
 from celery_monitor.adapters.store.retention import Retention
 from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.core.model import Changes, Restored, RolledBack
-from celery_monitor.errors import StoreFullError, StoreUnavailableError, StoreUnusableError
-from celery_monitor.ports import StoreSpace
+from celery_monitor.errors import (
+    LeaseLostError,
+    MonitorError,
+    StoreFullError,
+    StoreUnavailableError,
+    StoreUnusableError,
+)
+from celery_monitor.ports import LeaseState, StoreSpace
 from celery_monitor.settings.secret import Secret, SecretSource
 
-_THE_ROW: Final = 1
 _NO_PASSWORD: Final = SecretSource(None)
 _HERE: Final = Path()
 
@@ -43,6 +49,7 @@ def open_store(
     max_series: int = 10_000,
     max_incidents: int = 2_000,
     hosts: bool = False,
+    lease_ttl: float = DEFAULT_TTL,
     give_way: Callable[[], None] = lambda: None,
 ) -> "SqlStore":
     """A store by its URL. Does no I/O. ``retention`` is in seconds, ``max_bytes`` what it may take on the disk.
@@ -50,18 +57,28 @@ def open_store(
     ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
     ``max_series``: more are folded into one before they are read, which has a host where ``hosts``. ``max_incidents``:
     more do not come back, open ones before others.
+    ``lease_ttl``: seconds; see Store.
     ``give_way`` is called some times in a commit, and may take a moment.
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``; and ``postgresql://user@host:port/database?parameters`` as libpq reads them, with ``password``
     where it is not in them, and small files of the process in ``directory``. Raises StoreUnusableError for any other.
     """
     source = url if isinstance(url, SecretSource) else SecretSource(Secret(url))
-    database = Database(dialect_of(source, password=password, directory=directory, max_bytes=max_bytes))
+    database = Database(
+        dialect_of(source, password=password, directory=directory, max_bytes=max_bytes, lease_ttl=lease_ttl)
+    )
     flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
     merge = SeriesMerge(database.dialect, most=max_series, hosts=hosts)
     budget = Budget(database, database.limit)
     return SqlStore(
-        database, flush, merge, budget, retention=retention, quiet_kept=quiet_kept, max_incidents=max_incidents
+        database,
+        Lease(database, lease_ttl),
+        flush,
+        merge,
+        budget,
+        retention=retention,
+        quiet_kept=quiet_kept,
+        max_incidents=max_incidents,
     )
 
 
@@ -71,6 +88,7 @@ class SqlStore:
     def __init__(
         self,
         database: Database,
+        lease: Lease,
         flush: FlushWriter,
         merge: SeriesMerge,
         budget: Budget,
@@ -80,48 +98,71 @@ class SqlStore:
         max_incidents: int,
     ) -> None:
         self._database = database
+        self._lease = lease
+        self.lease_ttl = lease.ttl
+        self.shared = database.shared
         self._budget = budget
         self._quiet_kept = quiet_kept
         self._max_incidents = max_incidents
         self._retention = Retention(database, retention)
         self._flush = flush
         self._merge = merge
-        self._writer: str | None = None
+        self._token: str | None = None
+        """Of the lease; None before it was taken and after it was given up."""
         self._counters: Mapping[str, float] = {}
         self._committed_at = 0.0
         self._identity = ""
         self.applying: Final = ApplyingFile()
         self._owed: str | None = None
-        """The writer that the store was too full to be told of."""
+        """Who leads, though the store was too full to be told of it."""
         self.outbox: Final = SqlOutbox(database)
         self.reader: Final = SqlReader(database)
 
-    def start(self) -> Restored:
-        """See Store. From now on no other process that has started on this database can commit."""
+    def start(self, holder: str = "") -> Restored:
+        """As ``lead``, for a process that does not stand by. Raises StoreUnavailableError while another one leads."""
+        restored = self.lead(holder)
+        if restored is None:
+            found = self.lease()
+            self._database.stop()
+            raise StoreUnavailableError(
+                f"Another celery-monitor ({found.holder or 'of unknown name'}) leads on this store: its lease expires "
+                f"in {found.expires_in:.1f} s unless it renews it"
+            )
+        return restored
+
+    def lead(self, holder: str) -> Restored | None:
+        """See Store. From now on no other process that has led on this database can write."""
+        self._token = None
+        token = self._database.fence = secrets.token_hex(8)
         try:
             try:
-                return self._start()
+                return self._lead(holder, token)
             except StoreFullError:
+                if self.shared:
+                    raise
                 # The error has given up what was set aside. If that is not enough, it can be read at least, and the
                 # first flush or what is given up takes it over.
-                return self._start(only_read=True)
+                return self._lead(holder, token, only_read=True)
         except BaseException:
             self._database.stop()
             raise
 
-    def _start(self, *, only_read: bool = False) -> Restored:
-        self._database.start()
+    def _lead(self, holder: str, token: str, *, only_read: bool = False) -> Restored | None:
+        # Asked first of all by itself: a process that stands by asks again and again.
+        if (self.shared and self.lease().expires_in > 0) or not self._database.start(self._lease.busy):
+            return None
         with self._database.read() as connection:
             known: str | None = connection.execute(select(schema.meta.c.identity)).scalar()
-        writer, self._owed, merged = secrets.token_hex(8), None, 0
+        self._owed, merged = None, 0
         try:
-            with self._database.write() as connection:
-                self._take_over(connection, writer)
+            with self._database.write(fenced=False) as connection:
+                if not self._lease.take(connection, token, holder):
+                    return None
             merged = self._merge.run(self._database)
         except StoreFullError:
             if not only_read or known is None:
                 raise
-            self._owed = writer
+            self._owed = holder
         with self._database.read() as connection:
             restored = restore.read(connection, quiet_kept=self._quiet_kept, max_incidents=self._max_incidents)
             self._committed_at, self._identity = connection.execute(
@@ -130,7 +171,7 @@ class SqlStore:
         with contextlib.suppress(StoreUnavailableError):
             self._database.housekeep()  # so that the identity at least outlives a log that is lost
         self.applying.start(self._database.applying)
-        self._writer = writer
+        self._token = token
         self._counters = dict(restored.counters)
         rolled_back = self._rolled_back(restored.sequence, known)
         return replace(restored, series_merged=merged, rolled_back=rolled_back)
@@ -148,7 +189,7 @@ class SqlStore:
 
     def commit(self, changes: Changes) -> None:
         """See Store. What cannot be stored as it is (a lone surrogate) is stored as near to it as possible."""
-        if self._writer is None:
+        if self._token is None:
             raise StoreUnavailableError("The store is closed")
         self._database.verify()
         changed = {name: value for name, value in changes.counters.items() if self._counters.get(name) != value}
@@ -172,9 +213,10 @@ class SqlStore:
 
     def _write(self, changes: Changes, changed_counters: Mapping[str, float]) -> int:
         """One transaction; how many samples there was no space for."""
-        with self._database.write() as connection:
-            if self._owed is not None:
-                self._take_over(connection, self._owed)
+        # The first statement takes the sequence and is the fence as well.
+        with self._database.write(fenced=False) as connection:
+            if self._owed is not None and self._token is not None:
+                self._lease.take(connection, self._token, self._owed)
             left_out = 0
             if self._advance(connection, changes):
                 admitted, left_out = self._budget.admit(connection, changes)
@@ -199,21 +241,38 @@ class SqlStore:
         """See Store."""
         return self._budget.stats()
 
+    def renew(self) -> None:
+        """See Store."""
+        self._lease.renew(self._held())
+
+    def resign(self) -> None:
+        """See Store. Whatever is wrong, the lease runs out by itself."""
+        token, self._token = self._token, None
+        if token is not None and self.shared:
+            self._database.hurry()
+            with contextlib.suppress(MonitorError):
+                self._lease.resign(token)
+
+    def lease(self) -> LeaseState:
+        """See Store."""
+        return self._lease.state()
+
+    def position(self) -> str | None:
+        """See Store."""
+        with self._database.read() as connection:
+            position: str | None = connection.execute(select(schema.meta.c.position)).scalar()
+            return position
+
     def stop(self) -> None:
         """See Store."""
-        self._writer = None
+        self.resign()
         self.applying.stop()
         self._database.stop()
 
-    def _take_over(self, connection: Connection, writer: str) -> None:
-        table = schema.meta
-        known: str | None = connection.execute(select(table.c.identity)).scalar()
-        values = {"writer": writer, "identity": known or secrets.token_hex(8)}
-        if known is None:
-            first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, **values}
-            connection.execute(insert(table).values(first))
-        else:
-            connection.execute(update(table).values(values))
+    def _held(self) -> str:
+        if self._token is None:
+            raise LeaseLostError("The lease of this store is not held any more")
+        return self._token
 
     def _rolled_back(self, sequence: int, identity: str | None) -> RolledBack | None:
         noted = self._database.noted(identity)
@@ -224,21 +283,20 @@ class SqlStore:
     def _advance(self, connection: Connection, changes: Changes) -> bool:
         """Take the sequence; False when it was taken before, by us. Raises as ``commit``."""
         table = schema.meta
-        mine = table.c.writer == self._writer
+        token = self._held()
+        mine = table.c.writer == token
+        position = {} if changes.position is None else {"position": changes.position}
         taken = connection.execute(
             update(table)
             .where(mine, table.c.sequence == changes.sequence - 1)
-            .values(sequence=changes.sequence, at=changes.now)
+            .values(sequence=changes.sequence, at=changes.now, **position, **self._lease.extension())
         )
         if taken.rowcount == 1:
             if changes.epoch:
                 connection.execute(update(table).where(table.c.epoch < changes.epoch).values(epoch=changes.epoch))
             return True
+        require(connection, token)
         found = connection.execute(select(table)).one()
-        if found.writer != self._writer:
-            raise StoreUnusableError(
-                "Another celery-monitor started to use this store: only one may use it; stop the other one"
-            )
         if found.sequence != changes.sequence:
             raise StoreUnusableError(
                 f"The store is at flush {found.sequence}, but flush {changes.sequence} was expected next: restart "

@@ -39,6 +39,8 @@ class Changes:
     """Number of the connection that delivered these messages."""
     fingerprints: bytes = b""
     """8 bytes for each message of this flush, in order of delivery."""
+    position: str | None = None
+    """kombu's delivery tag of the last envelope whose effect is in this flush; None where nothing is replayed."""
 
     @property
     def weight(self) -> int:

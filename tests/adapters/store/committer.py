@@ -37,7 +37,9 @@ def flush(sequence: int) -> Changes:
 
 
 def disagreements(store: SqlStore) -> list[str]:
-    """What in a store that was just stopped is not as exactly ``sequence`` flushes have left it; starts the store."""
+    """What in a store that was just stopped is not as exactly ``sequence`` flushes have left it; starts and stops the
+    store.
+    """
     restored = store.start()
     done = restored.sequence
     reader = store.reader
@@ -58,6 +60,7 @@ def disagreements(store: SqlStore) -> list[str]:
         "fingerprints": b"".join(blob for _, blob in restored.fingerprints)
         == b"".join(s.to_bytes(8, "big") for s in range(max(1, done - KEPT + 1), done + 1)),
     }
+    store.stop()
     return [name for name, well in found.items() if not well]
 
 

@@ -16,7 +16,7 @@ import pytest
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.store.dialects.sqlite import CHECKED_SIZE
 from celery_monitor.core.model import Action, OutboxRequest
-from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import LeaseLostError, StoreUnavailableError, StoreUnusableError
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, bucket, changes, failure, series
 
@@ -266,7 +266,7 @@ def test_fenced(opened: Open, store: SqlStore, path: Path) -> None:
     second = opened()
     assert second.start().sequence == 1
     for sequence in (1, 2):
-        with pytest.raises(StoreUnusableError, match="Another celery-monitor"):
+        with pytest.raises(LeaseLostError, match="Another celery-monitor"):
             store.commit(changes(sequence, counters={"messages": 99.0}))
     second.commit(changes(2, counters={"messages": 2.0}))
     second.stop()

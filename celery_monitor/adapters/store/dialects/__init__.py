@@ -22,8 +22,13 @@ def sql_of(dialect: Dialect) -> Sql:
     return _SQL[dialect.name](dialect)
 
 
-def dialect_of(url: SecretSource, *, password: SecretSource, directory: Path, max_bytes: float) -> StoreDialect:
-    """The database of a URL. Raises StoreUnusableError for one that is not understood."""
+def dialect_of(
+    url: SecretSource, *, password: SecretSource, directory: Path, max_bytes: float, lease_ttl: float
+) -> StoreDialect:
+    """The database of a URL. Raises StoreUnusableError for one that is not understood.
+
+    ``lease_ttl``: seconds of silence after which another process may lead.
+    """
     text = url.get() or ""
     scheme = text.partition(":")[0].partition("+")[0]
     if scheme == "sqlite":
@@ -36,7 +41,7 @@ def dialect_of(url: SecretSource, *, password: SecretSource, directory: Path, ma
                 "store.url: PostgreSQL needs psycopg, which is not installed here: pip install "
                 "'celery-monitor[postgresql]'"
             ) from exc
-        return PostgresqlDialect(url, password, directory)
+        return PostgresqlDialect(url, password, directory, idle_timeout=lease_ttl)
     raise StoreUnusableError(
         "store.url is not understood: write sqlite:///path/of/a/file.db or postgresql://user@host/database"
     )

@@ -39,6 +39,10 @@ class StoreDialect(Protocol):
     """Of ``sqlalchemy.create_engine``."""
     limit: float
     """Bytes that the database may take; infinite where the monitor does not bound it."""
+    shared: bool
+    """Several processes may open it for writing, and take turns by a lease; else ``prepare`` takes it for one."""
+    clock: str
+    """SQL of the time of now, not of the transaction's beginning, in Unix seconds."""
 
     @property
     def place(self) -> str:
@@ -66,6 +70,9 @@ class StoreDialect(Protocol):
 
     def hold(self) -> None:
         """Set aside what is needed in bad times."""
+
+    def hurry(self) -> None:
+        """The end has come: do not wait for answers longer than a second or two, until ``prepare``."""
 
     def release(self) -> None:
         """Give the database up for another process."""

@@ -27,8 +27,6 @@ from celery_monitor.settings.secret import SecretSource, redact_url
 MIN_VERSION: Final = 13
 LOCK_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer (the command line, a migration) before the caller has to try again."""
-IDLE_TIMEOUT: Final = 30.0
-"""Seconds after which the server ends a transaction whose client says nothing: its host is gone, with the lock."""
 GRACE: Final = 1.0
 """Seconds after the deadline of a query in which the server may still say that it has ended it."""
 WRITERS_LOCK: Final = 4_972_656_140_135_219_821
@@ -63,9 +61,17 @@ class PostgresqlDialect:
     driver = "postgresql+psycopg://"
     options: Mapping[str, Any] = {"paramstyle": "format", "use_native_hstore": False}
     limit = math.inf
+    shared = True
+    clock = "extract(epoch FROM clock_timestamp())::double precision"
 
-    def __init__(self, url: SecretSource, password: SecretSource, directory: Path) -> None:
+    def __init__(self, url: SecretSource, password: SecretSource, directory: Path, *, idle_timeout: float) -> None:
+        """``idle_timeout``: seconds after which the server ends a transaction whose client says nothing.
+
+        Its host is gone or it was stopped, and it has the writers' lock, which the next leader needs.
+        """
         self._url = url
+        self._idle_timeout = idle_timeout
+        self._connect_timeout: Mapping[str, str] = {}
         self._password = password
         parts = self._parameters()
         where = parts.get("host") or parts.get("hostaddr") or "the local socket"
@@ -94,6 +100,7 @@ class PostgresqlDialect:
     def prepare(self) -> None:
         """See StoreDialect. Nothing is locked: whoever starts later fences off who started before."""
         self._patience.starts()
+        self._connect_timeout = {}
 
     def exists(self) -> bool:
         """See StoreDialect. Raises StoreUnusableError where there is none and the user could make none."""
@@ -138,6 +145,11 @@ class PostgresqlDialect:
         """See StoreDialect."""
         self._patience.works()
 
+    def hurry(self) -> None:
+        """See StoreDialect."""
+        self._patience.ends()
+        self._connect_timeout = {"connect_timeout": "2"}
+
     def release(self) -> None:
         """See StoreDialect."""
         if self._sequence is not None:
@@ -155,15 +167,14 @@ class PostgresqlDialect:
         self._version = (connection.info.parameter_status("server_version") or "").partition(" ")[0]
         return connection
 
-    @staticmethod
-    def begin(*, read_only: bool) -> str:
+    def begin(self, *, read_only: bool) -> str:
         """See StoreDialect. One round trip."""
         if read_only:
             return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         return (
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
             f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}; "
-            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT * 1000:.0f}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {self._idle_timeout * 1000:.0f}; "
             f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})"
         )
 
@@ -229,7 +240,7 @@ class PostgresqlDialect:
         except psycopg.Error:
             raise unreadable_url(redact_url(url)) from None
         password = self._password.get()
-        return {**_DEFAULTS, **given, **({} if password is None else {"password": password})}
+        return {**_DEFAULTS, **given, **self._connect_timeout, **({} if password is None else {"password": password})}
 
     @contextlib.contextmanager
     def _own_connection(self) -> Iterator[BoundedConnection]:

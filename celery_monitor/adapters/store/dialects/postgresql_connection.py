@@ -19,6 +19,7 @@ _STARTING: Final = 60.0
 _MIGRATING: Final = 1800.0
 _WORKING: Final = 15.0
 """Seconds of silence while an answer is due. A flush is many statements, and each is done in milliseconds."""
+_ENDING: Final = 1.0
 
 
 class AnswerTimeouts:
@@ -38,6 +39,10 @@ class AnswerTimeouts:
     def works(self) -> None:
         """From now on only as long as the rest of the program can wait."""
         self.seconds = _WORKING
+
+    def ends(self) -> None:
+        """What is still to be done is a courtesy to others."""
+        self.seconds = _ENDING
 
 
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):

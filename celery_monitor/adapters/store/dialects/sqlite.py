@@ -61,6 +61,8 @@ class SqliteDialect:
 
     driver = "sqlite://"
     options: Mapping[str, Any] = {}
+    shared = False
+    clock = "(julianday('now') - 2440587.5) * 86400.0"
 
     def __init__(self, url: str, max_bytes: float = math.inf) -> None:
         try:
@@ -288,6 +290,9 @@ class SqliteDialect:
     def verify(self) -> None:
         """See StoreDialect."""
         self._file.verify()
+
+    def hurry(self) -> None:
+        """See StoreDialect: nothing waits for a server."""
 
     def release(self) -> None:
         """See StoreDialect; a temporary file is deleted."""

@@ -1,0 +1,84 @@
+"""The lease: one row that says which process leads, by the clock of the database.
+
+A process that takes it writes a token of its own into the row. Every write transaction of that process requires the
+token (``Database.fence``), so nothing of a former leader is applied, however late it comes. An expired lease stays with
+its holder until another process takes it.
+
+A SQLite file has a lock of its own: whoever has that lock may take the lease.
+"""
+
+import secrets
+from typing import Any, Final
+
+from sqlalchemy import Connection, Double, insert, inspect, literal_column, select, update
+
+from celery_monitor.adapters.store import encode
+from celery_monitor.adapters.store.engine import Database, require
+from celery_monitor.adapters.store.schema import meta
+from celery_monitor.ports import LeaseState
+
+DEFAULT_TTL: Final = 4.0
+"""Seconds."""
+_THE_ROW: Final = 1
+_NOBODY: Final = LeaseState(holder="", term=0, expires_in=0.0)
+
+
+class Lease:
+    """The lease of one database, as one process sees it. Methods raise as those of Store."""
+
+    def __init__(self, database: Database, ttl: float) -> None:
+        self.ttl = ttl
+        self._database = database
+        self._now: Any = literal_column(database.clock, Double)
+        self._readable = False
+
+    def state(self) -> LeaseState:
+        """As the row has it. Nobody leads a database without tables, or with those of an older version."""
+        with self._database.read() as connection:
+            return self._state(connection)
+
+    def busy(self, connection: Connection) -> bool:
+        """Whether another process leads. The one that the lease was taken from does not."""
+        return self._database.shared and self._state(connection).expires_in > 0
+
+    def take(self, connection: Connection, token: str, holder: str) -> bool:
+        """Become the leader, who writes with this token; False while another process leads."""
+        until = self._now + self.ttl
+        values = {"writer": token, "holder": encode.storable(holder), "lease_until": until}
+        identity = connection.execute(select(meta.c.identity)).scalar()
+        if identity is None:
+            first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, "term": 1}
+            connection.execute(insert(meta).values(**first, **values, identity=secrets.token_hex(8)))
+        elif self.busy(connection):
+            return False
+        else:
+            known = identity or secrets.token_hex(8)
+            connection.execute(update(meta).values(**values, identity=known, term=meta.c.term + 1))
+        return True
+
+    def extension(self) -> dict[str, Any]:
+        """The values that renew the lease, for an UPDATE that requires the token."""
+        return {"lease_until": self._now + self.ttl}
+
+    def renew(self, token: str) -> None:
+        """Extend it from now on. Raises LeaseLostError."""
+        with self._database.write(fenced=False) as connection:
+            require(connection, token)
+            connection.execute(update(meta).values(self.extension()))
+
+    def resign(self, token: str) -> None:
+        """Give it up at once, where it is still held by this token; the token is worth nothing afterwards."""
+        given_up = {"writer": "", "lease_until": self._now}
+        with self._database.write(fenced=False) as connection:
+            connection.execute(update(meta).where(meta.c.writer == token).values(given_up))
+
+    def _state(self, connection: Connection) -> LeaseState:
+        if not self._readable:
+            tables = inspect(connection)
+            known = tables.get_columns(meta.name) if tables.has_table(meta.name) else ()
+            self._readable = meta.c.lease_until.name in {column["name"] for column in known}
+            if not self._readable:
+                return _NOBODY
+        left = (meta.c.lease_until - self._now).label("expires_in")
+        row = connection.execute(select(meta.c.holder, meta.c.term, left)).first()
+        return _NOBODY if row is None else LeaseState(row.holder, row.term, row.expires_in)

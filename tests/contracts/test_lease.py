@@ -1,0 +1,180 @@
+"""Who may write: one process at a time, by the database's clock, whatever the others still believe."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.core.model import Action, OutboxRequest
+from celery_monitor.errors import LeaseLostError, StoreUnavailableError
+from tests.contracts.conftest import KEPT, RETENTION
+from tests.contracts.values import NOW, changes, failure, series
+
+DAY = 86_400.0
+REQUEST = OutboxRequest("email", "2026-07-24", Action.REPORT)
+
+
+@pytest.fixture
+def two(postgresql_url: str, tmp_path: Path) -> Iterator[tuple[SqlStore, SqlStore]]:
+    """Two replicas' stores on one database; neither leads yet. Their leases run for a minute."""
+    stores = [
+        open_store(
+            postgresql_url,
+            directory=tmp_path / name,
+            retention=RETENTION,
+            fingerprints_kept=KEPT,
+            lease_ttl=60.0,
+        )
+        for name in ("a", "b")
+    ]
+    yield stores[0], stores[1]
+    for store in stores:
+        store.stop()
+
+
+def expire(store: SqlStore) -> None:
+    """As if the leader had been silent for longer than its lease runs."""
+    with store._database.write(fenced=False) as connection:
+        connection.exec_driver_sql("UPDATE meta SET lease_until = lease_until - 61")
+
+
+def test_one_process_leads(sql: SqlStore) -> None:
+    """Its name, a term that grows with each one, and how long the lease runs are there for everybody."""
+    before = sql.lease()
+    assert (before.holder, before.term) == ("", 1)
+    sql.stop()
+    assert sql.lead("pod-1") is not None
+    state = sql.lease()
+    assert (state.holder, state.term) == ("pod-1", 2)
+    assert 0 < state.expires_in <= sql.lease_ttl
+
+
+def test_a_renewal(sql: SqlStore) -> None:
+    """The lease runs for its whole length again; a flush renews it as well, and an expired one is still held."""
+    for renew in (sql.renew, lambda: sql.commit(changes(1)), lambda: sql.commit(changes(2))):
+        expire(sql)
+        assert sql.lease().expires_in < 0
+        renew()
+        assert 0 < sql.lease().expires_in <= sql.lease_ttl
+
+
+def test_the_position(sql: SqlStore) -> None:
+    """It is the one of the last flush that has one, and survives a restart; any text may come from a broker."""
+    assert sql.position() is None
+    for sequence, position in enumerate(["tag-1", None, "odd \0 \udcff"], start=1):
+        sql.commit(changes(sequence, position=position))
+        assert sql.position() == ("tag-1" if sequence < 3 else sql.position())
+    assert (sql.position() or "").startswith("odd ")
+    sql.stop()
+    sql.start()
+    assert (sql.position() or "").startswith("odd ")
+
+
+def test_a_second_process_waits(two: tuple[SqlStore, SqlStore]) -> None:
+    """While the first leads it gets nothing, reads everything, and takes nothing away."""
+    first, second = two
+    assert first.lease().term == 0
+    assert first.lead("a") is not None
+    first.commit(changes(1, series=[series(sent=1)], position="tag-1"))
+    assert second.lead("b") is None
+    assert (second.lease().holder, second.position()) == ("a", "tag-1")
+    assert second.reader.workers() == []
+    with pytest.raises(StoreUnavailableError, match=r"another.*\(a\) leads|Another.*\(a\) leads"):
+        second.start()
+    first.commit(changes(2))
+    with pytest.raises(LeaseLostError):
+        second.renew()
+    with pytest.raises(LeaseLostError):
+        second.outbox.enqueue(REQUEST, NOW)
+
+
+@pytest.mark.parametrize("how", ["expired", "resigned", "stopped"])
+def test_a_take_over(two: tuple[SqlStore, SqlStore], how: str) -> None:
+    """The second goes on from the last flush of the first, in a term of its own."""
+    first, second = two
+    first.lead("a")
+    first.commit(changes(1, series=[series(sent=1)]))
+    {"expired": lambda: expire(first), "resigned": first.resign, "stopped": first.stop}[how]()
+    restored = second.lead("b")
+    assert restored is not None
+    assert restored.sequence == 1
+    assert (second.lease().holder, second.lease().term) == ("b", 2)
+    second.commit(changes(2))
+
+
+def _notes(store: SqlStore) -> None:
+    (item,) = store.outbox.due(NOW + DAY, 9)
+    store.outbox.note(item, "claimed")
+
+
+Late = Callable[[SqlStore], object]
+LATE: dict[str, Late] = {
+    "flush": lambda store: store.commit(changes(2, series=[series(sent=9)], failures=[failure("u9")], position="late")),
+    "prune": lambda store: store.prune(NOW + 2 * RETENTION),
+    "report": lambda store: store.outbox.enqueue(OutboxRequest("email", "2026-07-25", Action.REPORT), NOW),
+    "delivered": lambda store: store.outbox.delivered(store.outbox.due(NOW + DAY, 9)[0], NOW, 1),
+    "retry": lambda store: store.outbox.retry(store.outbox.due(NOW + DAY, 9)[0], NOW, "no"),
+    "dead": lambda store: store.outbox.dead(store.outbox.due(NOW + DAY, 9)[0], NOW, "no"),
+    "uncertain": lambda store: store.outbox.uncertain(store.outbox.due(NOW + DAY, 9)[0], NOW, "no"),
+    "expedite": lambda store: store.outbox.expedite("email", NOW),
+    "claim": _notes,
+    "revive": lambda store: store.outbox.revive(None, NOW),
+    "renew": lambda store: store.renew(),
+}
+
+
+def content(store: SqlStore) -> object:
+    """All that a zombie may have changed."""
+    with store._database.read() as connection:
+        return [
+            connection.exec_driver_sql(f"TABLE {table}").all()
+            for table in ("meta", "outbox", "deliveries", "series", "failures", "buckets", "task_totals")
+        ]
+
+
+def test_a_zombie(two: tuple[SqlStore, SqlStore]) -> None:
+    """Whatever a former leader still writes is refused, with the name of the new one, and nothing of it is applied."""
+    first, second = two
+    first.lead("a")
+    first.commit(changes(1, series=[series(sent=1)], failures=[failure("u1")]))
+    first.outbox.enqueue(REQUEST, NOW)
+    expire(first)
+    second.lead("b")
+    before = content(second)
+    for name, late in LATE.items():
+        with pytest.raises(LeaseLostError, match=r"\(b\) has taken over"):
+            late(first)
+        assert content(second) == before, name
+    first.resign()
+    first.stop()
+    assert content(second) == before
+    second.commit(changes(2))
+
+
+def test_a_resigned_leader(two: tuple[SqlStore, SqlStore]) -> None:
+    """It writes nothing more, also while nobody else leads; it may lead again."""
+    first, _ = two
+    first.lead("a")
+    first.commit(changes(1))
+    first.resign()
+    assert first.lease().expires_in <= 0
+    for late in (lambda: first.outbox.enqueue(REQUEST, NOW), first.renew, lambda: first.prune(NOW)):
+        with pytest.raises(LeaseLostError):
+            late()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        first.commit(changes(2))
+    assert first.lead("a") is not None
+    first.commit(changes(2))
+    assert first.lease().term == 2
+
+
+def test_the_command_line(two: tuple[SqlStore, SqlStore]) -> None:
+    """It writes beside whoever leads, and takes nothing from it."""
+    first, beside = two
+    first.lead("a")
+    beside.attach()
+    assert beside.outbox.revive(None, NOW) == 0
+    assert beside.outbox.enqueue(REQUEST, NOW)
+    first.commit(changes(1))
+    assert first.lease().holder == "a"
