@@ -37,9 +37,7 @@ def flush(sequence: int) -> Changes:
 
 
 def disagreements(store: SqlStore) -> list[str]:
-    """What in a store that was just stopped is not as exactly ``sequence`` flushes have left it; starts and stops the
-    store.
-    """
+    """What in a store that was just stopped is not as its flushes have left it; starts and stops it."""
     restored = store.start()
     done = restored.sequence
     reader = store.reader
