@@ -39,7 +39,15 @@ from celery_monitor.core.model.events import (
     UnnamedEvent,
 )
 from celery_monitor.core.model.incidents import STORM, Incident, IncidentState, Reason, Severity
-from celery_monitor.core.model.outbox import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Kind, OutboxItem, OutboxRequest
+from celery_monitor.core.model.outbox import (
+    ASKED_FOR,
+    FIRST_UPDATE,
+    REFRESH,
+    Action,
+    MessageKind,
+    OutboxItem,
+    OutboxRequest,
+)
 from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, IncidentRow
 from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
 from celery_monitor.core.model.workers import QueueStats, Worker
@@ -84,9 +92,9 @@ __all__ = [
     "Incident",
     "IncidentRow",
     "IncidentState",
-    "Kind",
     "LabelledCounter",
     "Limit",
+    "MessageKind",
     "OutboxItem",
     "OutboxRequest",
     "QueueStats",

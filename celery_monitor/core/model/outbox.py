@@ -16,7 +16,7 @@ class Action(enum.StrEnum):
     REPORT = "report"
 
 
-class Kind(enum.StrEnum):
+class MessageKind(enum.StrEnum):
     """What a row of an incident tells the receiver of its channel."""
 
     OPENED = "opened"
@@ -75,12 +75,12 @@ class OutboxItem:
     """By what the receiver knows the incident, as an earlier delivery on this channel has told."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> MessageKind:
         """Of a row of an incident. What the receiver has not had is opened, however it grew."""
         if self.action is Action.RESOLVE:
-            return Kind.RESOLVED
+            return MessageKind.RESOLVED
         opens = 0 <= self.priority < FIRST_UPDATE
-        return Kind.OPENED if opens or self.receipt is None else Kind.UPDATED
+        return MessageKind.OPENED if opens or self.receipt is None else MessageKind.UPDATED
 
     @property
     def event_id(self) -> str:

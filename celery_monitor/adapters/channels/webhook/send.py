@@ -10,7 +10,7 @@ from celery_monitor.adapters.http.exchange import Answer, retry_after
 from celery_monitor.adapters.http.faults import origin
 from celery_monitor.adapters.http.request import REPAIRED_BY_A_PERSON, TAKEN, ask, post
 from celery_monitor.adapters.http.sender import HttpSender
-from celery_monitor.core.model import Incident, Kind, OutboxItem
+from celery_monitor.core.model import Incident, MessageKind, OutboxItem
 from celery_monitor.errors import RejectedError, RetryableError
 from celery_monitor.ports import Clock, Sent
 from celery_monitor.settings import SecretSource
@@ -49,7 +49,7 @@ class Webhook(HttpSender):
         """As ``Sender.send``; at most ``timeout`` + 0.5 s, and one HTTP request."""
         incident, kind = self.incident_of(item), item.kind
         self.post(item.event_id, render(f"incident.{kind}", incident, item.created_at, self.external_url))
-        return Sent(0 if kind is Kind.RESOLVED else incident.count, item.receipt or item.event_id)
+        return Sent(0 if kind is MessageKind.RESOLVED else incident.count, item.receipt or item.event_id)
 
     def post(self, event_id: str, body: bytes) -> Answer:
         """One request. Raises RetryableError, RejectedError or InterruptedSendError when the event was not taken."""
