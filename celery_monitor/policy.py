@@ -2,16 +2,23 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from celery_monitor.adapters import channels
 from celery_monitor.adapters.channels import Channel
 from celery_monitor.adapters.redaction import Redaction
-from celery_monitor.core.model import Severity
+from celery_monitor.core.model import Condition, Severity
 from celery_monitor.core.monitor import Limits
 from celery_monitor.core.rules import Policy, Rule
 from celery_monitor.settings import Settings
+from celery_monitor.settings.alerts import RuleSettings
+from celery_monitor.settings.units import MINUTE
+
+_LASTING: Final = {Condition.BACKLOG: 5 * MINUTE, Condition.NO_WORKER: 2 * MINUTE}
+_RESOLVE_AFTER: Final = {Condition.RUNTIME: 30 * MINUTE}
+_SILENT_FOR: Final = MINUTE
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -63,6 +70,7 @@ def policy_of(settings: Settings) -> Policy:
                 to=to,
                 runbook_url=rule.runbook_url,
                 page=rule.page,
+                **_condition_of(rule),
             )
         )
     route, to = _destination(alerts.to, known)
@@ -79,6 +87,21 @@ def policy_of(settings: Settings) -> Policy:
         resolve_on_success=pagerduty.resolve == "on_success",
         resolve_after=pagerduty.resolve_after,
     )
+
+
+def _condition_of(rule: RuleSettings) -> dict[str, Any]:
+    """What the rule is for, with the defaults of that condition."""
+    on = Condition(rule.on)
+    lasting, resolve_after = _LASTING.get(on, 0.0), _RESOLVE_AFTER.get(on, 0.0)
+    return {
+        "on": on,
+        "longer_than": rule.longer_than or 0.0,
+        "more_than": rule.more_than or 0,
+        "fewer_than": rule.fewer_than or 0,
+        "lasting": lasting if rule.lasting is None else rule.lasting,
+        "silent_for": rule.silent_for or _SILENT_FOR,
+        "resolve_after": resolve_after if rule.resolve_after is None else rule.resolve_after,
+    }
 
 
 def _destination(names: Sequence[str], known: Sequence[Channel]) -> tuple[str, tuple[str, ...]]:

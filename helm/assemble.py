@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from celery_monitor.settings import Settings
+from celery_monitor.settings.alerts import HELM_ON
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "celery-monitor"
@@ -33,6 +34,8 @@ def values_schema() -> dict[str, Any]:
 def for_helm(schema: Any) -> Any:  # noqa: ANN401 - any JSON
     """``schema`` without the patterns that Helm's regular expressions (RE2) cannot read, described in plain text."""
     if isinstance(schema, dict):
+        if "on" in schema.get("properties", {}):  # To Helm, which reads YAML 1.1, the key `on` is true.
+            schema = schema | {"properties": schema["properties"] | {HELM_ON: schema["properties"]["on"]}}
         return {
             key: part.replace("``", "`") if key == "description" and isinstance(part, str) else for_helm(part)
             for key, part in schema.items()

@@ -25,18 +25,10 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.core.incident import OpenIncident, TaskFailure
-from celery_monitor.core.model import (
-    FIRST_UPDATE,
-    REFRESH,
-    STORM,
-    Action,
-    Incident,
-    IncidentState,
-    OutboxRequest,
-    Reason,
-    Severity,
-)
+from celery_monitor.core.episodes import Episodes
+from celery_monitor.core.incident import OpenIncident, TaskFailure, Verdict
+from celery_monitor.core.incident_book import IncidentBook
+from celery_monitor.core.model import STORM, Condition, Incident, IncidentState, OutboxRequest, Reason
 from celery_monitor.core.recovery import RecoveryTracker
 from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, dedup_key, storm_key, window
 from celery_monitor.core.storm import RecentFailures, StormDetector, storm_name
@@ -46,19 +38,8 @@ KEYS_REMEMBERED: Final = 1_000
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
-_SEVERITIES: Final = tuple(Severity)
 _OPENING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.STORM_OPENED})
 _NO_STORM: Final = frozenset({Reason.SILENCED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What became of one failure."""
-
-    reason: Reason
-    incident: str | None
-    """Key of its incident; None when it came too late for it."""
-    changed: bool = True
-    """The incident came to this reason now: what ``celery_monitor_incidents_total`` counts."""
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -79,23 +60,23 @@ class Decider:
         ``most`` bounds the incidents in memory, ``overflows`` counts what that has cut.
         """
         self._policy = policy
-        self._most = most
         self._overflows = overflows if overflows is not None else Counter()
-        self._full = False
-        """At the last look no incident could be forgotten."""
-        self._open: dict[str, OpenIncident] = {}
+        self._rules = RuleSet(policy)
+        self._book = IncidentBook(policy, self._rules, most=most, overflows=self._overflows)
+        self._open = self._book.entries
         self._open_of: dict[str, set[str]] = {}
         self._storms = StormDetector(tasks=policy.storm_tasks, window=policy.storm_window)
         self._recovery = RecoveryTracker()
-        self._outbox: dict[tuple[str, str, Action], OutboxRequest] = {}
-        """The newest of each last: while the store is away, one refresh of an incident is as good as many."""
-        self._closed: list[Incident] = []
-        self._rules = RuleSet(policy)
+        self.episodes = Episodes(policy, self._rules, self._book)
+        """The incidents of the other conditions."""
         self._key_of = lru_cache(maxsize=KEYS_REMEMBERED)(self._new_key)
 
     def restore(self, incidents: Iterable[Incident], now: float) -> None:
         """Take over what the store kept. What was sent before counts as sent now."""
         for old in incidents:
+            if old.condition is not Condition.FAILURE:
+                self.episodes.restore(old, now)
+                continue
             entry = self._open[old.key] = OpenIncident(
                 old.key, old.task, self._rules.named(old.rule, old.route), old.severity, old.hour,
                 old.opened_at, old.first_at, old.last_at, self._policy.joinable_until(old.first_at),
@@ -111,6 +92,7 @@ class Decider:
             self._recovery.restore(self._named(entry), old.last_at, old.succeeded_at)
             if not entry.storm and old.reason not in _NO_STORM:
                 self._storms.note(old.route, old.severity, old.task, self._restored(old))
+        self.episodes.restored()
 
     def decide(self, failed: TaskFailure, now: float) -> Verdict:
         """Put a failure into its incident and say whether it pages."""
@@ -121,7 +103,7 @@ class Decider:
             self._recovery.failed(failed.task, failed.at)
         entry = self._open.get(key)
         if entry is None:
-            if too_old or not self._has_room():
+            if too_old or not self._book.has_room():
                 return self._reject(failed, rule, now, too_old=too_old)
             entry = self._open[key] = self._new(key, failed.task, rule, failed, now)
         elif rule.page and entry.state is not IncidentState.OPEN:
@@ -141,23 +123,6 @@ class Decider:
             entry.reason = reason
         return Verdict(reason, key, reason is not Reason.JOINED and (reason in _OPENING or reason is not before))
 
-    def _has_room(self) -> bool:
-        """For one more; incidents that nobody was told of, or that are over, are forgotten for it: the oldest first."""
-        if len(self._open) < self._most:
-            return True
-        if self._full:
-            return False
-        chunk = self._most // 20 + 1
-        quiet = [entry for entry in self._open.values() if entry.state is not IncidentState.OPEN]
-        # Those that are dirty have to be written first: while the store is away, they are not to become more.
-        room = self._most - len(self._closed)
-        gone = [entry for entry in quiet if room > chunk or not entry.dirty][:chunk]
-        for entry in gone:
-            self._evict(entry)
-        self._overflows["incidents"] += len(gone)
-        self._full = not gone
-        return bool(gone)
-
     def _reject(self, failed: TaskFailure, rule: Rule, now: float, *, too_old: bool) -> Verdict:
         """No incident of its own. Where there is no room for one, it pages in a storm's, of which there are few."""
         if too_old:
@@ -168,11 +133,6 @@ class Decider:
         self._is_storm(rule, failed, now)
         reason, key = self._join_storm(failed, rule, now, opens=True)
         return Verdict(reason, key, reason is Reason.STORM_OPENED)
-
-    def _evict(self, entry: OpenIncident) -> None:
-        if entry.dirty:
-            self._closed.append(entry.freeze(self._policy.fleet))
-        del self._open[entry.key]
 
     def succeeded(self, task: str, at: float) -> None:
         """A task succeeded: its open incidents may resolve once they are quiet."""
@@ -186,7 +146,7 @@ class Decider:
     @property
     def pages(self) -> bool:
         """Whether something is to be sent with the next ``take``."""
-        return bool(self._outbox)
+        return bool(self._book.outbox)
 
     @property
     def awaited(self) -> Mapping[str, set[str]]:
@@ -200,43 +160,35 @@ class Decider:
     @property
     def open_count(self) -> int:
         """Incidents that are open."""
-        return sum(entry.state is IncidentState.OPEN for entry in self._open.values())
+        return self._book.open_count
 
     def tick(self, now: float) -> None:
         """Refresh what grew, resolve what is over, and let go of windows that no failure can join any more."""
-        self._full = False
+        self._book.tick()
         for entry in list(self._open.values()):
-            is_open = entry.state is IncidentState.OPEN
-            if is_open and self._is_over(entry, now):
-                self._close(entry, IncidentState.RESOLVED, now)
-            elif is_open and entry.count > entry.sent_count and now - entry.sent_at >= self._policy.update_interval:
-                self._send(entry, now, REFRESH + _SEVERITIES.index(entry.severity))
-            if len(self._closed) >= self._most:
+            if entry.condition is not Condition.FAILURE:
+                self.episodes.tick(entry, now)
+                continue
+            if entry.state is IncidentState.OPEN:
+                if self._is_over(entry, now):
+                    self._close(entry, IncidentState.RESOLVED, now)
+                else:
+                    self._book.refresh(entry, now)
+            if self._book.is_choked:
                 continue  # the store is away: what is over waits, too
             if now > entry.ends_at and not (entry.state is IncidentState.OPEN and self._awaits(entry, now)):
                 if entry.state is IncidentState.OPEN:
                     self._close(entry, IncidentState.EXPIRED, now)
-                self._evict(entry)
+                self._book.evict(entry)
         self._recovery.forget(now - self._policy.resolve_after, self._open_of)
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What the next ``take`` is to send, as it is now; nothing is taken."""
-        known = ((row, self._open.get(row.key)) for row in self._outbox.values())
-        return [(row, entry.freeze(self._policy.fleet)) for row, entry in known if entry is not None]
+        return self._book.unsent()
 
     def take(self) -> tuple[list[Incident], list[OutboxRequest]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
-        outbox, self._outbox = list(self._outbox.values()), {}
-        for row in outbox:
-            entry = self._open.get(row.key)
-            if entry is not None:  # what came since is committed with the row, and told by it
-                entry.sent_count = entry.count
-        changed, self._closed = self._closed, []
-        for entry in self._open.values():
-            if entry.dirty:
-                entry.dirty = False
-                changed.append(entry.freeze(self._policy.fleet))
-        return changed, outbox
+        return self._book.take()
 
     def _key(self, failed: TaskFailure, rule: Rule) -> str:
         return self._key_of(failed.task, window(failed.at, self._policy.zone), failed.queue, rule.name)
@@ -290,19 +242,8 @@ class Decider:
         return Reason.STORM_JOINED, key
 
     def _trigger(self, entry: OpenIncident, reason: Reason, now: float) -> None:
-        entry.state, entry.reason, entry.succeeded_at = IncidentState.OPEN, reason, 0.0
+        self._book.open(entry, reason, now)
         self._note_open(entry)
-        self._send(entry, now, _SEVERITIES.index(entry.severity))
-
-    def _send(self, entry: OpenIncident, now: float, priority: int, action: Action = Action.TRIGGER) -> None:
-        entry.sent_at, entry.sent_count, entry.dirty = now, entry.count, True
-        at = min(entry.last_at, now)  # a clock that is ahead makes nothing more important
-        for channel in self._rules.channels(entry.rule.route):
-            row = channel, entry.key, action
-            waiting = self._outbox.pop(row, None)
-            # What opens an incident has to be told, whatever is told with it.
-            most = priority if waiting is None else min(priority, waiting.priority)
-            self._outbox[row] = OutboxRequest(channel, entry.key, action, entry.rule.route, now, most, at)
 
     def _is_over(self, entry: OpenIncident, now: float) -> bool:
         quiet_since = now - self._policy.resolve_after
@@ -320,15 +261,13 @@ class Decider:
         return self._policy.resolve_on_success and now - entry.last_at < AWAITED
 
     def _close(self, entry: OpenIncident, state: IncidentState, now: float) -> None:
-        entry.state, entry.dirty = state, True
+        self._book.close(entry, state, now)
         for task in entry.tasks:
             keys = self._open_of.get(task)
             if keys is not None:
                 keys.discard(entry.key)
                 if not keys:
                     del self._open_of[task]
-        if state is IncidentState.RESOLVED:
-            self._send(entry, now, FIRST_UPDATE, Action.RESOLVE)
 
     def _note_open(self, entry: OpenIncident) -> None:
         for task in () if entry.storm else entry.tasks:

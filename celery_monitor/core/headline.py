@@ -7,7 +7,7 @@ surrogates are replaced, lengths are cut, so that no message is refused for them
 from collections.abc import Mapping
 from typing import Final
 
-from celery_monitor.core.model import Incident
+from celery_monitor.core.model import Condition, Incident
 from celery_monitor.core.text import OTHER
 
 _NAME_LIMIT: Final = 255
@@ -20,9 +20,25 @@ _HAPPENED: Final = {
 """Exceptions whose class says nothing to someone who is woken by it."""
 
 
+_MANY: Final = {
+    Condition.RUNTIME: "Many tasks run too long",
+    Condition.WAITING: "Many tasks wait too long",
+    Condition.LOST: "Many workers are gone with the tasks that they ran",
+    Condition.BACKLOG: "Many queues are too long",
+    Condition.NO_WORKER: "Many queues have too few workers",
+    Condition.MISSED: "Many scheduled tasks did not run",
+}
+"""The storm of each condition other than failure."""
+
+
 def headline(incident: Incident) -> str:
-    """What failed, how often, and what it said."""
+    """What failed, how often, and what it said; of another condition, what holds."""
     fleet = f"[{incident.fleet}] " if incident.fleet else ""
+    if incident.condition is not Condition.FAILURE:
+        if not incident.is_storm:
+            return fleet + incident.message
+        subjects = ", ".join(line(name, 100) for name in list(incident.tasks)[:5])
+        return f"{fleet}{_MANY[incident.condition]}: {incident.count}, among them {subjects}"
     if incident.is_storm:
         named = {name: count for name, count in incident.tasks.items() if name != OTHER}
         tasks = f"more than {len(named)} tasks" if OTHER in incident.tasks else _number(len(named), "task")
@@ -39,6 +55,24 @@ def headline(incident: Incident) -> str:
     if kinds and not said.startswith(kinds[0]):
         said = f"{kinds[0]}: {said}" if said else kinds[0]
     return f"{fleet}{incident.task} failed{times}" + (f": {said}" if said else "")
+
+
+def facts(incident: Incident) -> list[tuple[str, str]]:
+    """What is told of a condition other than failure beside its headline: labels and values, each on one line."""
+    told = [(line(label, 100), line(value, 500)) for label, value in incident.details]
+    if incident.unwatched >= 1:
+        told.append(("not watched", f"{duration(incident.unwatched)} of this time: what happened then is not judged"))
+    return told
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``1 h 5 min``, ``3 d 2 h``: the two largest units."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = ((days, "d"), (hours, "h"), (minutes, "min"), (left, "s"))
+    first = next((place for place, (amount, _) in enumerate(units) if amount), len(units) - 1)
+    return " ".join(f"{amount} {unit}" for amount, unit in units[first : first + 2] if amount) or "0 s"
 
 
 def _number(count: int, noun: str) -> str:

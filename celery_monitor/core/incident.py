@@ -1,10 +1,11 @@
-"""A failure as it is judged, and the incident in memory that it joins."""
+"""A failure or an episode as it is judged, and the incident in memory that it belongs to."""
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from celery_monitor.core.model import Incident, IncidentState, Reason, Severity
+from celery_monitor.core.model import MAX_DETAILS, Condition, Incident, IncidentState, Reason, Severity
 from celery_monitor.core.rules import Rule
 from celery_monitor.core.storm import RecentFailures
 from celery_monitor.core.text import OTHER
@@ -13,6 +14,11 @@ MAX_NAMES_PER_INCIDENT: Final = 20
 MAX_NAMES_PER_STORM: Final = 100
 """Tasks that a storm names: its text tells how many they are."""
 SAMPLES: Final = 5
+MAX_EPISODE_SAMPLES: Final = 20
+"""Task ids that an episode keeps: of what is lost, each one matters."""
+MAX_SUMMARY: Final = 1_000
+MAX_LABEL: Final = 100
+MAX_VALUE: Final = 500
 MAX_TRACEBACK_LENGTH: Final = 4_000
 """Characters of it that an incident keeps, from the end."""
 
@@ -31,6 +37,74 @@ class TaskFailure(msgspec.Struct, frozen=True, gc=False):
     """At most MAX_TRACEBACK_LENGTH characters."""
     args: str | None = None
     kwargs: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of one failure, or of one look at an episode."""
+
+    reason: Reason
+    incident: str | None
+    """Key of its incident; None when it came too late for it."""
+    changed: bool = True
+    """The incident came to this reason now: what ``celery_monitor_incidents_total`` counts."""
+
+
+class Episode(msgspec.Struct, frozen=True):
+    """A condition other than failure holds: what a judge found. The same episode is told again as it goes on.
+
+    One is open at a time for each condition, subject and rule; ``since`` tells it from earlier ones, so it must come
+    from the events or from what is stored, not from the time of looking: a restart must find the same.
+    """
+
+    condition: Condition
+    subject: str
+    """The task, queue, worker or schedule."""
+    rule: Rule
+    since: float
+    """When it began to hold, in Unix seconds."""
+    at: float
+    """What it was seen at last: Unix seconds."""
+    summary: str
+    """One sentence, without the fleet's name: what holds, and since when."""
+    task: str = ""
+    """The task, where there is one."""
+    count: int = 1
+    """Tasks concerned."""
+    details: Sequence[tuple[str, str]] = ()
+    """Labels and values for the reader; beyond MAX_DETAILS they are cut."""
+    tasks: Mapping[str, int] = {}
+    queues: Mapping[str, int] = {}
+    workers: Mapping[str, int] = {}
+    samples: Sequence[str] = ()
+    """Task ids."""
+    unwatched: float = 0.0
+    """Seconds of its time in which the stream was not watched."""
+
+    @property
+    def identity(self) -> "Identity":
+        """Of which one can be open at a time."""
+        return self.condition, self.subject, self.rule.name
+
+
+class Over(msgspec.Struct, frozen=True):
+    """An episode has ended, as a judge found."""
+
+    condition: Condition
+    subject: str
+    rule: str
+    """Its name."""
+    at: float
+    summary: str = ""
+    """What is to be told in place of the last sentence; "" for no change."""
+
+    @property
+    def identity(self) -> "Identity":
+        """Of the episode."""
+        return self.condition, self.subject, self.rule
+
+
+Identity = tuple[Condition, str, str]
+"""Condition, subject, and name of the rule."""
 
 
 class OpenIncident(msgspec.Struct, gc=False):
@@ -61,6 +135,35 @@ class OpenIncident(msgspec.Struct, gc=False):
     succeeded_at: float = 0.0
     dirty: bool = True
     storm: bool = False
+    condition: Condition = Condition.FAILURE
+    subject: str = ""
+    details: tuple[tuple[str, str], ...] = ()
+    unwatched: float = 0.0
+    message: str = ""
+    """The sentence of a condition other than failure."""
+    revised: bool = False
+    """What it says has changed since it was sent."""
+
+    @property
+    def untold(self) -> bool:
+        """Something was not sent yet."""
+        return self.revised or self.count > self.sent_count
+
+    def observe(self, episode: Episode) -> None:
+        """Take over what an episode tells now."""
+        before = self.message, self.details, self.count
+        self.count = max(self.count, episode.count)
+        self.first_at, self.last_at = min(self.first_at, episode.since), max(self.last_at, episode.at)
+        self.message, self.unwatched = episode.summary[:MAX_SUMMARY], episode.unwatched
+        self.details = tuple((name[:MAX_LABEL], value[:MAX_VALUE]) for name, value in episode.details[:MAX_DETAILS])
+        told_of = (self.tasks, episode.tasks), (self.queues, episode.queues), (self.workers, episode.workers)
+        for counts, told in told_of:
+            counts.clear()
+            for name, number in told.items():
+                _count(counts, name, add=number)
+        self.samples = list(episode.samples[:MAX_EPISODE_SAMPLES])
+        if (self.message, self.details, self.count) != before:
+            self.revised = self.dirty = True
 
     def join(self, failed: TaskFailure, *, page: bool) -> None:
         """Count a failure in. ``page``: its rule does not silence it."""
@@ -121,13 +224,17 @@ class OpenIncident(msgspec.Struct, gc=False):
             tasks=self.tasks.copy(),
             samples=tuple(self.samples),
             last_uuid=last.uuid if last else "",
-            message=last.message if last else "",
+            message=self.message or (last.message if last else ""),
             traceback=last.traceback if last else "",
             args=last.args if last else None,
             kwargs=last.kwargs if last else None,
             runbook_url=self.rule.runbook_url,
             sent_count=self.sent_count,
             succeeded_at=self.succeeded_at,
+            condition=self.condition,
+            subject=self.subject,
+            details=self.details,
+            unwatched=self.unwatched,
         )
 
 

@@ -17,9 +17,10 @@ from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.counters import Counters
 from celery_monitor.core.decide import MAX_INCIDENTS, Decider, Notice
 from celery_monitor.core.decode import COMPRESSED, CONTENT_TYPE, MALFORMED, Discarded, events_of
+from celery_monitor.core.episodes import EpisodeNotice
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.hosts import MAX_HOSTS, Hosts
-from celery_monitor.core.incident import MAX_TRACEBACK_LENGTH, TaskFailure
+from celery_monitor.core.incident import MAX_TRACEBACK_LENGTH, Episode, Over, TaskFailure
 from celery_monitor.core.model import (
     FAILED,
     MAX_UUID_LENGTH,
@@ -28,6 +29,7 @@ from celery_monitor.core.model import (
     SUCCEEDED,
     UNKNOWN_TASK,
     Changes,
+    Condition,
     CounterFamily,
     CounterName,
     Delivery,
@@ -66,6 +68,8 @@ LIVE_LAG: Final = 10.0
 """Seconds that a probe of our own may be under way on a stream that is up to date."""
 LIVE_FOR: Final = 30.0
 """Seconds for which that holds."""
+MAX_NOTICES: Final = 100
+"""Between two calls: the log is for people."""
 MAX_TICK_GAP: Final = 5.0
 """Seconds between two ticks; what is above it was a standstill, of the broker, of the store or of this process."""
 
@@ -149,6 +153,7 @@ class Monitor:
         """Seconds in which something could be heard: a clock that nobody sets, and that stands with the process."""
         self._lag: float | None = None
         self._notices: list[Notice] = []
+        self._episode_notices: list[EpisodeNotice] = []
         self._arrivals: list[str] = []
         self._probes: list[tuple[int, int]] = []
         self._probed_at = -LIVE_FOR
@@ -297,9 +302,26 @@ class Monitor:
         self._sequence += 1
         return changes
 
+    def judge(self, found: Iterable[Episode | Over]) -> None:
+        """Open, go on with and resolve incidents of other conditions than failure, as their judges have found."""
+        for notice in self._decider.episodes.judge(found, self._now):
+            if notice.reason is not None:
+                self.count(CounterFamily.INCIDENTS.counter(notice.reason), 1)
+            if len(self._episode_notices) < MAX_NOTICES:
+                self._episode_notices.append(notice)
+
+    def episodes(self, on: Condition) -> list[Incident]:
+        """The incidents of a condition other than failure that are not over: what its judge goes on from at start."""
+        return self._decider.episodes.live(on)
+
     def take_notices(self) -> list[Notice]:
-        """Verdicts since the last call, for the log; at most 100."""
+        """Verdicts since the last call, for the log; at most MAX_NOTICES."""
         notices, self._notices = self._notices, []
+        return notices
+
+    def take_episode_notices(self) -> list[EpisodeNotice]:
+        """Of other conditions: what has begun and ended since the last call, for the log; at most MAX_NOTICES."""
+        notices, self._episode_notices = self._episode_notices, []
         return notices
 
     def fleet_messages(self, now: float) -> int | None:
@@ -427,7 +449,7 @@ class Monitor:
             self.count(CounterName.TOO_OLD_FAILURES, 1)
         if verdict.changed:
             self.count(CounterFamily.INCIDENTS.counter(verdict.reason), 1)
-        if len(self._notices) < 100:  # noqa: PLR2004  # the log is for people
+        if len(self._notices) < MAX_NOTICES:
             self._notices.append(Notice(name, event.uuid, what.exception, verdict))
         self._aggregator.add_error(
             ErrorGroup(group, name, exception, frame, event.timestamp, event.timestamp),

@@ -1,7 +1,7 @@
 """``alerts`` as the core knows it: which rule a failure falls under, and the key of its incident."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from fnmatch import translate
@@ -9,7 +9,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
-from celery_monitor.core.model import STORM, Severity
+from celery_monitor.core.model import STORM, Condition, Severity
 
 MAX_KEY_LENGTH: Final = 255
 KEY_HEAD: Final = 238
@@ -33,6 +33,20 @@ class Rule:
     """Names of the channels that its incidents go to. Without any they are kept and shown, and nothing is sent."""
     runbook_url: str | None = None
     page: bool = True
+    on: Condition = Condition.FAILURE
+    """What it is for. It applies to nothing else."""
+    longer_than: float = 0.0
+    """Seconds: of a runtime or a wait."""
+    more_than: int = 0
+    """Messages of a queue."""
+    fewer_than: int = 0
+    """Workers of a queue; 0: only a queue that holds tasks needs any."""
+    lasting: float = 0.0
+    """Seconds for which it must hold."""
+    silent_for: float = 0.0
+    """Seconds after which a worker that is not heard is gone."""
+    resolve_after: float = 0.0
+    """Seconds for which it must not hold any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +75,31 @@ class Policy:
 
 
 class RuleSet:
-    """Finds the rule of a failure. Not thread-safe."""
+    """Finds the rule of a failure, or of something that another condition may hold for. Not thread-safe."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._rules = policy.rules
+    def __init__(self, policy: Policy, on: Condition = Condition.FAILURE) -> None:
+        """Of the rules that are for this condition."""
+        self.on = on
+        self._all = policy.rules
+        self._rules = [rule for rule in policy.rules if rule.on is on]
         self._default = policy.default
         self._channels = {rule.route: rule.to for rule in (*policy.rules, policy.default)}
         self._matchers = [
             (rule, _matcher(rule.match), _matcher(rule.queues), _matcher(rule.exceptions), _matcher(rule.exclude))
-            for rule in policy.rules
+            for rule in self._rules
         ]
         self.find = lru_cache(maxsize=5_000)(self._find)
         """(task, queue, exception) → the first rule that matches, or the default."""
+        self.match = lru_cache(maxsize=5_000)(self._match)
+        """(task, queue, exception) → the first rule that matches, or None."""
+
+    def __len__(self) -> int:
+        """Rules for this condition."""
+        return len(self._rules)
+
+    def __iter__(self) -> Iterator[Rule]:
+        """Rules for this condition."""
+        return iter(self._rules)
 
     def named(self, name: str, route: str) -> Rule:
         """The rule of an incident from before a restart; one that is gone leaves its route."""
@@ -81,11 +108,19 @@ class RuleSet:
                 return rule
         return replace(self._default, route=route) if route else self._default
 
+    def current(self, name: str, on: Condition, route: str) -> Rule | None:
+        """The rule of this name for a condition, to be told where its incident was told before. None: it is gone."""
+        found = next((rule for rule in self._all if rule.name == name and rule.on is on), None)
+        return None if found is None else replace(found, route=route)
+
     def channels(self, route: str) -> Sequence[str]:
         """The channels that the incidents of a route go to; none for a route that is gone."""
         return self._channels.get(route, ())
 
     def _find(self, task: str, queue: str, exception: str) -> Rule:
+        return self._match(task, queue, exception) or self._default
+
+    def _match(self, task: str, queue: str, exception: str = "") -> Rule | None:
         for rule, tasks, queues, exceptions, excluded in self._matchers:
             if (
                 (not rule.match or tasks(task))
@@ -94,7 +129,7 @@ class RuleSet:
                 and not (rule.exclude and excluded(task))
             ):
                 return rule
-        return self._default
+        return None
 
 
 def _matcher(globs: Sequence[str]) -> Callable[[str], object]:
@@ -118,6 +153,13 @@ def storm_key(route: str, severity: Severity, hour: str, fleet: str = "") -> str
     """The key of a storm. A task's never ends so: by the default template it ends with the hour."""
     worst = "" if severity is Severity.ERROR else severity.value  # the default is not named, as it never was
     return dedup_key("{storm}", {"storm": "/".join(part for part in (STORM, fleet, route, hour, worst, "*") if part)})
+
+
+def episode_key(on: Condition, subject: str, rule: str, since: float, fleet: str = "") -> str:
+    """The key of one episode of a condition that is not failure: when it began is part of it, in milliseconds."""
+    began = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    parts = on.value, fleet, subject, rule, began
+    return dedup_key("{episode}", {"episode": "/".join(part for part in parts if part)})
 
 
 def dedup_key(template: str, names: Mapping[str, str]) -> str:

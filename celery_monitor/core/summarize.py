@@ -18,6 +18,7 @@ from celery_monitor.core.model import (
     RETRIED,
     SUCCEEDED,
     BucketRow,
+    Condition,
     CounterName,
     GroupRow,
     IncidentRow,
@@ -184,7 +185,7 @@ def _failing(
     for error in errors:
         classes[error.task][error.exception] += error.count
         new[error.task] += error.new
-    incidents = Counter(row.incident.task for row in opened if not row.incident.is_storm)
+    incidents = Counter(row.incident.task for row in opened if _is_of_failures(row))
     before, mean = sums.before(), sums.mean()
     rows = []
     for name, starts in sums.failed_in.items():
@@ -215,9 +216,14 @@ def _moments(groups: Iterable[GroupRow], incidents: Iterable[IncidentRow]) -> Ma
     moments: dict[str, list[float]] = defaultdict(list)
     for group in groups:
         moments[group.name] += (group.first_at, group.last_at)
-    for row in (row for row in incidents if not row.incident.is_storm):
+    for row in filter(_is_of_failures, incidents):
         moments[row.incident.task] += (row.incident.first_at, row.incident.last_at)
     return moments
+
+
+def _is_of_failures(row: IncidentRow) -> bool:
+    """Of one task's, that is."""
+    return row.incident.condition is Condition.FAILURE and not row.incident.is_storm
 
 
 def _between(starts: Sequence[int], moments: Sequence[float]) -> tuple[float, float]:
@@ -251,7 +257,7 @@ def _incidents(opened: Sequence[IncidentRow], *, paging: bool) -> DayIncidents:
         undelivered=tuple(
             Undelivered(
                 key=row.incident.key,
-                task=row.incident.task,
+                task=row.incident.subject or row.incident.task,
                 severity=row.incident.severity.value,
                 count=row.incident.count,
                 opened_at=row.incident.opened_at,

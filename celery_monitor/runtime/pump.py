@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from celery_monitor.core.decide import Notice
+from celery_monitor.core.episodes import EpisodeNotice
 from celery_monitor.core.model import CounterName, Reason
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
@@ -134,10 +135,12 @@ class Pump:
             if self._tick_at:
                 elapsed = min(mono - self._tick_at + TICK, 2 * TICK)
                 self._monitor.count(CounterName.UPTIME, elapsed, flush=False)
-            notices = self._monitor.take_notices()
+            notices, episodes = self._monitor.take_notices(), self._monitor.take_episode_notices()
         self._tick_at = mono + TICK
         for notice in notices:
             _tell(notice)
+        for episode in episodes:
+            _tell_episode(episode)
 
 
 def _tell(notice: Notice) -> None:
@@ -150,4 +153,16 @@ def _tell(notice: Notice) -> None:
         error=notice.exception,
         reason=notice.verdict.reason.value,
         incident=notice.verdict.incident,
+    )
+
+
+def _tell_episode(notice: EpisodeNotice) -> None:
+    _log.info(
+        "A condition holds" if notice.reason is not None else "A condition no longer holds",
+        condition=notice.condition.value,
+        subject=notice.subject,
+        rule=notice.rule,
+        summary=notice.summary,
+        reason=None if notice.reason is None else notice.reason.value,
+        incident=notice.incident,
     )

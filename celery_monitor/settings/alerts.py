@@ -3,14 +3,14 @@
 import string
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from celery_monitor.settings.channels import ChannelName
 from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile, check_one_routing_key
 from celery_monitor.settings.secret import SecretSource
-from celery_monitor.settings.section import Glob, HttpUrl, Section, Text, TimeZone
+from celery_monitor.settings.section import FieldError, Glob, HttpUrl, Section, Text, TimeZone
 from celery_monitor.settings.units import HOUR, MINUTE, duration
 
 _PLACEHOLDERS: Final = ("task", "hour", "fleet", "queue", "rule")
@@ -42,11 +42,48 @@ class StormSettings(Section):
     """The time window for counting failing tasks."""
 
 
+HELM_ON: Final = "true"
+"""The key ``on`` as Helm gives it."""
+_REQUIRED: Final = {"runtime": "longer_than", "waiting": "longer_than", "backlog": "more_than"}
+"""By condition: the parameter that a rule cannot do without."""
+_MEANT_FOR: Final = {
+    "match": ("failure", "runtime", "waiting", "lost"),
+    "exclude": ("failure", "runtime", "waiting", "lost"),
+    "exceptions": ("failure",),
+    "threshold": ("failure",),
+    "longer_than": ("runtime", "waiting"),
+    "more_than": ("backlog",),
+    "fewer_than": ("no_worker",),
+    "lasting": ("backlog", "no_worker"),
+    "silent_for": ("lost",),
+    "resolve_after": ("runtime", "waiting", "backlog", "no_worker"),
+}
+"""The conditions that each field of a rule has a meaning for; fields that are not here: all of them."""
+
+
 class RuleSettings(Section):
-    """How to handle a failure. The first matching rule applies. An empty list matches everything."""
+    """What opens an incident. Of the rules for one condition, the first match applies. Empty lists match everything."""
 
     name: Text
     """The name of the rule, in incidents, logs and the dedup key."""
+    on: Literal["failure", "runtime", "waiting", "lost", "backlog", "no_worker"] = "failure"
+    """The condition: ``failure`` (a task failed), ``runtime`` (a task runs too long), ``waiting`` (a task waits too
+    long), ``lost`` (a worker is gone with the tasks that it ran), ``backlog`` (a queue is too long), ``no_worker``
+    (a queue has too few workers). Missed schedules are configured in ``schedules``."""
+    longer_than: Annotated[float, duration("1s", "365d")] | None = None
+    """For ``runtime`` and ``waiting``: the limit."""
+    more_than: int | None = Field(default=None, ge=0)
+    """For ``backlog``: the number of messages that a queue may hold."""
+    fewer_than: int | None = Field(default=None, ge=1)
+    """For ``no_worker``: opens an incident also for fewer workers than this, whether or not the queue holds tasks.
+    Unset: only for a queue that holds tasks and has no worker at all."""
+    lasting: Annotated[float, duration("0", "7d")] | None = None
+    """For ``backlog`` and ``no_worker``: how long it must hold. Unset: 5m, and 2m for ``no_worker``."""
+    silent_for: Annotated[float, duration("10s", "1d")] | None = None
+    """For ``lost``: how long a worker must be silent (no heartbeat, no answer) to be gone. Unset: 1m."""
+    resolve_after: Annotated[float, duration("0", "30d")] | None = None
+    """How long the condition must not hold any more before its incident resolves. Unset: 30m for ``runtime``, which
+    counts from the last run that took too long, else 0. For ``failure`` see ``pagerduty.resolve_after``."""
     match: tuple[Glob, ...] = ()
     """Globs on the task name, such as ``shop.billing.*``. At least one must match."""
     exclude: tuple[Glob, ...] = ()
@@ -82,6 +119,26 @@ class RuleSettings(Section):
             raise ValueError("set either to or routing_key: a channel in channels has a routing key of its own")
         return _once(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _on_is_a_key(cls, value: Any) -> Any:  # noqa: ANN401 - any input
+        """To YAML 1.1, by which Helm reads values, the key ``on`` is true, and arrives here as a text."""
+        if isinstance(value, dict) and HELM_ON in value and "on" not in value:
+            return {"on" if key == HELM_ON else key: each for key, each in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _fits_its_condition(self) -> Self:
+        required = _REQUIRED.get(self.on)
+        if required is not None and getattr(self, required) is None:
+            raise FieldError(required, f"is required with on: {self.on}")
+        for name, conditions in _MEANT_FOR.items():
+            if self.on not in conditions and getattr(self, name) != type(self).model_fields[name].default:
+                raise FieldError(
+                    name, f"has no meaning with on: {self.on}, only with {', '.join(conditions)}; remove it"
+                )
+        return self
+
     def routing_key_source(self) -> SecretSource:
         """The rule's own routing key, from wherever it comes; None when there is none."""
         return SecretSource(self.routing_key, self.routing_key_file)
@@ -104,7 +161,8 @@ class AlertsSettings(Section):
     to: Annotated[tuple[ChannelName, ...], AfterValidator(_once)] = ()
     """Names of the channels that incidents go to whose rule names none. Empty: ``pagerduty``."""
     rules: tuple[RuleSettings, ...] = ()
-    """The rules. The first match applies. A failure that matches no rule pages with severity error."""
+    """The rules. Of those for one condition, the first match applies. A failure that matches no rule pages with
+    severity error; other conditions open incidents only where a rule matches."""
 
     @field_validator("rules")
     @classmethod

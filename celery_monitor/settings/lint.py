@@ -44,7 +44,7 @@ def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
     """Rules that never decide, each with the first one that stands in its way."""
     told = set()
     for (before, earlier), (number, later) in combinations(enumerate(rules), 2):
-        if number not in told and _covers(earlier, later):
+        if number not in told and earlier.on == later.on and _covers(earlier, later):
             told.add(number)
             yield Problem(
                 f"alerts.rules[{number}]",

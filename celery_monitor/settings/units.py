@@ -5,7 +5,7 @@ except 0: whether ``heartbeat: 10`` means seconds or milliseconds is nothing to 
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -28,7 +28,7 @@ class Quantity:
     """How one kind of quantity is read, checked and written back. Pydantic takes it as an annotation."""
 
     kind: str
-    units: dict[str, int]
+    units: dict[str, int] = field(hash=False)
     """Name to size in the base unit, ascending."""
     per_value: int
     """Base units in one unit of the parsed value: 1000 (ms in a second) or 1 (byte)."""

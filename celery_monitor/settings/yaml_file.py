@@ -33,6 +33,8 @@ _ENDLESS: Final = "an alias stands for something that contains it"
 _REFUSED: Final = frozenset({_DEEP, _LARGE, _ENDLESS})
 """It is YAML."""
 _BRACKETS: Final = {"while parsing a flow sequence": "[", "while parsing a flow mapping": "{"}
+_BOOLEAN: Final = "tag:yaml.org,2002:bool"
+_STRING: Final = "tag:yaml.org,2002:str"
 _MEANT: Final = {
     _TWICE: _TWICE,
     "but found another document": "the file has more than one document; remove the line ---",
@@ -175,4 +177,6 @@ class _Loader(yaml.SafeLoader):
                 if key.value in known:
                     raise yaml.constructor.ConstructorError(problem=_TWICE, problem_mark=key.start_mark)
                 known.add(key.value)
+                if key.tag == _BOOLEAN:  # a key is a text: to YAML 1.1, which the library reads, ``on:`` is true
+                    key.tag = _STRING
         return super().construct_mapping(node, deep)

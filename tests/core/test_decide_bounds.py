@@ -79,8 +79,8 @@ def test_a_store_that_is_away(*, resolve: bool) -> None:
             of.succeeded(f"x{number}", at + 1)
         for minute in range(1, 60):
             of.tick(at + minute * 60)
-        assert len(of) + len(of._closed) <= 2 * MAX_OPEN + hour + 1  # a storm an hour
-        assert len(of._outbox) <= 2 * (len(of) + len(of._closed))
+        assert len(of) + len(of._book.closed) <= 2 * MAX_OPEN + hour + 1  # a storm an hour
+        assert len(of._book.outbox) <= 2 * (len(of) + len(of._book.closed))
     changed, outbox = of.take()
     known = {one.key for one in changed}
     assert {row.key for row in outbox} <= known

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_monitor.errors import ConfigError
-from celery_monitor.settings import Settings, load
+from celery_monitor.settings import Settings, load, yaml_file
 from celery_monitor.settings.reference import markdown
 from celery_monitor.settings.schema import entries, fields, kinds, schema, sections
 from tests.settings.test_validation import ACCEPTED, REFUSED
@@ -123,7 +123,7 @@ def test_reference_names_every_field() -> None:
 def test_example_is_complete_and_right() -> None:
     """The example holds every field, is accepted, and but for its rule is the defaults."""
     settings = load(EXAMPLE, environ={})
-    document = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    document = yaml_file.read(EXAMPLE)
     rules = schema()["properties"]["alerts"]["properties"]["rules"]["items"]["properties"]
     expected = {".".join(path) for path, _ in fields()} - {"alerts.rules"} | {f"alerts.rules.{key}" for key in rules}
     assert keys(document) == expected

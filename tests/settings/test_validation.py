@@ -110,6 +110,21 @@ REFUSED = [
     ("alerts: {rules: [{name: a, routing_key: x}]}", "alerts.rules[0].routing_key", "must be the 32 characters"),
     ("alerts: {rules: [{name: a, routing_key_file: /no}]}", "alerts.rules[0].routing_key_file", "cannot read /no"),
     ("alerts: {rules: [{name: a}, {name: a}]}", "alerts.rules", "duplicates: a"),
+    ("alerts: {rules: [{name: a, 'on': missed}]}", "alerts.rules[0].on", "must be 'failure', 'runtime', 'waiting'"),
+    ("alerts: {rules: [{name: a, 'on': runtime}]}", "alerts.rules[0].longer_than", "is required with on: runtime"),
+    ("alerts: {rules: [{name: a, 'on': backlog}]}", "alerts.rules[0].more_than", "is required with on: backlog"),
+    ("alerts: {rules: [{name: a, 'on': runtime, longer_than: 5}]}", "alerts.rules[0].longer_than", "has no unit"),
+    (
+        "alerts: {rules: [{name: a, longer_than: 5m}]}",
+        "alerts.rules[0].longer_than",
+        "has no meaning with on: failure, only with runtime, waiting; remove it",
+    ),
+    (
+        "alerts: {rules: [{name: a, 'on': no_worker, match: [x]}]}",
+        "alerts.rules[0].match",
+        "has no meaning with on: no_worker, only with failure, runtime, waiting, lost",
+    ),
+    ("alerts: {rules: [{name: a, 'on': lost, threshold: 2}]}", "alerts.rules[0].threshold", "on: lost, only with fail"),
     ("pagerduty: {routing_key: x}", "pagerduty.routing_key", "must be the 32 characters"),
     ("pagerduty: {routing_key: 5}", "pagerduty.routing_key", "must be a string"),
     ("pagerduty: {region: asia}", "pagerduty.region", "must be 'us' or 'eu'"),
@@ -144,6 +159,8 @@ def test_refused(tmp_path: Path, text: str, path: str, message: str) -> None:
 
 
 ACCEPTED = [
+    "alerts: {rules: [{name: a, 'on': runtime, longer_than: 10m, resolve_after: 1h, match: [x]}]}",
+    "alerts: {rules: [{name: a, 'on': no_worker}, {name: b, 'on': lost}, {name: c, 'on': backlog, more_than: 0}]}",
     "broker: {url: 'amqps://u:p%40w@h/vhost'}",
     "broker: {url: 'pyamqp://h'}",
     "broker: {url: 'rediss://:p@h:6379/0'}",
@@ -258,6 +275,14 @@ def test_one_round_for_all(tmp_path: Path) -> None:
         "metrics.static_labels.name", "metrics.static_labels.a-b", "email.from", "email.port", "web.password",
         "web.port",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["on", "'on'", '"on"', "'true'"])
+def test_on_is_a_key(key: str, tmp_path: Path) -> None:
+    """To YAML 1.1 ``on`` is true: as a key it is the text that was written, and what Helm makes of it is understood."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"alerts:\n  rules:\n    - name: a\n      {key}: lost\n")
+    assert load(file, environ={}).alerts.rules[0].on == "lost"
 
 
 def test_levels_are_those_of_the_log() -> None:

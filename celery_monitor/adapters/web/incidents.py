@@ -4,10 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from celery_monitor.adapters.web.filters import address
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor
 from celery_monitor.adapters.web.views import time
-from celery_monitor.core.model import BUCKET_SECONDS, STORM, GroupRow, Incident, IncidentRow
+from celery_monitor.core.headline import headline
+from celery_monitor.core.model import BUCKET_SECONDS, STORM, Condition, GroupRow, Incident, IncidentRow
 from celery_monitor.core.text import OTHER
 from celery_monitor.ports import Reader
 from celery_monitor.settings.units import DAY
@@ -18,7 +21,7 @@ _MAX_TASKS: Final = 20
 _MAX_GROUPS: Final = 50
 _SEPARATOR: Final = " "
 
-FILTERS: Final = ("task", "exception", "key", "since", "until")
+FILTERS: Final = ("task", "exception", "key", "condition", "since", "until")
 
 Position = tuple[float, str]
 """(-first_at, key): ascending in the order of the list, which is newest first."""
@@ -31,6 +34,7 @@ class IncidentFilter:
     task: str | None
     exception: str | None
     key: str | None
+    condition: str | None
     since: float | None
     until: float | None
     after: Position | None
@@ -39,7 +43,8 @@ class IncidentFilter:
     def matches(self, one: Incident) -> bool:
         """Whether an incident of the time and the key is one of them: a storm is one of all its tasks."""
         return (self.task is None or self.task == one.task or self.task in one.tasks) and (
-            self.exception is None or self.exception in one.exceptions
+            (self.exception is None or self.exception in one.exceptions)
+            and (self.condition is None or self.condition == one.condition)
         )
 
 
@@ -47,11 +52,18 @@ def wanted(query: Parameters) -> IncidentFilter:
     """What a request asks for. Raises ParameterError."""
     since, until = query.span()
     task, exception, key = (query.text(name) for name in ("task", "exception", "key"))
-    return IncidentFilter(task, exception, key, since, until, parse_cursor(query.cursor()), query.limit())
+    condition = query.choice("condition", tuple(Condition))
+    after = parse_cursor(query.cursor())
+    return IncidentFilter(task, exception, key, condition, since, until, after, query.limit())
 
 
 def last_failure(one: Incident) -> str:
-    """What the last failure said, with its class: a KeyError's message alone is no more than a name."""
+    """What the last failure said, with its class: a KeyError's message alone is no more than a name.
+
+    Of another condition, its headline.
+    """
+    if one.condition is not Condition.FAILURE:
+        return headline(replace(one, fleet=""))
     kind, said = _last_class(one), " ".join(one.message.split())
     if not kind or said.startswith(kind):
         return said
@@ -88,6 +100,8 @@ def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
     if not rows:
         return None
     one = rows[0].incident
+    if one.condition is not Condition.FAILURE:
+        return rows[0], []
     counts = one.tasks or {one.task: one.count}
     tasks = sorted((task for task in counts if task != OTHER), key=lambda task: -counts[task])
     since, until = one.first_at - one.first_at % BUCKET_SECONDS, one.last_at + 0.001

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
-from celery_monitor.core.model import COUNTS, Action, IncidentState, Reason, Severity
+from celery_monitor.core.model import COUNTS, Action, Condition, IncidentState, Reason, Severity
 
 Json = dict[str, Any]
 
@@ -57,6 +57,8 @@ _TASK: Final = _object(name=_TEXT, queue=_TEXT, **_TOTALS)
 
 _INCIDENT: Final[dict[str, Json]] = {
     "key": _TEXT,
+    "condition": _one_of(Condition),
+    "subject": {"type": "string", "description": "What another condition than failure is about, such as a queue"},
     "task": _TEXT,
     "rule": _TEXT,
     "severity": _one_of(Severity),
@@ -74,6 +76,8 @@ _INCIDENT: Final[dict[str, Json]] = {
     "tasks": _BY_NAME,
     "samples": _list({"type": "string", "description": "Task ids"}),
     "message": _TEXT,
+    "details": _list(_object(label=_TEXT, value=_TEXT)),
+    "unwatched_seconds": {"type": "number", "description": "Time in which the event stream was not watched"},
     "runbook_url": _or_null(_TEXT),
     "deliveries": _list(_ref("Delivery")),
     "delivered_at": _or_null({**_TIME, "description": "When the last of its channels had taken it"}),
@@ -217,6 +221,7 @@ PARAMETERS: Final[dict[str, Json]] = {
         "description": "Only this exception class, by its short name; for tasks: those that failed with it in the "
         "time range",
     },
+    "condition": {**_one_of(Condition), "description": "Only incidents of this condition"},
     "key": {"type": "string", "description": "Only the incident with this key"},
     "since": {"type": "string", "description": f"Not before {_ago}"},
     "until": {"type": "string", "description": f"Before {_ago}"},
@@ -242,7 +247,7 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
     ),
     "/api/v1/failures": ("Stored failures, newest first", "Failure", True, _FILTERS),
     "/api/v1/failures/{uuid}": ("The failures of a task id, one per attempt", "FailureInFull", True, ()),
-    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, (*_FILTERS, "key")),
+    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, (*_FILTERS, "key", "condition")),
     "/api/v1/incidents/{key}": (
         "The incident of a dedup key, with the error groups of its tasks in its time",
         "IncidentInFull",

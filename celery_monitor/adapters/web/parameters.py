@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final
 
@@ -53,6 +53,13 @@ class Parameters:
     def text(self, name: str) -> str | None:
         """The parameter as it is."""
         return self._values.get(name)
+
+    def choice(self, name: str, choices: Collection[str]) -> str | None:
+        """One of some words; None when it is not given."""
+        value = self._values.get(name)
+        if value is not None and value not in choices:
+            raise ParameterError(f"{name}: must be one of {', '.join(choices)}")
+        return value
 
     def flag(self, name: str) -> bool:
         """Whether it is true; false when it is not given."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from celery_monitor.core.headline import facts
 from celery_monitor.core.model import (
     COUNTS,
     ChannelDelivery,
@@ -99,6 +100,8 @@ def incident(row: IncidentRow) -> Json:
     one = row.incident
     return {
         "key": one.key,
+        "condition": one.condition,
+        "subject": one.subject,
         "task": one.task,
         "rule": one.rule,
         "severity": one.severity,
@@ -116,6 +119,8 @@ def incident(row: IncidentRow) -> Json:
         "tasks": one.tasks,
         "samples": one.samples,
         "message": one.message,
+        "details": [{"label": label, "value": value} for label, value in facts(one)],
+        "unwatched_seconds": one.unwatched,
         "runbook_url": one.runbook_url,
         "deliveries": [delivery(sent) for sent in row.deliveries],
         "delivered_at": time(row.delivered_at),

@@ -38,7 +38,15 @@ from celery_monitor.core.model.events import (
     Event,
     UnnamedEvent,
 )
-from celery_monitor.core.model.incidents import STORM, Incident, IncidentState, Reason, Severity
+from celery_monitor.core.model.incidents import (
+    MAX_DETAILS,
+    STORM,
+    Condition,
+    Incident,
+    IncidentState,
+    Reason,
+    Severity,
+)
 from celery_monitor.core.model.outbox import (
     ASKED_FOR,
     FIRST_UPDATE,
@@ -60,6 +68,7 @@ __all__ = [
     "FIRST_UPDATE",
     "HEAD",
     "LATEST_TIMESTAMP",
+    "MAX_DETAILS",
     "MAX_INT",
     "MAX_RUNTIME",
     "MAX_TYPE_LENGTH",
@@ -79,6 +88,7 @@ __all__ = [
     "BucketRow",
     "Changes",
     "ChannelDelivery",
+    "Condition",
     "CounterFamily",
     "CounterName",
     "Delivery",

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,24 @@ class Severity(enum.StrEnum):
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
+
+
+class Condition(enum.StrEnum):
+    """What an incident is about: ``on`` of its rule."""
+
+    FAILURE = "failure"
+    RUNTIME = "runtime"
+    """A task runs longer than it should."""
+    WAITING = "waiting"
+    """A task waits longer than it should."""
+    LOST = "lost"
+    """A worker is gone, with the tasks that it ran."""
+    BACKLOG = "backlog"
+    """A queue is longer than it should be."""
+    NO_WORKER = "no_worker"
+    """A queue has no consumer, or too few."""
+    MISSED = "missed"
+    """A scheduled task did not run."""
 
 
 class Reason(enum.StrEnum):
@@ -50,8 +69,16 @@ class IncidentState(enum.StrEnum):
     """Its hour is over; no failure can join it any more."""
 
 
+MAX_DETAILS: Final = 25
+"""Pairs of label and value that an incident keeps."""
+
+
 class Incident(msgspec.Struct, frozen=True, gc=False):
-    """One dedup key's failures. ``counts`` in it grow while its outbox row waits."""
+    """One dedup key's failures, or one episode of another condition. It may grow while its outbox row waits.
+
+    Of other conditions, ``count`` is the number of tasks concerned (1 where none is counted), ``message`` is the
+    sentence that tells what holds, and the times are those of the first and the last observation.
+    """
 
     key: str
     """The dedup key, ≤ 255 characters."""
@@ -97,6 +124,13 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
     """The task's newest success while it was open, 0 for none: what may resolve it."""
     silenced: int = 0
     """Of ``count``: those whose own rule does not page. They are not part of the way to the threshold."""
+    condition: Condition = Condition.FAILURE
+    subject: str = ""
+    """The task, queue, worker or schedule that a condition other than failure is about; "" for failures."""
+    details: tuple[tuple[str, str], ...] = ()
+    """Of a condition other than failure: labels and values for the reader, at most MAX_DETAILS. Hostile text."""
+    unwatched: float = 0.0
+    """Seconds of its time in which the event stream was not watched."""
 
     @property
     def is_storm(self) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from celery_monitor.core.headline import headline, line, most_first, text
-from celery_monitor.core.model import LATEST_TIMESTAMP, Incident, Severity
+from celery_monitor.core.headline import facts, headline, line, most_first, text
+from celery_monitor.core.model import LATEST_TIMESTAMP, Condition, Incident, Severity
 from celery_monitor.core.times import rfc3339
 
 SUMMARY_LIMIT: Final = 1024
@@ -28,6 +28,8 @@ _ENTRIES: Final = 20
 _ENVELOPE: Final = len('"routing_key": "", "event_action": "trigger", ') + 32
 """Bytes that sending adds to the event."""
 
+_KEPT: Final = ("failures", "rate", "first_failure", "last_failure", "condition", "subject", "since", "last_seen")
+"""Details of an event that is too large."""
 _ADVICE: Final = {
     "WorkerLostError": "The task did not raise this: its worker process died. Check the workers' hosts or "
     "containers for the out-of-memory killer, and their memory limits.",
@@ -40,15 +42,16 @@ _ADVICE: Final = {
 
 def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
     """The properties of a trigger event. ``external_url`` is the base of the links, None for no links to the page."""
+    failures = incident.condition is Condition.FAILURE
     payload: dict[str, Any] = {
         "summary": line(headline(incident), SUMMARY_LIMIT),
         "source": line(incident.fleet) or "celery",
         "severity": str(incident.severity),
-        "component": line(incident.task),
+        "component": line(incident.task if failures else incident.subject),
         "group": line(_most(incident.queues)),
-        "class": line(_most(incident.exceptions)),
+        "class": line(_most(incident.exceptions)) if failures else str(incident.condition),
         "timestamp": rfc3339(incident.last_at),
-        "custom_details": _details(incident),
+        "custom_details": _details(incident) if failures else _details_of_condition(incident),
     }
     base = external_url.rstrip("/") if external_url else None
     event: dict[str, Any] = {
@@ -97,12 +100,28 @@ def _details(incident: Incident) -> dict[str, Any]:
     return {name: value for name, value in details.items() if value}
 
 
+def _details_of_condition(incident: Incident) -> dict[str, Any]:
+    details: dict[str, Any] = {
+        "condition": str(incident.condition),
+        "subject": line(incident.subject),
+        **dict(facts(incident)),
+        "tasks": _counts(incident.tasks),
+        "workers": _counts(incident.workers),
+        "queues": _counts(incident.queues),
+        "since": rfc3339(incident.first_at),
+        "last_seen": rfc3339(incident.last_at),
+        "task_ids": [line(uuid) for uuid in incident.samples[:_ENTRIES]],
+        "rule": line(incident.rule),
+    }
+    return {name: value for name, value in details.items() if value}
+
+
 def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
     links = []
     if base:
         links.append((_page(base, "incidents/", incident.key), "This incident"))
         links.append((_page(base, "failures/", incident.last_uuid), "Latest failure"))
-        if not incident.is_storm:
+        if not incident.is_storm and incident.task:
             links.append((_page(base, "tasks/", incident.task), f"{incident.task} at the monitor"))
     if incident.runbook_url:
         links.append((incident.runbook_url, "Runbook"))
@@ -120,7 +139,7 @@ def _within_limit(event: dict[str, Any]) -> dict[str, Any]:
     if len(json.dumps(event)) + _ENVELOPE <= EVENT_LIMIT:
         return event
     details = event["payload"]["custom_details"]
-    kept = {name: details[name] for name in ("failures", "rate", "first_failure", "last_failure") if name in details}
+    kept = {name: details[name] for name in _KEPT if name in details}
     note = "Other details were omitted: they exceed PagerDuty's size limit."
     return event | {"payload": event["payload"] | {"custom_details": kept | {"note": note}}}
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from celery_monitor.core.headline import headline, line, most_first, text
+from celery_monitor.core.headline import facts, headline, line, most_first, text
 from celery_monitor.core.model import Incident
 from celery_monitor.core.times import rfc3339
 
@@ -32,6 +32,9 @@ def render(kind: str, incident: Incident, at: float, external_url: str | None) -
         "summary": line(headline(one), _SUMMARY),
         "severity": str(one.severity),
         "state": str(one.state),
+        "condition": str(one.condition),
+        "subject": line(one.subject),
+        "details": [{"label": label, "value": value} for label, value in facts(one)],
         "task": line(one.task),
         "storm": one.is_storm,
         "rule": line(one.rule),

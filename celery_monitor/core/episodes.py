@@ -1,0 +1,233 @@
+"""Incidents of the conditions other than failure: an episode opens one, goes on in it, and resolves it.
+
+A judge (``core/conditions``, ``core/schedules``) says what holds, as an ``Episode``, as often as it looks, and that
+it is ``Over``, once. One incident stands for one episode, also over a restart: its key is made of the condition, the
+subject, the rule, and the time when it began. Of each condition, subject and rule one is open at a time.
+
+A storm is more than ``storm_tasks`` subjects of one condition and severity within ``storm_window``: those above that
+number become one incident, which resolves when the last of them is over. Where there is no room for an incident in
+memory, the episode joins the storm of its condition, too: something pages.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from celery_monitor.core.incident import MAX_NAMES_PER_STORM, Episode, Identity, OpenIncident, Over, Verdict
+from celery_monitor.core.incident_book import IncidentBook
+from celery_monitor.core.model import MAX_DETAILS, STORM, Condition, Incident, IncidentState, Reason, Severity
+from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, episode_key, storm_key, window
+from celery_monitor.core.storm import StormDetector
+
+RULE_GONE: Final = "its rule was removed from the configuration"
+MAX_WITHOUT_ROOM: Final = 10_000
+"""Episodes that a storm stands for because there was no room. What is beyond is not told: the storm is."""
+_ENDED: Final = frozenset({IncidentState.RESOLVED, IncidentState.EXPIRED})
+_KEPT: Final = DAY
+"""Seconds for which an episode that is over is kept in memory, to open again if the same one goes on."""
+
+
+class _Live(msgspec.Struct):
+    """An episode that is not over, and what stands for it: an incident of its own, a storm's, or both."""
+
+    own: str | None
+    storm: str | None = None
+
+
+class EpisodeNotice(msgspec.Struct, frozen=True):
+    """That an episode has begun, or is over, for the log."""
+
+    condition: Condition
+    subject: str
+    rule: str
+    summary: str
+    reason: Reason | None
+    """Why it did or did not page; None: it is over."""
+    incident: str | None
+
+
+class Episodes:
+    """Keeps the incidents of episodes in a book. Not thread-safe: it belongs to the monitor."""
+
+    def __init__(self, policy: Policy, rules: RuleSet, book: IncidentBook) -> None:
+        """``rules`` tells which rules there are now; ``book`` is shared with whoever judges failures."""
+        self._policy = policy
+        self._rules = rules
+        self._book = book
+        self._live: dict[Identity, _Live] = {}
+        self._detectors: dict[Condition, StormDetector] = {}
+        self._storms: dict[tuple[Condition, str, Severity], str] = {}
+        """Keys of the storms that are open."""
+
+    def restore(self, old: Incident, now: float) -> None:
+        """Take over an incident that the store kept. What was sent before counts as sent now."""
+        rule = self._rules.current(old.rule, old.condition, old.route)
+        known = rule or Rule(old.rule, severity=old.severity, route=old.route, on=old.condition)
+        storm = old.task == STORM and not old.subject
+        entry = self._book.entries[old.key] = OpenIncident(
+            old.key, old.task, known, old.severity, old.hour, old.opened_at, old.first_at, old.last_at,
+            max(old.last_at, now) + _KEPT, old.state, old.reason, old.count, tasks=dict(old.tasks),
+            queues=dict(old.queues), workers=dict(old.workers), samples=list(old.samples), sent_at=now,
+            sent_count=old.sent_count, dirty=False, storm=storm, condition=old.condition, subject=old.subject,
+            details=old.details, unwatched=old.unwatched, message=old.message,
+        )  # fmt: skip
+        if old.state in _ENDED:
+            return
+        if storm:
+            self._storms[old.condition, old.route, old.severity] = old.key
+        elif rule is None:
+            entry.message = f"{entry.message} ({RULE_GONE})"
+            self._end(entry, now)
+        else:
+            self._live[old.condition, old.subject, old.rule] = _Live(old.key)
+
+    def restored(self) -> None:
+        """Everything was taken over: what was part of a storm that is still open belongs to it again."""
+        for live in self._live.values():
+            entry = self._book.entries[live.own or ""]
+            if entry.reason is Reason.STORM_JOINED:
+                live.storm = self._storms.get((entry.condition, entry.rule.route, entry.severity))
+
+    def live(self, on: Condition) -> list[Incident]:
+        """The incidents of this condition that are not over, for its judge to go on from after a start."""
+        entries = (self._book.entries.get(live.own or "") for key, live in self._live.items() if key[0] is on)
+        return [entry.freeze(self._policy.fleet) for entry in entries if entry is not None]
+
+    def judge(self, found: Iterable[Episode | Over], now: float) -> Iterator[EpisodeNotice]:
+        """Take over what judges have found. What has begun or is over is told; what goes on is not."""
+        for one in found:
+            if isinstance(one, Over):
+                key = self.end(one, now)
+                if key is not None:
+                    summary = self._book.entries[key].message
+                    yield EpisodeNotice(one.condition, one.subject, one.rule, summary, None, key)
+            else:
+                verdict = self.observe(one, now)
+                if verdict.changed:
+                    told = one.condition, one.subject, one.rule.name, one.summary
+                    yield EpisodeNotice(*told, verdict.reason, verdict.incident)
+
+    def observe(self, episode: Episode, now: float) -> Verdict:
+        """It holds: open its incident, or go on in it."""
+        live = self._live.get(episode.identity)
+        entry = None if live is None or live.own is None else self._book.entries.get(live.own)
+        if live is not None and (entry is None or entry.state is IncidentState.OPEN or live.storm):
+            return self._go_on(live, entry, episode)
+        if entry is None:
+            entry = self._entry(episode, now)
+        if entry is None:
+            return self._without_room(episode, now)
+        first = live is None
+        self._live[episode.identity] = _Live(entry.key)
+        entry.observe(episode)
+        if not episode.rule.page:
+            entry.reason = Reason.SILENCED
+            return Verdict(Reason.SILENCED, entry.key, changed=first)
+        if self._is_storm(episode, now):
+            entry.reason = Reason.STORM_JOINED
+            reason, key = self._join_storm(episode, now)
+            self._live[episode.identity].storm = key
+            return Verdict(reason, key)
+        reason = Reason.REOPENED if entry.state in _ENDED else Reason.OPENED
+        self._book.open(entry, reason, now)
+        return Verdict(reason, entry.key)
+
+    def end(self, over: Over, now: float) -> str | None:
+        """It is over. Key of the incident that is closed by it; None when there is none, or a storm stands for it."""
+        live = self._live.pop(over.identity, None)
+        entry = None if live is None or live.own is None else self._book.entries.get(live.own)
+        if entry is None:
+            return None
+        entry.last_at = max(entry.last_at, over.at)
+        entry.message = over.summary or entry.message
+        self._end(entry, now)
+        return entry.key
+
+    def tick(self, entry: OpenIncident, now: float) -> None:
+        """What time alone does to one of its incidents."""
+        if entry.state is IncidentState.OPEN:
+            if entry.storm and all(live.storm != entry.key for live in self._live.values()):
+                self._storms.pop((entry.condition, entry.rule.route, entry.severity), None)
+                self._end(entry, now)
+            else:
+                self._book.refresh(entry, now)
+        elif entry.state in _ENDED and now > entry.ends_at and not self._book.is_choked:
+            self._book.evict(entry)
+
+    def _go_on(self, live: _Live, entry: OpenIncident | None, episode: Episode) -> Verdict:
+        if entry is not None:
+            entry.observe(episode)
+        return Verdict(Reason.STORM_JOINED if live.storm else Reason.JOINED, live.storm or live.own, changed=False)
+
+    def _entry(self, episode: Episode, now: float) -> OpenIncident | None:
+        """Its incident: the one that has this key already, or a new one. None where there is no room."""
+        rule = episode.rule
+        key = episode_key(episode.condition, episode.subject, rule.name, episode.since, self._fleet)
+        entry = self._book.entries.get(key)
+        if entry is None and self._book.has_room():
+            entry = self._book.entries[key] = self._new(key, episode, now)
+            entry.task, entry.subject = episode.task, episode.subject
+        return entry
+
+    def _new(self, key: str, episode: Episode, now: float) -> OpenIncident:
+        hour = window(episode.since, self._policy.zone)
+        rule = episode.rule
+        return OpenIncident(
+            key, STORM, rule, rule.severity, hour, now, episode.since, episode.at, now + _KEPT,
+            condition=episode.condition,
+        )  # fmt: skip
+
+    @property
+    def _fleet(self) -> str:
+        return self._policy.fleet if "{fleet}" in self._policy.dedup_key else ""
+
+    def _without_room(self, episode: Episode, now: float) -> Verdict:
+        self._book.overflows["incidents"] += 1
+        if len(self._live) >= self._book.most + MAX_WITHOUT_ROOM:
+            return Verdict(Reason.SILENCED, None, changed=False)
+        live = self._live[episode.identity] = _Live(None)
+        if not episode.rule.page:
+            return Verdict(Reason.SILENCED, None)
+        reason, live.storm = self._join_storm(episode, now)
+        return Verdict(reason, live.storm)
+
+    def _is_storm(self, episode: Episode, now: float) -> bool:
+        """Note that an episode begins; whether that is part of a storm."""
+        detector = self._detectors.get(episode.condition)
+        if detector is None:
+            detector = StormDetector(tasks=self._policy.storm_tasks, window=self._policy.storm_window)
+            self._detectors[episode.condition] = detector
+        recent = detector.recent(now, 1, exception="", hostname="", queue="", uuid="")
+        return detector.note(episode.rule.route, episode.rule.severity, episode.subject, recent)
+
+    def _join_storm(self, episode: Episode, now: float) -> tuple[Reason, str]:
+        rule = episode.rule
+        place = episode.condition, rule.route, rule.severity
+        key = self._storms.get(place)
+        entry = None if key is None else self._book.entries.get(key)
+        if entry is None:
+            hour = f"{episode.condition}/{window(now, self._policy.zone)}"
+            key = storm_key(rule.route, rule.severity, hour, self._fleet)
+            entry = self._book.entries.get(key)
+            if entry is None:
+                entry = self._book.entries[key] = self._new(key, episode, now)
+                entry.storm = True
+            self._storms[place] = entry.key
+        entry.last_at = max(entry.last_at, episode.at)
+        entry.count += 1
+        if len(entry.tasks) < MAX_NAMES_PER_STORM:
+            entry.tasks[episode.subject] = 1
+        if len(entry.details) < MAX_DETAILS:
+            entry.details = (*entry.details, (episode.subject, episode.summary))
+        entry.dirty = True
+        if entry.state is IncidentState.OPEN:
+            return Reason.STORM_JOINED, entry.key
+        self._book.open(entry, Reason.STORM_OPENED, now)
+        return Reason.STORM_OPENED, entry.key
+
+    def _end(self, entry: OpenIncident, now: float) -> None:
+        """Whoever was told is told the end; others are not."""
+        told = entry.state is IncidentState.OPEN
+        entry.ends_at = now + _KEPT
+        self._book.close(entry, IncidentState.RESOLVED if told else IncidentState.EXPIRED, now)
