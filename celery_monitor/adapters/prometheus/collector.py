@@ -74,8 +74,15 @@ class MonitorCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families in the order of ``families.FAMILIES``; those of the fleet only once the store was read.
 
-        Before that their numbers are not known, and a 0 would look like a reset.
+        Before that their numbers are not known, and a 0 would look like a reset. A standby has those of the process
+        only: beside the leader's, a second value of a series would be one too many.
         """
+        own = {self._prefix + family.name for family in families.OF_THE_PROCESS}
+        for metric in self._all():
+            if self._stats.leader or metric.name in own:
+                yield metric
+
+    def _all(self) -> Iterator[Metric]:
         if self._snapshot is not None:
             yield from self._queue_stats()
             yield from self._stream(self._snapshot)
@@ -149,6 +156,7 @@ class MonitorCollector(Collector):
         yield self._keyed(families.THREAD_FAILURES, stats.thread_failures)
         yield self._keyed(families.SIGN_INS_REFUSED, stats.sign_ins_refused)
         yield self._one(families.REDACTION_TIMEOUTS, stats.redaction_timeouts)
+        yield self._one(families.LEADER, stats.leader)
 
     def _one(self, family: Family, value: float | None) -> Metric:
         return self._metric(family, [] if value is None else [((), value)])

@@ -94,7 +94,8 @@ class Exposition:
         return Scrape(plain, headers, size)
 
     def _chunks(self, *, openmetrics: bool) -> Iterator[bytes]:
-        snapshot = self._snapshot()
+        stats = self._runtime()
+        snapshot = self._snapshot() if stats.leader else None
         if snapshot is not None:
             yield from self._tasks.render(snapshot.series, snapshot.registered, openmetrics=openmetrics)
             yield from self._workers.render(snapshot.workers, openmetrics=openmetrics)
@@ -102,7 +103,7 @@ class Exposition:
             MonitorCollector(
                 snapshot,
                 self._queues(),
-                self._runtime(),
+                stats,
                 now=self._clock.now(),
                 prefix=self._settings.prefix,
                 static_labels=self._settings.static_labels,

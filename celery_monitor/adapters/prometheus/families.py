@@ -344,6 +344,12 @@ REDACTION_TIMEOUTS: Final = Family(
     Kind.COUNTER,
     "Texts replaced completely since the process started because a tracking.redact pattern timed out.",
 )
+LEADER: Final = Family(
+    "monitor_leader",
+    Kind.GAUGE,
+    "1 for the process that counts and pages, 0 for a standby, which exports only this and the metrics of its own "
+    "process. Always 1 for a single process.",
+)
 BUILD: Final = Family(
     "monitor_build",
     Kind.INFO,
@@ -360,6 +366,14 @@ FAMILIES: Final = (
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),
     *(STORE_BYTES, STORE_ROOM, STORE_GIVEN_UP, STORE_ROLLED_BACK),
     *(INCIDENTS, INCIDENTS_OPEN, NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
-    *(THREAD_FAILURES, SIGN_INS_REFUSED, REDACTION_TIMEOUTS, BUILD),
+    *(THREAD_FAILURES, SIGN_INS_REFUSED, REDACTION_TIMEOUTS, LEADER, BUILD),
 )
 """In the order of the exposition."""
+
+OF_THE_PROCESS: Final = frozenset(
+    {REPLIES_DISCARDED, COMMIT, COMMIT_FAILURES, STORE_GIVEN_UP, NOTIFICATIONS}
+    | {THREAD_FAILURES, SIGN_INS_REFUSED, REDACTION_TIMEOUTS, LEADER, BUILD}
+)
+"""What describes the process, or counts since its start: a standby exports these only, and the chart's relabelling
+leaves them the labels of their pod. All others are the fleet's: only the leader exports them, and they continue through
+a take-over."""

@@ -14,6 +14,8 @@ _NONE: Final = Histogram(bounds=(), counts=(0,), sum=0.0)
 class RuntimeStats:
     """As of now, from memory: building it must neither wait nor ask the store."""
 
+    leader: bool = True
+    """False for a standby, which shows nothing of the fleet."""
     commits: Histogram = _NONE
     """Seconds that the store's transactions took."""
     broker_connected: bool = False

@@ -62,6 +62,14 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
 {{- if not $broker -}}
 {{- fail "secrets.brokerUrl is missing: set secrets.brokerUrl.value, or secrets.brokerUrl.existingSecret and .key" -}}
 {{- end -}}
+{{- if gt (int .Values.replicas) 1 -}}
+{{- if eq (include "celery-monitor.store" .) "sqlite" -}}
+{{- fail (printf "replicas: %d needs a store in PostgreSQL, which all replicas share; a SQLite store has one writer. Set secrets.storeUrl, or config.store.url and secrets.storePassword, or replicas: 1" (int .Values.replicas)) -}}
+{{- end -}}
+{{- if .Values.persistence.existingClaim -}}
+{{- fail (printf "persistence.existingClaim is of no use with replicas: %d, which keep everything in PostgreSQL: remove it" (int .Values.replicas)) -}}
+{{- end -}}
+{{- end -}}
 {{- $password := or $secrets.webPassword.value $secrets.webPassword.existingSecret (dig "web" "password_file" "" $config) -}}
 {{- if and $password (not (dig "web" "username" "" $config)) -}}
 {{- fail "secrets.webPassword needs config.web.username" -}}
@@ -72,6 +80,35 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.hosts is empty: name at least one host" -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+The kind of the store: `postgresql` or `sqlite`. A URL in a Secret of your own, in a file or in the environment cannot be
+read here and is taken as PostgreSQL's: there is no reason to hide the path of a file.
+*/}}
+{{- define "celery-monitor.store" -}}
+{{- $secret := .Values.secrets.storeUrl -}}
+{{- $url := default "" (or $secret.value (dig "store" "url" "" .Values.config)) | toString -}}
+{{- $elsewhere := or $secret.existingSecret (dig "store" "url_file" "" .Values.config) -}}
+{{- range .Values.extraEnv -}}
+{{- if eq .name "CELERY_MONITOR_STORE__URL" -}}{{- $url = default "" .value -}}{{- $elsewhere = not .value -}}{{- end -}}
+{{- if eq .name "CELERY_MONITOR_STORE__URL_FILE" -}}{{- $elsewhere = true -}}{{- end -}}
+{{- end -}}
+{{- ternary "postgresql" "sqlite" (or (not (empty $elsewhere)) (regexMatch "^postgres(ql)?:" $url)) -}}
+{{- end -}}
+
+{{/* The ports that PostgreSQL may be reached on: those of the values, else that of its URL, else the usual one. */}}
+{{- define "celery-monitor.storePorts" -}}
+{{- $ports := .Values.networkPolicy.egress.store.ports -}}
+{{- if and (not $ports) (eq (include "celery-monitor.store" .) "postgresql") -}}
+{{- $url := default "" (or .Values.secrets.storeUrl.value (dig "store" "url" "" .Values.config)) | toString -}}
+{{- $hosts := regexFind "://[^/?]*" $url | splitList "@" | last -}}
+{{- range regexFindAll ":[0-9]+(,|$)" $hosts -1 -}}
+{{- $ports = append $ports (trimAll ":," . | int) -}}
+{{- end -}}
+{{- $ports = default (list 5432) (uniq $ports) -}}
+{{- end -}}
+{{- toYaml $ports -}}
 {{- end -}}
 
 {{/* The daemon's configuration file: `config` over the chart's own places for store and secrets. */}}

@@ -3,12 +3,13 @@
 import gzip
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 
 from celery_monitor.adapters.prometheus.exposition import Format
-from celery_monitor.adapters.prometheus.families import FAMILIES
+from celery_monitor.adapters.prometheus.families import FAMILIES, OF_THE_PROCESS
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.core.model import Limit, QueueStats, Snapshot
 from celery_monitor.ports import StoreSpace
@@ -67,6 +68,18 @@ def value(text: str, sample: str) -> float:
     """The number of the one line that begins with ``sample``."""
     (line,) = [line for line in text.splitlines() if line.startswith(sample + " ")]
     return float(line.rpartition(" ")[2])
+
+
+@pytest.mark.parametrize("form", [Format(openmetrics=False, gzip=False), OPENMETRICS])
+def test_a_standby_shows_nothing_of_the_fleet(form: Format) -> None:
+    """Only what is its process's own, whatever it knows: a second value of a series would be one too many."""
+    scrape = exposition(FULL, queues=QUEUES, stats=replace(STATS, leader=False)).render(form)
+    lines = b"".join(scrape.body).decode().splitlines()
+    names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    wanted = {f"celery_{one.sample if form is not OPENMETRICS else one.name}" for one in OF_THE_PROCESS}
+    assert {name for name in names if not name.startswith("process_")} == wanted
+    assert "celery_monitor_leader 0.0" in lines
+    assert "celery_monitor_leader 1.0" in rendered(FULL).splitlines()
 
 
 @given(snapshots)
