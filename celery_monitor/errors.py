@@ -92,6 +92,10 @@ class StoreMissingError(StoreUnusableError):
         self.about = about
 
 
+class TooManySilencesError(MonitorError):
+    """There are as many silences as are kept: a person has to end one first."""
+
+
 class DeliveryError(MonitorError):
     """A notification was not delivered."""
 

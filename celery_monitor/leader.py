@@ -157,8 +157,17 @@ class Leader:
             new=not restored.counters,
         )
         report = schedule.run_once if channel.configured else None
-        self._maintenance = Maintenance(env.store, env.store.outbox, env.clock, report, channel.name)
+        self._maintenance = Maintenance(
+            env.store, env.store.outbox, env.clock, report, channel.name, look=self._read_silences
+        )
         return self._maintenance.run
+
+    def _read_silences(self, now: float) -> None:
+        """Raises StoreUnavailableError."""
+        found = self._env.store.silences.current(now)
+        if self._monitor is not None:
+            with self._lock:
+                self._monitor.silence(found)
 
     def _committed(self, changes: Changes) -> None:
         if self._committed_totals is not None:

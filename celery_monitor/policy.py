@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
@@ -12,6 +13,8 @@ from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.core.model import Condition, Severity
 from celery_monitor.core.monitor import Limits
 from celery_monitor.core.rules import Policy, Rule
+from celery_monitor.core.silences import MuteWindow
+from celery_monitor.runtime.schedule import last_due
 from celery_monitor.settings import Settings
 from celery_monitor.settings.alerts import RuleSettings
 from celery_monitor.settings.units import MINUTE
@@ -46,6 +49,16 @@ def limits_of(settings: Settings) -> Limits:
         worker_timeout=metrics.worker_timeout,
         worker_purge=metrics.worker_purge,
         policy=policy_of(settings),
+        mutes=[
+            MuteWindow(
+                window.match,
+                window.reason,
+                window.lasting,
+                partial(last_due, window.cron, ZoneInfo(window.timezone)),
+                window.queues,
+            )
+            for window in settings.alerts.mute
+        ],
     )
 
 

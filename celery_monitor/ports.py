@@ -23,6 +23,7 @@ from celery_monitor.core.model import (
     OutboxRequest,
     QueueStats,
     Restored,
+    Silence,
     Worker,
 )
 
@@ -292,6 +293,22 @@ class Outbox(Protocol):
 
     def incident(self, key: str) -> Incident | None:
         """The incident as committed."""
+
+
+class Silences(Protocol):
+    """Silences, which people add and end. Methods as in Store."""
+
+    def add(self, silence: Silence) -> None:
+        """Keep a new silence. Raises TooManySilencesError."""
+
+    def end(self, silence_id: str, now: float) -> Silence | None:
+        """End it now; as it is then. None when there is none with this id that has not ended."""
+
+    def current(self, now: float) -> list[Silence]:
+        """Those that have not ended, the first to end first."""
+
+    def ended(self, now: float) -> list[Silence]:
+        """Those that have ended within the retention, the last to end first; at most 200."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,11 @@ class Counters:
         if prober is not None and prober == self._prober:
             self._values[CounterName.READ_UNTIL.value] = at
 
+    @property
+    def read_until(self) -> float | None:
+        """A time: whatever was published before it is counted; None when that is not known."""
+        return self._values.get(CounterName.READ_UNTIL.value)
+
     def custom(self, kind: str) -> None:
         """Count and discard an event of the fleet's own, as ``other`` when there are too many types of them."""
         self.discard("unknown_type")

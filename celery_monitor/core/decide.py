@@ -7,6 +7,9 @@ again by a later failure. Opening puts a ``trigger`` into the outbox, once; late
 ``update_interval``. Failures of one incident may fall under several rules, which may match by exception or queue: each
 is judged by its own, and until the incident opens it takes on the rule of its newest failure that may page.
 
+A silence or a mute window (``core/silences``) holds back what would open an incident, or refresh one; when it ends,
+the incident pages if its condition holds (``core/muted``).
+
 A storm is more than ``storm_tasks`` distinct tasks of one severity, or a more severe one, that fail within
 ``storm_window`` (``core/storm``): the tasks above that number become one incident of that severity, which counts the
 failures of all of them. When it is over, a task that still fails opens an incident of its own.
@@ -24,13 +27,16 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from celery_monitor.core.episodes import Episodes
 from celery_monitor.core.incident import OpenIncident, TaskFailure, Verdict
 from celery_monitor.core.incident_book import IncidentBook
 from celery_monitor.core.model import STORM, Condition, Incident, IncidentState, OutboxRequest, Reason
+from celery_monitor.core.muted import MutedIncidents
 from celery_monitor.core.recovery import RecoveryTracker
 from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, dedup_key, storm_key, window
+from celery_monitor.core.silences import Silences
 from celery_monitor.core.storm import RecentFailures, StormDetector, storm_name
 
 MAX_INCIDENTS: Final = 2_000
@@ -39,7 +45,7 @@ AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
 _PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
 _OPENING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.STORM_OPENED})
-_NO_STORM: Final = frozenset({Reason.SILENCED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
+_NO_STORM: Final = frozenset({Reason.SILENCED, Reason.MUTED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -54,7 +60,14 @@ class Notice(msgspec.Struct, frozen=True):
 class Decider:
     """Keeps the incidents whose window may still grow. Not thread-safe: it belongs to the monitor."""
 
-    def __init__(self, policy: Policy, *, most: int = MAX_INCIDENTS, overflows: Counter[str] | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        silences: Silences | None = None,
+        most: int = MAX_INCIDENTS,
+        overflows: Counter[str] | None = None,
+    ) -> None:
         """Start without incidents; ``restore`` fills it.
 
         ``most`` bounds the incidents in memory, ``overflows`` counts what that has cut.
@@ -62,7 +75,11 @@ class Decider:
         self._policy = policy
         self._overflows = overflows if overflows is not None else Counter()
         self._rules = RuleSet(policy)
-        self._book = IncidentBook(policy, self._rules, most=most, overflows=self._overflows)
+        self._silences = Silences() if silences is None else silences
+        self._book = IncidentBook(policy, self._rules, self._silences, most=most, overflows=self._overflows)
+        self._muted = MutedIncidents(self._book)
+        self._book.listen(self._unmute)
+        self._awaited: dict[str, bool] = {}
         self._open = self._book.entries
         self._open_of: dict[str, set[str]] = {}
         self._storms = StormDetector(tasks=policy.storm_tasks, window=policy.storm_window)
@@ -89,6 +106,8 @@ class Decider:
             )  # fmt: skip
             if old.state is IncidentState.OPEN:
                 self._note_open(entry)
+            elif old.reason is Reason.MUTED:
+                self._mute(entry)
             self._recovery.restore(self._named(entry), old.last_at, old.succeeded_at)
             if not entry.storm and old.reason not in _NO_STORM:
                 self._storms.note(old.route, old.severity, old.task, self._restored(old))
@@ -109,19 +128,35 @@ class Decider:
         elif rule.page and entry.state is not IncidentState.OPEN:
             entry.rule, entry.severity = rule, rule.severity
         before = entry.reason if entry.count else None
+        muted = rule.page and self._covers(failed, now)
         entry.join(failed, page=rule.page)
         if entry.state is IncidentState.OPEN and failed.task in entry.tasks:
-            self._open_of.setdefault(failed.task, set()).add(key)
+            self._await(failed.task, key)
         reason = _reason(entry, rule, too_old=too_old)
         if rule.page and reason in _PAGING:
-            if self._is_storm(rule, failed, now):
-                joined, storm = self._join_storm(failed, rule, now, opens=reason is not Reason.JOINED)
-                reason, key = (reason, key) if reason is Reason.JOINED else (joined, storm)
-            elif reason is not Reason.JOINED:
-                self._trigger(entry, reason, now)
+            reason, key = self._page(entry, failed, reason, now, muted=muted)
         if entry.state is IncidentState.SUPPRESSED:
-            entry.reason = reason
-        return Verdict(reason, key, reason is not Reason.JOINED and (reason in _OPENING or reason is not before))
+            entry.reason = Reason.MUTED if entry.key in self._muted else reason
+        return Verdict(reason, key, reason is not Reason.JOINED and (reason in _OPENING or reason is not before), muted)
+
+    def _page(
+        self, entry: OpenIncident, failed: TaskFailure, reason: Reason, now: float, *, muted: bool
+    ) -> tuple[Reason, str]:
+        """Tell of a failure that may page; what became of it, and in which incident."""
+        joined = reason is Reason.JOINED
+        if muted:
+            if not joined:
+                entry.state, reason = IncidentState.SUPPRESSED, Reason.MUTED
+                self._mute(entry)
+            return reason, entry.key
+        self._unmute(entry)
+        rule = self._rules.find(failed.task, failed.queue, failed.exception)
+        if self._is_storm(rule, failed, now):
+            found = self._join_storm(failed, rule, now, opens=not joined)
+            return (reason, entry.key) if joined else found
+        if not joined:
+            self._trigger(entry, reason, now)
+        return reason, entry.key
 
     def _reject(self, failed: TaskFailure, rule: Rule, now: float, *, too_old: bool) -> Verdict:
         """No incident of its own. Where there is no room for one, it pages in a storm's, of which there are few."""
@@ -130,14 +165,17 @@ class Decider:
         self._overflows["incidents"] += 1
         if not rule.page:
             return Verdict(Reason.SILENCED, None)
+        if self._covers(failed, now):
+            return Verdict(Reason.MUTED, None, muted=True)
         self._is_storm(rule, failed, now)
         reason, key = self._join_storm(failed, rule, now, opens=True)
         return Verdict(reason, key, reason is Reason.STORM_OPENED)
 
     def succeeded(self, task: str, at: float) -> None:
         """A task succeeded: its open incidents may resolve once they are quiet."""
-        self._recovery.succeeded(task, at)
-        for key in self._open_of.get(task, ()):
+        if self._policy.resolve_on_success:
+            self._recovery.succeeded(task, at)
+        for key in (*self._open_of.get(task, ()), *self._muted.of.get(task, ())):
             entry = self._open[key]
             # The first success after a failure decides; the thousands after it are not worth a write.
             entry.dirty |= entry.succeeded_at <= entry.last_at < at
@@ -149,9 +187,9 @@ class Decider:
         return bool(self._book.outbox)
 
     @property
-    def awaited(self) -> Mapping[str, set[str]]:
-        """Tasks whose success would matter."""
-        return self._open_of if self._policy.resolve_on_success else {}
+    def awaited(self) -> Mapping[str, bool]:
+        """Tasks whose success would matter. It is the same object for ever."""
+        return self._awaited
 
     def __len__(self) -> int:
         """Incidents in memory."""
@@ -162,9 +200,15 @@ class Decider:
         """Incidents that are open."""
         return self._book.open_count
 
-    def tick(self, now: float) -> None:
-        """Refresh what grew, resolve what is over, and let go of windows that no failure can join any more."""
+    def tick(self, now: float, read_until: float | None = None) -> list[Verdict]:
+        """Refresh what grew, resolve what is over, and let go of windows that no failure can join any more.
+
+        Gives what has become of the incidents whose silence has ended. ``read_until``: what was published before it
+        has been read, so that a success is known; None when that is not known.
+        """
         self._book.tick()
+        over = self._muted.ended(now, read_until)
+        ended = [self._release(entry, now, pages=pages) for entry, pages in over]
         for entry in list(self._open.values()):
             if entry.condition is not Condition.FAILURE:
                 self.episodes.tick(entry, now)
@@ -176,11 +220,13 @@ class Decider:
                     self._book.refresh(entry, now)
             if self._book.is_choked:
                 continue  # the store is away: what is over waits, too
-            if now > entry.ends_at and not (entry.state is IncidentState.OPEN and self._awaits(entry, now)):
+            waits = entry.key in self._muted or (entry.state is IncidentState.OPEN and self._awaits(entry, now))
+            if now > entry.ends_at and not waits:
                 if entry.state is IncidentState.OPEN:
                     self._close(entry, IncidentState.EXPIRED, now)
                 self._book.evict(entry)
         self._recovery.forget(now - self._policy.resolve_after, self._open_of)
+        return ended
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What the next ``take`` is to send, as it is now; nothing is taken."""
@@ -268,10 +314,50 @@ class Decider:
                 keys.discard(entry.key)
                 if not keys:
                     del self._open_of[task]
+                    self._forget(task)
 
     def _note_open(self, entry: OpenIncident) -> None:
         for task in () if entry.storm else entry.tasks:
-            self._open_of.setdefault(task, set()).add(entry.key)
+            self._await(task, entry.key)
+
+    def _await(self, task: str, key: str) -> None:
+        self._open_of.setdefault(task, set()).add(key)
+        if self._policy.resolve_on_success:
+            self._awaited[task] = True
+
+    def _forget(self, task: str) -> None:
+        """Its success does not matter, unless another incident of it waits for one."""
+        if task not in self._muted.of and not (self._policy.resolve_on_success and task in self._open_of):
+            self._awaited.pop(task, None)
+
+    def _covers(self, failed: TaskFailure, now: float) -> bool:
+        cover = self._silences.cover
+        return cover(failed.task, failed.queue, now) or cover(failed.task, failed.queue, failed.at)
+
+    def _mute(self, entry: OpenIncident) -> None:
+        self._muted.add(entry)
+        self._awaited |= dict.fromkeys(entry.tasks, True)
+
+    def _unmute(self, entry: OpenIncident) -> None:
+        if entry.key in self._muted:
+            self._muted.discard(entry)
+            for task in entry.tasks:
+                self._forget(task)
+
+    def _release(self, entry: OpenIncident, now: float, *, pages: bool) -> Verdict:
+        """The silence of an incident has ended."""
+        self._unmute(entry)
+        entry.dirty = True
+        open_keys = self._open_of.get(entry.task, ())
+        if not pages or entry.last is None or any(self._open[key].last_at >= entry.last_at for key in open_keys):
+            entry.reason = Reason.SILENCED
+            return Verdict(Reason.SILENCED, entry.key)
+        last = structs.replace(entry.last, at=now)
+        if self._is_storm(entry.rule, last, now):
+            entry.reason, key = self._join_storm(last, entry.rule, now, opens=True)
+            return Verdict(entry.reason, key, entry.reason is Reason.STORM_OPENED)
+        self._trigger(entry, Reason.OPENED, now)
+        return Verdict(Reason.OPENED, entry.key)
 
 
 def _reason(entry: OpenIncident, rule: Rule, *, too_old: bool) -> Reason:

@@ -124,6 +124,9 @@ class Episodes:
         if not episode.rule.page:
             entry.reason = Reason.SILENCED
             return Verdict(Reason.SILENCED, entry.key, changed=first)
+        if self._book.covers(entry, now):  # it is told again as it goes on, and opens when the silence has ended
+            entry.state, entry.reason = IncidentState.SUPPRESSED, Reason.MUTED
+            return Verdict(Reason.MUTED, entry.key, changed=first)
         if self._is_storm(episode, now):
             entry.reason = Reason.STORM_JOINED
             reason, key = self._join_storm(episode, now)

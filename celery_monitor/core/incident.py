@@ -47,6 +47,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """Key of its incident; None when it came too late for it."""
     changed: bool = True
     """The incident came to this reason now: what ``celery_monitor_incidents_total`` counts."""
+    muted: bool = False
+    """A silence covers the failure."""
 
 
 class Episode(msgspec.Struct, frozen=True):

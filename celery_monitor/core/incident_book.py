@@ -4,6 +4,7 @@ Incidents in memory are bounded. Beyond it those that were not sent, or are over
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from celery_monitor.core.incident import OpenIncident
@@ -18,6 +19,7 @@ from celery_monitor.core.model import (
     Severity,
 )
 from celery_monitor.core.rules import Policy, RuleSet
+from celery_monitor.core.silences import Silences
 
 _SEVERITIES: Final = tuple(Severity)
 
@@ -28,8 +30,11 @@ class IncidentBook:
     ``most`` bounds them, ``overflows`` counts what that has cut.
     """
 
-    def __init__(self, policy: Policy, rules: RuleSet, *, most: int, overflows: Counter[str]) -> None:
+    def __init__(
+        self, policy: Policy, rules: RuleSet, silences: Silences, *, most: int, overflows: Counter[str]
+    ) -> None:
         """Start without any."""
+        self.silences = silences
         self.entries: dict[str, OpenIncident] = {}
         self.overflows = overflows
         self.closed: list[Incident] = []
@@ -40,6 +45,7 @@ class IncidentBook:
         self._update_interval = policy.update_interval
         self._rules = rules
         self.most = most
+        self._listeners: list[Callable[[OpenIncident], None]] = []
         self._full = False
         """At the last look no incident could be forgotten."""
 
@@ -79,6 +85,12 @@ class IncidentBook:
         if entry.dirty:
             self.closed.append(entry.freeze(self._fleet))
         del self.entries[entry.key]
+        for told in self._listeners:
+            told(entry)
+
+    def listen(self, told: Callable[[OpenIncident], None]) -> None:
+        """Call it with each incident that is forgotten."""
+        self._listeners.append(told)
 
     def open(self, entry: OpenIncident, reason: Reason, now: float) -> None:
         """It is to be told."""
@@ -86,9 +98,16 @@ class IncidentBook:
         self.send(entry, now, _SEVERITIES.index(entry.severity))
 
     def refresh(self, entry: OpenIncident, now: float) -> None:
-        """Send what is new of an open one, at most every ``update_interval``."""
-        if entry.untold and now - entry.sent_at >= self._update_interval:
+        """Send what is new of an open one, at most every ``update_interval``, and not while it is silenced."""
+        if entry.untold and now - entry.sent_at >= self._update_interval and not self.covers(entry, now):
             self.send(entry, now, REFRESH + _SEVERITIES.index(entry.severity))
+
+    def covers(self, entry: OpenIncident, at: float) -> bool:
+        """Whether a silence covers all that the incident is about."""
+        if not self.silences:
+            return False
+        names = entry.tasks or (entry.task or entry.subject,)
+        return all(self.silences.cover(name, queue, at) for name in names for queue in entry.queues or (entry.subject,))
 
     def close(self, entry: OpenIncident, state: IncidentState, now: float) -> None:
         """It is over. Only a resolved one is told."""

@@ -43,6 +43,7 @@ from celery_monitor.core.model import (
     OutboxRequest,
     Reason,
     Restored,
+    Silence,
     Snapshot,
     Stage,
     UnnamedEvent,
@@ -50,6 +51,7 @@ from celery_monitor.core.model import (
 from celery_monitor.core.queues import Queues
 from celery_monitor.core.rules import Policy
 from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
+from celery_monitor.core.silences import MuteWindow, Silences
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
 from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH, Tracker
 from celery_monitor.core.transitions import CANCELLED, KINDS
@@ -99,6 +101,7 @@ class Limits:
     worker_timeout: float = 300.0
     worker_purge: float = 600.0
     policy: Policy = field(default_factory=Policy)
+    mutes: Sequence[MuteWindow] = ()
     prober: int | None = None  # whose probes tell how far the stream was read: another's clock may be wrong
 
 
@@ -126,7 +129,11 @@ class Monitor:
         """Hostnames of the workers that are known and not there."""
         self.up = self._workers.up
         """Hostnames of the workers that are there."""
-        self._decider = Decider(limits.policy, most=limits.max_incidents, overflows=self._overflows)
+        self._silences = Silences(limits.mutes)
+        self._silences.replace(restored.silences)
+        self._decider = Decider(
+            limits.policy, silences=self._silences, most=limits.max_incidents, overflows=self._overflows
+        )
         self._awaited = self._decider.awaited
         self._hosts = Hosts(purge=limits.worker_purge, overflows=self._overflows)
         self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
@@ -214,7 +221,9 @@ class Monitor:
         elapsed = max(0.0, now - self._ticked)
         self._tracker.tick(now, quiet=max(0.0, elapsed - MAX_TICK_GAP) if self._heard else elapsed)
         self._ticked, self._heard = now, False
-        self._decider.tick(now)
+        for ended in self._decider.tick(now, self._counters.read_until):
+            if ended.changed:
+                self.count(CounterFamily.INCIDENTS.counter(ended.reason), 1)
         self.undecodable.tick(now, self._messages - self._types.get(PROBE, 0))
         self._aggregator.tick(now)
         self._settle(self._unnamed.tick(min(elapsed, MAX_TICK_GAP)))
@@ -223,6 +232,10 @@ class Monitor:
             self._queues.forget(self._workers.tick(self._watched_for))
             if gone := self._hosts.tick(self._workers, self._watched_for):
                 self._aggregator.drop_hosts(gone)
+
+    def silence(self, silences: Iterable[Silence]) -> None:
+        """The silences as the store has them now."""
+        self._silences.replace(silences)
 
     @property
     def has_unnamed(self) -> bool:
@@ -354,6 +367,8 @@ class Monitor:
             probe_roundtrip=None,
             limits=self._all_limits(),
             registered=self._queues.registered(self._aggregator.admits, self._aggregator.admitted),
+            silences_active=len(self._silences.active(self._now)),
+            mute_windows_active=self._silences.muting(self._now),
         )
 
     def _restore(self, restored: Restored, now: float) -> None:
@@ -447,6 +462,8 @@ class Monitor:
         )  # fmt: skip
         if verdict.reason is Reason.TOO_OLD:
             self.count(CounterName.TOO_OLD_FAILURES, 1)
+        if verdict.muted:
+            self.count(CounterName.SILENCED_FAILURES, 1)
         if verdict.changed:
             self.count(CounterFamily.INCIDENTS.counter(verdict.reason), 1)
         if len(self._notices) < MAX_NOTICES:

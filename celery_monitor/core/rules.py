@@ -85,7 +85,7 @@ class RuleSet:
         self._default = policy.default
         self._channels = {rule.route: rule.to for rule in (*policy.rules, policy.default)}
         self._matchers = [
-            (rule, _matcher(rule.match), _matcher(rule.queues), _matcher(rule.exceptions), _matcher(rule.exclude))
+            (rule, matcher(rule.match), matcher(rule.queues), matcher(rule.exceptions), matcher(rule.exclude))
             for rule in self._rules
         ]
         self.find = lru_cache(maxsize=5_000)(self._find)
@@ -132,7 +132,8 @@ class RuleSet:
         return None
 
 
-def _matcher(globs: Sequence[str]) -> Callable[[str], object]:
+def matcher(globs: Sequence[str]) -> Callable[[str], object]:
+    """Whether a name matches one of the globs, as a whole; without globs nothing matches."""
     return re.compile("|".join(map(translate, globs)) or r"(?!)").match
 
 

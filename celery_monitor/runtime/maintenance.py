@@ -27,10 +27,13 @@ class Maintenance:
         clock: Clock,
         report: Callable[[float], float] | None = None,
         channel: str = "",
+        *,
+        look: Callable[[float], None] = lambda _: None,
     ) -> None:
         """``report`` claims what is due at a time and says when to ask again; None when no report is sent.
 
-        ``channel`` is the one that carries the report.
+        ``channel`` is the one that carries the report. ``look`` is called in each turn with the time, and reads what
+        people have written into the store. It may raise StoreUnavailableError.
         """
         self.pending: Mapping[str, tuple[int, float | None]] = {}
         self.report_last_success: float | None = None
@@ -40,6 +43,7 @@ class Maintenance:
         self._clock = clock
         self._report = report
         self._channel = channel
+        self._look = look
         self._report_at = 0.0
         self._prune_at = 0.0
         self._short = False
@@ -60,6 +64,7 @@ class Maintenance:
         # First of all: on a full disk the rest may have to wait for it.
         space = self._store.space()
         self._tell(space)
+        self._look(now)
         if mono >= self._prune_at or space.short:
             self._prune_at = mono + PRUNE_INTERVAL
             self._store.prune(now)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from celery_monitor.settings.channels import ChannelName
+from celery_monitor.settings.cron import Cron, never_ends, some_times
 from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile, check_one_routing_key
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.section import FieldError, Glob, HttpUrl, Section, Text, TimeZone
@@ -144,6 +145,35 @@ class RuleSettings(Section):
         return SecretSource(self.routing_key, self.routing_key_file)
 
 
+class MuteSettings(Section):
+    """A recurring window in which nothing pages, such as a nightly maintenance."""
+
+    match: Annotated[tuple[Glob, ...], Field(min_length=1)]
+    """Globs on the task name, such as ``shop.billing.*``. At least one must match."""
+    queues: tuple[Glob, ...] = ()
+    """Globs on the queue name. At least one must match; an empty list matches everything."""
+    cron: Cron
+    """When the window begins, as a cron expression (minute hour day month weekday) in ``timezone``."""
+    lasting: Annotated[float, duration("1m", "7d")]
+    """How long it lasts."""
+    timezone: TimeZone = "UTC"
+    """The time zone of ``cron``."""
+    reason: Text
+    """Why, for whoever looks for a page that did not come."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if next(some_times(self.cron, self.timezone), None) is None:
+            raise FieldError("cron", "has no time at all, such as a 30th of February")
+        if never_ends(self.cron, self.timezone, self.lasting):
+            raise FieldError(
+                "lasting",
+                "is not shorter than the time from one start to the next, so the window would never end; for failures "
+                "that are never to page, write a rule with page: false",
+            )
+        return self
+
+
 class AlertsSettings(Section):
     """From failures to incidents."""
 
@@ -163,6 +193,10 @@ class AlertsSettings(Section):
     rules: tuple[RuleSettings, ...] = ()
     """The rules. Of those for one condition, the first match applies. A failure that matches no rule pages with
     severity error; other conditions open incidents only where a rule matches."""
+
+    mute: tuple[MuteSettings, ...] = ()
+    """Maintenance windows: failures in them are counted and reported, and page when the window ends unless the task
+    has succeeded since."""
 
     @field_validator("rules")
     @classmethod

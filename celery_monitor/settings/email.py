@@ -1,18 +1,14 @@
 """The daily mail."""
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from celery_monitor.settings import email_address
+from celery_monitor.settings.cron import Cron
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource
 from celery_monitor.settings.section import MAX_PORT, FieldError, Section, Text, TimeZone, check_credentials
-
-_CRON_FIELDS: Final = "minute hour day month weekday"
-_SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def _address(value: str) -> str:
@@ -28,16 +24,6 @@ def _hello(value: str) -> str:
         return email_address.ascii_domain(value)
     except ValueError:
         raise ValueError("must be a host name like monitor.example.com, or an address like [192.0.2.1]") from None
-
-
-def _cron(value: str) -> str:
-    if len(value.split()) != len(_CRON_FIELDS.split()):  # cronsim also takes six, with seconds
-        raise ValueError(f"must have five fields: {_CRON_FIELDS}, as in 0 8 * * 1-5")
-    try:
-        CronSim(value, _SOME_DAY)
-    except CronSimError as exc:
-        raise ValueError(f"is not a valid cron expression: {str(exc).lower()} ({_CRON_FIELDS})") from None
-    return value
 
 
 Address = Annotated[Text, AfterValidator(_address)]
@@ -66,7 +52,7 @@ class EmailSettings(Section):
     """The sender of the mail, as ``ops@example.com`` or ``Shop monitor <ops@example.com>``."""
     to: tuple[Address, ...] = ()
     """The recipients. If empty, no mail is sent. Duplicates receive one mail."""
-    schedule: Annotated[str, AfterValidator(_cron)] = "0 8 * * *"
+    schedule: Cron = "0 8 * * *"
     """When the mail is sent, as a cron expression (minute hour day month weekday) in ``timezone``."""
     timezone: TimeZone = "UTC"
     """The time zone of the schedule and of the reported day."""

@@ -31,6 +31,12 @@ def keys(values: dict[str, Any], path: tuple[str, ...] = ()) -> set[str]:
     return found
 
 
+def lists() -> dict[str, dict[str, Any]]:
+    """Path → the entries of the lists that hold sections of one kind."""
+    alerts = schema()["properties"]["alerts"]["properties"]
+    return {f"alerts.{name}": alerts[name]["items"] for name in ("rules", "mute")}
+
+
 @pytest.mark.parametrize("draft", [jsonschema.Draft202012Validator, jsonschema.Draft7Validator])
 def test_schema_is_a_schema(draft: type[jsonschema.Draft202012Validator]) -> None:
     """The schema is valid in 2020-12 and in draft 7, which Helm reads."""
@@ -46,7 +52,7 @@ def test_schema_is_plain_text() -> None:
 def test_schema_stands_alone() -> None:
     """It holds no reference, so that it can be put into another schema, and forbids unknown keys everywhere."""
     assert "$ref" not in json.dumps(schema())
-    nodes = [node for _, node in sections()] + [schema()["properties"]["alerts"]["properties"]["rules"]["items"]]
+    nodes = [node for _, node in sections()] + [*lists().values()]
     nodes += [node for _, node in entries()]
     assert all(node["additionalProperties"] is False for node in nodes)
 
@@ -113,20 +119,19 @@ def test_reference_is_up_to_date() -> None:
 
 
 def test_reference_names_every_field() -> None:
-    """Every field has a row in the reference, those of rules too."""
+    """Every field has a row in the reference, those of lists too."""
     rows = set(re.findall(r"^\| `([^`]+)` \|", markdown(), re.MULTILINE))
-    rules = schema()["properties"]["alerts"]["properties"]["rules"]["items"]["properties"]
     of_channels = {f"channels[].{key}" for _, node in entries() for key in node["properties"]}
-    assert rows == {".".join(path) for path, _ in fields()} | {f"alerts.rules[].{key}" for key in rules} | of_channels
+    of_lists = {f"{path}[].{key}" for path, node in lists().items() for key in node["properties"]}
+    assert rows == {".".join(path) for path, _ in fields()} | of_lists | of_channels
 
 
 def test_example_is_complete_and_right() -> None:
-    """The example holds every field, is accepted, and but for its rule is the defaults."""
+    """The example holds every field, is accepted, and but for its lists is the defaults."""
     settings = load(EXAMPLE, environ={})
     document = yaml_file.read(EXAMPLE)
-    rules = schema()["properties"]["alerts"]["properties"]["rules"]["items"]["properties"]
-    expected = {".".join(path) for path, _ in fields()} - {"alerts.rules"} | {f"alerts.rules.{key}" for key in rules}
-    assert keys(document) == expected
+    of_lists = {f"{path}.{key}" for path, node in lists().items() for key in node["properties"]}
+    assert keys(document) == {".".join(path) for path, _ in fields()} - lists().keys() | of_lists
     defaults = Settings()
     assert settings.model_copy(update={"alerts": defaults.alerts}) == defaults
-    assert settings.alerts.model_copy(update={"rules": ()}) == defaults.alerts
+    assert settings.alerts.model_copy(update={"rules": (), "mute": ()}) == defaults.alerts

@@ -10,7 +10,22 @@ from celery_monitor.settings import Settings, load
 
 KEY = "0123456789abcdef0123456789abcdef"
 
+MUTE = [
+    ("cron: '0 2 * * *', lasting: 2h, reason: r", "match", "is required"),
+    ("match: [], cron: '0 2 * * *', lasting: 2h, reason: r", "match", "at least 1"),
+    ("match: [x], cron: '0 2 * * *', lasting: 2h", "reason", "is required"),
+    ("match: [x], cron: '0 2 * * *', reason: r", "lasting", "is required"),
+    ("match: [x], cron: '0 2 * *', lasting: 2h, reason: r", "cron", "five fields"),
+    ("match: [x], cron: '0 2 30 2 *', lasting: 2h, reason: r", "cron", "bad day-of-month"),
+    ("match: [x], cron: '0 2 * * *', lasting: 24h, reason: r", "lasting", "would never end"),
+    ("match: [x], cron: '* * * * *', lasting: 1m, reason: r", "lasting", "would never end"),
+    ("match: [x], cron: '0 2 * * *', lasting: 8d, reason: r", "lasting", "from 1m to 7d"),
+    ("match: [x], cron: '0 2 * * *', lasting: 2h, reason: r, timezone: Berlin", "timezone", "not an IANA time zone"),
+    ("match: [x], cron: '0 2 * * *', lasting: 2h, reason: r, until: x", "until", "unknown key"),
+]
+
 REFUSED = [
+    *((f"alerts: {{mute: [{{{entry}}}]}}", f"alerts.mute[0].{field}", told) for entry, field, told in MUTE),
     ("fleet: ''", "fleet", "must not be empty"),
     ("fleet: no", "fleet", "must be a string; put it in quotes"),
     ('fleet: "a\\nb"', "fleet", "must not contain control characters"),

@@ -131,6 +131,9 @@ class MonitorCollector(Collector):
         reasons = dict.fromkeys([str(reason) for reason in Reason], 0.0) | dict(snapshot.incidents)
         yield self._keyed(families.INCIDENTS, reasons)
         yield self._one(families.INCIDENTS_OPEN, snapshot.incidents_open)
+        active = {"silence": snapshot.silences_active, "mute_window": snapshot.mute_windows_active}
+        yield self._keyed(families.SILENCES_ACTIVE, active)
+        yield self._one(families.SILENCED_FAILURES, snapshot.counters.get(CounterName.SILENCED_FAILURES, 0))
 
     def _runtime(self, stats: RuntimeStats) -> Iterator[Metric]:
         yield self._one(families.CONNECTED, stats.broker_connected)

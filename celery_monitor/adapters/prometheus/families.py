@@ -301,6 +301,17 @@ INCIDENTS: Final = Family(
     "page was sent.",
     ("reason",),
 )
+SILENCES_ACTIVE: Final = Family(
+    "monitor_silences_active",
+    Kind.GAUGE,
+    "Silences (kind silence) and windows of alerts.mute (kind mute_window) that hold notifications back now.",
+    ("kind",),
+)
+SILENCED_FAILURES: Final = Family(
+    "monitor_silenced_failures",
+    Kind.COUNTER,
+    "Failures that a silence or a mute window covered. They are counted everywhere else, too.",
+)
 INCIDENTS_OPEN: Final = Family("monitor_incidents_open", Kind.GAUGE, "Open incidents.")
 NOTIFICATIONS: Final = Family(
     "monitor_notifications",
@@ -365,7 +376,8 @@ FAMILIES: Final = (
     *(MESSAGES, EVENTS, DISCARDED, REPLIES_DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),
     *(STORE_BYTES, STORE_ROOM, STORE_GIVEN_UP, STORE_ROLLED_BACK),
-    *(INCIDENTS, INCIDENTS_OPEN, NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
+    *(INCIDENTS, INCIDENTS_OPEN, SILENCES_ACTIVE, SILENCED_FAILURES),
+    *(NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
     *(THREAD_FAILURES, SIGN_INS_REFUSED, REDACTION_TIMEOUTS, LEADER, BUILD),
 )
 """In the order of the exposition."""

@@ -36,7 +36,8 @@ _run_row: Final = attrgetter(*RUN)
 _MAX_INTEGER: Final = 2**63 - 1
 
 
-def _json(value: object) -> str:
+def to_json(value: object) -> str:
+    """A value as JSON text."""
     return msgspec.json.encode(value).decode()
 
 
@@ -56,10 +57,10 @@ def series_row(series: Series) -> tuple[Any, ...]:
         key.queue,
         key.host,
         *series.counts,
-        _json(series.exceptions),
-        _json((runtime.bounds, runtime.counts)),
+        to_json(series.exceptions),
+        to_json((runtime.bounds, runtime.counts)),
         runtime.sum,
-        _json((wait.bounds, wait.counts)),
+        to_json((wait.bounds, wait.counts)),
         wait.sum,
         series.rank,
     )
@@ -86,7 +87,7 @@ def _histogram(text: str, total: float) -> Histogram:
 
 def tracked_row(uuid: str, ref: TaskRef) -> tuple[Any, ...]:
     """In the order of the table's columns."""
-    runs = None if ref.others is None else _json([_run_row(run) for run in ref.others])
+    runs = None if ref.others is None else to_json([_run_row(run) for run in ref.others])
     return uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen, ref.host or None, runs
 
 
@@ -98,7 +99,7 @@ def runs_value(text: str | None) -> list[TaskRef] | None:
 
 def unnamed_row(unnamed: UnnamedEvent) -> tuple[Any, ...]:
     """In the order of the table's columns."""
-    return unnamed.number, unnamed.since, _json(unnamed.event), unnamed.measured
+    return unnamed.number, unnamed.since, to_json(unnamed.event), unnamed.measured
 
 
 def unnamed_value(row: Sequence[Any]) -> UnnamedEvent:
@@ -109,7 +110,7 @@ def unnamed_value(row: Sequence[Any]) -> UnnamedEvent:
 
 def incident_row(incident: Incident) -> tuple[Any, ...]:
     """In the order of ``INCIDENT``."""
-    return incident.key, incident.state.value, incident.opened_at, incident.first_at, _json(incident)
+    return incident.key, incident.state.value, incident.opened_at, incident.first_at, to_json(incident)
 
 
 def storable(value: T, *, nul: bool = False) -> T:

@@ -5,7 +5,7 @@ from typing import Any, Final, get_type_hints
 
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
-from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store import encode, schema, silences
 from celery_monitor.adapters.store.validation import (
     COUNTER,
     FINGERPRINT,
@@ -16,11 +16,22 @@ from celery_monitor.adapters.store.validation import (
     required_row,
     valid_rows,
 )
-from celery_monitor.core.model import CounterName, Incident, IncidentState, Restored, TaskRef, UnnamedEvent, Worker
+from celery_monitor.core.model import (
+    CounterName,
+    Incident,
+    IncidentState,
+    Reason,
+    Restored,
+    TaskRef,
+    UnnamedEvent,
+    Worker,
+)
 
 QUIET_KEPT: Final = 48 * 3600.0
 """Seconds after which any hour is over."""
 _ROWS: Final = 10_000
+_MUTED: Final = f'"reason":"{Reason.MUTED.value}"'
+"""In the JSON of incidents that wait for the end of a silence, however old they are. In a text, quotes are escaped."""
 _TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
 """Counters that are times of the monitor's own clock."""
 
@@ -28,7 +39,8 @@ _TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
 def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Restored:
     """Read everything; a million tracked tasks take a few seconds and are read in portions.
 
-    Of incidents that are not open, only those first seen within ``quiet_kept`` seconds before the last flush.
+    Of incidents that are neither open nor muted, only those first seen within ``quiet_kept`` seconds before the last
+    flush.
     """
     meta = connection.execute(select(schema.meta)).one()
     required_row((meta.sequence, meta.epoch, meta.at), tuple[int, int, float])
@@ -40,6 +52,7 @@ def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Re
         unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
         incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
+        silences=silences.read(connection, meta.at),
         counters=newest_counters(connection),
         fingerprints=_fingerprints(connection),
     )
@@ -119,7 +132,9 @@ def _incidents(connection: Connection, quiet_since: float, most: int) -> list[In
     """The oldest first; of too many the newest, and those that are open before all others."""
     table = schema.incidents
     quiet = table.c.state.in_((IncidentState.SUPPRESSED.value, IncidentState.RESOLVED.value))
-    wanted = or_(table.c.state == IncidentState.OPEN.value, and_(quiet, table.c.opened_at >= quiet_since))
+    muted = and_(table.c.state == IncidentState.SUPPRESSED.value, table.c.body.contains(_MUTED))
+    newer = and_(quiet, table.c.opened_at >= quiet_since)
+    wanted = or_(table.c.state == IncidentState.OPEN.value, newer, muted)
     order = table.c.state != IncidentState.OPEN.value, table.c.opened_at.desc(), table.c.key.desc()
     rows = connection.execute(select(table.c.body).where(wanted).order_by(*order).limit(most))
     found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))

@@ -61,6 +61,7 @@ def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnEl
                 ~exists().where(outbox.c.key == incidents.c.key, outbox.c.state != "delivered"),
             ),
         ),
+        (schema.silences, schema.silences.c.ends_at < before),
         (schema.deliveries, ~exists().where(incidents.c.key == schema.deliveries.c.key)),
         (counters, and_(counters.c.slot < before, _has_successor(before))),
     ]

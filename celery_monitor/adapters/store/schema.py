@@ -229,6 +229,21 @@ deliveries: Final = Table(
 )
 """What became of an incident on each channel that it goes to: see ChannelDelivery. ``key``: the incident's."""
 
+silences: Final = Table(
+    "silences",
+    metadata,
+    _text("id", key=True),
+    _text("match"),
+    _text("queues"),
+    _text("reason"),
+    _real("starts_at"),
+    _real("ends_at"),
+    _text("created_by"),
+    Index("ix_silences_ends_at", "ends_at"),
+    sqlite_with_rowid=False,
+)
+"""``match`` and ``queues``: JSON of the globs. Written by people, not by flushes."""
+
 outbox: Final = Table(
     "outbox",
     metadata,

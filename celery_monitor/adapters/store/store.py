@@ -22,6 +22,7 @@ from celery_monitor.adapters.store.outbox import SqlOutbox
 from celery_monitor.adapters.store.reader import SqlReader
 from celery_monitor.adapters.store.retention import Retention
 from celery_monitor.adapters.store.sequence import SequenceRecord
+from celery_monitor.adapters.store.silences import SqlSilences
 from celery_monitor.core.model import Changes, Restored, RolledBack
 from celery_monitor.errors import (
     LeaseLostError,
@@ -117,6 +118,7 @@ class SqlStore:
         """Who leads, though the store was too full to be told of it."""
         self.outbox: Final = SqlOutbox(database)
         self.reader: Final = SqlReader(database)
+        self.silences: Final = SqlSilences(database)
 
     def start(self, holder: str = "") -> Restored:
         """As ``lead``, for a process that does not stand by. Raises StoreUnavailableError while another one leads."""
@@ -177,7 +179,7 @@ class SqlStore:
         return replace(restored, series_merged=merged, rolled_back=rolled_back)
 
     def attach(self) -> None:
-        """Use ``outbox`` and ``reader`` beside the daemon: in place of ``start``, without its lock.
+        """Use ``outbox``, ``reader`` and ``silences`` beside the daemon: in place of ``start``, without its lock.
 
         Raises StoreUnusableError when there is no store, or one of another version, and StoreUnavailableError.
         """

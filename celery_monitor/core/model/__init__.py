@@ -57,6 +57,7 @@ from celery_monitor.core.model.outbox import (
     OutboxRequest,
 )
 from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, IncidentRow
+from celery_monitor.core.model.silences import MAX_REASON, MAX_SILENCE, MAX_SILENCES, Silence
 from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
 from celery_monitor.core.model.workers import QueueStats, Worker
 
@@ -70,7 +71,10 @@ __all__ = [
     "LATEST_TIMESTAMP",
     "MAX_DETAILS",
     "MAX_INT",
+    "MAX_REASON",
     "MAX_RUNTIME",
+    "MAX_SILENCE",
+    "MAX_SILENCES",
     "MAX_TYPE_LENGTH",
     "MAX_UUID_LENGTH",
     "RECEIVED",
@@ -114,6 +118,7 @@ __all__ = [
     "Series",
     "SeriesKey",
     "Severity",
+    "Silence",
     "Snapshot",
     "Stage",
     "TaskRef",

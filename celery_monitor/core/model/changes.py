@@ -7,6 +7,7 @@ from celery_monitor.core.model.counts import BucketDelta, ErrorDelta, ErrorGroup
 from celery_monitor.core.model.events import UnnamedEvent
 from celery_monitor.core.model.incidents import Incident
 from celery_monitor.core.model.outbox import OutboxRequest
+from celery_monitor.core.model.silences import Silence
 from celery_monitor.core.model.tasks import TaskRef
 from celery_monitor.core.model.workers import Worker
 
@@ -96,7 +97,9 @@ class Restored:
     unnamed: Sequence[UnnamedEvent] = ()
     workers: Sequence[Worker] = ()
     incidents: Sequence[Incident] = ()
-    """Open ones, and suppressed or resolved ones whose hour may still be running."""
+    """Open and muted ones, and suppressed or resolved ones whose hour may still be running."""
+    silences: Sequence[Silence] = ()
+    """Those that had not ended."""
     counters: Mapping[str, float] = field(default_factory=dict)
     fingerprints: Sequence[tuple[int, bytes]] = ()
     """(epoch, concatenated fingerprints), oldest first."""
@@ -138,3 +141,5 @@ class Snapshot:
     """The bounds of memory, and how much of each is used."""
     registered: Sequence[tuple[str, str]] = ()
     """Name and queue of the tasks that workers know, whether or not they have run."""
+    silences_active: int = 0
+    mute_windows_active: int = 0

@@ -19,6 +19,8 @@ class CounterName(enum.StrEnum):
     UNOBSERVED = "unobserved"
     UNNAMED_FAILURES = "unnamed_failures"
     TOO_OLD_FAILURES = "too_old_failures"
+    SILENCED_FAILURES = "silenced_failures"
+    """Failures that a silence or a mute window covered."""
     STORE_ROLLED_BACK = "store_rolled_back"
     EVICTED_TASKS = "evicted"
     TASK_NAMES_OVER_LIMIT = "task_names_over_limit"

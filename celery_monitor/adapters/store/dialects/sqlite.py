@@ -144,7 +144,7 @@ class SqliteDialect:
         try:
             # Opens the log too: later there may be no descriptor for it.
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             connection.close()
             raise
         return connection
@@ -260,8 +260,8 @@ class SqliteDialect:
         code = getattr(exc, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in _DAMAGED:
             return self.damaged(str(exc))
-        if code is None and isinstance(exc, sqlite3.OperationalError):
-            # The module's own; its text would show the value.
+        if code is None and isinstance(exc, sqlite3.OperationalError | UnicodeDecodeError):
+            # The module's own, of a value or of its message about the schema; its text would show it.
             return self.damaged("it contains text that is not UTF-8")
         if code == sqlite3.SQLITE_INTERRUPT:
             return too_slow()
@@ -314,7 +314,7 @@ class SqliteDialect:
         """Errors of the driver end here."""
         try:
             yield
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             found = self.classify(exc)
             if isinstance(found, StoreFullError):
                 self.use_reserve()

@@ -1,0 +1,89 @@
+"""Silences as the store keeps them. They are few, and people write them: a command beside the daemon, or the page."""
+
+import math
+from typing import Any, Final
+
+from msgspec import structs
+from sqlalchemy import Connection, func, insert, select, update
+
+from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.validation import valid_rows
+from celery_monitor.core.model import MAX_SILENCES, Silence
+from celery_monitor.errors import TooManySilencesError
+
+SHOWN: Final = 200
+"""Ended silences that are listed: the newest."""
+_ROW: Final = tuple[str, str, str, str, float, float, str]
+
+
+class SqlSilences:
+    """See ports.Silences."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, silence: Silence) -> None:
+        """See ports.Silences."""
+        text, table = self._database.text, schema.silences
+        row = {
+            "id": silence.id,
+            "match": text(encode.to_json(silence.match)),
+            "queues": text(encode.to_json(silence.queues)),
+            "reason": text(silence.reason),
+            "starts_at": silence.starts_at,
+            "ends_at": silence.ends_at,
+            "created_by": text(silence.created_by),
+        }
+        with self._database.write() as connection:
+            waiting = select(func.count()).select_from(table).where(table.c.ends_at > silence.starts_at)
+            if (connection.execute(waiting).scalar() or 0) >= MAX_SILENCES:
+                raise TooManySilencesError(
+                    f"there are {MAX_SILENCES} silences already: end some, or use a wider glob (celery-monitor silence "
+                    "list shows them)"
+                )
+            connection.execute(insert(table).values(row))
+
+    def end(self, silence_id: str, now: float) -> Silence | None:
+        """See ports.Silences."""
+        table = schema.silences
+        mine = table.c.id == self._database.text(silence_id)
+        with self._database.write() as connection:
+            found = _read(connection, mine)
+            if not found or found[0].ends_at <= now:
+                return None
+            connection.execute(update(table).where(mine).values(ends_at=now))
+            return structs.replace(found[0], ends_at=now)
+
+    def current(self, now: float) -> list[Silence]:
+        """See ports.Silences."""
+        with self._database.read() as connection:
+            return read(connection, now)
+
+    def ended(self, now: float) -> list[Silence]:
+        """See ports.Silences."""
+        with self._database.read() as connection:
+            return _read(connection, schema.silences.c.ends_at <= now, newest=SHOWN)
+
+
+def read(connection: Connection, now: float) -> list[Silence]:
+    """Those that have not ended at ``now``, the first to end first."""
+    return _read(connection, schema.silences.c.ends_at > now)
+
+
+def _read(connection: Connection, wanted: Any, newest: int | None = None) -> list[Silence]:  # noqa: ANN401 - SQLAlchemy
+    table = schema.silences
+    order = (table.c.ends_at, table.c.id) if newest is None else (table.c.ends_at.desc(), table.c.id)
+    rows = connection.execute(select(table).where(wanted).order_by(*order).limit(newest))
+    return valid_rows("silences", rows, _ROW, _value)
+
+
+def _value(  # noqa: PLR0917 - a row
+    silence_id: str, match: str, queues: str, reason: str, starts_at: float, ends_at: float, created_by: str
+) -> Silence:
+    if not math.isfinite(ends_at):
+        raise ValueError("a silence without an end")
+    globs = tuple[str, ...]
+    return Silence(
+        silence_id, encode.parsed(match, globs), reason, starts_at, ends_at, encode.parsed(queues, globs), created_by
+    )

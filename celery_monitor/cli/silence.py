@@ -1,0 +1,152 @@
+"""``celery-monitor silence``: ask for quiet, with an end and a reason. Works beside the daemon, on its store."""
+
+import getpass
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.cli.options import config_file, store_url
+from celery_monitor.core.model import Silence
+from celery_monitor.core.silences import silence_of
+from celery_monitor.core.times import rfc3339
+from celery_monitor.errors import MonitorError
+from celery_monitor.settings import load
+from celery_monitor.settings.units import duration
+
+_HEADERS: Final = ("ID", "TASKS", "QUEUES", "STARTS", "ENDS", "BY", "REASON")
+_WIDTH: Final = 60
+_duration: Final = duration("1s", "30d")
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
+    try:
+        return _duration.parse(text)
+    except ValueError as exc:
+        raise click.BadParameter(f"{text} {exc}") from exc
+
+
+@click.group()
+def silence() -> None:
+    """Hold back the notifications of some tasks for some time.
+
+    Failures are counted and reported all the same. When a silence ends, a task that has not succeeded since its last
+    failure pages.
+    """
+
+
+@silence.command()
+@click.argument("match", metavar="GLOB...", nargs=-1, required=True)
+@click.option("--for", "lasting", metavar="DURATION", required=True, callback=_seconds, help="From 1s to 30d: 2h, 90m.")
+@click.option("--reason", metavar="TEXT", required=True, help="Why, for whoever waits for a page.")
+@click.option("--queue", "queues", metavar="GLOB", multiple=True, help="Only of these queues. May be repeated.")
+@config_file
+@store_url
+def add(  # noqa: PLR0917 - the options
+    match: tuple[str, ...],
+    lasting: float,
+    reason: str,
+    queues: tuple[str, ...],
+    config_path: Path | None,
+    store: str | None,
+) -> None:
+    """Add a silence of tasks by globs on their names, such as 'shop.billing.*'. It is in effect within 5 seconds."""
+    now = SystemClock().now()
+    try:
+        one = silence_of(
+            silence_id=secrets.token_hex(4),
+            match=match,
+            lasting=lasting,
+            reason=reason,
+            now=now,
+            queues=queues,
+            created_by=_user(),
+        )
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
+    with _opened(config_path, store) as opened:
+        opened.silences.add(one)
+    click.echo(f"silence {one.id} of {', '.join(one.match)} until {rfc3339(one.ends_at)}")
+
+
+@silence.command("list")
+@config_file
+@store_url
+@click.option("--ended", is_flag=True, help="Those that have ended, the newest first.")
+def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
+    """Print the silences that have not ended, the first to end first. Times are in UTC."""
+    now = SystemClock().now()
+    with _opened(config_path, store) as opened:
+        found = opened.silences.ended(now) if ended else opened.silences.current(now)
+    if not found:
+        click.echo("no ended silences" if ended else "no silences")
+        return
+    table = [_HEADERS, *map(_cells, found)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADERS))]
+    for row in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@silence.command()
+@click.argument("silence_id", metavar="ID")
+@config_file
+@store_url
+def end(config_path: Path | None, store: str | None, silence_id: str) -> None:
+    """End a silence now. What it has held back pages within seconds, unless the task has recovered."""
+    with _opened(config_path, store) as opened:
+        found = opened.silences.end(silence_id, SystemClock().now())
+    if found is None:
+        raise MonitorError("no silence with this ID is in effect: celery-monitor silence list shows those that are")
+    click.echo(f"silence {found.id} of {', '.join(found.match)} has ended")
+
+
+@contextmanager
+def _opened(config_path: Path | None, url: str | None) -> Iterator[SqlStore]:
+    settings = load(config_path, {"store.url": url})
+    store = open_store(
+        settings.store.url_source(),
+        password=settings.store.password_source(),
+        retention=settings.store.retention,
+        fingerprints_kept=0,
+    )
+    store.attach()
+    try:
+        yield store
+    finally:
+        store.stop()
+
+
+def _user() -> str:
+    """Who is signed in on this machine; "" where that is not known, as in a container without such a user."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return ""
+    return name if name.isprintable() else ""
+
+
+def _cells(one: Silence) -> tuple[str, ...]:
+    return (
+        one.id,
+        _listed(one.match),
+        _listed(one.queues) or "all",
+        rfc3339(one.starts_at) or "",
+        rfc3339(one.ends_at) or "",
+        _cut(one.created_by) or "-",
+        _cut(one.reason),
+    )
+
+
+def _listed(globs: Sequence[str]) -> str:
+    return _cut(" ".join(globs))
+
+
+def _cut(text: str) -> str:
+    """Nothing in the store may control the terminal."""
+    shown = "".join(char if char.isprintable() else "?" for char in text)
+    return shown if len(shown) <= _WIDTH else shown[: _WIDTH - 1] + "…"

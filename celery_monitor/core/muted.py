@@ -1,0 +1,69 @@
+"""The incidents that wait for the end of their silence.
+
+When nothing covers an incident any more it is judged once: it pages when its condition still holds. That is so when the
+task has not succeeded since the incident's last failure. Of several hours of one task the newest incident speaks for
+the others: one page says that the task fails.
+"""
+
+from typing import Final
+
+from celery_monitor.core.incident import OpenIncident
+from celery_monitor.core.incident_book import IncidentBook
+
+MAX_CATCH_UP: Final = 300.0
+"""Seconds for which an incident whose silence has ended waits until the stream has been read so far."""
+
+
+class MutedIncidents:
+    """Keeps their keys. Not thread-safe: it belongs to the decider."""
+
+    def __init__(self, book: IncidentBook) -> None:
+        """Start without any."""
+        self._book = book
+        self.of: dict[str, set[str]] = {}
+        """Task → keys of its incidents that wait."""
+        self._keys: set[str] = set()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def add(self, entry: OpenIncident) -> None:
+        """It waits from now on."""
+        self._keys.add(entry.key)
+        for task in entry.tasks:
+            self.of.setdefault(task, set()).add(entry.key)
+
+    def discard(self, entry: OpenIncident) -> None:
+        """It does not wait any more; no-op when it did not."""
+        if entry.key not in self._keys:
+            return
+        self._keys.remove(entry.key)
+        for task in entry.tasks:
+            keys = self.of.get(task, set())
+            keys.discard(entry.key)
+            if not keys:
+                self.of.pop(task, None)
+
+    def ended(self, now: float, read_until: float | None) -> list[tuple[OpenIncident, bool]]:
+        """Those that nothing covers any more, each with whether it is to page; the newest first.
+
+        ``read_until``: as in Decider.tick.
+        """
+        waiting = map(self._book.entries.__getitem__, self._keys)
+        over = [entry for entry in waiting if not self._book.covers(entry, _caught_up(entry, now, read_until))]
+        over.sort(key=lambda entry: -entry.last_at)
+        told: set[tuple[str, str]] = set()
+        found = []
+        for entry in over:
+            name = entry.task, entry.rule.name
+            found.append((entry, name not in told and entry.succeeded_at <= entry.last_at))
+            told.add(name)
+        return found
+
+
+def _caught_up(entry: OpenIncident, now: float, read_until: float | None) -> float:
+    """Up to when it is known what the task did. An incident that has just been seen may be of a backlog."""
+    if read_until is None:
+        return now
+    known = min(now, read_until)
+    return known if now - entry.opened_at < MAX_CATCH_UP else max(known, now - MAX_CATCH_UP)

@@ -1,0 +1,116 @@
+"""Which failures are silenced: the silences that people set, and the mute windows of ``alerts.mute``.
+
+A silence holds notifications back, nothing else. A failure that it covers is counted, stored and joins its incident,
+which then waits as ``muted``. When nothing covers the incident any more it pages, unless the task has succeeded since
+its last failure (``decide``). A failure is covered by the time of reading or by its own: after an outage of the
+monitor, failures from within a silence are read when that has ended.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from celery_monitor.core.model import MAX_REASON, MAX_SILENCE, Silence
+from celery_monitor.core.rules import matcher
+
+MIN_SILENCE: Final = 1.0
+"""Seconds."""
+MAX_GLOBS: Final = 50
+MAX_GLOB: Final = 255
+_CACHED: Final = 5_000
+_MINUTE: Final = 60
+"""Seconds: a cron expression is no finer."""
+
+
+@dataclass(frozen=True, slots=True)
+class MuteWindow:
+    """A recurring silence of ``alerts.mute``."""
+
+    match: Sequence[str]
+    """Globs on the task name."""
+    reason: str
+    lasting: float
+    """Seconds from each start."""
+    last_start: Callable[[float], float | None] = field(compare=False)
+    """The newest start at or before a time, in unix seconds; None when there is none."""
+    queues: Sequence[str] = ()
+
+    def active(self, at: float) -> bool:
+        """Whether it is in effect at this time."""
+        start = self.last_start(at)
+        return start is not None and start <= at < start + self.lasting
+
+
+def silence_of(
+    *,
+    silence_id: str,
+    match: Sequence[str],
+    lasting: float,
+    reason: str,
+    now: float,
+    queues: Sequence[str] = (),
+    created_by: str = "",
+) -> Silence:
+    """A new silence that begins now. Raises ValueError, which names what is wrong."""
+    for what, globs in (("match", match), ("queues", queues)):
+        if len(globs) > MAX_GLOBS or not all(0 < len(glob) <= MAX_GLOB and glob.isprintable() for glob in globs):
+            raise ValueError(
+                f"{what}: must be at most {MAX_GLOBS} globs, each of 1 to {MAX_GLOB} printable characters, such as "
+                "shop.billing.*"
+            )
+    if not match:
+        raise ValueError("match: name the tasks by a glob, such as shop.billing.*; * is every task")
+    if not MIN_SILENCE <= lasting <= MAX_SILENCE:
+        raise ValueError("for: a silence lasts from 1s to 30d")
+    reason = " ".join(reason.split())
+    if not reason or len(reason) > MAX_REASON or not reason.isprintable():
+        raise ValueError(f"reason: say why, in 1 to {MAX_REASON} characters, such as deploy 4711")
+    return Silence(silence_id, tuple(match), reason, now, now + lasting, tuple(queues), created_by)
+
+
+class Silences:
+    """All of them. Not thread-safe: it belongs to the monitor."""
+
+    def __init__(self, windows: Iterable[MuteWindow] = ()) -> None:
+        """Start with the mute windows alone; ``replace`` brings the silences."""
+        self._windows = tuple(_by_minute(window) for window in windows)
+        self._current: tuple[Silence, ...] = ()
+        self._known = lru_cache(maxsize=_CACHED)(self._matching)
+
+    def replace(self, silences: Iterable[Silence]) -> None:
+        """The silences as the store has them now."""
+        current = tuple(silences)
+        if current != self._current:
+            self._current = current
+            self._known.cache_clear()
+
+    def __bool__(self) -> bool:
+        """Whether anything can be covered."""
+        return bool(self._windows or self._current)
+
+    def cover(self, task: str, queue: str, at: float) -> bool:
+        """Whether a failure of this task and queue is silenced at this time."""
+        return bool(self) and any(one.active(at) for one in self._known(task, queue))
+
+    def active(self, at: float) -> tuple[Silence, ...]:
+        """The silences, without mute windows, that are in effect."""
+        return tuple(one for one in self._current if one.active(at))
+
+    def muting(self, at: float) -> int:
+        """How many mute windows are in effect."""
+        return sum(window.active(at) for window in self._windows)
+
+    def _matching(self, task: str, queue: str) -> tuple[Silence | MuteWindow, ...]:
+        every: tuple[Silence | MuteWindow, ...] = self._current + self._windows
+        return tuple(
+            one for one in every if matcher(one.match)(task) and (not one.queues or matcher(one.queues)(queue))
+        )
+
+
+def _by_minute(window: MuteWindow) -> MuteWindow:
+    """The same, asked once for each minute: a burst of failures does not search a calendar for each."""
+    start_of = lru_cache(maxsize=8)(lambda minute: window.last_start(minute * _MINUTE))
+    return MuteWindow(
+        window.match, window.reason, window.lasting, lambda at: start_of(int(at // _MINUTE)), window.queues
+    )

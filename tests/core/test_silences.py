@@ -1,0 +1,322 @@
+"""Silences and mute windows: what they hold back, and what pages when they end."""
+
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from celery_monitor.core.decide import Decider
+from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.model import MAX_SILENCE, Action, Condition, Incident, IncidentState, Reason, Silence
+from celery_monitor.core.rules import Policy, Rule
+from celery_monitor.core.silences import MuteWindow, Silences, silence_of
+from celery_monitor.runtime.schedule import last_due
+from tests.builders import NOON, failed
+
+HOUR = 3600.0
+KEY = "shop.pay/2023-11-15T12Z"
+DEPLOY = Silence("a1", ("shop.*",), "deploy 4711", NOON, NOON + HOUR)
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+class Case:
+    """A decider with its silences, and what it has sent."""
+
+    def __init__(self, *silences: Silence, restored: list[Incident] | None = None, **policy: object) -> None:
+        self.silences = Silences()
+        self.silences.replace(silences)
+        known = replace(Policy(default=Rule(to=("oncall",))), **policy)  # type: ignore[arg-type]
+        self.of = Decider(known, silences=self.silences)
+        self.of.restore(restored or [], NOON)
+        self.incidents: dict[str, Incident] = {}
+
+    def fail(self, at: float, *, now: float | None = None, task: str = "shop.pay", queue: str = "celery") -> Reason:
+        """One failure; why it did or did not page."""
+        return self.of.decide(failed(task, queue=queue, at=at), at if now is None else now).reason
+
+    def tick(self, now: float, read_until: float | None = None) -> list[Reason]:
+        """What became of incidents whose silence has ended."""
+        return [verdict.reason for verdict in self.of.tick(now, read_until)]
+
+    def sent(self) -> list[tuple[str, Action]]:
+        """Since the last call."""
+        changed, rows = self.of.take()
+        self.incidents |= {one.key: one for one in changed}
+        return [(row.key, row.action) for row in rows]
+
+
+def test_a_silenced_failure_is_counted_and_does_not_page() -> None:
+    """It is in its incident, which is kept and shown as muted."""
+    case = Case(DEPLOY)
+    assert [case.fail(NOON + 60), case.fail(NOON + 61)] == [Reason.MUTED, Reason.MUTED]
+    assert case.sent() == []
+    one = case.incidents[KEY]
+    assert (one.state, one.reason, one.count) == (IncidentState.SUPPRESSED, Reason.MUTED, 2)
+
+
+def test_it_pages_once_when_the_silence_ends_and_the_task_has_not_succeeded() -> None:
+    """At the end, not before; with all failures of the silence; a later failure joins."""
+    case = Case(DEPLOY)
+    case.fail(NOON + 60)
+    assert (case.tick(NOON + HOUR - 1), case.sent()) == ([], [])
+    assert case.tick(NOON + HOUR) == [Reason.OPENED]
+    assert case.sent() == [(KEY, Action.TRIGGER)]
+    assert case.incidents[KEY].state is IncidentState.OPEN
+    assert (case.tick(NOON + HOUR + 1), case.sent()) == ([], [])
+    assert case.fail(NOON + 70, now=NOON + HOUR + 2) is Reason.JOINED
+
+
+def test_a_failure_just_after_the_end_opens_the_incident_itself() -> None:
+    """Before any tick; and the tick does not page again."""
+    case = Case(DEPLOY)
+    case.fail(NOON + HOUR - 10)
+    case.of.decide(failed(at=NOON + HOUR - 9), NOON + HOUR + 1)
+    assert case.tick(NOON + HOUR + 1) == [Reason.OPENED]
+    assert case.sent() == [(KEY, Action.TRIGGER)]
+    case = Case(replace_end(DEPLOY, NOON + 1800))
+    case.fail(NOON + 1700)
+    assert case.fail(NOON + 1801) is Reason.OPENED
+    assert case.tick(NOON + 1802) == []
+    assert case.sent() == [(KEY, Action.TRIGGER)]
+
+
+def test_a_task_that_has_recovered_does_not_page() -> None:
+    """A success after the last failure, whether or not incidents resolve."""
+    for resolve in (False, True):
+        case = Case(DEPLOY, resolve_on_success=resolve)
+        case.fail(NOON + 60)
+        assert "shop.pay" in case.of.awaited
+        case.of.succeeded("shop.pay", NOON + 90)
+        assert case.tick(NOON + HOUR) == [Reason.SILENCED]
+        assert case.sent() == []
+        assert case.incidents[KEY].reason is Reason.SILENCED
+        assert not case.of.awaited
+
+
+def test_a_success_before_the_last_failure_is_no_recovery() -> None:
+    """By the events' own times, whatever the order of reading."""
+    case = Case(DEPLOY)
+    case.fail(NOON + 60)
+    case.of.succeeded("shop.pay", NOON + 30)
+    case.of.succeeded("shop.pay", NOON + 70)
+    case.fail(NOON + 80)
+    assert case.tick(NOON + HOUR) == [Reason.OPENED]
+
+
+def test_hours_of_one_task_page_once() -> None:
+    """A silence of a day over a task that fails in each hour ends with one page."""
+    case = Case(replace_end(DEPLOY, NOON + 24 * HOUR))
+    for hour in range(24):
+        assert case.fail(NOON + hour * HOUR) is Reason.MUTED
+        case.tick(NOON + hour * HOUR + 1)
+    assert case.tick(NOON + 24 * HOUR).count(Reason.OPENED) == 1
+    assert case.sent() == [("shop.pay/2023-11-16T11Z", Action.TRIGGER)]
+
+
+def test_many_tasks_end_in_a_storm() -> None:
+    """As everywhere: more tasks than alerts.storm.tasks become one incident."""
+    case = Case(DEPLOY, storm_tasks=3)
+    for number in range(10):
+        case.fail(NOON + 60, task=f"shop.t{number}")
+    case.tick(NOON + HOUR)
+    rows = case.sent()
+    assert len(rows) == 4
+    assert sum(key.startswith("storm/") for key, _ in rows) == 1
+
+
+def test_silenced_failures_make_no_storm_and_join_none() -> None:
+    """A deployment must not page as a storm."""
+    case = Case(DEPLOY, storm_tasks=3)
+    assert {case.fail(NOON + 60, task=f"shop.t{number}") for number in range(50)} == {Reason.MUTED}
+    assert case.fail(NOON + 61, task="other.task") is Reason.OPENED
+
+
+def test_below_the_threshold_nothing_waits() -> None:
+    """Failures of a silence are on the way to the threshold, and page with the one that reaches it."""
+    case = Case(DEPLOY, default=Rule(to=("oncall",), threshold=3))
+    assert [case.fail(NOON + at) for at in (1, 2)] == [Reason.BELOW_THRESHOLD] * 2
+    assert case.fail(NOON + 3) is Reason.MUTED
+    assert case.tick(NOON + HOUR) == [Reason.OPENED]
+
+
+def test_a_rule_that_does_not_page_is_not_made_to_by_a_silence() -> None:
+    """page: false stays silent at the end."""
+    case = Case(DEPLOY, default=Rule(to=("oncall",), page=False))
+    assert case.fail(NOON + 1) is Reason.SILENCED
+    assert case.tick(NOON + HOUR) == []
+    assert case.sent() == []
+
+
+def test_an_open_incident_is_not_refreshed_while_it_is_silenced_and_may_resolve() -> None:
+    """The silence holds back what grows; that it is over is good news."""
+    case = Case(resolve_on_success=True)
+    case.fail(NOON)
+    assert case.sent() == [(KEY, Action.TRIGGER)]
+    case.silences.replace([DEPLOY])
+    assert case.fail(NOON + 60) is Reason.JOINED
+    case.tick(NOON + 900)
+    assert case.sent() == []
+    case.tick(NOON + HOUR)
+    assert case.sent() == [(KEY, Action.TRIGGER)]
+    case.silences.replace([replace_end(DEPLOY, NOON + 5 * HOUR)])
+    case.of.succeeded("shop.pay", NOON + HOUR + 5)
+    case.tick(NOON + 2 * HOUR)
+    assert case.sent() == [(KEY, Action.RESOLVE)]
+
+
+def test_a_failure_of_the_silence_that_is_read_after_it() -> None:
+    """After an outage of the monitor: it waits until the stream has been read up to now, so a success is known."""
+    late = NOON + HOUR + 300
+    case = Case(DEPLOY)
+    assert case.fail(NOON + 60, now=late) is Reason.MUTED
+    assert case.tick(late + 1, read_until=NOON + 61) == []
+    case.of.succeeded("shop.pay", NOON + 120)
+    assert case.tick(late + 2, read_until=late) == [Reason.SILENCED]
+    case.fail(NOON + 180, now=late + 3)
+    assert case.tick(late + 4, read_until=late) == [Reason.OPENED]
+
+
+def test_a_stream_that_stays_behind_does_not_keep_it_for_ever() -> None:
+    """Five minutes after the end it pages with what is known."""
+    case = Case(DEPLOY)
+    case.fail(NOON + 60)
+    assert case.tick(NOON + HOUR + 299, read_until=NOON + 61) == []
+    assert case.tick(NOON + HOUR + 300, read_until=NOON + 61) == [Reason.OPENED]
+
+
+def test_ending_a_silence_early_pages_at_once() -> None:
+    """Whoever ends it wants to know."""
+    case = Case(DEPLOY)
+    case.fail(NOON + 60)
+    case.silences.replace([])
+    assert case.tick(NOON + 61) == [Reason.OPENED]
+
+
+@pytest.mark.parametrize("restarted_at", [NOON + 120, NOON + 20 * HOUR, NOON + 29 * HOUR])
+def test_what_waits_survives_a_restart(restarted_at: float) -> None:
+    """Another process goes on from what was stored, a silence of a day and more included."""
+    long = replace_end(DEPLOY, NOON + 30 * HOUR)
+    first = Case(long)
+    first.fail(NOON + 60)
+    first.tick(restarted_at)
+    first.sent()
+    second = Case(long, restored=list(first.incidents.values()))
+    assert second.tick(restarted_at) == []
+    assert "shop.pay" in second.of.awaited
+    assert second.tick(NOON + 30 * HOUR) == [Reason.OPENED]
+    assert second.sent() == [(KEY, Action.TRIGGER)]
+
+
+def test_queues() -> None:
+    """A silence of one queue leaves the task's other queues alone."""
+    case = Case(Silence("a1", ("*",), "slow disk", NOON, NOON + HOUR, queues=("bulk",)))
+    assert case.fail(NOON + 1, queue="bulk") is Reason.MUTED
+    assert case.fail(NOON + 2, queue="celery") is Reason.OPENED
+    assert case.tick(NOON + HOUR) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"match": []}, "match: name the tasks"),
+        ({"match": [""]}, "match: must be"),
+        ({"match": ["a\x1b[31m"]}, "match: must be"),
+        ({"match": ["x"] * 51}, "match: must be"),
+        ({"queues": ["q" * 256]}, "queues: must be"),
+        ({"lasting": MAX_SILENCE + 1}, "for: a silence lasts"),
+        ({"lasting": 0.0}, "for: a silence lasts"),
+        ({"lasting": -5.0}, "for: a silence lasts"),
+        ({"lasting": float("inf")}, "for: a silence lasts"),
+        ({"lasting": float("nan")}, "for: a silence lasts"),
+        ({"reason": " \n "}, "reason: say why"),
+        ({"reason": "x" * 501}, "reason: say why"),
+        ({"reason": "a\x00b"}, "reason: say why"),
+    ],
+)
+def test_no_silence_without_an_end_and_a_reason(change: dict[str, object], told: str) -> None:
+    """Each mistake is named."""
+    asked = {"silence_id": "a", "match": ["shop.*"], "lasting": 60.0, "reason": "deploy", "now": NOON} | change
+    with pytest.raises(ValueError, match=told):
+        silence_of(**asked)  # type: ignore[arg-type]
+
+
+def test_an_incident_that_waits_may_be_forgotten_for_lack_of_room() -> None:
+    """Nothing is left of it that could fail later."""
+    case = Case(DEPLOY)
+    of = Decider(Policy(default=Rule(to=("oncall",))), silences=case.silences, most=3)
+    for number in range(20):
+        of.decide(failed(f"shop.t{number}", at=NOON + number), NOON + number)
+        of.tick(NOON + number)
+        of.take()
+    assert len(of) <= 3
+    assert len(of.awaited) == len(of)
+    of.succeeded("shop.t0", NOON + 30)
+    assert len(of.tick(NOON + HOUR)) == len(of)
+
+
+def test_an_episode_of_another_condition_waits_for_the_end_of_the_silence() -> None:
+    """It opens when its judge tells it again; one that is over by then is never told."""
+    rule = Rule("slow", on=Condition.RUNTIME, to=("oncall",))
+    for over in (False, True):
+        case = Case(DEPLOY, rules=[rule])
+        slow = Episode(Condition.RUNTIME, "shop.pay", rule, NOON, NOON + 60, "shop.pay runs for 1 min", task="shop.pay")
+        episodes = case.of.episodes
+        assert [notice.reason for notice in episodes.judge([slow], NOON + 60)] == [Reason.MUTED]
+        assert list(episodes.judge([slow], NOON + 120)) == []
+        assert case.sent() == []
+        if over:
+            list(episodes.judge([Over(Condition.RUNTIME, "shop.pay", "slow", NOON + 130)], NOON + 130))
+        else:
+            assert [notice.reason for notice in episodes.judge([slow], NOON + HOUR)] == [Reason.OPENED]
+        case.tick(NOON + HOUR)
+        assert len(case.sent()) == (not over)
+
+
+def window(cron: str, lasting: float) -> MuteWindow:
+    """Of every task, in Berlin."""
+    return MuteWindow(("*",), "maintenance", lasting, partial(last_due, cron, BERLIN))
+
+
+def at(text: str) -> float:
+    """A local time of Berlin; ``+`` is the second of two."""
+    return datetime.fromisoformat(text.rstrip("+")).replace(tzinfo=BERLIN, fold=text.endswith("+")).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("time", "muted"),
+    [
+        ("2026-03-28T01:29:59", False),
+        ("2026-03-28T01:30", True),
+        ("2026-03-28T03:29:59", True),
+        ("2026-03-28T03:30", False),
+        ("2026-03-29T03:59", True),  # 01:30 + 2 h: the hour from 2 to 3 is left out
+        ("2026-03-29T04:29:59", True),
+        ("2026-03-29T04:30", False),
+        ("2026-10-25T02:30", True),
+        ("2026-10-25T02:29:59+", True),  # 01:30 + 2 h: the hour from 2 to 3 comes twice
+        ("2026-10-25T02:30+", False),
+        ("2026-10-26T01:30", True),
+    ],
+)
+def test_a_mute_window_lasts_as_long_on_the_days_on_which_clocks_change(time: str, muted: bool) -> None:  # noqa: FBT001
+    """It begins by the local clock, and its length is real time."""
+    silences = Silences([window("30 1 * * *", 2 * HOUR)])
+    assert silences.cover("shop.pay", "celery", at(time)) is muted
+    assert silences.muting(at(time)) == muted
+
+
+def test_a_mute_window_holds_back_and_pages_at_its_end() -> None:
+    """As a silence."""
+    silences = Silences([MuteWindow(("shop.*",), "backup", 600.0, lambda now: now - now % HOUR)])
+    of = Decider(replace(Policy(), default=Rule(to=("oncall",))), silences=silences)
+    assert of.decide(failed(at=NOON + 30), NOON + 30).reason is Reason.MUTED
+    assert of.decide(failed("other.task", at=NOON + 30), NOON + 30).reason is Reason.OPENED
+    assert [one.reason for one in of.tick(NOON + 599)] == []
+    assert [one.reason for one in of.tick(NOON + 600)] == [Reason.OPENED]
+
+
+def replace_end(silence: Silence, ends_at: float) -> Silence:
+    """The same with another end."""
+    return Silence(silence.id, silence.match, silence.reason, silence.starts_at, ends_at, silence.queues)
