@@ -295,7 +295,7 @@ class Outbox(Protocol):
         """The incident as committed."""
 
 
-class Silences(Protocol):
+class SilenceBook(Protocol):
     """Silences, which people add and end. Methods as in Store."""
 
     def add(self, silence: Silence) -> None:

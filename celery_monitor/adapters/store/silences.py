@@ -18,13 +18,13 @@ _ROW: Final = tuple[str, str, str, str, float, float, str]
 
 
 class SqlSilences:
-    """See ports.Silences."""
+    """See ports.SilenceBook."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, silence: Silence) -> None:
-        """See ports.Silences."""
+        """See ports.SilenceBook."""
         text, table = self._database.text, schema.silences
         row = {
             "id": silence.id,
@@ -45,7 +45,7 @@ class SqlSilences:
             connection.execute(insert(table).values(row))
 
     def end(self, silence_id: str, now: float) -> Silence | None:
-        """See ports.Silences."""
+        """See ports.SilenceBook."""
         table = schema.silences
         mine = table.c.id == self._database.text(silence_id)
         with self._database.write() as connection:
@@ -56,12 +56,12 @@ class SqlSilences:
             return structs.replace(found[0], ends_at=now)
 
     def current(self, now: float) -> list[Silence]:
-        """See ports.Silences."""
+        """See ports.SilenceBook."""
         with self._database.read() as connection:
             return read(connection, now)
 
     def ended(self, now: float) -> list[Silence]:
-        """See ports.Silences."""
+        """See ports.SilenceBook."""
         with self._database.read() as connection:
             return _read(connection, schema.silences.c.ends_at <= now, newest=SHOWN)
 
