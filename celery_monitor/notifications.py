@@ -22,6 +22,7 @@ class Notifications:
         """Does no I/O."""
         self._channels = configured
         self._outbox = store.outbox
+        self._shared = store.shared
         self._clock = clock
         self._uncommitted = {
             channel.name: UncommittedPages(store.outbox, clock, channel.name)
@@ -46,6 +47,7 @@ class Notifications:
                 summary=report.summary,
                 note=self._outbox.note,
                 external_url=external_url,
+                takes_turns=self._shared,
             )
             sender = channel.sender(context)
             notifier = Notifier(rows, sender, self._clock, rate_limit=channel.rate_limit, idempotent=channel.idempotent)

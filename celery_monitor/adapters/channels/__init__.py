@@ -29,9 +29,15 @@ class Context:
     summary: Callable[[dt.date, float], Summary]
     """A date's summary as of a time. May raise StoreUnavailableError."""
     note: Callable[[OutboxItem, str], None]
-    """Keep a text of the sender with the row, to be found in its ``progress``. May raise StoreUnavailableError."""
+    """Keep a text of the sender with the row, to be found in its ``progress``. May raise StoreUnavailableError.
+
+    It raises LeaseLostError once another process sends in the place of this one: nothing may be sent after that. A
+    sender whose receiver does not recognise a repetition keeps with the row what it is about to send, before it does.
+    """
     external_url: str | None
     """The base of links to the page; None for no links."""
+    takes_turns: bool = False
+    """Another process may take over at any time: what could not be kept with the row must not be sent."""
 
 
 @dataclass(frozen=True, slots=True)

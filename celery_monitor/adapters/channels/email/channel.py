@@ -58,7 +58,9 @@ class Mail:
 
     def sender(self, context: Context) -> Sender:
         """See Channel."""
-        return EmailSender(self.settings, context.summary, context.external_url, note=context.note)
+        return EmailSender(
+            self.settings, context.summary, context.external_url, note=context.note, takes_turns=context.takes_turns
+        )
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Send a test mail to all recipients. See Test."""

@@ -33,12 +33,15 @@ class _ProgressState(msgspec.Struct, omit_defaults=True):
 
 
 class Progress(Journal):
-    """Of one row. ``keep`` is given the text to be kept at each change."""
+    """Of one row. ``keep`` is given the text to be kept at each change, ``keep_claim`` that of a claim."""
 
-    def __init__(self, text: str | None, keep: Callable[[str], None]) -> None:
-        """``text``: what was kept; None at first."""
+    def __init__(
+        self, text: str | None, keep: Callable[[str], None], keep_claim: Callable[[str], None] | None = None
+    ) -> None:
+        """``text``: what was kept; None at first. What ``keep_claim`` raises prevents the sending."""
         self._state = _read(text)
         self._keep = keep
+        self._keep_claim = keep_claim or keep
         self._attempts = 0
         self._waiting: set[str] = set()
         """Not to be tried in this attempt: their outcome has only just become unknown."""
@@ -88,7 +91,7 @@ class Progress(Journal):
     def claim(self, recipients: Sequence[str]) -> None:
         """See Journal."""
         self._state.claimed = {_identity(who) for who in recipients}
-        self._save()
+        self._keep_claim(self._text())
 
     def settle(self, taken: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
         """See Journal."""
@@ -111,7 +114,10 @@ class Progress(Journal):
         state.attempt = self._attempts
 
     def _save(self) -> None:
-        self._keep(msgspec.json.encode(self._state).decode())
+        self._keep(self._text())
+
+    def _text(self) -> str:
+        return msgspec.json.encode(self._state).decode()
 
 
 def _identity(recipient: str) -> str:

@@ -52,16 +52,19 @@ class EmailSender:
         external_url: str | None = None,
         server: SmtpServer | None = None,
         note: Callable[[OutboxItem, str], None] = lambda _item, _text: None,
+        *,
+        takes_turns: bool = False,
     ) -> None:
         """``summarise`` gives a date's summary as of a time; ``server`` takes the place of the settings' one.
 
-        ``note`` keeps a text with the row, to be found in its ``progress``.
+        ``note`` keeps a text with the row, to be found in its ``progress``. ``takes_turns``: as in Context.
         """
         self._settings = settings
         self._summarise = summarise
         self._external_url = external_url
         self._server = server or server_of(settings)
         self._note = note
+        self._takes_turns = takes_turns
         self._progress: dict[int, Progress] = {}
         """Of rows that were tried and are not done: newer than what the store has, should that not have taken it."""
 
@@ -83,7 +86,7 @@ class EmailSender:
         summary = self._summarise(date, item.created_at)
         if summary.quiet and not self._settings.send_when_quiet:
             return Sent(0)
-        progress = self._progress.setdefault(item.id, Progress(item.progress, partial(self._keep, item)))
+        progress = self._progress.setdefault(item.id, self._progress_of(item))
         progress.begin(item.attempts)
         self._conclude(progress, self._attempt(summary, progress))
         del self._progress[item.id]
@@ -135,6 +138,16 @@ class EmailSender:
             )
         if not progress.taken(to):
             raise error if isinstance(error, RejectedError) else RejectedError("every recipient was refused")
+
+    def _progress_of(self, item: OutboxItem) -> Progress:
+        keep = partial(self._keep, item)
+        return Progress(item.progress, keep, partial(self._must_keep, item) if self._takes_turns else keep)
+
+    def _must_keep(self, item: OutboxItem, text: str) -> None:
+        try:
+            self._note(item, text)
+        except StoreUnavailableError as exc:
+            raise RetryableError(f"not sent, because another replica might send it too: {exc}") from exc
 
     def _keep(self, item: OutboxItem, text: str) -> None:
         try:

@@ -25,6 +25,8 @@ AFTER_LOGIN: Final = 300.0
 
 _FAREWELL: Final = 2.0
 _LAST_WORDS: Final = 1.0
+_CLAIM_VALID: Final = 0.5
+"""Seconds for which a claim stands for the end of a mail: until it is sent no server takes it."""
 _BLOCK: Final = 16_384
 _MAX_LINE_LENGTH: Final = 8_192
 _MAX_READ: Final = 1_048_576
@@ -154,21 +156,32 @@ class SmtpSession(smtplib.SMTP):
         """Bring the end of everything forward."""
         self._end = min(self._end, time.monotonic() + seconds)
 
+    def _claim(self, claim: Callable[[], None]) -> None:
+        try:
+            claim()
+        except BaseException:
+            self.close()  # the server would wait for the rest
+            raise
+
     def transfer(self, content: bytes, claim: Callable[[], None]) -> tuple[int, bytes]:
         """DATA with a mail that has CRLF; the answer to its final dot.
 
-        ``claim`` is called just before the mail goes out. Raises UnansweredError when it went out as a whole and no
+        ``claim`` is called just before the mail goes out, and again just before its end when that comes late: what it
+        raises prevents the sending. Raises UnansweredError when it went out as a whole and no
         answer came; SMTPDataError when the server does not want it; OSError when it did not go out.
         """
         self._allowed = self._patience.data
         code, said = self.docmd("DATA")
         if code != _GO_ON:
             raise smtplib.SMTPDataError(code, said)
-        claim()
+        self._claim(claim)
+        claimed_at = time.monotonic()
         body = _stuffed(content)
         self._allowed = self._patience.block
         for start in range(0, len(body), _BLOCK):
             self.send(body[start : start + _BLOCK])
+        if time.monotonic() - claimed_at > _CLAIM_VALID:
+            self._claim(claim)  # a process that stood still may have lost the right to send
         begun, end = time.monotonic(), self._end
         self._end, self._allowed = begun + self._patience.final, self._patience.final
         try:
