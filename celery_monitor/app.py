@@ -74,6 +74,7 @@ class App:
         self.store = store or open_store(
             settings.store.url_source(),
             password=settings.store.password_source(),
+            schema=settings.schema_of_store,
             directory=settings.store.directory,
             retention=settings.store.retention,
             max_bytes=settings.store.max_bytes,

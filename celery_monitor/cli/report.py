@@ -68,6 +68,7 @@ def _reports(settings: Settings, zone: ZoneInfo) -> Iterator[DayReport]:
     store = open_store(
         settings.store.url_source(),
         password=settings.store.password_source(),
+        schema=settings.schema_of_store,
         retention=settings.store.retention,
         fingerprints_kept=0,
     )

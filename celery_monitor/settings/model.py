@@ -11,7 +11,7 @@ from celery_monitor.settings.email import EmailSettings
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.pagerduty import PagerDutySettings
 from celery_monitor.settings.section import Section, Text
-from celery_monitor.settings.store import StoreSettings, TrackingSettings
+from celery_monitor.settings.store import StoreSchema, StoreSettings, TrackingSettings, schema_of
 from celery_monitor.settings.web import WebSettings
 
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -57,3 +57,9 @@ class Settings(Section):
     channels: Channels = ()
     """Further channels of incidents, each with a ``name`` and a ``type``; rules name them in ``to``."""
     log: LogSettings = LogSettings()
+
+    @property
+    def schema_of_store(self) -> StoreSchema:
+        """Where the tables are in PostgreSQL."""
+        name = self.store.schema_
+        return StoreSchema(name or schema_of(self.fleet), derived=name is None, fleet=self.fleet)

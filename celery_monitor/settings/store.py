@@ -1,6 +1,8 @@
 """What is kept, where, and for how long."""
 
+import hashlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,6 +15,10 @@ from celery_monitor.settings.units import DAY, MIB, MINUTE, Duration, duration, 
 
 POSTGRESQL: Final = ("postgresql", "postgres")
 """Schemes of its URLs, as libpq knows them."""
+_IDENTIFIER: Final = re.compile("[a-z_][a-z0-9_]{0,62}")
+_NOT_PLAIN: Final = re.compile("[^a-z0-9]+")
+_PREFIX: Final = "celery_monitor_"
+_MAX_FLEET: Final = 40
 _DEFAULT_URL: Final = SecretUrl("sqlite:///celery-monitor.db")
 
 
@@ -35,6 +41,32 @@ def check_store_url(url: str) -> None:
 def _store_url(value: SecretUrl) -> SecretUrl:
     check_store_url(value.get_secret_value())
     return value
+
+
+def _identifier(value: str) -> str:
+    if not _IDENTIFIER.fullmatch(value) or value.startswith("pg_"):
+        raise ValueError(
+            "must be a PostgreSQL identifier: lower-case letters, digits and _, at most 63, no digit first, not pg_…"
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSchema:
+    """A schema of PostgreSQL, and whose it is."""
+
+    name: str
+    derived: bool
+    """Nobody has set it: tables that an older version has made elsewhere are used where they are."""
+    fleet: str
+
+
+def schema_of(fleet: str) -> str:
+    """The schema of a fleet by default. Names that differ in one character only have schemas of their own."""
+    plain = _NOT_PLAIN.sub("_", fleet.lower())
+    if plain == fleet and len(plain) <= _MAX_FLEET:
+        return f"{_PREFIX}{plain}"
+    return f"{_PREFIX}{plain[: _MAX_FLEET - 9]}_{hashlib.blake2b(fleet.encode(), digest_size=4).hexdigest()}"
 
 
 def _regex(value: str) -> str:
@@ -71,6 +103,10 @@ class StoreSettings(Section):
     password_file: SecretFile | None = None
     """A file that holds the password of the PostgreSQL user, where the URL has none; it is read again for each new
     connection.
+    """
+    schema_: Annotated[str, AfterValidator(_identifier)] | None = Field(default=None, alias="schema")
+    """With PostgreSQL: the schema of the tables; it is created if the user may do so. Default: ``celery_monitor_`` and
+    the fleet's name, or wherever an older version has made the tables. Set it before you rename a fleet.
     """
     directory: Path = Path()
     """With PostgreSQL: where two small files are kept that must outlive the process, though not the machine. They

@@ -21,7 +21,7 @@ from celery_monitor.cli.doctor.config_mismatch import agreement
 from celery_monitor.cli.doctor.finding import Finding, State
 from celery_monitor.cli.healthcheck import CheckResult
 from celery_monitor.core.model import Changes, Delivery
-from celery_monitor.settings import BrokerSettings, StoreSettings, WebSettings, load
+from celery_monitor.settings import BrokerSettings, Settings, StoreSettings, WebSettings, load
 from celery_monitor.settings.secret import SecretUrl
 from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.adapters.channels.email.test_recipients import Talk
@@ -265,7 +265,7 @@ def test_stream() -> None:
 # --- the store -------------------------------------------------------------------------------------------------------
 def store(path: Path) -> Finding:
     """Of the store at this path."""
-    return services.store(StoreSettings(url=f"sqlite:///{path}"))
+    return services.store(Settings(store=StoreSettings(url=f"sqlite:///{path}")))
 
 
 def test_store_that_is_not_there_yet(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_store_on_a_server(postgresql: PostgreSQL, postgresql_url: str, tmp_path
     """Which one, its version, whether it can be used, and when it was last written; without the password."""
 
     def found(url: str, *, in_use: bool = False) -> Finding:
-        return services.store(StoreSettings(url=SecretUrl(url)), in_use=in_use)
+        return services.store(Settings(store=StoreSettings(url=SecretUrl(url))), in_use=in_use)
 
     new = found(postgresql.new_database())
     assert new.state is State.OK
@@ -318,9 +318,9 @@ def test_store_on_a_server(postgresql: PostgreSQL, postgresql_url: str, tmp_path
 
 def test_bounds_of_memory(tmp_path: Path) -> None:
     """What was exceeded within a day is a warning that names the setting; what was before it is over."""
-    settings = StoreSettings(url=f"sqlite:///{tmp_path}/store.db")
+    settings = Settings(store=StoreSettings(url=f"sqlite:///{tmp_path}/store.db"))
     assert services.limits(settings).state is State.OK
-    daemon = open_store(settings.url_source(), retention=86_400.0, fingerprints_kept=10)
+    daemon = open_store(settings.store.url_source(), retention=86_400.0, fingerprints_kept=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
         sequence = daemon.start().sequence
@@ -506,7 +506,7 @@ def test_who_has_the_port(
 def test_a_store_that_is_not_the_running_monitor_s(tmp_path: Path) -> None:
     """Where a monitor runs, a store that is not there or was not written for minutes is hardly its own: a warning."""
     url = f"sqlite:///{tmp_path}/store.db"
-    missing = services.store(StoreSettings(url=url), in_use=True)
+    missing = services.store(Settings(store=StoreSettings(url=url)), in_use=True)
     assert missing.state is State.WARN
     assert "does not exist, but a monitor is running on web.port: it uses another store" in missing.text
     daemon = open_store(url, retention=86_400.0, fingerprints_kept=10)
@@ -517,4 +517,4 @@ def test_a_store_that_is_not_the_running_monitor_s(tmp_path: Path) -> None:
             now = SystemClock().now() - age
             sequence += 1
             daemon.commit(Changes(now, sequence, counters={"alive_at": now}))
-            assert services.store(StoreSettings(url=url), in_use=True).state is state
+            assert services.store(Settings(store=StoreSettings(url=url)), in_use=True).state is state

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -133,6 +134,11 @@ class PostgreSQL(ServerProcess):
         with psycopg.connect(self.url(database, "postgres"), autocommit=True, connect_timeout=5) as admin:
             for statement in statements:
                 admin.execute(statement)
+
+    def query(self, statement: str, *, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Rows of a query by the superuser."""
+        with psycopg.connect(self.url(database, "postgres"), autocommit=True, connect_timeout=5) as admin:
+            return admin.execute(statement).fetchall()
 
     def new_database(self, owner: str = "monitor") -> str:
         """The URL of an empty database of one's own."""

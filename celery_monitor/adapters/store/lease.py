@@ -26,8 +26,10 @@ _NOBODY: Final = LeaseState(holder="", term=0, expires_in=0.0)
 class Lease:
     """The lease of one database, as one process sees it. Methods raise as those of Store."""
 
-    def __init__(self, database: Database, ttl: float) -> None:
+    def __init__(self, database: Database, ttl: float, *, fleet: str) -> None:
+        """``ttl``: seconds. ``fleet``: whose counts are written, for those who find the tables."""
         self.ttl = ttl
+        self._fleet = encode.storable(fleet)
         self._database = database
         self._now: Any = literal_column(database.clock, Double)
         self._readable = False
@@ -44,7 +46,7 @@ class Lease:
     def take(self, connection: Connection, token: str, holder: str) -> bool:
         """Become the leader, who writes with this token; False while another process leads."""
         until = self._now + self.ttl
-        values = {"writer": token, "holder": encode.storable(holder), "lease_until": until}
+        values = {"writer": token, "holder": encode.storable(holder), "lease_until": until, "fleet": self._fleet}
         identity = connection.execute(select(meta.c.identity)).scalar()
         if identity is None:
             first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, "term": 1}

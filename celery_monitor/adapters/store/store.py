@@ -33,6 +33,7 @@ from celery_monitor.errors import (
 )
 from celery_monitor.ports import LeaseState, StoreSpace
 from celery_monitor.settings.secret import Secret, SecretSource
+from celery_monitor.settings.store import StoreSchema
 
 _NO_PASSWORD: Final = SecretSource(None)
 _HERE: Final = Path()
@@ -51,6 +52,7 @@ def open_store(
     max_incidents: int = 2_000,
     hosts: bool = False,
     lease_ttl: float = DEFAULT_TTL,
+    schema: StoreSchema | None = None,
     give_way: Callable[[], None] = lambda: None,
 ) -> "SqlStore":
     """A store by its URL. Does no I/O. ``retention`` is in seconds, ``max_bytes`` what it may take on the disk.
@@ -58,7 +60,8 @@ def open_store(
     ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
     ``max_series``: more are folded into one before they are read, which has a host where ``hosts``. ``max_incidents``:
     more do not come back, open ones before others.
-    ``lease_ttl``: seconds; see Store.
+    ``lease_ttl``: seconds; see Store. ``schema``: of the tables in PostgreSQL, and the fleet's name; None: wherever the
+    search path leads.
     ``give_way`` is called some times in a commit, and may take a moment.
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``; and ``postgresql://user@host:port/database?parameters`` as libpq reads them, with ``password``
@@ -66,14 +69,21 @@ def open_store(
     """
     source = url if isinstance(url, SecretSource) else SecretSource(Secret(url))
     database = Database(
-        dialect_of(source, password=password, directory=directory, max_bytes=max_bytes, lease_ttl=lease_ttl)
+        dialect_of(
+            source,
+            password=password,
+            directory=directory,
+            max_bytes=max_bytes,
+            lease_ttl=lease_ttl,
+            schema=schema,
+        )
     )
     flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
     merge = SeriesMerge(database.dialect, most=max_series, hosts=hosts)
     budget = Budget(database, database.limit)
     return SqlStore(
         database,
-        Lease(database, lease_ttl),
+        Lease(database, lease_ttl, fleet="" if schema is None else schema.fleet),
         flush,
         merge,
         budget,

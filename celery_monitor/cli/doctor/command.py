@@ -58,8 +58,8 @@ def doctor(  # noqa: PLR0917 - one for each option
 def _findings(settings: Settings, seconds: float) -> Iterator[Finding]:
     yield from fleet.findings(settings.broker, seconds)
     port = services.web(settings.web)
-    yield services.store(settings.store, in_use=port.daemon)
-    yield services.limits(settings.store)
+    yield services.store(settings, in_use=port.daemon)
+    yield services.limits(settings)
     for channel in configured(settings):
         yield services.channel(channel)
     yield port.finding

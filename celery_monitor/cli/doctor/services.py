@@ -18,7 +18,7 @@ from celery_monitor.cli.healthcheck import ask
 from celery_monitor.core import usage
 from celery_monitor.core.model import CounterName
 from celery_monitor.errors import StoreMissingError, StoreUnavailableError, StoreUnusableError
-from celery_monitor.settings import StoreSettings, WebSettings
+from celery_monitor.settings import Settings, WebSettings
 from celery_monitor.settings.units import DAY
 
 _MIN_FREE_SPACE: Final = 256 << 20
@@ -32,16 +32,16 @@ _ANOTHER: Final = (
 )
 
 
-def store(settings: StoreSettings, *, in_use: bool = False) -> Finding:
+def store(settings: Settings, *, in_use: bool = False) -> Finding:
     """Opened for reading beside a daemon; whether a file can be written is asked of the file system.
 
     ``in_use``: a monitor runs on the configured port, so that its store must be here.
     """
-    path = settings.file
+    path = settings.store.file
     return _on_a_server(settings, in_use=in_use) if path is None else _in_a_file(settings, path, in_use=in_use)
 
 
-def _in_a_file(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
+def _in_a_file(settings: Settings, path: Path, *, in_use: bool) -> Finding:
     if not path.parent.is_dir():
         return fail("store", f"the directory {path.parent} does not exist: create it, or set a different store.url")
     if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
@@ -61,24 +61,24 @@ def _in_a_file(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
     return ok("store", f"{path} does not exist yet: the monitor creates it; the directory is writable")
 
 
-def _opened(settings: StoreSettings, path: Path, *, in_use: bool) -> Finding:
+def _opened(settings: Settings, path: Path, *, in_use: bool) -> Finding:
     try:
         state = _state(settings)
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
     if (told := _doubts(str(path), state, in_use=in_use)) is not None:
         return told
-    size = path.stat().st_size
-    if size > settings.max_bytes * _NEARLY:
+    size, limit = path.stat().st_size, settings.store.max_bytes
+    if size > limit * _NEARLY:
         return warn(
             "store",
-            f"{path}: {size / _MIB:,.1f} MiB of the {settings.max_bytes / _MIB:,.0f} MiB of store.max_bytes: samples "
+            f"{path}: {size / _MIB:,.1f} MiB of the {limit / _MIB:,.0f} MiB of store.max_bytes: samples "
             "of failures are dropped before the limit is reached; raise it, or shorten store.retention",
         )
     return ok("store", f"{path}: {size / _MIB:,.1f} MiB, writable, {state.ago}")
 
 
-def _on_a_server(settings: StoreSettings, *, in_use: bool) -> Finding:
+def _on_a_server(settings: Settings, *, in_use: bool) -> Finding:
     try:
         state = _state(settings)
     except StoreMissingError as exc:
@@ -104,7 +104,7 @@ class _StoreState:
         return "never written" if self.age is None else f"last written {self.age:,.0f} s ago"
 
 
-def _state(settings: StoreSettings) -> _StoreState:
+def _state(settings: Settings) -> _StoreState:
     with closing(_Attached(settings)) as attached:
         written = attached.last_written()
         age = None if written is None else max(0.0, SystemClock().now() - written)
@@ -126,12 +126,14 @@ def _doubts(what: str, state: _StoreState, *, in_use: bool) -> Finding | None:
 class _Attached:
     """A store beside its daemon."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
+        section = settings.store
         self._store = open_store(
-            settings.url_source(),
-            password=settings.password_source(),
-            directory=settings.directory,
-            retention=settings.retention,
+            section.url_source(),
+            password=section.password_source(),
+            schema=settings.schema_of_store,
+            directory=section.directory,
+            retention=section.retention,
             fingerprints_kept=0,
         )
         self._store.attach()
@@ -157,7 +159,7 @@ class _Attached:
         self._store.stop()
 
 
-def limits(settings: StoreSettings) -> Finding:
+def limits(settings: Settings) -> Finding:
     """No bound of the daemon's memory was exceeded lately."""
     try:
         with closing(_Attached(settings)) as attached:

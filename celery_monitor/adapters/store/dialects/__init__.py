@@ -12,7 +12,7 @@ from celery_monitor.adapters.store.dialects.sqlite import SqliteDialect
 from celery_monitor.adapters.store.dialects.sqlite_sql import SqliteSql
 from celery_monitor.errors import StoreUnusableError
 from celery_monitor.settings.secret import SecretSource
-from celery_monitor.settings.store import POSTGRESQL
+from celery_monitor.settings.store import POSTGRESQL, StoreSchema
 
 _SQL: Final[Mapping[str, type[Sql]]] = {"sqlite": SqliteSql, "postgresql": PostgresqlSql}
 
@@ -23,11 +23,17 @@ def sql_of(dialect: Dialect) -> Sql:
 
 
 def dialect_of(
-    url: SecretSource, *, password: SecretSource, directory: Path, max_bytes: float, lease_ttl: float
+    url: SecretSource,
+    *,
+    password: SecretSource,
+    directory: Path,
+    max_bytes: float,
+    lease_ttl: float,
+    schema: StoreSchema | None,
 ) -> StoreDialect:
     """The database of a URL. Raises StoreUnusableError for one that is not understood.
 
-    ``lease_ttl``: seconds of silence after which another process may lead.
+    ``schema``: of PostgreSQL. ``lease_ttl``: seconds of silence after which another process may lead.
     """
     text = url.get() or ""
     scheme = text.partition(":")[0].partition("+")[0]
@@ -41,7 +47,7 @@ def dialect_of(
                 "store.url: PostgreSQL needs psycopg, which is not installed here: pip install "
                 "'celery-monitor[postgresql]'"
             ) from exc
-        return PostgresqlDialect(url, password, directory, idle_timeout=lease_ttl)
+        return PostgresqlDialect(url, password, directory, schema=schema, idle_timeout=lease_ttl)
     raise StoreUnusableError(
         "store.url is not understood: write sqlite:///path/of/a/file.db or postgresql://user@host/database"
     )

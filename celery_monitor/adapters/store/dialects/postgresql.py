@@ -20,17 +20,17 @@ from sqlalchemy.exc import DBAPIError
 from celery_monitor.adapters.store.dialects.base import Usage, too_slow
 from celery_monitor.adapters.store.dialects.postgresql_connection import AnswerTimeouts, BoundedConnection
 from celery_monitor.adapters.store.dialects.postgresql_faults import classified, unreadable_url
+from celery_monitor.adapters.store.dialects.postgresql_schema import TableSchema
 from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
 from celery_monitor.errors import MonitorError, StoreUnusableError
 from celery_monitor.settings.secret import SecretSource, redact_url
+from celery_monitor.settings.store import StoreSchema
 
 MIN_VERSION: Final = 13
 LOCK_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer (the command line, a migration) before the caller has to try again."""
 GRACE: Final = 1.0
 """Seconds after the deadline of a query in which the server may still say that it has ended it."""
-WRITERS_LOCK: Final = 4_972_656_140_135_219_821
-"""Of the store's writers, in the one database. Any number, always the same."""
 _DEFAULTS: Final[Mapping[str, str]] = {
     "application_name": "celery-monitor",
     "client_encoding": "UTF8",
@@ -43,12 +43,6 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
-_SIZE: Final = (
-    "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class "
-    "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
-)
-
-_RIGHTS: Final = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
 
 
 class PostgresqlDialect:
@@ -64,8 +58,18 @@ class PostgresqlDialect:
     shared = True
     clock = "extract(epoch FROM clock_timestamp())::double precision"
 
-    def __init__(self, url: SecretSource, password: SecretSource, directory: Path, *, idle_timeout: float) -> None:
-        """``idle_timeout``: seconds after which the server ends a transaction whose client says nothing.
+    def __init__(
+        self,
+        url: SecretSource,
+        password: SecretSource,
+        directory: Path,
+        *,
+        schema: StoreSchema | None,
+        idle_timeout: float,
+    ) -> None:
+        """``schema``: of the tables; None, or a search path in the URL: wherever the search path leads.
+
+        ``idle_timeout``: seconds after which the server ends a transaction whose client says nothing.
 
         Its host is gone or it was stopped, and it has the writers' lock, which the next leader needs.
         """
@@ -79,9 +83,8 @@ class PostgresqlDialect:
         self._name = str(parts.get("dbname") or parts.get("user") or "")
         self._user = str(parts.get("user") or "")
         self.place = f"{self._name} on {where}{port}"
-        # Two monitors may use one directory.
-        digest = hashlib.blake2b(self.place.encode(), digest_size=4).hexdigest()
-        self._files = directory / f"celery-monitor-{digest}"
+        self._schema = TableSchema(None if "search_path" in str(parts.get("options", "")) else schema)
+        self._directory = directory
         self._sequence: SequenceFile | None = None
         self._patience = AnswerTimeouts()
         self._size = 0
@@ -90,12 +93,20 @@ class PostgresqlDialect:
     @property
     def about(self) -> str:
         """See StoreDialect."""
-        return f"PostgreSQL{self._version and f' {self._version}'}, {self.place}"
+        schema = f", schema {self._schema.name}" if self._schema.name is not None else ""
+        return f"PostgreSQL{self._version and f' {self._version}'}, {self.place}{schema}"
+
+    @property
+    def _files(self) -> Path:
+        """Two monitors may use one directory."""
+        digest = hashlib.blake2b(f"{self.place}{self._schema.suffix}".encode(), digest_size=4).hexdigest()
+        return self._directory / f"celery-monitor-{digest}"
 
     @property
     def applying(self) -> Path:
         """See StoreDialect."""
-        return self._files.with_name(f"{self._files.name}.applying")
+        files = self._files
+        return files.with_name(f"{files.name}.applying")
 
     def prepare(self) -> None:
         """See StoreDialect. Nothing is locked: whoever starts later fences off who started before."""
@@ -105,16 +116,16 @@ class PostgresqlDialect:
     def exists(self) -> bool:
         """See StoreDialect. Raises StoreUnusableError where there is none and the user could make none."""
         with self._own_connection() as connection:
-            found = connection.execute("SELECT to_regclass('celery_monitor_version') IS NOT NULL").fetchone()
-            if found and found[0]:
+            if self._schema.exists(connection):
                 return True
             self._check(connection)
         return False
 
     def check(self) -> None:
-        """See StoreDialect."""
+        """See StoreDialect. The schema is created where there is none."""
         with self._own_connection() as connection:
             self._check(connection)
+            self._schema.create(connection, self.place)
 
     def _check(self, connection: BoundedConnection) -> None:
         version = connection.info.server_version // 10_000
@@ -128,14 +139,7 @@ class PostgresqlDialect:
                 f"The store {self.place} has the encoding {encoding}, which cannot hold every text: create the "
                 "database with ENCODING 'UTF8' TEMPLATE template0"
             )
-        # None where no schema of the search path exists.
-        schema, allowed = connection.execute(_RIGHTS).fetchone() or (None, None)
-        if not allowed:
-            user = connection.info.user
-            raise StoreUnusableError(
-                f"The store {self.place} cannot be used: user {user} may not create tables in schema {schema}; as a "
-                f'superuser of that database: GRANT CREATE ON SCHEMA {schema or "public"} TO "{user}"'
-            )
+        self._schema.check(connection, self.place)
 
     def settle(self) -> None:
         """See StoreDialect: a migration may take long."""
@@ -163,6 +167,11 @@ class PostgresqlDialect:
             make_conninfo("", **self._parameters()), autocommit=True, prepare_threshold=None
         )
         connection.patience = self._patience
+        try:
+            self._schema.find(connection)
+        except BaseException:
+            connection.close()
+            raise
         # As in "15.8 (Debian 15.8-0+deb12u1)".
         self._version = (connection.info.parameter_status("server_version") or "").partition(" ")[0]
         return connection
@@ -170,12 +179,12 @@ class PostgresqlDialect:
     def begin(self, *, read_only: bool) -> str:
         """See StoreDialect. One round trip."""
         if read_only:
-            return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._schema.local}"
         return (
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+            f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {self._schema.local}"
             f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}; "
             f"SET LOCAL idle_in_transaction_session_timeout = {self._idle_timeout * 1000:.0f}; "
-            f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})"
+            f"SELECT pg_advisory_xact_lock({self._schema.lock})"
         )
 
     @contextlib.contextmanager
@@ -213,7 +222,8 @@ class PostgresqlDialect:
 
     def noted(self, identity: str | None) -> SequenceRecord | None:
         """See StoreDialect. A standby that has taken over may lack the newest flushes."""
-        self._sequence = SequenceFile(self._files.with_name(f"{self._files.name}.sequence"))
+        files = self._files
+        self._sequence = SequenceFile(files.with_name(f"{files.name}.sequence"))
         found = self._sequence.read()
         self._sequence.open()
         return found if found is not None and identity and found.identity == identity else None
@@ -229,8 +239,7 @@ class PostgresqlDialect:
     def housekeep(self) -> None:
         """See StoreDialect. Free space is the server's autovacuum's; how much is used is measured."""
         with self._own_connection() as connection:
-            found = connection.execute(_SIZE).fetchone()
-        self._size = int(found[0]) if found else 0
+            self._size = self._schema.size(connection)
 
     def _parameters(self) -> dict[str, Any]:
         """What libpq is told. Raises StoreUnusableError, without any part of the URL."""

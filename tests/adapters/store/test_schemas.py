@@ -1,0 +1,112 @@
+"""Many fleets in one PostgreSQL database, each in a schema of its own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore, migrate, open_store
+from celery_monitor.adapters.store.dialects.postgresql_schema import WRITERS_LOCK
+from celery_monitor.errors import StoreUnusableError
+from celery_monitor.settings import Settings
+from tests.adapters.store.committer import KEPT, disagreements, flush
+from tests.conftest import Start
+from tests.servers import PgBouncer, PostgreSQL
+
+Opened = Callable[..., SqlStore]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opened]:
+    """Makes stores of a fleet, not started, and stops them after the test."""
+    stores: list[SqlStore] = []
+
+    def make(url: str, fleet: str, *, schema: str | None = None) -> SqlStore:
+        settings = Settings.model_validate({"fleet": fleet, "store": {"url": url, "schema": schema}})
+        where = settings.schema_of_store
+        stores.append(open_store(url, schema=where, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.stop()
+
+
+def tables(server: PostgreSQL, url: str) -> set[str]:
+    """Schemas that have a table of ours."""
+    query = "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'meta'"
+    return {row[0] for row in server.query(query, database=url.rpartition("/")[2])}
+
+
+def test_two_fleets(postgresql: PostgreSQL, opened: Opened, start: Start, tmp_path: Path) -> None:
+    """Both lead at once, know nothing of each other, and do not wait for each other; a pooler changes nothing."""
+    url = postgresql.new_database()
+    pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
+    shop = opened(pooler.url(url.rpartition("/")[2]), "shop")
+    mail = opened(url, "mail")
+    assert (shop.start().sequence, mail.start().sequence) == (0, 0)
+    assert tables(postgresql, url) == {"celery_monitor_shop", "celery_monitor_mail"}
+    for sequence in range(1, 9):
+        shop.commit(flush(sequence))
+    with mail._database.write():
+        shop.commit(flush(9))
+    mail.commit(flush(1))
+    assert (len(shop.reader.failure("u9")), len(mail.reader.failure("u9"))) == (1, 0)
+    assert shop.applying.begin is not mail.applying.begin
+    assert shop._database.applying != mail._database.applying
+    assert "schema celery_monitor_shop" in shop.about
+    shop.prune(0.0)
+    mail.prune(0.0)
+    shop.stop()
+    mail.stop()
+    assert (disagreements(shop), disagreements(mail)) == ([], [])
+    again = opened(url, "anything", schema="celery_monitor_shop")
+    assert again.start().sequence == 9
+
+
+def test_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> None:
+    """They are used where they are, by one fleet; the next one gets a schema. A named schema is always used."""
+    url = postgresql.new_database()
+    old = open_store(url, retention=1.0, fingerprints_kept=1)
+    with old._database.write() as connection:
+        migrate.upgrade(connection)
+    old.stop()
+    shop = opened(url, "shop")
+    shop.start()
+    shop.commit(flush(1))
+    assert tables(postgresql, url) == {"public"}
+    assert f"pg_advisory_xact_lock({WRITERS_LOCK})" in shop._database._dialect.begin(read_only=False)
+    mail = opened(url, "mail")
+    assert mail.start().sequence == 0
+    assert tables(postgresql, url) == {"public", "celery_monitor_mail"}
+    shop.stop()
+    shop = opened(url, "shop")
+    assert shop.start().sequence == 1
+    named = opened(url, "shop", schema="own")
+    assert named.start().sequence == 0
+
+
+def test_a_user_who_may_create_no_schema(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Is told what to ask for; where that has been done, it works."""
+    url = postgresql.new_database(owner="postgres")
+    name = url.rpartition("/")[2]
+    store = opened(url, "shop")
+    remedy = r'may not create the schema celery_monitor_shop.*: CREATE SCHEMA "celery_monitor_shop" AUTHORIZATION "mon'
+    for use in (store.start, store.attach):
+        with pytest.raises(StoreUnusableError, match=remedy):
+            use()
+    postgresql.execute('CREATE SCHEMA "celery_monitor_shop"', database=name)
+    with pytest.raises(
+        StoreUnusableError, match=r"may not create tables in schema celery_monitor_shop|permission denied"
+    ):
+        store.start()
+    postgresql.execute('ALTER SCHEMA "celery_monitor_shop" OWNER TO monitor', database=name)
+    assert store.start().sequence == 0
+
+
+def test_a_search_path_in_the_url(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Whoever has set one gets the tables there."""
+    url = postgresql.new_database()
+    postgresql.execute("CREATE SCHEMA mine AUTHORIZATION monitor", database=url.rpartition("/")[2])
+    assert opened(f"{url}?options=-csearch_path%3Dmine", "shop").start().sequence == 0
+    assert tables(postgresql, url) == {"mine"}
