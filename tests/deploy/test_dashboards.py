@@ -34,7 +34,7 @@ METRICS = {f"celery_task_{outcome}_total" for outcome in (
     "celery_monitor_store_rolled_back_total",
     "celery_monitor_commit_failures_total", "celery_monitor_incidents_total", "celery_monitor_incidents_open",
     "celery_monitor_notifications_total", "celery_monitor_outbox_pending", "celery_monitor_outbox_oldest_seconds",
-    "celery_monitor_report_last_success_timestamp_seconds", "celery_monitor_build_info",
+    "celery_monitor_report_last_success_timestamp_seconds", "celery_monitor_build_info", "celery_monitor_leader",
     "up", "scrape_duration_seconds",
 }  # fmt: skip
 UNITS = {"short", "s", "percentunit", "dateTimeFromNow"}
