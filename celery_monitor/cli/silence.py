@@ -111,6 +111,7 @@ def _opened(config_path: Path | None, url: str | None) -> Iterator[SqlStore]:
     store = open_store(
         settings.store.url_source(),
         password=settings.store.password_source(),
+        schema=settings.schema_of_store,
         retention=settings.store.retention,
         fingerprints_kept=0,
     )

@@ -298,7 +298,9 @@ def test_store_on_a_server(postgresql: PostgreSQL, postgresql_url: str, tmp_path
 
     new = found(postgresql.new_database())
     assert new.state is State.OK
-    assert re.search(r"PostgreSQL \d+\.\d+, test\d+ on 127.0.0.1:\d+ answers; it has no tables", new.text)
+    assert re.search(
+        r"PostgreSQL \d+\.\d+, test\d+ on 127.0.0.1:\d+(, schema \w+)? answers; it has no tables", new.text
+    )
     assert found(postgresql.new_database(), in_use=True).state is State.WARN
     daemon = open_store(postgresql_url, directory=tmp_path, retention=86_400.0, fingerprints_kept=10)
     with ExitStack() as cleanup:
