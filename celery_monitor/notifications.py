@@ -8,8 +8,9 @@ from celery_monitor.adapters.channels import Channel
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.model import Changes, Incident, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import Clock, Sender
+from celery_monitor.ports import Clock, RepeatingSender, Sender
 from celery_monitor.runtime.notifier import Notifier, Unconfigured
+from celery_monitor.runtime.repeater import Repeater
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.threads import Threads
 from celery_monitor.runtime.uncommitted import UncommittedPages
@@ -50,11 +51,23 @@ class Notifications:
                 takes_turns=self._shared,
             )
             sender = channel.sender(context)
-            notifier = Notifier(rows, sender, self._clock, rate_limit=channel.rate_limit, idempotent=channel.idempotent)
+            notifier = Notifier(
+                rows,
+                sender,
+                self._clock,
+                rate_limit=channel.rate_limit,
+                idempotent=channel.idempotent,
+                repeater=self._repeater(channel, sender),
+            )
             self._senders.append(sender)
             self._notifiers[channel.name] = notifier
             threads.start(thread_of(channel.name), notifier.run, limit=limit + channel.timeout, restart=True)
         self._give_up_strays()
+
+    def _repeater(self, channel: Channel, sender: Sender) -> Repeater | None:
+        if channel.repeat is None or not isinstance(sender, RepeatingSender):
+            return None
+        return Repeater(self._outbox, channel.name, sender.repeat, self._clock, channel.repeat)
 
     def offer(self, waiting: list[tuple[OutboxRequest, Incident]]) -> None:
         """The store cannot be written: these pages are sent from memory."""

@@ -1,6 +1,7 @@
 """The settings in the words of the core, and what of them the log must not tell."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -22,6 +23,8 @@ from celery_monitor.settings.units import MINUTE
 _LASTING: Final = {Condition.BACKLOG: 5 * MINUTE, Condition.NO_WORKER: 2 * MINUTE}
 _RESOLVE_AFTER: Final = {Condition.RUNTIME: 30 * MINUTE}
 _SILENT_FOR: Final = MINUTE
+_SHORT: Final = 7
+"""Parts of a URL of so many characters, or fewer, tell nothing, and may be any word."""
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -138,14 +141,13 @@ def pages(policy: Policy) -> bool:
 
 def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:
     """Every secret that is configured, as it is at each call: for the log's last defence."""
-    sources = [
-        settings.broker.url_source(),
-        settings.web.password_source(),
-        *(source for channel in channels.configured(settings) for source in channel.secrets),
-    ]
+    sources = [settings.broker.url_source(), settings.web.password_source()]
+    of_channels = [source for channel in channels.configured(settings) for source in channel.secrets]
 
     def secrets() -> Iterator[str]:
-        for source in sources:
+        for source in of_channels:
+            yield from _parts(source.get() or "")
+        for source in (*sources, *of_channels):
             secret = source.get()
             if secret is not None and "://" not in secret:
                 yield secret
@@ -156,3 +158,14 @@ def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:
                         yield from (password, unquote(password))
 
     return secrets
+
+
+def _parts(url: str) -> Iterator[str]:
+    """A URL that is a secret as a whole, as a channel's may be, and the forms in which libraries quote it."""
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        path = rest.partition("/")[2]
+        yield url
+        yield from (part for part in (rest, f"/{path}") if len(part) > _SHORT)
+        if scheme not in {"http", "https"}:
+            yield from (part for part in re.split("[/?&@:=]", rest) if len(part) > _SHORT)

@@ -8,7 +8,7 @@ from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from celery_monitor.core.model import (
     BucketRow,
@@ -250,7 +250,7 @@ class Outbox(Protocol):
         has come: the clock was ahead when it was set. The rows are ordered in the same way.
         """
 
-    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         """It was taken. ``count`` and ``receipt`` as in Sent. Keeps the row pending if refreshed since."""
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
@@ -293,6 +293,9 @@ class Outbox(Protocol):
 
     def incident(self, key: str) -> Incident | None:
         """The incident as committed."""
+
+    def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
+        """Open incidents that the channel has delivered, and the cursor of the next page."""
 
 
 class SilenceBook(Protocol):
@@ -388,6 +391,8 @@ class Sent:
     """The failures that the message spoke of."""
     receipt: str | None = None
     """By what the receiver knows it, for later messages of the same incident; None where there is nothing to know."""
+    skipped: bool = False
+    """Nothing was sent, because the channel does not tell such news."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,6 +428,17 @@ class Sender(Protocol):
 
     def stop(self) -> None:
         """End what is under way, if that is safe: this program is being stopped. From any thread."""
+
+
+@runtime_checkable
+class RepeatingSender(Sender, Protocol):
+    """The sender of a channel whose receiver has to hear of an open incident again and again."""
+
+    def repeat(self, incidents: Sequence[Incident]) -> None:
+        """Send incidents that are open and were delivered before, once more.
+
+        Raises RetryableError, RejectedError or InterruptedSendError. Never blocks longer than its timeout.
+        """
 
 
 @dataclass(frozen=True, slots=True)

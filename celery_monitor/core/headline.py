@@ -9,8 +9,11 @@ from typing import Final
 
 from celery_monitor.core.model import Condition, Incident
 from celery_monitor.core.text import OTHER
+from celery_monitor.core.times import rfc3339
 
 _NAME_LIMIT: Final = 255
+_LISTED: Final = 5
+"""Names in one line; the others are told by …."""
 _HAPPENED: Final = {
     "WorkerLostError": "a worker's child process was killed (often out of memory)",
     "TimeLimitExceeded": "exceeded its hard time limit and was killed",
@@ -77,6 +80,23 @@ def duration(seconds: float) -> str:
 
 def _number(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def overview(incident: Incident) -> list[tuple[str, str]]:
+    """What every channel tells beside the headline: labels and values, each on one line, the most important first."""
+    one, failures = incident, incident.condition is Condition.FAILURE
+    known = [
+        *([("Failures", str(one.count))] if failures else facts(one)),
+        ("Tasks", listed(one.tasks, _LISTED) if one.is_storm or len(one.tasks) > 1 else ""),
+        ("Exceptions", listed(one.exceptions, _LISTED)),
+        ("First failure" if failures else "Since", rfc3339(one.first_at) or ""),
+        ("Last failure" if failures else "Last seen", rfc3339(one.last_at) or ""),
+        ("Queues", listed(one.queues, _LISTED)),
+        ("Workers", listed(one.workers, _LISTED)),
+        ("Rule", line(one.rule)),
+        ("Sample task IDs" if failures else "Task IDs", ", ".join(line(uuid) for uuid in one.samples)),
+    ]
+    return [(label, value) for label, value in known if value]
 
 
 def text(value: str, limit: int | None = None) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from celery_monitor.core.times import rfc3339
 
-SLACK: Final = 60.0
+TOLERANCE: Final = 60.0
 """Seconds that a day may be unwatched without a word: a restart of the monitor takes less."""
 
 _TIMES: Final = frozenset({"start", "end", "generated_at", "first_at", "last_at", "opened_at"})
@@ -164,7 +164,7 @@ class Coverage:
     @property
     def complete(self) -> bool:
         """The whole day was watched, and nothing is known to be missing."""
-        return max(self.down, self.unread) <= SLACK and self.gap < 1 and not self.unobserved
+        return max(self.down, self.unread) <= TOLERANCE and self.gap < 1 and not self.unobserved
 
 
 @dataclass(frozen=True, slots=True)

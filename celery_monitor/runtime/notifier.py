@@ -31,6 +31,7 @@ from celery_monitor.errors import (
 )
 from celery_monitor.ports import Clock, Sender, Sent
 from celery_monitor.runtime.rate_limit import SendLimiter
+from celery_monitor.runtime.repeater import Repeater
 
 DELIVERED: Final = "delivered"
 RETRIED: Final = "retried"
@@ -54,7 +55,7 @@ class OutboxRows(Protocol):
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
 
-    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         """See Outbox."""
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
@@ -101,18 +102,20 @@ class Notifier:
         *,
         rate_limit: int | None = None,
         idempotent: bool = False,
+        repeater: Repeater | None = None,
         fraction: Callable[[], float] = random.random,
     ) -> None:
         """Does no I/O. ``idempotent``: the receiver knows what it has had, so what waits may be tried before its time.
 
         That is done when there is hope: at the start, when the receiver is back, and when what a person had to repair
-        is another one.
+        is another one. ``repeater``: of a receiver that has to hear of open incidents again and again.
         """
         self._outbox = outbox
         self._sender = sender
         self._clock = clock
         self._rate_limit = rate_limit
         self._fraction = fraction
+        self._repeater = repeater
         self._limiters: dict[str, SendLimiter] = {}
         self._idempotent = idempotent
         self._expedite = idempotent
@@ -157,6 +160,8 @@ class Notifier:
         """
         self._pause = POLL
         self._record_again()
+        if self._repeater is not None:
+            self._pause = min(self._pause, self._repeater.run_once(proceed))
         try:
             self._expedite_retries()
             due = self._outbox.due(self._clock.now(), MAX_ROUTES)
@@ -211,7 +216,8 @@ class Notifier:
                 action=item.action,
                 attempts=item.attempts + 1,
             )
-            self._record(item, partial(self._outbox.delivered, item, self._clock.now(), told.count, told.receipt))
+            count = None if told.skipped else told.count
+            self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count, told.receipt))
         return True
 
     def _failed(self, item: OutboxItem, exc: Exception) -> None:

@@ -92,7 +92,7 @@ class UncommittedPages:
             page = self._pages.get(key)
         return self._outbox.incident(key) if page is None or page.over else page.incident
 
-    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         """As ``Outbox.delivered``."""
         if item.id > 0:
             self._outbox.delivered(item, now, count, receipt)
@@ -101,7 +101,7 @@ class UncommittedPages:
             return
         self._end(item)
         with self._lock:
-            self._sent[item.key] = count
+            self._sent[item.key] = count or 0
             while len(self._sent) > REMEMBERED:
                 self._sent.popitem(last=False)
         _log.warning("Sent from memory because the store is not writable", key=item.key)

@@ -4,7 +4,15 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.backoff import MAX_WAIT
-from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, ChannelDelivery, OutboxItem, OutboxRequest
+from celery_monitor.core.model import (
+    FIRST_UPDATE,
+    REFRESH,
+    Action,
+    ChannelDelivery,
+    IncidentState,
+    OutboxItem,
+    OutboxRequest,
+)
 from tests.contracts.values import NOW, changes, incident
 
 KEY = "shop.charge/2026-11-23T12Z"
@@ -52,6 +60,24 @@ def resolve(key: str = KEY, due_at: float = NOW) -> OutboxRequest:
 def report(date: str = "2026-11-22") -> OutboxRequest:
     """Asks for a mail."""
     return OutboxRequest("email", date, Action.REPORT)
+
+
+def test_open_incidents_of_a_channel(box: Box) -> None:
+    """Those that are open and that the channel has delivered, by key, in pages."""
+    keys = [f"key{number}" for number in range(5)]
+    states = [IncidentState.OPEN] * 4 + [IncidentState.RESOLVED]
+    incidents = [incident(key, state=state) for key, state in zip(keys, states, strict=True)]
+    box.sequence += 1
+    rows = [*map(trigger, keys), OutboxRequest("am", "key0", Action.TRIGGER, "", NOW)]
+    box.store.commit(changes(box.sequence, incidents=incidents, outbox=rows))
+    assert box.outbox.open_incidents("pagerduty", 10, None) == ([], None)
+    for item in box.outbox.items(dead=False, limit=10, cursor=None):
+        if item.channel == "pagerduty" and item.key != "key3":
+            box.outbox.delivered(item, NOW, 1)
+    found, cursor = box.outbox.open_incidents("pagerduty", 2, None)
+    assert found == incidents[:2]
+    assert box.outbox.open_incidents("pagerduty", 2, cursor) == ([incidents[2]], None)
+    assert box.outbox.open_incidents("am", 10, None) == ([], None)
 
 
 def test_a_flush_enqueues(box: Box) -> None:

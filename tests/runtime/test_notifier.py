@@ -67,7 +67,7 @@ class MemoryOutbox:
             if item.channel == channel and item.state == "pending" and item.attempts:
                 self._write(item, due_at=min(item.due_at, now))
 
-    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         self.receipts.append(receipt)
         if self.rows[item.id].revision == item.revision:
             self._write(item, state="delivered", delivered_at=now)
@@ -113,6 +113,9 @@ class MemoryOutbox:
         raise NotImplementedError
 
     def incident(self, key: str) -> Incident | None:
+        raise NotImplementedError
+
+    def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
         raise NotImplementedError
 
 

@@ -10,8 +10,10 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote
 
 from celery_monitor.channels import TYPES, package
+from celery_monitor.core.headline import text
 from celery_monitor.core.model import Incident, OutboxItem
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import ConfigError, Problem
@@ -38,6 +40,11 @@ class Context:
     """The base of links to the page; None for no links."""
     takes_turns: bool = False
     """Another process may take over at any time: what could not be kept with the row must not be sent."""
+
+    @classmethod
+    def for_test(cls, clock: Clock) -> "Context":
+        """For a message that tells of no incident."""
+        return cls(clock=clock, incident=_nothing, summary=_no_summary, note=_nowhere, external_url=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,8 @@ class Channel:
     """Requests a minute to one account; None for no limit."""
     idempotent: bool = True
     """The receiver recognises what it has had, so a restart may send it again."""
+    repeat: float | None = None
+    """Seconds between two repetitions of what is open; its sender is a RepeatingSender. None: nothing is repeated."""
     report: DailyReport | None = None
     """It carries the daily report and no incidents; None: it carries incidents."""
 
@@ -146,6 +155,23 @@ class Channel:
     def sends(self, route: str) -> bool:
         """Whether it can send the incidents of a route."""
         return "" in self.routes or route in self.routes
+
+
+def page_of(base: str | None, key: str) -> str | None:
+    """The incident's page; None without a base, and for a key that no link can hold."""
+    return f"{base.rstrip('/')}/incidents/{quote(key, safe='')}" if base and text(key) == key else None
+
+
+def _nothing(_key: str) -> None:
+    return None
+
+
+def _no_summary(date: dt.date, _at: float) -> Summary:
+    raise LookupError(date)
+
+
+def _nowhere(_item: OutboxItem, _text: str) -> None:
+    pass
 
 
 def configured(settings: Settings) -> list[Channel]:

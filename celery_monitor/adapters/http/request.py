@@ -45,7 +45,7 @@ def ask(
 
 def post(url: str, body: bytes, headers: Mapping[str, str]) -> Request:
     """A POST of JSON, as it is."""
-    return partial(_post, url=url, body=body, headers={**headers, "content-type": "application/json", **_AGENT})
+    return partial(_post, url=url, body=body, headers={"content-type": "application/json", **headers, **_AGENT})
 
 
 def reach(url: str, timeout: float, channel: str) -> int:

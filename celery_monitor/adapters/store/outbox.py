@@ -26,7 +26,16 @@ from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, deliveries, outbox
 from celery_monitor.adapters.store.validation import valid_rows
 from celery_monitor.core.backoff import MAX_WAIT
-from celery_monitor.core.model import ASKED_FOR, FIRST_UPDATE, REFRESH, Action, Incident, OutboxItem, OutboxRequest
+from celery_monitor.core.model import (
+    ASKED_FOR,
+    FIRST_UPDATE,
+    REFRESH,
+    Action,
+    Incident,
+    IncidentState,
+    OutboxItem,
+    OutboxRequest,
+)
 
 _RECEIPT: Final = (
     select(deliveries.c.receipt)
@@ -120,7 +129,7 @@ class SqlOutbox:
         with self._database.write() as connection:
             connection.execute(update(outbox).where(*waiting).values(due_at=now))
 
-    def delivered(self, item: OutboxItem, now: float, count: int, receipt: str | None = None) -> None:
+    def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         """See Outbox."""
         this = and_(outbox.c.id == item.id, PENDING)
         with self._database.write() as connection:
@@ -135,7 +144,7 @@ class SqlOutbox:
             known: dict[str, Any] = {"error": None}
             if receipt is not None:
                 known["receipt"] = encode.storable(receipt)
-            if item.action is Action.TRIGGER:
+            if item.action is Action.TRIGGER and count is not None:
                 known |= {"delivered_at": func.coalesce(deliveries.c.delivered_at, now), "delivered_count": count}
             _record(connection, item, "delivered", known)
 
@@ -222,6 +231,20 @@ class SqlOutbox:
             rows = connection.execute(select(schema.incidents.c.body).where(schema.incidents.c.key == key)).all()
         found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
         return found[0] if found else None
+
+    def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
+        """See Outbox."""
+        incidents = schema.incidents
+        wanted = (
+            select(incidents.c.body, incidents.c.key)
+            .join(deliveries, deliveries.c.key == incidents.c.key)
+            .where(incidents.c.state == IncidentState.OPEN.value, incidents.c.key > (cursor or ""))
+            .where(deliveries.c.channel == channel, deliveries.c.delivered_at.is_not(None))
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(wanted.order_by(incidents.c.key).limit(limit)).all()
+        found = valid_rows("incidents", rows, tuple[str, str], lambda body, _key: encode.parsed(body, Incident))
+        return found, rows[-1].key if len(rows) == limit else None
 
 
 def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's rows depends on its version

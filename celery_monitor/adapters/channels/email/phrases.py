@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from celery_monitor.adapters.channels.email.text import count, duration, percent, plural, short_date, shorten
-from celery_monitor.core.summary import SLACK, Summary
+from celery_monitor.core.summary import TOLERANCE, Summary
 
 FLEET_WIDTH = 40
 
@@ -84,12 +84,12 @@ def caveats(summary: Summary) -> Iterator[str]:
         yield "The monitor was not running on this day and received none of its events later."
     elif health.uptime <= 0:
         yield "The monitor was not running on this day: the counts cover the events that the broker kept."
-    elif health.down > SLACK:
+    elif health.down > TOLERANCE:
         yield (
             f"The monitor was down for {duration(health.down)} of {duration(health.elapsed)}. Tasks from that time "
             "are counted only if the broker kept their events."
         )
-    if health.unread > SLACK:
+    if health.unread > TOLERANCE:
         yield (
             f"The event stream has not been read to the end of the day: its last {duration(health.unread)} may be "
             "incomplete."
@@ -111,7 +111,7 @@ def watch(summary: Summary) -> str:
     health = summary.health
     ran = (
         f"all of {duration(health.elapsed)}"
-        if health.down <= SLACK
+        if health.down <= TOLERANCE
         else f"{duration(health.uptime)} of {duration(health.elapsed)}"
     )
     times = "once" if health.restarts == 1 else f"{count(health.restarts)} times"

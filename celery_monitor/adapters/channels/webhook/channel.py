@@ -52,17 +52,7 @@ class Hook:
 
     def sender(self, context: Context) -> Sender:
         """See Channel."""
-        from celery_monitor.adapters.channels.webhook.send import Webhook  # noqa: PLC0415 - requests is slow to import
-
-        return Webhook(
-            channel=self.entry.name,
-            url=self.entry.url,
-            secret=self.entry.secret_source(),
-            incident=context.incident,
-            clock=context.clock,
-            timeout=self.entry.timeout,
-            external_url=context.external_url,
-        )
+        return self._webhook(context)
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Send an event of type test. See Test."""
@@ -70,7 +60,9 @@ class Hook:
             raise ConfigError([Problem("--rule", "no rule has a webhook of its own: name a channel in its to")])
         event_id = f"msg_{secrets.token_hex(16)}"
         note = f"Sent by `celery-monitor notify test {self.entry.name}`: nothing failed."
-        answer = self._webhook(clock).post(event_id, body(TEST, clock.now(), {"fleet": fleet, "summary": note}))
+        answer = self._webhook(Context.for_test(clock)).post(
+            event_id, body(TEST, clock.now(), {"fleet": fleet, "summary": note})
+        )
         return Told(f"{self.host} answered {answer.status} to the test event {event_id}")
 
     def check(self) -> Check:
@@ -84,15 +76,16 @@ class Hook:
         told = f"{self.host} answers ({status} to HEAD): `celery-monitor notify test {self.entry.name}` sends an event"
         return Check(CheckState.OK, told)
 
-    def _webhook(self, clock: Clock) -> "Webhook":
-        from celery_monitor.adapters.channels.webhook.send import Webhook  # noqa: PLC0415 - as above
+    def _webhook(self, context: Context) -> "Webhook":
+        from celery_monitor.adapters.channels.webhook.send import Webhook  # noqa: PLC0415 - requests is slow to import
 
         entry = self.entry
         return Webhook(
             channel=entry.name,
             url=entry.url,
             secret=entry.secret_source(),
-            incident=lambda _: None,
-            clock=clock,
+            incident=context.incident,
+            clock=context.clock,
             timeout=entry.timeout,
+            external_url=context.external_url,
         )

@@ -6,8 +6,8 @@ Messages and tracebacks are redacted before they are stored; what a task can cho
 import json
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote
 
+from celery_monitor.adapters.channels import page_of
 from celery_monitor.core.headline import facts, headline, line, most_first, text
 from celery_monitor.core.model import Incident
 from celery_monitor.core.times import rfc3339
@@ -51,7 +51,7 @@ def render(kind: str, incident: Incident, at: float, external_url: str | None) -
         "args": None if one.args is None else text(one.args, _TEXT),
         "kwargs": None if one.kwargs is None else text(one.kwargs, _TEXT),
         "runbook_url": one.runbook_url,
-        "url": _page(external_url, one.key),
+        "url": page_of(external_url, one.key),
     }
     return body(kind, at, data)
 
@@ -74,8 +74,3 @@ def _end(traceback: str) -> str:
     """The last lines: the innermost frames and the exception."""
     cleaned = text(traceback)
     return cleaned if len(cleaned) <= _TRACEBACK else "…" + cleaned[-_TRACEBACK + 1 :]
-
-
-def _page(base: str | None, key: str) -> str | None:
-    """The incident's page; None for a key that no link can hold."""
-    return f"{base.rstrip('/')}/incidents/{quote(key, safe='')}" if base and text(key) == key else None

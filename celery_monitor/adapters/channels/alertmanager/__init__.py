@@ -1,0 +1,8 @@
+"""Incidents as alerts of Prometheus Alertmanager, by its API v2."""
+
+from celery_monitor.adapters.channels.alertmanager.channel import configured
+from celery_monitor.adapters.channels.alertmanager.settings import AlertmanagerEntry
+
+ENTRY = AlertmanagerEntry
+
+__all__ = ["ENTRY", "configured"]

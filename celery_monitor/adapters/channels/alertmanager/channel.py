@@ -1,0 +1,114 @@
+"""The channels of type alertmanager, all of which are entries of ``channels``."""
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels.alertmanager.render import ALERTNAME
+from celery_monitor.adapters.channels.alertmanager.settings import AlertmanagerEntry
+from celery_monitor.core.times import rfc3339
+from celery_monitor.errors import ConfigError, DeliveryError, Problem
+from celery_monitor.ports import Clock, Sender
+from celery_monitor.settings import Settings
+
+if TYPE_CHECKING:
+    from celery_monitor.adapters.channels.alertmanager.send import Alertmanagers
+
+_TEST_LASTS: Final = 60.0
+"""Seconds that the test alert fires."""
+_READY: Final = "/-/ready"
+_GOOD: Final = 200
+
+
+def configured(settings: Settings) -> list[Channel]:
+    """One for each entry."""
+    entries = [entry for entry in settings.channels if isinstance(entry, AlertmanagerEntry)]
+    return [_channel(Cluster(entry)) for entry in entries]
+
+
+def _channel(cluster: "Cluster") -> Channel:
+    entry = cluster.entry
+    return Channel(
+        name=entry.name,
+        title=f"Alertmanager: {entry.name}",
+        routes=frozenset({""}),
+        summary=f"on, to {', '.join(entry.urls)}",
+        off="no URL: nothing is sent",
+        needs=Problem("channels", f"{entry.name} needs urls"),
+        timeout=entry.timeout * len(entry.urls),
+        rate_limit=entry.rate_limit,
+        repeat=entry.repeat,
+        sender=cluster.sender,
+        test=cluster.test,
+        check=cluster.check,
+        secrets=(entry.password_source(),),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The Alertmanagers of an entry."""
+
+    entry: AlertmanagerEntry
+
+    def sender(self, context: Context) -> Sender:
+        """See Channel."""
+        return self._alertmanagers(context)
+
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+        """Fire an alert of severity info that ends within a minute. See Test."""
+        if rule is not None:
+            raise ConfigError([Problem("--rule", "no rule has an Alertmanager of its own: name a channel in its to")])
+        entry, now = self.entry, clock.now()
+        name = f"celery-monitor-test-{secrets.token_hex(4)}"
+        labels = {"alertname": ALERTNAME, "fleet": fleet, "severity": "info", "test": name}
+        summary = f"Sent by `celery-monitor notify test {entry.name}`: nothing failed."
+        alert = {
+            "labels": {**entry.labels, **{key: value for key, value in labels.items() if value}},
+            "annotations": {"summary": summary},
+            "startsAt": rfc3339(now),
+            "endsAt": rfc3339(now + _TEST_LASTS),
+        }
+        took = self._alertmanagers(Context.for_test(clock)).post([alert])
+        told = f"{', '.join(took)} took the test alert {name}, which ends within a minute"
+        missed = [url for url in entry.urls if url not in took]
+        return Told(told, f"not every Alertmanager took it: {', '.join(missed)} did not" if missed else None)
+
+    def check(self) -> Check:
+        """Each says that it is ready."""
+        from celery_monitor.adapters.http.request import reach  # noqa: PLC0415 - requests is slow to import
+
+        wrong = []
+        for url in self.entry.urls:
+            try:
+                status = reach(f"{url}{_READY}", self.entry.timeout, self.entry.name)
+            except DeliveryError as exc:
+                wrong.append(f"{exc}: {exc.remedy or 'check its url'}")
+            else:
+                if status != _GOOD:
+                    wrong.append(f"{url}{_READY} answered {status}: check that it is the base URL of an Alertmanager")
+        if wrong:
+            state = CheckState.FAIL if len(wrong) == len(self.entry.urls) else CheckState.WARN
+            return Check(state, "; ".join(wrong))
+        name = self.entry.name
+        return Check(
+            CheckState.OK, f"{', '.join(self.entry.urls)} answer: `celery-monitor notify test {name}` fires an alert"
+        )
+
+    def _alertmanagers(self, context: Context) -> "Alertmanagers":
+        from celery_monitor.adapters.channels.alertmanager.send import Alertmanagers  # noqa: PLC0415 - as above
+
+        entry = self.entry
+        return Alertmanagers(
+            channel=entry.name,
+            urls=entry.urls,
+            hold=entry.resolve_timeout,
+            labels=entry.labels,
+            username=entry.username,
+            password=entry.password_source(),
+            incident=context.incident,
+            clock=context.clock,
+            timeout=entry.timeout,
+            external_url=context.external_url,
+        )

@@ -1,0 +1,85 @@
+"""An incident as an alert. Pure: Incident → JSON, of bounded size.
+
+The labels identify the alert, so they are those that do not change while it is open. Source of the fields:
+https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from celery_monitor.adapters.channels import page_of
+from celery_monitor.core.headline import headline, line, overview, text
+from celery_monitor.core.model import Incident
+from celery_monitor.core.times import rfc3339
+
+ALERTNAME: Final = "CeleryIncident"
+CLOCK_TOLERANCE: Final = 60.0
+"""Seconds that an end is put back: an Alertmanager whose clock is behind would take it for one to come, and keep the
+later end that it was told before."""
+_SUMMARY: Final = 1_024
+_TEXT: Final = 2_000
+
+Alert = dict[str, Any]
+Labels = Mapping[str, str]
+
+
+def labels_of(incident: Incident, more: Labels) -> dict[str, str]:
+    """What identifies the alert. ``more``: of the settings."""
+    own = {
+        "alertname": ALERTNAME,
+        "condition": str(incident.condition),
+        "fleet": line(incident.fleet),
+        "incident": line(incident.key),
+        "rule": line(incident.rule),
+        "severity": str(incident.severity),
+        "subject": line(incident.subject),
+        "task": line(incident.task),
+    }
+    # To an Alertmanager an empty label is none.
+    return {name: value for name, value in {**more, **own}.items() if value}
+
+
+def firing(incident: Incident, labels: Labels, until: float, external_url: str | None) -> Alert:
+    """It is open, and ends ``until`` unless it is sent again."""
+    alert: Alert = {
+        "labels": dict(labels),
+        "annotations": _annotations(incident),
+        "startsAt": rfc3339(incident.opened_at),
+        "endsAt": rfc3339(until),
+    }
+    if (page := page_of(external_url, incident.key)) is not None:
+        alert["generatorURL"] = page
+    return alert
+
+
+def ended(incident: Incident, labels: Labels, at: float, external_url: str | None) -> Alert:
+    """It is over since ``at``."""
+    return firing(incident, labels, max(incident.opened_at, at - CLOCK_TOLERANCE), external_url)
+
+
+def receipt_of(labels: Labels) -> str:
+    """What is kept of a delivery: the labels by which the Alertmanager knows the alert."""
+    return json.dumps(dict(labels), sort_keys=True)
+
+
+def labels_from(receipt: str | None) -> dict[str, str] | None:
+    """The labels that a receipt holds; None without a readable one."""
+    try:
+        labels = json.loads(receipt or "")
+    except ValueError:
+        return None
+    known = isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values())
+    return labels if known else None
+
+
+def _annotations(incident: Incident) -> dict[str, str]:
+    """The names are those of templates: ``failures``, ``last_failure``."""
+    told = {label.lower().replace(" ", "_"): value for label, value in overview(incident)}
+    known = {
+        **{line(name): line(value, _TEXT) for name, value in told.items()},
+        "summary": line(headline(incident), _SUMMARY),
+        "message": text(incident.message, _TEXT),
+        "runbook_url": incident.runbook_url or "",
+    }
+    return {name: value for name, value in known.items() if value}

@@ -1,0 +1,142 @@
+"""Outbox rows → alerts to every Alertmanager of a channel, and what their answers mean."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
+
+import structlog
+
+from celery_monitor.adapters.channels.alertmanager.render import (
+    Alert,
+    Labels,
+    ended,
+    firing,
+    labels_from,
+    labels_of,
+    receipt_of,
+)
+from celery_monitor.adapters.http.exchange import retry_after
+from celery_monitor.adapters.http.faults import origin
+from celery_monitor.adapters.http.request import REPAIRED_BY_A_PERSON, TAKEN, ask, post
+from celery_monitor.adapters.http.sender import HttpSender
+from celery_monitor.core.model import Incident, MessageKind, OutboxItem
+from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
+from celery_monitor.ports import Clock, Sent
+from celery_monitor.settings import SecretSource
+
+PATH: Final = "/api/v2/alerts"
+_REFUSED: Final = frozenset({400, 413, 415, 422})
+"""Answers about the alerts themselves."""
+
+_log = structlog.get_logger()
+
+
+class Alertmanagers(HttpSender):
+    """Sender of a channel of this type.
+
+    An alert is delivered when one of the Alertmanagers has it: they share no alerts, but one that was away gets it with
+    the next repetition, and its copy of an alert that has ended is over after ``hold`` seconds.
+    """
+
+    missing: str = "no Alertmanager is configured"
+    hidden: str = "[password]"
+
+    def __init__(
+        self,
+        *,
+        channel: str,
+        urls: Sequence[str],
+        hold: float,
+        labels: Labels,
+        username: str | None,
+        password: SecretSource,
+        incident: Callable[[str], Incident | None],
+        clock: Clock,
+        timeout: float,
+        external_url: str | None = None,
+    ) -> None:
+        """``hold``: seconds for which an alert fires when it is not sent again."""
+        super().__init__(channel=channel, incident=incident, clock=clock, timeout=timeout, external_url=external_url)
+        self._urls = list(urls)
+        self._hold = hold
+        self._labels = labels
+        self._username = username
+        self._password = password
+
+    def rate_limit_key(self, item: OutboxItem) -> str | None:
+        """All of them are one account."""
+        del item
+        return self.channel
+
+    def send(self, item: OutboxItem) -> Sent:
+        """As ``Sender.send``; one HTTP request to each Alertmanager."""
+        incident = self.incident_of(item)
+        labels, before = labels_of(incident, self._labels), labels_from(item.receipt)
+        if item.kind is MessageKind.RESOLVED:
+            known = before or labels
+            self.post([ended(incident, known, item.created_at, self.external_url)])
+            return Sent(0, item.receipt or receipt_of(known))
+        alerts = [self._firing(incident)]
+        if before is not None and before != labels:
+            # Its rule has changed: what the Alertmanager knows by other labels is another alert.
+            alerts.append(ended(incident, before, self.clock.now(), self.external_url))
+        self.post(alerts)
+        return Sent(incident.count, receipt_of(labels))
+
+    def repeat(self, incidents: Sequence[Incident]) -> None:
+        """See RepeatingSender."""
+        self.post([self._firing(incident) for incident in incidents])
+
+    def post(self, alerts: Sequence[Alert]) -> list[str]:
+        """Send alerts to all; who took them. Raises a DeliveryError when nobody did."""
+        body = json.dumps(alerts, ensure_ascii=False).encode()
+        took: list[str] = []
+        failed: list[DeliveryError] = []
+        for url in self._urls:
+            try:
+                self._post(url, body)
+            except (RetryableError, RejectedError) as exc:
+                failed.append(exc)
+            else:
+                took.append(url)
+        # One that is away keeps the others waiting for its timeout: it comes last from now on.
+        self._urls.sort(key=lambda url: url not in took)
+        if not took:
+            # In doubt it is tried again.
+            raise next((exc for exc in failed if isinstance(exc, RetryableError)), failed[0])
+        for problem in failed:
+            _log.warning(
+                "An Alertmanager did not take alerts that others took", channel=self.channel, error=str(problem)
+            )
+        return took
+
+    def secrets(self) -> Iterable[str]:
+        """See HttpSender."""
+        password = self._password.get()
+        return () if password is None else (password, _encoded(self._username, password))
+
+    def _firing(self, incident: Incident) -> Alert:
+        labels = labels_of(incident, self._labels)
+        return firing(incident, labels, self.clock.now() + self._hold, self.external_url)
+
+    def _post(self, url: str, body: bytes) -> None:
+        self.receiver = origin(url)
+        password = self._password.get()
+        login = {} if password is None else {"authorization": f"Basic {_encoded(self._username, password)}"}
+        request = post(f"{url}{PATH}", body, login)
+        answer = self.run(partial(ask, request=request, url=url, timeout=self.timeout, channel=self.channel))
+        if answer.status in TAKEN:
+            return
+        message = f"{self.receiver} answered {answer.status}{self.reply(answer)}"
+        if answer.status in _REFUSED:
+            raise RejectedError(message)
+        if answer.status in REPAIRED_BY_A_PERSON:
+            remedy = f"check urls, username and password of channel {self.channel}; redirects are not followed"
+            raise RetryableError(message, remedy=remedy, needs_repair=True)
+        raise RetryableError(message, retry_after(answer.retry_after, self.clock.now()))
+
+
+def _encoded(username: str | None, password: str) -> str:
+    return base64.b64encode(f"{username or ''}:{password}".encode()).decode()
