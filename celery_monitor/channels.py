@@ -11,6 +11,7 @@ TYPES: Final = (
     "pagerduty",
     "email",
     "webhook",
+    "slack",
     "alertmanager",
 )
 """Names of packages of ``celery_monitor.adapters.channels``, in the order in which channels are shown."""

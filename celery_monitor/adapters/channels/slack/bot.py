@@ -1,0 +1,195 @@
+"""Outbox rows → one message for each incident, which is kept up to date, and its thread.
+
+Slack's API has no key by which it would know a message that it has had. So each one carries an id in its metadata, and
+is claimed in its row before it is posted: a claim that is found again, after a timeout or a crash, may have been
+posted, and is looked for in the channel first. Without the scope for that it is posted again.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from celery_monitor.adapters.channels.slack.api import GONE, SlackError, call, refusal, result
+from celery_monitor.adapters.channels.slack.render import message, reply
+from celery_monitor.adapters.http.faults import origin
+from celery_monitor.adapters.http.sender import HttpSender
+from celery_monitor.core.headline import line
+from celery_monitor.core.model import Incident, MessageKind, OutboxItem
+from celery_monitor.errors import DeliveryError, RejectedError, StoreUnavailableError
+from celery_monitor.ports import Clock, Sent
+from celery_monitor.settings import SecretSource
+
+EVENT_TYPE: Final = "celery_monitor_incident"
+_LOOK_BACK: Final = 3_600.0
+"""Seconds before the row was made from which on its message is looked for: Slack's clock is another one."""
+_PAGE: Final = 200
+_MAX_PAGES: Final = 5
+_PLAIN: Final = {"parse": "none", "link_names": False, "unfurl_links": False, "unfurl_media": False}
+
+_log = structlog.get_logger()
+
+
+class SlackBot(HttpSender):
+    """Sender of a channel with a bot."""
+
+    missing: str = "no bot token is configured"
+    hidden: str = "[token]"
+
+    def __init__(
+        self,
+        *,
+        channel: str,
+        api_url: str,
+        token: SecretSource,
+        to: str,
+        incident: Callable[[str], Incident | None],
+        note: Callable[[OutboxItem, str], None],
+        clock: Clock,
+        timeout: float,
+        external_url: str | None = None,
+    ) -> None:
+        """``to``: the ID of the channel in Slack. ``note`` keeps a text with the row, as its ``progress``."""
+        super().__init__(channel=channel, incident=incident, clock=clock, timeout=timeout, external_url=external_url)
+        self.receiver = f"Slack ({origin(api_url)})"
+        self._api_url = api_url.rstrip("/")
+        self._token = token
+        self._to = to
+        self._note = note
+        self._claims: dict[int, str] = {}
+        """Row → its claim, should the store not have taken it."""
+
+    def rate_limit_key(self, item: OutboxItem) -> str | None:
+        """There is one channel. None without a token."""
+        del item
+        return None if self._token.get() is None else self._to
+
+    def send(self, item: OutboxItem) -> Sent:
+        """As ``Sender.send``; a few HTTP requests, each within ``timeout``."""
+        incident, kind = self.incident_of(item), item.kind
+        if kind is MessageKind.RESOLVED and item.receipt is None:
+            return Sent(0)  # nobody was told that it had opened
+        what = message(incident, kind, self.external_url)
+        receipt = self._open(item, what) if item.receipt is None else self._change(item, incident, what)
+        self._claims.pop(item.id, None)
+        return Sent(0 if kind is MessageKind.RESOLVED else incident.count, receipt)
+
+    def call(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """As ``post``, with what Slack refuses as a DeliveryError."""
+        try:
+            return self.post(method, body)
+        except SlackError as exc:
+            raise self._refused(exc, method) from None
+
+    def post(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a method. Raises SlackError, RetryableError, RejectedError or InterruptedSendError."""
+        token = self._token.get()
+        if token is None:
+            raise RejectedError(self.missing)
+        request = partial(
+            call,
+            url=f"{self._api_url}/{method}",
+            token=token,
+            form=method.startswith("conversations."),
+            body=body,
+            timeout=self.timeout,
+            channel=self.channel,
+        )
+        return result(self.run(request, token), self.clock.now())
+
+    def secrets(self) -> Iterable[str]:
+        """See HttpSender."""
+        token = self._token.get()
+        return () if token is None else (token,)
+
+    def _open(self, item: OutboxItem, what: Mapping[str, Any]) -> str:
+        """Post the message, unless it is there already; the receipt."""
+        identity = _message_id(item)
+        found = self._found(item, identity, "conversations.history", {})
+        if found is None:
+            found = self._post_once(item, identity, {**what, **_PLAIN})
+        return f"{self._to}:{found}"
+
+    def _change(self, item: OutboxItem, incident: Incident, what: Mapping[str, Any]) -> str:
+        """Bring the message up to date, and tell its thread; the receipt. A message that is gone is posted again."""
+        where, _, ts = (item.receipt or "").partition(":")
+        body = {**what, "channel": where, "ts": ts, "parse": "none", "link_names": False}
+        try:
+            self.post("chat.update", body)
+        except SlackError as exc:
+            if exc.error not in GONE:
+                raise self._refused(exc, "the update of a message") from None
+            if item.kind is MessageKind.RESOLVED:
+                return item.receipt or ""
+            return self._open(item, what)
+        thread = {"ts": ts, "channel": where}
+        if self._found(item, item.event_id, "conversations.replies", thread) is None:
+            told = {"text": reply(incident, item.kind), "thread_ts": ts, **_PLAIN}
+            # An incident that is open again is new to those who have read that it was resolved.
+            self._post_once(item, item.event_id, {**told, "reply_broadcast": item.kind is MessageKind.OPENED}, where)
+        return item.receipt or ""
+
+    def _post_once(self, item: OutboxItem, identity: str, what: Mapping[str, Any], to: str | None = None) -> str:
+        """Claim a message, and post it; its ``ts``."""
+        self._claim(item, identity)
+        metadata = {"event_type": EVENT_TYPE, "event_payload": {"id": identity}}
+        try:
+            posted = self.post("chat.postMessage", {**what, "channel": to or self._to, "metadata": metadata})
+        except SlackError as exc:
+            raise self._refused(exc, "a message") from None
+        return str(posted.get("ts", ""))
+
+    def _claim(self, item: OutboxItem, identity: str) -> None:
+        self._claims[item.id] = identity
+        if item.id < 0:
+            return  # sent from memory, because the store is away
+        try:
+            self._note(item, identity)
+        except StoreUnavailableError as exc:
+            _log.warning("Cannot store that a message is sent; kept in memory", key=item.key, error=str(exc))
+
+    def _found(self, item: OutboxItem, identity: str, method: str, where: Mapping[str, Any]) -> str | None:
+        """The ``ts`` of a message that may have been posted at an earlier attempt; None when it surely was not."""
+        if self._claims.get(item.id, item.progress) != identity:
+            return None
+        oldest = f"{item.created_at - _LOOK_BACK:.6f}"
+        asked: dict[str, Any] = {
+            "channel": self._to, "oldest": oldest, "limit": _PAGE, "include_all_metadata": "true", **where,
+        }  # fmt: skip
+        try:
+            for _ in range(_MAX_PAGES):
+                page = self.post(method, asked)
+                if (ts := _with_id(page.get("messages"), identity)) is not None:
+                    return ts
+                cursor = (page.get("response_metadata") or {}).get("next_cursor")
+                if not cursor:
+                    break
+                asked["cursor"] = cursor
+        except SlackError as exc:
+            _log.warning(
+                "Cannot look for a message that may have been posted; posting it again",
+                channel=self.channel,
+                key=item.key,
+                error=line(exc.error),
+            )
+        return None
+
+    def _refused(self, exc: SlackError, what: str) -> DeliveryError:
+        return refusal(exc.error, what, self.channel, answered=self.without_secrets(line(exc.error)))
+
+
+def _message_id(item: OutboxItem) -> str:
+    """Of the row's message, however often the row is refreshed before it is delivered."""
+    parts = f"{item.channel}/{item.key}/{item.id}/{item.created_at!r}"
+    return hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def _with_id(messages: object, identity: str) -> str | None:
+    for one in messages if isinstance(messages, list) else ():
+        metadata = one.get("metadata") if isinstance(one, dict) else None
+        payload = metadata.get("event_payload") if isinstance(metadata, dict) else None
+        if isinstance(payload, dict) and payload.get("id") == identity:
+            return str(one.get("ts", ""))
+    return None

@@ -1,0 +1,153 @@
+"""The channels of type slack, all of which are entries of ``channels``."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels.slack.render import test_message
+from celery_monitor.adapters.channels.slack.settings import SlackEntry
+from celery_monitor.errors import ConfigError, DeliveryError, Problem
+from celery_monitor.ports import Clock, Sender
+from celery_monitor.settings import SecretSource, Settings
+
+if TYPE_CHECKING:
+    from celery_monitor.adapters.channels.slack.bot import SlackBot
+    from celery_monitor.adapters.channels.slack.webhook import SlackWebhook
+
+_REQUESTS: Final = 8
+"""Requests of one row at most: looking for a message takes several."""
+
+
+def configured(settings: Settings) -> list[Channel]:
+    """One for each entry."""
+    return [_channel(Slack(entry)) for entry in settings.channels if isinstance(entry, SlackEntry)]
+
+
+def _channel(slack: "Slack") -> Channel:
+    entry = slack.entry
+    return Channel(
+        name=entry.name,
+        title=f"Slack: {entry.name}",
+        routes=frozenset({""}),
+        summary=f"on, to {slack.where}",
+        off="neither bot_token nor webhook_url: nothing is sent",
+        needs=Problem("channels", f"{entry.name} needs bot_token and channel, or webhook_url"),
+        timeout=entry.timeout * _REQUESTS if slack.has_bot else entry.timeout,
+        rate_limit=entry.rate_limit,
+        sender=slack.sender,
+        test=slack.test,
+        check=slack.check,
+        secrets=(slack.secret,),
+    )
+
+
+class _NoClock:
+    """For a look at the receiver, which waits for nothing."""
+
+    def now(self) -> float:
+        return 0.0
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """A channel in Slack."""
+
+    entry: SlackEntry
+
+    @property
+    def has_bot(self) -> bool:
+        """Whether there is a bot, and not a webhook."""
+        return self.entry.channel is not None
+
+    @property
+    def secret(self) -> SecretSource:
+        """What it is posted with."""
+        return self.entry.token_source() if self.has_bot else self.entry.webhook_source()
+
+    @property
+    def where(self) -> str:
+        """What messages go to, without a secret."""
+        return f"channel {self.entry.channel}, by a bot" if self.has_bot else "an incoming webhook"
+
+    def sender(self, context: Context) -> Sender:
+        """See Channel."""
+        return self._bot(context) if self.has_bot else self._webhook(context)
+
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+        """Post a test message. See Test."""
+        if rule is not None:
+            raise ConfigError([Problem("--rule", "no rule has a Slack channel of its own: name a channel in its to")])
+        what, context = test_message(fleet, self.entry.name), Context.for_test(clock)
+        if not self.has_bot:
+            self._webhook(context).post(what)
+            return Told("Slack accepted the test message of the incoming webhook")
+        posted = self._bot(context).call("chat.postMessage", {**what, "channel": self.entry.channel})
+        return Told(f"Slack accepted the test message as {posted.get('ts')} in channel {posted.get('channel')}")
+
+    def check(self) -> Check:
+        """The bot's token is good and it can read the channel, or the webhook's server answers."""
+        try:
+            return self._check_bot() if self.has_bot else self._check_webhook()
+        except DeliveryError as exc:
+            return Check(CheckState.FAIL, f"{exc}: {exc.remedy or 'check the settings of this channel'}")
+
+    def _check_bot(self) -> Check:
+        from celery_monitor.adapters.channels.slack.api import SlackError  # noqa: PLC0415 - requests is slow to import
+
+        bot, name = self._bot(Context.for_test(_NoClock())), self.entry.name
+        known = bot.call("auth.test", {})
+        told = f"Slack knows the bot {known.get('user')} of {known.get('team')}"
+        try:
+            bot.post("conversations.history", {"channel": self.entry.channel, "limit": 1})
+        except SlackError as exc:
+            if exc.error != "missing_scope":
+                return Check(
+                    CheckState.FAIL,
+                    f"{told}, but it cannot use channel {self.entry.channel} ({exc.error}): check the ID, and invite "
+                    "the bot to the channel",
+                )
+            return Check(
+                CheckState.WARN,
+                f"{told}; without the scope channels:history (groups:history) a message whose outcome is unknown is "
+                f"posted twice: `celery-monitor notify test {name}` posts one",
+            )
+        return Check(CheckState.OK, f"{told}, and it can use the channel: `celery-monitor notify test {name}` posts")
+
+    def _check_webhook(self) -> Check:
+        from celery_monitor.adapters.http.request import reach  # noqa: PLC0415 - requests is slow to import
+
+        parts, name = urlsplit(self.secret.get() or ""), self.entry.name
+        reach(f"{parts.scheme}://{parts.netloc}/", self.entry.timeout, name)
+        return Check(CheckState.OK, f"{parts.netloc} answers: `celery-monitor notify test {name}` posts a message")
+
+    def _bot(self, context: Context) -> "SlackBot":
+        from celery_monitor.adapters.channels.slack.bot import SlackBot  # noqa: PLC0415 - requests is slow to import
+
+        entry = self.entry
+        return SlackBot(
+            channel=entry.name,
+            api_url=entry.api_url,
+            token=self.secret,
+            to=entry.channel or "",
+            incident=context.incident,
+            note=context.note,
+            clock=context.clock,
+            timeout=entry.timeout,
+            external_url=context.external_url,
+        )
+
+    def _webhook(self, context: Context) -> "SlackWebhook":
+        from celery_monitor.adapters.channels.slack.webhook import SlackWebhook  # noqa: PLC0415 - as above
+
+        return SlackWebhook(
+            channel=self.entry.name,
+            url=self.secret,
+            incident=context.incident,
+            clock=context.clock,
+            timeout=self.entry.timeout,
+            external_url=context.external_url,
+        )

@@ -1,0 +1,110 @@
+"""What an incident reads like in Slack. Pure: Incident → text and blocks, within Slack's limits.
+
+What a task can choose is hostile: ``&``, ``<`` and ``>`` are escaped, so that it makes no link and no mention, and
+``@channel`` and its like are broken up. Sources: https://docs.slack.dev/messaging/formatting-message-text and
+https://docs.slack.dev/reference/block-kit/blocks
+"""
+
+import re
+from typing import Any, Final
+
+from celery_monitor.adapters.channels import page_of
+from celery_monitor.core.headline import headline, line, overview, text
+from celery_monitor.core.model import Incident, MessageKind, Severity
+
+SECTION_LIMIT: Final = 3_000
+"""Characters of a section's text, escaped; also those of a context's."""
+FIELD_LIMIT: Final = 2_000
+MAX_FIELDS: Final = 10
+TEXT_LIMIT: Final = 4_000
+"""Characters of a message's text: what Slack recommends as the most."""
+_HEADLINE: Final = 1_000
+_FACT: Final = 600
+_TRACEBACK: Final = 2_900
+_URL: Final = 1_000
+_SIGNS: Final = {
+    Severity.CRITICAL: "\N{LARGE RED CIRCLE}",
+    Severity.ERROR: "\N{LARGE ORANGE CIRCLE}",
+    Severity.WARNING: "\N{LARGE YELLOW CIRCLE}",
+    Severity.INFO: "\N{LARGE BLUE CIRCLE}",
+}
+_RESOLVED: Final = "\N{WHITE HEAVY CHECK MARK} Resolved:"
+_MENTION: Final = re.compile(r"@(?=channel|here|everyone|group)", re.IGNORECASE)
+_BROKEN: Final = "@\N{WORD JOINER}"
+_ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_LONGEST: Final = 5
+"""Characters of the longest of them."""
+
+
+def message(incident: Incident, kind: MessageKind, external_url: str | None) -> dict[str, Any]:
+    """The message of an incident as it is now: ``text`` for notifications, ``blocks`` for the rest."""
+    sign = _RESOLVED if kind is MessageKind.RESOLVED else _SIGNS[incident.severity]
+    title = f"{sign} {escaped(line(headline(incident), _HEADLINE), SECTION_LIMIT - 100)}"
+    blocks = [_section(f"*{_without_stars(title)}*"), _fields(incident)]
+    if kind is not MessageKind.RESOLVED and (said := _said(incident)):
+        blocks.append(_section(f"```{said}```"))
+    if links := _links(incident, external_url):
+        blocks.append({"type": "context", "elements": [_mrkdwn(links)]})
+    return {"text": title[:TEXT_LIMIT], "blocks": blocks}
+
+
+def reply(incident: Incident, kind: MessageKind) -> str:
+    """What the thread of an incident's message is told."""
+    what = {MessageKind.OPENED: "Open again:", MessageKind.UPDATED: "Update:", MessageKind.RESOLVED: _RESOLVED}[kind]
+    return f"{what} {escaped(line(headline(incident), _HEADLINE), TEXT_LIMIT - 100)}"
+
+
+def test_message(fleet: str, channel: str) -> dict[str, Any]:
+    """A message that a person asked for, and that says so."""
+    told = f"[{line(fleet)}] Test from celery-monitor: nothing failed (`celery-monitor notify test {channel}`)"
+    return {"text": escaped(told, TEXT_LIMIT)}
+
+
+def escaped(value: str, limit: int) -> str:
+    """A text that Slack shows as it is, of at most ``limit`` characters; what is too much is cut with ``…``."""
+    value = _MENTION.sub(_BROKEN, text(value[:limit]))
+    parts: list[str] = []
+    length = 0
+    for char in value:
+        part = _ESCAPES.get(char, char)
+        length += len(part)
+        if length >= limit:
+            return "".join(parts) + "…"
+        parts.append(part)
+    return "".join(parts)
+
+
+def _fields(incident: Incident) -> dict[str, Any]:
+    shown = [("Severity", str(incident.severity)), *overview(incident)][:MAX_FIELDS]
+    return {
+        "type": "section",
+        "fields": [_mrkdwn(f"*{label}*\n{escaped(line(value, _FACT), FIELD_LIMIT - 50)}") for label, value in shown],
+    }
+
+
+def _said(incident: Incident) -> str:
+    """The end of the traceback, or the message. Backquotes would end the block."""
+    said = text(incident.traceback or incident.message).replace("`", "'").strip()[-_TRACEBACK:]
+    while len(shown := escaped(said, len(said) * _LONGEST + 1)) > _TRACEBACK:
+        said = said[len(said) // 3 + 1 :]
+    return shown
+
+
+def _without_stars(title: str) -> str:
+    """A star would end the bold text."""
+    return title.replace("*", "\N{ASTERISK OPERATOR}")
+
+
+def _links(incident: Incident, external_url: str | None) -> str:
+    links = [(page_of(external_url, incident.key), "Incident"), (incident.runbook_url, "Runbook")]
+    usable = [(url, label) for url, label in links if url and len(url) <= _URL and not re.search(r"[<>|\s]", url)]
+    return " · ".join(f"<{url.replace('&', '&amp;')}|{label}>" for url, label in usable)
+
+
+def _section(told: str) -> dict[str, Any]:
+    return {"type": "section", "text": _mrkdwn(told)}
+
+
+def _mrkdwn(told: str) -> dict[str, Any]:
+    # verbatim: names of channels and users in it are not made links.
+    return {"type": "mrkdwn", "text": told, "verbatim": True}
