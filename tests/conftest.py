@@ -55,7 +55,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
 
     yield start_one
     for server in reversed(started):
-        server.stop()
+        server.discard()
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +96,7 @@ def migrated(postgresql: PostgreSQL) -> str:
     url = postgresql.new_database()
     store = open_store(url, retention=1.0, fingerprints_kept=1)
     with store._database.write() as connection:
-        migrate.upgrade(connection)
+        migrate.migrate(connection, "head")
     store.stop()
     return url.rpartition("/")[2]
 

@@ -128,6 +128,10 @@ class ServerProcess:
             self.signal(signal.SIGKILL)
         return self._reap()
 
+    def discard(self) -> None:
+        """End it and what belongs to it, when nobody needs it or its data any more. An orderly end may take longer."""
+        self.stop()
+
     def kill(self) -> None:
         """SIGKILL to the process and all of its group."""
         if self._process is not None:
@@ -183,4 +187,4 @@ class ServerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.discard()

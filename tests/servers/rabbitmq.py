@@ -104,6 +104,10 @@ class RabbitMQ(ServerProcess):
         self._epmd.stop()
         return code
 
+    def discard(self) -> None:
+        self.kill()
+        self._epmd.stop()
+
     def ready(self) -> bool:
         """An AMQP greeting is answered, which the listener does only once the node has booted; TLS is the last one."""
         try:

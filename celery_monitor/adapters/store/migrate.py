@@ -1,23 +1,35 @@
-"""Migrations by Alembic, without its configuration file and its command line.
+"""The store's revision: an empty database gets the present tables, an older one is migrated by Alembic.
 
-The version is kept in a table of our own name, so that a database of another program that uses Alembic is not taken
-for ours.
+Alembic is imported for a migration only: with its templates it is a tenth of the start, and stays in memory. It runs
+without its configuration file and its command line. The version is kept in a table of our own name, so that a database
+of another program that uses Alembic is not taken for ours.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect, select
 
+from celery_monitor.adapters.store.schema import metadata
 from celery_monitor.errors import StoreUnusableError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 VERSION_TABLE: Final = "celery_monitor_version"
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
+# As Alembic makes it.
+_version: Final = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
+
+
+def revisions() -> list[str]:
+    """All revisions, the oldest first. The file of each begins with it."""
+    return sorted(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
 
 
 def check(connection: Connection, where: str) -> bool:
@@ -33,31 +45,46 @@ def check(connection: Connection, where: str) -> bool:
                 "set a different store.url"
             )
         return False
-    found = revision(connection)
-    scripts = ScriptDirectory.from_config(_config(None))
-    try:
-        known = found is None or scripts.get_revision(found) is not None
-    except CommandError:
-        known = False
-    if not known:
+    found, known = revision(connection), revisions()
+    if found is not None and found not in known:
         raise StoreUnusableError(
             f"The store {where} was written by a newer version of celery-monitor (revision {found}): "
             "install that version or a newer one, or set a different store.url"
         )
-    return found == scripts.get_current_head()
+    return found == known[-1]
 
 
 def revision(connection: Connection) -> str | None:
-    """The revision that the database is at; None for an empty one."""
-    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    """The revision that the database with a version table is at; None when it holds none."""
+    found: str | None = connection.execute(select(_version.c.version_num)).scalar()
+    return found
 
 
 def upgrade(connection: Connection) -> None:
     """Bring the database to this program's revision, inside of the transaction that ``connection`` is in."""
-    command.upgrade(_config(connection), "head")
+    if inspect(connection).get_table_names():
+        migrate(connection, "head")
+    else:
+        create(connection)
 
 
-def _config(connection: Connection | None) -> Config:
+def create(connection: Connection) -> None:
+    """Make the present tables in an empty database. A test compares them with what all migrations make."""
+    metadata.create_all(connection, checkfirst=False)
+    _version.create(connection)
+    connection.execute(_version.insert().values(version_num=revisions()[-1]))
+
+
+def migrate(connection: Connection, to: str) -> None:
+    """Apply the migrations from the database's revision, or from nothing, to this one."""
+    from alembic import command  # noqa: PLC0415 - see above
+
+    command.upgrade(_config(connection), to)
+
+
+def _config(connection: Connection) -> "Config":
+    from alembic.config import Config  # noqa: PLC0415 - see above
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

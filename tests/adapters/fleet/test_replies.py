@@ -158,7 +158,7 @@ def test_processes_of_a_worker(limit: int, processes: int) -> None:
 
 # --- replies that cannot be read
 
-_BOMB = bz2.compress(bytes(1 << 30))
+_BOMB = bz2.compress(bytes(1 << 20)) * 1024  # one stream after the other: a gigabyte
 _JSON = "application/json"
 
 

@@ -58,9 +58,12 @@ def store(postgresql_url: str, opened: Opened) -> SqlStore:
     return started
 
 
-def test_migrations_make_the_schema(postgresql_url: str) -> None:
+@pytest.mark.parametrize("new", [True, False], ids=["new", "migrated"])
+def test_the_schema(postgresql: PostgreSQL, postgresql_url: str, opened: Opened, *, new: bool) -> None:
     """The tables, columns and indexes of ``schema``, no more and no less; texts that are sorted, by code points."""
-    engine = create_engine(postgresql_url.replace("postgresql:", "postgresql+psycopg:"))
+    url = postgresql.new_database() if new else postgresql_url
+    opened(url).start()
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
         options = {"version_table": migrate.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)

@@ -1,49 +1,80 @@
 """The tables that migrations make are those that the statements speak of, in each dialect."""
 
-import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Dialect, create_engine
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Dialect, create_engine
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from celery_monitor.adapters.store import migrate, open_store
+from celery_monitor.adapters.store import migrate
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.flush import FlushWriter
 from celery_monitor.adapters.store.schema import metadata
 
+Made = Callable[[Connection], None]
+MADE: list[Made] = [migrate.create, partial(migrate.migrate, to="head")]
 
-def test_migrations_make_the_schema(tmp_path: Path) -> None:
-    """A migrated file has the tables, columns and indexes of ``schema``, no more and no less."""
-    store = open_store(f"sqlite:///{tmp_path}/store.db", retention=1, fingerprints_kept=1)
-    store.start()
-    store.stop()
+
+@pytest.mark.parametrize("made", MADE, ids=["new", "migrated"])
+def test_the_schema(tmp_path: Path, made: Made) -> None:
+    """A new file and a migrated one have the tables, columns and indexes of ``schema``, no more and no less.
+
+    What is not compared by Alembic (partial indexes, tables without row ids) is the same, too.
+    """
     engine = create_engine(f"sqlite:///{tmp_path}/store.db")
-    with engine.connect() as connection:
+    with engine.begin() as connection:
+        made(connection)
         options = {"version_table": migrate.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
-        context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        assert migrate.revision(connection) == _newest()
+        assert migrate.check(connection, "here")
+        rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all()
+        found: dict[str, str] = dict(map(tuple, rows))
     engine.dispose()
-
-
-def test_same_sql_as_schema(tmp_path: Path) -> None:
-    """What is not compared by Alembic (partial indexes, tables without row ids) is the same, too."""
-    store = open_store(f"sqlite:///{tmp_path}/store.db", retention=1, fingerprints_kept=1)
-    store.start()
-    store.stop()
     dialect = sqlite.dialect()
     wanted = {table.name: str(CreateTable(table).compile(dialect=dialect)) for table in metadata.tables.values()}
     for table in metadata.tables.values():
         wanted |= {str(index.name): str(CreateIndex(index).compile(dialect=dialect)) for index in table.indexes}
-    connection = sqlite3.connect(tmp_path / "store.db")
-    found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-    connection.close()
-    del found[migrate.VERSION_TABLE], found["sqlite_sequence"]
+    wanted[migrate.VERSION_TABLE] = (
+        f"CREATE TABLE {migrate.VERSION_TABLE} (version_num VARCHAR(32) NOT NULL, "
+        f"CONSTRAINT {migrate.VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+    )
+    del found["sqlite_sequence"]
     assert {name: _plain(sql) for name, sql in found.items()} == {name: _plain(sql) for name, sql in wanted.items()}
+
+
+def _newest() -> str | None:
+    return ScriptDirectory(str(Path(migrate.__file__).with_name("migrations"))).get_current_head()
+
+
+def test_each_file_begins_with_its_revision() -> None:
+    """What the names of the files say is what Alembic reads in them: one line of revisions without a branch."""
+    scripts = ScriptDirectory(str(Path(migrate.__file__).with_name("migrations")))
+    assert migrate.revisions() == [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+def test_a_start_needs_no_alembic(tmp_path: Path) -> None:
+    """A new store and one of this version are opened without it; an older one is migrated."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    script = (
+        "import sys\n"
+        "from celery_monitor.adapters.store import open_store\n"
+        "for number in range(2):\n"
+        "    store = open_store(sys.argv[1], retention=1, fingerprints_kept=1)\n"
+        "    store.start()\n"
+        "    store.stop()\n"
+        "print('alembic' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "False\n"
 
 
 SENT = [
@@ -73,7 +104,7 @@ def test_deliveries_of_an_older_store(tmp_path: Path) -> None:
     """What became of each incident is its delivery on the one channel that there was; what waits still waits, once."""
     engine = create_engine(f"sqlite:///{tmp_path}/store.db")
     with engine.begin() as connection:
-        command.upgrade(migrate._config(connection), "0009")
+        migrate.migrate(connection, "0009")
         for key, *sent, rows in SENT:
             connection.exec_driver_sql("INSERT INTO incidents VALUES (?, 'open', 1, 1, '{}', ?, ?, ?)", (key, *sent))
             for action, state, attempts in rows:
