@@ -19,6 +19,7 @@ import pytest
 
 from celery_monitor.adapters.store import migrate, open_store
 from celery_monitor.adapters.store.schema import metadata
+from tests import properties
 from tests.servers import PostgreSQL, RabbitMQ, Redis
 from tests.servers.certificate import Certificate, make_certificate
 from tests.servers.postgresql import template
@@ -28,11 +29,25 @@ _Server = TypeVar("_Server", bound=ServerProcess)
 _servers: pytest.StashKey[list[ServerProcess]] = pytest.StashKey()
 
 
-# A deadline of an example measures the machine, as does the time that examples take to make. Where CI is set hypothesis
-# has a profile of its own: the same examples in each run, and no such measures either.
-hypothesis.settings.register_profile("timeless", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Where CI is set hypothesis has a profile of its own: the same examples in each run, and no measures of time either.
+properties.register()
 if hypothesis.settings.get_current_profile_name() == "default":
     hypothesis.settings.load_profile("timeless")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A campaign has its own profile before the first test is read."""
+    if config.option.markexpr == "campaign":
+        hypothesis.settings.load_profile(properties.CAMPAIGN)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every test with hypothesis is a campaign too: the same claim, with many more examples."""
+    if config.option.markexpr == "campaign":
+        for item in items:
+            if isinstance(item, pytest.Function) and hypothesis.is_hypothesis_test(item.obj):
+                item.add_marker(pytest.mark.campaign)
 
 
 class Start(Protocol):

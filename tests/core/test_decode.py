@@ -22,6 +22,7 @@ from celery_monitor.core.decode import (
 from celery_monitor.core.json_array import MAX_SCANNED_TOKENS, split_array
 from celery_monitor.core.model import Delivery, Event
 from tests.builders import NOON, body, raw, recorded
+from tests.properties import examples
 
 
 def kinds(found: list[Event | Discarded]) -> list[str]:
@@ -154,6 +155,7 @@ def test_null_runtime() -> None:
 _SCALARS = st.none() | st.booleans() | st.floats() | st.text() | st.integers()
 
 
+@settings(max_examples=examples(40))
 @given(st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_any_json_gives_an_answer(value: Any) -> None:
     """Whatever the JSON, there is an event or a reason for each element, and no exception."""
@@ -268,7 +270,7 @@ def test_an_oddity_in_a_large_message_costs_only_itself() -> None:
 _JSON = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=15)
 
 
-@settings(max_examples=40)  # of many elements each
+@settings(max_examples=examples(40))  # of many elements each
 @given(st.lists(_JSON), st.sampled_from([None, 0, 1]), st.sampled_from(["", "\ufeff", " \n"]))
 def test_pieces_of_any_list(values: list[Any], indent: int | None, before: str) -> None:
     """Each piece is the JSON of one element."""

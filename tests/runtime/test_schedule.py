@@ -1,4 +1,5 @@
 import datetime as dt
+import functools
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,7 @@ from celery_monitor.runtime.schedule import (
     next_due,
     reported_date,
 )
+from tests.properties import examples
 
 ZONES = (
     "UTC",
@@ -94,20 +96,27 @@ def test_due_times_follow_the_local_clock(expression: str, zone: str, now: str, 
     assert next_due(expression, tz, at(now, zone)) == at(upcoming, zone)
 
 
+@functools.cache
+def _changes(zone: str) -> tuple[range, list[int]]:
+    """The hours of 2026, and those in which a zone's clocks change."""
+    hours = range(int(at("2026-01-01T00:00")), int(at("2027-01-01T00:00")), 3_600)
+    offsets = [dt.datetime.fromtimestamp(hour, ZoneInfo(zone)).utcoffset() for hour in hours]
+    return hours, [
+        hour for hour, before, after in zip(hours[1:], offsets, offsets[1:], strict=False) if before != after
+    ]
+
+
 @st.composite
 def _moments(draw: st.DrawFn) -> tuple[str, float]:
     """A zone and a time of 2026, near a change of its clocks more often than not."""
     zone = draw(st.sampled_from(ZONES))
-    begin, end = int(at("2026-01-01T00:00")), int(at("2027-01-01T00:00"))
-    hours = range(begin, end, 3_600)
-    offsets = [dt.datetime.fromtimestamp(hour, ZoneInfo(zone)).utcoffset() for hour in hours]
-    changes = [hour for hour, before, after in zip(hours[1:], offsets, offsets[1:], strict=False) if before != after]
-    anytime = st.integers(begin, end)
+    hours, changes = _changes(zone)
+    anytime = st.integers(hours.start, hours.stop)
     near = st.builds(int.__add__, st.sampled_from(changes), st.integers(-7_200, 7_200)) if changes else anytime
     return zone, draw(anytime | near | near) + draw(st.floats(0, 0.999))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     _moments(),
     st.sampled_from(["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "*/7 * * * *", "59 23 * * 0", "15 0 1 * *"]),

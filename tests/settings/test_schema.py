@@ -92,7 +92,7 @@ def test_defaults_are_in_their_own_notation() -> None:
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_schema_accepts_what_is_accepted(text: str) -> None:
     """What the loader accepts, the schema accepts, or an editor would mark a right file as wrong."""
-    jsonschema.validate(yaml.safe_load(text), schema())
+    jsonschema.Draft202012Validator(schema()).validate(yaml.safe_load(text))
 
 
 @given(st.data())

@@ -25,6 +25,7 @@ from tests.adapters.prometheus.snapshots import (
     snapshots,
     worker,
 )
+from tests.properties import examples
 
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -83,7 +84,7 @@ def test_a_standby_shows_nothing_of_the_fleet(form: Format) -> None:
 
 
 @given(snapshots)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(30))
 def test_parses_whatever_the_fleet_sends(shown: Snapshot) -> None:
     """Both formats parse, and say the same, whatever names, hosts and types a hostile fleet sends."""
     text = {family.name: family for family in parsing.plain(rendered(shown))}

@@ -21,6 +21,7 @@ from tests.adapters.prometheus.snapshots import (
     series_lists,
     snapshot,
 )
+from tests.properties import examples
 
 STATIC = {"env": 'a "b" \\c'}
 
@@ -31,7 +32,7 @@ def fleet(found: list[Metric]) -> list[Metric]:
 
 
 @given(series_lists, st.sampled_from([{}, STATIC]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(30))
 def test_text_is_what_prometheus_client_writes(rows: list[Series], chosen: dict[str, str]) -> None:
     """Whatever names hold, the text format parses to the same as prometheus_client's own rendering."""
     text = rendered(snapshot(*rows), settings=MetricsSettings(static_labels=chosen))
@@ -39,7 +40,7 @@ def test_text_is_what_prometheus_client_writes(rows: list[Series], chosen: dict[
 
 
 @given(series_lists, st.sampled_from([{}, STATIC]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(30))
 def test_openmetrics_is_what_prometheus_client_writes(rows: list[Series], chosen: dict[str, str]) -> None:
     """Whatever names hold, OpenMetrics passes the strict parser and equals prometheus_client's, with exemplars."""
     text = rendered(snapshot(*rows), OPENMETRICS, settings=MetricsSettings(static_labels=chosen))
@@ -123,7 +124,7 @@ def test_tasks_that_share_their_labels_are_shown_once() -> None:
 
 
 @given(series_lists, st.lists(st.tuples(hostile, hostile), max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(30))
 def test_no_sample_is_there_twice(rows: list[Series], pairs: list[tuple[str, str]]) -> None:
     """Whatever workers say that they know, and whatever of it has run."""
     known = [*pairs, *((one.key.name, one.key.queue) for one in rows)]

@@ -13,6 +13,7 @@ from celery_monitor.adapters.store.encode import storable
 from celery_monitor.core.model import Action, OutboxRequest, TaskRef
 from celery_monitor.ports import FailureFilter
 from tests.contracts.values import NOW, bucket, changes, error, failure, group, incident, series, worker
+from tests.properties import examples
 
 TEXTS = {
     "emoji": "💥" * 100,
@@ -118,7 +119,7 @@ def test_scrubbed_copies_all() -> None:
     assert storable(flush) == flush
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.text(alphabet=st.characters(), max_size=20), st.integers(), st.floats())
 def test_anything(text: str, integer: int, real: float) -> None:
     """Any flush is committed, the next one too, and the store starts again."""
