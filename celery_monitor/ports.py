@@ -17,8 +17,10 @@ from celery_monitor.core.model import (
     Failure,
     FleetTask,
     GroupRow,
+    HistoryRow,
     Incident,
     IncidentRow,
+    IncidentState,
     OutboxItem,
     OutboxRequest,
     QueueStats,
@@ -314,12 +316,22 @@ class SilenceBook(Protocol):
         """Those that have ended within the retention, the last to end first; at most 200."""
 
 
+MESSAGES_SEARCHED: Final = 20_000
+"""No index finds a part of a text: what is read for it is bounded."""
+
+
 @dataclass(frozen=True, slots=True)
 class FailureFilter:
     """What failures to list; None means any. ``cursor`` is what the last page gave."""
 
     task: str | None = None
     exception: str | None = None
+    tasks: Sequence[str] | None = None
+    """Any of these."""
+    exceptions: Sequence[str] | None = None
+    """Any of these."""
+    message: str | None = None
+    """A part of the message, in any case; looked for in the newest MESSAGES_SEARCHED failures."""
     since: float | None = None
     until: float | None = None
     limit: int = 100
@@ -362,8 +374,17 @@ class Reader(Protocol):
     def failure(self, uuid: str) -> list[Failure]:
         """All kept failures of a task id, newest first."""
 
+    def exceptions(self) -> list[str]:
+        """Short names of the classes of all kept failures, sorted."""
+
     def incidents(
-        self, *, since: float | None, until: float | None, limit: int, key: str | None = None
+        self,
+        *,
+        since: float | None,
+        until: float | None,
+        limit: int,
+        key: str | None = None,
+        state: IncidentState | None = None,
     ) -> list[IncidentRow]:
         """Newest first, by first failure. ``key``: only this one."""
 
@@ -372,6 +393,15 @@ class Reader(Protocol):
 
     def buckets(self, since: float, until: float) -> list[BucketRow]:
         """Buckets that start in [since, until)."""
+
+    def history(
+        self, since: float, until: float, *, step: int, names: Sequence[str] | None = None, queue: str | None = None
+    ) -> list[HistoryRow]:
+        """Buckets that start in [since, until), added up by ``step`` seconds of Unix time: of all tasks, or of each.
+
+        ``step`` is a multiple of BUCKET_SECONDS. Without ``names`` the rows carry no name. A span without events has
+        no row. By name and start.
+        """
 
     def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
         """Error groups (of a task) with failures in [since, until), with one sample each, most failures first."""

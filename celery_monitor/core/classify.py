@@ -177,6 +177,11 @@ def _innermost(frames: Sequence[Frame], outside: Callable[[str], bool]) -> tuple
     return None, None
 
 
+def is_library(path: str) -> bool:
+    """Whether a frame's file is not the application's own: a library's, Python's, or within an archive."""
+    return _is_outside(path)
+
+
 @lru_cache(maxsize=_PATHS)
 def _is_outside(path: str) -> bool:
     """Libraries, and archives, which may be either."""

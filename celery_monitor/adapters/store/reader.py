@@ -6,7 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, literal, or_, select, tuple_
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database
@@ -17,11 +17,13 @@ from celery_monitor.core.model import (
     ChannelDelivery,
     Failure,
     GroupRow,
+    HistoryRow,
     Incident,
     IncidentRow,
+    IncidentState,
     Worker,
 )
-from celery_monitor.ports import FailureFilter, TaskRow
+from celery_monitor.ports import MESSAGES_SEARCHED, FailureFilter, TaskRow
 
 _INTEGER_BITS: Final = 63
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
@@ -67,6 +69,10 @@ class SqlReader:
         """See Reader."""
         table = schema.failures
         query = select(table.c.id, *_FAILURE).where(*_conditions(wanted, self._database.text))
+        if wanted.tasks is not None:
+            query = query.where(self._one_of(table.c.name, wanted.tasks))
+        if wanted.exceptions is not None:
+            query = query.where(self._one_of(table.c.exception, wanted.exceptions))
         query = query.order_by(table.c.at.desc(), table.c.id.desc()).limit(wanted.limit + 1)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
@@ -85,12 +91,26 @@ class SqlReader:
         with self._database.read() as connection:
             return [Failure(*row) for row in connection.execute(query)]
 
+    def exceptions(self) -> list[str]:
+        """See Reader."""
+        column = schema.failures.c.exception
+        with self._database.read() as connection:
+            return list(connection.scalars(select(column).distinct().order_by(column)))
+
     def incidents(
-        self, *, since: float | None, until: float | None, limit: int, key: str | None = None
+        self,
+        *,
+        since: float | None,
+        until: float | None,
+        limit: int,
+        key: str | None = None,
+        state: IncidentState | None = None,
     ) -> list[IncidentRow]:
         """See Reader."""
         table = schema.incidents
         wanted = _between(table.c.first_at, since, until)
+        if state is not None:
+            wanted.append(table.c.state == str(state))
         if key is not None:
             wanted.append(table.c.key == self._database.text(key))
         page = select(table.c.key, table.c.body).where(*wanted)
@@ -112,6 +132,27 @@ class SqlReader:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(table.c.start, table.c.name, table.c.queue)).all()
             return [BucketRow(r[0], r[1], r[2], _vector(r[3:11]), r.runtime_sum, r.runtime_count) for r in rows]
+
+    def history(
+        self, since: float, until: float, *, step: int, names: Sequence[str] | None = None, queue: str | None = None
+    ) -> list[HistoryRow]:
+        """See Reader."""
+        table = schema.buckets
+        start = (table.c.start - table.c.start % step).label("span")
+        sums = [func.sum(table.c[column]) for column in (*COUNTS, "runtime_sum", "runtime_count")]
+        by = [start] if names is None else [table.c.name, start]
+        query = select(literal("") if names is None else table.c.name, start, *sums).group_by(*by).order_by(*by)
+        if names is None:
+            query = query.where(*_between(table.c.start, since, until))
+        else:
+            # Each bucket is named, so that the key finds the tasks' rows without reading all others.
+            starts = range(math.ceil(since / BUCKET_SECONDS) * BUCKET_SECONDS, math.ceil(until), BUCKET_SECONDS)
+            query = query.where(table.c.start.in_(starts), self._one_of(table.c.name, names))
+        if queue is not None:
+            query = query.where(table.c.queue == self._database.text(queue))
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+            return [HistoryRow(r[0], int(r[1]), _vector(r[2:10]), float(r[10]), int(r[11])) for r in rows]
 
     def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
         """See Reader. The sample is the newest of the period, or the newest of all when none of it is kept."""
@@ -138,6 +179,9 @@ class SqlReader:
         """See Reader. They are kept for each quarter of an hour, so that days of every zone begin at one."""
         with self._database.read() as connection:
             return restore.newest_counters(connection) if at == math.inf else restore.counters(connection, at)
+
+    def _one_of(self, column: ColumnElement[str], values: Sequence[str]) -> ColumnElement[bool]:
+        return column.in_([self._database.text(value) for value in values])
 
 
 def _deliveries(connection: Connection, page: FromClause) -> dict[str, tuple[ChannelDelivery, ...]]:
@@ -200,6 +244,10 @@ def _conditions(wanted: FailureFilter, text: Callable[[str], str]) -> list[Colum
         conditions.append(table.c.name == text(wanted.task))
     if wanted.exception is not None:
         conditions.append(table.c.exception == text(wanted.exception))
+    if wanted.message is not None:
+        newest = select(func.max(table.c.id)).scalar_subquery()
+        conditions.append(table.c.id > newest - MESSAGES_SEARCHED)
+        conditions.append(table.c.message.icontains(text(wanted.message), autoescape=True))
     if wanted.cursor is not None:
         conditions.append(tuple_(table.c.at, table.c.id) < tuple_(*_position(wanted.cursor)))
     return conditions

@@ -13,7 +13,16 @@ queries run in a small pool of their own, and metrics and probes need neither.
     api.py         /api/v1
     views.py       values as JSON
     openapi.py     the description of /api/v1
-    pages.py       the page
+    pages.py       the overview and what belongs to no other; the page's routes
+    listings.py    the pages with a form: tasks, failures, incidents
+    details.py     the pages of one thing: a task, a failure, an incident
+    render.py      templates, and what all pages have in common
+    status.py      the two states on top of every page
+    trends.py      counts by hour, as they are drawn
+    charts.py      pictures as SVG
+    diagnosis.py   an incident in sentences
+    tracebacks.py  a traceback, with the application's frames set apart
+    search.py      names found by a part of them
 """
 
 from celery_monitor.adapters.web.server import WebServer

@@ -106,7 +106,7 @@ class Api:
     async def failures(self, request: Request) -> Response:
         """Failures, newest first."""
         query = self._query(request, "limit", "cursor", *FAILURE_FILTERS)
-        found, more = await failures(self._queries, self._sources.reader, query)
+        found, more = await failures(self._queries, self._sources.reader, _wanted(query))
         return _items([views.failure(one) for one in found], more)
 
     async def failure(self, request: Request) -> Response:
@@ -178,14 +178,9 @@ class Api:
         return Parameters(request, known, now=self._sources.clock.now())
 
 
-async def failures(queries: Queries, reader: Reader, query: Parameters) -> tuple[list[Failure], str | None]:
-    """The failures that a request asks for, and the cursor of the next page.
-
-    Raises:
-        ParameterError: Also for a cursor that the store did not give.
-    """
+def _wanted(query: Parameters) -> FailureFilter:
     since, until = query.span()
-    wanted = FailureFilter(
+    return FailureFilter(
         task=query.text("task"),
         exception=query.text("exception"),
         since=since,
@@ -193,6 +188,14 @@ async def failures(queries: Queries, reader: Reader, query: Parameters) -> tuple
         limit=query.limit(),
         cursor=query.cursor(),
     )
+
+
+async def failures(queries: Queries, reader: Reader, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
+    """The failures that a request asks for, and the cursor of the next page.
+
+    Raises:
+        ParameterError: For a cursor that the store did not give.
+    """
     try:
         return await queries(partial(reader.failures, wanted))
     except (ValueError, OverflowError) as exc:

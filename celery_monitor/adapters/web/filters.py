@@ -1,10 +1,13 @@
 """How the page writes numbers, times and names."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from jinja2 import pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from celery_monitor.core.model import Reason
@@ -13,6 +16,8 @@ NONE: Final = "\N{EN DASH}"
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 _UNITS: Final = ((86_400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), (1, "s", "s"))
+
+_FORMS: Final = {"": "%Y-%m-%d %H:%M:%S", "minutes": "%Y-%m-%d %H:%M", "clock": "%H:%M", "day": "%m-%d"}
 
 REASONS: Final[dict[str, str]] = {
     Reason.OPENED: "it opened its incident",
@@ -56,11 +61,20 @@ def seconds(value: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def time(text: str | None) -> Markup | str:
-    """A time of the API as ``2026-11-23 14:05:09 UTC``."""
+@pass_context
+def time(context: Context, text: str | None, form: str = "") -> Markup | str:
+    """A time of the API as ``2026-11-23 14:05:09 UTC``, in the page's zone; the script turns it into the viewer's.
+
+    ``form``: minutes (no seconds), clock (``14:05`` alone) or day (``11-23`` alone), where the zone is told beside.
+    """
     if text is None:
         return NONE
-    return Markup('<time datetime="{}">{} {}<span> UTC</span></time>').format(text, text[:10], text[11:19])
+    moment = datetime.fromisoformat(text).astimezone(context["zone"])
+    shown = moment.strftime(_FORMS[form])
+    if not form:
+        return Markup('<time datetime="{}">{}<span> {}</span></time>').format(text, shown, moment.tzname())
+    zone = Markup("<span> {}</span>").format(moment.tzname()) if form == "minutes" else ""
+    return Markup('<time datetime="{}" data-form="{}">{}{}</time>').format(text, form, shown, zone)
 
 
 def ago(text: str | None, now: str) -> str:
@@ -80,6 +94,26 @@ def address(path: str, **parameters: str | None) -> str:
     """A path with a query of the parameters that are given."""
     given = {name: value for name, value in parameters.items() if value is not None}
     return f"{path}?{urlencode(given, quote_via=quote, errors='replace')}" if given else path
+
+
+def query(given: Mapping[str, str], **changes: str | None) -> str:
+    """A query of the parameters that are not empty, with these changes: what a link on a filtered list leads to."""
+    merged = {name: value for name, value in {**given, **changes}.items() if value}
+    return f"?{urlencode(merged, quote_via=quote, errors='replace')}"
+
+
+def days(value: float) -> str:
+    """A period of the settings: ``30 days`` or ``12 h``."""
+    if value >= 2 * _UNITS[0][0]:
+        return f"{value / _UNITS[0][0]:.3g} days"
+    return f"{value / _HOUR:.3g} h"
+
+
+def duration(begin: str | None, end: str | None) -> str:
+    """How long it was from one time of the API to another, in words; "" when it cannot be told."""
+    if begin is None or end is None:
+        return ""
+    return seconds(max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()))
 
 
 def reason(value: str) -> str:

@@ -22,6 +22,8 @@ OPEN_PATHS: Final = frozenset({"/metrics", "/livez", "/readyz", "/health"})
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+PAGE_POLICY: Final = f"{CONTENT_SECURITY_POLICY}; script-src 'self'; connect-src 'self'"
+"""Of pages, which have a script of their own; none that is in a document runs."""
 
 HEADERS: Final = {
     "content-security-policy": CONTENT_SECURITY_POLICY,

@@ -1,6 +1,7 @@
 """Incidents by pages and filters, which the Reader's query has not, and one incident with its error groups."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,11 +9,12 @@ from msgspec.structs import replace
 
 from celery_monitor.adapters.web.filters import address
 from celery_monitor.adapters.web.parameters import Parameters, bad_cursor
-from celery_monitor.adapters.web.views import time
+from celery_monitor.adapters.web.search import matcher
+from celery_monitor.adapters.web.views import Json, incident, time
 from celery_monitor.core.headline import headline
-from celery_monitor.core.model import BUCKET_SECONDS, STORM, Condition, GroupRow, Incident, IncidentRow
+from celery_monitor.core.model import BUCKET_SECONDS, STORM, Condition, GroupRow, Incident, IncidentRow, IncidentState
 from celery_monitor.core.text import OTHER
-from celery_monitor.ports import Reader
+from celery_monitor.ports import ChannelInfo, Reader
 from celery_monitor.settings.units import DAY
 
 _CHUNK_SIZE: Final = 500
@@ -21,7 +23,7 @@ _MAX_TASKS: Final = 20
 _MAX_GROUPS: Final = 50
 _SEPARATOR: Final = " "
 
-FILTERS: Final = ("task", "exception", "key", "condition", "since", "until")
+FILTERS: Final = ("task", "exception", "state", "key", "condition", "since", "until")
 
 Position = tuple[float, str]
 """(-first_at, key): ascending in the order of the list, which is newest first."""
@@ -29,10 +31,11 @@ Position = tuple[float, str]
 
 @dataclass(frozen=True, slots=True)
 class IncidentFilter:
-    """What incidents to list; None means any."""
+    """What incidents to list; None means any. ``task`` and ``exception`` tell whether a name is meant."""
 
-    task: str | None
-    exception: str | None
+    task: Callable[[str], bool] | None
+    exception: Callable[[str], bool] | None
+    state: IncidentState | None
     key: str | None
     condition: str | None
     since: float | None
@@ -42,19 +45,51 @@ class IncidentFilter:
 
     def matches(self, one: Incident) -> bool:
         """Whether an incident of the time and the key is one of them: a storm is one of all its tasks."""
-        return (self.task is None or self.task == one.task or self.task in one.tasks) and (
-            (self.exception is None or self.exception in one.exceptions)
+        return (self.task is None or self.task(one.task) or any(map(self.task, one.tasks))) and (
+            (self.exception is None or any(map(self.exception, one.exceptions)))
             and (self.condition is None or self.condition == one.condition)
         )
 
 
-def wanted(query: Parameters) -> IncidentFilter:
-    """What a request asks for. Raises ParameterError."""
+def wanted(query: Parameters, names: Sequence[str] | None = None, kinds: Sequence[str] | None = None) -> IncidentFilter:
+    """What a request asks for. Raises ParameterError.
+
+    With ``names`` and ``kinds``, the known tasks and exceptions, a part of a name finds what is called so.
+    """
     since, until = query.span()
-    task, exception, key = (query.text(name) for name in ("task", "exception", "key"))
-    condition = query.choice("condition", tuple(Condition))
-    after = parse_cursor(query.cursor())
-    return IncidentFilter(task, exception, key, condition, since, until, after, query.limit())
+    return IncidentFilter(
+        task=_meant(query.text("task"), names),
+        exception=_meant(query.text("exception"), kinds),
+        state=_state(query),
+        key=query.text("key"),
+        condition=query.choice("condition", tuple(Condition)),
+        since=since,
+        until=until,
+        after=parse_cursor(query.cursor()),
+        limit=query.limit(),
+    )
+
+
+def _meant(text: str | None, known: Sequence[str] | None) -> Callable[[str], bool] | None:
+    if text is None:
+        return None
+    return text.__eq__ if known is None or text in known else matcher(text)
+
+
+def _state(query: Parameters) -> IncidentState | None:
+    text = query.choice("state", tuple(IncidentState))
+    return None if text is None else IncidentState(text)
+
+
+def told(row: IncidentRow) -> Json:
+    """An incident in a list, with what the page says in words."""
+    one = row.incident
+    return incident(row) | {"said": last_failure(one), "failures": failures_of(one), "storm": one.is_storm}
+
+
+def are_sent(channels: Sequence[ChannelInfo]) -> bool:
+    """Whether incidents are sent to anybody."""
+    return any(channel.configured for channel in channels if channel.incidents)
 
 
 def last_failure(one: Incident) -> str:
@@ -79,6 +114,15 @@ def _last_class(one: Incident) -> str:
         if named in one.exceptions:
             return named
     return ""
+
+
+def headline_of(one: Incident) -> str:
+    """What failed and how often, or what else is wrong."""
+    if one.condition is not Condition.FAILURE:
+        return headline(replace(one, fleet=""))
+    if one.is_storm:
+        return f"A storm of {len(one.tasks)} tasks"
+    return f"{one.task} failed" + ("" if one.count == 1 else f" {one.count:,} times")
 
 
 def failures_of(one: Incident) -> str:
@@ -149,7 +193,7 @@ def page(reader: Reader, wanted: IncidentFilter) -> tuple[list[IncidentRow], str
         # The bound is exclusive, and incidents may share their time with the last one of the page before.
         until = math.inf if wanted.until is None else wanted.until
         before = wanted.until if after is None else min(until, math.nextafter(-after[0], math.inf))
-        rows = reader.incidents(since=wanted.since, until=before, limit=_CHUNK_SIZE, key=wanted.key)
+        rows = reader.incidents(since=wanted.since, until=before, limit=_CHUNK_SIZE, key=wanted.key, state=wanted.state)
         fresh = [row for row in rows if after is None or position(row) > after]
         found += [row for row in fresh if wanted.matches(row.incident)]
         if len(rows) < _CHUNK_SIZE or not fresh:

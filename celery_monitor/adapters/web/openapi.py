@@ -222,6 +222,7 @@ PARAMETERS: Final[dict[str, Json]] = {
         "time range",
     },
     "condition": {**_one_of(Condition), "description": "Only incidents of this condition"},
+    "state": {**_one_of(IncidentState), "description": "Only incidents in this state"},
     "key": {"type": "string", "description": "Only the incident with this key"},
     "since": {"type": "string", "description": f"Not before {_ago}"},
     "until": {"type": "string", "description": f"Before {_ago}"},
@@ -247,7 +248,7 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
     ),
     "/api/v1/failures": ("Stored failures, newest first", "Failure", True, _FILTERS),
     "/api/v1/failures/{uuid}": ("The failures of a task id, one per attempt", "FailureInFull", True, ()),
-    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, (*_FILTERS, "key", "condition")),
+    "/api/v1/incidents": ("Incidents, newest first", "Incident", True, (*_FILTERS, "state", "key", "condition")),
     "/api/v1/incidents/{key}": (
         "The incident of a dedup key, with the error groups of its tasks in its time",
         "IncidentInFull",

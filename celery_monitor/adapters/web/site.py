@@ -12,9 +12,10 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import Api, answer, refusal
 from celery_monitor.adapters.web.guard import Guard
-from celery_monitor.adapters.web.pages import Pages, root
+from celery_monitor.adapters.web.pages import Pages
 from celery_monitor.adapters.web.parameters import ParameterError
 from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.render import root
 from celery_monitor.adapters.web.scrape import Scrapes
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError

@@ -56,7 +56,7 @@ from celery_monitor.core.model.outbox import (
     OutboxItem,
     OutboxRequest,
 )
-from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, IncidentRow
+from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, HistoryRow, IncidentRow
 from celery_monitor.core.model.silences import MAX_REASON, MAX_SILENCE, MAX_SILENCES, Silence
 from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
 from celery_monitor.core.model.workers import QueueStats, Worker
@@ -103,6 +103,7 @@ __all__ = [
     "FleetTask",
     "GroupRow",
     "Histogram",
+    "HistoryRow",
     "Incident",
     "IncidentRow",
     "IncidentState",

@@ -20,6 +20,18 @@ class BucketRow:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """The buckets of a span of time added up: see BucketDelta."""
+
+    name: str
+    """"" for all tasks together."""
+    start: int
+    counts: tuple[int, ...]
+    runtime_sum: float
+    runtime_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class GroupRow:
     """A stored error group with its failures of the asked period."""
 

@@ -14,8 +14,7 @@ from tests.adapters.web.test_api import Commit
 @pytest.mark.parametrize(
     ("path", "meant"),
     [
-        ("/tasks", "/"),
-        ("/tasks/", "/"),
+        ("/tasks/", "/tasks"),
         ("/reports", "/reports/today"),
         ("/reports/", "/reports/today"),
         ("/reports/today/", "/reports/today"),
@@ -38,7 +37,8 @@ def test_it_leads_to_what_was_meant(site: Served, path: str, meant: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "meant"), [("/tasks", "/"), ("/reports", "/reports/today"), ("/failures/id-1/?a=b", "/failures/id-1?a=b")]
+    ("path", "meant"),
+    [("/failures/", "/failures"), ("/reports", "/reports/today"), ("/failures/id-1/?a=b", "/failures/id-1?a=b")],
 )
 def test_it_leads_there_behind_a_proxy(site: Served, path: str, meant: str) -> None:
     """A proxy may have the site under a path of its own, and strip that."""

@@ -40,7 +40,7 @@ def test_the_last_failure(site: Served, commit: Commit, parts: tuple[dict[str, i
     """The last failure is told with its class where that is known: the message of a KeyError is no more than a name."""
     kinds, message, traceback = parts
     text = shown(site, commit, incident(exceptions=kinds, message=message, traceback=traceback))
-    assert f'<td class="text">{said}<span' in unescape(text)
+    assert f'<td class="text" data-label="Last failure">{said}<' in unescape(text)
     assert ("KeyError 1" in text) == (len(kinds) > 1)
 
 
@@ -91,7 +91,7 @@ def failures_of(site: Served, text: str) -> list[str]:
     assert found is not None
     answer = site.get(f"/{unescape(found[1])}")
     assert answer.status_code == 200
-    return re.findall(r'href="./failures/(.*?)"', answer.text)
+    return list(dict.fromkeys(re.findall(r'href="./failures/(.*?)"', answer.text)))
 
 
 def test_an_incident_leads_to_its_failures(site: Served, commit: Commit) -> None:
@@ -115,7 +115,7 @@ def test_a_storm_leads_to_all_failures(site: Served, commit: Commit) -> None:
 @pytest.mark.parametrize("path", ["/failures", "/failures/id-2", "/tasks/shop.charge"])
 def test_a_failure_leads_to_its_incident(site: Served, commit: Commit, path: str) -> None:
     """From a failure one comes to its incident, and to no other; why it did not page again is explained."""
-    commit(Changes(now=NOW, sequence=2, incidents=[incident("another")]))
+    commit(Changes(now=NOW, sequence=2, incidents=[incident("another", task="shop.other")]))
     answer = site.get(path)
     assert "its incident was already open; nobody is paged twice" in answer.text
     assert KEY in Links(answer).links
@@ -133,7 +133,7 @@ def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
     )
     (item,) = store.outbox.items(dead=False, limit=1, cursor=None)
     store.outbox.delivered(item, NOW - 50, 2)
-    commit(Changes(now=NOW, sequence=2, incidents=[one, incident("another", message="other")]))
+    commit(Changes(now=NOW, sequence=2, incidents=[one, incident("another", task="shop.other", message="other")]))
     answer = site.get(KEY)
     text = unescape(answer.text)
     for told in ("ValueError (3), KeyError (1)", "pages from 3", "<no> such card", "shop.py:charge", "(<1>,)", "cards"):
@@ -190,7 +190,7 @@ def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
     commit(Changes(now=NOW, sequence=2, incidents=[incident("mail", task="shop.mail", exceptions={"OSError": 1})]))
     assert "shop.mail" in site.get("/incidents").text
     answer = site.get("/incidents?task=shop.charge&exception=ValueError&since=1h&until=")
-    assert "shop.mail" not in answer.text
+    assert 'incidents/mail"' not in answer.text
     assert {"/tasks/shop.charge", "/incidents"} <= Links(answer).links
     assert re.search(r'name="task"[^>]*value="shop.charge"', answer.text)
     assert "No incidents found" in site.get("/incidents?since=2026-11-24").text

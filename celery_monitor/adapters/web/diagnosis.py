@@ -1,0 +1,131 @@
+"""What an incident's page says in sentences: is it getting better, and what to do next. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from celery_monitor.adapters.web.filters import path, percent, seconds
+from celery_monitor.core.model import BUCKET_SECONDS, FAILED, SUCCEEDED, Condition, HistoryRow, Incident, IncidentState
+from celery_monitor.core.text import OTHER
+
+SPAN: Final = 2 * BUCKET_SECONDS
+"""What is compared: these seconds, and as many before them."""
+_MANY: Final = 5
+"""Failures that make a place where all of them were worth saying."""
+_BETTER: Final = 0.5
+"""A share of failures that is less than this part of the one before is a trend."""
+
+HINTS: Final[Mapping[str, str]] = {
+    "WorkerLostError": "Its process was killed, most often because the memory ran out: look at the memory limit of the "
+    "worker's container and at the kernel's log of that host.",
+    "TimeLimitExceeded": "It ran into its hard time limit: look at what it waits for, at a running process with py-spy "
+    "dump, or raise time_limit.",
+    "SoftTimeLimitExceeded": "It ran into its soft time limit: look at what it waits for, or raise soft_time_limit.",
+    "NotRegistered": "The worker does not know this task: it runs another version than the sender, or the module is "
+    "not in its imports.",
+    "MaxRetriesExceededError": "It was tried as often as it may be: the failures before show why.",
+    "OperationalError": "A database or the broker refused or dropped the connection: look at that server first.",
+    "ConnectionError": "A server did not answer or dropped the connection: look at that server first.",
+    "ConnectionRefusedError": "Nothing listens where it connects to: look at that server first.",
+}
+"""What exceptions whose class says where to look ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Whether it is getting better. ``tone`` is good, bad or quiet."""
+
+    tone: str
+    said: str
+    numbers: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do; with a link, ``link`` is from the root or whole."""
+
+    said: str
+    link: str = ""
+    named: str = ""
+    elsewhere: bool = False
+
+
+def progress(one: Incident, rows: Sequence[HistoryRow], now: float) -> Progress:
+    """``rows``: of the incident's tasks since ``compared_since``."""
+    if one.condition is not Condition.FAILURE:
+        return _of_condition(one, now)
+    begin = recent_since(now)
+    recent = _sum([row for row in rows if row.start >= begin])
+    before = _sum([row for row in rows if begin - SPAN <= row.start < begin])
+    quiet = max(0.0, now - one.last_at)
+    span, lasted = seconds(now - begin), f"{SPAN // 60:.0f} min before"
+    numbers = f"Last {span}: {_told(*recent)}. The {lasted}: {_told(*before)}."
+    if one.state is IncidentState.RESOLVED:
+        return Progress("good", f"It is over: resolved, the last failure was {seconds(quiet)} ago.", numbers)
+    if quiet > SPAN:
+        succeeded = f", and {recent[0]:,} runs have succeeded in the last {span}" if recent[0] else ""
+        none = "" if recent[0] else " Nothing of it has run since, so nothing shows that it is repaired."
+        return Progress("good" if recent[0] else "quiet", f"No failure for {seconds(quiet)}{succeeded}.{none}", numbers)
+    tone, trend = _compared(_share(*recent), _share(*before))
+    return Progress(tone, trend or f"It goes on: the last failure was {seconds(quiet)} ago.", numbers)
+
+
+def _compared(now: float | None, then: float | None) -> tuple[str, str]:
+    """Tone and sentence; "" when there is nothing to compare with."""
+    if now is None or not then:
+        return "bad", ""
+    shares = f"{percent(now)} fail, {percent(then)} did."
+    if now < then * _BETTER:
+        return "good", f"It is getting better: {shares}"
+    return "bad", f"It is getting worse: {shares}" if then < now * _BETTER else f"It goes on as before: {shares}"
+
+
+def _of_condition(one: Incident, now: float) -> Progress:
+    if one.state is IncidentState.OPEN:
+        return Progress("bad", f"It goes on, since {seconds(max(0.0, now - one.first_at))}.", "")
+    lasted = seconds(max(0.0, one.last_at - one.first_at))
+    return Progress("good", f"It is over: it lasted {lasted}.", "")
+
+
+def recent_since(now: float) -> int:
+    """Where the newer part begins: the bucket of now counts, however young it is."""
+    return int(now) // BUCKET_SECONDS * BUCKET_SECONDS - BUCKET_SECONDS
+
+
+def compared_since(now: float) -> int:
+    """Where the older part begins."""
+    return recent_since(now) - SPAN
+
+
+def next_steps(one: Incident, *, told: bool, workers: int) -> list[Step]:
+    """``told``: somebody was notified. ``workers``: how many are up in the fleet."""
+    steps = []
+    if one.runbook_url:
+        steps.append(Step("Follow the runbook:", one.runbook_url, one.runbook_url, elsewhere=True))
+    kinds = sorted(one.exceptions, key=lambda kind: -one.exceptions[kind])
+    steps += [Step(f"{kind}: {HINTS[kind]}") for kind in kinds[:3] if kind in HINTS]
+    named = [host for host in one.workers if host != OTHER]
+    if len(named) == len(one.workers) == 1 and workers > 1 and one.count >= _MANY:
+        steps.append(Step(f"All failures were on {named[0]}, and {workers} workers are up: look at that one first."))
+    if len(one.queues) == 1 and len(one.tasks) > 1:
+        steps.append(Step(f"All tasks of it are of the queue {next(iter(one.queues))}: look at what they share."))
+    if one.last_uuid:
+        newest = f"failures/{path(one.last_uuid)}"
+        steps.append(Step("Read the newest failure in full:", newest, "traceback and arguments"))
+    if not told and one.state is IncidentState.OPEN:
+        steps.append(Step("Nobody was notified of it yet: see Notified."))
+    return steps
+
+
+def _sum(rows: Sequence[HistoryRow]) -> tuple[int, int]:
+    return sum(row.counts[SUCCEEDED] for row in rows), sum(row.counts[FAILED] for row in rows)
+
+
+def _share(succeeded: int, failed: int) -> float | None:
+    return failed / (succeeded + failed) if succeeded + failed else None
+
+
+def _told(succeeded: int, failed: int) -> str:
+    share = _share(succeeded, failed)
+    runs = f"{failed:,} of {succeeded + failed:,} runs failed"
+    return "no run ended" if share is None else f"{runs} ({percent(share)})"

@@ -1,0 +1,259 @@
+"""Pages with a form: tasks, failures and incidents, found by what people type. All of it is in the address."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from celery_monitor.adapters.web import incidents, trends, views
+from celery_monitor.adapters.web.api import failures
+from celery_monitor.adapters.web.filters import path
+from celery_monitor.adapters.web.parameters import ParameterError, Parameters, sealed
+from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.render import page
+from celery_monitor.adapters.web.search import MAX_NAMES, find, suggestions
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.model import FAILED, RETRIED, SUCCEEDED, Condition, IncidentState
+from celery_monitor.ports import FailureFilter, Reader, TaskRow
+from celery_monitor.settings.units import DAY
+
+FAILURE_FIELDS: Final = ("task", "exception", "message", "since", "until")
+INCIDENT_FIELDS: Final = ("task", "exception", "state", "key", "condition", "since", "until")
+TASK_FIELDS: Final = ("q", "state", "sort", "page")
+PER_PAGE: Final = 50
+MAX_TASKS: Final = 20_000
+"""Tasks and queues that are read for a list: more than metrics.max_task_names usually lets in."""
+LISTED: Final = 100
+"""Names that a field offers while one types."""
+STATES: Final = {"": "All", "failing": "Failed in the last 24 h", "failed": "Ever failed", "clean": "Never failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the list of tasks. ``key`` sorts ascending; what is told first is ``down`` or up."""
+
+    name: str
+    title: str
+    key: Callable[[TaskRow], Any]
+    down: bool = True
+
+
+def _executed(row: TaskRow) -> int:
+    return row.counts[SUCCEEDED] + row.counts[FAILED]
+
+
+def _rate(row: TaskRow) -> float:
+    return row.counts[FAILED] / _executed(row) if _executed(row) else -1.0
+
+
+COLUMNS: Final = (
+    Column("name", "Task", lambda row: (row.name, row.queue), down=False),
+    Column("executed", "Executed", _executed),
+    Column("failed", "Failed", lambda row: row.counts[FAILED]),
+    Column("rate", "Rate", _rate),
+    Column("retried", "Retried", lambda row: row.counts[RETRIED]),
+    Column("runtime", "Mean run", lambda row: row.runtime_sum / row.runtime_count if row.runtime_count else -1.0),
+    Column("last", "Last failure", lambda row: row.last_failure_at or 0.0),
+)
+
+
+class Listings:
+    """The endpoints."""
+
+    def __init__(self, sources: Sources, queries: Queries) -> None:
+        self._sources = sources
+        self._queries = queries
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/tasks", self.tasks),
+            Route("/failures", self.failures),
+            Route("/incidents", self.incidents),
+        ]
+
+    async def tasks(self, request: Request) -> Response:
+        """All tasks, by a part of their names, sorted by any column."""
+        given = _given(request, TASK_FIELDS)
+        reader, now = self._sources.reader, self._sources.clock.now()
+        known = await self._queries(partial(reader.tasks, since=None, limit=MAX_TASKS, cursor=None, name=None))
+        names = sorted({row.name for row in known})
+        wanted = set(find(given["q"], names)) if given["q"] else None
+        if wanted is not None and len(wanted) == 1 and given["q"] in wanted:
+            # Typed in full: nothing is left to choose.
+            return RedirectResponse(f"tasks/{path(given['q'])}", 303)
+        rows = [row for row in known if wanted is None or row.name in wanted]
+        rows = [row for row in rows if _is_in(row, given["state"], now)]
+        column, down = _order(given["sort"])
+        rows.sort(key=lambda row: (row.name, row.queue))
+        rows.sort(key=column.key, reverse=down)
+        number, pages = _page(given["page"], len(rows))
+        part = rows[(number - 1) * PER_PAGE : number * PER_PAGE]
+        sparks = await self._queries(partial(trends.sparks, reader, sorted({row.name for row in part}), now))
+        return page(
+            request,
+            self._sources,
+            "tasks.html",
+            tasks=[views.task(row) for row in part],
+            sparks=sparks,
+            total=len(rows),
+            known=len(known),
+            given=given,
+            columns=_heads(column, down=down),
+            states=STATES,
+            number=number,
+            pages=pages,
+            suggested=suggestions(given["q"], names) if given["q"] and not rows else [],
+            retention=self._sources.retention,
+        )
+
+    async def failures(self, request: Request) -> Response:
+        """Failures, by the fields of a form."""
+        given = _given(request, FAILURE_FIELDS)
+        names, kinds = await self._queries(partial(_names, self._sources.reader))
+        try:
+            query = self._parameters(request, "cursor", *FAILURE_FIELDS)
+            found, more = await failures(self._queries, self._sources.reader, _wanted(query, names, kinds))
+            problem = None
+        except ParameterError as exc:
+            found, more, problem = [], None, exc
+        return self._list(
+            request,
+            "failures.html",
+            problem,
+            failures=[views.failure(one) for one in found],
+            next=sealed(more),
+            given=given,
+            names=names,
+            kinds=kinds,
+            found=bool(found),
+        )
+
+    async def incidents(self, request: Request) -> Response:
+        """Incidents, newest first, by the fields of a form."""
+        given = _given(request, INCIDENT_FIELDS)
+        names, kinds = await self._queries(partial(_names, self._sources.reader))
+        try:
+            wanted = incidents.wanted(self._parameters(request, "cursor", *INCIDENT_FIELDS), names, kinds)
+            found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
+            problem = None
+        except ParameterError as exc:
+            found, more, problem = [], None, exc
+        return self._list(
+            request,
+            "incidents.html",
+            problem,
+            incidents=[incidents.told(row) for row in found],
+            next=sealed(more),
+            given=given,
+            names=names,
+            kinds=kinds,
+            found=bool(found),
+            states=IncidentState,
+            conditions=Condition,
+            pages=incidents.are_sent(self._sources.channels),
+        )
+
+    def _parameters(self, request: Request, *known: str) -> Parameters:
+        # Mail and chat programs add parameters of their own to the links that people follow.
+        return Parameters(request, known, now=self._sources.clock.now(), strict=False)
+
+    def _list(
+        self,
+        request: Request,
+        template: str,
+        problem: ParameterError | None,
+        *,
+        given: Mapping[str, str],
+        names: Sequence[str],
+        kinds: Sequence[str],
+        found: bool,
+        **values: Any,  # noqa: ANN401 - of any template
+    ) -> Response:
+        """A page whose form stays as it was filled in, with what is wrong beside its field."""
+        field, _, said = str(problem).partition(": ") if problem else ("", "", "")
+        suggested = [] if found or not given["task"] else suggestions(given["task"], names)
+        return page(
+            request,
+            self._sources,
+            template,
+            400 if problem else 200,
+            given=given,
+            wrong={field: said} if field in given else {},
+            problem=str(problem) if problem and field not in given else "",
+            offered={"task": names[:LISTED], "exception": kinds[:LISTED]},
+            suggested=suggested,
+            **values,
+        )
+
+
+def _given(request: Request, fields: Sequence[str]) -> dict[str, str]:
+    """What was typed, as it was typed."""
+    return {name: request.query_params.get(name, "") for name in fields}
+
+
+def _names(reader: Reader) -> tuple[list[str], list[str]]:
+    """Names of all tasks, those that failed last first, and classes of all kept failures."""
+    rows = reader.tasks(since=None, limit=MAX_TASKS, cursor=None, name=None)
+    last = sorted(rows, key=lambda row: -(row.last_failure_at or 0.0))
+    return list(dict.fromkeys(row.name for row in last)), reader.exceptions()
+
+
+def _wanted(query: Parameters, names: Sequence[str], kinds: Sequence[str]) -> FailureFilter:
+    """What the fields ask for; of names that are typed in part, those that are known."""
+    since, until = query.span()
+    task, exception = query.text("task"), query.text("exception")
+    wanted = FailureFilter(
+        message=query.text("message"), since=since, until=until, limit=PER_PAGE, cursor=query.cursor()
+    )
+    if task is not None:
+        matching = find(task, names)
+        # A failure may be kept for longer than its task is counted.
+        exact = len(matching) == 1 or not matching
+        wanted = replace(wanted, task=(matching or [task])[0]) if exact else replace(wanted, tasks=matching[:MAX_NAMES])
+    if exception is not None:
+        matching = find(exception, kinds) or [exception]
+        wanted = replace(wanted, exceptions=matching[:MAX_NAMES])
+    return wanted
+
+
+def _is_in(row: TaskRow, state: str, now: float) -> bool:
+    match state:
+        case "failing":
+            return row.last_failure_at is not None and row.last_failure_at > now - DAY
+        case "failed":
+            return row.counts[FAILED] > 0
+        case "clean":
+            return row.counts[FAILED] == 0
+        case _:
+            return True
+
+
+def _order(sort: str) -> tuple[Column, bool]:
+    """``failed`` or ``-failed``: the minus is the other way round than the column's own. Unknown ones are the first."""
+    name = sort.removeprefix("-")
+    column = next((one for one in COLUMNS if one.name == name), COLUMNS[0])
+    return column, column.down != sort.startswith("-")
+
+
+def _heads(chosen: Column, *, down: bool) -> list[dict[str, str]]:
+    """Of each column: its title, whether it is sorted by, and by what its link sorts."""
+    return [
+        {
+            "title": one.title,
+            "sort": f"-{one.name}" if one is chosen and down == one.down else one.name,
+            "sorted": ("descending" if down else "ascending") if one is chosen else "",
+        }
+        for one in COLUMNS
+    ]
+
+
+def _page(text: str, rows: int) -> tuple[int, int]:
+    """The number of the page and how many there are. What is no number is the first one."""
+    pages = max(1, -(-rows // PER_PAGE))
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1  # noqa: PLR2004 - digits
+    return min(max(1, number), pages), pages

@@ -1,0 +1,93 @@
+"""Templates → HTML: what all pages have in common, and how they write values."""
+
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from celery_monitor.adapters.web import charts, filters, views
+from celery_monitor.adapters.web.guard import PAGE_POLICY
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.adapters.web.status import status
+
+NAVIGATION: Final = (
+    ("/", "Overview"),
+    ("/tasks", "Tasks"),
+    ("/failures", "Failures"),
+    ("/incidents", "Incidents"),
+    ("/workers", "Workers"),
+    ("/reports/today", "Reports"),
+)
+"""Path and name of what every page leads to. The path's first part tells which of them a page belongs to."""
+REFRESH_SECONDS: Final = 10
+"""Of pages that people leave open, by the script. Without it they stand still: a reload would take what is typed."""
+
+
+def page(
+    request: Request,
+    sources: Sources,
+    template: str,
+    status_code: int = 200,
+    **values: Any,  # noqa: ANN401 - of any template
+) -> Response:
+    """A page. ``refresh``: it stays current by itself."""
+    here = request.scope["path"]
+    common = {
+        "fleet": sources.fleet,
+        "zone": sources.zone,
+        "zone_name": str(sources.zone),
+        "now": views.time(sources.clock.now()),
+        "here": here,
+        "section": "/" + here.split("/")[1],
+        "root": root(request),
+        "health": views.health(sources.readyz()),
+        "status": status(sources),
+        "refresh": False,
+    }
+    html = _templates().get_template(template).render(common | values)
+    return HTMLResponse(html, status_code, {"content-security-policy": PAGE_POLICY})
+
+
+def root(request: Request) -> str:
+    """The way from this address to the overview.
+
+    All links begin with it: a proxy that people come through may have the site under a path that the proxy strips.
+    """
+    return "../" * (request.scope["raw_path"].count(b"/") - 1) or "./"
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("celery_monitor.adapters.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "version": version("celery-monitor"),
+        "navigation": NAVIGATION,
+        "refresh_seconds": REFRESH_SECONDS,
+        "strip": charts.strip,
+        "spark": charts.spark,
+        "query": filters.query,
+        "line": charts.line,
+    }
+    environment.filters |= {
+        "number": filters.number,
+        "percent": filters.percent,
+        "seconds": filters.seconds,
+        "time": filters.time,
+        "path": filters.path,
+        "words": filters.words,
+        "breakable": filters.with_break_points,
+        "ago": filters.ago,
+        "duration": filters.duration,
+        "days": filters.days,
+        "reason": filters.reason,
+    }
+    return environment

@@ -1,0 +1,85 @@
+"""What stands on top of every page: whether the numbers can be trusted, and whether the fleet is well.
+
+These are two questions. A monitor that counts perfectly may watch a fleet that burns, and a silent one must not look
+like a quiet fleet.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from celery_monitor.adapters.web.filters import number, seconds
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.model import CounterFamily, Snapshot
+
+Tone = Literal["good", "bad", "warn", "none"]
+
+_BEHIND_SECONDS: Final = 10.0
+"""A stream lag that people should know of when they read numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One of the two, as it is shown."""
+
+    tone: Tone
+    subject: str
+    said: str
+    link: str
+    """From the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Both, and whether anything was ever heard."""
+
+    numbers: State
+    fleet: State
+    silent: bool
+    """Nothing is wrong, and neither an event nor a worker has ever come."""
+
+
+def status(sources: Sources) -> Status:
+    """As of now, from memory."""
+    snapshot = sources.snapshot()
+    silent = snapshot is not None and not snapshot.workers and not _heard(snapshot)
+    return Status(_numbers(sources, snapshot, silent=silent), _fleet(snapshot, silent=silent), silent)
+
+
+def _heard(snapshot: Snapshot) -> bool:
+    """Whether an event of the fleet has ever been counted: the monitor's own probes are not among them."""
+    counted = CounterFamily.EVENTS.of(snapshot.counters)
+    return any(count for kind, count in counted.items() if not kind.startswith("monitor-"))
+
+
+def _numbers(sources: Sources, snapshot: Snapshot | None, *, silent: bool) -> State:
+    health = sources.readyz()
+    if not health.ok:
+        wrong = next(name for name, problem in health.checks.items() if problem is not None)
+        return State("bad", "Numbers", f"may be out of date ({wrong})", "#problems")
+    if snapshot is None:
+        return State("none", "Numbers", "not read yet: the monitor is starting", "")
+    if silent:
+        return State("warn", "Numbers", "no events yet", "workers")
+    if snapshot.lag is not None and snapshot.lag > _BEHIND_SECONDS:
+        return State("warn", "Numbers", f"{seconds(snapshot.lag)} behind", "workers")
+    behind = f", {seconds(snapshot.lag)} behind" if snapshot.lag is not None else ""
+    return State("good", "Numbers", f"current{behind}", "workers")
+
+
+def _fleet(snapshot: Snapshot | None, *, silent: bool) -> State:
+    if snapshot is None or silent:
+        return State("none", "Fleet", "not known yet", "workers")
+    up = sum(one.up for one in snapshot.workers)
+    down = len(snapshot.workers) - up
+    workers = f"{_counted(up, 'worker')} up" + (f", {number(down)} down" if down else "")
+    if snapshot.incidents_open:
+        incidents = _counted(snapshot.incidents_open, "open incident")
+        return State("bad", "Fleet", f"{incidents}, {workers}", "incidents?state=open")
+    if not up:
+        return State("bad" if down else "warn", "Fleet", workers if down else "no worker is heard", "workers")
+    tone: Tone = "warn" if down else "good"
+    return State(tone, "Fleet", f"no open incidents, {workers}", "workers")
+
+
+def _counted(many: int, noun: str) -> str:
+    return f"{number(many)} {noun}" + ("" if many == 1 else "s")

@@ -1,0 +1,53 @@
+"""A traceback as blocks, with the application's frames set apart from those of libraries.
+
+A reader looks for the place in the application first; Celery's own frames lead to every task.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from celery_monitor.core.classify import is_library
+
+Kind = Literal["text", "frame", "own", "raised"]
+
+_FRAME: Final = re.compile(r'[ |+-]{0,40}File "([^"\n]{1,500})", line -?\d{1,9}(?:, in ([^\n]{1,200}))?')
+_HEADERS: Final = ("Traceback", "During handling of", "The above exception was")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Lines that belong together."""
+
+    kind: Kind
+    text: str
+
+
+def blocks(traceback: str, frame: str = "") -> list[Block]:
+    """The whole text, in order: joined by line feeds it is the traceback again.
+
+    ``frame``: the place of its error group, ``path/of/app.py:function``, for applications that are installed like a
+    library.
+    """
+    made: list[tuple[Kind, list[str]]] = []
+    for line in traceback.split("\n"):
+        kind = _kind(line, frame)
+        if kind is None and made and made[-1][0] in {"own", "frame"}:
+            made[-1][1].append(line)  # a frame's source and the marks below it
+        elif kind in {"own", "frame"} or not made or made[-1][0] != (kind or "text"):
+            made.append((kind or "text", [line]))
+        else:
+            made[-1][1].append(line)
+    return [Block(kind, "\n".join(lines)) for kind, lines in made]
+
+
+def _kind(line: str, frame: str) -> Kind | None:
+    """None for what belongs to the line before."""
+    if found := _FRAME.match(line):
+        path, function = found[1].replace("\\", "/"), found[2] or ""
+        place, _, within = frame.rpartition(":")
+        named = bool(place) and function == within and path.endswith(place)
+        return "own" if named or not is_library(found[1]) else "frame"
+    if line[:1] in {" ", "\t", "|"}:
+        return None
+    return "text" if not line or line.startswith(_HEADERS) else "raised"

@@ -1,0 +1,154 @@
+"""Counts by hour as they are drawn and told: bars, marks below them, and the picture in words."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Final
+
+from celery_monitor.adapters.web.charts import Bar, Point
+from celery_monitor.adapters.web.filters import seconds
+from celery_monitor.adapters.web.views import time
+from celery_monitor.core.model import FAILED, SUCCEEDED, Histogram, HistoryRow
+from celery_monitor.ports import Reader
+
+HOUR: Final = 3600
+DAY_HOURS: Final = 24
+WEEK_HOURS: Final = 7 * 24
+SPANS: Final = {"24h": DAY_HOURS, "7d": WEEK_HOURS}
+"""How far back pictures go, by the parameter ``span``."""
+_MARKS: Final = {DAY_HOURS: (6, "clock"), WEEK_HOURS: (24, "day")}
+"""Hours between two marks, and how they are written."""
+_PERIODS: Final = {DAY_HOURS: "Last 24 hours", WEEK_HOURS: "Last 7 days"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A time below a picture, where its part begins."""
+
+    at: str
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Runs and failures by hour."""
+
+    period: str
+    bars: tuple[Bar, ...]
+    told: str
+    marks: tuple[Mark, ...]
+    peak: int
+    executed: int
+    failed: int
+    runtime: tuple[Point, ...]
+    """The mean of each hour."""
+    runtime_told: str
+    runtime_peak: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The hours that are shown: the current one is the last."""
+
+    first: int
+    hours: int
+
+    @property
+    def starts(self) -> range:
+        """Unix seconds."""
+        return range(self.first, self.first + self.hours * HOUR, HOUR)
+
+    @property
+    def end(self) -> int:
+        """Unix seconds, exclusive."""
+        return self.first + self.hours * HOUR
+
+
+def window(now: float, hours: int) -> Window:
+    """The last hours up to now."""
+    current = int(now) // HOUR * HOUR
+    return Window(current - (hours - 1) * HOUR, hours)
+
+
+def trend(rows: Sequence[HistoryRow], shown: Window, zone: tzinfo, marked: tuple[float, float] | None = None) -> Trend:
+    """``rows``: of one name. ``marked``: a period that stands out."""
+    by_hour = {row.start: row for row in rows}
+    name = _hours_of(zone)
+    bars, points = [], []
+    for start in shown.starts:
+        row = by_hour.get(start)
+        failed = row.counts[FAILED] if row else 0
+        runs = failed + (row.counts[SUCCEEDED] if row else 0)
+        stands_out = marked is not None and start <= marked[1] and start + HOUR > marked[0]
+        bars.append(Bar(f"{name(start)}: {runs:,} executed, {failed:,} failed", runs, failed, stands_out))
+        mean = row.runtime_sum / row.runtime_count if row and row.runtime_count else None
+        points.append(Point(f"{name(start)}: {seconds(mean)}", mean))
+    executed, failed = sum(bar.runs for bar in bars), sum(bar.failed for bar in bars)
+    measured = [(point.value, point.title) for point in points if point.value is not None]
+    period = _PERIODS.get(shown.hours, f"Last {shown.hours} hours")
+    return Trend(
+        period=period,
+        bars=tuple(bars),
+        told=_told(period, bars, executed, failed),
+        marks=_marks(shown),
+        peak=max((max(bar.runs, bar.failed) for bar in bars), default=0),
+        executed=executed,
+        failed=failed,
+        runtime=tuple(points),
+        runtime_told=f"{period}: the longest mean was at {max(measured)[1]}." if measured else "",
+        runtime_peak=max(measured)[0] if measured else None,
+    )
+
+
+def pairs(rows: Sequence[HistoryRow], shown: Window) -> list[tuple[int, int]]:
+    """(runs, failed) of each hour of one name."""
+    by_hour = {row.start: row.counts for row in rows}
+    none = (0,) * (max(FAILED, SUCCEEDED) + 1)
+    counts = [by_hour.get(start, none) for start in shown.starts]
+    return [(each[SUCCEEDED] + each[FAILED], each[FAILED]) for each in counts]
+
+
+def sparks(reader: Reader, names: Sequence[str], now: float) -> dict[str, list[tuple[int, int]]]:
+    """Of each of these tasks: (runs, failed) of each of the last 24 hours. Asks the store."""
+    if not names:
+        return {}
+    shown = window(now, DAY_HOURS)
+    rows = reader.history(shown.first, shown.end, step=HOUR, names=names)
+    by_name: dict[str, list[HistoryRow]] = {}
+    for row in rows:
+        by_name.setdefault(row.name, []).append(row)
+    return {name: pairs(by_name.get(name, []), shown) for name in names}
+
+
+def _told(period: str, bars: Sequence[Bar], executed: int, failed: int) -> str:
+    said = f"{period}: {executed:,} executed, {failed:,} failed."
+    if not failed:
+        return said
+    worst = max(bars, key=lambda bar: bar.failed)
+    return f"{said} Most failures in an hour: {worst.title}."
+
+
+def _marks(shown: Window) -> tuple[Mark, ...]:
+    step, form = _MARKS.get(shown.hours, (shown.hours, "clock"))
+    return tuple(Mark(str(time(start)), form) for start in shown.starts[::step])
+
+
+def _hours_of(zone: tzinfo) -> Callable[[int], str]:
+    def name(start: int) -> str:
+        begin = datetime.fromtimestamp(start, zone)
+        return f"{begin:%m-%d %H:%M} to {datetime.fromtimestamp(start + HOUR, zone):%H:%M} {begin.tzname()}"
+
+    return name
+
+
+def quantile(histogram: Histogram, share: float) -> float | None:
+    """An estimate, as Prometheus's histogram_quantile gives it; None when it is empty or beyond the last bound."""
+    rank, seen = share * sum(histogram.counts), 0
+    if not rank:
+        return None
+    below = 0.0
+    for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
+        if count and seen + count >= rank:
+            return below + (bound - below) * (rank - seen) / count
+        seen, below = seen + count, bound
+    return None
