@@ -32,7 +32,7 @@ HINTS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Outlook:
     """Whether it is getting better. ``tone`` is good, bad or quiet."""
 
     tone: str
@@ -50,7 +50,7 @@ class Step:
     elsewhere: bool = False
 
 
-def progress(one: Incident, rows: Sequence[HistoryRow], now: float) -> Progress:
+def progress(one: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
     """``rows``: of the incident's tasks since ``compared_since``."""
     if one.condition is not Condition.FAILURE:
         return _of_condition(one, now)
@@ -61,13 +61,13 @@ def progress(one: Incident, rows: Sequence[HistoryRow], now: float) -> Progress:
     span, lasted = seconds(now - begin), f"{SPAN // 60:.0f} min before"
     numbers = f"Last {span}: {_told(*recent)}. The {lasted}: {_told(*before)}."
     if one.state is IncidentState.RESOLVED:
-        return Progress("good", f"It is over: resolved, the last failure was {seconds(quiet)} ago.", numbers)
+        return Outlook("good", f"It is over: resolved, the last failure was {seconds(quiet)} ago.", numbers)
     if quiet > SPAN:
         succeeded = f", and {recent[0]:,} runs have succeeded in the last {span}" if recent[0] else ""
         none = "" if recent[0] else " Nothing of it has run since, so nothing shows that it is repaired."
-        return Progress("good" if recent[0] else "quiet", f"No failure for {seconds(quiet)}{succeeded}.{none}", numbers)
+        return Outlook("good" if recent[0] else "quiet", f"No failure for {seconds(quiet)}{succeeded}.{none}", numbers)
     tone, trend = _compared(_share(*recent), _share(*before))
-    return Progress(tone, trend or f"It goes on: the last failure was {seconds(quiet)} ago.", numbers)
+    return Outlook(tone, trend or f"It goes on: the last failure was {seconds(quiet)} ago.", numbers)
 
 
 def _compared(now: float | None, then: float | None) -> tuple[str, str]:
@@ -80,11 +80,11 @@ def _compared(now: float | None, then: float | None) -> tuple[str, str]:
     return "bad", f"It is getting worse: {shares}" if then < now * _BETTER else f"It goes on as before: {shares}"
 
 
-def _of_condition(one: Incident, now: float) -> Progress:
+def _of_condition(one: Incident, now: float) -> Outlook:
     if one.state is IncidentState.OPEN:
-        return Progress("bad", f"It goes on, since {seconds(max(0.0, now - one.first_at))}.", "")
+        return Outlook("bad", f"It goes on, since {seconds(max(0.0, now - one.first_at))}.", "")
     lasted = seconds(max(0.0, one.last_at - one.first_at))
-    return Progress("good", f"It is over: it lasted {lasted}.", "")
+    return Outlook("good", f"It is over: it lasted {lasted}.", "")
 
 
 def recent_since(now: float) -> int:

@@ -18,7 +18,7 @@ _BEHIND_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class HeaderState:
     """One of the two, as it is shown."""
 
     tone: Tone
@@ -32,8 +32,8 @@ class State:
 class Status:
     """Both, and whether anything was ever heard."""
 
-    numbers: State
-    fleet: State
+    numbers: HeaderState
+    fleet: HeaderState
     silent: bool
     """Nothing is wrong, and neither an event nor a worker has ever come."""
 
@@ -51,34 +51,34 @@ def _heard(snapshot: Snapshot) -> bool:
     return any(count for kind, count in counted.items() if not kind.startswith("monitor-"))
 
 
-def _numbers(sources: Sources, snapshot: Snapshot | None, *, silent: bool) -> State:
+def _numbers(sources: Sources, snapshot: Snapshot | None, *, silent: bool) -> HeaderState:
     health = sources.readyz()
     if not health.ok:
         wrong = next(name for name, problem in health.checks.items() if problem is not None)
-        return State("bad", "Numbers", f"may be out of date ({wrong})", "#problems")
+        return HeaderState("bad", "Numbers", f"may be out of date ({wrong})", "#problems")
     if snapshot is None:
-        return State("none", "Numbers", "not read yet: the monitor is starting", "")
+        return HeaderState("none", "Numbers", "not read yet: the monitor is starting", "")
     if silent:
-        return State("warn", "Numbers", "no events yet", "workers")
+        return HeaderState("warn", "Numbers", "no events yet", "workers")
     if snapshot.lag is not None and snapshot.lag > _BEHIND_SECONDS:
-        return State("warn", "Numbers", f"{seconds(snapshot.lag)} behind", "workers")
+        return HeaderState("warn", "Numbers", f"{seconds(snapshot.lag)} behind", "workers")
     behind = f", {seconds(snapshot.lag)} behind" if snapshot.lag is not None else ""
-    return State("good", "Numbers", f"current{behind}", "workers")
+    return HeaderState("good", "Numbers", f"current{behind}", "workers")
 
 
-def _fleet(snapshot: Snapshot | None, *, silent: bool) -> State:
+def _fleet(snapshot: Snapshot | None, *, silent: bool) -> HeaderState:
     if snapshot is None or silent:
-        return State("none", "Fleet", "not known yet", "workers")
+        return HeaderState("none", "Fleet", "not known yet", "workers")
     up = sum(one.up for one in snapshot.workers)
     down = len(snapshot.workers) - up
     workers = f"{_counted(up, 'worker')} up" + (f", {number(down)} down" if down else "")
     if snapshot.incidents_open:
         incidents = _counted(snapshot.incidents_open, "open incident")
-        return State("bad", "Fleet", f"{incidents}, {workers}", "incidents?state=open")
+        return HeaderState("bad", "Fleet", f"{incidents}, {workers}", "incidents?state=open")
     if not up:
-        return State("bad" if down else "warn", "Fleet", workers if down else "no worker is heard", "workers")
+        return HeaderState("bad" if down else "warn", "Fleet", workers if down else "no worker is heard", "workers")
     tone: Tone = "warn" if down else "good"
-    return State(tone, "Fleet", f"no open incidents, {workers}", "workers")
+    return HeaderState(tone, "Fleet", f"no open incidents, {workers}", "workers")
 
 
 def _counted(many: int, noun: str) -> str:
