@@ -51,6 +51,7 @@ def limits_of(settings: Settings) -> Limits:
         max_incidents=settings.alerts.max_incidents,
         worker_timeout=metrics.worker_timeout,
         worker_purge=metrics.worker_purge,
+        stream_kept=settings.broker.queue.expires,
         policy=policy_of(settings),
         mutes=[
             MuteWindow(

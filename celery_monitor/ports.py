@@ -142,6 +142,13 @@ class FleetControl(Protocol):
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """Names of the tasks that these workers know, by hostname, of those that answered. Raises SourceLostError."""
 
+    def held(self, hostnames: Sequence[str], timeout: float) -> Mapping[str, AbstractSet[str]]:
+        """Ids of all tasks that these workers hold, by hostname, of those that told all. Raises SourceLostError."""
+
+    @property
+    def busy(self) -> AbstractSet[str]:
+        """Hostnames of the workers that neither answer nor send heartbeats while they run a task (the solo pool)."""
+
     def worker_queues(self) -> dict[str, list[str]]:
         """Hostname → names of the queues it consumes, as of the last ``queues`` calls."""
 

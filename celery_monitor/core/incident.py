@@ -153,7 +153,7 @@ class OpenIncident(msgspec.Struct, gc=False):
 
     def observe(self, episode: Episode) -> None:
         """Take over what an episode tells now."""
-        before = self.message, self.details, self.count
+        before = self.message, self.details, self.count, self.unwatched
         self.count = max(self.count, episode.count)
         self.first_at, self.last_at = min(self.first_at, episode.since), max(self.last_at, episode.at)
         self.message, self.unwatched = episode.summary[:MAX_SUMMARY], episode.unwatched
@@ -164,7 +164,7 @@ class OpenIncident(msgspec.Struct, gc=False):
             for name, number in told.items():
                 _count(counts, name, add=number)
         self.samples = list(episode.samples[:MAX_EPISODE_SAMPLES])
-        if (self.message, self.details, self.count) != before:
+        if (self.message, self.details, self.count, self.unwatched) != before:
             self.revised = self.dirty = True
 
     def join(self, failed: TaskFailure, *, page: bool) -> None:

@@ -5,7 +5,7 @@ in one transaction; until that has been done, the messages must not be acknowled
 written is written again as it is: its sequence makes that harmless.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +14,7 @@ from celery_monitor.core import usage
 from celery_monitor.core.aggregate import MAX_BUCKETS, Aggregator, Bounds
 from celery_monitor.core.classify import classify, group_id, unregistered_name
 from celery_monitor.core.committed_totals import CommittedTotals
+from celery_monitor.core.conditions.watch import Conditions
 from celery_monitor.core.counters import Counters
 from celery_monitor.core.decide import MAX_INCIDENTS, Decider, Notice
 from celery_monitor.core.decode import COMPRESSED, CONTENT_TYPE, MALFORMED, Discarded, events_of
@@ -41,6 +42,7 @@ from celery_monitor.core.model import (
     LabelledCounter,
     Limit,
     OutboxRequest,
+    QueueStats,
     Reason,
     Restored,
     Silence,
@@ -102,6 +104,7 @@ class Limits:
     worker_purge: float = 600.0
     policy: Policy = field(default_factory=Policy)
     mutes: Sequence[MuteWindow] = ()
+    stream_kept: float = 86_400.0  # for so long the broker keeps events for us, if it keeps any
     prober: int | None = None  # whose probes tell how far the stream was read: another's clock may be wrong
 
 
@@ -125,10 +128,8 @@ class Monitor:
         self._workers = Workers(
             timeout=limits.worker_timeout, purge=limits.worker_purge, most=limits.max_workers, overflows=self._overflows
         )
-        self.down = self._workers.down
-        """Hostnames of the workers that are known and not there."""
-        self.up = self._workers.up
-        """Hostnames of the workers that are there."""
+        self.down, self.up = self._workers.down, self._workers.up
+        """Hostnames of the workers that are known and not there, and of those that are there."""
         self._silences = Silences(limits.mutes)
         self._silences.replace(restored.silences)
         self._decider = Decider(
@@ -154,11 +155,21 @@ class Monitor:
             knows=self._queues.knows,
             overflows=self._overflows,
         )
+        self._conditions = Conditions(
+            limits.policy,
+            self._tracker,
+            self._workers,
+            purge=limits.worker_purge,
+            queue_of=self._queues.most_likely_queue,
+            lost=self._lost,
+        )
         self._now = self._ticked = now
         self._heard = self._watched = False
         self._watched_for = 0.0
         """Seconds in which something could be heard: a clock that nobody sets, and that stands with the process."""
         self._lag: float | None = None
+        self._read_at = 0.0
+        """When the event was read that ``_lag`` is of."""
         self._notices: list[Notice] = []
         self._episode_notices: list[EpisodeNotice] = []
         self._arrivals: list[str] = []
@@ -213,7 +224,7 @@ class Monitor:
                     self._task(event, kind, now)  # type: ignore[arg-type]
         self._counters.seen(dict(zip(_KINDS, counts, strict=True)))
         if type(event) is Event:
-            self._lag = max(0.0, now - event.timestamp)
+            self._lag, self._read_at = max(0.0, now - event.timestamp), now
 
     def tick(self, now: float) -> None:
         """What time alone does: expiry, purges, refreshed and resolved incidents. About once a second."""
@@ -221,6 +232,7 @@ class Monitor:
         elapsed = max(0.0, now - self._ticked)
         self._tracker.tick(now, quiet=max(0.0, elapsed - MAX_TICK_GAP) if self._heard else elapsed)
         self._ticked, self._heard = now, False
+        self.judge(self._conditions.tick(now, self._watched_for, live=self._is_current(now)))
         for ended in self._decider.tick(now, self._counters.read_until):
             if ended.changed:
                 self.count(CounterFamily.INCIDENTS.counter(ended.reason), 1)
@@ -250,10 +262,33 @@ class Monitor:
     def learn_tasks(self, tasks: Iterable[FleetTask]) -> int:
         """Names of what the workers hold (Celery's inspect). Returns how many tasks have waited for theirs."""
         self._unnamed.asked()
+        tasks = list(tasks)
+        self._conditions.learn(tasks, self._watched_for)
         waited = [uuid for uuid in self._tracker.learn(tasks) if uuid in self._unnamed.of]
         for uuid in waited:
             self._settle(self._unnamed.named(uuid))
         return len(waited)
+
+    def to_confirm(self) -> list[str]:
+        """Workers that are to be asked whether they still hold what has been under way for long."""
+        return self._conditions.to_ask()
+
+    def confirm(self, asked: Sequence[str], held: Mapping[str, Collection[str]]) -> None:
+        """What they have answered: hostname → the ids of all tasks that it holds. Who is missing has not answered."""
+        self._conditions.confirm(asked, held, self._watched_for)
+
+    def answered(self, hostnames: Collection[str], busy: Container[str]) -> None:
+        """These workers have answered when all were asked; ``busy``: those that cannot answer during a task."""
+        self._conditions.answered(hostnames, busy, self._watched_for)
+
+    def polled(self, queues: Sequence[QueueStats]) -> None:
+        """The queues as they are now."""
+        self.judge(self._conditions.polled(queues, self._now))
+
+    def missed(self, since: float, until: float) -> None:
+        """The events between two times are lost: nobody was subscribed."""
+        self.count(CounterName.STREAM_GAP, max(0.0, until - since))
+        self._conditions.missed(since, until)
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
@@ -362,6 +397,8 @@ class Monitor:
             counters=counters,
             incidents={reason: int(value) for reason, value in CounterFamily.INCIDENTS.of(counters).items()},
             incidents_open=self._decider.open_count,
+            oldest_started=self._conditions.oldest_started,
+            load=self._conditions.load,
             tracked=len(self._tracker),
             lag=self._lag,
             probe_roundtrip=None,
@@ -382,6 +419,12 @@ class Monitor:
         self._workers.restore(restored.workers, now)
         self._workers.unobserved = int(restored.counters.get(CounterName.UNOBSERVED, 0))
         self._decider.restore(restored.incidents, now)
+        self._conditions.restore(self._decider.episodes.live)
+        alive_at = restored.counters.get(CounterName.ALIVE_AT)
+        if alive_at is not None:
+            self._conditions.away(alive_at, now)
+            if now - alive_at > self._limits.stream_kept:
+                self._conditions.missed(alive_at, now)
         self._fingerprints.restore(restored.epoch, restored.fingerprints)
         self._tracker.evicted, self._tracker.arguments_cut = self._overflows["tasks"], self._overflows["arguments"]
         self._tracker.tick(now)
@@ -497,6 +540,16 @@ class Monitor:
     def _is_live(self, now: float) -> bool:
         """Whether what is read now was sent now, as our own probes tell."""
         return 0.0 <= now - self._probed_at < LIVE_FOR
+
+    def _is_current(self, now: float) -> bool:
+        """As ``_is_live``; where we may publish no probes, other events that have just been sent tell."""
+        if self._probed_at > -LIVE_FOR:
+            return self._is_live(now)
+        return self._watched and self._lag is not None and self._lag < LIVE_LAG and now - self._read_at < LIVE_FOR
+
+    def _lost(self, task: str, queue: str) -> None:
+        """A run of the task is lost."""
+        self.count(CounterFamily.LOST.counter(task if self._aggregator.admits(task, queue) else OTHER), 1)
 
     def _notice(self, hostname: str, now: float) -> None:
         if self._workers.notice(hostname, self._watched_for, now):

@@ -49,6 +49,7 @@ either. When some runs of an id have ended, the others may never end (their work
 hours. And what is over is known for some minutes more, in memory alone, in case the id is run again.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from copy import copy
@@ -83,6 +84,10 @@ MAX_KNOWN_NAMES: Final = 20_000
 """Cleaned names kept for sharing one string among all of a task's entries."""
 MAX_KNOWN_HOSTS: Final = 10_000
 """The same of workers."""
+MAX_SLOW: Final = 1_000
+"""Slow runs that are kept until somebody takes them."""
+SlowEnd = tuple[str, str, str | None, str, float, float]
+"""Task id, name, queue where it is known, worker, when it began, and the seconds it took."""
 LEFT_OPEN: Final = 6 * 3600.0
 """Seconds for which open runs are kept when another run of their task id has ended."""
 NEW_LIFE: Final = 60.0
@@ -114,6 +119,9 @@ class Tracker:
         """Start empty; ``restore`` fills it."""
         self.tasks: dict[str, TaskRef] = {}
         self.evicted = 0
+        self.slow = math.inf
+        """Seconds of work above which a run that has ended is put into ``slow_runs``."""
+        self.slow_runs: list[SlowEnd] = []
         self.arguments: dict[str, tuple[str | None, str | None]] = {}
         """args and kwargs as text, only with ``capture_arguments``; not kept over a restart."""
         self.arguments_bytes = self.arguments_cut = 0
@@ -185,6 +193,8 @@ class Tracker:
         if kind <= RECEIVED:
             counted = self._introduce(ref, event, kind)
         elif kind <= FAILED:
+            if kind > STARTED and ref.stage == _T and event.timestamp - ref.started_at > self.slow:
+                self._note_slow(ref, event)
             measured = _measured(ref, event, kind)
         stage = TRANSITIONS[kind][ref.stage]
         if entry.others is not None or stage > _OK:
@@ -226,6 +236,11 @@ class Tracker:
         """The run of this worker, with a name; or any of the id's that has one."""
         entry = self.tasks.get(uuid) or self._recent.get(uuid)
         return None if entry is None else runs.named(entry, self._hosts[hostname])
+
+    def lose(self, uuid: str, run: TaskRef, at: float) -> None:
+        """Note that a started run was lost with its worker at that time; 0: it was not, after all."""
+        run.due_at = -at
+        self._dirty[uuid] = None
 
     def tick(self, now: float, *, quiet: float = 0.0) -> None:
         """Forget what lingered long enough, what is too old, and the oldest above the bound.
@@ -331,6 +346,11 @@ class Tracker:
             delay(ref, event.eta)
         return ref
 
+    def _note_slow(self, ref: TaskRef, event: Event) -> None:
+        if len(self.slow_runs) < MAX_SLOW and ref.started_at and ref.name is not None:
+            took = event.timestamp - ref.started_at
+            self.slow_runs.append((event.uuid, ref.name, ref.queue, event.hostname, ref.started_at, took))
+
     def _capture(self, event: Event) -> None:
         if event.args or event.kwargs:
             self._drop_arguments(event.uuid)
@@ -351,7 +371,7 @@ class Tracker:
         if kind != RECEIVED or event.name is None or self.name(event.name) == like.name:
             run.queue = like.queue
         if kind <= STARTED:
-            run.due_at = entry.due_at
+            run.due_at = max(0.0, entry.due_at)
         others = entry.others = entry.others or []
         gone = runs.given_up(others, host)
         if gone is not None:
@@ -476,9 +496,9 @@ def _measured(ref: TaskRef, event: Event, kind: int) -> float | None:
     """Note when a run began or ended. The seconds in the queue, or of work."""
     measured = None
     if kind == STARTED:
-        if ref.due_at:
+        if ref.due_at > 0:
             measured = max(0.0, event.timestamp - ref.due_at)
-            ref.due_at = 0.0
+        ref.due_at = 0.0
     elif kind == SUCCEEDED:
         measured = event.runtime
         if measured is None and ref.started_at:

@@ -22,7 +22,7 @@ Times (``now``) are seconds in which the stream was watched: without a stream no
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from celery_monitor.core.clock_skew import ClockSkew
 from celery_monitor.core.model import Event, Worker
@@ -32,6 +32,8 @@ HEARTBEATS_COMPARED: Final = 3
 STRAYS_BEFORE_NEW_RUN: Final = 10
 """Heartbeats that tell less, with none between that does not: this is the run, whatever its beginning was."""
 MAX_PIDS: Final = 8
+SHARED_FOR: Final = 600.0
+"""Watched seconds after an event of another process under a worker's name in which it counts as shared."""
 MAX_TEXT_LENGTH: Final = 64
 MAX_HOSTNAME_LENGTH: Final = 255
 MAX_WORKERS: Final = 5_000
@@ -52,11 +54,34 @@ class _Run(Enum):
     """Another process's of the same name, or one that comes late."""
 
 
+class Life(NamedTuple):
+    """The signs of life of a worker. Those by watched time are seconds in which the stream was watched."""
+
+    heard: float
+    """Watched time of its last event."""
+    last_sign: float
+    """Unix time of its last event, by the monitor's clock."""
+    began: float
+    """Watched time when its present process was first heard; 0 for one that was there before."""
+    began_at: float
+    """Unix time when that process began at the earliest; 0 when it is not known."""
+    stray_at: float
+    """Watched time of the last event of another process under this name."""
+    mute: bool
+    """It sends no heartbeats."""
+    said_goodbye: bool
+
+    def is_shared(self, watched: float) -> bool:
+        """Whether several processes have this name: nothing tells whose a run is."""
+        return watched - self.stray_at < SHARED_FOR
+
+
 class _WorkerState:
     """One worker, mutable."""
 
-    __slots__ = ("baseline", "before", "differences", "dirty", "event", "frozen", "last_received_at", "missed", "mute",
-                 "pids", "settled", "skew", "started_lately", "started_seen", "strays", "unobserved", "up")  # fmt: skip
+    __slots__ = ("baseline", "before", "began", "began_at", "differences", "dirty", "event", "frozen",
+                 "last_received_at", "missed", "mute", "pids", "said_goodbye", "settled", "skew", "started_lately",
+                 "started_seen", "stray_at", "strays", "unobserved", "up")  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
         self.event = _kept(event)
@@ -65,6 +90,9 @@ class _WorkerState:
         self.pids: tuple[int | None, ...] = (event.pid,)
         """Of its newest runs, the present one last."""
         self.strays = 0
+        self.stray_at = -SHARED_FOR
+        self.began = self.began_at = 0.0
+        self.said_goodbye = False
         self.missed = False
         """The stream was not watched since it was last heard: the beginning of a run may be missing."""
         self.started_seen = 0
@@ -167,6 +195,14 @@ class Workers:
             if worker.clock_offset:
                 self.offsets[worker.hostname] = worker.clock_offset
 
+    def life(self, hostname: str) -> Life | None:
+        """Its signs of life; None for one that is not known, or not any more."""
+        one = self._states.get(hostname)
+        if one is None:
+            return None
+        last_sign = one.event.timestamp + one.skew.offset
+        return Life(one.last_received_at, last_sign, one.began, one.began_at, one.stray_at, one.mute, one.said_goodbye)
+
     def started(self, hostname: str) -> bool:
         """Count a task-started event of a worker. Whether no heartbeats come of it: see ``notice``."""
         state = self._states.get(hostname)
@@ -217,16 +253,21 @@ class Workers:
             if state is None and not self._has_room():
                 return False
             state = self._states[hostname] = _WorkerState(event, now, baseline=event.processed or 0)
+            if event.type == ONLINE and not event.processed:
+                state.began, state.began_at = now, event.timestamp
             return self._settle(state, event, came=event.type != OFFLINE)
         run = state.classify_run(event)
         if run is _Run.STRAY:
             if event.type != OFFLINE:
                 state.last_received_at = now
                 state.strays += 1
+                state.stray_at = now
                 state.differences.clear()
             return False
         came = run is _Run.NEW or (not state.up and event.type != OFFLINE)
         if run is _Run.NEW:
+            state.began = now
+            state.began_at = state.skew.offset + (event if event.type == ONLINE else state.event).timestamp
             self._begin_run(state, event)
             state.skew = ClockSkew(state.skew.offset)  # another process, perhaps on another machine
         state.last_received_at, state.strays, state.missed = now, 0, False
@@ -323,7 +364,8 @@ class Workers:
             state.changed()
 
     def _settle(self, state: _WorkerState, event: Event, *, came: bool) -> bool:
-        if event.type == OFFLINE:
+        state.said_goodbye = event.type == OFFLINE
+        if state.said_goodbye:
             state.up = False
             state.event.active = 0
             return came

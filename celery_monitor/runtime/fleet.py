@@ -205,6 +205,7 @@ class FleetPoller:
                 self._learn_tasks()
         if poll:
             self._learn_queues(mono, heard)
+            self._confirm_runs()
 
     def _ask_first(self, mono: float) -> None:
         """What the workers hold, before anything else that is asked on a stream that has just opened.
@@ -265,7 +266,10 @@ class FleetPoller:
         with self._lock:
             down = self._monitor.down()
         if not self._backoff.proven or not self._backoff.allows(mono, heard=bool(heard)):
-            self._queues = self._clock.monotonic(), self._control.lengths(self._clock.monotonic(), down=down)
+            lengths = self._control.lengths(self._clock.monotonic(), down=down)
+            self._queues = self._clock.monotonic(), lengths
+            with self._lock:
+                self._monitor.polled(lengths)
             self.error = None
             return
         queues = self._control.queues(INSPECT_TIMEOUT, self._clock.monotonic(), down)
@@ -280,6 +284,8 @@ class FleetPoller:
         self._update_finding()
         consumed = self._control.worker_queues()
         with self._lock:
+            self._monitor.answered(answered, self._control.busy)
+            self._monitor.polled(queues)
             self._monitor.learn_queues(consumed)
         self._learn_names(consumed.keys())
         self.error = None
@@ -331,6 +337,17 @@ class FleetPoller:
         self._named |= names.keys()
         with self._lock:
             self._monitor.learn_names(names)
+
+    def _confirm_runs(self) -> None:
+        """Ask for what has been under way for long: its end may have been without an event."""
+        with self._lock:
+            asked = self._monitor.to_confirm()
+        if not asked:
+            return
+        # Where nobody answers remote control at all, nobody is asked.
+        held = self._control.held(asked, INSPECT_TIMEOUT) if self._backoff.proven else {}
+        with self._lock:
+            self._monitor.confirm(asked, held)
 
     def _learn_tasks(self) -> bool:
         """Whether anybody answered."""

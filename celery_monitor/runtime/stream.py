@@ -214,7 +214,7 @@ class Stream:
     def _count_gap(self, now: float) -> None:
         """Count the time without a connection, if events of that time are lost. The caller holds the lock."""
         if self._watched_until is not None and not self.acknowledges:
-            self._monitor.count(CounterName.STREAM_GAP, max(0.0, now - self._watched_until))
+            self._monitor.missed(self._watched_until, now)
             self._watched_until = now
 
     def _lose(self, reason: str) -> None:

@@ -32,6 +32,7 @@ class Control:
         """Workers that send task events only since they were asked last."""
         self.answered: AbstractSet[str] = frozenset()
         self.discarded: dict[str, int] = {}
+        self.busy: set[str] = set()
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -92,6 +93,12 @@ class Control:
         del timeout
         self._ask(f"registered {len(hostnames)}")
         return {hostname: [f"shop.{hostname}"] for hostname in hostnames if hostname not in self.unresponsive}
+
+    def held(self, hostnames: Sequence[str], timeout: float) -> dict[str, set[str]]:
+        """The same one task."""
+        del timeout
+        self._ask(f"held {' '.join(hostnames)}")
+        return {hostname: {"u1"} for hostname in hostnames if hostname not in self.unresponsive}
 
     def close(self) -> None:
         """Noted."""

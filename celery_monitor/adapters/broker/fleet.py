@@ -19,6 +19,7 @@ from celery_monitor.adapters.broker.queue_registry import QueueRegistry, Size
 from celery_monitor.adapters.broker.reply import is_name, is_text
 from celery_monitor.core.model import LATEST_TIMESTAMP, MAX_INT, FleetTask, QueueStats
 from celery_monitor.core.text import shared
+from celery_monitor.core.workers import MAX_WORKERS
 from celery_monitor.settings.broker import BrokerSettings
 
 _UNIX_TIMES_FROM: Final = 1_000_000_000
@@ -37,6 +38,9 @@ _CONF_INTERVAL: Final = 3600.0
 _CONF_OF: Final = 5
 """Workers that are asked for their configuration."""
 _MAX_SUFFIXES: Final = 64
+_HOLDS: Final = ("active", "reserved", "scheduled")
+_MAX_IMPLEMENTATION: Final = 200
+"""Characters of a pool's name."""
 _SWITCHED_ON: Final = "task events enabled"
 """What a worker says (``celery.worker.control``) that did not send them before it was asked."""
 
@@ -55,6 +59,8 @@ class BrokerFleet:
         self._ask_conf_at = 0.0
         self.answered: AbstractSet[str] = frozenset()
         """As FleetControl.answered."""
+        self.busy: set[str] = set()
+        """As FleetControl.busy."""
 
     def open(self) -> None:
         """As FleetControl.open."""
@@ -117,6 +123,10 @@ class BrokerFleet:
                 left -= len(queues[hostname])
             elif command == "stats" and (number := _processes(answer)) is not None:
                 processes[hostname] = number
+                if _is_solo(answer) and len(self.busy) < MAX_WORKERS:
+                    self.busy.add(hostname)
+                else:
+                    self.busy.discard(hostname)
 
         self._control.ask(("active_queues", "stats"), timeout, take)
         self.answered = frozenset({*queues, *processes})
@@ -139,6 +149,17 @@ class BrokerFleet:
 
         self._control.ask(("registered",), timeout, take, hostnames)
         return found
+
+    def held(self, hostnames: Sequence[str], timeout: float) -> dict[str, set[str]]:
+        """As FleetControl.held."""
+        found: dict[str, dict[str, set[str]]] = {}
+
+        def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
+            if isinstance(answer, list) and len(answer) <= _MAX_TASKS:
+                found.setdefault(hostname, {})[command] = {task.uuid for task in _held(hostname, answer)}
+
+        self._control.ask(_HOLDS, timeout, take, list(hostnames))
+        return {hostname: set().union(*told.values()) for hostname, told in found.items() if told.keys() >= set(_HOLDS)}
 
     @property
     def discarded(self) -> Counter[str]:
@@ -206,6 +227,12 @@ def _processes(reply: object) -> int | None:
         return len(processes)
     limit = pool.get("max-concurrency")
     return limit if isinstance(limit, int) and 0 < limit <= MAX_INT else 0
+
+
+def _is_solo(reply: object) -> bool:
+    """Its pool is the main thread: while a task runs it does nothing else."""
+    pool = reply.get("pool") if isinstance(reply, dict) else None
+    return isinstance(pool, dict) and "solo" in str(pool.get("implementation"))[:_MAX_IMPLEMENTATION]
 
 
 class _HeldTask(NamedTuple):

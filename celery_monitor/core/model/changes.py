@@ -137,6 +137,10 @@ class Snapshot:
     lag: float | None
     """Seconds between an event's own time and its reading, of the newest probe or event; None before the first."""
     probe_roundtrip: float | None
+    oldest_started: Mapping[str, float] = field(default_factory=dict)
+    """Task → when the oldest of its runs that are under way began."""
+    load: Mapping[str, int] = field(default_factory=dict)
+    """Queue → tasks that its workers run, or have fetched and are due."""
     limits: Sequence[Limit] = ()
     """The bounds of memory, and how much of each is used."""
     registered: Sequence[tuple[str, str]] = ()

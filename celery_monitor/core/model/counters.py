@@ -39,6 +39,8 @@ class CounterFamily(enum.StrEnum):
     """By reason."""
     INCIDENTS = "incidents"
     """By reason."""
+    LOST = "lost"
+    """By task: runs that were lost with their worker."""
     LIMIT = "limit"
     """By bound: how much it has cut."""
 

@@ -1,0 +1,55 @@
+"""``backlog``: a queue holds more messages than its rule says, at each look for some time."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from celery_monitor.core.conditions.gaps import Gaps
+from celery_monitor.core.conditions.holding import Moment
+from celery_monitor.core.conditions.polled import QueueWatch
+from celery_monitor.core.headline import duration
+from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.model import Condition, QueueStats
+from celery_monitor.core.rules import Rule, RuleSet
+from celery_monitor.core.times import rfc3339
+
+
+class BacklogJudge:
+    """Not thread-safe."""
+
+    on: Final = Condition.BACKLOG
+
+    def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
+        """``gaps``: when the broker was not asked."""
+        self._watch = QueueWatch(rules)
+        self.holding = self._watch.holding
+        self._gaps = gaps
+
+    def look(self, queues: Sequence[QueueStats], at: Moment, *, asked: bool) -> Iterator[Episode | Over]:
+        """The queues as they are now. ``asked``: workers have answered, or did before."""
+        del asked
+        for queue in queues:
+            rule = self._watch.rule_of(queue)
+            if rule is None:
+                continue
+            if queue.length is None:
+                self.holding.touch(self.on, queue.name, rule.name, at)
+                continue
+            holds = queue.length > rule.more_than
+            since = self._watch.since(queue.name, rule, at, holds=holds)
+            if holds and (since is not None or self.holding.has(self.on, queue.name, rule.name)):
+                yield self._watch.episode(self._episode(queue, queue.length, rule, since or at.now, at), at)
+        for over in self._watch.over(at):
+            yield msgspec.structs.replace(over, summary=f"Queue {over.subject} is short enough again")
+
+    def _episode(self, queue: QueueStats, length: int, rule: Rule, since: float, at: Moment) -> Episode:
+        since = self.holding.since((self.on, queue.name, rule.name), since)
+        limit = f"limit {rule.more_than}, for {duration(rule.lasting)}" if rule.lasting else f"limit {rule.more_than}"
+        return Episode(
+            self.on, queue.name, rule, since, at.now,
+            f"Queue {queue.name} has been too long since {rfc3339(since)}: {length} messages now ({limit})",
+            details=[("messages", str(length)), ("workers", str(queue.workers)), ("processes", str(queue.processes))],
+            queues={queue.name: 1},
+            unwatched=self._gaps.within(since, at.now),
+        )  # fmt: skip

@@ -1,0 +1,91 @@
+"""``lost``: a worker is gone, or was restarted, while it ran tasks. Celery sends no event for it.
+
+That a run is lost is written into what is tracked of it, so that it is found and counted once. It is not lost any more
+when the task has run again (``acks_late``), or when its worker is heard again and says that it still has it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from celery_monitor.core.conditions.gaps import Gaps
+from celery_monitor.core.conditions.holding import Holding, Moment
+from celery_monitor.core.headline import duration
+from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.model import Condition
+from celery_monitor.core.rules import DAY, Rule, RuleSet
+from celery_monitor.core.times import rfc3339
+
+SILENT_FOR: Final = 60.0
+"""Seconds of silence after which a worker is gone, where no rule says otherwise."""
+GIVEN_UP: Final = DAY
+"""Seconds after which nobody waits any more for a lost task to run again."""
+_NAMED: Final = 20
+
+
+class LostRun(msgspec.Struct, frozen=True):
+    """A run whose worker is gone."""
+
+    uuid: str
+    task: str
+    queue: str
+    host: str
+    began: float
+    lost_at: float
+    """When the worker was last heard, or began anew."""
+
+
+class LostJudge:
+    """Not thread-safe."""
+
+    on: Final = Condition.LOST
+
+    def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
+        """``gaps``: when the stream was not watched."""
+        self.holding = Holding()
+        self._rules = rules
+        self._gaps = gaps
+        self._found: dict[tuple[str, str], tuple[Rule, list[LostRun]]] = {}
+
+    def silent_for(self, task: str, queue: str) -> float:
+        """How long the worker of a run must be silent to be gone."""
+        rule = self._rules.match(task, queue)
+        return SILENT_FOR if rule is None else rule.silent_for
+
+    def begin(self) -> None:
+        """A round begins: what was seen in one that was not completed is forgotten."""
+        self._found = {}
+
+    def see(self, run: LostRun, now: float) -> None:
+        """A run that is lost, and has not run again."""
+        rule = self._rules.match(run.task, run.queue)
+        if rule is not None and now - run.lost_at < GIVEN_UP:
+            self._found.setdefault((run.host, rule.name), (rule, []))[1].append(run)
+
+    def conclude(self, at: Moment) -> Iterator[Episode | Over]:
+        """All that are lost have been seen."""
+        found, self._found = self._found, {}
+        for (host, _), (rule, runs) in found.items():
+            yield self.holding.note(self._episode(host, rule, runs, at), at)
+        for over in self.holding.over(at):
+            summary = f"What {over.subject} lost has run again, or was lost more than {duration(GIVEN_UP)} ago"
+            yield msgspec.structs.replace(over, summary=summary)
+
+    def _episode(self, host: str, rule: Rule, runs: list[LostRun], at: Moment) -> Episode:
+        since = self.holding.since((self.on, host, rule.name), min(run.lost_at for run in runs))
+        tasks = dict(Counter(run.task for run in runs))
+        named = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in list(tasks.items())[:5])
+        which = "the task that it ran" if len(runs) == 1 else f"the {len(runs)} tasks that it ran"
+        return Episode(
+            self.on, host, rule, since, at.now,
+            f"Worker {host} is gone since {rfc3339(since)} with {which}: {named}",
+            task=runs[0].task if len(tasks) == 1 else "", count=len(runs),
+            details=[(run.task, f"id {run.uuid}, started {rfc3339(run.began)}") for run in runs[:_NAMED]],
+            tasks=tasks,
+            queues=dict(Counter(run.queue for run in runs)),
+            workers={host: len(runs)},
+            samples=[run.uuid for run in runs[:_NAMED]],
+            unwatched=self._gaps.within(min(run.began for run in runs), at.now),
+        )  # fmt: skip

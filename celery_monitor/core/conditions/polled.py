@@ -1,0 +1,47 @@
+"""What the conditions of queues share: something must hold for some time, at each look at the broker."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from celery_monitor.core.conditions.holding import Holding, Moment
+from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.model import QueueStats
+from celery_monitor.core.rules import Rule, RuleSet
+
+
+class _Since(msgspec.Struct, frozen=True):
+    now: float
+    watched: float
+
+
+class QueueWatch:
+    """Since when something holds of each queue, in the time in which the broker was asked. Not thread-safe."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        """Start without any."""
+        self.holding = Holding()
+        self.rules = rules
+        self._since: dict[tuple[str, str], _Since] = {}
+
+    def rule_of(self, queue: QueueStats) -> Rule | None:
+        """The rule that the queue falls under."""
+        return self.rules.match("", queue.name)
+
+    def since(self, queue: str, rule: Rule, at: Moment, *, holds: bool) -> float | None:
+        """Since when it has held, in Unix seconds, if that is for the rule's ``lasting``; None otherwise."""
+        place = queue, rule.name
+        if not holds:
+            self._since.pop(place, None)
+            return None
+        first = self._since.setdefault(place, _Since(at.now, at.watched))
+        return first.now if at.watched - first.watched >= rule.lasting else None
+
+    def episode(self, episode: Episode, at: Moment) -> Episode:
+        """It holds: goes on in the one that is open."""
+        since = self.holding.since(episode.identity, episode.since)
+        return self.holding.note(msgspec.structs.replace(episode, since=since), at)
+
+    def over(self, at: Moment) -> Iterator[Over]:
+        """The episodes that are over: everything that holds now has been noted."""
+        yield from self.holding.over(at)

@@ -1,0 +1,101 @@
+"""``waiting``: a task waits longer than its rule says, from when it was sent, or from its ETA if that is later."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from celery_monitor.core.conditions.gaps import Gaps
+from celery_monitor.core.conditions.holding import Holding, Moment
+from celery_monitor.core.headline import duration
+from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.model import Condition
+from celery_monitor.core.rules import Rule, RuleSet
+from celery_monitor.core.times import rfc3339
+
+_NAMED: Final = 20
+"""Tasks that an incident names."""
+
+
+class WaitingTask(msgspec.Struct, frozen=True):
+    """A task that should have begun at ``due``."""
+
+    uuid: str
+    task: str
+    queue: str
+    host: str
+    """The worker that has fetched it; "" while it is in the queue."""
+    due: float
+
+
+class _Overdue(msgspec.Struct):
+    rule: Rule
+    oldest: WaitingTask
+    tasks: list[WaitingTask] = []
+    number: int = 0
+
+
+class WaitingJudge:
+    """Not thread-safe."""
+
+    on: Final = Condition.WAITING
+
+    def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
+        """``gaps``: when the stream was not watched."""
+        self.least = min((rule.longer_than for rule in rules), default=float("inf"))
+        """Seconds below which no wait is of interest."""
+        self.holding = Holding()
+        self._rules = rules
+        self._gaps = gaps
+        self._found: dict[tuple[str, str], _Overdue] = {}
+
+    def begin(self) -> None:
+        """A round begins: what was seen in one that was not completed is forgotten."""
+        self._found = {}
+
+    def see(self, task: WaitingTask, now: float, lengths: Mapping[str, int]) -> None:
+        """A task that waits longer than ``least``. ``lengths``: of the queues, as far as they are known.
+
+        What was sent to a queue that is empty and was fetched by nobody is not there any more: it was purged.
+        """
+        rule = self._rules.match(task.task, task.queue)
+        if rule is None or now - task.due <= rule.longer_than or (not task.host and lengths.get(task.queue) == 0):
+            return
+        found = self._found.get((task.task, rule.name))
+        if found is None:
+            found = self._found[task.task, rule.name] = _Overdue(rule, task)
+        found.number += 1
+        if len(found.tasks) < _NAMED:
+            found.tasks.append(task)
+        if task.due < found.oldest.due:
+            found.oldest = task
+
+    def conclude(self, at: Moment) -> Iterator[Episode | Over]:
+        """All that wait have been seen."""
+        found, self._found = self._found, {}
+        for (task, _), waiting in found.items():
+            yield self.holding.note(self._episode(task, waiting, at), at)
+        for over in self.holding.over(at):
+            yield msgspec.structs.replace(over, summary=f"No {over.subject} waits too long any more")
+
+    def _episode(self, task: str, waiting: _Overdue, at: Moment) -> Episode:
+        rule, oldest = waiting.rule, waiting.oldest
+        since = self.holding.since((self.on, task, rule.name), oldest.due + rule.longer_than)
+        who = f"{task} waits" if waiting.number == 1 else f"{waiting.number} {task} wait, the oldest"
+        queues: dict[str, int] = {}
+        for one in waiting.tasks:
+            queues[one.queue] = queues.get(one.queue, 0) + 1
+        return Episode(
+            self.on, task, rule, since, at.now,
+            f"{who} since {rfc3339(oldest.due)} (limit {duration(rule.longer_than)}) in queue {oldest.queue}",
+            task=task, count=waiting.number,
+            details=[(f"task {one.uuid}", _told(one)) for one in waiting.tasks],
+            queues=queues,
+            samples=[one.uuid for one in waiting.tasks],
+            unwatched=self._gaps.within(since - rule.longer_than, at.now),
+        )  # fmt: skip
+
+
+def _told(task: WaitingTask) -> str:
+    where = f"fetched by {task.host}" if task.host else "in the queue"
+    return f"due {rfc3339(task.due)}, {where}"

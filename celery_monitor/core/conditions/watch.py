@@ -1,0 +1,269 @@
+"""The judges together: what is looked at when, and what readers are told of it."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final, Protocol
+
+from celery_monitor.core.conditions.backlog import BacklogJudge
+from celery_monitor.core.conditions.confirmations import Confirmations
+from celery_monitor.core.conditions.gaps import Gaps
+from celery_monitor.core.conditions.holding import Holding, Moment
+from celery_monitor.core.conditions.hosts import WorkerSigns
+from celery_monitor.core.conditions.lost import LostJudge, LostRun
+from celery_monitor.core.conditions.no_worker import NoWorkerJudge
+from celery_monitor.core.conditions.runtime import RuntimeJudge, SlowRun
+from celery_monitor.core.conditions.waiting import WaitingJudge, WaitingTask
+from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.model import Condition, FleetTask, Incident, QueueStats, Stage, TaskRef
+from celery_monitor.core.rules import Policy, RuleSet
+from celery_monitor.core.runs import all_runs
+from celery_monitor.core.track import Tracker
+from celery_monitor.core.workers import Workers
+
+MIN_AT_ONCE: Final = 5_000
+ROUND: Final = 20
+"""Looks at most until every task under way has been seen."""
+CONFIRM_AFTER: Final = 60.0
+"""Seconds after which a run is confirmed by its worker before it counts."""
+HEARD_WITHIN: Final = 30.0
+"""Seconds within which a worker must have been heard for what it holds to be judged: else it may be gone."""
+MAX_POLL_GAP: Final = 120.0
+"""Seconds between two looks at the queues; what is above it was not watched."""
+
+CLOCKS_DIFFER: Final = 5.0
+"""Seconds by which the clocks of two workers may differ."""
+_SENT, _RECEIVED, _STARTED = int(Stage.SENT), int(Stage.RECEIVED), int(Stage.STARTED)
+_QUEUE_JUDGES: Final = (BacklogJudge, NoWorkerJudge)
+
+
+class Judge(Protocol):
+    """What every judge has."""
+
+    @property
+    def on(self) -> Condition:
+        """What it judges."""
+
+    @property
+    def holding(self) -> Holding:
+        """The episodes that are not over."""
+
+
+class QueueJudge(Judge, Protocol):
+    """One that looks at the queues."""
+
+    def look(self, queues: Sequence[QueueStats], at: Moment, *, asked: bool) -> Iterator[Episode | Over]:
+        """The queues as they are now. ``asked``: workers have answered, or did before."""
+
+
+class Conditions:
+    """Not thread-safe: it belongs to the monitor."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        tracker: Tracker,
+        workers: Workers,
+        *,
+        purge: float,
+        queue_of: Callable[[str, str], str],
+        lost: Callable[[str, str], None],
+    ) -> None:
+        """``queue_of``: (task, worker) → the most likely queue; ``lost`` is called for each run that is lost, once."""
+        self._tracker = tracker
+        self._queue_of = queue_of
+        self._tell_lost = lost
+        self._max_age = policy.max_age
+        self._gaps, self._poll_gaps = Gaps(), Gaps()
+        self._signs = WorkerSigns(workers, purge)
+        self._confirmations = Confirmations()
+        rules = {on: RuleSet(policy, on) for on in Condition}
+        self._runtime = RuntimeJudge(rules[Condition.RUNTIME], self._gaps)
+        self._waiting = WaitingJudge(rules[Condition.WAITING], self._gaps)
+        self._lost = LostJudge(rules[Condition.LOST], self._gaps)
+        self._of_queues: list[QueueJudge] = [
+            kind(rules[kind.on], self._poll_gaps) for kind in _QUEUE_JUDGES if len(rules[kind.on])
+        ]
+        self._rules = rules
+        tracker.slow = self._runtime.least
+        self._keys: Iterator[str] | None = None
+        self._at_once = MIN_AT_ONCE
+        self._oldest: dict[str, float] = {}
+        self._load: Counter[str] = Counter()
+        self.oldest_started: Mapping[str, float] = {}
+        """Task → when its oldest run under way began, in Unix seconds, as of the last round."""
+        self.load: Mapping[str, int] = {}
+        """Queue → tasks that its workers run, or have fetched and are due, as of the last round."""
+        self._lengths: dict[str, int] = {}
+        self._polled_at: float | None = None
+        self._polled_for = 0.0
+
+    def restore(self, open_of: Callable[[Condition], Sequence[Incident]]) -> None:
+        """Go on with the episodes that are open."""
+        judges: Iterable[Judge] = (self._runtime, self._waiting, self._lost, *self._of_queues)
+        for judge in judges:
+            judge.holding.restore(open_of(judge.on), self._rules[judge.on])
+
+    def missed(self, since: float, until: float) -> None:
+        """The events of a time are lost."""
+        self._gaps.add(since, until)
+        self._confirmations.gap()
+        self._keys = None
+
+    def tick(self, now: float, watched: float, *, live: bool) -> Iterable[Episode | Over]:
+        """About once a second; ``live``: the stream is read up to now. What was found, after a complete round."""
+        if not live:
+            self._keys = None  # what was seen so far is of before
+            return ()
+        tasks = self._tracker.tasks
+        if self._keys is None:
+            self._begin(tasks)
+        at = Moment(now, watched)
+        seen = 0
+        for uuid in islice(self._keys or (), self._at_once):
+            seen += 1
+            entry = tasks.get(uuid)
+            if entry is None:
+                continue
+            if entry.others is None:
+                self._look(uuid, entry, entry, at)
+            else:
+                for run in all_runs(entry):
+                    self._look(uuid, entry, run, at)
+        return self._conclude(at) if seen < self._at_once else ()
+
+    def polled(self, queues: Sequence[QueueStats], now: float) -> list[Episode | Over]:
+        """The queues were looked at. What was found."""
+        if self._polled_at is not None:
+            elapsed = now - self._polled_at
+            if 0 < elapsed <= MAX_POLL_GAP:
+                self._polled_for += elapsed
+            else:
+                self._poll_gaps.add(self._polled_at, now)
+        self._polled_at = now
+        self._lengths = {queue.name: queue.length for queue in queues if queue.length is not None}
+        at, asked = Moment(now, self._polled_for), self._signs.any_answered
+        return [found for judge in self._of_queues for found in judge.look(queues, at, asked=asked)]
+
+    def away(self, since: float, until: float) -> None:
+        """Nobody ran between these times."""
+        self._poll_gaps.add(since, until)
+
+    def answered(self, hostnames: Collection[str], busy: Container[str], watched: float) -> None:
+        """Workers have answered: see WorkerSigns."""
+        self._signs.answered(hostnames, busy, watched)
+
+    def learn(self, tasks: Iterable[FleetTask], watched: float) -> None:
+        """What workers hold."""
+        self._confirmations.learn((task.uuid for task in tasks if task.started_at), watched)
+
+    def to_ask(self) -> list[str]:
+        """Workers that are to be asked what they hold."""
+        return self._confirmations.to_ask()
+
+    def confirm(self, asked: Sequence[str], held: Mapping[str, Collection[str]], watched: float) -> None:
+        """What they have answered: hostname → the ids of all tasks that it holds."""
+        self._confirmations.answered(asked, held, watched)
+
+    def _begin(self, tasks: Mapping[str, TaskRef]) -> None:
+        self._keys = iter(list(tasks))
+        self._at_once = max(MIN_AT_ONCE, len(tasks) // ROUND + 1)
+        self._oldest, self._load = {}, Counter()
+        self._runtime.begin()
+        self._waiting.begin()
+        self._lost.begin()
+
+    def _look(self, uuid: str, entry: TaskRef, run: TaskRef, at: Moment) -> None:
+        stage = run.stage
+        if run.name is None or stage > _STARTED:
+            return
+        queue = run.queue or self._queue_of(run.name, run.host)
+        if stage == _STARTED:
+            if run.due_at < 0 or self._is_lost(uuid, entry, run, queue, at):
+                self._see_lost(uuid, entry, run, queue, at)
+            else:
+                self._see_started(uuid, run, queue, at)
+        elif stage in {_SENT, _RECEIVED}:
+            self._see_waiting(uuid, run, queue, at)
+
+    def _see_started(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
+        name, took = run.name or "", at.now - run.started_at
+        if took > CONFIRM_AFTER or took > self._runtime.least:
+            holds = self._holds(uuid, run, at)
+            if holds is False:
+                return
+            if holds and took > self._runtime.least and not self._is_silent(run.host, at):
+                self._runtime.see(SlowRun(uuid, name, queue, run.host, run.started_at, took, ended=False))
+        self._load[queue] += 1
+        oldest = self._oldest.get(name)
+        if oldest is None or run.started_at < oldest:
+            self._oldest[name] = run.started_at
+
+    def _see_waiting(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
+        # Without a task-sent, and without an ETA, nothing but the minute tells when the task was fetched.
+        due = run.due_at or (60.0 * (run.seen + 1) if run.stage == _RECEIVED else 0.0)
+        if not due or due > at.now:
+            return
+        if run.stage == _RECEIVED:
+            self._load[queue] += 1
+        if at.now - due > self._waiting.least:
+            if run.host and (self._holds(uuid, run, at) is not True or self._is_silent(run.host, at)):
+                return
+            if due < self._gaps.end and not run.host:
+                return  # its end may be among the events that are lost
+            task = WaitingTask(uuid, run.name or "", queue, run.host, due)
+            self._waiting.see(task, at.now, self._lengths)
+
+    def _holds(self, uuid: str, run: TaskRef, at: Moment) -> bool | None:
+        began = run.started_at or run.due_at
+        return self._confirmations.holds(uuid, run.host, began, at.watched, gap_end=self._gaps.end)
+
+    def _is_silent(self, host: str, at: Moment) -> bool:
+        return self._signs.lost_at(host, at.now, HEARD_WITHIN, at.watched) is not None
+
+    def _is_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> bool:
+        """Whether its worker is gone; writes that down, once."""
+        name = run.name or ""
+        lost_at = self._signs.lost_at(run.host, run.started_at, self._lost.silent_for(name, queue), at.watched)
+        if lost_at is None or _runs_again(entry, run, lost_at):
+            return False
+        if run.started_at < self._gaps.end and not self._confirmations.confirmed(uuid):
+            return False  # it may have ended before its worker did
+        self._tracker.lose(uuid, run, lost_at)
+        self._tell_lost(name, queue)
+        return True
+
+    def _see_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> None:
+        if _runs_again(entry, run, -run.due_at):
+            return
+        silent_for = self._lost.silent_for(run.name or "", queue)
+        lost_at = self._signs.lost_at(run.host, run.started_at, silent_for, at.watched)
+        if lost_at is None and self._is_back(uuid, run, at):
+            self._tracker.lose(uuid, run, 0.0)  # its worker is back, and has it
+            return
+        self._lost.see(LostRun(uuid, run.name or "", queue, run.host, run.started_at, -run.due_at), at.now)
+
+    def _is_back(self, uuid: str, run: TaskRef, at: Moment) -> bool:
+        """Whether the worker of a run that was lost says that it has it."""
+        return bool(self._confirmations.holds(uuid, run.host, run.started_at, at.watched, gap_end=math.inf))
+
+    def _conclude(self, at: Moment) -> list[Episode | Over]:
+        self._keys = None
+        self.oldest_started, self.load = self._oldest, self._load
+        self._confirmations.forget(self._tracker.tasks)
+        slow, self._tracker.slow_runs = self._tracker.slow_runs, []
+        for uuid, task, queue, host, began, took in slow:
+            if at.now - began - took <= self._max_age:
+                known = queue or self._queue_of(task, host)
+                self._runtime.see(SlowRun(uuid, task, known, host, began, took, ended=True))
+        return [*self._runtime.conclude(at), *self._waiting.conclude(at), *self._lost.conclude(at)]
+
+
+def _runs_again(entry: TaskRef, run: TaskRef, lost_at: float) -> bool:
+    """Whether the task of a run that is lost has been delivered again since. Of a Broadcast, other runs are not it."""
+    if entry.others is None:
+        return False
+    known = all_runs(entry)
+    later = known[known.index(run) + 1 :]
+    return any(other.stage == _RECEIVED or other.started_at >= lost_at - CLOCKS_DIFFER for other in later)

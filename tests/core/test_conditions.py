@@ -1,0 +1,585 @@
+"""Conditions: what a simulated fleet does, and which incidents the monitor opens and resolves for it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from celery_monitor.core.conditions.gaps import Gaps
+from celery_monitor.core.model import (
+    Action,
+    Changes,
+    Condition,
+    Delivery,
+    Incident,
+    IncidentState,
+    QueueStats,
+    Restored,
+    TaskRef,
+)
+from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.core.rules import Policy, Rule
+from tests.builders import NOON, body, raw
+
+RULES = (
+    Rule("slow", on=Condition.RUNTIME, match=["shop.*"], longer_than=600.0, resolve_after=300.0),
+    Rule("late", on=Condition.WAITING, match=["shop.*"], longer_than=300.0),
+    Rule("lost", on=Condition.LOST, silent_for=60.0),
+    Rule("long", on=Condition.BACKLOG, more_than=100, lasting=60.0),
+    Rule("nobody", on=Condition.NO_WORKER, queues=["pay"], lasting=60.0),
+    Rule("few", on=Condition.NO_WORKER, queues=["mail"], fewer_than=3, lasting=60.0),
+)
+POLL = 15
+
+
+class Shop:
+    """A fleet and its monitor, second by second."""
+
+    def __init__(self, *, acknowledges: bool = True, rules: tuple[Rule, ...] = RULES) -> None:
+        self.now = NOON
+        self.acknowledges = acknowledges
+        self.policy = Policy(fleet="shop", rules=[replace(rule, to=["oncall"], route="oncall") for rule in rules])
+        self.workers: dict[str, int] = {"w1@box": 1, "w2@box": 2}
+        """Those that are there, and their process ids."""
+        self.held: dict[str, set[str]] = {}
+        """What they say that they hold; None of them: nobody answers."""
+        self.mute = False
+        """Workers do not answer."""
+        self.queues = [QueueStats("pay", 0, 1, 1, 4), QueueStats("mail", 0, 3, 3, 4)]
+        self.incidents: dict[str, Incident] = {}
+        self.rows: list[tuple[Action, str]] = []
+        self.tracked: dict[str, TaskRef] = {}
+        self.counters: dict[str, float] = {}
+        self.known: dict[str, Any] = {}
+        self.monitor = self._start(Restored())
+
+    def _start(self, restored: Restored) -> Monitor:
+        monitor = Monitor(Limits(policy=self.policy, worker_timeout=100.0, worker_purge=100_000.0), restored, self.now)
+        monitor.connected(acknowledges=self.acknowledges)
+        return monitor
+
+    def tell(
+        self, kind: str, uuid: str = "u1", *, host: str = "w1@box", at: float | None = None, **fields: Any
+    ) -> None:
+        """An event arrives."""
+        event = raw(kind, uuid, self.now if at is None else at, **({"hostname": host} | fields))
+        self.monitor.receive([Delivery(body(event))], self.now)
+
+    def run(self, uuid: str = "u1", name: str = "shop.report", host: str = "w1@box") -> None:
+        """A worker fetches a task and starts it."""
+        self.tell("received", uuid, name=name, host=host)
+        self.tell("started", uuid, host=host)
+        self.held.setdefault(host, set()).add(uuid)
+
+    def end(self, uuid: str = "u1", host: str = "w1@box") -> None:
+        """It ends."""
+        self.tell("succeeded", uuid, host=host)
+        self.held[host].discard(uuid)
+
+    def worker(self, kind: str, host: str, pid: int = 1, processed: int = 0) -> None:
+        """A worker's own event."""
+        event = {"type": f"worker-{kind}", "hostname": host, "timestamp": self.now, "pid": pid, "freq": 2.0}
+        event |= {"active": 0, "processed": processed, "sw_ident": "py-celery", "sw_ver": "5.7.0", "sw_sys": "Linux"}
+        self.monitor.receive([Delivery(body(event))], self.now)
+
+    def pass_time(self, seconds: int) -> None:
+        """With heartbeats, ticks and polls."""
+        for _ in range(seconds):
+            self.now += 1.0
+            for host, pid in self.workers.items():
+                self.worker("heartbeat", host, pid, processed=10_000)
+            if int(self.now) % POLL == 0:
+                self._poll()
+            self.monitor.tick(self.now)
+            self._take()
+
+    def _poll(self) -> None:
+        answering = () if self.mute else tuple(self.workers)
+        self.monitor.answered(answering, frozenset())
+        self.monitor.polled(self.queues)
+        asked = self.monitor.to_confirm()
+        self.monitor.confirm(asked, {host: self.held.get(host, set()) for host in asked if host in answering})
+
+    def _take(self) -> None:
+        changes = self.monitor.take(self.now)
+        if changes is not None:
+            self._keep(changes)
+
+    def _keep(self, changes: Changes) -> None:
+        self.incidents |= {one.key: one for one in changes.incidents}
+        self.rows += [(row.action, row.key) for row in changes.outbox]
+        self.tracked |= msgspec.json.decode(msgspec.json.encode(dict(changes.tracked)), type=dict[str, TaskRef])
+        for uuid in changes.forgotten:
+            self.tracked.pop(uuid, None)
+        self.known |= {one.hostname: one for one in changes.workers}
+        self.counters = dict(changes.counters)
+
+    def restart(self, *, away: int = 0, missed: bool = False) -> None:
+        """The monitor is away for some seconds; ``missed``: what was sent meanwhile is lost."""
+        self._take()
+        since = self.now
+        self.now += away
+        kept = [one for one in self.incidents.values() if one.state is not IncidentState.EXPIRED]
+        workers = tuple(self.known.values())
+        counters = self.counters | {"alive_at": since}
+        self.monitor = self._start(
+            Restored(tracked=list(self.tracked.items()), incidents=kept, workers=workers, counters=counters)
+        )
+        if missed:
+            self.monitor.missed(since, self.now)
+
+    def open(self, on: Condition | None = None) -> list[Incident]:
+        """Those that are open."""
+        known = self.incidents.values()
+        return [one for one in known if one.state is IncidentState.OPEN and on in {None, one.condition}]
+
+    def opened(self) -> int:
+        """How many were ever opened."""
+        return len({key for action, key in self.rows if action is Action.TRIGGER})
+
+
+def test_a_run_that_takes_too_long_and_ends() -> None:
+    """One incident opens once the limit is passed, stays for resolve_after, and resolves."""
+    shop = Shop()
+    shop.pass_time(60)
+    shop.run()
+    began = shop.now
+    shop.pass_time(590)
+    assert shop.open() == []
+    shop.pass_time(40)
+    (one,) = shop.open()
+    assert (one.condition, one.subject, one.task, one.samples) == (
+        Condition.RUNTIME, "shop.report", "shop.report", ("u1",),
+    )  # fmt: skip
+    assert one.first_at == began + 600
+    assert "shop.report has run since" in one.message
+    assert "limit 10 min" in one.message
+    assert dict(one.workers) == {"w1@box": 1}
+    shop.pass_time(400)
+    assert shop.open()
+    shop.end()
+    shop.pass_time(280)
+    assert shop.open()
+    shop.pass_time(40)
+    assert shop.open() == []
+    assert [action for action, _ in shop.rows] == [
+        Action.TRIGGER,
+        Action.TRIGGER,
+        Action.RESOLVE,
+    ]  # one told of its end
+    assert {key for _, key in shop.rows} == {one.key}
+
+
+@pytest.mark.parametrize("kind", ["succeeded", "failed"])
+def test_a_run_that_has_ended_took_too_long(kind: str) -> None:
+    """Its own times tell, also when nobody looked at it while it ran."""
+    shop = Shop()
+    shop.pass_time(30)
+    shop.tell("received", at=shop.now - 700, name="shop.report")
+    shop.tell("started", at=shop.now - 700)
+    shop.tell(kind, exception="ValueError()")
+    shop.pass_time(5)
+    (one,) = shop.open(Condition.RUNTIME)
+    assert "took 11 min 40 s" in one.message
+
+
+def replaced(shop: Shop) -> None:
+    """Another run of the task, of another name."""
+    shop.end()
+    shop.run("u2", "blog.post")
+
+
+def gone(shop: Shop) -> None:
+    """The worker is killed."""
+    del shop.workers["w1@box"]
+    shop.held.pop("w1@box", None)
+
+
+def goodbye(shop: Shop) -> None:
+    """The worker is shut down at once."""
+    gone(shop)
+    shop.worker("offline", "w1@box")
+
+
+def another_process(shop: Shop) -> None:
+    """The worker is killed, and the next one is there at once."""
+    gone(shop)
+    shop.workers["w1@box"] = 7
+
+
+def another_container(shop: Shop) -> None:
+    """The same in a container, where the process has the same id."""
+    gone(shop)
+    shop.workers["w1@box"] = 1
+    shop.worker("online", "w1@box")
+
+
+NOT_SLOW: dict[str, Callable[[Shop], None]] = {
+    "ends in time": Shop.end,
+    "ends without an event": lambda shop: shop.held["w1@box"].clear(),
+    "another task": replaced,
+    "its worker is gone": gone,
+    "another process": another_process,
+    "another container": another_container,
+}
+
+
+@pytest.mark.parametrize("happens", NOT_SLOW.values(), ids=NOT_SLOW)
+def test_what_is_not_slow(happens: Callable[[Shop], None]) -> None:
+    """A run that is over, however it ended, is not under way."""
+    shop = Shop(rules=RULES[:1])
+    shop.pass_time(10)
+    shop.run()
+    shop.pass_time(100)
+    happens(shop)
+    shop.pass_time(2_000)
+    assert shop.opened() == 0
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_the_monitor_is_away_while_the_run_ends(*, acknowledges: bool) -> None:
+    """Whether its end waits in the queue or is lost: nothing opens, and later ones are judged again."""
+    shop = Shop(acknowledges=acknowledges)
+    shop.pass_time(10)
+    shop.run()
+    shop.pass_time(30)
+    shop.restart(away=3_600, missed=not acknowledges)
+    if acknowledges:
+        # The backlog is read first: what it tells is of an hour ago.
+        shop.tell("started", "other", at=shop.now - 3_500)
+        shop.monitor.tick(shop.now)
+        shop.tell("succeeded", at=shop.now - 3_400)
+    shop.held.clear()
+    shop.pass_time(900)
+    assert shop.opened() == 0
+    shop.run("u2")
+    shop.pass_time(700)
+    assert len(shop.open(Condition.RUNTIME)) == 1
+
+
+@pytest.mark.parametrize("missed", [True, False])
+def test_a_run_goes_on_over_an_absence(*, missed: bool) -> None:
+    """Its worker confirms it: one incident, which says for how long nobody watched where events are lost."""
+    shop = Shop(acknowledges=not missed)
+    shop.pass_time(10)
+    shop.run()
+    shop.pass_time(650)
+    shop.restart(away=1_000, missed=missed)
+    shop.pass_time(60)
+    (one,) = shop.open(Condition.RUNTIME)
+    assert one.unwatched == (1_000 if missed else 0)
+    assert shop.opened() == 1
+    shop.restart(away=1_000, missed=missed)
+    shop.pass_time(1)
+    assert shop.open() == [one]
+    shop.end()
+    shop.pass_time(400)
+    assert shop.open() == []
+
+
+def test_workers_that_never_answer() -> None:
+    """Where remote control is off, what the events say is believed; not of a time whose events are lost."""
+    shop = Shop(acknowledges=False)
+    shop.mute = True
+    shop.pass_time(10)
+    shop.run("before")
+    shop.restart(away=10, missed=True)
+    shop.run("after", "shop.other")
+    shop.pass_time(800)
+    assert [one.subject for one in shop.open(Condition.RUNTIME)] == ["shop.other"]
+
+
+def test_waiting_in_the_queue() -> None:
+    """From the time it was sent, or its ETA; it is over once it has begun."""
+    shop = Shop()
+    shop.queues[0] = QueueStats("pay", 2, 1, 1, 4)
+    shop.pass_time(10)
+    sent = shop.now
+    shop.tell("sent", "u1", name="shop.pay", queue="pay", host="web")
+    eta = "2023-11-15T13:00:00+00:00"
+    shop.tell("sent", "u2", name="shop.eta", queue="pay", host="web", eta=eta)
+    shop.pass_time(295)
+    assert shop.open(Condition.WAITING) == []
+    shop.pass_time(20)
+    (one,) = shop.open(Condition.WAITING)
+    assert (one.subject, one.samples, one.first_at, dict(one.queues)) == ("shop.pay", ("u1",), sent + 300, {"pay": 1})
+    shop.tell("received", "u1", name="shop.pay")
+    shop.tell("started", "u1")
+    shop.pass_time(2)
+    assert shop.open(Condition.WAITING) == []
+    shop.pass_time(3_700)
+    assert [one.subject for one in shop.open(Condition.WAITING)] == ["shop.eta"]
+
+
+def test_waiting_on_its_worker() -> None:
+    """One that was fetched and does not begin waits, too; one that its worker does not hold any more does not."""
+    shop = Shop()
+    shop.pass_time(10)
+    for uuid, name in (("u1", "shop.pay"), ("u2", "shop.gone")):
+        shop.tell("received", uuid, name=name)
+    shop.held["w1@box"] = {"u1"}
+    shop.pass_time(420)
+    assert [one.subject for one in shop.open(Condition.WAITING)] == ["shop.pay"]
+
+
+def test_a_queue_that_was_purged() -> None:
+    """What was sent to a queue that is empty does not wait in it."""
+    shop = Shop()
+    shop.tell("sent", "u1", name="shop.pay", queue="pay", host="web")
+    shop.pass_time(1_000)
+    assert shop.opened() == 0
+
+
+LOST: dict[str, tuple[Callable[[Shop], None], int]] = {
+    "silent": (gone, 61),
+    "good-bye": (goodbye, 11),
+    "another process": (another_process, 11),
+    "another container": (another_container, 11),
+}
+
+
+@pytest.mark.parametrize(("happens", "after"), LOST.values(), ids=LOST)
+def test_a_worker_that_is_gone(happens: Callable[[Shop], None], after: int) -> None:
+    """One incident for the worker, with the names and ids of what it ran; counted once, also over a restart."""
+    shop = Shop()
+    shop.pass_time(10)
+    shop.run("u1", "shop.report")
+    shop.run("u2", "shop.mail")
+    shop.run("done", "shop.mail")
+    shop.end("done")
+    shop.run("other", "shop.mail", host="w2@box")
+    shop.pass_time(2)
+    happens(shop)
+    shop.pass_time(after - 3)
+    assert shop.open() == []
+    shop.pass_time(5)
+    (one,) = shop.open()
+    assert (one.condition, one.subject, one.count) == (Condition.LOST, "w1@box", 2)
+    assert dict(one.tasks) == {"shop.report": 1, "shop.mail": 1}
+    assert set(one.samples) == {"u1", "u2"}
+    assert {label for label, _ in one.details} == {"shop.report", "shop.mail"}
+    assert "Worker w1@box is gone since" in one.message
+    for _ in range(3):
+        shop.restart()
+        shop.pass_time(120)
+    assert shop.open() == [one]
+    assert (shop.counters["lost.shop.report"], shop.counters["lost.shop.mail"]) == (1, 1)
+    assert shop.rows == [(Action.TRIGGER, one.key)]
+
+
+def test_it_ran_again() -> None:
+    """With acks_late the task comes again: the incident resolves once all that was lost has."""
+    shop = Shop()
+    shop.pass_time(10)
+    shop.run("u1")
+    shop.run("u2")
+    shop.pass_time(2)
+    del shop.workers["w1@box"]
+    shop.pass_time(70)
+    (one,) = shop.open()
+    shop.run("u1", host="w2@box")
+    shop.pass_time(3)
+    assert [each.count for each in shop.open()] == [2]
+    shop.end("u1", host="w2@box")
+    shop.pass_time(3)
+    assert shop.open()
+    shop.run("u2", host="w2@box")
+    shop.pass_time(3)
+    assert shop.open() == []
+    assert shop.rows[-1] == (Action.RESOLVE, one.key)
+
+
+def test_it_was_delivered_again_before_anybody_knew() -> None:
+    """RabbitMQ delivers it again at once: nothing was lost."""
+    shop = Shop()
+    shop.pass_time(10)
+    shop.run("u1")
+    shop.pass_time(2)
+    del shop.workers["w1@box"]
+    shop.pass_time(2)
+    shop.run("u1", host="w2@box")
+    shop.pass_time(100)
+    assert shop.opened() == 0
+    assert "lost.shop.report" not in shop.counters
+
+
+def test_nobody_says_anything_for_a_day() -> None:
+    """What did not run again is given up after a day: the incident resolves."""
+    shop = Shop()
+    shop.run("u1")
+    shop.pass_time(2)
+    del shop.workers["w1@box"]
+    shop.pass_time(70)
+    shop.now += 86_400
+    shop.pass_time(5)
+    assert shop.open() == []
+    assert shop.opened() == 1
+
+
+def test_a_worker_that_was_only_silent() -> None:
+    """Heard again as the same process, and it says that it has the run: the incident resolves."""
+    shop = Shop()
+    shop.run("u1")
+    shop.pass_time(40)
+    workers, shop.workers = shop.workers, {"w2@box": 2}
+    shop.pass_time(70)
+    assert len(shop.open(Condition.LOST)) == 1
+    shop.workers = workers
+    shop.pass_time(60)
+    assert shop.open(Condition.LOST) == []
+    shop.end("u1")
+    shop.pass_time(10)
+    assert shop.opened() == 1
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_the_worker_dies_while_the_monitor_is_away(*, acknowledges: bool) -> None:
+    """Where events are lost the run may have ended before: nothing opens. Where they wait, they tell."""
+    shop = Shop(acknowledges=acknowledges)
+    shop.run("u1")
+    shop.pass_time(30)
+    del shop.workers["w1@box"]
+    shop.restart(away=600, missed=not acknowledges)
+    shop.pass_time(30)
+    assert shop.opened() == 0
+    shop.pass_time(100)
+    assert shop.opened() == (1 if acknowledges else 0)
+
+
+def test_a_shared_name() -> None:
+    """Two processes under one name alternate: nothing tells whose a run is, and nothing is lost."""
+    shop = Shop()
+    shop.run("u1")
+    for second in range(200):
+        shop.workers["w1@box"] = 1 + 5 * (second % 2)
+        shop.pass_time(1)
+    assert shop.opened() == 0
+
+
+def test_a_stream_that_stands_still() -> None:
+    """Nobody is heard, nobody is gone; on the broker's return nothing is judged before all had time to speak."""
+    shop = Shop(rules=RULES[2:3])
+    shop.run("u1")
+    shop.pass_time(30)
+    shop.monitor.stalled()
+    for _ in range(3_600):
+        shop.now += 1
+        shop.monitor.tick(shop.now)
+    shop.pass_time(100)
+    assert shop.opened() == 0
+
+
+def test_backlog() -> None:
+    """Only when it lasts; a look that did not succeed is no look; over when it is short."""
+    shop = Shop()
+    shop.pass_time(POLL)
+    for length in (500, 500, 3, 500, 500, None, 500, 500):
+        assert shop.open() == []
+        shop.queues[0] = QueueStats("pay", length, 1, 1, 4)
+        shop.pass_time(POLL)
+    shop.pass_time(POLL)
+    (one,) = shop.open()
+    assert (one.condition, one.subject, one.task) == (Condition.BACKLOG, "pay", "")
+    assert "500 messages now (limit 100, for 1 min)" in one.message
+    shop.queues[0] = QueueStats("pay", None, 1, 1, 4)
+    shop.pass_time(120)
+    assert shop.open() == [one]
+    shop.restart()
+    shop.pass_time(60)
+    assert [one.key for one in shop.open()] == [one.key]
+    shop.queues[0] = QueueStats("pay", 100, 1, 1, 4)
+    shop.pass_time(POLL)
+    assert shop.open() == []
+    assert shop.opened() == 1
+
+
+def test_backlog_while_the_monitor_is_away() -> None:
+    """What was long before and is long after was not seen to last."""
+    shop = Shop()
+    shop.queues[0] = QueueStats("pay", 500, 1, 1, 4)
+    shop.pass_time(40)
+    shop.restart(away=3_600)
+    shop.pass_time(60)
+    assert shop.opened() == 0
+    shop.pass_time(40)
+    assert shop.opened() == 1
+
+
+NOBODY: dict[str, tuple[Mapping[int, QueueStats], bool, str]] = {
+    "empty": ({0: QueueStats("pay", 0, 0, 0, 0)}, False, ""),
+    "nobody": ({0: QueueStats("pay", 7, 0, 0, 0)}, False, "Queue pay has no worker since"),
+    "the broker does not tell": ({0: QueueStats("pay", 7, None, 0, 0)}, False, "holds 7 tasks"),
+    "a consumer that is no Celery worker": ({0: QueueStats("pay", 7, 1, 0, 0)}, False, ""),
+    "nobody ever answered": ({0: QueueStats("pay", 7, None, 0, 0)}, True, ""),
+    "nobody ever answered, the broker tells": ({0: QueueStats("pay", 7, 0, 0, 0)}, True, "has no worker"),
+    "too few": ({1: QueueStats("mail", 0, 2, 2, 2)}, False, "Queue mail has 2 workers (fewer than 3) since"),
+    "enough": ({1: QueueStats("mail", 900, 3, 3, 3)}, False, ""),
+}
+
+
+@pytest.mark.parametrize(("queues", "mute", "said"), NOBODY.values(), ids=NOBODY)
+def test_no_worker(queues: Mapping[int, QueueStats], mute: bool, said: str) -> None:  # noqa: FBT001  # a column
+    """A queue that holds tasks needs somebody; one with a number of workers needs so many."""
+    shop = Shop(rules=RULES[4:])
+    shop.mute = mute
+    for place, queue in queues.items():
+        shop.queues[place] = queue
+    shop.pass_time(60)
+    assert shop.open() == []
+    shop.pass_time(60)
+    assert [said in one.message for one in shop.open()] == ([True] if said else [])
+    shop.queues = [QueueStats("pay", 7, 1, 1, 1), QueueStats("mail", 0, 3, 3, 4)]
+    shop.pass_time(POLL)
+    assert shop.open() == []
+
+
+def test_the_oldest_run_and_the_load() -> None:
+    """For readers: when the oldest run of each task began, and what workers have of each queue."""
+    shop = Shop(rules=())
+    shop.pass_time(10)
+    shop.run("u1")
+    began = shop.now
+    shop.pass_time(30)
+    shop.run("u2")
+    shop.run("u3", "blog.post")
+    shop.pass_time(2)
+    snapshot = shop.monitor.snapshot()
+    assert snapshot.oldest_started == {"shop.report": began, "blog.post": began + 30}
+    assert dict(snapshot.load) == {"celery": 3}
+    shop.end("u1")
+    shop.pass_time(2)
+    assert shop.monitor.snapshot().oldest_started["shop.report"] == began + 30
+    shop.held["w1@box"].clear()  # they end without an event
+    shop.pass_time(120)
+    assert shop.monitor.snapshot().oldest_started == {}
+
+
+def test_many_tasks_are_looked_at_in_turn() -> None:
+    """A round over many takes several looks, and finds all; it judges once at its end."""
+    shop = Shop()
+    names = [f"n{number}" for number in range(30_000)]
+    shop.monitor.receive(
+        [Delivery(body(*(raw("received", name, shop.now, name="shop.x", hostname="w1@box") for name in names)))],
+        shop.now,
+    )
+    shop.run("u1")
+    shop.held["w1@box"] |= set(names)
+    shop.pass_time(630)
+    assert [one.samples for one in shop.open(Condition.RUNTIME)] == [("u1",)]
+    (waiting,) = shop.open(Condition.WAITING)
+    assert waiting.count <= 30_000
+
+
+def test_gaps() -> None:
+    """Parts of one gap are one, what is outside does not count, and they are bounded."""
+    gaps = Gaps()
+    for second in range(10):
+        gaps.add(100.0 + second, 101.0 + second)
+    gaps.add(200.0, 150.0)
+    gaps.add(300.0, 310.0)
+    assert (gaps.within(0, 1_000), gaps.within(105, 305), gaps.end) == (20, 10, 310)
+    for number in range(1_000):
+        gaps.add(1_000.0 + 10 * number, 1_001.0 + 10 * number)
+    assert gaps.within(0, 100_000) == 200
