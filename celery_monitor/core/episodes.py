@@ -112,7 +112,8 @@ class Episodes:
         """It holds: open its incident, or go on in it."""
         live = self._live.get(episode.identity)
         entry = None if live is None or live.own is None else self._book.entries.get(live.own)
-        if live is not None and (entry is None or entry.state is IncidentState.OPEN or live.storm):
+        told = entry is not None and entry.state is IncidentState.OPEN
+        if live is not None and (live.own is None or live.storm or told):
             return self._go_on(live, entry, episode)
         if entry is None:
             entry = self._entry(episode, now)

@@ -131,7 +131,6 @@ class Monitor:
         self.down, self.up = self._workers.down, self._workers.up
         """Hostnames of the workers that are known and not there, and of those that are there."""
         self._silences = Silences(limits.mutes)
-        self._silences.replace(restored.silences)
         self._decider = Decider(
             limits.policy, silences=self._silences, most=limits.max_incidents, overflows=self._overflows
         )
@@ -418,6 +417,7 @@ class Monitor:
         self._tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
         self._workers.restore(restored.workers, now)
         self._workers.unobserved = int(restored.counters.get(CounterName.UNOBSERVED, 0))
+        self._silences.replace(restored.silences)
         self._decider.restore(restored.incidents, now)
         self._conditions.restore(self._decider.episodes.live)
         alive_at = restored.counters.get(CounterName.ALIVE_AT)

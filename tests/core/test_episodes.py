@@ -196,6 +196,20 @@ def test_without_room_the_storm_stands_for_it() -> None:
     assert of.open_count == 0
 
 
+def test_one_that_was_forgotten_for_want_of_room_comes_back() -> None:
+    """A suppressed incident makes room for others; when its episode may page, it opens."""
+    of = decider(most=20)
+    quiet = Rule(name="slow", on=Condition.RUNTIME, to=["oncall"], page=False)
+    of.episodes.observe(episode(rule=quiet), NOON)
+    of.take()
+    for number in range(20):
+        of.decide(failed(f"t{number}"), NOON)
+    assert KEY not in of._book.entries
+    of.take()
+    of.tick(NOON + 4 * 3600)
+    assert of.episodes.observe(episode(), NOON + 4 * 3600).reason is Reason.OPENED
+
+
 HOSTILE = "x" * 5000 + "\ud800\n\x00"
 
 
