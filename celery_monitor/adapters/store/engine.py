@@ -6,7 +6,7 @@ connection. A failed transaction costs its connection: the next one begins on a 
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -121,6 +121,10 @@ class Database:
             except BaseException:
                 connection.invalidate()
                 raise
+
+    def pipelined(self, connection: Connection) -> AbstractContextManager[None]:
+        """See StoreDialect. SQLAlchemy cannot give the rows of a query within the block."""
+        return self._dialect.pipelined(connection.connection.driver_connection)
 
     def usage(self, connection: Connection) -> Usage:
         """How much space there is, seen from within a transaction."""

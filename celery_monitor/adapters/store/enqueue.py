@@ -26,7 +26,7 @@ class Enqueuer:
         claim = insert(dialect, outbox).on_conflict_do_nothing().inline()
         # Of an INSERT not every driver still knows the number of rows when it is asked.
         self._claim = claim.execution_options(preserve_rowcount=True)
-        refresh = insert(dialect, outbox)
+        refresh = insert(dialect, outbox).inline()
         earlier = and_(outbox.c.attempts == 0, refresh.excluded.due_at < outbox.c.due_at)
         self._refresh = refresh.on_conflict_do_update(
             index_elements=[outbox.c.key, outbox.c.channel, outbox.c.action],
@@ -47,7 +47,7 @@ class Enqueuer:
             .where(outbox.c.due_at > bindparam("due"))
             .values(due_at=bindparam("due"))
         )
-        opened = insert(dialect, deliveries)
+        opened = insert(dialect, deliveries).inline()
         self._open = opened.on_conflict_do_update(
             index_elements=[deliveries.c.key, deliveries.c.channel], set_={"state": opened.excluded.state}
         )

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Dialect, bindparam, case, delete, func, literal_column, select, update
+from sqlalchemy import BigInteger, Connection, Dialect, LargeBinary, case, delete, func, literal, select, update
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.dialects.base import Insert
 from celery_monitor.adapters.store.enqueue import Enqueuer
-from celery_monitor.adapters.store.statements import Bulk, Removal, insert, upsert
+from celery_monitor.adapters.store.statements import Bulk, Removal, Trimming, insert, upsert
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.adapters.store.validation import FINGERPRINT
-from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Changes, Failure
+from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Action, Changes, Failure
 
 SAMPLES: Final = 20
 """Failures kept of each error group: the newest."""
@@ -42,7 +42,7 @@ class FlushWriter:
         self._errors = upsert(dialect, schema.error_buckets, add=("count",))
         self._groups = _widen(dialect)
         self._failures = Bulk(dialect, insert(dialect, schema.failures), encode.FAILURE)
-        self._drop_samples = _drop_samples(dialect)
+        self._drop_samples = Trimming(dialect, schema.failures, "group", SAMPLES)
         self._tracked = upsert(dialect, schema.tracked)
         self._forget = Removal(dialect, schema.tracked)
         self._unnamed = upsert(dialect, schema.unnamed)
@@ -55,8 +55,9 @@ class FlushWriter:
     def write(
         self, connection: Connection, changes: Changes, changed_counters: Mapping[str, float], since: float
     ) -> None:
-        """Everything but the sequence. What is dropped goes first: what came back since must stay.
+        """Everything but the sequence and reports. What is dropped goes first: what came back since must stay.
 
+        Nothing is asked of the statements, so that they can be sent at once.
         ``since``: ``now`` of the last flush.
         """
         self._give_way()
@@ -77,7 +78,7 @@ class FlushWriter:
         self._workers.run(connection, map(encode.worker_row, changes.workers))
         self._incidents.run(connection, map(encode.incident_row, changes.incidents))
         self._write_failures(connection, changes)
-        self._enqueuer.run(connection, changes.outbox, changes.now)
+        self._enqueuer.run(connection, [row for row in changes.outbox if row.action is not Action.REPORT], changes.now)
         slot = _slot(changes.now)
         if _slot(since) < slot and changes.now - since <= MAX_STEP:
             # What is there already was written by a clock that was ahead; unchanged counters are not written over it.
@@ -87,6 +88,12 @@ class FlushWriter:
         if changes.fingerprints:
             self._write_fingerprints(connection, changes)
 
+    def claim(self, connection: Connection, changes: Changes) -> None:
+        """Add the reports, each unless it is there."""
+        for row in changes.outbox:
+            if row.action is Action.REPORT:
+                self._enqueuer.claim(connection, row, changes.now)
+
     def _write_failures(self, connection: Connection, changes: Changes) -> None:
         self._groups.run(
             connection, ((g.id, g.name, g.exception, g.frame, g.first_at, g.last_at) for g in changes.groups)
@@ -94,7 +101,7 @@ class FlushWriter:
         self._errors.run(connection, ((e.start, e.group, e.count) for e in changes.errors))
         samples = _newest(changes.failures)
         self._failures.run(connection, map(encode.failure_row, samples))
-        self._drop_samples.run(connection, ((group, group) for group in {failure.group for failure in samples}))
+        self._drop_samples.run(connection, ((group,) for group in {failure.group for failure in samples}))
 
     def _write_fingerprints(self, connection: Connection, changes: Changes) -> None:
         table = schema.fingerprints
@@ -102,11 +109,12 @@ class FlushWriter:
         expiry = changes.now + EPOCH_KEPT
         connection.execute(update(table).where(older, table.c.expires_at.is_(None)).values(expires_at=expiry))
         connection.execute(delete(table).where(older, table.c.expires_at <= changes.now))
-        before = connection.execute(select(func.max(table.c.total)).where(same)).scalar() or 0
-        total = before + len(changes.fingerprints)
-        connection.execute(table.insert().values(epoch=changes.epoch, total=total, blob=changes.fingerprints))
+        total = func.coalesce(func.max(table.c.total), 0) + len(changes.fingerprints)
+        row = select(literal(changes.epoch, BigInteger), total, literal(changes.fingerprints, LargeBinary)).where(same)
+        connection.execute(table.insert().from_select(["epoch", "total", "blob"], row))
         # The rows after the last one deleted hold ``kept`` bytes or more.
-        connection.execute(delete(table).where(same, table.c.total <= total - self._kept))
+        newest = select(func.max(table.c.total)).where(same).scalar_subquery()
+        connection.execute(delete(table).where(same, table.c.total <= newest - self._kept))
 
 
 def _slot(at: float) -> int:
@@ -123,20 +131,6 @@ def _newest(failures: Sequence[Failure]) -> list[Failure]:
             kept.append(failure)
     kept.reverse()
     return kept
-
-
-def _drop_samples(dialect: Dialect) -> Bulk:
-    table, newer = schema.failures, schema.failures.alias()
-    oldest_but_kept = (
-        select(newer.c.id)
-        .where(newer.c.group == bindparam("of_group"))
-        .order_by(newer.c.id.desc())
-        .limit(literal_column("1"))
-        .offset(literal_column(str(SAMPLES)))
-        .scalar_subquery()
-    )
-    statement = delete(table).where(table.c.group == bindparam("of_group"), table.c.id <= oldest_but_kept)
-    return Bulk(dialect, statement, ("of_group", "of_group"))
 
 
 def _widen(dialect: Dialect) -> Bulk:

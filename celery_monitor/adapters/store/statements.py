@@ -7,7 +7,19 @@ straight to the driver. How one statement takes many of them is the dialect's.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, cast
 
-from sqlalchemy import Compiled, Connection, Delete, Dialect, Table, Update, and_, bindparam, delete
+from sqlalchemy import (
+    Compiled,
+    Connection,
+    Delete,
+    Dialect,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    literal_column,
+    select,
+)
 
 from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.dialects.base import Insert, Row, Statements
@@ -41,6 +53,18 @@ class Removal(Bulk):
         super().__init__(dialect, statement, keys)
         compiled = statement.compile(dialect=dialect)
         self._statements = sql_of(dialect).deleting(compiled, table, keys)
+
+
+class Trimming(Bulk):
+    """Delete all but the ``kept`` rows with the highest primary key of each group; rows are (group,)."""
+
+    def __init__(self, dialect: Dialect, table: Table, group: str, kept: int) -> None:
+        (key,) = table.primary_key
+        each = table.alias()
+        old = select(each.c[key.name]).where(each.c[group] == bindparam("of_group")).order_by(each.c[key.name].desc())
+        statement = delete(table).where(key.in_(old.limit(literal_column("-1")).offset(literal_column(str(kept)))))
+        super().__init__(dialect, statement, ["of_group"])
+        self._statements = sql_of(dialect).trimming(statement.compile(dialect=dialect), table, group, kept)
 
 
 class _Each:

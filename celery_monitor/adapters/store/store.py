@@ -232,7 +232,9 @@ class SqlStore:
             left_out = 0
             if self._advance(connection, changes):
                 admitted, left_out = self._budget.admit(connection, changes)
-                self._flush.write(connection, admitted, changed_counters, self._committed_at)
+                with self._database.pipelined(connection):
+                    self._flush.write(connection, admitted, changed_counters, self._committed_at)
+                self._flush.claim(connection, admitted)
         self._owed = None
         return left_out
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy import create_engine
 
 from celery_monitor.adapters.store import SqlStore, migrate, open_store
 from celery_monitor.adapters.store.dialects import postgresql as dialect
+from celery_monitor.adapters.store.dialects.postgresql_arrays import Array, Bigints, Blobs, Booleans, Doubles, Texts
 from celery_monitor.adapters.store.dialects.postgresql_connection import BoundedConnection
 from celery_monitor.adapters.store.schema import metadata
 from celery_monitor.core.model import SeriesKey, TaskRef
@@ -365,3 +367,59 @@ def test_the_server_dies(own: PostgreSQL, opened: Opened) -> None:
     store.stop()
     assert disagreements(store) == []
     assert store.start().sequence == written[-1] == len(written)
+
+
+@pytest.mark.parametrize("rows", [1, 5_000])
+def test_a_flush_is_a_handful_of_round_trips(store: SqlStore, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Whatever its size: only where it begins and where it ends is an answer waited for."""
+    waited = 0
+    wait = BoundedConnection.wait
+
+    def count(self: BoundedConnection, *args: Any, **options: Any) -> Any:
+        nonlocal waited
+        waited += self._pipeline is None
+        return wait(self, *args, **options)
+
+    monkeypatch.setattr(BoundedConnection, "wait", count)
+    store.commit(everywhere("x"))
+    first, waited = waited, 0
+    keys = [SeriesKey(f"task{index}", "q", "") for index in range(rows)]
+    failures = [failure(f"u{index}") for index in range(rows // 10)]
+    store.commit(
+        changes(
+            2,
+            series=[structs.replace(series(), key=key) for key in keys],
+            tracked=[(f"u{index}", TaskRef(name="t")) for index in range(rows)],
+            failures=failures,
+            counters={"messages": 9.0},
+            epoch=1,
+            fingerprints=b"12345678" * rows,
+        )
+    )
+    assert max(first, waited) <= 6
+
+
+def test_arrays(store: SqlStore) -> None:
+    """Each type of column, with NULL and without, comes back as it was; what does not fit is refused here."""
+    values: list[tuple[type[Array], str, list[Any]]] = [
+        (Bigints, "bigint", [0, -1, 2**63 - 1, -(2**63)]),
+        (Doubles, "double precision", [0.0, -1.5, 5, float("inf"), 5e-324]),
+        (Booleans, "boolean", [True, False]),
+        (Texts, "text", ["", "a", "é\U0001f600", '{"},\\', "NULL"]),
+        (Blobs, "bytea", [b"", b"\0\xff"]),
+    ]
+    with store._database.read() as connection:
+        for kind, name, given in values:
+            for sent in (given, [None, *given], [*given, None], given[:1], [None]):
+                found = connection.exec_driver_sql(f"SELECT %b::{name}[]", (kind.of(sent),)).scalar_one()
+                assert found == sent, name
+    refused: list[tuple[type[Array], Any]] = [
+        (Bigints, 2**63),
+        (Doubles, float("nan")),
+        (Texts, "\udcff"),
+        (Texts, 1),
+        (Bigints, "1"),
+    ]
+    for array, wrong in refused:
+        with pytest.raises((OverflowError, ValueError, TypeError)):
+            array.of([wrong])

@@ -86,6 +86,9 @@ class StoreDialect(Protocol):
     def ended_at(self, connection: Any, deadline: float) -> AbstractContextManager[None]:  # noqa: ANN401
         """Within the block each statement on the driver's connection ends with an error at this monotonic time."""
 
+    def pipelined(self, connection: Any) -> AbstractContextManager[None]:  # noqa: ANN401 - a connection of the driver
+        """Within the block statements may be sent before the ones before them are done: nothing is asked of them."""
+
     def classify(self, exc: BaseException) -> MonitorError:
         """What an error of the driver means to the caller."""
 
@@ -132,6 +135,9 @@ class Sql(Protocol):
 
     def deleting(self, one: Compiled, table: Table, keys: Sequence[str]) -> Statements:
         """``one`` deletes a row by ``keys``."""
+
+    def trimming(self, one: Compiled, table: Table, group: str, kept: int) -> Statements:
+        """``one`` deletes all but the ``kept`` rows with the highest primary key of a ``group``."""
 
 
 def too_slow() -> QueryTimeoutError:

@@ -167,6 +167,7 @@ class PostgresqlDialect:
             make_conninfo("", **self._parameters()), autocommit=True, prepare_threshold=None
         )
         connection.patience = self._patience
+        connection.take_arrays()
         try:
             self._schema.find(connection)
         except BaseException:
@@ -205,6 +206,19 @@ class PostgresqlDialect:
             raise
         finally:
             connection.deadline = math.inf
+
+    @contextlib.contextmanager
+    def pipelined(self, connection: Any) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type
+        """See StoreDialect. What the server says of a statement may be heard at the end of the block only."""
+        if not psycopg.capabilities.has_pipeline():
+            yield
+            return
+        try:
+            with connection.pipeline():
+                yield
+        except psycopg.Error as exc:
+            # As SQLAlchemy raises it for a statement that is waited for.
+            raise DBAPIError.instance(None, None, exc, psycopg.Error) from exc
 
     def classify(self, exc: BaseException) -> MonitorError:
         """See StoreDialect."""

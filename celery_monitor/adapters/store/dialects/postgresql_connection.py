@@ -10,7 +10,9 @@ from collections.abc import Generator
 from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.types.string import BytesBinaryDumper
 
+from celery_monitor.adapters.store.dialects.postgresql_arrays import Array, Bigints, Blobs, Booleans, Doubles, Texts
 from celery_monitor.adapters.store.dialects.postgresql_faults import SILENT
 
 T = TypeVar("T")
@@ -45,12 +47,25 @@ class AnswerTimeouts:
         self.seconds = _ENDING
 
 
+def _dumper(kind: type[Array]) -> type[BytesBinaryDumper]:
+    """Sends what is an array already."""
+    return type(f"{kind.__name__}Dumper", (BytesBinaryDumper,), {"oid": kind.oid})
+
+
+_DUMPERS: Final = {kind: _dumper(kind) for kind in (Bigints, Blobs, Booleans, Doubles, Texts)}
+
+
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     """Drops itself when the server has not answered in time; the error is an OperationalError."""
 
     patience = AnswerTimeouts()
     deadline = math.inf
     """Monotonic time after which no answer is waited for."""
+
+    def take_arrays(self) -> None:
+        """Take ``Array`` as a parameter."""
+        for kind, dumper in _DUMPERS.items():
+            self.adapters.register_dumper(kind, dumper)
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:  # noqa: ANN401 - psycopg's own
         """As in psycopg; every operation comes through here."""

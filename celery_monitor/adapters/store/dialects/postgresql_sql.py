@@ -4,28 +4,27 @@ Each column goes as one array, so the text is the same for any number of rows, i
 65,535 parameters. One INSERT may not name a key twice in ON CONFLICT DO UPDATE: the second one begins another portion.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import index
-from types import NoneType
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Boolean, Compiled, Dialect, Double, LargeBinary, Table, Text
 from sqlalchemy.dialects import postgresql
 
 from celery_monitor.adapters.store.dialects.base import Row
+from celery_monitor.adapters.store.dialects.postgresql_arrays import Array, Bigints, Blobs, Booleans, Doubles, Texts
 
 _CHUNK_SIZE: Final = 2_000
 """Rows of one statement: some megabytes at most, so that neither side needs much memory for it."""
-_TYPES: Final[Mapping[type[Any], tuple[str, type[Any]]]] = {
-    BigInteger: ("bigint", int),
-    Boolean: ("boolean", bool),
-    Double: ("double precision", float),
-    LargeBinary: ("bytea", bytes),
-    Text: ("text", str),
+_TYPES: Final[Mapping[type[Any], tuple[str, type[Array]]]] = {
+    BigInteger: ("bigint", Bigints),
+    Boolean: ("boolean", Booleans),
+    Double: ("double precision", Doubles),
+    LargeBinary: ("bytea", Blobs),
+    Text: ("text", Texts),
 }
-"""The type of a column → its name in SQL, and what its values are in Python."""
-_EXACTLY: Final[Mapping[type[Any], Callable[[Any], Any]]] = {int: index, str: str.__str__}
-"""How a value of a subclass becomes one of the type; what is of another one is refused."""
+"""The type of a column → its name in SQL, and what its values are sent as."""
 
 
 class PostgresqlSql:
@@ -57,43 +56,54 @@ class PostgresqlSql:
         same = " AND ".join(f"{self._quote(table.name)}.{name} = given.{name}" for name in names)
         return Arrays(f"{before} USING {given} WHERE {same}", _kinds(table, keys))
 
+    def trimming(self, one: Compiled, table: Table, group: str, kept: int) -> "Arrays":
+        """See Sql."""
+        before, _, _ = str(one).partition(" WHERE ")
+        (key,) = (self._quote(column.name) for column in table.primary_key)
+        name, by = self._quote(table.name), self._quote(group)
+        order = f"WHERE each.{by} = given.{by} ORDER BY {key} DESC OFFSET {kept}"
+        given = f"{_arrays(table, [group])} AS given({by})"
+        old = f"{given}, LATERAL (SELECT {key} FROM {name} AS each {order}) AS old"  # noqa: S608  # names of ours only
+        text = f"{before} WHERE {key} IN (SELECT old.{key} FROM {old})"  # noqa: S608  # as above
+        return Arrays(text, _kinds(table, [group]))
+
 
 class Arrays:
     """One text, whose parameters are columns of these types; no two rows of a portion are the same in ``keys``."""
 
-    def __init__(self, sql: str, kinds: Sequence[type[Any]], keys: Sequence[int] = ()) -> None:
+    def __init__(self, sql: str, kinds: Sequence[type[Array]], keys: Sequence[int] = ()) -> None:
         self._sql = sql
         self._kinds = kinds
-        self._keys = tuple(keys)
+        self._key = itemgetter(*keys) if keys else None
 
     def of(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
         """See Statements."""
-        chunk: list[Row] = []
-        seen: set[Row] = set()
-        for row in rows:
-            key = tuple(row[at] for at in self._keys)
-            if len(chunk) == _CHUNK_SIZE or (key and key in seen):
-                yield self._sql, self._columns(chunk)
-                chunk, seen = [], set()
+        left = iter(rows)
+        while chunk := list(islice(left, _CHUNK_SIZE)):
+            for portion in self._portions(chunk):
+                yield self._sql, self._columns(portion)
+
+    def _portions(self, chunk: list[Row]) -> Iterator[list[Row]]:
+        """In order, each up to the first row whose key was there before."""
+        if self._key is None:
+            yield chunk
+            return
+        keys = list(map(self._key, chunk))
+        if len({*keys}) == len(keys):
+            yield chunk
+            return
+        begin = 0
+        seen: set[Any] = set()
+        for at, key in enumerate(keys):
+            if key in seen:
+                yield chunk[begin:at]
+                begin, seen = at, set()
             seen.add(key)
-            chunk.append(row)
-        if chunk:
-            yield self._sql, self._columns(chunk)
+        yield chunk[begin:]
 
     def _columns(self, chunk: Sequence[Row]) -> Row:
         columns = zip(*chunk, strict=True)
-        return tuple(_array(values, kind) for values, kind in zip(columns, self._kinds, strict=True))
-
-
-def _array(values: Iterable[Any], kind: type[Any]) -> list[Any]:
-    """The values of a column as psycopg takes them: all of one type. Raises ValueError for what is not a number."""
-    found = list(values)
-    if not {*map(type, found)} <= {kind, NoneType}:
-        exactly = _EXACTLY.get(kind, kind)
-        found = [None if value is None else exactly(value) for value in found]
-    if kind is float and any(value != value for value in found):  # noqa: PLR0124  # NaN
-        raise ValueError("not a number")
-    return found
+        return tuple(kind.of(values) for values, kind in zip(columns, self._kinds, strict=True))
 
 
 def _arrays(table: Table, columns: Sequence[str]) -> str:
@@ -101,5 +111,5 @@ def _arrays(table: Table, columns: Sequence[str]) -> str:
     return f"unnest({', '.join(f'%b::{name}[]' for name in names)})"
 
 
-def _kinds(table: Table, columns: Sequence[str]) -> list[type[Any]]:
+def _kinds(table: Table, columns: Sequence[str]) -> list[type[Array]]:
     return [_TYPES[type(table.c[name].type)][1] for name in columns]

@@ -189,6 +189,12 @@ class SqliteDialect:
         connection.set_progress_handler(None, 0)
 
     @staticmethod
+    def pipelined(connection: Any) -> contextlib.AbstractContextManager[None]:  # noqa: ANN401 - the pool knows no type
+        """See StoreDialect: there is no way to the database that could be saved."""
+        del connection
+        return contextlib.nullcontext()
+
+    @staticmethod
     def begin(*, read_only: bool) -> str:
         """A writer takes the write lock at once: taken later, it could fail without waiting."""
         return "BEGIN" if read_only else "BEGIN IMMEDIATE"

@@ -43,6 +43,11 @@ class SqliteSql:
         before, where, condition = str(one).partition(" WHERE ")
         return Repeated(str(one), {rows: before + where + " OR ".join([condition] * rows) for rows in _REMOVED})
 
+    def trimming(self, one: Compiled, table: Table, group: str, kept: int) -> "Repeated":
+        """See Sql."""
+        del table, group, kept
+        return Repeated(str(one), {})
+
 
 class Repeated:
     """Texts for so many rows at once, the most first, and one for each of those that are left."""
