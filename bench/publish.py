@@ -9,6 +9,7 @@ events, but for their time.
 
 import argparse
 import base64
+import itertools
 import json
 import socket
 import time
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 import amqp
 import redis
@@ -252,6 +254,8 @@ class RedisPublisher:
         self._channel = f"/{database}.{EXCHANGE}/{ROUTING_KEY}"
         self._pipelined = pipelined
         self._waiting: list[bytes] = []
+        self._tags = itertools.count()
+        self._mark = uuid4().hex
 
     def publish(self, body: bytes) -> None:
         """As Publisher.publish."""
@@ -267,7 +271,7 @@ class RedisPublisher:
                         "delivery_info": {"exchange": EXCHANGE, "routing_key": ROUTING_KEY},
                         "priority": 0,
                         "body_encoding": "base64",
-                        "delivery_tag": "load",
+                        "delivery_tag": f"{self._mark}-{next(self._tags)}",
                     },
                 }
             ).encode()

@@ -201,6 +201,7 @@ class PgBouncer(ServerProcess):
             f"[databases]\n* = host=127.0.0.1 port={self.server.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = 3\n"
+            "server_login_retry = 1\n"
         )
         super().launch()
 

@@ -21,13 +21,18 @@ class Prometheus(ServerProcess):
         targets: Mapping[str, Sequence[str]],
         rule_files: Sequence[Path] = (),
         interval: str = "1s",
+        *,
+        labels: Mapping[str, Mapping[str, str]] | None = None,
+        relabelling: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Choose the port; nothing is started yet."""
+        """Choose the port; nothing is started yet. ``labels``: of each address. ``relabelling``: of all samples."""
         super().__init__("prometheus", directory)
         self.port = free_port()
         self.targets = targets
         self.rule_files = rule_files
         self.interval = interval
+        self.labels = labels or {}
+        self.relabelling = relabelling
 
     @property
     def url(self) -> str:
@@ -50,7 +55,11 @@ class Prometheus(ServerProcess):
     def launch(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         jobs = [
-            {"job_name": job, "static_configs": [{"targets": list(addresses)}]}
+            {
+                "job_name": job,
+                "static_configs": [{"targets": [one], "labels": dict(self.labels.get(one, {}))} for one in addresses],
+                "metric_relabel_configs": [dict(rule) for rule in self.relabelling],
+            }
             for job, addresses in self.targets.items()
         ]
         every = {
