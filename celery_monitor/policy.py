@@ -14,11 +14,13 @@ from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.core.model import Condition, Severity
 from celery_monitor.core.monitor import Limits
 from celery_monitor.core.rules import Policy, Rule
+from celery_monitor.core.schedules.calendar import Schedule
+from celery_monitor.core.schedules.judge import SCHEDULER
 from celery_monitor.core.silences import MuteWindow
-from celery_monitor.runtime.schedule import last_due
+from celery_monitor.runtime.schedule import last_due, next_due
 from celery_monitor.settings import Settings
 from celery_monitor.settings.alerts import RuleSettings
-from celery_monitor.settings.units import MINUTE
+from celery_monitor.settings.units import MINUTE, duration
 
 _LASTING: Final = {Condition.BACKLOG: 5 * MINUTE, Condition.NO_WORKER: 2 * MINUTE}
 _RESOLVE_AFTER: Final = {Condition.RUNTIME: 30 * MINUTE}
@@ -63,6 +65,8 @@ def limits_of(settings: Settings) -> Limits:
             )
             for window in settings.alerts.mute
         ],
+        schedules=schedules_of(settings),
+        scheduler=scheduler_of(settings),
     )
 
 
@@ -90,6 +94,9 @@ def policy_of(settings: Settings) -> Policy:
                 **_condition_of(rule),
             )
         )
+    rules += [schedule.rule for schedule in schedules_of(settings)]
+    if (scheduler := scheduler_of(settings)) is not None:
+        rules.append(scheduler)
     route, to = _destination(alerts.to, known)
     return Policy(
         fleet=settings.fleet,
@@ -104,6 +111,44 @@ def policy_of(settings: Settings) -> Policy:
         resolve_on_success=pagerduty.resolve == "on_success",
         resolve_after=pagerduty.resolve_after,
     )
+
+
+def schedules_of(settings: Settings) -> list[Schedule]:
+    """``schedules`` as the core knows them. Each has a rule of its own, of its name."""
+    known = channels.of_incidents(channels.configured(settings))
+    found = []
+    for one in settings.schedules:
+        zone = one.timezone or ("UTC" if one.cron else settings.alerts.timezone)
+        route, to = _destination(one.to or settings.alerts.to, known)
+        rule = Rule(
+            one.title, severity=Severity(one.severity), route=route, to=to, runbook_url=one.runbook_url,
+            on=Condition.MISSED,
+        )  # fmt: skip
+        found.append(
+            Schedule(
+                name=one.title,
+                task=one.task,
+                spec=f"every {duration().render(one.every)}" if one.every else f"{one.cron} {zone}",
+                rule=rule,
+                grace=one.grace,
+                every=one.every or 0.0,
+                next_time=None if one.cron is None else partial(next_due, one.cron, ZoneInfo(zone)),
+                zone=ZoneInfo(zone),
+                max_runtime=one.max_runtime or 0.0,
+            )
+        )
+    return found
+
+
+def scheduler_of(settings: Settings) -> Rule | None:
+    """The rule of the incident that no schedule has run: all who would hear of one of them hear of it."""
+    if not settings.schedules:
+        return None
+    known = channels.of_incidents(channels.configured(settings))
+    names = {name for one in settings.schedules for name in one.to or settings.alerts.to or (known[0].name,)}
+    route, to = _destination(sorted(names), known)
+    worst = min((Severity(one.severity) for one in settings.schedules), key=list(Severity).index)
+    return Rule(SCHEDULER, severity=worst, route=route, to=to, on=Condition.MISSED)
 
 
 def _condition_of(rule: RuleSettings) -> dict[str, Any]:

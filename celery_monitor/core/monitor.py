@@ -51,7 +51,9 @@ from celery_monitor.core.model import (
     UnnamedEvent,
 )
 from celery_monitor.core.queues import Queues
-from celery_monitor.core.rules import Policy
+from celery_monitor.core.rules import Policy, Rule
+from celery_monitor.core.schedules.calendar import Schedule
+from celery_monitor.core.schedules.judge import ScheduleJudge
 from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
 from celery_monitor.core.silences import MuteWindow, Silences
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
@@ -104,6 +106,8 @@ class Limits:
     worker_purge: float = 600.0
     policy: Policy = field(default_factory=Policy)
     mutes: Sequence[MuteWindow] = ()
+    schedules: Sequence[Schedule] = ()
+    scheduler: Rule | None = None  # who hears that no schedule has run
     stream_kept: float = 86_400.0  # for so long the broker keeps events for us, if it keeps any
     prober: int | None = None  # whose probes tell how far the stream was read: another's clock may be wrong
 
@@ -130,11 +134,12 @@ class Monitor:
         )
         self.down, self.up = self._workers.down, self._workers.up
         """Hostnames of the workers that are known and not there, and of those that are there."""
-        self._silences = Silences(limits.mutes)
+        self._silences = Silences(limits.mutes, restored.silences)
         self._decider = Decider(
             limits.policy, silences=self._silences, most=limits.max_incidents, overflows=self._overflows
         )
-        self._awaited = self._decider.awaited
+        self._schedules = ScheduleJudge(limits.schedules, restored.schedules, now, scheduler=limits.scheduler)
+        self._awaited, self._scheduled = self._decider.awaited, self._schedules.of
         self._hosts = Hosts(purge=limits.worker_purge, overflows=self._overflows)
         self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
         self._types = self._counters.types
@@ -143,9 +148,12 @@ class Monitor:
         self._messages = int(restored.counters.get(CounterName.MESSAGES, 0))
         self._sequence = restored.sequence
         self._fingerprints = Fingerprints(kept=limits.prefetch)
-        last_of, cleaned = self._tracker.queue_of, self._tracker.name
-        most = min(limits.max_task_names, limits.max_series)
-        self._queues = Queues(default=limits.default_queue, last_of=last_of, cleaned=cleaned, most=most)
+        self._queues = Queues(
+            default=limits.default_queue,
+            last_of=self._tracker.queue_of,
+            cleaned=self._tracker.name,
+            most=min(limits.max_task_names, limits.max_series),
+        )
         self._aggregator = Aggregator(
             Bounds(limits.max_task_names, limits.max_series, limits.max_error_groups, limits.max_sample_bytes),
             runtime_bounds=limits.runtime_bounds,
@@ -235,6 +243,8 @@ class Monitor:
         for ended in self._decider.tick(now, self._counters.read_until):
             if ended.changed:
                 self.count(CounterFamily.INCIDENTS.counter(ended.reason), 1)
+        if self._schedules:
+            self._judge_schedules(now)
         self.undecodable.tick(now, self._messages - self._types.get(PROBE, 0))
         self._aggregator.tick(now)
         self._settle(self._unnamed.tick(min(elapsed, MAX_TICK_GAP)))
@@ -287,7 +297,16 @@ class Monitor:
     def missed(self, since: float, until: float) -> None:
         """The events between two times are lost: nobody was subscribed."""
         self.count(CounterName.STREAM_GAP, max(0.0, until - since))
+        self._lose(since, until)
+
+    def away(self, since: float, until: float) -> None:
+        """The stream was not read between two times. The broker has kept its events, but not for ever."""
+        if until - since > self._limits.stream_kept:
+            self._lose(since, until)
+
+    def _lose(self, since: float, until: float) -> None:
         self._conditions.missed(since, until)
+        self._schedules.unwatched(since, until)
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
@@ -317,11 +336,13 @@ class Monitor:
 
     def take(self, now: float, *, force: bool = False) -> Changes | None:
         """Everything since the last call, for one transaction; None when there is nothing, unless forced."""
+        self._count_schedules()
         counted = self._aggregator.take()
         tracked, forgotten = self._tracker.take()
         unnamed, settled = self._unnamed.take()
         workers, dropped_workers = self._workers.take()
         incidents, outbox = self._decider.take()
+        schedules, dropped_schedules = self._schedules.take()
         changes = Changes(
             now=now,
             sequence=self._sequence + 1,
@@ -339,6 +360,8 @@ class Monitor:
             dropped_workers=dropped_workers,
             incidents=incidents,
             outbox=outbox,
+            schedules=schedules,
+            dropped_schedules=dropped_schedules,
             counters=self._all_counters(),
             epoch=self._fingerprints.epoch,
             fingerprints=self._fingerprints.take(),
@@ -360,6 +383,20 @@ class Monitor:
     def episodes(self, on: Condition) -> list[Incident]:
         """The incidents of a condition other than failure that are not over: what its judge goes on from at start."""
         return self._decider.episodes.live(on)
+
+    def _judge_schedules(self, now: float) -> None:
+        read_until = self._counters.read_until
+        if read_until is None and self._watched and (self._lag is None or self._lag < LIVE_LAG):
+            read_until = now - LIVE_FOR  # probes are forbidden here: the newest event tells that there is no backlog
+        if read_until is None:
+            return
+        self.judge(self._schedules.judge(min(read_until, now)))
+        self._count_schedules()
+
+    def _count_schedules(self) -> None:
+        for name, missed, unjudged in self._schedules.count():
+            self.count(CounterFamily.MISSED.counter(name), missed)
+            self.count(CounterFamily.UNJUDGED.counter(name), unjudged)
 
     def take_notices(self) -> list[Notice]:
         """Verdicts since the last call, for the log; at most MAX_NOTICES."""
@@ -405,6 +442,7 @@ class Monitor:
             registered=self._queues.registered(self._aggregator.admits, self._aggregator.admitted),
             silences_active=len(self._silences.active(self._now)),
             mute_windows_active=self._silences.muting(self._now),
+            schedules=[state for _, state in self._schedules.snapshot()],
         )
 
     def _restore(self, restored: Restored, now: float) -> None:
@@ -417,14 +455,13 @@ class Monitor:
         self._tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
         self._workers.restore(restored.workers, now)
         self._workers.unobserved = int(restored.counters.get(CounterName.UNOBSERVED, 0))
-        self._silences.replace(restored.silences)
         self._decider.restore(restored.incidents, now)
         self._conditions.restore(self._decider.episodes.live)
         alive_at = restored.counters.get(CounterName.ALIVE_AT)
         if alive_at is not None:
             self._conditions.away(alive_at, now)
-            if now - alive_at > self._limits.stream_kept:
-                self._conditions.missed(alive_at, now)
+            self.away(alive_at, now)
+        self._schedules.resume(self._decider.episodes.live(Condition.MISSED))
         self._fingerprints.restore(restored.epoch, restored.fingerprints)
         self._tracker.evicted, self._tracker.arguments_cut = self._overflows["tasks"], self._overflows["arguments"]
         self._tracker.tick(now)
@@ -484,6 +521,8 @@ class Monitor:
             self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
         elif kind == SUCCEEDED and name in self._awaited:
             self._decider.succeeded(name, event.timestamp)
+        if name in self._scheduled:
+            self._schedules.observe(kind, name, event.uuid, event.timestamp, hostname, measured)
 
     def _failure(self, event: Event, name: str, queue: str, now: float) -> str:
         """Group and judge a failure; returns its class's short name."""

@@ -72,10 +72,10 @@ def silence_of(
 class Silences:
     """All of them. Not thread-safe: it belongs to the monitor."""
 
-    def __init__(self, windows: Iterable[MuteWindow] = ()) -> None:
-        """Start with the mute windows alone; ``replace`` brings the silences."""
+    def __init__(self, windows: Iterable[MuteWindow] = (), silences: Iterable[Silence] = ()) -> None:
+        """Start with these; ``replace`` brings other silences."""
         self._windows = tuple(_by_minute(window) for window in windows)
-        self._current: tuple[Silence, ...] = ()
+        self._current = tuple(silences)
         self._known = lru_cache(maxsize=_CACHED)(self._matching)
 
     def replace(self, silences: Iterable[Silence]) -> None:

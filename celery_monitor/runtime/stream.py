@@ -112,6 +112,8 @@ class Stream:
         self._connected_at = self._last_received_at = self._clock.monotonic()
         with self._lock:
             self._monitor.connected(acknowledges=self.acknowledges)
+            if self._watched_until is not None and self.acknowledges:
+                self._monitor.away(self._watched_until, now)
             self._count_gap(now)
         if self._prober is not None:
             self._prober.opened()

@@ -65,6 +65,8 @@ def unknown_channels(settings: "Settings") -> Iterator[Problem]:
     yield from _unknown("alerts.to", alerts.to, known)
     for number, rule in enumerate(alerts.rules):
         yield from _unknown(f"alerts.rules[{number}].to", rule.to, known, f"rule {rule.name}: ")
+    for number, schedule in enumerate(settings.schedules):
+        yield from _unknown(f"schedules[{number}].to", schedule.to, known, f"schedule {schedule.title}: ")
 
 
 def _unknown(path: str, names: Sequence[str], known: list[str], of: str = "") -> Iterator[Problem]:

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice, pairwise
+from math import inf
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator
+
+from celery_monitor.settings.units import MINUTE
 
 _FIELDS: Final = "minute hour day month weekday"
 _SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
@@ -32,6 +35,15 @@ def some_times(expression: str, timezone: str) -> Iterator[float]:
     """Consecutive times of the expression, in unix seconds; fewer where it has no more."""
     start = _SOME_DAY.astimezone(ZoneInfo(timezone))
     return (at.timestamp() for at in islice(CronSim(expression, start), _COMPARED))
+
+
+def shortest_interval(expression: str, timezone: str) -> float:
+    """The shortest time in seconds from one time to the next; infinite where there is one time only.
+
+    In the hour that is left out times fall together; those are not compared.
+    """
+    times = some_times(expression, timezone)
+    return min((later - earlier for earlier, later in pairwise(times) if later - earlier >= MINUTE), default=inf)
 
 
 def never_ends(expression: str, timezone: str, lasting: float) -> bool:

@@ -127,10 +127,14 @@ def _unbounded(store: StoreSettings) -> Iterator[Problem]:
 def _unused(settings: Settings) -> Iterator[Problem]:
     """Channels that nothing is ever sent to."""
     alerts = settings.alerts
-    named = {name for to in (alerts.to, *(rule.to for rule in alerts.rules)) for name in to}
+    named = {
+        name
+        for to in (alerts.to, *(rule.to for rule in alerts.rules), *(one.to for one in settings.schedules))
+        for name in to
+    }
     for number, channel in enumerate(settings.channels):
         if channel.name not in named:
-            told = f"nothing is sent to {channel.name}: name it in alerts.to or in the to of a rule"
+            told = f"nothing is sent to {channel.name}: name it in alerts.to, or in the to of a rule or schedule"
             yield Problem(f"channels[{number}]", told)
 
 

@@ -10,6 +10,7 @@ from celery_monitor.settings.channels import Channels
 from celery_monitor.settings.email import EmailSettings
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.pagerduty import PagerDutySettings
+from celery_monitor.settings.schedules import Schedules
 from celery_monitor.settings.section import Section, Text
 from celery_monitor.settings.store import StoreSchema, StoreSettings, TrackingSettings, schema_of
 from celery_monitor.settings.web import WebSettings
@@ -56,6 +57,8 @@ class Settings(Section):
     email: EmailSettings = EmailSettings()
     channels: Channels = ()
     """Further channels of incidents, each with a ``name`` and a ``type``; rules name them in ``to``."""
+    schedules: Schedules = ()
+    """Tasks that run regularly, and when: what does not start in time opens an incident."""
     log: LogSettings = LogSettings()
 
     @property

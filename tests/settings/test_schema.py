@@ -33,8 +33,11 @@ def keys(values: dict[str, Any], path: tuple[str, ...] = ()) -> set[str]:
 
 def lists() -> dict[str, dict[str, Any]]:
     """Path → the entries of the lists that hold sections of one kind."""
-    alerts = schema()["properties"]["alerts"]["properties"]
-    return {f"alerts.{name}": alerts[name]["items"] for name in ("rules", "mute")}
+    whole = schema()["properties"]
+    alerts = whole["alerts"]["properties"]
+    return {f"alerts.{name}": alerts[name]["items"] for name in ("rules", "mute")} | {
+        "schedules": whole["schedules"]["items"]
+    }
 
 
 @pytest.mark.parametrize("draft", [jsonschema.Draft202012Validator, jsonschema.Draft7Validator])
@@ -133,5 +136,5 @@ def test_example_is_complete_and_right() -> None:
     of_lists = {f"{path}.{key}" for path, node in lists().items() for key in node["properties"]}
     assert keys(document) == {".".join(path) for path, _ in fields()} - lists().keys() | of_lists
     defaults = Settings()
-    assert settings.model_copy(update={"alerts": defaults.alerts}) == defaults
+    assert settings.model_copy(update={"alerts": defaults.alerts, "schedules": ()}) == defaults
     assert settings.alerts.model_copy(update={"rules": (), "mute": ()}) == defaults.alerts

@@ -24,7 +24,27 @@ MUTE = [
     ("match: [x], cron: '0 2 * * *', lasting: 2h, reason: r, until: x", "until", "unknown key"),
 ]
 
+SCHEDULES = [
+    ("cron: '0 3 * * *'", "task", "is required"),
+    ("task: a", "cron", "set either cron or every"),
+    ("task: a, cron: '0 3 * * *', every: 5m", "cron", "set either cron or every"),
+    ("task: a, cron: '0 3 * *'", "cron", "five fields"),
+    ("task: a, cron: '0 3 1 * 1'", "cron", "has both a day and a weekday"),
+    ("task: a, cron: '0 3 * * *', timezone: Berlin", "timezone", "not an IANA time zone"),
+    ("task: a, every: 5m, timezone: UTC", "timezone", "has no meaning with every"),
+    ("task: a, every: 0", "every", "from 1s to 366d"),
+    ("task: a, every: 5", "every", "has no unit"),
+    ("task: a, cron: '*/5 * * * *', grace: 5m", "grace", "must be shorter than the time from one start to the next"),
+    ("task: a, cron: '0 3 * * *', grace: 0", "grace", "from 1s to 7d"),
+    ("task: a, every: 5m, max_runtime: 0", "max_runtime", "from 1s to 30d"),
+    ("task: a, every: 5m, to: [nobody]", "to[0]", "schedule a: is not the name of a channel"),
+    ("task: a, every: 5m, args: [1]", "args", "unknown key"),
+]
+
 REFUSED = [
+    ("schedules: [{task: a, every: 5m}, {task: a, every: 1h}]", "schedules", "give a name to those of a"),
+    ("schedules: [{task: scheduler, every: 5m}]", "schedules", "give this one another name"),
+    *((f"schedules: [{{{entry}}}]", f"schedules[0].{field}", told) for entry, field, told in SCHEDULES),
     *((f"alerts: {{mute: [{{{entry}}}]}}", f"alerts.mute[0].{field}", told) for entry, field, told in MUTE),
     ("fleet: ''", "fleet", "must not be empty"),
     ("fleet: no", "fleet", "must be a string; put it in quotes"),

@@ -50,6 +50,8 @@ class FlushWriter:
         self._workers = upsert(dialect, schema.workers, columns=encode.WORKER)
         self._drop_workers = Removal(dialect, schema.workers)
         self._incidents = upsert(dialect, schema.incidents, columns=encode.INCIDENT)
+        self._schedules = upsert(dialect, schema.schedules)
+        self._drop_schedules = Removal(dialect, schema.schedules)
         self._counters = upsert(dialect, schema.counters)
 
     def write(
@@ -77,6 +79,8 @@ class FlushWriter:
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))
         self._workers.run(connection, map(encode.worker_row, changes.workers))
         self._incidents.run(connection, map(encode.incident_row, changes.incidents))
+        self._drop_schedules.run(connection, ((name,) for name in changes.dropped_schedules))
+        self._schedules.run(connection, ((state.name, encode.to_json(state)) for state in changes.schedules))
         self._write_failures(connection, changes)
         self._enqueuer.run(connection, [row for row in changes.outbox if row.action is not Action.REPORT], changes.now)
         slot = _slot(changes.now)

@@ -22,6 +22,7 @@ from celery_monitor.core.model import (
     IncidentState,
     Reason,
     Restored,
+    ScheduleState,
     TaskRef,
     UnnamedEvent,
     Worker,
@@ -53,6 +54,7 @@ def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Re
         workers=_workers(connection),
         incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
         silences=silences.read(connection, meta.at),
+        schedules=_schedules(connection),
         counters=newest_counters(connection),
         fingerprints=_fingerprints(connection),
     )
@@ -139,6 +141,11 @@ def _incidents(connection: Connection, quiet_since: float, most: int) -> list[In
     rows = connection.execute(select(table.c.body).where(wanted).order_by(*order).limit(most))
     found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
     return sorted(found, key=attrgetter("opened_at", "key"))
+
+
+def _schedules(connection: Connection) -> list[ScheduleState]:
+    rows = connection.execute(select(schema.schedules.c.body))
+    return valid_rows("schedules", rows, tuple[str], lambda body: encode.parsed(body, ScheduleState))
 
 
 def _fingerprints(connection: Connection) -> list[tuple[int, bytes]]:

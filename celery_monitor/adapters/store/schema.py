@@ -245,6 +245,15 @@ silences: Final = Table(
 )
 """``match`` and ``queues``: JSON of the globs. Written by people, not by flushes."""
 
+schedules: Final = Table(
+    "schedules",
+    metadata,
+    _text("name", key=True),
+    _text("body"),
+    sqlite_with_rowid=False,
+)
+"""``body``: the whole ScheduleState."""
+
 outbox: Final = Table(
     "outbox",
     metadata,

@@ -7,6 +7,7 @@ from celery_monitor.core.model.counts import BucketDelta, ErrorDelta, ErrorGroup
 from celery_monitor.core.model.events import UnnamedEvent
 from celery_monitor.core.model.incidents import Incident
 from celery_monitor.core.model.outbox import OutboxRequest
+from celery_monitor.core.model.schedules import ScheduleState
 from celery_monitor.core.model.silences import Silence
 from celery_monitor.core.model.tasks import TaskRef
 from celery_monitor.core.model.workers import Worker
@@ -34,6 +35,9 @@ class Changes:
     dropped_workers: Sequence[str] = ()
     incidents: Sequence[Incident] = ()
     outbox: Sequence[OutboxRequest] = ()
+    schedules: Sequence[ScheduleState] = ()
+    dropped_schedules: Sequence[str] = ()
+    """Names of those that are not configured any more."""
     counters: Mapping[str, float] = field(default_factory=dict)
     """The monitor's own counters as absolute values, by ``CounterName`` and by the names of ``CounterFamily``."""
     epoch: int = 0
@@ -67,6 +71,8 @@ class Changes:
             or self.dropped_workers
             or self.incidents
             or self.outbox
+            or self.schedules
+            or self.dropped_schedules
             or self.fingerprints
         )
 
@@ -100,6 +106,7 @@ class Restored:
     """Open and muted ones, and suppressed or resolved ones whose hour may still be running."""
     silences: Sequence[Silence] = ()
     """Those that had not ended."""
+    schedules: Sequence[ScheduleState] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
     fingerprints: Sequence[tuple[int, bytes]] = ()
     """(epoch, concatenated fingerprints), oldest first."""
@@ -147,3 +154,5 @@ class Snapshot:
     """Name and queue of the tasks that workers know, whether or not they have run."""
     silences_active: int = 0
     mute_windows_active: int = 0
+    schedules: Sequence[ScheduleState] = ()
+    """In the order of the configuration."""

@@ -41,6 +41,10 @@ class CounterFamily(enum.StrEnum):
     """By reason."""
     LOST = "lost"
     """By task: runs that were lost with their worker."""
+    MISSED = "missed"
+    """By schedule: expected starts that were missed."""
+    UNJUDGED = "unjudged"
+    """By schedule: expected starts that were not judged, because events of that time are lost."""
     LIMIT = "limit"
     """By bound: how much it has cut."""
 

@@ -1,0 +1,209 @@
+"""Decides which schedules have missed, and which incident says so. Times are Unix seconds of the events' own clocks."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.model import Condition, Incident, ScheduleState, ToldBy
+from celery_monitor.core.rules import Rule
+from celery_monitor.core.schedules import words
+from celery_monitor.core.schedules.calendar import Schedule
+from celery_monitor.core.schedules.live import LiveSchedule
+
+SETTLE: Final = 2.0
+"""Seconds beyond a deadline that must have been read: a worker sends its events in portions."""
+MAX_WAIT: Final = 60.0
+"""Seconds that a miss waits for other schedules that are due: it may be that none of them runs."""
+SCHEDULER: Final = "scheduler"
+"""Subject of the incident that says that no schedule has run."""
+_OWN: Final = frozenset({ToldBy.NOTHING, ToldBy.WAITS})
+
+
+class ScheduleJudge:
+    """Not thread-safe: it belongs to the monitor."""
+
+    def __init__(
+        self,
+        schedules: Sequence[Schedule],
+        stored: Iterable[ScheduleState],
+        now: float,
+        *,
+        scheduler: Rule | None = None,
+    ) -> None:
+        """``stored``: what the store kept.
+
+        ``scheduler``: who hears that no schedule has run. None: there is an incident for each schedule.
+        """
+        known = {state.name: state for state in stored}
+        self._live = [LiveSchedule(schedule, known.get(schedule.name), now) for schedule in schedules]
+        self._scheduler = scheduler
+        self._gone = [name for name in known if name not in {schedule.name for schedule in schedules}]
+        self._overran: dict[str, str] = {}
+        """Schedule → task id of the run that takes too long, while an incident says so."""
+        self._orphans: set[tuple[str, str]] = set()
+        """Incidents of which it is not known yet whether they still hold."""
+        self._horizon = 0.0
+        self.of: dict[str, list[LiveSchedule]] = {}
+        """Task → its schedules."""
+        for live in self._live:
+            self.of.setdefault(live.schedule.task, []).append(live)
+        self._found: list[Over] = []
+
+    def resume(self, told: Iterable[Incident]) -> None:
+        """Go on from the incidents of this condition that are not over: each holds still, or is over."""
+        self._orphans = {(one.subject, one.rule) for one in told}
+
+    def __bool__(self) -> bool:
+        """Whether there is any schedule."""
+        return bool(self._live)
+
+    def observe(  # noqa: PLR0917 - what the monitor knows of an event
+        self, kind: int, task: str, uuid: str, at: float, hostname: str, took: float | None
+    ) -> None:
+        """An event of a task that has a schedule. ``kind`` as in ``model``; ``took``: seconds of work, of an end."""
+        for live in self.of.get(task, ()):
+            if live.observe(kind, uuid, at, hostname, took):
+                self._ran(live, at)
+
+    def unwatched(self, since: float, until: float) -> None:
+        """Events of this time are lost. What was due before is decided first."""
+        self.decide(since)
+        for live in self._live:
+            live.gap(until)
+
+    def decide(self, read_until: float) -> None:
+        """What was published before this time is known. Going back has no effect."""
+        self._horizon = max(self._horizon, read_until)
+        for live in self._live:
+            live.decide(self._horizon - SETTLE)
+
+    def judge(self, read_until: float) -> list[Episode | Over]:
+        """What holds, and what is over since the last call."""
+        self.decide(read_until)
+        missing = [live for live in self._live if live.state.since]
+        for live in missing:
+            if live.state.told in _OWN:
+                self._assign(live, missing)
+        found: list[Episode | Over] = [*self._found]
+        self._found = []
+        found += (self._episode(live) for live in missing if live.state.told is ToldBy.ITS_OWN)
+        silent = [live for live in missing if live.state.told is ToldBy.SCHEDULER]
+        if silent and self._scheduler is not None:
+            found.append(self._silence(silent, self._scheduler))
+        found += self._overruns()
+        known = {(one.subject, one.rule.name) for one in found if isinstance(one, Episode)}
+        over = [Over(Condition.MISSED, *one, self._horizon) for one in sorted(self._orphans - known)]
+        self._orphans = set()
+        return [*found, *over]
+
+    def count(self) -> list[tuple[str, int, int]]:
+        """Schedule, expected starts that were missed since the last call, and those that were not judged.
+
+        To be counted before ``take``, which gives what they are part of.
+        """
+        found = [
+            (live.schedule.name, live.missed, live.unjudged) for live in self._live if live.missed or live.unjudged
+        ]
+        for live in self._live:
+            live.missed = live.unjudged = 0
+        return found
+
+    def take(self) -> tuple[list[ScheduleState], list[str]]:
+        """States that changed since the last call, and names of schedules that are not configured any more."""
+        changed = [live.state for live in self._live if live.dirty]
+        for live in self._live:
+            live.dirty = False
+        gone, self._gone = self._gone, []
+        return changed, gone
+
+    def snapshot(self) -> list[tuple[Schedule, ScheduleState]]:
+        """All of them, in the order of the configuration."""
+        return [(live.schedule, live.state) for live in self._live]
+
+    def _ran(self, live: LiveSchedule, at: float) -> None:
+        """A schedule has run: what was missed of it is over, and the scheduler is alive."""
+        state = live.state
+        if state.since and at >= live.earliest(state.since):
+            if state.told is ToldBy.ITS_OWN:
+                self._found.append(_over(live, at, f"{live.schedule.task} has started"))
+            live.well()
+        silent = [one for one in self._live if one.state.told is ToldBy.SCHEDULER]
+        silent_since = min((one.state.since for one in silent), default=at)
+        if self._scheduler is not None and (state.told is ToldBy.SCHEDULER or (silent and at >= silent_since)):
+            late = ", ".join(one.schedule.name for one in silent if one is not live)
+            summary = f"{live.schedule.name} has started again" + (f"; these have not yet: {late}" if late else "")
+            self._found.append(Over(Condition.MISSED, SCHEDULER, self._scheduler.name, at, summary))
+            for one in silent:
+                one.well()
+
+    def _assign(self, live: LiveSchedule, missing: Sequence[LiveSchedule]) -> None:
+        """Whether its own incident tells it, or that of the scheduler, or whether that is still to be seen."""
+        newest = max((run.at for one in self._live for run in one.state.runs), default=0.0)
+        together = [one for one in missing if newest < one.earliest(one.state.since)]
+        since = live.earliest(live.state.since)
+        if self._scheduler is None or newest >= since or len(self._live) == 1:
+            live.change(told=ToldBy.ITS_OWN)
+        elif len(together) > 1:
+            self._merge(together, since)
+        elif any(self._is_due(one, since) for one in self._live if one is not live) and self._horizon < (
+            live.schedule.deadline(live.state.since) + SETTLE + MAX_WAIT
+        ):
+            if live.state.told is not ToldBy.WAITS:
+                live.change(told=ToldBy.WAITS)
+        else:
+            live.change(told=ToldBy.ITS_OWN)
+
+    def _is_due(self, live: LiveSchedule, since: float) -> bool:
+        """Whether it should have started since then, and still may."""
+        return since <= live.state.due <= self._horizon
+
+    def _merge(self, missing: Sequence[LiveSchedule], since: float) -> None:
+        """One incident in place of one for each that has not run since."""
+        for one in missing:
+            if one.state.told is ToldBy.ITS_OWN:
+                self._found.append(_over(one, since, "No schedule runs any more: see the incident of the scheduler"))
+            one.change(told=ToldBy.SCHEDULER)
+
+    def _episode(self, live: LiveSchedule) -> Episode:
+        schedule, state = live.schedule, live.state
+        return Episode(
+            Condition.MISSED, schedule.name, schedule.rule, state.since, self._horizon,
+            words.missed(schedule, state), task=schedule.task, details=words.details(schedule, state),
+            unwatched=_unwatched(state),
+        )  # fmt: skip
+
+    def _silence(self, silent: Sequence[LiveSchedule], rule: Rule) -> Episode:
+        missing = [(live.schedule, live.state) for live in silent]
+        since = min(state.since for _, state in missing)
+        details = [(schedule.name, words.missed(schedule, state)) for schedule, state in missing]
+        tasks = {schedule.task: state.missed for schedule, state in missing}
+        return Episode(
+            Condition.MISSED, SCHEDULER, rule, since, self._horizon, words.silent(missing), count=len(silent),
+            details=details, tasks=tasks, unwatched=max(map(_unwatched, (state for _, state in missing))),
+        )  # fmt: skip
+
+    def _overruns(self) -> Iterator[Episode | Over]:
+        for live in self._live:
+            schedule, run = live.schedule, live.overrun
+            late = run is not None and self._horizon - SETTLE > run.at + schedule.max_runtime
+            known = self._overran.get(schedule.name)
+            if known is not None and (run is None or run.uuid != known):
+                del self._overran[schedule.name]
+                yield _over(live, self._horizon, f"{schedule.task} has ended")
+            if late and run is not None and live.state.told is not ToldBy.ITS_OWN:
+                self._overran[schedule.name] = run.uuid
+                yield Episode(
+                    Condition.MISSED, schedule.name, schedule.rule, run.at, self._horizon,
+                    words.overran(schedule, run), task=schedule.task, samples=(run.uuid,),
+                    workers={run.hostname: 1}, details=words.details(schedule, live.state)[:1],
+                )  # fmt: skip
+
+
+def _over(live: LiveSchedule, at: float, summary: str) -> Over:
+    return Over(Condition.MISSED, live.schedule.name, live.schedule.rule.name, at, summary)
+
+
+def _unwatched(state: ScheduleState) -> float:
+    """Seconds of a gap after the last run that is known."""
+    last = state.last
+    return max(0.0, state.unjudged[1] - state.unjudged[0]) if last is None or state.unjudged[0] > last.at else 0.0

@@ -1,0 +1,96 @@
+"""What is said of a schedule that did not run, for whoever is woken by it."""
+
+from datetime import date, datetime, timedelta, tzinfo
+from typing import Final
+
+from celery_monitor.core.headline import duration
+from celery_monitor.core.model import Outcome, ScheduledRun, ScheduleState
+from celery_monitor.core.schedules.calendar import Schedule
+
+NAMED: Final = 20
+_DONE: Final = {
+    Outcome.SUCCEEDED: "succeeded",
+    Outcome.FAILED: "failed",
+    Outcome.RETRIED: "was retried",
+    Outcome.REJECTED: "was rejected",
+    Outcome.REVOKED: "was revoked",
+}
+
+
+def moment(at: float, zone: tzinfo, today: date) -> str:
+    """A local time, with the day where it is another one: ``03:00:02``, ``yesterday 03:00:02``."""
+    local = datetime.fromtimestamp(at, zone)
+    day = local.date()
+    named = {today: "", today - timedelta(days=1): "yesterday "}.get(day, f"{day} ")
+    return f"{named}{local:%H:%M:%S}"
+
+
+def last_run(run: ScheduledRun | None, zone: tzinfo, today: date) -> str:
+    """How the newest run went."""
+    if run is None:
+        return "no run of it has been seen"
+    told = f"last run {moment(run.at, zone, today)}"
+    if run.outcome is Outcome.RUNNING:
+        return f"{told}, whose end has not been seen"
+    return f"{told}, {_DONE[run.outcome]} in {duration(max(0.0, run.ended_at - run.at))}"
+
+
+def missed(schedule: Schedule, state: ScheduleState) -> str:
+    """That it did not start."""
+    zone, since = schedule.zone, state.since
+    today = datetime.fromtimestamp(since, zone).date()
+    by = datetime.fromtimestamp(schedule.deadline(since), zone)
+    day = "" if by.date() == today else f" on {by.date()}"
+    times = f", and has missed {state.missed} starts since" if state.missed > 1 else ""
+    return (
+        f"{schedule.task} did not start by {by:%H:%M:%S}{day} {zone} ({schedule.spec}){times}; "
+        f"{last_run(state.last, zone, today)}"
+    )
+
+
+def overran(schedule: Schedule, run: ScheduledRun) -> str:
+    """That it runs too long."""
+    local = datetime.fromtimestamp(run.at, schedule.zone)
+    return (
+        f"{schedule.task} has not ended {duration(schedule.max_runtime)} after its start at {local:%H:%M:%S} "
+        f"{schedule.zone}, its max_runtime"
+    )
+
+
+def details(schedule: Schedule, state: ScheduleState) -> list[tuple[str, str]]:
+    """What helps to find out why: whether it was sent, and received."""
+    zone, since = schedule.zone, schedule.earliest(state.since)
+    told = [("Schedule", f"{schedule.name}: {schedule.spec}, grace {duration(schedule.grace)}")]
+
+    def at(time: float) -> str:
+        return f"{datetime.fromtimestamp(time, zone):%Y-%m-%d %H:%M:%S} {zone}"
+
+    if state.received_at >= since:
+        told.append(("Received", f"{at(state.received_at)} by {state.received_by}, but not started: is it busy?"))
+    elif state.sent_at >= since:
+        told.append(("Sent", f"{at(state.sent_at)}, but no worker has received it: does one consume its queue?"))
+    else:
+        told.append(
+            ("Received", "not since it was due: is the scheduler (celery beat) running, with this entry in it?")
+        )
+    if state.unjudged[0] and state.unjudged[1] <= state.since:
+        told.append(("Not watched", f"what was due {at(state.unjudged[0])}: events of that time are lost"))
+    return told
+
+
+def silent(missing: list[tuple[Schedule, ScheduleState]]) -> str:
+    """That no schedule has run."""
+    names = [schedule.name for schedule, _ in missing]
+    since = min(state.since for _, state in missing)
+    zone = missing[0][0].zone
+    shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    sent = any(max(state.sent_at, state.received_at) >= since for _, state in missing)
+    cause = (
+        "They were sent but not started: check the workers"
+        if sent
+        else "Check that the scheduler (celery beat) is running, and that workers consume its queues"
+    )
+    return (
+        f"None of {len(names)} scheduled tasks has started since "
+        f"{datetime.fromtimestamp(since, zone):%Y-%m-%d %H:%M:%S} {zone}: {shown}. {cause}"
+    )

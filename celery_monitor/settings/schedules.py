@@ -1,0 +1,75 @@
+"""What is to run, and when: its absence opens an incident."""
+
+from collections import Counter
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, model_validator
+
+from celery_monitor.settings.channels import ChannelName
+from celery_monitor.settings.cron import Cron, shortest_interval, some_times
+from celery_monitor.settings.section import FieldError, HttpUrl, Section, Text, TimeZone
+from celery_monitor.settings.units import MINUTE, duration
+
+
+class ScheduleSettings(Section):
+    """A task that runs regularly. If it does not start in time, an incident with the condition ``missed`` opens."""
+
+    task: Text
+    """The name of the task, in full."""
+    name: Text | None = None
+    """The name of the schedule, in incidents and metrics. Default: the task. Needed where a task has several."""
+    cron: Cron | None = None
+    """When it starts, as a cron expression (minute hour day month weekday) in ``timezone``. Set this or ``every``."""
+    every: Annotated[float, duration("1s", "366d")] | None = None
+    """How long after one start the next one is due."""
+    timezone: TimeZone | None = None
+    """The time zone of ``cron``: Celery's ``timezone``. Default: UTC."""
+    grace: Annotated[float, duration("1s", "7d")] = 5 * MINUTE
+    """How late it may start. Longer than tasks usually wait in its queue."""
+    max_runtime: Annotated[float, duration("1s", "30d")] | None = None
+    """How long it may run. Unset: no limit."""
+    severity: Literal["critical", "error", "warning", "info"] = "error"
+    """The severity of its incidents."""
+    runbook_url: HttpUrl | None = None
+    """A link to the runbook, shown in the incident."""
+    to: tuple[ChannelName, ...] = ()
+    """Names of the channels that its incidents go to. Empty: those of ``alerts.to``."""
+
+    @property
+    def title(self) -> str:
+        """Its name."""
+        return self.name or self.task
+
+    @model_validator(mode="after")
+    def _times(self) -> Self:
+        if (self.cron is None) == (self.every is None):
+            raise FieldError("cron", "set either cron or every, such as 0 3 * * * or 5m")
+        if self.cron is None:
+            if self.timezone is not None:
+                raise FieldError("timezone", "has no meaning with every; remove it")
+            return self
+        _, _, day, _, weekday = self.cron.split()
+        if day != "*" and weekday != "*":
+            raise FieldError(
+                "cron",
+                "has both a day and a weekday, which cron reads as either and Celery's crontab as both: write one of "
+                "them, or two schedules",
+            )
+        zone = self.timezone or "UTC"
+        if next(some_times(self.cron, zone), None) is None:
+            raise FieldError("cron", "has no time at all, such as a 30th of February")
+        if self.grace >= shortest_interval(self.cron, zone):
+            raise FieldError("grace", "must be shorter than the time from one start to the next")
+        return self
+
+
+def _unique(value: tuple[ScheduleSettings, ...]) -> tuple[ScheduleSettings, ...]:
+    names = Counter(schedule.title for schedule in value)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise ValueError(f"every schedule needs a name of its own: give a name to those of {', '.join(twice)}")
+    if "scheduler" in names:
+        raise ValueError("scheduler is the name of the incident for all schedules; give this one another name")
+    return value
+
+
+Schedules = Annotated[tuple[ScheduleSettings, ...], AfterValidator(_unique)]
