@@ -196,6 +196,11 @@ class Decider:
         return len(self._open)
 
     @property
+    def open_by_condition(self) -> Mapping[str, int]:
+        """Incidents that are open, by condition."""
+        return self._book.open_by_condition
+
+    @property
     def open_count(self) -> int:
         """Incidents that are open."""
         return self._book.open_count

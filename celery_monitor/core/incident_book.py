@@ -4,7 +4,7 @@ Incidents in memory are bounded. Beyond it those that were not sent, or are over
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from celery_monitor.core.incident import OpenIncident
@@ -53,6 +53,11 @@ class IncidentBook:
     def open_count(self) -> int:
         """Incidents that are open."""
         return sum(entry.state is IncidentState.OPEN for entry in self.entries.values())
+
+    @property
+    def open_by_condition(self) -> Mapping[str, int]:
+        """The same, by condition."""
+        return Counter(entry.condition.value for entry in self.entries.values() if entry.state is IncidentState.OPEN)
 
     @property
     def is_choked(self) -> bool:

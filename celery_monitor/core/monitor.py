@@ -433,6 +433,7 @@ class Monitor:
             counters=counters,
             incidents={reason: int(value) for reason, value in CounterFamily.INCIDENTS.of(counters).items()},
             incidents_open=self._decider.open_count,
+            incidents_by_condition=self._decider.open_by_condition,
             oldest_started=self._conditions.oldest_started,
             load=self._conditions.load,
             tracked=len(self._tracker),

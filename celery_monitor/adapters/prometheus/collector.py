@@ -23,6 +23,7 @@ from celery_monitor.adapters.prometheus import families, labels
 from celery_monitor.adapters.prometheus.families import Family, Kind
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.core.model import (
+    Condition,
     CounterFamily,
     CounterName,
     Histogram,
@@ -84,14 +85,22 @@ class MonitorCollector(Collector):
 
     def _all(self) -> Iterator[Metric]:
         if self._snapshot is not None:
-            yield from self._queue_stats()
+            yield from self._under_way(self._snapshot)
+            yield from self._queue_stats(self._snapshot.load)
             yield from self._stream(self._snapshot)
             yield from self._tracking(self._snapshot)
             yield from self._decisions(self._snapshot)
         yield from self._runtime(self._stats)
         yield self._metric(families.BUILD, [(_build(), 1)])
 
-    def _queue_stats(self) -> Iterator[Metric]:
+    def _under_way(self, snapshot: Snapshot) -> Iterator[Metric]:
+        ages = {name: max(0.0, self._now - began) for name, began in snapshot.oldest_started.items()}
+        yield self._keyed(families.TASK_OLDEST, ages)
+        # At 0 from when it runs, so that increase() sees the first loss; at 0 for every task would cost each scrape.
+        lost = dict.fromkeys(snapshot.oldest_started, 0.0)
+        yield self._keyed(families.TASK_LOST, lost | CounterFamily.LOST.of(snapshot.counters))
+
+    def _queue_stats(self, load: Mapping[str, int]) -> Iterator[Metric]:
         queues = {labels.label_text(one.name): one for one in self._queues}
 
         def per_queue(family: Family, value: Callable[[QueueStats], int | None]) -> Metric:
@@ -102,6 +111,9 @@ class MonitorCollector(Collector):
         yield per_queue(families.CONSUMERS, lambda one: one.consumers)
         yield per_queue(families.QUEUE_WORKERS, lambda one: one.workers)
         yield per_queue(families.QUEUE_PROCESSES, lambda one: one.processes)
+        yield per_queue(
+            families.QUEUE_LOAD, lambda one: None if one.length is None else one.length + load.get(one.name, 0)
+        )
 
     def _stream(self, snapshot: Snapshot) -> Iterator[Metric]:
         counters = snapshot.counters
@@ -131,6 +143,8 @@ class MonitorCollector(Collector):
         reasons = dict.fromkeys([str(reason) for reason in Reason], 0.0) | dict(snapshot.incidents)
         yield self._keyed(families.INCIDENTS, reasons)
         yield self._one(families.INCIDENTS_OPEN, snapshot.incidents_open)
+        by_condition = dict.fromkeys(map(str, Condition), 0) | dict(snapshot.incidents_by_condition)
+        yield self._keyed(families.INCIDENTS_OPEN_BY_CONDITION, by_condition)
         active = {"silence": snapshot.silences_active, "mute_window": snapshot.mute_windows_active}
         yield self._keyed(families.SILENCES_ACTIVE, active)
         yield self._one(families.SILENCED_FAILURES, snapshot.counters.get(CounterName.SILENCED_FAILURES, 0))
@@ -187,6 +201,10 @@ class MonitorCollector(Collector):
         buckets = list(zip(edges, accumulate(histogram.counts), strict=True))
         metric.add_metric(tuple(self._static.values()), buckets, histogram.sum)
         return metric
+
+
+def _load(queue: QueueStats, load: Mapping[str, int]) -> int | None:
+    return None if queue.length is None else queue.length + load.get(queue.name, 0)
 
 
 @functools.cache

@@ -95,6 +95,21 @@ TASK_WAIT: Final = Family(
     "task_send_sent_event.",
     _TASK,
 )
+TASK_OLDEST: Final = Family(
+    "task_oldest_started_seconds",
+    Kind.GAUGE,
+    "Seconds since the oldest execution of the task that is still running was started. Absent while none runs. After a "
+    "minute, the worker has confirmed that it still runs it, if it answers remote control.",
+    ("name",),
+    "seconds",
+)
+TASK_LOST: Final = Family(
+    "task_lost",
+    Kind.COUNTER,
+    "Executions lost because their worker was killed, or silent for silent_for of the matching rule (default 1m). "
+    "Celery sends no event for them. Tasks that another worker already runs again are not counted.",
+    ("name",),
+)
 
 WORKER_UP: Final = Family(
     "worker_up",
@@ -162,6 +177,13 @@ QUEUE_PROCESSES: Final = Family(
     "active_process_count",
     Kind.UNKNOWN,
     "Pool processes or threads of the workers that consume the queue (a gauge).",
+    _QUEUE,
+)
+QUEUE_LOAD: Final = Family(
+    "queue_load",
+    Kind.GAUGE,
+    "Tasks of the queue that are ready, prefetched by workers and due, or running: what an autoscaler should count. "
+    "Absent if the broker does not tell the length.",
     _QUEUE,
 )
 
@@ -313,6 +335,9 @@ SILENCED_FAILURES: Final = Family(
     "Failures that a silence or a mute window covered. They are counted everywhere else, too.",
 )
 INCIDENTS_OPEN: Final = Family("monitor_incidents_open", Kind.GAUGE, "Open incidents.")
+INCIDENTS_OPEN_BY_CONDITION: Final = Family(
+    "monitor_incidents_open_by_condition", Kind.GAUGE, "Open incidents, by their condition.", ("condition",)
+)
 NOTIFICATIONS: Final = Family(
     "monitor_notifications",
     Kind.COUNTER,
@@ -371,12 +396,13 @@ BUILD: Final = Family(
 FAMILIES: Final = (
     *(family for _, family in TASK_COUNTERS),
     *(TASK_FAILURES, TASK_RUNTIME, TASK_WAIT),
+    *(TASK_OLDEST, TASK_LOST),
     *(WORKER_UP, WORKER_ACTIVE, WORKER_HEARTBEAT, WORKER_CLOCK, WORKER_PROCESSED, WORKER_INFO),
-    *(QUEUE_LENGTH, CONSUMERS, QUEUE_WORKERS, QUEUE_PROCESSES),
+    *(QUEUE_LENGTH, CONSUMERS, QUEUE_WORKERS, QUEUE_PROCESSES, QUEUE_LOAD),
     *(MESSAGES, EVENTS, DISCARDED, REPLIES_DISCARDED, LAG, ROUNDTRIP, CONNECTED, RECONNECTS, GAP, UNOBSERVED, UNNAMED),
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),
     *(STORE_BYTES, STORE_ROOM, STORE_GIVEN_UP, STORE_ROLLED_BACK),
-    *(INCIDENTS, INCIDENTS_OPEN, SILENCES_ACTIVE, SILENCED_FAILURES),
+    *(INCIDENTS, INCIDENTS_OPEN, INCIDENTS_OPEN_BY_CONDITION, SILENCES_ACTIVE, SILENCED_FAILURES),
     *(NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
     *(THREAD_FAILURES, SIGN_INS_REFUSED, REDACTION_TIMEOUTS, LEADER, BUILD),
 )

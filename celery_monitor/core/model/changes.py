@@ -144,6 +144,8 @@ class Snapshot:
     lag: float | None
     """Seconds between an event's own time and its reading, of the newest probe or event; None before the first."""
     probe_roundtrip: float | None
+    incidents_by_condition: Mapping[str, int] = field(default_factory=dict)
+    """Of ``incidents_open``."""
     oldest_started: Mapping[str, float] = field(default_factory=dict)
     """Task → when the oldest of its runs that are under way began."""
     load: Mapping[str, int] = field(default_factory=dict)

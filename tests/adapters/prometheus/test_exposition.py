@@ -41,7 +41,10 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 FULL = snapshot(
     series(failed=1, exceptions={"ValueError": 1}, exemplar=("ValueError", "id", 1_700_000_000.5)),
     workers=[worker(), worker("celery@other", up=False, sw_ident="py-celery", sw_ver="5.4.0", sw_sys="Linux")],
-    counters={"messages": 7, "events.task-failed": 3, "discarded.duplicate": 1, "stream_gap_seconds": 1.5},
+    counters={"messages": 7, "events.task-failed": 3, "discarded.duplicate": 1, "stream_gap_seconds": 1.5, "lost.a": 2},
+    oldest_started={"shop.charge": 1_700_000_000.0 - 90},
+    load={"celery": 3},
+    incidents_by_condition={"failure": 1},
     incidents={"opened": 1},
     incidents_open=1,
     tracked=3,
@@ -69,6 +72,18 @@ def value(text: str, sample: str) -> float:
     """The number of the one line that begins with ``sample``."""
     (line,) = [line for line in text.splitlines() if line.startswith(sample + " ")]
     return float(line.rpartition(" ")[2])
+
+
+def test_what_is_under_way() -> None:
+    """The age of the oldest run; losses, at 0 from when a task runs; ready and fetched tasks as one load."""
+    text = rendered(FULL, queues=QUEUES)
+    assert value(text, 'celery_task_oldest_started_seconds{name="shop.charge"}') == 90
+    assert value(text, 'celery_task_lost_total{name="shop.charge"}') == 0
+    assert value(text, 'celery_task_lost_total{name="a"}') == 2
+    assert value(text, 'celery_queue_load{queue_name="celery"}') == 8
+    assert 'celery_queue_load{queue_name="unknown"}' not in text
+    assert value(text, 'celery_monitor_incidents_open_by_condition{condition="failure"}') == 1
+    assert value(text, 'celery_monitor_incidents_open_by_condition{condition="lost"}') == 0
 
 
 @pytest.mark.parametrize("form", [Format(openmetrics=False, gzip=False), OPENMETRICS])
