@@ -37,6 +37,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_shared_keys(settings),
         *_unbounded(settings.store),
         *_unused(settings),
+        *_silent_for_too_long(settings),
     ]
 
 
@@ -136,6 +137,18 @@ def _unused(settings: Settings) -> Iterator[Problem]:
         if channel.name not in named:
             told = f"nothing is sent to {channel.name}: name it in alerts.to, or in the to of a rule or schedule"
             yield Problem(f"channels[{number}]", told)
+
+
+def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:
+    """A worker that is not known any more is not judged: it counts as gone shortly before."""
+    most = 0.9 * settings.metrics.worker_purge
+    for number, rule in enumerate(settings.alerts.rules):
+        if rule.silent_for is not None and rule.silent_for > most:
+            yield Problem(
+                f"alerts.rules[{number}].silent_for",
+                f"is longer than workers are remembered: {rule.name} applies after 90 % of metrics.worker_purge; raise "
+                "metrics.worker_purge, or shorten this",
+            )
 
 
 def _in_clear(email: EmailSettings) -> Iterator[Problem]:

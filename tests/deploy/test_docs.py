@@ -17,7 +17,7 @@ from celery_monitor.settings import Settings
 from tests.deploy.conftest import CHART, ROOT
 from tests.deploy.test_dashboards import METRICS
 
-NAMED = ("install", "upgrade", "security", "migration", "sizing", "runbook", "mail", "pagerduty")
+NAMED = ("install", "upgrade", "security", "migration", "sizing", "runbook", "mail", "pagerduty", "conditions")
 PAGES = [
     *(ROOT / "docs" / f"{name}.md" for name in NAMED),
     ROOT / "README.md",

@@ -51,6 +51,13 @@ def sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@app.task(name="fleet.sleep_late", bind=True, acks_late=True)
+def sleep_late(self: Task) -> None:
+    """Hang at the first delivery; succeed when it is delivered again."""
+    if not self.request.delivery_info["redelivered"]:
+        time.sleep(_FOR_EVER)
+
+
 @app.task(name="fleet.note")
 def note(path: str) -> None:
     """Append a byte to a file: its size is the number of executions."""

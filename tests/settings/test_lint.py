@@ -144,3 +144,16 @@ def test_a_password_in_clear_text() -> None:
 def test_a_limit_that_does_nothing(store: dict[str, object], told: set[str]) -> None:
     """store.max_bytes is SQLite's: with PostgreSQL it bounds nothing, and that is said where somebody has set it."""
     assert {warning.path for warning in warnings_of(load(overrides=store, environ={}))} == told
+
+
+def test_silent_for_longer_than_workers_are_known() -> None:
+    """The rule applies earlier than it says: with the default of 10 minutes from 9 on."""
+    found = cautions({"on": "lost", "silent_for": "9m"}, {"on": "lost", "queues": ["x"], "silent_for": "10m"})
+    assert "raise metrics.worker_purge" in found.pop("alerts.rules[1].silent_for")
+    assert "alerts.rules[0].silent_for" not in found
+
+
+def test_rules_for_different_conditions_do_not_shadow_each_other() -> None:
+    """The first match is looked for among those of one condition."""
+    assert cautions({}, {"on": "lost"}, {"on": "runtime", "longer_than": "5m"}) == {}
+    assert list(cautions({"on": "lost"}, {"on": "lost", "match": ["x"]})) == ["alerts.rules[1]"]

@@ -312,6 +312,15 @@ def test_one_round_for_all(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_examples_of_conditions(tmp_path: Path) -> None:
+    """What docs/conditions.md offers to copy is accepted as it stands, and holds each condition of a rule."""
+    text = (Path(__file__).parents[2] / "docs" / "conditions.md").read_text()
+    file = tmp_path / "config.yaml"
+    file.write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    rules = load(file, environ={}).alerts.rules
+    assert {rule.on for rule in rules} == {"runtime", "waiting", "lost", "backlog", "no_worker"}
+
+
 @pytest.mark.parametrize("key", ["on", "'on'", '"on"', "'true'"])
 def test_on_is_a_key(key: str, tmp_path: Path) -> None:
     """To YAML 1.1 ``on`` is true: as a key it is the text that was written, and what Helm makes of it is understood."""

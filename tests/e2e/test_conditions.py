@@ -1,0 +1,158 @@
+"""Conditions other than failure, provoked by real workers: one incident each, with names and ids, that resolves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Start
+from tests.e2e.daemon import Daemon
+from tests.e2e.paging import KEY, pager
+from tests.fleet.outcomes import client
+from tests.servers import CeleryWorker, wait_until
+from tests.servers.pagerduty import PagerDutyServer
+
+RULES: list[dict[str, Any]] = [
+    {"name": "slow", "on": "runtime", "match": ["fleet.sleep"], "longer_than": "3s", "resolve_after": "0"},
+    {"name": "late", "on": "waiting", "match": ["fleet.note"], "longer_than": "3s"},
+    {"name": "gone", "on": "lost", "silent_for": "10s"},
+    {"name": "long", "on": "backlog", "queues": ["fleet"], "more_than": 2, "lasting": "1s"},
+    {"name": "nobody", "on": "no_worker", "queues": ["fleet"], "lasting": "1s"},
+]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "alerts": {"rules": RULES},
+    "broker": {"probe_interval": "2s"},
+    "metrics": {"poll_interval": "1s"},
+    "pagerduty": {"update_interval": "1s"},
+}
+VISIBILITY = 15
+"""Seconds after which Redis delivers again what nobody has acknowledged."""
+
+
+def incidents(daemon: Daemon, condition: str) -> list[dict[str, Any]]:
+    """Those of a condition, as the API tells."""
+    status, text = daemon.get(f"/api/v1/incidents?condition={condition}")
+    assert status == 200, text
+    items: list[dict[str, Any]] = json.loads(text)["items"]
+    return items
+
+
+def until(daemon: Daemon, condition: str, state: str) -> dict[str, Any]:
+    """The one incident of a condition, once it is in this state."""
+    found: list[dict[str, Any]] = []
+
+    def there() -> bool:
+        found[:] = incidents(daemon, condition)
+        return [one["state"] for one in found] == [state]
+
+    wait_until(there, 120, every=0.2, what=f"{condition}: {state}")
+    return found[0]
+
+
+def worker(directory: Path, broker_url: str, hostname: str) -> CeleryWorker:
+    """One of the fleet; on Redis it restores early what a killed one has not acknowledged."""
+    options = {"broker_transport_options": {"visibility_timeout": VISIBILITY}, "worker_prefetch_multiplier": 1}
+    return CeleryWorker(directory, broker_url, hostname=hostname, settings={"FLEET_CONF": json.dumps(options)})
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", pytest.param("redis", marks=pytest.mark.campaign)])
+def test_a_worker_is_killed(request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path) -> None:
+    """A hanging task, a kill, a backlog that nobody works off: five incidents, also over a kill of the daemon.
+
+    What ``acks_late`` brings again has run again; the other task stays lost, and its incident open.
+    """
+    broker_url = request.getfixturevalue(f"{broker}_url")
+    with PagerDutyServer(keys={KEY}) as server:
+        daemon = start(pager(tmp_path, broker_url, server, SETTINGS))
+        first = start(worker(tmp_path, broker_url, "first"))
+        daemon.until_ready()
+        with client(broker_url) as fleet:
+            hanging = fleet.send_task("fleet.sleep", [600]).id
+            late = fleet.send_task("fleet.sleep_late").id
+            slow = until(daemon, "runtime", "open")
+            assert (slow["subject"], slow["samples"]) == ("fleet.sleep", [hanging])
+            assert daemon.metric("task_oldest_started_seconds") > 3
+            wait_until(lambda: daemon.metric("queue_load", queue_name="fleet") == 2, 60, what="two tasks under way")
+
+            first.kill()
+            notes = [fleet.send_task("fleet.note", [str(tmp_path / "notes")]).id for _ in range(3)]
+            nobody, long = until(daemon, "no_worker", "open"), until(daemon, "backlog", "open")
+            assert (nobody["subject"], long["subject"]) == ("fleet", "fleet")
+            waiting = until(daemon, "waiting", "open")
+            assert (waiting["subject"], sorted(waiting["samples"])) == ("fleet.note", sorted(notes))
+            lost = until(daemon, "lost", "open")
+            assert (lost["subject"], lost["tasks"]) == ("celery@first", {"fleet.sleep": 1, "fleet.sleep_late": 1})
+            assert sorted(lost["samples"]) == sorted([hanging, late])
+            assert daemon.metric("task_lost_total") == 2
+            until(daemon, "runtime", "resolved")
+
+            daemon.kill()
+            daemon.start()
+            daemon.until_ready()
+            start(worker(tmp_path, broker_url, "second"))
+            for condition in ("no_worker", "backlog", "waiting"):
+                until(daemon, condition, "resolved")
+            wait_until(lambda: daemon.counts()["fleet.sleep_late"].get("succeeded") == 1, 120)
+        assert until(daemon, "lost", "open")["key"] == lost["key"]
+        opened = server.opened()
+        wait_until(lambda: sum(not alert.open for alert in server.alerts.values()) == 4, 60, what="four resolves")
+        assert opened == {one["key"]: 1 for one in (slow, nobody, long, waiting, lost)}
+        assert daemon.metric("task_lost_total") == 2
+        assert server.violations == []
+        told = next(seen for seen in server.taken() if seen.key == lost["key"])
+        assert set(told.details["task_ids"]) == {hanging, late}
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_what_is_delivered_again_is_not_lost(
+    request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path
+) -> None:
+    """A lost task with ``acks_late`` alone: its incident resolves when it has run again."""
+    broker_url = request.getfixturevalue(f"{broker}_url")
+    with PagerDutyServer(keys={KEY}) as server:
+        daemon = start(pager(tmp_path, broker_url, server, SETTINGS))
+        first = start(worker(tmp_path, broker_url, "first"))
+        daemon.until_ready()
+        with client(broker_url) as fleet:
+            late = fleet.send_task("fleet.sleep_late").id
+            wait_until(lambda: daemon.counts().get("fleet.sleep_late", {}).get("started") == 1, 60)
+            first.kill()
+            lost = until(daemon, "lost", "open")
+            assert lost["samples"] == [late]
+            start(worker(tmp_path, broker_url, "second"))
+            until(daemon, "lost", "resolved")
+        wait_until(lambda: not server.alerts[KEY, lost["key"]].open, 60, what="the resolve")
+        assert server.opened()[lost["key"]] == 1
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_the_monitor_is_away(request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path) -> None:
+    """While a run ends, a worker is replaced, and a backlog comes and goes: nothing opens that is not so."""
+    broker_url = request.getfixturevalue(f"{broker}_url")
+    with PagerDutyServer(keys={KEY}) as server:
+        rules = [rule | {"longer_than": "20s"} if rule["on"] == "runtime" else rule for rule in RULES]
+        daemon = start(pager(tmp_path, broker_url, server, SETTINGS | {"alerts": {"rules": rules}}))
+        first = start(worker(tmp_path, broker_url, "first"))
+        daemon.until_ready()
+        with client(broker_url) as fleet:
+            fleet.send_task("fleet.sleep", [5])
+            wait_until(lambda: daemon.counts().get("fleet.sleep", {}).get("started") == 1, 60)
+            daemon.stop()
+            notes = tmp_path / "notes"
+            for _ in range(20):
+                fleet.send_task("fleet.note", [str(notes)])
+            wait_until(lambda: notes.exists() and notes.stat().st_size == 20, 60)
+            wait_until(lambda: first.log.read_text().count("fleet.sleep[") >= 2, 60, what="the end of the run")
+            first.stop()
+            start(worker(tmp_path, broker_url, "second"))
+            daemon.start()
+            daemon.until_ready()
+            # Everything has had its time once a run that is really slow is found.
+            fleet.send_task("fleet.sleep", [600])
+            until(daemon, "runtime", "open")
+        assert list(server.opened().values()) == [1]
+        for condition in ("waiting", "lost", "backlog", "no_worker", "missed"):
+            assert incidents(daemon, condition) == []
