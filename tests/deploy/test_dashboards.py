@@ -33,6 +33,8 @@ METRICS = {f"celery_task_{outcome}_total" for outcome in (
     "celery_monitor_store_bytes", "celery_monitor_store_room_bytes", "celery_monitor_store_given_up_total",
     "celery_monitor_store_rolled_back_total",
     "celery_monitor_commit_failures_total", "celery_monitor_incidents_total", "celery_monitor_incidents_open",
+    "celery_monitor_incidents_open_by_condition", "celery_task_oldest_started_seconds", "celery_task_lost_total",
+    "celery_queue_load",
     "celery_monitor_notifications_total", "celery_monitor_outbox_pending", "celery_monitor_outbox_oldest_seconds",
     "celery_monitor_report_last_success_timestamp_seconds", "celery_monitor_build_info", "celery_monitor_leader",
     "up", "scrape_duration_seconds",
