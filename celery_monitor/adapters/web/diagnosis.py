@@ -74,7 +74,7 @@ def _compared(now: float | None, then: float | None) -> tuple[str, str]:
     """Tone and sentence; "" when there is nothing to compare with."""
     if now is None or not then:
         return "bad", ""
-    shares = f"{percent(now)} fail, {percent(then)} did."
+    shares = f"{percent(now)} of its runs fail, {percent(then)} before."
     if now < then * _BETTER:
         return "good", f"It is getting better: {shares}"
     return "bad", f"It is getting worse: {shares}" if then < now * _BETTER else f"It goes on as before: {shares}"
@@ -114,6 +114,8 @@ def next_steps(one: Incident, *, told: bool, workers: int) -> list[Step]:
         steps.append(Step("Read the newest failure in full:", newest, "traceback and arguments"))
     if not told and one.state is IncidentState.OPEN:
         steps.append(Step("Nobody was notified of it yet: see Notified."))
+    if one.condition is not Condition.FAILURE or not steps:
+        steps.append(Step("Look at the", "workers", "workers and queues"))
     return steps
 
 

@@ -20,11 +20,12 @@ class Block:
     """Lines that belong together."""
 
     kind: Kind
-    text: str
+    lines: tuple[tuple[bool, str], ...]
+    """Whether it only marks columns of the line above (which says nothing where lines are wrapped), and the line."""
 
 
 def blocks(traceback: str, frame: str = "") -> list[Block]:
-    """The whole text, in order: joined by line feeds it is the traceback again.
+    """The whole text, in order: all lines joined by line feeds are the traceback again.
 
     ``frame``: the place of its error group, ``path/of/app.py:function``, for applications that are installed like a
     library.
@@ -38,7 +39,7 @@ def blocks(traceback: str, frame: str = "") -> list[Block]:
             made.append((kind or "text", [line]))
         else:
             made[-1][1].append(line)
-    return [Block(kind, "\n".join(lines)) for kind, lines in made]
+    return [Block(kind, tuple((bool(line) and not line.strip(" ^~"), line) for line in lines)) for kind, lines in made]
 
 
 def _kind(line: str, frame: str) -> Kind | None:
