@@ -251,6 +251,7 @@ class App:
             space=self.store.space,
             retention=settings.store.retention,
             zone=env.zone,
+            links=settings.links,
         )
         return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)
 

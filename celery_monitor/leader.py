@@ -104,7 +104,9 @@ class Leader:
             enable_events=settings.broker.enable_events,
         )
         pump = self._build_pump(monitor, self._fleet, alive_at=restored.counters.get(CounterName.ALIVE_AT))
-        self._notifications.start(self.threads, env.report, external_url=settings.web.external_url, limit=SLOW)
+        self._notifications.start(
+            self.threads, env.report, external_url=settings.web.external_url, links=settings.links, limit=SLOW
+        )
         self.threads.start("committer", self._committer.run, limit=STUCK_AFTER, fatal=True)
         self.threads.start("pump", pump.run, limit=STUCK_AFTER, fatal=True)
         self.threads.start("prober", self._prober.run, limit=SLOW, restart=True)

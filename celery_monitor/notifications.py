@@ -1,11 +1,14 @@
 """The notifiers of all channels, as the composition root builds them: one thread, one sender for each channel."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import structs
 
 from celery_monitor.adapters import channels
 from celery_monitor.adapters.channels import Channel
 from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.links import fill, of_incident
 from celery_monitor.core.model import Changes, Incident, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, RepeatingSender, Sender
@@ -38,13 +41,18 @@ class Notifications:
         """Names of the threads that send incidents."""
         return tuple(map(thread_of, self._uncommitted))
 
-    def start(self, threads: Threads, report: DayReport, *, external_url: str | None, limit: float) -> None:
-        """Begin to send. ``limit``: seconds, beside the channel's own timeout, after which a thread is stuck."""
+    def start(
+        self, threads: Threads, report: DayReport, *, external_url: str | None, links: Mapping[str, str], limit: float
+    ) -> None:
+        """Begin to send. ``limit``: seconds, beside the channel's own timeout, after which a thread is stuck.
+
+        ``links``: title and template of links to other systems.
+        """
         for channel in self._channels:
             rows = self._uncommitted.get(channel.name, self._outbox)
             context = channels.Context(
                 clock=self._clock,
-                incident=rows.incident,
+                incident=_linked(rows.incident, links),
                 summary=report.summary,
                 note=self._outbox.note,
                 external_url=external_url,
@@ -113,3 +121,15 @@ class Notifications:
 def thread_of(channel: str) -> str:
     """The name of a channel's thread."""
     return f"notifier-{channel}"
+
+
+def _linked(find: Callable[[str], Incident | None], templates: Mapping[str, str]) -> Callable[[str], Incident | None]:
+    """Incidents with their links filled in."""
+
+    def linked(key: str) -> Incident | None:
+        found = find(key)
+        if found is None or not templates:
+            return found
+        return structs.replace(found, links=tuple(fill(templates, of_incident(found))))
+
+    return linked

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from celery_monitor.settings.alerts import AlertsSettings
 from celery_monitor.settings.broker import BrokerSettings
 from celery_monitor.settings.channels import Channels
 from celery_monitor.settings.email import EmailSettings
+from celery_monitor.settings.links import LinkTemplate, Title
 from celery_monitor.settings.metrics import MetricsSettings
 from celery_monitor.settings.pagerduty import PagerDutySettings
 from celery_monitor.settings.schedules import Schedules
@@ -59,6 +60,11 @@ class Settings(Section):
     """Further channels of incidents, each with a ``name`` and a ``type``; rules name them in ``to``."""
     schedules: Schedules = ()
     """Tasks that run regularly, and when: what does not start in time opens an incident."""
+    links: dict[Title, LinkTemplate] = Field(default={})
+    """Links to other systems, shown with failures and incidents, on the page and in messages: title and URL. The URL
+    may have the placeholders ``{task_id}``, ``{task}``, ``{worker}``, ``{queue}``, ``{exception}``, ``{incident}`` and
+    ``{fleet}`` behind its host; they are percent-encoded. A link whose value is not known is left out.
+    """
     log: LogSettings = LogSettings()
 
     @property

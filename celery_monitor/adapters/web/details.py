@@ -17,6 +17,7 @@ from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.tracebacks import blocks
 from celery_monitor.adapters.web.trends import DAY_HOURS, HOUR, SPANS
+from celery_monitor.core import links
 from celery_monitor.core.model import BUCKET_SECONDS, Condition, Histogram, HistoryRow, Incident, IncidentRow, Snapshot
 from celery_monitor.core.text import OTHER
 from celery_monitor.ports import FailureFilter, Reader
@@ -82,7 +83,12 @@ class Details:
         found = await self._queries(partial(self._sources.reader.failure, uuid))
         if not found:
             raise HTTPException(404, "No failure is stored for this task ID.")
-        shown = [views.failure_in_full(one) | {"blocks": blocks(one.traceback)} for one in found]
+        templates, fleet = self._sources.links, self._sources.fleet
+        shown = [
+            views.failure_in_full(one)
+            | {"blocks": blocks(one.traceback), "links": links.fill(templates, links.of_failure(one, fleet))}
+            for one in found
+        ]
         return page(request, self._sources, "failure.html", uuid=uuid, failures=shown)
 
     async def incident(self, request: Request) -> Response:
@@ -107,8 +113,9 @@ class Details:
             one=incidents.told(row) | views.incident_in_full(row, groups),
             headline=incidents.headline_of(one),
             blocks=blocks(one.traceback, groups[0].frame if groups else ""),
+            links=links.fill(self._sources.links, links.of_incident(one)),
             trend=trends.trend(history, shown, self._sources.zone, period) if history else None,
-            progress=diagnosis.progress(one, lately, now),
+            progress=diagnosis.outlook(one, lately, now),
             steps=diagnosis.next_steps(one, told=row.delivered_at is not None, workers=self._up()),
             earlier=await self._queries(partial(self._earlier, one)),
             pages=incidents.are_sent(self._sources.channels),

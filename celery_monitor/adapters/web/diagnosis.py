@@ -50,7 +50,7 @@ class Step:
     elsewhere: bool = False
 
 
-def progress(one: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
+def outlook(one: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
     """``rows``: of the incident's tasks since ``compared_since``."""
     if one.condition is not Condition.FAILURE:
         return _of_condition(one, now)

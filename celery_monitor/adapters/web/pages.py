@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, trends, views
 from celery_monitor.adapters.web.api import current
+from celery_monitor.adapters.web.compression import packed
 from celery_monitor.adapters.web.details import Details
 from celery_monitor.adapters.web.guard import PAGE_POLICY
 from celery_monitor.adapters.web.listings import Listings
@@ -122,8 +123,8 @@ def _redirect(path: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    async def asset(_: Request) -> Response:
-        return Response(_content(name), media_type=media_type, headers={"cache-control": _ASSET_AGE})
+    async def asset(request: Request) -> Response:
+        return packed(request, Response(_content(name), media_type=media_type, headers={"cache-control": _ASSET_AGE}))
 
     return asset
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from celery_monitor.adapters.web import charts, filters, views
+from celery_monitor.adapters.web.compression import packed
 from celery_monitor.adapters.web.guard import PAGE_POLICY
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.status import status
@@ -48,7 +49,7 @@ def page(
         "refresh": False,
     }
     html = _templates().get_template(template).render(common | values)
-    return HTMLResponse(html, status_code, {"content-security-policy": PAGE_POLICY})
+    return packed(request, HTMLResponse(html, status_code, {"content-security-policy": PAGE_POLICY}))
 
 
 def root(request: Request) -> str:

@@ -1,7 +1,7 @@
 """What the web shows, and where it comes from."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, tzinfo
 from typing import Protocol
 
@@ -52,5 +52,7 @@ class Sources:
     """How much space the store has."""
     retention: float
     """Seconds for which failures and incidents are kept."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Title → template of links to other systems: see ``core.links``."""
     zone: tzinfo
     """In which the report's days are counted."""

@@ -133,6 +133,8 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
     """Of a condition other than failure: labels and values for the reader, at most MAX_DETAILS. Hostile text."""
     unwatched: float = 0.0
     """Seconds of its time in which the event stream was not watched."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Links to other systems, title and URL: filled in when a message is made, and never stored."""
 
     @property
     def is_storm(self) -> bool:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +45,20 @@ class Served:
 Serve = Callable[..., Served]
 
 
+@contextmanager
+def served(server: WebServer) -> Iterator[Served]:
+    """A server that answers meanwhile."""
+    server.start()
+    stop, turns = threading.Event(), list[int]()
+    thread = threading.Thread(target=server.serve, args=(stop, lambda: turns.append(1)), name="web-test")
+    thread.start()
+    one = Served(server, stop, thread, turns)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
     """A store with the usual fleet in it."""
@@ -69,20 +84,13 @@ def fleet(store: SqlStore) -> Fleet:
 @pytest.fixture
 def serve(fleet: Fleet) -> Iterator[Serve]:
     """Starts servers of the fleet on free ports, and stops them after the test."""
-    started: list[Served] = []
+    with ExitStack() as started:
 
-    def start(**settings: object) -> Served:
-        server = WebServer(Site(WebSettings(**settings), fleet.sources()), host="127.0.0.1", port=0)
-        server.start()
-        stop, turns = threading.Event(), []
-        thread = threading.Thread(target=server.serve, args=(stop, lambda: turns.append(1)), name="web-test")
-        thread.start()
-        started.append(Served(server, stop, thread, turns))
-        return started[-1]
+        def start(**settings: object) -> Served:
+            site = Site(WebSettings(**settings), fleet.sources())
+            return started.enter_context(served(WebServer(site, host="127.0.0.1", port=0)))
 
-    yield start
-    for one in started:
-        one.close()
+        yield start
 
 
 @pytest.fixture

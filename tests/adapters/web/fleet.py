@@ -180,6 +180,7 @@ class Fleet:
     gate: threading.Event | None = None
     """What the store's queries wait for."""
     channels: list[ChannelInfo] = field(default_factory=channels)
+    links: dict[str, str] = field(default_factory=dict)
     html: Callable[[Summary, str], str] = lambda summary, root: (
         f'<style></style><a href="{root}incidents">The mail of {summary.date}</a>'
     )
@@ -228,4 +229,5 @@ class Fleet:
             space=lambda: self.space,
             retention=30 * 86_400.0,
             zone=UTC,
+            links=self.links,
         )

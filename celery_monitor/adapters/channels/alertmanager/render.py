@@ -81,5 +81,6 @@ def _annotations(incident: Incident) -> dict[str, str]:
         "summary": line(headline(incident), _SUMMARY),
         "message": text(incident.message, _TEXT),
         "runbook_url": incident.runbook_url or "",
+        "links": "\n".join(f"{title}: {url}" for title, url in incident.links),
     }
     return {name: value for name, value in known.items() if value}

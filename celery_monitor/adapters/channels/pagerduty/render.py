@@ -125,6 +125,7 @@ def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
             links.append((_page(base, "tasks/", incident.task), f"{incident.task} at the monitor"))
     if incident.runbook_url:
         links.append((incident.runbook_url, "Runbook"))
+    links += [(url, title) for title, url in incident.links]
     # An address that is cut leads nowhere.
     return [{"href": href, "text": line(label)} for href, label in links if href and len(href) <= _URL_LIMIT]
 

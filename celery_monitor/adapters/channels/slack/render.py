@@ -22,6 +22,7 @@ _HEADLINE: Final = 1_000
 _FACT: Final = 600
 _TRACEBACK: Final = 2_900
 _URL: Final = 1_000
+_TITLE: Final = 100
 _SIGNS: Final = {
     Severity.CRITICAL: "\N{LARGE RED CIRCLE}",
     Severity.ERROR: "\N{LARGE ORANGE CIRCLE}",
@@ -97,6 +98,7 @@ def _without_stars(title: str) -> str:
 
 def _links(incident: Incident, external_url: str | None) -> str:
     links = [(page_of(external_url, incident.key), "Incident"), (incident.runbook_url, "Runbook")]
+    links += [(url, escaped(title, _TITLE)) for title, url in incident.links]
     usable = [(url, label) for url, label in links if url and len(url) <= _URL and not re.search(r"[<>|\s]", url)]
     return " · ".join(f"<{url.replace('&', '&amp;')}|{label}>" for url, label in usable)
 

@@ -52,6 +52,7 @@ def render(kind: str, incident: Incident, at: float, external_url: str | None) -
         "kwargs": None if one.kwargs is None else text(one.kwargs, _TEXT),
         "runbook_url": one.runbook_url,
         "url": page_of(external_url, one.key),
+        "links": [{"title": title, "url": url} for title, url in one.links],
     }
     return body(kind, at, data)
 

@@ -1,0 +1,276 @@
+"""The page in a real browser: what it looks like to people, to keyboards and to screen readers."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.adapters.web import Site, WebServer
+from celery_monitor.core.model import Changes
+from celery_monitor.settings.web import WebSettings
+from tests.adapters.web.conftest import Served, served
+from tests.adapters.web.fleet import NOW, Fleet, bucket, failure, group, incident, usual
+from tests.servers.process import require
+
+KEY = "incidents/shop.charge%2F2026-11-23T14Z"
+PAGES = (
+    "",
+    "tasks",
+    "tasks?q=nothing",
+    "tasks/shop.charge",
+    "failures",
+    "failures?since=soon",
+    "failures/id-1",
+    "incidents",
+    "incidents?state=resolved",
+    KEY,
+    "workers",
+    "reports/today",
+    "nothing",
+)
+LONG = "shop." + "a_very_long_name_of_a_task_without_any_place_to_break_it" * 3
+TRACEBACK = f"""Traceback (most recent call last):
+  File "/venv/lib/python3.12/site-packages/celery/app/trace.py", line 453, in trace_task
+    R = retval = fun(*args, **kwargs)
+                 ^^^^^^^^^^^^^^^^^^^^
+  File "/srv/shop/charge.py", line 8, in charge
+    raise CardError("{"no such card " * 30}")
+shop.errors.CardError: no such card"""
+
+
+@dataclass
+class Visit:
+    """A page of the site, in a browser."""
+
+    page: Page
+    url: str
+    errors: list[str] = field(default_factory=list)
+    """What the console said."""
+
+    def go(self, path: str) -> Page:
+        """Open a path from the root."""
+        self.page.goto(f"{self.url}/{path}")
+        return self.page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all."""
+    chromium = require("chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
+    """A store with texts that are long."""
+    directory = tmp_path_factory.mktemp("browser")
+    made = open_store(f"sqlite:///{directory / 'store.db'}", retention=30 * 86_400.0, fingerprints_kept=100)
+    made.start()
+    made.commit(usual())
+    made.commit(
+        Changes(
+            now=NOW,
+            sequence=2,
+            buckets=[bucket(LONG, LONG, started=9, succeeded=8, failed=1)],
+            groups=[group(LONG, "f" * 16, "x" * 120)],
+            failures=[
+                failure("id-3", traceback=TRACEBACK, args="(1, 2)" * 100),
+                failure("u" * 200, name=LONG, queue=LONG, exception="x" * 120, message="m" * 500, group="f" * 16),
+            ],
+            incidents=[
+                incident(traceback=TRACEBACK, last_uuid="id-3", workers={"celery@box": 2}, queues={"billing": 2}),
+                incident(f"{LONG}/h", task=LONG, message="m" * 500, first_at=NOW - 50),
+            ],
+        )
+    )
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def shown(filled: SqlStore) -> Iterator[tuple[Served, Fleet]]:
+    """A site of it, and what it shows."""
+    fleet = Fleet(filled, links={"Logs": "https://logs.example.com/?q={task_id}"})
+    with served(WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)) as server:
+        yield server, fleet
+
+
+Visiting = Callable[..., Visit]
+
+
+@pytest.fixture
+def visit(browser: Browser, shown: tuple[Served, Fleet]) -> Iterator[Visiting]:
+    """Opens pages with their own contexts; an error of a script fails the test."""
+    opened: list[Visit] = []
+
+    def open_page(width: int = 1440, **options: object) -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": 900}, timezone_id="Asia/Tokyo", **options)  # type: ignore[arg-type]
+        made = Visit(context.new_page(), shown[0].url)
+        made.page.on("pageerror", lambda error: made.errors.append(str(error)))
+        made.page.on("console", lambda said: made.errors.append(said.text) if said.type == "error" else None)
+        opened.append(made)
+        return made
+
+    yield open_page
+    for one in opened:
+        one.page.context.close()
+        # The browser itself notes answers such as 400 and 404.
+        assert [error for error in one.errors if "the server responded with a status of" not in error] == []
+
+
+def violations(page: Page, *rules: str) -> list[tuple[str, list[str]]]:
+    """What axe finds: its rule and the elements."""
+    if not page.evaluate("typeof window.axe === 'object'"):
+        page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+    only = {"runOnly": {"type": "rule", "values": list(rules)}} if rules else {}
+    found = page.evaluate(f"axe.run(document, {json.dumps({'resultTypes': ['violations'], **only})})")
+    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]]
+
+
+def test_nobody_is_left_out(visit: Visiting) -> None:
+    """On every page axe finds nothing, in the dark no contrast is too low, and on a phone nothing is cut off."""
+    wide, dark, phone = visit(), visit(color_scheme="dark"), visit(width=390)
+    found = {}
+    for path in PAGES:
+        found["wide", path] = violations(wide.go(path))
+        found["dark", path] = violations(dark.go(path), "color-contrast", "link-in-text-block")
+        page = phone.go(path)
+        found["phone", path] = violations(page, "color-contrast", "scrollable-region-focusable", "target-size")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    assert {where: what for where, what in found.items() if what} == {}
+
+
+def test_from_the_pager_to_the_cause(visit: Visiting, tmp_path: Path) -> None:
+    """An incident's link shows the application's frame at once, and one click away is the whole failure."""
+    page = visit().go(KEY)
+    assert page.locator("h1").inner_text() == "shop.charge failed 2 times"
+    frame = page.locator("pre .own")
+    assert frame.is_visible()
+    assert "/srv/shop/charge.py" in frame.inner_text()
+    assert page.get_by_role("link", name="Logs").get_attribute("href") == "https://logs.example.com/?q=id-3"
+    page.get_by_role("link", name="The failure in full").click()
+    page.wait_for_url("**/failures/id-3")
+    assert page.get_by_role("link", name="Logs").is_visible()
+
+
+def test_search_and_sort(visit: Visiting) -> None:
+    """A part of a name finds a task from every page; a column's head sorts, and the address holds all of it."""
+    page = visit().go("workers")
+    page.get_by_role("searchbox").fill("SHOP.")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/tasks?q=SHOP.")
+    names = page.locator("td.name a")
+    assert names.count() == 3
+    page.get_by_role("link", name="Executed").click()
+    page.wait_for_url("**sort=executed**")
+    assert page.locator("th[aria-sort=descending]").inner_text().startswith("Executed")
+    assert [re.sub("_.*", "", name) for name in names.all_inner_texts()] == ["shop.a", "shop.mail", "shop.charge"]
+    page.get_by_role("link", name="Never failed").click()
+    page.wait_for_url("**state=clean**")
+    assert names.all_inner_texts() == ["shop.mail"]
+    assert "q=SHOP." in page.url
+    assert "sort=executed" in page.url
+
+
+def test_a_mistake_keeps_the_form(visit: Visiting) -> None:
+    """What is wrong in one field is said beside it, and the others stay as they were filled in."""
+    page = visit().go("failures?task=charge&since=soon")
+    assert page.get_by_label("Task", exact=True).input_value() == "charge"
+    wrong = page.get_by_label("Since")
+    assert wrong.get_attribute("aria-invalid") == "true"
+    assert wrong.is_visible()
+    assert "must be a time such as" in page.locator(f"#{wrong.get_attribute('aria-describedby')}").inner_text()
+    wrong.fill("1h")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**since=1h**")
+    assert page.locator("tbody tr").count() == 3
+
+
+def test_a_slip_finds_what_was_meant(visit: Visiting) -> None:
+    """Where nothing is found, the name that was meant is a click away."""
+    page = visit().go("failures?task=shop.chrage")
+    page.get_by_role("link", name="shop.charge").click()
+    page.wait_for_url("**task=shop.charge")
+    assert page.locator("tbody tr").count() == 3
+
+
+def test_times_are_the_viewers(visit: Visiting) -> None:
+    """Times are shown in the browser's zone, with its name; without the script in the configured one."""
+    page = visit().go("failures/id-1")
+    assert page.locator("dd time").first.inner_text() == "2026-11-23 23:04:09 GMT+9"
+    assert "Times in Asia/Tokyo" in page.locator("footer").inner_text()
+    plain = visit(java_script_enabled=False).go("failures/id-1")
+    assert plain.locator("dd time").first.inner_text() == "2026-11-23 14:04:09 UTC"
+    assert not plain.locator("button.copy").first.is_visible()
+
+
+def test_a_page_stays_current(visit: Visiting, shown: tuple[Served, Fleet]) -> None:
+    """What has changed comes by itself, but not while somebody types or selects, and focus stays where it was."""
+    page = visit().go("workers")
+    page.get_by_role("link", name="Overview").focus()
+    _, fleet = shown
+    before = list(fleet.workers)
+    look = "document.dispatchEvent(new Event('visibilitychange'))"
+    try:
+        fleet.workers.pop()
+        page.evaluate("getSelection().selectAllChildren(document.querySelector('td.name'))")
+        page.evaluate(look)
+        assert page.get_by_text("celery@gone").is_visible()
+        page.evaluate("getSelection().removeAllRanges()")
+        page.evaluate(look)
+        page.get_by_text("celery@gone").wait_for(state="detached")
+        assert page.evaluate("document.activeElement.textContent") == "Overview"
+        assert "0 down" not in page.locator("#states").inner_text()
+    finally:
+        fleet.workers[:] = before
+
+
+def test_copying(visit: Visiting) -> None:
+    """A click copies an id, and a traceback as it was sent."""
+    one = visit(permissions=["clipboard-read", "clipboard-write"])
+    page = one.go("failures/id-3")
+    page.get_by_role("button", name="Copy the task id").click()
+    page.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "id-3"
+    page.get_by_role("button", name="Copy the traceback").click()
+    page.wait_for_function("document.querySelectorAll('.copy')[0].textContent === 'Copied'")
+    assert page.evaluate("navigator.clipboard.readText()").rstrip("\n") == TRACEBACK
+
+
+def test_by_keyboard_alone(visit: Visiting) -> None:
+    """From the first Tab to an incident: the skip link leads past the navigation, and each focus is seen."""
+    page = visit().go("")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.keyboard.press("Enter")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        if page.evaluate("document.activeElement.getAttribute('href')") == f"./{KEY}":
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/{KEY}")
+
+
+def test_without_scripts(visit: Visiting) -> None:
+    """Every page is whole without the script: the way from the overview to a traceback, the search, the filters."""
+    page = visit(java_script_enabled=False).go("")
+    page.get_by_role("searchbox").fill("char")
+    page.keyboard.press("Enter")
+    page.locator("td.name a", has_text="charge").first.click()
+    assert page.locator("svg[role=img]").count() == 2
+    page.get_by_role("link", name="7 days").click()
+    page.wait_for_url("**span=7d")
+    assert "7 days" in str(page.locator("svg[role=img]").first.get_attribute("aria-label"))
+    page.get_by_role("link", name="ValueError").first.click()
+    page.wait_for_url("**/failures/*")
+    assert "Traceback" in page.locator("pre").first.inner_text()

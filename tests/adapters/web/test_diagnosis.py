@@ -1,0 +1,83 @@
+"""An incident in sentences."""
+
+from typing import Any
+
+import pytest
+
+from celery_monitor.adapters.web.diagnosis import HINTS, next_steps, outlook, recent_since
+from celery_monitor.core.model import BUCKET_SECONDS, Condition, HistoryRow, IncidentState
+from tests.adapters.web.fleet import NOW, incident
+from tests.adapters.web.test_charts import row
+
+RECENT = recent_since(NOW)
+BEFORE = RECENT - BUCKET_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "tone", "said"),
+    [
+        ({"state": IncidentState.RESOLVED}, [], "good", "It is over: resolved, the last failure was 30.0 s ago."),
+        (
+            {},
+            [row(RECENT, 90, 10), row(BEFORE, 50, 50)],
+            "good",
+            "It is getting better: 10.0 % of its runs fail, 50.0 % b",
+        ),
+        ({}, [row(RECENT, 50, 50), row(BEFORE, 90, 10)], "bad", "It is getting worse: 50.0 %"),
+        ({}, [row(RECENT, 89, 11), row(BEFORE, 90, 10)], "bad", "It goes on as before: 11.0 %"),
+        ({}, [row(RECENT, 0, 5)], "bad", "It goes on: the last failure was 30.0 s ago."),
+        ({}, [row(RECENT, 0, 5), row(BEFORE, 5, 0)], "bad", "It goes on: "),
+        ({}, [], "bad", "It goes on: "),
+        ({"last_at": NOW - 7200}, [row(RECENT, 40)], "good", "No failure for 2 h 0 min, and 40 runs have succeeded"),
+        ({"last_at": NOW - 7200}, [], "quiet", "No failure for 2 h 0 min. Nothing of it has run since"),
+        ({"last_at": NOW + 60}, [], "bad", "It goes on: the last failure was 0 ms ago."),
+        ({"condition": Condition.BACKLOG, "subject": "mail"}, [], "bad", "It goes on, since 1 min 0 s."),
+        ({"condition": Condition.LOST, "state": IncidentState.RESOLVED}, [], "good", "It is over: it lasted 30.0 s."),
+    ],
+)
+def test_is_it_getting_better(changes: dict[str, Any], rows: list[HistoryRow], tone: str, said: str) -> None:
+    """The last half hour is compared with the one before, with the numbers; without runs nothing is claimed."""
+    found = outlook(incident(**changes), rows, NOW)
+    assert (found.tone, found.said[: len(said)]) == (tone, said)
+
+
+def test_the_numbers() -> None:
+    """What the sentence rests on stands beside it, with its period."""
+    found = outlook(incident(), [row(RECENT, 1200, 300), row(BEFORE, 1, 1), row(BEFORE - 9000, 5, 5)], NOW)
+    assert found.numbers == (
+        "Last 20 min 9 s: 300 of 1,500 runs failed (20.0 %). The 30 min before: 1 of 2 runs failed (50.0 %)."
+    )
+
+
+def test_what_to_do_next() -> None:
+    """The runbook first; then what the exception, the worker and the queue point to; last the failure itself."""
+    one = incident(
+        runbook_url="https://wiki.example/r",
+        exceptions={"OSError": 1, "WorkerLostError": 7},
+        workers={"celery@box": 8},
+        queues={"mail": 8},
+        tasks={"a": 4, "b": 4},
+        last_uuid="id/1",
+        count=8,
+    )
+    steps = next_steps(one, told=False, workers=3)
+    assert [step.link for step in steps] == ["https://wiki.example/r", "", "", "", "failures/id%2F1", ""]
+    assert HINTS["WorkerLostError"] in steps[1].said
+    assert "celery@box, and 3 workers are up" in steps[2].said
+    assert "queue mail" in steps[3].said
+    assert "Nobody was notified" in steps[5].said
+
+
+def test_one_worker_alone_is_no_clue() -> None:
+    """In a fleet of one worker, or after few failures, the worker is not blamed."""
+    few = incident(workers={"celery@box": 2}, count=2)
+    many = incident(workers={"celery@box": 9}, count=9)
+    for one, up in ((few, 3), (many, 1)):
+        assert not [step for step in next_steps(one, told=True, workers=up) if "look at that one" in step.said]
+
+
+def test_there_is_always_something_to_do() -> None:
+    """Also for a condition of which nothing else is known."""
+    assert [step.link for step in next_steps(incident(condition=Condition.BACKLOG), told=True, workers=1)] == [
+        "workers"
+    ]

@@ -1,0 +1,46 @@
+"""Names found by what people type."""
+
+import time
+
+import pytest
+
+from celery_monitor.adapters.web.search import find, suggestions
+
+NAMES = ["shop.billing.charge", "shop.billing.refund", "shop.mail.Send", "weird[0-9]*", "shop.billing", "STRASSE"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("charge", ["shop.billing.charge"]),
+        ("BILLING.", ["shop.billing.charge", "shop.billing.refund"]),
+        ("shop.billing", ["shop.billing"]),
+        ("mail.send", ["shop.mail.Send"]),
+        (" refund ", ["shop.billing.refund"]),
+        ("shop.*.?efund", ["shop.billing.refund"]),
+        ("*charge", ["shop.billing.charge"]),
+        ("billing*", []),
+        ("[0-9]", ["weird[0-9]*"]),
+        ("*[0-9]*", ["weird[0-9]*"]),
+        ("straße", ["STRASSE"]),
+        ("none", []),
+        ("(", []),
+        ("\\", []),
+    ],
+)
+def test_names(text: str, found: list[str]) -> None:
+    """A part finds all that have it, in any case; a whole name is itself alone; a pattern is of whole names."""
+    assert find(text, NAMES) == found
+
+
+def test_a_hostile_pattern_is_quick() -> None:
+    """Many stars take no longer than they should."""
+    begun = time.process_time()
+    find("*a" * 100 + "b", ["a" * 255] * 200)
+    assert time.process_time() - begun < 20
+
+
+def test_what_may_have_been_meant() -> None:
+    """A slip of the fingers is met with the names that are most like it."""
+    assert suggestions("shop.biling.chrage", NAMES)[0] == "shop.billing.charge"
+    assert suggestions("", NAMES) == []
