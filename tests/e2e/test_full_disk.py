@@ -78,6 +78,32 @@ def test_failures_that_would_fill_the_disk(
         daemon.stop()
 
 
+@pytest.mark.campaign
+def test_many_tasks_fail_on_a_small_disk(
+    rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
+) -> None:
+    """5,000 tasks with long names and messages fail within seconds on 64 MB: all are counted, and a new one pages."""
+    with small_disk(tmp_path / "disk") as disk:
+        daemon = pager(tmp_path / "daemon", rabbitmq_url, server)
+        daemon.store = disk / "monitor.db"
+        daemon.settings["store"]["url"] = f"sqlite:///{daemon.store}"
+        start(daemon)
+        daemon.until_ready()
+        now = time.time()
+        many = [Failing(f"n.{number}{'x' * 200}", now, message="m" * 3_000) for number in range(5_000)]
+        publish(rabbitmq_url, many, rate=4_000, per_message=10)
+        wait_until(lambda: daemon.metric("monitor_task_failures_total") == len(many), 120)
+        assert daemon.metric("monitor_commit_failures_total") == 0
+        last = Failing("shop.last", now)
+        publish(rabbitmq_url, [last])
+        wait_until(lambda: daemon.metric("monitor_task_failures_total") == len(many) + 1, 60)
+        daemon.kill()
+        daemon.launch()
+        daemon.until_ready()
+        assert daemon.metric("monitor_task_failures_total") == len(many) + 1
+        daemon.stop()
+
+
 def test_a_page_that_cannot_be_written(
     rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
 ) -> None:

@@ -1,8 +1,11 @@
 """The disk budget: what is given up when space is short, and in which order.
 
 Counts, incidents, the outbox, tasks under way and fingerprints come first. Before they run out of space, samples of
-failures go, oldest first, then error groups, then counts by time that are older than a day. New samples take a part of
-the space that is left and no more, so that they never use up what everything else needs.
+failures go, oldest first, then error groups, then counts by time that are older than a day.
+
+A flush is one transaction: its log needs the space once more, and SQLite cannot move a log into a file that has no
+space to grow. So what can be given up takes a quarter of the space that is left and no more: the texts of incidents
+first, each cut to its share, then error groups, then samples.
 
 Space is short by ``store.max_bytes`` or by the file system, whichever comes first. A quota shows in neither: after a
 write that was refused for want of space only free pages inside of the file are counted on, for a while.
@@ -11,16 +14,17 @@ write that was refused for want of space only free pages inside of the file are 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection, delete, func, select
 
 from celery_monitor.adapters.store import schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.totals import Totals
-from celery_monitor.core.model import Changes, Failure
+from celery_monitor.core.model import Changes, Failure, Incident
 from celery_monitor.errors import StoreFullError
 from celery_monitor.ports import StoreSpace
 
@@ -38,6 +42,15 @@ REFUSED_FOR: Final = 60.0
 """Seconds after a refused write in which no space outside of the file is counted on."""
 _ROW: Final = 600
 """Bytes of a sample beside its texts, with its places in the indexes."""
+_GROUP: Final = 600
+"""Bytes of an error group, or of its failures in a quarter of an hour."""
+_SERIES: Final = 1_200
+_BUCKET: Final = 600
+_WAITING: Final = 600
+_INCIDENT: Final = 1_500
+"""The same without its texts; names may have some hundred characters."""
+_TEXTS: Final = 4
+"""That an incident has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +63,19 @@ class Space:
     free: float
     """What can still be written: free pages of the file, and what the file system has."""
     headroom: int
-    """What samples must leave free."""
+    """What must be left free by all that can be given up."""
 
     @property
     def room(self) -> float:
         """What can be added, to the limit or to the end of the disk."""
         return min(self.limit - self.used, self.free)
 
-    @property
-    def for_samples(self) -> float:
-        """What the samples of one flush may take: a quarter of what is left, so that the log stays small too."""
-        return max(0.0, (self.room - self.headroom) / 4)
+    def to_spare(self, needed: int = 0) -> float:
+        """What one flush may take for all that can be given up: a quarter, so that the log stays small too.
+
+        ``needed``: what the rest of it takes, in the log and in the file.
+        """
+        return max(0.0, (self.room - self.headroom - 2 * needed) / 4)
 
     @property
     def short(self) -> bool:
@@ -98,19 +113,31 @@ class Budget:
             given_up=dict(self._given_up),
         )
 
-    def admit(self, connection: Connection, changes: Changes) -> tuple[Changes, int]:
-        """The changes with as many of their samples as there is space for, the newest; and how many were left out."""
-        space = self._measure(connection)
-        kept = _newest_within(changes.failures, space.for_samples)
-        left_out = len(changes.failures) - kept
-        if not left_out:
-            return changes, 0
-        return replace(changes, failures=changes.failures[left_out:]), left_out
+    def admit(self, connection: Connection, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
+        """The changes with as much of what can be given up as there is space for; and how much was left out."""
+        left = self._measure(connection).to_spare(_needed(changes))
+        if _spared(changes) <= left:
+            return changes, {}
+        incidents = _cut(changes.incidents, left)
+        left -= sum(map(_texts, incidents))
+        changes = replace(changes, incidents=incidents)
+        without: dict[str, int] = {}
+        if (groups := _GROUP * (len(changes.groups) + len(changes.errors))) > left:
+            without[GROUPS] = len(changes.groups)
+            changes = replace(changes, groups=(), errors=())
+        else:
+            left -= groups
+        kept = _newest_within(changes.failures, left)
+        if left_out := len(changes.failures) - kept:
+            without[SAMPLES] = left_out
+            changes = replace(changes, failures=changes.failures[left_out:])
+        return changes, without
 
-    def refused(self, changes: Changes) -> Changes:
-        """A write was refused for want of space: the changes without all that can be given up."""
+    def refused(self, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
+        """A write was refused for want of space: the changes without all that can be given up, and how much it was."""
         self._refused_at = self._monotonic()
-        return replace(changes, failures=(), groups=(), errors=())
+        without = {SAMPLES: len(changes.failures), GROUPS: len(changes.groups)}
+        return replace(changes, failures=(), groups=(), errors=(), incidents=_cut(changes.incidents, 0)), without
 
     def count(self, what: str, number: int) -> None:
         """So many were given up."""
@@ -159,10 +186,48 @@ class Budget:
         return BUCKETS, self._totals.expire(connection, oldest, limit=chunk)
 
 
+def _needed(changes: Changes) -> int:
+    """Bytes of what is never given up, about, with its places in the indexes."""
+    series, buckets = _SERIES * len(changes.series), _BUCKET * len(changes.buckets)
+    waiting = _WAITING * (len(changes.tracked) + len(changes.unnamed) + len(changes.outbox) + len(changes.workers))
+    return series + buckets + waiting + _INCIDENT * len(changes.incidents)
+
+
+def _spared(changes: Changes) -> float:
+    """Bytes of all that can be given up."""
+    groups = _GROUP * (len(changes.groups) + len(changes.errors))
+    return groups + sum(map(_texts, changes.incidents)) + sum(map(_size, changes.failures))
+
+
+def _texts(one: Failure | Incident) -> int:
+    return len(one.traceback) + len(one.message) + len(one.args or "") + len(one.kwargs or "")
+
+
+def _size(failure: Failure) -> int:
+    return _ROW + _texts(failure)
+
+
+def _cut(incidents: Sequence[Incident], allowance: float) -> Sequence[Incident]:
+    """The same incidents, with texts that fit in all: the end of a traceback and the beginning of all else."""
+    if sum(map(_texts, incidents)) <= allowance:
+        return incidents
+    each = int(max(0.0, allowance) / len(incidents)) // _TEXTS
+    return [
+        msgspec.structs.replace(
+            one,
+            message=one.message[:each],
+            traceback=one.traceback[-each:] if each else "",
+            args=one.args and one.args[:each],
+            kwargs=one.kwargs and one.kwargs[:each],
+        )
+        for one in incidents
+    ]
+
+
 def _newest_within(failures: Sequence[Failure], allowance: float) -> int:
     """How many of the last ones fit."""
     for number, one in enumerate(reversed(failures)):
-        allowance -= _ROW + len(one.traceback) + len(one.message) + len(one.args or "") + len(one.kwargs or "")
+        allowance -= _size(one)
         if allowance < 0:
             return number
     return len(failures)

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection, select, update
 
 from celery_monitor.adapters.store import encode, restore, schema
-from celery_monitor.adapters.store.budget import GROUPS, SAMPLES, Budget
+from celery_monitor.adapters.store.budget import Budget
 from celery_monitor.adapters.store.crash_marks import ApplyingFile
 from celery_monitor.adapters.store.dialects import dialect_of
 from celery_monitor.adapters.store.engine import Database, UnstorableError, require
@@ -216,27 +216,27 @@ class SqlStore:
     def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
         """With as much as there is space for: on a full disk without all that can be given up."""
         try:
-            left_out = self._write(changes, changed_counters)
+            without = self._write(changes, changed_counters)
         except StoreFullError:
-            self._write(self._budget.refused(changes), changed_counters)
-            self._budget.count(GROUPS, len(changes.groups))
-            left_out = len(changes.failures)
-        self._budget.count(SAMPLES, left_out)
+            changes, without = self._budget.refused(changes)
+            self._write(changes, changed_counters)
+        for what, number in without.items():
+            self._budget.count(what, number)
 
-    def _write(self, changes: Changes, changed_counters: Mapping[str, float]) -> int:
-        """One transaction; how many samples there was no space for."""
+    def _write(self, changes: Changes, changed_counters: Mapping[str, float]) -> Mapping[str, int]:
+        """One transaction; how much there was no space for."""
         # The first statement takes the sequence and is the fence as well.
         with self._database.write(fenced=False) as connection:
             if self._owed is not None and self._token is not None:
                 self._lease.take(connection, self._token, self._owed)
-            left_out = 0
+            without: Mapping[str, int] = {}
             if self._advance(connection, changes):
-                admitted, left_out = self._budget.admit(connection, changes)
+                admitted, without = self._budget.admit(connection, changes)
                 with self._database.pipelined(connection):
                     self._flush.write(connection, admitted, changed_counters, self._committed_at)
                 self._flush.claim(connection, admitted)
         self._owed = None
-        return left_out
+        return without
 
     def prune(self, now: float) -> None:
         """See Store. Each call deletes a portion: call it once a minute, and every few seconds while space is short."""

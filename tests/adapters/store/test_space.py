@@ -87,6 +87,47 @@ def test_the_limit_holds(opened: Open, path: Path) -> None:
     assert_whole(store, 40)
 
 
+def of_tasks(sequence: int, first: int, number: int) -> Changes:
+    """A flush in which so many different tasks fail for the first time, with long names and texts."""
+    names = [f"n.{one}{'x' * 200}" for one in range(first, first + number)]
+    return changes(
+        sequence,
+        series=[series(name, failed=1) for name in names],
+        buckets=[bucket(name=name, failed=1) for name in names],
+        groups=[group(f"g-{name}") for name in names],
+        errors=[error(f"g-{name}") for name in names],
+        failures=[failure(f"u-{name}", name=name, group=f"g-{name}", traceback="t" * 4000) for name in names],
+        incidents=[
+            incident(f"{name}/h", task=name, tasks={name: 1}, message="m" * 3000, traceback="t" * 4000, args="a" * 500)
+            for name in names
+        ],
+        outbox=[OutboxRequest("pagerduty", f"{name}/h", Action.TRIGGER, "", NOW) for name in names],
+        epoch=1,
+        fingerprints=sequence.to_bytes(8, "big"),
+    )
+
+
+@pytest.mark.parametrize("flushes", [1, *(pytest.param(n, marks=pytest.mark.campaign) for n in (5, 50))])
+def test_failures_of_many_tasks_on_a_small_disk(disk: Path, opened: Open, flushes: int) -> None:
+    """5,000 tasks fail for the first time: all is counted and paged, with less of their texts; then so again.
+
+    A flush is written as a whole, and its log beside the file: without bounds of its own it would fill the disk, and
+    SQLite would have no space to move the log into the file ever again.
+    """
+    path = disk / "store.db"
+    store = opened(f"sqlite:///{path}")
+    store.start()
+    tasks, per_flush = 5_000, 5_000 // flushes
+    for again in range(2):
+        for number in range(flushes):
+            store.commit(of_tasks(again * flushes + number + 1, number * per_flush, per_flush))
+            store.prune(NOW)
+    kept = store.reader.incidents(since=None, until=None, limit=10**6)
+    assert len(kept) == tasks
+    assert store.outbox.pending()["pagerduty"][0] == tasks
+    assert store.space().given_up["samples"] > 0
+
+
 def test_a_store_above_its_limit_shrinks(opened: Open) -> None:
     """The limit was lowered: samples go first, then groups, then counts older than a day; never the rest."""
     store = opened()
@@ -150,8 +191,8 @@ def test_a_start_on_a_full_disk(disk: Path, opened: Open, monkeypatch: pytest.Mo
     store = opened(f"sqlite:///{path}")
     store.start()
     path.with_name("store.db.reserve").unlink()
-    monkeypatch.setattr(store._budget, "admit", lambda _, changes: (changes, 0))
-    monkeypatch.setattr(store._budget, "refused", lambda changes: changes)
+    monkeypatch.setattr(store._budget, "admit", lambda _, changes: (changes, {}))
+    monkeypatch.setattr(store._budget, "refused", lambda changes: (changes, {}))
     small, done = disk / "small", 0
     small.write_bytes(bytes(8 * MIB))
     with contextlib.suppress(StoreUnavailableError):
@@ -198,7 +239,7 @@ def test_a_temporary_store_has_no_end(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "limit", "free", "for_samples", "short", "reclaimed"),
+    ("used", "limit", "free", "to_spare", "short", "reclaimed"),
     [
         (0, 100, 1000, 22.5, False, True),
         (0, 1000, 100, 22.5, False, True),
@@ -210,10 +251,10 @@ def test_a_temporary_store_has_no_end(opened: Open) -> None:
         (0, float("inf"), float("inf"), float("inf"), False, True),
     ],
 )
-def test_space(used: int, limit: float, free: float, for_samples: float, *, short: bool, reclaimed: bool) -> None:
+def test_space(used: int, limit: float, free: float, to_spare: float, *, short: bool, reclaimed: bool) -> None:
     """The smaller of limit and disk decides; samples get a quarter of what is left beyond the headroom."""
     space = Space(used, limit, free, headroom=10)
-    assert (space.for_samples, space.short, space.reclaimed) == (for_samples, short, reclaimed)
+    assert (space.to_spare(), space.short, space.reclaimed) == (to_spare, short, reclaimed)
 
 
 @pytest.mark.parametrize(
