@@ -139,6 +139,9 @@ class Sql(Protocol):
     def trimming(self, one: Compiled, table: Table, group: str, kept: int) -> Statements:
         """``one`` deletes all but the ``kept`` rows with the highest primary key of a ``group``."""
 
+    def continuing(self, table: Table) -> Sequence[str]:
+        """Statements after which new rows get ids beyond those that were inserted with theirs."""
+
 
 def too_slow() -> QueryTimeoutError:
     """The error for a query that has reached its deadline."""

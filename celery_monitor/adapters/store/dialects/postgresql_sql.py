@@ -67,6 +67,14 @@ class PostgresqlSql:
         text = f"{before} WHERE {key} IN (SELECT old.{key} FROM {old})"  # noqa: S608  # as above
         return Arrays(text, _kinds(table, [group]))
 
+    def continuing(self, table: Table) -> Sequence[str]:
+        """See Sql."""
+        if table.autoincrement_column is None:
+            return ()
+        name, key = self._quote(table.name), self._quote(table.autoincrement_column.name)
+        sequence = f"pg_get_serial_sequence('{name}', '{table.autoincrement_column.name}')"
+        return [f"SELECT setval({sequence}, max({key})) FROM {name} HAVING max({key}) IS NOT NULL"]  # noqa: S608  # names of ours only
+
 
 class Arrays:
     """One text, whose parameters are columns of these types; no two rows of a portion are the same in ``keys``."""

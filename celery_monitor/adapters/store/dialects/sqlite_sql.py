@@ -48,6 +48,11 @@ class SqliteSql:
         del table, group, kept
         return Repeated(str(one), {})
 
+    def continuing(self, table: Table) -> Sequence[str]:
+        """See Sql: AUTOINCREMENT sees to it."""
+        del table
+        return ()
+
 
 class Repeated:
     """Texts for so many rows at once, the most first, and one for each of those that are left."""

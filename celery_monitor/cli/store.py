@@ -1,0 +1,81 @@
+"""``celery-monitor store``: an installation moves to another store."""
+
+import platform
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from celery_monitor.adapters.store.copy import Compared, CopySide, StoreCopy
+from celery_monitor.cli.options import config_file
+from celery_monitor.errors import ConfigError, Problem
+from celery_monitor.settings import Settings, load
+from celery_monitor.settings.secret import Secret, SecretSource, redact_url
+from celery_monitor.settings.store import check_store_url
+
+_TELL_EVERY: Final = 1.0
+"""Seconds between two lines about the same table."""
+
+
+@click.group()
+def store() -> None:
+    """Where everything is kept."""
+
+
+@store.command()
+@click.option("--from", "source", metavar="URL", required=True, help="The store to copy, as in store.url.")
+@click.option("--to", "target", metavar="URL", required=True, help="An empty store, as in store.url.")
+@config_file
+def copy(source: str, target: str, config_path: Path | None) -> None:
+    """Copy everything from one store to another, empty one, and compare them.
+
+    Works between SQLite and PostgreSQL in both directions. Stop the daemon first: a store that is in use is refused.
+    The copy is complete or not there at all. The source is not changed. In PostgreSQL the schema is store.schema, or
+    is named for the fleet: give the daemon's configuration. A password may be in the URL, in the configuration's
+    store.password_file, or where libpq looks for it (PGPASSWORD, ~/.pgpass).
+    """
+    settings = load(config_path, {})
+    sides = _side(settings, "--from", source), _side(settings, "--to", target)
+    progress = _Progress()
+    compared = StoreCopy(*sides, f"store copy on {platform.node()}", progress.tell).run()
+    click.echo(f"from {sides[0].about}\nto   {sides[1].about}")
+    _print(compared)
+    click.echo(f"All of it is there. Set store.url to {redact_url(target)} and start the daemon.")
+
+
+def _side(settings: Settings, option: str, url: str) -> CopySide:
+    try:
+        check_store_url(url)
+    except ValueError as exc:
+        raise ConfigError([Problem(option, str(exc))]) from None
+    section = settings.store
+    return CopySide(
+        SecretSource(Secret(url)),
+        password=section.password_source(),
+        schema=settings.schema_of_store,
+        directory=section.directory,
+    )
+
+
+def _print(compared: list[Compared]) -> None:
+    """What is the same on both sides."""
+    rows = [(each.name, f"{each.source:,}", f"{each.target:,}", "same") for each in compared]
+    table = [("", "SOURCE", "TARGET", ""), *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    for name, was, now, same in table:
+        click.echo(f"{name:<{widths[0]}}  {was:>{widths[1]}}  {now:>{widths[2]}}  {same}".rstrip())
+
+
+class _Progress:
+    """A line on standard error for each table, and more for those that take long."""
+
+    def __init__(self) -> None:
+        self._told_at = 0.0
+
+    def tell(self, table: str, done: int, count: int) -> None:
+        """See Tell."""
+        now = time.monotonic()
+        if done >= count or now - self._told_at >= _TELL_EVERY:
+            self._told_at = now
+            click.echo(f"{table}: {done:,} of {count:,} rows", err=True)

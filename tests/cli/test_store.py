@@ -1,0 +1,169 @@
+"""``celery-monitor store copy``, between real stores with rows in every table."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from msgspec import structs
+from sqlalchemy import func, select
+
+from celery_monitor.adapters.store import SqlStore, copy, open_store
+from celery_monitor.adapters.store.schema import metadata
+from celery_monitor.cli import main
+from celery_monitor.core.model import Action, Event, OutboxRequest, Silence, TaskRef, UnnamedEvent
+from celery_monitor.settings import Settings
+from tests.adapters.store.test_hostile import everywhere
+from tests.contracts.values import NOW, changes, failure
+from tests.servers import PostgreSQL
+
+FLEET = "shop"
+ODD = "x\0é\U0001f600 %s 'quoted' \\"
+ROWS = 2_500
+"""More than two portions."""
+
+
+@contextmanager
+def opened(url: str, directory: Path, *, lead: bool = True) -> Iterator[SqlStore]:
+    """As the daemon of the fleet has it."""
+    schema = Settings(fleet=FLEET).schema_of_store
+    store = open_store(url, schema=schema, directory=directory, retention=1e9, fingerprints_kept=4000)
+    if lead:
+        store.start("pod-1")
+    yield store
+    store.stop()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """A store that a daemon has filled and left."""
+    url = f"sqlite:///{tmp_path}/old.db"
+    with opened(url, tmp_path) as store:
+        store.commit(structs_of(everywhere(ODD)))
+        store.commit(
+            changes(
+                2,
+                failures=[failure(f"u{number}", group=f"g{number}") for number in range(ROWS)],
+                tracked=[(f"t{number}", TaskRef(name="t", seen=number)) for number in range(ROWS)],
+                outbox=[OutboxRequest("pagerduty", "other", Action.TRIGGER, due_at=NOW)],
+                position="tag-7",
+            )
+        )
+        store.outbox.dead(store.outbox.due(NOW, 9)[0], NOW, "never")
+        silence = Silence(id="s1", match=("a*",), starts_at=NOW, ends_at=NOW + 9, reason="deploy", created_by="ada")
+        store.silences.add(silence)
+    return url
+
+
+def structs_of(flush: Any) -> Any:
+    """With what ``everywhere`` leaves out."""
+    event = UnnamedEvent(7, 1.5, Event("task-failed", 2.5, "celery@a", "u4"), 3.5)
+    last = structs.replace(flush.series[0].runtime, sum=float("inf"))
+    return changes(
+        1,
+        **{name: getattr(flush, name) for name in ("buckets", "groups", "errors", "failures", "tracked", "workers")},
+        **{name: getattr(flush, name) for name in ("incidents", "outbox", "counters")},
+        series=[structs.replace(flush.series[0], runtime=last)],
+        unnamed=[event],
+        epoch=3,
+        fingerprints=b"12345678",
+    )
+
+
+def run(tmp_path: Path, source: str, target: str) -> Result:
+    """The command, with the fleet's name in the environment."""
+    environment = {"CELERY_MONITOR_FLEET": FLEET, "CELERY_MONITOR_STORE__DIRECTORY": str(tmp_path)}
+    return CliRunner().invoke(main, ["store", "copy", "--from", source, "--to", target], env=environment)
+
+
+def rows(url: str, directory: Path) -> dict[str, int]:
+    """The number of rows of each table."""
+    with opened(url, directory, lead=False) as store, store._database.read() as connection:
+        return {
+            name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+            for name, table in metadata.tables.items()
+        }
+
+
+def content(url: str, directory: Path) -> Any:
+    """What a daemon goes on from."""
+    with opened(url, directory) as store:
+        with store._database.read() as connection:
+            every = {
+                name: sorted(map(repr, connection.execute(select(table)).all()))
+                for name, table in metadata.tables.items()
+                if name != "meta"
+            }
+        return every, store.position(), store.silences.current(NOW)
+
+
+def test_there_and_back(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """From SQLite to PostgreSQL and to SQLite again: every row of every table, the totals are printed and equal."""
+    before = rows(source, tmp_path)
+    assert min(before.values()) > 0, before
+    server, back = postgresql.new_database(), f"sqlite:///{tmp_path}/back.db"
+    there = run(tmp_path, source, server)
+    assert there.exit_code == 0, there.output
+    assert f"failures: {before['failures']:,} of {before['failures']:,} rows" in there.output
+    assert "failures: 1,000 of" in there.output or "failures: 2," in there.output
+    assert "schema celery_monitor_shop" in there.output
+    assert "same" in next(line for line in there.stdout.splitlines() if line.startswith("total failed"))
+    assert rows(server, tmp_path) == before
+    assert run(tmp_path, server, back).exit_code == 0
+    assert content(back, tmp_path) == content(server, tmp_path)
+    again = run(tmp_path, back, postgresql.new_database())
+    assert again.exit_code == 0, again.output
+    # The text with NUL is what PostgreSQL can hold of it; all else is as it was.
+    old, new = content(source, tmp_path)[0], content(back, tmp_path)[0]
+    assert {name for name in old if [one.replace("\\x00", "\\\\x00") for one in old[name]] != new[name]} == set()
+
+
+def test_it_goes_on(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """The daemon that starts on the copy commits the next flush, and new rows get new ids."""
+    server = postgresql.new_database()
+    assert run(tmp_path, source, server).exit_code == 0
+    with opened(server, tmp_path) as store:
+        restored_position = store.position()
+        store.commit(changes(3, failures=[failure("new")], outbox=[OutboxRequest("p", "k", Action.TRIGGER)]))
+        assert restored_position == "tag-7"
+        assert len(store.reader.failure("new")) == 1
+        assert max(item.id for item in store.outbox.items(dead=False, limit=9, cursor=None)) == 3
+        assert store.lease().holder == "pod-1"
+
+
+def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """A store in use, on either side; a target with rows; a source that is not there: with what to do about it."""
+    server, empty = postgresql.new_database(), postgresql.new_database()
+    with opened(source, tmp_path):
+        assert "stop that one" in run(tmp_path, source, empty).output
+    with opened(server, tmp_path):
+        found = run(tmp_path, source, server).output
+        assert "pod-1 leads on it. Stop every replica" in found
+        assert "pod-1 leads on it" in run(tmp_path, server, f"sqlite:///{tmp_path}/new.db").output
+    assert run(tmp_path, source, server).exit_code == 0
+    for target in (server, source):
+        again = run(tmp_path, source, target)
+        assert again.exit_code == 1
+        assert "is not empty" in again.output
+    assert "No store found" in run(tmp_path, f"sqlite:///{tmp_path}/none.db", empty).output
+    wrong = run(tmp_path, source, "mysql://a/b")
+    assert (wrong.exit_code, "--to: must be a SQLite file" in wrong.output) == (2, True)
+
+
+def test_all_or_nothing(source: str, postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that is another one in the target, or an end in the middle, leaves an empty target that can be used."""
+    server = postgresql.new_database()
+    hashed = copy._hash
+    with monkeypatch.context() as patch:
+        seen = iter(range(10**9))
+        patch.setattr(copy, "_hash", lambda row: hashed(row) + next(seen))
+        differs = run(tmp_path, source, server)
+    assert differs.exit_code == 1
+    assert "The copy differs from its source in" in differs.output
+    with monkeypatch.context() as patch:
+        patch.setattr(copy, "_totals", lambda *_: 1 / 0)
+        assert run(tmp_path, source, server).exit_code == 1
+    assert {name for name, number in rows(server, tmp_path).items() if number} == {"meta"}
+    assert run(tmp_path, source, server).exit_code == 0
