@@ -32,7 +32,7 @@ _COMMANDS: Final = {
     "notify": _Entry("notify:notify", "Send a marked test message to PagerDuty or by mail."),
     "outbox": _Entry("outbox:outbox", "List pending and failed notifications, and retry them."),
     "silence": _Entry("silence:silence", "Hold back the notifications of some tasks for some time."),
-    "store": _Entry("store:store", "Copy everything to another store, such as from SQLite to PostgreSQL."),
+    "store": _Entry("store:store", "Copy one store to another (SQLite, PostgreSQL)."),
     "doctor": _Entry("doctor:doctor", "Check everything the daemon needs and suggest fixes."),
     "events": _Entry("events:events", "Show the live stream of events, one per line."),
     "demo": _Entry("demo:demo", "Run a demo fleet and the monitor in one process."),

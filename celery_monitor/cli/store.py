@@ -37,7 +37,7 @@ def copy(source: str, target: str, config_path: Path | None) -> None:
     """
     settings = load(config_path, {})
     sides = _side(settings, "--from", source), _side(settings, "--to", target)
-    progress = _Progress()
+    progress = _CopyProgress()
     compared = StoreCopy(*sides, f"store copy on {platform.node()}", progress.tell).run()
     click.echo(f"from {sides[0].about}\nto   {sides[1].about}")
     _print(compared)
@@ -67,7 +67,7 @@ def _print(compared: list[Compared]) -> None:
         click.echo(f"{name:<{widths[0]}}  {was:>{widths[1]}}  {now:>{widths[2]}}  {same}".rstrip())
 
 
-class _Progress:
+class _CopyProgress:
     """A line on standard error for each table, and more for those that take long."""
 
     def __init__(self) -> None:
