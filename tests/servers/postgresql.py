@@ -176,13 +176,14 @@ class PostgreSQL(ServerProcess):
 
 
 class PgBouncer(ServerProcess):
-    """A pooler in transaction mode before ``server``, with fewer connections than its clients have."""
+    """A pooler before ``server``, with fewer connections than its clients have; ``mode``: transaction at first."""
 
     stop_signal = signal.SIGINT
 
     def __init__(self, server: PostgreSQL, directory: Path) -> None:
         """Choose the port; nothing is started yet."""
         super().__init__("pgbouncer", directory)
+        self.mode = "transaction"
         self.server = server
         self.port = free_port()
 
@@ -200,7 +201,7 @@ class PgBouncer(ServerProcess):
         (self.server.directory / "pgbouncer.ini").write_text(
             f"[databases]\n* = host=127.0.0.1 port={self.server.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = 3\n"
+            f"auth_type = trust\nauth_file = {users}\npool_mode = {self.mode}\ndefault_pool_size = 3\n"
             "server_login_retry = 1\n"
         )
         super().launch()

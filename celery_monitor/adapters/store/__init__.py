@@ -8,6 +8,7 @@ Only the daemon calls ``SqlStore.start``; it takes the database for itself. The 
 ``outbox`` and ``reader`` beside a running daemon.
 """
 
+from celery_monitor.adapters.store.dialects.base import ServerReport
 from celery_monitor.adapters.store.store import SqlStore, open_store
 
-__all__ = ["SqlStore", "open_store"]
+__all__ = ["ServerReport", "SqlStore", "open_store"]

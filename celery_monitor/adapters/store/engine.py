@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from celery_monitor.adapters.store import encode, migrate, schema
 from celery_monitor.adapters.store.dialects import sql_of
-from celery_monitor.adapters.store.dialects.base import StoreDialect, Usage, too_slow
+from celery_monitor.adapters.store.dialects.base import ServerReport, StoreDialect, Usage, too_slow
 from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.errors import (
     LeaseLostError,
@@ -160,6 +160,10 @@ class Database:
     def applying(self) -> Path:
         """The file that says which message is being applied, once the database has started."""
         return self._dialect.applying
+
+    def report(self, now: Callable[[], float]) -> ServerReport | None:
+        """See StoreDialect."""
+        return self._dialect.report(now)
 
     def verify(self) -> None:
         """Raise StoreUnusableError when the database was taken away under our feet."""

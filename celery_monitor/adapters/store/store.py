@@ -14,6 +14,7 @@ from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.budget import Budget
 from celery_monitor.adapters.store.crash_marks import ApplyingFile
 from celery_monitor.adapters.store.dialects import dialect_of
+from celery_monitor.adapters.store.dialects.base import ServerReport
 from celery_monitor.adapters.store.engine import Database, UnstorableError, require
 from celery_monitor.adapters.store.flush import FlushWriter
 from celery_monitor.adapters.store.lease import DEFAULT_TTL, Lease
@@ -250,6 +251,13 @@ class SqlStore:
     def about(self) -> str:
         """Which database it is, with its version where that is known by now; without secrets."""
         return self._database.about
+
+    def server(self, now: Callable[[], float]) -> ServerReport | None:
+        """What a person should know of the server that the store is on; None for a file. ``now``: Unix seconds.
+
+        Raises as other methods.
+        """
+        return self._database.report(now)
 
     def space(self) -> StoreSpace:
         """See Store."""

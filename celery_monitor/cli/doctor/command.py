@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from celery_monitor.adapters.channels import configured
-from celery_monitor.cli.doctor import fleet, services
+from celery_monitor.cli.doctor import database, fleet, services
 from celery_monitor.cli.doctor.finding import Finding, State, fail, ok, warn
 from celery_monitor.cli.options import broker_url, config_file, store_url, web_port
 from celery_monitor.errors import ConfigError
@@ -59,6 +59,7 @@ def _findings(settings: Settings, seconds: float) -> Iterator[Finding]:
     yield from fleet.findings(settings.broker, seconds)
     port = services.web(settings.web)
     yield services.store(settings, in_use=port.daemon)
+    yield from database.findings(settings)
     yield services.limits(settings)
     for channel in configured(settings):
         yield services.channel(channel)

@@ -1,7 +1,7 @@
 """What the store asks of a database, whichever it is. Nothing else asks which one it is."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,25 @@ class Usage:
     disk_free: float = math.inf
     """What the file system has for us, without what is set aside or should be; infinite where it is not known."""
     headroom: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """A database server and the way to it."""
+
+    clock_offset: float
+    """Seconds that its clock is ahead of this machine's."""
+    pooled: bool
+    """Something between gives transactions one connection or another."""
+    synchronous_commit: str
+    """The setting, as for our connections."""
+    synchronous_standbys: str
+    """The setting ``synchronous_standby_names``."""
+    standbys: int
+    """How many follow now."""
+    fsync: bool
+    barred: tuple[str, ...]
+    """Tables that the user may not read, write and alter."""
 
 
 class StoreDialect(Protocol):
@@ -103,6 +122,9 @@ class StoreDialect(Protocol):
 
     def note(self, noted: SequenceRecord) -> None:
         """A flush was committed."""
+
+    def report(self, now: Callable[[], float]) -> ServerReport | None:
+        """What a person should know of the server; None where there is none. ``now``: of this machine's clock."""
 
     def verify(self) -> None:
         """Raise StoreUnusableError when the database was taken away while it was in use."""

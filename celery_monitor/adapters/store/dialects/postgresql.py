@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
 
-from celery_monitor.adapters.store.dialects.base import Usage, too_slow
+from celery_monitor.adapters.store.dialects.base import ServerReport, Usage, too_slow
 from celery_monitor.adapters.store.dialects.postgresql_connection import AnswerTimeouts, BoundedConnection
 from celery_monitor.adapters.store.dialects.postgresql_faults import classified, unreadable_url
+from celery_monitor.adapters.store.dialects.postgresql_report import report
 from celery_monitor.adapters.store.dialects.postgresql_schema import TableSchema
 from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
 from celery_monitor.errors import MonitorError, StoreUnusableError
@@ -246,6 +247,11 @@ class PostgresqlDialect:
         """See StoreDialect."""
         if self._sequence is not None:
             self._sequence.write(noted)
+
+    def report(self, now: Callable[[], float]) -> ServerReport:
+        """See StoreDialect."""
+        with self._own_connection() as connection:
+            return report(connection, self._schema.name, now)
 
     def verify(self) -> None:
         """See StoreDialect: each flush finds it out by the writer that the database knows."""

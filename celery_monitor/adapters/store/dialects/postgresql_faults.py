@@ -17,6 +17,8 @@ _NO_SPACE: Final = "53100"
 _NO_RIGHTS: Final = "42501"
 _READ_ONLY: Final = "25006"
 _TOO_LATE: Final = frozenset({"55P03", "57014"})
+_BY_TEXT: Final = frozenset({None, "08P01"})
+"""Errors before there is a connection have no code; those of pgbouncer have one for everything."""
 _STANDBY: Final = "this is a read-only standby: point store.url at the primary, or name all servers in it"
 _REMEDIES: Final = (
     (r"password authentication failed|no password supplied|authentication failed",
@@ -28,6 +30,7 @@ _REMEDIES: Final = (
     (r"read-only|is not in hot standby mode|hot standby", _STANDBY),
     (r"too many (clients|connections)|remaining connection slots|no more connections allowed",
      "raise the server's max_connections: the monitor opens up to 24 and keeps 4"),
+    (r"statement pooling", "set pool_mode = transaction in the pooler"),
     (r"failed to resolve|could not translate host name|name or service not known", "check the host in store.url"),
     (r"certificate|SSL|root\.crt", "check sslmode and sslrootcert in store.url, and the server's certificate"),
     (r"refused|does not answer|no such file|unreachable|no route", "check host and port in store.url, and the server"),
@@ -58,7 +61,7 @@ def classified(exc: BaseException, *, place: str, database: str, user: str) -> M
         return StoreUnavailableError(f"{text}: {_STANDBY}")
     if code in _TOO_LATE:
         return StoreUnavailableError(f"{text}: another transaction or the load on the server keeps it waiting")
-    if code is None:
+    if code in _BY_TEXT:
         remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, told, re.IGNORECASE)), None)
         if remedy is not None:
             return StoreUnavailableError(f"{text}: {remedy}")

@@ -7,7 +7,7 @@ import contextlib
 import math
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -292,6 +292,9 @@ class SqliteDialect:
     def note(self, noted: SequenceRecord) -> None:
         """See StoreDialect."""
         self._file.note(noted)
+
+    def report(self, now: Callable[[], float]) -> None:
+        """See StoreDialect."""
 
     def verify(self) -> None:
         """See StoreDialect."""

@@ -1,0 +1,42 @@
+"""PostgreSQL: what a person should know of the server and of the way to it."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import psycopg
+
+from celery_monitor.adapters.store.dialects.base import ServerReport
+
+_ASKED: Final = (
+    "SELECT extract(epoch FROM clock_timestamp())::double precision, pg_backend_pid(), "
+    "current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), "
+    "(SELECT count(*) FROM pg_stat_replication), current_setting('fsync')"
+)
+_BARRED: Final = (
+    "SELECT relname FROM pg_class WHERE relkind = 'r' "
+    "AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = coalesce(%s, current_schema())) "
+    "AND NOT (pg_has_role(relowner, 'USAGE') AND has_table_privilege(oid, 'SELECT') "
+    "AND has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE') "
+    "AND has_table_privilege(oid, 'DELETE')) ORDER BY relname"
+)
+
+
+def report(
+    connection: psycopg.Connection[tuple[Any, ...]], schema: str | None, now: Callable[[], float]
+) -> ServerReport:
+    """Ask it. Two round trips; needs no rights of its own. ``now``: Unix seconds by this machine's clock."""
+    before = now()
+    row = connection.execute(_ASKED).fetchone()
+    after = now()
+    barred = connection.execute(_BARRED, (schema,)).fetchall()
+    at, process, commit, names, standbys, fsync = row or (after, 0, "on", "", 0, "on")
+    return ServerReport(
+        clock_offset=at - (before + after) / 2,
+        # A pooler gives its clients a number of its own.
+        pooled=process != connection.info.backend_pid,
+        synchronous_commit=commit,
+        synchronous_standbys=names,
+        standbys=standbys,
+        fsync=fsync == "on",
+        barred=tuple(name for (name,) in barred),
+    )

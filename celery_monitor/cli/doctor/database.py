@@ -1,0 +1,101 @@
+"""A PostgreSQL server, as far as the store depends on it: rights, clock, durability, and who leads."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Final
+
+from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.adapters.store import ServerReport, SqlStore, open_store
+from celery_monitor.cli.doctor.finding import Finding, fail, listed, note, ok, warn
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.ports import LeaseState
+from celery_monitor.settings import Settings
+
+_MAX_OFFSET: Final = 5.0
+"""Seconds between the clocks that nobody has to know of."""
+_SUBJECT: Final = "database"
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Nothing for SQLite, nor for a server that does not answer: the check of the store says why."""
+    section = settings.store
+    store = open_store(
+        section.url_source(),
+        password=section.password_source(),
+        schema=settings.schema_of_store,
+        directory=section.directory,
+        retention=section.retention,
+        fingerprints_kept=0,
+    )
+    with closing(_Opened(store)) as opened:
+        try:
+            report, lease = opened.look()
+        except (StoreUnusableError, StoreUnavailableError):
+            return
+        if report is not None:
+            yield _rights(report)
+            yield _clock(report)
+            yield _durability(report)
+            yield _leader(lease)
+
+
+class _Opened:
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.close = store.stop
+
+    def look(self) -> tuple[ServerReport | None, LeaseState]:
+        report = self._store.server(SystemClock().now)
+        return report, self._store.lease() if report is not None else LeaseState("", 0, 0.0)
+
+
+def _rights(report: ServerReport) -> Finding:
+    way = "through a pooler, which works in transaction mode" if report.pooled else "without a pooler"
+    if not report.barred:
+        return ok(_SUBJECT, f"the user may read, write and alter every table; connected {way}")
+    return fail(
+        _SUBJECT,
+        f"the user does not own {listed([*report.barred])}, or may not read and write there: as a superuser of that "
+        "database, ALTER TABLE … OWNER TO the user of store.url",
+    )
+
+
+def _clock(report: ServerReport) -> Finding:
+    offset = report.clock_offset
+    if abs(offset) <= _MAX_OFFSET:
+        return ok(_SUBJECT, f"its clock and this machine's differ by {abs(offset):.1f} s")
+    return warn(
+        _SUBJECT,
+        f"its clock is {abs(offset):,.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's: let both follow "
+        "NTP. Who leads is decided by the server's clock; incidents and counts by time have this machine's",
+    )
+
+
+def _durability(report: ServerReport) -> Finding:
+    if not report.fsync or report.synchronous_commit == "off":
+        setting = "fsync" if not report.fsync else "synchronous_commit"
+        return warn(
+            _SUBJECT,
+            f"{setting} is off: when the server crashes, counts are lost that were acknowledged to the broker. Set it "
+            "to on, for this database at least: ALTER DATABASE … SET synchronous_commit = on",
+        )
+    names = report.synchronous_standbys
+    if names and report.synchronous_commit == "local":
+        return warn(_SUBJECT, "synchronous_commit is local: a fail-over may lose the newest counts. Set it to on")
+    if names:
+        return ok(_SUBJECT, f"commits wait for a standby (synchronous_standby_names: {names})")
+    if report.standbys:
+        return note(
+            _SUBJECT,
+            "standbys follow, and no commit waits for them: a fail-over may lose the newest counts, which were "
+            "acknowledged to the broker. Set synchronous_standby_names to prevent it",
+        )
+    return ok(_SUBJECT, "commits are on its disk before they are acknowledged to the broker; no standby follows")
+
+
+def _leader(lease: LeaseState) -> Finding:
+    if lease.expires_in > 0:
+        until = f"its lease runs for {lease.expires_in:.1f} s more unless it is renewed"
+        return ok(_SUBJECT, f"{lease.holder or 'a celery-monitor'} leads (term {lease.term}); {until}")
+    last = f", {lease.holder} led last" if lease.holder else ""
+    return ok(_SUBJECT, f"nobody leads{last}: the next celery-monitor that starts does")

@@ -1,0 +1,82 @@
+"""``celery-monitor doctor`` about a PostgreSQL server."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.store import ServerReport, open_store
+from celery_monitor.cli.doctor import database, services
+from celery_monitor.cli.doctor.finding import State
+from celery_monitor.ports import LeaseState
+from celery_monitor.settings import Settings, StoreSettings
+from celery_monitor.settings.secret import SecretUrl
+from tests.conftest import Start
+from tests.servers import PgBouncer, PostgreSQL
+
+WELL = ServerReport(
+    clock_offset=0.2,
+    pooled=False,
+    synchronous_commit="on",
+    synchronous_standbys="",
+    standbys=0,
+    fsync=True,
+    barred=(),
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "state", "text"),
+    [
+        ({}, State.OK, "on its disk before they are acknowledged"),
+        ({"fsync": False}, State.WARN, "fsync is off: when the server crashes"),
+        ({"synchronous_commit": "off"}, State.WARN, "synchronous_commit is off: when the server crashes"),
+        ({"standbys": 2}, State.NOTE, "Set synchronous_standby_names"),
+        ({"standbys": 2, "synchronous_standbys": "*"}, State.OK, "commits wait for a standby"),
+        ({"synchronous_commit": "local", "synchronous_standbys": "*"}, State.WARN, "is local"),
+    ],
+)
+def test_durability(changed: dict[str, object], state: State, text: str) -> None:
+    """What a crash or a fail-over of the server may lose, and what prevents it."""
+    found = database._durability(replace(WELL, **changed))  # type: ignore[arg-type]
+    assert found.state is state
+    assert text in found.text
+
+
+def test_clocks() -> None:
+    """A difference that matters is told with its direction."""
+    assert database._clock(replace(WELL, clock_offset=-4.0)).state is State.OK
+    assert "90 s ahead of" in database._clock(replace(WELL, clock_offset=90.0)).text
+    assert "90 s behind" in database._clock(replace(WELL, clock_offset=-90.0)).text
+
+
+def test_the_leader() -> None:
+    """Who leads and until when; or who led last."""
+    assert "pod-1 leads (term 7); its lease runs for 3.2 s" in database._leader(LeaseState("pod-1", 7, 3.2)).text
+    assert "nobody leads, pod-1 led last" in database._leader(LeaseState("pod-1", 7, -1.0)).text
+    assert "nobody leads: the next" in database._leader(LeaseState("", 0, 0.0)).text
+
+
+def test_on_a_server(postgresql: PostgreSQL, start: Start, tmp_path: Path) -> None:
+    """Directly and through a pooler; tables of another user; a pooler in a mode that cannot work; a file."""
+    url = postgresql.new_database()
+    name = url.rpartition("/")[2]
+    pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
+    settings, pooled = (Settings(store=StoreSettings(url=SecretUrl(at))) for at in (url, pooler.url(name)))
+    assert [found.state for found in database.findings(settings)] == [State.OK, State.OK, State.WARN, State.OK]
+    daemon = open_store(url, schema=settings.schema_of_store, directory=tmp_path, retention=1.0, fingerprints_kept=1)
+    daemon.start("pod-1")
+    texts = [found.text for found in database.findings(settings)]
+    assert "without a pooler" in texts[0]
+    assert "pod-1 leads (term 1)" in texts[3]
+    assert "through a pooler" in next(database.findings(pooled)).text
+    daemon.stop()
+    postgresql.execute("ALTER TABLE celery_monitor_celery.outbox OWNER TO postgres", database=name)
+    barred = next(database.findings(settings))
+    assert barred.state is State.FAIL
+    assert "does not own outbox" in barred.text
+    pooler.stop()
+    pooler.mode = "statement"
+    pooler.start()
+    assert "set pool_mode = transaction" in services.store(pooled).text
+    assert list(database.findings(Settings(store=StoreSettings(url=SecretUrl(f"sqlite:///{tmp_path}/x.db"))))) == []
