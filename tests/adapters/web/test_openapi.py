@@ -1,0 +1,63 @@
+"""The API is what /openapi.json says: asked by schemathesis for whatever that allows."""
+
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import BaseSchema, Case
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from celery_monitor.adapters.store import open_store
+from celery_monitor.adapters.web import Site, WebServer
+from celery_monitor.adapters.web.openapi import OPERATIONS
+from celery_monitor.settings.web import WebSettings
+from tests.adapters.web.conftest import served
+from tests.adapters.web.fleet import Fleet, usual
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
+    """The description of a site that serves."""
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('api')}/store.db", retention=86_400.0, fingerprints_kept=1)
+    store.start()
+    store.commit(usual())
+    with served(WebServer(Site(WebSettings(), Fleet(store).sources()), host="127.0.0.1", port=0)) as site:
+        yield schemathesis.openapi.from_url(f"{site.url}/openapi.json")
+    store.stop()
+
+
+def ask(api: BaseSchema, examples: int) -> dict[str, int]:
+    """Ask for each operation so often, the same in each run. How often each was asked."""
+    asked: dict[str, int] = {}
+    quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    for result in api.get_all_operations():
+        operation = result.ok()
+
+        @settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=quiet)
+        @given(case=operation.as_strategy())
+        def answers_as_described(case: Case) -> None:
+            asked[case.operation.label] = asked.get(case.operation.label, 0) + 1
+            case.call_and_validate(checks=CHECKS)
+
+        answers_as_described()
+    return asked
+
+
+def test_answers_are_as_described(api: BaseSchema) -> None:
+    """Whatever is asked within the description or beside it: no fault of ours, and an answer that is described."""
+    assert len(ask(api, 5)) == len(OPERATIONS)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(1800)
+def test_answers_are_as_described_at_length(api: BaseSchema) -> None:
+    """The same, for longer."""
+    assert sum(ask(api, 300).values()) > 100 * len(OPERATIONS)
