@@ -288,3 +288,59 @@ def test_counters_go_on_after_a_restart(sql: SqlStore) -> None:
     write(sql, {"now": NOW + 3600, "counters": {"starts": 1.0, "messages": 6.0}}, first=2)
     assert sql.reader.counters(NOW + 3600) == {"starts": 1.0, "messages": 6.0}
     assert sql.reader.counters(NOW + 3599) == {"starts": 1.0, "messages": 5.0}
+
+
+def test_history_by_hour(sql: SqlStore) -> None:
+    """Buckets are added up by the span that is asked for: of all tasks together, of some of them, or of a queue."""
+    first = START - START % 3600
+    starts = [first, first + 900, first + 3600]
+    write(
+        sql,
+        {"buckets": [bucket(start, succeeded=2) for start in starts]},
+        {"buckets": [bucket(first, "shop.mail", "bulk", failed=1), bucket(first - 900, failed=7)]},
+    )
+    ask = sql.reader.history
+    assert [(row.name, row.start, row.counts) for row in ask(first, first + 7200, step=3600)] == [
+        ("", first, vector(succeeded=4, failed=1)),
+        ("", first + 3600, vector(succeeded=2)),
+    ]
+    assert [(row.start, row.counts) for row in ask(first, first + 1, step=900, names=["shop.charge"])] == [
+        (first, vector(succeeded=2))
+    ]
+    both = ask(first, first + 3600, step=3600, names=["shop.charge", "shop.mail", "none"])
+    assert [(row.name, row.counts, row.runtime_count) for row in both] == [
+        ("shop.charge", vector(succeeded=4), 2),
+        ("shop.mail", vector(failed=1), 1),
+    ]
+    assert [row.counts for row in ask(first, first + 3600, step=3600, queue="bulk")] == [vector(failed=1)]
+    assert ask(first, first + 3600, step=3600, names=[]) == []
+
+
+def test_failures_by_parts(sql: SqlStore) -> None:
+    """Several names and classes, and a part of the message, whose signs mean nothing."""
+    write(
+        sql,
+        {
+            "failures": [
+                failure("u1", message="50% of cards_declined"),
+                failure("u2", name="shop.mail", exception="KeyError", message="Cards Declined"),
+                failure("u3", name="shop.index", message="other"),
+            ]
+        },
+    )
+    assert set(listed(sql, tasks=["shop.mail", "shop.index", "none"])) == {"u2", "u3"}
+    assert listed(sql, tasks=[]) == []
+    assert listed(sql, exceptions=["KeyError"]) == ["u2"]
+    assert set(listed(sql, message="cards")) == {"u1", "u2"}
+    assert listed(sql, message="50%") == ["u1"]
+    assert listed(sql, message="s_d") == ["u1"]
+    assert listed(sql, message="\\") == []
+    assert "KeyError" in sql.reader.exceptions()
+    assert sql.reader.exceptions() == sorted(set(sql.reader.exceptions()))
+
+
+def test_incidents_of_a_state(sql: SqlStore) -> None:
+    """Only those of the state are read."""
+    write(sql, {"incidents": [incident("a"), incident("b", state=IncidentState.RESOLVED)]})
+    found = sql.reader.incidents(since=None, until=None, limit=10, state=IncidentState.RESOLVED)
+    assert [row.incident.key for row in found] == ["b"]

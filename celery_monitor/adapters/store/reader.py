@@ -6,7 +6,19 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, literal, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    and_,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database
@@ -138,7 +150,8 @@ class SqlReader:
     ) -> list[HistoryRow]:
         """See Reader."""
         table = schema.buckets
-        start = (table.c.start - table.c.start % step).label("span")
+        # No parameter: PostgreSQL takes two of them for two expressions, and refuses the grouping.
+        start = (table.c.start - table.c.start % literal_column(str(int(step)))).label("span")
         sums = [func.sum(table.c[column]) for column in (*COUNTS, "runtime_sum", "runtime_count")]
         by = [start] if names is None else [table.c.name, start]
         query = select(literal("") if names is None else table.c.name, start, *sums).group_by(*by).order_by(*by)

@@ -22,7 +22,7 @@ from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, day, toda
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.adapters.web.trends import DAY_HOURS, HOUR, SPANS
+from celery_monitor.adapters.web.trends import DAY_HOURS, SPANS
 from celery_monitor.core.model import IncidentState
 
 _REPORT_POLICY: Final = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
@@ -38,6 +38,7 @@ class Pages:
     def __init__(self, sources: Sources, queries: Queries) -> None:
         self._sources = sources
         self._queries = queries
+        self._history = trends.FleetHistory(sources.reader)
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -56,12 +57,12 @@ class Pages:
     async def overview(self, request: Request) -> Response:
         """The fleet at a glance: what fails, and what waits."""
         reader, now = self._sources.reader, self._sources.clock.now()
-        summary = await self._queries(partial(overview, self._sources, None))
+        summary = await self._queries.shared("overview", partial(overview, self._sources, None))
         span = request.query_params.get("span", "")
         shown = trends.window(now, SPANS.get(span, DAY_HOURS))
-        rows = await self._queries(partial(reader.history, shown.first, shown.end, step=HOUR))
+        rows = await self._queries.shared(shown, partial(self._history.rows, shown, now))
         worst = [one["name"] for one in summary["worst"]]
-        sparks = await self._queries(partial(trends.sparks, reader, worst, now))
+        sparks = await self._queries.shared(tuple(worst), partial(trends.sparks, reader, worst, now))
         find = partial(reader.incidents, since=None, until=None, limit=_OPEN, state=IncidentState.OPEN)
         found = await self._queries(find) if summary["incidents"]["open"] else []
         return page(

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import DEADLINE
@@ -23,6 +23,20 @@ class Queries:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, "query")
+        self._shared: dict[Hashable, asyncio.Future[Any]] = {}
+
+    async def shared(self, key: Hashable, call: Callable[[], T]) -> T:
+        """What ``call`` returns; whoever asks for the same ``key`` meanwhile gets the same answer.
+
+        However many look at a page that stays current, its queries run once at a time. Raises as a call does.
+        """
+        running = self._shared.get(key)
+        if running is None:
+            running = self._shared[key] = asyncio.ensure_future(self(call))
+            running.add_done_callback(lambda _: self._shared.pop(key, None))
+        # One client that leaves must not take the answer from the others.
+        found: T = await asyncio.shield(running)
+        return found
 
     async def __call__(self, call: Callable[[], T]) -> T:
         """What ``call`` returns.

@@ -1,15 +1,20 @@
 """Pictures, and what they say to who cannot see them."""
 
 import re
+from dataclasses import dataclass, field
 from datetime import UTC
+from typing import TYPE_CHECKING, cast
 from xml.etree import ElementTree as ET
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from celery_monitor.adapters.web.charts import Bar, Point, line, spark, strip
-from celery_monitor.adapters.web.trends import HOUR, quantile, trend, window
+from celery_monitor.adapters.web.trends import HOUR, LATE_HOURS, FleetHistory, quantile, trend, window
 from celery_monitor.core.model import COUNTS, FAILED, SUCCEEDED, Histogram, HistoryRow
+
+if TYPE_CHECKING:
+    from celery_monitor.ports import Reader
 
 NOW = 1_795_442_709.25
 """2026-11-23T14:05:09.25Z."""
@@ -90,6 +95,36 @@ def test_what_the_picture_is_about_stands_out() -> None:
     shown = window(NOW, 24)
     found = trend([], shown, UTC, (shown.end - 100.0, shown.end - 50.0))
     assert [bar.marked for bar in found.bars] == [False] * 23 + [True]
+
+
+@dataclass
+class CountingReader:
+    """A Reader's history: one run in each hour, and what was asked for."""
+
+    asked: list[tuple[float, float]] = field(default_factory=list)
+
+    def history(self, since: float, until: float, *, step: int) -> list[HistoryRow]:
+        self.asked.append((since, until))
+        return [row(start, len(self.asked)) for start in range(int(since), int(until), step)]
+
+
+def test_settled_hours_are_read_once() -> None:
+    """A page that stays current reads the newest hours; another span or the next hour reads what is missing."""
+    reader = CountingReader()
+    history = FleetHistory(cast("Reader", reader))
+    day = window(NOW, 24)
+    assert [each.start for each in history.rows(day, NOW)] == list(day.starts)
+    again = history.rows(day, NOW + 10)
+    assert [each.counts[SUCCEEDED] for each in again] == [1] * 21 + [2] * 3
+    week = window(NOW, 24 * 7)
+    assert [each.start for each in history.rows(week, NOW + 20)] == list(week.starts)
+    history.rows(window(NOW + HOUR, 24), NOW + HOUR + 30)
+    assert reader.asked == [
+        (day.first, day.end),
+        (day.end - LATE_HOURS * HOUR, day.end),
+        (week.first, week.end),
+        (day.first + HOUR, day.end + HOUR),
+    ]
 
 
 @pytest.mark.parametrize(
