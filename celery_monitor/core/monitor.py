@@ -51,6 +51,7 @@ from celery_monitor.core.model import (
     UnnamedEvent,
 )
 from celery_monitor.core.queues import Queues
+from celery_monitor.core.replay import position_of
 from celery_monitor.core.rules import Policy, Rule
 from celery_monitor.core.schedules.calendar import Schedule
 from celery_monitor.core.schedules.judge import ScheduleJudge
@@ -114,6 +115,9 @@ class Limits:
 
 class Monitor:
     """Not thread-safe: the caller holds a lock over each call. ``now`` is unix seconds; a clock may be set."""
+
+    _position: str | None = None
+    """Of the newest message, on a stream that names its messages."""
 
     def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
         """Go on from what the store gave back."""
@@ -209,6 +213,7 @@ class Monitor:
         counts = [0] * len(_KINDS)
         latest = now + FUTURE
         event: Event | Discarded | None = None
+        delivery: Delivery | None = None
         for delivery in deliveries:
             self._messages += 1
             if fingerprints.on and fingerprints.is_redelivered_duplicate(delivery):
@@ -230,6 +235,8 @@ class Monitor:
                     counts[kind] += 1
                     self._task(event, kind, now)  # type: ignore[arg-type]
         self._counters.seen(dict(zip(_KINDS, counts, strict=True)))
+        if delivery is not None and delivery.tag:
+            self._position = position_of(delivery)
         if type(event) is Event:
             self._lag, self._read_at = max(0.0, now - event.timestamp), now
 
@@ -365,6 +372,7 @@ class Monitor:
             counters=self._all_counters(),
             epoch=self._fingerprints.epoch,
             fingerprints=self._fingerprints.take(),
+            position=self._position,
         )
         if changes.empty and not (force or self._counters.news):
             return None

@@ -22,6 +22,7 @@ class _Headers(msgspec.Struct, gc=False):
 
 class _Properties(msgspec.Struct, gc=False):
     body_encoding: str | None = None
+    delivery_tag: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -44,6 +45,9 @@ _MAX_LINE_LENGTH: Final = 1 << 16
 _MAX_BULK_LENGTH: Final = 1 << 30
 """Twice what Redis takes (``proto-max-bulk-len``)."""
 _MAX_ITEMS: Final = 64
+_MAX_TAG: Final = 64
+"""Characters of a delivery tag; kombu's are UUIDs."""
+NO_TAG: Final = "-"
 
 
 class RespReader:
@@ -52,6 +56,8 @@ class RespReader:
     def __init__(self, max_bytes: int) -> None:
         self.subscribed = False
         """The server has confirmed the subscription."""
+        self.pong = b""
+        """What the server answered to the last PING: its argument."""
         self._max_bytes = max_bytes
         self._longest = max_bytes * 4 // 3 + _HEADERS
         self._rest: list[bytes] = []
@@ -192,9 +198,14 @@ class RespReader:
         if not items:
             return
         if _MESSAGE.get(items[0]) == len(items):
-            found.append(Delivery(items[-1], "", refused=TOO_LARGE) if too_large else self._delivery(items[-1]))
+            if too_large:
+                found.append(Delivery(items[-1], "", refused=TOO_LARGE, tag=NO_TAG))
+            else:
+                found.append(self._delivery(items[-1]))
         elif items[0] == b"psubscribe":
             self.subscribed = True
+        elif items[0] == b"pong" or len(items) == 1:  # RESP 2, and RESP 3
+            self.pong = items[-1]
 
     def _delivery(self, data: bytes) -> Delivery:
         try:
@@ -204,10 +215,11 @@ class RespReader:
             else:
                 body = envelope.body.encode()
         except (msgspec.DecodeError, binascii.Error, UnicodeError, RecursionError):
-            return Delivery(data, "")
-        content_type = envelope.content_type or ""
+            return Delivery(data, "", tag=NO_TAG)
+        content_type, refused, raw = envelope.content_type or "", None, bytes(envelope.properties.delivery_tag)
+        tag = raw[1:-1].decode("ascii", "replace") if len(raw) <= _MAX_TAG else ""
         if len(body) > self._max_bytes:
-            return Delivery(body[:HEAD], content_type, refused=TOO_LARGE)
-        if envelope.headers is not None and bytes(envelope.headers.compression) != b"null":
-            return Delivery(body[:HEAD], content_type, refused=COMPRESSED)
-        return Delivery(body, content_type)
+            refused = TOO_LARGE
+        elif envelope.headers is not None and bytes(envelope.headers.compression) != b"null":
+            refused = COMPRESSED
+        return Delivery(body if refused is None else body[:HEAD], content_type, refused=refused, tag=tag or NO_TAG)

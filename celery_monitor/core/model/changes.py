@@ -45,7 +45,7 @@ class Changes:
     fingerprints: bytes = b""
     """8 bytes for each message of this flush, in order of delivery."""
     position: str | None = None
-    """kombu's delivery tag of the last envelope whose effect is in this flush; None where nothing is replayed."""
+    """Names the last message whose effect is in this flush; None where the broker keeps messages by itself."""
 
     @property
     def weight(self) -> int:

@@ -25,6 +25,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     """The broker says that it has delivered this message before."""
     refused: str | None = None
     """Why it is not decoded, as a reason of ``discarded``: the body is then only the message's first bytes."""
+    tag: str = ""
+    """What the sender has marked it with; empty where the broker keeps messages until they are acknowledged."""
 
 
 class Event(msgspec.Struct, gc=False):

@@ -23,6 +23,7 @@ from celery_monitor.adapters.broker.resp import RespReader
 from celery_monitor.adapters.broker.wire import Wire
 from celery_monitor.core.decode import COMPRESSED, TOO_LARGE
 from celery_monitor.core.model import HEAD, Delivery
+from celery_monitor.core.replay import position_of
 
 MAX_MESSAGE_BYTES = 8 << 20
 
@@ -118,7 +119,7 @@ def test_resp_cut_anywhere(bodies: list[bytes], places: list[int], push: bool) -
     reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
     for part in _cut(stream, places):
         reader.feed(part, 1000, found)
-    assert found == [Delivery(body, "") for body in bodies]
+    assert [(one.body, one.content_type) for one in found] == [(body, "") for body in bodies]
 
 
 def test_resp_subscription() -> None:
@@ -127,7 +128,33 @@ def test_resp_subscription() -> None:
     before = reader.subscribed
     reader.feed(b"*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n" + _pmessage(b"x"), 10, found)
     assert (before, reader.subscribed) == (False, True)
-    assert found == [Delivery(b"x", "")]
+    assert [(one.body, one.content_type) for one in found] == [(b"x", "")]
+
+
+@pytest.mark.parametrize(
+    ("envelope", "tag"),
+    [
+        (b'{"body": "eA==", "properties": {"delivery_tag": "4f1b-9"}}', "4f1b-9"),
+        (b'{"body": "eA==", "properties": {"delivery_tag": 12345}}', "234"),
+        (b'{"body": "eA==", "properties": {"delivery_tag": null}}', "ul"),
+        (b'{"body": "eA==", "properties": {"delivery_tag": [{}]}}', "{}"),
+        (b'{"body": "eA==", "properties": {"delivery_tag": ""}}', None),
+        (b'{"body": "eA==", "properties": {"delivery_tag": "' + b"x" * 1000 + b'"}}', None),
+        (b'{"body": "eA==", "properties": {}}', None),
+        (b'{"body": "eA==", "properties": {"delivery_tag": {}, "body_encoding": 1}}', None),
+        (b"no envelope", None),
+        (b"y" + b"x" * (MAX_MESSAGE_BYTES * 2), None),
+    ],
+)
+def test_resp_tags(envelope: bytes, tag: str | None) -> None:
+    """Each message has a short tag, the same for every subscriber, whatever its sender has written there."""
+    found: list[Delivery] = []
+    for data in (envelope, envelope, envelope[::-1]):
+        RespReader(MAX_MESSAGE_BYTES).feed(_pmessage(data), 10, found)
+    first, again, other = map(position_of, found)
+    assert first == again
+    assert first != other
+    assert found[0].tag == (tag or "-")
 
 
 class _Flood:
