@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from celery_monitor.adapters import channels
+from celery_monitor.adapters.broker import BrokerSource, ReplaySource
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.prometheus.exposition import Exposition
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
@@ -27,14 +28,15 @@ from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import Histogram, QueueStats, Restored, Snapshot
-from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.leader import NO_STREAM, SLOW, Environment, Leader
+from celery_monitor.environment import Environment
+from celery_monitor.leader import NO_STREAM, SLOW, Leader
 from celery_monitor.policy import pages, policy_of
 from celery_monitor.ports import HealthReport
 from celery_monitor.runtime.committer import BOUNDS
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.report import DayReport
+from celery_monitor.runtime.standby import Standby, Takeover
 from celery_monitor.runtime.threads import Threads, said
 from celery_monitor.settings import Settings
 from celery_monitor.settings.secret import redact_url
@@ -45,8 +47,6 @@ SHUTDOWN: Final = 9.5
 _BLOCKED_AFTER: Final = 180.0
 """Seconds until a blocked interpreter ends the process. The timer cannot tell it from a process that was stopped
 (SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
-_STORE_RETRY: Final = 2.0
-_LEASE_POLL: Final = 0.5
 _JOIN_TIMEOUT: Final = 1.0
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
@@ -86,7 +86,6 @@ class App:
             lease_ttl=settings.store.lease_ttl,
             give_way=priority.give_way,
         )
-        self._store_error: str | None = "opening the store"
         configured = channels.configured(settings)
         self._daily = channels.of_report(configured)[1]
         zone = ZoneInfo(self._daily.timezone)
@@ -101,6 +100,7 @@ class App:
             zone=zone,
         )
         self._leader: Leader | None = None
+        self._standby: Standby | None = None
         self.web = self._build_web()
 
     def stop(self) -> None:
@@ -124,9 +124,9 @@ class App:
             cleanup.callback(self.threads.join, "web", _JOIN_TIMEOUT)
             cleanup.callback(self.stopping.set)
             cleanup.callback(self.store.stop)
-            restored = self._open_store()
-            if restored is not None:
-                self._lead(restored)
+            while (takeover := self._stand_by()) is not None:
+                if not self._lead(takeover):
+                    break
         died = self._died()
         dead = partial(_log.error, "Exiting because a thread died", thread=died)
         code = 0 if died is None else 1
@@ -140,42 +140,33 @@ class App:
         host = self.settings.web.host
         return f"{f'[{host}]' if ':' in host else host}:{self.web.port}"
 
-    def _open_store(self) -> Restored | None:
-        """Try until the store opens; None when the end came first. Raises StoreUnusableError."""
-        while not self.stopping.is_set():
-            try:
-                restored = self.store.lead(platform.node())
-                if restored is None:
-                    self._wait_for_lease()
-                    continue
-            except StoreUnavailableError as exc:
-                self._store_error = str(exc)
-                _log.error("Cannot open the store; retrying", error=str(exc))
-                self.stopping.wait(_STORE_RETRY)
-                continue
-            self._store_error = None
-            return restored
-        return None
+    def _stand_by(self) -> Takeover | None:
+        """Until this process is to lead; None when the end came first. Raises StoreUnusableError."""
+        broker = self.settings.broker
+        source = BrokerSource(broker)
+        replay = ReplaySource(broker, self.clock) if self.store.shared and source.broadcasts else None
+        standby = self._standby = Standby(
+            self.store, self.clock, platform.node(), source=source, replay=replay, end=self._exit_stuck
+        )
+        return standby.lead(self.stopping)
 
-    def _wait_for_lease(self) -> None:
-        found = self.store.lease()
-        error = f"another celery-monitor leads on this store: {found.holder or 'of unknown name'}"
-        if error != self._store_error:
-            _log.info("Another celery-monitor leads on this store; waiting", holder=found.holder, term=found.term)
-        self._store_error = error
-        self.stopping.wait(_LEASE_POLL)
-
-    def _lead(self, restored: Restored) -> None:
-        """Until the process has to end."""
-        leader = self._leader = Leader(self._env, self._exit_stuck)
+    def _lead(self, takeover: Takeover) -> bool:
+        """Until the process has to end; True when it does not, because another one leads."""
+        leader = self._leader = Leader(self._env, takeover, self._exit_stuck)
         if self.stopping.is_set():  # by somebody who did not see the leader yet
             leader.stopping.set()
-        leader.start(restored)
+        leader.start()
         try:
-            self._log_start(restored)
+            self._log_start(takeover.restored)
             leader.stopping.wait()
         finally:
-            self._shut_down(leader)
+            if leader.lost is None:
+                self._shut_down(leader)
+        if leader.lost is None:
+            return False
+        leader.step_down()
+        self._leader = None
+        return True
 
     def _died(self) -> str | None:
         leader = self._leader
@@ -276,13 +267,13 @@ class App:
             thread_failures=dict(self.threads.failures),
             sign_ins_refused=self.web.sign_ins_refused,
             redaction_timeouts=self._env.redaction.timeouts,
+            leader=leader is not None or not self.store.shared,
         )
         return stats if leader is None else leader.stats(stats)
 
     def alive(self) -> HealthReport:
         """Whether every thread turns."""
-        leader = self._leader
-        stuck = self.threads.stuck() | (leader.threads.stuck() if leader is not None else {})
+        stuck = {name: silence for each in self._all_threads() for name, silence in each.stuck().items()}
         return HealthReport(
             {
                 "threads": None
@@ -292,12 +283,26 @@ class App:
         )
 
     def ready(self) -> HealthReport:
-        """Whether events arrive and are kept."""
-        leader, about = self._leader, {"store": self.store.about}
-        if leader is None:
-            checks = {"store": self._store_error, "broker": "not connected yet", "probe": NO_STREAM}
-            return HealthReport(checks, about=about)
-        report = leader.ready()
-        failing = self.threads.failing() | leader.threads.failing()
-        threads = "; ".join(f"{name} {told}" for name, told in failing.items()) or None
-        return HealthReport({**report.checks, "threads": threads}, report.notes, about)
+        """Whether events arrive and are kept; of a standby, whether it could take over."""
+        leader, standby = self._leader, self._standby
+        about = {"store": self.store.about}
+        if leader is not None:
+            found = leader.ready()
+        elif standby is not None:
+            found = standby.health()
+        else:
+            return HealthReport({"store": "not opened yet", "broker": "not connected yet", "probe": NO_STREAM})
+        checks = dict(found.checks)
+        if leader is None and not self.store.shared:
+            checks |= {"broker": "not connected yet", "probe": NO_STREAM}
+        elif self.store.shared and leader is not None:
+            about["role"] = "leader"
+        failing = {name: told for each in self._all_threads() for name, told in each.failing().items()}
+        checks["threads"] = "; ".join(f"{name} {told}" for name, told in failing.items()) or None
+        return HealthReport(checks, found.notes, {**about, **found.about})
+
+    def _all_threads(self) -> list[Threads]:
+        """Of the process, and of what it does now."""
+        leader, standby = self._leader, self._standby
+        now = leader.threads if leader is not None else standby.threads if standby is not None else None
+        return [self.threads] if now is None else [self.threads, now]

@@ -7,72 +7,62 @@ while it leads. A single process with its own store leads from the moment its st
 import gc
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import structlog
 
 from celery_monitor.adapters import channels
-from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
-from celery_monitor.adapters.channels import Channel
+from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe
 from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
-from celery_monitor.adapters.redaction import Redaction
-from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import Changes, CounterName, Histogram, QueueStats, Restored, RolledBack, Snapshot
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.times import rfc3339
+from celery_monitor.environment import Environment
+from celery_monitor.errors import LeaseLostError
 from celery_monitor.notifications import Notifications, thread_of
 from celery_monitor.policy import limits_of
-from celery_monitor.ports import Clock, HealthReport
+from celery_monitor.ports import HealthReport
 from celery_monitor.runtime.committer import BOUNDS, Committer
 from celery_monitor.runtime.fleet import FleetPoller
 from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.maintenance import Maintenance
 from celery_monitor.runtime.memory import MemoryWatch
-from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.prober import Prober
 from celery_monitor.runtime.pump import Pump
-from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.schedule import ReportSchedule
-from celery_monitor.runtime.stream import Stream
+from celery_monitor.runtime.standby import Takeover
+from celery_monitor.runtime.stream import REPAIR_CAP, Stream
 from celery_monitor.runtime.threads import Loop, Threads
-from celery_monitor.settings import Settings
 
 STUCK_AFTER: Final = 60.0
 SLOW: Final = 120.0
 NO_STREAM: Final = "waiting for the event stream"
+STEP_DOWN: Final = 10.0
+"""Seconds in which all threads have to end when another process leads."""
+SHARED_REPAIR_CAP: Final = 1.0
 _ESSENTIAL_THREADS: Final = ("pump", "committer")
 _JOIN_TIMEOUT: Final = 1.0
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What the process has for its whole life, and a leader uses."""
-
-    settings: Settings
-    clock: Clock
-    store: SqlStore
-    priority: ScrapePriority
-    channels: Sequence[Channel]
-    redaction: Redaction
-    report: DayReport
-    zone: ZoneInfo
-    """In which the report's days are counted."""
-
-
 class Leader:
-    """Leads from ``start`` until ``stopping`` is set, by whomever; then ``finish`` has to be called."""
+    """Leads from ``start`` until ``stopping`` is set, by whomever.
 
-    def __init__(self, environment: Environment, end: Callable[[str], None]) -> None:
+    Then ``step_down`` has to be called where ``lost``, else ``finish``.
+    """
+
+    def __init__(self, environment: Environment, takeover: Takeover, end: Callable[[str], None]) -> None:
         """Does no I/O. ``end`` ends the process when an essential thread is stuck."""
         self._env = environment
+        self._takeover = takeover
+        self._lease = takeover.lease
+        self._end = end
         self.stopping = threading.Event()
-        self.threads = Threads(self.stopping, end)
+        self.threads = Threads(self.stopping, end, on_lost=self._lose)
         self._lock = threading.Lock()
         self._committer = Committer(environment.store, environment.clock, environment.priority)
         self._notifications = Notifications(environment.channels, environment.store, environment.clock)
@@ -85,13 +75,32 @@ class Leader:
         self._fleet: FleetPoller | None = None
         self._maintenance: Maintenance | None = None
 
-    def start(self, restored: Restored) -> None:
+    @property
+    def lost(self) -> str | None:
+        """Why another process leads; None while nothing is known of one."""
+        return self._lease.over
+
+    def start(self) -> None:
         """Go on from what the store gave back."""
+        try:
+            self._start(self._takeover.restored)
+        except LeaseLostError as exc:
+            self._lose(str(exc))
+            self.stopping.set()
+
+    def _lose(self, reason: str) -> None:
+        if self._lease.over is None:
+            _log.warning("Another replica leads; stepping down", reason=reason)
+        self._lease.end(reason)
+
+    def _start(self, restored: Restored) -> None:
         env, settings = self._env, self._env.settings
         limits = replace(limits_of(settings), redact=env.redaction.patterns, prober=self._prober.instance)
         monitor = Monitor(limits, restored, env.clock.now())
         self._committed_totals, self._monitor = CommittedTotals(monitor.snapshot()), monitor
         monitor.count(CounterName.STARTS, 1)
+        if self._takeover.gap:
+            monitor.count(CounterName.STREAM_GAP, self._takeover.gap)
         if restored.rolled_back is not None:
             monitor.count(CounterName.STORE_ROLLED_BACK, 1)
             _log_rollback(restored.rolled_back)
@@ -103,9 +112,16 @@ class Leader:
             poll_interval=settings.metrics.poll_interval,
             enable_events=settings.broker.enable_events,
         )
-        pump = self._build_pump(monitor, self._fleet, alive_at=restored.counters.get(CounterName.ALIVE_AT))
+        pump = self._build_pump(monitor, self._fleet)
+        if self._lease.shared:
+            self.threads.start("lease", self._lease.run, limit=SLOW, restart=True)
         self._notifications.start(
-            self.threads, env.report, external_url=settings.web.external_url, links=settings.links, limit=SLOW
+            self.threads,
+            env.report,
+            self._lease,
+            external_url=settings.web.external_url,
+            links=settings.links,
+            limit=SLOW,
         )
         self.threads.start("committer", self._committer.run, limit=STUCK_AFTER, fatal=True)
         self.threads.start("pump", pump.run, limit=STUCK_AFTER, fatal=True)
@@ -117,16 +133,19 @@ class Leader:
         gc.collect()
         gc.freeze()
 
-    def _build_pump(self, monitor: Monitor, fleet: FleetPoller, *, alive_at: float | None) -> Pump:
+    def _build_pump(self, monitor: Monitor, fleet: FleetPoller) -> Pump:
         env, settings, prefetch = self._env, self._env.settings, self._env.settings.broker.prefetch
         shared = monitor, self._lock, env.clock
         self._stream = Stream(
-            BrokerSource(settings.broker),
+            self._takeover.source,
             *shared,
             prober=self._prober,
             prefetch=prefetch,
-            alive_at=alive_at,
+            alive_at=self._takeover.alive_at,
             opened=fleet.opened,
+            may_consume=self._lease.may_consume,
+            # The former leader's connection ends by itself: nobody has to act.
+            repair_cap=SHARED_REPAIR_CAP if self._lease.shared else REPAIR_CAP,
         )
         flusher = Flusher(
             self._stream,
@@ -146,6 +165,7 @@ class Leader:
             prefetch=prefetch,
             arrived=fleet.arrived,
             under_pressure=MemoryWatch(settings.tracking.max_memory, resident).under_pressure,
+            lost=lambda: self._lease.over is not None,
         )
 
     def _keep(self, restored: Restored) -> Loop:
@@ -196,6 +216,23 @@ class Leader:
             last = until - 1.0 if name in must_end else clock.monotonic() + _JOIN_TIMEOUT
             if not self.threads.join(name, max(0.0, last - clock.monotonic())):
                 _log.warning("A thread did not stop in time; abandoning it", thread=name)
+
+    def step_down(self) -> None:
+        """Another process leads: commit nothing more, let go of the stream at once, and end all threads.
+
+        A thread that does not end in time could write with a later lease of this process: then the process is ended.
+        """
+        until = self._env.clock.monotonic() + STEP_DOWN
+        self.stopping.set()
+        self._takeover.source.abandon()
+        if self._fleet is not None:
+            self._fleet.interrupt()
+        self._notifications.interrupt()
+        for name in self.threads.names:
+            if not self.threads.join(name, max(0.0, until - self._env.clock.monotonic())):
+                _log.critical("A thread did not stop after the lease was lost; ending the process", thread=name)
+                self._end(name)
+        gc.unfreeze()
 
     # --- what the web server shows -----------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from msgspec import structs
 
@@ -12,6 +13,7 @@ from celery_monitor.core.links import fill, of_incident
 from celery_monitor.core.model import Changes, Incident, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, RepeatingSender, Sender
+from celery_monitor.runtime.lease import HeldLease
 from celery_monitor.runtime.notifier import Notifier, Unconfigured
 from celery_monitor.runtime.repeater import Repeater
 from celery_monitor.runtime.report import DayReport
@@ -42,7 +44,14 @@ class Notifications:
         return tuple(map(thread_of, self._uncommitted))
 
     def start(
-        self, threads: Threads, report: DayReport, *, external_url: str | None, links: Mapping[str, str], limit: float
+        self,
+        threads: Threads,
+        report: DayReport,
+        lease: HeldLease,
+        *,
+        external_url: str | None,
+        links: Mapping[str, str],
+        limit: float,
     ) -> None:
         """Begin to send. ``limit``: seconds, beside the channel's own timeout, after which a thread is stuck.
 
@@ -66,6 +75,7 @@ class Notifications:
                 rate_limit=channel.rate_limit,
                 idempotent=channel.idempotent,
                 repeater=self._repeater(channel, sender),
+                may_send=partial(lease.may_send, idempotent=channel.idempotent),
             )
             self._senders.append(sender)
             self._notifiers[channel.name] = notifier

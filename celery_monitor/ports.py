@@ -28,6 +28,7 @@ from celery_monitor.core.model import (
     Silence,
     Worker,
 )
+from celery_monitor.core.replay import Resumption
 
 DEADLINE: Final[ContextVar[float]] = ContextVar("answer_by", default=math.inf)
 """``time.monotonic()`` after which the caller no longer waits for what it reads from the store.
@@ -65,8 +66,9 @@ class EventSource(Protocol):
     connection come again then, flagged ``redelivered`` (where ``acknowledges``).
     """
 
-    acknowledges: bool
-    """Messages stay with the broker until ``ack``; without it what comes while disconnected is lost."""
+    @property
+    def acknowledges(self) -> bool:
+        """Messages stay with the broker until ``ack``; without it what comes while disconnected is lost."""
 
     @property
     def standby(self) -> str | None:
@@ -89,6 +91,33 @@ class EventSource(Protocol):
 
     def close(self) -> None:
         """Close politely, at most 2 seconds, else as ``abandon``."""
+
+
+class Replay(EventSource, Protocol):
+    """A stream without acknowledgements, kept in memory while another process counts it.
+
+    ``listen`` and ``trim`` may be called from different threads; after ``resume`` it is an EventSource only, whose
+    first ``connect`` goes on with the connection that there is.
+    """
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether what is published now is kept."""
+
+    def subscribe(self) -> None:
+        """Open the stream. Raises SourceLostError. Bounded in time."""
+
+    def listen(self, timeout: float) -> None:
+        """Keep what comes, waiting at most ``timeout`` seconds for it. Raises SourceLostError."""
+
+    def trim(self, position: str | None) -> bool:
+        """Forget what is committed (``Store.position``); whether taking over now would miss nothing."""
+
+    def resume(self, position: str | None, alive_at: float | None) -> Resumption:
+        """Let ``poll`` give what was kept after ``position``, before anything else.
+
+        ``alive_at``: when the stream is last known to have been read for the store, monotonic seconds of this process.
+        """
 
 
 class Probe(Protocol):
@@ -211,7 +240,8 @@ class Store(Protocol):
     def lead(self, holder: str) -> Restored | None:
         """Take the lease under a name, migrate, and read what the monitor goes on from.
 
-        None: another process leads; reading is possible meanwhile. Raises StoreUnusableError too.
+        None: another process leads; reading is possible meanwhile. Raises StoreUnusableError too. What is read may take
+        longer than the lease runs: ``renew`` may be called from another thread meanwhile.
         """
 
     def renew(self) -> None:

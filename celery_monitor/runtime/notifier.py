@@ -104,11 +104,13 @@ class Notifier:
         idempotent: bool = False,
         repeater: Repeater | None = None,
         fraction: Callable[[], float] = random.random,
+        may_send: Callable[[OutboxItem | None], bool] = lambda _: True,
     ) -> None:
         """Does no I/O. ``idempotent``: the receiver knows what it has had, so what waits may be tried before its time.
 
         That is done when there is hope: at the start, when the receiver is back, and when what a person had to repair
-        is another one. ``repeater``: of a receiver that has to hear of open incidents again and again.
+        is another one. ``repeater``: of a receiver that has to hear of open incidents again and again. ``may_send``: no
+        other process sends this row now (None: the repeater's batch); else it is looked at again later.
         """
         self._outbox = outbox
         self._sender = sender
@@ -116,6 +118,7 @@ class Notifier:
         self._rate_limit = rate_limit
         self._fraction = fraction
         self._repeater = repeater
+        self._may_send = may_send
         self._limiters: dict[str, SendLimiter] = {}
         self._idempotent = idempotent
         self._expedite = idempotent
@@ -160,7 +163,7 @@ class Notifier:
         """
         self._pause = POLL
         self._record_again()
-        if self._repeater is not None:
+        if self._repeater is not None and self._may_send(None):
             self._pause = min(self._pause, self._repeater.run_once(proceed))
         try:
             self._expedite_retries()
@@ -174,6 +177,8 @@ class Notifier:
                 continue
             if not proceed():
                 break
+            if not self._may_send(item):
+                continue
             sent |= self._deliver(item)
         return sent
 

@@ -46,11 +46,12 @@ class Pump:
         prefetch: int,
         arrived: Callable[[Sequence[str]], None] = lambda _: None,
         under_pressure: Callable[[], bool] = lambda: False,
+        lost: Callable[[], bool] = lambda: False,
     ) -> None:
         """Does no I/O.
 
         ``arrived`` is called with the workers that are new or back, and must not block. ``under_pressure`` says whether
-        memory runs short.
+        memory runs short. ``lost`` says at the end whether another process leads: then nothing more is committed.
         """
         self._stream = stream
         self._flusher = flusher
@@ -61,17 +62,24 @@ class Pump:
         self._busy = min(BUSY, prefetch // 4)
         self._arrived = arrived
         self._under_pressure = under_pressure
+        self._lost = lost
         self._tick_at = 0.0
         self._read_at = 0.0
 
     def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-        """Until ``stop`` is set; then commit, acknowledge and close, within STOP_PATIENCE and 2 s."""
+        """Until ``stop`` is set; then commit, acknowledge and close, within STOP_PATIENCE and 2 s.
+
+        A process that does not lead any more commits nothing, and drops the connection.
+        """
         try:
             while not stop.is_set():
                 heartbeat()
                 self.run_once(stop)
-            self._flusher.finish()
-            self._stream.close()
+            if self._lost():
+                self._stream.abandon()
+            else:
+                self._flusher.finish()
+                self._stream.close()
         finally:
             self._flusher.close()
 

@@ -25,6 +25,11 @@ RECONNECT_CAP: Final = 5.0
 """Longest wait between two attempts, in seconds. Without acknowledgements, events of that time are lost."""
 REPAIR_CAP: Final = 30.0
 """The same where a person must act first."""
+RECHECK: Final = 0.25
+"""Seconds between two looks at whether messages may be held again."""
+NOT_RENEWED: Final = (
+    "the lease of the store could not be renewed in time, so another replica may lead: messages are left to it"
+)
 
 _log = structlog.get_logger()
 
@@ -58,11 +63,14 @@ class Stream:
         prefetch: int,
         alive_at: float | None = None,
         opened: Callable[[], None] = lambda: None,
+        may_consume: Callable[[], bool] = lambda: True,
+        repair_cap: float = REPAIR_CAP,
     ) -> None:
         """Does no I/O.
 
         ``alive_at``: when an earlier process is last known to have read the stream. ``opened`` is called after each
-        successful connection attempt and must not block.
+        successful connection attempt and must not block. ``may_consume``: no other process may be waiting for the
+        messages that are held. ``repair_cap``: longest wait before another attempt where a person must act first.
         """
         self.stats = StreamStats()
         self.connection = 0
@@ -76,6 +84,8 @@ class Stream:
         self._prober = prober
         self._prefetch = prefetch
         self._opened = opened
+        self._may_consume = may_consume
+        self._repair_cap = repair_cap
         self._watched_until = alive_at
         self._connected_at = 0.0
         self._last_received_at = 0.0
@@ -98,7 +108,14 @@ class Stream:
     @property
     def retry_in(self) -> float:
         """Seconds until the next connection attempt is due; not positive when it is due now."""
+        if self._withheld:
+            return RECHECK
         return self._connect_at - self._clock.monotonic()
+
+    @property
+    def _withheld(self) -> bool:
+        """Another process may lead, and needs what this one would hold."""
+        return self.acknowledges and not self._may_consume()
 
     def connect(self) -> None:
         """Attempt to connect. A failure is noted in ``stats.error`` and postpones the next attempt."""
@@ -130,6 +147,9 @@ class Stream:
 
         Raises SourceLostError when the connection is lost or silent; it has been abandoned then.
         """
+        if self._withheld:
+            self._lose(NOT_RENEWED)
+            raise SourceLostError(NOT_RENEWED)
         try:
             batch = self._source.poll(timeout)
         except SourceLostError as exc:
@@ -171,6 +191,10 @@ class Stream:
         if not self.stats.connected:
             with self._lock:
                 self._count_gap(now)
+
+    def abandon(self) -> None:
+        """Drop the connection: another process needs its messages now."""
+        self._source.abandon()
 
     def close(self) -> None:
         """Close the connection politely."""
@@ -236,7 +260,7 @@ class Stream:
             self._back_off(RECONNECT_CAP)
 
     def _postpone(self, exc: SourceLostError) -> None:
-        wait = self._back_off(REPAIR_CAP if exc.remedy else RECONNECT_CAP)
+        wait = self._back_off(self._repair_cap if exc.remedy else RECONNECT_CAP)
         self.stats.error = str(exc)
         log = _log.error if exc.remedy else _log.warning
         log("Cannot open the event stream; retrying", error=str(exc), wait=round(wait, 1))

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from celery_monitor.errors import MonitorError
+from celery_monitor.errors import LeaseLostError, MonitorError
 
 WATCH_INTERVAL: Final = 1.0
 LOG_TIMEOUT: Final = 1.0
@@ -61,11 +61,16 @@ class Threads:
 
     ``limits``: seconds without a turn after which a thread counts as stuck. ``fatal``: threads whose standstill
     ends the process by ``end`` (with the name of the thread), because nothing else can. ``on_check`` is called at each
-    look of the watchdog: as long as it is, the interpreter runs.
+    look of the watchdog: as long as it is, the interpreter runs. ``on_lost``: a thread was refused by the store because
+    another process leads; then ``stop`` is set, and this is no thread's failure.
     """
 
     def __init__(
-        self, stop: threading.Event, end: Callable[[str], None], on_check: Callable[[], None] = lambda: None
+        self,
+        stop: threading.Event,
+        end: Callable[[str], None],
+        on_check: Callable[[], None] = lambda: None,
+        on_lost: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Nothing runs yet."""
         self.stop = stop
@@ -75,6 +80,7 @@ class Threads:
         """Name of each thread that is begun anew after a failure → how often it has failed."""
         self._exit = end
         self._on_check = on_check
+        self._on_lost = on_lost
         self._threads: dict[str, threading.Thread] = {}
         self._limits: dict[str, float] = {}
         self._fatal: set[str] = set()
@@ -119,6 +125,11 @@ class Threads:
             if times >= MAX_CONSECUTIVE_FAILURES
         }
 
+    @property
+    def names(self) -> list[str]:
+        """All that were started."""
+        return list(self._threads)
+
     def join(self, name: str, timeout: float) -> bool:
         """Wait for a thread's end; whether it has ended."""
         thread = self._threads.get(name)
@@ -131,7 +142,7 @@ class Threads:
         error = None
         try:
             error = self._run(name, loop)
-            if error is not None:
+            if error is not None and not self._lost(error):
                 self.died = self.died or name
                 # An error of our own says in words what is wrong and what to do.
                 told = {"error": str(error)} if isinstance(error, MonitorError) else {"exc_info": error}
@@ -145,7 +156,7 @@ class Threads:
         while True:
             began = monotonic()
             error = self._run(name, loop)
-            if self.stop.is_set():
+            if self._lost(error) or self.stop.is_set():
                 return
             self.failures[name] += 1
             before = self._failing[name][0] if name in self._failing and monotonic() - began < HEALTHY_AFTER else 0
@@ -154,6 +165,14 @@ class Threads:
             _log.error("A thread failed; restarting it", thread=name, seconds=pause, exc_info=error)
             if self.stop.wait(pause):
                 return
+
+    def _lost(self, error: Exception | None) -> bool:
+        """Whether the thread ended because another process leads."""
+        if not isinstance(error, LeaseLostError):
+            return False
+        self._on_lost(str(error))
+        self.stop.set()
+        return True
 
     def _run(self, name: str, loop: Loop) -> Exception | None:
         try:

@@ -131,6 +131,20 @@ class QueueSettings(Section):
         return value
 
 
+class ReplaySettings(Section):
+    """With Redis and two replicas: the events that the standby keeps in memory until the leader has committed them.
+
+    When it takes over it counts the rest. What did not fit is missing then, and reported as a gap.
+    """
+
+    max_bytes: Annotated[int, size("1MiB")] = 64 * MIB
+    """The memory for kept events. Usually only those of the last second or two are kept; more only while the leader
+    cannot write to the store.
+    """
+    max_age: Annotated[float, duration("10s", "1h")] = 600.0
+    """How long events are kept at most."""
+
+
 class BrokerSettings(Section):
     """The fleet's broker, and how the monitor reads from it."""
 
@@ -184,6 +198,7 @@ class BrokerSettings(Section):
     workers started with ``-E`` are monitored.
     """
     queue: QueueSettings = QueueSettings()
+    replay: ReplaySettings = ReplaySettings()
 
     @field_validator("url_file")
     @classmethod

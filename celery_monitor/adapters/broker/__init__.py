@@ -7,6 +7,7 @@ Nothing here decodes an event.
 
 from celery_monitor.adapters.broker.fleet import BrokerFleet
 from celery_monitor.adapters.broker.probe import BrokerProbe
+from celery_monitor.adapters.broker.replay import ReplaySource
 from celery_monitor.adapters.broker.source import BrokerSource
 
-__all__ = ["BrokerFleet", "BrokerProbe", "BrokerSource"]
+__all__ = ["BrokerFleet", "BrokerProbe", "BrokerSource", "ReplaySource"]

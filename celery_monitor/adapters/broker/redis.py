@@ -5,6 +5,7 @@ that was killed, and costs a tenth of kombu's time for a message.
 """
 
 import contextlib
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class RedisLink:
         self._reader = RespReader(settings.max_message_bytes)
         self._early: list[Delivery] = []
         self._pinged_at = 0.0
+        self._pings = 0
         with contextlib.ExitStack() as undo:
             undo.callback(self.release)
             self._subscribe(_topic(channel, settings.exchange))
@@ -68,6 +70,24 @@ class RedisLink:
         if not found:
             self._check_alive()
         return Batch(found, 0) if found or moving else None
+
+    def drain(self, timeout: float) -> "list[Delivery]":
+        """All messages that the server has taken before this call, as far as they were not read.
+
+        The server answers on this connection after what it has sent before. Raises what the library raises.
+        """
+        self._pings += 1
+        asked = b"drain-%d" % self._pings
+        self._wire.send(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(asked), asked))
+        found, self._early = self._early, []
+        until = time.monotonic() + timeout
+        self._reader.feed(b"", sys.maxsize, found)
+        while self._reader.pong != asked:
+            data = self._wire.receive(max(0, until - time.monotonic()))
+            if data is None:
+                raise TimeoutError
+            self._reader.feed(data, sys.maxsize, found)
+        return found
 
     def _read(self, timeout: float, found: "list[Delivery]") -> bool:
         """Whether it read a part of a message, whose rest has not come."""

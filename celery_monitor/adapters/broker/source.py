@@ -7,7 +7,7 @@ thread still reads: cutting (shutdown) wakes the reader up, and only then is the
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -16,6 +16,7 @@ from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import UNHEEDED, boundary, describe, lost
 from celery_monitor.adapters.broker.memory import MemoryLink
 from celery_monitor.adapters.broker.redis import RedisLink
+from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch
 from celery_monitor.settings.broker import BrokerSettings
@@ -96,6 +97,23 @@ class BrokerSource:
             link = self._present()
             with boundary(partial(self._lost, "cannot acknowledge")):
                 link.ack(tag)
+
+    def drain(self, timeout: float) -> Sequence[Delivery]:
+        """What the server was given before this call and was not polled yet; on Redis only.
+
+        Raises SourceLostError, also when the answer takes longer than ``timeout`` seconds.
+        """
+        with self._using:
+            link = self._present()
+            if not isinstance(link, RedisLink):
+                return ()
+            with boundary(partial(self._lost, "the event stream was interrupted")):
+                return link.drain(timeout)
+
+    @property
+    def broadcasts(self) -> bool:
+        """Each subscriber is given all messages, named by tags, and none is kept for others: as Redis does."""
+        return self._dialer.kind == "redis"
 
     def _present(self) -> Link:
         if self._link is None:

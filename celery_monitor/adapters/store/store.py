@@ -157,6 +157,7 @@ class SqlStore:
                 # first flush or what is given up takes it over.
                 return self._lead(holder, token, only_read=True)
         except BaseException:
+            self._token = None
             self._database.stop()
             raise
 
@@ -171,6 +172,7 @@ class SqlStore:
             with self._database.write(fenced=False) as connection:
                 if not self._lease.take(connection, token, holder):
                     return None
+            self._token = token  # it can be renewed while the rest is read
             merged = self._merge.run(self._database)
         except StoreFullError:
             if not only_read or known is None:

@@ -1,0 +1,127 @@
+"""The event stream of a replica on Redis: kept while it stands by, replayed when it takes over, and then read on.
+
+The connection of the standby becomes the leader's, so that nothing is missed between the two.
+"""
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from celery_monitor.adapters.broker.source import BrokerSource
+from celery_monitor.core.replay import ReplayRing, Resumption
+from celery_monitor.errors import SourceLostError
+from celery_monitor.ports import Batch, Clock
+from celery_monitor.settings.broker import BrokerSettings
+
+if TYPE_CHECKING:
+    from celery_monitor.core.model import Delivery
+
+DRAIN_TIMEOUT: Final = 1.0
+"""Seconds for the server's answer at the take-over; a healthy one needs a millisecond."""
+
+
+class ReplaySource:
+    """First a Replay, then, from ``resume`` on, an EventSource."""
+
+    def __init__(self, settings: BrokerSettings, clock: Clock) -> None:
+        """Does no I/O."""
+        self._source = BrokerSource(settings)
+        self._clock = clock
+        self._limit = settings.prefetch // 2
+        self._ring = ReplayRing(settings.replay.max_bytes, settings.replay.max_age)
+        self._lock = threading.Lock()
+        self._heard_at = 0.0
+        """When something came last; a connection may be dead for some time before that is noticed."""
+        self._adopted = False
+        """The connection is the standby's, and the next ``connect`` takes it over."""
+        self._backlog: deque[Delivery] = deque()
+
+    # --- while it stands by ---
+    @property
+    def subscribed(self) -> bool:
+        """See Replay."""
+        return self._ring.connected
+
+    def subscribe(self) -> None:
+        """See Replay."""
+        self._source.connect()
+        with self._lock:
+            self._heard_at = self._clock.monotonic()
+            self._ring.subscribed(self._heard_at)
+
+    def listen(self, timeout: float) -> None:
+        """See Replay."""
+        try:
+            batch = self._source.poll(timeout)
+        except SourceLostError:
+            with self._lock:
+                self._ring.lost(self._heard_at)
+            raise
+        with self._lock:
+            now = self._clock.monotonic()
+            if batch is None:
+                self._ring.bound(now)
+            else:
+                self._heard_at = now
+                self._ring.add(batch.deliveries, now)
+
+    def trim(self, position: str | None) -> bool:
+        """See Replay."""
+        with self._lock:
+            return self._ring.trim(position) and self._ring.connected
+
+    def resume(self, position: str | None, alive_at: float | None) -> Resumption:
+        """See Replay. The deliveries are given by ``poll``."""
+        if self._ring.connected:
+            try:
+                # The position may be of a message that is still on its way to this process.
+                self._ring.add(self._source.drain(DRAIN_TIMEOUT), self._clock.monotonic())
+            except SourceLostError:
+                self._ring.lost(self._heard_at)
+        self._adopted = self._ring.connected
+        resumption = self._ring.resume(position, alive_at)
+        self._backlog.extend(resumption.deliveries)
+        return resumption
+
+    # --- EventSource, while it leads ---
+    @property
+    def acknowledges(self) -> bool:
+        """As EventSource.acknowledges."""
+        return self._source.acknowledges
+
+    @property
+    def standby(self) -> str | None:
+        """As EventSource.standby."""
+        return self._source.standby
+
+    def connect(self) -> None:
+        """As EventSource.connect; the first one takes over the standby's connection, where there is one."""
+        if self._adopted:
+            self._adopted = False
+            return
+        self._source.connect()
+
+    def poll(self, timeout: float) -> Batch | None:
+        """As EventSource.poll. What comes while the backlog is not empty is added to it."""
+        if not self._backlog:
+            return self._source.poll(timeout)
+        try:
+            batch = self._source.poll(0)
+        except SourceLostError:
+            # The backlog first; the next poll meets the same error.
+            batch = None
+        if batch is not None:
+            self._backlog.extend(batch.deliveries)
+        return Batch([self._backlog.popleft() for _ in range(min(self._limit, len(self._backlog)))], 0)
+
+    def ack(self, tag: int) -> None:
+        """As EventSource.ack."""
+        self._source.ack(tag)
+
+    def abandon(self) -> None:
+        """As EventSource.abandon."""
+        self._source.abandon()
+
+    def close(self) -> None:
+        """As EventSource.close."""
+        self._source.close()

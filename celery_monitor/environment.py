@@ -1,0 +1,28 @@
+"""What the process has for its whole life, whether it leads or not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from celery_monitor.adapters.channels import Channel
+from celery_monitor.adapters.redaction import Redaction
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.ports import Clock
+from celery_monitor.runtime.priority import ScrapePriority
+from celery_monitor.runtime.report import DayReport
+from celery_monitor.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the process has for its whole life, and a leader uses."""
+
+    settings: Settings
+    clock: Clock
+    store: SqlStore
+    priority: ScrapePriority
+    channels: Sequence[Channel]
+    redaction: Redaction
+    report: DayReport
+    zone: ZoneInfo
+    """In which the report's days are counted."""

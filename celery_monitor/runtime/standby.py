@@ -1,0 +1,181 @@
+"""A process that does not lead: it waits for the lease, and keeps what it would need.
+
+Where the broker keeps messages until they are acknowledged, nothing has to be read before. Where it does not (Redis),
+the stream is read all the time into a bounded ring, and trimmed by what the leader has committed. A process whose store
+is its own has nobody to wait for.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from celery_monitor.core import backoff
+from celery_monitor.core.leadership import Candidate
+from celery_monitor.core.model import CounterName, Restored
+from celery_monitor.errors import SourceLostError, StoreUnavailableError
+from celery_monitor.ports import Clock, EventSource, HealthReport, LeaseState, Replay, Store
+from celery_monitor.runtime.lease import HeldLease, KeepAlive
+from celery_monitor.runtime.threads import Threads
+
+LOOK: Final = 0.5
+"""Seconds between two looks at the lease."""
+SOON: Final = 0.02
+"""Least seconds between two looks, when it is about to be free."""
+STORE_RETRY: Final = 2.0
+"""Seconds until another attempt after the store could not be used."""
+LISTEN: Final = 0.25
+RECONNECT_CAP: Final = 2.0
+_LISTENER: Final = "standby"
+_LIMIT: Final = 60.0
+"""Seconds without a turn after which the listener is stuck."""
+_JOIN: Final = 12.0
+"""Seconds that the listener may take to end: an attempt to connect takes ten at most."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """What a leader begins with."""
+
+    restored: Restored
+    source: EventSource
+    lease: HeldLease
+    gap: float = 0.0
+    """Seconds of the stream that nobody has read, up to ``source``."""
+    alive_at: float | None = None
+    """Unix seconds since when nobody has read the stream; None while ``source`` is connected."""
+
+
+class Standby:
+    """Until ``lead`` returns. ``source`` is what a leader reads; a Replay is listened to meanwhile."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        holder: str,
+        *,
+        source: EventSource,
+        replay: Replay | None,
+        end: Callable[[str], None],
+    ) -> None:
+        """Does no I/O. ``holder``: the name of this process. ``end`` ends it when the listener is stuck."""
+        self._store = store
+        self._clock = clock
+        self._holder = holder
+        self._source = source
+        self._replay = replay
+        self._end = end
+        self._done = threading.Event()
+        self.threads = Threads(self._done, end)
+        self._candidate = Candidate()
+        self._seen: LeaseState | None = None
+        self._store_error: str | None = "opening the store"
+        self._stream_error: str | None = "not connected yet"
+        self._ready = False
+
+    def lead(self, stopping: threading.Event) -> Takeover | None:
+        """Wait for the lease and take it; None when ``stopping`` came first. Raises StoreUnusableError."""
+        if self._replay is not None:
+            self.threads.start(_LISTENER, self._listen, limit=_LIMIT, fatal=True, restart=True)
+            self.threads.watch()
+        try:
+            while not stopping.is_set():
+                found = self._attempt()
+                if isinstance(found, Takeover):
+                    return found
+                stopping.wait(found)
+            return None
+        finally:
+            self._done.set()
+            if self._replay is not None and stopping.is_set():
+                self._replay.abandon()
+
+    def health(self) -> HealthReport:
+        """Whether this process could take over now."""
+        if not self._store.shared:
+            return HealthReport({"store": self._store_error})
+        checks = {"store": self._store_error}
+        if self._replay is not None:
+            checks["broker"] = self._stream_error or (
+                None if self._ready else "events are kept, but not yet all that the leader has not committed"
+            )
+        return HealthReport(checks, about={"role": f"standby, {self.leader or 'nobody'} leads"})
+
+    @property
+    def leader(self) -> str:
+        """Who leads, as of the last look; empty for nobody."""
+        return self._seen.holder if self._seen is not None and self._seen.expires_in > 0 else ""
+
+    def _attempt(self) -> Takeover | float:
+        """Take the lease if it is free; else the seconds until the next look. Raises StoreUnusableError."""
+        try:
+            wait = self._wait() if self._store.shared else 0.0
+            if wait > 0:
+                return wait
+            asked_at = self._clock.monotonic()
+            with KeepAlive(self._store):
+                restored = self._store.lead(self._holder)
+                return LOOK if restored is None else self._take_over(restored, asked_at)
+        except StoreUnavailableError as exc:
+            self._candidate.unavailable()
+            if self._store_error != str(exc):
+                _log.error("Cannot open the store; retrying", error=str(exc))
+            self._store_error = str(exc)
+            return STORE_RETRY
+
+    def _wait(self) -> float:
+        """Seconds for which the lease is left to others; 0 when it is to be asked for."""
+        seen, before = self._store.lease(), self._seen
+        # A store without a term has no position either.
+        position = self._store.position() if self._replay is not None and seen.term else None
+        self._ready = self._replay is None or self._replay.trim(position)
+        self._store_error, self._seen = None, seen
+        if seen.expires_in > 0 and (before is None or before.term != seen.term):
+            _log.info("Another replica leads; standing by", leader=seen.holder, term=seen.term)
+        if self._candidate.may_lead(seen.expires_in, self._clock.monotonic(), ready=self._ready):
+            return 0.0
+        return max(SOON, min(LOOK, seen.expires_in)) if seen.expires_in > 0 else LOOK
+
+    def _take_over(self, restored: Restored, asked_at: float) -> Takeover:
+        """Raises StoreUnavailableError; the lease is given up then."""
+        self._store_error = None
+        lease = HeldLease(self._store, self._clock, asked_at)
+        alive_at = restored.counters.get(CounterName.ALIVE_AT)
+        if self._replay is None:
+            return Takeover(restored, self._source, lease, alive_at=alive_at)
+        try:
+            position = self._store.position()
+        except StoreUnavailableError:
+            self._store.resign()
+            raise
+        self._done.set()
+        if not self.threads.join(_LISTENER, _JOIN):
+            self._end(_LISTENER)
+        since = self._clock.now() - self._clock.monotonic()
+        found = self._replay.resume(position, None if alive_at is None else alive_at - since)
+        _log.info("Taking over", replayed=len(found.deliveries), gap=round(found.gap, 1))
+        watched = found.watched_until
+        return Takeover(restored, self._replay, lease, found.gap, None if watched is None else watched + since)
+
+    def _listen(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+        replay, attempts = self._replay, 0
+        while replay is not None and not stop.is_set():
+            heartbeat()
+            try:
+                if not replay.subscribed:
+                    replay.subscribe()
+                replay.listen(LISTEN)
+            except SourceLostError as exc:
+                if self._stream_error is None:
+                    _log.warning("Lost the event stream; reconnecting", reason=str(exc))
+                self._stream_error = str(exc)
+                attempts += 1
+                stop.wait(backoff.delay(attempts, random.random(), base=0.2, cap=RECONNECT_CAP))  # noqa: S311  # jitter
+            else:
+                self._stream_error, attempts = None, 0

@@ -1,0 +1,91 @@
+"""Two daemons with one store in PostgreSQL: whichever ends, nothing is lost, nothing comes twice."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Start
+from tests.e2e.daemon import Counts, Daemon
+from tests.e2e.paging import KEY, Failing, assert_opened_once, pager, publishing
+from tests.servers import PostgreSQL
+from tests.servers.pagerduty import PagerDutyServer
+from tests.servers.waiting import wait_until
+
+FAILURES = 1_500
+RATE = 1_500.0
+"""Events a second: two for each failure."""
+
+Replica = Callable[[str], Daemon]
+
+
+@pytest.fixture
+def server() -> Iterator[PagerDutyServer]:
+    """A PagerDuty that knows one key."""
+    with PagerDutyServer(keys={KEY}) as running:
+        yield running
+
+
+@pytest.fixture
+def replica(broker_url: str, server: PagerDutyServer, postgresql: PostgreSQL, start: Start, tmp_path: Path) -> Replica:
+    """Starts a replica by its name; all have the same store and broker."""
+    database = postgresql.new_database()
+
+    def started(name: str) -> Daemon:
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        settings = {
+            "store": {"url": database, "directory": str(directory)},
+            "broker": {"url": broker_url, "probe_interval": "500ms"},
+        }
+        return start(pager(directory, broker_url, server, settings))
+
+    return started
+
+
+def failing(number: int) -> list[Failing]:
+    """Failures of five tasks, now."""
+    now = time.time()
+    return [Failing(f"shop.task{one % 5}", now) for one in range(number)]
+
+
+def counted(failures: list[Failing]) -> Counts:
+    """What has to be counted of them."""
+    numbers = {task: len(list(group)) for task, group in itertools.groupby(sorted(one.task for one in failures))}
+    return {task: {"received": number, "failed": number} for task, number in numbers.items()}
+
+
+def leads(daemon: Daemon) -> bool:
+    """Whether it says so."""
+    return daemon.metric("monitor_leader") == 1
+
+
+def until_subscribed(standby: Daemon) -> None:
+    """Wait until it could take over without missing anything."""
+    standby.until_ready()
+    assert not leads(standby)
+    assert not standby.metrics().get("celery_task_failed_total")
+
+
+@pytest.mark.parametrize("end", [Daemon.kill, Daemon.stop], ids=["killed", "terminated"])
+def test_the_other_replica_goes_on(
+    broker_url: str, replica: Replica, server: PagerDutyServer, end: Callable[[Daemon], object]
+) -> None:
+    """While tasks fail the leader ends; the other one counts what it had not committed, and tells each incident."""
+    first, second = replica("first"), replica("second")
+    wait_until(lambda: any(leads(one) for one in (first, second)), 60)
+    leader, standby = (first, second) if leads(first) else (second, first)
+    leader.until_ready()
+    until_subscribed(standby)
+    failures = failing(FAILURES)
+    with publishing(broker_url, failures, rate=RATE) as progress:
+        progress.until(FAILURES // 2)
+        end(leader)
+        wait_until(lambda: leads(standby), 60, every=0.05)
+    standby.until_counts(counted(failures))
+    wait_until(lambda: server.opened().keys() == {one.key for one in failures}, 60)
+    assert_opened_once(server, failures)
+    assert standby.metric("monitor_stream_gap_seconds_total") == 0
+    assert "standby" not in standby.get("/readyz")[1]
