@@ -299,6 +299,7 @@ def sources(store: SqlStore, tasks: int) -> Sources:
         queues=lambda: [QueueStats(name, 12, 2, 2, 16) for name in QUEUES],
         reader=store.reader,
         outbox=store.outbox,
+        silences=store.silences,
         report=report.summary,
         report_part=lambda summary, _: f"<p>{summary.date}</p>",
         channels=[

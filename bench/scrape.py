@@ -203,6 +203,7 @@ class Daemon:
             queues=tuple,
             reader=nothing,
             outbox=nothing,
+            silences=nothing,
             report=nothing,
             report_part=nothing,
             channels=[],

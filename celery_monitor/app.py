@@ -236,6 +236,8 @@ class App:
             queues=self.queues,
             reader=self.store.reader,
             outbox=self.store.outbox,
+            silences=self.store.silences,
+            mute=[window.model_dump() for window in settings.alerts.mute],
             report=env.report.summary,
             report_part=self._daily.part,
             channels=[channel.info for channel in env.channels],

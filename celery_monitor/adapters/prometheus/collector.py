@@ -148,6 +148,19 @@ class MonitorCollector(Collector):
         active = {"silence": snapshot.silences_active, "mute_window": snapshot.mute_windows_active}
         yield self._keyed(families.SILENCES_ACTIVE, active)
         yield self._one(families.SILENCED_FAILURES, snapshot.counters.get(CounterName.SILENCED_FAILURES, 0))
+        yield from self._schedules(snapshot)
+
+    def _schedules(self, snapshot: Snapshot) -> Iterator[Metric]:
+        known = [((labels.label_text(one.name), labels.label_text(one.task)), one) for one in snapshot.schedules]
+        runs = [(names, one.last.at) for names, one in known if one.last is not None]
+        yield self._metric(families.SCHEDULE_LAST_RUN, runs)
+        yield self._metric(families.SCHEDULE_MISSING, [(names, float(one.missed)) for names, one in known])
+        for family, counted in (
+            (families.SCHEDULE_MISSED, CounterFamily.MISSED),
+            (families.SCHEDULE_UNJUDGED, CounterFamily.UNJUDGED),
+        ):
+            numbers = counted.of(snapshot.counters)
+            yield self._metric(family, [(names, numbers.get(one.name, 0.0)) for names, one in known])
 
     def _runtime(self, stats: RuntimeStats) -> Iterator[Metric]:
         yield self._one(families.CONNECTED, stats.broker_connected)

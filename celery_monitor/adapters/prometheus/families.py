@@ -334,6 +334,31 @@ SILENCED_FAILURES: Final = Family(
     Kind.COUNTER,
     "Failures that a silence or a mute window covered. They are counted everywhere else, too.",
 )
+SCHEDULE_LAST_RUN: Final = Family(
+    "schedule_last_run_timestamp_seconds",
+    Kind.GAUGE,
+    "Unix timestamp of the last start of a configured schedule (schedules). Absent before the first one is seen.",
+    ("schedule", "name"),
+    "seconds",
+)
+SCHEDULE_MISSED: Final = Family(
+    "schedule_missed",
+    Kind.COUNTER,
+    "Expected starts of a configured schedule that did not happen within its grace. Starts at 0.",
+    ("schedule", "name"),
+)
+SCHEDULE_MISSING: Final = Family(
+    "schedule_missing",
+    Kind.GAUGE,
+    "Expected starts of a configured schedule that were missed since it last ran. 0 while it runs as expected.",
+    ("schedule", "name"),
+)
+SCHEDULE_UNJUDGED: Final = Family(
+    "schedule_not_judged",
+    Kind.COUNTER,
+    "Expected starts of a configured schedule that could not be judged, because events of that time are lost.",
+    ("schedule", "name"),
+)
 INCIDENTS_OPEN: Final = Family("monitor_incidents_open", Kind.GAUGE, "Open incidents.")
 INCIDENTS_OPEN_BY_CONDITION: Final = Family(
     "monitor_incidents_open_by_condition", Kind.GAUGE, "Open incidents, by their condition.", ("condition",)
@@ -403,6 +428,7 @@ FAMILIES: Final = (
     *(TRACKED, EVICTED, NAMES_OVER_LIMIT, LIMIT, LIMIT_USED, LIMIT_EXCEEDED, UNACKED, COMMIT, COMMIT_FAILURES),
     *(STORE_BYTES, STORE_ROOM, STORE_GIVEN_UP, STORE_ROLLED_BACK),
     *(INCIDENTS, INCIDENTS_OPEN, INCIDENTS_OPEN_BY_CONDITION, SILENCES_ACTIVE, SILENCED_FAILURES),
+    *(SCHEDULE_LAST_RUN, SCHEDULE_MISSING, SCHEDULE_MISSED, SCHEDULE_UNJUDGED),
     *(NOTIFICATIONS, OUTBOX_PENDING, OUTBOX_OLDEST, REPORT),
     *(THREAD_FAILURES, SIGN_INS_REFUSED, REDACTION_TIMEOUTS, LEADER, BUILD),
 )

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
-from celery_monitor.core.model import COUNTS, Action, Condition, IncidentState, Reason, Severity
+from celery_monitor.core.model import COUNTS, MAX_REASON, Action, Condition, IncidentState, Outcome, Reason, Severity
 
 Json = dict[str, Any]
 
@@ -121,6 +121,48 @@ SCHEMAS: Final[dict[str, Json]] = {
         receipt=_or_null({"type": "string", "description": "By what the receiver knows it"}),
         error=_or_null({"type": "string", "description": "Of the last attempt, when it failed"}),
     ),
+    "Silence": _object(
+        id=_TEXT,
+        match=_list({"type": "string", "description": "Glob on the task name"}),
+        queues=_list({"type": "string", "description": "Glob on the queue; none: all queues"}),
+        reason=_TEXT,
+        created_by={"type": "string", "description": 'User who added it, "" when unknown'},
+        starts_at=_or_null(_TIME),
+        ends_at=_or_null(_TIME),
+        active={"type": "boolean"},
+    ),
+    "Schedule": _object(
+        name=_TEXT,
+        task=_TEXT,
+        schedule={"type": "string", "description": "As configured: `0 3 * * * Europe/Berlin`, `every 5m`"},
+        expected_at=_or_null({**_TIME, "description": "The next start that is expected"}),
+        missing={**_COUNT, "description": "Starts missed since it last ran"},
+        missing_since=_or_null({**_TIME, "description": "The first of these"}),
+        missed_total=_COUNT,
+        not_judged_total={**_COUNT, "description": "Starts not judged, because events of that time are lost"},
+        not_judged_at=_or_null({**_TIME, "description": "The last of these"}),
+        runs=_list(
+            _object(
+                uuid=_TEXT,
+                hostname=_TEXT,
+                started_at=_or_null(_TIME),
+                ended_at=_or_null(_TIME),
+                seconds=_or_null(_NUMBER),
+                outcome=_one_of(Outcome),
+            )
+        ),
+    ),
+    "NewSilence": {
+        "type": "object",
+        "properties": {
+            "match": {"type": "array", "items": _TEXT, "minItems": 1, "description": "Globs on the task name"},
+            "queues": {"type": "array", "items": _TEXT, "description": "Globs on the queue; default: all"},
+            "for": {"type": "string", "description": "How long it lasts, from 1s to 30d: `2h`"},
+            "reason": {"type": "string", "minLength": 1, "maxLength": MAX_REASON},
+        },
+        "required": ["match", "for", "reason"],
+        "additionalProperties": False,
+    },
     "Worker": _object(
         hostname=_TEXT,
         up={"type": "boolean"},
@@ -226,6 +268,7 @@ PARAMETERS: Final[dict[str, Json]] = {
     "key": {"type": "string", "description": "Only the incident with this key"},
     "since": {"type": "string", "description": f"Not before {_ago}"},
     "until": {"type": "string", "description": f"Before {_ago}"},
+    "ended": {"type": "boolean", "default": False, "description": "Those that have ended instead, the last one first"},
     "dead": {"type": "boolean", "default": False, "description": "Only failed notifications"},
 }
 _FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
@@ -262,23 +305,54 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
         True,
         ("limit", "cursor", "since", "until", "dead"),
     ),
+    "/api/v1/silences": ("Silences that have not ended, the first to end first", "Silence", True, ("ended",)),
+    "/api/v1/schedules": ("Configured schedules: when each is expected, and its newest runs", "Schedule", True, ()),
     "/api/v1/reports/{date}": ("A day: YYYY-MM-DD, today or yesterday", "Report", False, ()),
 }
 """Path → what it gives, the schema, whether it is a list of it, and the query parameters."""
+
+
+def _changes(*, guarded: bool) -> dict[str, Json]:
+    """What changes something, by path and method."""
+    refused = {
+        **({"401": _response("Wrong user name or password", _ref("Error"))} if guarded else {}),
+        "403": _response("No sign-in is configured, or the request comes from another site", _ref("Error")),
+        "503": _response("The store is unavailable", _ref("Error")),
+    }
+    body = {"required": True, "content": {"application/json": {"schema": _ref("NewSilence")}}}
+    added = {
+        "201": _response("The new silence", _ref("Silence")),
+        "400": _response("Invalid silence", _ref("Error")),
+        "413": _response("The body is too long", _ref("Error")),
+        "415": _response("The body is not JSON", _ref("Error")),
+    }
+    ended = {"200": _response("The silence, ended", _ref("Silence")), "404": _response("Not found", _ref("Error"))}
+    in_path = {"name": "id", "in": "path", "required": True, "schema": _TEXT}
+    return {
+        "/api/v1/silences": {
+            "post": {"summary": "Add a silence", "requestBody": body, "responses": added | refused},
+        },
+        "/api/v1/silences/{id}": {
+            "delete": {"summary": "End a silence now", "parameters": [in_path], "responses": ended | refused},
+        },
+    }
 
 
 @cache
 def document(*, guarded: bool) -> Json:
     """The description in OpenAPI 3.1. ``guarded``: a password is asked for."""
     schemes: Json = {"securitySchemes": {"password": {"type": "http", "scheme": "basic"}}} if guarded else {}
+    paths: dict[str, Json] = {path: {"get": _operation(path, guarded=guarded)} for path in OPERATIONS}
+    for path, methods in _changes(guarded=guarded).items():
+        paths[path] = paths.get(path, {}) | methods
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "celery-monitor",
             "version": version("celery-monitor"),
-            "description": "Activity of a Celery fleet. All endpoints are read-only; times are RFC 3339 in UTC.",
+            "description": "Activity of a Celery fleet. Only silences can be changed; times are RFC 3339 in UTC.",
         },
-        "paths": {path: {"get": _operation(path, guarded=guarded)} for path in OPERATIONS},
+        "paths": paths,
         "components": {"schemas": SCHEMAS, **schemes},
         **({"security": [{"password": []}]} if guarded else {}),
     }

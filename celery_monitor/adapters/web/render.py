@@ -20,6 +20,8 @@ NAVIGATION: Final = (
     ("/failures", "Failures"),
     ("/incidents", "Incidents"),
     ("/workers", "Workers"),
+    ("/schedules", "Schedules"),
+    ("/silences", "Silences"),
     ("/reports/today", "Reports"),
 )
 """Path and name of what every page leads to. The path's first part tells which of them a page belongs to."""

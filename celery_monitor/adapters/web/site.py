@@ -12,6 +12,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import Api, answer, refusal
 from celery_monitor.adapters.web.guard import Guard
+from celery_monitor.adapters.web.operations import Operations
 from celery_monitor.adapters.web.pages import Pages
 from celery_monitor.adapters.web.parameters import ParameterError
 from celery_monitor.adapters.web.queries import Queries
@@ -45,6 +46,7 @@ class Site:
                 Route("/readyz", _probe(sources.readyz)),
                 Route("/health", _probe(sources.readyz)),
                 *Api(sources, self._queries, guarded=settings.username is not None).routes(),
+                *Operations(sources, self._queries, user=settings.username).routes(),
                 *self._pages.routes(),
             ],
             exception_handlers=dict.fromkeys(_REFUSED, self._refuse),

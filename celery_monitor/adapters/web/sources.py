@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, tzinfo
-from typing import Protocol
+from typing import Any, Protocol
 
 from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
 from celery_monitor.core.summary import Summary
-from celery_monitor.ports import ChannelInfo, Clock, HealthReport, Metrics, Reader, StoreSpace
+from celery_monitor.ports import ChannelInfo, Clock, HealthReport, Metrics, Reader, SilenceBook, StoreSpace
 
 
 class Waiting(Protocol):
@@ -42,6 +42,9 @@ class Sources:
     queues: Callable[[], Sequence[QueueStats]]
     reader: Reader
     outbox: Waiting
+    silences: SilenceBook
+    mute: Sequence[Mapping[str, Any]] = ()
+    """The windows of ``alerts.mute``, by the names of their settings."""
     report: Callable[[date, float], Summary]
     """A day as it is known at a time. Raises StoreUnavailableError."""
     report_part: Callable[[Summary, str], str]

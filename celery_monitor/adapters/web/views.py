@@ -1,18 +1,22 @@
 """The program's values as JSON: names as in the API, times in RFC 3339 and UTC."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery_monitor.core.headline import facts
 from celery_monitor.core.model import (
     COUNTS,
     ChannelDelivery,
+    CounterFamily,
     Failure,
     GroupRow,
     IncidentRow,
     Limit,
     OutboxItem,
     QueueStats,
+    ScheduledRun,
+    ScheduleState,
+    Silence,
     Worker,
 )
 from celery_monitor.core.times import rfc3339
@@ -206,4 +210,45 @@ def limit(one: Limit) -> Json:
         "limit": one.most,
         "used": one.used,
         "exceeded": one.exceeded,
+    }
+
+
+def silence(one: Silence, now: float) -> Json:
+    """A silence."""
+    return {
+        "id": one.id,
+        "match": list(one.match),
+        "queues": list(one.queues),
+        "reason": one.reason,
+        "created_by": one.created_by,
+        "starts_at": time(one.starts_at),
+        "ends_at": time(one.ends_at),
+        "active": one.active(now),
+    }
+
+
+def schedule(one: ScheduleState, counters: Mapping[str, float]) -> Json:
+    """A schedule: what was due, and its newest runs, the newest first."""
+    return {
+        "name": one.name,
+        "task": one.task,
+        "schedule": one.spec,
+        "expected_at": time(one.due or None),
+        "missing": one.missed,
+        "missing_since": time(one.since or None),
+        "missed_total": int(counters.get(CounterFamily.MISSED.counter(one.name), 0)),
+        "not_judged_total": int(counters.get(CounterFamily.UNJUDGED.counter(one.name), 0)),
+        "not_judged_at": time(one.unjudged[0] or None),
+        "runs": [_run(run) for run in reversed(one.runs)],
+    }
+
+
+def _run(run: ScheduledRun) -> Json:
+    return {
+        "uuid": run.uuid,
+        "hostname": run.hostname,
+        "started_at": time(run.at),
+        "ended_at": time(run.ended_at or None),
+        "seconds": max(0.0, run.ended_at - run.at) if run.ended_at else None,
+        "outcome": run.outcome,
     }

@@ -24,6 +24,7 @@ from celery_monitor.core.model import (
     OutboxRequest,
     QueueStats,
     Reason,
+    ScheduleState,
     Severity,
     Snapshot,
     Worker,
@@ -185,6 +186,9 @@ class Fleet:
         f'<style></style><a href="{root}incidents">The mail of {summary.date}</a>'
     )
 
+    schedules: tuple[ScheduleState, ...] = (ScheduleState("nightly", "0 3 * * * UTC", "shop.report", NOW + 60, 0.0),)
+    missed: dict[str, float] = field(default_factory=dict)
+
     def snapshot(self) -> Snapshot | None:
         """The state of now."""
         if self.starting:
@@ -193,13 +197,15 @@ class Fleet:
             now=NOW,
             series=(),
             workers=self.workers,
-            counters={"stream_gap_seconds": 1.5, "unobserved": 2.0, "store_rolled_back": self.rolled_back},
+            counters={"stream_gap_seconds": 1.5, "unobserved": 2.0, "store_rolled_back": self.rolled_back}
+            | self.missed,
             incidents={},
             incidents_open=1,
             tracked=3,
             lag=0.1,
             probe_roundtrip=None,
             limits=[Limit("series", "metrics.max_series", 10, 7, 3), Limit("exceptions", None, None, None, 0)],
+            schedules=self.schedules,
         )
 
     def report(self, day: date, now: float) -> Summary:
@@ -223,6 +229,7 @@ class Fleet:
             queues=lambda: [QueueStats("billing", 3, 1, 1, 8), QueueStats("celery", None, None, 1, 8)],
             reader=self.reader,
             outbox=self.store.outbox,
+            silences=self.store.silences,
             report=self.report,
             report_part=self.html,
             channels=self.channels,

@@ -1,0 +1,205 @@
+"""What a person changes here: silences. As JSON for programs, and as forms of the page.
+
+Only with a sign-in configured (``web.username``, or whatever else the guard asks for): nobody who can merely reach the
+port may hold back pages. A browser adds its credentials to requests that other sites make, so those are refused: a
+program's request has to be JSON, which no form of another site can send, and what a browser says of the request's
+origin (``Sec-Fetch-Site``, ``Origin``) has to be this site.
+"""
+
+import secrets
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Final
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from celery_monitor.adapters.web import views
+from celery_monitor.adapters.web.api import answer, current
+from celery_monitor.adapters.web.parameters import ParameterError, Parameters
+from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.render import page, root
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.model import Silence
+from celery_monitor.core.silences import silence_of
+from celery_monitor.errors import TooManySilencesError
+from celery_monitor.settings.units import duration
+
+MAX_BODY: Final = 64 << 10
+"""Bytes of a request that changes something."""
+OFF: Final = (
+    "silences can be changed here only where people sign in: set web.username and web.password, or use celery-monitor "
+    "silence add"
+)
+_OTHER_SITE: Final = "the request comes from another site"
+_SAME: Final = frozenset({"same-origin", "none"})
+_JSON: Final = "application/json"
+_FORM: Final = "application/x-www-form-urlencoded"
+_duration: Final = duration("1s", "30d")
+
+
+class AskedSilence(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a POST to ``/api/v1/silences``."""
+
+    match: list[str]
+    reason: str
+    lasting: Annotated[str, msgspec.Meta(max_length=20)] = msgspec.field(name="for")
+    queues: list[str] = []
+
+
+class Operations:
+    """The endpoints of silences and schedules."""
+
+    def __init__(self, sources: Sources, queries: Queries, *, user: str | None) -> None:
+        """``user``: who signs in; None where nobody has to, and nothing can be changed."""
+        self._sources = sources
+        self._queries = queries
+        self._user = user
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/api/v1/silences", self.silences, methods=["GET"]),
+            Route("/api/v1/silences", self.add, methods=["POST"]),
+            Route("/api/v1/silences/{id}", self.end, methods=["DELETE"]),
+            Route("/api/v1/schedules", self.schedules),
+            Route("/silences", self.page, methods=["GET"]),
+            Route("/silences", self.add_by_form, methods=["POST"]),
+            Route("/silences/{id}/end", self.end_by_form, methods=["POST"]),
+            Route("/schedules", self.schedules_page),
+        ]
+
+    async def silences(self, request: Request) -> Response:
+        """Those that have not ended, or those that have."""
+        query = Parameters(request, ("ended",), now=self._now)
+        book = self._sources.silences
+        found = await self._queries(partial(book.ended if query.flag("ended") else book.current, self._now))
+        return answer({"items": [views.silence(one, self._now) for one in found], "next": None})
+
+    async def add(self, request: Request) -> Response:
+        """A new silence, as JSON."""
+        self._permit(request, _JSON)
+        try:
+            asked = msgspec.json.decode(await _body(request), type=AskedSilence)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise ParameterError(f"the body must be JSON with match, for and reason: {exc}") from exc
+        made = await self._add(asked.match, asked.queues, asked.lasting, asked.reason)
+        return answer(views.silence(made, self._now), 201)
+
+    async def end(self, request: Request) -> Response:
+        """End one now."""
+        self._permit(request, None)
+        return answer(views.silence(await self._end(request), self._now))
+
+    async def page(self, request: Request) -> Response:
+        """Silences, for people; with a form where somebody is signed in."""
+        return await self._shown(request, {"match": "", "queues": "", "for": "1h", "reason": ""}, None)
+
+    async def add_by_form(self, request: Request) -> Response:
+        """A new silence; a mistake keeps what was written."""
+        self._permit(request, _FORM)
+        given = await _form(request)
+        globs, queues = given.get("match", "").split(), given.get("queues", "").split()
+        try:
+            await self._add(globs, queues, given.get("for", ""), given.get("reason", ""))
+        except ParameterError as exc:
+            empty = {"match": "", "queues": "", "for": "", "reason": ""}
+            return await self._shown(request, empty | given, str(exc), status=400)
+        return RedirectResponse(f"{root(request)}silences", 303)
+
+    async def end_by_form(self, request: Request) -> Response:
+        """End one now; one that has ended meanwhile is as good."""
+        self._permit(request, _FORM)
+        await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
+        return RedirectResponse(f"{root(request)}silences", 303)
+
+    async def schedules(self, request: Request) -> Response:
+        """What was due, and what ran."""
+        Parameters(request, (), now=self._now)
+        return answer({"items": self._schedules(), "next": None})
+
+    async def schedules_page(self, request: Request) -> Response:
+        """The same, for people."""
+        return page(request, self._sources, "schedules.html", schedules=self._schedules(), refresh=True)
+
+    def _schedules(self) -> list[views.Json]:
+        snapshot = current(self._sources.snapshot)
+        return [views.schedule(one, snapshot.counters) for one in snapshot.schedules]
+
+    @property
+    def _now(self) -> float:
+        return self._sources.clock.now()
+
+    async def _shown(self, request: Request, given: dict[str, str], problem: str | None, status: int = 200) -> Response:
+        book, now = self._sources.silences, self._now
+        found = await self._queries(partial(book.current, now))
+        ended = await self._queries(partial(book.ended, now))
+        return page(
+            request,
+            self._sources,
+            "silences.html",
+            status,
+            silences=[views.silence(one, now) for one in found],
+            ended=[views.silence(one, now) for one in ended[:20]],
+            windows=self._sources.mute,
+            given=given,
+            problem=problem,
+            may_change=self._user is not None,
+        )
+
+    async def _add(self, match: list[str], queues: list[str], lasting: str, reason: str) -> Silence:
+        try:
+            seconds = _duration.parse(lasting)
+        except ValueError as exc:
+            raise ParameterError(f"for: {exc}") from exc
+        try:
+            made = silence_of(
+                silence_id=secrets.token_hex(4), match=match, lasting=seconds, reason=reason, now=self._now,
+                queues=queues, created_by=self._user or "",
+            )  # fmt: skip
+            await self._queries(partial(self._sources.silences.add, made))
+        except (ValueError, TooManySilencesError) as exc:
+            raise ParameterError(str(exc)) from exc
+        return made
+
+    async def _end(self, request: Request) -> Silence:
+        found = await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
+        if found is None:
+            raise HTTPException(404, "no silence with this id is in effect")
+        return found
+
+    def _permit(self, request: Request, media_type: str | None) -> None:
+        """Raises HTTPException for whoever may not change anything."""
+        if self._user is None:
+            raise HTTPException(HTTPStatus.FORBIDDEN, OFF)
+        headers = request.headers
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        same = site in _SAME if site is not None else origin is None or urlsplit(origin).netloc == headers.get("host")
+        if not same or (media_type == _FORM and site is None and origin is None):
+            raise HTTPException(HTTPStatus.FORBIDDEN, _OTHER_SITE)
+        given = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type is not None and given != media_type:
+            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body must be {media_type}")
+
+
+async def _body(request: Request) -> bytes:
+    """Raises HTTPException for a long one."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {MAX_BODY} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    text = (await _body(request)).decode("utf-8", "replace")
+    try:
+        return {name: values[-1] for name, values in parse_qs(text, keep_blank_values=True, max_num_fields=20).items()}
+    except ValueError as exc:
+        raise ParameterError("the form has too many fields") from exc
