@@ -10,27 +10,34 @@ from celery_monitor.core.model import Action, OutboxRequest
 from celery_monitor.errors import LeaseLostError, StoreUnavailableError
 from tests.contracts.conftest import KEPT, RETENTION
 from tests.contracts.values import NOW, changes, failure, series
+from tests.servers.waiting import wait_until
 
 DAY = 86_400.0
 REQUEST = OutboxRequest("email", "2026-07-24", Action.REPORT)
 
 
+Pair = Callable[[float], tuple[SqlStore, SqlStore]]
+
+
 @pytest.fixture
-def two(postgresql_url: str, tmp_path: Path) -> Iterator[tuple[SqlStore, SqlStore]]:
-    """Two replicas' stores on one database; neither leads yet. Their leases run for a minute."""
-    stores = [
-        open_store(
-            postgresql_url,
-            directory=tmp_path / name,
-            retention=RETENTION,
-            fingerprints_kept=KEPT,
-            lease_ttl=60.0,
-        )
-        for name in ("a", "b")
-    ]
-    yield stores[0], stores[1]
+def pair(postgresql_url: str, tmp_path: Path) -> Iterator[Pair]:
+    """Two replicas' stores on one database, whose leases run for so many seconds; neither leads yet."""
+    stores: list[SqlStore] = []
+
+    def make(ttl: float) -> tuple[SqlStore, SqlStore]:
+        kept = {"retention": RETENTION, "fingerprints_kept": KEPT, "lease_ttl": ttl}
+        stores.extend(open_store(postgresql_url, directory=tmp_path / name, **kept) for name in "ab")  # type: ignore[arg-type]
+        return stores[0], stores[1]
+
+    yield make
     for store in stores:
         store.stop()
+
+
+@pytest.fixture
+def two(pair: Pair) -> tuple[SqlStore, SqlStore]:
+    """Their leases run for a minute."""
+    return pair(60.0)
 
 
 def expire(store: SqlStore) -> None:
@@ -74,7 +81,7 @@ def test_the_position(sql: SqlStore) -> None:
 def test_a_second_process_waits(two: tuple[SqlStore, SqlStore]) -> None:
     """While the first leads it gets nothing, reads everything, and takes nothing away."""
     first, second = two
-    assert first.lease().term == 0
+    assert (first.lease().term, first.position()) == (0, None)
     assert first.lead("a") is not None
     first.commit(changes(1, series=[series(sent=1)], position="tag-1"))
     assert second.lead("b") is None
@@ -178,3 +185,22 @@ def test_the_command_line(two: tuple[SqlStore, SqlStore]) -> None:
     assert beside.outbox.enqueue(REQUEST, NOW)
     first.commit(changes(1))
     assert first.lease().holder == "a"
+
+
+def test_a_leader_that_stands_still_in_a_transaction(pair: Pair) -> None:
+    """Its lock is freed when its lease has run out, so the next one can lead; nothing of the transaction is applied."""
+    first, second = pair(1.0)
+    first.lead("a")
+
+    def write_slowly() -> None:
+        with first._database.write() as connection:
+            connection.exec_driver_sql("UPDATE meta SET sequence = 99")
+            wait_until(lambda: second.lead("b") is not None, what="the other one to lead")
+            connection.exec_driver_sql("UPDATE meta SET sequence = 98")
+
+    with pytest.raises(StoreUnavailableError):
+        write_slowly()
+    assert second.lease().holder == "b"
+    second.commit(changes(1))
+    with pytest.raises(LeaseLostError):
+        first.renew()

@@ -69,6 +69,7 @@ class Database:
             self._dialect.settle()
             with self.write(fenced=False) as connection:
                 if busy(connection):
+                    self._dialect.hold()
                     return False
                 migrate.upgrade(connection)
         self._dialect.hold()

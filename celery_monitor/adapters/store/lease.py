@@ -74,13 +74,24 @@ class Lease:
         with self._database.write(fenced=False) as connection:
             connection.execute(update(meta).where(meta.c.writer == token).values(given_up))
 
-    def _state(self, connection: Connection) -> LeaseState:
+    def position(self) -> str | None:
+        """See Store."""
+        with self._database.read() as connection:
+            if not self._is_readable(connection):
+                return None
+            position: str | None = connection.execute(select(meta.c.position)).scalar()
+            return position
+
+    def _is_readable(self, connection: Connection) -> bool:
         if not self._readable:
             tables = inspect(connection)
             known = tables.get_columns(meta.name) if tables.has_table(meta.name) else ()
             self._readable = meta.c.lease_until.name in {column["name"] for column in known}
-            if not self._readable:
-                return _NOBODY
+        return self._readable
+
+    def _state(self, connection: Connection) -> LeaseState:
+        if not self._is_readable(connection):
+            return _NOBODY
         left = (meta.c.lease_until - self._now).label("expires_in")
         row = connection.execute(select(meta.c.holder, meta.c.term, left)).first()
         return _NOBODY if row is None else LeaseState(row.holder, row.term, row.expires_in)

@@ -283,9 +283,7 @@ class SqlStore:
 
     def position(self) -> str | None:
         """See Store."""
-        with self._database.read() as connection:
-            position: str | None = connection.execute(select(schema.meta.c.position)).scalar()
-            return position
+        return self._lease.position()
 
     def stop(self) -> None:
         """See Store."""

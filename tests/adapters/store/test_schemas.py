@@ -110,3 +110,15 @@ def test_a_search_path_in_the_url(postgresql: PostgreSQL, opened: Opened) -> Non
     postgresql.execute("CREATE SCHEMA mine AUTHORIZATION monitor", database=url.rpartition("/")[2])
     assert opened(f"{url}?options=-csearch_path%3Dmine", "shop").start().sequence == 0
     assert tables(postgresql, url) == {"mine"}
+
+
+def test_a_standby_of_an_older_version_s_tables(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Nobody leads there, as far as can be known; nothing raises."""
+    url = postgresql.new_database()
+    postgresql.execute(
+        "CREATE TABLE meta (id bigint, writer text)", "CREATE TABLE celery_monitor_version (version_num text)",
+        database=url.rpartition("/")[2],
+    )  # fmt: skip
+    postgresql.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO monitor", database=url.rpartition("/")[2])
+    store = opened(url, "shop")
+    assert (store.lease().holder, store.lease().expires_in, store.position()) == ("", 0.0, None)

@@ -116,6 +116,7 @@ class PostgresqlDialect:
 
     def exists(self) -> bool:
         """See StoreDialect. Raises StoreUnusableError where there is none and the user could make none."""
+        self._patience.starts()
         with self._own_connection() as connection:
             if self._schema.exists(connection):
                 return True

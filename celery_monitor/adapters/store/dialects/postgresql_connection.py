@@ -28,7 +28,7 @@ class AnswerTimeouts:
     """How long the connections of one store wait for an answer."""
 
     def __init__(self) -> None:
-        self.seconds = _STARTING
+        self.seconds = _WORKING
 
     def starts(self) -> None:
         """Much is read at the start."""
