@@ -171,8 +171,11 @@ class FleetControl(Protocol):
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """Names of the tasks that these workers know, by hostname, of those that answered. Raises SourceLostError."""
 
-    def held(self, hostnames: Sequence[str], timeout: float) -> Mapping[str, AbstractSet[str]]:
-        """Ids of all tasks that these workers hold, by hostname, of those that told all. Raises SourceLostError."""
+    def held(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> Mapping[str, AbstractSet[str]]:
+        """Ids of the tasks that these workers run, by hostname, of those that told all. Raises SourceLostError.
+
+        ``fetched``: also of those that they have fetched and not begun, which may be many.
+        """
 
     @property
     def busy(self) -> AbstractSet[str]:

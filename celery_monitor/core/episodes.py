@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.core.incident import MAX_NAMES_PER_STORM, Episode, Identity, OpenIncident, Over, Verdict
+from celery_monitor.core.incident import MAX_NAMES_PER_STORM, MAX_VALUE, Episode, Identity, OpenIncident, Over, Verdict
 from celery_monitor.core.incident_book import IncidentBook
-from celery_monitor.core.model import MAX_DETAILS, STORM, Condition, Incident, IncidentState, Reason, Severity
+from celery_monitor.core.model import STORM, Condition, Incident, IncidentState, Reason, Severity
 from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, episode_key, storm_key, window
 from celery_monitor.core.storm import StormDetector
 
@@ -222,8 +222,9 @@ class Episodes:
         entry.count += 1
         if len(entry.tasks) < MAX_NAMES_PER_STORM:
             entry.tasks[episode.subject] = 1
-        if len(entry.details) < MAX_DETAILS:
-            entry.details = (*entry.details, (episode.subject, episode.summary))
+        known = entry.details[0][1] if entry.details else ""
+        if len(known) < MAX_VALUE:
+            entry.details = (("Among them", f"{known}; {episode.summary}".removeprefix("; ")[:MAX_VALUE]),)
         entry.dirty = True
         if entry.state is IncidentState.OPEN:
             return Reason.STORM_JOINED, entry.key

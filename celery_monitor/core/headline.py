@@ -4,6 +4,7 @@ Everything that a task can choose (its name, its exception, the worker's host) i
 surrogates are replaced, lengths are cut, so that no message is refused for them.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,6 +13,8 @@ from celery_monitor.core.text import OTHER
 from celery_monitor.core.times import rfc3339
 
 _NAME_LIMIT: Final = 255
+_FACT: Final = 2_000
+_not_plain: Final = re.compile(r"[^A-Za-z0-9]+").sub
 _LISTED: Final = 5
 """Names in one line; the others are told by …."""
 _HAPPENED: Final = {
@@ -61,10 +64,17 @@ def headline(incident: Incident) -> str:
 
 
 def facts(incident: Incident) -> list[tuple[str, str]]:
-    """What is told of a condition other than failure beside its headline: labels and values, each on one line."""
-    told = [(line(label, 100), line(value, 500)) for label, value in incident.details]
+    """What is told of a condition other than failure beside its headline: labels and values, each on one line.
+
+    Labels are of letters, digits and spaces, each once: receivers make names of them.
+    """
+    merged: dict[str, str] = {}
+    for label, value in incident.details:
+        name = _not_plain(" ", label).strip() or "Detail"
+        merged[name] = f"{merged[name]}; {value}" if name in merged else value
+    told = [(name, line(value, _FACT)) for name, value in merged.items()]
     if incident.unwatched >= 1:
-        told.append(("not watched", f"{duration(incident.unwatched)} of this time: what happened then is not judged"))
+        told.append(("Not watched", f"{duration(incident.unwatched)} of this time: what happened then is not judged"))
     return told
 
 

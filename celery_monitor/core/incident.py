@@ -18,7 +18,7 @@ MAX_EPISODE_SAMPLES: Final = 20
 """Task ids that an episode keeps: of what is lost, each one matters."""
 MAX_SUMMARY: Final = 1_000
 MAX_LABEL: Final = 100
-MAX_VALUE: Final = 500
+MAX_VALUE: Final = 2_000
 MAX_TRACEBACK_LENGTH: Final = 4_000
 """Characters of it that an incident keeps, from the end."""
 
@@ -73,7 +73,8 @@ class Episode(msgspec.Struct, frozen=True):
     count: int = 1
     """Tasks concerned."""
     details: Sequence[tuple[str, str]] = ()
-    """Labels and values for the reader; beyond MAX_DETAILS they are cut."""
+    """Labels and values for the reader; beyond MAX_DETAILS they are cut. Each label once, of words of ours: receivers
+    make names of them. What is of the fleet goes into values."""
     tasks: Mapping[str, int] = {}
     queues: Mapping[str, int] = {}
     workers: Mapping[str, int] = {}

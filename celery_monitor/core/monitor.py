@@ -192,7 +192,7 @@ class Monitor:
     def connected(self, *, acknowledges: bool) -> None:
         """A new connection has been made: what was delivered before may be delivered again on it."""
         self._fingerprints.connected(acknowledges=acknowledges)
-        self._probed_at = -LIVE_FOR  # what waited for us comes first
+        self._probed_at, self._read_at = -LIVE_FOR, 0.0  # what waited for us comes first
         self._unnamed.connected()
 
     def stalled(self) -> None:
@@ -288,6 +288,11 @@ class Monitor:
     def to_confirm(self) -> list[str]:
         """Workers that are to be asked whether they still hold what has been under way for long."""
         return self._conditions.to_ask()
+
+    @property
+    def judges_waits(self) -> bool:
+        """Whether these workers are to say, too, what they have fetched and not begun."""
+        return self._conditions.judges_waits
 
     def confirm(self, asked: Sequence[str], held: Mapping[str, Collection[str]]) -> None:
         """What they have answered: hostname → the ids of all tasks that it holds. Who is missing has not answered."""

@@ -19,6 +19,7 @@ from celery_monitor.core.model import (
     SUCCEEDED,
     BucketRow,
     Condition,
+    CounterFamily,
     CounterName,
     GroupRow,
     IncidentRow,
@@ -31,6 +32,7 @@ from celery_monitor.core.summary import (
     DayTotals,
     FailingTask,
     Hour,
+    LostTask,
     Mean,
     Summary,
     Undelivered,
@@ -106,6 +108,7 @@ def summarize(
         errors=tuple(errors),
         incidents=_incidents(opened, paging=paging),
         health=_health(*counters, max(0.0, min(now, end) - start), _unread(start, end, now, read_until)),
+        lost=_lost(*counters),
     )
 
 
@@ -262,10 +265,19 @@ def _incidents(opened: Sequence[IncidentRow], *, paging: bool) -> DayIncidents:
                 count=row.incident.count,
                 opened_at=row.incident.opened_at,
                 error=row.error,
+                condition=row.incident.condition.value,
             )
             for row in waiting
         ),
         paging=paging,
+    )
+
+
+def _lost(opening: Mapping[str, float], closing: Mapping[str, float]) -> tuple[LostTask, ...]:
+    before = CounterFamily.LOST.of(opening)
+    grown = [(name, round(number - before.get(name, 0.0))) for name, number in CounterFamily.LOST.of(closing).items()]
+    return tuple(
+        LostTask(name, number) for name, number in sorted(grown, key=lambda one: (-one[1], one[0])) if number > 0
     )
 
 

@@ -118,6 +118,16 @@ class Undelivered:
     count: int
     opened_at: float
     error: str | None
+    condition: str = "failure"
+    """Of another one, ``task`` is its subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostTask:
+    """Executions of a task that were lost with their worker."""
+
+    name: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +201,8 @@ class Summary:
     """All error groups: new ones first, then by failures."""
     incidents: DayIncidents
     health: Coverage
+    lost: tuple[LostTask, ...] = ()
+    """Tasks that were lost with their worker, most first. They are neither failed nor executed."""
 
     @property
     def new_errors(self) -> int:
@@ -205,7 +217,7 @@ class Summary:
     @property
     def quiet(self) -> bool:
         """Nothing failed, and that can be trusted."""
-        return not self.day.failed and self.health.complete and not self.incidents.undelivered
+        return not (self.day.failed or self.lost or self.incidents.undelivered) and self.health.complete
 
 
 def summary_to_dict(summary: Summary) -> dict[str, Any]:

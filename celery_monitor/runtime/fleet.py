@@ -341,11 +341,11 @@ class FleetPoller:
     def _confirm_runs(self) -> None:
         """Ask for what has been under way for long: its end may have been without an event."""
         with self._lock:
-            asked = self._monitor.to_confirm()
+            asked, fetched = self._monitor.to_confirm(), self._monitor.judges_waits
         if not asked:
             return
         # Where nobody answers remote control at all, nobody is asked.
-        held = self._control.held(asked, INSPECT_TIMEOUT) if self._backoff.proven else {}
+        held = self._control.held(asked, INSPECT_TIMEOUT, fetched=fetched) if self._backoff.proven else {}
         with self._lock:
             self._monitor.confirm(asked, held)
 

@@ -279,6 +279,14 @@ def test_a_run_goes_on_over_an_absence(*, missed: bool) -> None:
     assert shop.open() == []
 
 
+def test_ids_that_an_application_has_chosen() -> None:
+    """However long they are, the worker's answer is of the same run."""
+    shop = Shop(rules=RULES[:1])
+    shop.run("invoice-" * 30)
+    shop.pass_time(700)
+    assert len(shop.open(Condition.RUNTIME)) == 1
+
+
 def test_workers_that_never_answer() -> None:
     """Where remote control is off, what the events say is believed; not of a time whose events are lost."""
     shop = Shop(acknowledges=False)
@@ -359,7 +367,9 @@ def test_a_worker_that_is_gone(happens: Callable[[Shop], None], after: int) -> N
     assert (one.condition, one.subject, one.count) == (Condition.LOST, "w1@box", 2)
     assert dict(one.tasks) == {"shop.report": 1, "shop.mail": 1}
     assert set(one.samples) == {"u1", "u2"}
-    assert {label for label, _ in one.details} == {"shop.report", "shop.mail"}
+    ((label, told),) = one.details
+    assert label == "Lost tasks"
+    assert [name in told for name in ("shop.report u1, started", "shop.mail u2, started")] == [True, True]
     assert "Worker w1@box is gone since" in one.message
     for _ in range(3):
         shop.restart()

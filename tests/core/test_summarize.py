@@ -300,6 +300,16 @@ def test_a_storm_is_no_incident_of_a_task_with_its_name() -> None:
     assert (task.incidents, task.first_at, task.last_at) == (0, START, START + BUCKET_SECONDS)
 
 
+def test_lost_tasks_are_those_of_the_day() -> None:
+    """Counted between its start and its end, most first. A day with nothing else is not a quiet one."""
+    before = {"uptime_seconds": 0.0, "lost.a": 2.0, "lost.b": 1.0}
+    after = {"uptime_seconds": 86_400.0, "lost.a": 3.0, "lost.b": 1.0, "lost.c": 4.0}
+    summary = make(counters=(before, after))
+    assert [(one.name, one.count) for one in summary.lost] == [("c", 4), ("a", 1)]
+    assert not summary.quiet
+    assert make().quiet
+
+
 def test_without_anybody_to_page_nothing_is_undelivered() -> None:
     """Incidents that are only kept and shown are no cause for alarm."""
     opened = sent(incident("a", START, START), None, 0, "no routing key is configured")

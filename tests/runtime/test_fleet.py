@@ -94,10 +94,10 @@ class Control:
         self._ask(f"registered {len(hostnames)}")
         return {hostname: [f"shop.{hostname}"] for hostname in hostnames if hostname not in self.unresponsive}
 
-    def held(self, hostnames: Sequence[str], timeout: float) -> dict[str, set[str]]:
+    def held(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
         """The same one task."""
         del timeout
-        self._ask(f"held {' '.join(hostnames)}")
+        self._ask(f"held {' '.join(hostnames)}{' and fetched' if fetched else ''}")
         return {hostname: {"u1"} for hostname in hostnames if hostname not in self.unresponsive}
 
     def close(self) -> None:
@@ -532,3 +532,26 @@ def test_discarded_replies_are_told_now_and_then(capsys: pytest.CaptureFixture[s
         run_rounds(made, clock, 1)
     assert made.discarded()["late"] == 11_990
     assert capsys.readouterr().out.count("Discarded replies from workers") == 2
+
+
+def test_long_runs_are_confirmed_by_their_workers() -> None:
+    """After a minute its worker alone is asked what it runs, seldom, and not before somebody answers at all."""
+    made, control, clock, monitor = watch()
+    monitor.receive([Delivery(body(raw("received", "u1", NOON, name="shop.pay", hostname="w1@box")))], NOON)
+    monitor.receive([Delivery(body(raw("started", "u1", NOON, hostname="w1@box")))], NOON)
+    control.silent = True
+    for _ in range(300):
+        monitor.receive([Delivery(body(raw("custom", at=clock.now(), hostname="w1@box")))], clock.now())
+        monitor.tick(clock.now())
+        run_rounds(made, clock, 1)
+    assert not [what for what in control.asked if what.startswith("held")]
+    control.silent = False
+    made.arrived(["w1@box"])
+    for _ in range(300):
+        monitor.receive([Delivery(body(raw("custom", at=clock.now(), hostname="w1@box")))], clock.now())
+        monitor.tick(clock.now())
+        run_rounds(made, clock, 1)
+    asked = [what for what in control.asked if what.startswith("held")]
+    assert set(asked) == {"held w1@box"}
+    assert 1 <= len(asked) <= 4
+    assert monitor.snapshot().oldest_started == {"shop.pay": NOON}

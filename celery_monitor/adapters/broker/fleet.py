@@ -150,16 +150,18 @@ class BrokerFleet:
         self._control.ask(("registered",), timeout, take, hostnames)
         return found
 
-    def held(self, hostnames: Sequence[str], timeout: float) -> dict[str, set[str]]:
+    def held(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
         """As FleetControl.held."""
+        commands = _HOLDS if fetched else _HOLDS[:1]
         found: dict[str, dict[str, set[str]]] = {}
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             if isinstance(answer, list) and len(answer) <= _MAX_TASKS:
                 found.setdefault(hostname, {})[command] = {task.uuid for task in _held(hostname, answer)}
 
-        self._control.ask(_HOLDS, timeout, take, list(hostnames))
-        return {hostname: set().union(*told.values()) for hostname, told in found.items() if told.keys() >= set(_HOLDS)}
+        self._control.ask(commands, timeout, take, list(hostnames))
+        whole = {hostname: told for hostname, told in found.items() if len(told) == len(commands)}
+        return {hostname: set().union(*told.values()) for hostname, told in whole.items()}
 
     @property
     def discarded(self) -> Counter[str]:

@@ -49,7 +49,7 @@ class BacklogJudge:
         return Episode(
             self.on, queue.name, rule, since, at.now,
             f"Queue {queue.name} has been too long since {rfc3339(since)}: {length} messages now ({limit})",
-            details=[("messages", str(length)), ("workers", str(queue.workers)), ("processes", str(queue.processes))],
+            details=[("Messages", str(length)), ("Workers", str(queue.workers)), ("Processes", str(queue.processes))],
             queues={queue.name: 1},
             unwatched=self._gaps.within(since, at.now),
         )  # fmt: skip

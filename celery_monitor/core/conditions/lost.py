@@ -82,10 +82,14 @@ class LostJudge:
             self.on, host, rule, since, at.now,
             f"Worker {host} is gone since {rfc3339(since)} with {which}: {named}",
             task=runs[0].task if len(tasks) == 1 else "", count=len(runs),
-            details=[(run.task, f"id {run.uuid}, started {rfc3339(run.began)}") for run in runs[:_NAMED]],
+            details=[("Lost tasks", "; ".join(map(_told, runs[:_NAMED])))],
             tasks=tasks,
             queues=dict(Counter(run.queue for run in runs)),
             workers={host: len(runs)},
             samples=[run.uuid for run in runs[:_NAMED]],
             unwatched=self._gaps.within(min(run.began for run in runs), at.now),
         )  # fmt: skip
+
+
+def _told(run: LostRun) -> str:
+    return f"{run.task} {run.uuid}, started {rfc3339(run.began)}"

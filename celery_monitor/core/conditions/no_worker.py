@@ -52,7 +52,7 @@ class NoWorkerJudge:
         return Episode(
             self.on, queue.name, rule, since, at.now,
             f"Queue {queue.name} has {who}{fewer} since {rfc3339(since)}{holds}",
-            details=[("messages", str(length)), ("workers", str(workers))],
+            details=[("Messages", str(length)), ("Workers", str(workers))],
             queues={queue.name: 1},
             unwatched=self._gaps.within(since, at.now),
         )  # fmt: skip

@@ -95,7 +95,7 @@ class RuntimeJudge:
             self.on, task, slow.rule, since, at.now,
             several if slow.number > 1 else f"{task} {took} (limit {limit})",
             task=task, count=slow.number,
-            details=[(f"run {run.uuid}", _told(run)) for run in slow.runs],
+            details=[("Runs", "; ".join(map(_told, slow.runs)))],
             queues=_numbers(run.queue for run in slow.runs),
             workers=_numbers(run.host for run in slow.runs),
             samples=[run.uuid for run in slow.runs],
@@ -109,7 +109,7 @@ def _took(run: SlowRun) -> str:
 
 def _told(run: SlowRun) -> str:
     ended = f"took {duration(run.took)}" if run.ended else "still runs"
-    return f"on {run.host}, since {rfc3339(run.began)}, {ended}"
+    return f"{run.uuid} on {run.host} since {rfc3339(run.began)}, {ended}"
 
 
 def _numbers(names: Iterator[str]) -> dict[str, int]:

@@ -89,7 +89,7 @@ class WaitingJudge:
             self.on, task, rule, since, at.now,
             f"{who} since {rfc3339(oldest.due)} (limit {duration(rule.longer_than)}) in queue {oldest.queue}",
             task=task, count=waiting.number,
-            details=[(f"task {one.uuid}", _told(one)) for one in waiting.tasks],
+            details=[("Waiting", "; ".join(map(_told, waiting.tasks)))],
             queues=queues,
             samples=[one.uuid for one in waiting.tasks],
             unwatched=self._gaps.within(since - rule.longer_than, at.now),
@@ -98,4 +98,4 @@ class WaitingJudge:
 
 def _told(task: WaitingTask) -> str:
     where = f"fetched by {task.host}" if task.host else "in the queue"
-    return f"due {rfc3339(task.due)}, {where}"
+    return f"{task.uuid} due {rfc3339(task.due)}, {where}"

@@ -17,6 +17,7 @@ from celery_monitor.core.conditions.runtime import RuntimeJudge, SlowRun
 from celery_monitor.core.conditions.waiting import WaitingJudge, WaitingTask
 from celery_monitor.core.incident import Episode, Over
 from celery_monitor.core.model import Condition, FleetTask, Incident, QueueStats, Stage, TaskRef
+from celery_monitor.core.names import shortened_name
 from celery_monitor.core.rules import Policy, RuleSet
 from celery_monitor.core.runs import all_runs
 from celery_monitor.core.track import Tracker
@@ -86,6 +87,7 @@ class Conditions:
             kind(rules[kind.on], self._poll_gaps) for kind in _QUEUE_JUDGES if len(rules[kind.on])
         ]
         self._rules = rules
+        self.judges_waits = len(rules[Condition.WAITING]) > 0
         tracker.slow = self._runtime.least
         self._keys: Iterator[str] | None = None
         self._at_once = MIN_AT_ONCE
@@ -156,7 +158,7 @@ class Conditions:
 
     def learn(self, tasks: Iterable[FleetTask], watched: float) -> None:
         """What workers hold."""
-        self._confirmations.learn((task.uuid for task in tasks if task.started_at), watched)
+        self._confirmations.learn((shortened_name(task.uuid) for task in tasks if task.started_at), watched)
 
     def to_ask(self) -> list[str]:
         """Workers that are to be asked what they hold."""
@@ -164,7 +166,8 @@ class Conditions:
 
     def confirm(self, asked: Sequence[str], held: Mapping[str, Collection[str]], watched: float) -> None:
         """What they have answered: hostname → the ids of all tasks that it holds."""
-        self._confirmations.answered(asked, held, watched)
+        known = {host: {shortened_name(uuid) for uuid in ids} for host, ids in held.items()}
+        self._confirmations.answered(asked, known, watched)
 
     def _begin(self, tasks: Mapping[str, TaskRef]) -> None:
         self._keys = iter(list(tasks))

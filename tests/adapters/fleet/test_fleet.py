@@ -56,6 +56,9 @@ def test_tasks(broker_url: str, app: Celery, controlling: Controlling, start: St
     assert before - 1 < started < time.time() + 1
     assert found[reserved].started_at is None
     assert found[scheduled].started_at is None
+    asked = [worker.hostname, "celery@nobody"]
+    assert fleet.held(asked, 2.0, fetched=False) == {worker.hostname: {running}}
+    assert fleet.held(asked, 2.0, fetched=True) == {worker.hostname: {running, reserved, scheduled}}
     worker.kill()  # it would wait for the task that sleeps
 
 

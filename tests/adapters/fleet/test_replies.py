@@ -17,6 +17,7 @@ from kombu import Connection
 
 from celery_monitor.adapters.broker import BrokerFleet
 from celery_monitor.adapters.broker.control import Take
+from celery_monitor.adapters.broker.fleet import _is_solo
 from celery_monitor.adapters.broker.queue_registry import Size
 from celery_monitor.adapters.broker.reply import MAX_BYTES, Reply, Unreadable, read, unwrap
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
@@ -308,3 +309,20 @@ def test_garbage_costs_nothing(broker_url: str, start: Start, tmp_path: Path) ->
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.parametrize(
+    ("answer", "solo"),
+    [
+        ({"pool": {"implementation": "celery.concurrency.solo:TaskPool"}}, True),
+        ({"pool": {"implementation": "celery.concurrency.prefork:TaskPool"}}, False),
+        ({"pool": {"implementation": ["solo"] * 3}}, True),
+        ({"pool": {}}, False),
+        ({"pool": "solo"}, False),
+        ("solo", False),
+        (None, False),
+    ],
+)
+def test_workers_that_cannot_answer_during_a_task(answer: object, solo: bool) -> None:  # noqa: FBT001  # a column
+    """They tell by the name of their pool, if they tell."""
+    assert _is_solo(answer) == solo

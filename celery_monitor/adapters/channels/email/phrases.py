@@ -22,6 +22,8 @@ def _subject(summary: Summary) -> str:
         notes.append(plural(summary.new_errors, "new error"))
     if summary.incidents.undelivered:
         notes.append(f"{plural(len(summary.incidents.undelivered), 'page')} not delivered")
+    if summary.lost:
+        notes.append(f"{plural(sum(task.count for task in summary.lost), 'task')} lost")
     if not summary.health.complete:
         notes.append("partial data")
     note = f" ({', '.join(notes)})" if notes else ""
@@ -41,7 +43,7 @@ def headline(summary: Summary) -> str:
 
 def tone(summary: Summary) -> str:
     """``bad``, ``doubtful`` or ``good``."""
-    if summary.day.failed or summary.incidents.undelivered:
+    if summary.day.failed or summary.incidents.undelivered or summary.lost:
         return "bad"
     return "good" if summary.health.complete else "doubtful"
 

@@ -10,7 +10,7 @@ import pytest
 from celery_monitor.adapters.channels.email.message import report, trial
 from celery_monitor.adapters.channels.email.phrases import introduction, subject
 from celery_monitor.adapters.channels.email.render import MAX_BYTES, SIZES, render_html, render_part, render_text
-from celery_monitor.core.summary import Summary
+from celery_monitor.core.summary import LostTask, Summary
 from tests.adapters.channels.email import days
 
 URL = "https://monitor.shop.example/base/"
@@ -237,6 +237,25 @@ def test_nothing_that_the_day_holds_adds_an_element() -> None:
     )
     harmless = Page(render_html(days.terrible(), URL, notes=("note",)))
     assert Page(render_html(hostile, URL, notes=(evil,))).tags <= harmless.tags
+
+
+def test_lost_tasks() -> None:
+    """A section of their own, and the subject says so; a page about one is not said to be about failures."""
+    evil = "</td><script>lost</script>\u202e"
+    lost = tuple(LostTask(f"{number} {evil}", 7) for number in range(400))
+    late = tuple(replace(one, condition="no_worker") for one in days.terrible().incidents.undelivered)
+    summary = days.terrible()
+    summary = replace(summary, lost=lost, incidents=replace(summary.incidents, undelivered=late))
+    html, text = render_html(summary, URL), render_text(summary, URL)
+    assert len(html.encode()) < MAX_BYTES
+    for shown in (Page(html).text, text):
+        assert "lost tasks" in shown.lower()
+        assert "no worker" in shown
+        assert re.search(r"and 3\d\d more tasks", shown)
+        assert "\u202e" not in shown
+    assert "<script>" not in html
+    assert "2,800 tasks lost" in subject(summary)
+    assert "lost tasks" not in render_text(days.normal(), URL).lower()
 
 
 def test_a_part_of_a_page() -> None:
