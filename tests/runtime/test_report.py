@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 from celery_monitor.core.model import BucketRow, GroupRow, IncidentRow
 from celery_monitor.core.summarize import day_bounds
+from celery_monitor.ports import TaskRow
 from celery_monitor.runtime.report import DayReport
 
 DATE = dt.date(2026, 11, 1)
@@ -17,6 +18,7 @@ class Recorder:
     """A Reader that notes what it is asked, and holds one failure in every hour."""
 
     buckets_of: list[tuple[float, float]] = field(default_factory=list)
+    days_of: list[tuple[float, float]] = field(default_factory=list)
     groups_of: list[tuple[float, float]] = field(default_factory=list)
     incidents_of: list[tuple[float | None, float | None]] = field(default_factory=list)
     counters_at: list[float] = field(default_factory=list)
@@ -25,6 +27,11 @@ class Recorder:
         self.buckets_of.append((since, until))
         counts = (0, 0, 0, 3, 1, 0, 0, 0)
         return [BucketRow(start, "a", "q", counts, 0.0, 0) for start in range(int(since), int(until), 3600)]
+
+    def tasks(self, *, since: float, until: float, **_: object) -> list[TaskRow]:
+        self.days_of.append((since, until))
+        hours = int(until - since) // 3600
+        return [TaskRow("a", "q", (0, 0, 0, 3 * hours, hours, 0, 0, 0), 0.0, 0, None)]
 
     def groups(self, since: float, until: float) -> list[GroupRow]:
         self.groups_of.append((since, until))
@@ -48,11 +55,15 @@ def summary(reader: Recorder, now: float) -> tuple[int, float, float]:
 
 
 def test_a_day_of_25_hours_is_read_whole_and_in_portions() -> None:
-    """The day and the seven before it are read hour by hour, without overlap or hole: a day may be 300 MB."""
+    """The day is read hour by hour, because it may be 300 MB; of the seven before it the store gives the sums.
+
+    There is neither overlap nor hole.
+    """
     reader = Recorder()
     assert summary(reader, END + 60.0) == (25, 24, END - START)
-    chunks = sorted(reader.buckets_of)
-    assert all(end - start <= 3_600 for start, end in chunks)
+    chunks = sorted(reader.days_of + reader.buckets_of)
+    assert len(reader.days_of) == 7
+    assert all(end - start <= 3_600 for start, end in reader.buckets_of)
     assert [end for _, end in chunks[:-1]] == [start for start, _ in chunks[1:]]
     assert (chunks[0][0], chunks[-1][1]) == (START - 7 * 86_400, END)
     assert reader.groups_of == reader.incidents_of == [(START, END)]

@@ -86,7 +86,7 @@ class Details:
         templates, fleet = self._sources.links, self._sources.fleet
         shown = [
             views.failure_in_full(one)
-            | {"blocks": blocks(one.traceback), "links": links.fill(templates, links.of_failure(one, fleet))}
+            | {"blocks": blocks(one.traceback.rstrip()), "links": links.fill(templates, links.of_failure(one, fleet))}
             for one in found
         ]
         return page(request, self._sources, "failure.html", uuid=uuid, failures=shown)
@@ -112,7 +112,7 @@ class Details:
             "incident.html",
             one=incidents.told(row) | views.incident_in_full(row, groups),
             headline=incidents.headline_of(one),
-            blocks=blocks(one.traceback, groups[0].frame if groups else ""),
+            blocks=blocks(one.traceback.rstrip(), groups[0].frame if groups else ""),
             links=links.fill(self._sources.links, links.of_incident(one)),
             trend=trends.trend(history, shown, self._sources.zone, period) if history else None,
             progress=diagnosis.outlook(one, lately, now),

@@ -185,10 +185,13 @@ def parse_cursor(cursor: str | None) -> Position | None:
     return -at, key
 
 
-def page(reader: Reader, wanted: IncidentFilter) -> tuple[list[IncidentRow], str | None]:
-    """The incidents after a position, newest first, and the cursor of the next page."""
+def page(reader: Reader, wanted: IncidentFilter, at_most: float = math.inf) -> tuple[list[IncidentRow], str | None]:
+    """The incidents after a position, newest first, and the cursor of the next page.
+
+    ``at_most``: how many are read for it, for a filter that no index knows. The next page goes on from there then.
+    """
     found: list[IncidentRow] = []
-    after = wanted.after
+    after, read = wanted.after, 0
     while len(found) <= wanted.limit:
         # The bound is exclusive, and incidents may share their time with the last one of the page before.
         until = math.inf if wanted.until is None else wanted.until
@@ -199,5 +202,8 @@ def page(reader: Reader, wanted: IncidentFilter) -> tuple[list[IncidentRow], str
         if len(rows) < _CHUNK_SIZE or not fresh:
             break
         after = position(fresh[-1])
+        read += len(fresh)
+        if read >= at_most and len(found) <= wanted.limit:
+            return found, cursor_of(fresh[-1])
     shown = found[: wanted.limit]
     return shown, cursor_of(shown[-1]) if len(found) > wanted.limit else None

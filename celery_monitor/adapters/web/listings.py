@@ -27,6 +27,8 @@ TASK_FIELDS: Final = ("q", "state", "sort", "page")
 PER_PAGE: Final = 50
 MAX_TASKS: Final = 20_000
 """Tasks and queues that are read for a list: more than metrics.max_task_names usually lets in."""
+MAX_INCIDENTS: Final = 3_000
+"""Incidents that are read for a page of those with a name or a class."""
 LISTED: Final = 100
 """Names that a field offers while one types."""
 STATES: Final = {"": "All", "failing": "Failed in the last 24 h", "failed": "Ever failed", "clean": "Never failed"}
@@ -139,7 +141,8 @@ class Listings:
         names, kinds = await self._queries(partial(_names, self._sources.reader))
         try:
             wanted = incidents.wanted(self._parameters(request, "cursor", *INCIDENT_FIELDS), names, kinds)
-            found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
+            wanted = replace(wanted, limit=PER_PAGE)
+            found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted, MAX_INCIDENTS))
             problem = None
         except ParameterError as exc:
             found, more, problem = [], None, exc
