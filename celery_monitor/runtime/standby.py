@@ -105,7 +105,9 @@ class Standby:
             checks["broker"] = self._stream_error or (
                 None if self._ready else "events are kept, but not yet all that the leader has not committed"
             )
-        return HealthReport(checks, about={"role": f"standby, {self.leader or 'nobody'} leads"})
+        leader = self.leader or "nobody"
+        notes = {"standby": f"this replica stands by, {leader} leads: the numbers here are those of its last commit"}
+        return HealthReport(checks, notes, {"role": f"standby, {leader} leads"})
 
     @property
     def leader(self) -> str:

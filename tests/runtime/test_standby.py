@@ -1,0 +1,228 @@
+"""What a replica does by its lease: it stands by, takes over, leads while it is trusted, and steps down."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from bench.publish import body, publisher
+from celery_monitor.adapters.broker import ReplaySource
+from celery_monitor.core.model import Action, CounterName, Delivery, OutboxItem, Restored
+from celery_monitor.core.replay import position_of
+from celery_monitor.errors import LeaseLostError, StoreUnavailableError
+from celery_monitor.ports import LeaseState
+from celery_monitor.runtime.lease import HeldLease
+from celery_monitor.runtime.standby import LOOK, STORE_RETRY, Standby, Takeover
+from celery_monitor.runtime.threads import Threads
+from celery_monitor.settings import load
+from tests.fakes import FakeSource, ManualClock
+from tests.servers.waiting import wait_until
+
+
+@dataclass
+class LeaseStore:
+    """The part of a Store that a lease is about; driven by the test."""
+
+    shared: bool = True
+    lease_ttl: float = 4.0
+    expires_in: float = 4.0
+    error: Exception | None = None
+    seen: str | None = None
+    restored: Restored = field(default_factory=Restored)
+    calls: list[str] = field(default_factory=list)
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.error is not None:
+            raise self.error
+
+    def lease(self) -> LeaseState:
+        self._call("lease")
+        return LeaseState("pod-a", 3, self.expires_in)
+
+    def position(self) -> str | None:
+        self._call("position")
+        return self.seen
+
+    def lead(self, holder: str) -> Restored | None:
+        self._call(f"lead {holder}")
+        return None if self.expires_in > 0 else self.restored
+
+    def renew(self) -> None:
+        self._call("renew")
+
+    def resign(self) -> None:
+        self.calls.append("resign")
+
+
+def standby(store: LeaseStore, clock: Any, replay: Any = None) -> Standby:
+    """One on a source that keeps messages by itself, unless it is given a replay."""
+    source = replay or FakeSource()
+    return Standby(store, clock, "pod-b", source=source, replay=replay, end=pytest.fail)  # type: ignore[arg-type]
+
+
+def page(number: int) -> OutboxItem:
+    """A row, or with a negative number a page that has none."""
+    return OutboxItem(number, "pagerduty", "key", Action.TRIGGER, "", 1, 0, 0.0, 0.0, "pending")
+
+
+def test_a_single_process_asks_nobody() -> None:
+    """A store that no other process can use is led at once: nobody asks who has the lease."""
+    store = LeaseStore(shared=False, expires_in=0.0)
+    found = standby(store, ManualClock()).lead(threading.Event())
+    assert store.calls == ["lead pod-b"]
+    assert found is not None
+    assert found.lease.may_consume()
+    assert found.lease.may_send(page(1), idempotent=False)
+
+
+def test_a_standby_waits_as_long_as_the_lease_runs() -> None:
+    """It looks again when the lease may be free, but often enough to notice a leader that resigns."""
+    store, clock = LeaseStore(), ManualClock()
+    waiting = standby(store, clock)
+    assert waiting._attempt() == LOOK
+    store.expires_in = 0.1
+    assert waiting._attempt() == 0.1
+    health = waiting.health()
+    assert health.ok
+    assert health.about == {"role": "standby, pod-a leads"}
+    store.expires_in = 0.0
+    assert isinstance(waiting._attempt(), Takeover)
+    assert store.calls == ["lease", "lease", "lease", "lead pod-b"]
+
+
+def test_a_standby_without_its_store_is_not_ready() -> None:
+    """It says what is wrong, and does not take a lease that the leader could not renew either, when it lacks events."""
+    store, clock = LeaseStore(error=StoreUnavailableError("The database is down")), ManualClock()
+    waiting = standby(store, clock)
+    assert waiting._attempt() == STORE_RETRY
+    assert waiting.health().checks == {"store": "The database is down"}
+
+
+def test_messages_are_left_to_others_when_the_lease_may_be_over() -> None:
+    """Sending ends before holding messages does; a late renewal brings both back while nobody else leads."""
+    store, clock = LeaseStore(), ManualClock()
+    lease = HeldLease(store, clock, clock.monotonic())  # type: ignore[arg-type]
+    clock.advance(3.5)
+    assert (lease.may_send(page(1), idempotent=True), lease.may_consume()) == (False, True)
+    clock.advance(1.0)
+    assert not lease.may_consume()
+    assert lease.renew()
+    assert (lease.may_send(page(1), idempotent=False), lease.may_consume()) == (True, True)
+
+
+def test_a_page_goes_out_while_the_store_is_away() -> None:
+    """Only what has no row, only where the receiver knows it by its key, and only when nobody can be asked."""
+    store, clock = LeaseStore(), ManualClock()
+    lease = HeldLease(store, clock, clock.monotonic())  # type: ignore[arg-type]
+    clock.advance(3.5)
+    assert not lease.may_send(page(-1), idempotent=True)
+    store.error = StoreUnavailableError("down")
+    assert not lease.renew()
+    allowed = [
+        lease.may_send(item, idempotent=idempotent)
+        for item in (page(-1), page(1), None)
+        for idempotent in (True, False)
+    ]
+    assert allowed == [True, False, False, False, False, False]
+    store.error = LeaseLostError("pod-b leads")
+    with pytest.raises(LeaseLostError):
+        lease.renew()
+    lease.end("pod-b leads")
+    assert not lease.may_send(page(-1), idempotent=True)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_refused_thread_ends_the_term_and_not_the_process(*, restart: bool) -> None:
+    """A write that is refused because another process leads is no thread's death, nor a failure to begin anew after."""
+    lost: list[str] = []
+    threads = Threads(threading.Event(), pytest.fail, on_lost=lost.append)
+
+    def refused(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+        raise LeaseLostError("pod-b leads")
+
+    threads.start("any", refused, limit=60.0, restart=restart)
+    assert threads.stop.wait(60)
+    assert threads.join("any", 60)
+    assert (lost, threads.died, threads.failures) == (["pod-b leads"], None, {"any": 0} if restart else {})
+
+
+# --- with a real Redis
+
+
+def publish(url: str, numbers: range) -> None:
+    """One message for each number, each with the same delivery tag: only what is in them tells them apart."""
+    to = publisher(url)
+    for number in numbers:
+        to.publish(body([{"type": "custom", "hostname": f"{number}", "timestamp": 1.0}]))
+    to.settle()
+    to.close()
+
+
+class Clock(ManualClock):
+    """Stands still."""
+
+
+@pytest.fixture
+def replay(redis_url: str) -> Iterator[ReplaySource]:
+    """A source of a standby."""
+    source = ReplaySource(load(None, {"broker.url": redis_url}, {}).broker, Clock())
+    yield source
+    source.abandon()
+
+
+def numbers(source: ReplaySource, most: int) -> list[int]:
+    """What it gives, in order, until there are so many."""
+    found: list[int] = []
+    while len(found) < most:
+        batch = source.poll(5.0)
+        assert batch is not None
+        found += [int(one.body.split(b'"hostname"')[1].split(b'"')[1]) for one in batch.deliveries]
+    return found
+
+
+def test_the_stream_goes_on_where_the_leader_has_committed(redis_url: str, replay: ReplaySource) -> None:
+    """A real standby gives what came after the position, then what comes, each once, though it had not read all yet."""
+    leader = ReplaySource(load(None, {"broker.url": redis_url}, {}).broker, Clock())
+    leader.connect()
+    replay.subscribe()
+    publish(redis_url, range(10))
+    seen: list[Delivery] = []
+    while len(seen) < 10:
+        batch = leader.poll(5.0)
+        assert batch is not None
+        seen += batch.deliveries
+    publish(redis_url, range(10, 15))
+    # It has read nothing: what the server had sent before is read now, and the position is in it.
+    found = replay.resume(position_of(seen[6]), None)
+    assert found.gap == 0
+    assert replay.acknowledges is False
+    replay.connect()
+    publish(redis_url, range(15, 20))
+    assert numbers(replay, 13) == list(range(7, 20))
+    leader.abandon()
+
+
+def test_a_standby_takes_over_from_the_store(redis_url: str, replay: ReplaySource) -> None:
+    """It listens until it has the lease; without a known position it waits a moment more, and the rest is a gap."""
+    clock = Clock()
+    counters = {CounterName.ALIVE_AT.value: clock.time - 7.0}
+    store = LeaseStore(expires_in=0.0, seen="unknown", restored=Restored(counters=counters))
+    waiting, stopping, taken = standby(store, clock, replay), threading.Event(), list[Takeover | None]()
+    thread = threading.Thread(target=lambda: taken.append(waiting.lead(stopping)))
+    thread.start()
+    wait_until(lambda: replay.subscribed and "position" in store.calls, 30)
+    publish(redis_url, range(3))
+    assert not waiting.health().ok
+    assert "lead pod-b" not in store.calls
+    clock.advance(3.0)
+    thread.join(60)
+    found = taken[0]
+    assert found is not None
+    assert found.source is replay
+    assert found.gap == 7.0  # from when the leader was last alive to the subscription
+    assert found.alive_at is None
+    replay.connect()
+    assert numbers(replay, 3) == [0, 1, 2]
