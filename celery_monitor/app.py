@@ -156,13 +156,15 @@ class App:
         if self.stopping.is_set():  # by somebody who did not see the leader yet
             leader.stopping.set()
         leader.start()
+        lost = False
         try:
             self._log_start(takeover.restored)
             leader.stopping.wait()
+            lost = leader.lost is not None
         finally:
-            if leader.lost is None:
+            if not lost:
                 self._shut_down(leader)
-        if leader.lost is None:
+        if not lost:  # it may be in the last flush: this process ends nevertheless
             return False
         leader.step_down()
         self._leader = None
@@ -269,7 +271,7 @@ class App:
             thread_failures=dict(self.threads.failures),
             sign_ins_refused=self.web.sign_ins_refused,
             redaction_timeouts=self._env.redaction.timeouts,
-            leader=leader is not None or not self.store.shared,
+            leader=leader.leads if leader is not None else not self.store.shared,
         )
         return stats if leader is None else leader.stats(stats)
 

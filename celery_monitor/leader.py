@@ -80,6 +80,14 @@ class Leader:
         """Why another process leads; None while nothing is known of one."""
         return self._lease.over
 
+    @property
+    def leads(self) -> bool:
+        """Whether no other process can lead. One that was frozen or cut off shows nothing of the fleet until it knows.
+
+        Its numbers may be older than those of the next leader, and Prometheus would see counters fall.
+        """
+        return self._lease.may_consume()
+
     def start(self) -> None:
         """Go on from what the store gave back."""
         try:

@@ -22,6 +22,8 @@ from celery_monitor.errors import LeaseLostError, MonitorError
 WATCH_INTERVAL: Final = 1.0
 LOG_TIMEOUT: Final = 1.0
 """Seconds that a line of the log may take on the way to the end."""
+REASON_WAIT: Final = 1.0
+"""Seconds in which the reason becomes known why a thread has ended without an error."""
 
 RESTART_BASE: Final = 1.0
 RESTART_CAP: Final = 60.0
@@ -148,7 +150,8 @@ class Threads:
                 told = {"error": str(error)} if isinstance(error, MonitorError) else {"exc_info": error}
                 said(partial(_log.error, "A thread died; the monitor is exiting", thread=name, **told))
         finally:
-            if not self.stop.is_set():
+            # Without an error of its own it may have ended because of another one, whose reason is known in a moment.
+            if not (self.stop.wait(REASON_WAIT) if error is None else self.stop.is_set()):
                 self.died = self.died or name
                 self.stop.set()
 

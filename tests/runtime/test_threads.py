@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import structlog
 
-from celery_monitor.errors import StoreUnusableError
+from celery_monitor.errors import LeaseLostError, StoreUnusableError
 from celery_monitor.runtime import threads
 from celery_monitor.runtime.threads import Threads
 from tests.servers import wait_until
@@ -44,6 +44,27 @@ def test_an_end_without_a_reason_is_a_death() -> None:
     made = run({"leaver": lambda stop, heartbeat: None})
     assert made.stop.wait(60)
     assert made.died == "leaver"
+
+
+def test_a_partner_of_one_that_lost_the_lease_did_not_die() -> None:
+    """The pump ends the committer, and only then tells that another process leads."""
+    lost: list[str] = []
+    made = Threads(threading.Event(), lambda _: None, on_lost=lost.append)
+    closed = threading.Event()
+
+    def pump(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+        closed.set()
+        made.join("committer", 0.2)
+        raise LeaseLostError("another one leads")
+
+    def committer(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+        closed.wait(60)
+
+    made.start("committer", committer, limit=60)
+    made.start("pump", pump, limit=60)
+    assert made.stop.wait(60)
+    assert made.join("committer", 60)
+    assert (made.died, lost) == (None, ["another one leads"])
 
 
 def test_an_orderly_end_is_none() -> None:
