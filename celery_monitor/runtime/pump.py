@@ -21,9 +21,9 @@ from celery_monitor.runtime.flusher import Flusher
 from celery_monitor.runtime.stream import Stream
 
 MAX_POLL: Final = 0.25
-GATHER: Final = 0.02
+GATHER: Final = 0.05
 """Seconds from one read to the next while the stream is slow: waking up for each message costs many times what reading
-it does."""
+it does. A page waits for it, and that long again for its commit."""
 BUSY: Final = 100
 """A read that brings this many messages is followed by the next one at once."""
 TICK: Final = 1.0

@@ -1,6 +1,6 @@
 """The Outbox: which row may be sent now, and what became of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, get_type_hints
 
 from sqlalchemy import (
@@ -9,6 +9,7 @@ from sqlalchemy import (
     Connection,
     Label,
     and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -78,6 +79,8 @@ _AS_REFRESH: Final = case((outbox.c.priority < FIRST_UPDATE, outbox.c.priority +
 
 _TYPES: Final = get_type_hints(OutboxItem)
 _ROW: Final = tuple[tuple(_TYPES[column.name] for column in _ITEM)]  # type: ignore[misc]  # of what _ITEM says
+_ROUTES: Final = select(outbox.c.channel, outbox.c.route).where(PENDING).distinct().limit(bindparam("most"))
+"""Made once: most of the time this is all that a look at the outbox asks, once a second."""
 
 
 class SqlOutbox:
@@ -94,18 +97,9 @@ class SqlOutbox:
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
-        # No wait is as long: what seems to be was set by a clock that was ahead.
-        come = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_WAIT)
-        routes = select(outbox.c.channel, outbox.c.route).where(PENDING).distinct().limit(limit)
-        order = (outbox.c.priority, outbox.c.at.desc(), outbox.c.id)
-        first = select(outbox.c.id).where(PENDING, come, ~_BEHIND_ITS_TRIGGER).order_by(*order).limit(1)
         with self._database.read() as connection:
-            heads = [
-                connection.execute(first.where(outbox.c.channel == channel, outbox.c.route == route)).scalar()
-                for channel, route in connection.execute(routes).all()
-            ]
-            wanted = select(*_ITEM).where(outbox.c.id.in_([head for head in heads if head is not None]))
-            rows = connection.execute(wanted.order_by(*order)).all()
+            routes = connection.execute(_ROUTES, {"most": limit}).all()
+            rows = _heads(connection, routes, now) if routes else []
         return self._valid_items(rows)
 
     def _valid_items(self, rows: Sequence[Any]) -> list[OutboxItem]:
@@ -280,3 +274,17 @@ def _record(connection: Connection, item: OutboxItem, state: str, known: Mapping
 def _of(item: OutboxItem) -> ColumnElement[bool]:
     """The delivery that a row belongs to; none of a report's."""
     return and_(deliveries.c.key == item.key, deliveries.c.channel == item.channel)
+
+
+def _heads(connection: Connection, routes: Iterable[Any], now: float) -> Sequence[Any]:
+    """The row of each route that is to be sent now, the most important first."""
+    # No wait is as long: what seems to be was set by a clock that was ahead.
+    come = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_WAIT)
+    order = (outbox.c.priority, outbox.c.at.desc(), outbox.c.id)
+    first = select(outbox.c.id).where(PENDING, come, ~_BEHIND_ITS_TRIGGER).order_by(*order).limit(1)
+    heads = [
+        connection.execute(first.where(outbox.c.channel == channel, outbox.c.route == route)).scalar()
+        for channel, route in routes
+    ]
+    wanted = select(*_ITEM).where(outbox.c.id.in_([head for head in heads if head is not None]))
+    return connection.execute(wanted.order_by(*order)).all()
