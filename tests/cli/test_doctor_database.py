@@ -29,8 +29,8 @@ WELL = ServerReport(
     ("changed", "state", "text"),
     [
         ({}, State.OK, "on its disk before they are acknowledged"),
-        ({"fsync": False}, State.WARN, "fsync is off: when the server crashes"),
-        ({"synchronous_commit": "off"}, State.WARN, "synchronous_commit is off: when the server crashes"),
+        ({"fsync": False}, State.WARN, "fsync is off: a crash of the server loses"),
+        ({"synchronous_commit": "off"}, State.WARN, "SET synchronous_commit = on"),
         ({"standbys": 2}, State.NOTE, "Set synchronous_standby_names"),
         ({"standbys": 2, "synchronous_standbys": "*"}, State.OK, "commits wait for a standby"),
         ({"synchronous_commit": "local", "synchronous_standbys": "*"}, State.WARN, "is local"),

@@ -73,11 +73,11 @@ def _clock(report: ServerReport) -> Finding:
 
 def _durability(report: ServerReport) -> Finding:
     if not report.fsync or report.synchronous_commit == "off":
-        setting = "fsync" if not report.fsync else "synchronous_commit"
+        remedy = "Set it to on, for this database at least: ALTER DATABASE … SET synchronous_commit = on"
+        setting, remedy = ("synchronous_commit", remedy) if report.fsync else ("fsync", "Set it to on in the server")
         return warn(
             _SUBJECT,
-            f"{setting} is off: when the server crashes, counts are lost that were acknowledged to the broker. Set it "
-            "to on, for this database at least: ALTER DATABASE … SET synchronous_commit = on",
+            f"{setting} is off: a crash of the server loses counts that were acknowledged to the broker. {remedy}",
         )
     names = report.synchronous_standbys
     if names and report.synchronous_commit == "local":
