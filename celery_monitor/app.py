@@ -167,6 +167,8 @@ class App:
         if not lost:  # it may be in the last flush: this process ends nevertheless
             return False
         leader.step_down()
+        if leader.resigning:
+            self.store.resign()
         self._leader = None
         return True
 

@@ -62,6 +62,8 @@ class Leader:
         self._lease = takeover.lease
         self._end = end
         self.stopping = threading.Event()
+        self.resigning = False
+        """The lease is still held at the end of ``step_down``, and is to be given up."""
         self.threads = Threads(self.stopping, end, on_lost=self._lose)
         self._lock = threading.Lock()
         self._committer = Committer(environment.store, environment.clock, environment.priority)
@@ -100,6 +102,13 @@ class Leader:
         if self._lease.over is None:
             _log.warning("Another replica leads; stepping down", reason=reason)
         self._lease.end(reason)
+
+    def _hand_over(self, reason: str) -> None:
+        """The stream is lost, and keeps nothing for this process; a standby has what this one misses."""
+        _log.warning("Lost the event stream; leaving the lead to a standby, which has kept the events", reason=reason)
+        self.resigning = True
+        self._lease.end(reason)
+        self.stopping.set()
 
     def _start(self, restored: Restored) -> None:
         env, settings = self._env, self._env.settings
@@ -174,6 +183,7 @@ class Leader:
             arrived=fleet.arrived,
             under_pressure=MemoryWatch(settings.tracking.max_memory, resident).under_pressure,
             lost=lambda: self._lease.over is not None,
+            hand_over=self._hand_over if self._lease.shared and not self._takeover.source.acknowledges else None,
         )
 
     def _keep(self, restored: Restored) -> Loop:

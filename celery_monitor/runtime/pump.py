@@ -47,11 +47,14 @@ class Pump:
         arrived: Callable[[Sequence[str]], None] = lambda _: None,
         under_pressure: Callable[[], bool] = lambda: False,
         lost: Callable[[], bool] = lambda: False,
+        hand_over: Callable[[str], None] | None = None,
     ) -> None:
         """Does no I/O.
 
         ``arrived`` is called with the workers that are new or back, and must not block. ``under_pressure`` says whether
         memory runs short. ``lost`` says at the end whether another process leads: then nothing more is committed.
+        ``hand_over`` is called with the reason when the stream is lost, after everything applied was committed, where
+        another process keeps what this one misses.
         """
         self._stream = stream
         self._flusher = flusher
@@ -63,6 +66,7 @@ class Pump:
         self._arrived = arrived
         self._under_pressure = under_pressure
         self._lost = lost
+        self._hand_over = hand_over
         self._tick_at = 0.0
         self._read_at = 0.0
 
@@ -112,8 +116,12 @@ class Pump:
         due_in = min(self._tick_at, self._flusher.due_at) - self._clock.monotonic()
         try:
             batch = self._stream.poll(max(0.0, min(due_in, MAX_POLL)))
-        except SourceLostError:
-            self._flusher.seal()
+        except SourceLostError as exc:
+            if self._hand_over is None:
+                self._flusher.seal()
+            else:
+                self._flusher.finish()
+                self._hand_over(str(exc))
             return
         if batch is not None:
             if len(batch.deliveries) < self._busy:

@@ -130,7 +130,7 @@ def check(one: Pair, load: Load) -> None:
         assert_exact(leader, load)
     except AssertionError as exc:
         raise AssertionError(f"{one.name} after {one.done}, gaps of {gaps} s: {exc}") from exc
-    assert gaps == 0 or "swallow_broker" in one.done
+    assert gaps == 0
     wait_until(lambda: leader.metric("monitor_outbox_pending") == 0, 90, what="all notifications delivered")
     opened = one.pagerduty.opened()
     assert {key.partition("/")[0] for key in opened} == set(classes(load))

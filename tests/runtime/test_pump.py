@@ -45,7 +45,10 @@ class Echo:
 class Bench:
     """A pump on fakes, driven step by step: each poll of the source moves the clock by its timeout."""
 
-    def __init__(self, *, acknowledges: bool = True, prefetch: int = 100) -> None:
+    def __init__(
+        self, *, acknowledges: bool = True, prefetch: int = 100, hand_over: Callable[[str], None] | None = None
+    ) -> None:
+        self.hand_over = hand_over
         self.clock = ManualClock(time=NOON)
         self.source = FakeSource(acknowledges=acknowledges, prefetch=prefetch, clock=self.clock)
         self.store = MemoryStore()
@@ -87,6 +90,7 @@ class Bench:
             marks=self.marks,
             prefetch=self.source.prefetch,
             arrived=lambda _: self.told.append("arrived"),
+            hand_over=self.hand_over,
         )
 
     def kill(self) -> None:
@@ -239,6 +243,21 @@ def test_connection_lost_with_changes_pending() -> None:
     on.run(lambda: on.source.waiting == 0 and on.source.connections == 2)
     assert on.succeeded() == 1
     assert on.monitor.snapshot().counters["reconnects"] == 1
+
+
+def test_a_stream_that_another_process_keeps_is_handed_over() -> None:
+    """What was applied is committed first, so that the other one goes on from it; and no gap is counted."""
+    reasons: list[str] = []
+    on = Bench(acknowledges=False, hand_over=reasons.append)
+    on.run(lambda: on.stream.stats.connected)
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.succeeded() == 1)
+    on.source.lose()
+    on.run(lambda: bool(reasons))
+    restored = on.store.start()
+    assert sum(series.counts[3] for series in restored.series) == 1
+    assert restored.counters.get("stream_gap_seconds", 0.0) == 0.0
+    assert on.source.connections == 1
 
 
 @pytest.mark.parametrize("acknowledges", [True, False])
