@@ -7,6 +7,7 @@ the leader. End: the leader commits and acknowledges what it has, everything clo
 """
 
 import contextlib
+import math
 import os
 import platform
 import threading
@@ -27,7 +28,7 @@ from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import Histogram, QueueStats, Restored, Snapshot
+from celery_monitor.core.model import Histogram, IncidentState, QueueStats, Restored, Snapshot
 from celery_monitor.environment import Environment
 from celery_monitor.leader import NO_STREAM, SLOW, Leader
 from celery_monitor.policy import pages, policy_of
@@ -48,6 +49,8 @@ _BLOCKED_AFTER: Final = 180.0
 """Seconds until a blocked interpreter ends the process. The timer cannot tell it from a process that was stopped
 (SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
 _JOIN_TIMEOUT: Final = 1.0
+_OPEN_INCIDENTS: Final = 1_000
+"""Counted at most, on a standby."""
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
 _NO_COMMITS: Final = Histogram(BOUNDS, (0,) * (len(BOUNDS) + 1), 0.0)
@@ -146,7 +149,7 @@ class App:
         source = BrokerSource(broker)
         replay = ReplaySource(broker, self.clock) if self.store.shared and source.broadcasts else None
         standby = self._standby = Standby(
-            self.store, self.clock, platform.node(), source=source, replay=replay, end=self._exit_stuck
+            self.store, self.clock, platform.node(), source=source, replay=replay, end=self._exit_stuck, look=self._look
         )
         return standby.lead(self.stopping)
 
@@ -254,9 +257,31 @@ class App:
 
     # --- what the web server shows -----------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot | None:
-        """The monitor's state of now, with totals as committed; None until the store was read."""
-        leader = self._leader
-        return None if leader is None else leader.snapshot()
+        """The monitor's state of now, with totals as committed; None until the store was read.
+
+        On a standby, what the leader had committed some seconds ago, without what only it knows.
+        """
+        leader, standby = self._leader, self._standby
+        if leader is not None:
+            return leader.snapshot()
+        return None if standby is None else standby.view
+
+    def _look(self) -> Snapshot:
+        """What another process has committed, as far as it is shown. Raises StoreUnavailableError."""
+        reader = self.store.reader
+        return Snapshot(
+            now=self.clock.now(),
+            series=(),
+            workers=reader.workers(),
+            counters=reader.counters(math.inf),
+            incidents={},
+            incidents_open=len(
+                reader.incidents(since=None, until=None, limit=_OPEN_INCIDENTS, state=IncidentState.OPEN)
+            ),
+            tracked=0,
+            lag=None,
+            probe_roundtrip=None,
+        )
 
     def queues(self) -> Sequence[QueueStats]:
         """As of the last look."""

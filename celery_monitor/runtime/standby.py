@@ -5,6 +5,7 @@ the stream is read all the time into a bounded ring, and trimmed by what the lea
 is its own has nobody to wait for.
 """
 
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import structlog
 
 from celery_monitor.core import backoff
 from celery_monitor.core.leadership import Candidate
-from celery_monitor.core.model import CounterName, Restored
+from celery_monitor.core.model import CounterName, Restored, Snapshot
 from celery_monitor.errors import SourceLostError, StoreUnavailableError
 from celery_monitor.ports import Clock, EventSource, HealthReport, LeaseState, Replay, Store
 from celery_monitor.runtime.lease import HeldLease, KeepAlive
@@ -27,6 +28,10 @@ SOON: Final = 0.02
 """Least seconds between two looks, when it is about to be free."""
 STORE_RETRY: Final = 2.0
 """Seconds until another attempt after the store could not be used."""
+VIEW: Final = 5.0
+"""Seconds between two looks at what the leader has committed, for the page."""
+VIEW_MARGIN: Final = 1.0
+"""Seconds that the lease still has to run for that: a take-over does not wait for the page."""
 LISTEN: Final = 0.25
 RECONNECT_CAP: Final = 2.0
 _LISTENER: Final = "standby"
@@ -63,8 +68,12 @@ class Standby:
         source: EventSource,
         replay: Replay | None,
         end: Callable[[str], None],
+        look: Callable[[], Snapshot | None] = lambda: None,
     ) -> None:
-        """Does no I/O. ``holder``: the name of this process. ``end`` ends it when the listener is stuck."""
+        """Does no I/O. ``holder``: the name of this process. ``end`` ends it when the listener is stuck.
+
+        ``look`` reads what the leader has committed, and raises StoreUnavailableError.
+        """
         self._store = store
         self._clock = clock
         self._holder = holder
@@ -78,6 +87,10 @@ class Standby:
         self._store_error: str | None = "opening the store"
         self._stream_error: str | None = "not connected yet"
         self._ready = False
+        self._look = look
+        self._looked_at = -math.inf
+        self.view: Snapshot | None = None
+        """What the leader had committed some seconds ago; None before the first look."""
 
     def lead(self, stopping: threading.Event) -> Takeover | None:
         """Wait for the lease and take it; None when ``stopping`` came first. Raises StoreUnusableError."""
@@ -142,6 +155,9 @@ class Standby:
             _log.info("Another replica leads; standing by", leader=seen.holder, term=seen.term)
         if self._candidate.may_lead(seen.expires_in, self._clock.monotonic(), ready=self._ready):
             return 0.0
+        if seen.term and seen.expires_in > VIEW_MARGIN and self._clock.monotonic() - self._looked_at >= VIEW:
+            self._looked_at = self._clock.monotonic()
+            self.view = self._look()
         return max(SOON, min(LOOK, seen.expires_in)) if seen.expires_in > 0 else LOOK
 
     def _take_over(self, restored: Restored, asked_at: float) -> Takeover:

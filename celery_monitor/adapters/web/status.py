@@ -56,6 +56,8 @@ def _numbers(sources: Sources, snapshot: Snapshot | None, *, silent: bool) -> He
     if not health.ok:
         wrong = next(name for name, problem in health.checks.items() if problem is not None)
         return HeaderState("bad", "Numbers", f"may be out of date ({wrong})", "#problems")
+    if "standby" in health.notes:
+        return HeaderState("none", "Numbers", "of the leader's last commit", "workers")
     if snapshot is None:
         return HeaderState("none", "Numbers", "not read yet: the monitor is starting", "")
     if silent:
