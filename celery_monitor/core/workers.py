@@ -19,6 +19,7 @@ what it has begun, so nothing is counted as lost. Whose clock is wrong is told b
 Times (``now``) are seconds in which the stream was watched: without a stream nobody can be heard, and nobody is silent.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
@@ -69,7 +70,10 @@ class Life(NamedTuple):
     """Watched time of the last event of another process under this name."""
     mute: bool
     """It sends no heartbeats."""
-    said_goodbye: bool
+    goodbye: float
+    """Watched time of its last good-bye, also of a process before; infinitely long ago without one."""
+    goodbye_sign: float
+    """Unix time of its last event before that."""
 
     def is_shared(self, watched: float) -> bool:
         """Whether several processes have this name: nothing tells whose a run is."""
@@ -79,8 +83,8 @@ class Life(NamedTuple):
 class _WorkerState:
     """One worker, mutable."""
 
-    __slots__ = ("baseline", "before", "began", "began_at", "differences", "dirty", "event", "frozen",
-                 "last_received_at", "missed", "mute", "pids", "said_goodbye", "settled", "skew", "started_lately",
+    __slots__ = ("baseline", "before", "began", "began_at", "differences", "dirty", "event", "frozen", "goodbye",
+                 "goodbye_sign", "last_received_at", "missed", "mute", "pids", "settled", "skew", "started_lately",
                  "started_seen", "stray_at", "strays", "unobserved", "up")  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
@@ -92,7 +96,7 @@ class _WorkerState:
         self.strays = 0
         self.stray_at = -SHARED_FOR
         self.began = self.began_at = 0.0
-        self.said_goodbye = False
+        self.goodbye = self.goodbye_sign = -math.inf
         self.missed = False
         """The stream was not watched since it was last heard: the beginning of a run may be missing."""
         self.started_seen = 0
@@ -191,6 +195,8 @@ class Workers:
             state.before = worker.processed_before
             state.settled, state.dirty = True, False
             state.mute = not worker.heartbeats
+            if not worker.up:  # or it was silent for long: what it ran was judged by then
+                state.goodbye, state.goodbye_sign = 0.0, worker.last_heartbeat
             state.skew = ClockSkew(worker.clock_offset, known=True)
             if worker.clock_offset:
                 self.offsets[worker.hostname] = worker.clock_offset
@@ -201,7 +207,10 @@ class Workers:
         if one is None:
             return None
         last_sign = one.event.timestamp + one.skew.offset
-        return Life(one.last_received_at, last_sign, one.began, one.began_at, one.stray_at, one.mute, one.said_goodbye)
+        return Life(
+            one.last_received_at, last_sign, one.began, one.began_at, one.stray_at, one.mute,
+            one.goodbye, one.goodbye_sign,
+        )  # fmt: skip
 
     def started(self, hostname: str) -> bool:
         """Count a task-started event of a worker. Whether no heartbeats come of it: see ``notice``."""
@@ -364,8 +373,9 @@ class Workers:
             state.changed()
 
     def _settle(self, state: _WorkerState, event: Event, *, came: bool) -> bool:
-        state.said_goodbye = event.type == OFFLINE
-        if state.said_goodbye:
+        if event.type == OFFLINE:
+            state.goodbye = state.last_received_at
+            state.goodbye_sign = state.event.timestamp + state.skew.offset
             state.up = False
             state.event.active = 0
             return came

@@ -342,7 +342,7 @@ def test_a_queue_that_was_purged() -> None:
 
 LOST: dict[str, tuple[Callable[[Shop], None], int]] = {
     "silent": (gone, 61),
-    "good-bye": (goodbye, 11),
+    "good-bye": (goodbye, 3_601),
     "another process": (another_process, 11),
     "another container": (another_container, 11),
 }
@@ -351,7 +351,7 @@ LOST: dict[str, tuple[Callable[[Shop], None], int]] = {
 @pytest.mark.parametrize(("happens", "after"), LOST.values(), ids=LOST)
 def test_a_worker_that_is_gone(happens: Callable[[Shop], None], after: int) -> None:
     """One incident for the worker, with the names and ids of what it ran; counted once, also over a restart."""
-    shop = Shop()
+    shop = Shop(rules=RULES[2:3])
     shop.pass_time(10)
     shop.run("u1", "shop.report")
     shop.run("u2", "shop.mail")
@@ -377,6 +377,29 @@ def test_a_worker_that_is_gone(happens: Callable[[Shop], None], after: int) -> N
     assert shop.open() == [one]
     assert (shop.counters["lost.shop.report"], shop.counters["lost.shop.mail"]) == (1, 1)
     assert shop.rows == [(Action.TRIGGER, one.key)]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("successor", [False, True])
+def test_an_orderly_shutdown(*, restart: bool, successor: bool) -> None:
+    """A worker says good-bye, and then finishes its tasks in silence: whatever that takes, nothing is lost."""
+    shop = Shop(rules=RULES[:3])
+    shop.run("u1", "blog.post")
+    shop.pass_time(2)
+    shop.run("u2", "blog.post")  # between its last heartbeat and its good-bye
+    goodbye(shop)
+    shop.pass_time(30)
+    if restart:
+        shop.restart(away=30)
+    if successor:
+        shop.worker("online", "w1@box")
+        shop.workers["w1@box"] = 1
+    shop.pass_time(1_500)
+    for uuid in ("u1", "u2"):
+        shop.tell("succeeded", uuid)
+    shop.pass_time(4_000)
+    assert shop.opened() == 0
+    assert not [name for name in shop.counters if name.startswith("lost")]
 
 
 def test_it_ran_again() -> None:

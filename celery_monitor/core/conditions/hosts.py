@@ -1,12 +1,22 @@
-"""Whether the worker of a run is gone: it is silent, it said good-bye, or another process has its name."""
+"""Whether the worker of a run is gone: it is silent, or another process has its name.
 
+A worker that is shut down in order says good-bye first, and then finishes its tasks: while it does so it sends no
+heartbeat, answers nothing, and keeps the ends of tasks back until the last one has ended (measured with Celery 5.7). So
+after a good-bye its silence says nothing for long.
+"""
+
+import math
 from collections.abc import Collection, Container
 from typing import Final
 
-from celery_monitor.core.workers import Workers
+from celery_monitor.core.workers import Life, Workers
 
-OFFLINE_GRACE: Final = 10.0
-"""Watched seconds after a worker's good-bye, or after its next process has begun, in which its last events may come."""
+NEW_PROCESS_GRACE: Final = 10.0
+"""Watched seconds after the next process of a worker has begun in which the last events of the one before may come."""
+FINISHING_FOR: Final = 3_600.0
+"""Watched seconds after a good-bye in which the worker may still finish what it ran."""
+HEARTBEATS_APART: Final = 10.0
+"""Seconds: what began so shortly after the last sign before a good-bye began before the good-bye."""
 MAX_ANSWERS: Final = 20_000
 
 
@@ -19,6 +29,8 @@ class WorkerSigns:
         self._purge = purge
         self._answered: dict[str, float] = {}
         self._busy: Container[str] = frozenset()
+        self._goodbyes: dict[str, tuple[float, float]] = {}
+        """Worker → watched time of its good-bye, and the unix time of its last sign before."""
         self.any_answered = False
         """Some worker has answered since the start."""
 
@@ -33,14 +45,21 @@ class WorkerSigns:
     def lost_at(self, hostname: str, began: float, silent_for: float, watched: float) -> float | None:
         """When the worker of a run that began then was last there, in Unix seconds; None while it is not gone."""
         life = self._workers.life(hostname)
+        if life is not None and life.goodbye >= 0:
+            self._note_goodbye(hostname, life)
+        said, last_sign = self._goodbyes.get(hostname, (0.0, -math.inf))
+        if began <= last_sign + HEARTBEATS_APART:
+            return last_sign if watched - said >= FINISHING_FOR else None
         if life is None:
             return None
-        if began < life.began_at and not life.is_shared(watched) and watched - life.began >= OFFLINE_GRACE:
+        if began < life.began_at and not life.is_shared(watched) and watched - life.began >= NEW_PROCESS_GRACE:
             return life.began_at
-        heard = max(life.heard, self._answered.get(hostname, -1.0))
-        silence = watched - heard
-        if life.said_goodbye and watched - life.heard >= OFFLINE_GRACE and life.heard >= heard:
-            return life.last_sign
         if hostname in self._busy or (life.mute and hostname not in self._answered):
             return None
+        silence = watched - max(life.heard, self._answered.get(hostname, -1.0))
         return life.last_sign if silence >= min(silent_for, 0.9 * self._purge) else None
+
+    def _note_goodbye(self, hostname: str, life: Life) -> None:
+        if len(self._goodbyes) > MAX_ANSWERS:
+            self._goodbyes.clear()
+        self._goodbyes[hostname] = life.goodbye, life.goodbye_sign
