@@ -13,6 +13,7 @@ TYPES: Final = (
     "webhook",
     "slack",
     "alertmanager",
+    "apprise",
 )
 """Names of packages of ``celery_monitor.adapters.channels``, in the order in which channels are shown."""
 
@@ -20,6 +21,8 @@ TYPES: Final = (
 def package(channel_type: str) -> ModuleType:
     """The package of a type: ``configured(settings)`` gives the channels of this type.
 
-    ``ENTRY`` is the model of entries of ``channels`` of this type, None where only a section defines one.
+    ``ENTRY`` is the model of entries of ``channels`` of this type, None where only a section defines one. It may have
+    ``problems(settings)`` and ``warnings(settings)``: what is wrong, or hardly meant, in settings that are valid by
+    themselves.
     """
     return import_module(f"celery_monitor.adapters.channels.{channel_type}")

@@ -1,7 +1,6 @@
 """The settings in the words of the core, and what of them the log must not tell."""
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -20,13 +19,12 @@ from celery_monitor.core.silences import MuteWindow
 from celery_monitor.runtime.schedule import last_due, next_due
 from celery_monitor.settings import Settings
 from celery_monitor.settings.alerts import RuleSettings
+from celery_monitor.settings.secret import url_parts
 from celery_monitor.settings.units import MINUTE, duration
 
 _LASTING: Final = {Condition.BACKLOG: 5 * MINUTE, Condition.NO_WORKER: 2 * MINUTE}
 _RESOLVE_AFTER: Final = {Condition.RUNTIME: 30 * MINUTE}
 _SILENT_FOR: Final = MINUTE
-_SHORT: Final = 7
-"""Parts of a URL of so many characters, or fewer, tell nothing, and may be any word."""
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -192,7 +190,7 @@ def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:
 
     def secrets() -> Iterator[str]:
         for source in of_channels:
-            yield from _parts(source.get() or "")
+            yield from url_parts(source.get() or "")
         for source in (*sources, *of_channels):
             secret = source.get()
             if secret is not None and "://" not in secret:
@@ -204,14 +202,3 @@ def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:
                         yield from (password, unquote(password))
 
     return secrets
-
-
-def _parts(url: str) -> Iterator[str]:
-    """A URL that is a secret as a whole, as a channel's may be, and the forms in which libraries quote it."""
-    scheme, separator, rest = url.partition("://")
-    if separator:
-        path = rest.partition("/")[2]
-        yield url
-        yield from (part for part in (rest, f"/{path}") if len(part) > _SHORT)
-        if scheme not in {"http", "https"}:
-            yield from (part for part in re.split("[/?&@:=]", rest) if len(part) > _SHORT)

@@ -15,6 +15,7 @@ from celery_monitor.core.times import rfc3339
 _NAME_LIMIT: Final = 255
 _FACT: Final = 2_000
 _not_plain: Final = re.compile(r"[^A-Za-z0-9]+").sub
+_VALUE_LIMIT: Final = 1_000
 _LISTED: Final = 5
 """Names in one line; the others are told by …."""
 _HAPPENED: Final = {
@@ -107,6 +108,20 @@ def overview(incident: Incident) -> list[tuple[str, str]]:
         ("Sample task IDs" if failures else "Task IDs", ", ".join(line(uuid) for uuid in one.samples)),
     ]
     return [(label, value) for label, value in known if value]
+
+
+def paragraphs(incident: Incident, *, resolved: bool, limit: int) -> list[str]:
+    """An incident as plain text: its headline and what is known of it, then the end of what it said.
+
+    ``limit``: characters of the latter, which a resolved one has not.
+    """
+    known = [("Severity", str(incident.severity)), *overview(incident)]
+    width = max(len(label) for label, _ in known) + 2
+    lines = [f"{label + ':':<{width}}{line(value, _VALUE_LIMIT)}" for label, value in known]
+    head = line(headline(incident), _VALUE_LIMIT)
+    said = "" if resolved else text(incident.traceback or incident.message).strip()[-limit:]
+    first = f"{head}\nThis incident is resolved." if resolved else head
+    return ["\n\n".join([first, "\n".join(lines)]), *([said] if said else [])]
 
 
 def text(value: str, limit: int | None = None) -> str:

@@ -6,7 +6,7 @@ Each type's package gives the model of its entries; what all entries share is he
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -56,6 +56,14 @@ def _unique(value: tuple[ChannelSettings, ...]) -> tuple[ChannelSettings, ...]:
 
 
 Channels = Annotated[tuple[Annotated[ChannelSettings, _ByType()], ...], AfterValidator(_unique)]
+
+
+def of_channels(kind: Literal["problems", "warnings"], settings: "Settings") -> Iterator[Problem]:
+    """What the packages of all types find in settings that are valid by themselves."""
+    for name in TYPES:
+        find = getattr(package(name), kind, None)
+        if find is not None:
+            yield from find(settings)
 
 
 def unknown_channels(settings: "Settings") -> Iterator[Problem]:

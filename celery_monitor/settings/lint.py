@@ -1,17 +1,14 @@
 """What is valid and hardly meant."""
 
-import re
-import string
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import combinations
 from typing import Final
 
 from celery_monitor.errors import Problem
-from celery_monitor.settings import email_address
 from celery_monitor.settings.alerts import RuleSettings
 from celery_monitor.settings.broker import BrokerSettings, tls_options, unverified
-from celery_monitor.settings.email import EmailSettings
+from celery_monitor.settings.channels import of_channels
 from celery_monitor.settings.model import Settings
 from celery_monitor.settings.store import StoreSettings
 
@@ -30,14 +27,12 @@ def warnings_of(settings: Settings) -> list[Problem]:
     """Each with its field and what to do; nothing keeps the daemon from running with them."""
     return [
         *_shadowed(settings.alerts.rules),
-        *_in_clear(settings.email),
-        *_international(settings.email),
         *_unverified(settings.broker),
         *_sentinels_in_clear(settings.broker),
-        *_shared_keys(settings),
         *_unbounded(settings.store),
         *_unused(settings),
         *_silent_for_too_long(settings),
+        *of_channels("warnings", settings),
     ]
 
 
@@ -92,30 +87,6 @@ def _sentinels_in_clear(broker: BrokerSettings) -> Iterator[Problem]:
         yield Problem("broker.transport_options", SENTINELS_IN_CLEAR)
 
 
-def _shared_keys(settings: Settings) -> Iterator[Problem]:
-    """Incidents that another fleet's success may resolve."""
-    sources = [settings.pagerduty.routing_key_source(), *(one.routing_key_source() for one in settings.alerts.rules)]
-    sends = any(source.get() is not None for source in sources)
-    if settings.pagerduty.resolve != "on_success" or not sends:
-        return
-    parts = [*string.Formatter().parse(settings.alerts.dedup_key)]
-    if any(re.search(r"\w", literal) for literal, *_ in parts):
-        return  # A text of its own in the key, such as the fleet's name, keeps the keys apart.
-    if all(name != "fleet" for _, name, *_ in parts):
-        yield Problem(
-            "alerts.dedup_key",
-            "has no {fleet}: if another fleet uses the same routing key, a success there resolves this fleet's "
-            "incidents (pagerduty.resolve is on_success); write {fleet}/{task}/{hour}, or give each fleet its own "
-            "routing key",
-        )
-    elif settings.fleet == Settings.model_fields["fleet"].default:
-        yield Problem(
-            "fleet",
-            "is the default, which other fleets may also use: with the same routing key, a success there resolves this "
-            "fleet's incidents (pagerduty.resolve is on_success); give each fleet its own name",
-        )
-
-
 def _unbounded(store: StoreSettings) -> Iterator[Problem]:
     if store.file is None and "max_bytes" in store.model_fields_set:
         yield Problem(
@@ -149,23 +120,3 @@ def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:
                 f"is longer than workers are remembered: {rule.name} applies after 90 % of metrics.worker_purge; raise "
                 "metrics.worker_purge, or shorten this",
             )
-
-
-def _in_clear(email: EmailSettings) -> Iterator[Problem]:
-    if email.security == "none" and email.password_source().get() is not None:
-        yield Problem(
-            "email.security",
-            "none sends the user name and password in clear text: use starttls or tls, or remove the password",
-        )
-
-
-def _international(email: EmailSettings) -> Iterator[Problem]:
-    for path, address in [("from", email.from_), *((f"to[{n}]", each) for n, each in enumerate(email.to))]:
-        if address is not None and email_address.parse(address).international:
-            yield Problem(
-                f"email.{path}",
-                "has non-ASCII characters before the @: only a server with SMTPUTF8 accepts it; check yours with "
-                "`celery-monitor notify test email`",
-            )
-    if email.hello is not None and "." not in email.hello:
-        yield Problem("email.hello", "has no dot: strict servers refuse it; use a name like monitor.example.com")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from celery_monitor.errors import ConfigError, Problem
 from celery_monitor.settings import schema
-from celery_monitor.settings.channels import unknown_channels
+from celery_monitor.settings.channels import of_channels, unknown_channels
 from celery_monitor.settings.layers import CONFIG_VARIABLE, Layer, from_arguments, from_environment, from_file
 from celery_monitor.settings.model import Settings
 from celery_monitor.settings.problems import problems_of
@@ -36,7 +36,7 @@ def load(
     _resolve_duplicates(layers)
     settings = _validate(layers, problems)
     if settings is not None:
-        problems.extend(unknown_channels(settings))
+        problems.extend([*unknown_channels(settings), *of_channels("problems", settings)])
     if settings is None or problems:
         # Outside of any `except`: a ValidationError in the chain of causes holds the values.
         raise ConfigError(problems)

@@ -33,6 +33,8 @@ _MESSAGES: Final = {
     "string_too_long": "must not be longer than {max_length} characters",
     "string_too_short": "must not be empty",
     "string_type": "must be a string; put it in quotes",
+    "too_long": "must not have more than {max_length} entries",
+    "too_short": "must list at least {min_length}",
     "tuple_type": "must be a list",
 }
 

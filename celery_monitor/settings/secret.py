@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -13,6 +13,8 @@ import pydantic
 from pydantic import AfterValidator
 
 REDACTED: Final = "**"
+_MIN_PART: Final = 8
+"""Characters of a part of a URL that may be a secret."""
 _MAX_BYTES: Final = 1 << 16
 """Of a file with a secret. Nothing legitimate is as large, and a file that never ends takes all memory."""
 _SECRET_PARAMETERS: Final = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[_-]|api)key$", re.IGNORECASE)
@@ -69,6 +71,21 @@ def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport'
     if isinstance(value, list | tuple):
         return [redact_keys(item) for item in value]
     return redact_url(value) if isinstance(value, str) and "://" in value else value
+
+
+def url_parts(url: str) -> Iterator[str]:
+    """A URL that is a secret as a whole, as those of chat services are, and the forms in which libraries quote it.
+
+    Short parts are left out: they tell nothing, and may be any word.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return
+    path = rest.partition("/")[2]
+    yield url
+    yield from (part for part in (rest, f"/{path}", path) if len(part) >= _MIN_PART)
+    words = rest if scheme not in {"http", "https"} else path
+    yield from (part for part in re.split("[/?&@:=]", words) if len(part) >= _MIN_PART)
 
 
 def split_url(url: str) -> SplitResult:

@@ -26,7 +26,10 @@ def settings(*channels: dict[str, Any], **overrides: Any) -> Settings:
     ("channels", "problem"),
     [
         ([{"name": "a", "type": "telegraph"}], "channels[0].type: is not a type of channels; known: pagerduty"),
-        ([{"name": "a", "type": "email"}], "channels[0].type: is not a type of channels; known: pagerduty"),
+        ([{"name": "a", "type": "email"}], "channels[0].to: is required"),
+        ([{"name": "a", "type": "email", "to": []}], "channels[0].to: must list at least 1"),
+        ([{"name": "a", "type": "email", "to": ["x"]}], "channels[0].to[0]: must be a mail address"),
+        ([{"name": "a", "type": "email", "to": ["a@b.example"]}], "email.from: must be set: a in channels sends mail"),
         ([{"name": "a"}], "channels[0].type: is required; known: pagerduty"),
         (["a"], "channels[0]: must be a mapping"),
         ([ONCALL, ONCALL], "channels: every channel needs a name of its own; more than one is called oncall"),

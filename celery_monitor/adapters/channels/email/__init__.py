@@ -1,12 +1,14 @@
-"""The daily mail: a day's Summary as HTML and text (`render`, `message`), by SMTP (`smtp`), from the outbox (`sender`).
+"""Mails: the daily report (`render`, `message`, `sender`), and one for each incident (`incident`), by SMTP (`smtp`).
 
-Nothing here reads the store or the wall clock: summaries come from a callable, and their time with them. `channel` is
-what the rest of the program sees.
+Nothing here reads the store or the wall clock: summaries and incidents come from callables, and their time with them.
+`delivery` is what all mails share: who has one, and what becomes of its row. `channel` is what the rest of the program
+sees.
 """
 
-from celery_monitor.adapters.channels.email.channel import configured
+from celery_monitor.adapters.channels.email.channel import configured, problems
+from celery_monitor.adapters.channels.email.lint import warnings
+from celery_monitor.adapters.channels.email.settings import EmailEntry
 
-ENTRY = None
-"""Only the section defines a channel of this type."""
+ENTRY = EmailEntry
 
-__all__ = ["ENTRY", "configured"]
+__all__ = ["ENTRY", "configured", "problems", "warnings"]

@@ -1,12 +1,17 @@
-"""The channel of the section ``email``: it carries the daily report."""
+"""The channel of the daily report, by the section ``email``, and channels of incidents by the same server."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, DailyReport, Told
+from celery_monitor.adapters.channels.email.delivery import longest
+from celery_monitor.adapters.channels.email.incident import INCIDENTS, IncidentMailer
+from celery_monitor.adapters.channels.email.message import DAILY
 from celery_monitor.adapters.channels.email.render import render_html, render_part, render_text
-from celery_monitor.adapters.channels.email.sender import EmailSender, describe, longest, send_test, server_of
+from celery_monitor.adapters.channels.email.sender import EmailSender, describe, send_test, server_of
 from celery_monitor.adapters.channels.email.session import SmtpServer
+from celery_monitor.adapters.channels.email.settings import EmailEntry
 from celery_monitor.adapters.channels.email.smtp import SendResult, check_reachable
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import ConfigError, DeliveryError, Problem
@@ -19,40 +24,68 @@ _NEEDS: Final = Problem("email.to", "must be set, together with email.from")
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """One channel, switched off without recipients."""
-    section = settings.email
+    """That of the section, switched off without recipients, and one for each entry."""
+    entries = [entry for entry in settings.channels if isinstance(entry, EmailEntry)]
+    return [_daily(settings.email), *(_of_incidents(settings.email, entry) for entry in entries)]
+
+
+def problems(settings: Settings) -> Iterator[Problem]:
+    """What the entries lack in the section."""
+    names = [entry.name for entry in settings.channels if isinstance(entry, EmailEntry)]
+    if names and settings.email.from_ is None:
+        yield Problem("email.from", f"must be set: {', '.join(names)} in channels sends mail from it")
+
+
+def _daily(section: EmailSettings) -> Channel:
     mail = Mail(section)
     to = f"on, to {', '.join(section.to)} at {section.schedule} ({section.timezone})"
-    return [
-        Channel(
-            name=NAME,
-            title="Mail",
-            routes=frozenset({""} if section.to else ()),
-            summary=to if section.to else "off: email.to is empty",
-            off="no email.to: the daily mail is not sent",
-            needs=_NEEDS,
-            timeout=longest(section),
-            sender=mail.sender,
-            test=mail.test,
-            check=mail.check,
-            secrets=(section.password_source(),),
-            # A mail may have arrived though its outcome is unknown: a restart is no reason to send it again.
-            idempotent=False,
-            report=DailyReport(
-                schedule=section.schedule,
-                timezone=section.timezone,
-                html=render_html,
-                text=render_text,
-                part=render_part,
-                send_again=mail.send_again,
-            ),
-        )
-    ]
+    return Channel(
+        name=NAME,
+        title="Mail",
+        routes=frozenset({""} if section.to else ()),
+        summary=to if section.to else "off: email.to is empty",
+        off="no email.to: the daily mail is not sent",
+        needs=_NEEDS,
+        timeout=longest(len(section.to)),
+        sender=mail.sender,
+        test=mail.test,
+        check=mail.check,
+        secrets=(section.password_source(),),
+        # A mail may have arrived though its outcome is unknown: a restart is no reason to send it again.
+        idempotent=False,
+        report=DailyReport(
+            schedule=section.schedule,
+            timezone=section.timezone,
+            html=render_html,
+            text=render_text,
+            part=render_part,
+            send_again=mail.send_again,
+        ),
+    )
+
+
+def _of_incidents(section: EmailSettings, entry: EmailEntry) -> Channel:
+    mail = IncidentMail(section, entry)
+    return Channel(
+        name=entry.name,
+        title=f"Mail: {entry.name}",
+        routes=frozenset({""}),
+        summary=f"on, to {', '.join(entry.to)}",
+        off="no recipient: nothing is sent",
+        needs=Problem("channels", f"{entry.name} needs to"),
+        timeout=longest(len(entry.to)),
+        rate_limit=entry.rate_limit,
+        sender=mail.sender,
+        test=mail.test,
+        check=mail.check,
+        secrets=(section.password_source(),),
+        idempotent=False,  # as above
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """The server, and who gets the mail."""
+    """The server, and who gets the daily report."""
 
     settings: EmailSettings
 
@@ -65,12 +98,10 @@ class Mail:
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Send a test mail to all recipients. See Test."""
         del clock
-        if rule is not None:
-            raise ConfigError([Problem("--rule", "no rule has recipients of its own")])
+        _no_rule(rule)
         if not self.settings.to:
             raise ConfigError([_NEEDS])
-        server = server_of(self.settings)
-        return _told(send_test(self.settings, fleet, server), server)
+        return _test(self.settings, fleet, self.settings.to, DAILY)
 
     def send_again(self, summary: Summary, external_url: str | None) -> Told:
         """See DailyReport."""
@@ -81,27 +112,73 @@ class Mail:
         """The server is reached and logged in to as for a mail."""
         if not self.settings.to:
             return Check(CheckState.OFF, "email.to is empty: no mail is sent")
-        server = server_of(self.settings)
-        try:
-            international = check_reachable(server, deadline=_CHECK_DEADLINE)
-        except DeliveryError as exc:
-            remedy = exc.remedy or "check email.host, port, security, username and password"
-            return Check(CheckState.FAIL, f"{exc}: {remedy}")
-        if not international and (needed_by := _beyond_ascii(self.settings)):
-            return Check(
-                CheckState.FAIL,
-                f"{server} answers, but has no SMTPUTF8, which {', '.join(needed_by)} needs (characters outside of "
-                "ASCII before the @): use an address in ASCII, or a server with SMTPUTF8",
-            )
-        login = " and accepts the login" if server.username is not None else ""
-        told = f"{server} answers ({server.security}){login}: `celery-monitor notify test {NAME}` sends a mail"
-        return Check(CheckState.OK, told)
+        return _check(self.settings, NAME, {f"email.to[{n}]": one for n, one in enumerate(self.settings.to)})
 
 
-def _beyond_ascii(settings: EmailSettings) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class IncidentMail:
+    """The server, and who gets mails about incidents."""
+
+    section: EmailSettings
+    entry: EmailEntry
+
+    def sender(self, context: Context) -> Sender:
+        """See Channel."""
+        return IncidentMailer(
+            channel=self.entry.name,
+            server=server_of(self.section),
+            sender=self.section.from_,
+            to=self.entry.to,
+            incident=context.incident,
+            note=context.note,
+            external_url=context.external_url,
+            takes_turns=context.takes_turns,
+        )
+
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+        """Send a test mail to all recipients. See Test."""
+        del clock
+        _no_rule(rule)
+        return _test(self.section, fleet, self.entry.to, INCIDENTS)
+
+    def check(self) -> Check:
+        """As of the daily report."""
+        name = self.entry.name
+        return _check(self.section, name, {f"to[{n}] of {name}": one for n, one in enumerate(self.entry.to)})
+
+
+def _no_rule(rule: str | None) -> None:
+    if rule is not None:
+        raise ConfigError([Problem("--rule", "no rule has recipients of its own")])
+
+
+def _test(section: EmailSettings, fleet: str, to: Sequence[str], what: str) -> Told:
+    server = server_of(section)
+    return _told(send_test(section, fleet, server, to=to, what=what), server)
+
+
+def _check(section: EmailSettings, name: str, recipients: Mapping[str, str]) -> Check:
+    """``recipients``: the field of each address."""
+    server = server_of(section)
+    try:
+        international = check_reachable(server, deadline=_CHECK_DEADLINE)
+    except DeliveryError as exc:
+        remedy = exc.remedy or "check email.host, port, security, username and password"
+        return Check(CheckState.FAIL, f"{exc}: {remedy}")
+    if not international and (needed_by := _beyond_ascii({"email.from": section.from_, **recipients})):
+        return Check(
+            CheckState.FAIL,
+            f"{server} answers, but has no SMTPUTF8, which {', '.join(needed_by)} needs (characters outside of "
+            "ASCII before the @): use an address in ASCII, or a server with SMTPUTF8",
+        )
+    login = " and accepts the login" if server.username is not None else ""
+    told = f"{server} answers ({server.security}){login}: `celery-monitor notify test {name}` sends a mail"
+    return Check(CheckState.OK, told)
+
+
+def _beyond_ascii(addresses: Mapping[str, str | None]) -> list[str]:
     """The fields of addresses that only a server with SMTPUTF8 takes."""
-    addresses = [("email.from", settings.from_), *((f"email.to[{n}]", one) for n, one in enumerate(settings.to))]
-    return [field for field, one in addresses if one is not None and email_address.parse(one).international]
+    return [field for field, one in addresses.items() if one is not None and email_address.parse(one).international]
 
 
 def _told(delivery: SendResult, server: SmtpServer) -> Told:

@@ -19,6 +19,7 @@ _POLICY: Final = SMTP.clone(cte_type="7bit")
 """Not every server takes 8-bit bodies."""
 _UNFOLDED: Final = _POLICY.clone(max_line_length=998)
 FLEET_LABEL: Final = 40
+DAILY: Final = "daily report"
 
 
 def report(
@@ -56,13 +57,15 @@ def report(
     return fit_to_size(make)
 
 
-def trial(*, fleet: str, sender: str, recipients: Sequence[str], international: bool = False) -> bytes:
-    """The mail of ``notify test email``: each is another mail, of now."""
-    line = "This is a test. The daily report of this fleet will be sent from this address."
+def trial(
+    *, fleet: str, sender: str, recipients: Sequence[str], international: bool = False, what: str = DAILY
+) -> bytes:
+    """The mail of ``notify test``: each is another mail, of now. ``what`` will be sent from this address."""
+    line = f"This is a test. The {what} of this fleet will be sent from this address."
     return _mail(
         sender=sender,
         recipients=recipients,
-        subject=f"[{shorten(fleet, phrases.FLEET_WIDTH)}] test of the daily report",
+        subject=f"[{shorten(fleet, phrases.FLEET_WIDTH)}] test of the {what}",
         fleet=fleet,
         identity=make_msgid("test", domain="-").strip("<>").rpartition("@")[0],
         date=formatdate(),
@@ -70,6 +73,38 @@ def trial(*, fleet: str, sender: str, recipients: Sequence[str], international: 
         html=None,
         international=international,
     )
+
+
+def incident(
+    *,
+    sender: str,
+    recipients: Sequence[str],
+    subject: str,
+    fleet: str,
+    text: str,
+    identity: str,
+    at: float,
+    replies_to: str | None,
+    international: bool,
+) -> bytes:
+    """A mail about an incident. ``identity`` names it; ``replies_to``: the Message-ID of the one that began it."""
+    return _mail(
+        sender=sender,
+        recipients=recipients,
+        subject=subject,
+        fleet=fleet,
+        identity=identity,
+        date=formatdate(at),
+        text=text,
+        html=None,
+        international=international,
+        replies_to=replies_to,
+    )
+
+
+def message_id(identity: str, sender: str) -> str:
+    """The Message-ID of a mail."""
+    return f"<{identity}@{email_address.parse(sender).domain.strip('[]')}>"
 
 
 def _mail(
@@ -83,6 +118,7 @@ def _mail(
     text: str,
     html: str | None,
     international: bool,
+    replies_to: str | None = None,
 ) -> bytes:
     author = email_address.parse(sender)
     domain = author.domain.strip("[]")
@@ -94,6 +130,8 @@ def _mail(
     message["To"] = _readers(recipients, international=international)
     message["Subject"] = subject
     message["Message-ID"] = f"<{identity}@{domain}>"
+    if replies_to is not None:
+        message["In-Reply-To"] = message["References"] = replies_to
     message["List-Id"] = f"<{label}.celery-monitor.{domain}>"
     message["Auto-Submitted"] = "auto-generated"
     message["X-Auto-Response-Suppress"] = "All"

@@ -5,8 +5,9 @@ notifier's. ``channel`` is what the rest of the program sees.
 """
 
 from celery_monitor.adapters.channels.pagerduty.channel import configured
+from celery_monitor.adapters.channels.pagerduty.lint import warnings
 from celery_monitor.adapters.channels.pagerduty.settings import PagerDutyEntry
 
 ENTRY = PagerDutyEntry
 
-__all__ = ["ENTRY", "configured"]
+__all__ = ["ENTRY", "configured", "warnings"]

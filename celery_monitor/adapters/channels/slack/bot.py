@@ -18,7 +18,7 @@ from celery_monitor.adapters.http.faults import origin
 from celery_monitor.adapters.http.sender import HttpSender
 from celery_monitor.core.headline import line
 from celery_monitor.core.model import Incident, MessageKind, OutboxItem
-from celery_monitor.errors import DeliveryError, RejectedError, StoreUnavailableError
+from celery_monitor.errors import DeliveryError, RejectedError, RetryableError, StoreUnavailableError
 from celery_monitor.ports import Clock, Sent
 from celery_monitor.settings import SecretSource
 
@@ -50,14 +50,19 @@ class SlackBot(HttpSender):
         clock: Clock,
         timeout: float,
         external_url: str | None = None,
+        takes_turns: bool = False,
     ) -> None:
-        """``to``: the ID of the channel in Slack. ``note`` keeps a text with the row, as its ``progress``."""
+        """``to``: the ID of the channel in Slack. ``note`` keeps a text with the row, as its ``progress``.
+
+        ``takes_turns``: as in Context.
+        """
         super().__init__(channel=channel, incident=incident, clock=clock, timeout=timeout, external_url=external_url)
         self.receiver = f"Slack ({origin(api_url)})"
         self._api_url = api_url.rstrip("/")
         self._token = token
         self._to = to
         self._note = note
+        self._takes_turns = takes_turns
         self._claims: dict[int, str] = {}
         """Row → its claim, should the store not have taken it."""
 
@@ -148,6 +153,8 @@ class SlackBot(HttpSender):
         try:
             self._note(item, identity)
         except StoreUnavailableError as exc:
+            if self._takes_turns:
+                raise RetryableError(f"not sent, because another replica might send it too: {exc}") from exc
             _log.warning("Cannot store that a message is sent; kept in memory", key=item.key, error=str(exc))
 
     def _found(self, item: OutboxItem, identity: str, method: str, where: Mapping[str, Any]) -> str | None:

@@ -138,6 +138,7 @@ class Slack:
             clock=context.clock,
             timeout=entry.timeout,
             external_url=context.external_url,
+            takes_turns=context.takes_turns,
         )
 
     def _webhook(self, context: Context) -> "SlackWebhook":

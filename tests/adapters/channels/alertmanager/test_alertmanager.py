@@ -210,7 +210,7 @@ def channel(**entry: Any) -> Channel:
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ({"urls": []}, "channels[0].urls: "),
+        ({"urls": []}, "channels[0].urls: must list at least 1"),
         ({"urls": ["am:9093"]}, "channels[0].urls[0]: must be a URL like"),
         ({"urls": ["http://u:hunter2@am:9093"]}, "channels[0].urls[0]: must not contain a user name or password"),
         ({"username": "monitor"}, "channels[0].password: must be set with a user name"),

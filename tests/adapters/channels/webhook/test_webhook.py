@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import standardwebhooks
 import yaml
 from click.testing import CliRunner, Result
 from msgspec import structs
@@ -20,10 +21,11 @@ from msgspec import structs
 from celery_monitor.adapters.channels import CheckState, configured
 from celery_monitor.adapters.channels.webhook.render import MAX_BYTES, render
 from celery_monitor.adapters.channels.webhook.send import Webhook
+from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli import main
 from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Incident, OutboxItem
 from celery_monitor.errors import ConfigError, InterruptedSendError, RejectedError, RetryableError
-from celery_monitor.ports import Sent
+from celery_monitor.ports import Clock, Sent
 from celery_monitor.settings import Secret, SecretSource, load
 from tests.contracts.values import NOW, incident
 from tests.fakes import ManualClock
@@ -41,6 +43,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.received: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.bodies: list[bytes] = []
         self.paths: list[tuple[str, str]] = []
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
         receiver = self
@@ -50,6 +53,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 assert verified(headers, body)
+                receiver.bodies.append(body)
                 receiver.received.append((headers, json.loads(body)))
                 self._answer()
 
@@ -104,7 +108,7 @@ def receiver() -> Iterator[Receiver]:
         yield running
 
 
-def webhook(url: str, clock: ManualClock | None = None, timeout: float = 60.0, one: Incident | None = None) -> Webhook:
+def webhook(url: str, clock: Clock | None = None, timeout: float = 60.0, one: Incident | None = None) -> Webhook:
     """A sender of one incident."""
     return Webhook(
         channel="audit",
@@ -157,6 +161,17 @@ def test_a_retry_is_the_same_event_at_another_time(receiver: Receiver) -> None:
     assert first["webhook-signature"] != second["webhook-signature"]
     sender.send(replace(ROW, revision=2))  # there is more to tell
     assert receiver.received[2][0]["webhook-id"] != first["webhook-id"]
+
+
+def test_the_reference_library_verifies(receiver: Receiver) -> None:
+    """What the authors of Standard Webhooks publish for receivers takes the event, and no other body."""
+    webhook(receiver.url, SystemClock()).send(ROW)
+    ((headers, event),) = receiver.received
+    body = receiver.bodies[0]
+    reference = standardwebhooks.Webhook(SECRET)
+    assert reference.verify(body, headers) == event
+    with pytest.raises(standardwebhooks.webhooks.WebhookVerificationError):
+        reference.verify(body.replace(b"shop", b"shoq"), headers)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""The channels of type apprise, all of which are entries of ``channels``."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels.apprise.settings import AppriseEntry
+from celery_monitor.errors import ConfigError, DeliveryError, Problem
+from celery_monitor.ports import Clock, Sender
+from celery_monitor.settings import Settings
+
+if TYPE_CHECKING:
+    from celery_monitor.adapters.channels.apprise.send import Apprise
+
+
+def configured(settings: Settings) -> list[Channel]:
+    """One for each entry."""
+    return [_channel(AppriseService(entry)) for entry in settings.channels if isinstance(entry, AppriseEntry)]
+
+
+def problems(settings: Settings) -> Iterator[Problem]:
+    """Apprise is an optional dependency."""
+    for number, entry in enumerate(settings.channels):
+        if isinstance(entry, AppriseEntry) and find_spec("apprise") is None:
+            told = "Apprise is not installed: pip install 'celery-monitor[apprise]' (the container image has it)"
+            yield Problem(f"channels[{number}].type", told)
+
+
+def _channel(service: "AppriseService") -> Channel:
+    entry = service.entry
+    return Channel(
+        name=entry.name,
+        title=f"Apprise: {entry.name}",
+        routes=frozenset({""}),
+        summary=f"on, to {service.scheme}",
+        off="no URL: nothing is sent",
+        needs=Problem("channels", f"{entry.name} needs url or url_file"),
+        timeout=entry.timeout,
+        rate_limit=entry.rate_limit,
+        sender=service.sender,
+        test=service.test,
+        check=service.check,
+        secrets=(entry.url_source(),),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AppriseService:
+    """A service of Apprise."""
+
+    entry: AppriseEntry
+
+    @property
+    def scheme(self) -> str:
+        """Which service; the rest of the URL is a secret."""
+        return (self.entry.url_source().get() or "").partition("://")[0].lower()
+
+    def sender(self, context: Context) -> Sender:
+        """See Channel."""
+        return self._apprise(context)
+
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+        """Send a test message. See Test."""
+        if rule is not None:
+            raise ConfigError([Problem("--rule", "no rule has a service of its own: name a channel in its to")])
+        told = f"Sent by `celery-monitor notify test {self.entry.name}`: nothing failed."
+        title = f"[{fleet}] Test from celery-monitor"
+        self._apprise(Context.for_test(clock)).post({"title": title, "body": told, "kind": "info"})
+        return Told(f"Apprise has sent the test message by {self.scheme}")
+
+    def check(self) -> Check:
+        """Apprise knows the URL. Whether the service takes messages, only one tells."""
+        from celery_monitor.adapters.channels.apprise.send import Apprise  # noqa: PLC0415 - quick to import otherwise
+
+        entry = self.entry
+        look = Apprise(channel=entry.name, url=entry.url_source(), timeout=entry.timeout, incident=lambda _: None)
+        try:
+            look.post({})
+        except DeliveryError as exc:
+            return Check(CheckState.FAIL, f"{exc}: {exc.remedy}" if exc.remedy else str(exc))
+        told = f"Apprise knows its {self.scheme} URL: `celery-monitor notify test {entry.name}` sends a message"
+        return Check(CheckState.OK, told)
+
+    def _apprise(self, context: Context) -> "Apprise":
+        from celery_monitor.adapters.channels.apprise.send import Apprise  # noqa: PLC0415 - as above
+
+        return Apprise(
+            channel=self.entry.name,
+            url=self.entry.url_source(),
+            timeout=self.entry.timeout,
+            incident=context.incident,
+            external_url=context.external_url,
+        )

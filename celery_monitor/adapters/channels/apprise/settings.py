@@ -1,0 +1,59 @@
+"""An entry of ``channels`` of type apprise."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from celery_monitor.settings.channels import ChannelSettings
+from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret
+from celery_monitor.settings.section import FieldError
+from celery_monitor.settings.units import duration
+
+
+def _check(url: str) -> None:
+    """Nothing of the URL is told: all of it is a secret."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", url):
+        raise ValueError(
+            "must be one Apprise URL, like tgram://TOKEN/CHAT_ID; https://appriseit.com lists the services"
+        )
+
+
+def _url(value: Secret) -> Secret:
+    _check(value.get_secret_value())
+    return value
+
+
+def _url_file(value: Path) -> Path:
+    _check(read_secret(value))
+    return value
+
+
+class AppriseEntry(ChannelSettings):
+    """A service that Apprise knows: Teams, Telegram, Discord, ntfy and more than a hundred others."""
+
+    type: Literal["apprise"]
+    """Messages by Apprise, which the container image has; else install ``celery-monitor[apprise]``."""
+    url: Annotated[Secret, AfterValidator(_url)] | None = None
+    """The Apprise URL of the service. It or ``url_file`` is required. One service for each channel, so that each has
+    its own retries."""
+    url_file: Annotated[SecretFile, AfterValidator(_url_file)] | None = Field(default=None, validate_default=True)
+    """A file that contains the URL, instead of ``url``. It is reloaded when it changes."""
+    timeout: Annotated[float, duration("5s", "5m")] = 60.0
+    """How long sending one message may take, before it is ended and tried again later."""
+    rate_limit: int = Field(default=20, ge=1)
+    """Maximum number of messages per minute."""
+
+    @field_validator("url_file")
+    @classmethod
+    def _one_url(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "url" in info.data and info.data["url"] is None and value is None:
+            raise FieldError("url", "is required, here or by url_file")
+        if value is not None and info.data.get("url") is not None:
+            raise ValueError("set either url or url_file, not both")
+        return value
+
+    def url_source(self) -> SecretSource:
+        """The URL, from wherever it comes."""
+        return SecretSource(self.url, self.url_file)

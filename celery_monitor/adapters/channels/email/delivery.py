@@ -1,0 +1,193 @@
+"""Outbox rows → mails: who has one already, who is to be tried again, and what becomes of the row.
+
+A recipient that the server refuses does not stop the others. When it may be tried again the row is retried, for those
+only who do not have the mail yet. Who has it, and for whom that is unknown, is kept in the row (see `progress`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+
+from celery_monitor.adapters.channels.email.progress import MAX_ATTEMPTS, UNKNOWN_RETRY_DELAY, Progress
+from celery_monitor.adapters.channels.email.session import SmtpServer, Timeouts
+from celery_monitor.adapters.channels.email.smtp import BATCH, Refusal, SendResult, deliver
+from celery_monitor.core.model import OutboxItem
+from celery_monitor.errors import (
+    DeliveryError,
+    MaybeDeliveredError,
+    RejectedError,
+    RetryableError,
+    StoreUnavailableError,
+    UncertainError,
+)
+from celery_monitor.ports import Sent
+
+_log: Final = structlog.get_logger()
+
+
+def longest(recipients: int) -> float:
+    """The most seconds that one attempt takes with a server that uses all of its time."""
+    patience = Timeouts()
+    return patience.connection + patience.whole + (recipients // BATCH + 2) * patience.final
+
+
+class Compose(Protocol):
+    """Makes a mail, the same at each attempt."""
+
+    def __call__(self, refused: Mapping[str, str], *, international: bool) -> bytes:
+        """``refused``: who will not get it, with the server's words. ``international``: it goes out by SMTPUTF8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The mail of a row."""
+
+    compose: Compose
+    count: int
+    """The failures that it speaks of."""
+    receipt: str | None = None
+
+
+class MailSender:
+    """Base of a Sender of mails: a subclass makes the mail of a row by ``draft``."""
+
+    missing: str = "no recipient is configured"
+
+    def __init__(
+        self,
+        *,
+        channel: str,
+        server: SmtpServer,
+        sender: str | None,
+        to: Sequence[str],
+        note: Callable[[OutboxItem, str], None],
+        takes_turns: bool = False,
+    ) -> None:
+        """``note`` keeps a text with the row, to be found in its ``progress``. ``sender`` and ``to`` are addresses.
+
+        ``takes_turns``: as in Context.
+        """
+        self.channel = channel
+        self._server = server
+        self._from = sender
+        self._to = to
+        self._note = note
+        self._takes_turns = takes_turns
+        self._progress: dict[int, Progress] = {}
+        """Of rows that were tried and are not done: newer than what the store has, should that not have taken it."""
+
+    def draft(self, item: OutboxItem) -> Draft | Sent:
+        """The mail of a row, or what is said of one that needs none. Raises as ``Sender.send``."""
+        raise NotImplementedError
+
+    def rate_limit_key(self, item: OutboxItem) -> str | None:
+        """The server; None when there is nobody to write to."""
+        del item
+        return str(self._server) if self._to else None
+
+    def stop(self) -> None:
+        """A mail under way is not cut off: nobody would know whether it was delivered."""
+
+    def send(self, item: OutboxItem) -> Sent:
+        """Send the mail of the row. See Sender."""
+        draft = self.draft(item)
+        if isinstance(draft, Sent):
+            return draft
+        progress = self._progress.setdefault(item.id, self._progress_of(item))
+        progress.begin(item.attempts)
+        self._conclude(progress, self._attempt(item, draft, progress))
+        del self._progress[item.id]
+        return Sent(draft.count, draft.receipt)
+
+    def deliver(self, compose: Compose, recipients: Sequence[str], journal: Progress | None = None) -> SendResult:
+        """Send a mail now. Raises RetryableError or RejectedError when nobody got it."""
+        # Who was refused at an earlier attempt is told as well: each attempt sends the same mail.
+        known = {} if journal is None else journal.refused(self._to)
+
+        def make(refused: Mapping[str, Refusal], *, international: bool) -> bytes:
+            final = {recipient: str(refusal) for recipient, refusal in refused.items() if refusal.final}
+            return compose({**known, **final}, international=international)
+
+        return deliver(
+            self._server,
+            required(self._from, self._to),
+            recipients,
+            partial(make, international=False),
+            international=partial(make, international=True),
+            journal=journal,
+        )
+
+    def _attempt(self, item: OutboxItem, draft: Draft, progress: Progress) -> DeliveryError | None:
+        """Send it to those who are to be tried now; why somebody of them is to be tried again, or never."""
+        pending = progress.pending(self._to)
+        if not pending:
+            return None
+        try:
+            delivery = self.deliver(draft.compose, pending, progress)
+        except RejectedError as exc:
+            progress.refuse(pending, str(exc))
+            error: DeliveryError | None = exc
+            refused: object = str(exc)
+        except RetryableError as exc:
+            return exc
+        else:
+            error = delivery.left
+            refused = {who: str(refusal) for who, refusal in delivery.refused.items() if refusal.final}
+            if isinstance(error, RejectedError):
+                done = {*delivery.taken, *delivery.refused, *delivery.unknown}
+                progress.refuse([who for who in pending if who not in done], str(error))
+            later = [f"{who}: {refusal}" for who, refusal in delivery.refused.items() if not refusal.final]
+            if later and error is None:
+                error = RetryableError(f"temporarily refused: {'; '.join(later)}")
+        if refused:
+            _log.error("The mail server refused recipients", channel=item.channel, key=item.key, refused=refused)
+        return error
+
+    def _conclude(self, progress: Progress, error: DeliveryError | None) -> None:
+        """Raise what is to become of the row; nothing when it is done."""
+        to = self._to
+        if found := progress.open(to):
+            why = f": {error}" if error is not None else ": the monitor stopped before it received the response"
+            raise UncertainError(
+                f"it is unknown whether {', '.join(found)} received it{why}; retrying in "
+                f"{UNKNOWN_RETRY_DELAY / 60:.0f} minutes, {MAX_ATTEMPTS} attempts in total",
+                UNKNOWN_RETRY_DELAY,
+            )
+        if isinstance(error, RetryableError) and progress.pending(to):
+            others = "the other recipients are done; " if progress.taken(to) or progress.refused(to) else ""
+            raise RetryableError(f"{others}{error}", error.after, remedy=error.remedy) from error
+        if found := progress.unknown(to):
+            raise MaybeDeliveredError(
+                f"may have been delivered to {', '.join(found)}: it was sent {MAX_ATTEMPTS} times and the server "
+                "never responded; ask the recipients before you resend it with `celery-monitor outbox retry`"
+            )
+        if not progress.taken(to):
+            raise error if isinstance(error, RejectedError) else RejectedError("every recipient was refused")
+
+    def _progress_of(self, item: OutboxItem) -> Progress:
+        keep = partial(self._keep, item)
+        return Progress(item.progress, keep, partial(self._must_keep, item) if self._takes_turns else keep)
+
+    def _must_keep(self, item: OutboxItem, text: str) -> None:
+        try:
+            self._note(item, text)
+        except StoreUnavailableError as exc:
+            raise RetryableError(f"not sent, because another replica might send it too: {exc}") from exc
+
+    def _keep(self, item: OutboxItem, text: str) -> None:
+        try:
+            self._note(item, text)
+        except StoreUnavailableError as exc:
+            _log.warning(
+                "Cannot store which recipients received the mail; kept in memory", key=item.key, error=str(exc)
+            )
+
+
+def required(sender: str | None, to: Sequence[str]) -> str:
+    """The sender's address. Raises RejectedError where there is none, or nobody to write to."""
+    if sender is None or not to:
+        raise RejectedError("cannot send mail: set email.from and email.to")
+    return sender

@@ -1,0 +1,116 @@
+"""The outbox's rows of a channel of incidents by mail: one mail when an incident opens, and one when it resolves."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from celery_monitor.adapters.channels import page_of
+from celery_monitor.adapters.channels.email import message
+from celery_monitor.adapters.channels.email.delivery import Draft, MailSender, required
+from celery_monitor.adapters.channels.email.session import SmtpServer
+from celery_monitor.adapters.channels.email.text import printable_text
+from celery_monitor.core.headline import headline, line, paragraphs
+from celery_monitor.core.model import Incident, MessageKind, OutboxItem
+from celery_monitor.errors import RejectedError
+from celery_monitor.ports import Sent
+
+INCIDENTS: Final = "incidents"
+"""What recipients hear of by this address."""
+_SUBJECT: Final = 200
+_TEXT: Final = 8_000
+_ID: Final = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{1,900}>\Z")
+
+
+class IncidentMailer(MailSender):
+    """Sender of a channel of incidents."""
+
+    def __init__(
+        self,
+        *,
+        channel: str,
+        server: SmtpServer,
+        sender: str | None,
+        to: Sequence[str],
+        incident: Callable[[str], Incident | None],
+        note: Callable[[OutboxItem, str], None],
+        external_url: str | None,
+        takes_turns: bool = False,
+    ) -> None:
+        """``incident`` gives an incident as committed, and may raise StoreUnavailableError."""
+        super().__init__(channel=channel, server=server, sender=sender, to=to, note=note, takes_turns=takes_turns)
+        self._incident = incident
+        self._external_url = external_url
+
+    def draft(self, item: OutboxItem) -> Draft | Sent:
+        """Of what is new: that an incident grew is no mail."""
+        incident, kind = self._incident(item.key), item.kind
+        if kind is MessageKind.UPDATED:
+            return Sent(0, item.receipt, skipped=True)
+        if kind is MessageKind.RESOLVED and item.receipt is None:
+            return Sent(0)  # nobody was told that it had opened
+        if incident is None:
+            raise RejectedError("its incident is older than store.retention and no longer stored")
+        sender = required(self._from, self._to)
+        identity = _identity(item)
+        compose = partial(
+            _compose,
+            incident,
+            kind,
+            identity=identity,
+            at=item.created_at,
+            replies_to=item.receipt if item.receipt and _ID.match(item.receipt) else None,
+            sender=sender,
+            to=self._to,
+            external_url=self._external_url,
+        )
+        receipt = item.receipt or message.message_id(identity, sender)
+        return Draft(compose, 0 if kind is MessageKind.RESOLVED else incident.count, receipt)
+
+
+def subject_of(incident: Incident, kind: MessageKind) -> str:
+    """One line, whose beginning says how bad it is."""
+    what = "Resolved" if kind is MessageKind.RESOLVED else str(incident.severity).upper()
+    return printable_text(line(f"{what}: {headline(incident)}", _SUBJECT))
+
+
+def body_of(incident: Incident, kind: MessageKind, external_url: str | None) -> str:
+    """Plain text: nothing in it can be markup."""
+    head, *rest = paragraphs(incident, resolved=kind is MessageKind.RESOLVED, limit=_TEXT)
+    links = [(page_of(external_url, incident.key), "Incident"), (incident.runbook_url, "Runbook")]
+    shown = "\n".join(f"{label}: {url}" for url, label in links if url)
+    parts = [head, *([shown] if shown else []), *rest]
+    return "\n\n".join(printable_text(part, lines=True) for part in parts) + "\n"
+
+
+def _compose(
+    incident: Incident,
+    kind: MessageKind,
+    _refused: Mapping[str, str],
+    *,
+    identity: str,
+    at: float,
+    replies_to: str | None,
+    sender: str,
+    to: Sequence[str],
+    external_url: str | None,
+    international: bool,
+) -> bytes:
+    return message.incident(
+        sender=sender,
+        recipients=to,
+        subject=subject_of(incident, kind),
+        fleet=incident.fleet,
+        text=body_of(incident, kind, external_url),
+        identity=identity,
+        at=at,
+        replies_to=replies_to,
+        international=international,
+    )
+
+
+def _identity(item: OutboxItem) -> str:
+    """Of the row's mail, however often the row is refreshed before it is delivered."""
+    parts = f"{item.channel}/{item.key}/{item.action}/{item.id}/{item.created_at!r}"
+    return f"incident-{hashlib.blake2b(parts.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"

@@ -1,0 +1,28 @@
+"""An entry of ``channels`` of type email."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from celery_monitor.settings import email_address
+from celery_monitor.settings.channels import ChannelSettings
+from celery_monitor.settings.email import Address
+
+
+class EmailEntry(ChannelSettings):
+    """Mails about incidents, by the server and from the sender of the section ``email``."""
+
+    type: Literal["email"]
+    """A mail when an incident opens, and one when it resolves."""
+    to: tuple[Address, ...] = Field(min_length=1)
+    """The recipients. Duplicates receive one mail."""
+    rate_limit: int = Field(default=30, ge=1)
+    """Maximum number of mails per minute."""
+
+    @field_validator("to")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        once: dict[str, str] = {}
+        for each in value:
+            once.setdefault(email_address.parse(each).identity, each)
+        return tuple(once.values())
