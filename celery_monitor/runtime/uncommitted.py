@@ -18,9 +18,9 @@ from typing import Final
 
 import structlog
 
-from celery_monitor.core.model import Action, Changes, Incident, OutboxItem, OutboxRequest
+from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Changes, Incident, OutboxItem, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import Clock, Outbox
+from celery_monitor.ports import Clock, Outbox, Sent
 
 GRACE_PERIOD: Final = 1.0
 """Seconds that a page waits for the store."""
@@ -47,8 +47,8 @@ class UncommittedPages:
         self._clock = clock
         self._lock = threading.Lock()
         self._pages: dict[str, _PendingPage] = {}
-        self._sent: OrderedDict[str, int] = OrderedDict()
-        """Key → failures that were told of, until the row has come."""
+        self._sent: OrderedDict[str, Sent] = OrderedDict()
+        """Key → what was told, until the row has come."""
         self._expedite: str | None = None
         """The channel, when the store could not be told to hasten its rows."""
         self._last_id = 0
@@ -101,7 +101,7 @@ class UncommittedPages:
             return
         self._end(item)
         with self._lock:
-            self._sent[item.key] = count or 0
+            self._sent[item.key] = Sent(count or 0, receipt)
             while len(self._sent) > REMEMBERED:
                 self._sent.popitem(last=False)
         _log.warning("Sent from memory because the store is not writable", key=item.key)
@@ -152,7 +152,7 @@ class UncommittedPages:
             known = {row.id for row in rows if self._is_known(row)}
             # What is behind them on their routes is due only when they are recorded.
             if not known or not all(self._settle(row, now) for row in rows if row.id in known):
-                return [row for row in rows if row.id not in known]
+                return [self._after(row) for row in rows if row.id not in known]
 
     def _is_known(self, row: OutboxItem) -> bool:
         if row.channel != self._channel or row.action is not Action.TRIGGER:
@@ -162,16 +162,23 @@ class UncommittedPages:
         if told is None:
             return False
         incident = self._outbox.incident(row.key)
-        if incident is not None and incident.count <= told:
-            return True
+        return incident is not None and incident.count <= told.count
+
+    def _after(self, row: OutboxItem) -> OutboxItem:
+        """A row that has more to tell than what was sent from memory: to the receiver it is an update of that."""
         with self._lock:
-            self._sent.pop(row.key, None)
-        return False
+            told = self._sent.get(row.key)
+        if told is None or told.receipt is None or row.action is not Action.TRIGGER or row.channel != self._channel:
+            return row
+        priority = row.priority + REFRESH if 0 <= row.priority < FIRST_UPDATE else row.priority
+        return replace(row, receipt=told.receipt, priority=priority)
 
     def _settle(self, row: OutboxItem, now: float) -> bool:
         """Record it as delivered; False where the store is away again, and it is done at another look."""
+        with self._lock:
+            told = self._sent.get(row.key, Sent(0))
         try:
-            self.delivered(row, now, self._sent.get(row.key, 0))
+            self.delivered(row, now, told.count, told.receipt)
         except StoreUnavailableError:
             return False
         return True

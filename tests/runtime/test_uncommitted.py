@@ -2,7 +2,7 @@
 
 import pytest
 
-from celery_monitor.core.model import Action, Changes, Incident, OutboxRequest
+from celery_monitor.core.model import Action, Changes, Incident, MessageKind, OutboxItem, OutboxRequest
 from celery_monitor.errors import RejectedError, RetryableError, StoreUnavailableError
 from celery_monitor.ports import Sent
 from celery_monitor.runtime.notifier import Notifier
@@ -33,13 +33,15 @@ class Sender(ScriptedSender):
         super().__init__(clock)
         self.uncommitted = uncommitted
         self.counts: list[int] = []
+        self.items: list[OutboxItem] = []
 
     def send(self, item: object) -> Sent:
         super().send(item)  # type: ignore[arg-type]  # only its key matters
         told = self.uncommitted.incident(item.key)  # type: ignore[attr-defined]
         assert told is not None
         self.counts.append(told.count)
-        return Sent(told.count)
+        self.items.append(item)  # type: ignore[arg-type]  # as above
+        return Sent(told.count, self.receipt)
 
 
 class Bench:
@@ -108,6 +110,22 @@ def test_a_row_that_says_no_more_is_not_sent_again(bench: Bench) -> None:
     assert bench.sender.counts == [2, 2, 5]
     bench.write("a", count=2)
     assert bench.run() == ["a", "b", "b", "a"]
+
+
+def test_by_what_the_receiver_knows_a_page_from_memory(bench: Bench) -> None:
+    """Its row keeps the receipt, and what a row has more to tell is an update of that."""
+    bench.sender.receipt = "1700000000.1"
+    bench.outbox.full = True
+    bench.offer("a", "b", count=2)
+    bench.run()
+    bench.outbox.full = False
+    bench.write("a", count=2)
+    bench.write("b", count=5)
+    bench.run()
+    assert bench.outbox.receipts == ["1700000000.1"] * 2
+    assert [(item.key, item.kind) for item in bench.sender.items] == [
+        ("a", MessageKind.OPENED), ("b", MessageKind.OPENED), ("b", MessageKind.UPDATED),
+    ]  # fmt: skip
 
 
 def test_a_row_that_comes_before_the_page_was_sent_takes_its_place(bench: Bench) -> None:

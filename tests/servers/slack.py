@@ -19,6 +19,7 @@ from tests.servers.recorder import Answer, Recorder, Request
 
 TOKEN: Final = "xoxb-1234-5678-abcdefghijkl"
 CHANNEL: Final = "C0123456789"
+_LONG: Final = 60.0
 WEBHOOK: Final = "/services/T000/B000/XXXXXXXXXXXXXXXXXXXXXXXX"
 _KNOWN: Final = {
     "chat.postMessage": {
@@ -58,6 +59,10 @@ class SlackServer:
     violations: list[str] = field(default_factory=list)
     script: deque[Answer | Literal["lost"] | None] = field(default_factory=deque)
     page: int = 200
+    gate: threading.Event | None = None
+    """Nothing is looked at before it is set."""
+    answering: threading.Event | None = None
+    """What is posted is taken, and not answered before it is set."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -89,6 +94,14 @@ class SlackServer:
         return [one for one in self.messages if one.thread_ts is not None]
 
     def _answer(self, request: Request) -> Answer | None:
+        if self.gate is not None:
+            self.gate.wait(_LONG)
+        answer = self._answered(request)
+        if self.answering is not None and "conversations" not in request.path:
+            self.answering.wait(_LONG)
+        return answer
+
+    def _answered(self, request: Request) -> Answer | None:
         with self._lock:
             if request.path == WEBHOOK:
                 return self._scripted(lambda: self._webhook(request))

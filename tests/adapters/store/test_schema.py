@@ -10,7 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Dialect, create_engine
+from sqlalchemy import Connection, Dialect, Engine, create_engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -18,6 +18,7 @@ from celery_monitor.adapters.store import migrate
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.flush import FlushWriter
 from celery_monitor.adapters.store.schema import metadata
+from tests.servers.postgresql import PostgreSQL
 
 Made = Callable[[Connection], None]
 MADE: list[Made] = [migrate.create, partial(migrate.migrate, to="head")]
@@ -103,27 +104,45 @@ DELIVERIES = {
 def test_deliveries_of_an_older_store(tmp_path: Path) -> None:
     """What became of each incident is its delivery on the one channel that there was; what waits still waits, once."""
     engine = create_engine(f"sqlite:///{tmp_path}/store.db")
+    check_deliveries(engine)
+    engine.dispose()
+
+
+def test_deliveries_of_an_older_store_on_a_server(postgresql: PostgreSQL) -> None:
+    """The same on PostgreSQL."""
+    engine = create_engine(postgresql.new_database().replace("postgresql://", "postgresql+psycopg://"))
+    check_deliveries(engine)
+    engine.dispose()
+
+
+def check_deliveries(engine: Engine) -> None:
+    """Migrate what an older version has written, and look at it."""
+    row = (
+        "INSERT INTO outbox"
+        " (channel, key, action, route, revision, attempts, created_at, due_at, refreshed_due_at, state)"
+        " VALUES (:channel, :key, :action, '', 1, :attempts, 1, 1, 1, :state)"
+    )
+    names = ("delivered_at", "delivered_count", "delivery_error")
+    kept = text("SELECT key, channel, action, route, attempts, due_at, state FROM outbox ORDER BY id")
     with engine.begin() as connection:
         migrate.migrate(connection, "0009")
-        for key, *sent, rows in SENT:
-            connection.exec_driver_sql("INSERT INTO incidents VALUES (?, 'open', 1, 1, '{}', ?, ?, ?)", (key, *sent))
-            for action, state, attempts in rows:
-                connection.exec_driver_sql(
-                    "INSERT INTO outbox (channel, key, action, route, revision, attempts, created_at, due_at,"
-                    " refreshed_due_at, state) VALUES ('pagerduty', ?, ?, '', 1, ?, 1, 1, 1, ?)",
-                    (key, action, attempts, state),
-                )
-        mail = "VALUES ('email', '2026-11-22', 'report', '', 1, 0, 1, 1, 1, 'pending')"
-        connection.exec_driver_sql(
-            "INSERT INTO outbox (channel, key, action, route, revision, attempts, created_at, due_at, refreshed_due_at,"
-            f" state) {mail}"
+        incident = (
+            "INSERT INTO incidents"
+            " (key, state, opened_at, first_at, body, delivered_at, delivered_count, delivery_error)"
+            " VALUES (:key, 'open', 1, 1, '{}', :delivered_at, :delivered_count, :delivery_error)"
         )
-        before = connection.exec_driver_sql("SELECT * FROM outbox ORDER BY id").all()
+        for key, *sent, rows in SENT:
+            connection.execute(text(incident), {"key": key, **dict(zip(names, sent, strict=True))})
+            for action, state, attempts in rows:
+                values = {"channel": "pagerduty", "key": key, "action": action, "attempts": attempts, "state": state}
+                connection.execute(text(row), values)
+        mail = {"channel": "email", "key": "2026-11-22", "action": "report", "attempts": 0, "state": "pending"}
+        connection.execute(text(row), mail)
+        before = connection.execute(kept).all()
     with engine.begin() as connection:
         migrate.upgrade(connection)
-        assert connection.exec_driver_sql("SELECT * FROM outbox ORDER BY id").all() == before
-        found = {row[0]: tuple(row[1:]) for row in connection.exec_driver_sql("SELECT * FROM deliveries")}
-    engine.dispose()
+        assert connection.execute(kept).all() == before
+        found = {one[0]: tuple(one[1:]) for one in connection.execute(text("SELECT * FROM deliveries"))}
     assert found == {key: ("pagerduty", *delivery) for key, delivery in DELIVERIES.items()}
 
 

@@ -30,6 +30,9 @@ PATH: Final = "/api/v2/alerts"
 _REFUSED: Final = frozenset({400, 413, 415, 422})
 """Answers about the alerts themselves."""
 
+_REST: Final = 30.0
+"""Seconds for which an Alertmanager that has failed is asked only if no other takes an alert."""
+
 _log = structlog.get_logger()
 
 
@@ -59,7 +62,9 @@ class Alertmanagers(HttpSender):
     ) -> None:
         """``hold``: seconds for which an alert fires when it is not sent again."""
         super().__init__(channel=channel, incident=incident, clock=clock, timeout=timeout, external_url=external_url)
-        self._urls = list(urls)
+        self._urls = urls
+        self._failed_at: dict[str, float] = {}
+        """URL → when it took nothing last, since it took something."""
         self._hold = hold
         self._labels = labels
         self._username = username
@@ -94,15 +99,17 @@ class Alertmanagers(HttpSender):
         body = json.dumps(alerts, ensure_ascii=False).encode()
         took: list[str] = []
         failed: list[DeliveryError] = []
-        for url in self._urls:
+        for url in sorted(self._urls, key=self._rests):
+            if took and self._rests(url):
+                continue  # what waits must not wait for its timeout again; the next repetition tells it
             try:
                 self._post(url, body)
             except (RetryableError, RejectedError) as exc:
                 failed.append(exc)
+                self._failed_at[url] = self.clock.monotonic()
             else:
                 took.append(url)
-        # One that is away keeps the others waiting for its timeout: it comes last from now on.
-        self._urls.sort(key=lambda url: url not in took)
+                self._failed_at.pop(url, None)
         if not took:
             # In doubt it is tried again.
             raise next((exc for exc in failed if isinstance(exc, RetryableError)), failed[0])
@@ -116,6 +123,10 @@ class Alertmanagers(HttpSender):
         """See HttpSender."""
         password = self._password.get()
         return () if password is None else (password, _encoded(self._username, password))
+
+    def _rests(self, url: str) -> bool:
+        failed_at = self._failed_at.get(url)
+        return failed_at is not None and self.clock.monotonic() - failed_at < _REST
 
     def _firing(self, incident: Incident) -> Alert:
         labels = labels_of(incident, self._labels)
