@@ -213,17 +213,15 @@ class Notifier:
             self._failed(item, exc)
         else:
             self._answered(item, limiter)
-            self._notifications[DELIVERED] += 1
-            _log.info(
-                "Delivered",
-                channel=item.channel,
-                key=item.key,
-                action=item.action,
-                attempts=item.attempts + 1,
-            )
-            count = None if told.skipped else told.count
-            self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count, told.receipt))
+            self._delivered(item, told)
         return True
+
+    def _delivered(self, item: OutboxItem, told: Sent) -> None:
+        if not told.skipped:
+            self._notifications[DELIVERED] += 1
+            _log.info("Delivered", channel=item.channel, key=item.key, action=item.action, attempts=item.attempts + 1)
+        count = None if told.skipped else told.count
+        self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count, told.receipt))
 
     def _failed(self, item: OutboxItem, exc: Exception) -> None:
         if isinstance(exc, LeaseLostError):

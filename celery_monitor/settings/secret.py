@@ -17,6 +17,7 @@ _MIN_PART: Final = 8
 """Characters of a part of a URL that may be a secret."""
 _MAX_BYTES: Final = 1 << 16
 """Of a file with a secret. Nothing legitimate is as large, and a file that never ends takes all memory."""
+_HOST: Final = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}|[0-9.]+", re.IGNORECASE)
 _SECRET_PARAMETERS: Final = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[_-]|api)key$", re.IGNORECASE)
 
 
@@ -84,8 +85,9 @@ def url_parts(url: str) -> Iterator[str]:
     path = rest.partition("/")[2]
     yield url
     yield from (part for part in (rest, f"/{path}", path) if len(part) >= _MIN_PART)
-    words = rest if scheme not in {"http", "https"} else path
-    yield from (part for part in re.split("[/?&@:=]", words) if len(part) >= _MIN_PART)
+    # In other schemes even the host may be a token.
+    words, shortest = (path, 2 * _MIN_PART) if scheme in {"http", "https"} else (rest, _MIN_PART)
+    yield from (part for part in re.split("[/?&@:=]", words) if len(part) >= shortest and not _HOST.fullmatch(part))
 
 
 def split_url(url: str) -> SplitResult:

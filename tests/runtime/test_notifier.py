@@ -132,6 +132,7 @@ class ScriptedSender:
         self.key = ""
         self.receipt: str | None = None
         self.away = False
+        self.skips = False
         self.during: Callable[[], None] = lambda: None
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
@@ -144,7 +145,7 @@ class ScriptedSender:
             raise RetryableError("no answer")
         if self.answers.get(item.key):
             raise self.answers[item.key].popleft()
-        return Sent(1, self.receipt)
+        return Sent(1, self.receipt, skipped=self.skips)
 
     def stop(self) -> None:
         raise NotImplementedError
@@ -208,6 +209,15 @@ def test_delivers_each_row_once_in_order(bench: Bench) -> None:
     assert bench.sender.keys == ["a", "b", "c"]
     assert {item.state for item in bench.outbox.rows.values()} == {"delivered"}
     assert bench.notifier.notifications() == {"delivered": 3, "retried": 0, "dead": 0, "unknown": 0}
+
+
+def test_what_a_channel_does_not_tell(bench: Bench) -> None:
+    """Its row is done, and counted as no delivery."""
+    row = bench.outbox.add("a")
+    bench.sender.skips = True
+    bench.run()
+    assert bench.state(row) == "delivered"
+    assert bench.notifier.notifications()["delivered"] == 0
 
 
 def test_backoff_grows_with_the_attempts_in_the_store(bench: Bench) -> None:

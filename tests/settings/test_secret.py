@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from celery_monitor.settings import Secret, SecretSource, SecretUrl, redact_url
-from celery_monitor.settings.secret import read_secret, redact_keys
+from celery_monitor.settings.secret import read_secret, redact_keys, url_parts
 
 MARK = "hunter2"
 
@@ -189,3 +189,25 @@ def test_last_good_secret_stays_while_its_file_is_something_else(tmp_path: Path)
     assert source.get() == "good"
     file.write_text("better")
     assert source.get() == "better"
+
+
+@pytest.mark.parametrize(
+    ("url", "hidden", "shown"),
+    [
+        (
+            "https://hooks.slack.com/services/T000/B000/abcdefghijklmnopqrstuvwx",
+            ["/services/T000/B000/abcdefghijklmnopqrstuvwx", "abcdefghijklmnopqrstuvwx"],
+            ["services", "hooks.slack.com"],
+        ),
+        ("tgram://123456789:secret-token/-100123", ["123456789:secret-token/-100123", "secret-token"], []),
+        ("slack://TokenAAAAAA/TokenB/chan", ["TokenAAAAAA"], ["slack", "chan"]),
+        ("mailto://user:password1@gmail.com", ["password1"], ["gmail.com", "user"]),
+        ("not a URL", [], ["not a URL"]),
+    ],
+)
+def test_the_parts_of_a_url_that_is_a_secret(url: str, hidden: list[str], shown: list[str]) -> None:
+    """The whole and what libraries quote of it, and no word that may be any."""
+    parts = set(url_parts(url))
+    assert parts >= set(hidden)
+    assert not parts & set(shown)
+    assert (url in parts) is bool(hidden)

@@ -81,6 +81,8 @@ class Alertmanagers(HttpSender):
         labels, before = labels_of(incident, self._labels), labels_from(item.receipt)
         if item.kind is MessageKind.RESOLVED:
             known = before or labels
+            # To all: one that is left out now would keep it firing, beside the others.
+            self._failed_at.clear()
             self.post([ended(incident, known, item.created_at, self.external_url)])
             return Sent(0, item.receipt or receipt_of(known))
         alerts = [self._firing(incident)]
