@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -24,6 +24,8 @@ from celery_monitor.settings.units import MINUTE, duration
 
 _LASTING: Final = {Condition.BACKLOG: 5 * MINUTE, Condition.NO_WORKER: 2 * MINUTE}
 _RESOLVE_AFTER: Final = {Condition.RUNTIME: 30 * MINUTE}
+T = TypeVar("T")
+
 _SILENT_FOR: Final = MINUTE
 
 
@@ -105,9 +107,9 @@ def policy_of(settings: Settings) -> Policy:
         storm_window=alerts.storm.window,
         rules=rules,
         default=Rule(route=route, to=to),
-        update_interval=pagerduty.update_interval,
-        resolve_on_success=pagerduty.resolve == "on_success",
-        resolve_after=pagerduty.resolve_after,
+        update_interval=_either(alerts.update_interval, pagerduty.update_interval),
+        resolve_on_success=_either(alerts.resolve, pagerduty.resolve) == "on_success",
+        resolve_after=_either(alerts.resolve_after, pagerduty.resolve_after),
     )
 
 
@@ -147,6 +149,11 @@ def scheduler_of(settings: Settings) -> Rule | None:
     route, to = _destination(sorted(names), known)
     worst = min((Severity(one.severity) for one in settings.schedules), key=list(Severity).index)
     return Rule(SCHEDULER, severity=worst, route=route, to=to, on=Condition.MISSED)
+
+
+def _either(own: T | None, older: T) -> T:
+    """A setting of all channels, which used to be in the section of the only one."""
+    return older if own is None else own
 
 
 def _condition_of(rule: RuleSettings) -> dict[str, Any]:

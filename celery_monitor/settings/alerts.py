@@ -12,7 +12,7 @@ from celery_monitor.settings.cron import Cron, never_ends, some_times
 from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile, check_one_routing_key
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.section import FieldError, Glob, HttpUrl, Section, Text, TimeZone
-from celery_monitor.settings.units import HOUR, MINUTE, duration
+from celery_monitor.settings.units import HOUR, MINUTE, Duration, duration
 
 _PLACEHOLDERS: Final = ("task", "hour", "fleet", "queue", "rule")
 
@@ -190,6 +190,13 @@ class AlertsSettings(Section):
     storm: StormSettings = StormSettings()
     to: Annotated[tuple[ChannelName, ...], AfterValidator(_once)] = ()
     """Names of the channels that incidents go to whose rule names none. Empty: ``pagerduty``."""
+    update_interval: Duration | None = None
+    """The minimum time between two updates of an open incident on a channel. Unset: ``pagerduty.update_interval``."""
+    resolve: Literal["never", "on_success"] | None = None
+    """``on_success``: resolve an incident of failures when the task has succeeded after its last failure and has had no
+    failure for ``resolve_after``. ``never``: it ends with its hour. Unset: ``pagerduty.resolve``."""
+    resolve_after: Duration | None = None
+    """How long a task must be without failures before its incident is resolved. Unset: ``pagerduty.resolve_after``."""
     rules: tuple[RuleSettings, ...] = ()
     """The rules. Of those for one condition, the first match applies. A failure that matches no rule pages with
     severity error; other conditions open incidents only where a rule matches."""

@@ -128,3 +128,24 @@ def test_from_the_environment() -> None:
     assert [channel.name for channel in found.channels] == ["a"]
     with pytest.raises(ConfigError, match=r"CELERY_MONITOR_CHANNELS\[0\]\.type: is required"):
         load(None, None, {"CELERY_MONITOR_CHANNELS": '[{"name":"a"}]'})
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [
+        ({}, (600.0, False, 1800.0)),
+        (
+            {"pagerduty.update_interval": "1m", "pagerduty.resolve": "on_success", "pagerduty.resolve_after": "2m"},
+            (60.0, True, 120.0),
+        ),
+        (
+            {"alerts.update_interval": "1m", "alerts.resolve": "on_success", "alerts.resolve_after": "0s"},
+            (60.0, True, 0.0),
+        ),
+        ({"pagerduty.resolve": "on_success", "alerts.resolve": "never"}, (600.0, False, 1800.0)),
+    ],
+)
+def test_what_holds_for_all_channels(given: dict[str, Any], policy: tuple[float, bool, float]) -> None:
+    """The section of the first channel still decides it, where ``alerts`` does not."""
+    found = policy_of(settings(**given))
+    assert (found.update_interval, found.resolve_on_success, found.resolve_after) == policy

@@ -12,7 +12,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     """Incidents that another fleet's success may resolve."""
     sources = [settings.pagerduty.routing_key_source(), *(one.routing_key_source() for one in settings.alerts.rules)]
     sends = any(source.get() is not None for source in sources)
-    if settings.pagerduty.resolve != "on_success" or not sends:
+    if (settings.alerts.resolve or settings.pagerduty.resolve) != "on_success" or not sends:
         return
     parts = [*string.Formatter().parse(settings.alerts.dedup_key)]
     if any(re.search(r"\w", literal) for literal, *_ in parts):
@@ -21,12 +21,12 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             "alerts.dedup_key",
             "has no {fleet}: if another fleet uses the same routing key, a success there resolves this fleet's "
-            "incidents (pagerduty.resolve is on_success); write {fleet}/{task}/{hour}, or give each fleet its own "
+            "incidents (resolve is on_success); write {fleet}/{task}/{hour}, or give each fleet its own "
             "routing key",
         )
     elif settings.fleet == Settings.model_fields["fleet"].default:
         yield Problem(
             "fleet",
             "is the default, which other fleets may also use: with the same routing key, a success there resolves this "
-            "fleet's incidents (pagerduty.resolve is on_success); give each fleet its own name",
+            "fleet's incidents (resolve is on_success); give each fleet its own name",
         )
