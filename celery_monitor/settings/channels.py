@@ -44,14 +44,19 @@ def entry_types() -> list[str]:
     return [name for name in TYPES if package(name).ENTRY is not None]
 
 
+def _sections() -> list[str]:
+    """Types that have a section of the settings, which defines a channel of the same name."""
+    from celery_monitor.settings.model import Settings  # noqa: PLC0415 - it is made of this module's types
+
+    return [name for name in TYPES if name in Settings.model_fields]
+
+
 def _unique(value: tuple[ChannelSettings, ...]) -> tuple[ChannelSettings, ...]:
     names = Counter(channel.name for channel in value)
     if twice := sorted(name for name, count in names.items() if count > 1):
         raise ValueError(f"every channel needs a name of its own; more than one is called {', '.join(twice)}")
-    if taken := [name for name in names if name in TYPES]:
-        raise ValueError(
-            f"{', '.join(taken)} is the name of a type, and of the section's own channel if it has one; choose another"
-        )
+    if taken := [name for name in names if name in _sections()]:
+        raise ValueError(f"{', '.join(taken)} is the channel of the section of that name; choose another name")
     return value
 
 
@@ -83,5 +88,7 @@ def _unknown(path: str, names: Sequence[str], known: list[str], of: str = "") ->
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            kind = "carries the daily report and no incidents" if name in TYPES else "is not the name of a channel"
+            kind = (
+                "carries the daily report and no incidents" if name in _sections() else "is not the name of a channel"
+            )
             yield Problem(f"{path}[{number}]", f"{of}{kind}; {hint}")

@@ -33,7 +33,7 @@ def settings(*channels: dict[str, Any], **overrides: Any) -> Settings:
         ([{"name": "a"}], "channels[0].type: is required; known: pagerduty"),
         (["a"], "channels[0]: must be a mapping"),
         ([ONCALL, ONCALL], "channels: every channel needs a name of its own; more than one is called oncall"),
-        ([ONCALL | {"name": "pagerduty"}], "channels: pagerduty is the name of a type"),
+        ([ONCALL | {"name": "pagerduty"}], "channels: pagerduty is the channel of the section of that name"),
         ([ONCALL | {"name": "On call"}], "channels[0].name: must match the pattern"),
         ([ONCALL | {"routing_key": None}], "channels[0].routing_key: is required, here or by routing_key_file"),
         ([ONCALL | {"routing_key": "short"}], "channels[0].routing_key: must be the 32 characters"),
@@ -59,6 +59,7 @@ def test_refused(channels: list[Any], problem: str) -> None:
         ),
         ({"to": ["nobody"]}, "alerts.to[0]: is not the name of a channel; known: pagerduty, oncall"),
         ({"to": ["email"]}, "alerts.to[0]: carries the daily report and no incidents"),
+        ({"to": ["slack"]}, "alerts.to[0]: is not the name of a channel; known: pagerduty, oncall"),
         ({"rules": [{"name": "x", "to": ["oncall"], "routing_key": OTHER}]}, "alerts.rules[0].to: set either to or"),
     ],
 )
@@ -67,6 +68,13 @@ def test_refused_names(overrides: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(ONCALL, **overrides)
     assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.parametrize("name", ["slack", "webhook", "alertmanager", "apprise"])
+def test_a_channel_may_have_the_name_of_a_type(name: str) -> None:
+    """A type that comes later takes no name away from a configuration."""
+    found = settings(ONCALL | {"name": name}, to=[name])
+    assert [channel.name for channel in configured(found) if channel.configured] == [name]
 
 
 def test_every_unknown_name_is_told() -> None:

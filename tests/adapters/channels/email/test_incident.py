@@ -169,7 +169,7 @@ def test_conditions_need_nothing_here() -> None:
     assert "queue mail holds 900 tasks" in subject_of(one, MessageKind.OPENED)
     body = body_of(one, MessageKind.OPENED, None)
     assert "Longest:" in body
-    assert "not watched:" in body
+    assert "Not watched:" in body
 
 
 def test_settings_and_commands(mail: MailServer, tmp_path: Path) -> None:
