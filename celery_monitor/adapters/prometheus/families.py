@@ -114,9 +114,9 @@ TASK_LOST: Final = Family(
 WORKER_UP: Final = Family(
     "worker_up",
     Kind.GAUGE,
-    "1 while the worker sends heartbeats, 0 after it went offline or sent none for metrics.worker_timeout. The "
-    "series is removed after metrics.worker_purge. Workers on one host share a series, which is 1 if any of them "
-    "is up.",
+    "1 while the worker sends heartbeats, or answers inspect if it sends none; 0 after it went offline or did neither "
+    "for metrics.worker_timeout. The series is removed after metrics.worker_purge. Workers on one host share a "
+    "series, which is 1 if any of them is up.",
     ("hostname",),
 )
 WORKER_ACTIVE: Final = Family(
