@@ -34,6 +34,7 @@ from celery_monitor.core.summary import (
     Hour,
     LostTask,
     Mean,
+    MissedSchedule,
     Summary,
     Undelivered,
 )
@@ -107,6 +108,8 @@ def summarize(
         tasks=tuple(_failing(sums, errors, _moments(groups, incidents), opened)),
         errors=tuple(errors),
         incidents=_incidents(opened, paging=paging),
+        schedules=_schedules(*counters),
+        silenced=round(_grown(*counters, CounterName.SILENCED_FAILURES)),
         health=_health(*counters, max(0.0, min(now, end) - start), _unread(start, end, now, read_until)),
         lost=_lost(*counters),
     )
@@ -285,6 +288,21 @@ def _unread(start: int, end: int, now: float, read_until: float | None) -> float
     if now < end or read_until is None:
         return 0.0
     return max(0.0, end - max(start, read_until))
+
+
+def _grown(opening: Mapping[str, float], closing: Mapping[str, float], name: str) -> float:
+    return max(0.0, closing.get(name, 0.0) - opening.get(name, 0.0))
+
+
+def _schedules(opening: Mapping[str, float], closing: Mapping[str, float]) -> tuple[MissedSchedule, ...]:
+    families = CounterFamily.MISSED, CounterFamily.UNJUDGED
+    names = {name for family in families for name in family.of(closing)}
+    rows = [
+        MissedSchedule(name, *(round(_grown(opening, closing, family.counter(name))) for family in families))
+        for name in sorted(names)
+    ]
+    found = [row for row in rows if row.missed or row.not_judged]
+    return tuple(sorted(found, key=lambda row: (-row.missed, -row.not_judged)))
 
 
 def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed: float, unread: float) -> Coverage:

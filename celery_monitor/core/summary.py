@@ -178,6 +178,16 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class MissedSchedule:
+    """A schedule that did not start as expected on this day."""
+
+    name: str
+    missed: int
+    not_judged: int
+    """Expected starts of which it is not known, because events of that time are lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A local calendar day."""
 
@@ -203,6 +213,15 @@ class Summary:
     health: Coverage
     lost: tuple[LostTask, ...] = ()
     """Tasks that were lost with their worker, most first. They are neither failed nor executed."""
+    schedules: tuple[MissedSchedule, ...] = ()
+    """Those that have missed, the most first; then those of which it is not known."""
+    silenced: int = 0
+    """Failures that a silence or a mute window covered."""
+
+    @property
+    def missed(self) -> int:
+        """Expected starts that did not happen."""
+        return sum(schedule.missed for schedule in self.schedules)
 
     @property
     def new_errors(self) -> int:
@@ -217,7 +236,8 @@ class Summary:
     @property
     def quiet(self) -> bool:
         """Nothing failed, and that can be trusted."""
-        return not (self.day.failed or self.lost or self.incidents.undelivered) and self.health.complete
+        failed = self.day.failed or self.missed or self.lost or self.incidents.undelivered
+        return not failed and self.health.complete
 
 
 def summary_to_dict(summary: Summary) -> dict[str, Any]:

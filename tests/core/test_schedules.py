@@ -295,6 +295,17 @@ def test_one_entry_that_was_removed_is_its_own_incident() -> None:
     assert told == ["+a"]
 
 
+def test_a_schedule_that_misses_already_is_not_waited_for() -> None:
+    """What is left of the schedules is told as soon as it misses."""
+    bench = Bench([every("a", 300.0, 60.0), every("b", 300.0, 60.0)], 0.0)
+    told = []
+    for second in range(0, 3000, 10):
+        if second % 300 == 0 and second < 1500:
+            bench.run("b", float(second))
+        told += [(second, one) for one in bench.look(second)]
+    assert told == [(370, "+a"), (1570, "+b")]
+
+
 def test_an_old_miss_says_nothing_about_the_scheduler() -> None:
     """An entry that was removed days ago, and another one that misses now: the scheduler has run in between."""
     bench = Bench([cron("a", "0 12 * * *", BERLIN), NIGHTLY], at("2026-11-24T13:00"))

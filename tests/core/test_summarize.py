@@ -25,7 +25,7 @@ from celery_monitor.core.model import (
     Severity,
 )
 from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
-from celery_monitor.core.summary import Summary, summary_to_dict
+from celery_monitor.core.summary import MissedSchedule, Summary, summary_to_dict
 from tests.builders import sent
 
 HOUR = 3600
@@ -406,3 +406,12 @@ def test_the_document_is_json_with_times_in_utc_and_rates() -> None:
     assert (document["errors"][0]["new"], document["errors"][0]["uuid"]) == (True, "id")
     assert document["incidents"]["undelivered"][0]["opened_at"] == "2026-11-22T00:00:01Z"
     assert (document["health"]["complete"], document["new_errors"], len(document["hours"])) == (True, 1, 24)
+
+
+def test_missed_schedules_and_silenced_failures_are_of_the_day() -> None:
+    """Differences of their counters; the most first, and what is not known last."""
+    opening = {"missed.a": 3.0, "unjudged.c": 1.0, "silenced_failures": 10.0, "missed.same": 5.0}
+    closing = {"missed.a": 4.0, "missed.b": 2.0, "unjudged.c": 2.0, "silenced_failures": 15.0, "missed.same": 5.0}
+    summary = make(counters=(opening, closing))
+    assert summary.schedules == (MissedSchedule("b", 2, 0), MissedSchedule("a", 1, 0), MissedSchedule("c", 0, 1))
+    assert (summary.missed, summary.silenced, summary.quiet) == (3, 5, False)

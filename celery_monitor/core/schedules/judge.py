@@ -154,8 +154,8 @@ class ScheduleJudge:
             live.change(told=ToldBy.ITS_OWN)
 
     def _is_due(self, live: LiveSchedule, since: float) -> bool:
-        """Whether it should have started since then, and still may."""
-        return since <= live.state.due <= self._horizon
+        """Whether it should have started since then, and still may. One that misses already says nothing new."""
+        return not live.state.since and since <= live.state.due <= self._horizon
 
     def _merge(self, missing: Sequence[LiveSchedule], since: float) -> None:
         """One incident in place of one for each that has not run since."""

@@ -20,6 +20,8 @@ def _subject(summary: Summary) -> str:
     notes = []
     if summary.new_errors:
         notes.append(plural(summary.new_errors, "new error"))
+    if summary.missed:
+        notes.append(f"{plural(summary.missed, 'scheduled start')} missed")
     if summary.incidents.undelivered:
         notes.append(f"{plural(len(summary.incidents.undelivered), 'page')} not delivered")
     if summary.lost:
@@ -43,7 +45,7 @@ def headline(summary: Summary) -> str:
 
 def tone(summary: Summary) -> str:
     """``bad``, ``doubtful`` or ``good``."""
-    if summary.day.failed or summary.incidents.undelivered or summary.lost:
+    if summary.day.failed or summary.missed or summary.lost or summary.incidents.undelivered:
         return "bad"
     return "good" if summary.health.complete else "doubtful"
 

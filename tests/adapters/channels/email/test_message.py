@@ -10,7 +10,7 @@ import pytest
 from celery_monitor.adapters.channels.email.message import report, trial
 from celery_monitor.adapters.channels.email.phrases import introduction, subject
 from celery_monitor.adapters.channels.email.render import MAX_BYTES, SIZES, render_html, render_part, render_text
-from celery_monitor.core.summary import LostTask, Summary
+from celery_monitor.core.summary import LostTask, MissedSchedule, Summary
 from tests.adapters.channels.email import days
 
 URL = "https://monitor.shop.example/base/"
@@ -326,6 +326,23 @@ def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
     for part in message.iter_parts():
         said = " ".join(part.get_content().split())
         assert "has not been read to the end of the day: its last 2 h 1 min may be incomplete." in said
+
+
+def test_missed_schedules_and_silenced_failures_are_said_in_both_versions() -> None:
+    """And a day on which a schedule has missed is no quiet one, though nothing failed."""
+    missed = (MissedSchedule("<b>nightly</b>", 2, 0), MissedSchedule("sync", 0, 3))
+    day = replace(days.quiet(), schedules=missed, silenced=41)
+    assert not day.quiet
+    assert "2 scheduled starts missed" in subject(day)
+    text, html = render_text(day), render_html(day)
+    assert "MISSED SCHEDULES" in text
+    assert "      2  <b>nightly</b>" in text
+    assert "3 starts not judged: events of that time are lost" in text
+    assert "failures, silenced     41" in text
+    assert "<b>nightly" not in html
+    assert "2 starts missed" in html
+    assert "Silenced failures: 41." in html
+    assert "MISSED" not in render_text(days.quiet())
 
 
 def test_one_earlier_day_is_no_average() -> None:
