@@ -26,6 +26,7 @@ from celery_monitor.core.model import (
     QueueStats,
     Restored,
     Silence,
+    TaskStarts,
     Worker,
 )
 from celery_monitor.core.replay import Resumption
@@ -445,6 +446,9 @@ class Reader(Protocol):
 
     def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
         """Error groups (of a task) with failures in [since, until), with one sample each, most failures first."""
+
+    def starts(self) -> list[TaskStarts]:
+        """The newest starts of each task, by name."""
 
     def counters(self, at: float) -> dict[str, float]:
         """The monitor's own counters as they were at ``at`` (the last values kept at or before it; each 15 minutes).

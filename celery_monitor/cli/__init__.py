@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "report": _Entry("report:report", "Print or mail the report of a day."),
     "notify": _Entry("notify:notify", "Send a marked test message to PagerDuty or by mail."),
     "outbox": _Entry("outbox:outbox", "List pending and failed notifications, and retry them."),
+    "schedules": _Entry("schedules:schedules", "Find tasks that run regularly."),
     "silence": _Entry("silence:silence", "Hold back the notifications of some tasks for some time."),
     "store": _Entry("store:store", "Copy one store to another (SQLite, PostgreSQL)."),
     "doctor": _Entry("doctor:doctor", "Check everything the daemon needs and suggest fixes."),

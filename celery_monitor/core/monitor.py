@@ -57,6 +57,7 @@ from celery_monitor.core.schedules.calendar import Schedule
 from celery_monitor.core.schedules.judge import ScheduleJudge
 from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK
 from celery_monitor.core.silences import MuteWindow, Silences
+from celery_monitor.core.start_history import StartHistory
 from celery_monitor.core.text import OTHER, Pattern, printable, redacted
 from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH, Tracker
 from celery_monitor.core.transitions import CANCELLED, KINDS
@@ -144,6 +145,7 @@ class Monitor:
         )
         self._schedules = ScheduleJudge(limits.schedules, restored.schedules, now, scheduler=limits.scheduler)
         self._awaited, self._scheduled = self._decider.awaited, self._schedules.of
+        self._starts = StartHistory(restored.starts, now)
         self._hosts = Hosts(purge=limits.worker_purge, overflows=self._overflows)
         self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
         self._types = self._counters.types
@@ -374,6 +376,7 @@ class Monitor:
             outbox=outbox,
             schedules=schedules,
             dropped_schedules=dropped_schedules,
+            starts=self._starts.take(now, force=force),
             counters=self._all_counters(),
             epoch=self._fingerprints.epoch,
             fingerprints=self._fingerprints.take(),
@@ -535,6 +538,8 @@ class Monitor:
             self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
         elif kind == SUCCEEDED and name in self._awaited:
             self._decider.succeeded(name, event.timestamp)
+        if kind == STARTED:
+            self._starts.note(name, event.timestamp)
         if name in self._scheduled:
             self._schedules.observe(kind, name, event.uuid, event.timestamp, hostname, measured)
 

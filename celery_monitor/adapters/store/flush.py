@@ -51,6 +51,7 @@ class FlushWriter:
         self._drop_workers = Removal(dialect, schema.workers)
         self._incidents = upsert(dialect, schema.incidents, columns=encode.INCIDENT)
         self._schedules = upsert(dialect, schema.schedules)
+        self._starts = upsert(dialect, schema.task_starts)
         self._drop_schedules = Removal(dialect, schema.schedules)
         self._counters = upsert(dialect, schema.counters)
 
@@ -81,6 +82,7 @@ class FlushWriter:
         self._incidents.run(connection, map(encode.incident_row, changes.incidents))
         self._drop_schedules.run(connection, ((name,) for name in changes.dropped_schedules))
         self._schedules.run(connection, ((state.name, encode.to_json(state)) for state in changes.schedules))
+        self._starts.run(connection, ((one.name, encode.to_json(one)) for one in changes.starts))
         self._write_failures(connection, changes)
         self._enqueuer.run(connection, [row for row in changes.outbox if row.action is not Action.REPORT], changes.now)
         slot = _slot(changes.now)

@@ -33,6 +33,7 @@ from celery_monitor.core.model import (
     Incident,
     IncidentRow,
     IncidentState,
+    TaskStarts,
     Worker,
 )
 from celery_monitor.ports import MESSAGES_SEARCHED, FailureFilter, TaskRow
@@ -187,6 +188,11 @@ class SqlReader:
             query = query.where(table.c.name == self._database.text(name))
         with self._database.read() as connection:
             return [_group(row) for row in connection.execute(query)]
+
+    def starts(self) -> list[TaskStarts]:
+        """See Reader."""
+        with self._database.read() as connection:
+            return restore.task_starts(connection)
 
     def counters(self, at: float) -> dict[str, float]:
         """See Reader. They are kept for each quarter of an hour, so that days of every zone begin at one."""

@@ -24,6 +24,7 @@ from celery_monitor.core.model import (
     Restored,
     ScheduleState,
     TaskRef,
+    TaskStarts,
     UnnamedEvent,
     Worker,
 )
@@ -55,6 +56,7 @@ def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Re
         incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
         silences=silences.read(connection, meta.at),
         schedules=_schedules(connection),
+        starts=task_starts(connection),
         counters=newest_counters(connection),
         fingerprints=_fingerprints(connection),
     )
@@ -141,6 +143,12 @@ def _incidents(connection: Connection, quiet_since: float, most: int) -> list[In
     rows = connection.execute(select(table.c.body).where(wanted).order_by(*order).limit(most))
     found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
     return sorted(found, key=attrgetter("opened_at", "key"))
+
+
+def task_starts(connection: Connection) -> list[TaskStarts]:
+    """The newest starts of each task, by name."""
+    rows = connection.execute(select(schema.task_starts.c.body).order_by(schema.task_starts.c.name))
+    return valid_rows("task_starts", rows, tuple[str], lambda body: encode.parsed(body, TaskStarts))
 
 
 def _schedules(connection: Connection) -> list[ScheduleState]:

@@ -245,6 +245,15 @@ silences: Final = Table(
 )
 """``match`` and ``queues``: JSON of the globs. Written by people, not by flushes."""
 
+task_starts: Final = Table(
+    "task_starts",
+    metadata,
+    _text("name", key=True),
+    _text("body"),
+    sqlite_with_rowid=False,
+)
+"""``body``: TaskStarts."""
+
 schedules: Final = Table(
     "schedules",
     metadata,

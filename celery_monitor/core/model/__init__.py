@@ -57,7 +57,7 @@ from celery_monitor.core.model.outbox import (
     OutboxRequest,
 )
 from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, HistoryRow, IncidentRow
-from celery_monitor.core.model.schedules import RUNS_KEPT, Outcome, ScheduledRun, ScheduleState, ToldBy
+from celery_monitor.core.model.schedules import RUNS_KEPT, Outcome, ScheduledRun, ScheduleState, TaskStarts, ToldBy
 from celery_monitor.core.model.silences import MAX_REASON, MAX_SILENCE, MAX_SILENCES, Silence
 from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
 from celery_monitor.core.model.workers import QueueStats, Worker
@@ -128,6 +128,7 @@ __all__ = [
     "Snapshot",
     "Stage",
     "TaskRef",
+    "TaskStarts",
     "ToldBy",
     "UnnamedEvent",
     "Worker",

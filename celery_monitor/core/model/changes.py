@@ -7,7 +7,7 @@ from celery_monitor.core.model.counts import BucketDelta, ErrorDelta, ErrorGroup
 from celery_monitor.core.model.events import UnnamedEvent
 from celery_monitor.core.model.incidents import Incident
 from celery_monitor.core.model.outbox import OutboxRequest
-from celery_monitor.core.model.schedules import ScheduleState
+from celery_monitor.core.model.schedules import ScheduleState, TaskStarts
 from celery_monitor.core.model.silences import Silence
 from celery_monitor.core.model.tasks import TaskRef
 from celery_monitor.core.model.workers import Worker
@@ -38,6 +38,7 @@ class Changes:
     schedules: Sequence[ScheduleState] = ()
     dropped_schedules: Sequence[str] = ()
     """Names of those that are not configured any more."""
+    starts: Sequence[TaskStarts] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
     """The monitor's own counters as absolute values, by ``CounterName`` and by the names of ``CounterFamily``."""
     epoch: int = 0
@@ -73,6 +74,7 @@ class Changes:
             or self.outbox
             or self.schedules
             or self.dropped_schedules
+            or self.starts
             or self.fingerprints
         )
 
@@ -107,6 +109,7 @@ class Restored:
     silences: Sequence[Silence] = ()
     """Those that had not ended."""
     schedules: Sequence[ScheduleState] = ()
+    starts: Sequence[TaskStarts] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
     fingerprints: Sequence[tuple[int, bytes]] = ()
     """(epoch, concatenated fingerprints), oldest first."""

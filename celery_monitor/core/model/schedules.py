@@ -43,6 +43,13 @@ class ScheduledRun(msgspec.Struct, frozen=True, gc=False):
     """0 while it runs."""
 
 
+class TaskStarts(msgspec.Struct, frozen=True, gc=False):
+    """The newest starts of a task (Unix seconds), about in their order."""
+
+    name: str
+    starts: tuple[float, ...]
+
+
 class ScheduleState(msgspec.Struct, frozen=True):
     """One schedule, as it is stored and shown. Times are Unix seconds, 0 for none."""
 

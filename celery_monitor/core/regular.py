@@ -1,0 +1,139 @@
+"""Which tasks run regularly, and by what schedule: out of the times at which they started.
+
+Two kinds are found. *At times of the day*: the starts cluster at one or a few local times, on (almost) every day, or on
+the same weekdays. *At an interval*: the times from one start to the next are about equal. What runs at times of the
+day is looked for first: it is the stronger statement.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, tzinfo
+from itertools import pairwise
+from statistics import median
+from typing import Final
+
+from celery_monitor.core.headline import duration
+
+MIN_RUNS: Final = 4
+"""Starts below which nothing is said."""
+MIN_DAYS: Final = 3
+TOLERANCE: Final = 60.0
+"""Seconds that a start may be off its time: what waits longer in its queue has no schedule that can be seen."""
+SHARE: Final = 0.9
+"""Of the expected starts that must have been seen, and of the starts that must be expected."""
+MAX_TIMES: Final = 24
+"""Starts a day; more of them are an interval."""
+_DAY: Final = 86_400
+_NICE: Final = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10_800, 14_400, 21_600, 43_200)
+"""Seconds that people write as intervals."""
+_ALL: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A schedule that fits what was seen."""
+
+    task: str
+    cron: str | None
+    every: float | None
+    """Seconds."""
+    grace: float
+    """Seconds; from how much the starts were off."""
+    evidence: str
+
+
+def suggestion(task: str, starts: Sequence[float], zone: tzinfo) -> Suggestion | None:
+    """What fits these starts (Unix seconds, in order); None when nothing does."""
+    if len(starts) < MIN_RUNS:
+        return None
+    return _daily(task, starts, zone) or _interval(task, starts)
+
+
+def _interval(task: str, starts: Sequence[float]) -> Suggestion | None:
+    steps = [later - earlier for earlier, later in pairwise(starts)]
+    usual = median(steps)
+    nearest = min(_NICE, key=lambda nice: abs(nice - usual))
+    tolerance = max(1.0, min(TOLERANCE, usual * 0.1))
+    # A start that is missing makes one step of twice the length: it is a miss, and no reason to doubt.
+    fitting = [step for step in steps if abs(step - usual) <= tolerance]
+    if usual < 1 or abs(nearest - usual) > max(0.5, nearest * 0.02) or len(fitting) < SHARE * len(steps):
+        return None
+    off = max(abs(step - nearest) for step in fitting)
+    told = f"every {duration(nearest)} ± {_seconds(off)}, {len(fitting)} of {len(steps)} times"
+    return Suggestion(task, None, float(nearest), _grace(off, nearest), told)
+
+
+def _daily(task: str, starts: Sequence[float], zone: tzinfo) -> Suggestion | None:
+    local = [datetime.fromtimestamp(at, zone) for at in starts]
+    clusters = _clusters(
+        [(one.hour * 3600 + one.minute * 60 + one.second + one.microsecond / 1e6, one.date()) for one in local]
+    )
+    if not 0 < len(clusters) <= MAX_TIMES:
+        return None
+    first, last = local[0].date(), local[-1].date()
+    weekdays = _weekdays([one.date() for one in local], first, last)
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    expected = [day for day in days if day.weekday() in weekdays]
+    if len(expected) < MIN_DAYS:
+        return None
+    seen = [len(set(cluster_days) & set(expected)) for _, _, cluster_days in clusters]
+    # The first and the last day may be known in part.
+    if min(seen) < SHARE * (len(expected) - 2) or sum(seen) < SHARE * len(starts):
+        return None
+    cron = _cron([time for time, _, _ in clusters], weekdays)
+    if cron is None:
+        return None
+    off = max(spread for _, spread, _ in clusters)
+    hour, minute = divmod(clusters[0][0] // 60, 60)
+    shown = f"{hour:02}:{minute:02}" if len(clusters) == 1 else f"{len(clusters)} times a day"
+    told = f"{shown} ± {_seconds(off)}, {min(seen)} of {len(expected)} days"
+    return Suggestion(task, cron, None, _grace(off, _DAY / len(clusters)), told)
+
+
+def _clusters(points: Sequence[tuple[float, date]]) -> list[tuple[int, float, list[date]]]:
+    """(second of the day of the whole minute, seconds off at most, days) of starts that belong together."""
+    found: dict[int, list[tuple[float, date]]] = defaultdict(list)
+    for second, day in points:
+        minute = int(second) // 60 * 60
+        # What is sent at the minute starts within a tolerance after it; a clock that is behind shows a little before.
+        found[minute + 60 if second - minute >= 55 else minute].append((second, day))  # noqa: PLR2004
+    return [
+        (minute % _DAY, max(abs(second - minute) for second, _ in ones), [day for _, day in ones])
+        for minute, ones in sorted(found.items())
+    ]
+
+
+def _weekdays(days: Sequence[date], first: date, last: date) -> set[int]:
+    """The weekdays on which there are starts, where that is a rule: all of them in less than two weeks."""
+    counts = Counter(day.weekday() for day in set(days))
+    if (last - first).days < 2 * _ALL or len(counts) == _ALL:
+        return set(range(_ALL))
+    return set(counts)
+
+
+def _cron(times: Sequence[int], weekdays: set[int]) -> str | None:
+    """The expression; None where one cannot say it."""
+    minutes = sorted({time // 60 % 60 for time in times})
+    hours = sorted({time // 3600 for time in times})
+    if len(minutes) * len(hours) != len(times):
+        return None
+    days = "*" if len(weekdays) == _ALL else _ranges(sorted((day + 1) % _ALL for day in weekdays))
+    every_hour = len(hours) == 24  # noqa: PLR2004
+    return f"{','.join(map(str, minutes))} {'*' if every_hour else ','.join(map(str, hours))} * * {days}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    whole = numbers[-1] - numbers[0] + 1 == len(numbers) > 2  # noqa: PLR2004
+    return f"{numbers[0]}-{numbers[-1]}" if whole else ",".join(map(str, numbers))
+
+
+def _grace(off: float, interval: float) -> float:
+    """Five times what was seen, at least a minute, and less than half of the interval."""
+    wanted = max(60.0, 5 * off)
+    rounded = next((nice for nice in _NICE if nice >= wanted), wanted)
+    return float(min(rounded, max(1.0, interval // 2)))
+
+
+def _seconds(off: float) -> str:
+    return f"{off:.1f} s" if off < 1 else f"{off:.0f} s"
