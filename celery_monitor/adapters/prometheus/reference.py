@@ -42,6 +42,7 @@ _GROUPS: Final = (
     ("Tasks", ("task_", "monitor_task_failures")),
     ("Workers", ("worker",)),
     ("Queues", ("queue_", "active_")),
+    ("Schedules", ("schedule_",)),
     ("The monitor itself", ("monitor_",)),
 )
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from celery_monitor.adapters.prometheus.exposition import Format
 from celery_monitor.adapters.prometheus.families import FAMILIES, OF_THE_PROCESS
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
-from celery_monitor.core.model import Limit, QueueStats, Snapshot
+from celery_monitor.core.model import Limit, QueueStats, ScheduledRun, ScheduleState, Snapshot
 from celery_monitor.ports import StoreSpace
 from celery_monitor.settings.metrics import MetricsSettings
 from tests.adapters.prometheus import parsing
@@ -41,7 +41,22 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 FULL = snapshot(
     series(failed=1, exceptions={"ValueError": 1}, exemplar=("ValueError", "id", 1_700_000_000.5)),
     workers=[worker(), worker("celery@other", up=False, sw_ident="py-celery", sw_ver="5.4.0", sw_sys="Linux")],
-    counters={"messages": 7, "events.task-failed": 3, "discarded.duplicate": 1, "stream_gap_seconds": 1.5, "lost.a": 2},
+    counters={"messages": 7, "events.task-failed": 3, "discarded.duplicate": 1, "stream_gap_seconds": 1.5, "lost.a": 2}
+    | {"missed.nightly": 4, "unjudged.nightly": 1, "silenced_failures": 9},
+    schedules=[
+        ScheduleState(
+            "nightly",
+            "0 3 * * * UTC",
+            "shop.report",
+            1_700_000_100.0,
+            0.0,
+            1_699_900_000.0,
+            2,
+            runs=(ScheduledRun("u", 1_699_800_000.5),),
+        ),
+    ],
+    silences_active=3,
+    mute_windows_active=1,
     oldest_started={"shop.charge": 1_700_000_000.0 - 90},
     load={"celery": 3},
     incidents_by_condition={"failure": 1},
@@ -210,6 +225,18 @@ def test_samples_have_the_labels_of_the_table() -> None:
         assert family.samples
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == tables.get(family.name, {"env"}), sample
+
+
+def test_schedules_and_silences() -> None:
+    """When each last ran, what it has missed, and what holds notifications back."""
+    text, labels = rendered(FULL), '{name="shop.report",schedule="nightly"}'
+    assert value(text, f"celery_schedule_last_run_timestamp_seconds{labels}") == 1_699_800_000.5
+    assert value(text, f"celery_schedule_missing{labels}") == 2
+    assert value(text, f"celery_schedule_missed_total{labels}") == 4
+    assert value(text, f"celery_schedule_not_judged_total{labels}") == 1
+    assert value(text, 'celery_monitor_silences_active{kind="silence"}') == 3
+    assert value(text, 'celery_monitor_silences_active{kind="mute_window"}') == 1
+    assert value(text, "celery_monitor_silenced_failures_total") == 9
 
 
 def test_bounds() -> None:
