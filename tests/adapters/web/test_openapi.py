@@ -55,7 +55,8 @@ def ask(api: BaseSchema, examples: int) -> dict[str, int]:
 
 def test_answers_are_as_described(api: BaseSchema) -> None:
     """Whatever is asked within the description or beside it: no fault of ours, and an answer that is described."""
-    assert len(ask(api, 5)) == len(OPERATIONS)
+    changes = {"POST /api/v1/silences", "DELETE /api/v1/silences/{id}"}
+    assert ask(api, 5).keys() == {f"GET {path}" for path in OPERATIONS} | changes
 
 
 @pytest.mark.campaign
