@@ -113,7 +113,7 @@ class StoreSettings(Section):
     tell which message a killed process was applying, and whether the database has lost a flush. Default: the working
     directory.
     """
-    lease_ttl: Annotated[float, duration("1s", "1m")] = 4.0
+    lease_ttl: Annotated[float, duration("1s", "1m")] = 3.0
     """With PostgreSQL and two replicas: how long after the last sign of the leader the other replica takes over. The
     leader renews its lease three times in this time, and with each commit.
     """

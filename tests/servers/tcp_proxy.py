@@ -98,7 +98,8 @@ class TcpProxy:
         writers = {writer, target_writer}
         self._writers |= writers
         try:
-            await asyncio.gather(self._pump(reader, target_writer), self._pump(target_reader, writer))
+            with suppress(asyncio.CancelledError):  # by stop; asyncio would log it as an error of the server
+                await asyncio.gather(self._pump(reader, target_writer), self._pump(target_reader, writer))
         finally:
             self._writers -= writers
             for each in writers:

@@ -17,7 +17,7 @@ from celery_monitor.adapters.store.engine import Database, require
 from celery_monitor.adapters.store.schema import meta
 from celery_monitor.ports import LeaseState
 
-DEFAULT_TTL: Final = 4.0
+DEFAULT_TTL: Final = 3.0
 """Seconds."""
 _THE_ROW: Final = 1
 _NOBODY: Final = LeaseState(holder="", term=0, expires_in=0.0)
