@@ -31,6 +31,8 @@ PAGES = (
     "incidents?state=resolved",
     KEY,
     "workers",
+    "silences",
+    "schedules",
     "reports/today",
     "nothing",
 )
