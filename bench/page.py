@@ -335,7 +335,8 @@ def measure(base: str, paths: dict[str, str]) -> bool:
             good = median <= BUDGET_SECONDS and size <= BUDGET_BYTES
             fits &= good
             print(
-                f"{name:24} {took[0] * 1000:6.0f} ms {median * 1000:6.0f} ms {processor * 1000:6.0f} ms {len(answer.content):9,} {html:9,} "
+                f"{name:24} {took[0] * 1000:6.0f} ms {median * 1000:6.0f} ms {processor * 1000:6.0f} ms "
+                f"{len(answer.content):9,} {html:9,} "
                 f"{size:12,} {'' if good else '  beyond the budget'}"
             )
     return fits

@@ -120,3 +120,16 @@ def test_the_daemon_with_one_family(network: str, tmp_path: Path) -> None:
         told = daemon.communicate()[0]
     assert daemon.returncode == 0, log.read_text()
     assert "ok: threads: ok" in told
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::"])
+def test_answers_are_sent_at_once(host: str) -> None:
+    """A connection does not wait for the client's acknowledgement of the headers before it sends the body."""
+    for each in listen(host, 0, 1):
+        with each:
+            assert each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            family = "127.0.0.1" if each.family == socket.AF_INET else "::1"
+            with socket.create_connection((family, each.getsockname()[1])):
+                accepted, _ = each.accept()
+                with accepted:
+                    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
