@@ -46,7 +46,8 @@ def run(directory: Path, broker: RabbitMQ, load: Load, store: str, url: str) -> 
     settings: dict[str, dict[str, Any]] = {
         "broker": {"heartbeat": "10m", "enable_events": False},
         "metrics": {"poll_interval": "1h"},
-        "store": {"url": url, "directory": str(directory)},
+        # A daemon that is frozen for longer would stand by when it is thawed.
+        "store": {"url": url, "directory": str(directory), "lease_ttl": "1m"},
     }
     with OneCore(directory, broker.new_vhost(), settings) as daemon:
         daemon.until_ready()
