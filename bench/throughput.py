@@ -22,6 +22,7 @@ from bench.publish import AmqpPublisher, Load, publish
 from tests.e2e.daemon import Daemon
 from tests.servers import PostgreSQL, RabbitMQ
 from tests.servers.postgresql import template
+from tests.servers.waiting import wait_until
 
 PEERS = """\
 The peers on RabbitMQ, from a run on another machine (they lose what is older than 5 s):
@@ -51,6 +52,8 @@ def run(directory: Path, broker: RabbitMQ, load: Load, store: str, url: str) -> 
     }
     with OneCore(directory, broker.new_vhost(), settings) as daemon:
         daemon.until_ready()
+        # Ready is also who could lead and does not yet: what is published then is for nobody.
+        wait_until(lambda: daemon.metrics().get("celery_monitor_events_total"), what="a probe that has come back")
         daemon.pause()
         to = AmqpPublisher(daemon.settings["broker"]["url"])
         publish(to, load, rate=1e9)
