@@ -149,7 +149,14 @@ class App:
         source = BrokerSource(broker)
         replay = ReplaySource(broker, self.clock) if self.store.shared and source.broadcasts else None
         standby = self._standby = Standby(
-            self.store, self.clock, platform.node(), source=source, replay=replay, end=self._exit_stuck, look=self._look
+            self.store,
+            self.clock,
+            platform.node(),
+            source=source,
+            replay=replay,
+            end=self._exit_stuck,
+            look=self._look,
+            alone=self.settings.store.replicas == 1,
         )
         return standby.lead(self.stopping)
 

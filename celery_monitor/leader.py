@@ -130,7 +130,7 @@ class Leader:
             enable_events=settings.broker.enable_events,
         )
         pump = self._build_pump(monitor, self._fleet)
-        if self._lease.shared:
+        if env.store.shared:
             self.threads.start("lease", self._lease.run, limit=SLOW, restart=True)
         self._notifications.start(
             self.threads,
@@ -162,7 +162,7 @@ class Leader:
             opened=fleet.opened,
             may_consume=self._lease.may_consume,
             # The former leader's connection ends by itself: nobody has to act.
-            repair_cap=SHARED_REPAIR_CAP if self._lease.shared else REPAIR_CAP,
+            repair_cap=SHARED_REPAIR_CAP if env.store.shared else REPAIR_CAP,
         )
         flusher = Flusher(
             self._stream,
@@ -183,7 +183,7 @@ class Leader:
             arrived=fleet.arrived,
             under_pressure=MemoryWatch(settings.tracking.max_memory, resident).under_pressure,
             lost=lambda: self._lease.over is not None,
-            hand_over=self._hand_over if self._lease.shared and not self._takeover.source.acknowledges else None,
+            hand_over=self._hand_over if self._lease.contested and not self._takeover.source.acknowledges else None,
         )
 
     def _keep(self, restored: Restored) -> Loop:

@@ -22,12 +22,17 @@ _log = structlog.get_logger()
 class HeldLease:
     """What the parts of a leader ask, and the loop that keeps the answer right. Safe from several threads."""
 
-    def __init__(self, store: Store, clock: Clock, asked_at: float) -> None:
-        """``asked_at``: monotonic time at which the store was asked for the lease that it gave."""
-        self.shared = store.shared
+    def __init__(self, store: Store, clock: Clock, asked_at: float, *, alone: bool = False) -> None:
+        """``asked_at``: monotonic time at which the store was asked for the lease that it gave.
+
+        ``alone``: nobody waits to take over, so an outage of the store is no reason to stop. The fence of the store
+        holds all the same.
+        """
+        self.contested = store.shared and not alone
+        """Another process takes over where this one is silent."""
         self._store = store
         self._clock = clock
-        self._term = Leadership(store.lease_ttl if store.shared else float("inf"), asked_at)
+        self._term = Leadership(store.lease_ttl if self.contested else float("inf"), asked_at)
         self._unreachable = False
 
     @property
@@ -67,7 +72,8 @@ class HeldLease:
         except StoreUnavailableError as exc:
             self._term.failed(asked_at)
             if not self._unreachable:
-                _log.warning("Cannot renew the lease; another replica takes over where it can", error=str(exc))
+                then = "another replica takes over where it can" if self.contested else "going on"
+                _log.warning(f"Cannot renew the lease; {then}", error=str(exc))
             self._unreachable = True
             return False
         self._term.renewed(asked_at)

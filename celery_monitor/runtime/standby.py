@@ -69,9 +69,11 @@ class Standby:
         replay: Replay | None,
         end: Callable[[str], None],
         look: Callable[[], Snapshot | None] = lambda: None,
+        alone: bool = False,
     ) -> None:
         """Does no I/O. ``holder``: the name of this process. ``end`` ends it when the listener is stuck.
 
+        ``alone``: see HeldLease.
         ``look`` reads what the leader has committed, and raises StoreUnavailableError.
         """
         self._store = store
@@ -80,6 +82,7 @@ class Standby:
         self._source = source
         self._replay = replay
         self._end = end
+        self._alone = alone
         self._done = threading.Event()
         self.threads = Threads(self._done, end)
         self._candidate = Candidate()
@@ -163,7 +166,7 @@ class Standby:
     def _take_over(self, restored: Restored, asked_at: float) -> Takeover:
         """Raises StoreUnavailableError; the lease is given up then."""
         self._store_error = None
-        lease = HeldLease(self._store, self._clock, asked_at)
+        lease = HeldLease(self._store, self._clock, asked_at, alone=self._alone)
         alive_at = restored.counters.get(CounterName.ALIVE_AT)
         if self._replay is None:
             return Takeover(restored, self._source, lease, alive_at=alive_at)

@@ -113,6 +113,10 @@ class StoreSettings(Section):
     tell which message a killed process was applying, and whether the database has lost a flush. Default: the working
     directory.
     """
+    replicas: int = Field(default=1, ge=1)
+    """With PostgreSQL: how many replicas run. While the database does not answer, one of several leaves the event
+    stream to the others, because one of them may lead; a single one goes on reading and paging.
+    """
     lease_ttl: Annotated[float, duration("1s", "1m")] = 3.0
     """With PostgreSQL and two replicas: how long after the last sign of the leader the other replica takes over. The
     leader renews its lease three times in this time, and with each commit.

@@ -39,7 +39,7 @@ class Replica(Daemon):
         """The URLs are those of the servers; the proxies run until ``close``."""
         self.to_broker, broker = _through_proxy(broker_url)
         self.to_database, database = _through_proxy(store_url)
-        wanted: dict[str, dict[str, Any]] = {"store": {"url": database, "directory": str(directory)}}
+        wanted: dict[str, dict[str, Any]] = {"store": {"url": database, "directory": str(directory), "replicas": 2}}
         for section, fields in settings.items():
             wanted.setdefault(section, {}).update(fields)
         super().__init__(directory, broker, wanted)

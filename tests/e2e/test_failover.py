@@ -117,6 +117,8 @@ def test_one_replica_after_the_other(form: Form, servers: Servers, start: Start,
 def until_counting(one: Pair) -> None:
     """Wait until the leader has committed an event: before, a standby on Redis cannot know what it has missed."""
     leader, _ = one.until_complete()
+    # It has no series of a type before the first event.
+    wait_until(lambda: "celery_monitor_events_total" in leader.metrics(), 60, what="the first event")
     wait_until(lambda: leader.metric("monitor_events_total", type="task-received") > 0, 60)
     one.until_complete()
 

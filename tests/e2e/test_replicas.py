@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,8 +38,8 @@ def replica(broker_url: str, server: PagerDutyServer, postgresql: PostgreSQL, st
     def started(name: str) -> Daemon:
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
-        settings = {
-            "store": {"url": database, "directory": str(directory)},
+        settings: dict[str, dict[str, Any]] = {
+            "store": {"url": database, "directory": str(directory), "replicas": 2},
             "broker": {"url": broker_url, "probe_interval": "500ms"},
         }
         return start(pager(directory, broker_url, server, settings))

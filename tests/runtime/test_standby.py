@@ -113,6 +113,18 @@ def test_messages_are_left_to_others_when_the_lease_may_be_over() -> None:
     assert (lease.may_send(page(1), idempotent=False), lease.may_consume()) == (True, True)
 
 
+def test_a_single_replica_does_not_stop_for_its_store() -> None:
+    """It keeps its messages, shows the fleet and pages from memory, until somebody has taken over all the same."""
+    store, clock = LeaseStore(error=StoreUnavailableError("down")), ManualClock()
+    lease = HeldLease(store, clock, clock.monotonic(), alone=True)  # type: ignore[arg-type]
+    clock.advance(3600.0)
+    assert not lease.renew()
+    assert (lease.may_send(page(-1), idempotent=True), lease.may_consume(), lease.contested) == (True, True, False)
+    store.error = LeaseLostError("pod-b leads")
+    with pytest.raises(LeaseLostError):
+        lease.renew()
+
+
 def test_a_page_goes_out_while_the_store_is_away() -> None:
     """Only what has no row, only where the receiver knows it by its key, and only when nobody can be asked."""
     store, clock = LeaseStore(), ManualClock()

@@ -124,7 +124,7 @@ class Budget:
         without: dict[str, int] = {}
         if (groups := _GROUP * (len(changes.groups) + len(changes.errors))) > left:
             without[GROUPS] = len(changes.groups)
-            changes = replace(changes, groups=(), errors=())
+            changes, left = replace(changes, groups=(), errors=()), 0.0  # samples go before groups
         else:
             left -= groups
         kept = _newest_within(changes.failures, left)

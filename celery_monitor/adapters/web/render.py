@@ -44,7 +44,7 @@ def page(
         "zone_name": str(sources.zone),
         "now": views.time(sources.clock.now()),
         "here": here,
-        "section": "/" + here.split("/")[1],
+        "section": "/" + here.removeprefix("/").partition("/")[0],  # "PRI *" has a path without any
         "root": root(request),
         "health": views.health(sources.readyz()),
         "status": status(sources),

@@ -61,6 +61,9 @@ spec:
         - {name: MEMORY_LIMIT_MIB, valueFrom: {resourceFieldRef: {containerName: celery-monitor, resource: limits.memory, divisor: 1Mi}}}
         - {name: CELERY_MONITOR_TRACKING__MAX_MEMORY, value: $(MEMORY_LIMIT_MIB)MiB}
         {{- end }}
+        {{- if gt (int .Values.replicas) 1 }}
+        - {name: CELERY_MONITOR_STORE__REPLICAS, value: {{ .Values.replicas | int | quote }}}
+        {{- end }}
         {{- with .Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
