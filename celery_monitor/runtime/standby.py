@@ -35,6 +35,7 @@ VIEW_MARGIN: Final = 1.0
 LISTEN: Final = 0.25
 RECONNECT_CAP: Final = 2.0
 _LISTENER: Final = "standby"
+_NOT_LEADING: Final = "waiting for the lease of the store"
 _LIMIT: Final = 60.0
 """Seconds without a turn after which the listener is stuck."""
 _JOIN: Final = 12.0
@@ -116,6 +117,10 @@ class Standby:
         """Whether this process could take over now."""
         if not self._store.shared:
             return HealthReport({"store": self._store_error})
+        if self._alone:
+            # Whoever led before has just ended, or should not be there: nothing is counted here until this one leads.
+            other = f"another celery-monitor leads on this store: {self.leader}" if self.leader else _NOT_LEADING
+            return HealthReport({"store": self._store_error or other})
         checks = {"store": self._store_error}
         if self._replay is not None:
             checks["broker"] = self._stream_error or (

@@ -102,6 +102,7 @@ class Pair:
         for one in self.replicas:
             one.start()
             one.until_ready()
+        self.until_complete()  # a standby is ready, too, but only a leader has declared its queue
 
     def close(self) -> None:
         """End both."""

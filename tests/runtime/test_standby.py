@@ -57,10 +57,18 @@ class LeaseStore:
         self.calls.append("resign")
 
 
-def standby(store: LeaseStore, clock: Any, replay: Any = None) -> Standby:
+def standby(store: LeaseStore, clock: Any, replay: Any = None, *, alone: bool = False) -> Standby:
     """One on a source that keeps messages by itself, unless it is given a replay."""
     source = replay or FakeSource()
-    return Standby(store, clock, "pod-b", source=source, replay=replay, end=pytest.fail)  # type: ignore[arg-type]
+    return Standby(
+        store,  # type: ignore[arg-type]
+        clock,
+        "pod-b",
+        source=source,
+        replay=replay,
+        end=pytest.fail,
+        alone=alone,
+    )
 
 
 def page(number: int) -> OutboxItem:
@@ -111,6 +119,15 @@ def test_messages_are_left_to_others_when_the_lease_may_be_over() -> None:
     assert not lease.may_consume()
     assert lease.renew()
     assert (lease.may_send(page(1), idempotent=False), lease.may_consume()) == (True, True)
+
+
+def test_a_single_replica_is_not_ready_before_it_leads() -> None:
+    """Nobody else counts: who waits for it to be ready would publish into nothing. It names whoever else leads."""
+    store, clock = LeaseStore(), ManualClock()
+    waiting = standby(store, clock, alone=True)
+    assert not waiting.health().ok
+    waiting._attempt()
+    assert waiting.health().checks == {"store": "another celery-monitor leads on this store: pod-a"}
 
 
 def test_a_single_replica_does_not_stop_for_its_store() -> None:
