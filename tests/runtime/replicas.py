@@ -251,8 +251,10 @@ class Replica:
         self.kill()
 
     def _finish(self) -> None:
-        while self.term is not None and self.term.flushes:
-            if self.store.away:
+        term = self.term
+        assert term is not None
+        for _ in range(len(term.flushes)):
+            if self.store.away or self.term is None:
                 return
             self.commit()
         if self.term is not None:

@@ -258,4 +258,4 @@ def test_two_replicas_count_exactly_for_long(stream: Any, *, polite: bool) -> No
 def test_each_part_is_needed(stream: Any, mutant: Mutant, *, polite: bool) -> None:
     """Without this one part the model finds a history that counts wrongly, or that two replicas tell of."""
     with pytest.raises(AssertionError):
-        explore(stream, mutant, polite=polite, examples=600)
+        explore(stream, mutant, polite=polite, examples=3_000)
