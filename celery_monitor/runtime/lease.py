@@ -62,7 +62,9 @@ class HeldLease:
         """Renew it until ``stop`` is set. Raises LeaseLostError."""
         while not stop.is_set():
             heartbeat()
-            stop.wait(RETRY if self.renew() is False else self._store.lease_ttl / PARTS)
+            # A renewal holds from when it was asked for: after a slow answer the next one is due at once.
+            due_at = self._clock.monotonic() + self._store.lease_ttl / PARTS
+            stop.wait(max(0.0, due_at - self._clock.monotonic()) if self.renew() else RETRY)
 
     def renew(self) -> bool:
         """Once; False where the store did not answer. Raises LeaseLostError."""

@@ -163,6 +163,26 @@ def test_a_page_goes_out_while_the_store_is_away() -> None:
     assert not lease.may_send(page(-1), idempotent=True)
 
 
+def test_a_slow_renewal_is_followed_by_another_at_once() -> None:
+    """An answer that took longer than the lease holds for no time: the next one is not waited for."""
+    clock, waits, took = ManualClock(), list[float | None](), [9.0, 0.5]
+
+    class Slow(LeaseStore):
+        def renew(self) -> None:
+            clock.advance(took.pop(0))
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return False
+
+        def is_set(self) -> bool:
+            return not took
+
+    HeldLease(Slow(), clock, clock.monotonic()).run(Stop(), lambda: None)  # type: ignore[arg-type]
+    assert waits == [0.0, pytest.approx(4.0 / 3 - 0.5)]
+
+
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_refused_thread_ends_the_term_and_not_the_process(*, restart: bool) -> None:
     """A write that is refused because another process leads is no thread's death, nor a failure to begin anew after."""
