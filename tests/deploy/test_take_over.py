@@ -38,7 +38,8 @@ def scraping(both: Pair, relabelling: list[dict[str, Any]], directory: Path) -> 
     )
 
 
-@pytest.mark.parametrize("take_overs", [2, pytest.param(10, marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("take_overs", [2, 10])
 def test_series_continue(take_overs: int, both: Pair, template: Template, start: Start, tmp_path: Path) -> None:
     """No counter falls, no sum is doubled, nothing is missing in them; of the process each replica has its own."""
     load = Load(int(take_overs * 12 * _RATE / 3.6))

@@ -228,6 +228,10 @@ VARIANTS = [
 ]
 
 
+LONG = pytest.mark.campaign
+"""The others show the same part on another broker, or one beyond the protocol's four."""
+
+
 @pytest.mark.parametrize(("stream", "polite"), VARIANTS)
 def test_two_replicas_count_exactly(stream: Any, *, polite: bool) -> None:
     """Whatever happens between two steps, nothing is counted twice, and what is lost is reported as a gap."""
@@ -245,13 +249,13 @@ def test_two_replicas_count_exactly_for_long(stream: Any, *, polite: bool) -> No
     ("stream", "polite", "mutant"),
     [
         pytest.param(Queue, False, "fence", id="RabbitMQ, the fence"),
-        pytest.param(Queue, False, "step-down", id="RabbitMQ, the step-down"),
-        pytest.param(Queue, False, "trust", id="RabbitMQ, the trust window"),
-        pytest.param(Queue, False, "fingerprints", id="RabbitMQ, the fingerprints"),
-        pytest.param(Broadcast, False, "fence", id="Redis, the fence"),
+        pytest.param(Queue, False, "step-down", id="RabbitMQ, the step-down", marks=LONG),
+        pytest.param(Queue, False, "trust", id="RabbitMQ, the trust window", marks=LONG),
+        pytest.param(Queue, False, "fingerprints", id="RabbitMQ, the fingerprints", marks=LONG),
+        pytest.param(Broadcast, False, "fence", id="Redis, the fence", marks=LONG),
         pytest.param(Broadcast, True, "tag", id="Redis, the tag in the flush"),
         pytest.param(Broadcast, False, "trim", id="Redis, the trim"),
-        pytest.param(Broadcast, False, "barrier", id="Redis, the barrier"),
+        pytest.param(Broadcast, False, "barrier", id="Redis, the barrier", marks=LONG),
         pytest.param(Broadcast, False, "step-down", id="Redis, the step-down"),
     ],
 )
