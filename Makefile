@@ -22,21 +22,24 @@ UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/cli)
 # What takes longest comes first, so that no process is left alone with it at the end.
 SLOW_FIRST := tests/image tests/e2e tests/app tests/adapters tests/contracts
 SLOW_TESTS := $(SLOW_FIRST) $(filter-out $(SLOW_FIRST) $(UNIT_TESTS) %__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
-# publish.py is the load generator of the others; side_by_side.py is `make benchmarks`.
-BENCHMARKS := $(filter-out bench/publish.py bench/side_by_side.py,$(wildcard bench/*.py))
+# What writes a part of docs/benchmarks.md; each but campaign.py is in `make benchmarks`.
+REPORTS := bench/side_by_side.py bench/growth.py bench/soak.py bench/campaign.py
+# publish.py, workers.py and pages.py are parts of the others.
+BENCHMARKS := $(filter-out bench/publish.py bench/workers.py bench/pages.py $(REPORTS),$(wildcard bench/*.py))
 IMAGE ?= celery-monitor
 ENGINE ?= $(shell command -v docker || command -v podman)
 RUN_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?= --runs 5
+SEEDS ?= 1 2 3
 PYTEST_ARGS ?=
 
 step = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help setup servers test lint docs docs-serve format unit slow coverage campaign bench benchmarks run demo image assemble lock audit clean
+.PHONY: help setup servers test lint docs docs-serve format unit slow coverage campaign campaign-report bench benchmarks run demo image assemble lock audit clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## the virtual environment, with the locked dependencies and the project in it
 
@@ -102,8 +105,13 @@ bench: setup ## the benchmarks
 		echo "-- $$script"; PYTHONPATH=. $(BIN)/python "$$script"; \
 	done
 
-benchmarks: setup ## compare with celery-exporter and Flower, and write docs/benchmarks.md (takes hours: BENCH_ARGS)
+benchmarks: setup servers ## comparison with other tools, growth, soak: writes docs/benchmarks.md (takes hours: BENCH_ARGS)
 	@PYTHONPATH=. $(BIN)/python bench/side_by_side.py --write $(BENCH_ARGS)
+	@PYTHONPATH=. $(BIN)/python bench/growth.py --write
+	@PYTHONPATH=. $(BIN)/python bench/soak.py --write
+
+campaign-report: setup servers ## all campaigns with three seeds, and their report in docs/benchmarks.md (SEEDS='1 2 3')
+	@PYTHONPATH=. $(BIN)/python bench/campaign.py --write --seeds $(SEEDS)
 
 run: setup ## the daemon, from this checkout: make run RUN_ARGS='--broker amqp://localhost'
 	@$(BIN)/celery-monitor run $(RUN_ARGS)

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ class Bench:
         size = self.path.stat().st_size
         self._store.start()
         return size
+
+    def restart(self) -> float:
+        """Seconds that a start on the file takes."""
+        self._store.stop()
+        began = time.perf_counter()
+        self._store.start()
+        return time.perf_counter() - began
+
+    def prune(self) -> float:
+        """Seconds that it takes to delete what is older than the retention."""
+        began = time.perf_counter()
+        self._store.prune(self.now)
+        return time.perf_counter() - began
 
     def stop(self) -> None:
         """Close the file."""

@@ -1,20 +1,15 @@
-"""docs/benchmarks.md and its plots, from the measurements of bench/side_by_side.py."""
+"""The part "peers" of docs/benchmarks.md and its plots, from the measurements of bench/side_by_side.py."""
 
-import os
-import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape
-from pathlib import Path
 from typing import Any, Final
 
+from bench import pages
 from bench.peers.readers import READERS, versions
 
 FLAT_OUT: Final = 10**9
 OURS: Final = "celery-monitor"
-_PAGE = Path("docs/benchmarks.md")
-_IMAGES = Path("docs/images")
 
 Row = Mapping[str, Any]
 """The fields of side_by_side.Measured."""
@@ -150,46 +145,29 @@ def write(found: Sequence[Row], runs: int) -> None:
     pictures = []
     for name, (title, unit, rate, field, scale) in plots.items():
         if bars := _bars(rows, rate, field, scale):
-            (_IMAGES / f"{name}.svg").write_text(chart(title, unit, bars))
+            (pages.IMAGES / f"{name}.svg").write_text(chart(title, unit, bars))
             pictures.append(f"![{title}](images/{name}.svg)")
-    _PAGE.write_text(_TEXT.format(
-        date=datetime.now(UTC).date().isoformat(),
-        cores=os.cpu_count(),
-        machine=f"{platform.system()} {platform.machine()}",
-        python=platform.python_version(),
+    text = _TEXT.format(
+        machine=pages.machine(),
         versions="\n".join(f"- {name}: {text}" for name, text in versions().items()),
-        runs="one run" if runs == 1 else f"{runs} runs; each figure is the median",
+        runs="One run" if runs == 1 else f"{runs} runs; each figure is the median",
         pictures="\n\n".join(pictures),
         table=table(rows),
         memory=_memory(rows),
-    ))  # fmt: skip
+    )
+    pages.replace_part("peers", text)
 
 
 _TEXT: Final = """\
-# Benchmarks
-
-celery-monitor, celery-exporter, Flower and bare kombu read the same streams of task events, one after the other, in one
-run on the same machine. `make benchmarks` repeats the measurement and writes this page.
-
-Measured {date} on {cores} cores ({machine}, Python {python}), which the broker and the publisher share with the reader.
-{runs}.
+Measured {machine}; the broker and the publisher share the cores with the reader. {runs}.
 
 {versions}
 
-## CPU time
-
-Flat out, the publisher sends as fast as the broker accepts; the figure is the CPU time of the reader's process per
-event that it counted. At a steady rate, and idle, the figure is the share of one core. *Lost* is the share of the
-published events that the reader never counted. The last column says how many times as much CPU celery-exporter used.
-
 {table}
-
-*kombu, ack only* receives each message and acknowledges it without decoding it: a reader written with kombu cannot be
-cheaper. celery-monitor reads the broker's protocol itself.
 
 {pictures}
 
-## Memory and scrapes
+### Memory and scrapes
 
 The largest resident memory over all streams, and the median time of one scrape of `/metrics` after the load.
 

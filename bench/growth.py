@@ -1,0 +1,250 @@
+"""How memory, disk and processor time grow: with tasks under way, task names, workers, failures stored, days retained.
+
+    PYTHONPATH=. python bench/growth.py [--only tasks names workers failures days] [--scale 1.0] [--write]
+
+Each curve is measured at several sizes; ``--scale 0.1`` makes all of them a tenth. Afterwards the rules of thumb of
+docs/sizing.md are compared with the slopes: a figure that is off by more than a quarter is named, and the exit status
+is 1. ``--write`` puts tables and plots into docs/benchmarks.md.
+"""
+
+import argparse
+import gc
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench import pages
+from bench.footprint import Bench, resident, runs
+from bench.memory import counted, event, feed, waiting
+from celery_monitor.core.model import BUCKET_SECONDS
+from tests.e2e.daemon import Daemon
+from tests.servers import RabbitMQ
+
+MB: Final = 1e6
+DAY: Final = 86_400
+
+
+@dataclass
+class Curve:
+    """What grows with what: one row for each size, whose first cell is the size."""
+
+    title: str
+    head: Sequence[str]
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+    plotted: int = 1
+    """The column that is drawn."""
+
+    def add(self, *row: float) -> None:
+        """Add a size, and show it."""
+        self.rows.append(row)
+        cells = ", ".join(f"{name} {value:,.4g}" for name, value in zip(self.head[1:], row[1:], strict=True))
+        print(f"{row[0]:>12,.0f} {self.head[0]}: {cells}", flush=True)
+
+    def slope(self, column: int) -> float:
+        """Growth of a column for each unit of the size, between the first and the last row."""
+        first, last = self.rows[0], self.rows[-1]
+        return (last[column] - first[column]) / (last[0] - first[0])
+
+
+def steps(largest: float, scale: float, number: int = 4) -> list[int]:
+    """Sizes up to ``largest``."""
+    return [int(largest * scale * (step + 1) / number) for step in range(number)]
+
+
+def tasks(scale: float) -> Curve:
+    """Tasks that wait, each received from a real RabbitMQ, up to a million; and what an event costs then."""
+    curve = Curve("Tasks under way", ("tasks", "memory (MB)", "store (MB)", "CPU per event (µs)", "start (s)"))
+    largest = int(1_000_000 * scale)
+    settings = {"tracking": {"max_tasks": largest, "max_memory": "2GiB"}}
+    with _daemon(settings) as daemon:
+        sent = at = 0
+        for size in (0, *steps(largest, 1.0)):
+            all_waiting = waiting(size)
+            for _ in range(at):
+                next(all_waiting)
+            sent, at = feed(daemon, all_waiting, sent), size
+            used = daemon.cpu_seconds()
+            # Some that start and are retried: as many tasks as before are under way then.
+            turns = [event(kind, task) for task in range(min(size, 20_000)) for kind in ("started", "retried")]
+            sent = feed(daemon, iter(turns), sent)
+            used = (daemon.cpu_seconds() - used) / len(turns) if turns else 0.0
+            memory = daemon.resident_bytes()
+            daemon.stop()
+            store, began = daemon.store.stat().st_size, time.monotonic()
+            daemon.start()
+            daemon.until_ready()
+            curve.add(size, memory / MB, store / MB, used * 1e6, time.monotonic() - began)
+            sent = int(counted(daemon))
+    return curve
+
+
+def names(scale: float) -> Curve:
+    """Pairs of task name and queue, up to the default bound."""
+    curve = Curve("Task names", ("pairs", "memory (MB)", "scrape (MB)", "compressed (MB)", "scrape (ms)", "store (MB)"))
+    with _bench() as bench:
+        bench.feed(runs(range(20)))
+        bench.scrape(gzip=True)
+        before, done = resident(), 20
+        for size in (20, *steps(10_000, scale)):
+            bench.feed(runs(range(done, size)))
+            memory, done = resident() - before, size
+            began = time.process_time()
+            plain = bench.scrape(gzip=False)
+            took = time.process_time() - began
+            curve.add(size, memory / MB, plain / MB, bench.scrape(gzip=True) / MB, took * 1000, bench.disk() / MB)
+    return curve
+
+
+def workers(scale: float) -> Curve:
+    """Idle workers that send heartbeats and answer remote control, on a real RabbitMQ."""
+    curve = Curve("Workers", ("workers", "memory (MB)", "CPU (% of a core)", "seen up"), plotted=2)
+    for size in (0, *steps(3_000, scale, 3)):
+        with _daemon({"metrics": {"poll_interval": "15s"}}) as daemon:
+            url = daemon.settings["broker"]["url"]
+            command = [sys.executable, "bench/workers.py", "--broker", url, "--workers", str(max(size, 1))]
+            fleet = subprocess.Popen([*command, "--seconds", "300"])
+            try:
+                time.sleep(25)
+                used, began = daemon.cpu_seconds(), time.monotonic()
+                time.sleep(30)
+                share = (daemon.cpu_seconds() - used) / (time.monotonic() - began)
+                curve.add(size, daemon.resident_bytes() / MB, 100 * share, daemon.metric("worker_up"))
+            finally:
+                fleet.terminate()
+                fleet.wait(20)
+    return curve
+
+
+def failures(scale: float) -> Curve:
+    """Failures of 500 tasks over a day, each with its traceback: samples are bounded for each group."""
+    curve = Curve("Failures stored", ("failures", "store (MB)", "start (ms)", "prune (ms)"))
+    with _bench() as bench:
+        done = 0
+        for size in (0, *steps(200_000, scale)):
+            while done < size:
+                bench.feed(runs([number % 500 for number in range(done, min(done + 500, size))], failing=True))
+                bench.now += BUCKET_SECONDS / 4
+                done += 500
+            curve.add(size, *_stored(bench))
+    return curve
+
+
+def days(scale: float) -> Curve:
+    """Days of 100 pairs that run in every quarter of an hour, 10 of which fail each time."""
+    curve = Curve("Days retained", ("days", "store (MB)", "start (ms)", "prune (ms)"))
+    with _bench() as bench:
+        done = 0
+        for size in sorted({0, *steps(30, max(scale, 1 / 7))}):
+            for _ in range((size - done) * DAY // BUCKET_SECONDS):
+                bench.now += BUCKET_SECONDS
+                bench.feed([*runs(range(100)), *runs(range(10), failing=True)])
+            done = size
+            curve.add(size, *_stored(bench))
+    return curve
+
+
+CURVES: Final[Mapping[str, Callable[[float], Curve]]] = {
+    "tasks": tasks,
+    "names": names,
+    "workers": workers,
+    "failures": failures,
+    "days": days,
+}
+
+_RULES: Final = (
+    ("tasks", "every 100,000 tasks", "MB of memory", 1, 100_000),
+    ("tasks", "every 100,000 tasks", "MB of disk", 2, 100_000),
+    ("names", "every 1,000 pairs", "MB of memory", 1, 1_000),
+    ("names", "every 1,000 pairs", "MB of each scrape", 3, 1_000),
+    ("workers", "every 100 workers", "MB of memory", 1, 100),
+    ("workers", "every 100 workers", "% of a core", 2, 100),
+)
+"""Curve, row of docs/sizing.md, unit after the figure, column, and the number that the row is for."""
+TOLERANCE: Final = 0.25
+
+
+def wrong_rules(curves: Mapping[str, Curve]) -> list[str]:
+    """The rules of thumb that are off by more than a quarter."""
+    text = Path("docs/sizing.md").read_text()
+    found = []
+    for name, row, unit, column, number in _RULES:
+        if name not in curves:
+            continue
+        match = re.search(rf"^\| {re.escape(row)}.*?([\d.]+) {re.escape(unit)}", text, re.MULTILINE)
+        measured = curves[name].slope(column) * number
+        if match is None:
+            found.append(f"docs/sizing.md has no figure in {unit} for {row!r}; measured: {measured:.3g}")
+        elif abs(float(match[1]) - measured) > TOLERANCE * max(measured, 0.0):
+            found.append(f"docs/sizing.md says {match[1]} {unit} for {row!r}; measured: {measured:.3g}")
+    return found
+
+
+def _stored(bench: Bench) -> tuple[float, float, float]:
+    """Size of the store in MB; milliseconds that a start and a prune take."""
+    size = bench.disk()
+    started, pruned = bench.restart(), bench.prune()
+    return size / MB, 1000 * started, 1000 * pruned
+
+
+@contextmanager
+def _bench() -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(Path(name))
+        gc.collect()
+        try:
+            yield bench
+        finally:
+            bench.stop()
+
+
+@contextmanager
+def _daemon(settings: dict[str, dict[str, Any]]) -> Iterator[Daemon]:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        RabbitMQ(Path(name, "rabbitmq")) as broker,
+        Daemon(Path(name, "daemon"), broker.url(), settings) as daemon,
+    ):
+        daemon.until_ready()
+        yield daemon
+
+
+def _section(curves: Mapping[str, Curve], wrong: Sequence[str]) -> str:
+    parts = [f"Measured {pages.machine()} by `bench/growth.py`."]
+    for name, curve in curves.items():
+        rows = [[f"{row[0]:,.0f}", *(f"{cell:,.3g}" for cell in row[1:])] for row in curve.rows]
+        column = curve.plotted
+        picture = pages.plot(
+            f"growth-{name}",
+            f"{curve.title}: {curve.head[column]}",
+            (curve.head[0], curve.head[column]),
+            [(row[0], row[column]) for row in curve.rows],
+        )
+        parts += [f"### {curve.title}", str(CURVES[name].__doc__), picture, pages.table(curve.head, rows)]
+    verdict = "The rules of thumb in [Sizing](sizing.md) are within a quarter of these slopes."
+    return "\n\n".join([*parts, "\n".join(f"- {text}" for text in wrong) or verdict])
+
+
+def main() -> None:
+    """Measure, print, compare, and write if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=CURVES, default=list(CURVES))
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--write", action="store_true", help="write the part of docs/benchmarks.md")
+    arguments = parser.parse_args()
+    curves = {name: CURVES[name](arguments.scale) for name in arguments.only}
+    wrong = wrong_rules(curves)
+    print(*wrong, sep="\n", file=sys.stderr)
+    if arguments.write:
+        pages.replace_part("growth", _section(curves, wrong))
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
