@@ -54,9 +54,9 @@ class Leadership:
         """The store has extended the lease; ``asked_at`` is when it was asked to."""
         self._renewed_at = max(self._renewed_at, asked_at)
 
-    def failed(self, asked_at: float) -> None:
-        """The store could not be asked: nobody knows who leads."""
-        self._failed_at = max(self._failed_at, asked_at)
+    def failed(self, now: float) -> None:
+        """The store has not answered until now: nobody knows who leads."""
+        self._failed_at = max(self._failed_at, now)
 
     def end(self, reason: str) -> None:
         """Another process leads, or the lease was given up. The first reason stays."""

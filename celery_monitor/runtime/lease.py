@@ -72,7 +72,7 @@ class HeldLease:
         try:
             self._store.renew()
         except StoreUnavailableError as exc:
-            self._term.failed(asked_at)
+            self._term.failed(self._clock.monotonic())
             if not self._unreachable:
                 then = "another replica takes over where it can" if self.contested else "going on"
                 _log.warning(f"Cannot renew the lease; {then}", error=str(exc))

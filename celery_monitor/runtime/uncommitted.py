@@ -51,6 +51,8 @@ class UncommittedPages:
         """Key → what was told, until the row has come."""
         self._expedite: str | None = None
         """The channel, when the store could not be told to hasten its rows."""
+        self._unreachable = False
+        """The store could not be asked when it was tried last."""
         self._last_id = 0
 
     def offer(self, waiting: Iterable[tuple[OutboxRequest, Incident]]) -> bool:
@@ -79,12 +81,17 @@ class UncommittedPages:
         """As ``Outbox.due``, with what waits in memory first. Raises StoreUnavailableError when nothing does."""
         with self._lock:
             pages = [page.item for page in self._pages.values() if not page.over and page.item.due_at <= now]
+        if pages and self._unreachable:
+            return pages  # they do not wait until it has not answered again
         try:
-            return pages + self._rows(now, limit)
+            rows = self._rows(now, limit)
         except StoreUnavailableError:
+            self._unreachable = True
             if not pages:
                 raise
             return pages
+        self._unreachable = False
+        return pages + rows
 
     def incident(self, key: str) -> Incident | None:
         """As ``Outbox.incident``; the newest state of one that waits in memory."""

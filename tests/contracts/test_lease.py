@@ -1,22 +1,26 @@
 """Who may write: one process at a time, by the database's clock, whatever the others still believe."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
-from celery_monitor.core.model import Action, OutboxRequest
+from celery_monitor.core.model import Action, Changes, OutboxRequest, Restored, TaskRef
 from celery_monitor.errors import LeaseLostError, StoreUnavailableError
+from tests.conftest import Start
 from tests.contracts.conftest import KEPT, RETENTION
-from tests.contracts.values import NOW, changes, failure, series
+from tests.contracts.values import NOW, bucket, changes, failure, series
+from tests.servers import PgBouncer, PostgreSQL
 from tests.servers.waiting import wait_until
 
 DAY = 86_400.0
 REQUEST = OutboxRequest("email", "2026-07-24", Action.REPORT)
 
 
-Pair = Callable[[float], tuple[SqlStore, SqlStore]]
+Pair = Callable[..., tuple[SqlStore, SqlStore]]
 
 
 @pytest.fixture
@@ -24,9 +28,9 @@ def pair(postgresql_url: str, tmp_path: Path) -> Iterator[Pair]:
     """Two replicas' stores on one database, whose leases run for so many seconds; neither leads yet."""
     stores: list[SqlStore] = []
 
-    def make(ttl: float) -> tuple[SqlStore, SqlStore]:
-        kept = {"retention": RETENTION, "fingerprints_kept": KEPT, "lease_ttl": ttl}
-        stores.extend(open_store(postgresql_url, directory=tmp_path / name, **kept) for name in "ab")  # type: ignore[arg-type]
+    def make(ttl: float, url: str = postgresql_url, **options: Any) -> tuple[SqlStore, SqlStore]:
+        kept = {"retention": RETENTION, "fingerprints_kept": KEPT, "lease_ttl": ttl, **options}
+        stores.extend(open_store(url, directory=tmp_path / name, **kept) for name in "ab")
         return stores[0], stores[1]
 
     yield make
@@ -204,3 +208,60 @@ def test_a_leader_that_stands_still_in_a_transaction(pair: Pair) -> None:
     second.commit(changes(1))
     with pytest.raises(LeaseLostError):
         first.renew()
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooler"])
+def test_a_leader_that_stands_still_anywhere_in_a_flush(
+    pair: Pair, postgresql_url: str, postgresql: PostgreSQL, start: Start, tmp_path: Path, *, pooled: bool
+) -> None:
+    """Also between two statements that are sent at once, of which the server waits for the next one for ever."""
+    url = postgresql_url
+    if pooled:
+        pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
+        url = pooler.url(postgresql_url.rpartition("/")[2])
+    left = -1
+
+    def stand_still() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            wait_until(lambda: attempt(other) is not None, 60, what="the other one to lead")
+
+    stores = pair(1.0, url, give_way=stand_still)
+    sequence = 0
+    for turn, at in enumerate((3,) if pooled else (3, 6)):  # moments between statements
+        leader, other = stores[turn % 2], stores[1 - turn % 2]
+        restored = wait_until(lambda leader=leader: attempt(leader), 60)  # type: ignore[misc]
+        assert restored is not None
+        assert restored.sequence == sequence
+        sequence += 1
+        leader.commit(full(sequence))
+        left = at
+        with pytest.raises((StoreUnavailableError, LeaseLostError)):
+            leader.commit(full(sequence + 1))
+        assert left <= 0, "the flush has fewer moments"
+        with pytest.raises(LeaseLostError):
+            leader.renew()
+        sequence += 1
+        other.commit(full(sequence))  # nothing of the other one's flush was applied
+        other.resign()
+
+
+def attempt(store: SqlStore) -> Restored | None:
+    """To lead; while the former leader holds the lock there is an error."""
+    with suppress(StoreUnavailableError):
+        return store.lead("any")
+    return None
+
+
+def full(sequence: int) -> Changes:
+    """A flush of some statements."""
+    name = f"task{sequence}"
+    return changes(
+        sequence,
+        series=[series(name, sent=sequence)],
+        buckets=[bucket(900 * sequence, name, sent=1)],
+        failures=[failure(f"u{sequence}", name=name)],
+        tracked=[(f"t{sequence}", TaskRef(name=name))],
+        forgotten=[f"t{sequence - 1}"],
+    )

@@ -144,7 +144,7 @@ def test_a_term_ends_once() -> None:
 
 
 def test_a_store_is_unreachable_after_the_trust_has_ended() -> None:
-    """A failed renewal says so only when it was asked for after the time in which the last one was trusted."""
+    """A renewal says so only when it failed after the time in which the last one was trusted, whenever it began."""
     term = Leadership(4.0, 100.0)
     term.failed(102.0)
     assert not term.unreachable()

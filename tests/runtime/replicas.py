@@ -212,7 +212,7 @@ class Replica:
         try:
             self.store.renew(term.token)
         except StoreUnavailableError:
-            term.leadership.failed(asked_at)
+            term.leadership.failed(self.store.now)
         except LeaseLostError:
             self.step_down()
         else:

@@ -97,6 +97,26 @@ def test_a_page_does_not_wait_for_the_store(bench: Bench, *, down: bool) -> None
     assert bench.run(60) == ["a", "b"]
 
 
+def test_a_page_does_not_wait_until_the_store_has_not_answered_again(bench: Bench) -> None:
+    """Each question may take seconds; once the page is sent, the store is asked whether it is back."""
+    asked: list[str] = []
+    due = bench.outbox.due
+
+    def counted(now: float, limit: int) -> list[OutboxItem]:
+        asked.append("due")
+        return due(now, limit)
+
+    bench.outbox.due = counted  # type: ignore[method-assign]
+    bench.outbox.down = True
+    bench.run()
+    bench.offer("a")
+    assert bench.notifier.run_once()
+    assert (bench.sender.keys, asked) == (["a"], ["due"])
+    bench.outbox.down = False
+    bench.write("b")
+    assert bench.run() == ["a", "b"]
+
+
 def test_a_row_that_says_no_more_is_not_sent_again(bench: Bench) -> None:
     """The store is back: the row is recorded as delivered. What came later is told by another one."""
     bench.outbox.full = True

@@ -4,6 +4,7 @@ Writers and readers have pools of their own, so that pages that many people look
 connection. A failed transaction costs its connection: the next one begins on a fresh one, with nothing half-applied.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -34,6 +35,8 @@ READERS: Final = 16
 POOLED: Final = 2
 """Of each kind, that stay open."""
 POOL_TIMEOUT: Final = 5.0
+ANSWER: Final = 1.0
+"""Seconds for the answer of a server that has refused to wait any longer."""
 
 
 class UnstorableError(StoreUnavailableError):
@@ -91,37 +94,55 @@ class Database:
                 )
 
     @contextmanager
-    def write(self, *, fenced: bool = True) -> Iterator[Connection]:
+    def write(self, *, fenced: bool = True, patience: float | None = None) -> Iterator[Connection]:
         """A transaction that has the write lock from its beginning; committed at the end of the block.
 
         Raises LeaseLostError when the database is not ``fence``'s any more. Not ``fenced``: the block sees to it.
+        ``patience``: seconds to wait for other writers, and a second longer for an answer; None for the usual times.
         """
         with self._translated(_unstorable), self._writers.connect() as connection:
+            driver = connection.connection.driver_connection
             try:
+                if patience is not None:
+                    connection.execution_options(patience=patience)
+                    self._dialect.limit_silence(driver, patience + ANSWER)
                 with connection.begin():
                     if fenced and self.fence is not None:
                         require(connection, self.fence)
                     yield connection
+                if patience is not None:
+                    self._dialect.limit_silence(driver, math.inf)
             except BaseException:
                 connection.invalidate()
                 raise
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, *, patience: float | None = None) -> Iterator[Connection]:
         """A transaction that sees one state of the database, and keeps no writer waiting.
 
-        Raises QueryTimeoutError at ``ports.DEADLINE``, whatever it does then.
+        Raises QueryTimeoutError at ``ports.DEADLINE``, whatever it does then. ``patience``: seconds to wait for a
+        server that does not answer; None for the usual time.
         """
         deadline = DEADLINE.get()
         if time.monotonic() >= deadline:
             raise too_slow()
         with self._translated(self._unreadable), self._readers.connect() as connection:
+            driver = connection.connection.driver_connection
             try:
-                with connection.begin(), self._dialect.ended_at(connection.connection.driver_connection, deadline):
+                if patience is not None:
+                    self._dialect.limit_silence(driver, patience)
+                with connection.begin(), self._dialect.ended_at(driver, deadline):
                     yield connection
+                if patience is not None:
+                    self._dialect.limit_silence(driver, math.inf)
             except BaseException:
                 connection.invalidate()
                 raise
+
+    def end_abandoned(self, silent_for: float) -> int:
+        """See StoreDialect."""
+        with self.read() as connection:
+            return self._dialect.end_abandoned(connection.connection.driver_connection, silent_for)
 
     def pipelined(self, connection: Connection) -> AbstractContextManager[None]:
         """See StoreDialect. SQLAlchemy cannot give the rows of a query within the block."""
@@ -207,7 +228,8 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            connection.exec_driver_sql(self._dialect.begin(read_only=read_only))
+            patience = connection.get_execution_options().get("patience")
+            connection.exec_driver_sql(self._dialect.begin(read_only=read_only, patience=patience))
 
         return engine
 

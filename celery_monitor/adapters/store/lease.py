@@ -64,7 +64,8 @@ class Lease:
 
     def renew(self, token: str) -> None:
         """Extend it from now on. Raises LeaseLostError."""
-        with self._database.write(fenced=False) as connection:
+        # Whoever cannot renew it in that time has to know: it may be another one's.
+        with self._database.write(fenced=False, patience=self.ttl) as connection:
             require(connection, token)
             connection.execute(update(meta).values(self.extension()))
 

@@ -63,6 +63,8 @@ _ITEM: Final[tuple[Column[Any] | Label[Any], ...]] = (
 )
 
 
+PATIENCE: Final = 3.0
+"""Seconds that a notifier waits for the store: pages that the store cannot take go out from memory after it."""
 _TRIGGER: Final = outbox.alias()
 _BEHIND_ITS_TRIGGER: Final = and_(
     outbox.c.action == Action.RESOLVE.value,
@@ -97,7 +99,7 @@ class SqlOutbox:
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
-        with self._database.read() as connection:
+        with self._database.read(patience=PATIENCE) as connection:
             routes = connection.execute(_ROUTES, {"most": limit}).all()
             rows = _heads(connection, routes, now) if routes else []
         return self._valid_items(rows)
@@ -120,13 +122,13 @@ class SqlOutbox:
     def expedite(self, channel: str, now: float) -> None:
         """See Outbox."""
         waiting = (PENDING, outbox.c.channel == channel, outbox.c.attempts > 0, outbox.c.due_at > now)
-        with self._database.write() as connection:
+        with self._database.write(patience=PATIENCE) as connection:
             connection.execute(update(outbox).where(*waiting).values(due_at=now))
 
     def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         """See Outbox."""
         this = and_(outbox.c.id == item.id, PENDING)
-        with self._database.write() as connection:
+        with self._database.write(patience=PATIENCE) as connection:
             done = connection.execute(
                 update(outbox)
                 .where(this, outbox.c.revision <= item.revision)
@@ -146,7 +148,7 @@ class SqlOutbox:
         """See Outbox."""
         error = encode.storable(error)
         waiting = {"attempts": outbox.c.attempts + 1, "due_at": due_at, "error": error}
-        with self._database.write() as connection:
+        with self._database.write(patience=PATIENCE) as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(waiting))
             _record(connection, item, "pending", {"error": error})
 
@@ -157,7 +159,7 @@ class SqlOutbox:
     def _give_up(self, item: OutboxItem, now: float, error: str, state: str) -> None:
         error = encode.storable(error)
         given_up = {"attempts": outbox.c.attempts + 1, "state": state, "due_at": now, "error": error}
-        with self._database.write() as connection:
+        with self._database.write(patience=PATIENCE) as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(given_up))
             _record(connection, item, state, {"error": error})
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import structlog
 from sqlalchemy import Connection, select, update
 
 from celery_monitor.adapters.store import encode, restore, schema
@@ -38,6 +39,8 @@ from celery_monitor.settings.store import StoreSchema
 
 _NO_PASSWORD: Final = SecretSource(None)
 _HERE: Final = Path()
+
+_log = structlog.get_logger()
 
 
 def open_store(
@@ -163,13 +166,16 @@ class SqlStore:
 
     def _lead(self, holder: str, token: str, *, only_read: bool = False) -> Restored | None:
         # Asked first of all by itself: a process that stands by asks again and again.
-        if (self.shared and self.lease().expires_in > 0) or not self._database.start(self._lease.busy):
+        if self.shared and not self._free():
+            return None
+        if not self._database.start(self._lease.busy):
             return None
         with self._database.read() as connection:
             known: str | None = connection.execute(select(schema.meta.c.identity)).scalar()
         self._owed, merged = None, 0
         try:
-            with self._database.write(fenced=False) as connection:
+            # A writer that takes longer may be a leader that renews its lease with what it writes.
+            with self._database.write(fenced=False, patience=self._lease.ttl / 2) as connection:
                 if not self._lease.take(connection, token, holder):
                     return None
             self._token = token  # it can be renewed while the rest is read
@@ -190,6 +196,19 @@ class SqlStore:
         self._counters = dict(restored.counters)
         rolled_back = self._rolled_back(restored.sequence, known)
         return replace(restored, series_merged=merged, rolled_back=rolled_back)
+
+    def _free(self) -> bool:
+        """Whether nobody leads; then nothing of a leader that was stopped in mid-transaction is in the way either."""
+        state = self.lease()
+        if state.expires_in > 0:
+            return False
+        if state.term and (ended := self._database.end_abandoned(self._lease.ttl / 2)):
+            _log.warning(
+                "Ended a transaction of the former leader, which was stopped or cut off while it wrote",
+                leader=state.holder,
+                transactions=ended,
+            )
+        return True
 
     def attach(self) -> None:
         """Use ``outbox``, ``reader`` and ``silences`` beside the daemon: in place of ``start``, without its lock.

@@ -3,6 +3,7 @@
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from alembic.migration import MigrationContext
 from msgspec import structs
 from sqlalchemy import create_engine
 
-from celery_monitor.adapters.store import SqlStore, migrate, open_store
+from celery_monitor.adapters.store import SqlStore, engine, migrate, open_store, outbox
 from celery_monitor.adapters.store.dialects import postgresql as dialect
 from celery_monitor.adapters.store.dialects.postgresql_arrays import Array, Bigints, Blobs, Booleans, Doubles, Texts
 from celery_monitor.adapters.store.dialects.postgresql_connection import BoundedConnection
@@ -367,6 +368,30 @@ def test_the_server_dies(own: PostgreSQL, opened: Opened) -> None:
     store.stop()
     assert disagreements(store) == []
     assert store.start().sequence == written[-1] == len(written)
+
+
+def test_what_pages_wait_for_ends_soon(
+    postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewal waits for a frozen server as long as the lease runs, and a notifier not much longer."""
+    monkeypatch.setattr(outbox, "PATIENCE", 0.3)
+    monkeypatch.setattr(engine, "ANSWER", 0.2)
+    store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT)
+    store.start()
+    monkeypatch.setattr(store._lease, "ttl", 0.3)
+    assert store._database._dialect._patience.seconds > 10  # type: ignore[attr-defined]
+    began = time.monotonic()
+    postgresql.pause()
+    try:
+        for ask in (store.renew, lambda: store.outbox.due(NOW, 1), lambda: store.outbox.expedite("pagerduty", NOW)):
+            with pytest.raises(StoreUnavailableError, match="does not answer"):
+                ask()
+    finally:
+        took = time.monotonic() - began
+        postgresql.resume()
+    assert took < 30
+    store.commit(flush(1))
+    store.stop()
 
 
 @pytest.mark.parametrize("rows", [1, 5_000])

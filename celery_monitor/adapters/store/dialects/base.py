@@ -99,8 +99,20 @@ class StoreDialect(Protocol):
     def connect(self, *, read_only: bool = False) -> Any:  # noqa: ANN401 - a connection of the driver
         """A connection without implicit transactions."""
 
-    def begin(self, *, read_only: bool) -> str:
-        """The SQL that begins a transaction. A writer has the write lock from there on."""
+    def begin(self, *, read_only: bool, patience: float | None) -> str:
+        """The SQL that begins a transaction. A writer has the write lock from there on.
+
+        ``patience``: seconds that a writer waits for other writers; None for the usual time.
+        """
+
+    def limit_silence(self, connection: Any, seconds: float) -> None:  # noqa: ANN401 - a connection of the driver
+        """From now on each answer is waited for so many seconds at most; infinite: as long as usual."""
+
+    def end_abandoned(self, connection: Any, silent_for: float) -> int:  # noqa: ANN401 - a connection of the driver
+        """End transactions of writers whose clients have said nothing for so many seconds; how many there were.
+
+        Such a client was stopped or cut off, and keeps the write lock.
+        """
 
     def ended_at(self, connection: Any, deadline: float) -> AbstractContextManager[None]:  # noqa: ANN401
         """Within the block each statement on the driver's connection ends with an error at this monotonic time."""

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
 
 from celery_monitor.adapters.store.dialects.base import ServerReport, Usage, too_slow
+from celery_monitor.adapters.store.dialects.postgresql_abandoned import end_abandoned
 from celery_monitor.adapters.store.dialects.postgresql_connection import AnswerTimeouts, BoundedConnection
 from celery_monitor.adapters.store.dialects.postgresql_faults import classified, unreadable_url
 from celery_monitor.adapters.store.dialects.postgresql_report import report
@@ -30,6 +31,8 @@ from celery_monitor.settings.store import StoreSchema
 MIN_VERSION: Final = 13
 LOCK_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer (the command line, a migration) before the caller has to try again."""
+READER_IDLE_TIMEOUT: Final = 60.0
+"""Seconds after which the server ends a query's transaction whose client says nothing: a migration waits for it."""
 GRACE: Final = 1.0
 """Seconds after the deadline of a query in which the server may still say that it has ended it."""
 _DEFAULTS: Final[Mapping[str, str]] = {
@@ -179,16 +182,29 @@ class PostgresqlDialect:
         self._version = (connection.info.parameter_status("server_version") or "").partition(" ")[0]
         return connection
 
-    def begin(self, *, read_only: bool) -> str:
+    def begin(self, *, read_only: bool, patience: float | None = None) -> str:
         """See StoreDialect. One round trip."""
         if read_only:
-            return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._schema.local}"
+            return (
+                f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._schema.local}"
+                f"SET LOCAL idle_in_transaction_session_timeout = {READER_IDLE_TIMEOUT * 1000:.0f}"
+            )
+        lock_timeout = LOCK_TIMEOUT if patience is None else patience
         return (
             f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {self._schema.local}"
-            f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}; "
+            f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}; "
             f"SET LOCAL idle_in_transaction_session_timeout = {self._idle_timeout * 1000:.0f}; "
             f"SELECT pg_advisory_xact_lock({self._schema.lock})"
         )
+
+    @staticmethod
+    def limit_silence(connection: Any, seconds: float) -> None:  # noqa: ANN401 - the pool knows no type
+        """See StoreDialect."""
+        connection.silence = seconds
+
+    def end_abandoned(self, connection: Any, silent_for: float) -> int:  # noqa: ANN401 - the pool knows no type
+        """See StoreDialect."""
+        return end_abandoned(connection, self._schema.lock, silent_for)
 
     @contextlib.contextmanager
     def ended_at(self, connection: Any, deadline: float) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type

@@ -61,6 +61,8 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     patience = AnswerTimeouts()
     deadline = math.inf
     """Monotonic time after which no answer is waited for."""
+    silence = math.inf
+    """Seconds for which an answer is waited for, where ``patience`` has more."""
 
     def take_arrays(self) -> None:
         """Take ``Array`` as a parameter."""
@@ -81,7 +83,7 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
                 # psycopg looks ten times a second, also while nothing comes.
                 if ready:
                     last_received_at = now
-                elif now >= min(self.deadline, last_received_at + self.patience.seconds):
+                elif now >= min(self.deadline, last_received_at + min(self.silence, self.patience.seconds)):
                     self.pgconn.finish()
                     raise psycopg.OperationalError(SILENT)
                 awaited = gen.send(ready)

@@ -195,9 +195,19 @@ class SqliteDialect:
         return contextlib.nullcontext()
 
     @staticmethod
-    def begin(*, read_only: bool) -> str:
+    def begin(*, read_only: bool, patience: float | None = None) -> str:
         """A writer takes the write lock at once: taken later, it could fail without waiting."""
+        del patience
         return "BEGIN" if read_only else "BEGIN IMMEDIATE"
+
+    def limit_silence(self, connection: sqlite3.Connection, seconds: float) -> None:
+        """See StoreDialect: nothing waits for a server."""
+
+    @staticmethod
+    def end_abandoned(connection: sqlite3.Connection, silent_for: float) -> int:
+        """See StoreDialect: the kernel drops a process's locks with it, and one process writes."""
+        del connection, silent_for
+        return 0
 
     def check(self) -> None:
         """Raise StoreUnusableError when the file is damaged. Files above CHECKED_SIZE are looked at in part."""
