@@ -259,6 +259,7 @@ class App:
             retention=settings.store.retention,
             zone=env.zone,
             links=settings.links,
+            notice=settings.web.notice,
         )
         return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)
 

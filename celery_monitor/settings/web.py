@@ -50,6 +50,8 @@ class WebSettings(Section):
     """The port to listen on. 0 selects a free port, which is logged."""
     external_url: HttpUrl | None = None
     """The base URL of the page for links in incidents and mails. If unset, there are no links."""
+    notice: Annotated[Text, Field(max_length=300)] | None = None
+    """A sentence on top of every page, such as ``Staging`` or ``Demonstration``. If unset, there is none."""
     username: Annotated[Text, Field(pattern="^[^:]*$")] | None = None
     """The user name for HTTP Basic authentication, required on everything except ``/metrics`` and the probes.
     Requires a password.

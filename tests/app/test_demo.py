@@ -22,7 +22,8 @@ command._FLEET_ENDS_WITHIN = command._COUNTED_WITHIN = 60.0
 main()
 """
 """Its end waits for its fleet and its counts also on a machine that stalls."""
-TASKS = {"shop.billing.charge", "shop.orders.confirm", "shop.mail.remind", "shop.search.index"}
+TASKS = {"shop.payments.charge", "shop.orders.place", "shop.mail.confirmation", "shop.catalog.index"}
+WORKERS = ("payments-1", "default-1", "mail-1", "images-1")
 
 
 class Running:
@@ -77,14 +78,14 @@ def test_demo_shows_the_pipeline_and_ends_at_ctrl_c(tmp_path: Path) -> None:
     Its fleet ends without being left behind: the end takes less than the patience with it, which is 4 s otherwise.
     """
     assert command._FLEET_ENDS_WITHIN + command._COUNTED_WITHIN <= 4.0
-    with demo(tmp_path, "--rate", "60") as running:
+    with demo(tmp_path, "--rate", "40", "--days", "0") as running:
         wait_until(lambda: set(running.counts()) >= TASKS, timeout=60, what="counts of the tasks")
-        wait_until(lambda: running.counts()["shop.billing.charge"]["failed"] >= 1, what="a failed charge")
-        wait_until(lambda: running.counts()["shop.mail.remind"]["retried"] >= 1, what="a retry")
+        wait_until(lambda: running.counts()["shop.payments.charge"]["failed"] >= 1, what="a failed charge")
+        wait_until(lambda: running.counts()["shop.mail.confirmation"]["retried"] >= 1, what="a retry")
         wait_until(lambda: "counts  " in running.text(), what="the counts")
-        wait_until(lambda: re.search(r"opened +critical: \[shop\] shop.billing.charge", running.text()), what="a page")
+        wait_until(lambda: re.search(r"opened +critical: \[shop\] shop.payments.charge", running.text()), what="a page")
         wait_until(lambda: httpx.get(f"{running.url()}/readyz", timeout=60, trust_env=False).is_success, what="ready")
-        for worker in ("payments-1", "default-1"):
+        for worker in WORKERS:
             assert f'celery_worker_up{{hostname="{worker}"}} 1\n' in running.get("/metrics").text
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(50) == 0
@@ -92,6 +93,35 @@ def test_demo_shows_the_pipeline_and_ends_at_ctrl_c(tmp_path: Path) -> None:
         assert counted == sent + again > 0
         assert running.err.read_text() == ""
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_demo_begins_with_days_that_are_marked_as_made_up(tmp_path: Path) -> None:
+    """Its store is filled by the real pipeline before the start, and every page says so; its own count is of its fleet.
+
+    Failures are those of the application's own files, which are there to be read, and nothing of the past is sent.
+    """
+    with demo(tmp_path, "--days", "1", "--rate", "20") as running:
+        counts = running.counts()
+        assert counts["shop.orders.place"]["succeeded"] > 500
+        wait_until(
+            lambda: running.counts()["shop.stock.reserve"]["succeeded"] > counts["shop.stock.reserve"]["succeeded"]
+        )
+        assert "The 1 days before" not in (page := running.get("/").text)
+        assert "The day before " in page
+        failures = running.get("/api/v1/failures?task=shop.payments.charge&limit=1").json()["items"]
+        failure = running.get(f"/api/v1/failures/{failures[0]['uuid']}").json()["items"][0]
+        chain = re.findall(r'File "(.*/app/shop/gateway.py)", line (\d+), in submit', failure["traceback"])
+        assert len(chain) == 2  # the provider's answer, and what the shop makes of it
+        assert "raise CardDeclinedError" in Path(chain[1][0]).read_text().splitlines()[int(chain[1][1]) - 1]
+        groups = running.get("/api/v1/tasks/shop.payments.charge").json()["errors"]
+        assert {group["frame"] for group in groups} == {"app/shop/gateway.py:submit"}
+        assert "SHOP-482" in running.get("/silences").text
+        assert "recovered" not in running.text().partition("counts")[0]
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(50) == 0
+        sent, again, counted = last_line(running)
+        assert counted == sent + again > 0
+        assert running.err.read_text() == ""
 
 
 def last_line(running: Running) -> tuple[int, int, int]:
@@ -108,7 +138,7 @@ def test_demo_ends_by_itself_beside_another_program(tmp_path: Path) -> None:
     port = free_port()
     with (
         socket.create_server(("127.0.0.1", port)),
-        demo(tmp_path, "--seconds", "2", "--port", str(port)) as running,
+        demo(tmp_path, "--seconds", "2", "--port", str(port), "--days", "0") as running,
     ):
         assert running.url() != f"http://127.0.0.1:{port}"
         assert running.process.wait(120) == 0

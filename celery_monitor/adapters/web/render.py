@@ -40,6 +40,7 @@ def page(
     here = request.scope["path"]
     common = {
         "fleet": sources.fleet,
+        "notice": sources.notice,
         "zone": sources.zone,
         "zone_name": str(sources.zone),
         "now": views.time(sources.clock.now()),

@@ -59,3 +59,5 @@ class Sources:
     """Title → template of links to other systems: see ``core.links``."""
     zone: tzinfo
     """In which the report's days are counted."""
+    notice: str | None = None
+    """A sentence on top of every page."""

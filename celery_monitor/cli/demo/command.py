@@ -18,11 +18,12 @@ import click
 
 from celery_monitor.adapters import log
 from celery_monitor.adapters.clock import SystemClock
+from celery_monitor.cli.demo import history
+from celery_monitor.cli.demo.application import Shop
 from celery_monitor.cli.demo.daemon import FLEET, Daemon, configure
 from celery_monitor.cli.demo.fleet import WORKERS, Fleet
 from celery_monitor.cli.demo.receivers import Mailbox, Pager
 from celery_monitor.cli.demo.screen import introduce, say
-from celery_monitor.cli.demo.tasks import RATES
 from celery_monitor.errors import MonitorError
 from celery_monitor.policy import secrets_of
 from celery_monitor.runtime.report import DayReport
@@ -46,9 +47,22 @@ _COUNTED_WITHIN: Final = 1.5
     show_default=True,
     help="Port of the page, or the next free one.",
 )
-@click.option("--rate", type=click.FloatRange(0.1, 100), default=20, show_default=True, help="Tasks per second.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.1, 100),
+    default=3,
+    show_default=True,
+    help="Orders and other requests per second; an order is four tasks.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(0, 14),
+    default=7,
+    show_default=True,
+    help="Days before the start that are made up, so that there is something to see; 0 for none.",
+)
 @click.option("--seconds", type=click.FloatRange(1), help="Stop after this time. Default: run until Ctrl-C.")
-def demo(host: str, port: int, rate: float, seconds: float | None) -> None:
+def demo(host: str, port: int, rate: float, days: int, seconds: float | None) -> None:
     """Run a broker, a failing fleet, the monitor and its receivers in one process.
 
     Nothing is installed, and nothing is left behind: what it writes is in a temporary directory that goes with it.
@@ -60,35 +74,49 @@ def demo(host: str, port: int, rate: float, seconds: float | None) -> None:
         pager = Pager()
         pager.start()
         cleanup.callback(pager.stop)
-        settings = configure(directory, host=host, port=_free_port(host, port), pager=pager.url)
+        now = SystemClock().now()
+        notice = _notice(now, days)
+        settings = configure(directory, host=host, port=_free_port(host, port), pager=pager.url, notice=notice)
         # Not closed: a thread that outlives the demo's patience may still write to it.
         file = (directory / "monitor.log").open("w", encoding="utf-8")
         log.configure("info", "console", secrets_of(settings), to=file)
         logging.captureWarnings(capture=True)
-        daemon, fleet = Daemon(settings), Fleet(rate)
+        shop = Shop(directory)
+        if days:
+            history.write(settings, shop, SystemClock(), days)
+        daemon, fleet = Daemon(settings), Fleet(shop, rate)
         url = settings.web.external_url or ""
         cleanup.callback(_stop, daemon, fleet)
         daemon.start(stop)
-        _introduce(url, directory, rate)  # not before its addresses answer
+        _introduce(url, directory, notice)  # not before its addresses answer
         fleet.start()
         report = DayReport(daemon.app.store.reader, FLEET, dt.UTC, paging=True)
         mailbox = Mailbox(report, SystemClock(), directory / "mail.html", url)
         _watch(daemon, mailbox, stop, seconds)
 
 
-def _introduce(url: str, directory: Path, rate: float) -> None:
+def _notice(now: float, days: int) -> str:
+    """What stands on top of every page."""
+    began = f"{dt.datetime.fromtimestamp(now, dt.UTC):%H:%M} UTC"
+    made_up = f"The {days} days before {began} are" if days > 1 else f"The day before {began} is"
+    made_up = f"{made_up} made up; what came since then" if days else "What is shown"
+    return f"Demonstration. {made_up} is counted from a small fleet in the demo's own process."
+
+
+def _introduce(url: str, directory: Path, notice: str) -> None:
     introduce(
-        f"celery-monitor demo: an in-memory broker, {len(WORKERS)} workers, {len(RATES)} tasks, {rate:g} runs per "
-        "second",
+        f"celery-monitor demo: an in-memory broker, a shop with {len(WORKERS)} workers, and the monitor",
         {
             "page": f"{url}/",
             "metrics": f"{url}/metrics",
             "tasks as JSON": f"{url}/api/v1/tasks",
             "daily mail": f"{directory}/mail.html",
+            "the shop's code": f"{directory}/app/shop/",
             "configuration": f"{directory}/celery-monitor.yaml",
             "log": f"{directory}/monitor.log",
             "to stop": "Ctrl-C",
         },
+        notice,
     )
 
 

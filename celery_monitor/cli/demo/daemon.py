@@ -7,7 +7,8 @@ from typing import Final
 import yaml
 
 from celery_monitor.app import App
-from celery_monitor.cli.demo.tasks import BROKER, DEFAULT
+from celery_monitor.cli.demo.application import BROKER, COUNT, DEFAULT, NIGHTLY
+from celery_monitor.cli.demo.fleet import EVERY
 from celery_monitor.core.model import COUNTS
 from celery_monitor.errors import MonitorError
 from celery_monitor.settings import Settings, load
@@ -18,21 +19,33 @@ _READY_WITHIN: Final = 20.0
 _STOPS_WITHIN: Final = 10.0
 
 
-def configure(directory: Path, *, host: str, port: int, pager: str) -> Settings:
+def configure(directory: Path, *, host: str, port: int, pager: str, notice: str) -> Settings:
     """Write the demo's configuration file, and load it as `run` does, but without the environment."""
     configuration = {
         "fleet": FLEET,
         "broker": {"url": BROKER, "probe_interval": "2s"},
         "store": {"url": f"sqlite:///{directory}/celery-monitor.db"},
         "metrics": {"poll_interval": "5s", "default_queue_name": DEFAULT},
-        "web": {"host": host, "port": port, "external_url": f"http://{host}:{port}"},
+        "web": {"host": host, "port": port, "external_url": f"http://{host}:{port}", "notice": notice},
         "alerts": {
             "rules": [
-                {"name": "billing", "match": ["shop.billing.*"], "severity": "critical"},
+                {"name": "money", "match": ["shop.payments.*"], "severity": "critical", "threshold": 3},
                 {"name": "mail", "match": ["shop.mail.*"], "severity": "warning", "threshold": 2},
-                {"name": "nobody is woken by statistics", "match": ["shop.stats.*"], "page": False},
+                {
+                    "name": "long queue",
+                    "on": "backlog",
+                    "queues": ["images"],
+                    "more_than": 30,
+                    "lasting": "10s",
+                    "severity": "warning",
+                },
+                {"name": "nobody is woken by what was removed", "match": ["shop.legacy.*"], "page": False},
             ]
         },
+        "schedules": [
+            {"task": NIGHTLY, "cron": "30 2 * * *", "grace": "10m", "max_runtime": "15m"},
+            {"task": COUNT, "every": f"{EVERY:.0f}s", "grace": "10s"},
+        ],
         "pagerduty": {
             "routing_key": "0" * 32,
             "url": pager,
@@ -53,6 +66,7 @@ class Daemon:
     def __init__(self, settings: Settings) -> None:
         self.app = App(settings)
         self._error: MonitorError | None = None
+        self._before = [0] * len(COUNTS)
         self._thread = threading.Thread(target=self._run, name="demo-monitor", daemon=True)
 
     def start(self, interrupted: threading.Event) -> None:
@@ -61,6 +75,7 @@ class Daemon:
         for _ in range(round(_READY_WITHIN / _POLL)):
             self.check()
             if self.app.ready().ok or interrupted.wait(_POLL):
+                self._before = self._totals()
                 return
         wrong = {name: problem for name, problem in self.app.ready().checks.items() if problem}
         raise MonitorError(f"the monitor is not ready after {_READY_WITHIN:g} s: {wrong}")
@@ -77,10 +92,14 @@ class Daemon:
             self._thread.join(_STOPS_WITHIN)
 
     def counts(self) -> dict[str, int]:
-        """What it has counted of all tasks together."""
+        """What it has counted since it was ready, of all tasks together."""
+        grown = (now - before for now, before in zip(self._totals(), self._before, strict=True))
+        return dict(zip(COUNTS, grown, strict=True))
+
+    def _totals(self) -> list[int]:
         snapshot = self.app.snapshot()
         rows = [series.counts for series in snapshot.series] if snapshot is not None else []
-        return dict(zip(COUNTS, map(sum, zip(*rows, strict=True)), strict=True)) if rows else dict.fromkeys(COUNTS, 0)
+        return list(map(sum, zip(*rows, strict=True))) if rows else [0] * len(COUNTS)
 
     def _run(self) -> None:
         try:

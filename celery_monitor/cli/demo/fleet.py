@@ -5,28 +5,56 @@ Each worker has a Celery application of its own, as in processes of their own. W
 all the same is corrected below: the application of a pool's threads, and the figures of the heartbeats.
 """
 
+import heapq
 import itertools
 import random
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, signals
 from celery.concurrency.thread import TaskPool
 from celery.events.dispatcher import EventDispatcher
 from celery.worker import WorkController
 
-from celery_monitor.cli.demo.tasks import DEFAULT, OUTAGE, PAYMENTS, RATES, shop
+from celery_monitor.cli.demo.application import COUNT, DEFAULT, IMAGES, MAIL, PAYMENTS, Shop
+from celery_monitor.cli.demo.shop.pace import WAREHOUSE
 
-WORKERS: Final = {"celery@payments-1": PAYMENTS, "celery@default-1": DEFAULT}
-"""hostname → the queue that it consumes."""
-_CONCURRENCY: Final = 8
+WORKERS: Final = {
+    "celery@payments-1": (PAYMENTS, 8),
+    "celery@default-1": (DEFAULT, 8),
+    "celery@mail-1": (MAIL, 4),
+    "celery@images-1": (IMAGES, 2),
+}
+"""hostname → the queue that it consumes, and how many tasks at once."""
+RATES: Final = {
+    "shop.orders.place": 0.45,
+    "shop.catalog.index": 0.2,
+    "shop.stock.sync": 0.14,
+    "shop.catalog.expire_cart": 0.07,
+    "shop.reports.conversion": 0.06,
+    "shop.images.resize": 0.04,
+    "shop.payments.refund": 0.03,
+    "shop.legacy.export": 0.01,
+}
+"""Shares of what customers and the shop's own pages cause; a placed order sends three more tasks. No worker knows the
+last one: it was forgotten when the code was removed."""
+EVERY: Final = 20.0
+"""Seconds between two stock counts, which run by a schedule."""
+_OUTAGE: Final = (20.0, 50.0)
+"""Seconds after the start between which the warehouse cannot be reached."""
+_CATALOGUE: Final = (12.0, 90.0, 60)
+"""A supplier's catalogue: seconds until the first, seconds from one to the next, and pictures of each."""
+_EXPORT: Final = (3.0, 65.0)
+"""An export: as above."""
 _HEARTBEAT: Final = 1.0
 """Seconds; half of Celery's, because a worker ends with its next heartbeat."""
 _READY_WITHIN: Final = 15.0
 _ENDS: Final = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
 _MAX_WAIT: Final = 0.25
+_COUNTDOWNS: Final = {"shop.catalog.expire_cart": 3}
 
 
 class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
@@ -62,69 +90,97 @@ class _Pool(TaskPool):  # type: ignore[misc]  # as above
 class Fleet:
     """The workers and the traffic. ``rate`` is in tasks a second."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, shop: Shop, rate: float) -> None:
+        self._counting = threading.Lock()
         self.sent = 0
-        """Tasks that the shop has sent. Retries, which workers send, are not among them."""
+        """Tasks that the shop has sent, its workers included. Retries are not among them."""
         self._rate = rate
-        self._began = 0.0
         self._stop = threading.Event()
-        self._shop = shop(self.down)
+        self._shop = shop
+        self._app = shop.app()
         self._workers: list[threading.Thread] = []
         self._traffic = threading.Thread(target=self._send, name="demo-traffic", daemon=True)
 
     def start(self) -> None:
         """Start the workers, wait until they consume, then the traffic. Raises TimeoutError."""
-        self._began = time.monotonic()
-        for hostname, queue in WORKERS.items():
-            app = shop(self.down)
+        signals.after_task_publish.connect(self._note_sent)
+        ready = {hostname: threading.Event() for hostname in WORKERS}
+        for hostname, (queue, concurrency) in WORKERS.items():
+            app = self._shop.app()
             app.events.dispatcher_cls = _Dispatcher
-            ready = threading.Event()
-            worker = _worker(app, hostname, queue, ready)
+            worker = _worker(app, hostname, queue, concurrency, ready[hostname])
             thread = threading.Thread(target=worker.start, name=f"demo-{hostname}", daemon=True)
             thread.start()
             self._workers.append(thread)
-            if not ready.wait(_READY_WITHIN):
+        for hostname, consumes in ready.items():
+            if not consumes.wait(_READY_WITHIN):
                 raise TimeoutError(f"the worker {hostname} did not start within {_READY_WITHIN:g} s")
-        self._began = time.monotonic()
+        began = time.monotonic()
+        self._shop.break_when(lambda: (WAREHOUSE,) if _OUTAGE[0] <= time.monotonic() - began < _OUTAGE[1] else ())
         self._traffic.start()
 
     def stop(self, timeout: float) -> None:
         """End the traffic, then the workers, when they have done what they hold; at most ``timeout`` seconds."""
         until = time.monotonic() + timeout
         self._stop.set()
+        self._shop.end()
         if self._traffic.is_alive():
             self._traffic.join(timeout)
-        self._shop.control.shutdown()
+        self._app.control.shutdown()
         for thread in self._workers:
             thread.join(max(0.0, until - time.monotonic()))
+        signals.after_task_publish.disconnect(self._note_sent)
 
-    def down(self) -> bool:
-        """Whether the warehouse is out of reach."""
-        return OUTAGE[0] <= time.monotonic() - self._began < OUTAGE[1]
+    def _note_sent(self, headers: Mapping[str, Any], **_: object) -> None:
+        if not headers.get("retries"):
+            with self._counting:
+                self.sent += 1
 
     def _send(self) -> None:
-        chance = random.Random(0)  # noqa: S311  # traffic is no secret
-        serials = {name: itertools.count(1) for name in RATES}
-        names, shares = list(RATES), list(RATES.values())
-        due = time.monotonic()
-        while not self._stop.wait(min(_MAX_WAIT, max(0.0, due - time.monotonic()))):
-            if time.monotonic() < due:
-                continue
-            due += chance.expovariate(self._rate)
-            name = chance.choices(names, shares)[0]
-            countdown = 3 if name == "shop.cart.expire" else None
-            self._shop.send_task(name, [next(serials[name])], countdown=countdown)
-            self.sent += 1
+        """Merge what comes by chance and what comes by the clock, each at its time."""
+        began = time.monotonic()
+        for due, name, serial in heapq.merge(*_traffic(self._rate)):
+            while not self._stop.wait(min(_MAX_WAIT, max(0.0, began + due - time.monotonic()))):
+                if time.monotonic() >= began + due:
+                    break
+            if self._stop.is_set():
+                return
+            self._app.send_task(name, [serial], countdown=_COUNTDOWNS.get(name))
 
 
-def _worker(app: Celery, hostname: str, queue: str, ready: threading.Event) -> WorkController:
+def _traffic(rate: float) -> Iterator[Iterator[tuple[float, str, int]]]:
+    """Sources of (seconds after the start, task, serial number), each in order and without end."""
+    yield _by_chance(rate)
+    yield ((EVERY * run, COUNT, run) for run in itertools.count(1))
+    first, step = _EXPORT
+    yield ((first + step * month, "shop.reports.export", month) for month in itertools.count())
+    first, step, pictures = _CATALOGUE
+    yield (
+        (first + step * number, "shop.images.resize", number * pictures + picture)
+        for number in itertools.count()
+        for picture in range(pictures)
+    )
+
+
+def _by_chance(rate: float) -> Iterator[tuple[float, str, int]]:
+    chance = random.Random(0)  # noqa: S311  # traffic is no secret
+    serials = {name: itertools.count(1) for name in RATES}
+    names, shares = list(RATES), list(RATES.values())
+    due = 0.0
+    while True:
+        due += chance.expovariate(rate)
+        name = chance.choices(names, shares)[0]
+        yield due, name, next(serials[name])
+
+
+def _worker(app: Celery, hostname: str, queue: str, concurrency: int, ready: threading.Event) -> WorkController:
     return WorkController(
         app=app,
         hostname=hostname,
         queues=[queue],
         pool=_Pool,
         heartbeat_interval=_HEARTBEAT,
-        concurrency=_CONCURRENCY,
+        concurrency=concurrency,
         task_events=True,
         without_gossip=True,
         without_mingle=True,

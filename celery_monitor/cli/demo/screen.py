@@ -20,10 +20,12 @@ def say(kind: str, text: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')}  {click.style(f'{kind:<9}', fg=_COLOURS.get(kind))} {text}")
 
 
-def introduce(title: str, places: dict[str, str]) -> None:
+def introduce(title: str, places: dict[str, str], notice: str) -> None:
     """Print the heading, and where to look."""
     click.echo(click.style(title, bold=True))
     click.echo()
     for name, place in places.items():
-        click.echo(f"  {name:<15}{place}")
+        click.echo(f"  {name:<17}{place}")
+    click.echo()
+    click.echo(notice)
     click.echo()

@@ -188,6 +188,7 @@ class Fleet:
 
     schedules: tuple[ScheduleState, ...] = (ScheduleState("nightly", "0 3 * * * UTC", "shop.report", NOW + 60, 0.0),)
     missed: dict[str, float] = field(default_factory=dict)
+    notice: str | None = None
 
     def snapshot(self) -> Snapshot | None:
         """The state of now."""
@@ -237,4 +238,5 @@ class Fleet:
             retention=30 * 86_400.0,
             zone=UTC,
             links=self.links,
+            notice=self.notice,
         )

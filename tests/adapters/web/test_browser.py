@@ -101,7 +101,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
 @pytest.fixture(scope="module")
 def shown(filled: SqlStore) -> Iterator[tuple[Served, Fleet]]:
     """A site of it, and what it shows."""
-    fleet = Fleet(filled, links={"Logs": "https://logs.example.com/?q={task_id}"})
+    fleet = Fleet(filled, links={"Logs": "https://logs.example.com/?q={task_id}"}, notice="Staging " + "x" * 200)
     with served(WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)) as server:
         yield server, fleet
 

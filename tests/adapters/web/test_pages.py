@@ -78,6 +78,17 @@ def test_every_link_leads_somewhere(site: Served) -> None:
     assert set(PAGES) - {"/reports/today"} <= seen
 
 
+def test_notice_is_on_every_page(serve: Callable[[], Served], fleet: Fleet) -> None:
+    """What ``web.notice`` says is told on every page and error, as text."""
+    assert "banner" not in serve().get("/").text
+    fleet.notice = EVIL
+    site = serve()
+    for path in (*PAGES, "/nothing"):
+        text = site.get(path).text
+        assert 'aria-label="Notice">&lt;script&gt;alert(1)' in text
+        assert "<script>" not in text
+
+
 def test_overview(site: Served) -> None:
     """The overview shows what failed, the queues and all tasks, with links."""
     answer = site.get("/")

@@ -1,0 +1,29 @@
+"""Orders: what the shop's pages send."""
+
+from celery import shared_task
+
+from . import payments, stock
+from .pace import DEPLOY, pace
+
+_WITHOUT_ADDRESS = 40
+"""Each so-manieth order comes from a form without an address."""
+_AFFECTED = 3
+"""During a bad release it is each so-manieth."""
+
+
+@shared_task
+def place(order: int) -> None:
+    """Check an order, then have it paid and its goods reserved."""
+    pace.work(0.01)
+    _ship_to(_load(order))
+    payments.charge.delay(order)
+    stock.reserve.delay(order)
+
+
+def _load(order: int) -> dict[str, str]:
+    every = _AFFECTED if DEPLOY in pace.broken() else _WITHOUT_ADDRESS
+    return {"number": str(order)} | ({"address": "1 Main Street"} if order % every else {})
+
+
+def _ship_to(order: dict[str, str]) -> str:
+    return order["address"].strip()

@@ -1,0 +1,36 @@
+"""The warehouse."""
+
+from celery import shared_task
+
+from .pace import WAREHOUSE, pace
+
+
+class WarehouseError(Exception):
+    """The stock is not known."""
+
+
+@shared_task
+def reserve(order: int) -> None:
+    """Put the goods of an order aside."""
+    pace.work(0.02 + order % 3 * 0.01)
+
+
+@shared_task
+def sync(shelf: int) -> None:
+    """Read how much of something is left."""
+    pace.work(0.02 + shelf % 4 * 0.01)
+    try:
+        _connect("warehouse.example.com", 5432)
+    except ConnectionRefusedError as exc:
+        raise WarehouseError(f"shelf {shelf} was not counted") from exc
+
+
+@shared_task
+def count(run: int) -> None:
+    """Compare stock and orders; runs all the time by a schedule."""
+    pace.work(0.2 + run % 3 * 0.1)
+
+
+def _connect(host: str, port: int) -> None:
+    if WAREHOUSE in pace.broken():
+        raise ConnectionRefusedError(111, f"{host}:{port} refused the connection")

@@ -1,0 +1,181 @@
+"""A made-up week of the shop, as the events that its workers would have sent. The same ``now`` and seed, the same week.
+
+Only what ran is made up: what failures say is recorded by running the shop's own code.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from celery_monitor.cli.demo.application import DEFAULT, IMAGES, MAIL, NIGHTLY, PAYMENTS
+from celery_monitor.cli.demo.shop.pace import DEPLOY, GATEWAY, WAREHOUSE
+
+MINUTE: Final = 60
+HOUR: Final = 3_600
+DAY: Final = 86_400
+PROBER: Final = 1
+"""The instance of the probes in the week."""
+Event = dict[str, Any]
+Told = tuple[str, str]
+"""An exception's ``repr`` and its traceback."""
+Record = Callable[[str, str, int], Told]
+"""Task, what is out of order, serial number → what its failure says."""
+
+_BY_HOUR: Final = (2, 1, 1, 1, 1, 2, 4, 7, 10, 12, 13, 13, 12, 11, 12, 12, 11, 11, 12, 13, 12, 9, 6, 3)
+"""How busy the hours of a day (UTC) are."""
+_WEEKEND: Final = 0.7
+_NIGHT_RUN: Final = 2 * HOUR + 30 * MINUTE
+_NOT_RUN: Final = 3
+"""Days ago on which the nightly report was not sent."""
+_RETRY_AFTER: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _ShopTask:
+    """A task: where it runs, how long, and how often it fails in ordinary times."""
+
+    name: str
+    queue: str
+    runtime: float
+    failing: float = 0.0
+    retried: float = 0.0
+
+    @property
+    def worker(self) -> str:
+        return f"celery@{self.queue}-1"
+
+
+_PLACE: Final = _ShopTask("shop.orders.place", DEFAULT, 0.02, failing=0.001)
+_CHARGE: Final = _ShopTask("shop.payments.charge", PAYMENTS, 0.12, failing=0.012)
+_RESERVE: Final = _ShopTask("shop.stock.reserve", DEFAULT, 0.03)
+_CONFIRM: Final = _ShopTask("shop.mail.confirmation", MAIL, 0.05, failing=0.003, retried=0.05)
+_NIGHTLY: Final = _ShopTask(NIGHTLY, DEFAULT, 2.4)
+_SYNC: Final = _ShopTask("shop.stock.sync", DEFAULT, 0.04)
+_CONVERSION: Final = _ShopTask("shop.reports.conversion", DEFAULT, 0.03, failing=0.07)
+_OTHERS: Final = (
+    (_ShopTask("shop.catalog.index", DEFAULT, 0.02), 0.5),
+    (_SYNC, 0.3),
+    (_ShopTask("shop.catalog.expire_cart", DEFAULT, 0.01), 0.15),
+    (_CONVERSION, 0.05),
+    (_ShopTask("shop.images.resize", IMAGES, 0.55), 0.1),
+    (_ShopTask("shop.payments.refund", PAYMENTS, 0.2), 0.05),
+)
+"""What runs beside orders, and how many of each for an order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Something is out of order for some time."""
+
+    what: str
+    kind: _ShopTask
+    days_ago: int
+    begins: float
+    """Seconds after midnight, UTC."""
+    lasts: float
+    chance: float
+    """Share of the runs that fail."""
+
+
+_TROUBLES: Final = (
+    _Trouble(GATEWAY, _CHARGE, 5, 14 * HOUR + 600, 75 * MINUTE, 0.5),
+    _Trouble(WAREHOUSE, _SYNC, 2, 10 * HOUR + 300, 45 * MINUTE, 1.0),
+    _Trouble(DEPLOY, _PLACE, 1, 16 * HOUR, 40 * MINUTE, 0.33),
+)
+
+
+class Story:
+    """``orders``: an hour's at noon, about."""
+
+    def __init__(self, now: float, record: Record, *, orders: float = 120, seed: int = 7) -> None:
+        self._midnight = int(now) // DAY * DAY
+        self._record = record
+        self._per_minute = orders / max(_BY_HOUR) / 60
+        self._chance = random.Random(seed)  # noqa: S311  # a story is no secret
+        self._serial = 40_000
+        self._pending: list[Event] = []
+
+    def minutes(self, begin: int, end: int) -> Iterator[tuple[int, Sequence[Event]]]:
+        """Each minute's end, and the events up to then, in order."""
+        for minute in range(begin // MINUTE * MINUTE, end, MINUTE):
+            self._ordinary(minute)
+            if minute % DAY == _NIGHT_RUN and (self._midnight - minute) // DAY + 1 != _NOT_RUN:
+                self._run(_NIGHTLY, minute + 0.02)
+            until = minute + MINUTE
+            self._pending.append(
+                {"type": "monitor-probe", "timestamp": until - 0.1, "probe_instance": PROBER, "probe_number": minute}
+            )
+            self._pending.sort(key=lambda event: event["timestamp"])  # what waits is nearly in order
+            past = sum(event["timestamp"] <= until for event in self._pending)
+            past_events, self._pending = self._pending[:past], self._pending[past:]
+            yield until, past_events
+
+    def _ordinary(self, minute: int) -> None:
+        moment = datetime.fromtimestamp(minute, UTC)
+        busy = _BY_HOUR[moment.hour] * (_WEEKEND if moment.isoweekday() > 5 else 1.0)  # noqa: PLR2004 - Friday
+        orders = busy * self._per_minute
+        for _ in range(self._many(orders)):
+            self._order(minute + self._chance.random() * MINUTE)
+        for kind, share in _OTHERS:
+            for _ in range(self._many(orders * share)):
+                self._run(kind, minute + self._chance.random() * MINUTE)
+
+    def _many(self, mean: float) -> int:
+        """A number that is ``mean`` on average, and varies as what comes by chance does."""
+        return max(0, round(self._chance.gauss(mean, mean**0.5)))
+
+    def _order(self, at: float) -> None:
+        placed = self._run(_PLACE, at)
+        if placed is None:
+            return
+        root, at = placed
+        self._run(_RESERVE, at, root=root, parent=root)
+        charged = self._run(_CHARGE, at, root=root, parent=root)
+        if charged is not None:
+            self._run(_CONFIRM, charged[1], root=root, parent=charged[0])
+
+    def _run(
+        self, kind: _ShopTask, at: float, *, root: str = "", parent: str | None = None
+    ) -> tuple[str, float] | None:
+        """One task. Its id and when it ended; None when it failed."""
+        self._serial += 1
+        uuid = str(UUID(int=self._chance.getrandbits(128)))
+        of_chain = {"root_id": root or uuid, "parent_id": parent}
+        broken = self._broken(kind, at)
+        failed = self._chance.random() < (kind.failing if broken is None else broken.chance)
+        if self._chance.random() < kind.retried:
+            at = self._attempt(kind, uuid, at, of_chain, "task-retried", "") + _RETRY_AFTER
+        end = self._attempt(
+            kind, uuid, at, of_chain, "task-failed" if failed else "task-succeeded", broken.what if broken else ""
+        )
+        return None if failed else (uuid, end)
+
+    def _attempt(  # noqa: PLR0917 - as they come in an event
+        self, kind: _ShopTask, uuid: str, at: float, of_chain: Event, outcome: str, broken: str
+    ) -> float:
+        """The events of one run. When it ended."""
+        chance, serial, add = self._chance, self._serial, self._pending.append
+        named = {"uuid": uuid, "name": kind.name, "args": f"({serial},)", "kwargs": "{}", **of_chain}
+        received = at + 0.002 + chance.random() * 0.004
+        started = received + chance.expovariate(25)
+        runtime = kind.runtime * (0.6 + 0.8 * chance.random())
+        add({"type": "task-sent", "timestamp": at, "hostname": "gen1@web-1", "queue": kind.queue, **named})
+        add({"type": "task-received", "timestamp": received, "hostname": kind.worker, **named})
+        add({"type": "task-started", "timestamp": started, "hostname": kind.worker, "uuid": uuid})
+        end = {"type": outcome, "timestamp": started + runtime, "hostname": kind.worker, "uuid": uuid}
+        if outcome == "task-succeeded":
+            end |= {"runtime": runtime, "result": "None"}
+        else:
+            end["exception"], end["traceback"] = self._record(kind.name, broken, serial)
+        add(end)
+        return started + runtime
+
+    def _broken(self, kind: _ShopTask, at: float) -> _Trouble | None:
+        for one in _TROUBLES:
+            begin = self._midnight - one.days_ago * DAY + one.begins
+            if one.kind is kind and begin <= at < begin + one.lasts:
+                return one
+        return None
