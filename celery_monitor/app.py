@@ -85,6 +85,7 @@ class App:
             quiet_kept=policy.joinable_until(_WRONG_CLOCKS),
             max_series=settings.metrics.max_series,
             max_incidents=settings.alerts.max_incidents,
+            max_ended=settings.tracking.max_ended_tasks,
             hosts=settings.metrics.hostname_label,
             lease_ttl=settings.store.lease_ttl,
             give_way=priority.give_way,

@@ -37,6 +37,7 @@ def limits_of(settings: Settings) -> Limits:
         max_tasks=tracking.max_tasks,
         max_age=tracking.max_age,
         linger=tracking.linger,
+        max_ended_tasks=tracking.max_ended_tasks,
         name_wait=tracking.name_wait,
         capture_arguments=tracking.capture_arguments,
         redact=Redaction(tracking.redact).patterns,

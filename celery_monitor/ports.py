@@ -26,6 +26,8 @@ from celery_monitor.core.model import (
     QueueStats,
     Restored,
     Silence,
+    TaskRef,
+    TaskRun,
     TaskStarts,
     Worker,
 )
@@ -446,6 +448,21 @@ class Reader(Protocol):
 
     def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
         """Error groups (of a task) with failures in [since, until), with one sample each, most failures first."""
+
+    def ended(self, uuid: str) -> list[TaskRun]:
+        """The kept runs of a task id that have ended, the newest first."""
+
+    def sent_by(self, uuid: str, limit: int) -> list[TaskRun]:
+        """Kept runs that have ended of tasks that this one has sent, the newest first."""
+
+    def ended_since(self) -> float | None:
+        """When the oldest kept run ended; None without any."""
+
+    def tracked(self, limit: int, *, uuid: str | None = None) -> list[tuple[str, TaskRef]]:
+        """Tasks under way (or this one) as of the last flush; those that began and ended within one are not there.
+
+        Those that were heard of longest ago come first.
+        """
 
     def starts(self) -> list[TaskStarts]:
         """The newest starts of each task, by name."""

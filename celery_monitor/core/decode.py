@@ -61,7 +61,8 @@ _REFUSALS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError, ValueErr
 """What msgspec raises for input of any kind."""
 _TEXTS: Final = ("name", "queue", "eta", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys")
 _MAX_INT_DIGITS: Final = 20
-_INTS: Final = ("active", "processed", "pid")
+_INTS: Final = ("active", "processed", "pid", "retries")
+_IDS: Final = ("root_id", "parent_id")
 _ARRAY_16, _ARRAY_32, _FIXARRAY = 0xDC, 0xDD, range(0x90, 0xA0)
 
 
@@ -189,7 +190,7 @@ def _read(raw: object) -> Event | Discarded:
     ):
         return Discarded(MALFORMED)
     fields: dict[str, object] = {name: _text(raw.get(name)) for name in _TEXTS}
-    fields |= {name: _int(raw.get(name)) for name in _INTS}
+    fields |= {name: _int(raw.get(name)) for name in _INTS} | {name: _id(raw.get(name)) for name in _IDS}
     runtime, requeue = _float(raw.get("runtime")), raw.get("requeue")
     return Event(
         type=storable_text(kind),
@@ -204,6 +205,11 @@ def _read(raw: object) -> Event | Discarded:
 
 def _text(value: object) -> str | None:
     return storable_text(value) if isinstance(value, str) else None
+
+
+def _id(value: object) -> str | None:
+    """Of another task. Only shown, so one that is too long costs nothing but itself."""
+    return storable_text(value) if isinstance(value, str) and len(value) <= MAX_UUID_LENGTH else None
 
 
 def _int(value: object) -> int | None:

@@ -18,10 +18,12 @@ from celery_monitor.core.conditions.watch import Conditions
 from celery_monitor.core.counters import Counters
 from celery_monitor.core.decide import MAX_INCIDENTS, Decider, Notice
 from celery_monitor.core.decode import COMPRESSED, CONTENT_TYPE, MALFORMED, Discarded, events_of
+from celery_monitor.core.ended import EndedTasks
 from celery_monitor.core.episodes import EpisodeNotice
 from celery_monitor.core.fingerprint import Fingerprints
 from celery_monitor.core.hosts import MAX_HOSTS, Hosts
 from celery_monitor.core.incident import MAX_TRACEBACK_LENGTH, Episode, Over, TaskFailure
+from celery_monitor.core.lookup import TaskLookup
 from celery_monitor.core.model import (
     FAILED,
     MAX_UUID_LENGTH,
@@ -90,6 +92,7 @@ class Limits:
     max_tasks: int = 1_000_000
     max_age: float = 604_800.0
     linger: float = 60.0
+    max_ended_tasks: int = 10_000
     name_wait: float = 15.0
     capture_arguments: bool = False
     redact: Sequence[Pattern] = ()
@@ -124,13 +127,7 @@ class Monitor:
         """Go on from what the store gave back."""
         self._limits = limits
         self._by_host = limits.hostname_label
-        self._tracker = Tracker(
-            max_tasks=limits.max_tasks,
-            max_age=limits.max_age,
-            linger=limits.linger,
-            capture_arguments=limits.capture_arguments,
-            max_argument_bytes=limits.max_argument_bytes,
-        )
+        self._tracker, self._ended = _tracking(limits)
         self._unnamed = UnnamedEvents(limits.name_wait)
         self._overflows = usage.restored(restored.counters)
         self._overflows["series"] += restored.series_merged
@@ -268,6 +265,11 @@ class Monitor:
         self._silences.replace(silences)
 
     @property
+    def lookup(self) -> TaskLookup:
+        """What runs and waits now, and tasks by their ids."""
+        return TaskLookup(self._tracker, self._ended, self._queues.most_likely_queue)
+
+    @property
     def has_unnamed(self) -> bool:
         """Whether the workers should be asked what they hold: events of it wait for its name."""
         return self._unnamed.wanted
@@ -368,6 +370,7 @@ class Monitor:
             failures=counted.failures,
             tracked=tracked,
             forgotten=forgotten,
+            ended=self._ended.take(),
             unnamed=unnamed,
             settled=settled,
             workers=workers,
@@ -646,3 +649,16 @@ class Monitor:
         used["unnamed_events"] = len(self._unnamed)
         used["arguments"] = self._tracker.arguments_bytes
         return usage.limits(most, used | self._aggregator.used, self._all_overflows())
+
+
+def _tracking(limits: Limits) -> tuple[Tracker, EndedTasks]:
+    ended = EndedTasks(limits.max_ended_tasks)
+    tracker = Tracker(
+        max_tasks=limits.max_tasks,
+        max_age=limits.max_age,
+        linger=limits.linger,
+        capture_arguments=limits.capture_arguments,
+        max_argument_bytes=limits.max_argument_bytes,
+        ended=ended.note,
+    )
+    return tracker, ended

@@ -1,10 +1,12 @@
-"""What task-sent and task-received tell of a run: its name, its queue, and when it is due."""
+"""What task-sent and task-received tell of a run: its name, its queue, when it is due, and where it comes from."""
 
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 
-from celery_monitor.core.model import Event, TaskRef
-from celery_monitor.core.names import Names
+from msgspec.structs import replace
+
+from celery_monitor.core.model import NO_DETAILS, Event, TaskDetails, TaskRef
+from celery_monitor.core.names import SHORT, Names, shortened_name
 
 
 def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: MutableMapping[str, str]) -> TaskRef:
@@ -14,6 +16,9 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
     task is to be replaced by. Returns what the event is to be counted under.
     """
     counted = ref
+    ref.sent_at = event.timestamp
+    if event.root_id != event.uuid or event.parent_id is not None or event.retries:
+        relate(ref, event)
     name = event.name and names[event.name]
     if name:
         if ref.name is None:
@@ -32,9 +37,29 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
     return counted
 
 
+def relate(ref: TaskRef, event: Event) -> None:
+    """Note how often it was retried, and which tasks it comes from. Of equal ids one object is kept."""
+    known = ref.details or NO_DETAILS
+    root, parent = known.root, known.parent
+    if parent is None and event.parent_id is not None:
+        parent = _fitted(event.parent_id)
+    if root is None and event.root_id is not None and event.root_id != event.uuid:
+        root = _fitted(event.root_id)
+    details = TaskDetails(known.eta, event.retries or known.retries, parent if root == parent else root, parent)
+    if details != known:
+        ref.details = details
+
+
+def _fitted(uuid: str) -> str:
+    """As ids of tasks are kept."""
+    return uuid if len(uuid) <= SHORT else shortened_name(uuid)
+
+
 def delay(ref: TaskRef, eta: str) -> None:
     """It is not due before its ETA."""
     due_at = _unix_time(eta)
+    if due_at is not None:
+        ref.details = replace(ref.details or NO_DETAILS, eta=due_at)
     if due_at is not None and due_at > ref.due_at:
         ref.due_at = due_at
 

@@ -51,7 +51,7 @@ hours. And what is over is known for some minutes more, in memory alone, in case
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from itertools import islice
 from typing import Final
@@ -59,6 +59,7 @@ from typing import Final
 from celery_monitor.core import runs
 from celery_monitor.core.model import (
     FAILED,
+    NO_DETAILS,
     RECEIVED,
     SENT,
     STARTED,
@@ -70,7 +71,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.names import SHORT, Names, fitted_queue, shortened_name
 from celery_monitor.core.recent_tasks import RecentTasks
-from celery_monitor.core.task_info import announce, delay
+from celery_monitor.core.task_info import announce, delay, relate
 from celery_monitor.core.text import size_of, storable_text
 from celery_monitor.core.transitions import TRANSITIONS
 
@@ -92,6 +93,9 @@ LEFT_OPEN: Final = 6 * 3600.0
 """Seconds for which open runs are kept when another run of their task id has ended."""
 NEW_LIFE: Final = 60.0
 """Seconds from an end to a task-sent that is of another use of the id, and not late; clocks differ by less."""
+
+End = tuple[str, TaskRef, int, float, float, float | None]
+"""Task id, run, its stage then, when it was started (0: not known), when it ended, and the seconds of work."""
 
 _S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
 """Plain ints: comparing enum members costs as much as the rest of a step."""
@@ -115,8 +119,9 @@ class Tracker:
         linger: float,
         capture_arguments: bool = False,
         max_argument_bytes: int = 32 * 1024 * 1024,
+        ended: Callable[[End], None] | None = None,
     ) -> None:
-        """Start empty; ``restore`` fills it."""
+        """Start empty; ``restore`` fills it. ``ended`` is told of each run that has ended."""
         self.tasks: dict[str, TaskRef] = {}
         self.evicted = 0
         self.slow = math.inf
@@ -126,6 +131,7 @@ class Tracker:
         """args and kwargs as text, only with ``capture_arguments``; not kept over a restart."""
         self.arguments_bytes = self.arguments_cut = 0
         """What they take in memory, and how many were forgotten for that."""
+        self._ended = ended
         self._max_argument_bytes = max_argument_bytes
         self._capture_arguments = capture_arguments
         self._max_tasks = max_tasks
@@ -189,7 +195,7 @@ class Tracker:
                 return None
             ref = found
         entry.seen = self._minute
-        measured, counted = None, ref
+        measured, counted, began = None, ref, ref.started_at
         if kind <= RECEIVED:
             counted = self._introduce(ref, event, kind)
         elif kind <= FAILED:
@@ -197,6 +203,8 @@ class Tracker:
                 self._note_slow(ref, event)
             measured = _measured(ref, event, kind)
         stage = TRANSITIONS[kind][ref.stage]
+        if stage >= _OK and stage != ref.stage and self._ended is not None and not (stage == _J and event.requeue):
+            self._ended((uuid, ref, stage, began if ref.stage == _T else 0.0, event.timestamp, measured))
         if entry.others is not None or stage > _OK:
             self._move(uuid, entry, ref, stage, event)
         elif stage < _OK:
@@ -338,6 +346,9 @@ class Tracker:
             self._capture(event)
         if kind == SENT:
             return announce(ref, event, self._names, self._queues, self.queue_of)
+        ref.received_at = event.timestamp
+        if event.parent_id is not None or event.retries or event.root_id != event.uuid:
+            relate(ref, event)
         if not ref.host:
             ref.host = self._hosts[event.hostname]
         if event.name:
@@ -367,7 +378,7 @@ class Tracker:
 
     def _fork(self, entry: TaskRef, host: str, event: Event, kind: int) -> TaskRef:
         like = runs.named(entry, host) or entry
-        run = TaskRef(name=like.name, host=host)
+        run = TaskRef(name=like.name, host=host, sent_at=entry.sent_at, details=entry.details)
         if kind != RECEIVED or event.name is None or self.name(event.name) == like.name:
             run.queue = like.queue
         if kind <= STARTED:
@@ -388,6 +399,7 @@ class Tracker:
                 return
             self._others -= len(entry.others or ())
             entry.others, entry.stage, entry.host, entry.started_at = None, _S, "", 0.0
+            entry.received_at, entry.details = 0.0, None
             entry.name = entry.queue = None
         for run in entry.others or ():
             announce(run, event, self._names, self._queues, self.queue_of)
@@ -513,7 +525,10 @@ def _seen(entry: tuple[str, TaskRef]) -> int:
 
 def _weight(uuid: str, ref: TaskRef) -> int:
     """Bytes of its texts, if it shares them with no other task."""
-    return sum(size_of(text) for text in (uuid, ref.name, ref.queue, ref.host) if text)
+    details = ref.details or NO_DETAILS
+    # Ids of other tasks count only where they are longer than any that Celery makes.
+    related = [text for text in (details.root, details.parent) if text and len(text) > SHORT]
+    return sum(size_of(text) for text in (uuid, ref.name, ref.queue, ref.host, *related) if text)
 
 
 def _size(told: tuple[str | None, str | None]) -> int:

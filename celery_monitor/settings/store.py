@@ -126,10 +126,10 @@ class StoreSettings(Section):
     transactions. Pages do not wait for it.
     """
     max_bytes: Annotated[int, size("32MiB")] = 1024 * MIB
-    """The maximum size of the store. Before it is reached, or the disk is full, the oldest samples of failures are
-    dropped first, then error groups, then counts by time older than a day. Totals, incidents and notifications are
-    never dropped. Up to 16 MiB more are reserved for a full disk. For SQLite only: PostgreSQL bounds nothing,
-    shorten ``retention`` there.
+    """The maximum size of the store. Before it is reached, or the disk is full, ended tasks are dropped first,
+    then the oldest samples of failures, then error groups, then counts by time older than a day. Totals, incidents
+    and notifications are never dropped. Up to 16 MiB more are reserved for a full disk. For SQLite only: PostgreSQL
+    bounds nothing, shorten ``retention`` there.
     """
     retention: Annotated[float, duration("1d")] = 30 * DAY
     """How long counts by time, failures, incidents and reports are kept. Totals are kept forever."""
@@ -167,7 +167,7 @@ class TrackingSettings(Section):
     into the default. If long, unique names exceed it nevertheless, tracked tasks are evicted when 85 % is in use.
     """
     max_tasks: int = Field(default=500_000, ge=1)
-    """The maximum number of unfinished tasks in memory, about 300 bytes each. Beyond it, the oldest is evicted,
+    """The maximum number of unfinished tasks in memory, about 350 bytes each. Beyond it, the oldest is evicted,
     and its failure may be counted as ``unknown``.
     """
     max_age: Annotated[float, duration("1m")] = 7 * DAY
@@ -175,6 +175,10 @@ class TrackingSettings(Section):
     linger: Duration = MINUTE
     """How long a failed task stays in memory, so that the second failure event of a hard time limit is not counted
     twice.
+    """
+    max_ended_tasks: int = Field(default=10_000, ge=0, le=1_000_000)
+    """The number of ended tasks kept in the store, the newest first, so that a task is found by its id after its end.
+    Where more than 500 tasks end between two flushes, the newest 500 of them are kept. 0 keeps none.
     """
     name_wait: Annotated[float, duration("0s", "2m")] = 15.0
     """How long an event without a known task name waits for the name (from the client's event, or from the workers

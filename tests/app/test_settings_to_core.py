@@ -49,6 +49,7 @@ def test_limits() -> None:
         "metrics.max_series": 11,
         "metrics.max_workers": 12,
         "tracking.max_error_groups": 13,
+        "tracking.max_ended_tasks": 17,
         "tracking.max_sample_bytes": "14MiB",
         "tracking.max_argument_bytes": "15MiB",
         "alerts.max_incidents": 16,
@@ -57,6 +58,7 @@ def test_limits() -> None:
     assert (limits.prefetch, limits.max_tasks, limits.hostname_label) == (500, 10, True)
     assert (limits.runtime_bounds, limits.worker_purge) == ((1.0, 2.0), 1200.0)
     assert (limits.max_series, limits.max_workers, limits.max_error_groups) == (11, 12, 13)
+    assert limits.max_ended_tasks == 17
     assert (limits.max_sample_bytes, limits.max_argument_bytes, limits.max_incidents) == (14 << 20, 15 << 20, 16)
     assert redacted("tok-12", limits.redact) == REDACTED
 

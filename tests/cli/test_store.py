@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from celery_monitor.adapters.store import SqlStore, copy, open_store
 from celery_monitor.adapters.store.schema import metadata
 from celery_monitor.cli import main
-from celery_monitor.core.model import Action, Event, OutboxRequest, Silence, TaskRef, UnnamedEvent
+from celery_monitor.core.model import Action, Event, OutboxRequest, Silence, TaskRef, TaskRun, UnnamedEvent
 from celery_monitor.core.model.schedules import ScheduleState, TaskStarts
 from celery_monitor.settings import Settings
 from tests.adapters.store.test_hostile import everywhere
@@ -48,6 +48,7 @@ def source(tmp_path: Path) -> str:
                 2,
                 failures=[failure(f"u{number}", group=f"g{number}") for number in range(ROWS)],
                 tracked=[(f"t{number}", TaskRef(name="t", seen=number)) for number in range(ROWS)],
+                ended=[TaskRun(uuid="t\0", name="t", queue=None, hostname="w", stage=5, ended_at=NOW, parent="p")],
                 outbox=[OutboxRequest("pagerduty", "other", Action.TRIGGER, due_at=NOW)],
                 schedules=[ScheduleState("s", "every 5m", "t", NOW, NOW)],
                 starts=[TaskStarts("t", (NOW, NOW + 300))],

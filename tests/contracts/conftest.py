@@ -11,12 +11,13 @@ from tests.fakes import MemoryStore
 
 RETENTION = 30 * 86_400.0
 KEPT = 4
+MAX_ENDED = 5
 
 
 @pytest.fixture
 def sql(store_url: str, tmp_path: Path) -> Iterator[SqlStore]:
     """The real store, on SQLite and on PostgreSQL, started, with its outbox and reader."""
-    store = open_store(store_url, directory=tmp_path, retention=RETENTION, fingerprints_kept=KEPT)
+    store = open_store(store_url, directory=tmp_path, retention=RETENTION, fingerprints_kept=KEPT, max_ended=MAX_ENDED)
     store.start()
     yield store
     store.stop()

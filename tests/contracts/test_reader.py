@@ -6,8 +6,9 @@ import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, Failure, IncidentState
+from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, Failure, IncidentState, Stage, TaskRef, TaskRun
 from celery_monitor.ports import FailureFilter, TaskRow
+from tests.contracts.conftest import MAX_ENDED, RETENTION
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, vector, worker
 
 
@@ -39,6 +40,10 @@ def test_nothing_yet(sql: SqlStore) -> None:
     assert reader.buckets(0, NOW) == []
     assert reader.groups(0, NOW) == []
     assert reader.counters(NOW) == {}
+    assert reader.ended("u1") == []
+    assert reader.sent_by("u1", 10) == []
+    assert reader.ended_since() is None
+    assert reader.tracked(10) == []
 
 
 def test_buckets_add_up(sql: SqlStore) -> None:
@@ -344,3 +349,42 @@ def test_incidents_of_a_state(sql: SqlStore) -> None:
     write(sql, {"incidents": [incident("a"), incident("b", state=IncidentState.RESOLVED)]})
     found = sql.reader.incidents(since=None, until=None, limit=10, state=IncidentState.RESOLVED)
     assert [row.incident.key for row in found] == ["b"]
+
+
+def ended(uuid: str, at: float = NOW, **changes: Any) -> TaskRun:
+    """A run that succeeded."""
+    values = {
+        "name": "shop.charge", "queue": "celery", "hostname": "celery@box", "stage": int(Stage.SUCCEEDED),
+        "sent_at": at - 3, "received_at": at - 2, "started_at": at - 1, "ended_at": at, "runtime": 0.5, **changes,
+    }  # fmt: skip
+    return TaskRun(uuid=uuid, **values)
+
+
+def test_ended_tasks(sql: SqlStore) -> None:
+    """A run that has ended is found by its id and by its parent's, as it was written, the newest first."""
+    child = ended("u2", eta=NOW - 2.5, retries=3, root="u0", parent="u1")
+    bare = TaskRun(uuid="u2", name=None, queue=None, hostname="", stage=int(Stage.REVOKED), ended_at=NOW + 1)
+    write(sql, {"ended": [ended("u1"), child]}, {"ended": [bare, ended("u3", parent="u1")]})
+    assert sql.reader.ended("u1") == [ended("u1")]
+    assert sql.reader.ended("u2") == [bare, child]
+    assert [run.uuid for run in sql.reader.sent_by("u1", 10)] == ["u3", "u2"]
+    assert [run.uuid for run in sql.reader.sent_by("u1", 1)] == ["u3"]
+    assert sql.reader.ended_since() == NOW
+    assert sql.reader.ended("\x00") == []
+
+
+def test_ended_tasks_are_bounded(sql: SqlStore) -> None:
+    """The newest stay; what is older than the retention goes."""
+    write(sql, *({"ended": [ended(f"u{each}", NOW + each) for each in (n, n + 1)]} for n in range(0, 10, 2)))
+    assert [n for n in range(10) if sql.reader.ended(f"u{n}")] == list(range(10 - MAX_ENDED, 10))
+    sql.prune(NOW + RETENTION + 8.5)
+    assert [n for n in range(10) if sql.reader.ended(f"u{n}")] == [9]
+
+
+def test_tasks_under_way(sql: SqlStore) -> None:
+    """As of the last flush, those that were heard of longest ago first; or one of them."""
+    tracked = [(f"u{seen}", TaskRef(name="a", seen=seen, sent_at=NOW, host="celery@a")) for seen in (3, 1, 2)]
+    write(sql, {"tracked": tracked})
+    assert [uuid for uuid, _ in sql.reader.tracked(2)] == ["u1", "u2"]
+    ((uuid, ref),) = sql.reader.tracked(2, uuid="u3")
+    assert (uuid, ref.sent_at, ref.host) == ("u3", NOW, "celery@a")

@@ -1,8 +1,9 @@
 """What the pump may rely on in any Store."""
 
 import pytest
+from msgspec import structs
 
-from celery_monitor.core.model import Event, IncidentState, Restored, TaskRef, UnnamedEvent
+from celery_monitor.core.model import Event, IncidentState, Restored, TaskDetails, TaskRef, UnnamedEvent
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import Store
 from tests.contracts.conftest import KEPT
@@ -28,7 +29,7 @@ def test_empty(store: Store) -> None:
 def test_everything_comes_back(store: Store) -> None:
     """What the monitor goes on from is what it has written."""
     ref = TaskRef(name="shop.charge", queue="celery", stage=2, due_at=1.5, started_at=2.5, seen=3)
-    nameless = TaskRef(seen=4)
+    nameless = TaskRef(seen=4, sent_at=3.5, received_at=3.75, details=TaskDetails(9.5, 2, "u0", "u1"))
     others = [TaskRef("shop.charge", None, 5, 0.0, 7.5, host="celery@b"), TaskRef(host="celery@c")]
     shared = TaskRef("shop.charge", "celery", 2, seen=5, host="celery@a", others=others)
     store.commit(
@@ -53,7 +54,7 @@ def test_everything_comes_back(store: Store) -> None:
     ]
     assert sorted(restored.tracked) == [
         ("u1", TaskRef("shop.charge", "celery", 2, 1.5, 2.5, 3, saved=True)),
-        ("u2", TaskRef(None, None, 0, 0.0, 0.0, 4, saved=True)),
+        ("u2", structs.replace(nameless, saved=True)),
         ("u3", TaskRef("shop.charge", "celery", 2, 0.0, 0.0, 5, saved=True, host="celery@a", others=others)),
     ]
     assert list(restored.unnamed) == [

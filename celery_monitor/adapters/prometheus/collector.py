@@ -39,7 +39,7 @@ DISCARDED: Final = (
 )  # fmt: skip
 REPLIES_DISCARDED: Final = ("late", "content_type", "compressed", "malformed", "too_large", "too_many")
 OUTCOMES: Final = ("delivered", "retried", "dead", "unknown")
-GIVEN_UP: Final = ("samples", "groups", "buckets")
+GIVEN_UP: Final = ("ended_tasks", "samples", "groups", "buckets")
 
 _Numbers = CounterMetricFamily | GaugeMetricFamily | UnknownMetricFamily
 _TYPES: Final[Mapping[Kind, type[_Numbers]]] = {

@@ -307,8 +307,8 @@ STORE_ROOM: Final = Family(
 STORE_GIVEN_UP: Final = Family(
     "monitor_store_given_up",
     Kind.COUNTER,
-    "Rows dropped since the process started because space was short: samples of failures, error groups and counts "
-    "by time. Totals, incidents and notifications are never dropped.",
+    "Rows dropped since the process started because space was short: ended tasks, samples of failures, error groups "
+    "and counts by time. Totals, incidents and notifications are never dropped.",
     ("what",),
 )
 STORE_ROLLED_BACK: Final = Family(

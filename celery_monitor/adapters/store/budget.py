@@ -1,11 +1,11 @@
 """The disk budget: what is given up when space is short, and in which order.
 
-Counts, incidents, the outbox, tasks under way and fingerprints come first. Before they run out of space, samples of
-failures go, oldest first, then error groups, then counts by time that are older than a day.
+Counts, incidents, the outbox, tasks under way and fingerprints come first. Before they run out of space, ended tasks
+go, then samples of failures, oldest first, then error groups, then counts by time that are older than a day.
 
 A flush is one transaction: its log needs the space once more, and SQLite cannot move a log into a file that has no
 space to grow. So what can be given up takes a quarter of the space that is left and no more: the texts of incidents
-first, each cut to its share, then error groups, then samples.
+first, each cut to its share, then error groups, then samples; ended tasks only where there is space for all of it.
 
 Space is short by ``store.max_bytes`` or by the file system, whichever comes first. A quota shows in neither: after a
 write that was refused for want of space only free pages inside of the file are counted on, for a while.
@@ -31,7 +31,8 @@ from celery_monitor.ports import StoreSpace
 SAMPLES: Final = "samples"
 GROUPS: Final = "groups"
 BUCKETS: Final = "buckets"
-GIVEN_UP: Final = (SAMPLES, GROUPS, BUCKETS)
+ENDED: Final = "ended_tasks"
+GIVEN_UP: Final = (ENDED, SAMPLES, GROUPS, BUCKETS)
 
 DAY: Final = 86_400.0
 CHUNK_SIZES: Final = (250, 25, 2)
@@ -44,6 +45,8 @@ _ROW: Final = 600
 """Bytes of a sample beside its texts, with its places in the indexes."""
 _GROUP: Final = 600
 """Bytes of an error group, or of its failures in a quarter of an hour."""
+_RUN: Final = 350
+"""Bytes of a run that has ended."""
 _SERIES: Final = 1_200
 _BUCKET: Final = 600
 _WAITING: Final = 600
@@ -118,10 +121,15 @@ class Budget:
         left = self._measure(connection).to_spare(_needed(changes))
         if _spared(changes) <= left:
             return changes, {}
+        without: dict[str, int] = {}
+        if changes.ended:
+            without[ENDED] = len(changes.ended)
+            changes = replace(changes, ended=())
+            if _spared(changes) <= left:
+                return changes, without
         incidents = _cut(changes.incidents, left)
         left -= sum(map(_texts, incidents))
         changes = replace(changes, incidents=incidents)
-        without: dict[str, int] = {}
         if (groups := _GROUP * (len(changes.groups) + len(changes.errors))) > left:
             without[GROUPS] = len(changes.groups)
             changes, left = replace(changes, groups=(), errors=()), 0.0  # samples go before groups
@@ -136,8 +144,9 @@ class Budget:
     def refused(self, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
         """A write was refused for want of space: the changes without all that can be given up, and how much it was."""
         self._refused_at = self._monotonic()
-        without = {SAMPLES: len(changes.failures), GROUPS: len(changes.groups)}
-        return replace(changes, failures=(), groups=(), errors=(), incidents=_cut(changes.incidents, 0)), without
+        without = {SAMPLES: len(changes.failures), GROUPS: len(changes.groups), ENDED: len(changes.ended)}
+        incidents = _cut(changes.incidents, 0)
+        return replace(changes, ended=(), failures=(), groups=(), errors=(), incidents=incidents), without
 
     def count(self, what: str, number: int) -> None:
         """So many were given up."""
@@ -175,6 +184,8 @@ class Budget:
 
     def _give_up(self, connection: Connection, now: float, chunk: int) -> tuple[str, int]:
         """Delete a portion of the least important that is there."""
+        if number := _delete_ended(connection, chunk):
+            return ENDED, number
         if number := _delete_samples(connection, chunk):
             return SAMPLES, number
         if number := _delete_groups(connection, chunk):
@@ -195,8 +206,8 @@ def _needed(changes: Changes) -> int:
 
 def _spared(changes: Changes) -> float:
     """Bytes of all that can be given up."""
-    groups = _GROUP * (len(changes.groups) + len(changes.errors))
-    return groups + sum(map(_texts, changes.incidents)) + sum(map(_size, changes.failures))
+    small = _GROUP * (len(changes.groups) + len(changes.errors)) + _RUN * len(changes.ended)
+    return small + sum(map(_texts, changes.incidents)) + sum(map(_size, changes.failures))
 
 
 def _texts(one: Failure | Incident) -> int:
@@ -231,6 +242,12 @@ def _newest_within(failures: Sequence[Failure], allowance: float) -> int:
         if allowance < 0:
             return number
     return len(failures)
+
+
+def _delete_ended(connection: Connection, chunk: int) -> int:
+    table = schema.ended_tasks
+    oldest = select(table.c.id).order_by(table.c.id).limit(chunk)
+    return connection.execute(delete(table).where(table.c.id.in_(oldest))).rowcount
 
 
 def _delete_samples(connection: Connection, chunk: int) -> int:

@@ -10,6 +10,7 @@ import msgspec
 
 from celery_monitor.core.model import (
     COUNTS,
+    NO_DETAILS,
     Event,
     Failure,
     Histogram,
@@ -17,6 +18,7 @@ from celery_monitor.core.model import (
     Series,
     SeriesKey,
     TaskRef,
+    TaskRun,
     UnnamedEvent,
     Worker,
 )
@@ -25,11 +27,16 @@ from celery_monitor.errors import StoreUnusableError
 T = TypeVar("T")
 
 FAILURE: Final = Failure.__struct_fields__
+ENDED: Final = (
+    "uuid", "name", "queue", "hostname", "stage", "sent_at", "received_at", "started_at", "ended_at", "runtime", "eta",
+    "retries", "root", "parent",
+)  # fmt: skip
 WORKER: Final = Worker.__struct_fields__
 RUN: Final = ("name", "queue", "stage", "due_at", "started_at", "host")
 INCIDENT: Final = ("key", "state", "opened_at", "first_at", "body")
 
 failure_row: Final = attrgetter(*FAILURE)
+ended_row: Final = attrgetter(*ENDED)
 worker_row: Final = attrgetter(*WORKER)
 _run_row: Final = attrgetter(*RUN)
 
@@ -88,7 +95,16 @@ def _histogram(text: str, total: float) -> Histogram:
 def tracked_row(uuid: str, ref: TaskRef) -> tuple[Any, ...]:
     """In the order of the table's columns."""
     runs = None if ref.others is None else to_json([_run_row(run) for run in ref.others])
-    return uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen, ref.host or None, runs
+    details = ref.details or NO_DETAILS
+    return (
+        uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen, ref.host or None, runs,
+        ref.sent_at, ref.received_at, details.eta, details.retries, details.root, details.parent,
+    )  # fmt: skip
+
+
+def ended_value(row: Sequence[Any]) -> TaskRun:
+    """The opposite of ``ended_row``."""
+    return TaskRun(**dict(zip(ENDED, row, strict=True)))
 
 
 def runs_value(text: str | None) -> list[TaskRef] | None:

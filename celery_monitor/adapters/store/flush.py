@@ -26,12 +26,20 @@ MAX_STEP: Final = 3600.0
 class FlushWriter:
     """Writes changes; keeps the last ``fingerprints_kept`` fingerprints of the newest connection, at least.
 
-    ``give_way`` is called between its statements, and may take a moment: what others wait for can go first.
+    ``max_ended``: runs of the history that are kept. ``give_way`` is called between its statements, and may take a
+    moment: what others wait for can go first.
     """
 
     def __init__(
-        self, dialect: Dialect, *, fingerprints_kept: int, give_way: Callable[[], None] = lambda: None
+        self,
+        dialect: Dialect,
+        *,
+        fingerprints_kept: int,
+        max_ended: int = 10_000,
+        give_way: Callable[[], None] = lambda: None,
     ) -> None:
+        self._max_ended = max_ended
+        self._ended = Bulk(dialect, insert(dialect, schema.ended_tasks), encode.ENDED)
         self._give_way = give_way
         self._kept = fingerprints_kept * FINGERPRINT
         self._enqueuer = Enqueuer(dialect)
@@ -75,6 +83,9 @@ class FlushWriter:
         self._forget.run(connection, ((uuid,) for uuid in changes.forgotten), self._give_way)
         tracked = (encode.tracked_row(uuid, ref) for uuid, ref in changes.tracked)
         self._tracked.run(connection, tracked, self._give_way)
+        if changes.ended:
+            self._ended.run(connection, map(encode.ended_row, changes.ended), self._give_way)
+            connection.execute(delete(schema.ended_tasks).where(schema.beyond(self._max_ended)))
         self._settle.run(connection, ((number,) for number in changes.settled), self._give_way)
         self._unnamed.run(connection, map(encode.unnamed_row, changes.unnamed), self._give_way)
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))

@@ -33,6 +33,8 @@ from celery_monitor.core.model import (
     Incident,
     IncidentRow,
     IncidentState,
+    TaskRef,
+    TaskRun,
     TaskStarts,
     Worker,
 )
@@ -40,6 +42,9 @@ from celery_monitor.ports import MESSAGES_SEARCHED, FailureFilter, TaskRow
 
 _INTEGER_BITS: Final = 63
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
+_ENDED: Final = [schema.ended_tasks.c[name] for name in encode.ENDED]
+_SEARCHED: Final = 20_000
+"""Ended tasks among which those of a parent are looked for, the newest."""
 _WORKER: Final = [schema.workers.c[name] for name in encode.WORKER]
 
 
@@ -188,6 +193,37 @@ class SqlReader:
             query = query.where(table.c.name == self._database.text(name))
         with self._database.read() as connection:
             return [_group(row) for row in connection.execute(query)]
+
+    def ended(self, uuid: str) -> list[TaskRun]:
+        """See Reader."""
+        table = schema.ended_tasks
+        return self._ended(select(*_ENDED).where(table.c.uuid == self._database.text(uuid)).order_by(table.c.id.desc()))
+
+    def sent_by(self, uuid: str, limit: int) -> list[TaskRun]:
+        """See Reader. No index knows parents: what is read for it is bounded."""
+        table = schema.ended_tasks
+        query = select(*_ENDED).where(~schema.beyond(_SEARCHED), table.c.parent == self._database.text(uuid))
+        return self._ended(query.order_by(table.c.id.desc()).limit(limit))
+
+    def ended_since(self) -> float | None:
+        """See Reader."""
+        table = schema.ended_tasks
+        with self._database.read() as connection:
+            found: float | None = connection.scalar(select(table.c.ended_at).order_by(table.c.id).limit(1))
+            return found
+
+    def tracked(self, limit: int, *, uuid: str | None = None) -> list[tuple[str, TaskRef]]:
+        """See Reader."""
+        table = schema.tracked
+        query = select(table).order_by(table.c.seen).limit(limit)
+        if uuid is not None:
+            query = query.where(table.c.uuid == self._database.text(uuid))
+        with self._database.read() as connection:
+            return restore.tracked(connection, query)
+
+    def _ended(self, query: Select[Any]) -> list[TaskRun]:
+        with self._database.read() as connection:
+            return [encode.ended_value(row) for row in connection.execute(query)]
 
     def starts(self) -> list[TaskStarts]:
         """See Reader."""

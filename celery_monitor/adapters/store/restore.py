@@ -3,6 +3,7 @@
 from operator import attrgetter
 from typing import Any, Final, get_type_hints
 
+from msgspec import structs
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from celery_monitor.adapters.store import encode, schema, silences
@@ -17,12 +18,14 @@ from celery_monitor.adapters.store.validation import (
     valid_rows,
 )
 from celery_monitor.core.model import (
+    NO_DETAILS,
     CounterName,
     Incident,
     IncidentState,
     Reason,
     Restored,
     ScheduleState,
+    TaskDetails,
     TaskRef,
     TaskStarts,
     UnnamedEvent,
@@ -34,6 +37,7 @@ QUIET_KEPT: Final = 48 * 3600.0
 _ROWS: Final = 10_000
 _MUTED: Final = f'"reason":"{Reason.MUTED.value}"'
 """In the JSON of incidents that wait for the end of a silence, however old they are. In a text, quotes are escaped."""
+_NO_DETAILS: Final = structs.astuple(NO_DETAILS)
 _TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
 """Counters that are times of the monitor's own clock."""
 
@@ -50,7 +54,7 @@ def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Re
         sequence=meta.sequence,
         epoch=meta.epoch,
         series=[encode.series_value(required_row(row, SERIES)) for row in connection.execute(_by_rank())],
-        tracked=_tracked(connection),
+        tracked=tracked(connection, select(schema.tracked)),
         unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
         incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
@@ -100,8 +104,8 @@ def _workers(connection: Connection) -> list[Worker]:
     return valid_rows("workers", rows, tuple[tuple(types[name] for name in encode.WORKER)], Worker)  # type: ignore[misc]
 
 
-def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
-    """Names, queues and workers repeat: one string object for each."""
+def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskRef]]:
+    """Rows of ``tracked``. Names, queues and workers repeat: one string object for each."""
     shared: dict[Any, Any] = {}
 
     def entry(  # noqa: PLR0917 - a row
@@ -114,6 +118,9 @@ def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
         seen: int,
         host: str | None,
         runs: str | None,
+        sent_at: float,
+        received_at: float,
+        *details: Any,  # noqa: ANN401 - in the order of the fields
     ) -> tuple[str, TaskRef]:
         ref = TaskRef(
             name=shared.setdefault(name, name),
@@ -125,10 +132,13 @@ def _tracked(connection: Connection) -> list[tuple[str, TaskRef]]:
             saved=True,
             host=shared.setdefault(host, host) or "",
             others=encode.runs_value(runs),
+            sent_at=sent_at,
+            received_at=received_at,
+            details=None if details == _NO_DETAILS else TaskDetails(*details),
         )
         return uuid, ref
 
-    rows = connection.execution_options(yield_per=_ROWS).execute(select(schema.tracked))
+    rows = connection.execution_options(yield_per=_ROWS).execute(query)
     return valid_rows("tracked", rows, TRACKED, entry)
 
 

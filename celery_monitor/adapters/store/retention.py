@@ -16,11 +16,12 @@ CLAIM_KEPT: Final = 400 * 86_400.0
 
 
 class Retention:
-    """Forgets what is older than ``length`` seconds."""
+    """Forgets what is older than ``length`` seconds, and ended tasks beyond the newest ``max_ended``."""
 
-    def __init__(self, database: Database, length: float) -> None:
+    def __init__(self, database: Database, length: float, max_ended: int) -> None:
         self._database = database
         self._length = length
+        self._max_ended = max_ended
         self._totals = Totals(database.dialect)
 
     def prune(self, now: float) -> None:
@@ -28,11 +29,18 @@ class Retention:
         before = now - self._length
         with self._database.write() as connection:
             self._totals.expire(connection, before - BUCKET_SECONDS, limit=CHUNK_SIZE)
-        for table, condition in _expired(before, min(before, now - CLAIM_KEPT)):
+        for table, condition in [*_expired(before, min(before, now - CLAIM_KEPT)), self._ended(before)]:
             keys: list[Any] = list(table.primary_key.columns)
             key = keys[0] if len(keys) == 1 else tuple_(*keys)
             with self._database.write() as connection:
                 connection.execute(delete(table).where(key.in_(select(*keys).where(condition).limit(CHUNK_SIZE))))
+
+    def _ended(self, before: float) -> tuple[Table, ColumnElement[bool]]:
+        """In the order of their ends, so that only the oldest are looked at."""
+        table = schema.ended_tasks
+        oldest = select(table.c.id).order_by(table.c.id).limit(CHUNK_SIZE)
+        expired = and_(table.c.id.in_(oldest), table.c.ended_at < before)
+        return table, or_(schema.beyond(self._max_ended), expired)
 
 
 def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnElement[bool]]]:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Double,
     Index,
     Integer,
@@ -17,6 +18,8 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    func,
+    select,
     text,
 )
 
@@ -168,9 +171,40 @@ tracked: Final = Table(
     _number("seen"),
     Column("host", Text),
     Column("runs", Text),
+    *(Column(name, Double, nullable=False, server_default=text("0")) for name in ("sent_at", "received_at", "eta")),
+    Column("retries", BigInteger, nullable=False, server_default=text("0")),
+    Column("root", Text),
+    Column("parent", Text),
     sqlite_with_rowid=False,
 )
 """One row for each task id. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``."""
+
+ended_tasks: Final = Table(
+    "ended_tasks",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    _text("uuid"),
+    Column("name", Text),
+    Column("queue", Text),
+    _text("hostname"),
+    _number("stage"),
+    *(_real(name) for name in ("sent_at", "received_at", "started_at", "ended_at")),
+    Column("runtime", Double),
+    _real("eta"),
+    _number("retries"),
+    Column("root", Text),
+    Column("parent", Text),
+    Index("ix_ended_tasks_uuid", "uuid"),
+    sqlite_autoincrement=True,
+)
+"""The newest runs that have ended, in the order of their ends (``id``)."""
+
+
+def beyond(most: int) -> ColumnElement[bool]:
+    """Rows of ``ended_tasks`` but the newest ``most``."""
+    newest = select(func.max(ended_tasks.c.id)).scalar_subquery()
+    return ended_tasks.c.id <= newest - most
+
 
 unnamed: Final = Table(
     "unnamed",

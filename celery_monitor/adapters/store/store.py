@@ -54,6 +54,7 @@ def open_store(
     quiet_kept: float = restore.QUIET_KEPT,
     max_series: int = 10_000,
     max_incidents: int = 2_000,
+    max_ended: int = 10_000,
     hosts: bool = False,
     lease_ttl: float = DEFAULT_TTL,
     schema: StoreSchema | None = None,
@@ -63,7 +64,7 @@ def open_store(
 
     ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
     ``max_series``: more are folded into one before they are read, which has a host where ``hosts``. ``max_incidents``:
-    more do not come back, open ones before others.
+    more do not come back, open ones before others. ``max_ended``: runs that have ended that are kept.
     ``lease_ttl``: seconds; see Store. ``schema``: of the tables in PostgreSQL, and the fleet's name; None: wherever the
     search path leads.
     ``give_way`` is called some times in a commit, and may take a moment.
@@ -82,7 +83,7 @@ def open_store(
             schema=schema,
         )
     )
-    flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, give_way=give_way)
+    flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, max_ended=max_ended, give_way=give_way)
     merge = SeriesMerge(database.dialect, most=max_series, hosts=hosts)
     budget = Budget(database, database.limit)
     return SqlStore(
@@ -91,7 +92,7 @@ def open_store(
         flush,
         merge,
         budget,
-        retention=retention,
+        retention=Retention(database, retention, max_ended),
         quiet_kept=quiet_kept,
         max_incidents=max_incidents,
     )
@@ -108,7 +109,7 @@ class SqlStore:
         merge: SeriesMerge,
         budget: Budget,
         *,
-        retention: float,
+        retention: Retention,
         quiet_kept: float,
         max_incidents: int,
     ) -> None:
@@ -119,7 +120,7 @@ class SqlStore:
         self._budget = budget
         self._quiet_kept = quiet_kept
         self._max_incidents = max_incidents
-        self._retention = Retention(database, retention)
+        self._retention = retention
         self._flush = flush
         self._merge = merge
         self._token: str | None = None

@@ -15,7 +15,10 @@ _Stage = Annotated[int, msgspec.Meta(ge=0, le=int(max(Stage)))]
 _CHUNK_SIZE: Final = 2_000
 
 SERIES: Final = tuple[(str, str, str, *[int] * len(COUNTS), str, str, float, str, float, int)]  # type: ignore[misc]
-TRACKED: Final = tuple[str, str | None, str | None, _Stage, float, float, int, str | None, str | None]
+TRACKED: Final = tuple[
+    str, str | None, str | None, _Stage, float, float, int, str | None, str | None,
+    float, float, float, int, str | None, str | None,
+]  # fmt: skip
 UNNAMED: Final = tuple[int, float, str, float | None]
 COUNTER: Final = tuple[str, float]
 FINGERPRINTS: Final = tuple[int, bytes]

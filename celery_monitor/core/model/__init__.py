@@ -59,7 +59,7 @@ from celery_monitor.core.model.outbox import (
 from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, HistoryRow, IncidentRow
 from celery_monitor.core.model.schedules import RUNS_KEPT, Outcome, ScheduledRun, ScheduleState, TaskStarts, ToldBy
 from celery_monitor.core.model.silences import MAX_REASON, MAX_SILENCE, MAX_SILENCES, Silence
-from celery_monitor.core.model.tasks import UNKNOWN_TASK, FleetTask, Stage, TaskRef
+from celery_monitor.core.model.tasks import NO_DETAILS, UNKNOWN_TASK, FleetTask, Stage, TaskDetails, TaskRef, TaskRun
 from celery_monitor.core.model.workers import QueueStats, Worker
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "MAX_SILENCES",
     "MAX_TYPE_LENGTH",
     "MAX_UUID_LENGTH",
+    "NO_DETAILS",
     "RECEIVED",
     "REFRESH",
     "REJECTED",
@@ -127,7 +128,9 @@ __all__ = [
     "Silence",
     "Snapshot",
     "Stage",
+    "TaskDetails",
     "TaskRef",
+    "TaskRun",
     "TaskStarts",
     "ToldBy",
     "UnnamedEvent",

@@ -9,7 +9,7 @@ from celery_monitor.core.model.incidents import Incident
 from celery_monitor.core.model.outbox import OutboxRequest
 from celery_monitor.core.model.schedules import ScheduleState, TaskStarts
 from celery_monitor.core.model.silences import Silence
-from celery_monitor.core.model.tasks import TaskRef
+from celery_monitor.core.model.tasks import TaskRef, TaskRun
 from celery_monitor.core.model.workers import Worker
 
 
@@ -27,6 +27,8 @@ class Changes:
     failures: Sequence[Failure] = ()
     tracked: Sequence[tuple[str, TaskRef]] = ()
     forgotten: Sequence[str] = ()
+    ended: Sequence[TaskRun] = ()
+    """Runs that have ended, for the history, in the order of their ends."""
     unnamed: Sequence[UnnamedEvent] = ()
     """Events that begin to wait for their task's name."""
     settled: Sequence[int] = ()
@@ -53,6 +55,7 @@ class Changes:
         """Bytes that it takes in memory, about."""
         texts = sum(len(one.traceback) + len(one.message) for one in self.failures)
         small = len(self.failures) + len(self.groups) + len(self.tracked) + len(self.workers) + len(self.unnamed)
+        small += len(self.ended)
         return 2_500 * len(self.series) + 8_000 * len(self.incidents) + 300 * len(self.buckets) + 600 * small + texts
 
     @property
@@ -66,6 +69,7 @@ class Changes:
             or self.errors
             or self.tracked
             or self.forgotten
+            or self.ended
             or self.unnamed
             or self.settled
             or self.workers

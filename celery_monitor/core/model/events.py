@@ -45,6 +45,9 @@ class Event(msgspec.Struct, gc=False):
     args: str | None = None
     kwargs: str | None = None
     requeue: bool | None = None
+    retries: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
+    root_id: Annotated[str, msgspec.Meta(max_length=MAX_UUID_LENGTH)] | None = None
+    parent_id: Annotated[str, msgspec.Meta(max_length=MAX_UUID_LENGTH)] | None = None
     active: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
     processed: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
     pid: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None

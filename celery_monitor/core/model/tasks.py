@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,21 @@ class Stage(enum.IntEnum):
     FAILED = 6
     REJECTED = 7
     REVOKED = 8
+
+
+class TaskDetails(msgspec.Struct, frozen=True, gc=False):
+    """What few tasks have. Only shown."""
+
+    eta: float = 0.0
+    """The time before which it must not begin; 0 without one."""
+    retries: int = 0
+    root: str | None = None
+    """Id of the task that the whole workflow began with; None where that is this one, or is not known."""
+    parent: str | None = None
+    """Id of the task that sent it; None for none, or where it is not known."""
+
+
+NO_DETAILS: Final = TaskDetails()
 
 
 class TaskRef(msgspec.Struct, gc=False):
@@ -45,6 +61,40 @@ class TaskRef(msgspec.Struct, gc=False):
     """The worker whose run it is, whole (``celery@box``); "" while no worker has told of it."""
     others: "list[TaskRef] | None" = None
     """Further runs of the same task id, in the order in which they were seen; never empty."""
+    sent_at: float = 0.0
+    """Of its newest task-sent; 0 when none was seen. Only shown, as what follows: nothing is decided by it."""
+    received_at: float = 0.0
+    """Of its newest task-received; 0 when none was seen."""
+    details: TaskDetails | None = None
+    """None for most tasks."""
+
+
+class TaskRun(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A run of a task id, under way or ended, as it is shown. A time of 0 is not known."""
+
+    uuid: str
+    name: str | None
+    queue: str | None
+    hostname: str
+    """Of the worker, whole (``celery@box``); "" while none has it."""
+    stage: int
+    """A Stage."""
+    sent_at: float = 0.0
+    received_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    runtime: float | None = None
+    """Seconds of work, as the worker measured them."""
+    eta: float = 0.0
+    retries: int = 0
+    root: str | None = None
+    parent: str | None = None
+    """As in TaskDetails."""
+    lost_at: float = 0.0
+    """When it was lost with its worker; 0: it was not. Not stored."""
+    args: str | None = None
+    kwargs: str | None = None
+    """Only of tasks under way, and only where settings allow. Not stored."""
 
 
 @dataclass(frozen=True, slots=True)

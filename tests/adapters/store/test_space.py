@@ -12,7 +12,7 @@ import pytest
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.budget import Space
 from celery_monitor.adapters.store.reserve import DiskReserve, reserve_size
-from celery_monitor.core.model import Action, Changes, OutboxRequest
+from celery_monitor.core.model import Action, Changes, OutboxRequest, TaskRun
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
@@ -41,6 +41,7 @@ def load(sequence: int, failures: int = 0, size: int = 16_000, at: float = NOW) 
         groups=[group(one, at, at) for one in groups],
         errors=[error(one) for one in groups],
         failures=[failure(f"u-{one}", at=at, group=one, traceback=os.urandom(size // 2).hex()) for one in groups],
+        ended=[TaskRun(uuid=f"e{sequence}", name="t", queue=None, hostname="w", stage=5, ended_at=at)],
         incidents=[incident(f"k{sequence}")],
         outbox=[OutboxRequest("pagerduty", f"k{sequence}", Action.TRIGGER, "", at)],
         counters={"messages": float(sequence)},
@@ -82,6 +83,9 @@ def test_the_limit_holds(opened: Open, path: Path) -> None:
     assert "u-g1-0" not in kept
     assert 100 < len(kept) < 4000
     given_up = store.space().given_up
+    ended = [number for number in range(1, 41) if store.reader.ended(f"e{number}")]
+    assert given_up["ended_tasks"] == 40 - len(ended)
+    assert len(ended) < len(kept) / 100  # they go first
     assert given_up["samples"] == 4000 - len(kept)
     assert given_up["buckets"] == 0
     assert_whole(store, 40)

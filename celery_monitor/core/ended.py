@@ -1,0 +1,72 @@
+"""The newest runs that have ended, so that a task is found by its id after its end.
+
+For people, and bounded: in memory, in what one flush writes, and in the store. Where more tasks end between two flushes
+than ``PORTION``, the newest of them are kept and the others are not.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from celery_monitor.core.model import NO_DETAILS, TaskRef, TaskRun
+
+PORTION: Final = 500
+"""Runs that are kept of those between two flushes: what they cost is bounded, however many there are."""
+IN_MEMORY: Final = 10_000
+"""Runs that are found while the store is away or has not been written yet, some 350 bytes each."""
+
+_End = tuple[str, TaskRef, int, float, float, float | None]
+
+
+class EndedTasks:
+    """Not thread-safe: it belongs to the monitor. ``most`` runs are kept; 0: none."""
+
+    def __init__(self, most: int) -> None:
+        """Start without any: the store has those of before."""
+        self._fresh: deque[_End] = deque(maxlen=PORTION)
+        self._taken: deque[TaskRun] = deque(maxlen=min(most, IN_MEMORY))
+        self.note = self._fresh.append if most else None
+        """Takes in the end of a run, see ``track.End``; None where none is kept. On the hot path."""
+
+    def take(self) -> list[TaskRun]:
+        """Those since the last call, in the order of their ends.
+
+        Only here they become values: a task-sent that is read right after the end still counts.
+        """
+        runs = [_run(end) for end in self._fresh]
+        self._fresh.clear()
+        self._taken.extend(runs)
+        return runs
+
+    def __iter__(self) -> Iterator[TaskRun]:
+        """All that are in memory, the newest first."""
+        yield from map(_run, reversed(self._fresh))
+        yield from reversed(self._taken)
+
+    def find(self, uuid: str) -> list[TaskRun]:
+        """Runs of a task id, the newest first."""
+        found = [_run(end) for end in reversed(self._fresh) if end[0] == uuid]
+        return found + [run for run in reversed(self._taken) if run.uuid == uuid]
+
+
+def _run(end: _End) -> TaskRun:
+    uuid, ref, stage, started_at, ended_at, runtime = end
+    if ref.stage != stage:  # the id is in use again
+        ref = TaskRef(name=ref.name, queue=ref.queue, host=ref.host)
+    details = ref.details or NO_DETAILS
+    return TaskRun(
+        uuid=uuid,
+        name=ref.name,
+        queue=ref.queue,
+        hostname=ref.host,
+        stage=stage,
+        sent_at=ref.sent_at,
+        received_at=ref.received_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        runtime=runtime,
+        eta=details.eta,
+        retries=details.retries,
+        root=details.root,
+        parent=details.parent,
+    )

@@ -1,0 +1,174 @@
+"""What runs and waits now, and a task by its id, out of memory.
+
+Hundreds of thousands of tasks can be under way, and the pump waits while somebody holds the monitor. So only references
+are copied meanwhile (``TaskLookup.all``), and they are sifted afterwards (``sift``): what a task does between the two
+may or may not be seen.
+"""
+
+import enum
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from msgspec import structs
+
+from celery_monitor.core import runs
+from celery_monitor.core.ended import EndedTasks
+from celery_monitor.core.model import NO_DETAILS, Stage, TaskRef, TaskRun
+from celery_monitor.core.track import Tracker
+
+_S, _R, _T, _Y, _Q, _OK = map(int, list(Stage)[:6])
+CHILDREN: Final = 50
+"""Tasks that are told of those that one task has sent."""
+
+Tasks = tuple[Sequence[str], Sequence[TaskRef]]
+"""Task ids, and the entry of each."""
+
+
+class RunState(enum.StrEnum):
+    """What a task that has not ended does."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    """In a queue, or fetched by a worker and not begun."""
+    SCHEDULED = "scheduled"
+    """Its ETA has not come."""
+    RETRYING = "retrying"
+    """It failed and waits for its next attempt."""
+    LOST = "lost"
+    """Its worker is gone; no event will tell of its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which tasks to list. None means any."""
+
+    state: RunState | None = None
+    named: Callable[[str], bool] | None = None
+    """Of a task's name."""
+    queue: str | None = None
+    hostname: str | None = None
+    """Of the worker, whole."""
+    offset: int = 0
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """Some of the tasks under way."""
+
+    runs: Sequence[TaskRun] = ()
+    """Running ones by when they began, all others in the order in which they were first seen: the oldest first."""
+    total: int = 0
+    """How many the filter lets through."""
+    counts: dict[RunState, int] = field(default_factory=dict)
+    """The same of each state, whatever state the filter asks for."""
+
+
+class TaskLookup:
+    """Questions to the tracker's memory; each is bounded in time. Not thread-safe: it belongs to the monitor."""
+
+    def __init__(self, tracker: Tracker, ended: EndedTasks, queue_of: Callable[[str, str], str]) -> None:
+        """``queue_of``: the most likely queue of a task's name on a worker."""
+        self._tracker = tracker
+        self._ended = ended
+        self._queue_of = queue_of
+
+    def all(self) -> Tasks:
+        """References to all tasks that are tracked, those that were first seen first."""
+        tasks = self._tracker.tasks
+        return list(tasks), list(tasks.values())
+
+    def find(self, uuid: str) -> list[TaskRun]:
+        """The runs of a task id: those under way, then those that have ended, the newest first."""
+        entry = self._tracker.tasks.get(uuid)
+        live = [] if entry is None else [run for run in runs.all_runs(entry) if run.stage < _OK]
+        return [*self.complete(shown(uuid, run) for run in reversed(live)), *self._ended.find(uuid)]
+
+    def ended_children(self, uuid: str) -> list[TaskRun]:
+        """Runs that have ended of tasks that this one has sent, the newest first."""
+        return list(islice((run for run in self._ended if run.parent == uuid), CHILDREN))
+
+    def complete(self, found: Iterable[TaskRun]) -> list[TaskRun]:
+        """The same with arguments, not redacted yet, and with the most likely queue where no event has told it."""
+        return [self._complete(run) for run in found]
+
+    def _complete(self, run: TaskRun) -> TaskRun:
+        args, kwargs = self._tracker.arguments.get(run.uuid, (None, None))
+        queue = run.queue or (self._queue_of(run.name, run.hostname) if run.name else None)
+        return structs.replace(run, args=args, kwargs=kwargs, queue=queue)
+
+
+def state_of(run: TaskRef, now: float) -> RunState:
+    """Of a run that has not ended."""
+    if run.stage == _T:
+        return RunState.LOST if run.due_at < 0 else RunState.RUNNING
+    if run.stage == _Y:
+        return RunState.RETRYING
+    return RunState.SCHEDULED if run.details is not None and run.details.eta > now else RunState.WAITING
+
+
+def sift(tasks: Tasks, wanted: RunFilter, now: float) -> RunPage:
+    """The page that a filter asks for. Takes about 0.3 s of a million tasks."""
+    counts: Counter[RunState] = Counter()
+    found: list[tuple[str, TaskRef]] = []
+    fits = _fits(wanted)
+    for uuid, entry in zip(*tasks, strict=True):
+        for run in (entry,) if entry.others is None else tuple(runs.all_runs(entry)):
+            if run.stage >= _OK or not fits(run):
+                continue
+            state = state_of(run, now)
+            counts[state] += 1
+            if wanted.state is None or state is wanted.state:
+                found.append((uuid, run))
+    if wanted.state is RunState.RUNNING:
+        found.sort(key=lambda one: one[1].started_at)
+    part = found[wanted.offset : wanted.offset + wanted.limit]
+    return RunPage([shown(uuid, run) for uuid, run in part], len(found), dict(counts))
+
+
+def _fits(wanted: RunFilter) -> Callable[[TaskRef], bool]:
+    named, queue, hostname = wanted.named, wanted.queue, wanted.hostname
+    if named is None and queue is None and hostname is None:
+        return lambda _: True
+    known: dict[str | None, bool] = {None: named is None}
+
+    def fits(run: TaskRef) -> bool:
+        name = run.name
+        if name not in known:
+            known[name] = named is None or named(name or "")
+        return known[name] and queue in {None, run.queue} and hostname in {None, run.host}
+
+    return fits
+
+
+def children(tasks: Tasks, uuid: str) -> list[TaskRun]:
+    """Tasks under way that a task has sent, the oldest first."""
+    sent = (
+        shown(each, ref)
+        for each, ref in zip(*tasks, strict=True)
+        if ref.details is not None and ref.details.parent == uuid and ref.stage < _OK
+    )
+    return list(islice(sent, CHILDREN))
+
+
+def shown(uuid: str, ref: TaskRef) -> TaskRun:
+    """A run under way as a value."""
+    began, details = ref.stage == _T, ref.details or NO_DETAILS
+    return TaskRun(
+        uuid=uuid,
+        name=ref.name,
+        queue=ref.queue,
+        hostname=ref.host,
+        stage=ref.stage,
+        sent_at=ref.sent_at,
+        received_at=ref.received_at,
+        started_at=ref.started_at if began else 0.0,
+        eta=details.eta,
+        retries=details.retries,
+        root=details.root,
+        parent=details.parent,
+        lost_at=-ref.due_at if began and ref.due_at < 0 else 0.0,
+    )
