@@ -284,9 +284,7 @@ class App:
             workers=reader.workers(),
             counters=reader.counters(math.inf),
             incidents={},
-            incidents_open=len(
-                reader.incidents(since=None, until=None, limit=_OPEN_INCIDENTS, state=IncidentState.OPEN)
-            ),
+            incidents_open=len(reader.incidents(limit=_OPEN_INCIDENTS, state=IncidentState.OPEN).rows),
             tracked=0,
             lag=None,
             probe_roundtrip=None,

@@ -92,6 +92,10 @@ class StoreMissingError(StoreUnusableError):
         self.about = about
 
 
+class InvalidCursorError(MonitorError):
+    """A page of a list was asked for by a cursor that no page of this list gave: the caller's request is at fault."""
+
+
 class TooManySilencesError(MonitorError):
     """There are as many silences as are kept: a person has to end one first."""
 

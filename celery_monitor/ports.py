@@ -31,6 +31,7 @@ from celery_monitor.core.model import (
     TaskStarts,
     Worker,
 )
+from celery_monitor.core.paging import Page
 from celery_monitor.core.replay import Resumption
 
 DEADLINE: Final[ContextVar[float]] = ContextVar("answer_by", default=math.inf)
@@ -282,7 +283,7 @@ class Store(Protocol):
 
 
 class Outbox(Protocol):
-    """What is to be sent. Methods as in Store."""
+    """What is to be sent. Methods as in Store; those with a ``cursor`` raise InvalidCursorError."""
 
     def enqueue(self, entry: OutboxRequest, now: float) -> bool:
         """Add a row outside of a flush (reports). False when that (channel, key, action) exists in any state."""
@@ -317,9 +318,15 @@ class Outbox(Protocol):
         """Make a row that is not delivered due now (None: all dead ones, not those of unknown outcome); how many."""
 
     def items(
-        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
-    ) -> list[OutboxItem]:
-        """Pending rows, and dead and unknown ones (only these with ``dead``), oldest first, after id ``cursor``.
+        self,
+        *,
+        dead: bool,
+        limit: int,
+        cursor: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Page[OutboxItem]:
+        """Pending rows, and dead and unknown ones (only these with ``dead``), oldest first.
 
         ``since`` and ``until`` bound ``created_at``: [since, until).
         """
@@ -339,8 +346,8 @@ class Outbox(Protocol):
     def incident(self, key: str) -> Incident | None:
         """The incident as committed."""
 
-    def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
-        """Open incidents that the channel has delivered, and the cursor of the next page."""
+    def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
+        """Open incidents that the channel has delivered."""
 
 
 class SilenceBook(Protocol):
@@ -365,7 +372,7 @@ MESSAGES_SEARCHED: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class FailureFilter:
-    """What failures to list; None means any. ``cursor`` is what the last page gave."""
+    """What failures to list; None means any."""
 
     task: str | None = None
     exception: str | None = None
@@ -394,25 +401,28 @@ class TaskRow:
 
 
 class Reader(Protocol):
-    """Read-only queries for the page, the API and the report. Methods as in Store."""
+    """Read-only queries for the page, the API and the report.
+
+    Methods as in Store; those with a ``cursor`` raise InvalidCursorError.
+    """
 
     def tasks(
         self,
         *,
-        since: float | None,
+        since: float | None = None,
         until: float | None = None,
         limit: int,
-        cursor: str | None,
-        name: str | None,
+        cursor: str | None = None,
+        name: str | None = None,
         exception: str | None = None,
-    ) -> list[TaskRow]:
-        r"""Tasks by name and queue, in that order, after ``cursor`` (``name\x00queue`` of the last row).
+    ) -> Page[TaskRow]:
+        """Tasks by name and queue, in that order.
 
         ``exception``: only tasks that have failed with this class (its short name or the whole one) in that time.
         """
 
-    def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
-        """Newest first, and the cursor of the next page. Raises ValueError for a cursor that it did not give."""
+    def failures(self, wanted: FailureFilter) -> Page[Failure]:
+        """Newest first."""
 
     def failure(self, uuid: str) -> list[Failure]:
         """All kept failures of a task id, newest first."""
@@ -423,13 +433,14 @@ class Reader(Protocol):
     def incidents(
         self,
         *,
-        since: float | None,
-        until: float | None,
+        since: float | None = None,
+        until: float | None = None,
         limit: int,
+        cursor: str | None = None,
         key: str | None = None,
         state: IncidentState | None = None,
-    ) -> list[IncidentRow]:
-        """Newest first, by first failure. ``key``: only this one."""
+    ) -> Page[IncidentRow]:
+        """Newest first, by first failure, then by key (``IncidentRow.position``). ``key``: only this one."""
 
     def workers(self) -> list[Worker]:
         """As of the last flush."""

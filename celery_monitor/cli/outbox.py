@@ -92,10 +92,11 @@ def _opened(config_path: Path | None, url: str | None) -> Iterator[Outbox]:
 
 
 def _items(rows: Outbox, *, dead: bool) -> Iterator[OutboxItem]:
-    cursor = None
-    while page := rows.items(dead=dead, limit=_PAGE, cursor=cursor):
-        yield from page
-        cursor = page[-1].id
+    page = rows.items(dead=dead, limit=_PAGE)
+    yield from page.rows
+    while page.next is not None:
+        page = rows.items(dead=dead, limit=_PAGE, cursor=page.next)
+        yield from page.rows
 
 
 def _first_in_line(items: Iterable[OutboxItem], now: float) -> dict[_Line, int]:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import structlog
 
 from celery_monitor.core.model import Incident
+from celery_monitor.core.paging import Page
 from celery_monitor.errors import DeliveryError, InterruptedSendError, RejectedError, StoreUnavailableError
 from celery_monitor.ports import Clock
 
@@ -25,7 +26,7 @@ _log = structlog.get_logger()
 class OpenIncidents(Protocol):
     """The part of the Outbox that is used here."""
 
-    def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
+    def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
         """See Outbox."""
 
 
@@ -60,11 +61,12 @@ class Repeater:
         cursor: str | None = None
         try:
             while proceed():
-                batch, cursor = self._outbox.open_incidents(self._channel, BATCH, cursor)
-                if batch:
-                    self._send_batch(batch)
-                if cursor is None:
+                page = self._outbox.open_incidents(self._channel, BATCH, cursor)
+                if page.rows:
+                    self._send_batch(page.rows)
+                if page.next is None:
                     break
+                cursor = page.next
         except InterruptedSendError:
             return False
         except (DeliveryError, StoreUnavailableError) as exc:

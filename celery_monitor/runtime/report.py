@@ -50,7 +50,7 @@ class DayReport:
                 *(self._whole_day(date - dt.timedelta(days=back)) for back in range(1, DAYS_BEFORE + 1)),
             ),
             groups=self._reader.groups(start, end),
-            incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS),
+            incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS).rows,
             counters=(self._reader.counters(start), self._reader.counters(min(end, now))),
             now=now,
             read_until=read_until,
@@ -60,5 +60,5 @@ class DayReport:
     def _whole_day(self, date: dt.date) -> Iterator[BucketRow]:
         """An earlier day, of which only the sums count: the store adds them up, which takes a tenth of the time."""
         start, end = day_bounds(date, self._zone)
-        for row in self._reader.tasks(since=start, until=end, limit=_MAX_TASKS, cursor=None, name=None):
+        for row in self._reader.tasks(since=start, until=end, limit=_MAX_TASKS).rows:
             yield BucketRow(start, row.name, row.queue, row.counts, row.runtime_sum, row.runtime_count)

@@ -57,7 +57,7 @@ class Bench:
 
     def states(self) -> set[str]:
         """The states of the rows that are not delivered."""
-        return {item.state for item in self.store.outbox.items(dead=False, limit=1000, cursor=None)}
+        return {item.state for item in self.store.outbox.items(dead=False, limit=1000).rows}
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_no_page_is_lost_to_a_wrong_routing_key(tmp_path: Path, server: PagerDut
     for _ in range(360):
         bench.notifier.run_once()
         clock.advance(10.0)
-    (row,) = bench.store.outbox.items(dead=False, limit=10, cursor=None)
+    (row,) = bench.store.outbox.items(dead=False, limit=10).rows
     assert (row.state, "pagerduty.routing_key" in (row.error or "")) == ("pending", True)
     assert 5 < len(server.received) < 20
     file.write_text(KEYS[""])

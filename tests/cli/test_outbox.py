@@ -41,7 +41,7 @@ def invoke(tmp_path: Path, *arguments: str) -> Result:
 def add(store: SqlStore, key: str, *, dead: str | None = None) -> OutboxItem:
     """A waiting row, or one that was given up for this reason."""
     store.outbox.enqueue(OutboxRequest("pagerduty", key, Action.TRIGGER, due_at=AT), AT)
-    item = store.outbox.items(dead=False, limit=100, cursor=None)[-1]
+    item = store.outbox.items(dead=False, limit=100).rows[-1]
     if dead is not None:
         store.outbox.dead(item, AT, dead)
     return item

@@ -133,7 +133,7 @@ def test_it_goes_on(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None
         store.commit(changes(3, failures=[failure("new")], outbox=[OutboxRequest("p", "k", Action.TRIGGER)]))
         assert restored_position == "tag-7"
         assert len(store.reader.failure("new")) == 1
-        assert max(item.id for item in store.outbox.items(dead=False, limit=9, cursor=None)) == 3
+        assert max(item.id for item in store.outbox.items(dead=False, limit=9).rows) == 3
         assert store.lease().holder == "pod-1"
 
 

@@ -13,6 +13,7 @@ from celery_monitor.core.model import (
     OutboxItem,
     OutboxRequest,
 )
+from celery_monitor.core.paging import Page
 from tests.contracts.values import NOW, changes, incident
 
 KEY = "shop.charge/2026-11-23T12Z"
@@ -70,14 +71,14 @@ def test_open_incidents_of_a_channel(box: Box) -> None:
     box.sequence += 1
     rows = [*map(trigger, keys), OutboxRequest("am", "key0", Action.TRIGGER, "", NOW)]
     box.store.commit(changes(box.sequence, incidents=incidents, outbox=rows))
-    assert box.outbox.open_incidents("pagerduty", 10, None) == ([], None)
-    for item in box.outbox.items(dead=False, limit=10, cursor=None):
+    assert box.outbox.open_incidents("pagerduty", 10) == Page([])
+    for item in box.outbox.items(dead=False, limit=10).rows:
         if item.channel == "pagerduty" and item.key != "key3":
             box.outbox.delivered(item, NOW, 1)
-    found, cursor = box.outbox.open_incidents("pagerduty", 2, None)
-    assert found == incidents[:2]
-    assert box.outbox.open_incidents("pagerduty", 2, cursor) == ([incidents[2]], None)
-    assert box.outbox.open_incidents("am", 10, None) == ([], None)
+    first = box.outbox.open_incidents("pagerduty", 2)
+    assert first.rows == incidents[:2]
+    assert box.outbox.open_incidents("pagerduty", 2, first.next) == Page([incidents[2]])
+    assert box.outbox.open_incidents("am", 10) == Page([])
 
 
 def test_a_flush_enqueues(box: Box) -> None:
@@ -94,7 +95,7 @@ def test_a_pending_row_is_refreshed(box: Box) -> None:
     """The same key and action again is the same row with a new revision, due at the earlier of the two times."""
     box.flush(trigger(due_at=NOW + 10))
     box.flush(trigger(due_at=NOW + 20))
-    assert [item.due_at for item in box.outbox.items(dead=False, limit=10, cursor=None)] == [NOW + 10]
+    assert [item.due_at for item in box.outbox.items(dead=False, limit=10).rows] == [NOW + 10]
     box.flush(trigger(due_at=NOW + 2))
     item = box.one(NOW + 2)
     assert item.revision == 3
@@ -239,7 +240,7 @@ def test_delivered(box: Box) -> None:
     box.outbox.delivered(box.one(), NOW + 1, 3)
     assert box.due(NOW + 1000) == []
     assert box.outbox.pending() == {}
-    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    (row,) = box.store.reader.incidents(limit=10).rows
     assert (row.delivered_at, row.delivered_count, row.error) == (NOW + 1, 3, None)
 
 
@@ -250,7 +251,7 @@ def test_first_delivery_is_remembered(box: Box) -> None:
     box.outbox.delivered(box.one(), NOW + 1, 1)
     box.flush(trigger())
     box.outbox.delivered(box.one(), NOW + 600, 40)
-    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    (row,) = box.store.reader.incidents(limit=10).rows
     assert (row.delivered_at, row.delivered_count) == (NOW + 1, 40)
 
 
@@ -261,7 +262,7 @@ def test_the_flush_leaves_the_delivery_alone(box: Box) -> None:
     box.outbox.delivered(box.one(), NOW + 1, 1)
     box.sequence += 1
     box.store.commit(changes(2, incidents=[incident(KEY, count=2)]))
-    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    (row,) = box.store.reader.incidents(limit=10).rows
     assert (row.incident.count, row.delivered_at, row.delivered_count) == (2, NOW + 1, 1)
 
 
@@ -279,7 +280,7 @@ def test_each_channel_has_its_own_delivery(box: Box) -> None:
     box.outbox.retry(oncall, NOW + 5, "connection refused")
     box.outbox.dead(audit, NOW, "no such room")
     box.outbox.delivered(chat, NOW + 1, 3, "1700000000.1")
-    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    (row,) = box.store.reader.incidents(limit=10).rows
     assert list(row.deliveries) == [
         ChannelDelivery("audit", "dead", 1, "no such room", None, 0, None),
         ChannelDelivery("chat", "delivered", 1, None, NOW + 1, 3, "1700000000.1"),
@@ -289,7 +290,7 @@ def test_each_channel_has_its_own_delivery(box: Box) -> None:
     box.outbox.delivered(box.one(NOW + 5), NOW + 6, 3)
     box.outbox.revive(audit.id, NOW + 7)
     box.outbox.delivered(box.one(NOW + 7), NOW + 8, 2)
-    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    (row,) = box.store.reader.incidents(limit=10).rows
     assert [(one.state, one.attempts, one.error) for one in row.deliveries] == [
         ("delivered", 2, None),
         ("delivered", 1, None),
@@ -302,7 +303,7 @@ def test_a_delivery_is_pending_as_long_as_anything_waits(box: Box) -> None:
     """An update that waits, or a resolve, makes it pending; a row that comes later finds what the receiver gave."""
 
     def state() -> str:
-        (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+        (row,) = box.store.reader.incidents(limit=10).rows
         return row.deliveries[0].state
 
     box.sequence += 1
@@ -340,10 +341,10 @@ def test_retry_records_the_error(box: Box) -> None:
     box.outbox.retry(box.one(), NOW + 5, "connection refused")
     item = box.one(NOW + 5)
     assert (item.attempts, item.error) == (1, "connection refused")
-    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    (row,) = box.store.reader.incidents(limit=10).rows
     assert (row.error, row.delivered_at) == ("connection refused", None)
     box.outbox.delivered(item, NOW + 5, 1)
-    (row,) = box.store.reader.incidents(since=None, until=None, limit=10)
+    (row,) = box.store.reader.incidents(limit=10).rows
     assert row.error is None
 
 
@@ -353,9 +354,9 @@ def test_dead_and_revived(box: Box) -> None:
     box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger(), trigger("b")]))
     box.outbox.dead(box.due()[0], NOW, "400 invalid routing key")
     assert box.keys() == ["b"]
-    (dead,) = box.outbox.items(dead=True, limit=10, cursor=None)
+    (dead,) = box.outbox.items(dead=True, limit=10).rows
     assert (dead.key, dead.state, dead.error) == (KEY, "dead", "400 invalid routing key")
-    (row,) = [r for r in box.store.reader.incidents(since=None, until=None, limit=10) if r.incident.key == KEY]
+    (row,) = [r for r in box.store.reader.incidents(limit=10).rows if r.incident.key == KEY]
     assert row.error == "400 invalid routing key"
     assert box.outbox.revive(None, NOW + 1) == 1
     assert box.outbox.revive(None, NOW + 1) == 0
@@ -369,9 +370,9 @@ def test_an_unknown_outcome(box: Box) -> None:
     box.outbox.note(item, '{"taken":["a@b"]}')
     box.outbox.uncertain(item, NOW, "may have been delivered")
     assert box.due() == []
-    (row,) = box.outbox.items(dead=False, limit=9, cursor=None)
+    (row,) = box.outbox.items(dead=False, limit=9).rows
     assert (row.state, row.error, row.progress) == ("unknown", "may have been delivered", '{"taken":["a@b"]}')
-    assert box.outbox.items(dead=True, limit=9, cursor=None) == [row]
+    assert box.outbox.items(dead=True, limit=9).rows == [row]
     assert (box.outbox.given_up(), box.outbox.unknown()) == ({}, {item.channel: 1})
     assert box.outbox.revive(None, NOW + 1) == 0
     assert box.outbox.revive(item.id, NOW + 1) == 1
@@ -404,7 +405,7 @@ def test_revive_with_a_newer_one_waiting(box: Box) -> None:
     box.flush(trigger(due_at=NOW + 600))
     box.outbox.revive(None, NOW + 1)
     assert box.keys(NOW + 1) == [KEY]
-    assert box.outbox.items(dead=True, limit=10, cursor=None) == []
+    assert box.outbox.items(dead=True, limit=10).rows == []
     box.outbox.delivered(box.one(NOW + 1), NOW + 1, 1)
     assert box.due(NOW + 9999) == []
 
@@ -452,22 +453,23 @@ def test_late_outcomes(box: Box) -> None:
     box.outbox.retry(item, NOW + 1, "late")
     box.outbox.dead(item, NOW + 1, "late")
     assert box.due(NOW + 9999) == []
-    assert box.outbox.items(dead=True, limit=10, cursor=None) == []
+    assert box.outbox.items(dead=True, limit=10).rows == []
 
 
 def test_items_page(box: Box) -> None:
     """Rows are listed oldest first, page by page."""
     box.flush(*(trigger(f"k{i}") for i in range(5)))
-    first = box.outbox.items(dead=False, limit=3, cursor=None)
-    rest = box.outbox.items(dead=False, limit=3, cursor=first[-1].id)
-    assert [item.key for item in first + rest] == [f"k{i}" for i in range(5)]
+    first = box.outbox.items(dead=False, limit=3)
+    rest = box.outbox.items(dead=False, limit=3, cursor=first.next)
+    assert [item.key for item in (*first.rows, *rest.rows)] == [f"k{i}" for i in range(5)]
+    assert rest.next is None
 
 
 def test_items_of_a_time(box: Box) -> None:
     """Rows are listed by when they came up: the end of the time is not part of it."""
     for number in range(4):
         box.flush(trigger(f"k{number}"), now=NOW + number)
-    found = box.outbox.items(dead=False, limit=10, cursor=None, since=NOW + 1, until=NOW + 3)
+    found = box.outbox.items(dead=False, limit=10, since=NOW + 1, until=NOW + 3).rows
     assert [item.key for item in found] == ["k1", "k2"]
 
 

@@ -1,15 +1,20 @@
 """What the page, the API and the report may rely on in a Reader."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, Failure, IncidentState, Stage, TaskRef, TaskRun
+from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, IncidentState, Stage, TaskRef, TaskRun
+from celery_monitor.core.paging import Page, cursor
+from celery_monitor.errors import InvalidCursorError
 from celery_monitor.ports import FailureFilter, TaskRow
 from tests.contracts.conftest import MAX_ENDED, RETENTION
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, vector, worker
+
+T = TypeVar("T")
 
 
 def write(store: SqlStore, *flushes: dict[str, Any], first: int = 1) -> None:
@@ -20,22 +25,26 @@ def write(store: SqlStore, *flushes: dict[str, Any], first: int = 1) -> None:
 
 def listed(store: SqlStore, **wanted: Any) -> list[str]:
     """The ids of all failures that are found, page by page."""
-    found: list[Failure] = []
-    cursor: str | None = None
-    while True:
-        page, cursor = store.reader.failures(FailureFilter(cursor=cursor, **wanted))
-        found += page
-        if cursor is None:
-            return [f.uuid for f in found]
+    return [one.uuid for one in every(lambda cursor: store.reader.failures(FailureFilter(cursor=cursor, **wanted)))]
+
+
+def every(read: Callable[[str | None], Page[T]]) -> list[T]:
+    """The rows of all pages."""
+    page = read(None)
+    found = [*page.rows]
+    while page.next is not None:
+        page = read(page.next)
+        found += page.rows
+    return found
 
 
 def test_nothing_yet(sql: SqlStore) -> None:
     """An empty store answers every question."""
     reader = sql.reader
-    assert reader.tasks(since=None, limit=10, cursor=None, name=None) == []
-    assert reader.failures(FailureFilter()) == ([], None)
+    assert reader.tasks(limit=10).rows == []
+    assert reader.failures(FailureFilter()) == Page([])
     assert reader.failure("u1") == []
-    assert reader.incidents(since=None, until=None, limit=10) == []
+    assert reader.incidents(limit=10).rows == []
     assert reader.workers() == []
     assert reader.buckets(0, NOW) == []
     assert reader.groups(0, NOW) == []
@@ -70,7 +79,7 @@ def test_tasks_over_the_retention(sql: SqlStore) -> None:
         {"buckets": [bucket(sent=1), bucket(START - 86_400, sent=5), bucket(name="shop.a", queue="q", failed=1)]},
         {"failures": [failure(name="shop.a", queue="q", at=NOW - 3), failure(name="shop.a", queue="q", at=NOW - 7)]},
     )
-    assert sql.reader.tasks(since=None, limit=10, cursor=None, name=None) == [
+    assert sql.reader.tasks(limit=10).rows == [
         TaskRow("shop.a", "q", vector(failed=1), 0.5, 1, NOW - 3),
         TaskRow("shop.charge", "celery", vector(sent=6), 1.0, 2, None),
     ]
@@ -85,7 +94,7 @@ def test_last_failure_of_a_task(sql: SqlStore) -> None:
         {"buckets": [bucket(sent=1)]},
     )
     for since in (None, 0.0):
-        (row,) = sql.reader.tasks(since=since, limit=10, cursor=None, name=None)
+        (row,) = sql.reader.tasks(since=since, limit=10).rows
         assert row.last_failure_at == NOW
 
 
@@ -93,24 +102,24 @@ def test_tasks_since(sql: SqlStore) -> None:
     """The bucket that ``since`` falls into counts whole, those before it do not."""
     write(sql, {"buckets": [bucket(START - BUCKET_SECONDS, sent=1), bucket(START, sent=2)]})
     for since, sent in ((START + 500, 2), (START, 2), (START - 1, 3)):
-        (row,) = sql.reader.tasks(since=since, limit=10, cursor=None, name=None)
+        (row,) = sql.reader.tasks(since=since, limit=10).rows
         assert row.counts == vector(sent=sent)
-    assert sql.reader.tasks(since=START + BUCKET_SECONDS, limit=10, cursor=None, name=None) == []
+    assert sql.reader.tasks(since=START + BUCKET_SECONDS, limit=10).rows == []
 
 
 def test_tasks_until(sql: SqlStore) -> None:
     """The bucket that ``until`` falls into counts whole, one that begins at it or later does not."""
     write(sql, {"buckets": [bucket(START, sent=2), bucket(START + BUCKET_SECONDS, sent=1)]})
     for until, sent in ((START + BUCKET_SECONDS + 1, 3), (START + BUCKET_SECONDS, 2), (START + 1, 2)):
-        (row,) = sql.reader.tasks(since=None, until=until, limit=10, cursor=None, name=None)
+        (row,) = sql.reader.tasks(until=until, limit=10).rows
         assert row.counts == vector(sent=sent)
-    assert sql.reader.tasks(since=None, until=START, limit=10, cursor=None, name=None) == []
+    assert sql.reader.tasks(until=START, limit=10).rows == []
 
 
 def test_tasks_by_name(sql: SqlStore) -> None:
     """One task has a row for each of its queues."""
     write(sql, {"buckets": [bucket(name="a"), bucket(name="a", queue="bulk"), bucket(name="ab")]})
-    assert [(r.name, r.queue) for r in sql.reader.tasks(since=None, limit=10, cursor=None, name="a")] == [
+    assert [(r.name, r.queue) for r in sql.reader.tasks(limit=10, name="a").rows] == [
         ("a", "bulk"),
         ("a", "celery"),
     ]
@@ -131,7 +140,7 @@ def test_tasks_by_exception(sql: SqlStore) -> None:
     )
 
     def names(exception: str, since: float | None = None) -> list[tuple[str, str]]:
-        rows = sql.reader.tasks(since=since, limit=10, cursor=None, name=None, exception=exception)
+        rows = sql.reader.tasks(since=since, limit=10, exception=exception).rows
         return [(row.name, row.queue) for row in rows]
 
     assert names("CardError") == names("shop.errors.CardError") == [("a", "bulk"), ("a", "celery")]
@@ -144,10 +153,9 @@ def test_tasks_page(sql: SqlStore) -> None:
     """Pages follow each other without a gap or a repetition."""
     keys = [(f"task{i}", queue) for i in range(5) for queue in ("a", "b")]
     write(sql, {"buckets": [bucket(name=name, queue=queue) for name, queue in keys]})
-    found: list[tuple[str, str]] = []
-    while page := sql.reader.tasks(since=None, limit=3, cursor="\0".join(found[-1]) if found else None, name=None):
-        found += [(row.name, row.queue) for row in page]
-    assert found == keys
+    for limit in (1, 3, 5, 10):
+        found = every(lambda cursor, limit=limit: sql.reader.tasks(limit=limit, cursor=cursor))  # type: ignore[misc]
+        assert [(row.name, row.queue) for row in found] == keys
 
 
 def test_a_failure_whole(sql: SqlStore) -> None:
@@ -186,11 +194,30 @@ def test_failures_page(sql: SqlStore) -> None:
     assert listed(sql, limit=25) == names[::-1]
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "1.0", "1.0:x", "nan:" + "9" * 400])
-def test_foreign_cursor(sql: SqlStore, cursor: str) -> None:
-    """A cursor that no page has given is refused."""
-    with pytest.raises(ValueError):
-        sql.reader.failures(FailureFilter(cursor=cursor))
+FOREIGN: Final = {
+    "nothing": "",
+    "no base64": "!",
+    "cut": "Ww",
+    "no JSON": "eA",
+    "of another list": cursor((NOW, "k", 1)),
+    "huge id": cursor((NOW, 2**63)),
+    "negative id": cursor((NOW, -1)),
+    "no number": "W05hTiwxXQ",
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_cursor(sql: SqlStore, foreign: str) -> None:
+    """A cursor that no page of the list has given is refused, by every list."""
+    for read in (
+        lambda: sql.reader.failures(FailureFilter(cursor=foreign)),
+        lambda: sql.reader.tasks(limit=9, cursor=foreign),
+        lambda: sql.reader.incidents(limit=9, cursor=foreign),
+        lambda: sql.outbox.items(dead=False, limit=9, cursor=foreign),
+        lambda: sql.outbox.open_incidents("pagerduty", 9, foreign),
+    ):
+        with pytest.raises(InvalidCursorError):
+            read()
 
 
 def test_newest_samples_of_a_group(sql: SqlStore) -> None:
@@ -204,17 +231,27 @@ def test_incidents_of_a_period(sql: SqlStore) -> None:
     """Incidents of every state, newest first by their first failure."""
     states = list(IncidentState)
     write(sql, {"incidents": [incident(f"k{i}", first_at=NOW + i, state=s) for i, s in enumerate(states)]})
-    found = sql.reader.incidents(since=NOW + 1, until=NOW + 3, limit=10)
+    found = sql.reader.incidents(since=NOW + 1, until=NOW + 3, limit=10).rows
     assert [row.incident.key for row in found] == ["k2", "k1"]
     assert [row.incident.state for row in found] == [states[2], states[1]]
-    assert [row.incident.key for row in sql.reader.incidents(since=None, until=None, limit=1)] == ["k3"]
+    assert [row.incident.key for row in sql.reader.incidents(limit=1).rows] == ["k3"]
+
+
+def test_incidents_page(sql: SqlStore) -> None:
+    """Pages follow each other without a gap or a repetition, also where many incidents have one time."""
+    keys = [f"k{i:02}" for i in range(12)]
+    times = {key: NOW - i // 5 for i, key in enumerate(keys)}
+    write(sql, {"incidents": [incident(key, first_at=at) for key, at in times.items()]})
+    for limit in (1, 4, 5, 12):
+        found = every(lambda cursor, limit=limit: sql.reader.incidents(limit=limit, cursor=cursor))  # type: ignore[misc]
+        assert [row.incident.key for row in found] == keys
 
 
 def test_one_incident(sql: SqlStore) -> None:
     """An incident is found by its key."""
     write(sql, {"incidents": [incident("a"), incident("b")]})
-    assert [row.incident.key for row in sql.reader.incidents(since=None, until=None, limit=9, key="b")] == ["b"]
-    assert sql.reader.incidents(since=None, until=None, limit=9, key="c") == []
+    assert [row.incident.key for row in sql.reader.incidents(limit=9, key="b").rows] == ["b"]
+    assert sql.reader.incidents(limit=9, key="c").rows == []
 
 
 def test_workers(sql: SqlStore) -> None:
@@ -347,7 +384,7 @@ def test_failures_by_parts(sql: SqlStore) -> None:
 def test_incidents_of_a_state(sql: SqlStore) -> None:
     """Only those of the state are read."""
     write(sql, {"incidents": [incident("a"), incident("b", state=IncidentState.RESOLVED)]})
-    found = sql.reader.incidents(since=None, until=None, limit=10, state=IncidentState.RESOLVED)
+    found = sql.reader.incidents(limit=10, state=IncidentState.RESOLVED).rows
     assert [row.incident.key for row in found] == ["b"]
 
 

@@ -196,7 +196,7 @@ class Story:
             store.outbox.enqueue(OutboxRequest("pagerduty", f"{route}/{now}", Action.RESOLVE, route, now), now)
         date = f"{self.today - timedelta(days=self.days):%Y-%m-%d}"
         store.outbox.enqueue(OutboxRequest("email", date, Action.REPORT, due_at=now), now)
-        for row in store.outbox.items(dead=False, limit=100, cursor=None):
+        for row in store.outbox.items(dead=False, limit=100).rows:
             store.outbox.revive(row.id, now)
         store.stop()
 

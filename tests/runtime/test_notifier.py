@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from celery_monitor.core.model import ASKED_FOR, REFRESH, Action, Incident, OutboxItem, OutboxRequest
+from celery_monitor.core.paging import Page
 from celery_monitor.errors import (
     InterruptedSendError,
     MaybeDeliveredError,
@@ -96,8 +97,14 @@ class MemoryOutbox:
         raise NotImplementedError
 
     def items(
-        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
-    ) -> list[OutboxItem]:
+        self,
+        *,
+        dead: bool,
+        limit: int,
+        cursor: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Page[OutboxItem]:
         raise NotImplementedError
 
     def pending(self) -> dict[str, tuple[int, float | None]]:
@@ -115,7 +122,7 @@ class MemoryOutbox:
     def incident(self, key: str) -> Incident | None:
         raise NotImplementedError
 
-    def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
+    def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
         raise NotImplementedError
 
 

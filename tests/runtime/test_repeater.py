@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from celery_monitor.core.model import Incident
+from celery_monitor.core.paging import Page
 from celery_monitor.errors import DeliveryError, InterruptedSendError, RejectedError, RetryableError
 from celery_monitor.runtime.notifier import Notifier
 from celery_monitor.runtime.repeater import BATCH, Repeater
@@ -29,10 +30,10 @@ class Bench:
         """As after a restart."""
         self.repeater = Repeater(self, "am", self.send, self.clock, INTERVAL)
 
-    def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
+    def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
         assert channel == "am"
         rest = [one for one in self.open if one.key > (cursor or "")]
-        return rest[:limit], rest[limit - 1].key if len(rest) > limit else None
+        return Page(rest[:limit], rest[limit - 1].key if len(rest) > limit else None)
 
     def send(self, incidents: object) -> None:
         if self.errors and (error := self.errors.pop(0)) is not None:

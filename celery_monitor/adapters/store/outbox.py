@@ -25,7 +25,8 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, deliveries, outbox
-from celery_monitor.adapters.store.validation import valid_rows
+from celery_monitor.adapters.store.validation import RowId, valid_rows
+from celery_monitor.core import paging
 from celery_monitor.core.backoff import MAX_WAIT
 from celery_monitor.core.model import (
     ASKED_FOR,
@@ -37,6 +38,7 @@ from celery_monitor.core.model import (
     OutboxItem,
     OutboxRequest,
 )
+from celery_monitor.core.paging import Page
 
 _RECEIPT: Final = (
     select(deliveries.c.receipt)
@@ -181,18 +183,27 @@ class SqlOutbox:
             return sum(_revive(connection, _item(row), now) for row in rows)
 
     def items(
-        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
-    ) -> list[OutboxItem]:
+        self,
+        *,
+        dead: bool,
+        limit: int,
+        cursor: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Page[OutboxItem]:
         """See Outbox."""
         states = ("dead", "unknown") if dead else ("pending", "dead", "unknown")
-        wanted = select(*_ITEM).where(outbox.c.state.in_(states), outbox.c.id > (cursor or 0))
+        wanted = select(*_ITEM).where(outbox.c.state.in_(states))
+        if cursor is not None:
+            wanted = wanted.where(outbox.c.id > paging.position(cursor, tuple[RowId])[0])
         if since is not None:
             wanted = wanted.where(outbox.c.created_at >= since)
         if until is not None:
             wanted = wanted.where(outbox.c.created_at < until)
         with self._database.read() as connection:
-            rows = connection.execute(wanted.order_by(outbox.c.id).limit(limit)).all()
-        return valid_rows("outbox", rows, _ROW, OutboxItem)
+            rows = connection.execute(wanted.order_by(outbox.c.id).limit(limit + 1)).all()
+        page = paging.page(rows, limit, lambda row: (row.id,))
+        return Page(valid_rows("outbox", page.rows, _ROW, OutboxItem), page.next)
 
     def pending(self) -> dict[str, tuple[int, float | None]]:
         """See Outbox."""
@@ -228,19 +239,22 @@ class SqlOutbox:
         found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
         return found[0] if found else None
 
-    def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
+    def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
         """See Outbox."""
         incidents = schema.incidents
         wanted = (
             select(incidents.c.body, incidents.c.key)
             .join(deliveries, deliveries.c.key == incidents.c.key)
-            .where(incidents.c.state == IncidentState.OPEN.value, incidents.c.key > (cursor or ""))
+            .where(incidents.c.state == IncidentState.OPEN.value)
             .where(deliveries.c.channel == channel, deliveries.c.delivered_at.is_not(None))
         )
+        if cursor is not None:
+            wanted = wanted.where(incidents.c.key > self._database.text(paging.position(cursor, tuple[str])[0]))
         with self._database.read() as connection:
-            rows = connection.execute(wanted.order_by(incidents.c.key).limit(limit)).all()
-        found = valid_rows("incidents", rows, tuple[str, str], lambda body, _key: encode.parsed(body, Incident))
-        return found, rows[-1].key if len(rows) == limit else None
+            rows = connection.execute(wanted.order_by(incidents.c.key).limit(limit + 1)).all()
+        page = paging.page(rows, limit, lambda row: (row.key,))
+        found = valid_rows("incidents", page.rows, tuple[str, str], lambda body, _key: encode.parsed(body, Incident))
+        return Page(found, page.next)
 
 
 def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's rows depends on its version

@@ -22,6 +22,8 @@ from sqlalchemy import (
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.validation import RowId
+from celery_monitor.core import paging
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     COUNTS,
@@ -38,9 +40,9 @@ from celery_monitor.core.model import (
     TaskStarts,
     Worker,
 )
+from celery_monitor.core.paging import Page
 from celery_monitor.ports import MESSAGES_SEARCHED, FailureFilter, TaskRow
 
-_INTEGER_BITS: Final = 63
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _ENDED: Final = [schema.ended_tasks.c[name] for name in encode.ENDED]
 _SEARCHED: Final = 20_000
@@ -49,10 +51,7 @@ _WORKER: Final = [schema.workers.c[name] for name in encode.WORKER]
 
 
 class SqlReader:
-    """See Reader. Safe from many threads; each method sees one state of the store.
-
-    A cursor that was not given by this class raises ValueError.
-    """
+    """See Reader. Safe from many threads; each method sees one state of the store."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -60,13 +59,13 @@ class SqlReader:
     def tasks(
         self,
         *,
-        since: float | None,
+        since: float | None = None,
         until: float | None = None,
         limit: int,
-        cursor: str | None,
-        name: str | None,
+        cursor: str | None = None,
+        name: str | None = None,
         exception: str | None = None,
-    ) -> list[TaskRow]:
+    ) -> Page[TaskRow]:
         """See Reader. Buckets count whole: that of ``since`` and that of ``until``; None is the whole retention."""
         whole = since is None and until is None
         source: FromClause = schema.task_totals if whole else _totals_between(since, until)
@@ -77,13 +76,15 @@ class SqlReader:
         if exception is not None:
             query = query.where(source.c.name.in_(_failed_with(text(exception), since, until)))
         if cursor is not None:
-            after_name, _, after_queue = cursor.partition("\0")
-            query = query.where(tuple_(source.c.name, source.c.queue) > tuple_(text(after_name), text(after_queue)))
+            after = (text(part) for part in paging.position(cursor, tuple[str, str]))
+            query = query.where(tuple_(source.c.name, source.c.queue) > tuple_(*after))
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(source.c.name, source.c.queue).limit(limit)).all()
-            return [TaskRow(r[0], r[1], _vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in rows]
+            rows = connection.execute(query.order_by(source.c.name, source.c.queue).limit(limit + 1)).all()
+            page = paging.page(rows, limit, lambda row: (row[0], row[1]))
+            found = [TaskRow(r[0], r[1], _vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in page.rows]
+            return Page(found, page.next)
 
-    def failures(self, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
+    def failures(self, wanted: FailureFilter) -> Page[Failure]:
         """See Reader."""
         table = schema.failures
         query = select(table.c.id, *_FAILURE).where(*_conditions(wanted, self._database.text))
@@ -93,10 +94,8 @@ class SqlReader:
             query = query.where(self._one_of(table.c.exception, wanted.exceptions))
         query = query.order_by(table.c.at.desc(), table.c.id.desc()).limit(wanted.limit + 1)
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
-            page = rows[: wanted.limit]
-            cursor = f"{page[-1].at!r}:{page[-1].id}" if len(rows) > len(page) and page else None
-            return [Failure(*row[1:]) for row in page], cursor
+            page = paging.page(connection.execute(query).all(), wanted.limit, lambda row: (row.at, row.id))
+            return Page([Failure(*row[1:]) for row in page.rows], page.next)
 
     def failure(self, uuid: str) -> list[Failure]:
         """See Reader."""
@@ -118,12 +117,13 @@ class SqlReader:
     def incidents(
         self,
         *,
-        since: float | None,
-        until: float | None,
+        since: float | None = None,
+        until: float | None = None,
         limit: int,
+        cursor: str | None = None,
         key: str | None = None,
         state: IncidentState | None = None,
-    ) -> list[IncidentRow]:
+    ) -> Page[IncidentRow]:
         """See Reader."""
         table = schema.incidents
         wanted = _between(table.c.first_at, since, until)
@@ -131,12 +131,17 @@ class SqlReader:
             wanted.append(table.c.state == str(state))
         if key is not None:
             wanted.append(table.c.key == self._database.text(key))
-        page = select(table.c.key, table.c.body).where(*wanted)
-        page = page.order_by(table.c.first_at.desc(), table.c.key).limit(limit)
+        if cursor is not None:
+            first_at, last_key = paging.position(cursor, tuple[float, str])
+            later = or_(table.c.first_at < first_at, table.c.key > self._database.text(last_key))
+            wanted += [table.c.first_at <= first_at, later]
+        query = select(table.c.key, table.c.body, table.c.first_at).where(*wanted)
+        query = query.order_by(table.c.first_at.desc(), table.c.key).limit(limit + 1)
         with self._database.read() as connection:
-            rows = connection.execute(page).all()
-            sent = _deliveries(connection, page.subquery())
-            return [IncidentRow(encode.parsed(body, Incident), sent.get(key, ())) for key, body in rows]
+            page = paging.page(connection.execute(query).all(), limit, lambda row: (row.first_at, row.key))
+            sent = _deliveries(connection, query.subquery())
+            found = [IncidentRow(encode.parsed(row.body, Incident), sent.get(row.key, ())) for row in page.rows]
+            return Page(found, page.next)
 
     def workers(self) -> list[Worker]:
         """See Reader. By hostname."""
@@ -304,17 +309,8 @@ def _conditions(wanted: FailureFilter, text: Callable[[str], str]) -> list[Colum
         conditions.append(table.c.id > newest - MESSAGES_SEARCHED)
         conditions.append(table.c.message.icontains(text(wanted.message), autoescape=True))
     if wanted.cursor is not None:
-        conditions.append(tuple_(table.c.at, table.c.id) < tuple_(*_position(wanted.cursor)))
+        conditions.append(tuple_(table.c.at, table.c.id) < tuple_(*paging.position(wanted.cursor, tuple[float, RowId])))
     return conditions
-
-
-def _position(cursor: str) -> tuple[float, int]:
-    """What a page's cursor says; ValueError for anything else."""
-    at, _, row_id = cursor.partition(":")
-    position = float(at), int(row_id)
-    if position[1].bit_length() > _INTEGER_BITS:
-        raise ValueError("the cursor must come from the previous page")
-    return position
 
 
 def _newest(since: float | None, until: float | None) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open

@@ -12,6 +12,7 @@ from celery_monitor.core.model import COUNTS, Stage
 T = TypeVar("T")
 
 _Stage = Annotated[int, msgspec.Meta(ge=0, le=int(max(Stage)))]
+RowId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _CHUNK_SIZE: Final = 2_000
 
 SERIES: Final = tuple[(str, str, str, *[int] * len(COUNTS), str, str, float, str, float, int)]  # type: ignore[misc]

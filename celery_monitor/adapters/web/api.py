@@ -1,9 +1,8 @@
 """``/api/v1``: what is counted and stored, as JSON."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -14,19 +13,22 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import incidents, views
 from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS, document
 from celery_monitor.adapters.web.overview import overview
-from celery_monitor.adapters.web.parameters import Parameters, bad_cursor, day, sealed
+from celery_monitor.adapters.web.parameters import Parameters, day
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core import paging
 from celery_monitor.core.model import Failure, Snapshot, Worker
+from celery_monitor.core.paging import Page
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
-from celery_monitor.ports import FailureFilter, Reader
+from celery_monitor.ports import FailureFilter
 from celery_monitor.settings.units import DAY
+
+T = TypeVar("T")
 
 ERRORS_SINCE: Final = 7 * DAY
 """Of a task's error groups, unless another time is asked for."""
 FAILURE_FILTERS: Final = ("task", "exception", "since", "until")
-_CURSOR_PARTS: Final = "\0"
 
 
 class Api:
@@ -70,31 +72,26 @@ class Api:
     async def tasks(self, request: Request) -> Response:
         """Tasks by name and queue."""
         query = self._query(request, "limit", "cursor", "task", "exception", "since", "until")
-        limit, cursor = query.limit(), query.cursor()
         since, until = query.span()
-        if cursor is not None and _CURSOR_PARTS not in cursor:
-            raise bad_cursor()
-        rows = await self._queries(
+        page = await self._queries(
             partial(
                 self._sources.reader.tasks,
                 since=since,
                 until=until,
-                limit=limit + 1,
-                cursor=cursor,
+                limit=query.limit(),
+                cursor=query.cursor(),
                 name=query.text("task"),
                 exception=query.text("exception"),
             )
         )
-        page = rows[:limit]
-        more = f"{page[-1].name}{_CURSOR_PARTS}{page[-1].queue}" if len(rows) > limit else None
-        return _items([views.task(row) for row in page], more)
+        return _items(page, views.task)
 
     async def task(self, request: Request) -> Response:
         """One task, with its queues and its errors."""
         name = _named(request, "name")
         since = self._query(request, "since").time("since")
         reader, now = self._sources.reader, self._sources.clock.now()
-        rows = await self._queries(partial(reader.tasks, since=since, limit=1000, cursor=None, name=name))
+        rows = (await self._queries(partial(reader.tasks, since=since, limit=1000, name=name))).rows
         if not rows:
             raise HTTPException(404, "unknown task")
         groups = await self._queries(partial(reader.groups, since or now - ERRORS_SINCE, now, name=name))
@@ -106,8 +103,8 @@ class Api:
     async def failures(self, request: Request) -> Response:
         """Failures, newest first."""
         query = self._query(request, "limit", "cursor", *FAILURE_FILTERS)
-        found, more = await failures(self._queries, self._sources.reader, _wanted(query))
-        return _items([views.failure(one) for one in found], more)
+        page = await self._queries(partial(self._sources.reader.failures, _wanted(query)))
+        return _items(page, views.failure)
 
     async def failure(self, request: Request) -> Response:
         """All kept failures of a task id."""
@@ -116,13 +113,13 @@ class Api:
         found: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
         if not found:
             raise HTTPException(404, "no failure is stored for this task id")
-        return _items([views.failure_in_full(one) for one in found], None)
+        return _items(Page(found), views.failure_in_full)
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first."""
         wanted = incidents.wanted(self._query(request, "limit", "cursor", *incidents.FILTERS))
-        found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted))
-        return _items([views.incident(row) for row in found], more)
+        page = await self._queries(partial(incidents.page, self._sources.reader, wanted))
+        return _items(page, views.incident)
 
     async def incident(self, request: Request) -> Response:
         """One incident, with its error groups."""
@@ -136,31 +133,27 @@ class Api:
     async def workers(self, request: Request) -> Response:
         """Workers by hostname, from memory: the store is not asked."""
         query = self._query(request, "limit", "cursor")
-        limit, cursor = query.limit(), query.cursor()
+        cursor = query.cursor()
         known: list[Worker] = sorted(current(self._sources.snapshot).workers, key=lambda one: one.hostname)
-        rest = [one for one in known if cursor is None or one.hostname > cursor]
-        page = rest[:limit]
-        return _items([views.worker(one) for one in page], page[-1].hostname if len(rest) > limit else None)
+        after = "" if cursor is None else paging.position(cursor, tuple[str])[0]
+        rest = [one for one in known if one.hostname > after]
+        return _items(paging.page(rest, query.limit(), lambda one: (one.hostname,)), views.worker)
 
     async def outbox(self, request: Request) -> Response:
         """Notifications that wait or were given up, oldest first."""
         query = self._query(request, "limit", "cursor", "since", "until", "dead")
-        limit, cursor = query.limit(), query.cursor()
         since, until = query.span()
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):  # noqa: PLR2004
-            raise bad_cursor()
-        rows = await self._queries(
+        page = await self._queries(
             partial(
                 self._sources.outbox.items,
                 dead=query.flag("dead"),
-                limit=limit + 1,
-                cursor=None if cursor is None else int(cursor),
+                limit=query.limit(),
+                cursor=query.cursor(),
                 since=since,
                 until=until,
             )
         )
-        page = rows[:limit]
-        return _items([views.outbox_item(one) for one in page], str(page[-1].id) if len(rows) > limit else None)
+        return _items(page, views.outbox_item)
 
     async def report(self, request: Request) -> Response:
         """A day's summary, as in the mail."""
@@ -190,20 +183,6 @@ def _wanted(query: Parameters) -> FailureFilter:
     )
 
 
-async def failures(queries: Queries, reader: Reader, wanted: FailureFilter) -> tuple[list[Failure], str | None]:
-    """The failures that a request asks for, and the cursor of the next page.
-
-    Raises:
-        ParameterError: For a cursor that the store did not give.
-    """
-    try:
-        return await queries(partial(reader.failures, wanted))
-    except (ValueError, OverflowError) as exc:
-        # It was the cursor if it goes without; anything else is a fault of ours.
-        await queries(partial(reader.failures, replace(wanted, cursor=None)))
-        raise bad_cursor() from exc
-
-
 def current(snapshot: Callable[[], Snapshot | None]) -> Snapshot:
     """The state of now. Raises StoreUnavailableError while the monitor starts."""
     found = snapshot()
@@ -230,5 +209,5 @@ def _named(request: Request, what: str) -> str:
     return name
 
 
-def _items(items: list[views.Json], cursor: str | None) -> Response:
-    return answer({"items": items, "next": sealed(cursor)})
+def _items(page: Page[T], view: Callable[[T], views.Json]) -> Response:
+    return answer({"items": [view(row) for row in page.rows], "next": page.next})

@@ -52,14 +52,14 @@ class Details:
     async def task(self, request: Request) -> Response:
         """One task: how it does, over time and by queue, and why it fails."""
         name, reader, now = request.path_params["name"], self._sources.reader, self._sources.clock.now()
-        rows = await self._queries(partial(reader.tasks, since=None, limit=1000, cursor=None, name=name))
+        rows = (await self._queries(partial(reader.tasks, limit=1000, name=name))).rows
         if not rows:
             raise HTTPException(404, "Unknown task.")
         span = request.query_params.get("span", "")
         shown = trends.window(now, SPANS.get(span, DAY_HOURS))
         history = await self._queries(partial(reader.history, shown.first, shown.end, step=HOUR, names=[name]))
         groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now, name=name))
-        recent, _ = await self._queries(partial(reader.failures, FailureFilter(task=name, limit=_RECENT)))
+        recent = await self._queries(partial(reader.failures, FailureFilter(task=name, limit=_RECENT)))
         return page(
             request,
             self._sources,
@@ -69,7 +69,7 @@ class Details:
             queues=[views.task(row) for row in rows],
             errors=[views.error(row) for row in groups[:_GROUPS]],
             more_errors=max(0, len(groups) - _GROUPS),
-            failures=[views.failure(one) for one in recent],
+            failures=[views.failure(one) for one in recent.rows],
             trend=trends.trend(history, shown, self._sources.zone),
             span=span if span in SPANS else "24h",
             quantiles=_quantiles(self._sources.snapshot(), name),
@@ -124,7 +124,7 @@ class Details:
 
     def _earlier(self, one: Incident) -> list[dict[str, Any]]:
         """Other incidents of the same task, newest first."""
-        rows = self._sources.reader.incidents(since=None, until=None, limit=_SEARCHED)
+        rows = self._sources.reader.incidents(limit=_SEARCHED).rows
         same: list[IncidentRow] = [row for row in rows if row.incident.key != one.key and row.incident.task == one.task]
         return [incidents.told(row) for row in same[:_EARLIER]]
 

@@ -8,11 +8,13 @@ from typing import Final
 from msgspec.structs import replace
 
 from celery_monitor.adapters.web.filters import address
-from celery_monitor.adapters.web.parameters import Parameters, bad_cursor
+from celery_monitor.adapters.web.parameters import Parameters
 from celery_monitor.adapters.web.search import matcher
 from celery_monitor.adapters.web.views import Json, incident, time
+from celery_monitor.core import paging
 from celery_monitor.core.headline import headline
 from celery_monitor.core.model import BUCKET_SECONDS, STORM, Condition, GroupRow, Incident, IncidentRow, IncidentState
+from celery_monitor.core.paging import Page
 from celery_monitor.core.text import OTHER
 from celery_monitor.ports import ChannelInfo, Reader
 from celery_monitor.settings.units import DAY
@@ -21,12 +23,8 @@ _CHUNK_SIZE: Final = 500
 _MAX_TASKS: Final = 20
 """Of a storm, whose error groups are looked up: one query for each."""
 _MAX_GROUPS: Final = 50
-_SEPARATOR: Final = " "
 
 FILTERS: Final = ("task", "exception", "state", "key", "condition", "since", "until")
-
-Position = tuple[float, str]
-"""(-first_at, key): ascending in the order of the list, which is newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class IncidentFilter:
     condition: str | None
     since: float | None
     until: float | None
-    after: Position | None
+    cursor: str | None
     limit: int
 
     def matches(self, one: Incident) -> bool:
@@ -65,7 +63,7 @@ def wanted(query: Parameters, names: Sequence[str] | None = None, kinds: Sequenc
         condition=query.choice("condition", tuple(Condition)),
         since=since,
         until=until,
-        after=parse_cursor(query.cursor()),
+        cursor=query.cursor(),
         limit=query.limit(),
     )
 
@@ -140,7 +138,7 @@ def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
 
     Groups are counted by quarters of an hour, so that failures shortly before the first one may be among them.
     """
-    rows = reader.incidents(since=None, until=None, limit=1, key=key)
+    rows = reader.incidents(limit=1, key=key).rows
     if not rows:
         return None
     one = rows[0].incident
@@ -161,49 +159,26 @@ def unknown(retention: float) -> str:
     )
 
 
-def position(row: IncidentRow) -> Position:
-    """Where an incident stands in the list."""
-    return -row.incident.first_at, row.incident.key
-
-
-def cursor_of(row: IncidentRow) -> str:
-    """The cursor of what comes after an incident."""
-    return f"{row.incident.first_at!r}{_SEPARATOR}{row.incident.key}"
-
-
-def parse_cursor(cursor: str | None) -> Position | None:
-    """The inverse of ``cursor_of``. Raises ParameterError."""
-    if cursor is None:
-        return None
-    first_at, separator, key = cursor.partition(_SEPARATOR)
-    try:
-        at = float(first_at)
-    except ValueError as exc:
-        raise bad_cursor() from exc
-    if not separator or not math.isfinite(at):
-        raise bad_cursor()
-    return -at, key
-
-
-def page(reader: Reader, wanted: IncidentFilter, at_most: float = math.inf) -> tuple[list[IncidentRow], str | None]:
-    """The incidents after a position, newest first, and the cursor of the next page.
+def page(reader: Reader, wanted: IncidentFilter, at_most: float = math.inf) -> Page[IncidentRow]:
+    """The incidents that a filter asks for, newest first. Raises InvalidCursorError.
 
     ``at_most``: how many are read for it, for a filter that no index knows. The next page goes on from there then.
     """
     found: list[IncidentRow] = []
-    after, read = wanted.after, 0
-    while len(found) <= wanted.limit:
-        # The bound is exclusive, and incidents may share their time with the last one of the page before.
-        until = math.inf if wanted.until is None else wanted.until
-        before = wanted.until if after is None else min(until, math.nextafter(-after[0], math.inf))
-        rows = reader.incidents(since=wanted.since, until=before, limit=_CHUNK_SIZE, key=wanted.key, state=wanted.state)
-        fresh = [row for row in rows if after is None or position(row) > after]
-        found += [row for row in fresh if wanted.matches(row.incident)]
-        if len(rows) < _CHUNK_SIZE or not fresh:
-            break
-        after = position(fresh[-1])
-        read += len(fresh)
-        if read >= at_most and len(found) <= wanted.limit:
-            return found, cursor_of(fresh[-1])
-    shown = found[: wanted.limit]
-    return shown, cursor_of(shown[-1]) if len(found) > wanted.limit else None
+    cursor, read = wanted.cursor, 0
+    while True:
+        chunk = reader.incidents(
+            since=wanted.since,
+            until=wanted.until,
+            limit=_CHUNK_SIZE,
+            cursor=cursor,
+            key=wanted.key,
+            state=wanted.state,
+        )
+        found += [row for row in chunk.rows if wanted.matches(row.incident)]
+        read += len(chunk.rows)
+        if len(found) > wanted.limit or chunk.next is None:
+            return paging.page(found, wanted.limit, lambda row: row.position)
+        if read >= at_most:
+            return Page(found, chunk.next)
+        cursor = chunk.next

@@ -10,14 +10,15 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import incidents, trends, views
-from celery_monitor.adapters.web.api import failures
 from celery_monitor.adapters.web.filters import path
-from celery_monitor.adapters.web.parameters import ParameterError, Parameters, sealed
+from celery_monitor.adapters.web.parameters import ParameterError, Parameters
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.search import MAX_NAMES, find, suggestions
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import FAILED, RETRIED, SUCCEEDED, Condition, IncidentState
+from celery_monitor.core.model import FAILED, RETRIED, SUCCEEDED, Condition, Failure, IncidentRow, IncidentState
+from celery_monitor.core.paging import Page
+from celery_monitor.errors import InvalidCursorError
 from celery_monitor.ports import FailureFilter, Reader, TaskRow
 from celery_monitor.settings.units import DAY
 
@@ -32,6 +33,9 @@ MAX_INCIDENTS: Final = 3_000
 LISTED: Final = 100
 """Names that a field offers while one types."""
 STATES: Final = {"": "All", "failing": "Failed in the last 24 h", "failed": "Ever failed", "clean": "Never failed"}
+
+
+_Wrong = ParameterError | InvalidCursorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ class Listings:
         """All tasks, by a part of their names, sorted by any column."""
         given = _given(request, TASK_FIELDS)
         reader, now = self._sources.reader, self._sources.clock.now()
-        known = await self._queries(partial(reader.tasks, since=None, limit=MAX_TASKS, cursor=None, name=None))
+        every = await self._queries(partial(reader.tasks, limit=MAX_TASKS))
+        known = every.rows
         names = sorted({row.name for row in known})
         wanted = set(find(given["q"], names)) if given["q"] else None
         if wanted is not None and len(wanted) == 1 and given["q"] in wanted:
@@ -117,45 +122,47 @@ class Listings:
         """Failures, by the fields of a form."""
         given = _given(request, FAILURE_FIELDS)
         names, kinds = await self._queries(partial(_names, self._sources.reader))
+        shown: Page[Failure] = Page(())
+        problem: _Wrong | None = None
         try:
             query = self._parameters(request, "cursor", *FAILURE_FIELDS)
-            found, more = await failures(self._queries, self._sources.reader, _wanted(query, names, kinds))
-            problem = None
-        except ParameterError as exc:
-            found, more, problem = [], None, exc
+            shown = await self._queries(partial(self._sources.reader.failures, _wanted(query, names, kinds)))
+        except (ParameterError, InvalidCursorError) as exc:
+            problem = exc
         return self._list(
             request,
             "failures.html",
             problem,
-            failures=[views.failure(one) for one in found],
-            next=sealed(more),
+            failures=[views.failure(one) for one in shown.rows],
+            next=shown.next,
             given=given,
             names=names,
             kinds=kinds,
-            found=bool(found),
+            found=bool(shown.rows),
         )
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first, by the fields of a form."""
         given = _given(request, INCIDENT_FIELDS)
         names, kinds = await self._queries(partial(_names, self._sources.reader))
+        shown: Page[IncidentRow] = Page(())
+        problem: _Wrong | None = None
         try:
             wanted = incidents.wanted(self._parameters(request, "cursor", *INCIDENT_FIELDS), names, kinds)
             wanted = replace(wanted, limit=PER_PAGE)
-            found, more = await self._queries(partial(incidents.page, self._sources.reader, wanted, MAX_INCIDENTS))
-            problem = None
-        except ParameterError as exc:
-            found, more, problem = [], None, exc
+            shown = await self._queries(partial(incidents.page, self._sources.reader, wanted, MAX_INCIDENTS))
+        except (ParameterError, InvalidCursorError) as exc:
+            problem = exc
         return self._list(
             request,
             "incidents.html",
             problem,
-            incidents=[incidents.told(row) for row in found],
-            next=sealed(more),
+            incidents=[incidents.told(row) for row in shown.rows],
+            next=shown.next,
             given=given,
             names=names,
             kinds=kinds,
-            found=bool(found),
+            found=bool(shown.rows),
             states=IncidentState,
             conditions=Condition,
             pages=incidents.are_sent(self._sources.channels),
@@ -169,7 +176,7 @@ class Listings:
         self,
         request: Request,
         template: str,
-        problem: ParameterError | None,
+        problem: _Wrong | None,
         *,
         given: Mapping[str, str],
         names: Sequence[str],
@@ -201,7 +208,7 @@ def _given(request: Request, fields: Sequence[str]) -> dict[str, str]:
 
 def _names(reader: Reader) -> tuple[list[str], list[str]]:
     """Names of all tasks, those that failed last first, and classes of all kept failures."""
-    rows = reader.tasks(since=None, limit=MAX_TASKS, cursor=None, name=None)
+    rows = reader.tasks(limit=MAX_TASKS).rows
     last = sorted(rows, key=lambda row: -(row.last_failure_at or 0.0))
     return list(dict.fromkeys(row.name for row in last)), reader.exceptions()
 

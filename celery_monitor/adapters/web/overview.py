@@ -20,7 +20,7 @@ def overview(sources: Sources, since: float | None) -> views.Json:
     """Counts since a time (a day ago: None), the worst tasks, and the state of now. Asks the store."""
     now = sources.clock.now()
     since = now - SINCE if since is None else since
-    rows = sources.reader.tasks(since=since, limit=_MAX_TASKS, cursor=None, name=None)
+    rows = sources.reader.tasks(since=since, limit=_MAX_TASKS).rows
     tasks = {name: list(of_task) for name, of_task in groupby(rows, key=attrgetter("name"))}
     failing = sorted(
         (name for name, of_task in tasks.items() if failed(of_task)), key=lambda name: -failed(tasks[name])

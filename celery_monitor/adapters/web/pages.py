@@ -63,8 +63,8 @@ class Pages:
         rows = await self._queries.shared(shown, partial(self._history.rows, shown, now))
         worst = [one["name"] for one in summary["worst"]]
         sparks = await self._queries.shared(tuple(worst), partial(trends.sparks, reader, worst, now))
-        find = partial(reader.incidents, since=None, until=None, limit=_OPEN, state=IncidentState.OPEN)
-        found = await self._queries(find) if summary["incidents"]["open"] else []
+        find = partial(reader.incidents, limit=_OPEN, state=IncidentState.OPEN)
+        found = (await self._queries(find)).rows if summary["incidents"]["open"] else ()
         return page(
             request,
             self._sources,

@@ -1,7 +1,5 @@
 """Query parameters of the lists, checked: what is wrong is answered with the parameter's name."""
 
-import base64
-import binascii
 import re
 from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -76,14 +74,8 @@ class Parameters:
         return int(value)
 
     def cursor(self) -> str | None:
-        """Where the last page ended, as ``sealed`` took it."""
-        value = self._values.get("cursor")
-        if value is None:
-            return None
-        try:
-            return base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True).decode()
-        except (binascii.Error, ValueError) as exc:
-            raise bad_cursor() from exc
+        """Where the last page ended: ``Page.next``, not yet checked."""
+        return self._values.get("cursor")
 
     def time(self, name: str) -> float | None:
         """A time in RFC 3339, a day (its midnight in UTC), or how long ago: ``1h``, ``30m``, ``7d``. Unix seconds."""
@@ -116,11 +108,6 @@ class Parameters:
         return since, until
 
 
-def sealed(cursor: str | None) -> str | None:
-    """A cursor as it is given to clients: one word that needs no escaping."""
-    return None if cursor is None else base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
-
-
 def _without_zone(value: str, moment: datetime) -> str:
     """What is wrong with a time, and what can be written instead. ``moment``: as it was read."""
     zoned = _day_and_zone.fullmatch(value)
@@ -130,11 +117,6 @@ def _without_zone(value: str, moment: datetime) -> str:
     read = moment.isoformat()
     other = f"{midnight} if {value[11:]} is the zone (in an address + is %2B)" if zoned else f"{read}+02:00"
     return f"has no UTC offset; write {read}Z for UTC, or {other}"
-
-
-def bad_cursor() -> ParameterError:
-    """What the store does not know as a cursor."""
-    return ParameterError("cursor: not a cursor of this list")
 
 
 def day(text: str, *, now: float, zone: tzinfo) -> date:

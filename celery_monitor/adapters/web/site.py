@@ -19,7 +19,7 @@ from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import root
 from celery_monitor.adapters.web.scrape import Scrapes
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import InvalidCursorError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import HealthReport
 from celery_monitor.settings.web import WebSettings
 
@@ -29,7 +29,14 @@ _SIGN_IN: Final = {
     401: "HTTP Basic authentication required",
     429: "too many failed sign-ins from this address: wait a minute",
 }
-_REFUSED: Final = (HTTPException, ParameterError, StoreUnavailableError, StoreUnusableError, Exception)
+_REFUSED: Final = (
+    HTTPException,
+    ParameterError,
+    InvalidCursorError,
+    StoreUnavailableError,
+    StoreUnusableError,
+    Exception,
+)
 
 
 class Site:
@@ -73,7 +80,7 @@ class Site:
                 return RedirectResponse(elsewhere)
             case HTTPException():
                 status, text, headers = exc.status_code, exc.detail, exc.headers or {}
-            case ParameterError():
+            case ParameterError() | InvalidCursorError():
                 status, text = 400, str(exc)
             case StoreUnavailableError() | StoreUnusableError():
                 status, text, headers = 503, str(exc), {"retry-after": "5"}

@@ -6,6 +6,7 @@ from datetime import date, tzinfo
 from typing import Any, Protocol
 
 from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
+from celery_monitor.core.paging import Page
 from celery_monitor.core.summary import Summary
 from celery_monitor.ports import ChannelInfo, Clock, HealthReport, Metrics, Reader, SilenceBook, StoreSpace
 
@@ -14,8 +15,14 @@ class Waiting(Protocol):
     """The part of the Outbox that is shown."""
 
     def items(
-        self, *, dead: bool, limit: int, cursor: int | None, since: float | None = None, until: float | None = None
-    ) -> list[OutboxItem]:
+        self,
+        *,
+        dead: bool,
+        limit: int,
+        cursor: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Page[OutboxItem]:
         """See Outbox."""
 
     def pending(self) -> dict[str, tuple[int, float | None]]:

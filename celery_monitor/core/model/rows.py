@@ -74,6 +74,11 @@ class IncidentRow:
     deliveries: Sequence[ChannelDelivery] = ()
 
     @property
+    def position(self) -> tuple[float, str]:
+        """In the list of all incidents."""
+        return self.incident.first_at, self.incident.key
+
+    @property
     def delivered_at(self) -> float | None:
         """When the last of its channels had taken it; None as long as one has not."""
         times = [one.delivered_at for one in self.deliveries]

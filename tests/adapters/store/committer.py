@@ -42,8 +42,8 @@ def disagreements(store: SqlStore) -> list[str]:
     done = restored.sequence
     reader = store.reader
     totals = {s.key.name: (s.counts[0], s.counts[4]) for s in restored.series}
-    kept = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(since=None, limit=99, cursor=None, name=None)}
-    summed = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(since=0.0, limit=99, cursor=None, name=None)}
+    kept = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(limit=99).rows}
+    summed = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(since=0.0, limit=99).rows}
     groups = reader.groups(0, NOW * 2)
     item = store.outbox.due(NOW, 1)
     found = {

@@ -84,7 +84,7 @@ def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
         notifier.result(300)
     assert sorted(claims) == [False] * 20 + [True] * 20
     assert store.outbox.pending() == {"email": (20, NOW)}
-    assert len([r for r in store.reader.incidents(since=None, until=None, limit=99) if r.delivered_count == 1]) == 50
+    assert len([r for r in store.reader.incidents(limit=99).rows if r.delivered_count == 1]) == 50
 
 
 def test_locked_by_another_program(store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

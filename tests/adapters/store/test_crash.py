@@ -78,9 +78,7 @@ def test_disk_full(small_disk: Path, opened: Open) -> None:
     for _ in range(3):
         with pytest.raises(StoreUnavailableError):
             store.commit(flush(sequence))
-    assert (
-        sum(row.counts[0] for row in store.reader.tasks(since=None, limit=99, cursor=None, name=None)) == sequence - 1
-    )
+    assert sum(row.counts[0] for row in store.reader.tasks(limit=99).rows) == sequence - 1
     ballast.unlink()
     for again in range(sequence, sequence + 50):
         store.commit(flush(again))

@@ -11,6 +11,7 @@ from msgspec import structs
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.store.encode import storable
 from celery_monitor.core.model import Action, OutboxRequest, TaskRef
+from celery_monitor.core.paging import Page
 from celery_monitor.ports import FailureFilter
 from tests.contracts.values import NOW, bucket, changes, error, failure, group, incident, series, worker
 from tests.properties import examples
@@ -51,11 +52,11 @@ def test_texts_are_kept(store: SqlStore, text: str) -> None:
     flush = everywhere(text)
     store.commit(flush)
     reader = store.reader
-    assert reader.failures(FailureFilter(task=text, exception=text)) == (list(flush.failures), None)
+    assert reader.failures(FailureFilter(task=text, exception=text)) == Page(list(flush.failures))
     assert reader.failure(text) == list(flush.failures)
     assert [(row.name, row.queue) for row in reader.buckets(0, NOW * 2)] == [(text, text)]
     assert [row.frame for row in reader.groups(0, NOW * 2)] == [text]
-    assert [row.incident for row in reader.incidents(since=None, until=None, limit=9)] == list(flush.incidents)
+    assert [row.incident for row in reader.incidents(limit=9).rows] == list(flush.incidents)
     assert store.outbox.incident(text) == flush.incidents[0]
     assert [(item.key, item.route) for item in store.outbox.due(NOW, 9)] == [(text, text)]
     assert reader.workers() == list(flush.workers)

@@ -10,6 +10,7 @@ from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.flush import EPOCH_KEPT
 from celery_monitor.adapters.store.retention import CHUNK_SIZE, CLAIM_KEPT
 from celery_monitor.core.model import Action, IncidentState, OutboxRequest
+from celery_monitor.core.paging import Page
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series, vector
@@ -149,16 +150,16 @@ def test_retention(opened: Open) -> None:
     store.prune(NOW)
     reader = store.reader
     assert [row.name for row in reader.buckets(0, NOW + 1)] == ["age9", "age0"]
-    tasks = reader.tasks(since=None, limit=9, cursor=None, name=None)
-    assert tasks == reader.tasks(since=0.0, limit=9, cursor=None, name=None)
+    tasks = reader.tasks(limit=9).rows
+    assert tasks == reader.tasks(since=0.0, limit=9).rows
     assert {row.name for row in tasks if any(row.counts)} == {row.name for row in tasks} == {"age9", "age0"}
     assert {row.id for row in reader.groups(0, NOW + 1)} == {"age9", "age0"}
-    assert [f.uuid for f in reader.failures(FailureFilter())[0]] == ["age0", "age9"]
-    kept = {row.incident.key for row in reader.incidents(since=None, until=None, limit=99)}
+    assert [f.uuid for f in reader.failures(FailureFilter()).rows] == ["age0", "age9"]
+    kept = {row.incident.key for row in reader.incidents(limit=99).rows}
     old = {"age20-o", "age11-o", "age20-p", "age11-p"}
     assert kept >= old
     assert {key for key in kept if key.startswith(("age20", "age11"))} == old
-    assert {item.key for item in store.outbox.items(dead=False, limit=99, cursor=None)} == {
+    assert {item.key for item in store.outbox.items(dead=False, limit=99).rows} == {
         "age20-p", "age11-p", "age9-p", "age9-x", "age0-p", "age0-x",
     }  # fmt: skip
     assert reader.counters(NOW - 10 * DAY) == {"messages": 2.0, "starts": 1.0, "only.age20": 1.0, "only.age11": 1.0}
@@ -181,7 +182,7 @@ def test_a_report_that_was_sent_is_remembered(opened: Open) -> None:
     store.prune(NOW + 32 * DAY)
     assert not store.outbox.enqueue(sent, NOW)
     assert store.outbox.last_delivered("pagerduty") is None
-    assert store.outbox.items(dead=True, limit=9, cursor=None) == []
+    assert store.outbox.items(dead=True, limit=9).rows == []
     store.prune(NOW + CLAIM_KEPT + 1)
     assert store.outbox.enqueue(sent, NOW)
 
@@ -193,7 +194,7 @@ def test_totals_over_the_retention(opened: Open) -> None:
     for sequence, age in enumerate((20, 15, 9, 5, 0), 1):
         store.commit(changes(sequence, buckets=[bucket(START - age * DAY, sent=2**sequence, failed=1)]))
     store.prune(NOW)
-    (row,) = store.reader.tasks(since=None, limit=9, cursor=None, name=None)
+    (row,) = store.reader.tasks(limit=9).rows
     assert (row.counts, row.runtime_sum, row.runtime_count) == (vector(sent=8 + 16 + 32, failed=3), 1.5, 3)
 
 
@@ -223,7 +224,7 @@ def test_space_comes_back(opened: Open, path: Path) -> None:
     for _ in range(10):
         store.prune(NOW + 100)
     assert path.stat().st_size < full / 2
-    assert store.reader.failures(FailureFilter()) == ([], None)
+    assert store.reader.failures(FailureFilter()) == Page([])
 
 
 @pytest.mark.parametrize("state", [IncidentState.SUPPRESSED, IncidentState.RESOLVED])

@@ -22,6 +22,7 @@ from celery_monitor.adapters.store.dialects.postgresql_arrays import Array, Bigi
 from celery_monitor.adapters.store.dialects.postgresql_connection import BoundedConnection
 from celery_monitor.adapters.store.schema import metadata
 from celery_monitor.core.model import SeriesKey, TaskRef
+from celery_monitor.core.paging import cursor
 from celery_monitor.errors import MonitorError, QueryTimeoutError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import FailureFilter
 from celery_monitor.settings.secret import SecretSource
@@ -195,11 +196,11 @@ def test_texts(store: SqlStore, name: str) -> None:
     store.commit(everywhere(text))
     reader = store.reader
     assert [row.counts[0] for row in reader.buckets(0, NOW * 2)] == [1]
-    assert [found.message for found in reader.failures(FailureFilter(task=text, exception=text))[0]] == [kept]
+    assert [found.message for found in reader.failures(FailureFilter(task=text, exception=text)).rows] == [kept]
     assert [found.uuid for found in reader.failure(text)] == [kept]
     assert [row.frame for row in reader.groups(0, NOW * 2, name=text)] == [kept]
-    assert len(reader.incidents(since=None, until=None, limit=9, key=text)) == 1
-    assert [row.name for row in reader.tasks(since=None, limit=9, cursor="\0", name=None)] == ([kept] if kept else [])
+    assert len(reader.incidents(limit=9, key=text).rows) == 1
+    assert [row.name for row in reader.tasks(limit=9, cursor=cursor(("", ""))).rows] == ([kept] if kept else [])
     assert [item.key for item in store.outbox.due(NOW, 9)] == [kept]
     store.stop()
     assert [one.key.name for one in store.start().series] == [kept]
@@ -215,7 +216,7 @@ def test_numbers(store: SqlStore) -> None:
         )
     )
     assert [(one.pid, one.last_heartbeat) for one in store.reader.workers()] == [(2**63 - 1, 0.0)]
-    assert {found.at for found in store.reader.failures(FailureFilter())[0]} == {3.0, 4.5}
+    assert {found.at for found in store.reader.failures(FailureFilter()).rows} == {3.0, 4.5}
 
 
 def test_a_commit_of_unknown_outcome(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +279,7 @@ def test_through_a_pooler(
     def read() -> None:
         while not stopping.is_set():
             with answer_within(60):
-                rows = store.reader.tasks(since=None, limit=99, cursor=None, name=None)
+                rows = store.reader.tasks(limit=99).rows
             torn.extend(row.counts[0] for row in rows if row.counts[0] != row.counts[4])
 
     readers = [threading.Thread(target=read) for _ in range(4)]

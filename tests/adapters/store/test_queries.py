@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.paging import cursor
 from celery_monitor.errors import QueryTimeoutError
 from celery_monitor.ports import DEADLINE, FailureFilter
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident
@@ -79,11 +80,11 @@ def plans(store: SqlStore, *calls: Any) -> Iterator[tuple[str, str]]:
 def test_failures_are_found_by_an_index(store: SqlStore) -> None:
     """Whatever they are filtered by; without a filter they are read in their order, up to the limit."""
     store.commit(changes(1, failures=[failure("u1")]))
-    cursor = f"{NOW!r}:1"
+    after = cursor((NOW, 1))
     values: list[dict[str, Any]] = [
-        {"task": task, "exception": exception, "since": since, "until": until, "cursor": after}
-        for task, exception, since, until, after in itertools.product(
-            (None, "t"), (None, "NoSuch"), (None, NOW), (None, NOW + 1), (None, cursor)
+        {"task": task, "exception": exception, "since": since, "until": until, "cursor": start}
+        for task, exception, since, until, start in itertools.product(
+            (None, "t"), (None, "NoSuch"), (None, NOW), (None, NOW + 1), (None, after)
         )
     ]
     for filters in values:
@@ -112,19 +113,20 @@ def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
     reader, outbox = store.reader, store.outbox
     for statement, step in plans(
         store,
-        lambda: reader.tasks(since=NOW, limit=9, cursor="a\0b", name=None),
-        lambda: reader.tasks(since=None, limit=9, cursor="a\0b", name=None),
-        lambda: reader.tasks(since=None, limit=9, cursor=None, name="t"),
-        lambda: reader.tasks(since=NOW, limit=9, cursor=None, name=None, exception="E"),
+        lambda: reader.tasks(since=NOW, limit=9, cursor=cursor(("a", "b"))),
+        lambda: reader.tasks(limit=9, cursor=cursor(("a", "b"))),
+        lambda: reader.tasks(limit=9, name="t"),
+        lambda: reader.tasks(since=NOW, limit=9, exception="E"),
         lambda: reader.failure("u1"),
         lambda: reader.incidents(since=NOW, until=NOW + 1, limit=9),
-        lambda: reader.incidents(since=None, until=None, limit=9),
-        lambda: reader.incidents(since=None, until=None, limit=9, key="k"),
+        lambda: reader.incidents(limit=9),
+        lambda: reader.incidents(limit=9, cursor=cursor((NOW, "k"))),
+        lambda: reader.incidents(limit=9, key="k"),
         lambda: reader.buckets(START, START + 900),
         lambda: reader.groups(START, START + 900),
         lambda: reader.groups(START, START + 900, name="t"),
-        lambda: outbox.items(dead=False, limit=9, cursor=None),
-        lambda: outbox.items(dead=True, limit=9, cursor=5, since=NOW),
+        lambda: outbox.items(dead=False, limit=9),
+        lambda: outbox.items(dead=True, limit=9, cursor=cursor((5,)), since=NOW),
         outbox.pending,
         outbox.given_up,
         lambda: outbox.due(NOW, 9),

@@ -52,15 +52,15 @@ def load(sequence: int, failures: int = 0, size: int = 16_000, at: float = NOW) 
 
 def assert_whole(store: SqlStore, flushes: int) -> None:
     """Nothing of counts, incidents and outbox is missing."""
-    (row,) = store.reader.tasks(since=None, limit=9, cursor=None, name=None)
+    (row,) = store.reader.tasks(limit=9).rows
     assert row.counts[0] == flushes
-    assert len(store.reader.incidents(since=None, until=None, limit=10**6)) == flushes
+    assert len(store.reader.incidents(limit=10**6).rows) == flushes
     assert store.outbox.pending()["pagerduty"][0] == flushes
 
 
 def samples(store: SqlStore) -> list[str]:
     """Task ids of the failures that are kept, newest first."""
-    return [one.uuid for one in store.reader.failures(FailureFilter(limit=10**6))[0]]
+    return [one.uuid for one in store.reader.failures(FailureFilter(limit=10**6)).rows]
 
 
 def size_of(path: Path) -> int:
@@ -126,7 +126,7 @@ def test_failures_of_many_tasks_on_a_small_disk(disk: Path, opened: Open, flushe
         for number in range(flushes):
             store.commit(of_tasks(again * flushes + number + 1, number * per_flush, per_flush))
             store.prune(NOW)
-    kept = store.reader.incidents(since=None, until=None, limit=10**6)
+    kept = store.reader.incidents(limit=10**6).rows
     assert len(kept) == tasks
     assert store.outbox.pending()["pagerduty"][0] == tasks
     assert store.space().given_up["samples"] > 0
@@ -150,7 +150,7 @@ def test_a_store_above_its_limit_shrinks(opened: Open) -> None:
     assert small.space().given_up["groups"] == 400
     assert small.space().given_up["buckets"] > 0
     assert len(small.reader.buckets(START, START + 900)) == 16_001
-    assert len(small.reader.incidents(since=None, until=None, limit=9)) == 1
+    assert len(small.reader.incidents(limit=9).rows) == 1
 
 
 def test_a_full_disk(disk: Path, opened: Open) -> None:

@@ -1,6 +1,6 @@
 """``/api/v1``, over a real socket and a real store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
@@ -157,7 +157,7 @@ def test_outbox(site: Served, store: SqlStore) -> None:
     (waiting,) = items(site, "/api/v1/outbox")
     assert (waiting["channel"], waiting["state"], waiting["attempts"]) == ("pagerduty", "pending", 0)
     assert items(site, "/api/v1/outbox", dead="true") == []
-    found: list[OutboxItem] = store.outbox.items(dead=False, limit=1, cursor=None)
+    found: Sequence[OutboxItem] = store.outbox.items(dead=False, limit=1).rows
     store.outbox.dead(found[0], NOW, "status 400")
     (dead,) = items(site, "/api/v1/outbox", dead="true")
     assert (dead["state"], dead["error"]) == ("dead", "status 400")

@@ -46,7 +46,7 @@ def test_the_last_failure(site: Served, commit: Commit, parts: tuple[dict[str, i
 
 def test_what_pagerduty_was_told(site: Served, store: SqlStore, commit: Commit) -> None:
     """A page that was sent for fewer failures than there are says for how many."""
-    (item,) = store.outbox.items(dead=False, limit=1, cursor=None)
+    (item,) = store.outbox.items(dead=False, limit=1).rows
     store.outbox.delivered(item, NOW - 50, 2)
     assert "last sent when it was" not in site.get("/incidents").text
     assert "last sent when it was 2" in shown(site, commit, incident(count=60))
@@ -55,7 +55,7 @@ def test_what_pagerduty_was_told(site: Served, store: SqlStore, commit: Commit) 
 def test_each_channel_is_told(site: Served, store: SqlStore, commit: Commit) -> None:
     """Of an incident of several channels, each says what became of it, on the page and in the API."""
     commit(Changes(now=NOW, sequence=2, outbox=[OutboxRequest("chat", incident().key, Action.TRIGGER)]))
-    first, chat = store.outbox.items(dead=False, limit=2, cursor=None)
+    first, chat = store.outbox.items(dead=False, limit=2).rows
     store.outbox.dead(chat, NOW, "no such room")
     store.outbox.delivered(first, NOW - 50, 2, "abc")
     text = " ".join(site.get("/incidents").text.split())
@@ -131,7 +131,7 @@ def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
     one = incident(
         exceptions=kinds, count=4, threshold=3, traceback=long, last_uuid="id-2", rule="cards", args="(<1>,)"
     )
-    (item,) = store.outbox.items(dead=False, limit=1, cursor=None)
+    (item,) = store.outbox.items(dead=False, limit=1).rows
     store.outbox.delivered(item, NOW - 50, 2)
     commit(Changes(now=NOW, sequence=2, incidents=[one, incident("another", task="shop.other", message="other")]))
     answer = site.get(KEY)

@@ -301,7 +301,7 @@ def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commi
     told = r'PagerDuty</td><td class="n" [^>]*>1</td><td [^>]*><span><time datetime="2026-11-23T14:05:09.250Z">'
     assert re.search(told, text)
     commit(Changes(now=NOW, sequence=2, outbox=[OutboxRequest("email", "2026-11-22", Action.REPORT)]))
-    for item in store.outbox.items(dead=False, limit=9, cursor=None):
+    for item in store.outbox.items(dead=False, limit=9).rows:
         store.outbox.dead(item, NOW, "400")
     text = site.get("/").text
     assert "Failed notifications: 2." in text

@@ -15,6 +15,7 @@ from celery_monitor.adapters.channels.alertmanager.send import Alertmanagers
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli import main
 from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Incident, OutboxItem, Severity
+from celery_monitor.core.paging import Page
 from celery_monitor.errors import ConfigError, RejectedError, RetryableError
 from celery_monitor.policy import secrets_of
 from celery_monitor.ports import RepeatingSender
@@ -117,9 +118,9 @@ def test_repeated_while_it_is_open(running: Running) -> None:
     assert isinstance(alertmanagers, RepeatingSender)
 
     class Open:
-        def open_incidents(self, channel: str, limit: int, cursor: str | None) -> tuple[list[Incident], str | None]:
+        def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
             del channel, limit, cursor
-            return [kept], None
+            return Page([kept])
 
     alertmanagers.repeat([kept, left])
     repeater = Repeater(Open(), "am", alertmanagers.repeat, CLOCK, 0.2)

@@ -123,7 +123,7 @@ def test_twenty_kills_around_the_time_of_sending_make_one_mail(url: str, mail: M
 
 def is_uncertain(store: SqlStore, looks: int) -> bool:
     """Whether the row says that nobody knows, for the ``looks``-th time."""
-    (row,) = store.outbox.items(dead=False, limit=9, cursor=None)
+    (row,) = store.outbox.items(dead=False, limit=9).rows
     return "unknown whether" in (row.error or "") and row.attempts == looks
 
 
@@ -156,14 +156,14 @@ def test_a_server_that_is_down_for_an_hour_gets_one_mail(url: str) -> None:
     with opened(url) as store:
         daemon = Daemon(store, down, clock)
         daemon.run(DUE + 3_600.0)
-        (row,) = store.outbox.items(dead=False, limit=9, cursor=None)
+        (row,) = store.outbox.items(dead=False, limit=9).rows
         assert 5 < row.attempts < 60
         with serving(down):
             daemon.run(DUE + 3_600.0 + 330.0)
             assert len(down.mails) == 1
             daemon.run(DUE + 86_000.0, step=60.0)
         assert [recipients for recipients, _ in down.mails] == [list(PEOPLE)]
-        assert store.outbox.items(dead=False, limit=9, cursor=None) == []
+        assert store.outbox.items(dead=False, limit=9).rows == []
 
 
 def test_4xx_5xx_and_a_drop_in_data_make_one_mail(url: str, mail: MailServer) -> None:
@@ -181,7 +181,7 @@ def test_4xx_5xx_and_a_drop_in_data_make_one_mail(url: str, mail: MailServer) ->
         daemon.run(DUE + 6_500.0)
         assert [recipients for recipients, _ in mail.mails] == [[ann], [carl]]
         assert len(identities(mail)) == 1
-        assert store.outbox.items(dead=True, limit=9, cursor=None) == []
+        assert store.outbox.items(dead=True, limit=9).rows == []
 
 
 def test_a_week_of_days_is_a_week_of_mails(url: str, mail: MailServer) -> None:
