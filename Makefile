@@ -139,8 +139,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 lock: setup ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for the newest versions)
 	$(call step,Locking the dependencies)
-	@$(COMPILE) --group dev --extra apprise --extra postgresql --output-file requirements-dev.lock pyproject.toml
-	@$(COMPILE) --extra apprise --extra postgresql --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --group dev --extra apprise --extra oidc --extra postgresql --output-file requirements-dev.lock pyproject.toml
+	@$(COMPILE) --extra apprise --extra oidc --extra postgresql --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 	@echo 'flit-core' | $(COMPILE) --no-annotate --constraint requirements-dev.lock \
 		--output-file requirements-build.lock -
 	@wc -l requirements*.lock

@@ -32,7 +32,7 @@ from celery_monitor.core.model import Histogram, IncidentState, QueueStats, Rest
 from celery_monitor.environment import Environment
 from celery_monitor.leader import NO_STREAM, SLOW, Leader
 from celery_monitor.policy import pages, policy_of
-from celery_monitor.ports import HealthReport
+from celery_monitor.ports import HealthReport, IdentityProvider
 from celery_monitor.runtime.committer import BOUNDS
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.priority import ScrapePriority
@@ -262,7 +262,15 @@ class App:
             links=settings.links,
             notice=settings.web.notice,
         )
-        return WebServer(Site(settings.web, sources), host=settings.web.host, port=settings.web.port)
+        return WebServer(Site(settings.web, sources, self._provider()), host=settings.web.host, port=settings.web.port)
+
+    def _provider(self) -> IdentityProvider | None:
+        if self.settings.web.oidc.issuer is None:
+            return None
+        # Authlib takes memory and time: only where it is used.
+        from celery_monitor.adapters.oidc import OidcProvider  # noqa: PLC0415
+
+        return OidcProvider(self.settings.web, self.clock)
 
     # --- what the web server shows -----------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot | None:

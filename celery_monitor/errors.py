@@ -100,6 +100,14 @@ class TooManySilencesError(MonitorError):
     """There are as many silences as are kept: a person has to end one first."""
 
 
+class ProviderUnavailableError(MonitorError):
+    """The OpenID provider does not answer, or not as one: nobody can sign in there now."""
+
+
+class SignInRefusedError(MonitorError):
+    """What came back from a sign-in proves nothing: the person has to sign in again."""
+
+
 class DeliveryError(MonitorError):
     """A notification was not delivered."""
 

@@ -10,6 +10,7 @@ from celery_monitor.settings.alerts import RuleSettings
 from celery_monitor.settings.broker import BrokerSettings, tls_options, unverified
 from celery_monitor.settings.channels import of_channels
 from celery_monitor.settings.model import Settings
+from celery_monitor.settings.sign_in import warnings_of_sign_in
 from celery_monitor.settings.store import StoreSettings
 
 UNVERIFIED: Final = (
@@ -32,6 +33,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_unbounded(settings.store),
         *_unused(settings),
         *_silent_for_too_long(settings),
+        *warnings_of_sign_in(settings.web),
         *of_channels("warnings", settings),
     ]
 

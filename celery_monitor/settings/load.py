@@ -13,6 +13,7 @@ from celery_monitor.settings.channels import of_channels, unknown_channels
 from celery_monitor.settings.layers import CONFIG_VARIABLE, Layer, from_arguments, from_environment, from_file
 from celery_monitor.settings.model import Settings
 from celery_monitor.settings.problems import problems_of
+from celery_monitor.settings.sign_in import problems_of_sign_in
 
 
 def load(
@@ -36,7 +37,9 @@ def load(
     _resolve_duplicates(layers)
     settings = _validate(layers, problems)
     if settings is not None:
-        problems.extend([*unknown_channels(settings), *of_channels("problems", settings)])
+        problems.extend(
+            [*unknown_channels(settings), *of_channels("problems", settings), *problems_of_sign_in(settings.web)]
+        )
     if settings is None or problems:
         # Outside of any `except`: a ValidationError in the chain of causes holds the values.
         raise ConfigError(problems)

@@ -2,14 +2,16 @@
 
 import ipaddress
 import re
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from celery_monitor.settings.network import Network
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource
 from celery_monitor.settings.section import MAX_PORT, HttpUrl, Section, Text, check_credentials
+from celery_monitor.settings.sign_in import AuthProxySettings, Group, OidcSettings, SessionKey, SessionKeyFile
+from celery_monitor.settings.units import HOUR, duration
 
 _NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 _LIKE_IPV4: Final = re.compile(r"[0-9.]+")
@@ -28,15 +30,6 @@ def _host(value: str) -> str:
         if host != value or not _NAME.fullmatch(host) or _LIKE_IPV4.fullmatch(host):
             raise ValueError(_NO_HOST) from None
     return host
-
-
-def _network(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    try:
-        if not isinstance(value, str):
-            raise ValueError  # noqa: TRY301, TRY004  # Python takes numbers for addresses
-        return handler(value)
-    except ValueError:
-        raise ValueError("must be an IP address or a network, like 10.1.2.3 or 10.0.0.0/8") from None
 
 
 class WebSettings(Section):
@@ -60,11 +53,31 @@ class WebSettings(Section):
     """The password for HTTP Basic authentication."""
     password_file: SecretFile | None = Field(default=None, validate_default=True)
     """A file that contains the password, instead of ``password``. It is reloaded when it changes."""
-    trusted_proxies: tuple[Annotated[IPv4Network | IPv6Network, WrapValidator(_network)], ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     """IP addresses or networks (``10.0.0.0/8``) of proxies whose ``X-Forwarded-For`` is trusted to identify the
-    client. Clients with too many failed sign-ins are throttled; without this setting, all clients behind a " "proxy
+    client. Clients with too many failed sign-ins are throttled; without this setting, all clients behind a proxy
     are throttled together.
     """
+    viewers: tuple[Group, ...] = ()
+    """Groups whose members may see the page and read the API, when they sign in by ``oidc`` or ``auth_proxy``. ``*`` is
+    everybody who can sign in.
+    """
+    operators: tuple[Group, ...] = ()
+    """Groups whose members may also change what can be changed (silences). ``*`` is everybody who can sign in. The
+    user of ``username`` is an operator.
+    """
+    session_lifetime: Annotated[float, duration("5m", "30d")] = 8 * HOUR
+    """How long a sign-in by ``oidc`` lasts. Then the provider is asked again, also for the groups; whoever is still
+    signed in there notices nothing.
+    """
+    session_key: SessionKey | None = None
+    """The key that signs the sessions of ``oidc``, at least 32 characters, the same on all replicas. If unset, it is
+    derived from the client secret. A new key signs everybody out.
+    """
+    session_key_file: SessionKeyFile | None = None
+    """A file that contains the key, instead of ``session_key``. It is reloaded when it changes."""
+    oidc: OidcSettings = OidcSettings()
+    auth_proxy: AuthProxySettings = AuthProxySettings()
 
     @field_validator("password_file")
     @classmethod
@@ -75,3 +88,9 @@ class WebSettings(Section):
     def password_source(self) -> SecretSource:
         """The password, from wherever it comes; None when there is none."""
         return SecretSource(self.password, self.password_file)
+
+    def session_key_source(self) -> SecretSource:
+        """What sessions are signed with: the key, or else the client secret."""
+        if self.session_key is None and self.session_key_file is None:
+            return self.oidc.secret_source()
+        return SecretSource(self.session_key, self.session_key_file)

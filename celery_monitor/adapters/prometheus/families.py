@@ -396,8 +396,10 @@ THREAD_FAILURES: Final = Family(
 SIGN_INS_REFUSED: Final = Family(
     "monitor_sign_ins_refused",
     Kind.COUNTER,
-    "Requests to the page or the API refused since the process started: wrong (user name or password) or throttled "
-    "(too many failures from the client within a minute). See the log for the clients.",
+    "Sign-ins to the page or the API refused since the process started: wrong (user name or password), throttled (too "
+    "many failures from the client within a minute), header (a header that names a person, not from the proxy or sent "
+    "twice: ignored), group (in no group that may see the page), answer (what the browser brought from the OpenID "
+    "provider proves nothing), provider (the OpenID provider is unavailable). See the log for the clients.",
     ("reason",),
 )
 REDACTION_TIMEOUTS: Final = Family(

@@ -34,10 +34,10 @@ FAILURE_FILTERS: Final = ("task", "exception", "since", "until")
 class Api:
     """The endpoints. All answer with JSON, lists with ``items`` and the cursor of the ``next`` page."""
 
-    def __init__(self, sources: Sources, queries: Queries, *, guarded: bool) -> None:
-        """``guarded``: a password is asked for, which the description then says."""
+    def __init__(self, sources: Sources, queries: Queries, *, schemes: tuple[str, ...]) -> None:
+        """``schemes``: how one can sign in, which the description then says."""
         self._sources = sources
-        self._guarded = guarded
+        self._schemes = schemes
         self._queries = queries
 
     def routes(self) -> list[Route]:
@@ -165,7 +165,7 @@ class Api:
     async def openapi(self, request: Request) -> Response:
         """The description of all this."""
         self._query(request)
-        return answer(document(guarded=self._guarded))
+        return answer(document(schemes=self._schemes))
 
     def _query(self, request: Request, *known: str) -> Parameters:
         return Parameters(request, known, now=self._sources.clock.now())

@@ -312,11 +312,17 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
 """Path → what it gives, the schema, whether it is a list of it, and the query parameters."""
 
 
+_MAY_NOT: Final = "Not an operator, no sign-in is configured, or the request comes from another site"
+
+
 def _changes(*, guarded: bool) -> dict[str, Json]:
     """What changes something, by path and method."""
     refused = {
-        **({"401": _response("Wrong user name or password", _ref("Error"))} if guarded else {}),
-        "403": _response("No sign-in is configured, or the request comes from another site", _ref("Error")),
+        **({"401": _response("Not signed in", _ref("Error"))} if guarded else {}),
+        "403": _response(
+            _MAY_NOT,
+            _ref("Error"),
+        ),
         "503": _response("The store is unavailable", _ref("Error")),
     }
     body = {"required": True, "content": {"application/json": {"schema": _ref("NewSilence")}}}
@@ -338,10 +344,21 @@ def _changes(*, guarded: bool) -> dict[str, Json]:
     }
 
 
+_SCHEMES: Final[dict[str, Json]] = {
+    "password": {"type": "http", "scheme": "basic"},
+    "session": {
+        "type": "apiKey", "in": "cookie", "name": "celery_monitor_session",
+        "description": "The session of a browser; with HTTPS its name begins with __Host- or __Secure-",
+    },
+    "proxy": {"type": "apiKey", "in": "header", "name": "X-Forwarded-User", "description": "Set by the proxy in front"},
+}  # fmt: skip
+
+
 @cache
-def document(*, guarded: bool) -> Json:
-    """The description in OpenAPI 3.1. ``guarded``: a password is asked for."""
-    schemes: Json = {"securitySchemes": {"password": {"type": "http", "scheme": "basic"}}} if guarded else {}
+def document(*, schemes: tuple[str, ...] = ()) -> Json:
+    """The description in OpenAPI 3.1. ``schemes``: how one can sign in; none where nobody has to."""
+    guarded = bool(schemes)
+    known: Json = {"securitySchemes": {name: _SCHEMES[name] for name in schemes}} if guarded else {}
     paths: dict[str, Json] = {path: {"get": _operation(path, guarded=guarded)} for path in OPERATIONS}
     for path, methods in _changes(guarded=guarded).items():
         paths[path] = paths.get(path, {}) | methods
@@ -353,8 +370,8 @@ def document(*, guarded: bool) -> Json:
             "description": "Activity of a Celery fleet. Only silences can be changed; times are RFC 3339 in UTC.",
         },
         "paths": paths,
-        "components": {"schemas": SCHEMAS, **schemes},
-        **({"security": [{"password": []}]} if guarded else {}),
+        "components": {"schemas": SCHEMAS, **known},
+        **({"security": [{name: []} for name in schemes]} if guarded else {}),
     }
 
 
@@ -371,7 +388,7 @@ def _operation(path: str, *, guarded: bool) -> Json:
         "responses": {
             "200": _response("The requested data", answer),
             "400": _response("Invalid parameter", _ref("Error")),
-            **({"401": _response("Wrong user name or password", _ref("Error"))} if guarded else {}),
+            **({"401": _response("Not signed in", _ref("Error"))} if guarded else {}),
             **({"404": _response("Not found", _ref("Error"))} if in_path else {}),
             "503": _response("The store is unavailable", _ref("Error")),
         },

@@ -1,16 +1,16 @@
 """What a person changes here: silences. As JSON for programs, and as forms of the page.
 
-Only with a sign-in configured (``web.username``, or whatever else the guard asks for): nobody who can merely reach the
-port may hold back pages. A browser adds its credentials to requests that other sites make, so those are refused: a
-program's request has to be JSON, which no form of another site can send, and what a browser says of the request's
-origin (``Sec-Fetch-Site``, ``Origin``) has to be this site.
+Only for operators (``people.py``): where nobody has to sign in, whoever can merely reach the port may not hold back
+pages. A browser adds its credentials to requests that other sites make, so those are refused: a program's request has
+to be JSON, which no form of another site can send, and what a browser says of the request's origin (``origin.py``) has
+to be this site.
 """
 
 import secrets
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -20,7 +20,9 @@ from starlette.routing import Route
 
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer, current
+from celery_monitor.adapters.web.origin import OTHER_SITE, of_this_site
 from celery_monitor.adapters.web.parameters import ParameterError, Parameters
+from celery_monitor.adapters.web.people import Person, Role, person_of
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.sources import Sources
@@ -35,8 +37,7 @@ OFF: Final = (
     "silences can be changed here only where people sign in: set web.username and web.password, or use celery-monitor "
     "silence add"
 )
-_OTHER_SITE: Final = "the request comes from another site"
-_SAME: Final = frozenset({"same-origin", "none"})
+VIEWER: Final = "you may look, and change nothing: ask somebody in one of the groups of web.operators"
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _duration: Final = duration("1s", "30d")
@@ -54,11 +55,9 @@ class AskedSilence(msgspec.Struct, forbid_unknown_fields=True):
 class Operations:
     """The endpoints of silences and schedules."""
 
-    def __init__(self, sources: Sources, queries: Queries, *, user: str | None) -> None:
-        """``user``: who signs in; None where nobody has to, and nothing can be changed."""
+    def __init__(self, sources: Sources, queries: Queries) -> None:
         self._sources = sources
         self._queries = queries
-        self._user = user
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -82,17 +81,17 @@ class Operations:
 
     async def add(self, request: Request) -> Response:
         """A new silence, as JSON."""
-        self._permit(request, _JSON)
+        person = _permit(request, _JSON)
         try:
             asked = msgspec.json.decode(await _body(request), type=AskedSilence)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise ParameterError(f"the body must be JSON with match, for and reason: {exc}") from exc
-        made = await self._add(asked.match, asked.queues, asked.lasting, asked.reason)
+        made = await self._add(asked.match, asked.queues, asked.lasting, asked.reason, person)
         return answer(views.silence(made, self._now), 201)
 
     async def end(self, request: Request) -> Response:
         """End one now."""
-        self._permit(request, None)
+        _permit(request, None)
         return answer(views.silence(await self._end(request), self._now))
 
     async def page(self, request: Request) -> Response:
@@ -101,11 +100,11 @@ class Operations:
 
     async def add_by_form(self, request: Request) -> Response:
         """A new silence; a mistake keeps what was written."""
-        self._permit(request, _FORM)
+        person = _permit(request, _FORM)
         given = await _form(request)
         globs, queues = given.get("match", "").split(), given.get("queues", "").split()
         try:
-            await self._add(globs, queues, given.get("for", ""), given.get("reason", ""))
+            await self._add(globs, queues, given.get("for", ""), given.get("reason", ""), person)
         except ParameterError as exc:
             empty = {"match": "", "queues": "", "for": "", "reason": ""}
             return await self._shown(request, empty | given, str(exc), status=400)
@@ -113,7 +112,7 @@ class Operations:
 
     async def end_by_form(self, request: Request) -> Response:
         """End one now; one that has ended meanwhile is as good."""
-        self._permit(request, _FORM)
+        _permit(request, _FORM)
         await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
         return RedirectResponse(f"{root(request)}silences", 303)
 
@@ -148,10 +147,10 @@ class Operations:
             windows=self._sources.mute,
             given=given,
             problem=problem,
-            may_change=self._user is not None,
+            may_change=_may_change(person_of(request.scope)),
         )
 
-    async def _add(self, match: list[str], queues: list[str], lasting: str, reason: str) -> Silence:
+    async def _add(self, match: list[str], queues: list[str], lasting: str, reason: str, person: Person) -> Silence:
         try:
             seconds = _duration.parse(lasting)
         except ValueError as exc:
@@ -159,7 +158,7 @@ class Operations:
         try:
             made = silence_of(
                 silence_id=secrets.token_hex(4), match=match, lasting=seconds, reason=reason, now=self._now,
-                queues=queues, created_by=self._user or "",
+                queues=queues, created_by=person.name,
             )  # fmt: skip
             await self._queries(partial(self._sources.silences.add, made))
         except (ValueError, TooManySilencesError) as exc:
@@ -172,18 +171,22 @@ class Operations:
             raise HTTPException(404, "no silence with this id is in effect")
         return found
 
-    def _permit(self, request: Request, media_type: str | None) -> None:
-        """Raises HTTPException for whoever may not change anything."""
-        if self._user is None:
-            raise HTTPException(HTTPStatus.FORBIDDEN, OFF)
-        headers = request.headers
-        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        same = site in _SAME if site is not None else origin is None or urlsplit(origin).netloc == headers.get("host")
-        if not same or (media_type == _FORM and site is None and origin is None):
-            raise HTTPException(HTTPStatus.FORBIDDEN, _OTHER_SITE)
-        given = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type is not None and given != media_type:
-            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body must be {media_type}")
+
+def _may_change(person: Person | None) -> bool:
+    return person is not None and person.role is Role.OPERATOR
+
+
+def _permit(request: Request, media_type: str | None) -> Person:
+    """Who changes something. Raises HTTPException for whoever may not."""
+    person = person_of(request.scope)
+    if person is None or not _may_change(person):
+        raise HTTPException(HTTPStatus.FORBIDDEN, OFF if person is None else VIEWER)
+    if not of_this_site(request.headers, form=media_type == _FORM):
+        raise HTTPException(HTTPStatus.FORBIDDEN, OTHER_SITE)
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type is not None and given != media_type:
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body must be {media_type}")
+    return person
 
 
 async def _body(request: Request) -> bytes:

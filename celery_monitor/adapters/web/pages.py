@@ -15,10 +15,10 @@ from celery_monitor.adapters.web import incidents, trends, views
 from celery_monitor.adapters.web.api import current
 from celery_monitor.adapters.web.compression import packed
 from celery_monitor.adapters.web.details import Details
-from celery_monitor.adapters.web.guard import PAGE_POLICY
 from celery_monitor.adapters.web.listings import Listings
 from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, day, today
+from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.sources import Sources

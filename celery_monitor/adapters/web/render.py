@@ -10,7 +10,8 @@ from starlette.responses import HTMLResponse, Response
 
 from celery_monitor.adapters.web import charts, filters, views
 from celery_monitor.adapters.web.compression import packed
-from celery_monitor.adapters.web.guard import PAGE_POLICY
+from celery_monitor.adapters.web.people import person_of
+from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.status import status
 
@@ -49,9 +50,16 @@ def page(
         "root": root(request),
         "health": views.health(sources.readyz()),
         "status": status(sources),
+        "person": person_of(request.scope),
         "refresh": False,
     }
     html = _templates().get_template(template).render(common | values)
+    return packed(request, HTMLResponse(html, status_code, {"content-security-policy": PAGE_POLICY}))
+
+
+def bare(request: Request, template: str, status_code: int, **values: Any) -> Response:  # noqa: ANN401 - of any template
+    """A page that shows nothing but its values."""
+    html = _templates().get_template(template).render(values, root=root(request))
     return packed(request, HTMLResponse(html, status_code, {"content-security-policy": PAGE_POLICY}))
 
 

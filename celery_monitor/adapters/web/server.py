@@ -40,8 +40,8 @@ class WebServer:
 
     @property
     def sign_ins_refused(self) -> Mapping[str, int]:
-        """Requests with a user name or password that were refused, by the reason: wrong or throttled."""
-        return self._site.guard.refused
+        """Requests of people who were not let in, by the reason."""
+        return self._site.access.refused
 
     def start(self) -> None:
         """Listen. From here on clients connect, and are answered as soon as ``serve`` runs.

@@ -6,29 +6,32 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import Scope
 
-from celery_monitor.adapters.web import views
+from celery_monitor.adapters.web import door, views
+from celery_monitor.adapters.web.access import Access
 from celery_monitor.adapters.web.api import Api, answer, refusal
+from celery_monitor.adapters.web.basic import Clients
+from celery_monitor.adapters.web.destination import here, redirects, to_sign_in
 from celery_monitor.adapters.web.guard import Guard
 from celery_monitor.adapters.web.operations import Operations
 from celery_monitor.adapters.web.pages import Pages
 from celery_monitor.adapters.web.parameters import ParameterError
 from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.refused import Refused
 from celery_monitor.adapters.web.render import root
 from celery_monitor.adapters.web.scrape import Scrapes
+from celery_monitor.adapters.web.sessions import Sessions
+from celery_monitor.adapters.web.sign_in import SignIn
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.errors import InvalidCursorError, StoreUnavailableError, StoreUnusableError
-from celery_monitor.ports import HealthReport
+from celery_monitor.ports import HealthReport, IdentityProvider
 from celery_monitor.settings.web import WebSettings
 
 _FOR_PROGRAMS: Final = ("/api", "/metrics", "/livez", "/readyz", "/health", "/openapi.json")
 """Paths whose errors are JSON. All others are pages."""
-_SIGN_IN: Final = {
-    401: "HTTP Basic authentication required",
-    429: "too many failed sign-ins from this address: wait a minute",
-}
 _REFUSED: Final = (
     HTTPException,
     ParameterError,
@@ -42,36 +45,37 @@ _REFUSED: Final = (
 class Site:
     """The ASGI application, with the threads that it needs."""
 
-    def __init__(self, settings: WebSettings, sources: Sources) -> None:
+    def __init__(self, settings: WebSettings, sources: Sources, provider: IdentityProvider | None = None) -> None:
+        """``provider``: of ``web.oidc``, where that is configured."""
         self._scrapes = Scrapes(sources.metrics)
         self._queries = Queries()
         self._pages = Pages(sources, self._queries)
+        now, clients, sessions = sources.clock.now, Clients(settings.trusted_proxies), Sessions(settings, sources.fleet)
+        self.access = Access(settings, sessions, clients, now)
+        self._sign_in = None if provider is None else SignIn(provider, sessions, self.access, clients, now)
         app = Starlette(
             routes=[
                 Route("/metrics", self._scrapes.answer),
                 Route("/livez", _probe(sources.livez)),
                 Route("/readyz", _probe(sources.readyz)),
                 Route("/health", _probe(sources.readyz)),
-                *Api(sources, self._queries, guarded=settings.username is not None).routes(),
-                *Operations(sources, self._queries, user=settings.username).routes(),
+                *(self._sign_in.routes() if self._sign_in is not None else ()),
+                *Api(sources, self._queries, schemes=self.access.schemes).routes(),
+                *Operations(sources, self._queries).routes(),
                 *self._pages.routes(),
             ],
             exception_handlers=dict.fromkeys(_REFUSED, self._refuse),
         )
         app.router.redirect_slashes = False
         # Around all of it, so that errors carry the headers too.
-        self.guard = Guard(
-            app,
-            username=settings.username,
-            password=settings.password_source().get,
-            refusal=_without_password,
-            proxies=settings.trusted_proxies,
-        )
+        self.guard = Guard(app, self.access, _not_signed_in)
 
     def stop(self) -> None:
         """Drop what waits."""
         self._scrapes.stop()
         self._queries.stop()
+        if self._sign_in is not None:
+            self._sign_in.stop()
 
     async def _refuse(self, request: Request, exc: Exception) -> Response:
         headers: Mapping[str, str] = {}
@@ -107,9 +111,15 @@ def _without_slash(request: Request) -> str | None:
     return f"{root(request)}{path.strip('/')}" + (f"?{query}" if query else "")
 
 
-def _without_password(path: str, status: int) -> Response:
-    text = _SIGN_IN[status]
-    return refusal(status, text) if _for_program(path) else PlainTextResponse(f"{text}\n", status)
+def _not_signed_in(scope: Scope, refused: Refused) -> Response:
+    if _for_program(scope["path"]):
+        response = refusal(refused.status, refused.told)
+        response.headers.update(refused.headers)
+        return response
+    request = Request(scope)
+    if refused.leads and redirects(request):
+        return to_sign_in(request)
+    return door.refusal(request, refused, back=here(scope))
 
 
 def _probe(look: Callable[[], HealthReport]) -> Callable[[Request], Awaitable[Response]]:

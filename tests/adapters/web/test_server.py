@@ -27,7 +27,7 @@ GUARDED = (
     "/api/v1/tasks",
     "/openapi.json",
     "/nothing",
-    "/style.css",
+    "/app.js",
 )
 
 
@@ -86,7 +86,7 @@ def test_a_program_is_refused_in_json(guarded: Served) -> None:
     """Where the API would answer, what is missing is said in JSON, as all that is wrong."""
     for path in ("/api/v1/tasks", "/api/v1", "/api/nothing", "/openapi.json"):
         assert guarded.get(path).json() == {"error": "HTTP Basic authentication required"}
-    assert guarded.get("/").headers["content-type"].startswith("text/plain")
+    assert guarded.get("/").headers["content-type"].startswith("text/html")
 
 
 def test_the_description_says_that_there_is_a_password(guarded: Served, serve: Serve) -> None:

@@ -1,0 +1,64 @@
+"""An ID token → what is claimed in it, once everything about it is checked (OpenID Connect Core 1.0, 3.1.3.7)."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from authlib.oidc.core import CodeIDToken
+from joserfc import jwt
+from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
+
+from celery_monitor.ports import Identity
+
+ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
+)
+"""With public keys only: with HS256 whoever knows the public key could sign, and with none everybody."""
+LEEWAY_SECONDS: Final = 60
+"""That the provider's clock may differ from ours."""
+MAX_GROUPS: Final = 10_000
+_NAMES: Final = ("email", "sub")
+
+_registry: Final = JWSRegistry(algorithms=list(ALGORITHMS), strict_check_header=False)
+
+
+def checked(
+    token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str | None, now: float
+) -> Mapping[str, Any]:
+    """The claims. Raises an error of joserfc, or ValueError, for a token that proves nothing."""
+    decoded = jwt.decode(token, keys, registry=_registry)
+    claims = CodeIDToken(
+        decoded.claims,
+        decoded.header,
+        {"iss": {"essential": True, "value": issuer}, "aud": {"essential": True, "value": client_id}},
+        {"nonce": nonce, "client_id": client_id, "access_token": access_token},
+    )
+    claims.validate(now=int(now), leeway=LEEWAY_SECONDS)
+    return dict(claims)
+
+
+def has(claims: Mapping[str, Any], path: str) -> bool:
+    """Whether there is such a claim."""
+    return _at(claims, path) is not None
+
+
+def identity_of(claims: Mapping[str, Any], *, name: str, groups: str) -> Identity:
+    """Who it is, by the claims of these names."""
+    named = (_at(claims, name), *(claims.get(other) for other in _NAMES))
+    found = _at(claims, groups)
+    listed = [found] if isinstance(found, str) else found if isinstance(found, list) else []
+    return Identity(
+        next(one for one in named if isinstance(one, str) and one.strip()),
+        frozenset(group for group in listed[:MAX_GROUPS] if isinstance(group, str)),
+    )
+
+
+def _at(claims: Mapping[str, Any], path: str) -> object:
+    """The claim of this name; else of the nested claims, where the name has dots."""
+    if path in claims:
+        return claims[path]
+    found: object = claims
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

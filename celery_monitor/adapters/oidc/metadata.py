@@ -1,0 +1,126 @@
+"""What a provider publishes of itself: its endpoints (OpenID Connect Discovery 1.0) and its keys (RFC 7517)."""
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from joserfc.errors import JoseError
+from joserfc.jwk import Key, KeySet, import_key
+from requests import Session
+
+from celery_monitor.adapters.oidc.transport import prepare
+from celery_monitor.errors import ProviderUnavailableError
+
+KEPT_SECONDS: Final = 3600.0
+"""After which endpoints and keys are asked for again. Where the provider does not answer, the old ones stay in use."""
+AGAIN_SECONDS: Final = 10.0
+"""The least time between two questions for keys that tokens of unknown keys can cause, and after one without answer."""
+
+
+class Metadata:
+    """Endpoints and keys of one issuer. Threads may share it. ``monotonic`` in seconds."""
+
+    def __init__(self, issuer: str, monotonic: Callable[[], float]) -> None:
+        self._issuer = issuer
+        self._endpoints = _Kept(self._discover, monotonic)
+        self._keys = _Kept(self._fetch_keys, monotonic)
+
+    def endpoint(self, name: str) -> str | None:
+        """The URL of an endpoint; None where the provider has none."""
+        found = self._endpoints.get().get(name)
+        return found if isinstance(found, str) and _is_url(found) else None
+
+    def required(self, name: str) -> str:
+        """The URL of an endpoint that every provider has."""
+        found = self.endpoint(name)
+        if found is None:
+            raise ProviderUnavailableError(f"its metadata has no {name}: is {self._issuer} an OpenID provider?")
+        return found
+
+    def supports(self, name: str, value: str) -> bool | None:
+        """Whether a list of the metadata has this value; None where there is no such list."""
+        found = self._endpoints.get().get(name)
+        return value in found if isinstance(found, list) else None
+
+    def keys(self, *, newer: bool = False) -> KeySet:
+        """The keys that sign ID tokens. ``newer``: those that are kept do not suffice."""
+        return self._keys.get(newer=newer)
+
+    def _discover(self) -> Mapping[str, Any]:
+        found = _get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+        if found.get("issuer") != self._issuer:
+            raise ProviderUnavailableError(
+                f"its metadata is of another issuer than web.oidc.issuer ({self._issuer}): set it exactly as the "
+                "provider writes it, with or without a slash at the end"
+            )
+        return found
+
+    def _fetch_keys(self) -> KeySet:
+        listed = _get(self.required("jwks_uri")).get("keys")
+        keys = [key for key in map(_signing_key, listed if isinstance(listed, list) else ()) if key is not None]
+        if not keys:
+            raise ProviderUnavailableError("it publishes no key that can be used")
+        return KeySet(keys)
+
+
+def _signing_key(published: object) -> Key | None:
+    """A key; None of what cannot be read (RFC 7517, section 5), and of what is for something else."""
+    if not isinstance(published, dict) or published.get("use") == "enc":
+        return None
+    try:
+        return import_key(published)
+    except (JoseError, ValueError, TypeError):
+        return None
+
+
+T = TypeVar("T")
+
+
+class _Kept(Generic[T]):
+    """Something of the provider's, kept for a while."""
+
+    def __init__(self, fetch: Callable[[], T], monotonic: Callable[[], float]) -> None:
+        self._fetch = fetch
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._value: T | None = None
+        self._at = -math.inf
+        self._asked_at = -math.inf
+
+    def get(self, *, newer: bool = False) -> T:
+        """What is kept, or what is fetched now. One thread fetches, and the others wait for it."""
+        with self._lock:
+            now = self._monotonic()
+            value = self._value
+            if value is not None and (
+                now < self._asked_at + AGAIN_SECONDS or (not newer and now < self._at + KEPT_SECONDS)
+            ):
+                return value
+            self._asked_at = now
+            try:
+                value = self._value = self._fetch()
+            except ProviderUnavailableError:
+                if value is None or newer:
+                    raise
+            else:
+                self._at = now
+            return value
+
+
+def _get(url: str) -> dict[str, Any]:
+    with Session() as session:
+        prepare(session)
+        response = session.get(url, headers={"accept": "application/json"})
+        if not response.ok:
+            raise ProviderUnavailableError(f"{url} answers HTTP {response.status_code}")
+        found = response.json()
+    if not isinstance(found, dict):
+        raise ProviderUnavailableError(f"{url} is not a JSON object")
+    return found
+
+
+def _is_url(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)

@@ -1,0 +1,86 @@
+"""Who may see what: the ways to sign in, in the order in which they are asked."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from celery_monitor.adapters.web.auth_proxy import AuthProxy
+from celery_monitor.adapters.web.basic import CHALLENGE, Basic, Clients
+from celery_monitor.adapters.web.destination import SIGN_IN, SIGN_OUT
+from celery_monitor.adapters.web.people import Person, Roles
+from celery_monitor.adapters.web.refused import REASONS, Refused, RefusedReason
+from celery_monitor.adapters.web.sessions import Sessions
+from celery_monitor.settings.sign_in import CALLBACK
+from celery_monitor.settings.web import WebSettings
+
+OPEN_PATHS: Final = frozenset({"/metrics", "/livez", "/readyz", "/health", "/style.css", "/icon.svg"})
+"""What needs no sign-in: scrapers and probes have none, and the page that asks for it has a style."""
+_DOORS: Final = frozenset({SIGN_IN, CALLBACK, SIGN_OUT})
+_FOR_PROGRAMS: Final = ("/api", "/openapi.json")
+
+
+class Access:
+    """Decides about requests. Without any way to sign in configured, everybody may see everything."""
+
+    def __init__(self, settings: WebSettings, sessions: Sessions, clients: Clients, now: Callable[[], float]) -> None:
+        self._sessions = sessions
+        self._now = now
+        self._refused: dict[str, int] = {str(reason): 0 for reason in REASONS}
+        self.roles = Roles(settings.viewers, settings.operators)
+        self._proxy = AuthProxy(settings.auth_proxy, self.roles) if settings.auth_proxy.addresses else None
+        password = settings.password_source().get
+        self._basic = Basic(settings.username, password, clients) if settings.username is not None else None
+        self.oidc = settings.oidc.issuer is not None
+        self.open = self._proxy is None and self._basic is None and not self.oidc
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Requests that were refused, by the reason."""
+        return {**self._refused, "header": self._proxy.ignored if self._proxy is not None else 0}
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """How programs can sign in, as the API's description names it; none where nobody has to."""
+        ways = {"password": self._basic is not None, "session": self.oidc, "proxy": self._proxy is not None}
+        return tuple(name for name, configured in ways.items() if configured)
+
+    def count(self, reason: RefusedReason) -> None:
+        """A sign-in failed."""
+        self._refused[reason] += 1
+
+    def person(self, scope: Scope) -> Person | Refused | None:
+        """Who makes a request, or the answer to who may not go on; None for anybody where that is enough."""
+        path = scope["path"]
+        if self.open or path in OPEN_PATHS or (self.oidc and path in _DOORS):
+            return None
+        found = self._found(scope, Headers(scope=scope))
+        if found is None:
+            return self._nobody(path)
+        if isinstance(found, Refused) and found.reason is not None:
+            self.count(found.reason)
+        return found
+
+    def _found(self, scope: Scope, headers: Headers) -> Person | Refused | None:
+        """None: nobody is named. The proxy first: it may send the name as a Basic header, too."""
+        found = None if self._proxy is None else self._proxy.person(scope, headers)
+        if found is not None:
+            return found
+        authorization = headers.get("authorization", "")
+        if self._basic is not None and authorization:
+            return self._basic.person(scope, authorization)
+        if self.oidc and (cookies := headers.get("cookie")):
+            return self._sessions.person(cookies, self._now())
+        return None
+
+    def _nobody(self, path: str) -> Refused:
+        for_program = path.startswith(_FOR_PROGRAMS)
+        # Where people sign in by the provider, a browser must not ask them for a password.
+        headers = CHALLENGE if self._basic is not None and (for_program or not self.oidc) else {}
+        if self.oidc:
+            return Refused(401, "Sign in to see this page.", headers, retry=True)
+        if self._basic is not None:
+            told = "HTTP Basic authentication required" if for_program else "A user name and a password are required."
+            return Refused(401, told, headers)
+        return Refused(401, "This monitor is reached through the proxy where people sign in: use its address.")

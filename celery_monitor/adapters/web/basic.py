@@ -1,0 +1,91 @@
+"""HTTP Basic: one user with one password."""
+
+import base64
+import binascii
+import hmac
+import math
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from celery_monitor.adapters.web.people import Person, Role
+from celery_monitor.adapters.web.refused import Refused
+from celery_monitor.adapters.web.throttle import MAX_FAILURES, Network, Throttle, client_of
+from celery_monitor.core.text import printable
+
+CHALLENGE: Final = {"www-authenticate": 'Basic realm="celery-monitor", charset="UTF-8"'}
+_MAX_NAME_LENGTH: Final = 64
+
+_log = structlog.get_logger()
+
+
+class Clients:
+    """Who asks, and how often each has failed to sign in."""
+
+    def __init__(self, proxies: Sequence[Network]) -> None:
+        """``proxies``: whose ``X-Forwarded-For`` tells who the client is."""
+        self._proxies = proxies
+        self._throttle = Throttle()
+
+    def wait(self, scope: Scope) -> Refused | None:
+        """The answer to a client that failed too often; None for others."""
+        wait = self._throttle.wait(self.of(scope), monotonic())
+        if not wait:
+            return None
+        told = "Too many failed sign-ins from this address: wait a minute, then try again."
+        return Refused(429, told, {"retry-after": str(math.ceil(wait))}, reason="throttled")
+
+    def failed(self, scope: Scope) -> None:
+        """A sign-in of this client failed."""
+        client = self.of(scope)
+        if self._throttle.failed(client, monotonic()):
+            _log.warning("Too many failed sign-ins; the client must wait", client=client, failures=MAX_FAILURES)
+
+    def of(self, scope: Scope) -> str:
+        """The address of who asks."""
+        peer, _ = scope.get("client") or ("unknown", 0)
+        return client_of(peer, ",".join(Headers(scope=scope).getlist("x-forwarded-for")), self._proxies)
+
+
+class Basic:
+    """Checks user name and password.
+
+    ``password`` is asked for each request, because its file may change; while it gives None nobody is let in.
+    """
+
+    def __init__(self, username: str, password: Callable[[], str | None], clients: Clients) -> None:
+        self._username = username
+        self._password = password
+        self._clients = clients
+
+    def person(self, scope: Scope, authorization: str) -> Person | Refused:
+        """Who asks, by the header ``Authorization``."""
+        if (refused := self._clients.wait(scope)) is not None:
+            return refused
+        given = _given(authorization)
+        if self._knows(given):
+            return Person(self._username, Role.OPERATOR)
+        name = printable(given.partition(b":")[0].decode("utf-8", "replace"), _MAX_NAME_LENGTH)
+        _log.warning("Sign-in failed", client=self._clients.of(scope), user=name)
+        self._clients.failed(scope)
+        return Refused(401, "Wrong user name or password.", CHALLENGE, reason="wrong")
+
+    def _knows(self, given: bytes) -> bool:
+        password = self._password()
+        # Over the whole of both: the time taken must not tell which of the two is wrong, or where.
+        return password is not None and hmac.compare_digest(given, f"{self._username}:{password}".encode())
+
+
+def _given(authorization: str) -> bytes:
+    """``name:password`` of a Basic header; b"" of any other."""
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return b""

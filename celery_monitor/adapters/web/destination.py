@@ -1,0 +1,40 @@
+"""Where a browser goes to sign in, and afterwards: never to another site."""
+
+from typing import Final
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
+
+from celery_monitor.adapters.web.render import root
+
+SIGN_IN: Final = "/sign-in"
+SIGN_OUT: Final = "/sign-out"
+MAX_NEXT: Final = 512
+_NEVER: Final = frozenset(' "<>\\')
+
+
+def following(request: Request) -> str:
+    """Where the person goes after signing in: ``next``, if it is a path of this site."""
+    path = request.query_params.get("next", "/")
+    plain = path.isascii() and path.isprintable() and _NEVER.isdisjoint(path)
+    ours = path.startswith("/") and not path.startswith(("//", SIGN_IN, SIGN_OUT))
+    return path if plain and ours and len(path) <= MAX_NEXT else "/"
+
+
+def here(scope: Scope) -> str:
+    """The address of a request as ``next`` for the query of the sign-in."""
+    query = scope["query_string"].decode("ascii", "replace")
+    path = scope["raw_path"].decode("ascii", "replace") + (f"?{query}" if query else "")
+    return quote(path, safe="/") if len(path) <= MAX_NEXT else "/"
+
+
+def redirects(request: Request) -> bool:
+    """Whether a browser asks for a whole page, so that it can be led to the sign-in."""
+    return request.method == "GET" and request.headers.get("sec-fetch-mode", "navigate") == "navigate"
+
+
+def to_sign_in(request: Request) -> Response:
+    """To the sign-in, and back here from it."""
+    return RedirectResponse(f"{root(request)}{SIGN_IN[1:]}?next={here(request.scope)}", 303)

@@ -1,0 +1,32 @@
+"""The pages in front of the sign-in: they look like the others, and tell nothing of the fleet."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from celery_monitor.adapters.web.destination import SIGN_IN
+from celery_monitor.adapters.web.refused import Refused
+from celery_monitor.adapters.web.render import bare
+
+_TITLES: Final = {
+    400: "The sign-in failed",
+    401: "Sign in",
+    403: "Not allowed",
+    429: "Too many failed sign-ins",
+    503: "Nobody can sign in now",
+}
+
+
+def refusal(request: Request, refused: Refused, *, back: str = "/") -> Response:
+    """The answer to somebody who may not go on. ``back``: where a sign-in leads to."""
+    title = _TITLES.get(refused.status, "Not allowed")
+    response = page(request, title, refused.told, status=refused.status, back=back if refused.retry else None)
+    response.headers.update(refused.headers)
+    return response
+
+
+def page(request: Request, title: str, told: str, *, status: int = 200, back: str | None = "/") -> Response:
+    """One sentence, and a way to sign in unless ``back`` is None."""
+    sign_in = None if back is None else f"{SIGN_IN[1:]}?next={back}"
+    return bare(request, "door.html", status, title=title, told=told, sign_in=sign_in)

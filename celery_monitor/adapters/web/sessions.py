@@ -1,0 +1,113 @@
+"""Cookies: the session of a person who signed in, and what a browser has to bring back from the provider.
+
+Both are signed and hold all that is known. Nothing is kept here, so a session is good on each replica and after a
+restart.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.requests import cookie_parser
+from starlette.responses import Response
+
+from celery_monitor.adapters.web.people import Person, Role
+from celery_monitor.adapters.web.signing import Signer
+from celery_monitor.ports import SignInAttempt
+from celery_monitor.settings.sign_in import CALLBACK
+from celery_monitor.settings.web import WebSettings
+
+ATTEMPT_SECONDS: Final = 600.0
+"""For a person to sign in at the provider."""
+_SLOTS: Final = 8
+"""Sign-ins that one browser can have under way: a restored window asks for all of its tabs at once."""
+_SESSION: Final = "session"
+_ATTEMPT: Final = "sign-in"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A sign-in under way. ``next``: the path that the person wanted to see, from the root of the site."""
+
+    secret: SignInAttempt
+    next: str
+
+
+class Sessions:
+    """Makes and reads the cookies of the site at ``web.external_url``."""
+
+    def __init__(self, settings: WebSettings, fleet: str) -> None:
+        url = urlsplit(settings.external_url or "")
+        self.base = (settings.external_url or "").rstrip("/")
+        """Where the site is, without a slash at the end."""
+        self.path = url.path.rstrip("/")
+        self._lifetime = settings.session_lifetime
+        self._secure = url.scheme == "https"
+        # Browsers take these names only with Secure, the first one only for the whole host: no other host can set them.
+        prefix = "" if not self._secure else "__Secure-" if self.path else "__Host-"
+        self._name = f"{prefix}celery_monitor_session"
+        self._attempt_name = f"{'__Secure-' if self._secure else ''}celery_monitor_sign_in_"
+        roles = [sorted(settings.viewers), sorted(settings.operators)]
+        context = [fleet, self.base, settings.oidc.issuer, settings.oidc.client_id, *roles]
+        self._signer = Signer(settings.session_key_source().get, json.dumps(context))
+
+    def begin(self, response: Response, person: Person, now: float) -> None:
+        """Sign the person in."""
+        signed = self._signer.sign(_SESSION, {"name": person.name, "role": person.role}, now + self._lifetime)
+        self._set(response, self._name, signed, self._lifetime, self.path or "/")
+
+    def end(self, response: Response) -> None:
+        """Sign the browser out."""
+        self._set(response, self._name, "", 0, self.path or "/")
+
+    def person(self, cookies: str, now: float) -> Person | None:
+        """Who is signed in, by the header ``Cookie``."""
+        found = self._read(_SESSION, cookie_parser(cookies).get(self._name), now)
+        match found:
+            case {"name": str(name), "role": str(role)} if role in set(Role):
+                return Person(name, Role(role), session=True)
+        return None
+
+    def attempt(self, response: Response, attempt: Attempt, now: float) -> None:
+        """Give the browser what it has to bring back."""
+        signed = self._signer.sign(
+            _ATTEMPT, {"state": attempt.secret.state, "next": attempt.next}, now + ATTEMPT_SECONDS
+        )
+        self._set(response, self._slot(attempt.secret.state), signed, ATTEMPT_SECONDS, f"{self.path}{CALLBACK}")
+
+    def attempted(self, cookies: str, state: str, now: float) -> Attempt | None:
+        """The sign-in of this state, if it was begun in this browser and not too long ago."""
+        found = self._read(_ATTEMPT, cookie_parser(cookies).get(self._slot(state)), now)
+        match found:
+            case {"state": str(known), "next": str(following)} if secrets.compare_digest(
+                known.encode(), state.encode("utf-8", "replace")
+            ):
+                return Attempt(self.secret_of(state), following)
+        return None
+
+    def attempt_ended(self, response: Response, state: str) -> None:
+        """It must not be used again."""
+        self._set(response, self._slot(state), "", 0, f"{self.path}{CALLBACK}")
+
+    def new_state(self) -> str:
+        """Of a sign-in that begins; its first character tells where the browser keeps it."""
+        return f"{secrets.randbelow(_SLOTS)}{secrets.token_urlsafe(32)}"
+
+    def secret_of(self, state: str) -> SignInAttempt:
+        """Nonce and verifier are derived, so that no cookie has to carry them. Raises ValueError without a key."""
+        nonce, verifier = (self._signer.derive(purpose, state).hex() for purpose in ("nonce", "verifier"))
+        return SignInAttempt(state, nonce, verifier)
+
+    def _slot(self, state: str) -> str:
+        return f"{self._attempt_name}{state[:1] if state[:1].isdigit() and state.isascii() else 0}"
+
+    def _read(self, purpose: str, signed: str | None, now: float) -> Mapping[str, Any] | None:
+        return None if not signed else self._signer.read(purpose, signed, now)
+
+    def _set(self, response: Response, name: str, value: str, seconds: float, path: str) -> None:
+        response.set_cookie(
+            name, value, max_age=int(seconds), path=path, secure=self._secure, httponly=True, samesite="lax"
+        )
