@@ -9,7 +9,7 @@ import datetime as dt
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 from celery_monitor.channels import TYPES, package
@@ -18,7 +18,7 @@ from celery_monitor.core.model import Incident, OutboxItem
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import ConfigError, Problem
 from celery_monitor.ports import ChannelInfo, Clock, Sender
-from celery_monitor.settings import SecretSource, Settings
+from celery_monitor.settings import ChannelSettings, SecretSource, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +155,67 @@ class Channel:
     def sends(self, route: str) -> bool:
         """Whether it can send the incidents of a route."""
         return "" in self.routes or route in self.routes
+
+
+Entry = TypeVar("Entry", bound=ChannelSettings)
+
+
+class Receiver(Protocol):
+    """Whom an entry of ``channels`` tells."""
+
+    def sender(self, context: Context) -> Sender:
+        """See Channel."""
+
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+        """See Test."""
+
+    def check(self) -> Check:
+        """See Channel."""
+
+
+def entries(settings: Settings, kind: type[Entry]) -> list[Entry]:
+    """The entries of ``channels`` of one type."""
+    return [entry for entry in settings.channels if isinstance(entry, kind)]
+
+
+def of_entry(
+    entry: ChannelSettings,
+    receiver: Receiver,
+    *,
+    title: str,
+    to: str,
+    timeout: float,
+    rate_limit: int,
+    secrets: Sequence[SecretSource],
+    repeat: float | None = None,
+    idempotent: bool = True,
+) -> Channel:
+    """The channel of an entry of ``channels``, which is always on: its settings require a receiver.
+
+    ``to``: whom it tells, without a secret. Everything else as in Channel.
+    """
+    return Channel(
+        name=entry.name,
+        title=f"{title}: {entry.name}",
+        routes=frozenset({""}),
+        summary=f"on, to {to}",
+        off="no receiver: nothing is sent",
+        needs=Problem("channels", f"{entry.name} needs a receiver"),
+        timeout=timeout,
+        rate_limit=rate_limit,
+        sender=receiver.sender,
+        test=receiver.test,
+        check=receiver.check,
+        secrets=secrets,
+        repeat=repeat,
+        idempotent=idempotent,
+    )
+
+
+def no_rule(rule: str | None, receiver: str) -> None:
+    """Raise ConfigError for ``--rule`` where no rule can have a receiver of its own. ``receiver``: what it would be."""
+    if rule is not None:
+        raise ConfigError([Problem("--rule", f"no rule has {receiver} of its own: name a channel in its to")])
 
 
 def page_of(base: str | None, key: str) -> str | None:

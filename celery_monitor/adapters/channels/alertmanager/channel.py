@@ -4,11 +4,11 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries, no_rule, of_entry
 from celery_monitor.adapters.channels.alertmanager.render import ALERTNAME
 from celery_monitor.adapters.channels.alertmanager.settings import AlertmanagerEntry
 from celery_monitor.core.times import rfc3339
-from celery_monitor.errors import ConfigError, DeliveryError, Problem
+from celery_monitor.errors import DeliveryError
 from celery_monitor.ports import Clock, Sender
 from celery_monitor.settings import Settings
 
@@ -23,27 +23,19 @@ _GOOD: Final = 200
 
 def configured(settings: Settings) -> list[Channel]:
     """One for each entry."""
-    entries = [entry for entry in settings.channels if isinstance(entry, AlertmanagerEntry)]
-    return [_channel(Cluster(entry)) for entry in entries]
-
-
-def _channel(cluster: "Cluster") -> Channel:
-    entry = cluster.entry
-    return Channel(
-        name=entry.name,
-        title=f"Alertmanager: {entry.name}",
-        routes=frozenset({""}),
-        summary=f"on, to {', '.join(entry.urls)}",
-        off="no URL: nothing is sent",
-        needs=Problem("channels", f"{entry.name} needs urls"),
-        timeout=entry.timeout * len(entry.urls),
-        rate_limit=entry.rate_limit,
-        repeat=entry.repeat,
-        sender=cluster.sender,
-        test=cluster.test,
-        check=cluster.check,
-        secrets=(entry.password_source(),),
-    )
+    return [
+        of_entry(
+            entry,
+            Cluster(entry),
+            title="Alertmanager",
+            to=", ".join(entry.urls),
+            timeout=entry.timeout * len(entry.urls),
+            repeat=entry.repeat,
+            rate_limit=entry.rate_limit,
+            secrets=(entry.password_source(),),
+        )
+        for entry in entries(settings, AlertmanagerEntry)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +50,7 @@ class Cluster:
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Fire an alert of severity info that ends within a minute. See Test."""
-        if rule is not None:
-            raise ConfigError([Problem("--rule", "no rule has an Alertmanager of its own: name a channel in its to")])
+        no_rule(rule, "an Alertmanager")
         entry, now = self.entry, clock.now()
         name = f"celery-monitor-test-{secrets.token_hex(4)}"
         labels = {"alertname": ALERTNAME, "fleet": fleet, "severity": "info", "test": name}

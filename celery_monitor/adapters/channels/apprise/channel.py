@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries, no_rule, of_entry
 from celery_monitor.adapters.channels.apprise.settings import AppriseEntry
-from celery_monitor.errors import ConfigError, DeliveryError, Problem
+from celery_monitor.errors import DeliveryError, Problem
 from celery_monitor.ports import Clock, Sender
 from celery_monitor.settings import Settings
 
@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
 def configured(settings: Settings) -> list[Channel]:
     """One for each entry."""
-    return [_channel(AppriseService(entry)) for entry in settings.channels if isinstance(entry, AppriseEntry)]
+    services = [AppriseService(entry) for entry in entries(settings, AppriseEntry)]
+    return [
+        of_entry(
+            one.entry,
+            one,
+            title="Apprise",
+            to=one.scheme,
+            timeout=one.entry.timeout,
+            rate_limit=one.entry.rate_limit,
+            secrets=(one.entry.url_source(),),
+        )
+        for one in services
+    ]
 
 
 def problems(settings: Settings) -> Iterator[Problem]:
@@ -26,24 +38,6 @@ def problems(settings: Settings) -> Iterator[Problem]:
         if isinstance(entry, AppriseEntry) and find_spec("apprise") is None:
             told = "Apprise is not installed: pip install 'celery-monitor[apprise]' (the container image has it)"
             yield Problem(f"channels[{number}].type", told)
-
-
-def _channel(service: "AppriseService") -> Channel:
-    entry = service.entry
-    return Channel(
-        name=entry.name,
-        title=f"Apprise: {entry.name}",
-        routes=frozenset({""}),
-        summary=f"on, to {service.scheme}",
-        off="no URL: nothing is sent",
-        needs=Problem("channels", f"{entry.name} needs url or url_file"),
-        timeout=entry.timeout,
-        rate_limit=entry.rate_limit,
-        sender=service.sender,
-        test=service.test,
-        check=service.check,
-        secrets=(entry.url_source(),),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +57,7 @@ class AppriseService:
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Send a test message. See Test."""
-        if rule is not None:
-            raise ConfigError([Problem("--rule", "no rule has a service of its own: name a channel in its to")])
+        no_rule(rule, "a service")
         told = f"Sent by `celery-monitor notify test {self.entry.name}`: nothing failed."
         title = f"[{fleet}] Test from celery-monitor"
         self._apprise(Context.for_test(clock)).post({"title": title, "body": told, "kind": "info"})

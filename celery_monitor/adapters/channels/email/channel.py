@@ -4,7 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, DailyReport, Told
+from celery_monitor.adapters.channels import (
+    Channel,
+    Check,
+    CheckState,
+    Context,
+    DailyReport,
+    Told,
+    entries,
+    no_rule,
+    of_entry,
+)
 from celery_monitor.adapters.channels.email.delivery import longest
 from celery_monitor.adapters.channels.email.incident import INCIDENTS, IncidentMailer
 from celery_monitor.adapters.channels.email.message import DAILY
@@ -25,13 +35,13 @@ _NEEDS: Final = Problem("email.to", "must be set, together with email.from")
 
 def configured(settings: Settings) -> list[Channel]:
     """That of the section, switched off without recipients, and one for each entry."""
-    entries = [entry for entry in settings.channels if isinstance(entry, EmailEntry)]
-    return [_daily(settings.email), *(_of_incidents(settings.email, entry) for entry in entries)]
+    section = settings.email
+    return [_daily(section), *(_of_incidents(section, entry) for entry in entries(settings, EmailEntry))]
 
 
 def problems(settings: Settings) -> Iterator[Problem]:
     """What the entries lack in the section."""
-    names = [entry.name for entry in settings.channels if isinstance(entry, EmailEntry)]
+    names = [entry.name for entry in entries(settings, EmailEntry)]
     if names and settings.email.from_ is None:
         yield Problem("email.from", f"must be set: {', '.join(names)} in channels sends mail from it")
 
@@ -65,19 +75,13 @@ def _daily(section: EmailSettings) -> Channel:
 
 
 def _of_incidents(section: EmailSettings, entry: EmailEntry) -> Channel:
-    mail = IncidentMail(section, entry)
-    return Channel(
-        name=entry.name,
-        title=f"Mail: {entry.name}",
-        routes=frozenset({""}),
-        summary=f"on, to {', '.join(entry.to)}",
-        off="no recipient: nothing is sent",
-        needs=Problem("channels", f"{entry.name} needs to"),
+    return of_entry(
+        entry,
+        IncidentMail(section, entry),
+        title="Mail",
+        to=", ".join(entry.to),
         timeout=longest(len(entry.to)),
         rate_limit=entry.rate_limit,
-        sender=mail.sender,
-        test=mail.test,
-        check=mail.check,
         secrets=(section.password_source(),),
         idempotent=False,  # as above
     )
@@ -98,7 +102,7 @@ class Mail:
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Send a test mail to all recipients. See Test."""
         del clock
-        _no_rule(rule)
+        no_rule(rule, "recipients")
         if not self.settings.to:
             raise ConfigError([_NEEDS])
         return _test(self.settings, fleet, self.settings.to, DAILY)
@@ -138,18 +142,13 @@ class IncidentMail:
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Send a test mail to all recipients. See Test."""
         del clock
-        _no_rule(rule)
+        no_rule(rule, "recipients")
         return _test(self.section, fleet, self.entry.to, INCIDENTS)
 
     def check(self) -> Check:
         """As of the daily report."""
         name = self.entry.name
         return _check(self.section, name, {f"to[{n}] of {name}": one for n, one in enumerate(self.entry.to)})
-
-
-def _no_rule(rule: str | None) -> None:
-    if rule is not None:
-        raise ConfigError([Problem("--rule", "no rule has recipients of its own")])
 
 
 def _test(section: EmailSettings, fleet: str, to: Sequence[str], what: str) -> Told:

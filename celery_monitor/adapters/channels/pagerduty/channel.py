@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries
 from celery_monitor.adapters.channels.pagerduty.settings import PagerDutyEntry
 from celery_monitor.errors import ConfigError, DeliveryError, Problem
 from celery_monitor.ports import Clock, Sender
@@ -20,10 +20,12 @@ def configured(settings: Settings) -> list[Channel]:
     section, rules = settings.pagerduty, settings.alerts.rules
     sources = {"": section.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in rules}
     keys = {route: source for route, source in sources.items() if source.get() is not None}
-    own = [entry for entry in settings.channels if isinstance(entry, PagerDutyEntry)]
     return [
         _channel(Service(NAME, section, keys)),
-        *(_channel(Service(entry.name, entry, {"": entry.routing_key_source()})) for entry in own),
+        *(
+            _channel(Service(entry.name, entry, {"": entry.routing_key_source()}))
+            for entry in entries(settings, PagerDutyEntry)
+        ),
     ]
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries, no_rule, of_entry
 from celery_monitor.adapters.channels.slack.render import test_message
 from celery_monitor.adapters.channels.slack.settings import SlackEntry
-from celery_monitor.errors import ConfigError, DeliveryError, Problem
+from celery_monitor.errors import DeliveryError
 from celery_monitor.ports import Clock, Sender
 from celery_monitor.settings import SecretSource, Settings
 
@@ -21,25 +21,18 @@ _REQUESTS: Final = 8
 
 def configured(settings: Settings) -> list[Channel]:
     """One for each entry."""
-    return [_channel(Slack(entry)) for entry in settings.channels if isinstance(entry, SlackEntry)]
-
-
-def _channel(slack: "Slack") -> Channel:
-    entry = slack.entry
-    return Channel(
-        name=entry.name,
-        title=f"Slack: {entry.name}",
-        routes=frozenset({""}),
-        summary=f"on, to {slack.where}",
-        off="neither bot_token nor webhook_url: nothing is sent",
-        needs=Problem("channels", f"{entry.name} needs bot_token and channel, or webhook_url"),
-        timeout=entry.timeout * _REQUESTS if slack.has_bot else entry.timeout,
-        rate_limit=entry.rate_limit,
-        sender=slack.sender,
-        test=slack.test,
-        check=slack.check,
-        secrets=(slack.secret,),
-    )
+    return [
+        of_entry(
+            slack.entry,
+            slack,
+            title="Slack",
+            to=slack.where,
+            timeout=slack.timeout,
+            rate_limit=slack.entry.rate_limit,
+            secrets=(slack.secret,),
+        )
+        for slack in map(Slack, entries(settings, SlackEntry))
+    ]
 
 
 class _NoClock:
@@ -73,14 +66,18 @@ class Slack:
         """What messages go to, without a secret."""
         return f"channel {self.entry.channel}, by a bot" if self.has_bot else "an incoming webhook"
 
+    @property
+    def timeout(self) -> float:
+        """Seconds that one row takes at most."""
+        return self.entry.timeout * (_REQUESTS if self.has_bot else 1)
+
     def sender(self, context: Context) -> Sender:
         """See Channel."""
         return self._bot(context) if self.has_bot else self._webhook(context)
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Post a test message. See Test."""
-        if rule is not None:
-            raise ConfigError([Problem("--rule", "no rule has a Slack channel of its own: name a channel in its to")])
+        no_rule(rule, "a Slack channel")
         what, context = test_message(fleet, self.entry.name), Context.for_test(clock)
         if not self.has_bot:
             self._webhook(context).post(what)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries, no_rule, of_entry
 from celery_monitor.adapters.channels.webhook.render import TEST, body
 from celery_monitor.adapters.channels.webhook.settings import WebhookEntry
-from celery_monitor.errors import ConfigError, DeliveryError, Problem
+from celery_monitor.errors import DeliveryError
 from celery_monitor.ports import Clock, Sender
 from celery_monitor.settings import Settings
 
@@ -18,25 +18,18 @@ if TYPE_CHECKING:
 
 def configured(settings: Settings) -> list[Channel]:
     """One for each entry."""
-    return [_channel(Hook(entry)) for entry in settings.channels if isinstance(entry, WebhookEntry)]
-
-
-def _channel(hook: "Hook") -> Channel:
-    entry = hook.entry
-    return Channel(
-        name=entry.name,
-        title=f"Webhook: {entry.name}",
-        routes=frozenset({""}),
-        summary=f"on, to {hook.host}",
-        off="no secret: nothing is sent",
-        needs=Problem("channels", f"{entry.name} needs a secret"),
-        timeout=entry.timeout,
-        rate_limit=entry.rate_limit,
-        sender=hook.sender,
-        test=hook.test,
-        check=hook.check,
-        secrets=(entry.secret_source(),),
-    )
+    return [
+        of_entry(
+            hook.entry,
+            hook,
+            title="Webhook",
+            to=hook.host,
+            timeout=hook.entry.timeout,
+            rate_limit=hook.entry.rate_limit,
+            secrets=(hook.entry.secret_source(),),
+        )
+        for hook in map(Hook, entries(settings, WebhookEntry))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +49,7 @@ class Hook:
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
         """Send an event of type test. See Test."""
-        if rule is not None:
-            raise ConfigError([Problem("--rule", "no rule has a webhook of its own: name a channel in its to")])
+        no_rule(rule, "a webhook")
         event_id = f"msg_{secrets.token_hex(16)}"
         note = f"Sent by `celery-monitor notify test {self.entry.name}`: nothing failed."
         answer = self._webhook(Context.for_test(clock)).post(
