@@ -175,7 +175,7 @@ class ScheduleJudge:
     def _silence(self, silent: Sequence[LiveSchedule], rule: Rule) -> Episode:
         missing = [(live.schedule, live.state) for live in silent]
         since = min(state.since for _, state in missing)
-        details = [(schedule.name, words.missed(schedule, state)) for schedule, state in missing]
+        details = [("Did not start", "; ".join(words.overdue(*one) for one in missing[: words.NAMED]))]
         tasks = {schedule.task: state.missed for schedule, state in missing}
         return Episode(
             Condition.MISSED, SCHEDULER, rule, since, self._horizon, words.silent(missing), count=len(silent),

@@ -78,6 +78,13 @@ def details(schedule: Schedule, state: ScheduleState) -> list[tuple[str, str]]:
     return told
 
 
+def overdue(schedule: Schedule, state: ScheduleState) -> str:
+    """One of several that did not start, in a list of them."""
+    today = datetime.fromtimestamp(state.since, schedule.zone).date()
+    by = moment(schedule.deadline(state.since), schedule.zone, today)
+    return f"{schedule.name} by {by} {schedule.zone}, {last_run(state.last, schedule.zone, today)}"
+
+
 def silent(missing: list[tuple[Schedule, ScheduleState]]) -> str:
     """That no schedule has run."""
     names = [schedule.name for schedule, _ in missing]
