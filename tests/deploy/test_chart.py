@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from celery_monitor.settings import load
+from celery_monitor.settings import Settings, load
 from tests.deploy.conftest import CHART, ROOT, VALUES, Template
 
 OLDEST, NEWEST = "1.25.0", "1.37.0"
@@ -207,6 +207,17 @@ def secret_files(spec: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {item["path"]: (source["name"], item["key"]) for source in sources for item in source["items"]}
 
 
+CONTENTS = {
+    "broker-url": "amqp://user:password@host:5672//",
+    "store-url": "postgresql://user:password@host/db",
+    "bot-token": "xoxb-1-2",
+    "webhook-url": "https://hooks.slack.com/services/T0/B0/x",
+    "chat-url": "json://host.example",
+    "secret": "whsec_" + "0123456789abcdef" * 2,
+}
+"""Of secret files, by how their names end."""
+
+
 @each_values_file
 def test_configuration_is_accepted(template: Template, values: Path, tmp_path: Path) -> None:
     """The daemon accepts the rendered configuration, and every secret file that it names is mounted."""
@@ -214,8 +225,7 @@ def test_configuration_is_accepted(template: Template, values: Path, tmp_path: P
     text = configuration(objects)
     files = secret_files(workload(objects)["spec"]["template"]["spec"])
     for name in files:
-        urls = {"broker-url": "amqp://user:password@host:5672//", "store-url": "postgresql://user:password@host/db"}
-        content = urls.get(name, "0123456789abcdef" * 2)
+        content = next((text for end, text in CONTENTS.items() if name.endswith(end)), "0123456789abcdef" * 2)
         (tmp_path / name).write_text(content)
     file = tmp_path / "config.yaml"
     file.write_text(text.replace(SECRETS, str(tmp_path)))
@@ -240,9 +250,43 @@ def test_created_secrets_are_complete(template: Template, values: Path) -> None:
 def test_secrets_are_nowhere_else(template: Template, values: Path) -> None:
     """No secret of the values is in any object but the Secret."""
     given = yaml.safe_load(values.read_text()).get("secrets", {})
-    secrets = [entry["value"] for name, entry in given.items() if name != "extra" and entry.get("value")]
+    listed = {name: entry for name, entry in given.items() if name not in {"extra", "channels"}}
+    secrets = [entry["value"] for entry in [*listed.values(), *given.get("channels", {}).values()] if "value" in entry]
     others = yaml.safe_dump([item for item in template(values) if item["kind"] != "Secret"])
     assert not [secret for secret in secrets if secret in others]
+
+
+def test_the_secrets_of_channels_are_mounted(template: Template) -> None:
+    """Each is read from a file of its own, which comes from the chart's Secret or from one of the cluster's."""
+    objects = template(values_file("channels"))
+    entries = {entry["name"]: entry for entry in yaml.safe_load(configuration(objects))["channels"]}
+    files = secret_files(workload(objects)["spec"]["template"]["spec"])
+    own = one(objects, "Secret")["metadata"]["name"]
+    expected = {
+        ("shop-slack", "bot_token_file"): (own, "channel-shop-slack-bot-token"),
+        ("hook", "webhook_url_file"): ("slack", "webhook-url"),
+        ("audit", "secret_file"): ("webhook", "signing-secret"),
+        ("chat", "url_file"): ("apprise", "url"),
+        ("am", "password_file"): (own, "channel-am-password"),
+        ("second", "routing_key_file"): ("pagerduty", "second"),
+    }
+    found = {(name, field): files[entries[name][field].removeprefix(f"{SECRETS}/")] for name, field in expected}
+    assert found == expected
+    assert not any(field.endswith("_file") for field in entries["open-am"])
+
+
+def test_the_chart_knows_every_secret_of_channels() -> None:
+    """A type of channels whose secret the chart does not know could not be used with it."""
+    definitions = Settings.model_json_schema()["$defs"]
+    entries = [
+        one for name, one in definitions.items() if "type" in one.get("properties", {}) and name.endswith("Entry")
+    ]
+    fields = {name.removesuffix("_file") for one in entries for name in one["properties"] if name.endswith("_file")}
+    schema = yaml.safe_load((ROOT / "helm" / "values.schema.yaml").read_text())
+    assert set(schema["definitions"]["channelSecret"]["properties"]["field"]["enum"]) == fields
+    template = (CHART / "templates" / "_config.tpl").read_text()
+    (listed,) = re.findall(r'define "celery-monitor.channelSecrets" -}}\n\[(.*)\]', template)
+    assert set(listed.split(", ")) == fields
 
 
 def test_a_changed_configuration_restarts_the_pod(template: Template, tmp_path: Path) -> None:

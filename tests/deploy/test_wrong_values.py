@@ -99,6 +99,35 @@ CASES = {
     "size of a claim": (BROKER + "persistence: {size: 2 GB}", "persistence.size"),
     "port of the service": (BROKER + "service: {port: 99999}", "service.port"),
     "too little time to stop": (BROKER + "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds"),
+    "secret of a channel in the configuration": (
+        BROKER + "config: {channels: [{name: a, type: slack, webhook_url: 'https://hooks.slack.com/services/T/B/x'}]}",
+        "secrets.channels.a with field: webhook_url",
+    ),
+    "url of a service in the configuration": (
+        BROKER + "config: {channels: [{name: a, type: apprise, url: 'tgram://token/chat'}]}",
+        "secrets.channels.a with field: url",
+    ),
+    "secret of an unknown channel": (
+        (
+            "secrets: {brokerUrl: {existingSecret: b}, channels: {slak: {field: bot_token, value: x}}}\n"
+            "config: {channels: [{name: slack-a, type: slack, channel: C0123456789}]}"
+        ),
+        "secrets.channels.slak: config.channels has no channel of this name",
+    ),
+    "secret of a channel given twice": (
+        (
+            "secrets: {brokerUrl: {existingSecret: b}, channels: {a: {field: secret, value: x, existingSecret: y}}}\n"
+            "config: {channels: [{name: a, type: webhook, url: 'https://a.example'}]}"
+        ),
+        "secrets.channels.a",
+    ),
+    "secret of a channel without its field": (
+        (
+            "secrets: {brokerUrl: {existingSecret: b}, channels: {a: {value: x}}}\n"
+            "config: {channels: [{name: a, type: webhook, url: 'https://a.example'}]}"
+        ),
+        "secrets.channels.a",
+    ),
     "extra secret without key": (
         "secrets: {brokerUrl: {existingSecret: b}, extra: [{file: f, existingSecret: s}]}",
         "secrets.extra.0",

@@ -1,8 +1,9 @@
 {{- define "celery-monitor.secretsDir" -}}/etc/celery-monitor/secrets{{- end -}}
 
 {{/*
-The secrets that the values name, as a YAML list of {section, field, file, source, key}: `field` of the configuration's
-`section` is read from `file`, which is `key` of the Secret `source`.
+The secrets that the values name, as a YAML list of {section, channel, field, file, source, key}: `field` of the
+configuration's `section`, or of the entry `channel` of its channels, is read from `file`, which is `key` of the Secret
+`source`.
 */}}
 {{- define "celery-monitor.secretFiles" -}}
 {{- $places := dict
@@ -26,7 +27,25 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
   "key" (ternary $secret.key (index $place 2) (ne $secret.existingSecret ""))) -}}
 {{- end -}}
 {{- end -}}
+{{- range $name, $secret := $.Values.secrets.channels -}}
+{{- $secret = merge dict $secret (dict "value" "" "existingSecret" "" "key" ($secret.field | replace "_" "-")) -}}
+{{- if and $secret.value $secret.existingSecret -}}
+{{- fail (printf "secrets.channels.%s: give value or existingSecret, not both" $name) -}}
+{{- end -}}
+{{- if or $secret.value $secret.existingSecret -}}
+{{- $file := printf "channel-%s-%s" $name ($secret.field | replace "_" "-") -}}
+{{- $files = append $files (dict
+  "channel" $name "field" $secret.field "file" $file
+  "source" (default (include "celery-monitor.fullname" $) $secret.existingSecret)
+  "key" (ternary $secret.key $file (ne $secret.existingSecret ""))) -}}
+{{- end -}}
+{{- end -}}
 {{- toYaml $files -}}
+{{- end -}}
+
+{{/* The fields of channels that hold a secret. `url` does in a channel of the type apprise. */}}
+{{- define "celery-monitor.channelSecrets" -}}
+[routing_key, webhook_url, bot_token, secret, password, url]
 {{- end -}}
 
 {{/* What a ConfigMap must not hold, and what cannot work, is refused here with the name of the right value. */}}
@@ -51,6 +70,20 @@ The secrets that the values name, as a YAML list of {section, field, file, sourc
 {{- range dig "alerts" "rules" list $config -}}
 {{- if .routing_key -}}
 {{- fail (printf $clear (printf "alerts.rules[%s].routing_key" .name) "secrets.extra and routing_key_file") -}}
+{{- end -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range $channel := dig "channels" list $config -}}
+{{- $names = append $names $channel.name -}}
+{{- range include "celery-monitor.channelSecrets" $ | fromYamlArray -}}
+{{- if and (get $channel .) (or (ne . "url") (eq $channel.type "apprise")) -}}
+{{- fail (printf $clear (printf "channels[%s].%s" $channel.name .) (printf "secrets.channels.%s with field: %s" $channel.name .)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.secrets.channels -}}
+{{- if not (has $name $names) -}}
+{{- fail (printf "secrets.channels.%s: config.channels has no channel of this name" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- $secrets := .Values.secrets -}}
@@ -118,8 +151,10 @@ read here and is taken as PostgreSQL's: there is no reason to hide the path of a
 {{- if dig "store" "url_file" "" .Values.config -}}{{- $own = dict -}}{{- end -}}
 {{- range include "celery-monitor.secretFiles" . | fromYamlArray -}}
 {{- if eq .file "store-url" -}}{{- $_ := unset $own "store" -}}{{- end -}}
+{{- if .section -}}
 {{- $path := printf "%s/%s" (include "celery-monitor.secretsDir" $) .file -}}
 {{- $_ := mergeOverwrite $own (dict .section (dict (printf "%s_file" .field) $path)) -}}
+{{- end -}}
 {{- end -}}
 {{- if .Values.ingress.enabled -}}
 {{- $host := first .Values.ingress.hosts -}}
@@ -134,5 +169,14 @@ read here and is taken as PostgreSQL's: there is no reason to hide the path of a
 {{- if and (dig "email" "from" "" .Values.config) $domain (not (contains "*" $domain)) (not (hasPrefix "[" $domain)) -}}
 {{- $_ := mergeOverwrite $own (dict "email" (dict "hello" $domain)) -}}
 {{- end -}}
-{{- mergeOverwrite $own (deepCopy .Values.config) | toYaml -}}
+{{- $merged := mergeOverwrite $own (deepCopy .Values.config) -}}
+{{- range include "celery-monitor.secretFiles" . | fromYamlArray -}}
+{{- $secret := . -}}
+{{- range dig "channels" list $merged -}}
+{{- if eq .name (default "" $secret.channel) -}}
+{{- $_ := set . (printf "%s_file" $secret.field) (printf "%s/%s" (include "celery-monitor.secretsDir" $) $secret.file) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $merged -}}
 {{- end -}}
