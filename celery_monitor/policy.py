@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from celery_monitor.adapters import channels
 from celery_monitor.adapters.channels import Channel
 from celery_monitor.adapters.redaction import Redaction
+from celery_monitor.core.conditions.lost import FINISHING_FOR, SILENT_FOR
 from celery_monitor.core.model import Condition, Severity
 from celery_monitor.core.monitor import Limits
 from celery_monitor.core.rules import Policy, Rule
@@ -25,8 +26,6 @@ from celery_monitor.settings.units import MINUTE, duration
 _LASTING: Final = {Condition.BACKLOG: 5 * MINUTE, Condition.NO_WORKER: 2 * MINUTE}
 _RESOLVE_AFTER: Final = {Condition.RUNTIME: 30 * MINUTE}
 T = TypeVar("T")
-
-_SILENT_FOR: Final = MINUTE
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -167,7 +166,8 @@ def _condition_of(rule: RuleSettings) -> dict[str, Any]:
         "more_than": rule.more_than or 0,
         "fewer_than": rule.fewer_than or 0,
         "lasting": lasting if rule.lasting is None else rule.lasting,
-        "silent_for": rule.silent_for or _SILENT_FOR,
+        "silent_for": rule.silent_for or SILENT_FOR,
+        "finishing_for": rule.finishing_for or FINISHING_FOR,
         "resolve_after": resolve_after if rule.resolve_after is None else rule.resolve_after,
     }
 

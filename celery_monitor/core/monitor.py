@@ -142,7 +142,7 @@ class Monitor:
         )
         self._schedules = ScheduleJudge(limits.schedules, restored.schedules, now, scheduler=limits.scheduler)
         self._awaited, self._scheduled = self._decider.awaited, self._schedules.of
-        self._starts = StartHistory(restored.starts, now)
+        self._finishing, self._starts = self._workers.finishing, StartHistory(restored.starts, now)
         self._hosts = Hosts(purge=limits.worker_purge, overflows=self._overflows)
         self._counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
         self._types = self._counters.types
@@ -500,6 +500,8 @@ class Monitor:
         uuid, name = event.uuid, ref.name
         if kind == STARTED and self._workers.started(event.hostname) and self._is_live(now):
             self._notice(event.hostname, now)
+        if self._finishing and kind >= STARTED and event.hostname in self._finishing:
+            self._workers.finish(event.hostname, event.timestamp, started=kind == STARTED)
         if name is None:
             name = ref.name = self._name_in(event) if kind == FAILED else None
             if name is None:
@@ -508,6 +510,8 @@ class Monitor:
                 return
         if kind != CANCELLED:
             self._count(event, kind, name, ref.queue, measured, now)
+        else:
+            self._conditions.cancelled(uuid, ref, event.timestamp)
         if self._unnamed.of and uuid in self._unnamed.of:
             self._settle(self._unnamed.named(uuid))
 

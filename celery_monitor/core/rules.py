@@ -45,6 +45,8 @@ class Rule:
     """Seconds for which it must hold."""
     silent_for: float = 0.0
     """Seconds after which a worker that is not heard is gone."""
+    finishing_for: float = 0.0
+    """Seconds after its good-bye after which a worker has finished."""
     resolve_after: float = 0.0
     """Seconds for which it must not hold any more."""
 

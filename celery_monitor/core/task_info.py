@@ -30,7 +30,7 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
         if name:
             queue_of[name] = counted.queue
     at = event.timestamp
-    if at > ref.started_at:  # else it comes late, the wait is over
+    if at > ref.started_at and ref.due_at >= 0:  # else it comes late: the wait is over, or the run is lost
         ref.due_at = max(ref.due_at, at)
         if event.eta is not None:
             delay(ref, event.eta)

@@ -15,7 +15,8 @@ from celery_monitor.core.model import (
 )
 
 CANCELLED: Final = 8
-"""task-cancelled ends a task and is counted nowhere else in Celery."""
+"""task-cancelled: the worker has killed the task, at a cold shutdown or when its connection was lost. Celery sends it
+only of tasks that have begun. They are lost (``core/conditions``), and counted nowhere else."""
 
 KINDS: Final = {
     "task-sent": SENT,
@@ -41,5 +42,5 @@ TRANSITIONS: Final[dict[int, tuple[int, ...]]] = {
     RETRIED:     (_Y,  _R,      _Y,     _Y,      _Y,      _OK,      _F,    _J,      _V),
     REJECTED:    (_J,  _R,      _J,     _J,      _J,      _OK,      _F,    _J,      _V),
     REVOKED:     (_V,  _V,      _V,     _V,      _V,      _OK,      _F,    _J,      _V),
-    CANCELLED:   (_V,  _V,      _V,     _V,      _V,      _OK,      _F,    _J,      _V),
+    CANCELLED:   (_V,  _V,      _T,     _V,      _V,      _OK,      _F,    _J,      _V),
 }  # fmt: skip

@@ -35,6 +35,8 @@ STRAYS_BEFORE_NEW_RUN: Final = 10
 MAX_PIDS: Final = 8
 SHARED_FOR: Final = 600.0
 """Watched seconds after an event of another process under a worker's name in which it counts as shared."""
+SHORT_LIVED: Final = 60.0
+"""Watched seconds within which what the process before left behind may not have been judged yet."""
 MAX_TEXT_LENGTH: Final = 64
 MAX_HOSTNAME_LENGTH: Final = 255
 MAX_WORKERS: Final = 5_000
@@ -74,6 +76,11 @@ class Life(NamedTuple):
     """Watched time of its last good-bye, also of a process before; infinitely long ago without one."""
     goodbye_sign: float
     """Unix time of its last event before that."""
+    idle_at: float
+    """Unix time of the last heartbeat (or good-bye) of the present process that says that it runs nothing; 0 without
+    one."""
+    idle_before: float
+    """The same of the processes before."""
 
     def is_shared(self, watched: float) -> bool:
         """Whether several processes have this name: nothing tells whose a run is."""
@@ -84,8 +91,9 @@ class _WorkerState:
     """One worker, mutable."""
 
     __slots__ = ("baseline", "before", "began", "began_at", "differences", "dirty", "event", "frozen", "goodbye",
-                 "goodbye_sign", "last_received_at", "missed", "mute", "pids", "settled", "skew", "started_lately",
-                 "started_seen", "stray_at", "strays", "unobserved", "up")  # fmt: skip
+                 "goodbye_at", "goodbye_sign", "idle_at", "idle_before", "last_received_at", "missed", "mute", "pids",
+                 "settled", "skew", "started_lately", "started_seen", "stray_at", "strays", "unfinished",
+                 "unobserved", "up")  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
         self.event = _kept(event)
@@ -97,6 +105,10 @@ class _WorkerState:
         self.stray_at = -SHARED_FOR
         self.began = self.began_at = 0.0
         self.goodbye = self.goodbye_sign = -math.inf
+        self.goodbye_at = 0.0
+        self.unfinished = 0
+        """Tasks that ran when it said good-bye, and whose ends have not come."""
+        self.idle_at = self.idle_before = 0.0
         self.missed = False
         """The stream was not watched since it was last heard: the beginning of a run may be missing."""
         self.started_seen = 0
@@ -149,6 +161,8 @@ class Workers:
         self.unobserved = 0
         self.offsets: dict[str, float] = {}
         """Worker → seconds to add to its timestamps, of those whose clocks are wrong."""
+        self.finishing: dict[str, _WorkerState] = {}
+        """Workers that have said good-bye while they ran tasks. Nearly always empty."""
         self._timeout = timeout
         self._purge = purge
         self._states: dict[str, _WorkerState] = {}
@@ -197,6 +211,8 @@ class Workers:
             state.mute = not worker.heartbeats
             if not worker.up:  # or it was silent for long: what it ran was judged by then
                 state.goodbye, state.goodbye_sign = 0.0, worker.last_heartbeat
+            elif worker.active == 0:
+                state.idle_at = worker.last_heartbeat
             state.skew = ClockSkew(worker.clock_offset, known=True)
             if worker.clock_offset:
                 self.offsets[worker.hostname] = worker.clock_offset
@@ -209,7 +225,7 @@ class Workers:
         last_sign = one.event.timestamp + one.skew.offset
         return Life(
             one.last_received_at, last_sign, one.began, one.began_at, one.stray_at, one.mute,
-            one.goodbye, one.goodbye_sign,
+            one.goodbye, one.goodbye_sign, one.idle_at, one.idle_before,
         )  # fmt: skip
 
     def started(self, hostname: str) -> bool:
@@ -221,6 +237,18 @@ class Workers:
         state.started_lately += 1
         state.dirty, state.frozen = True, None
         return state.mute
+
+    def finish(self, hostname: str, at: float, *, started: bool) -> None:
+        """A task of one of ``finishing`` has started, or ended; ``at``: its event's timestamp.
+
+        When as many have ended since its good-bye as ran then, none is left.
+        """
+        state = self.finishing[hostname]
+        if at > state.goodbye_at:
+            state.unfinished += 1 if started else -1
+        if state.unfinished <= 0:
+            state.idle_at = state.goodbye_at
+            del self.finishing[hostname]
 
     def notice(self, hostname: str, now: float, unix_now: float) -> bool:
         """A sign of life that is no heartbeat: a task event or an answer. True when the worker is new or back.
@@ -275,11 +303,15 @@ class Workers:
             return False
         came = run is _Run.NEW or (not state.up and event.type != OFFLINE)
         if run is _Run.NEW:
+            if now - state.began >= SHORT_LIVED:
+                state.idle_before = state.idle_at
+            state.idle_at = 0.0
             state.began = now
             state.began_at = state.skew.offset + (event if event.type == ONLINE else state.event).timestamp
             self._begin_run(state, event)
             state.skew = ClockSkew(state.skew.offset)  # another process, perhaps on another machine
         state.last_received_at, state.strays, state.missed = now, 0, False
+        self.finishing.pop(hostname, None)
         state.changed()
         return self._settle(state, event, came=came)
 
@@ -327,6 +359,7 @@ class Workers:
         self._dropped += hostnames
         for hostname in hostnames:
             self.offsets.pop(hostname, None)
+            self.finishing.pop(hostname, None)
         heirs = {host_of(hostname): state for hostname, state in self._states.items()}
         for host, state in gone:
             heir = heirs.get(host)
@@ -376,10 +409,17 @@ class Workers:
         if event.type == OFFLINE:
             state.goodbye = state.last_received_at
             state.goodbye_sign = state.event.timestamp + state.skew.offset
+            state.goodbye_at, state.unfinished = event.timestamp + state.skew.offset, event.active or 0
+            if event.active == 0:
+                state.idle_at = state.goodbye_at
+            elif event.active:
+                self.finishing[event.hostname[:MAX_HOSTNAME_LENGTH]] = state
             state.up = False
             state.event.active = 0
             return came
         state.up, state.event, state.started_lately = True, _kept(event), 0
+        if event.active == 0:
+            state.idle_at = event.timestamp + state.skew.offset
         difference = state.processed - state.started_seen
         if not state.settled:
             # What it had started before it was first seen may still be on its way, buffered.

@@ -57,6 +57,7 @@ _MEANT_FOR: Final = {
     "fewer_than": ("no_worker",),
     "lasting": ("backlog", "no_worker"),
     "silent_for": ("lost",),
+    "finishing_for": ("lost",),
     "resolve_after": ("runtime", "waiting", "backlog", "no_worker"),
 }
 """The conditions that each field of a rule has a meaning for; fields that are not here: all of them."""
@@ -82,6 +83,10 @@ class RuleSettings(Section):
     """For ``backlog`` and ``no_worker``: how long it must hold. Unset: 5m, and 2m for ``no_worker``."""
     silent_for: Annotated[float, duration("10s", "1d")] | None = None
     """For ``lost``: how long a worker must be silent (no heartbeat, no answer) to be gone. Unset: 1m."""
+    finishing_for: Annotated[float, duration("10s", "7d")] | None = None
+    """For ``lost``: how long a worker that is shut down in order may finish its tasks; those without an end by then
+    are lost. Set it to somewhat more than the time after which it is killed (``terminationGracePeriodSeconds`` of
+    Kubernetes, ``TimeoutStopSec`` of systemd). Unset: 1h."""
     resolve_after: Annotated[float, duration("0", "30d")] | None = None
     """How long the condition must not hold any more before its incident resolves. Unset: 30m for ``runtime``, which
     counts from the last run that took too long, else 0. For ``failure`` see ``pagerduty.resolve_after``."""

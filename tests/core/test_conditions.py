@@ -26,7 +26,7 @@ from tests.builders import NOON, body, raw
 RULES = (
     Rule("slow", on=Condition.RUNTIME, match=["shop.*"], longer_than=600.0, resolve_after=300.0),
     Rule("late", on=Condition.WAITING, match=["shop.*"], longer_than=300.0),
-    Rule("lost", on=Condition.LOST, silent_for=60.0),
+    Rule("lost", on=Condition.LOST, silent_for=60.0, finishing_for=3_600.0),
     Rule("long", on=Condition.BACKLOG, more_than=100, lasting=60.0),
     Rule("nobody", on=Condition.NO_WORKER, queues=["pay"], lasting=60.0),
     Rule("few", on=Condition.NO_WORKER, queues=["mail"], fewer_than=3, lasting=60.0),
@@ -81,7 +81,13 @@ class Shop:
     def worker(self, kind: str, host: str, pid: int = 1, processed: int = 0) -> None:
         """A worker's own event."""
         event = {"type": f"worker-{kind}", "hostname": host, "timestamp": self.now, "pid": pid, "freq": 2.0}
-        event |= {"active": 0, "processed": processed, "sw_ident": "py-celery", "sw_ver": "5.7.0", "sw_sys": "Linux"}
+        event |= {
+            "active": len(self.held.get(host, ())),
+            "processed": processed,
+            "sw_ident": "py-celery",
+            "sw_ver": "5.7.0",
+            "sw_sys": "Linux",
+        }
         self.monitor.receive([Delivery(body(event))], self.now)
 
     def pass_time(self, seconds: int) -> None:
@@ -198,9 +204,9 @@ def gone(shop: Shop) -> None:
 
 
 def goodbye(shop: Shop) -> None:
-    """The worker is shut down at once."""
-    gone(shop)
+    """A warm shutdown begins."""
     shop.worker("offline", "w1@box")
+    gone(shop)
 
 
 def another_process(shop: Shop) -> None:
@@ -400,6 +406,162 @@ def test_an_orderly_shutdown(*, restart: bool, successor: bool) -> None:
     shop.pass_time(4_000)
     assert shop.opened() == 0
     assert not [name for name in shop.counters if name.startswith("lost")]
+
+
+def test_how_long_a_worker_may_finish() -> None:
+    """Whoever kills workers knows how long they may take: the rule's finishing_for."""
+    shop = Shop(rules=(replace(RULES[2], finishing_for=90.0),))
+    shop.run()
+    shop.pass_time(2)
+    goodbye(shop)
+    shop.pass_time(89)
+    assert shop.opened() == 0
+    shop.pass_time(3)
+    (one,) = shop.open()
+    assert one.samples == ("u1",)
+
+
+def test_the_next_process_begins_at_once() -> None:
+    """What it runs from its first second on is not what the process before has left behind."""
+    shop = Shop(rules=RULES[2:3])
+    shop.pass_time(10)
+    goodbye(shop)
+    shop.pass_time(3)
+    shop.workers["w1@box"] = 7
+    shop.worker("online", "w1@box", 7)
+    shop.run()
+    shop.pass_time(7_300)
+    assert shop.opened() == 0
+
+
+def cold_shutdown(shop: Shop) -> None:
+    """SIGQUIT: the worker kills what it runs, says good-bye, and sends what it has not sent yet."""
+    uuids = shop.held.pop("w1@box")
+    shop.worker("offline", "w1@box")
+    del shop.workers["w1@box"]
+    for uuid in uuids:
+        shop.tell("cancelled", uuid)
+
+
+def cold_after_warm_shutdown(shop: Shop) -> None:
+    """SIGTERM, and SIGQUIT before all has ended."""
+    shop.worker("offline", "w1@box")
+    uuids = shop.held.pop("w1@box")
+    del shop.workers["w1@box"]
+    shop.pass_time(100)
+    for uuid in uuids:
+        shop.tell("cancelled", uuid)
+
+
+def reconnected(shop: Shop) -> None:
+    """The worker has lost its connection, and kills what the broker is going to deliver again."""
+    for uuid in shop.held.pop("w1@box"):
+        shop.tell("cancelled", uuid)
+
+
+CANCELLED = [cold_shutdown, cold_after_warm_shutdown, reconnected]
+
+
+@pytest.mark.parametrize("happens", CANCELLED)
+def test_a_worker_kills_what_it_runs(happens: Callable[[Shop], None]) -> None:
+    """The tasks are lost when they have not been delivered again after ``silent_for``; counted once."""
+    shop = Shop(rules=RULES[2:3])
+    shop.pass_time(10)
+    shop.run("u1", "shop.report")
+    shop.run("u2", "shop.mail")
+    shop.pass_time(200)  # its worker has confirmed that it holds them
+    happens(shop)
+    assert shop.monitor.snapshot().oldest_started
+    shop.pass_time(2)
+    assert (shop.monitor.snapshot().oldest_started, shop.monitor.snapshot().load) == ({}, {})
+    shop.pass_time(55)
+    assert shop.opened() == 0
+    shop.pass_time(5)
+    (one,) = shop.open()
+    assert (one.subject, dict(one.tasks), set(one.samples)) == (
+        "w1@box", {"shop.report": 1, "shop.mail": 1}, {"u1", "u2"},
+    )  # fmt: skip
+    for _ in range(2):
+        shop.restart()
+        shop.pass_time(120)
+    assert shop.open() == [one]
+    assert (shop.counters["lost.shop.report"], shop.counters["lost.shop.mail"]) == (1, 1)
+    shop.tell("sent", "u1", name="shop.report", queue="pay", host="web")  # it comes late
+    shop.run("u1", host="w2@box")
+    shop.run("u2", host="w2@box")
+    shop.pass_time(3)
+    assert shop.open() == []
+
+
+@pytest.mark.parametrize("happens", CANCELLED)
+def test_what_was_killed_comes_again(happens: Callable[[Shop], None]) -> None:
+    """With acks_late the broker delivers it again at once, and an end may overtake: nothing is lost."""
+    shop = Shop(rules=RULES[2:3])
+    shop.run("u1")
+    shop.run("u2")
+    shop.pass_time(5)
+    happens(shop)
+    shop.tell("succeeded", "u2")
+    shop.pass_time(5)
+    shop.run("u1", host="w2@box")
+    shop.pass_time(5_000)
+    assert shop.opened() == 0
+    assert not [name for name in shop.counters if name.startswith("lost")]
+
+
+def test_the_monitor_restarts_before_a_killed_task_is_told() -> None:
+    """What its worker has killed is written down: it is told after the restart."""
+    shop = Shop(rules=RULES[2:3])
+    shop.run()
+    shop.pass_time(5)
+    cold_shutdown(shop)
+    shop.pass_time(5)
+    shop.restart(away=30)
+    shop.pass_time(70)
+    assert [one.samples for one in shop.open()] == [("u1",)]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_ends_without_an_event_before_a_warm_shutdown(*, killed: bool) -> None:
+    """When all that ran at the good-bye have ended, nothing else of the worker is left; when not, it may be."""
+    shop = Shop(rules=RULES[2:3])
+    shop.run("ended")
+    shop.run("ignored")
+    shop.run("u1")
+    shop.run("u2")
+    shop.pass_time(1)
+    shop.held["w1@box"] -= {"ignored", "ended"}
+    ended_at = shop.now
+    goodbye(shop)
+    shop.pass_time(20)
+    for uuid, at in {"ended": ended_at, "u1": shop.now, "u2": shop.now}.items():
+        if not (killed and uuid == "u2"):
+            shop.tell("succeeded", uuid, at=at)
+    shop.pass_time(3_700)
+    assert [one.count for one in shop.open()] == ([2] if killed else [])
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("happens", [gone, goodbye, another_process, another_container], ids=lambda one: one.__name__)
+def test_it_has_ended_without_an_event(happens: Callable[[Shop], None], *, restart: bool) -> None:
+    """A task that raises Ignore: its worker said that it runs nothing, or not this one. It is not lost."""
+    shop = Shop(rules=RULES[2:3])
+    shop.pass_time(10)
+    shop.run("short")
+    shop.pass_time(2)
+    shop.held["w1@box"].clear()
+    shop.pass_time(20)
+    shop.run("long")
+    shop.run("other", "shop.mail")
+    shop.pass_time(100)
+    shop.held["w1@box"].remove("long")
+    shop.pass_time(200)  # it says so when it is asked
+    if restart:
+        shop.restart(away=3)
+    happens(shop)
+    shop.pass_time(3_700)
+    (one,) = shop.open()
+    assert one.samples == ("other",)
 
 
 def test_it_ran_again() -> None:

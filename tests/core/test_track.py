@@ -49,7 +49,9 @@ ORDERS = [
     ("received started revoked revoked", Stage.REVOKED),
     ("received started failed rejected", Stage.FAILED),
     ("received started rejected", Stage.REJECTED),
-    ("received started cancelled", Stage.REVOKED),
+    ("received started cancelled", Stage.STARTED),
+    ("received started cancelled failed", Stage.FAILED),
+    ("received cancelled", Stage.REVOKED),
     ("received started failed sent", Stage.FAILED),
 ]
 

@@ -1,6 +1,8 @@
 """Conditions other than failure, provoked by real workers: one incident each, with names and ids, that resolves."""
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +48,18 @@ def until(daemon: Daemon, condition: str, state: str) -> dict[str, Any]:
         found[:] = incidents(daemon, condition)
         return [one["state"] for one in found] == [state]
 
-    wait_until(there, 120, every=0.2, what=f"{condition}: {state}")
+    try:
+        wait_until(there, 120, every=0.2)
+    except TimeoutError:
+        raise AssertionError(f"{condition}, not {state}: {[(one['state'], one['message']) for one in found]}") from None
     return found[0]
 
 
-def worker(directory: Path, broker_url: str, hostname: str) -> CeleryWorker:
+def worker(directory: Path, broker_url: str, hostname: str, queue: str = "fleet") -> CeleryWorker:
     """One of the fleet; on Redis it restores early what a killed one has not acknowledged."""
     options = {"broker_transport_options": {"visibility_timeout": VISIBILITY}, "worker_prefetch_multiplier": 1}
-    return CeleryWorker(directory, broker_url, hostname=hostname, settings={"FLEET_CONF": json.dumps(options)})
+    settings = {"FLEET_CONF": json.dumps(options), "FLEET_QUEUE": queue}
+    return CeleryWorker(directory, broker_url, hostname=hostname, settings=settings)
 
 
 @pytest.mark.parametrize("broker", ["rabbitmq", pytest.param("redis", marks=pytest.mark.campaign)])
@@ -156,3 +162,86 @@ def test_the_monitor_is_away(request: pytest.FixtureRequest, broker: str, start:
         assert list(server.opened().values()) == [1]
         for condition in ("waiting", "lost", "backlog", "no_worker", "missed"):
             assert incidents(daemon, condition) == []
+
+
+def started(daemon: Daemon, task: str, number: int = 1) -> None:
+    """Wait until so many of a task are under way."""
+    wait_until(lambda: daemon.counts().get(task, {}).get("started") == number, 60, what=f"{task}: {number} started")
+
+
+def until_idle(daemon: Daemon, hostname: str) -> None:
+    """Wait until a worker has said that it runs nothing."""
+    since, active = time.time(), "worker_tasks_active"
+    heard = "worker_last_heartbeat_timestamp_seconds"
+    wait_until(
+        lambda: daemon.metric(heard, hostname=hostname) > since and not daemon.metric(active, hostname=hostname),
+        60,
+        what=f"{hostname} is idle",
+    )
+
+
+SHORT: list[dict[str, Any]] = [{"name": "gone", "on": "lost", "silent_for": "10s", "finishing_for": "40s"}]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_workers_are_shut_down(request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path) -> None:
+    """Warm: nothing is lost, however long it takes. Killed meanwhile: told after ``finishing_for``. Cold: told at once.
+
+    Tasks that raise Ignore, and a child that the kernel kills, are not lost with any of the workers.
+    """
+    broker_url = request.getfixturevalue(f"{broker}_url")
+    with PagerDutyServer(keys={KEY}) as server:
+        daemon = start(pager(tmp_path, broker_url, server, SETTINGS | {"alerts": {"rules": SHORT}}))
+        daemon.until_ready()
+        names = ["warm", "killed", "cold"]
+        with client(broker_url) as fleet:
+            workers, ids = {}, {}
+            for number, name in enumerate(names, start=1):
+                workers[name] = start(worker(tmp_path, broker_url, name, queue=name))
+                fleet.send_task("fleet.ignore", queue=name)
+                started(daemon, "fleet.ignore", number)
+                if name == "killed":  # of such a one nothing but a heartbeat tells that the task has ended
+                    until_idle(daemon, f"celery@{name}")
+                ids[name] = [fleet.send_task("fleet.sleep", [30], queue=name).id for _ in range(2)]
+                started(daemon, "fleet.sleep", 2 * number)
+            for name in ("warm", "killed"):
+                workers[name].signal(signal.SIGTERM)
+            workers["cold"].signal(signal.SIGQUIT)
+            lost = until(daemon, "lost", "open")
+            assert (lost["subject"], sorted(lost["samples"])) == ("celery@cold", sorted(ids["cold"]))
+            workers["killed"].kill()
+            wait_until(lambda: not workers["warm"].running, 90, what="the end of the warm shutdown")
+            wait_until(lambda: len(incidents(daemon, "lost")) > 1, 120, what="what was killed")
+            (killed,) = (one for one in incidents(daemon, "lost") if one["key"] != lost["key"])
+            assert (killed["subject"], sorted(killed["samples"])) == ("celery@killed", sorted(ids["killed"]))
+            assert daemon.counts()["fleet.sleep"]["succeeded"] == 2
+            assert daemon.metric("task_lost_total") == 4
+        assert server.opened() == {lost["key"]: 1, killed["key"]: 1}
+        told = next(seen for seen in server.taken() if seen.key == lost["key"])
+        assert set(told.details["task_ids"]) == set(ids["cold"])
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_memory_is_out(request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path) -> None:
+    """A child that the kernel kills is one failure; a second delivery is none; a whole worker is one loss."""
+    broker_url = request.getfixturevalue(f"{broker}_url")
+    with PagerDutyServer(keys={KEY}) as server:
+        daemon = start(pager(tmp_path, broker_url, server, SETTINGS | {"alerts": {"rules": SHORT}}))
+        first = start(worker(tmp_path, broker_url, "first"))
+        daemon.until_ready()
+        with client(broker_url) as fleet:
+            fleet.send_task("fleet.killed")
+            fleet.send_task("fleet.killed_once")
+            wait_until(lambda: daemon.counts().get("fleet.killed", {}).get("failed") == 1, 60)
+            wait_until(lambda: daemon.counts().get("fleet.killed_once", {}).get("succeeded") == 1, 120)
+            running = fleet.send_task("fleet.sleep", [600]).id
+            started(daemon, "fleet.sleep")
+            first.kill()
+            lost = until(daemon, "lost", "open")
+            assert lost["samples"] == [running]
+        failed = until(daemon, "failure", "open")
+        assert failed["task"] == "fleet.killed"
+        assert server.opened() == {lost["key"]: 1, failed["key"]: 1}
+        assert daemon.metric("task_lost_total") == 1

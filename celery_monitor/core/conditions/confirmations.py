@@ -27,7 +27,8 @@ class Confirmations:
         """Start without any answer."""
         self._held: dict[str, float] = {}
         """Task id → watched time of the newest answer that named it."""
-        self._over: dict[_Run, None] = {}
+        self._over: dict[_Run, float] = {}
+        """Runs that their workers do not hold any more → watched time of the answer."""
         self._pending: dict[str, dict[_Run, None]] = {}
         """Worker → what it is to be asked for."""
         self._unanswered: Counter[str] = Counter()
@@ -48,6 +49,14 @@ class Confirmations:
             if held is None:
                 return True if self._unanswered[host] >= UNANSWERED and began >= gap_end else None
         return True
+
+    def over_at(self, uuid: str, began: float) -> float | None:
+        """Watched time when a worker of this name said that it does not hold the run any more; None: it did not."""
+        return self._over.get((uuid, began))
+
+    def drop(self, uuid: str) -> None:
+        """What was said of the task proves nothing any more."""
+        self._held.pop(uuid, None)
 
     def confirmed(self, uuid: str) -> bool:
         """Whether a worker has said since the last gap that it holds it."""
@@ -72,7 +81,7 @@ class Confirmations:
                     self._held[run[0]] = watched
                 else:
                     self._held.pop(run[0], None)
-                    self._over[run] = None
+                    self._over[run] = watched
 
     def learn(self, held: Iterable[str], watched: float) -> None:
         """Ids of runs that some worker holds."""
@@ -85,6 +94,6 @@ class Confirmations:
     def forget(self, known: Container[str]) -> None:
         """Let go of the tasks that are not under way any more."""
         self._held = {uuid: at for uuid, at in self._held.items() if uuid in known}
-        self._over = {run: None for run in self._over if run[0] in known}
+        self._over = {run: at for run, at in self._over.items() if run[0] in known}
         if len(self._unanswered) > MAX_PENDING:
             self._unanswered.clear()

@@ -1,8 +1,13 @@
 """Whether the worker of a run is gone: it is silent, or another process has its name.
 
-A worker that is shut down in order says good-bye first, and then finishes its tasks: while it does so it sends no
-heartbeat, answers nothing, and keeps the ends of tasks back until the last one has ended (measured with Celery 5.7). So
-after a good-bye its silence says nothing for long.
+A worker that is shut down in order (SIGTERM) says good-bye first, and then finishes its tasks: while it does so it
+sends no heartbeat, answers nothing, and keeps the ends of tasks back until 24 have ended or the last one has (measured
+with Celery 5.4 and 5.7). So after a good-bye its silence says nothing. Neither does the next process of the same name:
+where containers share a name it may begin before the one before has finished. A process that is killed while it
+finishes is known by time alone: the rule's ``finishing_for``.
+
+Heartbeats and good-byes say how many tasks run. When they say none, or as many have ended since a good-bye as ran then,
+whatever began before has ended, whether or not an event tells of it: a task that raises ``Ignore`` ends without one.
 """
 
 import math
@@ -13,10 +18,9 @@ from celery_monitor.core.workers import Life, Workers
 
 NEW_PROCESS_GRACE: Final = 10.0
 """Watched seconds after the next process of a worker has begun in which the last events of the one before may come."""
-FINISHING_FOR: Final = 3_600.0
-"""Watched seconds after a good-bye in which the worker may still finish what it ran."""
 HEARTBEATS_APART: Final = 10.0
-"""Seconds: what began so shortly after the last sign before a good-bye began before the good-bye."""
+"""Seconds: what began so shortly after the last sign before a good-bye began before the good-bye, unless the next
+process had begun by then."""
 MAX_ANSWERS: Final = 20_000
 
 
@@ -42,14 +46,34 @@ class WorkerSigns:
         self._busy = busy
         self.any_answered |= bool(hostnames)
 
-    def lost_at(self, hostname: str, began: float, silent_for: float, watched: float) -> float | None:
-        """When the worker of a run that began then was last there, in Unix seconds; None while it is not gone."""
+    def has_ended(self, hostname: str, began: float, watched: float, *, denied_at: float | None) -> bool:
+        """Whether the process of a run that began then has said that it runs nothing, or not this run.
+
+        ``denied_at``: when a worker of this name answered that it does not hold it. It was the process of the run when
+        no other one has been heard for some time after.
+        """
+        life = self._workers.life(hostname)
+        if life is None or life.mute or life.is_shared(watched):
+            return False
+        if began < life.began_at:
+            return began < life.idle_before
+        denied = denied_at is not None and watched - denied_at >= NEW_PROCESS_GRACE
+        return denied or began < life.idle_at
+
+    def lost_at(
+        self, hostname: str, began: float, silent_for: float, watched: float, *, finishing_for: float
+    ) -> float | None:
+        """When the worker of a run that began then was last there, in Unix seconds; None while it is not gone.
+
+        ``silent_for``, ``finishing_for``: as in a rule.
+        """
         life = self._workers.life(hostname)
         if life is not None and life.goodbye >= 0:
             self._note_goodbye(hostname, life)
         said, last_sign = self._goodbyes.get(hostname, (0.0, -math.inf))
-        if began <= last_sign + HEARTBEATS_APART:
-            return last_sign if watched - said >= FINISHING_FOR else None
+        succeeded = life is not None and last_sign < life.began_at <= began
+        if began <= last_sign + HEARTBEATS_APART and not succeeded:
+            return last_sign if watched - said >= finishing_for else None
         if life is None:
             return None
         if began < life.began_at and not life.is_shared(watched) and watched - life.began >= NEW_PROCESS_GRACE:

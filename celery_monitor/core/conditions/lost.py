@@ -1,11 +1,13 @@
 """``lost``: a worker is gone, or was restarted, while it ran tasks. Celery sends no event for it.
 
+A cold shutdown (Celery 5.5 and later) kills what runs and tells so by task-cancelled. Celery 5.4 sends task-failed.
+
 That a run is lost is written into what is tracked of it, so that it is found and counted once. It is not lost any more
 when the task has run again (``acks_late``), or when its worker is heard again and says that it still has it.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 import msgspec
@@ -20,8 +22,11 @@ from celery_monitor.core.times import rfc3339
 
 SILENT_FOR: Final = 60.0
 """Seconds of silence after which a worker is gone, where no rule says otherwise."""
+FINISHING_FOR: Final = 3_600.0
+"""Seconds after a worker's good-bye after which it has finished, where no rule says otherwise."""
 GIVEN_UP: Final = DAY
 """Seconds after which nobody waits any more for a lost task to run again."""
+MAX_CANCELLED: Final = 100_000
 _NAMED: Final = 20
 
 
@@ -48,11 +53,36 @@ class LostJudge:
         self._rules = rules
         self._gaps = gaps
         self._found: dict[tuple[str, str], tuple[Rule, list[LostRun]]] = {}
+        self._cancelled: dict[tuple[str, str], None] = {}
+        """(task id, worker) of runs that the worker has killed, and that may be delivered again at any moment."""
 
     def silent_for(self, task: str, queue: str) -> float:
         """How long the worker of a run must be silent to be gone."""
         rule = self._rules.match(task, queue)
         return SILENT_FOR if rule is None else rule.silent_for
+
+    def finishing_for(self, task: str, queue: str) -> float:
+        """How long the worker of a run may finish it after a good-bye."""
+        rule = self._rules.match(task, queue)
+        return FINISHING_FOR if rule is None else rule.finishing_for
+
+    def cancel(self, uuid: str, host: str) -> None:
+        """The worker has killed the run. It is lost unless it is delivered again within ``silent_for``."""
+        if len(self._cancelled) < MAX_CANCELLED:
+            self._cancelled[uuid, host] = None
+
+    def was_cancelled(self, uuid: str, host: str) -> bool:
+        """Whether it is still to be seen if a run is lost."""
+        return (uuid, host) in self._cancelled
+
+    def settle(self, uuid: str, host: str) -> None:
+        """It is known whether a run that was cancelled is lost."""
+        del self._cancelled[uuid, host]
+
+    def forget(self, known: Container[str]) -> None:
+        """Let go of the tasks that are not under way any more."""
+        if self._cancelled:
+            self._cancelled = {run: None for run in self._cancelled if run[0] in known}
 
     def begin(self) -> None:
         """A round begins: what was seen in one that was not completed is forgotten."""

@@ -20,7 +20,7 @@ from celery_monitor.core.model import Condition, FleetTask, Incident, QueueStats
 from celery_monitor.core.names import shortened_name
 from celery_monitor.core.rules import Policy, RuleSet
 from celery_monitor.core.runs import all_runs
-from celery_monitor.core.track import Tracker
+from celery_monitor.core.track import ENDED_UNSEEN, Tracker
 from celery_monitor.core.workers import Workers
 
 MIN_AT_ONCE: Final = 5_000
@@ -156,6 +156,13 @@ class Conditions:
         """Workers have answered: see WorkerSigns."""
         self._signs.answered(hostnames, busy, watched)
 
+    def cancelled(self, uuid: str, run: TaskRef, at: float) -> None:
+        """The worker has killed a run, at a cold shutdown or because its connection was lost; ``at``: when."""
+        if run.stage == _STARTED:
+            self._tracker.lose(uuid, run, at)
+            self._confirmations.drop(uuid)
+            self._lost.cancel(uuid, run.host)
+
     def learn(self, tasks: Iterable[FleetTask], watched: float) -> None:
         """What workers hold."""
         self._confirmations.learn((shortened_name(task.uuid) for task in tasks if task.started_at), watched)
@@ -183,6 +190,8 @@ class Conditions:
             return
         queue = run.queue or self._queue_of(run.name, run.host)
         if stage == _STARTED:
+            if run.due_at == -ENDED_UNSEEN or self._has_ended(uuid, run, at):
+                return
             if run.due_at < 0 or self._is_lost(uuid, entry, run, queue, at):
                 self._see_lost(uuid, entry, run, queue, at)
             else:
@@ -223,12 +232,22 @@ class Conditions:
         return self._confirmations.holds(uuid, run.host, began, at.watched, gap_end=self._gaps.end)
 
     def _is_silent(self, host: str, at: Moment) -> bool:
-        return self._signs.lost_at(host, at.now, HEARD_WITHIN, at.watched) is not None
+        return self._lost_at(host, at.now, "", "", at, silent_for=HEARD_WITHIN) is not None
+
+    def _has_ended(self, uuid: str, run: TaskRef, at: Moment) -> bool:
+        """Whether a run is over without an event, as its worker has said; writes that down."""
+        began = run.started_at
+        if run.due_at < 0 or not self._signs.has_ended(
+            run.host, began, at.watched, denied_at=self._confirmations.over_at(uuid, began)
+        ):
+            return False
+        self._tracker.lose(uuid, run, ENDED_UNSEEN)
+        return True
 
     def _is_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> bool:
         """Whether its worker is gone; writes that down, once."""
         name = run.name or ""
-        lost_at = self._signs.lost_at(run.host, run.started_at, self._lost.silent_for(name, queue), at.watched)
+        lost_at = self._lost_at(run.host, run.started_at, name, queue, at)
         if lost_at is None or _runs_again(entry, run, lost_at):
             return False
         if run.started_at < self._gaps.end and not self._confirmations.confirmed(uuid):
@@ -238,14 +257,39 @@ class Conditions:
         return True
 
     def _see_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> None:
-        if _runs_again(entry, run, -run.due_at):
+        runs_again = _runs_again(entry, run, -run.due_at)
+        if self._lost.was_cancelled(uuid, run.host) and not self._settle(uuid, run, queue, at, runs_again=runs_again):
             return
-        silent_for = self._lost.silent_for(run.name or "", queue)
-        lost_at = self._signs.lost_at(run.host, run.started_at, silent_for, at.watched)
+        if runs_again:
+            return
+        lost_at = self._lost_at(run.host, run.started_at, run.name or "", queue, at)
         if lost_at is None and self._is_back(uuid, run, at):
             self._tracker.lose(uuid, run, 0.0)  # its worker is back, and has it
             return
         self._lost.see(LostRun(uuid, run.name or "", queue, run.host, run.started_at, -run.due_at), at.now)
+
+    def _settle(self, uuid: str, run: TaskRef, queue: str, at: Moment, *, runs_again: bool) -> bool:
+        """Whether it is known by now if a run is lost that its worker has killed. It may be delivered again."""
+        name, cancelled_at = run.name or "", -run.due_at
+        if not runs_again and at.now - cancelled_at < self._lost.silent_for(name, queue):
+            return False
+        self._lost.settle(uuid, run.host)
+        if runs_again:
+            return True
+        if cancelled_at < self._gaps.end:  # it may have been delivered again
+            self._tracker.lose(uuid, run, ENDED_UNSEEN)
+            return False
+        self._tell_lost(name, queue)
+        return True
+
+    def _lost_at(
+        self, host: str, began: float, name: str, queue: str, at: Moment, *, silent_for: float | None = None
+    ) -> float | None:
+        """As WorkerSigns tells, by the rule of a task."""
+        if silent_for is None:
+            silent_for = self._lost.silent_for(name, queue)
+        finishing_for = self._lost.finishing_for(name, queue)
+        return self._signs.lost_at(host, began, silent_for, at.watched, finishing_for=finishing_for)
 
     def _is_back(self, uuid: str, run: TaskRef, at: Moment) -> bool:
         """Whether the worker of a run that was lost says that it has it."""
@@ -255,6 +299,7 @@ class Conditions:
         self._keys = None
         self.oldest_started, self.load = self._oldest, self._load
         self._confirmations.forget(self._tracker.tasks)
+        self._lost.forget(self._tracker.tasks)
         slow, self._tracker.slow_runs = self._tracker.slow_runs, []
         for uuid, task, queue, host, began, took in slow:
             if at.now - began - took <= self._max_age:
