@@ -260,6 +260,7 @@ class App:
             retention=settings.store.retention,
             zone=env.zone,
             links=settings.links,
+            fleets=self.store.other_fleets if self.store.shared else None,
             notice=settings.web.notice,
         )
         return WebServer(Site(settings.web, sources, self._provider()), host=settings.web.host, port=settings.web.port)

@@ -544,6 +544,14 @@ class RepeatingSender(Sender, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class OtherFleet:
+    """A fleet that another monitor counts, in the same database. ``url``: of its page."""
+
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who has signed in at a provider."""
 

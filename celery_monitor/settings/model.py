@@ -71,4 +71,9 @@ class Settings(Section):
     def schema_of_store(self) -> StoreSchema:
         """Where the tables are in PostgreSQL."""
         name = self.store.schema_
-        return StoreSchema(name or schema_of(self.fleet), derived=name is None, fleet=self.fleet)
+        return StoreSchema(
+            name or schema_of(self.fleet),
+            derived=name is None,
+            fleet=self.fleet,
+            external_url=self.web.external_url or "",
+        )

@@ -51,6 +51,15 @@ def _http_url(value: str) -> str:
     return value
 
 
+def is_http_url(value: str) -> bool:
+    """Whether a text is what ``HttpUrl`` takes, and can stand in a link."""
+    try:
+        _http_url(value)
+    except ValueError:
+        return False
+    return value.isprintable()
+
+
 def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)

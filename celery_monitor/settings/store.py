@@ -59,6 +59,8 @@ class StoreSchema:
     derived: bool
     """Nobody has set it: tables that an older version has made elsewhere are used where they are."""
     fleet: str
+    external_url: str = ""
+    """Of the fleet's page; empty when there is none."""
 
 
 def schema_of(fleet: str) -> str:

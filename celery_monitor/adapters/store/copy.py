@@ -31,7 +31,7 @@ HELD_FOR: Final = 600.0
 _ROWS: Final = 1_000
 """Of a portion: some megabytes where each has a long traceback."""
 _TABLES: Final = [table for table in schema.metadata.sorted_tables if table is not schema.meta]
-_OF_THE_PROCESS: Final = frozenset({"id", "writer", "holder", "term", "lease_until", "fleet"})
+_OF_THE_PROCESS: Final = frozenset({"id", "writer", "holder", "term", "lease_until", "fleet", "external_url"})
 """What the row of meta says of the process that has taken the target, and not of what was counted."""
 _MODULUS: Final = 1 << 64
 
@@ -58,7 +58,7 @@ class CopySide:
             url, password=password, directory=directory, max_bytes=math.inf, lease_ttl=HELD_FOR, schema=schema
         )
         self.database = Database(dialect)
-        self._lease = Lease(self.database, HELD_FOR, fleet=schema.fleet)
+        self._lease = Lease(self.database, HELD_FOR, fleet=schema.fleet, url=schema.external_url)
         self._token: str | None = None
         self._renewed_at = 0.0
 

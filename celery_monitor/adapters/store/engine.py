@@ -144,6 +144,11 @@ class Database:
         with self.read() as connection:
             return self._dialect.end_abandoned(connection.connection.driver_connection, silent_for)
 
+    def other_fleets(self) -> list[tuple[str, str]]:
+        """See StoreDialect."""
+        with self.read() as connection:
+            return self._dialect.other_fleets(connection.connection.driver_connection)
+
     def pipelined(self, connection: Connection) -> AbstractContextManager[None]:
         """See StoreDialect. SQLAlchemy cannot give the rows of a query within the block."""
         return self._dialect.pipelined(connection.connection.driver_connection)

@@ -26,10 +26,10 @@ _NOBODY: Final = LeaseState(holder="", term=0, expires_in=0.0)
 class Lease:
     """The lease of one database, as one process sees it. Methods raise as those of Store."""
 
-    def __init__(self, database: Database, ttl: float, *, fleet: str) -> None:
-        """``ttl``: seconds. ``fleet``: whose counts are written, for those who find the tables."""
+    def __init__(self, database: Database, ttl: float, *, fleet: str, url: str) -> None:
+        """``ttl``: seconds. ``fleet``: whose counts are written, and ``url``: of its page, for who finds the tables."""
         self.ttl = ttl
-        self._fleet = encode.storable(fleet)
+        self._told = {"fleet": encode.storable(fleet), "external_url": encode.storable(url)}
         self._database = database
         self._now: Any = literal_column(database.clock, Double)
         self._readable = False
@@ -46,7 +46,7 @@ class Lease:
     def take(self, connection: Connection, token: str, holder: str) -> bool:
         """Become the leader, who writes with this token; False while another process leads."""
         until = self._now + self.ttl
-        values = {"writer": token, "holder": encode.storable(holder), "lease_until": until, "fleet": self._fleet}
+        values = {"writer": token, "holder": encode.storable(holder), "lease_until": until, **self._told}
         identity = connection.execute(select(meta.c.identity)).scalar()
         if identity is None:
             first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, "term": 1}

@@ -65,10 +65,12 @@ meta: Final = Table(
     Column("lease_until", Double, nullable=False, server_default=text("0")),
     Column("position", Text),
     Column("fleet", Text, nullable=False, server_default=text("''")),
+    Column("external_url", Text, nullable=False, server_default=text("''")),
 )
 """One row. ``at``: ``now`` of the last flush. ``writer``: the token of the process that leads and may write.
 ``identity``: of the store, from its first start for ever. ``holder``, ``term``: see LeaseState. ``lease_until``: Unix
-seconds of the database's clock. ``position``: see Changes. ``fleet``: the name of the fleet that is counted."""
+seconds of the database's clock. ``position``: see Changes. ``fleet``: the name of the fleet that is counted.
+``external_url``: of its page."""
 
 series: Final = Table(
     "series",

@@ -33,7 +33,7 @@ from celery_monitor.errors import (
     StoreUnavailableError,
     StoreUnusableError,
 )
-from celery_monitor.ports import LeaseState, StoreSpace
+from celery_monitor.ports import LeaseState, OtherFleet, StoreSpace
 from celery_monitor.settings.secret import Secret, SecretSource
 from celery_monitor.settings.store import StoreSchema
 
@@ -88,7 +88,12 @@ def open_store(
     budget = Budget(database, database.limit)
     return SqlStore(
         database,
-        Lease(database, lease_ttl, fleet="" if schema is None else schema.fleet),
+        Lease(
+            database,
+            lease_ttl,
+            fleet="" if schema is None else schema.fleet,
+            url="" if schema is None else schema.external_url,
+        ),
         flush,
         merge,
         budget,
@@ -134,6 +139,10 @@ class SqlStore:
         self.outbox: Final = SqlOutbox(database)
         self.reader: Final = SqlReader(database)
         self.silences: Final = SqlSilences(database)
+
+    def other_fleets(self) -> list[OtherFleet]:
+        """Of the same database: those whose page has a URL, and that this user may read."""
+        return [OtherFleet(name, url) for name, url in self._database.other_fleets()]
 
     def start(self, holder: str = "") -> Restored:
         """As ``lead``, for a process that does not stand by. Raises StoreUnavailableError while another one leads."""

@@ -9,10 +9,12 @@ queries run in a small pool of their own, and metrics and probes need neither.
     scrape.py      /metrics, rendered once for all who wait
     guard.py       who may go on; security headers (policies.py)
     access.py      the ways to sign in: basic.py, auth_proxy.py, and sessions.py by sign_in.py
+    audience.py    who a path is for
     people.py      who is signed in, and their role
     signing.py     texts in cookies that nobody else can have written
     destination.py where a browser goes to sign in, and back
     origin.py      whether a request comes from a page of this site
+    fleets.py      the other fleets in the same database
     door.py        the pages in front of the sign-in
     queries.py     the store's queries, in threads
     parameters.py  query parameters, checked

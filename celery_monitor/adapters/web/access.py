@@ -6,6 +6,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from celery_monitor.adapters.web.audience import OPEN_PATHS, for_program
 from celery_monitor.adapters.web.auth_proxy import AuthProxy
 from celery_monitor.adapters.web.basic import CHALLENGE, Basic, Clients
 from celery_monitor.adapters.web.destination import SIGN_IN, SIGN_OUT
@@ -15,10 +16,7 @@ from celery_monitor.adapters.web.sessions import Sessions
 from celery_monitor.settings.sign_in import CALLBACK
 from celery_monitor.settings.web import WebSettings
 
-OPEN_PATHS: Final = frozenset({"/metrics", "/livez", "/readyz", "/health", "/style.css", "/icon.svg"})
-"""What needs no sign-in: scrapers and probes have none, and the page that asks for it has a style."""
 _DOORS: Final = frozenset({SIGN_IN, CALLBACK, SIGN_OUT})
-_FOR_PROGRAMS: Final = ("/api", "/openapi.json")
 
 
 class Access:
@@ -75,12 +73,15 @@ class Access:
         return None
 
     def _nobody(self, path: str) -> Refused:
-        for_program = path.startswith(_FOR_PROGRAMS)
         # Where people sign in by the provider, a browser must not ask them for a password.
-        headers = CHALLENGE if self._basic is not None and (for_program or not self.oidc) else {}
+        headers = CHALLENGE if self._basic is not None and (for_program(path) or not self.oidc) else {}
         if self.oidc:
             return Refused(401, "Sign in to see this page.", headers, retry=True)
         if self._basic is not None:
-            told = "HTTP Basic authentication required" if for_program else "A user name and a password are required."
+            told = (
+                "HTTP Basic authentication required"
+                if for_program(path)
+                else "A user name and a password are required."
+            )
             return Refused(401, told, headers)
         return Refused(401, "This monitor is reached through the proxy where people sign in: use its address.")

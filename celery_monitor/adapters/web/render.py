@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from celery_monitor.adapters.web import charts, filters, views
 from celery_monitor.adapters.web.compression import packed
+from celery_monitor.adapters.web.fleets import fleets_of
 from celery_monitor.adapters.web.people import person_of
 from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.sources import Sources
@@ -51,6 +52,7 @@ def page(
         "health": views.health(sources.readyz()),
         "status": status(sources),
         "person": person_of(request.scope),
+        "fleets": fleets_of(request.scope),
         "refresh": False,
     }
     html = _templates().get_template(template).render(common | values)

@@ -13,8 +13,10 @@ from starlette.types import Scope
 from celery_monitor.adapters.web import door, views
 from celery_monitor.adapters.web.access import Access
 from celery_monitor.adapters.web.api import Api, answer, refusal
+from celery_monitor.adapters.web.audience import for_program
 from celery_monitor.adapters.web.basic import Clients
 from celery_monitor.adapters.web.destination import here, redirects, to_sign_in
+from celery_monitor.adapters.web.fleets import Fleets
 from celery_monitor.adapters.web.guard import Guard
 from celery_monitor.adapters.web.operations import Operations
 from celery_monitor.adapters.web.pages import Pages
@@ -30,8 +32,6 @@ from celery_monitor.errors import InvalidCursorError, StoreUnavailableError, Sto
 from celery_monitor.ports import HealthReport, IdentityProvider
 from celery_monitor.settings.web import WebSettings
 
-_FOR_PROGRAMS: Final = ("/api", "/metrics", "/livez", "/readyz", "/health", "/openapi.json")
-"""Paths whose errors are JSON. All others are pages."""
 _REFUSED: Final = (
     HTTPException,
     ParameterError,
@@ -68,7 +68,7 @@ class Site:
         )
         app.router.redirect_slashes = False
         # Around all of it, so that errors carry the headers too.
-        self.guard = Guard(app, self.access, _not_signed_in)
+        self.guard = Guard(Fleets(app, sources, self._queries), self.access, _not_signed_in)
 
     def stop(self) -> None:
         """Drop what waits."""
@@ -91,14 +91,11 @@ class Site:
             case _:
                 # What it was is in the log, and nowhere else: nobody knows what its text holds.
                 status, text = 500, "internal error; see the log"
-        for_program = _for_program(request.scope["path"])
-        response = refusal(status, text) if for_program else self._pages.refusal(request, status, text)
+        response = (
+            refusal(status, text) if for_program(request.scope["path"]) else self._pages.refusal(request, status, text)
+        )
         response.headers.update(headers)
         return response
-
-
-def _for_program(path: str) -> bool:
-    return path.startswith(_FOR_PROGRAMS)
 
 
 def _without_slash(request: Request) -> str | None:
@@ -112,7 +109,7 @@ def _without_slash(request: Request) -> str | None:
 
 
 def _not_signed_in(scope: Scope, refused: Refused) -> Response:
-    if _for_program(scope["path"]):
+    if for_program(scope["path"]):
         response = refusal(refused.status, refused.told)
         response.headers.update(refused.headers)
         return response

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
 from celery_monitor.core.paging import Page
 from celery_monitor.core.summary import Summary
-from celery_monitor.ports import ChannelInfo, Clock, HealthReport, Metrics, Reader, SilenceBook, StoreSpace
+from celery_monitor.ports import ChannelInfo, Clock, HealthReport, Metrics, OtherFleet, Reader, SilenceBook, StoreSpace
 
 
 class Waiting(Protocol):
@@ -64,6 +64,8 @@ class Sources:
     """Seconds for which failures and incidents are kept."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Title → template of links to other systems: see ``core.links``."""
+    fleets: Callable[[], Sequence[OtherFleet]] | None = None
+    """Asks the store for the other fleets in the same database; None where there can be none."""
     zone: tzinfo
     """In which the report's days are counted."""
     notice: str | None = None

@@ -2,18 +2,24 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import Template
 
 import pytest
 
 from celery_monitor.adapters.store import SqlStore, migrate, open_store
 from celery_monitor.adapters.store.dialects.postgresql_schema import WRITERS_LOCK
 from celery_monitor.errors import StoreUnusableError
+from celery_monitor.ports import OtherFleet
 from celery_monitor.settings import Settings
 from tests.adapters.store.committer import KEPT, disagreements, flush
 from tests.conftest import Start
 from tests.servers import PgBouncer, PostgreSQL
 
 Opened = Callable[..., SqlStore]
+ELSEWHERE = """
+CREATE SCHEMA $NAME; GRANT USAGE ON SCHEMA $NAME TO PUBLIC; CREATE TABLE $NAME.celery_monitor_version ();
+CREATE TABLE $NAME.meta ($COLUMNS); INSERT INTO $NAME.meta VALUES ($TEXTS); GRANT SELECT ON $NAME.meta TO PUBLIC;
+"""
 
 
 @pytest.fixture
@@ -21,8 +27,9 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
     """Makes stores of a fleet, not started, and stops them after the test."""
     stores: list[SqlStore] = []
 
-    def make(url: str, fleet: str, *, schema: str | None = None) -> SqlStore:
-        settings = Settings.model_validate({"fleet": fleet, "store": {"url": url, "schema": schema}})
+    def make(url: str, fleet: str, *, schema: str | None = None, page: str | None = None) -> SqlStore:
+        given = {"fleet": fleet, "store": {"url": url, "schema": schema}, "web": {"external_url": page}}
+        settings = Settings.model_validate(given)
         where = settings.schema_of_store
         stores.append(open_store(url, schema=where, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT))
         return stores[-1]
@@ -122,3 +129,32 @@ def test_a_standby_of_an_older_version_s_tables(postgresql: PostgreSQL, opened: 
     postgresql.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO monitor", database=url.rpartition("/")[2])
     store = opened(url, "shop")
     assert (store.lease().holder, store.lease().expires_in, store.position()) == ("", 0.0, None)
+
+
+def test_the_other_fleets(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Those with a page that this user may read; nothing of their owner's is run, and a bad URL is left to the page."""
+    url = postgresql.new_database()
+    database = url.rpartition("/")[2]
+    shop, mail = (
+        opened(url, "shop", page="https://shop.example.com"),
+        opened(url, "mail", page="https://mail.example.com"),
+    )
+    shop.start()
+    assert shop.other_fleets() == []
+    mail.start()
+    opened(url, "hidden").start()
+    policy = "ALTER TABLE {}.meta ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {}.meta USING (1 / 0 = 1)"
+    for schema, columns, more in (
+        ("barred", "fleet text, external_url text", "REVOKE ALL ON {}.meta FROM PUBLIC"),
+        ("typed", "fleet varchar, external_url text", ""),
+        ("old", "fleet text", ""),
+        ("policed", "fleet text, external_url text", policy),
+        ('"odd ""name"', "fleet text, external_url text", ""),
+    ):
+        values = "'odd', 'javascript:alert(1)'" if "external_url" in columns else "'old'"
+        made = Template(ELSEWHERE).substitute(NAME=schema, COLUMNS=columns, TEXTS=values)
+        postgresql.execute(made + more.replace("{}", schema), database=database)
+    assert shop.other_fleets() == [
+        OtherFleet("mail", "https://mail.example.com"), OtherFleet("odd", "javascript:alert(1)"),
+    ]  # fmt: skip
+    assert mail.other_fleets()[1] == OtherFleet("shop", "https://shop.example.com")

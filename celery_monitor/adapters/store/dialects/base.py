@@ -117,6 +117,9 @@ class StoreDialect(Protocol):
     def ended_at(self, connection: Any, deadline: float) -> AbstractContextManager[None]:  # noqa: ANN401
         """Within the block each statement on the driver's connection ends with an error at this monotonic time."""
 
+    def other_fleets(self, connection: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a connection of the driver
+        """Names of the other fleets in this database that can be read, each with the URL of its page."""
+
     def pipelined(self, connection: Any) -> AbstractContextManager[None]:  # noqa: ANN401 - a connection of the driver
         """Within the block statements may be sent before the ones before them are done: nothing is asked of them."""
 

@@ -21,6 +21,7 @@ from celery_monitor.adapters.store.dialects.base import ServerReport, Usage, too
 from celery_monitor.adapters.store.dialects.postgresql_abandoned import end_abandoned
 from celery_monitor.adapters.store.dialects.postgresql_connection import AnswerTimeouts, BoundedConnection
 from celery_monitor.adapters.store.dialects.postgresql_faults import classified, unreadable_url
+from celery_monitor.adapters.store.dialects.postgresql_fleets import other_fleets
 from celery_monitor.adapters.store.dialects.postgresql_report import report
 from celery_monitor.adapters.store.dialects.postgresql_schema import TableSchema
 from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
@@ -205,6 +206,10 @@ class PostgresqlDialect:
     def end_abandoned(self, connection: Any, silent_for: float) -> int:  # noqa: ANN401 - the pool knows no type
         """See StoreDialect."""
         return end_abandoned(connection, self._schema.lock, silent_for)
+
+    def other_fleets(self, connection: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - the pool knows no type
+        """See StoreDialect."""
+        return other_fleets(connection, self._schema.name)
 
     @contextlib.contextmanager
     def ended_at(self, connection: Any, deadline: float) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type

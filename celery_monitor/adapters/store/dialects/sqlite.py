@@ -303,6 +303,12 @@ class SqliteDialect:
         """See StoreDialect."""
         self._file.note(noted)
 
+    @staticmethod
+    def other_fleets(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+        """See StoreDialect: a file is of one fleet."""
+        del connection
+        return []
+
     def report(self, now: Callable[[], float]) -> None:
         """See StoreDialect."""
 

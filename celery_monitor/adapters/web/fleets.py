@@ -1,0 +1,65 @@
+"""The other fleets in the same database: a list that is asked for now and then, beside the pages that show it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from celery_monitor.adapters.web.audience import is_page
+from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core.text import printable
+from celery_monitor.errors import MonitorError
+from celery_monitor.ports import OtherFleet
+from celery_monitor.settings.section import is_http_url
+
+KEPT_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 0.3
+"""That a page waits for the list; then it goes without, and the next one has it."""
+_MAX_NAME: Final = 100
+_KEY: Final = "celery_monitor.fleets"
+
+_log = structlog.get_logger()
+
+
+class Fleets:
+    """Puts the list into each request of an application."""
+
+    def __init__(self, app: ASGIApp, sources: Sources, queries: Queries) -> None:
+        self._app = app
+        self._sources = sources
+        self._queries = queries
+        self._known: Sequence[OtherFleet] = ()
+        self._until = float("-inf")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI interface."""
+        now = self._sources.clock.monotonic()
+        if self._sources.fleets is not None and now >= self._until and is_page(scope["path"]):
+            self._until = now + KEPT_SECONDS
+            await asyncio.wait({asyncio.ensure_future(self._ask())}, timeout=PATIENCE_SECONDS)
+        scope[_KEY] = self._known
+        await self._app(scope, receive, send)
+
+    async def _ask(self) -> None:
+        if self._sources.fleets is None:
+            return
+        try:
+            found = await self._queries(self._sources.fleets)
+        except MonitorError as exc:
+            _log.debug("The other fleets of the database are not known", problem=str(exc))
+            return
+        # Whoever writes there is not us.
+        self._known = [
+            OtherFleet(printable(one.name, _MAX_NAME), one.url.rstrip("/") + "/")
+            for one in found
+            if is_http_url(one.url)
+        ]
+
+
+def fleets_of(scope: Scope) -> Sequence[OtherFleet]:
+    """The list, as a request has it."""
+    known: Sequence[OtherFleet] = scope.get(_KEY, ())
+    return known
