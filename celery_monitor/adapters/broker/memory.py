@@ -3,10 +3,9 @@
 import contextlib
 from typing import Any
 
-from celery.events.event import get_exchange
 from kombu import Consumer, Queue
 
-from celery_monitor.adapters.broker.dial import Dialer
+from celery_monitor.adapters.broker.dial import Dialer, event_exchange
 from celery_monitor.adapters.broker.faults import UNHEEDED
 from celery_monitor.core.model import Delivery
 from celery_monitor.ports import Batch
@@ -26,7 +25,7 @@ class MemoryLink:
         self._transport = client.transport
         self._transport.establish_connection()
         self._channel = self._transport.create_channel(self._transport)
-        exchange = get_exchange(client, settings.exchange)
+        exchange = event_exchange(client, settings.exchange)
         # Always the same name: kombu never forgets a binding in memory, and would fill each queue that ever was.
         self._queue = Queue(settings.queue.name, exchange, routing_key="#", durable=False)(self._channel)
         self._queue.declare()

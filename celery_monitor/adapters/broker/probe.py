@@ -3,11 +3,10 @@
 import time
 from typing import Any, Final
 
-from celery.events.event import get_exchange
 from kombu import Producer
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from celery_monitor.adapters.broker.dial import Dialer
+from celery_monitor.adapters.broker.dial import Dialer, event_exchange
 from celery_monitor.adapters.broker.faults import boundary, lost
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.errors import SourceLostError, TasksRefusedError
@@ -81,7 +80,7 @@ class BrokerProbe:
         options: dict[str, Any] = {"confirm_publish": True, "on_blocked": self._on_blocked} if amqp else {}
         session = Session(self._dialer, until, **options)
         # Elsewhere declaring tells kombu alone that the exchange is a fanout; on AMQP it would need a permission.
-        exchange = get_exchange(session.client, self._exchange)
+        exchange = event_exchange(session.client, self._exchange)
         self._producer = Producer(session.channel, exchange, auto_declare=not amqp)
         self._session = session
         return session

@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from celery.events.event import get_exchange
+from kombu import Connection
 
+from celery_monitor.adapters.broker.dial import event_exchange
 from tests.adapters.broker.conftest import Listening, Probing, collect
 from tests.servers import wait_until
 
@@ -48,3 +52,12 @@ def test_connecting_again(listening: Listening, probing: Probing) -> None:
         probe.send(b"seen", 1)
         assert [delivery.body for delivery in collect(source, 1)] == [b"seen"]
     assert len([name for name in Channel.queues if name.startswith("celery-monitor")]) == 1
+
+
+@pytest.mark.parametrize("url", ["memory://", "redis://", "rediss://", "sentinel://", "amqp://", "amqps://"])
+@pytest.mark.parametrize("name", ["celeryev", "shop.events"])
+def test_the_exchange_is_celerys(url: str, name: str) -> None:
+    """What the monitor describes to kombu without Celery is what Celery describes to it."""
+    connection = Connection(url)
+    assert event_exchange(connection, name) == get_exchange(connection, name)
+    assert event_exchange(connection, name).as_dict() == get_exchange(connection, name).as_dict()
