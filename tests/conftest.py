@@ -1,9 +1,9 @@
 """Fixtures that start real servers, for all tests.
 
 ``rabbitmq_url``, ``redis_url`` and ``broker_url`` (both, one after the other) give a test an empty broker
-of its own on a server that the session shares: do not kill or pause that one. A test that does takes
-``start``, which starts a server
-of its own and stops it after the test::
+of its own on a server that all tests of the process use one after the other: do not kill or pause that one. A test
+that does takes ``breakable_rabbitmq`` or ``breakable_broker``, which is well again after the test. Where that is not
+enough, ``start`` starts a server of the test's own and stops it after the test::
 
     def test_kill(start: Start, tmp_path: Path) -> None:
         broker = start(RabbitMQ(tmp_path / "rabbitmq"))
@@ -145,6 +145,33 @@ def rabbitmq_url(rabbitmq: RabbitMQ) -> Iterator[str]:
     url = rabbitmq.new_vhost()
     yield url
     rabbitmq.delete_vhost(url)
+
+
+@pytest.fixture
+def breakable_rabbitmq(rabbitmq: RabbitMQ) -> Iterator[RabbitMQ]:
+    """The process's RabbitMQ, with a fresh vhost as its default, for a test that kills, freezes or restarts it.
+
+    Its boot takes as much of the processor as four daemons: no test needs one of its own for that.
+    """
+    url = rabbitmq.new_vhost()
+    rabbitmq.eval("mnesia:dump_log()")  # else a kill in the next seconds might take the vhost with it
+    rabbitmq.vhost = url.rpartition("/")[2]
+    yield rabbitmq
+    rabbitmq.vhost = "/"
+    if rabbitmq.running:
+        rabbitmq.resume()
+    else:
+        rabbitmq.start()
+    rabbitmq.delete_vhost(url)
+
+
+@pytest.fixture(params=["rabbitmq", "redis"])
+def breakable_broker(request: pytest.FixtureRequest, start: Start, tmp_path: Path) -> RabbitMQ | Redis:
+    """An empty broker that the test may kill, freeze and restart: once RabbitMQ, once Redis."""
+    if request.param == "redis":
+        return start(Redis(tmp_path / "redis"))
+    server: RabbitMQ = request.getfixturevalue("breakable_rabbitmq")
+    return server
 
 
 @pytest.fixture

@@ -159,10 +159,10 @@ def test_a_flipped_bit(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
 
 
 @sizes(Size(tasks=6_000, faults=1, rate=3_000), Size(tasks=83_000, faults=8, rate=5_000))
-def test_killed_broker(size: Size, start: Start, tmp_path: Path) -> None:
+def test_killed_broker(size: Size, breakable_rabbitmq: RabbitMQ, start: Start, tmp_path: Path) -> None:
     """Kill -9 to the broker, now and then to the daemon, too: with a quorum queue nothing confirmed is lost."""
     randomly, load = seeded(), Load(size.tasks, per_message=9)
-    rabbitmq = start(RabbitMQ(tmp_path / "rabbitmq"))
+    rabbitmq = breakable_rabbitmq
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq.url(), {"broker": {"queue": {"type": "quorum"}}}))
     daemon.until_ready()
     settled = time.monotonic() + _SETTLED

@@ -56,9 +56,9 @@ def while_loaded(state: Publishing, broker: ServerProcess, daemon: Daemon, size:
 
 
 @sizes(_SHORT, _LONG)
-def test_rabbitmq_stands_still(size: Size, start: Start, tmp_path: Path) -> None:
+def test_rabbitmq_stands_still(size: Size, breakable_rabbitmq: RabbitMQ, start: Start, tmp_path: Path) -> None:
     """It is noticed within three probe intervals, idle and under load; afterwards the counts are exact."""
-    broker = start(RabbitMQ(tmp_path / "rabbitmq"))
+    broker = breakable_rabbitmq
     settings = {"broker": {"probe_interval": f"{probe_interval(size) * 1000:.0f}ms"}}
     daemon = start(Daemon(tmp_path / "daemon", broker.url(), settings))
     daemon.until_ready()

@@ -38,6 +38,8 @@ class _Epmd(ServerProcess):
 class RabbitMQ(ServerProcess):
     """A broker with the user guest and the vhost ``/``; ``new_vhost`` gives a test one of its own.
 
+    ``vhost`` is the one of whatever names none.
+
     ``config`` is text for rabbitmq.conf. With ``certificate`` it also listens on ``tls_port``.
     """
 
@@ -49,13 +51,15 @@ class RabbitMQ(ServerProcess):
         super().__init__("rabbitmq", directory)
         self.port, self.tls_port, self._dist_port, epmd_port = (free_port() for _ in range(4))
         self.config = config
+        self.vhost = "/"
         self.certificate = certificate
         self.node = f"test{self.port}@localhost"
         self._cookie = secrets.token_hex(10).upper()
         self._epmd = _Epmd(directory, epmd_port)
 
-    def url(self, vhost: str = "/") -> str:
+    def url(self, vhost: str | None = None) -> str:
         """The broker's URL for a client."""
+        vhost = vhost or self.vhost
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{'' if vhost == '/' else vhost}"
 
     def tls_url(self, vhost: str = "/") -> str:
@@ -201,21 +205,22 @@ class RabbitMQ(ServerProcess):
             )
         )
 
-    def queues(self, vhost: str = "/") -> dict[str, int]:
+    def queues(self, vhost: str | None = None) -> dict[str, int]:
         """Count the messages in each queue of ``vhost``, ready and unacknowledged together."""
         text = self.eval(
             # Base64 for an answer that erl_call prints as it is, whatever the names hold.
             'binary_to_list(base64:encode(iolist_to_binary([[element(4, N), "\t", integer_to_binary(M), "\n"]'
             " || [{name, N}, {messages, M}] <- "
-            f"rabbit_amqqueue:info_all({_binary(vhost)}, [name, messages])])))"
+            f"rabbit_amqqueue:info_all({_binary(vhost or self.vhost)}, [name, messages])])))"
         )
         lines = base64.b64decode(text.strip('"[]')).decode().splitlines()
         return {name: int(count) for name, count in (line.rsplit("\t", 1) for line in lines)}
 
-    def delete_queue(self, name: str, vhost: str = "/") -> None:
+    def delete_queue(self, name: str, vhost: str | None = None) -> None:
         """Delete a queue and what it holds, whoever consumes it."""
+        place = _binary(vhost or self.vhost)
         self.eval(
-            f"{{ok, Q}} = rabbit_amqqueue:lookup({{resource, {_binary(vhost)}, queue, {_binary(name)}}}), "
+            f"{{ok, Q}} = rabbit_amqqueue:lookup({{resource, {place}, queue, {_binary(name)}}}), "
             f"rabbit_amqqueue:delete(Q, false, false, {_binary('tests')})"
         )
 

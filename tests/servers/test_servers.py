@@ -26,9 +26,9 @@ def publish(url: str, queue: str, body: str, **options: object) -> None:
         connection.Producer().publish(body, routing_key=queue, delivery_mode=2)
 
 
-def test_rabbitmq_keeps_durable_messages_through_kill_9(start: Start, tmp_path: Path) -> None:
+def test_rabbitmq_keeps_durable_messages_through_kill_9(breakable_rabbitmq: RabbitMQ) -> None:
     """A killed broker comes back on the same port with its durable messages."""
-    broker = start(RabbitMQ(tmp_path / "rabbitmq"))
+    broker = breakable_rabbitmq
     publish(broker.url(), "kept", "body")
     old = broker.pid
     broker.kill()

@@ -1,6 +1,5 @@
 """A look at the stream beside the monitor."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +9,12 @@ from kombu import Connection
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.core.model import Delivery
 from tests.adapters.broker.conftest import Listening, settings
-from tests.conftest import Start
 from tests.servers import RabbitMQ, Stopwatch, wait_until
 
 
-def test_the_end_beside_a_frozen_broker(listening: Listening, start: Start, tmp_path: Path) -> None:
+def test_the_end_beside_a_frozen_broker(breakable_rabbitmq: RabbitMQ, listening: Listening) -> None:
     """A connection that could not be closed is cut; none is opened for that."""
-    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    server = breakable_rabbitmq
     listening(server.url())  # declares the exchange
     listener = Listener(settings(server.url()))
     listener.connect()

@@ -13,14 +13,8 @@ from tests.adapters.broker.conftest import Listening, Probing, collect
 from tests.conftest import Start
 from tests.servers import RabbitMQ, Redis, Stopwatch, wait_until
 
-
-def _server(kind: str, directory: Path) -> RabbitMQ | Redis:
-    return RabbitMQ(directory) if kind == "rabbitmq" else Redis(directory)
-
-
 WAIT_SECONDS = 20.0
 """Seconds for a broker that answers: the machine may stall."""
-both = pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis", "memory"])
@@ -35,10 +29,9 @@ def test_round_trip(kind: str, listening: Listening, probing: Probing, request: 
         assert (delivery.body, delivery.content_type) == (body, "application/json")
 
 
-@both
-def test_paused_broker(kind: str, listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
+def test_paused_broker(breakable_broker: RabbitMQ | Redis, listening: Listening, probing: Probing) -> None:
     """With a frozen broker a probe fails within its timeout, with and without a connection, and closing is quick."""
-    server = start(_server(kind, tmp_path / "server"))
+    server = breakable_broker
     listening(server.url()).close()
     probe = probing(server.url())
     wait_until(lambda: _sent(probe, 1), 60)  # Redis has the timeout of the probe that connected
@@ -56,10 +49,9 @@ def test_paused_broker(kind: str, listening: Listening, probing: Probing, start:
     server.resume()
 
 
-@both
-def test_killed_broker(kind: str, listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
+def test_killed_broker(breakable_broker: RabbitMQ | Redis, listening: Listening, probing: Probing) -> None:
     """After a restart of the broker the next probe connects by itself."""
-    server = start(_server(kind, tmp_path / "server"))
+    server = breakable_broker
     listening(server.url()).close()
     probe = probing(server.url())
     probe.send(b"{}", WAIT_SECONDS)
@@ -91,16 +83,18 @@ def test_no_permission_to_publish(
     assert "set_permissions" in caught.value.remedy
 
 
-def test_alarm(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
+def test_alarm(breakable_rabbitmq: RabbitMQ, listening: Listening, probing: Probing) -> None:
     """A broker that takes no messages because of an alarm is told as that, with what to do."""
-    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    server = breakable_rabbitmq
     listening(server.url()).close()
     probe = probing(server.url())
     server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.000001)")
-    wait_until(lambda: "memory" in server.eval("rabbit_alarm:get_alarms()"), 60)
-    with pytest.raises(SourceLostError, match="alarm"):
-        probe.send(b"{}", 4)
-    server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
+    try:
+        wait_until(lambda: "memory" in server.eval("rabbit_alarm:get_alarms()"), 60)
+        with pytest.raises(SourceLostError, match="alarm"):
+            probe.send(b"{}", 4)
+    finally:
+        server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
     wait_until(lambda: _sent(probe, 2), 60)
 
 

@@ -118,9 +118,9 @@ def test_heartbeats_on_a_busy_stream(rabbitmq_url: str, listening: Listening) ->
     assert received > 1000
 
 
-def test_quorum_queue_survives_the_broker(listening: Listening, start: Start, tmp_path: Path) -> None:
+def test_quorum_queue_survives_the_broker(breakable_rabbitmq: RabbitMQ, listening: Listening) -> None:
     """With a quorum queue events outlive a kill -9 of the broker, also those that were delivered."""
-    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    server = breakable_rabbitmq
     source = listening(server.url(), queue={"type": "quorum"})
     # Confirmed: what a broker has not written yet need not outlive it.
     publish(server.url(), numbered(50), transport_options={"confirm_publish": True})
@@ -146,9 +146,9 @@ def test_quorum_queue_delivers_again_without_limit(rabbitmq_url: str, listening:
     assert collect(source, 1)[0].redelivered
 
 
-def test_durable_queue_survives_a_restart(listening: Listening, start: Start, tmp_path: Path) -> None:
+def test_durable_queue_survives_a_restart(breakable_rabbitmq: RabbitMQ, listening: Listening) -> None:
     """The classic queue and its binding are there again after a restart of the broker."""
-    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    server = breakable_rabbitmq
     listening(server.url()).close()
     server.restart()
     assert QUEUE in server.queues()
@@ -176,9 +176,9 @@ def test_connecting_is_bounded_in_all(rabbitmq: RabbitMQ, rabbitmq_url: str, mon
     assert watch.seconds < 7
 
 
-def test_connection_closed_by_the_broker(listening: Listening, start: Start, tmp_path: Path) -> None:
+def test_connection_closed_by_the_broker(breakable_rabbitmq: RabbitMQ, listening: Listening) -> None:
     """The broker's reason for closing the connection is told."""
-    server = start(RabbitMQ(tmp_path / "rabbitmq"))
+    server = breakable_rabbitmq
     source = listening(server.url())
     wait_until(server.close_connections)
     with pytest.raises(SourceLostError, match="closed by the test"):

@@ -18,10 +18,6 @@ from tests.conftest import Start
 from tests.servers import CeleryWorker, RabbitMQ, Redis, Stopwatch, TcpProxy, wait_until
 
 
-def _server(kind: str, directory: Path) -> RabbitMQ | Redis:
-    return RabbitMQ(directory) if kind == "rabbitmq" else Redis(directory)
-
-
 def _in_file(file: Path, url: str) -> BrokerSettings:
     file.write_text(url)
     return BrokerSettings(url_file=file)
@@ -167,10 +163,9 @@ def test_close_and_connect_again(broker_url: str, listening: Listening) -> None:
     assert [d.body for d in collect(source, 3)] == numbered(3)
 
 
-@both
-def test_paused_broker(kind: str, listening: Listening, start: Start, tmp_path: Path) -> None:
+def test_paused_broker(breakable_broker: RabbitMQ | Redis, listening: Listening) -> None:
     """With a frozen broker every call is bounded in time, the loss is noticed, and connecting works after it thaws."""
-    server = start(_server(kind, tmp_path / "server"))
+    server = breakable_broker
     source = listening(server.url(), heartbeat="2s")
     server.pause()
     with Stopwatch() as watch, pytest.raises(SourceLostError):
@@ -197,10 +192,9 @@ def test_paused_broker(kind: str, listening: Listening, start: Start, tmp_path: 
     server.resume()
 
 
-@both
-def test_killed_broker(kind: str, listening: Listening, start: Start, tmp_path: Path) -> None:
+def test_killed_broker(breakable_broker: RabbitMQ | Redis, listening: Listening) -> None:
     """A killed broker is noticed at once, and the stream goes on when it is there again."""
-    server = start(_server(kind, tmp_path / "server"))
+    server = breakable_broker
     source = listening(server.url())
     server.kill()
     with pytest.raises(SourceLostError):

@@ -321,13 +321,12 @@ def test_invented_queues_cost_the_broker_little(
 # --- trouble with the broker
 
 
-@pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
 def test_paused_and_killed_broker(
-    kind: str, patience: pytest.MonkeyPatch, controlling: Controlling, start: Start, tmp_path: Path
+    breakable_broker: RabbitMQ | Redis, patience: pytest.MonkeyPatch, controlling: Controlling
 ) -> None:
     """Every call is bounded in time with a frozen broker, and the next one after it works again connects by itself."""
     patience.undo()
-    server = start(RabbitMQ(tmp_path / "server") if kind == "rabbitmq" else Redis(tmp_path / "server"))
+    server = breakable_broker
     fleet = controlling(server.url(), "fleet")
     wait_until(lambda: _works(fleet), 60)
     server.pause()
