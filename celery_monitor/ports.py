@@ -14,6 +14,7 @@ from celery_monitor.core.model import (
     BucketRow,
     Changes,
     Delivery,
+    FailingRow,
     Failure,
     FleetTask,
     GroupRow,
@@ -415,9 +416,11 @@ class Reader(Protocol):
         cursor: str | None = None,
         name: str | None = None,
         exception: str | None = None,
+        names: Sequence[str] | None = None,
     ) -> Page[TaskRow]:
         """Tasks by name and queue, in that order.
 
+        ``names``: only these tasks; a few of them are found at once.
         ``exception``: only tasks that have failed with this class (its short name or the whole one) in that time.
         """
 
@@ -456,6 +459,12 @@ class Reader(Protocol):
         ``step`` is a multiple of BUCKET_SECONDS. Without ``names`` the rows carry no name. A span without events has
         no row. By name and start.
         """
+
+    def failing(self, since: float, until: float) -> list[FailingRow]:
+        """What the tasks with failures in the buckets that start in [since, until) did in these, by name."""
+
+    def failed(self, since: float, until: float) -> dict[str, int]:
+        """Failures by task in the buckets that start in [since, until): as ``failing``, at a fraction of its cost."""
 
     def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
         """Error groups (of a task) with failures in [since, until), with one sample each, most failures first."""

@@ -18,10 +18,10 @@ def relevant_tail(traceback: str, frame: str = "") -> str:
     ``frame`` is an error group's: ``path/of/app.py:function``. Paths are cut to their ends, markers of columns fall
     away.
     """
-    lines = [_shortened(line) for line in traceback.rstrip().splitlines() if line.strip(" ^~") or not line]
+    lines = [line for line in traceback.rstrip().splitlines() if line.strip(" ^~") or not line]
     frames = [index for index, line in enumerate(lines) if line.startswith(_FRAME)]
     if not frames:
-        return "\n".join(lines[-2 * ENDING :])
+        return "\n".join(map(_shortened, lines[-2 * ENDING :]))
     path, _, function = frame.rpartition(":")
     name = path.rpartition("/")[2]
     own = [index for index in frames if name and f'{name}"' in lines[index] and lines[index].endswith(f"in {function}")]
@@ -37,7 +37,7 @@ def relevant_tail(traceback: str, frame: str = "") -> str:
         if len(block) > ENDING:
             block = [*block[: ENDING - 3], _CUT, *block[-2:]]
         out += block
-    return "\n".join(out)
+    return "\n".join(map(_shortened, out))
 
 
 def _shortened(line: str) -> str:

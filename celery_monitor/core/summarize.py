@@ -9,6 +9,7 @@ import datetime as dt
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from celery_monitor.core.excerpt import relevant_tail
@@ -17,11 +18,12 @@ from celery_monitor.core.model import (
     FAILED,
     RETRIED,
     SUCCEEDED,
-    BucketRow,
     Condition,
     CounterFamily,
     CounterName,
+    FailingRow,
     GroupRow,
+    HistoryRow,
     IncidentRow,
     IncidentState,
 )
@@ -55,12 +57,24 @@ def day_bounds(date: dt.date, zone: dt.tzinfo) -> tuple[int, int]:
     return int(start), int(end)
 
 
+@dataclass(frozen=True, slots=True)
+class DayRows:
+    """What ran on a day and on the DAYS_BEFORE days before it, as the store adds it up."""
+
+    fleet: Iterable[HistoryRow]
+    """All tasks together by bucket, in any order. Those of other days are ignored."""
+    failing: Sequence[FailingRow]
+    """Of the day."""
+    failed: Sequence[Mapping[str, int]]
+    """Failures by task of each day before, the oldest first."""
+
+
 def summarize(
     *,
     date: dt.date,
     zone: dt.tzinfo,
     fleet: str,
-    buckets: Iterable[BucketRow],
+    rows: DayRows,
     groups: Sequence[GroupRow],
     incidents: Sequence[IncidentRow],
     counters: tuple[Mapping[str, float], Mapping[str, float]],
@@ -74,8 +88,7 @@ def summarize(
         date: The local day.
         zone: Whose day it is.
         fleet: The fleet's name.
-        buckets: Of the day and of the DAYS_BEFORE days before it, in any order; read once. Others are
-            ignored.
+        rows: What ran.
         groups: Error groups with failures on the day.
         incidents: Those whose first failure was on the day. Others are ignored.
         counters: The monitor's own counters at the day's start and at its end.
@@ -85,7 +98,7 @@ def summarize(
     """
     start, end = day_bounds(date, zone)
     sums = _Sums(date, zone)
-    for row in buckets:
+    for row in rows.fleet:
         sums.add(row)
     opened = [
         row
@@ -105,7 +118,7 @@ def summarize(
         before=sums.before(),
         mean=sums.mean(),
         hours=sums.hours(),
-        tasks=tuple(_failing(sums, errors, _moments(groups, incidents), opened)),
+        tasks=tuple(_failing(sums, rows, errors, _moments(groups, incidents), opened)),
         errors=tuple(errors),
         incidents=_incidents(opened, paging=paging),
         schedules=_schedules(*counters),
@@ -116,7 +129,7 @@ def summarize(
 
 
 class _Sums:
-    """Adds buckets up by day, by hour of the day, and by task."""
+    """Adds up all tasks by day and by hour of the day."""
 
     def __init__(self, date: dt.date, zone: dt.tzinfo) -> None:
         days = [date - dt.timedelta(days=back) for back in range(DAYS_BEFORE, -1, -1)]
@@ -126,27 +139,15 @@ class _Sums:
         self._days = [Counter[int]() for _ in days]
         self._hours = [Counter[int]() for _ in range(24)]
         self._hour_of: dict[int, int] = {}
-        self.tasks: dict[str, Counter[int]] = defaultdict(Counter)
-        """name → counts of the day."""
-        self.failed: dict[str, list[int]] = defaultdict(lambda: [0] * len(days))
-        """name → failures of each day."""
-        self.failed_in: dict[str, list[int]] = defaultdict(list)
-        """name → starts of the day's buckets that hold failures."""
 
-    def add(self, row: BucketRow) -> None:
+    def add(self, row: HistoryRow) -> None:
         day = bisect_right(self._edges, row.start) - 1
         if day < 0 or row.start >= self._end:
             return
         counts = {kind: row.counts[kind] for kind in (SUCCEEDED, FAILED, RETRIED)}
         self._days[day].update(counts)
-        if counts[FAILED]:
-            self.failed[row.name][day] += counts[FAILED]
-        if day != _TODAY:
-            return
-        self._hours[self._hour(row.start)].update(counts)
-        self.tasks[row.name].update(counts)
-        if counts[FAILED]:
-            self.failed_in[row.name].append(row.start)
+        if day == _TODAY:
+            self._hours[self._hour(row.start)].update(counts)
 
     def _hour(self, at: int) -> int:
         if at not in self._hour_of:
@@ -182,6 +183,7 @@ def _totals(counts: Counter[int]) -> DayTotals:
 
 def _failing(
     sums: _Sums,
+    rows: DayRows,
     errors: Sequence[DayError],
     moments: Mapping[str, Sequence[float]],
     opened: Sequence[IncidentRow],
@@ -193,28 +195,28 @@ def _failing(
         new[error.task] += error.new
     incidents = Counter(row.incident.task for row in opened if _is_of_failures(row))
     before, mean = sums.before(), sums.mean()
-    rows = []
-    for name, starts in sums.failed_in.items():
-        totals, failed = _totals(sums.tasks[name]), sums.failed[name]
-        first_at, last_at = _between(starts, moments.get(name, ()))
-        top = classes[name].most_common(1)
-        rows.append(
+    found = []
+    for row in rows.failing:
+        first_at, last_at = _between(row, moments.get(row.name, ()))
+        top = classes[row.name].most_common(1)
+        earlier = [day.get(row.name, 0) for day in rows.failed]
+        found.append(
             FailingTask(
-                name=name,
-                executed=totals.executed,
-                failed=totals.failed,
-                retried=totals.retried,
-                failed_before=failed[_TODAY - 1] if before else None,
-                failed_mean=sum(failed[:_TODAY]) / mean.days if mean else None,
+                name=row.name,
+                executed=row.succeeded + row.failed,
+                failed=row.failed,
+                retried=row.retried,
+                failed_before=earlier[-1] if before else None,
+                failed_mean=sum(earlier) / mean.days if mean else None,
                 exception=top[0][0] if top else "",
-                exceptions=len(classes[name]),
-                new_errors=new[name],
+                exceptions=len(classes[row.name]),
+                new_errors=new[row.name],
                 first_at=first_at,
                 last_at=last_at,
-                incidents=incidents[name],
+                incidents=incidents[row.name],
             )
         )
-    return sorted(rows, key=lambda task: (-task.failed, -task.rate, task.name))
+    return sorted(found, key=lambda task: (-task.failed, -task.rate, task.name))
 
 
 def _moments(groups: Iterable[GroupRow], incidents: Iterable[IncidentRow]) -> Mapping[str, Sequence[float]]:
@@ -232,9 +234,9 @@ def _is_of_failures(row: IncidentRow) -> bool:
     return row.incident.condition is Condition.FAILURE and not row.incident.is_storm
 
 
-def _between(starts: Sequence[int], moments: Sequence[float]) -> tuple[float, float]:
+def _between(row: FailingRow, moments: Sequence[float]) -> tuple[float, float]:
     """Bounds of the failures in these buckets: exact where one of ``moments`` tells, else the edges."""
-    first, last = min(starts), max(starts)
+    first, last = row.first, row.last
     opening = [at for at in moments if first <= at < first + BUCKET_SECONDS]
     closing = [at for at in moments if last <= at < last + BUCKET_SECONDS]
     return min(opening, default=float(first)), max(closing, default=float(last + BUCKET_SECONDS))

@@ -2,28 +2,14 @@
 
 import datetime as dt
 import math
-from collections.abc import Iterator
-from itertools import chain
 from typing import Final
 
-from celery_monitor.core.model import BucketRow, CounterName
-from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
+from celery_monitor.core.model import BUCKET_SECONDS, CounterName
+from celery_monitor.core.summarize import DAYS_BEFORE, DayRows, day_bounds, summarize
 from celery_monitor.core.summary import Summary
 from celery_monitor.ports import Reader
 
 MAX_INCIDENTS: Final = 10_000
-_MAX_TASKS: Final = 1_000_000
-"""Tasks and queues of a day: far more than metrics.max_series lets in."""
-
-
-_CHUNK_SIZE: Final = 3600.0
-"""Seconds of buckets that are in memory at a time: of a whole day they would be 300 MB at the bound of series."""
-
-
-def _chunks(start: float, end: float) -> Iterator[tuple[float, float]]:
-    while start < end:
-        yield start, min(start + _CHUNK_SIZE, end)
-        start += _CHUNK_SIZE
 
 
 class DayReport:
@@ -45,10 +31,7 @@ class DayReport:
             date=date,
             zone=self._zone,
             fleet=self._fleet,
-            buckets=chain(
-                chain.from_iterable(self._reader.buckets(*chunk) for chunk in _chunks(start, end)),
-                *(self._whole_day(date - dt.timedelta(days=back)) for back in range(1, DAYS_BEFORE + 1)),
-            ),
+            rows=self._rows(date),
             groups=self._reader.groups(start, end),
             incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS).rows,
             counters=(self._reader.counters(start), self._reader.counters(min(end, now))),
@@ -57,8 +40,13 @@ class DayReport:
             paging=self._paging,
         )
 
-    def _whole_day(self, date: dt.date) -> Iterator[BucketRow]:
-        """An earlier day, of which only the sums count: the store adds them up, which takes a tenth of the time."""
-        start, end = day_bounds(date, self._zone)
-        for row in self._reader.tasks(since=start, until=end, limit=_MAX_TASKS).rows:
-            yield BucketRow(start, row.name, row.queue, row.counts, row.runtime_sum, row.runtime_count)
+    def _rows(self, date: dt.date) -> DayRows:
+        """The store adds them up: of a large fleet there are 50,000 buckets a day."""
+        reader = self._reader
+        days = [day_bounds(date - dt.timedelta(days=back), self._zone) for back in range(DAYS_BEFORE, -1, -1)]
+        (*before, day) = days
+        return DayRows(
+            fleet=reader.history(days[0][0], day[1], step=BUCKET_SECONDS),
+            failing=reader.failing(*day),
+            failed=[reader.failed(*each) for each in before],
+        )

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, IncidentState, Stage, TaskRef, TaskRun
+from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, FailingRow, IncidentState, Stage, TaskRef, TaskRun
 from celery_monitor.core.paging import Page, cursor
 from celery_monitor.errors import InvalidCursorError
 from celery_monitor.ports import FailureFilter, TaskRow
@@ -70,6 +70,35 @@ def test_buckets_of_a_period(sql: SqlStore) -> None:
     starts = [START + i * BUCKET_SECONDS for i in range(4)]
     write(sql, {"buckets": [bucket(start) for start in starts]})
     assert [row.start for row in sql.reader.buckets(starts[1], starts[3])] == starts[1:3]
+
+
+def test_what_fails_and_the_fleet_add_up_to_the_buckets(sql: SqlStore) -> None:
+    """Sums of all tasks, and of those with failures, are those of the buckets of the period, on all queues."""
+    first, second, end = START, START + BUCKET_SECONDS, START + 2 * BUCKET_SECONDS
+    write(
+        sql,
+        {
+            "buckets": [
+                bucket(first, "shop.a", succeeded=3, failed=1),
+                bucket(first, "shop.b", succeeded=5),
+                bucket(second, "shop.a", "other", failed=2, retried=1),
+                bucket(end, "shop.b", failed=7),
+            ]
+        },
+        {"buckets": [bucket(first, "shop.a", succeeded=1)]},
+    )
+    reader = sql.reader
+    assert reader.failing(first, end) == [FailingRow("shop.a", 4, 3, 1, first, second)]
+    assert reader.failed(first, end) == {"shop.a": 3}
+    assert reader.failed(second, end + 1) == {"shop.a": 2, "shop.b": 7}
+    assert [(row.start, row.counts, row.runtime_count) for row in reader.history(first, end, step=BUCKET_SECONDS)] == [
+        (first, vector(succeeded=9, failed=1), 3),
+        (second, vector(failed=2, retried=1), 1),
+    ]
+    all_tasks = reader.tasks(since=float(first), until=float(end), limit=9).rows
+    some = reader.tasks(since=float(first), until=float(end), limit=9, names=["shop.a"]).rows
+    assert some == [row for row in all_tasks if row.name == "shop.a"] != []
+    assert [row.name for row in reader.tasks(names=["shop.b", "none"], limit=9).rows] == ["shop.b"]
 
 
 def test_tasks_over_the_retention(sql: SqlStore) -> None:

@@ -27,6 +27,7 @@ from celery_monitor.core.model import (
 from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
 from celery_monitor.core.summary import MissedSchedule, Summary, summary_to_dict
 from tests.builders import sent
+from tests.daily_rows import day_rows
 
 HOUR = 3600
 DAYS = [
@@ -93,7 +94,7 @@ def make(
         date=date,
         zone=zone,
         fleet="shop",
-        buckets=rows,
+        rows=day_rows(rows, date, zone),
         groups=list(groups),
         incidents=list(incidents),
         counters=counters,

@@ -3,9 +3,9 @@ import math
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
-from celery_monitor.core.model import BucketRow, GroupRow, IncidentRow
+from celery_monitor.core.model import BUCKET_SECONDS, FailingRow, GroupRow, HistoryRow, IncidentRow
+from celery_monitor.core.paging import Page
 from celery_monitor.core.summarize import day_bounds
-from celery_monitor.ports import TaskRow
 from celery_monitor.runtime.report import DayReport
 
 DATE = dt.date(2026, 11, 1)
@@ -17,30 +17,35 @@ START, END = day_bounds(DATE, ZONE)
 class Recorder:
     """A Reader that notes what it is asked, and holds one failure in every hour."""
 
-    buckets_of: list[tuple[float, float]] = field(default_factory=list)
-    days_of: list[tuple[float, float]] = field(default_factory=list)
+    fleet_of: list[tuple[float, float]] = field(default_factory=list)
+    failing_of: list[tuple[float, float]] = field(default_factory=list)
+    failed_of: list[tuple[float, float]] = field(default_factory=list)
     groups_of: list[tuple[float, float]] = field(default_factory=list)
     incidents_of: list[tuple[float | None, float | None]] = field(default_factory=list)
     counters_at: list[float] = field(default_factory=list)
 
-    def buckets(self, since: float, until: float) -> list[BucketRow]:
-        self.buckets_of.append((since, until))
+    def history(self, since: float, until: float, *, step: int) -> list[HistoryRow]:
+        assert step == BUCKET_SECONDS  # days of every zone begin at one
+        self.fleet_of.append((since, until))
         counts = (0, 0, 0, 3, 1, 0, 0, 0)
-        return [BucketRow(start, "a", "q", counts, 0.0, 0) for start in range(int(since), int(until), 3600)]
+        return [HistoryRow("", start, counts, 0.0, 0) for start in range(int(since), int(until), 3600)]
 
-    def tasks(self, *, since: float, until: float, **_: object) -> list[TaskRow]:
-        self.days_of.append((since, until))
-        hours = int(until - since) // 3600
-        return [TaskRow("a", "q", (0, 0, 0, 3 * hours, hours, 0, 0, 0), 0.0, 0, None)]
+    def failing(self, since: float, until: float) -> list[FailingRow]:
+        self.failing_of.append((since, until))
+        return []
+
+    def failed(self, since: float, until: float) -> dict[str, int]:
+        self.failed_of.append((since, until))
+        return {}
 
     def groups(self, since: float, until: float) -> list[GroupRow]:
         self.groups_of.append((since, until))
         return []
 
-    def incidents(self, *, since: float | None, until: float | None, limit: int) -> list[IncidentRow]:
+    def incidents(self, *, since: float | None, until: float | None, limit: int) -> Page[IncidentRow]:
         assert limit > 1_000
         self.incidents_of.append((since, until))
-        return []
+        return Page(())
 
     def counters(self, at: float) -> dict[str, float]:
         self.counters_at.append(at)
@@ -54,18 +59,14 @@ def summary(reader: Recorder, now: float) -> tuple[int, float, float]:
     return made.day.failed, made.before.failed, made.health.uptime
 
 
-def test_a_day_of_25_hours_is_read_whole_and_in_portions() -> None:
-    """The day is read hour by hour, because it may be 300 MB; of the seven before it the store gives the sums.
-
-    There is neither overlap nor hole.
-    """
+def test_a_day_of_25_hours_is_read_whole() -> None:
+    """The day and the seven before it are read from midnight to midnight, without overlap or hole."""
     reader = Recorder()
     assert summary(reader, END + 60.0) == (25, 24, END - START)
-    chunks = sorted(reader.days_of + reader.buckets_of)
-    assert len(reader.days_of) == 7
-    assert all(end - start <= 3_600 for start, end in reader.buckets_of)
-    assert [end for _, end in chunks[:-1]] == [start for start, _ in chunks[1:]]
-    assert (chunks[0][0], chunks[-1][1]) == (START - 7 * 86_400, END)
+    assert reader.fleet_of == [(START - 7 * 86_400, END)]
+    assert reader.failing_of == [(START, END)]
+    assert [end for _, end in reader.failed_of] == [*(start for start, _ in reader.failed_of[1:]), START]
+    assert reader.failed_of[0][0] == START - 7 * 86_400
     assert reader.groups_of == reader.incidents_of == [(START, END)]
     assert reader.counters_at == [math.inf, START, END]
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     FromClause,
     Select,
     and_,
+    case,
     func,
     literal,
     literal_column,
@@ -29,6 +30,7 @@ from celery_monitor.core.model import (
     COUNTS,
     BucketRow,
     ChannelDelivery,
+    FailingRow,
     Failure,
     GroupRow,
     HistoryRow,
@@ -43,6 +45,8 @@ from celery_monitor.core.model import (
 from celery_monitor.core.paging import Page
 from celery_monitor.ports import MESSAGES_SEARCHED, FailureFilter, TaskRow
 
+_FEW_BUCKETS: Final = 1_000
+"""More are not named one by one."""
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _ENDED: Final = [schema.ended_tasks.c[name] for name in encode.ENDED]
 _SEARCHED: Final = 20_000
@@ -65,12 +69,16 @@ class SqlReader:
         cursor: str | None = None,
         name: str | None = None,
         exception: str | None = None,
+        names: Sequence[str] | None = None,
     ) -> Page[TaskRow]:
         """See Reader. Buckets count whole: that of ``since`` and that of ``until``; None is the whole retention."""
         whole = since is None and until is None
-        source: FromClause = schema.task_totals if whole else _totals_between(since, until)
+        of_names = [] if names is None else [self._one_of(schema.buckets.c.name, names)]
+        source: FromClause = schema.task_totals if whole else _totals_between(since, until, of_names)
         text = self._database.text
         query = select(source)
+        if names is not None and whole:
+            query = query.where(self._one_of(source.c.name, names))
         if name is not None:
             query = query.where(source.c.name == text(name))
         if exception is not None:
@@ -160,7 +168,7 @@ class SqlReader:
         self, since: float, until: float, *, step: int, names: Sequence[str] | None = None, queue: str | None = None
     ) -> list[HistoryRow]:
         """See Reader."""
-        table = schema.buckets
+        table = schema.fleet_buckets if names is None and queue is None else schema.buckets
         # No parameter: PostgreSQL takes two of them for two expressions, and refuses the grouping.
         start = (table.c.start - table.c.start % literal_column(str(int(step)))).label("span")
         sums = [func.sum(table.c[column]) for column in (*COUNTS, "runtime_sum", "runtime_count")]
@@ -169,14 +177,38 @@ class SqlReader:
         if names is None:
             query = query.where(*_between(table.c.start, since, until))
         else:
-            # Each bucket is named, so that the key finds the tasks' rows without reading all others.
-            starts = range(math.ceil(since / BUCKET_SECONDS) * BUCKET_SECONDS, math.ceil(until), BUCKET_SECONDS)
-            query = query.where(table.c.start.in_(starts), self._one_of(table.c.name, names))
+            query = query.where(_each_of(table.c.start, since, until), self._one_of(table.c.name, names))
         if queue is not None:
             query = query.where(table.c.queue == self._database.text(queue))
         with self._database.read() as connection:
             rows = connection.execute(query).all()
             return [HistoryRow(r[0], int(r[1]), _vector(r[2:10]), float(r[10]), int(r[11])) for r in rows]
+
+    def failing(self, since: float, until: float) -> list[FailingRow]:
+        """See Reader."""
+        table = schema.buckets
+        failed = case((table.c.failed > 0, table.c.start))
+        sums = [func.sum(table.c[column]) for column in ("succeeded", "failed", "retried")]
+        query = (
+            select(table.c.name, *sums, func.min(failed), func.max(failed))
+            .where(*_between(table.c.start, since, until))
+            .group_by(table.c.name)
+            .having(sums[1] > 0)
+            .order_by(table.c.name)
+        )
+        with self._database.read() as connection:
+            return [FailingRow(row[0], *map(int, row[1:])) for row in connection.execute(query)]
+
+    def failed(self, since: float, until: float) -> dict[str, int]:
+        """See Reader."""
+        table = schema.buckets
+        query = (
+            select(table.c.name, func.sum(table.c.failed))
+            .where(schema.FAILED_SOME, *_between(table.c.start, since, until))
+            .group_by(table.c.name)
+        )
+        with self._database.read() as connection:
+            return {row[0]: int(row[1]) for row in connection.execute(query)}
 
     def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
         """See Reader. The sample is the newest of the period, or the newest of all when none of it is kept."""
@@ -254,11 +286,21 @@ def _deliveries(connection: Connection, page: FromClause) -> dict[str, tuple[Cha
     }
 
 
-def _totals_between(since: float | None, until: float | None) -> FromClause:
-    """The same columns, for a part of the retention."""
+def _each_of(start: ColumnElement[int], since: float, until: float) -> ColumnElement[bool]:
+    """Each bucket is named, so that the key finds the rows of some tasks without reading all others."""
+    return start.in_(range(math.ceil(since / BUCKET_SECONDS) * BUCKET_SECONDS, math.ceil(until), BUCKET_SECONDS))
+
+
+def _totals_between(
+    since: float | None, until: float | None, of_names: Sequence[ColumnElement[bool]] = ()
+) -> FromClause:
+    """The same columns, for a part of the retention; ``of_names`` are conditions that few rows meet."""
     table, last = schema.buckets, schema.task_totals
     sums = [func.sum(table.c[name]).label(name) for name in (*COUNTS, "runtime_sum", "runtime_count")]
-    query = select(table.c.name, table.c.queue, *sums).where(*_touched(table.c.start, since, until))
+    period = _touched(table.c.start, since, until)
+    if of_names and since is not None and until is not None and until - since < _FEW_BUCKETS * BUCKET_SECONDS:
+        period = [_each_of(table.c.start, since // BUCKET_SECONDS * BUCKET_SECONDS, until)]
+    query = select(table.c.name, table.c.queue, *sums).where(*period, *of_names)
     summed = query.group_by(table.c.name, table.c.queue).subquery()
     same = and_(last.c.name == summed.c.name, last.c.queue == summed.c.queue)
     return select(*summed.c, last.c.last_failure_at).select_from(summed.outerjoin(last, same)).subquery()

@@ -101,6 +101,28 @@ buckets: Final = Table(
     sqlite_with_rowid=False,
 )
 
+FAILED_SOME: Final = buckets.c.failed > text("0")
+failing_buckets: Final = Index(
+    "ix_buckets_failed",
+    buckets.c.start,
+    buckets.c.name,
+    buckets.c.failed,
+    sqlite_where=FAILED_SOME,
+    postgresql_where=FAILED_SOME,
+)
+"""Most buckets have no failure: those that have are found without the others."""
+
+fleet_buckets: Final = Table(
+    "fleet_buckets",
+    metadata,
+    _number("start", key=True),
+    *_counts(),
+    _real("runtime_sum"),
+    _number("runtime_count"),
+    sqlite_with_rowid=False,
+)
+"""The sums of ``buckets`` over all tasks: see ``totals``."""
+
 task_totals: Final = Table(
     "task_totals",
     metadata,
@@ -155,6 +177,8 @@ failures: Final = Table(
     Index("ix_failures_at", "at", "id"),
     Index("ix_failures_name", "name", "at", "id"),
     Index("ix_failures_exception", "exception", "at", "id"),
+    Index("ix_failures_hostname", "hostname", "at", "id"),
+    Index("ix_failures_reason", "reason", "at", "id"),
     Index("ix_failures_uuid", "uuid"),
     Index("ix_failures_group", "group", "id"),
     sqlite_autoincrement=True,

@@ -1,22 +1,24 @@
-"""What each task and queue sum up to over the retention, kept beside the buckets.
+"""What each task and queue sum up to over the retention, and all of them in each bucket, kept beside the buckets.
 
 A flush adds the same to both, and what goes from the buckets is taken from here, in the same transactions: thousands of
-buckets need not be read for each look at the list of tasks. What ends up at nothing is removed.
+buckets need not be read for each look at the list of tasks, or at the whole fleet over time. What ends up at nothing is
+removed.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Dialect, and_, case, delete, or_, select
+from sqlalchemy import ColumnElement, Connection, Dialect, Table, and_, case, delete, or_, select
 
 from celery_monitor.adapters.store import schema
-from celery_monitor.adapters.store.statements import Bulk, Removal, insert
+from celery_monitor.adapters.store.statements import Bulk, Removal, insert, upsert
 from celery_monitor.core.model import COUNTS, Changes
 
 _MEASURES: Final = (*COUNTS, "runtime_sum", "runtime_count")
 _COLUMNS: Final = ("name", "queue", *_MEASURES, "last_failure_at")
 _NOTHING: Final = (0,) * len(_MEASURES)
 _Key = tuple[str, str]
+K = TypeVar("K", bound=Hashable)
 
 
 class Totals:
@@ -24,11 +26,14 @@ class Totals:
 
     def __init__(self, dialect: Dialect) -> None:
         self._change = _change(dialect)
+        self._fleet = upsert(dialect, schema.fleet_buckets, columns=("start", *_MEASURES), add=_MEASURES)
         self._drop_buckets = Removal(dialect, schema.buckets)
 
     def add(self, connection: Connection, changes: Changes, give_way: Callable[[], None]) -> None:
         """Add a flush's buckets, and note when each task last failed."""
         sums = _summed(((b.name, b.queue), (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
+        fleet = _summed((b.start, (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
+        self._fleet.run(connection, ((start, *measures) for start, measures in fleet.items()), give_way)
         last: dict[_Key, float] = {}
         for failure in changes.failures:
             key = failure.name, failure.queue
@@ -50,14 +55,21 @@ class Totals:
         self._drop_buckets.run(connection, (tuple(row[:3]) for row in rows))
         sums = _summed(((row[1], row[2]), row[3:]) for row in rows)
         self._change.run(connection, ((*key, *(-value for value in sum_), None) for key, sum_ in sums.items()))
-        nothing_left = and_(*(totals.c[name] == 0 for name in COUNTS), totals.c.runtime_count == 0)
         no_failure = or_(totals.c.last_failure_at.is_(None), totals.c.last_failure_at < before)
-        connection.execute(delete(totals).where(nothing_left, no_failure))
+        connection.execute(delete(totals).where(_is_empty(totals), no_failure))
+        gone = _summed((row[0], row[3:]) for row in rows)
+        fleet = schema.fleet_buckets
+        self._fleet.run(connection, ((start, *(-value for value in sum_)) for start, sum_ in gone.items()))
+        connection.execute(delete(fleet).where(fleet.c.start <= before, _is_empty(fleet)))
         return len(rows)
 
 
-def _summed(rows: Iterable[tuple[_Key, Iterable[Any]]]) -> dict[_Key, list[Any]]:
-    sums: dict[_Key, list[Any]] = {}
+def _is_empty(table: Table) -> ColumnElement[bool]:
+    return and_(*(table.c[name] == 0 for name in COUNTS), table.c.runtime_count == 0)
+
+
+def _summed(rows: Iterable[tuple[K, Iterable[Any]]]) -> dict[K, list[Any]]:
+    sums: dict[K, list[Any]] = {}
     for key, measures in rows:
         known = sums.get(key)
         sums[key] = list(measures) if known is None else [a + b for a, b in zip(known, measures, strict=True)]

@@ -67,7 +67,7 @@ class Api:
     async def summary(self, request: Request) -> Response:
         """The fleet at a glance."""
         since = self._query(request, "since").time("since")
-        return answer(await self._queries(partial(overview, self._sources, since)))
+        return answer(await self._queries(partial(overview, self._sources, since, seen=True)))
 
     async def tasks(self, request: Request) -> Response:
         """Tasks by name and queue."""

@@ -6,25 +6,32 @@ from typing import Final
 
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import FAILED, SUCCEEDED, CounterName
-from celery_monitor.ports import TaskRow
+from celery_monitor.core.model import BUCKET_SECONDS, FAILED, SUCCEEDED, CounterName
+from celery_monitor.ports import Reader, TaskRow
 from celery_monitor.settings.units import DAY
 
 SINCE: Final = DAY
 WORST: Final = 10
+AHEAD: Final = DAY
+"""How far the clock of an event may be ahead."""
 _MAX_TASKS: Final = 100_000
 """Tasks and queues that are added up: more than metrics.max_task_names lets in."""
 
 
-def overview(sources: Sources, since: float | None) -> views.Json:
-    """Counts since a time (a day ago: None), the worst tasks, and the state of now. Asks the store."""
-    now = sources.clock.now()
+def overview(sources: Sources, since: float | None, *, seen: bool = False) -> views.Json:
+    """Counts since a time (a day ago: None), the worst tasks, and the state of now. Asks the store.
+
+    ``seen``: also how many tasks ran at all, which takes longer than all else.
+    """
+    now, reader = sources.clock.now(), sources.reader
     since = now - SINCE if since is None else since
-    rows = sources.reader.tasks(since=since, limit=_MAX_TASKS).rows
-    tasks = {name: list(of_task) for name, of_task in groupby(rows, key=attrgetter("name"))}
-    failing = sorted(
-        (name for name, of_task in tasks.items() if failed(of_task)), key=lambda name: -failed(tasks[name])
-    )
+    # The bucket that the time is in counts whole.
+    begin, end = max(0.0, since // BUCKET_SECONDS * BUCKET_SECONDS), max(now, since) + AHEAD
+    failures = reader.failed(begin, end)
+    failing = sorted(failures, key=lambda name: (-failures[name], name))
+    rows = reader.tasks(since=begin, until=end, limit=_MAX_TASKS, names=failing[:WORST]).rows
+    worst = {name: list(of_task) for name, of_task in groupby(rows, key=attrgetter("name"))}
+    fleet = reader.history(begin, end, step=int(DAY))
     snapshot = sources.snapshot()
     workers = snapshot.workers if snapshot else ()
     counters = snapshot.counters if snapshot else {}
@@ -33,10 +40,10 @@ def overview(sources: Sources, since: float | None) -> views.Json:
         "at": views.time(now),
         "since": views.time(since),
         "health": views.health(sources.readyz()),
-        "counts": views.counts([row.counts for row in rows]),
-        "tasks": {"seen": len(tasks), "failing": len(failing)},
+        "counts": views.counts([row.counts for row in fleet]),
+        "tasks": {"failing": len(failing)} | ({"seen": _seen(reader, begin, end)} if seen else {}),
         "worst": [
-            {"name": name, "failure_rate": rate(tasks[name]), **views.totals(tasks[name])} for name in failing[:WORST]
+            {"name": name, "failure_rate": rate(worst[name]), **views.totals(worst[name])} for name in failing[:WORST]
         ],
         "incidents": {"open": snapshot.incidents_open if snapshot else None},
         "workers": {"up": sum(one.up for one in workers), "down": sum(not one.up for one in workers)},
@@ -51,6 +58,11 @@ def overview(sources: Sources, since: float | None) -> views.Json:
             "unnamed_failures": int(counters.get(CounterName.UNNAMED_FAILURES, 0)),
         },
     }
+
+
+def _seen(reader: Reader, begin: float, end: float) -> int:
+    rows = reader.tasks(since=begin, until=end, limit=_MAX_TASKS).rows
+    return len({row.name for row in rows})
 
 
 def store(sources: Sources, now: float, rolled_back: float) -> views.Json:

@@ -56,7 +56,7 @@ from celery_monitor.core.model.outbox import (
     OutboxItem,
     OutboxRequest,
 )
-from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, GroupRow, HistoryRow, IncidentRow
+from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, FailingRow, GroupRow, HistoryRow, IncidentRow
 from celery_monitor.core.model.schedules import RUNS_KEPT, Outcome, ScheduledRun, ScheduleState, TaskStarts, ToldBy
 from celery_monitor.core.model.silences import MAX_REASON, MAX_SILENCE, MAX_SILENCES, Silence
 from celery_monitor.core.model.tasks import NO_DETAILS, UNKNOWN_TASK, FleetTask, Stage, TaskDetails, TaskRef, TaskRun
@@ -102,6 +102,7 @@ __all__ = [
     "ErrorDelta",
     "ErrorGroup",
     "Event",
+    "FailingRow",
     "Failure",
     "FleetTask",
     "GroupRow",

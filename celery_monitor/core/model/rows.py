@@ -32,6 +32,20 @@ class HistoryRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FailingRow:
+    """What a task that has failed did in a period, on all queues."""
+
+    name: str
+    succeeded: int
+    failed: int
+    retried: int
+    first: int
+    """Start of the first bucket with a failure."""
+    last: int
+    """Start of the last one."""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupRow:
     """A stored error group with its failures of the asked period."""
 

@@ -9,7 +9,7 @@ import pytest
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.store.flush import EPOCH_KEPT
 from celery_monitor.adapters.store.retention import CHUNK_SIZE, CLAIM_KEPT
-from celery_monitor.core.model import Action, IncidentState, OutboxRequest
+from celery_monitor.core.model import BUCKET_SECONDS, Action, IncidentState, OutboxRequest
 from celery_monitor.core.paging import Page
 from celery_monitor.ports import FailureFilter
 from tests.adapters.store.conftest import Open
@@ -196,6 +196,10 @@ def test_totals_over_the_retention(opened: Open) -> None:
     store.prune(NOW)
     (row,) = store.reader.tasks(limit=9).rows
     assert (row.counts, row.runtime_sum, row.runtime_count) == (vector(sent=8 + 16 + 32, failed=3), 1.5, 3)
+    fleet = store.reader.history(0, NOW + 1, step=BUCKET_SECONDS)
+    assert [(one.start, one.counts) for one in fleet] == [
+        (START - age * DAY, vector(sent=sent, failed=1)) for age, sent in ((9, 8), (5, 16), (0, 32))
+    ]
 
 
 def test_prune_in_portions(opened: Open) -> None:

@@ -22,6 +22,7 @@ from celery_monitor.core.model import (
 from celery_monitor.core.summarize import DAYS_BEFORE, day_bounds, summarize
 from celery_monitor.core.summary import Summary
 from tests.builders import sent
+from tests.daily_rows import day_rows
 
 DATE = dt.date(2026, 11, 22)
 ZONE = ZoneInfo("Europe/Berlin")
@@ -165,7 +166,7 @@ def make(
         date=DATE,
         zone=ZONE,
         fleet=fleet,
-        buckets=buckets,
+        rows=day_rows(buckets, DATE, ZONE),
         groups=groups or [],
         incidents=incidents or [],
         counters=({}, counters),
