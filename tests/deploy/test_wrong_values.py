@@ -70,6 +70,14 @@ CASES = {
         BROKER + "config: {web: {username: u, password: p}}",
         "secrets.webPassword",
     ),
+    "client secret in the configuration": (
+        BROKER + "config: {web: {oidc: {issuer: 'https://a', client_id: c, client_secret: s}}}",
+        "secrets.oidcClientSecret",
+    ),
+    "session key in the configuration": (
+        BROKER + "config: {web: {session_key: 0123456789abcdef0123456789abcdef}}",
+        "secrets.sessionKey",
+    ),
     "page password without user": (
         "secrets: {brokerUrl: {existingSecret: b}, webPassword: {value: p}}",
         "config.web.username",

@@ -12,7 +12,9 @@ configuration's `section`, or of the entry `channel` of its channels, is read fr
   "storePassword" (list "store" "password" "store-password")
   "pagerdutyRoutingKey" (list "pagerduty" "routing_key" "pagerduty-routing-key")
   "emailPassword" (list "email" "password" "email-password")
-  "webPassword" (list "web" "password" "web-password") -}}
+  "webPassword" (list "web" "password" "web-password")
+  "oidcClientSecret" (list "web.oidc" "client_secret" "oidc-client-secret")
+  "sessionKey" (list "web" "session_key" "session-key") -}}
 {{- $files := list -}}
 {{- range $name, $place := $places -}}
 {{- $secret := index $.Values.secrets $name -}}
@@ -67,6 +69,12 @@ configuration's `section`, or of the entry `channel` of its channels, is read fr
 {{- if dig "web" "password" "" $config -}}
 {{- fail (printf $clear "web.password" "secrets.webPassword") -}}
 {{- end -}}
+{{- if dig "web" "oidc" "client_secret" "" $config -}}
+{{- fail (printf $clear "web.oidc.client_secret" "secrets.oidcClientSecret") -}}
+{{- end -}}
+{{- if dig "web" "session_key" "" $config -}}
+{{- fail (printf $clear "web.session_key" "secrets.sessionKey") -}}
+{{- end -}}
 {{- range dig "alerts" "rules" list $config -}}
 {{- if .routing_key -}}
 {{- fail (printf $clear (printf "alerts.rules[%s].routing_key" .name) "secrets.extra and routing_key_file") -}}
@@ -107,8 +115,9 @@ configuration's `section`, or of the entry `channel` of its channels, is read fr
 {{- if and $password (not (dig "web" "username" "" $config)) -}}
 {{- fail "secrets.webPassword needs config.web.username" -}}
 {{- end -}}
-{{- if and .Values.ingress.enabled (not $password) (not .Values.ingress.allowUnauthenticated) -}}
-{{- fail "ingress.enabled publishes the page: set config.web.username and secrets.webPassword, or ingress.allowUnauthenticated=true" -}}
+{{- $signIn := or $password (dig "web" "oidc" "issuer" "" $config) (dig "web" "auth_proxy" "addresses" list $config) -}}
+{{- if and .Values.ingress.enabled (not $signIn) (not .Values.ingress.allowUnauthenticated) -}}
+{{- fail "ingress.enabled publishes the page: set config.web.username and secrets.webPassword, or config.web.oidc, or config.web.auth_proxy, or ingress.allowUnauthenticated=true" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.hosts is empty: name at least one host" -}}
@@ -153,7 +162,9 @@ read here and is taken as PostgreSQL's: there is no reason to hide the path of a
 {{- if eq .file "store-url" -}}{{- $_ := unset $own "store" -}}{{- end -}}
 {{- if .section -}}
 {{- $path := printf "%s/%s" (include "celery-monitor.secretsDir" $) .file -}}
-{{- $_ := mergeOverwrite $own (dict .section (dict (printf "%s_file" .field) $path)) -}}
+{{- $tree := dict (printf "%s_file" .field) $path -}}
+{{- range splitList "." .section | reverse -}}{{- $tree = dict . $tree -}}{{- end -}}
+{{- $_ := mergeOverwrite $own $tree -}}
 {{- end -}}
 {{- end -}}
 {{- if .Values.ingress.enabled -}}
