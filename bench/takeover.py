@@ -4,28 +4,35 @@
 
 Two daemons on a private PostgreSQL, behind pgbouncer in transaction mode, and a private broker with a steady load. The
 leader is killed, again and again, and comes back as a standby. Committed is what the database says.
+
+The phases of a take-over, one after the other: the lease runs on; the standby takes it; what the leader has committed
+is read, and the stream opened; the first commit.
 """
 
 import argparse
+import json
 import random
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 import psycopg
 
 from bench.publish import Load, body, paced, publisher
-from tests.e2e.replicas import Pair, pair
+from tests.e2e.replicas import Pair, Replica, pair
 from tests.servers import PgBouncer, PostgreSQL, RabbitMQ, Redis
 from tests.servers.postgresql import template
 
 DURABLE = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "max_worker_processes": "8"}
 RATE = 300.0
 """Events a second."""
+PHASES = ("lease expires", "lease taken", "stream open", "first commit")
 
 
 @contextmanager
@@ -63,25 +70,50 @@ def endless(url: str) -> Iterator[None]:
         thread.join()
 
 
-def committed(database: psycopg.Connection[tuple[float]], schema: str) -> float:
-    """Events of tasks that the database has counted."""
-    query = f"SELECT coalesce(sum(value), 0) FROM \"{schema}\".counters WHERE name LIKE 'events.task-%'"  # noqa: S608
-    row = database.execute(query).fetchone()
-    return row[0] if row else 0.0
+Row = tuple[float, int, float, float]
 
 
-def take_over(both: Pair, database: psycopg.Connection[tuple[float]], schema: str, randomly: random.Random) -> float:
-    """Seconds of one."""
-    leader, _ = both.until_complete()
+def state(database: psycopg.Connection[Any], schema: str) -> Row:
+    """Events of tasks that are counted, the term, the lease's end and the time of now, by the database's clock."""
+    query = (
+        f"SELECT (SELECT coalesce(sum(value), 0) FROM \"{schema}\".counters WHERE name LIKE 'events.task-%'), "  # noqa: S608
+        f'term, lease_until, extract(epoch FROM clock_timestamp())::float8 FROM "{schema}".meta'
+    )
+    row: Row = database.execute(query).fetchone()  # type: ignore[assignment]
+    return row
+
+
+def opened_at(replica: Replica, after: float) -> float:
+    """When the log says that the stream was opened; Unix seconds."""
+    for line in reversed(replica.log.read_text(errors="replace").splitlines()):
+        if "The event stream is open" in line:
+            return max(after, datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp())
+    return after
+
+
+def take_over(both: Pair, database: psycopg.Connection[Any], schema: str, randomly: random.Random) -> list[float]:
+    """Seconds of one: from its beginning to the end of each phase."""
+    leader, standby = both.until_complete()
     time.sleep(randomly.uniform(0.5, 2.5))  # the lease is renewed at any moment before
-    began = time.monotonic()
     leader.kill()
-    before = committed(database, schema)
-    while committed(database, schema) <= before:
+    before, term, expires_at, began = state(database, schema)
+    taken_at = None
+    while True:
+        counted, newest, _, now = state(database, schema)
+        if taken_at is None and newest > term:
+            taken_at = now
+        if counted > before:
+            break
         time.sleep(0.005)
-    took = time.monotonic() - began
+    taken_at = taken_at or now
     leader.launch()
-    return took
+    return [at - began for at in (expires_at, taken_at, opened_at(standby, taken_at), now)]
+
+
+def told(name: str, times: list[float]) -> str:
+    """A line of the report."""
+    p50, p99 = (quantiles(times, n=100)[at] for at in (49, 98))
+    return f"{name:20} p50 {p50:5.2f}   p99 {p99:5.2f}   max {max(times):5.2f}"
 
 
 def main() -> None:
@@ -94,14 +126,15 @@ def main() -> None:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         both, url = stack.enter_context(running(directory, arguments.broker))
-        database: psycopg.Connection[tuple[float]] = stack.enter_context(psycopg.connect(url, autocommit=True))
+        database: psycopg.Connection[Any] = stack.enter_context(psycopg.connect(url, autocommit=True))
         found = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'counters'"
         ((schema,),) = psycopg.connect(url, autocommit=True).execute(found).fetchall()
         with endless(both.broker_url):
             times = [take_over(both, database, schema, randomly) for _ in range(arguments.times)]
     print(f"{arguments.times} take-overs on {arguments.broker}, from kill -9 to the first committed event, in seconds:")
-    p50, p99 = (quantiles(times, n=100)[at] for at in (49, 98))
-    print(f"p50 {p50:.2f}   p99 {p99:.2f}   max {max(times):.2f}")
+    print(told("all of it", [each[-1] for each in times]))
+    for number, phase in enumerate(PHASES):
+        print(told(f"  until {phase}", [each[number] - (each[number - 1] if number else 0.0) for each in times]))
 
 
 if __name__ == "__main__":

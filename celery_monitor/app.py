@@ -30,7 +30,7 @@ from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import Histogram, IncidentState, QueueStats, Restored, Snapshot
 from celery_monitor.environment import Environment
-from celery_monitor.leader import NO_STREAM, SLOW, Leader
+from celery_monitor.leader import NO_STREAM, SLOW, Leader, prepare
 from celery_monitor.policy import pages, policy_of
 from celery_monitor.ports import HealthReport, IdentityProvider
 from celery_monitor.runtime.committer import BOUNDS
@@ -49,8 +49,7 @@ _BLOCKED_AFTER: Final = 180.0
 """Seconds until a blocked interpreter ends the process. The timer cannot tell it from a process that was stopped
 (SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
 _JOIN_TIMEOUT: Final = 1.0
-_OPEN_INCIDENTS: Final = 1_000
-"""Counted at most, on a standby."""
+_OPEN_INCIDENTS: Final = 1_000  # counted at most, on a standby
 _WRONG_CLOCKS: Final = 3600.0
 """Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
 _NO_COMMITS: Final = Histogram(BOUNDS, (0,) * (len(BOUNDS) + 1), 0.0)
@@ -144,6 +143,11 @@ class App:
         host = self.settings.web.host
         return f"{f'[{host}]' if ':' in host else host}:{self.web.port}"
 
+    @property
+    def name(self) -> str:
+        """Of this replica; two of them may run on one host."""
+        return f"{platform.node()}:{self.web.port}"
+
     def _stand_by(self) -> Takeover | None:
         """Until this process is to lead; None when the end came first. Raises StoreUnusableError."""
         broker = self.settings.broker
@@ -152,11 +156,12 @@ class App:
         standby = self._standby = Standby(
             self.store,
             self.clock,
-            platform.node(),
+            self.name,
             source=source,
             replay=replay,
             end=self._exit_stuck,
             look=self._look,
+            prepare=partial(prepare, self._env),
             alone=self.settings.store.replicas == 1,
         )
         return standby.lead(self.stopping)
@@ -220,9 +225,8 @@ class App:
         if self._guard is not None and not self.stopping.is_set():
             self._guard.extend(_BLOCKED_AFTER)
 
-    def _exit_stuck(self, name: str) -> None:
+    def _exit_stuck(self, _name: str) -> None:
         """Nothing else helps: a thread hangs in a library that does not come back."""
-        del name
         os._exit(EXIT_STUCK)
 
     def _exit_late(self) -> None:
@@ -332,7 +336,7 @@ class App:
     def ready(self) -> HealthReport:
         """Whether events arrive and are kept; of a standby, whether it could take over."""
         leader, standby = self._leader, self._standby
-        about = {"store": self.store.about}
+        about = {"store": self.store.about} | ({"replica": self.name} if self.store.shared else {})
         if leader is not None:
             found = leader.ready()
         elif standby is not None:

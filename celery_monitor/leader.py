@@ -301,6 +301,18 @@ class Leader:
         )
 
 
+def prepare(environment: Environment) -> None:
+    """What a process that stands by does beforehand: at a take-over it would be a third of a second.
+
+    The modules that the notifiers need are imported, and garbage is collected, so that ``start`` has little to walk.
+    """
+    for channel in environment.channels:
+        if channel.configured:
+            channel.sender(channels.Context.for_test(environment.clock))
+    gc.collect()
+    gc.freeze()
+
+
 def _log_rollback(lost: RolledBack) -> None:
     _log.error(
         "The store is older than the last commit: the counts of these flushes are lost, and the broker does not "

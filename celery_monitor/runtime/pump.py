@@ -67,6 +67,8 @@ class Pump:
         self._under_pressure = under_pressure
         self._lost = lost
         self._hand_over = hand_over
+        self._applied = False
+        """Messages have been applied."""
         self._tick_at = 0.0
         self._read_at = 0.0
 
@@ -91,7 +93,8 @@ class Pump:
         """Connect or read, then do what is due. Waits a quarter of a second at most, but for a connection."""
         if self._stream.stats.connected:
             self._gather(stop)
-            self._read()
+            if not self._read():
+                return  # what would be counted from now on is the other process's
         else:
             self._connect(stop)
         mono = self._clock.monotonic()
@@ -112,7 +115,8 @@ class Pump:
         if 0 < wait <= GATHER:
             stop.wait(wait)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read and apply; False when the stream was left to another process."""
         due_in = min(self._tick_at, self._flusher.due_at) - self._clock.monotonic()
         try:
             batch = self._stream.poll(max(0.0, min(due_in, MAX_POLL)))
@@ -122,19 +126,23 @@ class Pump:
             else:
                 self._flusher.finish()
                 self._hand_over(str(exc))
-            return
+                return False
+            return True
         if batch is not None:
             if len(batch.deliveries) < self._busy:
                 self._read_at = self._clock.monotonic() + GATHER
             self._apply(batch)
+        return True
 
     def _apply(self, batch: Batch) -> None:
         self._applier.apply(batch.deliveries, marking=self._stream.acknowledges)
         with self._lock:
             probes, arrivals = self._monitor.take_probes(), self._monitor.take_arrivals()
             pages = self._monitor.pages
-        if pages:
+        if pages or not self._applied:
+            # With the first commit everybody knows that this process counts.
             self._flusher.expedite()
+        self._applied = True
         self._stream.probes_returned(probes)
         if arrivals:
             _log.info("New workers found", workers=arrivals[:20], number=len(arrivals))

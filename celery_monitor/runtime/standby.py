@@ -70,12 +70,14 @@ class Standby:
         replay: Replay | None,
         end: Callable[[str], None],
         look: Callable[[], Snapshot | None] = lambda: None,
+        prepare: Callable[[], None] = lambda: None,
         alone: bool = False,
     ) -> None:
         """Does no I/O. ``holder``: the name of this process. ``end`` ends it when the listener is stuck.
 
         ``alone``: see HeldLease.
-        ``look`` reads what the leader has committed, and raises StoreUnavailableError.
+        ``look`` reads what the leader has committed, and raises StoreUnavailableError. ``prepare`` is called once,
+        while another process leads, and does what a take-over would have to wait for.
         """
         self._store = store
         self._clock = clock
@@ -92,6 +94,8 @@ class Standby:
         self._stream_error: str | None = "not connected yet"
         self._ready = False
         self._look = look
+        self._prepare = prepare
+        self._prepared = False
         self._looked_at = -math.inf
         self.view: Snapshot | None = None
         """What the leader had committed some seconds ago; None before the first look."""
@@ -121,14 +125,16 @@ class Standby:
             # Whoever led before has just ended, or should not be there: nothing is counted here until this one leads.
             other = f"another celery-monitor leads on this store: {self.leader}" if self.leader else _NOT_LEADING
             return HealthReport({"store": self._store_error or other})
-        checks = {"store": self._store_error}
+        # Two replicas that start together would both be ready before anybody counts.
+        checks = {"store": self._store_error or (None if self.leader else _NOT_LEADING)}
         if self._replay is not None:
             checks["broker"] = self._stream_error or (
                 None if self._ready else "events are kept, but not yet all that the leader has not committed"
             )
-        leader = self.leader or "nobody"
-        notes = {"standby": f"this replica stands by, {leader} leads: the numbers here are those of its last commit"}
-        return HealthReport(checks, notes, {"role": f"standby, {leader} leads"})
+        if not self.leader:
+            return HealthReport(checks, {}, {"role": "standby, nobody leads"})
+        told = f"this replica stands by, {self.leader} leads: the numbers here are those of its last commit"
+        return HealthReport(checks, {"standby": told}, {"role": f"standby, {self.leader} leads"})
 
     @property
     def leader(self) -> str:
@@ -164,6 +170,9 @@ class Standby:
         if self._candidate.may_lead(seen.expires_in, self._clock.monotonic(), ready=self._ready):
             return 0.0
         if seen.term and seen.expires_in > VIEW_MARGIN and self._clock.monotonic() - self._looked_at >= VIEW:
+            if not self._prepared:
+                self._prepared = True
+                self._prepare()
             self._looked_at = self._clock.monotonic()
             self.view = self._look()
         return max(SOON, min(LOOK, seen.expires_in)) if seen.expires_in > 0 else LOOK

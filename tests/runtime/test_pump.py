@@ -122,6 +122,11 @@ class Bench:
         """Whether the present run has turned so often."""
         return self._turns > turns
 
+    def count_first(self) -> None:
+        """A message, which does not wait for the flush interval."""
+        self.source.publish(*life("first"))
+        self.run(lambda: any(one.series for one in self.store.commits) and not self.committer.waiting)
+
     def succeeded(self) -> int:
         """As the monitor counts it."""
         return sum(series.counts[3] for series in self.monitor.snapshot().series)
@@ -154,10 +159,25 @@ def test_acks_after_the_commit() -> None:
     assert sum(len(one.fingerprints) for one in on.store.commits) == 8 * 8
 
 
+def test_the_first_messages_do_not_wait_for_the_flush_interval() -> None:
+    """Whoever has taken over shows with them that it counts; what comes later waits its turn."""
+    on = Bench()
+    on.run(lambda: on.stream.stats.connected and on.clock.monotonic() > 3.0)
+    took = []
+    for uuid in ("u1", "u2"):
+        began, commits = on.flusher._flush_at, len(on.store.commits)
+        on.run(partial(on.reached, began + 0.01))  # a flush of nothing was just due
+        began = on.clock.monotonic()
+        on.source.publish(*life(uuid))
+        on.run(partial(on.committed_since, commits))
+        took.append(on.clock.monotonic() - began)
+    assert took[0] <= PROMPT + 0.01 < 0.2 < took[1]
+
+
 def test_a_page_does_not_wait_for_the_flush_interval() -> None:
     """What pages is committed at once, and what failed in the same moment with it; all else waits its turn."""
     on = Bench()
-    on.run(lambda: on.stream.stats.connected and on.clock.monotonic() > 3.0)
+    on.count_first()
     took = {}
     for end in ("succeeded", "failed"):
         began, commits = on.clock.monotonic(), len(on.store.commits)
@@ -173,7 +193,7 @@ def test_a_page_does_not_wait_for_the_flush_interval() -> None:
 def test_a_flush_gives_way_to_a_scrape_for_a_moment_only() -> None:
     """It waits until the scrape is over; one that never ends holds it up by MAX_FLUSH_DELAY."""
     on = Bench()
-    on.run(lambda: on.source.connections == 1 and not on.committer.waiting)
+    on.count_first()
     for endless in (False, True):
         on.source.publish(*life(f"u{endless}"))
         commits, due = len(on.store.commits), on.flusher._flush_at
@@ -245,14 +265,19 @@ def test_connection_lost_with_changes_pending() -> None:
     assert on.monitor.snapshot().counters["reconnects"] == 1
 
 
-def test_a_stream_that_another_process_keeps_is_handed_over() -> None:
-    """What was applied is committed first, so that the other one goes on from it; and no gap is counted."""
+@pytest.mark.parametrize("silent", [0.0, 7.0])
+def test_a_stream_that_another_process_keeps_is_handed_over(silent: float) -> None:
+    """What was applied is committed first, so that the other one goes on from it; and no gap is counted.
+
+    Neither when the loss is noticed late, and it is time for a tick and a flush.
+    """
     reasons: list[str] = []
     on = Bench(acknowledges=False, hand_over=reasons.append)
     on.run(lambda: on.stream.stats.connected)
     on.source.publish(*life("u1"))
     on.run(lambda: on.succeeded() == 1)
     on.source.lose()
+    on.clock.advance(silent)
     on.run(lambda: bool(reasons))
     restored = on.store.start()
     assert sum(series.counts[3] for series in restored.series) == 1

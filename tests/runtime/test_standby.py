@@ -101,6 +101,34 @@ def test_a_standby_waits_as_long_as_the_lease_runs() -> None:
     assert store.calls == ["lease", "lease", "lease", "lead pod-b"]
 
 
+@pytest.mark.parametrize("expires_in", [0.0, -5.0])
+def test_two_replicas_that_start_are_not_ready_before_one_leads(expires_in: float) -> None:
+    """The one that finds the lease free leads as soon as the store is ready for it, which may take a while."""
+    store, clock, healthy = LeaseStore(expires_in=expires_in), ManualClock(), list[bool]()
+    waiting = standby(store, clock)
+    lead = store.lead
+
+    def take(holder: str) -> Restored | None:
+        healthy.append(waiting.health().ok)
+        return lead(holder)
+
+    store.lead = take  # type: ignore[method-assign]
+    assert not waiting.health().ok
+    assert isinstance(waiting._attempt(), Takeover)
+    assert healthy == [False]
+
+
+def test_what_a_standby_prepares() -> None:
+    """Once, and only where another process leads: one that leads at once would wait for it."""
+    for store, times in ((LeaseStore(), 1), (LeaseStore(expires_in=0.0), 0), (LeaseStore(shared=False), 0)):
+        prepared: list[str] = []
+        waiting = standby(store, ManualClock(time=100.0))
+        waiting._prepare = lambda prepared=prepared: prepared.append("once")  # type: ignore[misc]
+        for _ in range(3):
+            waiting._attempt()
+        assert len(prepared) == times
+
+
 def test_a_standby_without_its_store_is_not_ready() -> None:
     """It says what is wrong, and does not take a lease that the leader could not renew either, when it lacks events."""
     store, clock = LeaseStore(error=StoreUnavailableError("The database is down")), ManualClock()
