@@ -1,7 +1,15 @@
-"""Two replicas, and all that can happen to one of them: no count is off, each incident and each mail comes once."""
+"""Two replicas, and all that can happen to one of them: no count is off, each incident and each mail comes once.
 
+The long form can be chosen by variables of the environment, beside CAMPAIGN_SEED: how many minutes of load
+(CAMPAIGN_MINUTES), and the names of brokers and faults, separated by commas (CAMPAIGN_BROKERS, CAMPAIGN_FAULTS):
+
+    CAMPAIGN_MINUTES=5 CAMPAIGN_BROKERS=redis make campaign PYTEST_ARGS="-n 0 -s -k test_one_replica"
+"""
+
+import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +23,8 @@ from tests.e2e.replicas import FAULTS, Fault, Pair, freeze_leader, kill_leader, 
 from tests.servers import PgBouncer, PostgreSQL, RabbitMQ, Redis, wait_until
 
 _EVENTS_A_TASK = 3.6
+_STARTED = '"event": "Started"'
+"""A replica logs it when it begins to lead."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +38,20 @@ class Form:
     faults: Sequence[Callable[[Pair, float], Fault]]
 
 
+def chosen(variable: str, names: Iterable[str]) -> list[str]:
+    """Those that the environment's variable names; all where it names none."""
+    wanted = os.environ.get(variable, "").split(",")
+    return [name for name in names if name in wanted] or list(names)
+
+
+_MINUTES = float(os.environ.get("CAMPAIGN_MINUTES") or 30)
+_ALL_FAULTS = {fault.__name__: fault for fault in FAULTS}
+_FAULTS = [_ALL_FAULTS[name] for name in chosen("CAMPAIGN_FAULTS", _ALL_FAULTS)]
 SHORT = Form(("quorum", "redis"), seconds=20, frozen=6, rate=300, faults=(kill_leader, freeze_leader))
 LONG = Form(
-    brokers=("classic", "quorum", "redis"), seconds=1_800, frozen=30, rate=250,
-    faults=(*FAULTS, *[kill_leader] * 4, *[roll] * 3),
+    brokers=chosen("CAMPAIGN_BROKERS", ["classic", "quorum", "redis"]),
+    seconds=60 * _MINUTES, frozen=min(30, 3 * _MINUTES), rate=250,
+    faults=_FAULTS if len(_FAULTS) < len(FAULTS) else (*FAULTS, *[kill_leader] * 4, *[roll] * 3),
 )  # fmt: skip
 
 
@@ -110,6 +130,7 @@ def test_one_replica_after_the_other(form: Form, servers: Servers, start: Start,
             harm(pairs, form, servers.database, loads, randomly.random())
         for one in pairs:
             check(one, load)
+            report(one, load)
             if one.name != "redis":
                 assert_drained(servers.rabbitmq, one.broker_url)
 
@@ -126,7 +147,6 @@ def until_counting(one: Pair) -> None:
 def check(one: Pair, load: Load) -> None:
     """Nothing is lost, doubled or unreported."""
     leader, _ = one.until_complete()
-    print(f"{one.name}: {load.events} events; {one.done}")  # noqa: T201 - pytest shows it with a failure
     gaps = leader.metric("monitor_stream_gap_seconds_total")
     try:
         assert_exact(leader, load)
@@ -140,3 +160,18 @@ def check(one: Pair, load: Load) -> None:
     assert one.pagerduty.violations == []
     wait_until(lambda: len(one.mail.mails) >= 1, 150, what="the daily mail")
     assert len(one.mail.mails) == 1
+
+
+def report(one: Pair, load: Load) -> None:
+    """What was done and counted, for who runs it."""
+    leader, _ = one.until_complete()
+    again = leader.metric("monitor_events_discarded_total", reason="redelivered")
+    counted = [
+        f"{load.events:,} events counted, 0 off",
+        f"{sum(replica.log.read_text().count(_STARTED) for replica in one.replicas) - 1} take-overs",
+        f"{again:.0f} redelivered messages not counted again",
+        f"{len(one.pagerduty.opened())} incidents opened once each",
+        f"{len(one.mail.mails)} mail",
+    ]
+    faults = ", ".join(f"{number} {name}" for name, number in sorted(Counter(one.done).items()))
+    print(f"{one.name}: {'; '.join(counted)}. Faults: {faults}")  # noqa: T201 - pytest shows it with a failure

@@ -17,6 +17,7 @@ import psycopg
 
 from tests.servers.ports import answers, free_port
 from tests.servers.process import ServerProcess, require
+from tests.servers.waiting import wait_until
 
 _HBA = """\
 local all all trust
@@ -154,10 +155,14 @@ class PostgreSQL(ServerProcess):
         self._to_all(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes."""
+        """SIGKILL to all of its processes; none is left, or the next start would be refused."""
+        children: list[int] = []
         if self.running:
+            self.signal(signal.SIGSTOP)  # it makes no new ones
+            children = self._children()
             self._to_all(signal.SIGKILL)
         super().kill()
+        wait_until(lambda: not any(map(_lives, children)), 60, what="the end of PostgreSQL")
 
     def close(self) -> None:
         """End it, and remove its files."""
@@ -165,14 +170,24 @@ class PostgreSQL(ServerProcess):
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _to_all(self, number: int) -> None:
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        for pid in (self.pid, *map(int, children)):
+        for pid in (self.pid, *self._children()):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def _children(self) -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     @property
     def _data(self) -> Path:
         return self.directory / "data"
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process, and it is not a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class PgBouncer(ServerProcess):
