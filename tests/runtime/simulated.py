@@ -86,6 +86,20 @@ class SimStore:
             raise StoreUnavailableError("away")
 
 
+class CutOff:
+    """The store as a replica sees it that cannot reach it."""
+
+    away = True
+
+    def __init__(self, store: SimStore) -> None:
+        self.store = store
+
+    def __getattr__(self, name: str) -> object:
+        if name in {"lead", "renew", "commit", "record", "resign"}:
+            raise StoreUnavailableError("cut off")
+        return getattr(self.store, name)
+
+
 class Broadcast:
     """As Redis: all subscribers are sent the same messages in the same order; nothing is kept for anybody else."""
 

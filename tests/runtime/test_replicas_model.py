@@ -1,7 +1,7 @@
 """Two replicas, killed and stopped between any two steps: totals are exact, and each incident is told by one leader."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.runtime.replicas import Replica
-from tests.runtime.simulated import Broadcast, Mutant, Queue, SimStore, Stream, fails
+from tests.runtime.simulated import Broadcast, CutOff, Mutant, Queue, SimStore, Stream, fails
 
 STEPS: dict[bool, tuple[str, ...]] = {
     False: ("listen", "look", "lead"),
@@ -152,6 +152,23 @@ class Replicas(RuleBasedStateMachine):
                     getattr(standby, step)()
             self.store.now += 1.5
 
+    @rule(which=st.integers(0, 1))
+    def isolate(self, which: int) -> None:
+        """The leader reaches the broker and not the store: the other one counts what comes, and what it held."""
+        leader, other = self.pair[which], self.pair[1 - which]
+        leads = leader.running and leader.term is not None and leader.term.token == self.store.writer
+        if not leads or leader.frozen or not other.running or other.frozen or not self._may_harm(leader):
+            return
+        self.store.away = False
+        leader.store = cast("SimStore", CutOff(self.store))
+        self.publish(2)
+        self._settle()
+        leader.store = self.store
+        assert other.term is not None
+        assert other.term.token == self.store.writer
+        if self.stream.acknowledges:
+            assert len(self.store.counted) == self.published
+
     @precondition(lambda self: not self.polite)
     @rule(which=st.integers(0, 1))
     def cut(self, which: int) -> None:
@@ -252,6 +269,7 @@ def test_two_replicas_count_exactly_for_long(stream: Any, *, polite: bool) -> No
         pytest.param(Queue, False, "step-down", id="RabbitMQ, the step-down", marks=LONG),
         pytest.param(Queue, False, "trust", id="RabbitMQ, the trust window", marks=LONG),
         pytest.param(Queue, False, "fingerprints", id="RabbitMQ, the fingerprints", marks=LONG),
+        pytest.param(Queue, False, "release", id="RabbitMQ, letting go of messages"),
         pytest.param(Broadcast, False, "fence", id="Redis, the fence", marks=LONG),
         pytest.param(Broadcast, True, "tag", id="Redis, the tag in the flush"),
         pytest.param(Broadcast, False, "trim", id="Redis, the trim"),
