@@ -29,7 +29,8 @@ WELL = ServerReport(
     ("changed", "state", "text"),
     [
         ({}, State.OK, "on its disk before they are acknowledged"),
-        ({"fsync": False}, State.WARN, "fsync is off: a crash of the server loses"),
+        ({"fsync": False}, State.WARN, "fsync is off: a crash of its machine loses"),
+        ({"fsync": False, "synchronous_commit": "off"}, State.WARN, "ALTER SYSTEM SET fsync = on"),
         ({"synchronous_commit": "off"}, State.WARN, "SET synchronous_commit = on"),
         ({"standbys": 2}, State.NOTE, "Set synchronous_standby_names"),
         ({"standbys": 2, "synchronous_standbys": "*"}, State.OK, "commits wait for a standby"),

@@ -72,12 +72,18 @@ def _clock(report: ServerReport) -> Finding:
 
 
 def _durability(report: ServerReport) -> Finding:
-    if not report.fsync or report.synchronous_commit == "off":
-        remedy = "Set it to on, for this database at least: ALTER DATABASE … SET synchronous_commit = on"
-        setting, remedy = ("synchronous_commit", remedy) if report.fsync else ("fsync", "Set it to on in the server")
+    if not report.fsync:
         return warn(
             _SUBJECT,
-            f"{setting} is off: a crash of the server loses counts that were acknowledged to the broker. {remedy}",
+            "fsync is off: a crash of its machine loses counts that were acknowledged to the broker, and may damage "
+            "the whole database. As a superuser: ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf(). If its "
+            "postgresql.conf or its command line sets it, change it there, and restart the server",
+        )
+    if report.synchronous_commit == "off":
+        return warn(
+            _SUBJECT,
+            "synchronous_commit is off: a crash of the server loses counts that were acknowledged to the broker. Set "
+            "it to on, for this database at least: ALTER DATABASE … SET synchronous_commit = on",
         )
     names = report.synchronous_standbys
     if names and report.synchronous_commit == "local":
