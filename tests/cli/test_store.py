@@ -1,11 +1,17 @@
 """``celery-monitor store copy``, between real stores with rows in every table."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from msgspec import structs
 from sqlalchemy import func, select
@@ -171,3 +177,28 @@ def test_all_or_nothing(source: str, postgresql: PostgreSQL, tmp_path: Path, mon
         assert run(tmp_path, source, server).exit_code == 1
     assert {name for name, number in rows(server, tmp_path).items() if number} == {"meta"}
     assert run(tmp_path, source, server).exit_code == 0
+
+
+def test_the_pod_of_the_documentation(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """It is valid, also in a namespace that enforces `restricted`, and its command copies the store."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "high-availability.md").read_text()
+    (manifest,) = re.findall(r"apply -f - <<'END'\n(.*?)\nEND\n", text, re.DOTALL)
+    pod = yaml.safe_load(manifest)
+    kubernetes_validate.validate(pod, "1.30", strict=True)
+    (container,) = pod["spec"]["containers"]
+    assert (
+        pod["spec"]["securityContext"].items()
+        >= {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}.items()
+    )
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    (mount,) = container["volumeMounts"]
+    (command,) = container["args"]
+    file = Path(source.removeprefix("sqlite:///"))
+    file.rename(tmp_path / "celery-monitor.db")
+    here = command.replace(mount["mountPath"], str(tmp_path)).replace("/tmp/fleet.yaml", f"{tmp_path}/fleet.yaml")
+    target = postgresql.new_database()
+    environment = {"TARGET": target, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run([*container["command"], here], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "schema celery_monitor_shop" in done.stdout
+    assert sum(rows(target, tmp_path).values()) > ROWS

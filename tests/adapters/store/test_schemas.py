@@ -1,9 +1,11 @@
 """Many fleets in one PostgreSQL database, each in a schema of its own."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from string import Template
 
+import psycopg
 import pytest
 
 from celery_monitor.adapters.store import SqlStore, migrate, open_store
@@ -91,6 +93,30 @@ def test_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> N
     assert shop.start().sequence == 1
     named = opened(url, "shop", schema="own")
     assert named.start().sequence == 0
+
+
+def test_moving_the_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> None:
+    """As the documentation says: the daemon goes on in the schema of its fleet, and numbers rows where it was."""
+    url = postgresql.new_database()
+    old = open_store(url, retention=1.0, fingerprints_kept=1)
+    with old._database.write() as connection:
+        migrate.upgrade(connection)
+    old.stop()
+    shop = opened(url, "shop")
+    shop.start()
+    for sequence in range(1, 5):
+        shop.commit(flush(sequence))
+    shop.stop()
+    text = (Path(__file__).resolve().parents[3] / "docs" / "postgresql.md").read_text()
+    (statements,) = re.findall(r"```sql\n(BEGIN;.*?COMMIT;)\n```", text, re.DOTALL)
+    with psycopg.connect(url, autocommit=True) as connection_of_its_own:
+        connection_of_its_own.execute(statements)
+    assert tables(postgresql, url) == {"celery_monitor_shop"}
+    shop = opened(url, "shop")
+    shop.start()
+    shop.commit(flush(5))
+    shop.stop()
+    assert disagreements(shop) == []
 
 
 def test_a_user_who_may_create_no_schema(postgresql: PostgreSQL, opened: Opened) -> None:
