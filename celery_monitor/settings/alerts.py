@@ -5,10 +5,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from celery_monitor.settings.channels import ChannelName
-from celery_monitor.settings.cron import Cron, never_ends, some_times
+from celery_monitor.settings.cron import Cron, never_end, some_times
 from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile, check_one_routing_key
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.section import FieldError, Glob, HttpUrl, Section, Text, TimeZone
@@ -63,12 +63,20 @@ _MEANT_FOR: Final = {
 """The conditions that each field of a rule has a meaning for; fields that are not here: all of them."""
 
 
+def _condition(value: object) -> object:
+    if value == "missed":
+        raise ValueError("missed needs no rule: add the task to schedules, and who is told to its to")
+    return value
+
+
 class RuleSettings(Section):
     """What opens an incident. Of the rules for one condition, the first match applies. Empty lists match everything."""
 
     name: Text
     """The name of the rule, in incidents, logs and the dedup key."""
-    on: Literal["failure", "runtime", "waiting", "lost", "backlog", "no_worker"] = "failure"
+    on: Annotated[
+        Literal["failure", "runtime", "waiting", "lost", "backlog", "no_worker"], BeforeValidator(_condition)
+    ] = "failure"
     """The condition: ``failure`` (a task failed), ``runtime`` (a task runs too long), ``waiting`` (a task waits too
     long), ``lost`` (a worker is gone with the tasks that it ran), ``backlog`` (a queue is too long), ``no_worker``
     (a queue has too few workers). Missed schedules are configured in ``schedules``."""
@@ -166,11 +174,17 @@ class MuteSettings(Section):
     reason: Text
     """Why, for whoever looks for a page that did not come."""
 
+    def covers(self, other: "MuteSettings") -> bool:
+        """Whether it surely silences all that the other one does. In doubt, not."""
+        tasks = "*" in self.match or set(other.match) <= set(self.match)
+        queues = bool(other.queues) and set(other.queues) <= set(self.queues)
+        return tasks and (queues or not self.queues or "*" in self.queues)
+
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if next(some_times(self.cron, self.timezone), None) is None:
             raise FieldError("cron", "has no time at all, such as a 30th of February")
-        if never_ends(self.cron, self.timezone, self.lasting):
+        if never_end([(self.cron, self.timezone, self.lasting)]):
             raise FieldError(
                 "lasting",
                 "is not shorter than the time from one start to the next, so the window would never end; for failures "
@@ -209,6 +223,19 @@ class AlertsSettings(Section):
     mute: tuple[MuteSettings, ...] = ()
     """Maintenance windows: failures in them are counted and reported, and page when the window ends unless the task
     has succeeded since."""
+
+    @field_validator("mute")
+    @classmethod
+    def _ends_together(cls, value: tuple[MuteSettings, ...]) -> tuple[MuteSettings, ...]:
+        for one in value:
+            known = {number: other for number, other in enumerate(value) if other.covers(one)}
+            if never_end([(other.cron, other.timezone, other.lasting) for other in known.values()]):
+                raise ValueError(
+                    f"the windows {', '.join(f'mute[{number}]' for number in known)} together leave no time in which "
+                    "tasks of all of them could page; shorten one, or write a rule with page: false for failures that "
+                    "are never to page"
+                )
+        return value
 
     @field_validator("rules")
     @classmethod

@@ -4,11 +4,12 @@ Each type's package gives the model of its entries; what all entries share is he
 """
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from celery_monitor.channels import TYPES, package
@@ -18,7 +19,17 @@ from celery_monitor.settings.section import Section
 if TYPE_CHECKING:
     from celery_monitor.settings.model import Settings
 
-ChannelName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+_NAME: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+def _name(value: Any) -> Any:  # noqa: ANN401 - any input
+    """What the pattern means, in words."""
+    if isinstance(value, str) and not re.fullmatch(_NAME, value):
+        raise ValueError("must be 1 to 63 small letters, digits, - or _, such as shop-slack")
+    return value
+
+
+ChannelName = Annotated[str, Field(pattern=_NAME), BeforeValidator(_name)]
 DEFAULT: Final = TYPES[0]
 """The channel of rules that name none: that of the section."""
 

@@ -1,8 +1,8 @@
 """Cron expressions with five fields, and windows of time that begin at one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise, takewhile
 from math import inf
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo
@@ -10,10 +10,17 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator
 
-from celery_monitor.settings.units import MINUTE
+from celery_monitor.core.model import MAX_SILENCE
+from celery_monitor.settings.units import DAY, MINUTE
 
 _FIELDS: Final = "minute hour day month weekday"
 _SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
+LONGEST: Final = MAX_SILENCE
+"""Seconds that mute windows may cover without a break: as long as the longest silence."""
+_PERIOD: Final = 400 * DAY
+"""Seconds after which the times of an expression come again."""
+_MINUTES: Final = 50_000
+"""Times of an expression that are looked at: 30 days of every minute, and some."""
 _COMPARED: Final = 400
 """Consecutive times of an expression; more than a year of one that is due each day."""
 
@@ -46,7 +53,23 @@ def shortest_interval(expression: str, timezone: str) -> float:
     return min((later - earlier for earlier, later in pairwise(times) if later - earlier >= MINUTE), default=inf)
 
 
-def never_ends(expression: str, timezone: str, lasting: float) -> bool:
-    """Whether windows of ``lasting`` seconds, one at each time of the expression, leave no time between them."""
-    times = list(some_times(expression, timezone))
-    return len(times) > 1 and all(later - earlier <= lasting for earlier, later in pairwise(times))
+def never_end(windows: Sequence[tuple[str, str, float]]) -> bool:
+    """Whether windows leave no time between them for longer than a silence may last.
+
+    Each is an expression, its time zone, and the seconds from each of its times.
+    """
+    each = ([(at, lasting) for at in _first_times(cron, zone)] for cron, zone, lasting in windows)
+    begin = end = -inf
+    for at, lasting in sorted(chain.from_iterable(each)):
+        if at > end:
+            begin = at
+        end = max(end, at + lasting)
+        if end - begin > LONGEST:
+            return True
+    return False
+
+
+def _first_times(expression: str, timezone: str) -> Iterator[float]:
+    start = _SOME_DAY.astimezone(ZoneInfo(timezone))
+    times = (at.timestamp() for at in islice(CronSim(expression, start), _MINUTES))
+    return takewhile(lambda at: at < _SOME_DAY.timestamp() + _PERIOD, times)

@@ -106,6 +106,7 @@ def _node(location: Location) -> schema.Node:
 
 def _range(location: Location) -> str:
     node = _node(location)
+    node = next((kind for kind in node.get("anyOf", ()) if "minimum" in kind or "maximum" in kind), node)
     low, high = node.get("minimum"), node.get("maximum")
     return f"must be from {low} to {high}" if high is not None else f"must be at least {low}"
 

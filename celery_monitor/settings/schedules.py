@@ -11,10 +11,16 @@ from celery_monitor.settings.section import FieldError, HttpUrl, Section, Text, 
 from celery_monitor.settings.units import MINUTE, duration
 
 
+def _whole_name(value: str) -> str:
+    if "*" in value or "?" in value:
+        raise ValueError("must be the whole name of one task; a schedule has no globs: write one for each task")
+    return value
+
+
 class ScheduleSettings(Section):
     """A task that runs regularly. If it does not start in time, an incident with the condition ``missed`` opens."""
 
-    task: Text
+    task: Annotated[Text, AfterValidator(_whole_name)]
     """The name of the task, in full."""
     name: Text | None = None
     """The name of the schedule, in incidents and metrics. Default: the task. Needed where a task has several."""

@@ -34,7 +34,7 @@ def settings(*channels: dict[str, Any], **overrides: Any) -> Settings:
         (["a"], "channels[0]: must be a mapping"),
         ([ONCALL, ONCALL], "channels: every channel needs a name of its own; more than one is called oncall"),
         ([ONCALL | {"name": "pagerduty"}], "channels: pagerduty is the channel of the section of that name"),
-        ([ONCALL | {"name": "On call"}], "channels[0].name: must match the pattern"),
+        ([ONCALL | {"name": "On call"}], "channels[0].name: must be 1 to 63 small letters"),
         ([ONCALL | {"routing_key": None}], "channels[0].routing_key: is required, here or by routing_key_file"),
         ([ONCALL | {"routing_key": "short"}], "channels[0].routing_key: must be the 32 characters"),
         ([ONCALL | {"routing_kee": KEY}], "channels[0].routing_kee: unknown key; did you mean `routing_key`?"),

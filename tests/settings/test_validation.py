@@ -39,12 +39,65 @@ SCHEDULES = [
     ("task: a, every: 5m, max_runtime: 0", "max_runtime", "from 1s to 30d"),
     ("task: a, every: 5m, to: [nobody]", "to[0]", "schedule a: is not the name of a channel"),
     ("task: a, every: 5m, args: [1]", "args", "unknown key"),
+    ("task: 'shop.*', every: 5m", "task", "must be the whole name of one task"),
+    ("task: a, cron: '@daily'", "cron", "five fields"),
+    ("task: a, cron: '0 25 * * *'", "cron", "bad hour (minute hour day month weekday)"),
+]
+
+CONDITIONS = [
+    ("on: slow", "on", "must be 'failure', 'runtime', 'waiting', 'lost', 'backlog' or 'no_worker'"),
+    ("on: missed", "on", "add the task to schedules"),
+    ("on: runtime", "longer_than", "is required with on: runtime"),
+    ("on: waiting", "longer_than", "is required with on: waiting"),
+    ("on: backlog", "more_than", "is required with on: backlog"),
+    ("on: runtime, longer_than: 10", "longer_than", "has no unit; write 500ms, 30s"),
+    ("on: runtime, longer_than: 0", "longer_than", "must be from 1s to 365d"),
+    ("on: runtime, longerthan: 10m", "longerthan", "did you mean `longer_than`?"),
+    ("on: runtime, longer_than: 1m, more_than: 5", "more_than", "has no meaning with on: runtime, only with backlog"),
+    ("on: runtime, longer_than: 1m, exceptions: [E]", "exceptions", "has no meaning with on: runtime"),
+    ("on: waiting, longer_than: 1m, lasting: 5m", "lasting", "only with backlog, no_worker; remove it"),
+    ("on: backlog, more_than: -1", "more_than", "must be at least 0"),
+    ("on: backlog, more_than: 5k", "more_than", "must be a whole number"),
+    ("on: backlog, more_than: 5, match: [a]", "match", "has no meaning with on: backlog"),
+    ("on: backlog, more_than: 5, lasting: 8d", "lasting", "must be from 0s to 7d"),
+    ("on: no_worker, fewer_than: 0", "fewer_than", "must be at least 1"),
+    ("on: lost, longer_than: 1m", "longer_than", "has no meaning with on: lost, only with runtime, waiting"),
+    ("on: lost, threshold: 3", "threshold", "has no meaning with on: lost, only with failure"),
+    ("on: lost, resolve_after: 5m", "resolve_after", "has no meaning with on: lost"),
+    ("on: lost, silent_for: 1s", "silent_for", "must be from 10s to 1d"),
+    ("on: lost, finishing_for: 90", "finishing_for", "has no unit"),
+    ("finishing_for: 90s", "finishing_for", "has no meaning with on: failure, only with lost"),
+    ("on: lost, to: [slack]", "to[0]", "rule a: is not the name of a channel; known: pagerduty"),
+    ("on: lost, to: pagerduty", "to", "must be a list"),
+    ("condition: lost", "condition", "unknown key; known keys: name, on, longer_than"),
+]
+
+TOGETHER = ", ".join(f"{{match: [x], cron: '0 {hour} * * *', lasting: 12h, reason: r}}" for hour in (0, 12))
+CHANNELS = [
+    ("type: email, to: [a@b.example]", "name", "is required"),
+    ("name: A b, type: email, to: [a@b.example]", "name", "must be 1 to 63 small letters, digits, - or _"),
+    ("name: a", "type", "is required; known: pagerduty, email, webhook"),
+    ("name: a, type: teams", "type", "is not a type of channels; known: pagerduty, email, webhook"),
+    ("name: a, type: slack", "webhook_url", "is required, here or by webhook_url_file; or set bot_token and channel"),
+    ("name: a, type: slack, bot_token: xoxb-1, channel: '#ops'", "channel", "must be the ID of a channel"),
+    ("name: a, type: alertmanager, urls: []", "urls", "must list at least 1"),
+    ("name: a, type: email", "to", "is required"),
 ]
 
 REFUSED = [
     ("schedules: [{task: a, every: 5m}, {task: a, every: 1h}]", "schedules", "give a name to those of a"),
     ("schedules: [{task: scheduler, every: 5m}]", "schedules", "give this one another name"),
     *((f"schedules: [{{{entry}}}]", f"schedules[0].{field}", told) for entry, field, told in SCHEDULES),
+    *(
+        (f"alerts: {{rules: [{{name: a, {one}}}]}}", f"alerts.rules[0].{field}", told)
+        for one, field, told in CONDITIONS
+    ),
+    *((f"channels: [{{{entry}}}]", f"channels[0].{field}", told) for entry, field, told in CHANNELS),
+    (f"alerts: {{mute: [{TOGETHER}]}}", "alerts.mute", "mute[0], mute[1] together leave no time"),
+    ("alerts: {schedules: []}", "alerts.schedules", "belongs at the top level"),
+    ("mute: []", "mute", "did you mean `alerts.mute`?"),
+    ("schedules: {task: a}", "schedules", "must be a list"),
+    ("channels: {a: {type: slack}}", "channels", "must be a list"),
     *((f"alerts: {{mute: [{{{entry}}}]}}", f"alerts.mute[0].{field}", told) for entry, field, told in MUTE),
     ("fleet: ''", "fleet", "must not be empty"),
     ("fleet: no", "fleet", "must be a string; put it in quotes"),
@@ -145,7 +198,6 @@ REFUSED = [
     ("alerts: {rules: [{name: a, routing_key: x}]}", "alerts.rules[0].routing_key", "must be the 32 characters"),
     ("alerts: {rules: [{name: a, routing_key_file: /no}]}", "alerts.rules[0].routing_key_file", "cannot read /no"),
     ("alerts: {rules: [{name: a}, {name: a}]}", "alerts.rules", "duplicates: a"),
-    ("alerts: {rules: [{name: a, 'on': missed}]}", "alerts.rules[0].on", "must be 'failure', 'runtime', 'waiting'"),
     ("alerts: {rules: [{name: a, 'on': runtime}]}", "alerts.rules[0].longer_than", "is required with on: runtime"),
     ("alerts: {rules: [{name: a, 'on': backlog}]}", "alerts.rules[0].more_than", "is required with on: backlog"),
     ("alerts: {rules: [{name: a, 'on': runtime, longer_than: 5}]}", "alerts.rules[0].longer_than", "has no unit"),
