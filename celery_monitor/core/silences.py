@@ -19,6 +19,10 @@ MIN_SILENCE: Final = 1.0
 MAX_GLOBS: Final = 50
 MAX_GLOB: Final = 255
 _CACHED: Final = 5_000
+_Globs = tuple[tuple[str, ...], tuple[str, ...]]
+"""On the task, and on the queue."""
+Matches = Callable[[str, str], bool]
+"""Of a task and a queue."""
 _MINUTE: Final = 60
 """Seconds: a cron expression is no finer."""
 
@@ -76,6 +80,9 @@ class Silences:
         """Start with these; ``replace`` brings other silences."""
         self._windows = tuple(_by_minute(window) for window in windows)
         self._current = tuple(silences)
+        self._matchers: dict[_Globs, Matches] = {}
+        """Compiled once: with hundreds of silences, doing so for each task would hold up the stream."""
+        self._compile()
         self._known = lru_cache(maxsize=_CACHED)(self._matching)
 
     def replace(self, silences: Iterable[Silence]) -> None:
@@ -83,6 +90,7 @@ class Silences:
         current = tuple(silences)
         if current != self._current:
             self._current = current
+            self._compile()
             self._known.cache_clear()
 
     def __bool__(self) -> bool:
@@ -103,9 +111,21 @@ class Silences:
 
     def _matching(self, task: str, queue: str) -> tuple[Silence | MuteWindow, ...]:
         every: tuple[Silence | MuteWindow, ...] = self._current + self._windows
-        return tuple(
-            one for one in every if matcher(one.match)(task) and (not one.queues or matcher(one.queues)(queue))
-        )
+        return tuple(one for one in every if self._matchers[_globs(one)](task, queue))
+
+    def _compile(self) -> None:
+        every: tuple[Silence | MuteWindow, ...] = self._current + self._windows
+        globs = {_globs(one) for one in every}
+        self._matchers = {each: self._matchers.get(each) or _matches(each) for each in globs}
+
+
+def _globs(one: Silence | MuteWindow) -> _Globs:
+    return tuple(one.match), tuple(one.queues)
+
+
+def _matches(globs: _Globs) -> Matches:
+    tasks, queues = matcher(globs[0]), matcher(globs[1])
+    return lambda task, queue: bool(tasks(task)) and (not globs[1] or bool(queues(queue)))
 
 
 def _by_minute(window: MuteWindow) -> MuteWindow:

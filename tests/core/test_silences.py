@@ -7,10 +7,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from celery_monitor.core import silences
 from celery_monitor.core.decide import Decider
 from celery_monitor.core.incident import Episode, Over
 from celery_monitor.core.model import MAX_SILENCE, Action, Condition, Incident, IncidentState, Reason, Silence
-from celery_monitor.core.rules import Policy, Rule
+from celery_monitor.core.rules import Policy, Rule, matcher
 from celery_monitor.core.silences import MuteWindow, Silences, silence_of
 from celery_monitor.runtime.schedule import last_due
 from tests.builders import NOON, failed
@@ -305,6 +306,43 @@ def test_a_mute_window_lasts_as_long_on_the_days_on_which_clocks_change(time: st
     silences = Silences([window("30 1 * * *", 2 * HOUR)])
     assert silences.cover("shop.pay", "celery", at(time)) is muted
     assert silences.muting(at(time)) == muted
+
+
+HOSTILE = [
+    "*a" * 120 + "b",
+    "*?" * 127,
+    "[" * 255,
+    "[a-" * 80,
+    "(a+)+$" * 40,
+    "\\" * 255,
+    "[z-a]" * 50,
+    "é" * 255,
+    "[]-a]*" * 40,
+]
+
+
+def test_hostile_globs_match_nothing_else() -> None:
+    """Whatever a glob looks like: a failure of another task pages."""
+    case = Case(Silence("all", tuple(glob[:255] for glob in HOSTILE), "r", NOON, NOON + HOUR))
+    assert case.fail(NOON + 1) is Reason.OPENED
+
+
+def test_globs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for each task: with hundreds of silences that would hold up the stream for seconds."""
+    compiled = []
+
+    def counted(globs: tuple[str, ...]) -> object:
+        compiled.append(globs)
+        return matcher(globs)
+
+    monkeypatch.setattr(silences, "matcher", counted)
+    case = Case(*(Silence(f"{number}", (f"team{number}.*",), "r", NOON, NOON + HOUR) for number in range(500)))
+    for number in range(50):
+        case.fail(NOON + 1, task=f"shop.task{number}")
+    assert len(compiled) <= 2 * 500
+    case.silences.replace([DEPLOY, *case.silences.active(NOON)])
+    assert len(compiled) <= 2 * 501
+    assert case.fail(NOON + 2, task="shop.task51") is Reason.MUTED
 
 
 def test_a_mute_window_holds_back_and_pages_at_its_end() -> None:
