@@ -3,10 +3,11 @@
 import pytest
 from msgspec import structs
 
-from celery_monitor.core.model import Event, IncidentState, Restored, TaskDetails, TaskRef, UnnamedEvent
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.model import Event, IncidentState, Reason, Restored, TaskDetails, TaskRef, UnnamedEvent
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import Store
-from tests.contracts.conftest import KEPT
+from tests.contracts.conftest import KEPT, RETENTION
 from tests.contracts.values import NOW, changes, failure, incident, series, worker
 
 
@@ -191,6 +192,17 @@ def test_closed(store: Store) -> None:
     store.stop()
     with pytest.raises(StoreUnavailableError):
         store.commit(changes(1))
+
+
+def test_prune_keeps_what_waits_for_the_end_of_a_silence(sql: SqlStore) -> None:
+    """A silence may be longer than the retention; after the longest one there is nothing to wait for."""
+    waits = incident(state=IncidentState.SUPPRESSED, reason=Reason.MUTED)
+    told = incident("shop.mail/2026-11-23T12Z", state=IncidentState.EXPIRED)
+    sql.commit(changes(1, incidents=[waits, told]))
+    sql.prune(NOW + RETENTION + 86_400)
+    assert restarted(sql).incidents == [waits]
+    sql.prune(NOW + RETENTION + 31 * 86_400)
+    assert restarted(sql).incidents == []
 
 
 def test_prune_keeps_what_is_new(store: Store) -> None:

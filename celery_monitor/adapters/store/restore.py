@@ -35,7 +35,7 @@ from celery_monitor.core.model import (
 QUIET_KEPT: Final = 48 * 3600.0
 """Seconds after which any hour is over."""
 _ROWS: Final = 10_000
-_MUTED: Final = f'"reason":"{Reason.MUTED.value}"'
+MUTED: Final = f'"reason":"{Reason.MUTED.value}"'
 """In the JSON of incidents that wait for the end of a silence, however old they are. In a text, quotes are escaped."""
 _NO_DETAILS: Final = structs.astuple(NO_DETAILS)
 _TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
@@ -146,7 +146,7 @@ def _incidents(connection: Connection, quiet_since: float, most: int) -> list[In
     """The oldest first; of too many the newest, and those that are open before all others."""
     table = schema.incidents
     quiet = table.c.state.in_((IncidentState.SUPPRESSED.value, IncidentState.RESOLVED.value))
-    muted = and_(table.c.state == IncidentState.SUPPRESSED.value, table.c.body.contains(_MUTED))
+    muted = and_(table.c.state == IncidentState.SUPPRESSED.value, table.c.body.contains(MUTED))
     newer = and_(quiet, table.c.opened_at >= quiet_since)
     wanted = or_(table.c.state == IncidentState.OPEN.value, newer, muted)
     order = table.c.state != IncidentState.OPEN.value, table.c.opened_at.desc(), table.c.key.desc()

@@ -6,8 +6,9 @@ from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, 
 
 from celery_monitor.adapters.store import schema
 from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.restore import MUTED
 from celery_monitor.adapters.store.totals import Totals
-from celery_monitor.core.model import BUCKET_SECONDS, Action, IncidentState
+from celery_monitor.core.model import BUCKET_SECONDS, MAX_SILENCE, Action, IncidentState
 
 CHUNK_SIZE: Final = 5000
 """Rows deleted at most of each table in one go."""
@@ -65,6 +66,12 @@ def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnEl
             and_(
                 incidents.c.state != IncidentState.OPEN.value,
                 incidents.c.opened_at < before,
+                # A silence may be longer than the retention, and what it has held back pages when it ends.
+                or_(
+                    incidents.c.opened_at < before - MAX_SILENCE,
+                    incidents.c.state != IncidentState.SUPPRESSED.value,
+                    ~incidents.c.body.contains(MUTED),
+                ),
                 # What is still to be sent speaks of it.
                 ~exists().where(outbox.c.key == incidents.c.key, outbox.c.state != "delivered"),
             ),
