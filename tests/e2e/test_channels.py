@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,20 @@ import pytest
 from tests.conftest import Start
 from tests.e2e.campaign import seeded
 from tests.e2e.daemon import Daemon
-from tests.e2e.paging import HOUR, KEY, Failing, assert_opened_once, pager, publish, publishing, until_told, whole_hours
+from tests.e2e.paging import (
+    HOUR,
+    KEY,
+    Failing,
+    assert_opened_once,
+    in_one_hour,
+    pager,
+    publish,
+    publish_events,
+    publishing,
+    succeeding,
+    until_told,
+    whole_hours,
+)
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.recorder import Recorder
@@ -142,3 +156,47 @@ def killed_between_message_and_record(url: str, slack: SlackServer, daemon: Daem
     wait_until(lambda: len(slack.messages) > before, 60, what="a message")
     daemon.kill()
     slack.answering.set()
+
+
+FIRING_FOR = 600.0
+"""Seconds: ten repetitions by the default settings, and as long as an alert outlives its last one."""
+
+
+@pytest.mark.campaign
+def test_an_open_incident_keeps_firing(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """With the default intervals, over a kill and an absence of two minutes; it is notified at its begin and its end.
+
+    That Alertmanager resolves by itself what has no end after 5 s does not matter.
+    """
+    with Recorder().running() as notified:
+        server = start(Alertmanager(tmp_path / "am", notified.url, resolve_timeout="5s"))
+        daemon = Daemon(tmp_path / "daemon", rabbitmq_url)
+        with_channels(daemon, {"name": "am", "type": "alertmanager", "urls": [server.url]}, to=["am"])
+        daemon.settings["alerts"] |= {"resolve": "on_success", "resolve_after": "1s"}
+        start(daemon)
+        daemon.until_ready()
+        failing = Failing("shop.billing", in_one_hour(FIRING_FOR + 120))
+        publish(rabbitmq_url, [failing])
+        server.until("shop.billing", fires=True)
+        began = time.monotonic()
+
+        def fires_until(seconds: float) -> None:
+            def over() -> bool:
+                assert server.fires("shop.billing"), f"after {time.monotonic() - began:.0f} s"
+                return time.monotonic() - began > seconds
+
+            wait_until(over, FIRING_FOR + 60, every=2.0)
+
+        fires_until(0.2 * FIRING_FOR)
+        daemon.kill()
+        daemon.start()
+        fires_until(0.4 * FIRING_FOR)
+        daemon.stop()
+        fires_until(0.6 * FIRING_FOR)
+        daemon.start()
+        fires_until(FIRING_FOR)
+        publish_events(rabbitmq_url, succeeding("shop.billing", time.time()))
+        server.until("shop.billing", fires=False)
+        wait_until(lambda: len(notified.requests) > 1, 60, what="the notification of the end")
+        told = [alert["status"] for request in notified.requests for alert in request.json["alerts"]]
+        assert told == ["firing", "resolved"]

@@ -170,7 +170,7 @@ def started(daemon: Daemon, task: str, number: int = 1) -> None:
 
 
 def until_idle(daemon: Daemon, hostname: str) -> None:
-    """Wait until a worker has said that it runs nothing."""
+    """Wait until a worker has said that it runs nothing. ``hostname``: as in the metrics, what is behind the ``@``."""
     since, active = time.time(), "worker_tasks_active"
     heard = "worker_last_heartbeat_timestamp_seconds"
     wait_until(
@@ -202,7 +202,7 @@ def test_workers_are_shut_down(request: pytest.FixtureRequest, broker: str, star
                 fleet.send_task("fleet.ignore", queue=name)
                 started(daemon, "fleet.ignore", number)
                 if name == "killed":  # of such a one nothing but a heartbeat tells that the task has ended
-                    until_idle(daemon, f"celery@{name}")
+                    until_idle(daemon, name)
                 ids[name] = [fleet.send_task("fleet.sleep", [30], queue=name).id for _ in range(2)]
                 started(daemon, "fleet.sleep", 2 * number)
             for name in ("warm", "killed"):

@@ -1,8 +1,9 @@
 """Two daemons with one store in PostgreSQL: whichever ends, nothing is lost, nothing comes twice."""
 
 import itertools
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.conftest import Start
 from tests.e2e.daemon import Counts, Daemon
-from tests.e2e.paging import KEY, Failing, assert_opened_once, pager, publishing
+from tests.e2e.paging import KEY, Failing, assert_opened_once, command, pager, publish, publish_events, publishing
 from tests.servers import PostgreSQL
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.waiting import wait_until
@@ -19,7 +20,7 @@ FAILURES = 1_500
 RATE = 1_500.0
 """Events a second: two for each failure."""
 
-Replica = Callable[[str], Daemon]
+Replica = Callable[..., Daemon]
 End = Callable[[Daemon], object]
 
 
@@ -35,14 +36,16 @@ def replica(broker_url: str, server: PagerDutyServer, postgresql: PostgreSQL, st
     """Starts a replica by its name; all have the same store and broker."""
     database = postgresql.new_database()
 
-    def started(name: str) -> Daemon:
+    def started(name: str, schedules: Sequence[dict[str, str]] = ()) -> Daemon:
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
         settings: dict[str, dict[str, Any]] = {
             "store": {"url": database, "directory": str(directory), "replicas": 2},
             "broker": {"url": broker_url, "probe_interval": "500ms"},
         }
-        return start(pager(directory, broker_url, server, settings))
+        daemon = pager(directory, broker_url, server, settings)
+        daemon.settings["schedules"] = list(schedules)  # type: ignore[assignment]
+        return start(daemon)
 
     return started
 
@@ -119,3 +122,65 @@ def test_a_frozen_leader_steps_down(broker_url: str, replica: Replica, server: P
     assert leads(leader)
     assert zombie.running
     assert zombie.counts() == leader.counts()
+
+
+def running(task: str) -> list[dict[str, Any]]:
+    """The events of a run that has just succeeded."""
+    now = time.time()
+    both = {"hostname": "celery@box", "uuid": f"run-{now}", "timestamp": now}
+    kinds: dict[str, dict[str, Any]] = {"received": {"name": task}, "started": {}, "succeeded": {"runtime": 0.1}}
+    return [both | {"type": f"task-{kind}"} | fields for kind, fields in kinds.items()]
+
+
+def take_over(leader: Daemon, standby: Daemon, end: End) -> tuple[Daemon, Daemon]:
+    """End the leader. The new leader, and the former one as a standby."""
+    until_subscribed(standby)
+    end(leader)
+    wait_until(lambda: leads(standby), 60, every=0.05)
+    standby.until_ready()
+    leader.start()
+    return standby, leader
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("end", [Daemon.kill, Daemon.stop])
+def test_what_people_asked_for_is_taken_over(
+    end: End, broker_url: str, replica: Replica, server: PagerDutyServer
+) -> None:
+    """A silence, what waits for its end, and a schedule that is missing: each is told once, by whoever leads then."""
+    schedules = [{"task": "shop.sync", "every": "2s", "grace": "8s"}]
+    leader, standby = (replica(name, schedules) for name in ("first", "second"))
+    wait_until(lambda: leads(leader), 60)
+    leader.until_ready()
+    silence = command(leader, "silence", "add", "shop.broken", "--for", "1h", "--reason", "deploy").output.split()[1]
+    wait_until(lambda: leader.metric("monitor_silences_active", kind="silence") == 1, 30)
+    publish(broker_url, [Failing("shop.broken", time.time())])
+    publish_events(broker_url, running("shop.sync"))
+    wait_until(lambda: leader.metric("monitor_silenced_failures_total") == 1, 30, what="the silenced failure")
+
+    def missed(daemon: Daemon) -> list[str]:
+        found = json.loads(daemon.get("/api/v1/incidents?condition=missed")[1])["items"]
+        return [one["state"] for one in found if one["subject"] == "shop.sync"]
+
+    wait_until(lambda: missed(leader) == ["open"], 60, what="the schedule is missing")
+    wait_until(lambda: len(server.opened()) == 1, 60)
+    leader, standby = take_over(leader, standby, end)
+    assert leader.metric("monitor_silences_active", kind="silence") == 1
+    publish_events(broker_url, running("shop.sync"))
+    wait_until(lambda: missed(leader) == ["resolved"], 60, what="the schedule runs again")
+    assert command(leader, "silence", "end", silence).exit_code == 0
+    wait_until(lambda: any(key.startswith("shop.broken/") for key in server.opened()), 60, what="the page")
+    wait_until(lambda: len(missed(leader)) == 2 and len(server.opened()) == 3, 60, what="missing again")
+
+    added = command(leader, "silence", "add", "shop.late", "--for", "15s", "--reason", "deploy")
+    assert added.exit_code == 0, added.output
+    wait_until(lambda: leader.metric("monitor_silences_active", kind="silence") == 1, 30)
+    publish(broker_url, [Failing("shop.late", time.time())])
+    wait_until(lambda: leader.metric("monitor_silenced_failures_total") == 2, 30, what="the second silenced failure")
+    leader, standby = take_over(leader, standby, end)
+    wait_until(lambda: len(server.opened()) == 4, 60, what="the page when the silence has ended by itself")
+    leader, standby = take_over(leader, standby, end)
+    publish_events(broker_url, running("shop.sync"))
+    wait_until(lambda: missed(leader) == ["resolved"] * 2, 60)
+    assert set(server.opened().values()) == {1}
+    assert sorted(key.split("/")[0] for key in server.opened()) == ["missed", "missed", "shop.broken", "shop.late"]

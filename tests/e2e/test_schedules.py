@@ -69,20 +69,20 @@ def runs(daemon: Daemon) -> list[int]:
 
 @pytest.mark.campaign
 def test_beat_is_stopped_and_an_entry_is_removed(
-    rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
+    broker_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
 ) -> None:
     """One incident for the entry that is gone; one for the scheduler when nothing runs; both resolve.
 
     The monitor is killed while a task is missing and while all run: nothing opens twice, and nothing opens falsely.
     """
-    daemon = pager(tmp_path, rabbitmq_url, server, {"broker": {"probe_interval": "1s"}})
+    daemon = pager(tmp_path, broker_url, server, {"broker": {"probe_interval": "1s"}})
     schedules = [{"task": task, "every": "2s", "grace": "6s"} for task in ("fleet.succeed", "fleet.sleep")]
     daemon.settings["schedules"] = schedules  # type: ignore[assignment]
     start(daemon)
-    start(CeleryWorker(tmp_path, rabbitmq_url, concurrency=1))
+    start(CeleryWorker(tmp_path, broker_url, concurrency=1))
     daemon.until_ready()
     both = {"fleet.succeed": 2.0, "fleet.sleep": 2.0}
-    beat = start(Beat(tmp_path, rabbitmq_url, both))
+    beat = start(Beat(tmp_path, broker_url, both))
     wait_until(lambda: min(runs(daemon)) > 2, 60, what="runs of both")
     before = len(incidents(daemon))
     beat.stop()
@@ -91,11 +91,11 @@ def test_beat_is_stopped_and_an_entry_is_removed(
     daemon.kill()
     daemon.start()
     daemon.until_ready()
-    beat = start(Beat(tmp_path / "less", rabbitmq_url, {"fleet.sleep": 2.0}))
+    beat = start(Beat(tmp_path / "less", broker_url, {"fleet.sleep": 2.0}))
     missing = [("scheduler", "resolved"), ("fleet.succeed", "open")]
     wait_until(lambda: incidents(daemon)[before:] == missing, 60, what="one entry is missing")
     beat.stop()
-    start(Beat(tmp_path / "again", rabbitmq_url, both))
+    start(Beat(tmp_path / "again", broker_url, both))
     over = [("scheduler", "resolved"), ("fleet.succeed", "resolved")]
     wait_until(lambda: incidents(daemon)[before:] == over, 60, what="both run again")
     assert daemon.metric("schedule_missed_total", schedule="fleet.succeed") >= 2

@@ -13,13 +13,17 @@ from tests.servers.waiting import wait_until
 
 
 class Alertmanager(ServerProcess):
-    """``notify``: the URL of a webhook that is told of every alert by itself, quickly; None for nobody."""
+    """``notify``: the URL of a webhook that is told of every alert by itself, quickly; None for nobody.
 
-    def __init__(self, directory: Path, notify: str | None = None) -> None:
+    ``resolve_timeout``: its own, for alerts that are sent without an end.
+    """
+
+    def __init__(self, directory: Path, notify: str | None = None, *, resolve_timeout: str = "5m") -> None:
         """Choose the port; nothing is started yet."""
         super().__init__("alertmanager", directory)
         self.port = free_port()
         self.notify = notify
+        self.resolve_timeout = resolve_timeout
 
     @property
     def url(self) -> str:
@@ -41,7 +45,8 @@ class Alertmanager(ServerProcess):
         if self.notify is not None:
             receiver["webhook_configs"] = [{"url": self.notify, "send_resolved": True}]
         route = {"receiver": "test", "group_by": ["..."], "group_wait": "100ms", "group_interval": "200ms"}
-        (self.directory / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": [receiver]}))
+        config = {"global": {"resolve_timeout": self.resolve_timeout}, "route": route, "receivers": [receiver]}
+        (self.directory / "alertmanager.yml").write_text(yaml.safe_dump(config))
         super().launch()
 
     def ready(self) -> bool:
