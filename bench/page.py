@@ -51,6 +51,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.ports import ChannelInfo, HealthReport
 from celery_monitor.runtime.report import DayReport
+from celery_monitor.runtime.task_view import StoredTaskView
 from celery_monitor.settings.web import WebSettings
 
 DAY = 86_400
@@ -297,6 +298,7 @@ def sources(store: SqlStore, tasks: int) -> Sources:
         livez=lambda: HealthReport({}),
         readyz=lambda: HealthReport({"broker": None, "probe": None, "store": None}),
         snapshot=lambda: snapshot(tasks, clock.now()),
+        tasks=lambda: StoredTaskView(store.reader, clock),
         queues=lambda: [QueueStats(name, 12, 2, 2, 16) for name in QUEUES],
         reader=store.reader,
         outbox=store.outbox,

@@ -201,6 +201,7 @@ class Daemon:
             readyz=lambda: HealthReport({}),
             snapshot=self.snapshot,
             queues=tuple,
+            tasks=nothing,
             reader=nothing,
             outbox=nothing,
             silences=nothing,

@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -28,16 +28,17 @@ from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core.model import Histogram, IncidentState, QueueStats, Restored, Snapshot
+from celery_monitor.core.model import Histogram, IncidentState, QueueStats, Restored, Snapshot, WorkerDetail
 from celery_monitor.environment import Environment
 from celery_monitor.leader import NO_STREAM, SLOW, Leader, prepare
 from celery_monitor.policy import pages, policy_of
-from celery_monitor.ports import HealthReport, IdentityProvider
+from celery_monitor.ports import HealthReport, IdentityProvider, TaskView
 from celery_monitor.runtime.committer import BOUNDS
 from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.standby import Standby, Takeover
+from celery_monitor.runtime.task_view import StoredTaskView
 from celery_monitor.runtime.threads import Threads, said
 from celery_monitor.settings import Settings
 from celery_monitor.settings.secret import redact_url
@@ -253,6 +254,8 @@ class App:
             readyz=self.ready,
             snapshot=self.snapshot,
             queues=self.queues,
+            tasks=self.tasks,
+            worker_details=self.worker_details,
             reader=self.store.reader,
             outbox=self.store.outbox,
             silences=self.store.silences,
@@ -302,6 +305,16 @@ class App:
             lag=None,
             probe_roundtrip=None,
         )
+
+    def worker_details(self) -> Mapping[str, WorkerDetail]:
+        """What the workers said of themselves last, by hostname; nothing on a standby, which asks nobody."""
+        leader = self._leader
+        return {} if leader is None else leader.worker_details()
+
+    def tasks(self) -> TaskView:
+        """What runs now; on a standby, and while the leader starts, as of the last commit."""
+        leader = self._leader
+        return (None if leader is None else leader.tasks()) or StoredTaskView(self.store.reader, self.clock)
 
     def queues(self) -> Sequence[QueueStats]:
         """As of the last look."""

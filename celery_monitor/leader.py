@@ -17,7 +17,16 @@ from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe
 from celery_monitor.adapters.process import resident
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.core.committed_totals import CommittedTotals
-from celery_monitor.core.model import Changes, CounterName, Histogram, QueueStats, Restored, RolledBack, Snapshot
+from celery_monitor.core.model import (
+    Changes,
+    CounterName,
+    Histogram,
+    QueueStats,
+    Restored,
+    RolledBack,
+    Snapshot,
+    WorkerDetail,
+)
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.times import rfc3339
 from celery_monitor.environment import Environment
@@ -35,6 +44,7 @@ from celery_monitor.runtime.pump import Pump
 from celery_monitor.runtime.schedule import ReportSchedule
 from celery_monitor.runtime.standby import Takeover
 from celery_monitor.runtime.stream import REPAIR_CAP, Stream
+from celery_monitor.runtime.task_view import MemoryTaskView
 from celery_monitor.runtime.threads import Loop, Threads
 
 STUCK_AFTER: Final = 60.0
@@ -72,6 +82,7 @@ class Leader:
         broker = environment.settings.broker
         self._prober = Prober(BrokerProbe(broker), environment.clock, broker.probe_interval)
         self._monitor: Monitor | None = None
+        self._tasks: MemoryTaskView | None = None
         self._committed_totals: CommittedTotals | None = None
         self._stream: Stream | None = None
         self._fleet: FleetPoller | None = None
@@ -115,6 +126,7 @@ class Leader:
         limits = replace(limits_of(settings), redact=env.redaction.patterns, prober=self._prober.instance)
         monitor = Monitor(limits, restored, env.clock.now())
         self._committed_totals, self._monitor = CommittedTotals(monitor.snapshot()), monitor
+        self._tasks = MemoryTaskView(monitor, self._lock, env.clock, env.redaction.patterns)
         monitor.count(CounterName.STARTS, 1)
         if self._takeover.gap:
             monitor.count(CounterName.STREAM_GAP, self._takeover.gap)
@@ -262,6 +274,22 @@ class Leader:
         if self._stream is None or not self._stream.stats.live:
             return replace(snapshot, lag=None)
         return replace(snapshot, probe_roundtrip=self._prober.roundtrip)
+
+    def tasks(self) -> MemoryTaskView | None:
+        """What runs now; None until the monitor is built."""
+        return self._tasks
+
+    def worker_details(self) -> dict[str, WorkerDetail]:
+        """What the workers said of themselves last, by hostname."""
+        if self._monitor is None or self._fleet is None:
+            return {}
+        with self._lock:
+            loads = self._monitor.loads()
+        told = self._fleet.details()
+        return {
+            hostname: replace(told.get(hostname, WorkerDetail()), load=loads.get(hostname))
+            for hostname in told.keys() | loads.keys()
+        }
 
     def queues(self) -> Sequence[QueueStats]:
         """As of the last look."""

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
+from celery_monitor.core.lookup import RunFilter, RunPage
 from celery_monitor.core.model import (
     BucketRow,
     Changes,
@@ -31,6 +32,7 @@ from celery_monitor.core.model import (
     TaskRun,
     TaskStarts,
     Worker,
+    WorkerDetail,
 )
 from celery_monitor.core.paging import Page
 from celery_monitor.core.replay import Resumption
@@ -185,6 +187,10 @@ class FleetControl(Protocol):
     @property
     def busy(self) -> AbstractSet[str]:
         """Hostnames of the workers that neither answer nor send heartbeats while they run a task (the solo pool)."""
+
+    @property
+    def details(self) -> Mapping[str, WorkerDetail]:
+        """What the workers said of themselves, by hostname, of those that answered the last ``queues``."""
 
     def worker_queues(self) -> dict[str, list[str]]:
         """Hostname → names of the queues it consumes, as of the last ``queues`` calls."""
@@ -492,6 +498,22 @@ class Reader(Protocol):
 
         ``inf`` is the newest, whatever the clock said when they were written.
         """
+
+
+class TaskView(Protocol):
+    """What runs now, and a task by its id. Safe from several threads; raises as a Reader."""
+
+    live: bool
+    """Whether it is of this moment; else it is of the leader's last commit."""
+
+    def page(self, wanted: RunFilter) -> RunPage:
+        """Tasks under way that a filter asks for."""
+
+    def find(self, uuid: str) -> list[TaskRun]:
+        """Runs of a task id: those under way, then those that have ended and are in memory, the newest first."""
+
+    def children(self, uuid: str) -> list[TaskRun]:
+        """Runs that a task has sent: those under way, then those that have ended and are in memory."""
 
 
 @dataclass(frozen=True, slots=True)

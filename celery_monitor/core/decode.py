@@ -198,6 +198,7 @@ def _read(raw: object) -> Event | Discarded:
         hostname=_text(raw.get("hostname")) or "",
         uuid=storable_text(uuid),
         runtime=runtime if runtime is not None and 0.0 <= runtime <= MAX_RUNTIME else None,
+        loadavg=_loads(raw.get("loadavg")),
         requeue=requeue if isinstance(requeue, bool) else None,
         **fields,  # type: ignore[arg-type]  # each was checked for its kind above
     )
@@ -214,6 +215,11 @@ def _id(value: object) -> str | None:
 
 def _int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INT else None
+
+
+def _loads(value: object) -> tuple[float, float, float] | None:
+    found = [_float(one) for one in value] if isinstance(value, list) and len(value) == 3 else [None]  # noqa: PLR2004
+    return None if None in found else cast("tuple[float, float, float]", tuple(found))
 
 
 def _float(value: object) -> float | None:

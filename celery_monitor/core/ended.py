@@ -5,7 +5,7 @@ than ``PORTION``, the newest of them are kept and the others are not.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from celery_monitor.core.model import NO_DETAILS, TaskRef, TaskRun
@@ -15,6 +15,7 @@ PORTION: Final = 500
 IN_MEMORY: Final = 10_000
 """Runs that are found while the store is away or has not been written yet, some 350 bytes each."""
 
+QueueOf = Callable[[str, str], str]
 _End = tuple[str, TaskRef, int, float, float, float | None]
 
 
@@ -28,28 +29,29 @@ class EndedTasks:
         self.note = self._fresh.append if most else None
         """Takes in the end of a run, see ``track.End``; None where none is kept. On the hot path."""
 
-    def take(self) -> list[TaskRun]:
+    def take(self, queue_of: QueueOf) -> list[TaskRun]:
         """Those since the last call, in the order of their ends.
 
-        Only here they become values: a task-sent that is read right after the end still counts.
+        Only here they become values: a task-sent that is read right after the end still counts. ``queue_of``: the most
+        likely queue of a task's name on a worker, where no event has told it.
         """
-        runs = [_run(end) for end in self._fresh]
+        runs = [_run(end, queue_of) for end in self._fresh]
         self._fresh.clear()
         self._taken.extend(runs)
         return runs
 
-    def __iter__(self) -> Iterator[TaskRun]:
+    def all(self, queue_of: QueueOf) -> Iterator[TaskRun]:
         """All that are in memory, the newest first."""
-        yield from map(_run, reversed(self._fresh))
+        yield from (_run(end, queue_of) for end in reversed(self._fresh))
         yield from reversed(self._taken)
 
-    def find(self, uuid: str) -> list[TaskRun]:
+    def find(self, uuid: str, queue_of: QueueOf) -> list[TaskRun]:
         """Runs of a task id, the newest first."""
-        found = [_run(end) for end in reversed(self._fresh) if end[0] == uuid]
+        found = [_run(end, queue_of) for end in reversed(self._fresh) if end[0] == uuid]
         return found + [run for run in reversed(self._taken) if run.uuid == uuid]
 
 
-def _run(end: _End) -> TaskRun:
+def _run(end: _End, queue_of: QueueOf) -> TaskRun:
     uuid, ref, stage, started_at, ended_at, runtime = end
     if ref.stage != stage:  # the id is in use again
         ref = TaskRef(name=ref.name, queue=ref.queue, host=ref.host)
@@ -57,7 +59,7 @@ def _run(end: _End) -> TaskRun:
     return TaskRun(
         uuid=uuid,
         name=ref.name,
-        queue=ref.queue,
+        queue=ref.queue or (queue_of(ref.name, ref.host) if ref.name else None),
         hostname=ref.host,
         stage=stage,
         sent_at=ref.sent_at,

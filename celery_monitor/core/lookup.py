@@ -16,7 +16,7 @@ from msgspec import structs
 
 from celery_monitor.core import runs
 from celery_monitor.core.ended import EndedTasks
-from celery_monitor.core.model import NO_DETAILS, Stage, TaskRef, TaskRun
+from celery_monitor.core.model import NO_DETAILS, Stage, TaskDetails, TaskRef, TaskRun
 from celery_monitor.core.track import Tracker
 
 _S, _R, _T, _Y, _Q, _OK = map(int, list(Stage)[:6])
@@ -85,11 +85,11 @@ class TaskLookup:
         """The runs of a task id: those under way, then those that have ended, the newest first."""
         entry = self._tracker.tasks.get(uuid)
         live = [] if entry is None else [run for run in runs.all_runs(entry) if run.stage < _OK]
-        return [*self.complete(shown(uuid, run) for run in reversed(live)), *self._ended.find(uuid)]
+        return [*self.complete(shown(uuid, run) for run in reversed(live)), *self._ended.find(uuid, self._queue_of)]
 
     def ended_children(self, uuid: str) -> list[TaskRun]:
         """Runs that have ended of tasks that this one has sent, the newest first."""
-        return list(islice((run for run in self._ended if run.parent == uuid), CHILDREN))
+        return list(islice((run for run in self._ended.all(self._queue_of) if run.parent == uuid), CHILDREN))
 
     def complete(self, found: Iterable[TaskRun]) -> list[TaskRun]:
         """The same with arguments, not redacted yet, and with the most likely queue where no event has told it."""
@@ -108,6 +108,14 @@ def state_of(run: TaskRef, now: float) -> RunState:
     if run.stage == _Y:
         return RunState.RETRYING
     return RunState.SCHEDULED if run.details is not None and run.details.eta > now else RunState.WAITING
+
+
+def state_of_run(run: TaskRun, now: float) -> str:
+    """A RunState, or the name of the Stage at which the run has ended."""
+    if run.stage >= _OK:
+        return Stage(run.stage).name.lower()
+    due_at = -run.lost_at if run.lost_at else 0.0
+    return state_of(TaskRef(stage=run.stage, due_at=due_at, details=TaskDetails(eta=run.eta)), now)
 
 
 def sift(tasks: Tasks, wanted: RunFilter, now: float) -> RunPage:

@@ -134,8 +134,8 @@ class Monitor:
         self._workers = Workers(
             timeout=limits.worker_timeout, purge=limits.worker_purge, most=limits.max_workers, overflows=self._overflows
         )
-        self.down, self.up = self._workers.down, self._workers.up
-        """Hostnames of the workers that are known and not there, and of those that are there."""
+        self.down, self.up, self.loads = self._workers.down, self._workers.up, self._workers.loads
+        """Hostnames of the workers that are known and not there, and of those that are there; and the latter's load."""
         self._silences = Silences(limits.mutes, restored.silences)
         self._decider = Decider(
             limits.policy, silences=self._silences, most=limits.max_incidents, overflows=self._overflows
@@ -370,7 +370,7 @@ class Monitor:
             failures=counted.failures,
             tracked=tracked,
             forgotten=forgotten,
-            ended=self._ended.take(),
+            ended=self._ended.take(self._queues.most_likely_queue),
             unnamed=unnamed,
             settled=settled,
             workers=workers,

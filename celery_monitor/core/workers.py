@@ -382,6 +382,11 @@ class Workers:
         """A copy of all workers."""
         return [state.frozen or _frozen(hostname, state) for hostname, state in self._states.items()]
 
+    def loads(self) -> dict[str, tuple[float, float, float]]:
+        """Load averages of the machines of those that are up, by their last heartbeats."""
+        loads = ((hostname, state.event.loadavg) for hostname, state in self._states.items() if state.up)
+        return {hostname: load for hostname, load in loads if load is not None}
+
     def _begin_run(self, state: _WorkerState, event: Event) -> None:
         self._end_run(state)
         state.before += state.processed
@@ -444,6 +449,7 @@ def _kept(event: Event) -> Event:
         active=event.active,
         processed=event.processed,
         pid=event.pid,
+        loadavg=event.loadavg,
         sw_ident=(event.sw_ident or "")[:MAX_TEXT_LENGTH],
         sw_ver=(event.sw_ver or "")[:MAX_TEXT_LENGTH],
         sw_sys=(event.sw_sys or "")[:MAX_TEXT_LENGTH],

@@ -6,13 +6,14 @@ Slow and fallible, so it has a thread of its own and nothing waits for it.
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from celery_monitor.core.model import QueueStats
+from celery_monitor.core.model import QueueStats, WorkerDetail
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.text import printable
 from celery_monitor.core.workers import MAX_WORKERS
@@ -89,6 +90,7 @@ class FleetPoller:
         self._enable_events = enable_events
         self._queues: tuple[float, Sequence[QueueStats]] = (0.0, ())
         """When they were looked at last, in monotonic time, and what was found."""
+        self._details: Mapping[str, WorkerDetail] = {}
         self._fresh = POLLS_MISSED * max(poll_interval, MAX_POLL)
         self._wake = threading.Event()
         self._backoff, self._new_workers, self._unresponsive = InspectBackoff(), NewWorkers(), UnresponsiveWorkers()
@@ -120,6 +122,10 @@ class FleetPoller:
         """As of the last look; none when that was long ago."""
         looked_at, queues = self._queues
         return queues if self._clock.monotonic() - looked_at <= self._fresh else ()
+
+    def details(self) -> Mapping[str, WorkerDetail]:
+        """What the workers said of themselves last, by hostname."""
+        return self._details
 
     def discarded(self) -> Mapping[str, int]:
         """Replies that were not used, by reason."""
@@ -283,12 +289,25 @@ class FleetPoller:
             self._missing_events.round(mono, messages)
         self._update_finding()
         consumed = self._control.worker_queues()
+        self._note_details(consumed, down)
         with self._lock:
             self._monitor.answered(answered, self._control.busy)
             self._monitor.polled(queues)
             self._monitor.learn_queues(consumed)
         self._learn_names(consumed.keys())
         self.error = None
+
+    def _note_details(self, queues: Mapping[str, Sequence[str]], down: Container[str]) -> None:
+        """Who did not answer keeps what it said last, until it is down."""
+        told = dict.fromkeys(queues, WorkerDetail()) | dict(self._control.details)
+        now = self._clock.now()
+        kept = {hostname: detail for hostname, detail in self._details.items() if hostname not in down}
+        kept |= {
+            hostname: replace(detail, queues=tuple(queues.get(hostname, ())), answered_at=now)
+            for hostname, detail in told.items()
+            if hostname in self._control.answered
+        }
+        self._details = dict(list(kept.items())[-MAX_WORKERS:])
 
     def _update_finding(self) -> None:
         """Tell once what is wrong with the answers or the events."""

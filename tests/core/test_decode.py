@@ -122,6 +122,12 @@ def test_a_malformed_event_costs_only_itself() -> None:
         ("requeue", "yes"),
         ("pid", 10**400),
         ("active", 1.5),
+        ("retries", "two"),
+        ("root_id", "x" * 256),
+        ("parent_id", 5),
+        ("loadavg", [1, 2]),
+        ("loadavg", [1, 2, "3"]),
+        ("loadavg", 1.5),
     ],
 )
 def test_a_field_that_is_not_needed_may_be_anything(field: str, value: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 
 import pytest
 
-from celery_monitor.core.model import Delivery, FleetTask, QueueStats, Restored
+from celery_monitor.core.model import Delivery, FleetTask, QueueStats, Restored, WorkerDetail
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.runtime.fleet import ENABLE_INTERVAL, FleetPoller
@@ -84,6 +84,11 @@ class Control:
         self._ask("lengths")
         return [QueueStats("pay", 3, 1, 0, 0)]
 
+    @property
+    def details(self) -> dict[str, WorkerDetail]:
+        """The same of each that answers."""
+        return {hostname: WorkerDetail(pool="prefork", prefetch=8) for hostname in self.answered}
+
     def worker_queues(self) -> dict[str, list[str]]:
         """As many workers as there are."""
         return {f"w{number}@box": ["pay"] for number in range(1, self.workers + 1)}
@@ -121,6 +126,25 @@ def run_rounds(made: FleetPoller, clock: ManualClock, seconds: int) -> None:
     for _ in range(seconds):
         made.run_once(threading.Event())
         clock.advance(1.0)
+
+
+def test_what_workers_say_of_themselves() -> None:
+    """What each said last, with its queues and when that was; of one that is down nothing is left."""
+    made, control, clock, monitor = watch()
+    control.workers = 2
+    run_rounds(made, clock, 2)
+    told = made.details()
+    assert told.keys() == {"w1@box", "w2@box"}
+    at = told["w1@box"].answered_at
+    assert told["w1@box"] == WorkerDetail(queues=("pay",), pool="prefork", prefetch=8, answered_at=at)
+    assert at >= NOON
+    control.unresponsive = {"w2@box"}
+    run_rounds(made, clock, 20)
+    assert made.details()["w2@box"] == told["w2@box"]
+    assert made.details()["w1@box"].answered_at > told["w1@box"].answered_at
+    monitor.receive([Delivery(body({"type": "worker-offline", "hostname": "w2@box", "timestamp": NOON}))], NOON)
+    run_rounds(made, clock, 20)
+    assert "w2@box" not in made.details()
 
 
 def test_what_is_asked_and_how_often() -> None:

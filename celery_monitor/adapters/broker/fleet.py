@@ -17,8 +17,8 @@ from celery_monitor.adapters.broker.faults import boundary
 from celery_monitor.adapters.broker.lengths import sizes
 from celery_monitor.adapters.broker.queue_registry import QueueRegistry, Size
 from celery_monitor.adapters.broker.reply import is_name, is_text
-from celery_monitor.core.model import LATEST_TIMESTAMP, MAX_INT, FleetTask, QueueStats
-from celery_monitor.core.text import shared
+from celery_monitor.core.model import LATEST_TIMESTAMP, MAX_INT, FleetTask, QueueStats, WorkerDetail
+from celery_monitor.core.text import printable, shared
 from celery_monitor.core.workers import MAX_WORKERS
 from celery_monitor.settings.broker import BrokerSettings
 
@@ -39,6 +39,7 @@ _CONF_OF: Final = 5
 """Workers that are asked for their configuration."""
 _MAX_SUFFIXES: Final = 64
 _HOLDS: Final = ("active", "reserved", "scheduled")
+_MAX_POOL: Final = 40
 _MAX_IMPLEMENTATION: Final = 200
 """Characters of a pool's name."""
 _SWITCHED_ON: Final = "task events enabled"
@@ -59,6 +60,8 @@ class BrokerFleet:
         self._ask_conf_at = 0.0
         self.answered: AbstractSet[str] = frozenset()
         """As FleetControl.answered."""
+        self.details: dict[str, WorkerDetail] = {}
+        """As FleetControl.details."""
         self.busy: set[str] = set()
         """As FleetControl.busy."""
 
@@ -112,6 +115,7 @@ class BrokerFleet:
 
     def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
         """As FleetControl.queues."""
+        self.details = {}
         queues: dict[str, list[str]] = {}
         processes: dict[str, int] = {}
         left = _MAX_NAMES
@@ -123,6 +127,7 @@ class BrokerFleet:
                 left -= len(queues[hostname])
             elif command == "stats" and (number := _processes(answer)) is not None:
                 processes[hostname] = number
+                self.details[hostname] = _detail(answer, number)
                 if _is_solo(answer) and len(self.busy) < MAX_WORKERS:
                     self.busy.add(hostname)
                 else:
@@ -229,6 +234,28 @@ def _processes(reply: object) -> int | None:
         return len(processes)
     limit = pool.get("max-concurrency")
     return limit if isinstance(limit, int) and 0 < limit <= MAX_INT else 0
+
+
+def _detail(reply: dict[str, Any], processes: int) -> WorkerDetail:
+    """What its statistics tell of a worker; each part only where it is what Celery writes."""
+    pool, used = reply.get("pool"), reply.get("rusage")
+    # A class as celery.concurrency.prefork, a colon, and TaskPool.
+    implementation = pool.get("implementation") if isinstance(pool, dict) else None
+    kilobytes = _whole(used.get("maxrss")) if isinstance(used, dict) else None
+    uptime = reply.get("uptime")
+    return WorkerDetail(
+        pool=printable(implementation.partition(":")[0].rpartition(".")[2], _MAX_POOL)
+        if isinstance(implementation, str)
+        else None,
+        processes=processes or None,
+        prefetch=_whole(reply.get("prefetch_count")),
+        uptime=float(uptime) if isinstance(uptime, int | float) and 0 <= uptime <= MAX_INT else None,
+        peak_memory=kilobytes and kilobytes * 1024,
+    )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INT else None
 
 
 def _is_solo(reply: object) -> bool:

@@ -23,6 +23,8 @@ queries run in a small pool of their own, and metrics and probes need neither.
     openapi.py     the description of /api/v1
     pages.py       the overview and what belongs to no other; the page's routes
     listings.py    the pages with a form: tasks, failures, incidents
+    runs.py        what runs now, and a task by its id
+    workers.py     workers, and what runs on one
     details.py     the pages of one thing: a task, a failure, an incident
     render.py      templates, and what all pages have in common
     status.py      the two states on top of every page

@@ -16,8 +16,7 @@ from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import Parameters, day
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.core import paging
-from celery_monitor.core.model import Failure, Snapshot, Worker
+from celery_monitor.core.model import Failure, Snapshot
 from celery_monitor.core.paging import Page
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
@@ -52,7 +51,6 @@ class Api:
             Route("/api/v1/failures/{uuid:path}", self.failure),
             Route("/api/v1/incidents", self.incidents),
             Route("/api/v1/incidents/{key:path}", self.incident),
-            Route("/api/v1/workers", self.workers),
             Route("/api/v1/outbox", self.outbox),
             Route("/api/v1/reports/{date}", self.report),
             Route("/openapi.json", self.openapi),
@@ -129,15 +127,6 @@ class Api:
         if found is None:
             raise HTTPException(404, incidents.unknown(self._sources.retention))
         return answer(views.incident_in_full(*found))
-
-    async def workers(self, request: Request) -> Response:
-        """Workers by hostname, from memory: the store is not asked."""
-        query = self._query(request, "limit", "cursor")
-        cursor = query.cursor()
-        known: list[Worker] = sorted(current(self._sources.snapshot).workers, key=lambda one: one.hostname)
-        after = "" if cursor is None else paging.position(cursor, tuple[str])[0]
-        rest = [one for one in known if one.hostname > after]
-        return _items(paging.page(rest, query.limit(), lambda one: (one.hostname,)), views.worker)
 
     async def outbox(self, request: Request) -> Response:
         """Notifications that wait or were given up, oldest first."""

@@ -1,5 +1,6 @@
 """Pages with a form: tasks, failures and incidents, found by what people type. All of it is in the address."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from celery_monitor.adapters.web.filters import path
 from celery_monitor.adapters.web.parameters import ParameterError, Parameters
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
+from celery_monitor.adapters.web.runs import knows
 from celery_monitor.adapters.web.search import MAX_NAMES, find, suggestions
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import FAILED, RETRIED, SUCCEEDED, Condition, Failure, IncidentRow, IncidentState
@@ -32,6 +34,8 @@ MAX_INCIDENTS: Final = 3_000
 """Incidents that are read for a page of those with a name or a class."""
 LISTED: Final = 100
 """Names that a field offers while one types."""
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""What Celery makes: a page says why nothing is known of one."""
 STATES: Final = {"": "All", "failing": "Failed in the last 24 h", "failed": "Ever failed", "clean": "Never failed"}
 
 
@@ -93,6 +97,9 @@ class Listings:
         if wanted is not None and len(wanted) == 1 and given["q"] in wanted:
             # Typed in full: nothing is left to choose.
             return RedirectResponse(f"tasks/{path(given['q'])}", 303)
+        uuid = given["q"].strip()
+        if uuid and not wanted and (_UUID.fullmatch(uuid) or await self._queries(partial(knows, self._sources, uuid))):
+            return RedirectResponse(f"runs/{path(uuid)}", 303)
         rows = [row for row in known if wanted is None or row.name in wanted]
         rows = [row for row in rows if _is_in(row, given["state"], now)]
         column, down = _order(given["sort"])

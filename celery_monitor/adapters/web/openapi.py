@@ -5,7 +5,18 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
-from celery_monitor.core.model import COUNTS, MAX_REASON, Action, Condition, IncidentState, Outcome, Reason, Severity
+from celery_monitor.core.lookup import RunState
+from celery_monitor.core.model import (
+    COUNTS,
+    MAX_REASON,
+    Action,
+    Condition,
+    IncidentState,
+    Outcome,
+    Reason,
+    Severity,
+    Stage,
+)
 
 Json = dict[str, Any]
 
@@ -54,6 +65,53 @@ _FAILURE: Final[dict[str, Json]] = {
     "reason": _one_of(Reason),
 }
 _TASK: Final = _object(name=_TEXT, queue=_TEXT, **_TOTALS)
+
+_RUN_STATES: Final = (*RunState, *(stage.name.lower() for stage in Stage if stage >= Stage.SUCCEEDED))
+_RUN: Final[dict[str, Json]] = {
+    "uuid": _TEXT,
+    "task": _or_null({"type": "string", "description": "null while no event has told it"}),
+    "queue": _or_null(_TEXT),
+    "hostname": {"type": "string", "description": 'Of the worker, "" while none has received it'},
+    "state": _one_of(_RUN_STATES),
+    "sent_at": _or_null({**_TIME, "description": "null for each time that was not seen"}),
+    "eta": _or_null({**_TIME, "description": "The time before which it must not begin"}),
+    "received_at": _or_null(_TIME),
+    "started_at": _or_null(_TIME),
+    "ended_at": _or_null(_TIME),
+    "lost_at": _or_null({**_TIME, "description": "When its worker went; no event will tell of its end"}),
+    "waited_seconds": _or_null({"type": "number", "description": "From when it was due to its start"}),
+    "seconds": _or_null({"type": "number", "description": "Of work, of one that has ended"}),
+    "retries": _COUNT,
+    "root": _or_null({"type": "string", "description": "Id of the task that the workflow began with"}),
+    "parent": _or_null({"type": "string", "description": "Id of the task that sent it"}),
+    "args": _or_null({"type": "string", "description": "Of a task under way, with tracking.capture_arguments"}),
+    "kwargs": _or_null(_TEXT),
+}
+
+_WORKER: Final = {
+    "hostname": _TEXT,
+    "up": {"type": "boolean"},
+    "last_heartbeat_at": _or_null(_TIME),
+    "active": _COUNT,
+    "processed": _COUNT,
+    "unobserved": _COUNT,
+    "heartbeats": {"type": "boolean", "description": "false: the worker sends none (--without-heartbeat)"},
+    "clock_offset_seconds": {
+        "type": "number",
+        "description": "Seconds that the monitor adds to the worker's timestamps: how far its clock is behind "
+        "(negative: ahead)",
+    },
+    "pid": _COUNT,
+    "software": _TEXT,
+    "queues": _list({"type": "string", "description": "Names of those that it consumes"}),
+    "pool": _or_null({"type": "string", "description": "Kind of its pool: `prefork`"}),
+    "processes": _or_null({**_COUNT, "description": "Size of its pool"}),
+    "prefetch": _or_null({**_COUNT, "description": "Messages that it may have fetched and not acknowledged"}),
+    "load_average": _or_null({**_list(_NUMBER), "description": "Of its machine, over 1, 5 and 15 minutes"}),
+    "uptime_seconds": _or_null({"type": "number", "description": "At `answered_at`"}),
+    "peak_memory_bytes": _or_null({**_COUNT, "description": "Of its main process"}),
+    "answered_at": _or_null({**_TIME, "description": "When it last answered a question; null: not yet"}),
+}
 
 _INCIDENT: Final[dict[str, Json]] = {
     "key": _TEXT,
@@ -121,6 +179,17 @@ SCHEMAS: Final[dict[str, Json]] = {
         receipt=_or_null({"type": "string", "description": "By what the receiver knows it"}),
         error=_or_null({"type": "string", "description": "Of the last attempt, when it failed"}),
     ),
+    "Run": _object(**_RUN),
+    "Runs": _object(
+        uuid=_TEXT,
+        runs={**_list(_ref("Run")), "description": "Those under way, then those that ended, the newest first"},
+        ancestors={
+            **_list(_object(uuid=_TEXT, task=_or_null(_TEXT), state=_or_null(_one_of(_RUN_STATES)))),
+            "description": "The tasks that it comes from, from the root to the parent",
+        },
+        children=_list(_ref("Run")),
+        failures=_list(_ref("Failure")),
+    ),
     "Silence": _object(
         id=_TEXT,
         match=_list({"type": "string", "description": "Glob on the task name"}),
@@ -163,22 +232,8 @@ SCHEMAS: Final[dict[str, Json]] = {
         "required": ["match", "for", "reason"],
         "additionalProperties": False,
     },
-    "Worker": _object(
-        hostname=_TEXT,
-        up={"type": "boolean"},
-        last_heartbeat_at=_or_null(_TIME),
-        active=_COUNT,
-        processed=_COUNT,
-        unobserved=_COUNT,
-        heartbeats={"type": "boolean", "description": "false: the worker sends none (--without-heartbeat)"},
-        clock_offset_seconds={
-            "type": "number",
-            "description": "Seconds that the monitor adds to the worker's timestamps: how far its clock is behind "
-            "(negative: ahead)",
-        },
-        pid=_COUNT,
-        software=_TEXT,
-    ),
+    "Worker": _object(**_WORKER),
+    "WorkerInFull": _object(**_WORKER, tasks=_object(**dict.fromkeys(map(str, RunState), _COUNT))),
     "Queue": _object(name=_TEXT, length=_or_null(_COUNT), consumers=_or_null(_COUNT), workers=_COUNT, processes=_COUNT),
     "OutboxItem": _object(
         id=_COUNT,
@@ -254,6 +309,7 @@ SCHEMAS: Final[dict[str, Json]] = {
 }
 
 _ago: Final = "an RFC 3339 time, a date (midnight UTC), or an age: 1h, 30m, 7d"
+# By name; with a path, for that list only.
 PARAMETERS: Final[dict[str, Json]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "cursor": {"type": "string", "description": "`next` of the previous page"},
@@ -265,6 +321,9 @@ PARAMETERS: Final[dict[str, Json]] = {
     },
     "condition": {**_one_of(Condition), "description": "Only incidents of this condition"},
     "state": {**_one_of(IncidentState), "description": "Only incidents in this state"},
+    "/api/v1/runs:state": {**_one_of(RunState), "description": "Only tasks in this state"},
+    "queue": {"type": "string", "description": "Only of this queue"},
+    "worker": {"type": "string", "description": "Only on the worker of this hostname"},
     "key": {"type": "string", "description": "Only the incident with this key"},
     "since": {"type": "string", "description": f"Not before {_ago}"},
     "until": {"type": "string", "description": f"Before {_ago}"},
@@ -289,6 +348,13 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
         False,
         ("since",),
     ),
+    "/api/v1/runs": (
+        "Tasks that have not ended, the oldest first",
+        "Run",
+        True,
+        ("limit", "cursor", "task", "state", "queue", "worker"),
+    ),
+    "/api/v1/runs/{uuid}": ("A task by its id: its runs under way and those that ended lately", "Runs", False, ()),
     "/api/v1/failures": ("Stored failures, newest first", "Failure", True, _FILTERS),
     "/api/v1/failures/{uuid}": ("The failures of a task id, one per attempt", "FailureInFull", True, ()),
     "/api/v1/incidents": ("Incidents, newest first", "Incident", True, (*_FILTERS, "state", "key", "condition")),
@@ -299,6 +365,7 @@ OPERATIONS: Final[dict[str, tuple[str, str, bool, tuple[str, ...]]]] = {
         (),
     ),
     "/api/v1/workers": ("Current workers by hostname", "Worker", True, ("limit", "cursor")),
+    "/api/v1/workers/{hostname}": ("A worker, with the number of its tasks by state", "WorkerInFull", False, ()),
     "/api/v1/outbox": (
         "Pending and failed notifications, oldest first; since and until apply to their creation time",
         "OutboxItem",
@@ -383,7 +450,7 @@ def _operation(path: str, *, guarded: bool) -> Json:
         "summary": text,
         "parameters": [
             *({"name": name, "in": "path", "required": True, "schema": _TEXT} for name in in_path),
-            *({"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in names),
+            *(_in_query(path, name) for name in names),
         ],
         "responses": {
             "200": _response("The requested data", answer),
@@ -393,6 +460,11 @@ def _operation(path: str, *, guarded: bool) -> Json:
             "503": _response("The store is unavailable", _ref("Error")),
         },
     }
+
+
+def _in_query(path: str, name: str) -> Json:
+    schema = PARAMETERS.get(f"{path}:{name}") or PARAMETERS[name]
+    return {"name": name, "in": "query", "required": False, "schema": schema}
 
 
 def _response(text: str, schema: Json) -> Json:

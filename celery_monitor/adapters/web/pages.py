@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from celery_monitor.adapters.web import incidents, trends, views
-from celery_monitor.adapters.web.api import current
+from celery_monitor.adapters.web import incidents, trends
 from celery_monitor.adapters.web.compression import packed
 from celery_monitor.adapters.web.details import Details
 from celery_monitor.adapters.web.listings import Listings
@@ -21,8 +20,10 @@ from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, day, toda
 from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
+from celery_monitor.adapters.web.runs import Runs
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.trends import DAY_HOURS, SPANS
+from celery_monitor.adapters.web.workers import WorkerPages
 from celery_monitor.core.model import IncidentState
 
 _REPORT_POLICY: Final = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
@@ -46,7 +47,8 @@ class Pages:
             Route("/", self.overview),
             *Listings(self._sources, self._queries).routes(),
             *Details(self._sources, self._queries).routes(),
-            Route("/workers", self.workers),
+            *Runs(self._sources, self._queries).routes(),
+            *WorkerPages(self._sources, self._queries).routes(),
             Route("/reports", _redirect("reports/today")),
             Route("/reports/{date}", self.report),
             Route("/style.css", _asset("style.css", "text/css")),
@@ -75,18 +77,6 @@ class Pages:
             span=span if span in SPANS else "24h",
             sparks=sparks,
             open=[incidents.told(row) for row in found],
-            refresh=True,
-        )
-
-    async def workers(self, request: Request) -> Response:
-        """Workers and queues, as of now."""
-        known = sorted(current(self._sources.snapshot).workers, key=lambda one: (one.up, one.hostname))
-        return page(
-            request,
-            self._sources,
-            "workers.html",
-            workers=[views.worker(one) for one in known],
-            queues=[views.queue(one) for one in self._sources.queues()],
             refresh=True,
         )
 

@@ -19,6 +19,7 @@ from celery_monitor.adapters.web.status import status
 NAVIGATION: Final = (
     ("/", "Overview"),
     ("/tasks", "Tasks"),
+    ("/runs", "Running"),
     ("/failures", "Failures"),
     ("/incidents", "Incidents"),
     ("/workers", "Workers"),

@@ -5,10 +5,20 @@ from dataclasses import dataclass, field
 from datetime import date, tzinfo
 from typing import Any, Protocol
 
-from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot
+from celery_monitor.core.model import OutboxItem, QueueStats, Snapshot, WorkerDetail
 from celery_monitor.core.paging import Page
 from celery_monitor.core.summary import Summary
-from celery_monitor.ports import ChannelInfo, Clock, HealthReport, Metrics, OtherFleet, Reader, SilenceBook, StoreSpace
+from celery_monitor.ports import (
+    ChannelInfo,
+    Clock,
+    HealthReport,
+    Metrics,
+    OtherFleet,
+    Reader,
+    SilenceBook,
+    StoreSpace,
+    TaskView,
+)
 
 
 class Waiting(Protocol):
@@ -37,7 +47,7 @@ class Waiting(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Given by the composition root. All but ``reader``, ``outbox`` and ``report`` answer at once, from memory."""
+    """Given by the composition root. All but ``tasks``, ``reader``, ``outbox`` and ``report`` answer at once."""
 
     fleet: str
     clock: Clock
@@ -47,6 +57,9 @@ class Sources:
     snapshot: Callable[[], Snapshot | None]
     """None until the store was read."""
     queues: Callable[[], Sequence[QueueStats]]
+    worker_details: Callable[[], Mapping[str, WorkerDetail]] = dict
+    """By hostname."""
+    tasks: Callable[[], TaskView]
     reader: Reader
     outbox: Waiting
     silences: SilenceBook

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery_monitor.core.headline import facts
+from celery_monitor.core.lookup import state_of_run
 from celery_monitor.core.model import (
     COUNTS,
     ChannelDelivery,
@@ -17,7 +18,9 @@ from celery_monitor.core.model import (
     ScheduledRun,
     ScheduleState,
     Silence,
+    TaskRun,
     Worker,
+    WorkerDetail,
 )
 from celery_monitor.core.times import rfc3339
 from celery_monitor.ports import HealthReport, TaskRow
@@ -83,6 +86,32 @@ def failure(one: Failure) -> Json:
 def failure_in_full(one: Failure) -> Json:
     """A failure with what is long; the arguments are None unless ``tracking.capture_arguments`` is on."""
     return {**failure(one), "traceback": one.traceback, "args": one.args, "kwargs": one.kwargs}
+
+
+def run(one: TaskRun, now: float) -> Json:
+    """A run of a task, under way or ended."""
+    due = max(one.sent_at, one.eta)
+    worked = one.ended_at - one.started_at if one.started_at and one.ended_at else None
+    return {
+        "uuid": one.uuid,
+        "task": one.name,
+        "queue": one.queue,
+        "hostname": one.hostname,
+        "state": state_of_run(one, now),
+        "sent_at": time(one.sent_at or None),
+        "eta": time(one.eta or None),
+        "received_at": time(one.received_at or None),
+        "started_at": time(one.started_at or None),
+        "ended_at": time(one.ended_at or None),
+        "lost_at": time(one.lost_at or None),
+        "waited_seconds": max(0.0, one.started_at - due) if one.started_at and due else None,
+        "seconds": worked if one.runtime is None else one.runtime,
+        "retries": one.retries,
+        "root": one.root,
+        "parent": one.parent,
+        "args": one.args,
+        "kwargs": one.kwargs,
+    }
 
 
 def error(row: GroupRow) -> Json:
@@ -159,8 +188,9 @@ def delivery(one: ChannelDelivery) -> Json:
     }
 
 
-def worker(one: Worker) -> Json:
+def worker(one: Worker, detail: WorkerDetail | None = None) -> Json:
     """A worker."""
+    told = detail or WorkerDetail()
     return {
         "hostname": one.hostname,
         "up": one.up,
@@ -172,6 +202,14 @@ def worker(one: Worker) -> Json:
         "clock_offset_seconds": one.clock_offset,
         "pid": one.pid,
         "software": " ".join(filter(None, (one.sw_ident, one.sw_ver, one.sw_sys))),
+        "queues": list(told.queues),
+        "pool": told.pool,
+        "processes": told.processes,
+        "prefetch": told.prefetch,
+        "load_average": told.load and list(told.load),
+        "uptime_seconds": told.uptime,
+        "peak_memory_bytes": told.peak_memory,
+        "answered_at": time(told.answered_at or None),
     }
 
 

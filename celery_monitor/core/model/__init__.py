@@ -60,7 +60,7 @@ from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, FailingRo
 from celery_monitor.core.model.schedules import RUNS_KEPT, Outcome, ScheduledRun, ScheduleState, TaskStarts, ToldBy
 from celery_monitor.core.model.silences import MAX_REASON, MAX_SILENCE, MAX_SILENCES, Silence
 from celery_monitor.core.model.tasks import NO_DETAILS, UNKNOWN_TASK, FleetTask, Stage, TaskDetails, TaskRef, TaskRun
-from celery_monitor.core.model.workers import QueueStats, Worker
+from celery_monitor.core.model.workers import QueueStats, Worker, WorkerDetail
 
 __all__ = [
     "ASKED_FOR",
@@ -136,4 +136,5 @@ __all__ = [
     "ToldBy",
     "UnnamedEvent",
     "Worker",
+    "WorkerDetail",
 ]

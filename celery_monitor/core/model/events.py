@@ -51,6 +51,7 @@ class Event(msgspec.Struct, gc=False):
     active: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
     processed: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
     pid: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
+    loadavg: tuple[float, float, float] | None = None
     sw_ident: str | None = None
     sw_ver: str | None = None
     sw_sys: str | None = None

@@ -34,6 +34,28 @@ class Worker(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerDetail:
+    """What a worker said of itself last, beside what is counted. Not stored; None for what it did not say."""
+
+    queues: tuple[str, ...] = ()
+    """Names of those that it consumes."""
+    pool: str | None = None
+    """Kind of its pool, as Celery names it: ``prefork``."""
+    processes: int | None = None
+    """Size of its pool."""
+    prefetch: int | None = None
+    """Messages that it may have fetched and not acknowledged."""
+    uptime: float | None = None
+    """Seconds since its start, at ``answered_at``."""
+    peak_memory: int | None = None
+    """Bytes that its main process has had in memory at most, where it runs on Linux."""
+    answered_at: float = 0.0
+    """Unix seconds of the answer; 0: it has not answered."""
+    load: tuple[float, float, float] | None = None
+    """Load averages of its machine over 1, 5 and 15 minutes, by its last heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStats:
     """What the fleet adapter found in the background."""
 

@@ -84,6 +84,12 @@ def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: S
         "celery@one": ["fleet", "other"],
         "celery@two": ["fleet"],
     }
+    wait_until(lambda: fleet.queues(0.5, NOW) and len(fleet.details) == 2, 60)
+    one, two = fleet.details["celery@one"], fleet.details["celery@two"]
+    assert (one.pool, one.processes, one.prefetch) == ("prefork", 2, 8)
+    assert (two.pool, two.processes, two.prefetch) == ("threads", 3, 12)
+    assert 0 <= (one.uptime or 0) < 600
+    assert (one.peak_memory or 0) > 1 << 20
 
 
 def test_registered(broker_url: str, controlling: Controlling, start: Start, tmp_path: Path) -> None:

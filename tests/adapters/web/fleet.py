@@ -1,5 +1,6 @@
 """A fleet, as the web's sources show it: a real store with known rows, and a state in memory."""
 
+import json
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from celery_monitor.core.model import (
     Action,
     BucketDelta,
     Changes,
+    Delivery,
     ErrorDelta,
     ErrorGroup,
     Failure,
@@ -24,15 +26,19 @@ from celery_monitor.core.model import (
     OutboxRequest,
     QueueStats,
     Reason,
+    Restored,
     ScheduleState,
     Severity,
     Snapshot,
     Worker,
+    WorkerDetail,
 )
+from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import MonitorError
-from celery_monitor.ports import ChannelInfo, HealthReport, Reader, Scrape, StoreSpace
+from celery_monitor.ports import ChannelInfo, HealthReport, Reader, Scrape, StoreSpace, TaskView
 from celery_monitor.runtime.report import DayReport
+from celery_monitor.runtime.task_view import MemoryTaskView
 from tests.fakes import ManualClock
 
 NOW = 1_795_442_709.25
@@ -125,6 +131,39 @@ def channels(*off: str) -> list[ChannelInfo]:
     ]
 
 
+def busy() -> Monitor:
+    """A monitor of a fleet at work: tasks that run, wait, and have ended, one of them in a chain."""
+    made = Monitor(Limits(name_wait=0.0, capture_arguments=True), Restored(), NOW)
+    told = (
+        *ran("root-1", "shop.mail", -300, "succeeded", root_id="root-1", runtime=2.5),
+        *ran("run-1", "shop.charge", -90, root_id="root-1", parent_id="root-1", args="('order-4711',)"),
+        *ran("run-2", "shop.mail", -600, retries=2),
+        *ran("done-1", "shop.mail", -40, "succeeded", root_id="root-1", parent_id="run-1", runtime=0.25),
+        *ran("id-1", "shop.charge", -62, "failed", exception="ValueError('no such card')"),
+        {"type": "task-sent", "uuid": "wait-1", "name": "shop.mail", "queue": "celery", "timestamp": NOW - 20},
+        {"type": "task-sent", "uuid": "later-1", "name": "shop.mail", "queue": "celery", "timestamp": NOW - 20,
+         "eta": "2026-11-23T15:00:00+00:00"},
+    )  # fmt: skip
+    made.receive([Delivery(json.dumps(one).encode()) for one in told], NOW)
+    return made
+
+
+def ran(uuid: str, name: str, at: float, end: str = "", runtime: float | None = None, **told: object) -> list[Any]:
+    """The events of a task, sent so many seconds before NOW, as Celery sends them; without ``end`` it runs."""
+    base = {"uuid": uuid, "hostname": "celery@box"}
+    exception = told.pop("exception", None)
+    events: list[Any] = [
+        {**base, "type": "task-sent", "timestamp": NOW + at, "name": name, "queue": "billing", **told},
+        {**base, "type": "task-received", "timestamp": NOW + at + 1, "name": name, **told},
+        {**base, "type": "task-started", "timestamp": NOW + at + 2},
+    ]
+    if end:
+        events.append(
+            {**base, "type": f"task-{end}", "timestamp": NOW + at + 5, "exception": exception, "runtime": runtime}
+        )
+    return events
+
+
 @dataclass
 class FakeMetrics:
     """Metrics that are a number of bytes. ``gate`` holds a rendering until it is set."""
@@ -172,6 +211,14 @@ class Fleet:
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     live: HealthReport = field(default_factory=lambda: HealthReport({"threads": None}))
     ready: HealthReport = field(default_factory=lambda: HealthReport({"broker": None, "probe": None, "store": None}))
+    details: dict[str, WorkerDetail] = field(
+        default_factory=lambda: {
+            "celery@box": WorkerDetail(
+                ("billing", "celery"), "prefork", 8, 32, 3600.0, 90 << 20, NOW - 3, (0.5, 0.75, 1.0)
+            )
+        }
+    )
+    monitor: Monitor = field(default_factory=busy)
     workers: list[Worker] = field(default_factory=lambda: [worker(), worker("celery@gone", up=False)])
     starting: bool = False
     space: StoreSpace = field(default_factory=StoreSpace)
@@ -209,6 +256,11 @@ class Fleet:
             schedules=self.schedules,
         )
 
+    @property
+    def tasks(self) -> TaskView:
+        """What runs now."""
+        return MemoryTaskView(self.monitor, threading.Lock(), ManualClock(time=NOW), ())
+
     def report(self, day: date, now: float) -> Summary:
         """A day of the store."""
         return DayReport(self.reader, "shop", UTC, paging=True).summary(day, now)
@@ -227,6 +279,8 @@ class Fleet:
             livez=lambda: self.live,
             readyz=lambda: self.ready,
             snapshot=self.snapshot,
+            tasks=lambda: self.tasks,
+            worker_details=lambda: self.details,
             queues=lambda: [QueueStats("billing", 3, 1, 1, 8), QueueStats("celery", None, None, 1, 8)],
             reader=self.reader,
             outbox=self.store.outbox,

@@ -209,7 +209,9 @@ def test_answers_are_as_described(site: Served, store: SqlStore, path: str) -> N
     document = site.get("/openapi.json").json()
     assert set(document["paths"]) == {*OPERATIONS, "/api/v1/silences/{id}"}
     store.silences.add(Silence("a1", ("shop.*",), "deploy", NOW - 5, NOW + 5))
-    filled = path.format(name="shop.charge", uuid="id-1", date="today", key="shop.charge%2F2026-11-23T14Z")
+    filled = path.format(
+        name="shop.charge", uuid="id-1", hostname="celery%40box", date="today", key="shop.charge%2F2026-11-23T14Z"
+    )
     schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     answer = site.get(filled).json()
     jsonschema.validate(answer, schema | {"components": document["components"]})

@@ -12,10 +12,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
-from celery_monitor.core.model import Changes
+from celery_monitor.core.model import Changes, Delivery
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import Served, served
-from tests.adapters.web.fleet import NOW, Fleet, bucket, failure, group, incident, usual
+from tests.adapters.web.fleet import NOW, Fleet, bucket, busy, failure, group, incident, usual
+from tests.builders import body, raw
 from tests.servers.process import require
 
 KEY = "incidents/shop.charge%2F2026-11-23T14Z"
@@ -30,7 +31,14 @@ PAGES = (
     "incidents",
     "incidents?state=resolved",
     KEY,
+    "runs",
+    "runs?state=all",
+    "runs?q=nothing",
+    "runs/run-1",
+    "runs/id-1",
+    "runs/never",
     "workers",
+    "workers/celery%40box",
     "silences",
     "schedules",
     "reports/today",
@@ -234,6 +242,28 @@ def test_a_page_stays_current(visit: Visiting, shown: tuple[Served, Fleet]) -> N
         assert "0 down" not in page.locator("#states").inner_text()
     finally:
         fleet.workers[:] = before
+
+
+def test_a_running_task_is_seen_to_its_end(visit: Visiting, shown: tuple[Served, Fleet]) -> None:
+    """The search finds it by its id, its page shows what it does, and its end comes by itself."""
+    _, fleet = shown
+    before = fleet.monitor
+    fleet.monitor = busy()
+    try:
+        page = visit().go("")
+        page.get_by_role("searchbox").fill("run-1")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/runs/run-1")
+        assert page.locator("aside .badge").inner_text() == "running"
+        end = raw("succeeded", "run-1", NOW - 1, runtime=87.0) | {"hostname": "celery@box"}
+        fleet.monitor.receive([Delivery(body(end))], NOW)
+        page.evaluate("document.activeElement.blur()")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.locator("aside .badge", has_text="succeeded").wait_for()
+        page.get_by_role("link", name="shop.mail").last.click()
+        page.wait_for_url("**/runs/done-1")
+    finally:
+        fleet.monitor = before
 
 
 def test_copying(visit: Visiting) -> None:

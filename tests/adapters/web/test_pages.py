@@ -26,7 +26,11 @@ PAGES = (
     "/failures/id-1",
     "/incidents",
     "/incidents/shop.charge%2F2026-11-23T14Z",
+    "/runs",
+    "/runs/run-1",
+    "/runs/id-1",
     "/workers",
+    "/workers/celery%40box",
     "/reports/today",
 )
 EVIL = "<script>alert(1)</script>\"'&{{7*7}}"

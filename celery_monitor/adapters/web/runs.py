@@ -1,0 +1,239 @@
+"""What runs now, and a task by its id: as pages and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Final
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from celery_monitor.adapters.web import views
+from celery_monitor.adapters.web.api import answer
+from celery_monitor.adapters.web.filters import days
+from celery_monitor.adapters.web.parameters import Parameters
+from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.render import page
+from celery_monitor.adapters.web.search import matcher
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core import paging
+from celery_monitor.core.lookup import CHILDREN, RunFilter, RunPage, RunState, state_of_run
+from celery_monitor.core.model import Failure, TaskRun
+
+FIELDS: Final = ("q", "state", "queue", "worker", "page")
+ALL: Final = "all"
+STATES: Final = {
+    "": "Running",
+    RunState.WAITING: "Waiting",
+    RunState.SCHEDULED: "Scheduled",
+    RunState.RETRYING: "Retrying",
+    RunState.LOST: "Lost",
+    ALL: "All",
+}
+"""The values of the page's field ``state``, and their names."""
+PER_PAGE: Final = 50
+_Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+ANCESTORS: Final = 10
+"""Tasks of a chain that are looked up, from a task upwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a task id."""
+
+    runs: Sequence[TaskRun]
+    """Those under way, then those that have ended, the newest first."""
+    ancestors: Sequence[tuple[str, TaskRun | None]]
+    """The tasks that it comes from, the root first, with what is known of each."""
+    whole: bool
+    """Whether nothing is missing between the root and this task."""
+    children: Sequence[TaskRun]
+    failures: Sequence[Failure]
+
+
+class Runs:
+    """The endpoints."""
+
+    def __init__(self, sources: Sources, queries: Queries) -> None:
+        self._sources = sources
+        self._queries = queries
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/runs", self.runs),
+            Route("/runs/{uuid:path}", self.run),
+            Route("/api/v1/runs", self.runs_as_json),
+            Route("/api/v1/runs/{uuid:path}", self.run_as_json),
+        ]
+
+    async def runs(self, request: Request) -> Response:
+        """What runs and waits now, the oldest first."""
+        given = {name: request.query_params.get(name, "") for name in FIELDS}
+        number = _number(given["page"])
+        wanted = RunFilter(
+            state=_state(given["state"]),
+            named=matcher(given["q"]) if given["q"].strip() else None,
+            queue=given["queue"] or None,
+            hostname=given["worker"] or None,
+            offset=(number - 1) * PER_PAGE,
+            limit=PER_PAGE,
+        )
+        view = self._sources.tasks()
+        found: RunPage = await self._queries.shared(("runs", *given.values()), partial(view.page, wanted))
+        total = sum(found.counts.values())
+        counts = {name: total if (state := _state(name)) is None else found.counts.get(state, 0) for name in STATES}
+        now = self._sources.clock.now()
+        return page(
+            request,
+            self._sources,
+            "runs.html",
+            runs=[views.run(one, now) for one in found.runs],
+            total=found.total,
+            given=given,
+            states=STATES,
+            counts=counts,
+            live=view.live,
+            number=number,
+            pages=max(1, -(-found.total // PER_PAGE)),
+            refresh=True,
+        )
+
+    async def run(self, request: Request) -> Response:
+        """A task by its id."""
+        uuid = request.path_params["uuid"]
+        found = await self._queries(partial(self._find, uuid))
+        if found is None:
+            since = await self._queries(self._sources.reader.ended_since)
+            return page(
+                request,
+                self._sources,
+                "no_run.html",
+                HTTPStatus.NOT_FOUND,
+                uuid=uuid,
+                since=views.time(since),
+                retention=self._sources.retention,
+            )
+        now = self._sources.clock.now()
+        return page(
+            request,
+            self._sources,
+            "run.html",
+            uuid=uuid,
+            runs=[views.run(one, now) for one in found.runs],
+            ancestors=[(one, run and views.run(run, now)) for one, run in found.ancestors],
+            whole=found.whole,
+            children=[views.run(one, now) for one in found.children],
+            more_children=len(found.children) >= CHILDREN,
+            failures=[views.failure(one) for one in found.failures],
+            live=self._sources.tasks().live,
+            refresh=any(one.ended_at == 0 for one in found.runs),
+        )
+
+    async def runs_as_json(self, request: Request) -> Response:
+        """The list, as JSON."""
+        known = ("limit", "cursor", "task", "state", "queue", "worker")
+        query = Parameters(request, known, now=self._sources.clock.now())
+        limit, cursor, name = query.limit(), query.cursor(), query.text("task")
+        offset = 0 if cursor is None else paging.position(cursor, tuple[_Offset])[0]
+        state = query.choice("state", [*RunState])
+        wanted = RunFilter(
+            state=None if state is None else RunState(state),
+            named=None if name is None else name.__eq__,
+            queue=query.text("queue"),
+            hostname=query.text("worker"),
+            offset=offset,
+            limit=limit,
+        )
+        found: RunPage = await self._queries(partial(self._sources.tasks().page, wanted))
+        now, end = self._sources.clock.now(), wanted.offset + limit
+        return answer(
+            {
+                "items": [views.run(one, now) for one in found.runs],
+                "next": paging.cursor((end,)) if end < found.total else None,
+            }
+        )
+
+    async def run_as_json(self, request: Request) -> Response:
+        """A task by its id, as JSON."""
+        uuid = request.path_params["uuid"]
+        Parameters(request, (), now=self._sources.clock.now())
+        found = await self._queries(partial(self._find, uuid)) if uuid else None
+        if found is None:
+            raise HTTPException(404, unknown(self._sources.retention))
+        now = self._sources.clock.now()
+        return answer(
+            {
+                "uuid": uuid,
+                "runs": [views.run(one, now) for one in found.runs],
+                "ancestors": [
+                    {"uuid": one, "task": run and run.name, "state": run and state_of_run(run, now)}
+                    for one, run in found.ancestors
+                ],
+                "children": [views.run(one, now) for one in found.children],
+                "failures": [views.failure(one) for one in found.failures],
+            }
+        )
+
+    def _find(self, uuid: str) -> Found | None:
+        """Asks memory and the store."""
+        runs, failures = self._runs(uuid), self._sources.reader.failure(uuid)
+        if not runs and not failures:
+            return None
+        ancestors, whole = self._ancestors(uuid, runs[0]) if runs else ([], True)
+        stored = self._sources.reader.sent_by(uuid, CHILDREN)
+        children = _merged(self._sources.tasks().children(uuid), stored)[:CHILDREN]
+        return Found(runs, ancestors, whole, children, failures)
+
+    def _runs(self, uuid: str) -> list[TaskRun]:
+        return _merged(self._sources.tasks().find(uuid), self._sources.reader.ended(uuid))
+
+    def _ancestors(self, uuid: str, run: TaskRun) -> tuple[list[tuple[str, TaskRun | None]], bool]:
+        """From the root down to the parent, and whether they are all of them."""
+        found: list[tuple[str, TaskRun | None]] = []
+        seen, root, parent = {uuid}, run.root, run.parent
+        while parent is not None and parent not in seen and len(found) < ANCESTORS:
+            seen.add(parent)
+            of_parent = self._runs(parent)
+            found.insert(0, (parent, of_parent[0] if of_parent else None))
+            parent = of_parent[0].parent if of_parent else None
+        whole = root is None or root in seen
+        if root is not None and not whole:
+            of_root = self._runs(root)
+            found.insert(0, (root, of_root[0] if of_root else None))
+        return found, whole
+
+
+def knows(sources: Sources, uuid: str) -> bool:
+    """Whether anything is known of a task id. Asks the store."""
+    return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(uuid))
+
+
+def unknown(retention: float) -> str:
+    """Why nothing may be known of a task id."""
+    return (
+        "nothing is known of this task id: the task was never seen, belongs to another fleet, was forgotten because "
+        f"newer tasks have ended since (tracking.max_ended_tasks), or failed more than {days(retention)} ago"
+    )
+
+
+def _merged(live: Sequence[TaskRun], stored: Sequence[TaskRun]) -> list[TaskRun]:
+    """What is in memory is in the store a moment later."""
+    known = {(run.uuid, run.hostname, run.ended_at) for run in live}
+    return [*live, *(run for run in stored if (run.uuid, run.hostname, run.ended_at) not in known)]
+
+
+def _state(value: str) -> RunState | None:
+    """Of the page's field; unknown ones are the first."""
+    if value == ALL:
+        return None
+    return RunState(value) if value in [*RunState] else RunState.RUNNING
+
+
+def _number(text: str) -> int:
+    """Of a page. What is no number is the first one."""
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 6 else 1  # noqa: PLR2004 - digits

@@ -1,0 +1,96 @@
+"""Workers: all of them, and one with what runs on it. As pages and as JSON."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from celery_monitor.adapters.web import views
+from celery_monitor.adapters.web.api import answer, current
+from celery_monitor.adapters.web.parameters import Parameters
+from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.render import page
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core import paging
+from celery_monitor.core.lookup import RunFilter, RunState
+from celery_monitor.core.model import Worker
+
+
+class WorkerPages:
+    """The endpoints."""
+
+    def __init__(self, sources: Sources, queries: Queries) -> None:
+        self._sources = sources
+        self._queries = queries
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/workers", self.workers),
+            Route("/workers/{hostname:path}", self.worker),
+            Route("/api/v1/workers", self.workers_as_json),
+            Route("/api/v1/workers/{hostname:path}", self.worker_as_json),
+        ]
+
+    async def workers(self, request: Request) -> Response:
+        """Workers and queues, as of now: those that are down first."""
+        known = sorted(current(self._sources.snapshot).workers, key=lambda one: (one.up, one.hostname))
+        return page(
+            request,
+            self._sources,
+            "workers.html",
+            workers=self._shown(known),
+            queues=[views.queue(one) for one in self._sources.queues()],
+            refresh=True,
+        )
+
+    async def worker(self, request: Request) -> Response:
+        """One worker, and what runs on it."""
+        one = self._known(request)
+        wanted = RunFilter(hostname=one.hostname, state=RunState.RUNNING)
+        view = self._sources.tasks()
+        found = await self._queries.shared(("worker", one.hostname), partial(view.page, wanted))
+        now = self._sources.clock.now()
+        return page(
+            request,
+            self._sources,
+            "worker.html",
+            one=self._shown([one])[0],
+            runs=[views.run(run, now) for run in found.runs],
+            total=found.total,
+            fetched=found.counts.get(RunState.WAITING, 0) + found.counts.get(RunState.SCHEDULED, 0),
+            live=view.live,
+            refresh=True,
+        )
+
+    async def workers_as_json(self, request: Request) -> Response:
+        """Workers by hostname, from memory: the store is not asked."""
+        query = Parameters(request, ("limit", "cursor"), now=self._sources.clock.now())
+        cursor = query.cursor()
+        known = sorted(current(self._sources.snapshot).workers, key=lambda one: one.hostname)
+        after = "" if cursor is None else paging.position(cursor, tuple[str])[0]
+        rest = [one for one in known if one.hostname > after]
+        found = paging.page(rest, query.limit(), lambda one: (one.hostname,))
+        return answer({"items": self._shown(found.rows), "next": found.next})
+
+    async def worker_as_json(self, request: Request) -> Response:
+        """One worker, with the number of its tasks by state."""
+        Parameters(request, (), now=self._sources.clock.now())
+        one = self._known(request)
+        found = await self._queries(partial(self._sources.tasks().page, RunFilter(hostname=one.hostname, limit=0)))
+        tasks = {str(state): found.counts.get(state, 0) for state in RunState}
+        return answer({**self._shown([one])[0], "tasks": tasks})
+
+    def _known(self, request: Request) -> Worker:
+        hostname = request.path_params["hostname"]
+        for one in current(self._sources.snapshot).workers:
+            if one.hostname == hostname:
+                return one
+        raise HTTPException(404, "no worker of this name is known: it never sent an event, or has been gone for long")
+
+    def _shown(self, workers: Sequence[Worker]) -> list[views.Json]:
+        details = self._sources.worker_details()
+        return [views.worker(one, details.get(one.hostname)) for one in workers]

@@ -1,0 +1,95 @@
+"""What runs now and a task by its id, for readers in other threads: out of the monitor's memory, or out of the store.
+
+The pump waits for the monitor's lock, so it is held for a copy of references only (some milliseconds with hundreds of
+thousands of tasks), and again for what is shown of a page's rows.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from msgspec import structs
+
+from celery_monitor.core.lookup import RunFilter, RunPage, children, shown, sift
+from celery_monitor.core.model import Stage, TaskRun
+from celery_monitor.core.monitor import Monitor
+from celery_monitor.core.runs import all_runs
+from celery_monitor.core.text import Pattern, redacted
+from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH
+from celery_monitor.ports import Clock, Reader
+
+MAX_STORED: Final = 20_000
+"""Tasks under way that a standby reads for a list."""
+
+
+class MemoryTaskView:
+    """Of the process that leads: a TaskView of this moment. ``lock`` is held over each use of the monitor."""
+
+    live = True
+
+    def __init__(self, monitor: Monitor, lock: threading.Lock, clock: Clock, redact: Sequence[Pattern]) -> None:
+        """Does no I/O. ``redact``: what is replaced in arguments."""
+        self._monitor = monitor
+        self._lock = lock
+        self._clock = clock
+        self._redact = redact
+
+    def page(self, wanted: RunFilter) -> RunPage:
+        """See TaskView."""
+        with self._lock:
+            tasks = self._monitor.lookup.all()
+        found = sift(tasks, wanted, self._clock.now())
+        del tasks
+        with self._lock:
+            runs = self._monitor.lookup.complete(found.runs)
+        return replace(found, runs=self._redacted(runs))
+
+    def find(self, uuid: str) -> list[TaskRun]:
+        """See TaskView."""
+        with self._lock:
+            found = self._monitor.lookup.find(uuid)
+        return self._redacted(found)
+
+    def children(self, uuid: str) -> list[TaskRun]:
+        """See TaskView."""
+        with self._lock:
+            tasks, ended = self._monitor.lookup.all(), self._monitor.lookup.ended_children(uuid)
+        return [*children(tasks, uuid), *ended]
+
+    def _redacted(self, runs: Iterable[TaskRun]) -> list[TaskRun]:
+        return [
+            run
+            if run.args is None and run.kwargs is None
+            else structs.replace(run, args=self._fit(run.args), kwargs=self._fit(run.kwargs))
+            for run in runs
+        ]
+
+    def _fit(self, text: str | None) -> str | None:
+        return text and redacted(text, self._redact)[:MAX_ARGUMENTS_LENGTH]
+
+
+class StoredTaskView:
+    """Of a standby: a TaskView of what the leader has committed. Raises as a Reader."""
+
+    live = False
+
+    def __init__(self, reader: Reader, clock: Clock) -> None:
+        """Does no I/O."""
+        self._reader = reader
+        self._clock = clock
+
+    def page(self, wanted: RunFilter) -> RunPage:
+        """See TaskView. Of the tasks that were heard of longest ago."""
+        rows = self._reader.tracked(MAX_STORED)
+        return sift(([uuid for uuid, _ in rows], [ref for _, ref in rows]), wanted, self._clock.now())
+
+    def find(self, uuid: str) -> list[TaskRun]:
+        """See TaskView. Only what is under way: what has ended is in the store."""
+        rows = self._reader.tracked(1, uuid=uuid)
+        return [shown(uuid, run) for _, ref in rows for run in reversed(all_runs(ref)) if run.stage < Stage.SUCCEEDED]
+
+    def children(self, uuid: str) -> list[TaskRun]:
+        """See TaskView: no index knows them."""
+        del uuid
+        return []

@@ -1,0 +1,172 @@
+"""What runs now, and a task by its id."""
+
+import json
+from urllib.parse import quote, unquote
+
+import pytest
+
+from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.model import Changes, Delivery, Restored, TaskRef, TaskRun
+from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.runtime.task_view import StoredTaskView
+from tests.adapters.web.conftest import Served
+from tests.adapters.web.fleet import NOW, Fleet, ran
+from tests.fakes import ManualClock
+
+LISTS: list[tuple[str, list[str]]] = [
+    ("", ["run-2", "run-1", "wait-1", "later-1"]),
+    ("?state=running", ["run-2", "run-1"]),
+    ("?state=waiting", ["wait-1"]),
+    ("?state=scheduled", ["later-1"]),
+    ("?state=lost", []),
+    ("?task=shop.mail", ["run-2", "wait-1", "later-1"]),
+    ("?task=mail", []),
+    ("?worker=celery%40box&queue=billing", ["run-2", "run-1"]),
+    ("?limit=1", ["run-1"]),
+]
+
+
+@pytest.mark.parametrize(("query", "uuids"), LISTS)
+def test_the_list(site: Served, query: str, uuids: list[str]) -> None:
+    """What is under way, by each filter of the API."""
+    answer = site.get(f"/api/v1/runs{query}").json()
+    found = [one["uuid"] for one in answer["items"]]
+    assert sorted(found) == sorted(uuids)
+    if "state" in query:
+        assert found == uuids
+
+
+def test_pages_of_the_list(site: Served) -> None:
+    """The cursor leads through all of it; a wrong one is said."""
+    found: list[str] = []
+    address = "/api/v1/runs?limit=3"
+    while address:
+        answer = site.get(address).json()
+        found += [one["uuid"] for one in answer["items"]]
+        address = f"/api/v1/runs?limit=3&cursor={answer['next']}" if answer["next"] else ""
+    assert sorted(found) == ["later-1", "run-1", "run-2", "wait-1"]
+    for wrong in ("eA", "MTAwMDAwMDAwMDAwMDAw"):
+        assert "cursor" in site.get(f"/api/v1/runs?cursor={wrong}").json()["error"]
+    assert "state" in site.get("/api/v1/runs?state=odd").json()["error"]
+
+
+def test_a_run_in_json(site: Served) -> None:
+    """What is known of a task that runs: where, since when, out of which workflow, and with which arguments."""
+    answer = site.get("/api/v1/runs/run-1").json()
+    (run,) = answer["runs"]
+    assert (run["state"], run["hostname"], run["queue"]) == ("running", "celery@box", "billing")
+    assert (run["waited_seconds"], run["seconds"], run["args"]) == (2.0, None, "('order-4711',)")
+    assert answer["ancestors"] == [{"uuid": "root-1", "task": "shop.mail", "state": "succeeded"}]
+    (child,) = answer["children"]
+    assert (child["uuid"], child["state"], child["seconds"], child["root"]) == ("done-1", "succeeded", 0.25, "root-1")
+    failed = site.get("/api/v1/runs/id-1").json()
+    assert [one["exception"] for one in failed["failures"]] == ["ValueError"]
+    assert failed["runs"][0]["state"] == "failed"
+    assert site.get("/api/v1/runs/never").status_code == 404
+
+
+def test_the_page(site: Served) -> None:
+    """Running tasks with a count of each state; what is waiting is one click away."""
+    text = site.get("/runs").text
+    assert text.index("runs/run-2") < text.index("runs/run-1")
+    assert "order-4711" in text
+    assert "Running 2" in text
+    assert "Waiting 1" in text
+    assert "All 4" in text
+    assert "wait-1" not in text
+    assert "runs/wait-1" in site.get("/runs?state=waiting").text
+    assert "runs/run-2" in site.get("/runs?q=MAI&worker=celery%40box").text
+    assert "No such task is running" in site.get("/runs?q=nothing").text
+    assert "fewer pages" in site.get("/runs?page=9").text
+    assert site.get("/runs?state=odd&page=x&utm_source=mail").status_code == 200
+
+
+def test_a_task_by_its_id(site: Served, fleet: Fleet) -> None:
+    """A running task is seen to its end on the same address."""
+    text = site.get("/runs/run-1").text
+    assert "data-refresh" in text
+    assert ">running<" in text
+    assert 'href="../runs/root-1"' in text
+    assert 'href="../runs/done-1"' in text
+    end = {"type": "task-succeeded", "uuid": "run-1", "hostname": "celery@box", "timestamp": NOW - 1, "runtime": 87.0}
+    fleet.monitor.receive([Delivery(json.dumps(end).encode())], NOW)
+    text = site.get("/runs/run-1").text
+    assert ">succeeded<" in text
+    assert "1 min 27 s of work" in text
+    assert "data-refresh" not in text
+
+
+def test_what_has_ended_is_in_the_store(site: Served, fleet: Fleet, store: SqlStore) -> None:
+    """It is found there when memory has forgotten it, and shown once while both know it."""
+    changes = fleet.monitor.take(NOW)
+    assert changes is not None
+    store.commit(Changes(now=NOW, sequence=2, ended=changes.ended))
+    assert len(site.get("/api/v1/runs/done-1").json()["runs"]) == 1
+    fleet.monitor = Monitor(Limits(), Restored(), NOW)
+    (run,) = site.get("/api/v1/runs/done-1").json()["runs"]
+    assert (run["state"], run["parent"], run["sent_at"]) == ("succeeded", "run-1", "2026-11-23T14:04:29.250Z")
+    ancestors = site.get("/api/v1/runs/done-1").json()["ancestors"]
+    assert [(one["uuid"], one["state"]) for one in ancestors] == [("root-1", "succeeded"), ("run-1", None)]
+
+
+def test_a_standby(site: Served, fleet: Fleet, store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows what the leader has committed, and says so."""
+    tracked = [("run-9", TaskRef(name="shop.mail", stage=2, started_at=NOW - 9, host="celery@box"))]
+    ended = [TaskRun(uuid="done-9", name="shop.mail", queue="q", hostname="celery@box", stage=5, ended_at=NOW)]
+    store.commit(Changes(now=NOW, sequence=2, tracked=tracked, ended=ended))
+    monkeypatch.setattr(Fleet, "tasks", StoredTaskView(fleet.reader, ManualClock(time=NOW)))
+    text = site.get("/runs").text
+    assert "as of the leader&#39;s last commit" in text or "as of the leader's last commit" in text
+    assert "runs/run-9" in text
+    assert ">running<" in site.get("/runs/run-9").text
+    assert ">succeeded<" in site.get("/runs/done-9").text
+
+
+def test_nothing_is_known(site: Served) -> None:
+    """The answer says what the reason can be."""
+    answer = site.get("/runs/never")
+    assert answer.status_code == 404
+    for reason in ("tracking.max_ended_tasks", "another celery-monitor", "task_send_sent_event", "mistyped"):
+        assert reason in answer.text
+    assert site.get("/runs/" + "%00" * 20 + "<script>").status_code == 404
+
+
+def test_the_search_finds_ids(site: Served) -> None:
+    """An id that is known leads to its task, and one that looks like an id to what the reason can be."""
+    for uuid in ("run-1", "done-1", "id-2", "6f8b1c1e-0b0e-4a5e-8a36-0d4b7f1c2a11"):
+        answer = site.get(f"/tasks?q={uuid}")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"runs/{uuid}")
+    assert site.get("/tasks?q=mail").status_code == 200
+    assert site.get("/tasks?q=never").status_code == 200
+
+
+@pytest.mark.parametrize("uuid", ["a/b", "<script>alert(1)</script>", "..", "ünï ☃"])
+def test_odd_ids(site: Served, fleet: Fleet, uuid: str) -> None:
+    """Whatever an application chose as an id: the list leads to its page, and nothing of it is markup."""
+    odd = ran(uuid, "<em>odd</em>", -5, parent_id="<i>", root_id="<u>")
+    fleet.monitor.receive([Delivery(json.dumps(one).encode()) for one in odd], NOW)
+    text = site.get("/runs").text
+    links = [part.partition('"')[0] for part in text.split('href="./runs/')[1:]]
+    assert uuid in map(unquote, links)
+    assert "<em>" not in text
+    if uuid != "..":  # a client resolves it away
+        text = site.get(f"/runs/{quote(uuid, safe='')}").text
+        assert "<i>" not in text
+        assert "&lt;em&gt;odd" in text
+
+
+def test_a_worker(site: Served) -> None:
+    """What it consumes, how large it is, how it does, and what runs on it; also of one that has told nothing."""
+    text = site.get("/workers/celery%40box").text
+    for told in ("prefork, 8", "prefetches 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queue=celery"):
+        assert told in text
+    answer = site.get("/api/v1/workers/celery%40box").json()
+    assert (answer["pool"], answer["queues"]) == ("prefork", ["billing", "celery"])
+    assert answer["load_average"] == [0.5, 0.75, 1.0]
+    assert answer["tasks"] == {"running": 2, "waiting": 0, "scheduled": 0, "retrying": 0, "lost": 0}
+    gone = site.get("/api/v1/workers/celery%40gone").json()
+    assert (gone["pool"], gone["queues"], gone["up"]) == (None, [], False)
+    assert "Nothing runs on it" in site.get("/workers/celery%40gone").text
+    for path in ("/workers/never", "/api/v1/workers/never", "/workers/"):
+        assert site.get(path, follow_redirects=False).status_code in {404, 307}
+    assert "billing, celery" in site.get("/workers").text
