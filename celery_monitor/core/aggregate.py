@@ -106,7 +106,8 @@ class Aggregator:
         self._buckets_waiting = 0
         self._groups: dict[str, ErrorGroup] = {}
         self._errors: dict[tuple[int, str], int] = {}
-        self._samples: dict[str, deque[Failure]] = {}
+        self._samples: dict[str, deque[tuple[Failure, int]]] = {}
+        """Group → its newest failures, with the bytes of each."""
         self._waiting = 0
         """Samples in it."""
         self._waiting_bytes = 0
@@ -232,7 +233,7 @@ class Aggregator:
             buckets,
             list(groups.values()),
             [ErrorDelta(start, group, count) for (start, group), count in errors.items()],
-            [failure for kept in samples.values() for failure in kept],
+            [failure for kept in samples.values() for failure, _ in kept],
         )
 
     def snapshot(self) -> list[Series]:
@@ -259,9 +260,10 @@ class Aggregator:
         kept = self._samples.get(sample.group)
         if kept is None:
             kept = self._samples[sample.group] = deque()
-        kept.append(sample)
+        size = _size(sample)
+        kept.append((sample, size))
         self._waiting += 1
-        self._waiting_bytes += _size(sample)
+        self._waiting_bytes += size
         if len(kept) > SAMPLES_PER_GROUP or (len(kept) > 1 and self._waiting > MAX_PENDING_SAMPLES):
             self._drop_sample(sample.group)
         while self._waiting_bytes > self._bounds.sample_bytes and self._waiting > 1:
@@ -270,7 +272,7 @@ class Aggregator:
 
     def _drop_sample(self, group: str) -> None:
         kept = self._samples[group]
-        self._waiting_bytes -= _size(kept.popleft())
+        self._waiting_bytes -= kept.popleft()[1]
         self._waiting -= 1
         if not kept:
             del self._samples[group]

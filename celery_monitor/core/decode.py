@@ -69,17 +69,17 @@ _ARRAY_16, _ARRAY_32, _FIXARRAY = 0xDC, 0xDD, range(0x90, 0xA0)
 def events_of(delivery: Delivery) -> list[Event | Discarded]:
     """All events of one message, in their order, or the reason why it is refused. Never raises."""
     body = delivery.body
-    if delivery.refused is None and (delivery.content_type != _JSON or len(body) > _LARGE):
-        return decode(body, delivery.content_type)
     if delivery.refused is not None:
         return [Discarded(delivery.refused)]
+    if delivery.content_type != _JSON or len(body) > _LARGE:
+        return decode(body, delivery.content_type)
     try:
         found = _fast(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return _decode_leniently(body)
     if type(found) is not list:
-        return [cast("Event", found)]
-    return cast("list[Event | Discarded]", found) if len(found) <= MAX_EVENTS else _limited(found)
+        return [found]
+    return found if len(found) <= MAX_EVENTS else _limited(found)
 
 
 def decode(body: bytes, content_type: str) -> list[Event | Discarded]:

@@ -125,8 +125,7 @@ class Monitor:
 
     def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
         """Go on from what the store gave back."""
-        self._limits = limits
-        self._by_host = limits.hostname_label
+        self._limits, self._by_host = limits, limits.hostname_label
         self._tracker, self._ended = _tracking(limits)
         self._unnamed = UnnamedEvents(limits.name_wait)
         self._overflows = usage.restored(restored.counters)
@@ -165,6 +164,8 @@ class Monitor:
             knows=self._queues.knows,
             overflows=self._overflows,
         )
+        # Bound once for the hot path.
+        self._advance, self._add, self._started = self._tracker.advance, self._aggregator.add, self._starts.note
         self._conditions = Conditions(
             limits.policy,
             self._tracker,
@@ -208,21 +209,23 @@ class Monitor:
         """Apply messages in their order. Never raises, whatever they hold."""
         self._now, self._heard = now, True
         self.flowing()
-        fingerprints, offsets = self._fingerprints, self._workers.offsets
+        fingerprints, offsets, task = self._fingerprints, self._workers.offsets, self._task
+        marked, kind_of = fingerprints.on, KINDS.get
         counts = [0] * len(_KINDS)
         latest = now + FUTURE
         event: Event | Discarded | None = None
         delivery: Delivery | None = None
+        messages = 0
         for delivery in deliveries:
-            self._messages += 1
-            if fingerprints.on and fingerprints.is_redelivered_duplicate(delivery):
+            messages += 1
+            if marked and fingerprints.is_redelivered_duplicate(delivery):
                 self._counters.discard("redelivered")
                 continue
             for event in events_of(delivery):
                 if type(event) is Discarded:
                     self._discard(event, delivery)
                     continue
-                kind = KINDS.get(event.type)  # type: ignore[union-attr]  # not Discarded
+                kind = kind_of(event.type)  # type: ignore[union-attr]  # not Discarded
                 if offsets and kind is not None:
                     right = event.timestamp + offsets.get(event.hostname, 0.0)  # type: ignore[union-attr, operator]
                     event.timestamp = max(0.0, right)  # type: ignore[union-attr]
@@ -232,7 +235,8 @@ class Monitor:
                     self._other(event)  # type: ignore[arg-type]
                 else:
                     counts[kind] += 1
-                    self._task(event, kind, now)  # type: ignore[arg-type]
+                    task(event, kind, now)  # type: ignore[arg-type]
+        self._messages += messages
         self._counters.seen(dict(zip(_KINDS, counts, strict=True)))
         if delivery is not None and delivery.tag:
             self._position = position_of(delivery)
@@ -492,7 +496,7 @@ class Monitor:
             self.undecodable.note(what.reason, delivery.content_type)
 
     def _task(self, event: Event, kind: int, now: float) -> None:
-        step = self._tracker.advance(event, kind) if event.uuid else None
+        step = self._advance(event, kind) if event.uuid else None
         if step is None:
             self._counters.discard("duplicate" if event.uuid else MALFORMED)
             return
@@ -535,20 +539,20 @@ class Monitor:
     def _count(  # noqa: PLR0917  # the hot path: one call an event
         self, event: Event, kind: int, name: str, queue: str | None, measured: float | None, now: float
     ) -> None:
-        hostname = event.hostname
-        queue = queue or self._queues.most_likely_queue(name, hostname)
-        host = self._hosts.hear(hostname, self._watched_for) if self._by_host else ""
-        row = self._aggregator.add(kind, name, queue, host, event.timestamp, measured)
-        if kind == FAILED:
+        at = event.timestamp
+        queue = queue or self._queues.most_likely_queue(name, event.hostname)
+        host = self._hosts.hear(event.hostname, self._watched_for) if self._by_host else ""
+        row = self._add(kind, name, queue, host, at, measured)
+        if kind == STARTED:
+            self._started(name, at)
+        elif kind == FAILED:
             event.uuid = printable(event.uuid, MAX_UUID_LENGTH)
             exception = self._failure(event, name, queue, now)
-            self._aggregator.add_failure(row, exception, event.uuid, event.timestamp)
+            self._aggregator.add_failure(row, exception, event.uuid, at)
         elif kind == SUCCEEDED and name in self._awaited:
-            self._decider.succeeded(name, event.timestamp)
-        if kind == STARTED:
-            self._starts.note(name, event.timestamp)
+            self._decider.succeeded(name, at)
         if name in self._scheduled:
-            self._schedules.observe(kind, name, event.uuid, event.timestamp, hostname, measured)
+            self._schedules.observe(kind, name, event.uuid, at, event.hostname, measured)
 
     def _failure(self, event: Event, name: str, queue: str, now: float) -> str:
         """Group and judge a failure; returns its class's short name."""
