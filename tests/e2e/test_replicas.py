@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Start
 from tests.e2e.daemon import Counts, Daemon
 from tests.e2e.paging import KEY, Failing, assert_opened_once, command, pager, publish, publish_events, publishing
+from tests.e2e.replicas import pair
 from tests.servers import PostgreSQL
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.waiting import wait_until
@@ -184,3 +185,38 @@ def test_what_people_asked_for_is_taken_over(
     wait_until(lambda: missed(leader) == ["resolved"] * 2, 60)
     assert set(server.opened().values()) == {1}
     assert sorted(key.split("/")[0] for key in server.opened()) == ["missed", "missed", "shop.broken", "shop.late"]
+
+
+@pytest.mark.campaign
+def test_a_leader_that_is_killed_while_it_mails(rabbitmq_url: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """At the mail's end: nobody can know whether it arrived, so it comes again later, with the same Message-ID."""
+    database = postgresql.new_database()
+    with pair(rabbitmq_url, database, tmp_path / "rabbitmq", report_in=60) as both:
+        leader, standby = both.until_complete()
+        killed: list[str] = []
+
+        def kill(stage: str) -> None:
+            if stage == "DATA" and not killed:
+                killed.append(leader.directory.name)
+                leader.kill()
+
+        both.mail.stage = kill
+        wait_until(lambda: killed, 240, what="the mail")
+        wait_until(standby.leads, 60)
+        standby.until_ready()
+
+        def row() -> tuple[str, float]:
+            query = "SELECT state, due_at FROM \"celery_monitor_celery\".outbox WHERE action = 'report'"
+            ((state, due_at),) = postgresql.query(query, database=database.rpartition("/")[2])
+            return state, due_at
+
+        # The new leader has found the claim, and waits.
+        wait_until(lambda: row()[1] > time.time() + 60, 60, what="the claim to be put off")
+        assert len(both.mail.mails) == 1
+        postgresql.execute(
+            "UPDATE \"celery_monitor_celery\".outbox SET due_at = 0 WHERE action = 'report'",
+            database=database.rpartition("/")[2],
+        )
+        wait_until(lambda: row()[0] == "delivered", 60)
+        assert len(both.mail.mails) == 2
+        assert both.mail.message(0)["Message-ID"] == both.mail.message(1)["Message-ID"]
