@@ -12,6 +12,7 @@ is read, and the stream opened; the first commit.
 import argparse
 import json
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -41,7 +42,7 @@ def running(directory: Path, name: str) -> Iterator[tuple[Pair, str]]:
     with ExitStack() as stack:
         server = stack.enter_context(closing(PostgreSQL(template(directory / "cluster"), **DURABLE)))
         server.start()
-        pooler = stack.enter_context(PgBouncer(server, directory / "pgbouncer"))
+        pooler = stack.enter_context(PgBouncer(server, directory / "pgbouncer", size=10))
         broker: Redis | RabbitMQ = Redis(directory / name) if name == "redis" else RabbitMQ(directory / name)
         stack.enter_context(broker)
         database = server.new_database().rpartition("/")[2]
@@ -130,7 +131,10 @@ def main() -> None:
         found = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'counters'"
         ((schema,),) = psycopg.connect(url, autocommit=True).execute(found).fetchall()
         with endless(both.broker_url):
-            times = [take_over(both, database, schema, randomly) for _ in range(arguments.times)]
+            times = []
+            for number in range(arguments.times):
+                times.append(take_over(both, database, schema, randomly))
+                print(f"{number + 1:3}: {times[-1][-1]:.2f} s", file=sys.stderr)
     print(f"{arguments.times} take-overs on {arguments.broker}, from kill -9 to the first committed event, in seconds:")
     print(told("all of it", [each[-1] for each in times]))
     for number, phase in enumerate(PHASES):

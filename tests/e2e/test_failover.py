@@ -73,7 +73,8 @@ def servers(empty_cluster: Path, rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator
     """All of them run."""
     with closing(PostgreSQL(empty_cluster, fsync="on", full_page_writes="on")) as database:
         database.start()
-        with PgBouncer(database, tmp_path / "pgbouncer") as pooler:
+        # As documented: one that is frozen keeps the connections that it has in its transactions.
+        with PgBouncer(database, tmp_path / "pgbouncer", size=10) as pooler:
             yield Servers(database, pooler, rabbitmq)
 
 

@@ -191,13 +191,14 @@ def _lives(pid: int) -> bool:
 
 
 class PgBouncer(ServerProcess):
-    """A pooler before ``server``, with fewer connections than its clients have; ``mode``: transaction at first."""
+    """A pooler before ``server``, with ``size`` connections for each database; ``mode``: transaction at first."""
 
     stop_signal = signal.SIGINT
 
-    def __init__(self, server: PostgreSQL, directory: Path) -> None:
-        """Choose the port; nothing is started yet."""
+    def __init__(self, server: PostgreSQL, directory: Path, size: int = 3) -> None:
+        """Choose the port; nothing is started yet. By default there are fewer connections than the clients have."""
         super().__init__("pgbouncer", directory)
+        self._size = size
         self.mode = "transaction"
         self.server = server
         self.port = free_port()
@@ -216,7 +217,7 @@ class PgBouncer(ServerProcess):
         (self.server.directory / "pgbouncer.ini").write_text(
             f"[databases]\n* = host=127.0.0.1 port={self.server.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {users}\npool_mode = {self.mode}\ndefault_pool_size = 3\n"
+            f"auth_type = trust\nauth_file = {users}\npool_mode = {self.mode}\ndefault_pool_size = {self._size}\n"
             "server_login_retry = 1\n"
         )
         super().launch()
