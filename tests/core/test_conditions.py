@@ -32,10 +32,12 @@ RULES = (
     Rule("few", on=Condition.NO_WORKER, queues=["mail"], fewer_than=3, lasting=60.0),
 )
 POLL = 15
+HEARTBEAT = 2
+FLUSH = 5
 
 
 class Shop:
-    """A fleet and its monitor, second by second."""
+    """A fleet and its monitor, second by second. Numbers above are seconds between two of their kind."""
 
     def __init__(self, *, acknowledges: bool = True, rules: tuple[Rule, ...] = RULES) -> None:
         self.now = NOON
@@ -92,14 +94,16 @@ class Shop:
 
     def pass_time(self, seconds: int) -> None:
         """With heartbeats, ticks and polls."""
-        for _ in range(seconds):
+        for second in range(seconds):
             self.now += 1.0
-            for host, pid in self.workers.items():
-                self.worker("heartbeat", host, pid, processed=10_000)
+            if int(self.now) % HEARTBEAT == 0:
+                for host, pid in self.workers.items():
+                    self.worker("heartbeat", host, pid, processed=10_000)
             if int(self.now) % POLL == 0:
                 self._poll()
             self.monitor.tick(self.now)
-            self._take()
+            if int(self.now) % FLUSH == 0 or second == seconds - 1:
+                self._take()
 
     def _poll(self) -> None:
         answering = () if self.mute else tuple(self.workers)

@@ -5,12 +5,14 @@ import os
 import pickle
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import yaml
+from kubernetes_validate import utils as kubernetes
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "celery-monitor"
@@ -43,6 +45,14 @@ def fetched(package: str, file: str) -> Path:
     return found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def schemas_are_read_once() -> Iterator[None]:
+    """kubernetes_validate reads megabytes of JSON Schema for each object that it checks."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kubernetes, "schema_contents", cache(kubernetes.schema_contents))
+        yield
+
+
 @pytest.fixture(scope="session")
 def helm() -> str:
     """The path of Helm."""
@@ -71,6 +81,6 @@ def template(helm: str) -> Template:
         command += ["--kube-version", kube_version, "--api-versions", "monitoring.coreos.com/v1"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
-        return [document for document in yaml.safe_load_all(done.stdout) if document]
+        return [document for document in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if document]
 
     return render

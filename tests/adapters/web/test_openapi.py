@@ -1,19 +1,10 @@
 """The API is what /openapi.json says: asked by schemathesis for whatever that allows."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis import BaseSchema, Case
-from schemathesis.checks import not_a_server_error
-from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from celery_monitor.adapters.store import open_store
 from celery_monitor.adapters.web import Site, WebServer
@@ -22,12 +13,16 @@ from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import served
 from tests.adapters.web.fleet import Fleet, usual
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+if TYPE_CHECKING:
+    # Imported where it is used: each process of the tests would spend half a second on it.
+    from schemathesis import BaseSchema, Case
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BaseSchema"]:
     """The description of a site that serves."""
+    import schemathesis
+
     store = open_store(f"sqlite:///{tmp_path_factory.mktemp('api')}/store.db", retention=86_400.0, fingerprints_kept=1)
     store.start()
     store.commit(usual())
@@ -36,8 +31,18 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
     store.stop()
 
 
-def ask(api: BaseSchema, examples: int) -> dict[str, int]:
+def ask(api: "BaseSchema", examples: int) -> dict[str, int]:
     """Ask for each operation so often, the same in each run. How often each was asked."""
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.core.result import Ok
+    from schemathesis.specs.openapi import checks
+
+    wanted = [
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    ]
     asked: dict[str, int] = {}
     quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     for result in api.get_all_operations():
@@ -45,15 +50,15 @@ def ask(api: BaseSchema, examples: int) -> dict[str, int]:
 
         @settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=quiet)
         @given(case=result.ok().as_strategy())
-        def answers_as_described(case: Case[Any]) -> None:
+        def answers_as_described(case: "Case[Any]") -> None:
             asked[case.operation.label] = asked.get(case.operation.label, 0) + 1
-            case.call_and_validate(checks=CHECKS)
+            case.call_and_validate(checks=wanted)
 
         answers_as_described()
     return asked
 
 
-def test_answers_are_as_described(api: BaseSchema) -> None:
+def test_answers_are_as_described(api: "BaseSchema") -> None:
     """Whatever is asked within the description or beside it: no fault of ours, and an answer that is described."""
     changes = {"POST /api/v1/silences", "DELETE /api/v1/silences/{id}"}
     assert ask(api, 5).keys() == {f"GET {path}" for path in OPERATIONS} | changes
@@ -61,6 +66,6 @@ def test_answers_are_as_described(api: BaseSchema) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(1800)
-def test_answers_are_as_described_at_length(api: BaseSchema) -> None:
+def test_answers_are_as_described_at_length(api: "BaseSchema") -> None:
     """The same, for longer."""
     assert sum(ask(api, 300).values()) > 100 * len(OPERATIONS)
