@@ -22,10 +22,8 @@ from celery_monitor.cli.doctor.finding import Finding, State
 from celery_monitor.cli.healthcheck import CheckResult
 from celery_monitor.core.model import Changes, Delivery
 from celery_monitor.settings import BrokerSettings, Settings, StoreSettings, WebSettings, load
-from celery_monitor.settings.secret import SecretUrl
 from tests.adapters.channels.email.mail_server import MailServer, serving
 from tests.adapters.channels.email.test_recipients import Talk
-from tests.servers import PostgreSQL
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.ports import free_port
 from tests.servers.scripted import misbehaving
@@ -288,34 +286,6 @@ def test_store_beside_its_daemon(tmp_path: Path) -> None:
         assert finding.state is State.OK
         assert re.search(r"MiB, writable, last written [\d,]+ s ago$", finding.text)
         daemon.commit(Changes(NOW + 1, sequence + 2, counters={"alive_at": NOW + 1}))
-
-
-def test_store_on_a_server(postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path) -> None:
-    """Which one, its version, whether it can be used, and when it was last written; without the password."""
-
-    def found(url: str, *, in_use: bool = False) -> Finding:
-        return services.store(Settings(store=StoreSettings(url=SecretUrl(url))), in_use=in_use)
-
-    new = found(postgresql.new_database())
-    assert new.state is State.OK
-    assert re.search(
-        r"PostgreSQL \d+\.\d+, test\d+ on 127.0.0.1:\d+(, schema \w+)? answers; it has no tables", new.text
-    )
-    assert found(postgresql.new_database(), in_use=True).state is State.WARN
-    daemon = open_store(postgresql_url, directory=tmp_path, retention=86_400.0, fingerprints_kept=10)
-    with ExitStack() as cleanup:
-        cleanup.callback(daemon.stop)
-        sequence = daemon.start().sequence
-        daemon.commit(Changes(NOW, sequence + 1, counters={"alive_at": NOW}))
-        beside = found(postgresql_url)
-        assert beside.state is State.OK
-        assert re.search(r"^PostgreSQL .* answers, last written [\d,]+ s ago$", beside.text)
-        assert found(postgresql_url, in_use=True).state is State.WARN
-        daemon.commit(Changes(NOW + 1, sequence + 2, counters={"alive_at": NOW + 1}))
-    wrong = found(postgresql.url("postgres", "guarded:s3cret"))
-    assert wrong.state is State.FAIL
-    assert "password authentication failed" in wrong.text
-    assert "s3cret" not in wrong.text
 
 
 def test_bounds_of_memory(tmp_path: Path) -> None:

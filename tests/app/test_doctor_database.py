@@ -1,5 +1,7 @@
 """``celery-monitor doctor`` about a PostgreSQL server."""
 
+import re
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +9,15 @@ import pytest
 
 from celery_monitor.adapters.store import ServerReport, open_store
 from celery_monitor.cli.doctor import database, services
-from celery_monitor.cli.doctor.finding import State
+from celery_monitor.cli.doctor.finding import Finding, State
+from celery_monitor.core.model import Changes
 from celery_monitor.ports import LeaseState
 from celery_monitor.settings import Settings, StoreSettings
 from celery_monitor.settings.secret import SecretUrl
 from tests.conftest import Start
 from tests.servers import PgBouncer, PostgreSQL
 
+NOW = 1_795_402_000.0
 WELL = ServerReport(
     clock_offset=0.2,
     pooled=False,
@@ -81,3 +85,31 @@ def test_on_a_server(postgresql: PostgreSQL, start: Start, tmp_path: Path) -> No
     pooler.start()
     assert "set pool_mode = transaction" in services.store(pooled).text
     assert list(database.findings(Settings(store=StoreSettings(url=SecretUrl(f"sqlite:///{tmp_path}/x.db"))))) == []
+
+
+def test_the_store_there(postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path) -> None:
+    """Which one, its version, whether it can be used, and when it was last written; without the password."""
+
+    def found(url: str, *, in_use: bool = False) -> Finding:
+        return services.store(Settings(store=StoreSettings(url=SecretUrl(url))), in_use=in_use)
+
+    new = found(postgresql.new_database())
+    assert new.state is State.OK
+    assert re.search(
+        r"PostgreSQL \d+\.\d+, test\d+ on 127.0.0.1:\d+(, schema \w+)? answers; it has no tables", new.text
+    )
+    assert found(postgresql.new_database(), in_use=True).state is State.WARN
+    daemon = open_store(postgresql_url, directory=tmp_path, retention=86_400.0, fingerprints_kept=10)
+    with ExitStack() as cleanup:
+        cleanup.callback(daemon.stop)
+        sequence = daemon.start().sequence
+        daemon.commit(Changes(NOW, sequence + 1, counters={"alive_at": NOW}))
+        beside = found(postgresql_url)
+        assert beside.state is State.OK
+        assert re.search(r"^PostgreSQL .* answers, last written [\d,]+ s ago$", beside.text)
+        assert found(postgresql_url, in_use=True).state is State.WARN
+        daemon.commit(Changes(NOW + 1, sequence + 2, counters={"alive_at": NOW + 1}))
+    wrong = found(postgresql.url("postgres", "guarded:s3cret"))
+    assert wrong.state is State.FAIL
+    assert "password authentication failed" in wrong.text
+    assert "s3cret" not in wrong.text
