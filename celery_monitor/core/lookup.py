@@ -17,8 +17,10 @@ from msgspec import structs
 from celery_monitor.core import runs
 from celery_monitor.core.ended import EndedTasks
 from celery_monitor.core.model import NO_DETAILS, Stage, TaskDetails, TaskRef, TaskRun
-from celery_monitor.core.track import Tracker
+from celery_monitor.core.track import ENDED_UNSEEN, Tracker
 
+_OVER: Final = -ENDED_UNSEEN
+"""``due_at`` of a run that is known to have ended, though no event has told of it."""
 _S, _R, _T, _Y, _Q, _OK = map(int, list(Stage)[:6])
 CHILDREN: Final = 50
 """Tasks that are told of those that one task has sent."""
@@ -125,7 +127,7 @@ def sift(tasks: Tasks, wanted: RunFilter, now: float) -> RunPage:
     fits = _fits(wanted)
     for uuid, entry in zip(*tasks, strict=True):
         for run in (entry,) if entry.others is None else tuple(runs.all_runs(entry)):
-            if run.stage >= _OK or not fits(run):
+            if run.stage >= _OK or run.due_at == _OVER or not fits(run):
                 continue
             state = state_of(run, now)
             counts[state] += 1
@@ -157,7 +159,7 @@ def children(tasks: Tasks, uuid: str) -> list[TaskRun]:
     sent = (
         shown(each, ref)
         for each, ref in zip(*tasks, strict=True)
-        if ref.details is not None and ref.details.parent == uuid and ref.stage < _OK
+        if ref.details is not None and ref.details.parent == uuid and ref.stage < _OK and ref.due_at != _OVER
     )
     return list(islice(sent, CHILDREN))
 
@@ -178,5 +180,5 @@ def shown(uuid: str, ref: TaskRef) -> TaskRun:
         retries=details.retries,
         root=details.root,
         parent=details.parent,
-        lost_at=-ref.due_at if began and ref.due_at < 0 else 0.0,
+        lost_at=-ref.due_at if began and ref.due_at < 0 and ref.due_at != _OVER else 0.0,
     )

@@ -9,6 +9,7 @@ from celery_monitor.core import ended, lookup
 from celery_monitor.core.lookup import RunFilter, RunState
 from celery_monitor.core.model import Delivery, Restored, Stage, TaskRun
 from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.core.track import ENDED_UNSEEN
 from tests.builders import NOON, body, life, raw
 
 END = {"started_at": NOON + 2, "ended_at": NOON + 3, "sent_at": NOON, "received_at": NOON + 1}
@@ -175,6 +176,17 @@ def test_lost_and_shared() -> None:
     assert [(run.uuid, run.hostname) for run in found.runs] == [("young", "w1@box"), ("young", "w2@box")]
     (lost,) = lookup.sift(of.lookup.all(), RunFilter(state=RunState.LOST), NOON + 10).runs
     assert (lost.uuid, lost.lost_at) == ("old", NOON + 5)
+
+
+def test_what_has_ended_without_an_event() -> None:
+    """A task that has raised Ignore neither runs nor is lost; its id is found."""
+    of = under_way()
+    of._tracker.lose("old", of._tracker.tasks["old"], ENDED_UNSEEN)
+    page = lookup.sift(of.lookup.all(), RunFilter(), NOON + 10)
+    assert (page.counts[RunState.RUNNING], page.counts.get(RunState.LOST)) == (1, None)
+    assert "old" not in {run.uuid for run in page.runs}
+    (found,) = of.lookup.find("old")
+    assert (found.name, found.lost_at) == ("shop.pay", 0.0)
 
 
 def test_what_is_known_of_a_task() -> None:

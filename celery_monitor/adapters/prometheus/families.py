@@ -106,8 +106,9 @@ TASK_OLDEST: Final = Family(
 TASK_LOST: Final = Family(
     "task_lost",
     Kind.COUNTER,
-    "Executions lost because their worker was killed, or silent for silent_for of the matching rule (default 1m). "
-    "Celery sends no event for them. Tasks that another worker already runs again are not counted.",
+    "Executions lost because their worker was killed, killed them at a cold shutdown, or was silent for silent_for of "
+    "the matching rule (default 1m). Celery counts them nowhere. Tasks that another worker already runs again are not "
+    "counted.",
     ("name",),
 )
 
