@@ -35,6 +35,9 @@ STRAYS_BEFORE_NEW_RUN: Final = 10
 MAX_PIDS: Final = 8
 SHARED_FOR: Final = 600.0
 """Watched seconds after an event of another process under a worker's name in which it counts as shared."""
+BETWEEN: Final = 1.0
+"""Seconds before a heartbeat's timestamp in which a task may have begun that it does not count: with threads, one can
+begin while the heartbeat is made."""
 SHORT_LIVED: Final = 60.0
 """Watched seconds within which what the process before left behind may not have been judged yet."""
 MAX_TEXT_LENGTH: Final = 64
@@ -77,8 +80,8 @@ class Life(NamedTuple):
     goodbye_sign: float
     """Unix time of its last event before that."""
     idle_at: float
-    """Unix time of the last heartbeat (or good-bye) of the present process that says that it runs nothing; 0 without
-    one."""
+    """Unix time before which nothing that the present process runs has begun, by its last heartbeat or good-bye that
+    says that it runs nothing; 0 without one."""
     idle_before: float
     """The same of the processes before."""
 
@@ -212,7 +215,7 @@ class Workers:
             if not worker.up:  # or it was silent for long: what it ran was judged by then
                 state.goodbye, state.goodbye_sign = 0.0, worker.last_heartbeat
             elif worker.active == 0:
-                state.idle_at = worker.last_heartbeat
+                state.idle_at = worker.last_heartbeat - BETWEEN
             state.skew = ClockSkew(worker.clock_offset, known=True)
             if worker.clock_offset:
                 self.offsets[worker.hostname] = worker.clock_offset
@@ -416,7 +419,7 @@ class Workers:
             state.goodbye_sign = state.event.timestamp + state.skew.offset
             state.goodbye_at, state.unfinished = event.timestamp + state.skew.offset, event.active or 0
             if event.active == 0:
-                state.idle_at = state.goodbye_at
+                state.idle_at = state.goodbye_at - BETWEEN
             elif event.active:
                 self.finishing[event.hostname[:MAX_HOSTNAME_LENGTH]] = state
             state.up = False
@@ -424,7 +427,7 @@ class Workers:
             return came
         state.up, state.event, state.started_lately = True, _kept(event), 0
         if event.active == 0:
-            state.idle_at = event.timestamp + state.skew.offset
+            state.idle_at = event.timestamp + state.skew.offset - BETWEEN
         difference = state.processed - state.started_seen
         if not state.settled:
             # What it had started before it was first seen may still be on its way, buffered.
