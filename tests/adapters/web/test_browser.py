@@ -3,20 +3,28 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from celery_monitor.adapters.oidc import OidcProvider
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.core.model import Changes, Delivery
+from celery_monitor.ports import OtherFleet
+from celery_monitor.settings.secret import Secret
+from celery_monitor.settings.sign_in import OidcSettings
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import Served, served
 from tests.adapters.web.fleet import NOW, Fleet, bucket, busy, failure, group, incident, usual
 from tests.builders import body, raw
+from tests.fakes import ManualClock
+from tests.servers.openid import CLIENT_ID, SECRET, Provider
+from tests.servers.ports import free_port
 from tests.servers.process import require
 
 KEY = "incidents/shop.charge%2F2026-11-23T14Z"
@@ -310,3 +318,40 @@ def test_without_scripts(visit: Visiting) -> None:
     page.get_by_role("link", name="ValueError").first.click()
     page.wait_for_url("**/failures/*")
     assert "Traceback" in page.locator("pre").first.inner_text()
+
+
+def test_signing_in_and_out(browser: Browser, filled: SqlStore) -> None:
+    """A page leads to the provider and back to itself; signing out ends it; axe finds nothing, nothing is cut off."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    clock = ManualClock(time=NOW)
+    fleets = [OtherFleet("mail", "https://mail.example.com")]
+    sources = replace(Fleet(filled).sources(), clock=clock, fleets=lambda: fleets)
+    with ExitStack() as running:
+        provider = running.enter_context(Provider(clock.now, back=f"{base}/sign-in/callback"))
+        settings = WebSettings(
+            external_url=base,
+            operators=("ops",),
+            oidc=OidcSettings(issuer=provider.issuer, client_id=CLIENT_ID, client_secret=Secret(SECRET)),
+        )
+        site = Site(settings, sources, OidcProvider(settings, clock))
+        running.enter_context(served(WebServer(site, host="127.0.0.1", port=port)))
+        context = running.enter_context(browser.new_context(viewport={"width": 390, "height": 800}))
+        page, errors = context.new_page(), list[str]()
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        page.goto(f"{base}/tasks?q=charge")
+        assert page.url == f"{base}/tasks?q=charge"
+        assert page.locator(".person").inner_text().startswith("anna")
+        page.get_by_text("1 other fleet").click()
+        assert page.get_by_role("link", name="mail").is_visible()
+        assert violations(page) == []
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("heading", name="Signed out").wait_for()
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        # Another way back would be at once, because the provider asks nobody: not before somebody wants it.
+        assert page.evaluate("fetch('/tasks', {mode: 'same-origin'}).then((answer) => answer.status)") == 401
+        page.get_by_role("link", name="Sign in").press("Enter")
+        page.locator(".person").wait_for()
+        assert page.url == f"{base}/"
+        assert [line for line in errors if "401" not in line] == []
