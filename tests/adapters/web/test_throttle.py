@@ -76,6 +76,7 @@ def test_guessing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(failed) == MAX_FAILURES + 1
     assert failed[0]["client"] == "192.0.2.1"
     assert failed[0]["user"] == "ops\ufffd"
+    assert [line["client"] for line in lines if line["event"].startswith("Too many")] == ["192.0.2.1"]
     assert "guess" not in str(lines)
     counted = {reason: count for reason, count in site.server.sign_ins_refused.items() if count}
     assert counted == {"wrong": MAX_FAILURES + 1, "throttled": 3}
