@@ -134,7 +134,8 @@ def main() -> None:
             times = []
             for number in range(arguments.times):
                 times.append(take_over(both, database, schema, randomly))
-                print(f"{number + 1:3}: {times[-1][-1]:.2f} s", file=sys.stderr)
+                shown = ", ".join(f"{phase} {at:.2f}" for phase, at in zip(PHASES, times[-1], strict=True))
+                print(f"{number + 1:3}: {shown}", file=sys.stderr)
     print(f"{arguments.times} take-overs on {arguments.broker}, from kill -9 to the first committed event, in seconds:")
     print(told("all of it", [each[-1] for each in times]))
     for number, phase in enumerate(PHASES):

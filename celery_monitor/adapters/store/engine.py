@@ -36,7 +36,7 @@ POOLED: Final = 2
 """Of each kind, that stay open."""
 POOL_TIMEOUT: Final = 5.0
 ANSWER: Final = 1.0
-"""Seconds for the answer of a server that has refused to wait any longer."""
+"""Seconds that a server may take to say that a wait for other writers is over."""
 
 
 class UnstorableError(StoreUnavailableError):
@@ -94,34 +94,35 @@ class Database:
                 )
 
     @contextmanager
-    def write(self, *, fenced: bool = True, patience: float | None = None) -> Iterator[Connection]:
+    def write(
+        self, *, fenced: bool = True, patience: float | None = None, silence: float = math.inf
+    ) -> Iterator[Connection]:
         """A transaction that has the write lock from its beginning; committed at the end of the block.
 
         Raises LeaseLostError when the database is not ``fence``'s any more. Not ``fenced``: the block sees to it.
-        ``patience``: seconds to wait for other writers, and a second longer for an answer; None for the usual times.
+        ``patience``: seconds to wait for other writers; None for the usual time. ``silence``: seconds to wait for each
+        answer of the server, if those are fewer than usual; with them the outcome is not known.
         """
         with self._translated(_unstorable), self._writers.connect() as connection:
             driver = connection.connection.driver_connection
             try:
                 if patience is not None:
                     connection.execution_options(patience=patience)
-                    self._dialect.limit_silence(driver, patience + ANSWER)
+                self._dialect.limit_silence(driver, silence)
                 with connection.begin():
                     if fenced and self.fence is not None:
                         require(connection, self.fence)
                     yield connection
-                if patience is not None:
-                    self._dialect.limit_silence(driver, math.inf)
+                self._dialect.limit_silence(driver, math.inf)
             except BaseException:
                 connection.invalidate()
                 raise
 
     @contextmanager
-    def read(self, *, patience: float | None = None) -> Iterator[Connection]:
+    def read(self, *, silence: float = math.inf) -> Iterator[Connection]:
         """A transaction that sees one state of the database, and keeps no writer waiting.
 
-        Raises QueryTimeoutError at ``ports.DEADLINE``, whatever it does then. ``patience``: seconds to wait for a
-        server that does not answer; None for the usual time.
+        Raises QueryTimeoutError at ``ports.DEADLINE``, whatever it does then. ``silence``: as of ``write``.
         """
         deadline = DEADLINE.get()
         if time.monotonic() >= deadline:
@@ -129,12 +130,10 @@ class Database:
         with self._translated(self._unreadable), self._readers.connect() as connection:
             driver = connection.connection.driver_connection
             try:
-                if patience is not None:
-                    self._dialect.limit_silence(driver, patience)
+                self._dialect.limit_silence(driver, silence)
                 with connection.begin(), self._dialect.ended_at(driver, deadline):
                     yield connection
-                if patience is not None:
-                    self._dialect.limit_silence(driver, math.inf)
+                self._dialect.limit_silence(driver, math.inf)
             except BaseException:
                 connection.invalidate()
                 raise

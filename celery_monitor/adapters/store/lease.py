@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Double, insert, inspect, literal_column, select, update
 
 from celery_monitor.adapters.store import encode
-from celery_monitor.adapters.store.engine import Database, require
+from celery_monitor.adapters.store.engine import ANSWER, Database, require
 from celery_monitor.adapters.store.schema import meta
 from celery_monitor.ports import LeaseState
 
@@ -65,7 +65,7 @@ class Lease:
     def renew(self, token: str) -> None:
         """Extend it from now on. Raises LeaseLostError."""
         # Whoever cannot renew it in that time has to know: it may be another one's.
-        with self._database.write(fenced=False, patience=self.ttl) as connection:
+        with self._database.write(fenced=False, patience=self.ttl, silence=self.ttl + ANSWER) as connection:
             require(connection, token)
             connection.execute(update(meta).values(self.extension()))
 

@@ -1,6 +1,7 @@
 """The Outbox: which row may be sent now, and what became of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, get_type_hints
 
 from sqlalchemy import (
@@ -22,7 +23,7 @@ from sqlalchemy import (
 )
 
 from celery_monitor.adapters.store import encode, schema
-from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.engine import ANSWER, Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, deliveries, outbox
 from celery_monitor.adapters.store.validation import RowId, valid_rows
@@ -101,7 +102,7 @@ class SqlOutbox:
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
-        with self._database.read(patience=PATIENCE) as connection:
+        with self._database.read(silence=PATIENCE) as connection:
             routes = connection.execute(_ROUTES, {"most": limit}).all()
             rows = _heads(connection, routes, now) if routes else []
         return self._valid_items(rows)
@@ -124,13 +125,13 @@ class SqlOutbox:
     def expedite(self, channel: str, now: float) -> None:
         """See Outbox."""
         waiting = (PENDING, outbox.c.channel == channel, outbox.c.attempts > 0, outbox.c.due_at > now)
-        with self._database.write(patience=PATIENCE) as connection:
+        with self._write() as connection:
             connection.execute(update(outbox).where(*waiting).values(due_at=now))
 
     def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         """See Outbox."""
         this = and_(outbox.c.id == item.id, PENDING)
-        with self._database.write(patience=PATIENCE) as connection:
+        with self._write() as connection:
             done = connection.execute(
                 update(outbox)
                 .where(this, outbox.c.revision <= item.revision)
@@ -150,7 +151,7 @@ class SqlOutbox:
         """See Outbox."""
         error = encode.storable(error)
         waiting = {"attempts": outbox.c.attempts + 1, "due_at": due_at, "error": error}
-        with self._database.write(patience=PATIENCE) as connection:
+        with self._write() as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(waiting))
             _record(connection, item, "pending", {"error": error})
 
@@ -161,7 +162,7 @@ class SqlOutbox:
     def _give_up(self, item: OutboxItem, now: float, error: str, state: str) -> None:
         error = encode.storable(error)
         given_up = {"attempts": outbox.c.attempts + 1, "state": state, "due_at": now, "error": error}
-        with self._database.write(patience=PATIENCE) as connection:
+        with self._write() as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id, PENDING).values(given_up))
             _record(connection, item, state, {"error": error})
 
@@ -173,6 +174,9 @@ class SqlOutbox:
         """See Outbox."""
         with self._database.write() as connection:
             connection.execute(update(outbox).where(outbox.c.id == item.id).values(progress=progress))
+
+    def _write(self) -> AbstractContextManager[Connection]:
+        return self._database.write(patience=PATIENCE, silence=PATIENCE + ANSWER)
 
     def revive(self, item_id: int | None, now: float) -> int:
         """See Outbox. A dead row for which a newer one waits is dropped: the newer one says all that it said."""

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from msgspec import structs
 from sqlalchemy import create_engine
 
-from celery_monitor.adapters.store import SqlStore, engine, migrate, open_store, outbox
+from celery_monitor.adapters.store import SqlStore, migrate, open_store, outbox
 from celery_monitor.adapters.store.dialects import postgresql as dialect
 from celery_monitor.adapters.store.dialects.postgresql_arrays import Array, Bigints, Blobs, Booleans, Doubles, Texts
 from celery_monitor.adapters.store.dialects.postgresql_connection import BoundedConnection
@@ -376,7 +376,6 @@ def test_what_pages_wait_for_ends_soon(
 ) -> None:
     """A renewal waits for a frozen server as long as the lease runs, and a notifier not much longer."""
     monkeypatch.setattr(outbox, "PATIENCE", 0.3)
-    monkeypatch.setattr(engine, "ANSWER", 0.2)
     store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT)
     store.start()
     monkeypatch.setattr(store._lease, "ttl", 0.3)
