@@ -21,6 +21,7 @@ from celery_monitor.core.model import (
     GroupRow,
     HistoryRow,
     Incident,
+    IncidentOutline,
     IncidentRow,
     IncidentState,
     OutboxItem,
@@ -389,6 +390,9 @@ class FailureFilter:
     """Any of these."""
     message: str | None = None
     """A part of the message, in any case; looked for in the newest MESSAGES_SEARCHED failures."""
+    sort: str = "at"
+    """``at``, ``name``, ``exception``, ``hostname``, ``reason`` or ``uuid``; of equal ones by their time."""
+    descending: bool = True
     since: float | None = None
     until: float | None = None
     limit: int = 100
@@ -447,9 +451,25 @@ class Reader(Protocol):
         limit: int,
         cursor: str | None = None,
         key: str | None = None,
+        keys: Sequence[str] | None = None,
         state: IncidentState | None = None,
     ) -> Page[IncidentRow]:
         """Newest first, by first failure, then by key (``IncidentRow.position``). ``key``: only this one."""
+
+    def outlines(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None = None,
+        key: str | None = None,
+        state: IncidentState | None = None,
+    ) -> Page[IncidentOutline]:
+        """As ``incidents``, without texts and deliveries, at a fraction of the cost. The cursors are the same."""
+
+    def delivered(self) -> dict[str, float]:
+        """When each incident that was delivered was delivered first, by its key."""
 
     def workers(self) -> list[Worker]:
         """As of the last flush."""

@@ -7,7 +7,16 @@ import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import BUCKET_SECONDS, BucketRow, FailingRow, IncidentState, Stage, TaskRef, TaskRun
+from celery_monitor.core.model import (
+    BUCKET_SECONDS,
+    BucketRow,
+    FailingRow,
+    Failure,
+    IncidentState,
+    Stage,
+    TaskRef,
+    TaskRun,
+)
 from celery_monitor.core.paging import Page, cursor
 from celery_monitor.errors import InvalidCursorError
 from celery_monitor.ports import FailureFilter, TaskRow
@@ -99,6 +108,32 @@ def test_what_fails_and_the_fleet_add_up_to_the_buckets(sql: SqlStore) -> None:
     some = reader.tasks(since=float(first), until=float(end), limit=9, names=["shop.a"]).rows
     assert some == [row for row in all_tasks if row.name == "shop.a"] != []
     assert [row.name for row in reader.tasks(names=["shop.b", "none"], limit=9).rows] == ["shop.b"]
+
+
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize("sort", ["at", "name", "exception", "hostname", "reason", "uuid"])
+def test_failures_are_sorted_by_any_column(sql: SqlStore, sort: str, descending: bool) -> None:  # noqa: FBT001
+    """Pages under a sort hold each failure once, in order, however many are equal; later ones are further on."""
+    values = ["\N{SNOWMAN}", "b", "B", "a", "a'\"", ""]
+    failures = [
+        structs.replace(
+            failure(f"u{number}", at=NOW - number // 3),
+            **({} if sort in {"at", "uuid", "reason"} else {sort: values[number % 6]}),
+        )
+        for number in range(20)
+    ]
+    write(sql, {"failures": failures})
+    found: list[Failure] = []
+    cursor: str | None = None
+    for _ in range(30):
+        page = sql.reader.failures(FailureFilter(sort=sort, descending=descending, limit=3, cursor=cursor))
+        found += page.rows
+        cursor = page.next
+        if cursor is None:
+            break
+    keys = [(getattr(one, sort), one.at) for one in found]
+    assert sorted(one.uuid for one in found) == sorted(one.uuid for one in failures)
+    assert keys == sorted(keys, reverse=descending)
 
 
 def test_tasks_over_the_retention(sql: SqlStore) -> None:

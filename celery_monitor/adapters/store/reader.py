@@ -35,6 +35,7 @@ from celery_monitor.core.model import (
     GroupRow,
     HistoryRow,
     Incident,
+    IncidentOutline,
     IncidentRow,
     IncidentState,
     TaskRef,
@@ -51,6 +52,7 @@ _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _ENDED: Final = [schema.ended_tasks.c[name] for name in encode.ENDED]
 _SEARCHED: Final = 20_000
 """Ended tasks among which those of a parent are looked for, the newest."""
+_SORTED_BY_TIME: Final = (schema.failures.c.at, schema.failures.c.id)
 _WORKER: Final = [schema.workers.c[name] for name in encode.WORKER]
 
 
@@ -100,9 +102,10 @@ class SqlReader:
             query = query.where(self._one_of(table.c.name, wanted.tasks))
         if wanted.exceptions is not None:
             query = query.where(self._one_of(table.c.exception, wanted.exceptions))
-        query = query.order_by(table.c.at.desc(), table.c.id.desc()).limit(wanted.limit + 1)
+        by, position = _order(wanted)
+        query = query.order_by(*(key.desc() if wanted.descending else key.asc() for key in by)).limit(wanted.limit + 1)
         with self._database.read() as connection:
-            page = paging.page(connection.execute(query).all(), wanted.limit, lambda row: (row.at, row.id))
+            page = paging.page(connection.execute(query).all(), wanted.limit, position)
             return Page([Failure(*row[1:]) for row in page.rows], page.next)
 
     def failure(self, uuid: str) -> list[Failure]:
@@ -130,9 +133,51 @@ class SqlReader:
         limit: int,
         cursor: str | None = None,
         key: str | None = None,
+        keys: Sequence[str] | None = None,
         state: IncidentState | None = None,
     ) -> Page[IncidentRow]:
         """See Reader."""
+        query = self._incidents(since, until, limit, cursor, key, state)
+        if keys is not None:
+            query = query.where(self._one_of(schema.incidents.c.key, keys))
+        with self._database.read() as connection:
+            page = paging.page(connection.execute(query).all(), limit, lambda row: (row.first_at, row.key))
+            sent = _deliveries(connection, query.subquery())
+            found = [IncidentRow(encode.parsed(row.body, Incident), sent.get(row.key, ())) for row in page.rows]
+            return Page(found, page.next)
+
+    def outlines(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None = None,
+        key: str | None = None,
+        state: IncidentState | None = None,
+    ) -> Page[IncidentOutline]:
+        """See Reader."""
+        query = self._incidents(since, until, limit, cursor, key, state)
+        with self._database.read() as connection:
+            page = paging.page(connection.execute(query).all(), limit, lambda row: (row.first_at, row.key))
+            return Page([encode.parsed(row.body, IncidentOutline) for row in page.rows], page.next)
+
+    def delivered(self) -> dict[str, float]:
+        """See Reader."""
+        table = schema.deliveries
+        query = select(table.c.key, func.min(table.c.delivered_at)).where(table.c.delivered_at.is_not(None))
+        with self._database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query.group_by(table.c.key))}
+
+    def _incidents(  # noqa: PLR0917 - as in ``incidents``
+        self,
+        since: float | None,
+        until: float | None,
+        limit: int,
+        cursor: str | None,
+        key: str | None,
+        state: IncidentState | None,
+    ) -> Select[tuple[str, str, float]]:
         table = schema.incidents
         wanted = _between(table.c.first_at, since, until)
         if state is not None:
@@ -144,12 +189,7 @@ class SqlReader:
             later = or_(table.c.first_at < first_at, table.c.key > self._database.text(last_key))
             wanted += [table.c.first_at <= first_at, later]
         query = select(table.c.key, table.c.body, table.c.first_at).where(*wanted)
-        query = query.order_by(table.c.first_at.desc(), table.c.key).limit(limit + 1)
-        with self._database.read() as connection:
-            page = paging.page(connection.execute(query).all(), limit, lambda row: (row.first_at, row.key))
-            sent = _deliveries(connection, query.subquery())
-            found = [IncidentRow(encode.parsed(row.body, Incident), sent.get(row.key, ())) for row in page.rows]
-            return Page(found, page.next)
+        return query.order_by(table.c.first_at.desc(), table.c.key).limit(limit + 1)
 
     def workers(self) -> list[Worker]:
         """See Reader. By hostname."""
@@ -351,8 +391,22 @@ def _conditions(wanted: FailureFilter, text: Callable[[str], str]) -> list[Colum
         conditions.append(table.c.id > newest - MESSAGES_SEARCHED)
         conditions.append(table.c.message.icontains(text(wanted.message), autoescape=True))
     if wanted.cursor is not None:
-        conditions.append(tuple_(table.c.at, table.c.id) < tuple_(*paging.position(wanted.cursor, tuple[float, RowId])))
+        by, _ = _order(wanted)
+        if len(by) == len(_SORTED_BY_TIME):
+            last: Sequence[Any] = paging.position(wanted.cursor, tuple[float, RowId])
+        else:
+            value, *rest = paging.position(wanted.cursor, tuple[str, float, RowId])
+            last = [text(value), *rest]
+        conditions.append(tuple_(*by) < tuple_(*last) if wanted.descending else tuple_(*by) > tuple_(*last))
     return conditions
+
+
+def _order(wanted: FailureFilter) -> tuple[Sequence[ColumnElement[Any]], Callable[[Any], tuple[object, ...]]]:
+    """What failures are sorted by, and the position of a row in that order."""
+    if wanted.sort == "at":
+        return _SORTED_BY_TIME, lambda row: (row.at, row.id)
+    column = schema.failures.c[wanted.sort]
+    return (column, *_SORTED_BY_TIME), lambda row: (getattr(row, column.name), row.at, row.id)
 
 
 def _newest(since: float | None, until: float | None) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open

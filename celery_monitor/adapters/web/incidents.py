@@ -10,10 +10,20 @@ from msgspec.structs import replace
 from celery_monitor.adapters.web.filters import address
 from celery_monitor.adapters.web.parameters import Parameters
 from celery_monitor.adapters.web.search import matcher
+from celery_monitor.adapters.web.sorting import Order, SortColumn, numbered
 from celery_monitor.adapters.web.views import Json, incident, time
 from celery_monitor.core import paging
 from celery_monitor.core.headline import headline
-from celery_monitor.core.model import BUCKET_SECONDS, STORM, Condition, GroupRow, Incident, IncidentRow, IncidentState
+from celery_monitor.core.model import (
+    BUCKET_SECONDS,
+    STORM,
+    Condition,
+    GroupRow,
+    Incident,
+    IncidentOutline,
+    IncidentRow,
+    IncidentState,
+)
 from celery_monitor.core.paging import Page
 from celery_monitor.core.text import OTHER
 from celery_monitor.ports import ChannelInfo, Reader
@@ -25,6 +35,16 @@ _MAX_TASKS: Final = 20
 _MAX_GROUPS: Final = 50
 
 FILTERS: Final = ("task", "exception", "state", "key", "condition", "since", "until")
+
+
+COLUMNS: Final = (
+    SortColumn("began", "Began", lambda one: one.first_at),
+    SortColumn("state", "State", lambda one: (one.state, one.severity), down=False),
+    SortColumn("task", "Task", lambda one: (one.task or one.subject, one.condition), down=False),
+    SortColumn("failures", "Failures", lambda one: one.count, numeric=True),
+    SortColumn("last", "Last failure", lambda one: one.last_at),
+    SortColumn("sent", "Sent"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +61,7 @@ class IncidentFilter:
     cursor: str | None
     limit: int
 
-    def matches(self, one: Incident) -> bool:
+    def matches(self, one: IncidentOutline) -> bool:
         """Whether an incident of the time and the key is one of them: a storm is one of all its tasks."""
         return (self.task is None or self.task(one.task) or any(map(self.task, one.tasks))) and (
             (self.exception is None or any(map(self.exception, one.exceptions)))
@@ -164,21 +184,48 @@ def page(reader: Reader, wanted: IncidentFilter, at_most: float = math.inf) -> P
 
     ``at_most``: how many are read for it, for a filter that no index knows. The next page goes on from there then.
     """
-    found: list[IncidentRow] = []
+    found: list[IncidentOutline] = []
     cursor, read = wanted.cursor, 0
     while True:
-        chunk = reader.incidents(
-            since=wanted.since,
-            until=wanted.until,
-            limit=_CHUNK_SIZE,
-            cursor=cursor,
-            key=wanted.key,
-            state=wanted.state,
-        )
-        found += [row for row in chunk.rows if wanted.matches(row.incident)]
+        chunk = _outlines(reader, wanted, _CHUNK_SIZE, cursor)
+        found += [one for one in chunk.rows if wanted.matches(one)]
         read += len(chunk.rows)
         if len(found) > wanted.limit or chunk.next is None:
-            return paging.page(found, wanted.limit, lambda row: row.position)
+            shown = paging.page(found, wanted.limit, lambda one: (one.first_at, one.key))
+            return Page(_rows(reader, shown.rows), shown.next)
         if read >= at_most:
-            return Page(found, chunk.next)
+            return Page(_rows(reader, found), chunk.next)
         cursor = chunk.next
+
+
+def is_default(by: Order) -> bool:
+    """Newest first: the order that the store knows."""
+    return by.column.name == COLUMNS[0].name and by.down
+
+
+def in_order(
+    reader: Reader, wanted: IncidentFilter, by: Order, number: str, at_most: int
+) -> tuple[Page[IncidentRow], int, int]:
+    """A page of the newest ``at_most`` incidents, sorted by a column; its number, and how many pages there are."""
+    found = [one for one in _outlines(reader, wanted, at_most, None).rows if wanted.matches(one)]
+    if by.column.name == "sent":
+        sent = reader.delivered()
+        found.sort(key=lambda one: sent.get(one.key, 0.0), reverse=by.down)
+    else:
+        found.sort(key=by.column.key, reverse=by.down)
+    at, pages = numbered(number, len(found), wanted.limit)
+    return Page(_rows(reader, found[(at - 1) * wanted.limit : at * wanted.limit])), at, pages
+
+
+def _outlines(reader: Reader, wanted: IncidentFilter, limit: int, cursor: str | None) -> Page[IncidentOutline]:
+    return reader.outlines(
+        since=wanted.since, until=wanted.until, limit=limit, cursor=cursor, key=wanted.key, state=wanted.state
+    )
+
+
+def _rows(reader: Reader, found: Sequence[IncidentOutline]) -> list[IncidentRow]:
+    """The incidents in full, in the same order. One that was deleted meanwhile is missing."""
+    if not found:
+        return []
+    by_key = {row.incident.key: row for row in reader.incidents(limit=len(found), keys=[one.key for one in found]).rows}
+    return [by_key[one.key] for one in found if one.key in by_key]

@@ -1,8 +1,8 @@
 """Pages with a form: tasks, failures and incidents, found by what people type. All of it is in the address."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.runs import knows
 from celery_monitor.adapters.web.search import MAX_NAMES, find, suggestions
+from celery_monitor.adapters.web.sorting import SortColumn, numbered, order
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import FAILED, RETRIED, SUCCEEDED, Condition, Failure, IncidentRow, IncidentState
 from celery_monitor.core.paging import Page
@@ -24,8 +25,8 @@ from celery_monitor.errors import InvalidCursorError
 from celery_monitor.ports import FailureFilter, Reader, TaskRow
 from celery_monitor.settings.units import DAY
 
-FAILURE_FIELDS: Final = ("task", "exception", "message", "since", "until")
-INCIDENT_FIELDS: Final = ("task", "exception", "state", "key", "condition", "since", "until")
+FAILURE_FIELDS: Final = ("task", "exception", "message", "since", "until", "sort")
+INCIDENT_FIELDS: Final = ("task", "exception", "state", "key", "condition", "since", "until", "sort", "page")
 TASK_FIELDS: Final = ("q", "state", "sort", "page")
 PER_PAGE: Final = 50
 MAX_TASKS: Final = 20_000
@@ -42,16 +43,6 @@ STATES: Final = {"": "All", "failing": "Failed in the last 24 h", "failed": "Eve
 _Wrong = ParameterError | InvalidCursorError
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the list of tasks. ``key`` sorts ascending; what is told first is ``down`` or up."""
-
-    name: str
-    title: str
-    key: Callable[[TaskRow], Any]
-    down: bool = True
-
-
 def _executed(row: TaskRow) -> int:
     return row.counts[SUCCEEDED] + row.counts[FAILED]
 
@@ -60,15 +51,29 @@ def _rate(row: TaskRow) -> float:
     return row.counts[FAILED] / _executed(row) if _executed(row) else -1.0
 
 
-COLUMNS: Final = (
-    Column("name", "Task", lambda row: (row.name, row.queue), down=False),
-    Column("executed", "Executed", _executed),
-    Column("failed", "Failed", lambda row: row.counts[FAILED]),
-    Column("rate", "Rate", _rate),
-    Column("retried", "Retried", lambda row: row.counts[RETRIED]),
-    Column("runtime", "Mean run", lambda row: row.runtime_sum / row.runtime_count if row.runtime_count else -1.0),
-    Column("last", "Last failure", lambda row: row.last_failure_at or 0.0),
+TASK_COLUMNS: Final = (
+    SortColumn("name", "Task", lambda row: (row.name, row.queue), down=False),
+    SortColumn("executed", "Executed", _executed, numeric=True),
+    SortColumn("failed", "Failed", lambda row: row.counts[FAILED], numeric=True),
+    SortColumn("rate", "Rate", _rate, numeric=True),
+    SortColumn("retried", "Retried", lambda row: row.counts[RETRIED], numeric=True),
+    SortColumn(
+        "runtime",
+        "Mean run",
+        lambda row: row.runtime_sum / row.runtime_count if row.runtime_count else -1.0,
+        numeric=True,
+    ),
+    SortColumn("last", "Last failure", lambda row: row.last_failure_at or 0.0),
 )
+FAILURE_COLUMNS: Final = (
+    SortColumn("at", "When"),
+    SortColumn("name", "Task", down=False),
+    SortColumn("exception", "Exception", down=False),
+    SortColumn("hostname", "Worker", down=False),
+    SortColumn("reason", "Incident", down=False),
+    SortColumn("uuid", "Task id", down=False),
+)
+"""Names as in FailureFilter.sort."""
 
 
 class Listings:
@@ -102,10 +107,10 @@ class Listings:
             return RedirectResponse(f"runs/{path(uuid)}", 303)
         rows = [row for row in known if wanted is None or row.name in wanted]
         rows = [row for row in rows if _is_in(row, given["state"], now)]
-        column, down = _order(given["sort"])
+        by = order(given["sort"], TASK_COLUMNS)
         rows.sort(key=lambda row: (row.name, row.queue))
-        rows.sort(key=column.key, reverse=down)
-        number, pages = _page(given["page"], len(rows))
+        rows.sort(key=by.column.key, reverse=by.down)
+        number, pages = numbered(given["page"], len(rows), PER_PAGE)
         part = rows[(number - 1) * PER_PAGE : number * PER_PAGE]
         sparks = await self._queries(partial(trends.sparks, reader, sorted({row.name for row in part}), now))
         return page(
@@ -117,7 +122,7 @@ class Listings:
             total=len(rows),
             known=len(known),
             given=given,
-            columns=_heads(column, down=down),
+            columns=by.heads(TASK_COLUMNS),
             states=STATES,
             number=number,
             pages=pages,
@@ -128,12 +133,14 @@ class Listings:
     async def failures(self, request: Request) -> Response:
         """Failures, by the fields of a form."""
         given = _given(request, FAILURE_FIELDS)
+        by = order(given["sort"], FAILURE_COLUMNS)
         names, kinds = await self._queries(partial(_names, self._sources.reader))
         shown: Page[Failure] = Page(())
         problem: _Wrong | None = None
         try:
             query = self._parameters(request, "cursor", *FAILURE_FIELDS)
-            shown = await self._queries(partial(self._sources.reader.failures, _wanted(query, names, kinds)))
+            wanted = replace(_wanted(query, names, kinds), sort=by.column.name, descending=by.down)
+            shown = await self._queries(partial(self._sources.reader.failures, wanted))
         except (ParameterError, InvalidCursorError) as exc:
             problem = exc
         return self._list(
@@ -142,6 +149,7 @@ class Listings:
             problem,
             failures=[views.failure(one) for one in shown.rows],
             next=shown.next,
+            columns=by.heads(FAILURE_COLUMNS),
             given=given,
             names=names,
             kinds=kinds,
@@ -151,13 +159,19 @@ class Listings:
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first, by the fields of a form."""
         given = _given(request, INCIDENT_FIELDS)
+        by = order(given["sort"], incidents.COLUMNS)
+        number, pages = 0, 0
         names, kinds = await self._queries(partial(_names, self._sources.reader))
         shown: Page[IncidentRow] = Page(())
         problem: _Wrong | None = None
         try:
             wanted = incidents.wanted(self._parameters(request, "cursor", *INCIDENT_FIELDS), names, kinds)
             wanted = replace(wanted, limit=PER_PAGE)
-            shown = await self._queries(partial(incidents.page, self._sources.reader, wanted, MAX_INCIDENTS))
+            if incidents.is_default(by):
+                shown = await self._queries(partial(incidents.page, self._sources.reader, wanted, MAX_INCIDENTS))
+            else:
+                find_all = partial(incidents.in_order, self._sources.reader, wanted, by, given["page"], MAX_INCIDENTS)
+                shown, number, pages = await self._queries(find_all)
         except (ParameterError, InvalidCursorError) as exc:
             problem = exc
         return self._list(
@@ -166,13 +180,17 @@ class Listings:
             problem,
             incidents=[incidents.told(row) for row in shown.rows],
             next=shown.next,
+            number=number,
+            pages=pages,
+            most=MAX_INCIDENTS,
+            columns=by.heads(incidents.COLUMNS),
             given=given,
             names=names,
             kinds=kinds,
             found=bool(shown.rows),
             states=IncidentState,
             conditions=Condition,
-            pages=incidents.are_sent(self._sources.channels),
+            sending=incidents.are_sent(self._sources.channels),
         )
 
     def _parameters(self, request: Request, *known: str) -> Parameters:
@@ -248,29 +266,3 @@ def _is_in(row: TaskRow, state: str, now: float) -> bool:
             return row.counts[FAILED] == 0
         case _:
             return True
-
-
-def _order(sort: str) -> tuple[Column, bool]:
-    """``failed`` or ``-failed``: the minus is the other way round than the column's own. Unknown ones are the first."""
-    name = sort.removeprefix("-")
-    column = next((one for one in COLUMNS if one.name == name), COLUMNS[0])
-    return column, column.down != sort.startswith("-")
-
-
-def _heads(chosen: Column, *, down: bool) -> list[dict[str, str]]:
-    """Of each column: its title, whether it is sorted by, and by what its link sorts."""
-    return [
-        {
-            "title": one.title,
-            "sort": f"-{one.name}" if one is chosen and down == one.down else one.name,
-            "sorted": ("descending" if down else "ascending") if one is chosen else "",
-        }
-        for one in COLUMNS
-    ]
-
-
-def _page(text: str, rows: int) -> tuple[int, int]:
-    """The number of the page and how many there are. What is no number is the first one."""
-    pages = max(1, -(-rows // PER_PAGE))
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1  # noqa: PLR2004 - digits
-    return min(max(1, number), pages), pages

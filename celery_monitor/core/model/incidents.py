@@ -141,3 +141,19 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
         """It is a storm, and not of a task with that name, which is suppressed when it is part of one."""
         opened = self.state is not IncidentState.SUPPRESSED and self.reason is Reason.STORM_OPENED
         return opened and self.task == STORM
+
+
+class IncidentOutline(msgspec.Struct, frozen=True, gc=False):
+    """What lists of incidents are filtered and sorted by: some fields of an Incident, read from its stored form."""
+
+    key: str
+    task: str
+    severity: Severity
+    state: IncidentState
+    first_at: float
+    last_at: float
+    count: int
+    condition: Condition = Condition.FAILURE
+    subject: str = ""
+    exceptions: dict[str, int] = {}
+    tasks: dict[str, int] = {}

@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.web.views import time
 from celery_monitor.core.model import Action, Changes, ErrorDelta, Incident, IncidentState, OutboxRequest, Reason
 from tests.adapters.web.conftest import Served
 from tests.adapters.web.fleet import BUCKET, NOW, Fleet, channels, failure, group, incident
@@ -195,3 +196,52 @@ def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
     assert re.search(r'name="task"[^>]*value="shop.charge"', answer.text)
     assert "No incidents found" in site.get("/incidents?since=2026-11-24").text
     assert site.get("/incidents?since=x").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("sort", "wanted"),
+    [
+        ("", ["c", "b", "a"]),
+        ("-began", ["a", "b", "c"]),
+        ("task", ["b", "c", "a"]),
+        ("failures", ["a", "c", "b"]),
+        ("-failures", ["b", "c", "a"]),
+        ("state", ["c", "a", "b"]),
+        ("last", ["b", "c", "a"]),
+        ("no such", ["c", "b", "a"]),
+    ],
+)
+def test_incidents_are_sorted_by_any_column(site: Served, commit: Commit, sort: str, wanted: list[str]) -> None:
+    """The order is in the address; what is no column is the newest first."""
+    facts = {"a": ("zeta", 9, 300, "resolved"), "b": ("alpha", 1, 900, "suppressed"), "c": ("beta", 5, 600, "open")}
+    commit(
+        Changes(
+            now=NOW,
+            sequence=2,
+            incidents=[
+                incident(
+                    f"sort/{key}", task=task, count=count, first_at=NOW - 500 + at, last_at=NOW + last,
+                    state=IncidentState(state),
+                )
+                for at, (key, (task, count, last, state)) in enumerate(facts.items())
+            ],
+        )
+    )  # fmt: skip
+    period = {"since": time(NOW - 501), "until": time(NOW - 490)}
+    text = site.get("/incidents", params={**period, "sort": sort}).text
+    assert re.findall(r"incidents/sort%2F(\w)", text) == wanted
+    assert text.count('aria-sort="') == 1
+
+
+def test_pages_of_sorted_incidents_hold_each_once(site: Served, commit: Commit) -> None:
+    """However many are equal, the pages are numbered, and hold each incident once."""
+    made = [incident(f"many/{number}", task="t", count=number % 3, first_at=NOW - number) for number in range(120)]
+    commit(Changes(now=NOW, sequence=2, incidents=made))
+    found: list[str] = []
+    for page in ("", "2", "3", "99"):
+        text = site.get("/incidents", params={"task": "t", "sort": "failures", "page": page}).text
+        found += re.findall(r'<a href="./incidents/many%2F(\d+)"', text) if page != "99" else []
+        assert ("page 3 of 3" in text) == (page in {"3", "99"})
+    assert len(found) == len(set(found)) == 120
+    counts = [int(number) % 3 for number in found]
+    assert counts == sorted(counts, reverse=True)

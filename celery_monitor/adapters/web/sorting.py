@@ -1,0 +1,61 @@
+"""Sorting a list by a column, as the address says it: ``failed`` or ``-failed``, the other way round."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+MAX_DIGITS: Final = 6
+"""Of the number of a page."""
+
+
+def _unsorted(_: object) -> int:
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class SortColumn:
+    """A column that a list can be sorted by."""
+
+    name: str
+    title: str
+    key: Callable[[Any], Any] = _unsorted
+    """Of a row, ascending; not used where the store sorts."""
+    down: bool = True
+    """Whether the largest is shown first unless the other way is asked for."""
+    numeric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By what a list is sorted."""
+
+    column: SortColumn
+    down: bool
+
+    def heads(self, columns: Sequence[SortColumn]) -> list[dict[str, Any]]:
+        """Of each column: its title, whether it is sorted by, and by what its link sorts."""
+        return [
+            {
+                "title": one.title,
+                "numeric": one.numeric,
+                "sort": f"-{one.name}" if one is self.column and self.down == one.down else one.name,
+                "sorted": ("descending" if self.down else "ascending") if one is self.column else "",
+            }
+            for one in columns
+        ]
+
+
+def order(sort: str, columns: Sequence[SortColumn]) -> Order:
+    """What a parameter asks for. What is no column is the first one."""
+    name = sort.removeprefix("-")
+    column = next((one for one in columns if one.name == name), None)
+    if column is None:
+        return Order(columns[0], columns[0].down)
+    return Order(column, column.down != sort.startswith("-"))
+
+
+def numbered(text: str, rows: int, size: int) -> tuple[int, int]:
+    """The number of the page and how many there are. What is no number is the first one."""
+    pages = max(1, -(-rows // size))
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else 1
+    return min(max(1, number), pages), pages
