@@ -1,6 +1,6 @@
 """Screenshots of the page: ``python -m tests.adapters.web.screenshots URL DIRECTORY``.
 
-Of a site that runs, such as that of ``python -m bench.page --tasks 40 --days 8 --serve 9808``: each page at four
+Of a site that runs, such as that of ``celery-monitor demo``: each page at five
 widths and in the dark. Those of the documentation (``docs/images``) are the tops of three of them.
 """
 
@@ -11,7 +11,15 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, sync_playwright
 
-SIZES = ((1440, "light"), (1440, "dark"), (1000, "light"), (768, "light"), (390, "light"))
+SIZES = (
+    (1440, "light"),
+    (1440, "dark"),
+    (1000, "light"),
+    (768, "light"),
+    (390, "light"),
+    (390, "dark"),
+    (320, "light"),
+)
 TOPS = {
     ("overview", 1440, "light"): ("page.png", 1300, 950),
     ("incident", 1440, "light"): ("incident.png", 1300, 950),
@@ -43,10 +51,14 @@ def pages(url: str) -> dict[str, str]:
     return {
         "overview": "",
         "tasks": "tasks",
-        "task": "tasks/shop.billing.charge?span=7d",
+        "task": "tasks/shop.payments.charge?span=7d",
         "failures": "failures?task=charge",
         "incidents": "incidents",
+        "running": "runs",
         "workers": "workers",
+        "schedules": "schedules",
+        "silences": "silences",
+        "report": "reports/today",
         "wrong": "failures?since=soon",
         "nothing": "tasks?q=chrage",
         **({"incident": incident[1]} if incident else {}),

@@ -75,6 +75,8 @@ def test_every_link_leads_somewhere(site: Served) -> None:
         seen.add(path)
         if path < "/reports/2026-11-20" and path.startswith("/reports/2"):
             continue  # and so on to the first day
+        if "sort=" in path and path.count("=") > 1:
+            continue  # each order goes with each filter: one parameter beside it would be hundreds of pages
         answer = site.get(path)
         assert answer.status_code == 200, path
         if answer.headers["content-type"].startswith("text/html"):
