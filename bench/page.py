@@ -1,6 +1,6 @@
 """What the pages cost: a store of 5,000,000 executed tasks and 200,000 failures in 500 tasks over 30 days.
 
-Usage: python -m bench.page [--days 30] [--tasks 500] [--store URL] [--filled ID] [--serve PORT]
+Usage: python -m bench.page [--days 30] [--tasks 500] [--postgresql | --store URL] [--filled ID] [--serve PORT]
 Prints each page's server time (the median of five requests after one that warms up, and the first one) and processor
 time (the mean of the six, the client's included), its size as it is sent, and what a browser without a cache loads with
 it. ``--serve`` goes on to serve the pages.
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC
 from functools import cache
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -53,6 +54,7 @@ from celery_monitor.ports import ChannelInfo, HealthReport
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.task_view import StoredTaskView
 from celery_monitor.settings.web import WebSettings
+from tests.servers.postgresql import PostgreSQL, template
 
 DAY = 86_400
 RUNS_PER_DAY = 166_667
@@ -365,10 +367,12 @@ def pages(newest: str) -> dict[str, str]:
         "failures by message": "/failures?message=refused",
         "failures, none found": "/failures?message=no+such+text",
         "failures of an hour": "/failures?since=1h",
+        "failures by worker": "/failures?sort=hostname",
         "a failure": f"/failures/{newest}",
         "incidents": "/incidents",
         "incidents by a part": "/incidents?task=charge&state=open",
         "incidents, none found": "/incidents?exception=nothing",
+        "incidents by failures": "/incidents?sort=failures",
         "an incident": f"/incidents/{quote(key, safe='')}",
         "workers": "/workers",
         "today's report": "/reports/today",
@@ -380,12 +384,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--tasks", type=int, default=500)
+    parser.add_argument("--postgresql", action="store_true", help="on a private PostgreSQL, in place of SQLite")
     parser.add_argument("--store", help="URL of an empty store; by default a file that is deleted")
     parser.add_argument("--filled", help="the store is full already; the task id of its newest failure")
     parser.add_argument("--serve", type=int, help="go on, on this port, until Ctrl-C")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as servers:
         url = arguments.store or f"sqlite:///{directory}/store.db"
+        if arguments.postgresql:
+            database = servers.enter_context(PostgreSQL(template(Path(directory) / "template"), shared_buffers="128MB"))
+            url = database.url(database.new_database())
         store = open_store(url, retention=30.0 * DAY, fingerprints_kept=100)
         store.start()
         newest = arguments.filled
