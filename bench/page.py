@@ -393,7 +393,7 @@ def main() -> None:
         url = arguments.store or f"sqlite:///{directory}/store.db"
         if arguments.postgresql:
             database = servers.enter_context(PostgreSQL(template(Path(directory) / "template"), shared_buffers="128MB"))
-            url = database.url(database.new_database())
+            url = database.new_database()
         store = open_store(url, retention=30.0 * DAY, fingerprints_kept=100)
         store.start()
         newest = arguments.filled
