@@ -193,6 +193,7 @@ FORGED: dict[str, Claims | Sign] = {
     "no nonce": {"nonce": None},
     "another audience": {"aud": "another-client"},
     "several audiences, authorized for another": {"aud": [CLIENT_ID, "another-client"], "azp": "another-client"},
+    "another audience, though authorized for this one": {"aud": "another-client", "azp": CLIENT_ID},
     "no audience": {"aud": None},
     "another issuer": {"iss": "http://evil.example.com"},
     "the issuer with a slash": {"iss": "http://127.0.0.1/"},
