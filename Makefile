@@ -107,8 +107,8 @@ bench: setup ## the benchmarks
 
 benchmarks: setup servers ## comparison with other tools, growth, soak: writes docs/benchmarks.md (takes hours: BENCH_ARGS)
 	@PYTHONPATH=. $(BIN)/python bench/side_by_side.py --write $(BENCH_ARGS)
-	@PYTHONPATH=. $(BIN)/python bench/growth.py --write
 	@PYTHONPATH=. $(BIN)/python bench/soak.py --write
+	@PYTHONPATH=. $(BIN)/python bench/growth.py --write
 
 campaign-report: setup servers ## all campaigns with three seeds, and their report in docs/benchmarks.md (SEEDS='1 2 3')
 	@PYTHONPATH=. $(BIN)/python bench/campaign.py --write --seeds $(SEEDS)
