@@ -1,6 +1,6 @@
 """What runs now and a task by its id, for readers in other threads: out of the monitor's memory, or out of the store.
 
-The pump waits for the monitor's lock, so it is held for a copy of references only (some milliseconds with hundreds of
+The pump waits for the monitor's lock, so it is held for a copy of the ids only (some milliseconds with hundreds of
 thousands of tasks), and again for what is shown of a page's rows.
 """
 
@@ -38,9 +38,8 @@ class MemoryTaskView:
     def page(self, wanted: RunFilter) -> RunPage:
         """See TaskView."""
         with self._lock:
-            tasks = self._monitor.lookup.all()
-        found = sift(tasks, wanted, self._clock.now())
-        del tasks
+            uuids = self._monitor.lookup.uuids()
+        found = sift(self._monitor.lookup.entries(uuids), wanted, self._clock.now())
         with self._lock:
             runs = self._monitor.lookup.complete(found.runs)
         return replace(found, runs=self._redacted(runs))
@@ -54,8 +53,8 @@ class MemoryTaskView:
     def children(self, uuid: str) -> list[TaskRun]:
         """See TaskView."""
         with self._lock:
-            tasks, ended = self._monitor.lookup.all(), self._monitor.lookup.ended_children(uuid)
-        return [*children(tasks, uuid), *ended]
+            uuids, ended = self._monitor.lookup.uuids(), self._monitor.lookup.ended_children(uuid)
+        return [*children(self._monitor.lookup.entries(uuids), uuid), *ended]
 
     def _redacted(self, runs: Iterable[TaskRun]) -> list[TaskRun]:
         return [

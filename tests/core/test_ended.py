@@ -140,6 +140,11 @@ def under_way() -> Monitor:
     return of
 
 
+def everything(of: Monitor) -> lookup.Tasks:
+    """What is under way, as a reader takes it."""
+    return of.lookup.entries(of.lookup.uuids())
+
+
 FILTERS: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["waits", "later", "young", "old", "again", "child"]),
     ({"state": RunState.RUNNING}, ["old", "young"]),
@@ -157,7 +162,7 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 @pytest.mark.parametrize(("wanted", "uuids"), FILTERS, ids=map(str, range(len(FILTERS))))
 def test_what_runs(wanted: dict[str, Any], uuids: list[str]) -> None:
     """Running tasks by when they began, others as they came; each state is counted whatever state is asked for."""
-    page = lookup.sift(under_way().lookup.all(), RunFilter(**wanted), NOON + 10)
+    page = lookup.sift(everything(under_way()), RunFilter(**wanted), NOON + 10)
     assert [run.uuid for run in page.runs] == uuids
     assert page.total >= len(uuids)
     if not wanted or set(wanted) == {"state"}:
@@ -172,21 +177,30 @@ def test_lost_and_shared() -> None:
     entry = of._tracker.tasks["old"]
     of._tracker.lose("old", entry, NOON + 5)
     receive(of, *[body({**raw("started", "young", NOON + 4), "hostname": "w2@box"})])
-    found = lookup.sift(of.lookup.all(), RunFilter(state=RunState.RUNNING), NOON + 10)
+    found = lookup.sift(everything(of), RunFilter(state=RunState.RUNNING), NOON + 10)
     assert [(run.uuid, run.hostname) for run in found.runs] == [("young", "w1@box"), ("young", "w2@box")]
-    (lost,) = lookup.sift(of.lookup.all(), RunFilter(state=RunState.LOST), NOON + 10).runs
+    (lost,) = lookup.sift(everything(of), RunFilter(state=RunState.LOST), NOON + 10).runs
     assert (lost.uuid, lost.lost_at) == ("old", NOON + 5)
+
+
+def test_what_goes_meanwhile() -> None:
+    """A task that ends between the two steps of a look is left out."""
+    of = under_way()
+    uuids = of.lookup.uuids()
+    receive(of, body(raw("succeeded", "old", NOON + 3, runtime=1.0)))
+    assert "old" in uuids
+    assert "old" not in of.lookup.entries(uuids)[0]
 
 
 def test_what_has_ended_without_an_event() -> None:
     """A task that has raised Ignore neither runs nor is lost; its id is found."""
     of = under_way()
     of._tracker.lose("old", of._tracker.tasks["old"], ENDED_UNSEEN)
-    page = lookup.sift(of.lookup.all(), RunFilter(), NOON + 10)
+    page = lookup.sift(everything(of), RunFilter(), NOON + 10)
     assert (page.counts[RunState.RUNNING], page.counts.get(RunState.LOST)) == (1, None)
     assert "old" not in {run.uuid for run in page.runs}
     (found,) = of.lookup.find("old")
-    assert (found.name, found.lost_at) == ("shop.pay", 0.0)
+    assert (found.name, found.lost_at, lookup.state_of_run(found, NOON)) == ("shop.pay", 0.0, RunState.UNSEEN)
 
 
 def test_what_is_known_of_a_task() -> None:
@@ -196,8 +210,8 @@ def test_what_is_known_of_a_task() -> None:
     assert (waits.args, waits.sent_at, waits.queue, waits.hostname) == ("('a@b.example',)", NOON - 60, "mail", "")
     (child,) = of.lookup.find("child")
     assert (child.queue, child.parent, child.root) == ("mail", "old", "old")
-    assert [run.uuid for run in lookup.children(of.lookup.all(), "old")] == ["child"]
+    assert [run.uuid for run in lookup.children(everything(of), "old")] == ["child"]
     receive(of, body(raw("succeeded", "child", NOON + 3, runtime=1.0)))
-    assert lookup.children(of.lookup.all(), "old") == []
+    assert lookup.children(everything(of), "old") == []
     assert [run.uuid for run in of.lookup.ended_children("old")] == ["child"]
     assert of.lookup.find("never") == []

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
-from celery_monitor.core.lookup import RunState
+from celery_monitor.core.lookup import LISTED, RunState
 from celery_monitor.core.model import (
     COUNTS,
     MAX_REASON,
@@ -233,7 +233,7 @@ SCHEMAS: Final[dict[str, Json]] = {
         "additionalProperties": False,
     },
     "Worker": _object(**_WORKER),
-    "WorkerInFull": _object(**_WORKER, tasks=_object(**dict.fromkeys(map(str, RunState), _COUNT))),
+    "WorkerInFull": _object(**_WORKER, tasks=_object(**dict.fromkeys(map(str, LISTED), _COUNT))),
     "Queue": _object(name=_TEXT, length=_or_null(_COUNT), consumers=_or_null(_COUNT), workers=_COUNT, processes=_COUNT),
     "OutboxItem": _object(
         id=_COUNT,
@@ -321,7 +321,7 @@ PARAMETERS: Final[dict[str, Json]] = {
     },
     "condition": {**_one_of(Condition), "description": "Only incidents of this condition"},
     "state": {**_one_of(IncidentState), "description": "Only incidents in this state"},
-    "/api/v1/runs:state": {**_one_of(RunState), "description": "Only tasks in this state"},
+    "/api/v1/runs:state": {**_one_of(LISTED), "description": "Only tasks in this state"},
     "queue": {"type": "string", "description": "Only of this queue"},
     "worker": {"type": "string", "description": "Only on the worker of this hostname"},
     "key": {"type": "string", "description": "Only the incident with this key"},

@@ -21,8 +21,9 @@ from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.search import matcher
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core import paging
-from celery_monitor.core.lookup import CHILDREN, RunFilter, RunPage, RunState, state_of_run
+from celery_monitor.core.lookup import CHILDREN, LISTED, RunFilter, RunPage, RunState, state_of_run
 from celery_monitor.core.model import Failure, TaskRun
+from celery_monitor.ports import TaskView
 
 FIELDS: Final = ("q", "state", "queue", "worker", "page")
 ALL: Final = "all"
@@ -36,6 +37,8 @@ STATES: Final = {
 }
 """The values of the page's field ``state``, and their names."""
 PER_PAGE: Final = 50
+SHARED_FOR: Final = 1.0
+"""Seconds for which a list is shown to others, too."""
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 ANCESTORS: Final = 10
 """Tasks of a chain that are looked up, from a task upwards."""
@@ -61,6 +64,7 @@ class Runs:
     def __init__(self, sources: Sources, queries: Queries) -> None:
         self._sources = sources
         self._queries = queries
+        self._pages: dict[tuple[str, ...], tuple[float, RunPage]] = {}
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -84,7 +88,7 @@ class Runs:
             limit=PER_PAGE,
         )
         view = self._sources.tasks()
-        found: RunPage = await self._queries.shared(("runs", *given.values()), partial(view.page, wanted))
+        found = await self._page(tuple(given.values()), view, wanted)
         total = sum(found.counts.values())
         counts = {name: total if (state := _state(name)) is None else found.counts.get(state, 0) for name in STATES}
         now = self._sources.clock.now()
@@ -102,6 +106,14 @@ class Runs:
             pages=max(1, -(-found.total // PER_PAGE)),
             refresh=True,
         )
+
+    async def _page(self, key: tuple[str, ...], view: TaskView, wanted: RunFilter) -> RunPage:
+        """Of many people who look at the same list, one a second asks for it."""
+        now = self._sources.clock.monotonic()
+        self._pages = {each: one for each, one in self._pages.items() if now - one[0] < SHARED_FOR}
+        if key not in self._pages:
+            self._pages[key] = now, await self._queries.shared(("runs", *key), partial(view.page, wanted))
+        return self._pages[key][1]
 
     async def run(self, request: Request) -> Response:
         """A task by its id."""
@@ -140,7 +152,7 @@ class Runs:
         query = Parameters(request, known, now=self._sources.clock.now())
         limit, cursor, name = query.limit(), query.cursor(), query.text("task")
         offset = 0 if cursor is None else paging.position(cursor, tuple[_Offset])[0]
-        state = query.choice("state", [*RunState])
+        state = query.choice("state", LISTED)
         wanted = RunFilter(
             state=None if state is None else RunState(state),
             named=None if name is None else name.__eq__,
@@ -231,7 +243,7 @@ def _state(value: str) -> RunState | None:
     """Of the page's field; unknown ones are the first."""
     if value == ALL:
         return None
-    return RunState(value) if value in [*RunState] else RunState.RUNNING
+    return RunState(value) if value in LISTED else RunState.RUNNING
 
 
 def _number(text: str) -> int:

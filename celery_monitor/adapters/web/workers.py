@@ -15,7 +15,7 @@ from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core import paging
-from celery_monitor.core.lookup import RunFilter, RunState
+from celery_monitor.core.lookup import LISTED, RunFilter, RunState
 from celery_monitor.core.model import Worker
 
 
@@ -81,7 +81,7 @@ class WorkerPages:
         Parameters(request, (), now=self._sources.clock.now())
         one = self._known(request)
         found = await self._queries(partial(self._sources.tasks().page, RunFilter(hostname=one.hostname, limit=0)))
-        tasks = {str(state): found.counts.get(state, 0) for state in RunState}
+        tasks = {str(state): found.counts.get(state, 0) for state in LISTED}
         return answer({**self._shown([one])[0], "tasks": tasks})
 
     def _known(self, request: Request) -> Worker:

@@ -93,6 +93,8 @@ class TaskRun(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """As in TaskDetails."""
     lost_at: float = 0.0
     """When it was lost with its worker; 0: it was not. Not stored."""
+    unseen_end: bool = False
+    """It has ended, as its worker says, and no event has told how. Not stored."""
     args: str | None = None
     kwargs: str | None = None
     """Only of tasks under way, and only where settings allow. Not stored."""
