@@ -379,6 +379,17 @@ def pages(newest: str) -> dict[str, str]:
     }
 
 
+def private(directory: str, servers: contextlib.ExitStack) -> PostgreSQL:
+    """A server of one's own."""
+    return servers.enter_context(PostgreSQL(template(Path(directory) / "empty"), shared_buffers="128MB"))
+
+
+def analyze(database: PostgreSQL | None, url: str) -> None:
+    """What a server does by itself, but for one that is made for tests."""
+    if database is not None:
+        database.execute("VACUUM ANALYZE", database=url.rpartition("/")[2])
+
+
 def main() -> None:
     """Fill, measure, and serve if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -390,16 +401,15 @@ def main() -> None:
     parser.add_argument("--serve", type=int, help="go on, on this port, until Ctrl-C")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as servers:
-        url = arguments.store or f"sqlite:///{directory}/store.db"
-        if arguments.postgresql:
-            database = servers.enter_context(PostgreSQL(template(Path(directory) / "template"), shared_buffers="128MB"))
-            url = database.new_database()
+        database = private(directory, servers) if arguments.postgresql else None
+        url = database.new_database() if database else arguments.store or f"sqlite:///{directory}/store.db"
         store = open_store(url, retention=30.0 * DAY, fingerprints_kept=100)
         store.start()
         newest = arguments.filled
         if newest is None:
             begun = time.perf_counter()
             newest = fill(store, arguments.tasks, arguments.days, time.time())
+            analyze(database, url)
             print(f"filled in {time.perf_counter() - begun:.0f} s; the newest failure is {newest}", flush=True)
         server = WebServer(
             Site(WebSettings(), sources(store, arguments.tasks)), host="127.0.0.1", port=arguments.serve or 0
