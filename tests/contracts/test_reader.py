@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 import pytest
 from msgspec import structs
 
-from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.store import SqlStore, flush, retention
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     BucketRow,
@@ -480,6 +480,20 @@ def test_ended_tasks_are_bounded(sql: SqlStore) -> None:
     assert [n for n in range(10) if sql.reader.ended(f"u{n}")] == list(range(10 - MAX_ENDED, 10))
     sql.prune(NOW + RETENTION + 8.5)
     assert [n for n in range(10) if sql.reader.ended(f"u{n}")] == [9]
+
+
+def test_ended_tasks_go_in_portions(sql: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are far too many, as after the bound was lowered, no flush deletes them all."""
+    monkeypatch.setattr(flush, "ENDED_DELETED", 4)
+    monkeypatch.setattr(retention, "CHUNK_SIZE", 3)
+    more = [{"ended": [ended(f"u{number}")]} for number in (16, 17)]
+    write(sql, {"ended": [ended(f"u{number}") for number in range(16)]}, *more)
+    assert [n for n in range(18) if sql.reader.ended(f"u{n}")] == list(range(12, 18))
+    sql.prune(NOW)
+    assert [n for n in range(18) if sql.reader.ended(f"u{n}")] == list(range(18 - MAX_ENDED, 18))
+    monkeypatch.setattr(retention, "CHUNK_SIZE", 2)
+    sql.prune(NOW + RETENTION + 1)
+    assert [n for n in range(18) if sql.reader.ended(f"u{n}")] == list(range(15, 18))
 
 
 def test_tasks_under_way(sql: SqlStore) -> None:

@@ -16,6 +16,8 @@ from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Action, Changes, F
 
 SAMPLES: Final = 20
 """Failures kept of each error group: the newest."""
+ENDED_DELETED: Final = 2_000
+"""Ended tasks that one flush deletes at most. After ``max_ended_tasks`` was lowered there can be a million too many."""
 EPOCH_KEPT: Final = 3600.0
 """Seconds for which an ended connection's fingerprints are kept. Its messages come back when the broker notices
 that it has ended, which takes minutes when nothing says goodbye."""
@@ -85,7 +87,8 @@ class FlushWriter:
         self._tracked.run(connection, tracked, self._give_way)
         if changes.ended:
             self._ended.run(connection, map(encode.ended_row, changes.ended), self._give_way)
-            connection.execute(delete(schema.ended_tasks).where(schema.beyond(self._max_ended)))
+            unwanted = schema.beyond(self._max_ended), schema.among_oldest(ENDED_DELETED)
+            connection.execute(delete(schema.ended_tasks).where(*unwanted))
         self._settle.run(connection, ((number,) for number in changes.settled), self._give_way)
         self._unnamed.run(connection, map(encode.unnamed_row, changes.unnamed), self._give_way)
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))

@@ -40,8 +40,8 @@ class Retention:
         """In the order of their ends, so that only the oldest are looked at."""
         table = schema.ended_tasks
         oldest = select(table.c.id).order_by(table.c.id).limit(CHUNK_SIZE)
-        expired = and_(table.c.id.in_(oldest), table.c.ended_at < before)
-        return table, or_(schema.beyond(self._max_ended), expired)
+        unwanted = or_(schema.beyond(self._max_ended), table.c.ended_at < before)
+        return table, and_(table.c.id.in_(oldest), unwanted)
 
 
 def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnElement[bool]]]:
