@@ -8,6 +8,7 @@ afterwards (``entries``, ``sift``): what a task does between the two may or may 
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from typing import Final
 
@@ -59,6 +60,7 @@ class RunFilter:
     named: Callable[[str], bool] | None = None
     """Of a task's name."""
     queue: str | None = None
+    """Of the event that told it, else the most likely one, as it is shown."""
     hostname: str | None = None
     """Of the worker, whole."""
     offset: int = 0
@@ -109,6 +111,10 @@ class TaskLookup:
         """Runs that have ended of tasks that this one has sent, the newest first."""
         return list(islice((run for run in self._ended.all(self._queue_of) if run.parent == uuid), CHILDREN))
 
+    def likely_queue(self, task: str, hostname: str) -> str:
+        """The most likely queue of a task's run where no event has told it."""
+        return self._queue_of(task, hostname)
+
     def complete(self, found: Iterable[TaskRun]) -> list[TaskRun]:
         """The same with arguments, not redacted yet, and with the most likely queue where no event has told it."""
         return [self._complete(run) for run in found]
@@ -138,11 +144,16 @@ def state_of_run(run: TaskRun, now: float) -> str:
     return state_of(TaskRef(stage=run.stage, due_at=due_at, details=TaskDetails(eta=run.eta)), now)
 
 
-def sift(tasks: Tasks, wanted: RunFilter, now: float) -> RunPage:
-    """The page that a filter asks for. Takes some 0.1 s of a million tasks."""
+def sift(
+    tasks: Tasks, wanted: RunFilter, now: float, likely_queue: Callable[[str, str], str | None] = lambda *_: None
+) -> RunPage:
+    """The page that a filter asks for. Takes some 0.1 s of a million tasks.
+
+    ``likely_queue``: see TaskLookup; asked once for each task and worker, and only where the filter names a queue.
+    """
     counts = [0] * len(LISTED)
     found: list[tuple[str, TaskRef]] = []
-    fits = _fits(wanted)
+    fits = _fits(wanted, likely_queue)
     only = None if wanted.state is None else LISTED.index(wanted.state)
     for uuid, entry in zip(*tasks, strict=True):
         for run in _ONE if entry.others is None else runs.all_runs(entry):
@@ -168,17 +179,20 @@ def sift(tasks: Tasks, wanted: RunFilter, now: float) -> RunPage:
     return RunPage([shown(uuid, run) for uuid, run in part], len(found), by_state)
 
 
-def _fits(wanted: RunFilter) -> Callable[[TaskRef], bool] | None:
+def _fits(wanted: RunFilter, likely_queue: Callable[[str, str], str | None]) -> Callable[[TaskRef], bool] | None:
     named, queue, hostname = wanted.named, wanted.queue, wanted.hostname
     if named is None and queue is None and hostname is None:
         return None
     known: dict[str | None, bool] = {None: named is None}
+    likely = cache(likely_queue)
 
     def fits(run: TaskRef) -> bool:
         name = run.name
         if name not in known:
             known[name] = named is None or named(name or "")
-        return known[name] and queue in {None, run.queue} and hostname in {None, run.host}
+        if not known[name] or hostname not in {None, run.host}:
+            return False
+        return queue is None or queue == (run.queue or (likely(name, run.host) if name else None))
 
     return fits
 

@@ -39,7 +39,7 @@ class MemoryTaskView:
         """See TaskView."""
         with self._lock:
             uuids = self._monitor.lookup.uuids()
-        found = sift(self._monitor.lookup.entries(uuids), wanted, self._clock.now())
+        found = sift(self._monitor.lookup.entries(uuids), wanted, self._clock.now(), self._likely_queue)
         with self._lock:
             runs = self._monitor.lookup.complete(found.runs)
         return replace(found, runs=self._redacted(runs))
@@ -55,6 +55,10 @@ class MemoryTaskView:
         with self._lock:
             uuids, ended = self._monitor.lookup.uuids(), self._monitor.lookup.ended_children(uuid)
         return [*children(self._monitor.lookup.entries(uuids), uuid), *ended]
+
+    def _likely_queue(self, task: str, hostname: str) -> str:
+        with self._lock:
+            return self._monitor.lookup.likely_queue(task, hostname)
 
     def _redacted(self, runs: Iterable[TaskRun]) -> list[TaskRun]:
         return [
