@@ -14,10 +14,11 @@ from sqlalchemy import Connection, Dialect, Engine, create_engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from celery_monitor.adapters.store import migrate
+from celery_monitor.adapters.store import migrate, open_store
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.flush import FlushWriter
 from celery_monitor.adapters.store.schema import metadata
+from celery_monitor.core.model import HistoryRow, TaskRef
 from tests.servers.postgresql import PostgreSQL
 
 Made = Callable[[Connection], None]
@@ -144,6 +145,43 @@ def check_deliveries(engine: Engine) -> None:
         assert connection.execute(kept).all() == before
         found = {one[0]: tuple(one[1:]) for one in connection.execute(text("SELECT * FROM deliveries"))}
     assert found == {key: ("pagerduty", *delivery) for key, delivery in DELIVERIES.items()}
+
+
+def test_sums_of_an_older_store(tmp_path: Path) -> None:
+    """The fleet's sums are those of the buckets that an older version has written, and tasks under way stay."""
+    check_sums(f"sqlite:///{tmp_path}/store.db", tmp_path)
+
+
+def test_sums_of_an_older_store_on_a_server(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """The same on PostgreSQL."""
+    check_sums(postgresql.new_database(), tmp_path)
+
+
+def check_sums(url: str, directory: Path) -> None:
+    """Migrate what an older version has written, read it, and let it expire."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        migrate.migrate(connection, "0015")
+        bucket = "INSERT INTO buckets VALUES (:start, :name, 'q', 1, 1, 1, :succeeded, :failed, 0, 0, 0, 0.5, 1)"
+        total = "INSERT INTO task_totals VALUES (:name, 'q', 3, 3, 3, :succeeded, :failed, 0, 0, 0, 1.5, 3, NULL)"
+        for name, succeeded, failed in (("a", 2**40, 0), ("b", 1, 2**41)):
+            values = {"name": name, "succeeded": succeeded, "failed": failed}
+            for start in (0, 900, 1800):
+                connection.execute(text(bucket), {"start": start, **values})
+            connection.execute(text(total), {**values, "succeeded": 3 * succeeded, "failed": 3 * failed})
+        tracked = "INSERT INTO tracked VALUES ('u', 'a', 'q', 2, -5, 1, 1, 'h', NULL)"
+        connection.execute(text(tracked))
+    engine.dispose()
+    store = open_store(url, directory=directory, retention=900, fingerprints_kept=1)
+    assert store.start().tracked == [
+        ("u", TaskRef(name="a", queue="q", stage=2, due_at=-5.0, started_at=1.0, seen=1, saved=True, host="h"))
+    ]
+    counts = (2, 2, 2, 2**40 + 1, 2**41, 0, 0, 0)
+    assert store.reader.history(0, 2700, step=900) == [HistoryRow("", at, counts, 1.0, 2) for at in (0, 900, 1800)]
+    store.prune(2700)
+    assert [row.start for row in store.reader.history(0, 2700, step=900)] == [1800]
+    assert [row.name for row in store.reader.failing(0, 2700)] == ["b"]
+    store.stop()
 
 
 DIALECTS: list[Dialect] = [
