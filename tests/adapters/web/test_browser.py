@@ -82,7 +82,10 @@ def browser() -> Iterator[Browser]:
     """One for all."""
     chromium = require("chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        started = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP monitor.test 127.0.0.1"],
+        )
         yield started
         started.close()
 
@@ -355,3 +358,19 @@ def test_signing_in_and_out(browser: Browser, filled: SqlStore) -> None:
         page.locator(".person").wait_for()
         assert page.url == f"{base}/"
         assert [line for line in errors if "401" not in line] == []
+
+
+def test_forms_over_plain_http(browser: Browser, filled: SqlStore) -> None:
+    """On a host that is not this machine a browser sends no Sec-Fetch-Site: only its Origin says whose form it is."""
+    settings = WebSettings(username="operator", password=Secret("p"))
+    site = Site(settings, Fleet(filled).sources())
+    with served(WebServer(site, host="127.0.0.1", port=0)) as server:
+        credentials = {"username": "operator", "password": "p"}
+        with browser.new_context(http_credentials=credentials) as context:  # type: ignore[arg-type]
+            page = context.new_page()
+            page.goto(f"http://monitor.test:{server.server.port}/silences")
+            for name, value in {"match": "shop.*", "for": "1h", "reason": "deploy"}.items():
+                page.locator(f"[name={name}]").fill(value)
+            page.get_by_role("button", name="Silence", exact=True).click()
+            page.get_by_role("button", name="End the silence of shop.*").click()
+            page.get_by_text("No silence is in effect").wait_for()
