@@ -12,8 +12,8 @@ HEADERS: Final = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # With no-referrer a browser sends "Origin: null" with a form of the page's own, which over plain HTTP, where it sends
-    # no Sec-Fetch-Site either, looks like one of another site (origin.py).
+    # With no-referrer a browser sends "Origin: null" with a form of the page's own. Over plain HTTP it sends no
+    # Sec-Fetch-Site either, so that the form would look like one of another site (origin.py).
     "referrer-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",

@@ -39,7 +39,11 @@ _log = structlog.get_logger()
 
 
 class SignIn:
-    """The endpoints of a sign-in. Requests to the provider run in threads of their own."""
+    """The endpoints of a sign-in. Requests to the provider run in threads of their own.
+
+    Clients whose codes the provider refuses have to wait. Wrong passwords do not count here, nor do these count there:
+    behind a proxy all people can have one address.
+    """
 
     def __init__(
         self,
@@ -83,14 +87,13 @@ class SignIn:
 
     async def complete(self, request: Request) -> Response:
         """Back from the provider, with a code or with an error."""
-        if (throttled := self._clients.wait(request.scope)) is not None:
-            return self._refuse(request, throttled)
         query = {name: value[:_MAX_PARAMETER] for name, value in request.query_params.items()}
         state = query.get("state", "")
         attempt = self._sessions.attempted(request.headers.get("cookie", ""), state, self._now())
         if attempt is None:
+            # Not held against the address: nothing can be guessed here, and behind a proxy it may be everybody's.
             told = _NOT_BEGUN.format(self._sessions.base or "the page")
-            return self._failed(request, Refused(400, told, reason="answer", retry=True))
+            return self._refuse(request, Refused(400, told, reason="answer", retry=True))
         try:
             response = await self._signed_in(request, attempt, query)
         except ProviderUnavailableError as exc:
@@ -98,7 +101,7 @@ class SignIn:
         except SignInRefusedError as exc:
             _log.warning("Sign-in failed", client=self._clients.of(request.scope), problem=str(exc))
             told = f"The sign-in failed: {exc}. Sign in again."
-            response = self._failed(request, Refused(400, told, reason="answer", retry=True))
+            response = self._refuse(request, Refused(400, told, reason="answer", retry=True))
         self._sessions.attempt_ended(response, state)
         return response
 
@@ -106,8 +109,15 @@ class SignIn:
         if "error" in query:
             told = printable(query.get("error_description") or query["error"], MAX_NAME)
             raise SignInRefusedError(f"the provider says “{told}”")
+        if (throttled := self._clients.wait(request.scope)) is not None:
+            return self._refuse(request, throttled)
         code, issuer = query.get("code", ""), query.get("iss")
-        identity: Identity = await self._ask(partial(self._provider.identity, attempt.secret, code=code, issuer=issuer))
+        identity: Identity
+        try:
+            identity = await self._ask(partial(self._provider.identity, attempt.secret, code=code, issuer=issuer))
+        except SignInRefusedError:
+            self._clients.failed(request.scope)
+            raise
         name = printable(identity.name, MAX_NAME)
         role = self._access.roles.of(identity.groups)
         if role is None:
@@ -139,10 +149,6 @@ class SignIn:
         _log.warning("The sign-in provider is unavailable", problem=str(exc))
         told = f"The sign-in provider cannot be used: {exc}. Whoever is signed in stays so. Try again in a moment."
         return self._refuse(request, Refused(503, told, {"retry-after": "10"}, reason="provider", retry=True))
-
-    def _failed(self, request: Request, refused: Refused) -> Response:
-        self._clients.failed(request.scope)
-        return self._refuse(request, refused)
 
     def _refuse(self, request: Request, refused: Refused) -> Response:
         if refused.reason is not None:

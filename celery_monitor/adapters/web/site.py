@@ -52,7 +52,11 @@ class Site:
         self._pages = Pages(sources, self._queries)
         now, clients, sessions = sources.clock.now, Clients(settings.trusted_proxies), Sessions(settings, sources.fleet)
         self.access = Access(settings, sessions, clients, now)
-        self._sign_in = None if provider is None else SignIn(provider, sessions, self.access, clients, now)
+        self._sign_in = (
+            None
+            if provider is None
+            else SignIn(provider, sessions, self.access, Clients(settings.trusted_proxies), now)
+        )
         app = Starlette(
             routes=[
                 Route("/metrics", self._scrapes.answer),

@@ -481,7 +481,26 @@ def test_programs_and_scripts_are_not_led_away(place: Place) -> None:
         assert both.get("/").status_code == 303
 
 
+def test_whom_a_forged_answer_locks_out(place: Place) -> None:
+    """Nobody: behind a proxy everybody has the address of who sends it. The same for errors and wrong passwords."""
+    with monitor(place.store, place.clock, settings_of(place.provider, username="robot", password="p")) as site:
+        forger = place.browser(site)
+        assert {forger.get("/sign-in/callback?state=x&code=y").status_code for _ in range(25)} == {400}
+        address = forger.begin().removeprefix(BASE)
+        cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in forger.client.cookies.items())}
+        state = parse_qs(urlsplit(address).query)["state"][0]
+        declined = f"/sign-in/callback?state={state}&error=access_denied"
+        assert {forger.get(declined, **cookie).status_code for _ in range(25)} == {400}
+        assert {site.get("/", auth=("robot", "wrong")).status_code for _ in range(25)} == {401, 429}
+        assert place.browser(site).sign_in().status_code == 303
+
+
 def test_guessing_is_throttled(place: Place) -> None:
-    """Twenty answers that prove nothing, and the client has to wait."""
-    browser = place.browser()
-    assert [browser.get("/sign-in/callback?state=x").status_code for _ in range(21)] == [400] * 20 + [429]
+    """Twenty codes that the provider refuses, and the client has to wait; who sends a password does not."""
+    with monitor(place.store, place.clock, settings_of(place.provider, username="robot", password="p")) as site:
+        browser = place.browser(site)
+        state = parse_qs(urlsplit(browser.begin()).query)["state"][0]
+        cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())}
+        guess = f"/sign-in/callback?state={state}&code=guessed"
+        assert [browser.get(guess, **cookie).status_code for _ in range(21)] == [400] * 20 + [429]
+        assert site.get("/", auth=("robot", "p")).status_code == 200
