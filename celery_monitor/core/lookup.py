@@ -42,7 +42,7 @@ class RunState(enum.StrEnum):
     """It failed and waits for its next attempt."""
     LOST = "lost"
     """Its worker is gone; no event will tell of its end."""
-    UNSEEN = "unseen end"
+    UNSEEN = "unseen_end"
     """It has ended, as its worker says, and no event has told how. It is not listed."""
 
 

@@ -8,6 +8,7 @@ import pytest
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.model import Changes, Delivery, Restored, TaskRef, TaskRun
 from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.core.track import ENDED_UNSEEN
 from celery_monitor.runtime.task_view import StoredTaskView
 from tests.adapters.web.conftest import Served
 from tests.adapters.web.fleet import NOW, Fleet, ran
@@ -111,7 +112,10 @@ def test_what_has_ended_is_in_the_store(site: Served, fleet: Fleet, store: SqlSt
 
 def test_a_standby(site: Served, fleet: Fleet, store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """It shows what the leader has committed, and says so."""
-    tracked = [("run-9", TaskRef(name="shop.mail", stage=2, started_at=NOW - 9, host="celery@box"))]
+    tracked = [
+        ("run-9", TaskRef(name="shop.mail", stage=2, started_at=NOW - 9, host="celery@box")),
+        ("ignored-9", TaskRef(name="shop.mail", stage=2, started_at=NOW - 9, host="celery@box", due_at=-ENDED_UNSEEN)),
+    ]
     ended = [TaskRun(uuid="done-9", name="shop.mail", queue="q", hostname="celery@box", stage=5, ended_at=NOW)]
     store.commit(Changes(now=NOW, sequence=2, tracked=tracked, ended=ended))
     monkeypatch.setattr(Fleet, "tasks", StoredTaskView(fleet.reader, ManualClock(time=NOW)))
@@ -120,6 +124,11 @@ def test_a_standby(site: Served, fleet: Fleet, store: SqlStore, monkeypatch: pyt
     assert "runs/run-9" in text
     assert ">running<" in site.get("/runs/run-9").text
     assert ">succeeded<" in site.get("/runs/done-9").text
+    assert "runs/ignored-9" not in text
+    text = site.get("/runs/ignored-9").text
+    assert ">unseen end<" in text
+    assert "no event reported how or when it ended" in text
+    assert site.get("/api/v1/runs/ignored-9").json()["runs"][0]["state"] == "unseen_end"
 
 
 def test_nothing_is_known(site: Served) -> None:
