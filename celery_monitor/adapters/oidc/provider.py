@@ -28,6 +28,11 @@ T = TypeVar("T")
 
 _MAX_TEXT: Final = 200
 _CONFIGURED_WRONG: Final = frozenset({"invalid_client", "unauthorized_client", "redirect_uri_mismatch"})
+_CODES: Final = _CONFIGURED_WRONG | {
+    "access_denied", "interaction_required", "invalid_grant", "invalid_request", "invalid_scope", "server_error",
+    "temporarily_unavailable", "unsupported_grant_type",
+}  # fmt: skip
+"""Errors that are shown. Any other text may repeat the request, which has the client secret and the code in it."""
 
 
 class OidcProvider:
@@ -136,8 +141,9 @@ def _foreign(call: Callable[[], T]) -> T:
     except MonitorError:
         raise
     except OAuthError as exc:
-        told = printable(str(exc.error), _MAX_TEXT)
-        if exc.error in _CONFIGURED_WRONG:
+        code = str(exc.error)  # JSON of any type
+        told = code if code in _CODES else "an error code of its own"
+        if code in _CONFIGURED_WRONG:
             raise ProviderUnavailableError(
                 f"it refuses this monitor ({told}): check web.oidc.client_id and the client secret"
             ) from exc

@@ -24,7 +24,7 @@ from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.destination import following
 from celery_monitor.adapters.web.people import Person, Role
 from celery_monitor.adapters.web.sessions import Sessions
-from celery_monitor.errors import ProviderUnavailableError
+from celery_monitor.errors import ProviderUnavailableError, SignInRefusedError
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import Served, served
 from tests.adapters.web.fleet import NOW, Fleet, usual
@@ -422,6 +422,18 @@ def test_a_provider_that_does_not_work(place: Place, path: str, status: int, bod
         with pytest.raises(ProviderUnavailableError) as raised:
             provider.identity(attempt, code=parse_qs(urlsplit(back).query)["code"][0], issuer=None)
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", ['"invalid_grant"', f'"{SECRET}"', f'["{SECRET}"]', '{"a": 1}'])
+def test_a_provider_that_refuses_the_code(place: Place, error: str) -> None:
+    """Whatever it writes as the error: what it repeats of the request is not shown."""
+    provider = OidcProvider(place.settings, place.clock)
+    sessions = Sessions(place.settings, "shop")
+    place.provider.answers["/token"] = (400, b'{"error": %s}' % error.encode())
+    with pytest.raises(SignInRefusedError) as raised:
+        provider.identity(sessions.secret_of(sessions.new_state()), code="x", issuer=None)
+    assert SECRET not in str(raised.value)
+    assert ("invalid_grant" in str(raised.value)) == ("invalid_grant" in error)
 
 
 def test_authlib_is_only_there_where_it_is_used() -> None:
