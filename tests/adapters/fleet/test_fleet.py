@@ -86,8 +86,8 @@ def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: S
     }
     wait_until(lambda: fleet.queues(0.5, NOW) and len(fleet.details) == 2, 60)
     one, two = fleet.details["celery@one"], fleet.details["celery@two"]
-    assert (one.pool, one.processes, one.prefetch) == ("prefork", 2, 8)
-    assert (two.pool, two.processes, two.prefetch) == ("threads", 3, 12)
+    assert (one.pool, one.processes, one.prefetch) == ("prefork", 2, 2)
+    assert (two.pool, two.processes, two.prefetch) == ("thread", 3, 3)
     assert 0 <= (one.uptime or 0) < 600
     assert (one.peak_memory or 0) > 1 << 20
 
