@@ -480,8 +480,8 @@ class Monitor:
         self._workers.restore(restored.workers, now)
         self._workers.unobserved = int(restored.counters.get(CounterName.UNOBSERVED, 0))
         self._decider.restore(restored.incidents, now)
-        self._conditions.restore(self._decider.episodes.live)
         alive_at = restored.counters.get(CounterName.ALIVE_AT)
+        self._conditions.restore(self._decider.episodes.live, now if alive_at is None else alive_at)
         if alive_at is not None:
             self._conditions.away(alive_at, now)
             self.away(alive_at, now)

@@ -515,16 +515,55 @@ def test_what_was_killed_comes_again(happens: Callable[[Shop], None]) -> None:
     assert not [name for name in shop.counters if name.startswith("lost")]
 
 
-def test_the_monitor_restarts_before_a_killed_task_is_told() -> None:
-    """What its worker has killed is written down: it is told after the restart."""
+@pytest.mark.parametrize("happens", CANCELLED)
+def test_the_monitor_restarts_before_a_killed_task_is_told(happens: Callable[[Shop], None]) -> None:
+    """What its worker has killed is written down: after ``silent_for`` it is told and counted, once."""
+    shop = Shop(rules=RULES[2:3])
+    shop.run()
+    shop.pass_time(5)
+    happens(shop)
+    shop.pass_time(5)
+    shop.restart(away=30)
+    shop.pass_time(20)
+    assert shop.opened() == 0
+    shop.pass_time(50)
+    assert [one.samples for one in shop.open()] == [("u1",)]
+    for _ in range(2):
+        shop.restart()
+        shop.pass_time(70)
+    assert (shop.opened(), shop.counters["lost.shop.report"]) == (1, 1)
+
+
+@pytest.mark.parametrize("missed", [False, True])
+def test_a_killed_task_comes_again_after_a_restart(*, missed: bool) -> None:
+    """It is not lost; nor is one that may have come again while nobody watched."""
     shop = Shop(rules=RULES[2:3])
     shop.run()
     shop.pass_time(5)
     cold_shutdown(shop)
     shop.pass_time(5)
-    shop.restart(away=30)
-    shop.pass_time(70)
-    assert [one.samples for one in shop.open()] == [("u1",)]
+    shop.restart(away=5, missed=missed)
+    shop.pass_time(20)
+    if not missed:
+        shop.run(host="w2@box")
+    shop.pass_time(5_000)
+    assert shop.opened() == 0
+    assert not [name for name in shop.counters if name.startswith("lost")]
+
+
+@pytest.mark.parametrize("after", [15, 40, 100])
+def test_the_monitor_restarts_after_a_worker_was_replaced(after: int) -> None:
+    """What a worker has lost that another process has replaced is told and counted once, whenever that is."""
+    shop = Shop(rules=RULES[2:3])
+    shop.run()
+    shop.pass_time(200)
+    another_process(shop)
+    shop.pass_time(after)
+    for _ in range(3):
+        shop.restart()
+        shop.pass_time(after)
+    shop.pass_time(200)
+    assert (shop.opened(), len(shop.open()), shop.counters["lost.shop.report"]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("killed", [False, True])

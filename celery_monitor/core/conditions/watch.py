@@ -101,11 +101,26 @@ class Conditions:
         self._polled_at: float | None = None
         self._polled_for = 0.0
 
-    def restore(self, open_of: Callable[[Condition], Sequence[Incident]]) -> None:
-        """Go on with the episodes that are open."""
+    def restore(self, open_of: Callable[[Condition], Sequence[Incident]], alive_at: float) -> None:
+        """Go on with the episodes that are open. ``alive_at``: Unix seconds until which somebody judged."""
         judges: Iterable[Judge] = (self._runtime, self._waiting, self._lost, *self._of_queues)
         for judge in judges:
             judge.holding.restore(open_of(judge.on), self._rules[judge.on])
+        self._resume_cancelled({one.subject for one in open_of(Condition.LOST)}, alive_at)
+
+    def _resume_cancelled(self, told: Container[str], alive_at: float) -> None:
+        """Wait on for the next delivery of runs that were killed just before; ``told``: workers that have lost some.
+
+        The store does not tell a run that was killed from one whose worker is gone. That one was told of at once.
+        """
+        for uuid, entry in self._tracker.tasks.items():
+            for run in (entry,) if entry.others is None else all_runs(entry):
+                if run.stage != _STARTED or run.due_at >= -ENDED_UNSEEN or run.host in told:
+                    continue
+                name = run.name or ""
+                queue = run.queue or self._queue_of(name, run.host)
+                if -run.due_at + self._lost.silent_for(name, queue) > alive_at:
+                    self._lost.cancel(uuid, run.host)
 
     def missed(self, since: float, until: float) -> None:
         """The events of a time are lost."""
