@@ -15,11 +15,12 @@ _SECRETS: Final = ("webhook_url", "webhook_url_file", "bot_token", "bot_token_fi
 
 
 def _check_webhook(url: str) -> None:
-    """Nothing of the URL is told: all of it is a secret."""
-    if not re.fullmatch(r"https?://[\x21-\x7e]+", url) or not split_url(url).hostname:
+    """Any host: GovSlack has one of its own. The error shows nothing of the URL: all of it is a secret."""
+    parts = split_url(url)
+    if not re.fullmatch(r"https?://[\x21-\x7e]+", url) or not parts.hostname or not parts.path.strip("/"):
         raise ValueError(
-            "must be the URL of an incoming webhook, like https://hooks.slack.com/services/T…/B…/… (Slack: your app, "
-            "Incoming Webhooks)"
+            "must be the whole URL of an incoming webhook, like https://hooks.slack.com/services/T…/B…/… (Slack: your "
+            "app, Incoming Webhooks)"
         )
 
 

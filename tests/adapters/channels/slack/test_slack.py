@@ -349,7 +349,11 @@ def channel(entry: dict[str, Any], **more: Any) -> Channel:
         (BOT | {"channel": "#alerts"}, "channels[0].channel: must be the ID of a channel, like C0123456789"),
         (HOOK | {"channel": CHANNEL}, "channels[0].channel: an incoming webhook has a channel of its own"),
         (BOT | {"bot_token": "hunter2"}, "channels[0].bot_token: must be a bot token, which begins with xoxb-"),
-        (HOOK | {"webhook_url": "hunter2"}, "channels[0].webhook_url: must be the URL of an incoming webhook"),
+        (HOOK | {"webhook_url": "hunter2"}, "channels[0].webhook_url: must be the whole URL of an incoming webhook"),
+        (
+            HOOK | {"webhook_url": "https://example.com"},
+            "channels[0].webhook_url: must be the whole URL of an incoming",
+        ),
         (HOOK | {"webhook": "hunter2"}, "channels[0].webhook: unknown key; did you mean `webhook_url`?"),
         (BOT | {"api_url": "slack.com"}, "channels[0].api_url: must be a URL like"),
     ],
