@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from celery_monitor.adapters.channels import Channel, Told, configured
+from celery_monitor.adapters.channels import Channel, TestResult, configured
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli.options import config_file
 from celery_monitor.errors import MonitorError
@@ -41,8 +41,8 @@ def _named(name: str, channels: list[Channel]) -> Channel:
     return known[name]
 
 
-def tell(told: Told) -> None:
+def tell(result: TestResult) -> None:
     """Print what came back. Raises MonitorError when somebody did not get it, or nobody knows."""
-    click.echo(told.text)
-    if told.problem is not None:
-        raise MonitorError(told.problem)
+    click.echo(result.text)
+    if result.problem is not None:
+        raise MonitorError(result.problem)

@@ -48,8 +48,8 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of a message that a person asked for."""
+class TestResult:
+    """What came of a test message, or of a report that is sent again."""
 
     text: str
     """What the receiver answered, for a terminal."""
@@ -78,7 +78,7 @@ class Check:
 class Test(Protocol):
     """Sends one marked test message."""
 
-    def __call__(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def __call__(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Send it now. ``rule``: by the receiver that this rule of alerts.rules has of its own.
 
         Raises ConfigError when there is nobody to send to, and DeliveryError when nobody got it.
@@ -97,7 +97,7 @@ class DailyReport:
     text: Callable[[Summary, str | None], str]
     part: Callable[[Summary, str], str]
     """A part of an HTML document with its own styles; links begin with the given way to the root."""
-    send_again: Callable[[Summary, str | None], Told]
+    send_again: Callable[[Summary, str | None], TestResult]
     """Send a report that a person asks for. Raises DeliveryError when nobody got it."""
 
 
@@ -166,7 +166,7 @@ class Receiver(Protocol):
     def sender(self, context: Context) -> Sender:
         """See Channel."""
 
-    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """See Test."""
 
     def check(self) -> Check:

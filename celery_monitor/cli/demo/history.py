@@ -13,7 +13,7 @@ import msgspec
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.cli.demo.application import Shop
 from celery_monitor.cli.demo.shop.pace import DEPLOY, GATEWAY, WAREHOUSE
-from celery_monitor.cli.demo.story import DAY, HOUR, MINUTE, PROBER, Event, Story, Told
+from celery_monitor.cli.demo.story import DAY, HOUR, MINUTE, PROBER, ErrorText, Event, Story
 from celery_monitor.core.model import CounterName, Delivery, Silence
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.policy import limits_of
@@ -135,12 +135,12 @@ class _Recorder:
         self._app = shop.app()
         self._recorded = cache(self._run)
 
-    def __call__(self, task: str, broken: str, serial: int) -> Told:
+    def __call__(self, task: str, broken: str, serial: int) -> ErrorText:
         """See story.Record."""
         exception, traceback = self._recorded(task, broken)
         return exception.replace(str(_RECORDED), str(serial)), traceback.replace(str(_RECORDED), str(serial))
 
-    def _run(self, task: str, broken: str) -> Told:
+    def _run(self, task: str, broken: str) -> ErrorText:
         self._shop.break_when(lambda: [one for one in (DEPLOY, GATEWAY, WAREHOUSE) if one == broken])
         celery_task = self._app.tasks[task]
         result = celery_task.apply((_RECORDED,), retries=celery_task.max_retries)

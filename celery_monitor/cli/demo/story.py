@@ -19,9 +19,9 @@ DAY: Final = 86_400
 PROBER: Final = 1
 """The instance of the probes in the week."""
 Event = dict[str, Any]
-Told = tuple[str, str]
+ErrorText = tuple[str, str]
 """An exception's ``repr`` and its traceback."""
-Record = Callable[[str, str, int], Told]
+Record = Callable[[str, str, int], ErrorText]
 """Task, what is out of order, serial number → what its failure says."""
 
 _BY_HOUR: Final = (2, 1, 1, 1, 1, 2, 4, 7, 10, 12, 13, 13, 12, 11, 12, 12, 11, 11, 12, 13, 12, 9, 6, 3)

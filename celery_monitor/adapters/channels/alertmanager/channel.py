@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries, no_rule, of_entry
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, TestResult, entries, no_rule, of_entry
 from celery_monitor.adapters.channels.alertmanager.render import ALERTNAME
 from celery_monitor.adapters.channels.alertmanager.settings import AlertmanagerEntry
 from celery_monitor.core.times import rfc3339
@@ -48,7 +48,7 @@ class Cluster:
         """See Channel."""
         return self._alertmanagers(context)
 
-    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Fire an alert of severity info that ends within a minute. See Test."""
         no_rule(rule, "an Alertmanager")
         entry, now = self.entry, clock.now()
@@ -64,7 +64,7 @@ class Cluster:
         took = self._alertmanagers(Context.for_test(clock)).post([alert])
         told = f"{', '.join(took)} took the test alert {name}, which ends within a minute"
         missed = [url for url in entry.urls if url not in took]
-        return Told(told, f"not every Alertmanager took it: {', '.join(missed)} did not" if missed else None)
+        return TestResult(told, f"not every Alertmanager took it: {', '.join(missed)} did not" if missed else None)
 
     def check(self) -> Check:
         """Each says that it is ready."""

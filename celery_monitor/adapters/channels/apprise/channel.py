@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries, no_rule, of_entry
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, TestResult, entries, no_rule, of_entry
 from celery_monitor.adapters.channels.apprise.settings import AppriseEntry
 from celery_monitor.errors import DeliveryError, Problem
 from celery_monitor.ports import Clock, Sender
@@ -55,13 +55,13 @@ class AppriseService:
         """See Channel."""
         return self._apprise(context)
 
-    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Send a test message. See Test."""
         no_rule(rule, "a service")
         told = f"Sent by `celery-monitor notify test {self.entry.name}`: nothing failed."
         title = f"[{fleet}] Test from celery-monitor"
         self._apprise(Context.for_test(clock)).post({"title": title, "body": told, "kind": "info"})
-        return Told(f"Apprise has sent the test message by {self.scheme}")
+        return TestResult(f"Apprise has sent the test message by {self.scheme}")
 
     def check(self) -> Check:
         """Apprise knows the URL. Whether the service takes messages, only one tells."""

@@ -10,7 +10,7 @@ from celery_monitor.adapters.channels import (
     CheckState,
     Context,
     DailyReport,
-    Told,
+    TestResult,
     entries,
     no_rule,
     of_entry,
@@ -99,7 +99,7 @@ class Mail:
             self.settings, context.summary, context.external_url, note=context.note, takes_turns=context.takes_turns
         )
 
-    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Send a test mail to all recipients. See Test."""
         del clock
         no_rule(rule, "recipients")
@@ -107,7 +107,7 @@ class Mail:
             raise ConfigError([_NEEDS])
         return _test(self.settings, fleet, self.settings.to, DAILY)
 
-    def send_again(self, summary: Summary, external_url: str | None) -> Told:
+    def send_again(self, summary: Summary, external_url: str | None) -> TestResult:
         """See DailyReport."""
         sender = EmailSender(self.settings, lambda _date, _now: summary, external_url)
         return _told(sender.send_again(summary), server_of(self.settings))
@@ -139,7 +139,7 @@ class IncidentMail:
             takes_turns=context.takes_turns,
         )
 
-    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Send a test mail to all recipients. See Test."""
         del clock
         no_rule(rule, "recipients")
@@ -151,7 +151,7 @@ class IncidentMail:
         return _check(self.section, name, {f"to[{n}] of {name}": one for n, one in enumerate(self.entry.to)})
 
 
-def _test(section: EmailSettings, fleet: str, to: Sequence[str], what: str) -> Told:
+def _test(section: EmailSettings, fleet: str, to: Sequence[str], what: str) -> TestResult:
     server = server_of(section)
     return _told(send_test(section, fleet, server, to=to, what=what), server)
 
@@ -180,9 +180,9 @@ def _beyond_ascii(addresses: Mapping[str, str | None]) -> list[str]:
     return [field for field, one in addresses.items() if one is not None and email_address.parse(one).international]
 
 
-def _told(delivery: SendResult, server: SmtpServer) -> Told:
+def _told(delivery: SendResult, server: SmtpServer) -> TestResult:
     text = describe(delivery, server)
     if delivery.refused or delivery.unknown or delivery.left is not None:
         missed = f"not every recipient was accepted: {server} accepted {len(delivery.taken)} of them"
-        return Told(text, missed)
-    return Told(text)
+        return TestResult(text, missed)
+    return TestResult(text)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, TestResult, entries
 from celery_monitor.adapters.channels.pagerduty.settings import PagerDutyEntry
 from celery_monitor.errors import ConfigError, DeliveryError, Problem
 from celery_monitor.ports import Clock, Sender
@@ -80,7 +80,7 @@ class Service:
             external_url=context.external_url,
         )
 
-    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Open a test incident of severity info, and resolve it at once. See Test."""
         from celery_monitor.adapters.channels.pagerduty.send import send_test  # noqa: PLC0415 - as above
 
@@ -93,7 +93,7 @@ class Service:
                 raise ConfigError([Problem("--rule", told)])
             told = f"is not set (rules with a key of their own: {rules})"
             raise ConfigError([Problem("pagerduty.routing_key", told)])
-        return Told(send_test(url=self.url, key=key, fleet=fleet, clock=clock, timeout=self.settings.timeout))
+        return TestResult(send_test(url=self.url, key=key, fleet=fleet, clock=clock, timeout=self.settings.timeout))
 
     def check(self) -> Check:
         """The API answers. The form of the keys was checked with the configuration; only a page tells the rest."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries, no_rule, of_entry
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, TestResult, entries, no_rule, of_entry
 from celery_monitor.adapters.channels.slack.render import test_message
 from celery_monitor.adapters.channels.slack.settings import SlackEntry
 from celery_monitor.errors import DeliveryError
@@ -75,15 +75,15 @@ class Slack:
         """See Channel."""
         return self._bot(context) if self.has_bot else self._webhook(context)
 
-    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Post a test message. See Test."""
         no_rule(rule, "a Slack channel")
         what, context = test_message(fleet, self.entry.name), Context.for_test(clock)
         if not self.has_bot:
             self._webhook(context).post(what)
-            return Told("Slack accepted the test message of the incoming webhook")
+            return TestResult("Slack accepted the test message of the incoming webhook")
         posted = self._bot(context).call("chat.postMessage", {**what, "channel": self.entry.channel})
-        return Told(f"Slack accepted the test message as {posted.get('ts')} in channel {posted.get('channel')}")
+        return TestResult(f"Slack accepted the test message as {posted.get('ts')} in channel {posted.get('channel')}")
 
     def check(self) -> Check:
         """The bot's token is good and it can read the channel, or the webhook's server answers."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, Told, entries, no_rule, of_entry
+from celery_monitor.adapters.channels import Channel, Check, CheckState, Context, TestResult, entries, no_rule, of_entry
 from celery_monitor.adapters.channels.webhook.render import TEST, body
 from celery_monitor.adapters.channels.webhook.settings import WebhookEntry
 from celery_monitor.errors import DeliveryError
@@ -47,7 +47,7 @@ class Hook:
         """See Channel."""
         return self._webhook(context)
 
-    def test(self, fleet: str, clock: Clock, rule: str | None) -> Told:
+    def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Send an event of type test. See Test."""
         no_rule(rule, "a webhook")
         event_id = f"msg_{secrets.token_hex(16)}"
@@ -55,7 +55,7 @@ class Hook:
         answer = self._webhook(Context.for_test(clock)).post(
             event_id, body(TEST, clock.now(), {"fleet": fleet, "summary": note})
         )
-        return Told(f"{self.host} answered {answer.status} to the test event {event_id}")
+        return TestResult(f"{self.host} answered {answer.status} to the test event {event_id}")
 
     def check(self) -> Check:
         """The server answers. Whether it takes events, only one tells."""
