@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import re
 import sqlite3
 import time
 import traceback
@@ -22,6 +23,7 @@ from tests.e2e.daemon import Daemon
 from tests.e2e.paging import command
 from tests.servers import RabbitMQ
 from tests.servers.certificate import Certificate
+from tests.servers.openid import CLIENT_ID, Provider
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.scripted import misbehaving
 from tests.servers.waiting import wait_until
@@ -37,6 +39,8 @@ SECRETS: Final = {
     "rule's routing key": "M4RKroutingkeyoftherulenamedown0",
     "mail password": "M4RK-mail+/=?&2d9e",
     "web password": "M4RK-web+/=?&5b1c",
+    "client secret": "M4RK-client+/=?&4e8d",
+    "session key": "M4RK-session+/=?&9b7f-of-32-characters",
     "secret in a message": "M4RKmessage3e8a",
     "secret in a traceback": "M4RKtraceback9d2f",
     "secret in args": "M4RKargs6c4b",
@@ -48,7 +52,9 @@ PATHS: Final = (
     "/", "/tasks/own.pay", "/tasks/shop.pay", "/failures", "/failures/secretive-1", "/incidents", "/workers",
     "/metrics", "/reports/{date}", "/livez", "/readyz", "/health", "/openapi.json", "/nowhere", "/api/v1/summary",
     "/api/v1/tasks", "/api/v1/tasks/own.pay", "/api/v1/failures", "/api/v1/failures/secretive-1", "/api/v1/incidents",
-    "/api/v1/workers", "/api/v1/outbox", "/api/v1/reports/{date}", "/api/v1/tasks?limit=x",
+    "/api/v1/workers", "/runs", "/runs/secretive-1", "/api/v1/runs", "/api/v1/runs/secretive-1", "/silences",
+    "/schedules", "/sign-in?next=/runs", "/sign-in/callback?code=x&state=x",
+    "/api/v1/outbox", "/api/v1/reports/{date}", "/api/v1/tasks?limit=x",
 )  # fmt: skip
 KINDS: Final = ("command", "http", "log", "mail", "pagerduty", "store")
 
@@ -138,6 +144,8 @@ class Story:
         self.mail = stack.enter_context(serving(MailServer()))
         self.untrusted_mail = stack.enter_context(serving(MailServer(certificate=certificate, security="tls")))
         self.repeating_mail = stack.enter_context(misbehaving(repeating))
+        self.provider = stack.enter_context(Provider(time.time))
+        self.provider.answers["/token"] = (401, json.dumps({"error": SECRETS["client secret"]}).encode())
         files = {name: directory / name.replace(" ", "-") for name in ("rule's routing key", "web password")}
         for name, file in files.items():
             file.write_text(SECRETS[name])
@@ -147,7 +155,18 @@ class Story:
             {
                 "log": {"level": "debug", "format": "json"},
                 "tracking": {"redact": REDACT, "capture_arguments": True},
-                "web": {"username": USER, "password_file": str(files["web password"])},
+                "web": {
+                    "username": USER,
+                    "password_file": str(files["web password"]),
+                    "external_url": "http://monitor.test",
+                    "viewers": ["*"],
+                    "session_key": SECRETS["session key"],
+                    "oidc": {
+                        "issuer": self.provider.issuer,
+                        "client_id": CLIENT_ID,
+                        "client_secret": SECRETS["client secret"],
+                    },
+                },
                 "alerts": {
                     "rules": [{"name": "own", "match": ["own.*"], "routing_key_file": str(files["rule's routing key"])}]
                 },
@@ -221,9 +240,19 @@ class Story:
                         "http", f"{label} {path}", self.get(path.format(date=date), accept, authorization)
                     )
 
-    def get(self, path: str, accept: str, authorization: str | None) -> bytes:
+        self.evidence.add("http", f"{label} sign-in", self.sign_in())
+
+    def sign_in(self) -> bytes:
+        """By the provider, which refuses the client secret and says it back."""
+        begun = self.get("/sign-in", "text/html", None).decode()
+        state, cookie = re.search(r"[?&]state=([\w-]+)", begun), re.search(r"'set-cookie', '([^;]+)", begun)
+        assert state is not None, begun
+        assert cookie is not None, begun
+        return self.get(f"/sign-in/callback?code=x&state={state[1]}", "text/html", None, Cookie=cookie[1])
+
+    def get(self, path: str, accept: str, authorization: str | None, **more: str) -> bytes:
         """Status, headers and body."""
-        headers = {"Accept": accept} | ({"Authorization": authorization} if authorization else {})
+        headers = {"Accept": accept, **more} | ({"Authorization": authorization} if authorization else {})
         with closing(http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=60)) as connection:
             connection.request("GET", path, headers=headers)
             response = connection.getresponse()

@@ -150,7 +150,7 @@ def test_what_was_searched_tells_of_the_failures(evidence: Evidence) -> None:
             "TLS",
             r"(?i)refused",
         ],
-        "http": ["[redacted]", "401", "200"],
+        "http": ["[redacted]", "401", "200", "the provider refuses the code"],
         "log": ["[routing key]", "refused the user name or the password", "certificate", "TLS", "own.pay"],
         "mail": ["own.pay", "[redacted]"],
         "pagerduty": ["[redacted]", "LoginError", "notify test"],
