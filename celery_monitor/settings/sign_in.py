@@ -86,7 +86,9 @@ class OidcSettings(Section):
     client_id: Text | None = None
     """The client ID that the provider has given to this monitor."""
     client_secret: Secret | None = None
-    """The client secret. Unset for a public client, which PKCE protects; ``web.session_key`` is required then."""
+    """The client secret. Unset for a public client, which PKCE protects. ``web.session_key`` is required then, and with
+    a secret of fewer than 32 characters.
+    """
     client_secret_file: SecretFile | None = Field(default=None, validate_default=True)
     """A file that contains the client secret, instead of ``client_secret``. It is reloaded when it changes."""
     scopes: tuple[Text, ...] = ("openid", "profile", "email")
@@ -153,15 +155,28 @@ def problems_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
         if web.external_url is None:
             told = f"must be set with web.oidc.issuer: the provider sends people back to <external_url>{CALLBACK}"
             yield Problem("web.external_url", told)
-        if not signed and web.session_key is None and web.session_key_file is None:
-            told = "must be set with a provider without client_secret: openssl rand -base64 32 makes one"
-            yield Problem("web.session_key", told)
+        yield from _problems_of_key(web, signed=signed)
         if find_spec("authlib") is None:
             told = "Authlib is not installed: pip install 'celery-monitor[oidc]' (the container image has it)"
             yield Problem("web.oidc.issuer", told)
     if (oidc.issuer is not None or proxied) and not (web.viewers or web.operators):
         told = 'name the groups that may see the page, here or in web.operators; ["*"] for everybody who can sign in'
         yield Problem("web.viewers", told)
+
+
+def _problems_of_key(web: "WebSettings", *, signed: bool) -> Iterator[Problem]:
+    """What signs sessions. Whoever asks for a sign-in gets a signed cookie, and can try keys on it at any speed."""
+    if web.session_key is not None or web.session_key_file is not None:
+        return
+    if not signed:
+        told = "must be set with a provider without client_secret: openssl rand -base64 32 makes one"
+        yield Problem("web.session_key", told)
+    elif len(web.oidc.secret_source().get() or "") < _MIN_KEY:
+        told = (
+            f"must be set, because the client secret has fewer than {_MIN_KEY} characters and could be guessed from a "
+            "cookie that it signs: openssl rand -base64 32 makes one"
+        )
+        yield Problem("web.session_key", told)
 
 
 def warnings_of_sign_in(web: "WebSettings") -> Iterator[Problem]:

@@ -72,7 +72,7 @@ class WebSettings(Section):
     """
     session_key: SessionKey | None = None
     """The key that signs the sessions of ``oidc``, at least 32 characters, the same on all replicas. If unset, it is
-    derived from the client secret. A new key signs everybody out.
+    derived from the client secret, which needs 32 characters then. A new key signs everybody out.
     """
     session_key_file: SessionKeyFile | None = None
     """A file that contains the key, instead of ``session_key``. It is reloaded when it changes."""

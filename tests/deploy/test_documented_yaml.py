@@ -30,7 +30,7 @@ SECRETS = {
     "secret_file": "whsec_" + KEY,
     "url_file": "json://host.example",
     "password_file": "secret",
-    "client_secret_file": "secret",
+    "client_secret_file": KEY,
 }
 """What is in the file that a field names."""
 URLS = {"broker": "amqp://user:password@host:5672//", "store": "postgresql://user:password@host/db"}

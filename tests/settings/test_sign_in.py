@@ -11,7 +11,7 @@ from celery_monitor.settings import load
 from celery_monitor.settings.lint import warnings_of
 
 ISSUER = "https://login.example.com/realms/ops"
-SECRET = {"issuer": ISSUER, "client_id": "monitor", "client_secret": "s"}
+SECRET = {"issuer": ISSUER, "client_id": "monitor", "client_secret": "s" * 32}
 Web = Mapping[str, Any]
 GOOD: Web = {"external_url": "https://monitor.example.com", "viewers": ["*"], "oidc": SECRET}
 PROXY: Web = {"auth_proxy": {"addresses": ["10.0.0.1"]}, "viewers": ["*"]}
@@ -33,8 +33,9 @@ def problems(web: Web) -> list[str]:
         ({**GOOD, "viewers": []}, "web.viewers", "name the groups"),
         ({**GOOD, "oidc": {"client_id": "x"}}, "web.oidc.issuer", "must be set with"),
         ({**GOOD, "oidc": {"client_secret": "x"}}, "web.oidc.issuer", "must be set with"),
-        ({**GOOD, "oidc": {"issuer": ISSUER, "client_secret": "x"}}, "web.oidc.client_id", "must be set"),
+        ({**GOOD, "oidc": {"issuer": ISSUER, "client_secret": "x" * 32}}, "web.oidc.client_id", "must be set"),
         ({**GOOD, "oidc": {"issuer": ISSUER, "client_id": "x"}}, "web.session_key", "openssl rand"),
+        ({**GOOD, "oidc": SECRET | {"client_secret": "s" * 31}}, "web.session_key", "could be guessed"),
         ({**GOOD, "session_key": "short"}, "web.session_key", "at least 32 characters"),
         ({**GOOD, "session_lifetime": "31d"}, "web.session_lifetime", "must be from 5m to 30d"),
         ({**GOOD, "oidc": SECRET | {"scopes": ["email"]}}, "web.oidc.scopes", "must contain openid"),
@@ -98,6 +99,7 @@ def test_secrets_from_files(tmp_path: Path) -> None:
     assert settings.session_key_source().get() == "k" * 32
     source = settings.oidc.secret_source()
     assert source.get() == "one"
+    assert "could be guessed" in problems({**web, "session_key_file": None})[0]
     secret.write_text("another\n")
     assert source.get() == "another"
     assert "k" * 32 not in repr(settings)
