@@ -46,10 +46,13 @@ class Sessions:
         self.path = url.path.rstrip("/")
         self._lifetime = settings.session_lifetime
         self._secure = url.scheme == "https"
-        # Browsers take these names only with Secure, the first one only for the whole host: no other host can set them.
-        prefix = "" if not self._secure else "__Secure-" if self.path else "__Host-"
+        # Browsers take these names only with Secure. __Host- needs the path "/", and no other host can set it.
+        # __Secure- can be set by hosts of the same domain, which could sign a person in as somebody else.
+        whole = self._secure and not self.path
+        prefix = "__Host-" if whole else "__Secure-" if self._secure else ""
         self._name = f"{prefix}celery_monitor_session"
-        self._attempt_name = f"{'__Secure-' if self._secure else ''}celery_monitor_sign_in_"
+        self._attempt_name = f"{prefix}celery_monitor_sign_in_"
+        self._attempt_path = "/" if whole else f"{self.path}{CALLBACK}"
         roles = [sorted(settings.viewers), sorted(settings.operators)]
         context = [fleet, self.base, settings.oidc.issuer, settings.oidc.client_id, *roles]
         self._signer = Signer(settings.session_key_source().get, json.dumps(context))
@@ -76,7 +79,7 @@ class Sessions:
         signed = self._signer.sign(
             _ATTEMPT, {"state": attempt.secret.state, "next": attempt.next}, now + ATTEMPT_SECONDS
         )
-        self._set(response, self._slot(attempt.secret.state), signed, ATTEMPT_SECONDS, f"{self.path}{CALLBACK}")
+        self._set(response, self._slot(attempt.secret.state), signed, ATTEMPT_SECONDS, self._attempt_path)
 
     def attempted(self, cookies: str, state: str, now: float) -> Attempt | None:
         """The sign-in of this state, if it was begun in this browser and not too long ago."""
@@ -90,7 +93,7 @@ class Sessions:
 
     def attempt_ended(self, response: Response, state: str) -> None:
         """It must not be used again."""
-        self._set(response, self._slot(state), "", 0, f"{self.path}{CALLBACK}")
+        self._set(response, self._slot(state), "", 0, self._attempt_path)
 
     def new_state(self) -> str:
         """Of a sign-in that begins; its first character tells where the browser keeps it."""

@@ -78,7 +78,7 @@ def _fleet(snapshot: Snapshot | None, *, silent: bool) -> HeaderState:
         incidents = _counted(snapshot.incidents_open, "open incident")
         return HeaderState("bad", "Fleet", f"{incidents}, {workers}", "incidents?state=open")
     if not up:
-        return HeaderState("bad" if down else "warn", "Fleet", workers if down else "no worker is heard", "workers")
+        return HeaderState("bad" if down else "warn", "Fleet", workers if down else "no worker seen", "workers")
     tone: Tone = "warn" if down else "good"
     return HeaderState(tone, "Fleet", f"no open incidents, {workers}", "workers")
 

@@ -167,6 +167,11 @@ def test_what_cookies_are_like(place: Place) -> None:
     assert cookie.startswith("__Secure-celery_monitor_sign_in_")
     assert "Secure" in cookie.split("; ")
     assert "Path=/shop/sign-in/callback" in cookie
+    with monitor(place.store, place.clock, settings_of(place.provider, external_url="https://monitor.test")) as site:
+        cookie = site.get("/sign-in").headers["set-cookie"]
+    assert cookie.startswith("__Host-celery_monitor_sign_in_")
+    assert {"Secure", "Path=/"} <= set(cookie.split("; "))
+    assert "domain" not in cookie.lower()
 
 
 def test_the_request_to_the_provider(place: Place) -> None:
