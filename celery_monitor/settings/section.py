@@ -51,6 +51,13 @@ def _http_url(value: str) -> str:
     return value
 
 
+def _base_url(value: str) -> str:
+    parts = split_url(_http_url(value))
+    if parts.query or parts.fragment:
+        raise ValueError("must not have a query or a fragment: paths are added at its end")
+    return value
+
+
 def is_http_url(value: str) -> bool:
     """Whether a text is what ``HttpUrl`` takes, and can stand in a link."""
     try:
@@ -70,6 +77,7 @@ def _timezone(value: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 TimeZone = Annotated[str, AfterValidator(_timezone)]
 Glob = Annotated[str, Field(min_length=1, max_length=1000)]
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from celery_monitor.errors import Problem
 from celery_monitor.settings.network import Network, is_loopback
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret
-from celery_monitor.settings.section import HttpUrl, Section, Text
+from celery_monitor.settings.section import BaseUrl, Section, Text
 
 if TYPE_CHECKING:
     from celery_monitor.settings.web import WebSettings
@@ -31,11 +31,8 @@ _HEADER: Final = r"^[A-Za-z0-9-]{1,100}$"
 
 
 def _issuer(value: str) -> str:
-    parts = urlsplit(value)
     if _WELL_KNOWN in value:
         raise ValueError("must be the issuer itself, without /.well-known/openid-configuration")
-    if parts.query or parts.fragment:
-        raise ValueError("must not have a query or a fragment")
     return value
 
 
@@ -79,7 +76,7 @@ HeaderName = Annotated[str, Field(pattern=_HEADER), AfterValidator(_header)]
 class OidcSettings(Section):
     """Sign-in by an OpenID provider (OpenID Connect, authorization code flow with PKCE). Off without ``issuer``."""
 
-    issuer: Annotated[HttpUrl, AfterValidator(_issuer)] | None = None
+    issuer: Annotated[BaseUrl, AfterValidator(_issuer)] | None = None
     """The provider's issuer URL, exactly as the provider writes it. ``<issuer>/.well-known/openid-configuration`` must
     exist. Register ``<web.external_url>/sign-in/callback`` as the redirect URI at the provider.
     """

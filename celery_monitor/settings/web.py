@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.network import Network
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource
-from celery_monitor.settings.section import MAX_PORT, HttpUrl, Section, Text, check_credentials
+from celery_monitor.settings.section import MAX_PORT, BaseUrl, Section, Text, check_credentials
 from celery_monitor.settings.sign_in import AuthProxySettings, Group, OidcSettings, SessionKey, SessionKeyFile
 from celery_monitor.settings.units import HOUR, duration
 
@@ -41,7 +41,7 @@ class WebSettings(Section):
     """
     port: int = Field(default=9808, ge=0, le=MAX_PORT)
     """The port to listen on. 0 selects a free port, which is logged."""
-    external_url: HttpUrl | None = None
+    external_url: BaseUrl | None = None
     """The base URL of the page for links in incidents and mails. If unset, there are no links."""
     notice: Annotated[Text, Field(max_length=300)] | None = None
     """A sentence on top of every page, such as ``Staging`` or ``Demonstration``. If unset, there is none."""

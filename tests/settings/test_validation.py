@@ -173,6 +173,8 @@ REFUSED = [
     ("web: {trusted_proxies: [false]}", "web.trusted_proxies[0]", "must be an IP address or a network"),
     ("web: {trusted_proxies: [proxy]}", "web.trusted_proxies[0]", "must be an IP address or a network"),
     ("web: {external_url: monitor}", "web.external_url", "must be a URL like https://"),
+    ("web: {external_url: 'https://h/?fleet=a'}", "web.external_url", "must not have a query"),
+    ("web: {external_url: 'https://h/#a'}", "web.external_url", "must not have a query"),
     ("web: {external_url: 'https://u:p@h'}", "web.external_url", "must not contain a user name or password"),
     ("web: {password: x}", "web.username", "must be set with a password"),
     ("web: {username: x}", "web.password", "must be set with a user name"),
