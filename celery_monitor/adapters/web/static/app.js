@@ -146,7 +146,8 @@
     } catch {
       failures += 1;
       const told = document.getElementById("live");
-      if (told) told.textContent = "The monitor does not answer; this page is not current. Trying again.";
+      // A proxy that wants a sign-in again sends a script to another site, which looks the same from here.
+      if (told) told.textContent = "· not current: the monitor does not answer, or your sign-in has ended. Reload the page.";
     }
   }
 
