@@ -24,7 +24,9 @@ def following(request: Request) -> str:
 
 
 def here(scope: Scope) -> str:
-    """The address of a request as ``next`` for the query of the sign-in."""
+    """The address of a request as ``next`` for the query of the sign-in; of a form, which has none, the overview."""
+    if scope["method"] not in {"GET", "HEAD"}:
+        return "/"
     query = scope["query_string"].decode("ascii", "replace")
     path = scope["raw_path"].decode("ascii", "replace") + (f"?{query}" if query else "")
     return quote(path, safe="/") if len(path) <= MAX_NEXT else "/"

@@ -491,6 +491,8 @@ def test_programs_and_scripts_are_not_led_away(place: Place) -> None:
     script = browser.get("/tasks", sec_fetch_mode="cors")
     assert script.status_code == 401
     assert 'href="./sign-in?next=/tasks"' in script.text
+    form = browser.client.post("/silences/a1/end")
+    assert (form.status_code, 'href="../../sign-in?next=/"' in form.text) == (401, True)
     assert browser.get("/metrics").status_code == 200
     with monitor(place.store, place.clock, settings_of(place.provider, username="robot", password="p")) as both:
         assert both.get("/api/v1/tasks").headers["www-authenticate"].startswith("Basic")
