@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,10 +67,7 @@ def tasks(scale: float) -> Curve:
     with _daemon(settings) as daemon:
         sent = at = 0
         for size in (0, *steps(largest, 1.0)):
-            all_waiting = waiting(size)
-            for _ in range(at):
-                next(all_waiting)
-            sent, at = feed(daemon, all_waiting, sent), size
+            sent, at = feed(daemon, islice(waiting(size), at, None), sent), size
             used = daemon.cpu_seconds()
             # Some that start and are retried: as many tasks as before are under way then.
             turns = [event(kind, task) for task in range(min(size, 20_000)) for kind in ("started", "retried")]
@@ -105,10 +103,10 @@ def names(scale: float) -> Curve:
 def workers(scale: float) -> Curve:
     """Idle workers that send heartbeats and answer remote control, on a real RabbitMQ."""
     curve = Curve("Workers", ("workers", "memory (MB)", "CPU (% of a core)", "seen up"), plotted=2)
-    for size in (0, *steps(3_000, scale, 3)):
+    for size in (1, *steps(3_000, scale, 3)):
         with _daemon({"metrics": {"poll_interval": "15s"}}) as daemon:
             url = daemon.settings["broker"]["url"]
-            command = [sys.executable, "bench/workers.py", "--broker", url, "--workers", str(max(size, 1))]
+            command = [sys.executable, "bench/workers.py", "--broker", url, "--workers", str(size)]
             fleet = subprocess.Popen([*command, "--seconds", "300"])
             try:
                 time.sleep(25)
@@ -164,7 +162,6 @@ _RULES: Final = (
     ("names", "every 1,000 pairs", "MB of memory", 1, 1_000),
     ("names", "every 1,000 pairs", "MB of each scrape", 3, 1_000),
     ("workers", "every 100 workers", "MB of memory", 1, 100),
-    ("workers", "every 100 workers", "% of a core", 2, 100),
 )
 """Curve, row of docs/sizing.md, unit after the figure, column, and the number that the row is for."""
 TOLERANCE: Final = 0.25
@@ -227,7 +224,8 @@ def _section(curves: Mapping[str, Curve], wrong: Sequence[str]) -> str:
             [(row[0], row[column]) for row in curve.rows],
         )
         parts += [f"### {curve.title}", str(CURVES[name].__doc__), picture, pages.table(curve.head, rows)]
-    verdict = "The rules of thumb in [Sizing](sizing.md) are within a quarter of these slopes."
+    compared = dict.fromkeys(row for name, row, *_ in _RULES if name in curves)
+    verdict = f"In [Sizing](sizing.md) the rules for {', '.join(compared)} are within a quarter of these slopes."
     return "\n\n".join([*parts, "\n".join(f"- {text}" for text in wrong) or verdict])
 
 
