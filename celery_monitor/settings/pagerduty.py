@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret
+from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
 from celery_monitor.settings.section import HttpUrl, Section
 from celery_monitor.settings.units import MINUTE, Duration, duration
 
@@ -17,19 +17,6 @@ def _check_routing_key(text: str) -> None:
             "must be the 32 characters of an Events API v2 integration key "
             "(PagerDuty: service, Integrations, Events API V2)"
         )
-
-
-def _routing_key(value: Secret) -> Secret:
-    _check_routing_key(value.get_secret_value())
-    return value
-
-
-def _routing_key_file(value: Path) -> Path:
-    try:
-        _check_routing_key(read_secret(value))
-    except ValueError as exc:
-        raise ValueError(f"{value}: {exc}") from None
-    return value
 
 
 def check_one_routing_key(file: Path | None, info: ValidationInfo) -> Path | None:
@@ -43,8 +30,8 @@ def check_one_routing_key(file: Path | None, info: ValidationInfo) -> Path | Non
     return file
 
 
-RoutingKey = Annotated[Secret, AfterValidator(_routing_key)] | None
-RoutingKeyFile = Annotated[SecretFile, AfterValidator(_routing_key_file)] | None
+RoutingKey = Annotated[Secret, checked_by(_check_routing_key)] | None
+RoutingKeyFile = Annotated[SecretFile, file_checked_by(_check_routing_key)] | None
 
 
 class PagerDutySettings(Section):

@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -180,3 +180,27 @@ def _readable(path: Path) -> Path:
 
 
 SecretFile = Annotated[Path, AfterValidator(_readable)]
+
+
+def checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """For a Secret whose text ``check`` accepts: it raises ValueError, without the text, where it does not."""
+
+    def validate(value: Secret) -> Secret:
+        check(value.get_secret_value())
+        return value
+
+    return AfterValidator(validate)
+
+
+def file_checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """For a SecretFile whose content ``check`` accepts; the error names the file."""
+
+    def validate(value: Path) -> Path:
+        text = read_secret(value)
+        try:
+            check(text)
+        except ValueError as exc:
+            raise ValueError(f"{value}: {exc}") from None
+        return value
+
+    return AfterValidator(validate)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from celery_monitor.errors import Problem
 from celery_monitor.settings.network import Network, is_loopback
-from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret
+from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
 from celery_monitor.settings.section import BaseUrl, Section, Text
 
 if TYPE_CHECKING:
@@ -54,22 +54,9 @@ def check_key(text: str) -> None:
         raise ValueError(f"must have at least {_MIN_KEY} characters: openssl rand -base64 32 makes one")
 
 
-def _key(value: Secret) -> Secret:
-    check_key(value.get_secret_value())
-    return value
-
-
-def _key_file(value: Path) -> Path:
-    try:
-        check_key(read_secret(value))
-    except ValueError as exc:
-        raise ValueError(f"{value}: {exc}") from None
-    return value
-
-
 Group = Annotated[str, Field(min_length=1, max_length=255)]
-SessionKey = Annotated[Secret, AfterValidator(_key)]
-SessionKeyFile = Annotated[SecretFile, AfterValidator(_key_file)]
+SessionKey = Annotated[Secret, checked_by(check_key)]
+SessionKeyFile = Annotated[SecretFile, file_checked_by(check_key)]
 HeaderName = Annotated[str, Field(pattern=_HEADER), AfterValidator(_header)]
 
 

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.channels import ChannelSettings
-from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret
+from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
 from celery_monitor.settings.section import FieldError
 from celery_monitor.settings.units import duration
 
@@ -20,25 +20,15 @@ def _check(url: str) -> None:
         )
 
 
-def _url(value: Secret) -> Secret:
-    _check(value.get_secret_value())
-    return value
-
-
-def _url_file(value: Path) -> Path:
-    _check(read_secret(value))
-    return value
-
-
 class AppriseEntry(ChannelSettings):
     """A service that Apprise knows: Teams, Telegram, Discord, ntfy and more than a hundred others."""
 
     type: Literal["apprise"]
     """Messages by Apprise, which the container image has; else install ``celery-monitor[apprise]``."""
-    url: Annotated[Secret, AfterValidator(_url)] | None = None
+    url: Annotated[Secret, checked_by(_check)] | None = None
     """The Apprise URL of the service. It or ``url_file`` is required. One service for each channel, so that each has
     its own retries."""
-    url_file: Annotated[SecretFile, AfterValidator(_url_file)] | None = Field(default=None, validate_default=True)
+    url_file: Annotated[SecretFile, file_checked_by(_check)] | None = Field(default=None, validate_default=True)
     """A file that contains the URL, instead of ``url``. It is reloaded when it changes."""
     timeout: Annotated[float, duration("5s", "5m")] = 60.0
     """How long sending one message may take, before it is ended and tried again later."""

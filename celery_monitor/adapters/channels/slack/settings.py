@@ -1,13 +1,12 @@
 """An entry of ``channels`` of type slack."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.channels import ChannelSettings
-from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret, split_url
+from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by, split_url
 from celery_monitor.settings.section import FieldError, HttpUrl
 from celery_monitor.settings.units import duration
 
@@ -29,26 +28,6 @@ def _check_token(token: str) -> None:
         raise ValueError("must be a bot token, which begins with xoxb- (Slack: your app, OAuth & Permissions)")
 
 
-def _webhook(value: Secret) -> Secret:
-    _check_webhook(value.get_secret_value())
-    return value
-
-
-def _webhook_file(value: Path) -> Path:
-    _check_webhook(read_secret(value))
-    return value
-
-
-def _token(value: Secret) -> Secret:
-    _check_token(value.get_secret_value())
-    return value
-
-
-def _token_file(value: Path) -> Path:
-    _check_token(read_secret(value))
-    return value
-
-
 def _channel(value: str) -> str:
     if not re.fullmatch("[CGD][A-Z0-9]{7,}", value):
         raise ValueError(
@@ -63,15 +42,15 @@ class SlackEntry(ChannelSettings):
 
     type: Literal["slack"]
     """Messages in a Slack channel."""
-    webhook_url: Annotated[Secret, AfterValidator(_webhook)] | None = None
+    webhook_url: Annotated[Secret, checked_by(_check_webhook)] | None = None
     """The URL of an incoming webhook. It posts a message when an incident opens, and one when it resolves."""
-    webhook_url_file: Annotated[SecretFile, AfterValidator(_webhook_file)] | None = None
+    webhook_url_file: Annotated[SecretFile, file_checked_by(_check_webhook)] | None = None
     """A file that contains the URL, instead of ``webhook_url``. It is reloaded when it changes."""
-    bot_token: Annotated[Secret, AfterValidator(_token)] | None = None
+    bot_token: Annotated[Secret, checked_by(_check_token)] | None = None
     """The token of a bot with the scope ``chat:write``. It posts one message for each incident, keeps it up to date,
     and tells what changed in its thread. With ``channels:history`` (``groups:history`` in a private channel) it finds
     a message whose outcome was unknown instead of posting it again."""
-    bot_token_file: Annotated[SecretFile, AfterValidator(_token_file)] | None = None
+    bot_token_file: Annotated[SecretFile, file_checked_by(_check_token)] | None = None
     """A file that contains the token, instead of ``bot_token``. It is reloaded when it changes."""
     channel: Annotated[str, AfterValidator(_channel)] | None = Field(default=None, validate_default=True)
     """With ``bot_token``: the ID of the channel, like ``C0123456789``. Invite the bot to it."""

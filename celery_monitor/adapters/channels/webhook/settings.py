@@ -3,23 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from celery_monitor.adapters.channels.webhook.sign import key_of
 from celery_monitor.settings.channels import ChannelSettings
-from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, read_secret
+from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
 from celery_monitor.settings.section import FieldError, HttpUrl
 from celery_monitor.settings.units import duration
-
-
-def _secret(value: Secret) -> Secret:
-    key_of(value.get_secret_value())
-    return value
-
-
-def _secret_file(value: Path) -> Path:
-    key_of(read_secret(value))
-    return value
 
 
 class WebhookEntry(ChannelSettings):
@@ -29,9 +19,9 @@ class WebhookEntry(ChannelSettings):
     """Events as JSON by HTTP POST, signed as Standard Webhooks."""
     url: HttpUrl
     """Where events are posted to. Redirects are not followed."""
-    secret: Annotated[Secret, AfterValidator(_secret)] | None = None
+    secret: Annotated[Secret, checked_by(key_of)] | None = None
     """The secret that signs events: ``whsec_`` and 24 to 64 bytes in Base64. It or ``secret_file`` is required."""
-    secret_file: Annotated[SecretFile, AfterValidator(_secret_file)] | None = Field(default=None, validate_default=True)
+    secret_file: Annotated[SecretFile, file_checked_by(key_of)] | None = Field(default=None, validate_default=True)
     """A file that holds the secret, instead of ``secret``; it is read again when it changes."""
     timeout: Annotated[float, duration("100ms", "5m")] = 10.0
     """How long one request may take, before it is tried again later."""
