@@ -106,7 +106,9 @@ def next_steps(one: Incident, *, told: bool, workers: int) -> list[Step]:
     steps += [Step(f"{kind}: {HINTS[kind]}") for kind in kinds[:3] if kind in HINTS]
     named = [host for host in one.workers if host != OTHER]
     if len(named) == len(one.workers) == 1 and workers > 1 and one.count >= _MANY:
-        steps.append(Step(f"All failures were on {named[0]}, and {workers} workers are up: look at that one first."))
+        steps.append(
+            Step(f"All failures were on {named[0]}. If other workers run this task too, look at that one first.")
+        )
     if len(one.queues) == 1 and len(one.tasks) > 1:
         steps.append(Step(f"All tasks of it are of the queue {next(iter(one.queues))}: look at what they share."))
     if one.last_uuid:
