@@ -1,0 +1,46 @@
+"""What the runtime needs from the outside, as Protocols. Implemented in ``adapters``, faked in ``tests/fakes.py``.
+
+A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded in time and idempotent.
+"""
+
+from celery_monitor.ports.channel import ChannelInfo, RepeatingSender, Sender, Sent
+from celery_monitor.ports.clock import DEADLINE, Clock
+from celery_monitor.ports.fleet import FleetControl
+from celery_monitor.ports.outbox import Outbox
+from celery_monitor.ports.reader import MESSAGES_SEARCHED, FailureFilter, Reader, TaskRow, TaskView
+from celery_monitor.ports.sign_in import Identity, IdentityProvider, SignInAttempt
+from celery_monitor.ports.store import LeaseState, SilenceBook, Store, StoreSpace
+from celery_monitor.ports.stream import Batch, CrashMarks, EventSource, Probe, Replay
+from celery_monitor.ports.web import HealthReport, Metrics, OtherFleet, Scrape
+
+__all__ = [
+    "DEADLINE",
+    "MESSAGES_SEARCHED",
+    "Batch",
+    "ChannelInfo",
+    "Clock",
+    "CrashMarks",
+    "EventSource",
+    "FailureFilter",
+    "FleetControl",
+    "HealthReport",
+    "Identity",
+    "IdentityProvider",
+    "LeaseState",
+    "Metrics",
+    "OtherFleet",
+    "Outbox",
+    "Probe",
+    "Reader",
+    "RepeatingSender",
+    "Replay",
+    "Scrape",
+    "Sender",
+    "Sent",
+    "SignInAttempt",
+    "SilenceBook",
+    "Store",
+    "StoreSpace",
+    "TaskRow",
+    "TaskView",
+]
