@@ -3,7 +3,7 @@
 No metric object is kept or mutated: each scrape formats one consistent snapshot, and waits for nothing but that
 snapshot, neither for the broker nor for the store.
 
-    families.py    every metric: its name, type, labels and the HELP text that teaches it
+    families/     every metric: its name, type, labels and the HELP text that teaches it
     labels.py      hostile names -> label values that are printable, bounded and still distinct
     tasks.py       the per-task families, column by column: they are 99 % of a scrape
     collector.py   everything else, as a prometheus_client Collector

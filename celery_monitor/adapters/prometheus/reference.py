@@ -13,7 +13,7 @@ from celery_monitor.adapters.prometheus.labels import MAX_LENGTH
 _HEAD: Final = f"""\
 # Metrics
 
-<!-- Written by `make assemble` from celery_monitor/adapters/prometheus/families.py. -->
+<!-- Written by `make assemble` from celery_monitor/adapters/prometheus/families. -->
 
 `/metrics` gives the Prometheus text format, or OpenMetrics 1.0.0 to those who ask for it in `Accept` (Prometheus does),
 compressed by gzip on request. It answers from memory: a scrape waits neither for the broker nor for the store, and goes

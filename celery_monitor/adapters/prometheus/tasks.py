@@ -19,7 +19,8 @@ from typing import Final
 from prometheus_client.utils import floatToGoString
 
 from celery_monitor.adapters.prometheus import columns, labels
-from celery_monitor.adapters.prometheus.families import TASK_COUNTERS, TASK_FAILURES, TASK_RUNTIME, TASK_WAIT, Family
+from celery_monitor.adapters.prometheus.families import Family
+from celery_monitor.adapters.prometheus.families.tasks import TASK_COUNTERS, TASK_FAILURES, TASK_RUNTIME, TASK_WAIT
 from celery_monitor.core.model import FAILED, SUCCEEDED, Histogram, Series
 
 _COUNTERS_AT_ONCE: Final = 1000

@@ -7,8 +7,8 @@ renderer needs 5 µs for a line, 150 ms for all of theirs, which is more than ev
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from celery_monitor.adapters.prometheus import columns, families, labels
-from celery_monitor.adapters.prometheus.families import Family
+from celery_monitor.adapters.prometheus import columns, labels
+from celery_monitor.adapters.prometheus.families import Family, fleet, monitor
 from celery_monitor.core.model import Worker
 
 _AT_ONCE: Final = 1000
@@ -31,16 +31,16 @@ class WorkerRenderer:
         rows = [_of_host(ones) for ones in hosts.values()]
         up, active, heartbeat, clock, processed, unobserved = zip(*rows, strict=True) if rows else [()] * 6
         for family, values in (
-            (families.WORKER_UP, up),
-            (families.WORKER_ACTIVE, active),
-            (families.WORKER_HEARTBEAT, heartbeat),
-            (families.WORKER_CLOCK, clock),
-            (families.WORKER_PROCESSED, processed),
+            (fleet.WORKER_UP, up),
+            (fleet.WORKER_ACTIVE, active),
+            (fleet.WORKER_HEARTBEAT, heartbeat),
+            (fleet.WORKER_CLOCK, clock),
+            (fleet.WORKER_PROCESSED, processed),
         ):
             yield from self._family(family, texts, values, openmetrics=openmetrics)
         software = sorted({self._software(host, one) for host, ones in hosts.items() for one in ones})
-        yield from self._family(families.WORKER_INFO, software, [1] * len(software), openmetrics=openmetrics)
-        yield from self._family(families.UNOBSERVED, texts, unobserved, openmetrics=openmetrics)
+        yield from self._family(fleet.WORKER_INFO, software, [1] * len(software), openmetrics=openmetrics)
+        yield from self._family(monitor.UNOBSERVED, texts, unobserved, openmetrics=openmetrics)
 
     def _family(
         self, family: Family, texts: Sequence[bytes], values: Sequence[float], *, openmetrics: bool
@@ -51,7 +51,7 @@ class WorkerRenderer:
             yield columns.lines(sample, texts[start : start + _AT_ONCE], values[start : start + _AT_ONCE])
 
     def _software(self, host: str, worker: Worker) -> bytes:
-        shown = ((name, labels.escaped(getattr(worker, name))) for name in families.WORKER_INFO.labels[1:])
+        shown = ((name, labels.escaped(getattr(worker, name))) for name in fleet.WORKER_INFO.labels[1:])
         told = ",".join([f'{name}="{value}"' for name, value in shown])
         return f'hostname="{host}",{told}{self._static}'.encode()
 

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.utils import floatToGoString
 
 from celery_monitor.adapters.prometheus import labels
-from celery_monitor.adapters.prometheus.families import TASK_COUNTERS, TASK_FAILURES, TASK_RUNTIME, TASK_WAIT
+from celery_monitor.adapters.prometheus.families.tasks import TASK_COUNTERS, TASK_FAILURES, TASK_RUNTIME, TASK_WAIT
 from celery_monitor.core.model import FAILED, Histogram, Series
 
 PREFIX = "celery_"
