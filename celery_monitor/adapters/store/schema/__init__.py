@@ -1,0 +1,71 @@
+"""The tables. A change here comes with a migration; a test compares the two.
+
+Columns carry the names of the fields in ``core.model`` that they hold. What is searched or added to has columns of
+its own; the rest of an incident and the parts of a series' histograms are JSON text.
+"""
+
+from celery_monitor.adapters.store.schema.columns import metadata
+from celery_monitor.adapters.store.schema.count_tables import (
+    FAILED_SOME,
+    buckets,
+    failing_buckets,
+    fleet_buckets,
+    series,
+    task_totals,
+)
+from celery_monitor.adapters.store.schema.failure_tables import error_buckets, error_groups, failures
+from celery_monitor.adapters.store.schema.incident_tables import (
+    IS_REPORT,
+    PENDING,
+    deliveries,
+    incidents,
+    next_to_send,
+    outbox,
+    pending_once,
+    report_once,
+    silences,
+)
+from celery_monitor.adapters.store.schema.progress_tables import counters, fingerprints, meta
+from celery_monitor.adapters.store.schema.task_tables import (
+    among_oldest,
+    beyond,
+    ended_tasks,
+    schedules,
+    task_starts,
+    tracked,
+    unnamed,
+    workers,
+)
+
+__all__ = [
+    "FAILED_SOME",
+    "IS_REPORT",
+    "PENDING",
+    "among_oldest",
+    "beyond",
+    "buckets",
+    "counters",
+    "deliveries",
+    "ended_tasks",
+    "error_buckets",
+    "error_groups",
+    "failing_buckets",
+    "failures",
+    "fingerprints",
+    "fleet_buckets",
+    "incidents",
+    "meta",
+    "metadata",
+    "next_to_send",
+    "outbox",
+    "pending_once",
+    "report_once",
+    "schedules",
+    "series",
+    "silences",
+    "task_starts",
+    "task_totals",
+    "tracked",
+    "unnamed",
+    "workers",
+]

@@ -1,0 +1,103 @@
+"""Single tasks, and the workers that run them."""
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, ColumnElement, Double, Index, Table, Text, func, select, text
+
+from celery_monitor.adapters.store.schema.columns import (
+    RowId,
+    bodies_by_name,
+    metadata,
+    number_column,
+    real_column,
+    text_column,
+)
+
+tracked: Final = Table(
+    "tracked",
+    metadata,
+    text_column("uuid", key=True),
+    Column("name", Text),
+    Column("queue", Text),
+    number_column("stage"),
+    real_column("due_at"),
+    real_column("started_at"),
+    number_column("seen"),
+    Column("host", Text),
+    Column("runs", Text),
+    *(Column(name, Double, nullable=False, server_default=text("0")) for name in ("sent_at", "received_at", "eta")),
+    Column("retries", BigInteger, nullable=False, server_default=text("0")),
+    Column("root", Text),
+    Column("parent", Text),
+    sqlite_with_rowid=False,
+)
+"""One row for each task id. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``."""
+
+ended_tasks: Final = Table(
+    "ended_tasks",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    text_column("uuid"),
+    Column("name", Text),
+    Column("queue", Text),
+    text_column("hostname"),
+    number_column("stage"),
+    *(real_column(name) for name in ("sent_at", "received_at", "started_at", "ended_at")),
+    Column("runtime", Double),
+    real_column("eta"),
+    number_column("retries"),
+    Column("root", Text),
+    Column("parent", Text),
+    Index("ix_ended_tasks_uuid", "uuid"),
+    sqlite_autoincrement=True,
+)
+"""The newest runs that have ended, in the order of their ends (``id``)."""
+
+
+def beyond(most: int) -> ColumnElement[bool]:
+    """Rows of ``ended_tasks`` but the newest ``most``."""
+    newest = select(func.max(ended_tasks.c.id)).scalar_subquery()
+    return ended_tasks.c.id <= newest - most
+
+
+def among_oldest(most: int) -> ColumnElement[bool]:
+    """Rows of ``ended_tasks`` among the oldest: ``most`` of them, or fewer where ids were skipped."""
+    first = select(func.min(ended_tasks.c.id)).scalar_subquery()
+    return ended_tasks.c.id < first + most
+
+
+unnamed: Final = Table(
+    "unnamed",
+    metadata,
+    number_column("number", key=True),
+    real_column("since"),
+    text_column("event"),
+    Column("measured", Double),
+)
+"""Task events that wait for the name of their task. ``event``: JSON."""
+
+workers: Final = Table(
+    "workers",
+    metadata,
+    text_column("hostname", key=True),
+    Column("up", Boolean, nullable=False),
+    real_column("last_heartbeat"),
+    number_column("active"),
+    number_column("processed"),
+    number_column("pid"),
+    text_column("sw_ident"),
+    text_column("sw_ver"),
+    text_column("sw_sys"),
+    number_column("started_seen"),
+    number_column("baseline"),
+    number_column("unobserved"),
+    Column("processed_before", BigInteger, nullable=False, server_default="0"),
+    Column("clock_offset", Double, nullable=False, server_default=text("0")),
+    Column("heartbeats", Boolean, nullable=False, server_default=text("true")),
+)
+
+task_starts: Final = bodies_by_name("task_starts")
+"""``body``: TaskStarts."""
+
+schedules: Final = bodies_by_name("schedules")
+"""``body``: the whole ScheduleState."""
