@@ -20,7 +20,7 @@ queries run in a small pool of their own, and metrics and probes need neither.
     parameters.py  query parameters, checked
     api.py         /api/v1
     views.py       values as JSON
-    openapi.py     the description of /api/v1
+    openapi/       the description of /api/v1
     pages.py       the overview and what belongs to no other; the page's routes
     listings.py    the pages with a form: tasks, failures, incidents
     runs.py        what runs now, and a task by its id

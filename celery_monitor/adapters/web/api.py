@@ -40,7 +40,7 @@ class Api:
         self._queries = queries
 
     def routes(self) -> list[Route]:
-        """All of them, as in ``openapi.py``."""
+        """All of them, as in ``openapi``."""
         return [
             Route(INDEX, self.index),
             Route(f"{INDEX}/", self.index),

@@ -1,0 +1,45 @@
+"""A path of the API, and what can be asked of it."""
+
+from typing import Final, NamedTuple
+
+from celery_monitor.adapters.web.openapi.json_schema import Json, one_of
+from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
+from celery_monitor.core.lookup import LISTED
+from celery_monitor.core.model import Condition, IncidentState
+
+
+class Operation(NamedTuple):
+    """What a path gives to GET."""
+
+    about: str
+    schema: str
+    many: bool
+    """It is a list of the schema."""
+    parameters: tuple[str, ...]
+    """Of the query."""
+
+
+FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
+
+_ago: Final = "an RFC 3339 time, a date (midnight UTC), or an age: 1h, 30m, 7d"
+# By name; with a path, for that list only.
+PARAMETERS: Final[dict[str, Json]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    "cursor": {"type": "string", "description": "`next` of the previous page"},
+    "task": {"type": "string", "description": "Only this task, by its full name"},
+    "exception": {
+        "type": "string",
+        "description": "Only this exception class, by its short name; for tasks: those that failed with it in the "
+        "time range",
+    },
+    "condition": {**one_of(Condition), "description": "Only incidents of this condition"},
+    "state": {**one_of(IncidentState), "description": "Only incidents in this state"},
+    "/api/v1/runs:state": {**one_of(LISTED), "description": "Only tasks in this state"},
+    "queue": {"type": "string", "description": "Only of this queue"},
+    "worker": {"type": "string", "description": "Only on the worker of this hostname"},
+    "key": {"type": "string", "description": "Only the incident with this key"},
+    "since": {"type": "string", "description": f"Not before {_ago}"},
+    "until": {"type": "string", "description": f"Before {_ago}"},
+    "ended": {"type": "boolean", "default": False, "description": "Those that have ended instead, the last one first"},
+    "dead": {"type": "boolean", "default": False, "description": "Only failed notifications"},
+}

@@ -1,0 +1,112 @@
+"""Tasks, their runs and their failures."""
+
+from typing import Final
+
+from celery_monitor.adapters.web.openapi.json_schema import (
+    COUNT,
+    TEXT,
+    TIME,
+    TOTALS,
+    Json,
+    array,
+    nullable,
+    object_of,
+    one_of,
+    ref,
+)
+from celery_monitor.adapters.web.openapi.operation import FILTERS, Operation
+from celery_monitor.core.lookup import RunState
+from celery_monitor.core.model import COUNTS, Reason, Stage
+
+_FAILURE: Final[dict[str, Json]] = {
+    "uuid": TEXT,
+    "task": TEXT,
+    "queue": TEXT,
+    "hostname": TEXT,
+    "at": nullable(TIME),
+    "exception": {"type": "string", "description": "Short name of the class"},
+    "message": TEXT,
+    "group": {"type": "string", "description": "Shared by failures with the same exception at the same place"},
+    "incident": nullable({"type": "string", "description": "Key of its incident"}),
+    "reason": one_of(Reason),
+}
+
+_TASK: Final = object_of(name=TEXT, queue=TEXT, **TOTALS)
+
+_RUN_STATES: Final = (*RunState, *(stage.name.lower() for stage in Stage if stage >= Stage.SUCCEEDED))
+
+_RUN: Final[dict[str, Json]] = {
+    "uuid": TEXT,
+    "task": nullable({"type": "string", "description": "null while no event has told it"}),
+    "queue": nullable(TEXT),
+    "hostname": {"type": "string", "description": 'Of the worker, "" while none has received it'},
+    "state": {**one_of(_RUN_STATES), "description": "`unseen_end`: it ended, and no event reported how or when"},
+    "sent_at": nullable({**TIME, "description": "null for each time that was not seen"}),
+    "eta": nullable({**TIME, "description": "The time before which it must not begin"}),
+    "received_at": nullable(TIME),
+    "started_at": nullable(TIME),
+    "ended_at": nullable(TIME),
+    "lost_at": nullable({**TIME, "description": "When its worker was gone; no event will report its end"}),
+    "waited_seconds": nullable({"type": "number", "description": "From when it was due to its start"}),
+    "seconds": nullable({"type": "number", "description": "Of work, of one that has ended"}),
+    "retries": COUNT,
+    "root": nullable({"type": "string", "description": "Id of the task that the workflow began with"}),
+    "parent": nullable({"type": "string", "description": "Id of the task that sent it"}),
+    "args": nullable({"type": "string", "description": "Of a task under way, with tracking.capture_arguments"}),
+    "kwargs": nullable(TEXT),
+}
+
+SCHEMAS: Final[dict[str, Json]] = {
+    "Counts": object_of(**dict.fromkeys(COUNTS, COUNT)),
+    "Task": _TASK,
+    "TaskInFull": object_of(name=TEXT, **TOTALS, queues=array(ref("Task")), errors=array(ref("ErrorGroup"))),
+    "ErrorGroup": object_of(
+        group=TEXT,
+        task=TEXT,
+        exception=TEXT,
+        frame={"type": "string", "description": 'Innermost application frame, "" when unknown'},
+        count=COUNT,
+        first_at=nullable(TIME),
+        last_at=nullable(TIME),
+        sample=nullable({"type": "string", "description": "Id of a task with a stored failure"}),
+    ),
+    "Failure": object_of(**_FAILURE),
+    "FailureInFull": object_of(**_FAILURE, traceback=TEXT, args=nullable(TEXT), kwargs=nullable(TEXT)),
+    "Run": object_of(**_RUN),
+    "Runs": object_of(
+        uuid=TEXT,
+        runs={**array(ref("Run")), "description": "Those under way, then those that ended, the newest first"},
+        ancestors={
+            **array(object_of(uuid=TEXT, task=nullable(TEXT), state=nullable(one_of(_RUN_STATES)))),
+            "description": "The tasks that it comes from, from the root to the parent",
+        },
+        children=array(ref("Run")),
+        failures=array(ref("Failure")),
+    ),
+}
+
+OPERATIONS: Final = {
+    "/api/v1/tasks": Operation(
+        "Tasks by name and queue, with their counts over the retention or a time range, in steps of 15 minutes",
+        "Task",
+        True,
+        FILTERS,
+    ),
+    "/api/v1/tasks/{name}": Operation(
+        "A task on all of its queues, with its error groups",
+        "TaskInFull",
+        False,
+        ("since",),
+    ),
+    "/api/v1/runs": Operation(
+        "Tasks that have not ended, the oldest first",
+        "Run",
+        True,
+        ("limit", "cursor", "task", "state", "queue", "worker"),
+    ),
+    "/api/v1/runs/{uuid}": Operation(
+        "A task by its id: its runs under way and those that ended lately", "Runs", False, ()
+    ),
+    "/api/v1/failures": Operation("Stored failures, newest first", "Failure", True, FILTERS),
+    "/api/v1/failures/{uuid}": Operation("The failures of a task id, one per attempt", "FailureInFull", True, ()),
+}
