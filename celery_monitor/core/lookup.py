@@ -17,9 +17,9 @@ from msgspec import structs
 from celery_monitor.core import runs
 from celery_monitor.core.ended import EndedTasks
 from celery_monitor.core.model import NO_DETAILS, Stage, TaskDetails, TaskRef, TaskRun
-from celery_monitor.core.track import ENDED_UNSEEN, Tracker
+from celery_monitor.core.track import Tracker
 
-_OVER: Final = -ENDED_UNSEEN
+_OVER: Final = -runs.ENDED_UNSEEN
 """``due_at`` of a run that is known to have ended, though no event has told of it."""
 _T, _Y, _OK = map(int, (Stage.STARTED, Stage.RETRYING, Stage.SUCCEEDED))
 _ONE: Final = (None,)
@@ -223,6 +223,6 @@ def shown(uuid: str, ref: TaskRef) -> TaskRun:
         retries=details.retries,
         root=details.root,
         parent=details.parent,
-        lost_at=-ref.due_at if began and ref.due_at < 0 and ref.due_at != _OVER else 0.0,
+        lost_at=runs.lost_at(ref) if began else 0.0,
         unseen_end=began and ref.due_at == _OVER,
     )

@@ -481,7 +481,7 @@ class Monitor:
         self._workers.unobserved = int(restored.counters.get(CounterName.UNOBSERVED, 0))
         self._decider.restore(restored.incidents, now)
         alive_at = restored.counters.get(CounterName.ALIVE_AT)
-        self._conditions.restore(self._decider.episodes.live, now if alive_at is None else alive_at)
+        self._conditions.restore(self._decider.episodes.live)
         if alive_at is not None:
             self._conditions.away(alive_at, now)
             self.away(alive_at, now)

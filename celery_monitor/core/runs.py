@@ -24,10 +24,32 @@ _TEXT_SEARCHED: Final = 300
 _EARLY: Final = 0.9
 """Of a time limit: a run that has had less of it did not exceed it."""
 
+ENDED_UNSEEN: Final = 1.0
+"""In place of the time at which a run was lost: it has ended without an event."""
+_KILLED: Final = 2.0**40
+"""Added to the time at which a run was lost: its worker has killed it, and it may still be delivered again."""
+
 
 def all_runs(entry: TaskRef) -> list[TaskRef]:
     """Every run of a task id, in the order in which they were seen."""
     return [entry, *entry.others] if entry.others else [entry]
+
+
+def lost_at(run: TaskRef) -> float:
+    """When a started run was lost with its worker or killed by it, in Unix seconds; 0 when it was not."""
+    if run.due_at >= 0 or run.due_at == -ENDED_UNSEEN:
+        return 0.0
+    return -run.due_at - (_KILLED if is_killed(run) else 0.0)
+
+
+def killed(at: float) -> float:
+    """What is noted of a run that its worker has killed at that time, in place of when it was lost."""
+    return _KILLED + at
+
+
+def is_killed(run: TaskRef) -> bool:
+    """Whether its worker has killed it, and it is not known yet if it is delivered again."""
+    return run.due_at <= -_KILLED
 
 
 def is_open(entry: TaskRef) -> bool:

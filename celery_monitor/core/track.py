@@ -89,8 +89,6 @@ MAX_SLOW: Final = 1_000
 """Slow runs that are kept until somebody takes them."""
 SlowEnd = tuple[str, str, str | None, str, float, float]
 """Task id, name, queue where it is known, worker, when it began, and the seconds it took."""
-ENDED_UNSEEN: Final = 1.0
-"""In place of the time at which a run was lost: it has ended without an event."""
 LEFT_OPEN: Final = 6 * 3600.0
 """Seconds for which open runs are kept when another run of their task id has ended."""
 NEW_LIFE: Final = 60.0
@@ -250,7 +248,8 @@ class Tracker:
     def lose(self, uuid: str, run: TaskRef, at: float) -> None:
         """Note that a started run was lost with its worker at that time; 0: it was not, after all.
 
-        ENDED_UNSEEN: it has ended. It is kept, because a late event may still need its name.
+        ``runs.ENDED_UNSEEN``: it has ended. It is kept, because a late event may still need its name. ``runs.killed``:
+        it may be delivered again.
         """
         run.due_at = -at
         self._dirty[uuid] = None

@@ -76,7 +76,8 @@ class Life(NamedTuple):
     mute: bool
     """It sends no heartbeats."""
     goodbye: float
-    """Watched time of its last good-bye, also of a process before; infinitely long ago without one."""
+    """Watched time of its last good-bye, also of a process before; negative for one before the start, infinitely long
+    ago without one."""
     goodbye_sign: float
     """Unix time of its last event before that."""
     idle_at: float
@@ -212,10 +213,15 @@ class Workers:
             state.before = worker.processed_before
             state.settled, state.dirty = True, False
             state.mute = not worker.heartbeats
-            if not worker.up:  # or it was silent for long: what it ran was judged by then
-                state.goodbye, state.goodbye_sign = 0.0, worker.last_heartbeat
-            elif worker.active == 0:
+            state.began_at = worker.began_at
+            if worker.up and worker.active == 0:
                 state.idle_at = worker.last_heartbeat - BETWEEN
+            if worker.goodbye_at:
+                state.goodbye = min(0.0, worker.goodbye_at - unix_now)
+                state.goodbye_at, state.goodbye_sign = worker.goodbye_at, worker.goodbye_sign
+                state.unfinished = worker.unfinished
+                if not worker.up and worker.unfinished:
+                    self.finishing[worker.hostname] = state
             state.skew = ClockSkew(worker.clock_offset, known=True)
             if worker.clock_offset:
                 self.offsets[worker.hostname] = worker.clock_offset
@@ -249,6 +255,7 @@ class Workers:
         state = self.finishing[hostname]
         if at > state.goodbye_at:
             state.unfinished += 1 if started else -1
+            state.changed()
         if state.unfinished <= 0:
             state.idle_at = state.goodbye_at
             del self.finishing[hostname]
@@ -477,5 +484,9 @@ def _frozen(hostname: str, state: _WorkerState) -> Worker:
         processed_before=state.before,
         clock_offset=state.skew.offset,
         heartbeats=not state.mute,
+        began_at=state.began_at,
+        goodbye_at=state.goodbye_at,
+        goodbye_sign=state.goodbye_sign if state.goodbye_at else 0.0,
+        unfinished=state.unfinished,
     )
     return state.frozen

@@ -551,19 +551,79 @@ def test_a_killed_task_comes_again_after_a_restart(*, missed: bool) -> None:
     assert not [name for name in shop.counters if name.startswith("lost")]
 
 
-@pytest.mark.parametrize("after", [15, 40, 100])
-def test_the_monitor_restarts_after_a_worker_was_replaced(after: int) -> None:
+@pytest.mark.parametrize("replace", [another_process, another_container])
+@pytest.mark.parametrize("after", [2, 9, 15, 40, 100])
+def test_the_monitor_restarts_after_a_worker_was_replaced(after: int, replace: Callable[[Shop], None]) -> None:
     """What a worker has lost that another process has replaced is told and counted once, whenever that is."""
     shop = Shop(rules=RULES[2:3])
     shop.run()
     shop.pass_time(200)
-    another_process(shop)
+    replace(shop)
     shop.pass_time(after)
     for _ in range(3):
         shop.restart()
         shop.pass_time(after)
     shop.pass_time(200)
     assert (shop.opened(), len(shop.open()), shop.counters["lost.shop.report"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("after", [2, 9, 15, 40, 100])
+@pytest.mark.parametrize("happens", [gone, another_process, cold_shutdown, reconnected])
+def test_what_no_rule_tells_is_counted_once(happens: Callable[[Shop], None], after: int) -> None:
+    """The counter of lost tasks needs no rule, and no incident says that a loss was counted before a restart."""
+    shop = Shop(rules=())
+    shop.run()
+    shop.pass_time(200)
+    happens(shop)
+    for _ in range(4):
+        shop.pass_time(after)
+        shop.restart(away=1)
+    shop.pass_time(200)
+    assert (shop.opened(), shop.counters["lost.shop.report"]) == (0, 1)
+
+
+def test_the_monitor_restarts_while_workers_finish() -> None:
+    """A good-bye and what ran then are written down: the time for it goes on, and another process changes nothing."""
+    shop = Shop(rules=RULES[2:3])
+    for uuid in ("killed", "ends", "ignored"):
+        shop.run(uuid)
+    shop.run("other", host="w2@box")
+    shop.pass_time(2)
+    goodbye(shop)
+    shop.worker("offline", "w2@box", 2)
+    del shop.workers["w2@box"]
+    shop.pass_time(10)
+    shop.workers["w1@box"] = 7
+    shop.worker("online", "w1@box", 7)
+    for _ in range(5):
+        shop.restart(away=5)
+        shop.pass_time(500)
+    assert shop.opened() == 0
+    shop.tell("succeeded", "ends")
+    shop.pass_time(900)
+    assert shop.opened() == 0
+    shop.pass_time(200)
+    assert [one.subject for one in shop.open()] == ["w1@box", "w2@box"]
+    assert [one.count for one in shop.open()] == [2, 1]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_ends_of_a_finishing_worker_come_after_a_restart(*, ended: bool) -> None:
+    """When as many have ended as ran at the good-bye, what has no end has ended without an event before."""
+    shop = Shop(rules=RULES[2:3])
+    for uuid in ("u1", "u2", "ignored"):
+        shop.run(uuid)
+    shop.pass_time(1)
+    shop.held["w1@box"].discard("ignored")
+    goodbye(shop)
+    shop.pass_time(10)
+    shop.tell("succeeded", "u1")
+    shop.restart(away=5)
+    shop.pass_time(10)
+    if ended:
+        shop.tell("succeeded", "u2")
+    shop.pass_time(3_700)
+    assert [one.count for one in shop.open()] == ([] if ended else [2])
 
 
 @pytest.mark.parametrize("killed", [False, True])

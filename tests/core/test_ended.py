@@ -9,7 +9,7 @@ from celery_monitor.core import ended, lookup
 from celery_monitor.core.lookup import RunFilter, RunState
 from celery_monitor.core.model import Delivery, Restored, Stage, TaskRun
 from celery_monitor.core.monitor import Limits, Monitor
-from celery_monitor.core.track import ENDED_UNSEEN
+from celery_monitor.core.runs import ENDED_UNSEEN
 from tests.builders import NOON, body, life, raw
 
 END = {"started_at": NOON + 2, "ended_at": NOON + 3, "sent_at": NOON, "received_at": NOON + 1}

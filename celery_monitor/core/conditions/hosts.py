@@ -68,7 +68,7 @@ class WorkerSigns:
         ``silent_for``, ``finishing_for``: as in a rule.
         """
         life = self._workers.life(hostname)
-        if life is not None and life.goodbye >= 0:
+        if life is not None and life.goodbye > -math.inf:
             self._note_goodbye(hostname, life)
         said, last_sign = self._goodbyes.get(hostname, (0.0, -math.inf))
         succeeded = life is not None and last_sign < life.began_at <= began

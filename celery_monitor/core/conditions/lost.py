@@ -7,7 +7,7 @@ when the task has run again (``acks_late``), or when its worker is heard again a
 """
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -26,7 +26,6 @@ FINISHING_FOR: Final = 3_600.0
 """Seconds after a worker's good-bye after which it has finished, where no rule says otherwise."""
 GIVEN_UP: Final = DAY
 """Seconds after which nobody waits any more for a lost task to run again."""
-MAX_CANCELLED: Final = 100_000
 _NAMED: Final = 20
 
 
@@ -53,8 +52,6 @@ class LostJudge:
         self._rules = rules
         self._gaps = gaps
         self._found: dict[tuple[str, str], tuple[Rule, list[LostRun]]] = {}
-        self._cancelled: dict[tuple[str, str], None] = {}
-        """(task id, worker) of runs that the worker has killed, and that may be delivered again at any moment."""
 
     def silent_for(self, task: str, queue: str) -> float:
         """How long the worker of a run must be silent to be gone."""
@@ -65,24 +62,6 @@ class LostJudge:
         """How long the worker of a run may finish it after a good-bye."""
         rule = self._rules.match(task, queue)
         return FINISHING_FOR if rule is None else rule.finishing_for
-
-    def cancel(self, uuid: str, host: str) -> None:
-        """The worker has killed the run. It is lost unless it is delivered again within ``silent_for``."""
-        if len(self._cancelled) < MAX_CANCELLED:
-            self._cancelled[uuid, host] = None
-
-    def was_cancelled(self, uuid: str, host: str) -> bool:
-        """Whether it is still to be seen if a run is lost."""
-        return (uuid, host) in self._cancelled
-
-    def settle(self, uuid: str, host: str) -> None:
-        """It is known whether a run that was cancelled is lost."""
-        del self._cancelled[uuid, host]
-
-    def forget(self, known: Container[str]) -> None:
-        """Let go of the tasks that are not under way any more."""
-        if self._cancelled:
-            self._cancelled = {run: None for run in self._cancelled if run[0] in known}
 
     def begin(self) -> None:
         """A round begins: what was seen in one that was not completed is forgotten."""

@@ -19,8 +19,8 @@ from celery_monitor.core.incident import Episode, Over
 from celery_monitor.core.model import Condition, FleetTask, Incident, QueueStats, Stage, TaskRef
 from celery_monitor.core.names import shortened_name
 from celery_monitor.core.rules import Policy, RuleSet
-from celery_monitor.core.runs import all_runs
-from celery_monitor.core.track import ENDED_UNSEEN, Tracker
+from celery_monitor.core.runs import ENDED_UNSEEN, all_runs, is_killed, killed, lost_at
+from celery_monitor.core.track import Tracker
 from celery_monitor.core.workers import Workers
 
 MIN_AT_ONCE: Final = 5_000
@@ -101,26 +101,11 @@ class Conditions:
         self._polled_at: float | None = None
         self._polled_for = 0.0
 
-    def restore(self, open_of: Callable[[Condition], Sequence[Incident]], alive_at: float) -> None:
-        """Go on with the episodes that are open. ``alive_at``: Unix seconds until which somebody judged."""
+    def restore(self, open_of: Callable[[Condition], Sequence[Incident]]) -> None:
+        """Go on with the episodes that are open."""
         judges: Iterable[Judge] = (self._runtime, self._waiting, self._lost, *self._of_queues)
         for judge in judges:
             judge.holding.restore(open_of(judge.on), self._rules[judge.on])
-        self._resume_cancelled({one.subject for one in open_of(Condition.LOST)}, alive_at)
-
-    def _resume_cancelled(self, told: Container[str], alive_at: float) -> None:
-        """Wait on for the next delivery of runs that were killed just before; ``told``: workers that have lost some.
-
-        The store does not tell a run that was killed from one whose worker is gone. That one was told of at once.
-        """
-        for uuid, entry in self._tracker.tasks.items():
-            for run in (entry,) if entry.others is None else all_runs(entry):
-                if run.stage != _STARTED or run.due_at >= -ENDED_UNSEEN or run.host in told:
-                    continue
-                name = run.name or ""
-                queue = run.queue or self._queue_of(name, run.host)
-                if -run.due_at + self._lost.silent_for(name, queue) > alive_at:
-                    self._lost.cancel(uuid, run.host)
 
     def missed(self, since: float, until: float) -> None:
         """The events of a time are lost."""
@@ -174,9 +159,8 @@ class Conditions:
     def cancelled(self, uuid: str, run: TaskRef, at: float) -> None:
         """The worker has killed a run, at a cold shutdown or because its connection was lost; ``at``: when."""
         if run.stage == _STARTED:
-            self._tracker.lose(uuid, run, at)
+            self._tracker.lose(uuid, run, killed(at))
             self._confirmations.drop(uuid)
-            self._lost.cancel(uuid, run.host)
 
     def learn(self, tasks: Iterable[FleetTask], watched: float) -> None:
         """What workers hold."""
@@ -262,36 +246,39 @@ class Conditions:
     def _is_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> bool:
         """Whether its worker is gone; writes that down, once."""
         name = run.name or ""
-        lost_at = self._lost_at(run.host, run.started_at, name, queue, at)
-        if lost_at is None or _runs_again(entry, run, lost_at):
+        gone_at = self._lost_at(run.host, run.started_at, name, queue, at)
+        if gone_at is None or _runs_again(entry, run, gone_at):
             return False
         if run.started_at < self._gaps.end and not self._confirmations.confirmed(uuid):
             return False  # it may have ended before its worker did
-        self._tracker.lose(uuid, run, lost_at)
+        self._tracker.lose(uuid, run, gone_at)
         self._tell_lost(name, queue)
         return True
 
     def _see_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> None:
-        runs_again = _runs_again(entry, run, -run.due_at)
-        if self._lost.was_cancelled(uuid, run.host) and not self._settle(uuid, run, queue, at, runs_again=runs_again):
+        runs_again = _runs_again(entry, run, lost_at(run))
+        if is_killed(run) and not self._settle(uuid, run, queue, at, runs_again=runs_again):
             return
         if runs_again:
             return
-        lost_at = self._lost_at(run.host, run.started_at, run.name or "", queue, at)
-        if lost_at is None and self._is_back(uuid, run, at):
+        gone_at = self._lost_at(run.host, run.started_at, run.name or "", queue, at)
+        if gone_at is None and self._is_back(uuid, run, at):
             self._tracker.lose(uuid, run, 0.0)  # its worker is back, and has it
             return
-        self._lost.see(LostRun(uuid, run.name or "", queue, run.host, run.started_at, -run.due_at), at.now)
+        self._lost.see(LostRun(uuid, run.name or "", queue, run.host, run.started_at, lost_at(run)), at.now)
 
     def _settle(self, uuid: str, run: TaskRef, queue: str, at: Moment, *, runs_again: bool) -> bool:
-        """Whether it is known by now if a run is lost that its worker has killed. It may be delivered again."""
-        name, cancelled_at = run.name or "", -run.due_at
-        if not runs_again and at.now - cancelled_at < self._lost.silent_for(name, queue):
+        """Whether it is known by now if a run is lost that its worker has killed; writes that down.
+
+        It may be delivered again within ``silent_for``.
+        """
+        name, killed_at = run.name or "", lost_at(run)
+        if not runs_again and at.now - killed_at < self._lost.silent_for(name, queue):
             return False
-        self._lost.settle(uuid, run.host)
+        self._tracker.lose(uuid, run, killed_at)
         if runs_again:
             return True
-        if cancelled_at < self._gaps.end:  # it may have been delivered again
+        if killed_at < self._gaps.end:  # it may have been delivered again
             self._tracker.lose(uuid, run, ENDED_UNSEEN)
             return False
         self._tell_lost(name, queue)
@@ -314,7 +301,6 @@ class Conditions:
         self._keys = None
         self.oldest_started, self.load = self._oldest, self._load
         self._confirmations.forget(self._tracker.tasks)
-        self._lost.forget(self._tracker.tasks)
         slow, self._tracker.slow_runs = self._tracker.slow_runs, []
         for uuid, task, queue, host, began, took in slow:
             if at.now - began - took <= self._max_age:
@@ -323,10 +309,10 @@ class Conditions:
         return [*self._runtime.conclude(at), *self._waiting.conclude(at), *self._lost.conclude(at)]
 
 
-def _runs_again(entry: TaskRef, run: TaskRef, lost_at: float) -> bool:
+def _runs_again(entry: TaskRef, run: TaskRef, gone_at: float) -> bool:
     """Whether the task of a run that is lost has been delivered again since. Of a Broadcast, other runs are not it."""
     if entry.others is None:
         return False
     known = all_runs(entry)
     later = known[known.index(run) + 1 :]
-    return any(other.stage == _RECEIVED or other.started_at >= lost_at - CLOCKS_DIFFER for other in later)
+    return any(other.stage == _RECEIVED or other.started_at >= gone_at - CLOCKS_DIFFER for other in later)

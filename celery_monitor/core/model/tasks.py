@@ -50,8 +50,8 @@ class TaskRef(msgspec.Struct, gc=False):
     stage: int = Stage.SENT
     due_at: float = 0.0
     """When it should begin: its ETA, else when it was sent; 0 when neither is known or it has begun. Of one that has
-    begun and was lost with its worker: when that was, negative; -1 (``track.ENDED_UNSEEN``) of one that has ended
-    without an event."""
+    begun and was lost with its worker: when that was, negative; see ``runs.lost_at``. -1 (``runs.ENDED_UNSEEN``) of one
+    that has ended without an event."""
     started_at: float = 0.0
     """When it was started; once it has failed or succeeded, when that was."""
     seen: int = 0

@@ -31,6 +31,14 @@ class Worker(msgspec.Struct, frozen=True, gc=False):
     """Seconds that the monitor's clock is ahead of the worker's; 0 when they differ by less than a minute."""
     heartbeats: bool = True
     """False: it sends none; ``last_heartbeat`` is its last sign of life then."""
+    began_at: float = 0.0
+    """When its present process began at the earliest, in Unix seconds; 0 when that is not known."""
+    goodbye_at: float = 0.0
+    """When a process of this name last said good-bye, in Unix seconds; 0: none has."""
+    goodbye_sign: float = 0.0
+    """When that process was last heard before."""
+    unfinished: int = 0
+    """Tasks that ran at that good-bye, and whose ends have not come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def check_deliveries(engine: Engine) -> None:
 
 
 def test_sums_of_an_older_store(tmp_path: Path) -> None:
-    """The fleet's sums are those of the buckets that an older version has written, and tasks under way stay."""
+    """The fleet's sums are those of the buckets that an older version has written; tasks and workers stay."""
     check_sums(f"sqlite:///{tmp_path}/store.db", tmp_path)
 
 
@@ -171,11 +171,18 @@ def check_sums(url: str, directory: Path) -> None:
             connection.execute(text(total), {**values, "succeeded": 3 * succeeded, "failed": 3 * failed})
         tracked = "INSERT INTO tracked VALUES ('u', 'a', 'q', 2, -5, 1, 1, 'h', NULL)"
         connection.execute(text(tracked))
+        worker = "INSERT INTO workers VALUES (:host, :up, 7, 0, 1, 1, '', '', '', 1, 0, 0, 0, 0, :up)"
+        for host, up in (("up", True), ("down", False)):
+            connection.execute(text(worker), {"host": host, "up": up})
     engine.dispose()
     store = open_store(url, directory=directory, retention=900, fingerprints_kept=1)
-    assert store.start().tracked == [
+    restored = store.start()
+    assert restored.tracked == [
         ("u", TaskRef(name="a", queue="q", stage=2, due_at=-5.0, started_at=1.0, seen=1, saved=True, host="h"))
     ]
+    # Whether one that is down said good-bye was not kept: it is taken for one that may finish what it runs.
+    lives = {one.hostname: (one.began_at, one.goodbye_at, one.goodbye_sign) for one in restored.workers}
+    assert lives == {"up": (0.0, 0.0, 0.0), "down": (0.0, 7.0, 7.0)}
     counts = (2, 2, 2, 2**40 + 1, 2**41, 0, 0, 0)
     assert store.reader.history(0, 2700, step=900) == [HistoryRow("", at, counts, 1.0, 2) for at in (0, 900, 1800)]
     store.prune(2700)

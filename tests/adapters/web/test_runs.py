@@ -8,7 +8,7 @@ import pytest
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.model import Changes, Delivery, Restored, TaskRef, TaskRun
 from celery_monitor.core.monitor import Limits, Monitor
-from celery_monitor.core.track import ENDED_UNSEEN
+from celery_monitor.core.runs import ENDED_UNSEEN
 from celery_monitor.runtime.task_view import StoredTaskView
 from tests.adapters.web.conftest import Served
 from tests.adapters.web.fleet import NOW, Fleet, ran

@@ -94,6 +94,11 @@ workers: Final = Table(
     Column("processed_before", BigInteger, nullable=False, server_default="0"),
     Column("clock_offset", Double, nullable=False, server_default=text("0")),
     Column("heartbeats", Boolean, nullable=False, server_default=text("true")),
+    *(
+        Column(name, Double, nullable=False, server_default=text("0"))
+        for name in ("began_at", "goodbye_at", "goodbye_sign")
+    ),
+    Column("unfinished", BigInteger, nullable=False, server_default=text("0")),
 )
 
 task_starts: Final = bodies_by_name("task_starts")
