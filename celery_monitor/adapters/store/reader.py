@@ -1,7 +1,7 @@
 """The Reader: read-only queries for the page, the API and the report."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -11,7 +11,6 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Select,
-    and_,
     case,
     func,
     literal,
@@ -23,10 +22,17 @@ from sqlalchemy import (
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.engine import Database
-from celery_monitor.adapters.store.validation import RowId
+from celery_monitor.adapters.store.failure_query import conditions, order
+from celery_monitor.adapters.store.periods import (
+    between,
+    each_bucket,
+    failed_with,
+    newest_sample,
+    totals_between,
+    vector,
+)
 from celery_monitor.core import paging
 from celery_monitor.core.model import (
-    BUCKET_SECONDS,
     COUNTS,
     BucketRow,
     ChannelDelivery,
@@ -44,15 +50,13 @@ from celery_monitor.core.model import (
     Worker,
 )
 from celery_monitor.core.paging import Page
-from celery_monitor.ports import MESSAGES_SEARCHED, FailureFilter, TaskRow
+from celery_monitor.ports import FailureFilter, TaskRow
 
-_FEW_BUCKETS: Final = 1_000
-"""More are not named one by one."""
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _ENDED: Final = [schema.ended_tasks.c[name] for name in encode.ENDED]
 _SEARCHED: Final = 20_000
 """Ended tasks among which those of a parent are looked for, the newest."""
-_SORTED_BY_TIME: Final = (schema.failures.c.at, schema.failures.c.id)
+
 _WORKER: Final = [schema.workers.c[name] for name in encode.WORKER]
 
 
@@ -76,7 +80,7 @@ class SqlReader:
         """See Reader. Buckets count whole: that of ``since`` and that of ``until``; None is the whole retention."""
         whole = since is None and until is None
         of_names = [] if names is None else [self._one_of(schema.buckets.c.name, names)]
-        source: FromClause = schema.task_totals if whole else _totals_between(since, until, of_names)
+        source: FromClause = schema.task_totals if whole else totals_between(since, until, of_names)
         text = self._database.text
         query = select(source)
         if names is not None and whole:
@@ -84,25 +88,25 @@ class SqlReader:
         if name is not None:
             query = query.where(source.c.name == text(name))
         if exception is not None:
-            query = query.where(source.c.name.in_(_failed_with(text(exception), since, until)))
+            query = query.where(source.c.name.in_(failed_with(text(exception), since, until)))
         if cursor is not None:
             after = (text(part) for part in paging.position(cursor, tuple[str, str]))
             query = query.where(tuple_(source.c.name, source.c.queue) > tuple_(*after))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(source.c.name, source.c.queue).limit(limit + 1)).all()
             page = paging.page(rows, limit, lambda row: (row[0], row[1]))
-            found = [TaskRow(r[0], r[1], _vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in page.rows]
+            found = [TaskRow(r[0], r[1], vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in page.rows]
             return Page(found, page.next)
 
     def failures(self, wanted: FailureFilter) -> Page[Failure]:
         """See Reader."""
         table = schema.failures
-        query = select(table.c.id, *_FAILURE).where(*_conditions(wanted, self._database.text))
+        query = select(table.c.id, *_FAILURE).where(*conditions(wanted, self._database.text))
         if wanted.tasks is not None:
             query = query.where(self._one_of(table.c.name, wanted.tasks))
         if wanted.exceptions is not None:
             query = query.where(self._one_of(table.c.exception, wanted.exceptions))
-        by, position = _order(wanted)
+        by, position = order(wanted)
         query = query.order_by(*(key.desc() if wanted.descending else key.asc() for key in by)).limit(wanted.limit + 1)
         with self._database.read() as connection:
             page = paging.page(connection.execute(query).all(), wanted.limit, position)
@@ -179,7 +183,7 @@ class SqlReader:
         state: IncidentState | None,
     ) -> Select[tuple[str, str, float]]:
         table = schema.incidents
-        wanted = _between(table.c.first_at, since, until)
+        wanted = between(table.c.first_at, since, until)
         if state is not None:
             wanted.append(table.c.state == str(state))
         if key is not None:
@@ -199,10 +203,10 @@ class SqlReader:
     def buckets(self, since: float, until: float) -> list[BucketRow]:
         """See Reader. By start, name and queue."""
         table = schema.buckets
-        query = select(table).where(*_between(table.c.start, since, until))
+        query = select(table).where(*between(table.c.start, since, until))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(table.c.start, table.c.name, table.c.queue)).all()
-            return [BucketRow(r[0], r[1], r[2], _vector(r[3:11]), r.runtime_sum, r.runtime_count) for r in rows]
+            return [BucketRow(r[0], r[1], r[2], vector(r[3:11]), r.runtime_sum, r.runtime_count) for r in rows]
 
     def history(
         self, since: float, until: float, *, step: int, names: Sequence[str] | None = None, queue: str | None = None
@@ -215,14 +219,14 @@ class SqlReader:
         by = [start] if names is None else [table.c.name, start]
         query = select(literal("") if names is None else table.c.name, start, *sums).group_by(*by).order_by(*by)
         if names is None:
-            query = query.where(*_between(table.c.start, since, until))
+            query = query.where(*between(table.c.start, since, until))
         else:
-            query = query.where(_each_of(table.c.start, since, until), self._one_of(table.c.name, names))
+            query = query.where(each_bucket(table.c.start, since, until), self._one_of(table.c.name, names))
         if queue is not None:
             query = query.where(table.c.queue == self._database.text(queue))
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-            return [HistoryRow(r[0], int(r[1]), _vector(r[2:10]), float(r[10]), int(r[11])) for r in rows]
+            return [HistoryRow(r[0], int(r[1]), vector(r[2:10]), float(r[10]), int(r[11])) for r in rows]
 
     def failing(self, since: float, until: float) -> list[FailingRow]:
         """See Reader."""
@@ -231,7 +235,7 @@ class SqlReader:
         sums = [func.sum(table.c[column]) for column in ("succeeded", "failed", "retried")]
         query = (
             select(table.c.name, *sums, func.min(failed), func.max(failed))
-            .where(*_between(table.c.start, since, until))
+            .where(*between(table.c.start, since, until))
             .group_by(table.c.name)
             .having(sums[1] > 0)
             .order_by(table.c.name)
@@ -244,7 +248,7 @@ class SqlReader:
         table = schema.buckets
         query = (
             select(table.c.name, func.sum(table.c.failed))
-            .where(schema.FAILED_SOME, *_between(table.c.start, since, until))
+            .where(schema.FAILED_SOME, *between(table.c.start, since, until))
             .group_by(table.c.name)
         )
         with self._database.read() as connection:
@@ -255,11 +259,11 @@ class SqlReader:
         table, errors = schema.error_groups, schema.error_buckets
         counted = (
             select(errors.c.group, func.sum(errors.c.count).label("count"))
-            .where(*_between(errors.c.start, since, until))
+            .where(*between(errors.c.start, since, until))
             .group_by(errors.c.group)
             .subquery()
         )
-        sample = func.coalesce(_newest(since, until), _newest(None, None))
+        sample = func.coalesce(newest_sample(since, until), newest_sample(None, None))
         query = (
             select(table, counted.c.count, *_FAILURE)
             .select_from(table.join(counted, counted.c.group == table.c.id))
@@ -326,93 +330,7 @@ def _deliveries(connection: Connection, page: FromClause) -> dict[str, tuple[Cha
     }
 
 
-def _each_of(start: ColumnElement[int], since: float, until: float) -> ColumnElement[bool]:
-    """Each bucket is named, so that the key finds the rows of some tasks without reading all others."""
-    return start.in_(range(math.ceil(since / BUCKET_SECONDS) * BUCKET_SECONDS, math.ceil(until), BUCKET_SECONDS))
-
-
-def _totals_between(
-    since: float | None, until: float | None, of_names: Sequence[ColumnElement[bool]] = ()
-) -> FromClause:
-    """The same columns, for a part of the retention; ``of_names`` are conditions that few rows meet."""
-    table, last = schema.buckets, schema.task_totals
-    sums = [func.sum(table.c[name]).label(name) for name in (*COUNTS, "runtime_sum", "runtime_count")]
-    period = _touched(table.c.start, since, until)
-    if of_names and since is not None and until is not None and until - since < _FEW_BUCKETS * BUCKET_SECONDS:
-        period = [_each_of(table.c.start, since // BUCKET_SECONDS * BUCKET_SECONDS, until)]
-    query = select(table.c.name, table.c.queue, *sums).where(*period, *of_names)
-    summed = query.group_by(table.c.name, table.c.queue).subquery()
-    same = and_(last.c.name == summed.c.name, last.c.queue == summed.c.queue)
-    return select(*summed.c, last.c.last_failure_at).select_from(summed.outerjoin(last, same)).subquery()
-
-
-def _failed_with(exception: str, since: float | None, until: float | None) -> Select[tuple[str]]:
-    """Names of the tasks that have failed with a class. Groups know it by its whole name where that is known."""
-    table, errors = schema.error_groups, schema.error_buckets
-    same = or_(table.c.exception == exception, table.c.exception.endswith(f".{exception}", autoescape=True))
-    query = select(table.c.name).where(same)
-    if since is None and until is None:
-        return query
-    return query.where(table.c.id.in_(select(errors.c.group).where(*_touched(errors.c.start, since, until))))
-
-
 def _group(row: Any) -> GroupRow:  # noqa: ANN401 - SQLAlchemy's rows of many columns have no type
     identity, name, exception, frame, first_at, last_at, count, *sample = row
     found = None if sample[0] is None else Failure(*sample)
     return GroupRow(identity, name, exception, frame, first_at, last_at, int(count), found)
-
-
-def _vector(numbers: Sequence[Any]) -> tuple[int, ...]:
-    """Sums come as decimals from some databases."""
-    return tuple(int(number) for number in numbers)
-
-
-def _between(column: Any, since: float | None, until: float | None) -> list[ColumnElement[bool]]:  # noqa: ANN401
-    return [
-        *([] if since is None else [column >= since]),
-        *([] if until is None else [column < until]),
-    ]
-
-
-def _touched(start: Any, since: float | None, until: float | None) -> list[ColumnElement[bool]]:  # noqa: ANN401
-    """Buckets that a period touches: they count whole."""
-    return [*([] if since is None else [start > since - BUCKET_SECONDS]), *_between(start, None, until)]
-
-
-def _conditions(wanted: FailureFilter, text: Callable[[str], str]) -> list[ColumnElement[bool]]:
-    table = schema.failures
-    conditions = _between(table.c.at, wanted.since, wanted.until)
-    if wanted.task is not None:
-        conditions.append(table.c.name == text(wanted.task))
-    if wanted.exception is not None:
-        conditions.append(table.c.exception == text(wanted.exception))
-    if wanted.message is not None:
-        newest = select(func.max(table.c.id)).scalar_subquery()
-        conditions.append(table.c.id > newest - MESSAGES_SEARCHED)
-        conditions.append(table.c.message.icontains(text(wanted.message), autoescape=True))
-    if wanted.cursor is not None:
-        by, _ = _order(wanted)
-        if len(by) == len(_SORTED_BY_TIME):
-            last: Sequence[Any] = paging.position(wanted.cursor, tuple[float, RowId])
-        else:
-            value, *rest = paging.position(wanted.cursor, tuple[str, float, RowId])
-            last = [text(value), *rest]
-        conditions.append(tuple_(*by) < tuple_(*last) if wanted.descending else tuple_(*by) > tuple_(*last))
-    return conditions
-
-
-def _order(wanted: FailureFilter) -> tuple[Sequence[ColumnElement[Any]], Callable[[Any], tuple[object, ...]]]:
-    """What failures are sorted by, and the position of a row in that order."""
-    if wanted.sort == "at":
-        return _SORTED_BY_TIME, lambda row: (row.at, row.id)
-    column = schema.failures.c[wanted.sort]
-    return (column, *_SORTED_BY_TIME), lambda row: (getattr(row, column.name), row.at, row.id)
-
-
-def _newest(since: float | None, until: float | None) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
-    """Id of the newest sample of the group that is joined."""
-    sample = schema.failures.alias()
-    of_group = sample.c.group == schema.error_groups.c.id
-    # The sum keeps PostgreSQL from walking all failures backwards for the first of the group.
-    newest = select(func.max(sample.c.id + 0)).where(of_group, *_between(sample.c.at, since, until))
-    return newest.correlate(schema.error_groups).scalar_subquery()
