@@ -9,6 +9,7 @@ Only the daemon calls ``SqlStore.start``; it takes the database for itself. The 
 """
 
 from celery_monitor.adapters.store.dialects.base import ServerReport
-from celery_monitor.adapters.store.store import SqlStore, open_store
+from celery_monitor.adapters.store.opening import open_store
+from celery_monitor.adapters.store.store import SqlStore
 
 __all__ = ["ServerReport", "SqlStore", "open_store"]

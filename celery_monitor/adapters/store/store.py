@@ -1,11 +1,9 @@
-"""The Store: opens, commits flushes, and forgets what is past its retention."""
+"""The Store: takes the lease, commits flushes, and forgets what is past its retention."""
 
 import contextlib
-import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -14,11 +12,10 @@ from sqlalchemy import Connection, select, update
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.budget import Budget
 from celery_monitor.adapters.store.crash_marks import ApplyingFile
-from celery_monitor.adapters.store.dialects import dialect_of
 from celery_monitor.adapters.store.dialects.base import ServerReport
 from celery_monitor.adapters.store.engine import Database, UnstorableError, require
 from celery_monitor.adapters.store.flush import FlushWriter
-from celery_monitor.adapters.store.lease import DEFAULT_TTL, Lease
+from celery_monitor.adapters.store.lease import Lease
 from celery_monitor.adapters.store.merge_series import SeriesMerge
 from celery_monitor.adapters.store.outbox import SqlOutbox
 from celery_monitor.adapters.store.reader import SqlReader
@@ -34,73 +31,8 @@ from celery_monitor.errors import (
     StoreUnusableError,
 )
 from celery_monitor.ports import LeaseState, OtherFleet, StoreSpace
-from celery_monitor.settings.secret import Secret, SecretSource
-from celery_monitor.settings.store import StoreSchema
-
-_NO_PASSWORD: Final = SecretSource(None)
-_HERE: Final = Path()
 
 _log = structlog.get_logger()
-
-
-def open_store(
-    url: SecretSource | str,
-    *,
-    retention: float,
-    fingerprints_kept: int,
-    password: SecretSource = _NO_PASSWORD,
-    directory: Path = _HERE,
-    max_bytes: float = math.inf,
-    quiet_kept: float = restore.QUIET_KEPT,
-    max_series: int = 10_000,
-    max_incidents: int = 2_000,
-    max_ended: int = 10_000,
-    hosts: bool = False,
-    lease_ttl: float = DEFAULT_TTL,
-    schema: StoreSchema | None = None,
-    give_way: Callable[[], None] = lambda: None,
-) -> "SqlStore":
-    """A store by its URL. Does no I/O. ``retention`` is in seconds, ``max_bytes`` what it may take on the disk.
-
-    ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
-    ``max_series``: more are folded into one before they are read, which has a host where ``hosts``. ``max_incidents``:
-    more do not come back, open ones before others. ``max_ended``: runs that have ended that are kept.
-    ``lease_ttl``: seconds; see Store. ``schema``: of the tables in PostgreSQL, and the fleet's name; None: wherever the
-    search path leads.
-    ``give_way`` is called some times in a commit, and may take a moment.
-    URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
-    goes with ``stop``; and ``postgresql://user@host:port/database?parameters`` as libpq reads them, with ``password``
-    where it is not in them, and small files of the process in ``directory``. Raises StoreUnusableError for any other.
-    """
-    source = url if isinstance(url, SecretSource) else SecretSource(Secret(url))
-    database = Database(
-        dialect_of(
-            source,
-            password=password,
-            directory=directory,
-            max_bytes=max_bytes,
-            lease_ttl=lease_ttl,
-            schema=schema,
-        )
-    )
-    flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, max_ended=max_ended, give_way=give_way)
-    merge = SeriesMerge(database.dialect, most=max_series, hosts=hosts)
-    budget = Budget(database, database.limit)
-    return SqlStore(
-        database,
-        Lease(
-            database,
-            lease_ttl,
-            fleet="" if schema is None else schema.fleet,
-            url="" if schema is None else schema.external_url,
-        ),
-        flush,
-        merge,
-        budget,
-        retention=Retention(database, retention, max_ended),
-        quiet_kept=quiet_kept,
-        max_incidents=max_incidents,
-    )
 
 
 class SqlStore:
