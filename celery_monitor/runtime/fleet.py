@@ -3,7 +3,6 @@
 Slow and fallible, so it has a thread of its own and nothing waits for it.
 """
 
-import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
@@ -15,11 +14,12 @@ import structlog
 
 from celery_monitor.core.model import QueueStats, WorkerDetail
 from celery_monitor.core.monitor import Monitor
-from celery_monitor.core.text import printable
 from celery_monitor.core.workers import MAX_WORKERS
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Clock, FleetControl
-from celery_monitor.runtime.inspect_policy import InspectBackoff, MissingEvents, NewWorkers, UnresponsiveWorkers
+from celery_monitor.runtime.fleet_findings import FleetFindings
+from celery_monitor.runtime.inspect_policy import InspectBackoff, NewWorkers
+from celery_monitor.runtime.registered_tasks import RegisteredTasks
 
 ENABLE_INTERVAL: Final = 60.0
 """Seconds after which workers are asked again: one that came unnoticed sends no task events until then."""
@@ -32,8 +32,6 @@ ENABLE_AGAIN: Final = 3.0
 """Seconds after which a request that failed is repeated."""
 MAX_NEW_PER_ROUND: Final = 500
 """Workers that one request to newcomers names."""
-MAX_INSPECTED_PER_ROUND: Final = 20
-"""Workers that are asked for the names of their tasks at a time: an answer has tens of kilobytes."""
 POLLS_MISSED: Final = 4
 """After so many the queues are not told any more: a length of an hour ago would look like one of now."""
 MAX_POLL: Final = 10.0
@@ -45,20 +43,6 @@ DISCARDED_INTERVAL: Final = 600.0
 STREAM_FIRST: Final = 5.0
 """Seconds after the start in which no question is asked but the first one of an open stream: a task that fails before
 the workers have said what they hold has no name, and must not wait for the answers to other questions."""
-_SILENT: Final = (
-    "workers send events but none answers remote control requests: requests are now sent rarely, because a worker "
-    "that cannot read one logs an error; check the workers' accept_content (must include json), task_serializer "
-    "(must be json: replies use it), control_exchange (compare broker.control_exchange), "
-    "worker_enable_remote_control, and on Redis "
-    "global_keyprefix and fanout_prefix; celery-monitor doctor compares them"
-)
-_NO_EVENTS: Final = (
-    "workers answer questions but none of their events arrives: compare the workers' event_exchange with "
-    "broker.exchange (celery-monitor doctor does this); workers that run with --without-heartbeat and have no tasks "
-    "send no events either"
-)
-_NAMED: Final = 5
-_MAX_LENGTH: Final = 100
 _LATE: Final = "late"
 """The one reason for a reply to be discarded that is nobody's fault."""
 
@@ -80,8 +64,6 @@ class FleetPoller:
     ) -> None:
         """Does no I/O. ``poll_interval`` in seconds."""
         self.error: str | None = None
-        self.finding: str | None = None
-        """What is wrong with the workers' answers or events, and what to do; None when nothing is."""
         self._control = control
         self._monitor = monitor
         self._lock = lock
@@ -93,20 +75,16 @@ class FleetPoller:
         self._details: Mapping[str, WorkerDetail] = {}
         self._fresh = POLLS_MISSED * max(poll_interval, MAX_POLL)
         self._wake = threading.Event()
-        self._backoff, self._new_workers, self._unresponsive = InspectBackoff(), NewWorkers(), UnresponsiveWorkers()
-        self._missing_events = MissingEvents()
+        self._backoff, self._new_workers = InspectBackoff(), NewWorkers()
+        self._findings = FleetFindings()
+        self._registered = RegisteredTasks()
         self._came: deque[str] = deque(maxlen=MAX_WORKERS)
         """Workers that came since the last turn; another thread adds to it."""
         self._opened = False
         self._just_opened = False
         """Nothing was asked yet since the stream opened."""
-        self._renewed = False
         self._late: set[str] = set()
         """Workers that send task events since they were asked: what they held before has no name."""
-        self._named: set[str] = set()
-        """Workers whose tasks' names are known."""
-        self._asked: dict[str, float] = {}
-        """When each worker was last asked for them, in monotonic time."""
         self._tasks_at = 0.0
         self._names_at = 0.0
         self._inspect_interval = MIN_INSPECT_INTERVAL
@@ -117,6 +95,11 @@ class FleetPoller:
         self._queues_at = 0.0
         self._logged_discarded = 0
         self._log_discarded_at = 0.0
+
+    @property
+    def finding(self) -> str | None:
+        """What is wrong with the workers' answers or events, and what to do; None when nothing is."""
+        return self._findings.finding
 
     def queues(self) -> Sequence[QueueStats]:
         """As of the last look; none when that was long ago."""
@@ -134,7 +117,7 @@ class FleetPoller:
     def arrived(self, hostnames: Collection[str] = ()) -> None:
         """These workers are new or back: they may have to be asked for task events. From any thread."""
         self._came.extend(hostnames)
-        self._renewed = True
+        self._registered.renew()
         self._wake.set()
 
     def opened(self) -> None:
@@ -243,7 +226,7 @@ class FleetPoller:
         self._backoff.asked(mono, heard=bool(heard), answered=bool(answered))
         if not self._new_workers.any_waiting:
             self._enable_new_at = mono + self._poll_interval
-        self._update_finding()
+        self._findings.update(self._backoff)
 
     def _enable(self, mono: float, heard: AbstractSet[str]) -> None:
         if mono - self._enabled_at < MIN_ENABLE_INTERVAL:
@@ -283,11 +266,10 @@ class FleetPoller:
         answered = self._control.answered
         self._backoff.asked(mono, heard=bool(heard), answered=bool(answered))
         if answered:
-            self._unresponsive.round(heard, answered)
             with self._lock:
                 messages = self._monitor.fleet_messages(self._clock.now())
-            self._missing_events.round(mono, messages)
-        self._update_finding()
+            self._findings.round(mono, heard, answered, messages)
+        self._findings.update(self._backoff)
         consumed = self._control.worker_queues()
         self._note_details(consumed, down)
         with self._lock:
@@ -309,27 +291,6 @@ class FleetPoller:
         }
         self._details = dict(list(kept.items())[-MAX_WORKERS:])
 
-    def _update_finding(self) -> None:
-        """Tell once what is wrong with the answers or the events."""
-        finding = None
-        if self._backoff.is_backed_off:
-            finding = _SILENT
-        elif unresponsive := self._unresponsive.found():
-            named = ", ".join(printable(hostname, _MAX_LENGTH) for hostname in unresponsive[:_NAMED])
-            more = f" and {len(unresponsive) - _NAMED} more" if len(unresponsive) > _NAMED else ""
-            finding = (
-                f"these workers send events but never answer remote control requests: {named}{more}; their queues "
-                "and the names of their current tasks are unknown: check their accept_content, control_exchange and "
-                "worker_enable_remote_control"
-            )
-        elif self._missing_events.found:
-            finding = _NO_EVENTS
-        if finding is not None and self.finding is None:
-            _log.warning("Workers do not answer, or their events do not arrive", finding=finding)
-        elif finding is None and self.finding is not None:
-            _log.info("All workers answer, and their events arrive")
-        self.finding = finding
-
     def _log_discarded(self, mono: float) -> None:
         discarded = Counter(self.discarded())
         discarded.pop(_LATE, None)
@@ -338,22 +299,11 @@ class FleetPoller:
             _log.warning("Discarded replies from workers", discarded=dict(discarded))
 
     def _learn_names(self, hostnames: AbstractSet[str]) -> None:
-        """Of some workers at a time; of all again when one has come: it may have been there before, with other code.
-
-        Those that were asked longest ago come first: who does not answer is asked again, and keeps out nobody else.
-        """
-        if self._renewed:
-            self._renewed = False
-            self._named.clear()
-        self._named &= hostnames
-        unnamed = [hostname for hostname in hostnames if hostname not in self._named]
-        if not unnamed:
+        chosen = self._registered.due(hostnames, self._clock.monotonic())
+        if not chosen:
             return
-        chosen = sorted(unnamed, key=lambda hostname: self._asked.get(hostname, -math.inf))[:MAX_INSPECTED_PER_ROUND]
-        asked = {hostname: at for hostname, at in self._asked.items() if hostname in hostnames}
-        self._asked = asked | dict.fromkeys(chosen, self._clock.monotonic())
         names = self._control.registered(chosen, INSPECT_TIMEOUT)
-        self._named |= names.keys()
+        self._registered.learned(names)
         with self._lock:
             self._monitor.learn_names(names)
 
