@@ -104,7 +104,8 @@ class Aggregator:
         self.admits = self._table.admits
         self._rows = self._table.rows
         self._buckets_waiting = 0
-        self._groups: dict[str, ErrorGroup] = {}
+        self._groups: dict[str, list[Any]] = {}
+        """Group id → the group as first reported, its first and its last failure."""
         self._errors: dict[tuple[int, str], int] = {}
         self._samples: dict[str, deque[tuple[Failure, int]]] = {}
         """Group → its newest failures, with the bytes of each."""
@@ -191,16 +192,18 @@ class Aggregator:
     def add_error(self, group: ErrorGroup, sample: Failure) -> None:
         """Count a failure of an error group and keep it among the newest samples."""
         at = group.last_at
-        seen = self._groups.get(group.id)
-        if seen is not None:
-            first_at, last_at = min(seen.first_at, at), max(seen.last_at, at)
-            group = ErrorGroup(seen.id, seen.name, seen.exception, seen.frame, first_at, last_at)
         key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
         count = self._errors.get(key, 0)
         if not count and len(self._errors) >= self._bounds.groups:
             self.overflows["samples"] += 1
             return
-        self._groups[group.id] = group
+        seen = self._groups.get(group.id)
+        if seen is None:
+            self._groups[group.id] = [group, group.first_at, at]
+        elif at > seen[2]:
+            seen[2] = at
+        elif at < seen[1]:
+            seen[1] = at
         self._errors[key] = count + 1
         self._keep(sample)
 
@@ -231,7 +234,7 @@ class Aggregator:
             series,
             dropped,
             buckets,
-            list(groups.values()),
+            [_with_times(*group) for group in groups.values()],
             [ErrorDelta(start, group, count) for (start, group), count in errors.items()],
             [failure for kept in samples.values() for failure, _ in kept],
         )
@@ -296,9 +299,13 @@ class Aggregator:
         )
 
 
+def _with_times(group: ErrorGroup, first_at: float, last_at: float) -> ErrorGroup:
+    return ErrorGroup(group.id, group.name, group.exception, group.frame, first_at, last_at)
+
+
 def _size(sample: Failure) -> int:
     """Bytes in memory, about."""
-    size = _SAMPLE + size_of(sample.message) + size_of(sample.traceback)
+    size = _SAMPLE + sample.message.__sizeof__() + sample.traceback.__sizeof__()
     if sample.args or sample.kwargs:
         size += size_of(sample.args or "") + size_of(sample.kwargs or "")
     return size

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.core.text import Pattern, redacted, storable_text
+from celery_monitor.core.text import UNREAD, Pattern, redacted, storable_text
 from celery_monitor.core.traceback_parser import Frame, TracebackSection, sections
 
 MAX_MESSAGE_LENGTH: Final = 2_000
@@ -47,6 +47,12 @@ _RETRY: Final = "celery.exceptions.Retry"
 """Ends each attempt that is tried again; the event's ``exception`` is why."""
 
 
+_REMEMBERED: Final = 256
+"""Failures whose texts are remembered with what was read out of them."""
+_MAX_REMEMBERED: Final = 8_000
+"""Characters of one such failure."""
+
+
 class Classified(msgspec.Struct, frozen=True, gc=False):
     """What is known of one failure."""
 
@@ -58,6 +64,34 @@ class Classified(msgspec.Struct, frozen=True, gc=False):
     traceback: str
     frame: str
     """``path.py:function`` or ""."""
+
+
+class Classifier:
+    """``classify``, which remembers its newest results: most failures repeat an earlier one to the letter.
+
+    Not thread-safe: it belongs to the monitor.
+    """
+
+    def __init__(self, redact: Sequence[Pattern] = ()) -> None:
+        """``redact``: patterns that are replaced in every text."""
+        self._redact = redact
+        self._known: dict[tuple[str | None, int], tuple[str | None, Classified]] = {}
+        """Exception and length of the traceback → the traceback and the result. Comparing a long text costs less than
+        its hash."""
+
+    def classify(self, exception: str | None, traceback: str | None) -> Classified:
+        """As the function of this name."""
+        length = len(traceback) if traceback else 0
+        known = self._known.get((exception, length))
+        if known is not None and known[0] == traceback:
+            return known[1]
+        result = classify(exception, traceback, self._redact)
+        # A pattern that took too long may be in time for the next failure.
+        if length + len(exception or "") <= _MAX_REMEMBERED and UNREAD not in {result.message, result.traceback}:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[exception, length] = traceback, result
+        return result
 
 
 def classify(exception: str | None, traceback: str | None, redact: Sequence[Pattern] = ()) -> Classified:
@@ -89,6 +123,7 @@ def unregistered_name(exception: str | None) -> str | None:
     return found[2] if found else None
 
 
+@lru_cache(maxsize=1024)
 def group_id(name: str, exception: str, frame: str) -> str:
     """16 hex digits that stay the same for the same task, exception class and frame."""
     return blake2b(f"{name}\x00{exception}\x00{frame}".encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -43,8 +43,13 @@ MAX_INCIDENTS: Final = 2_000
 KEYS_REMEMBERED: Final = 1_000
 AWAITED: Final = 7 * DAY
 """How long an open incident waits for the success that resolves it."""
-_PAGING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.JOINED})
-_OPENING: Final = frozenset({Reason.OPENED, Reason.REOPENED, Reason.STORM_OPENED})
+_PAGING: Final = (Reason.JOINED, Reason.OPENED, Reason.REOPENED)
+_OPENING: Final = (Reason.OPENED, Reason.REOPENED, Reason.STORM_OPENED)
+"""Tuples: finding an enum member in a set calls its hash method, which is slow on the path of each failure."""
+_OPEN: Final = IncidentState.OPEN
+_SUPPRESSED: Final = IncidentState.SUPPRESSED
+_JOINED: Final = Reason.JOINED
+"""Bound once: up to Python 3.11 each ``IncidentState.OPEN`` calls a descriptor's method."""
 _NO_STORM: Final = frozenset({Reason.SILENCED, Reason.MUTED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
 
 
@@ -125,32 +130,31 @@ class Decider:
             if too_old or not self._book.has_room():
                 return self._reject(failed, rule, now, too_old=too_old)
             entry = self._open[key] = self._new(key, failed.task, rule, failed, now)
-        elif rule.page and entry.state is not IncidentState.OPEN:
+        elif rule.page and entry.state is not _OPEN:
             entry.rule, entry.severity = rule, rule.severity
         before = entry.reason if entry.count else None
-        muted = rule.page and self._covers(failed, now)
+        muted = rule.page and bool(self._silences) and self._covers(failed, now)
         entry.join(failed, page=rule.page)
-        if entry.state is IncidentState.OPEN and failed.task in entry.tasks:
+        if entry.state is _OPEN and failed.task in entry.tasks and key not in self._open_of.get(failed.task, ()):
             self._await(failed.task, key)
         reason = _reason(entry, rule, too_old=too_old)
         if rule.page and reason in _PAGING:
-            reason, key = self._page(entry, failed, reason, now, muted=muted)
-        if entry.state is IncidentState.SUPPRESSED:
+            reason, key = self._page(entry, failed, rule, reason, now, muted=muted)
+        if entry.state is _SUPPRESSED:
             entry.reason = Reason.MUTED if entry.key in self._muted else reason
-        return Verdict(reason, key, reason is not Reason.JOINED and (reason in _OPENING or reason is not before), muted)
+        return Verdict(reason, key, reason is not _JOINED and (reason in _OPENING or reason is not before), muted)
 
     def _page(
-        self, entry: OpenIncident, failed: TaskFailure, reason: Reason, now: float, *, muted: bool
+        self, entry: OpenIncident, failed: TaskFailure, rule: Rule, reason: Reason, now: float, *, muted: bool
     ) -> tuple[Reason, str]:
         """Tell of a failure that may page; what became of it, and in which incident."""
-        joined = reason is Reason.JOINED
+        joined = reason is _JOINED
         if muted:
             if not joined:
                 entry.state, reason = IncidentState.SUPPRESSED, Reason.MUTED
                 self._mute(entry)
             return reason, entry.key
         self._unmute(entry)
-        rule = self._rules.find(failed.task, failed.queue, failed.exception)
         if self._is_storm(rule, failed, now):
             found = self._join_storm(failed, rule, now, opens=not joined)
             return (reason, entry.key) if joined else found
@@ -367,8 +371,8 @@ class Decider:
 
 def _reason(entry: OpenIncident, rule: Rule, *, too_old: bool) -> Reason:
     """What becomes of a failure under ``rule`` that has joined the entry."""
-    if entry.state is IncidentState.OPEN:
-        return Reason.JOINED
+    if entry.state is _OPEN:
+        return _JOINED
     if too_old:
         return Reason.TOO_OLD
     if not rule.page:

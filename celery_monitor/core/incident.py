@@ -174,10 +174,23 @@ class OpenIncident(msgspec.Struct, gc=False):
         self.count += 1
         self.silenced += not page
         self.first_at = min(self.first_at, failed.at)
-        _count(self.exceptions, failed.exception)
-        _count(self.workers, failed.hostname)
-        _count(self.queues, failed.queue)
-        _count(self.tasks, failed.task, self.most_tasks)
+        # Most failures repeat the names of earlier ones: those are counted here, without a call for each.
+        if failed.exception in self.exceptions:
+            self.exceptions[failed.exception] += 1
+        else:
+            _count(self.exceptions, failed.exception)
+        if failed.hostname in self.workers:
+            self.workers[failed.hostname] += 1
+        else:
+            _count(self.workers, failed.hostname)
+        if failed.queue in self.queues:
+            self.queues[failed.queue] += 1
+        else:
+            _count(self.queues, failed.queue)
+        if failed.task in self.tasks:
+            self.tasks[failed.task] += 1
+        else:
+            _count(self.tasks, failed.task, self.most_tasks)
         if len(self.samples) < SAMPLES:
             self.samples.append(failed.uuid)
         if failed.at >= self.last_at:

@@ -12,7 +12,7 @@ from typing import Final
 
 from celery_monitor.core import usage
 from celery_monitor.core.aggregate import MAX_BUCKETS, Aggregator, Bounds
-from celery_monitor.core.classify import classify, group_id, unregistered_name
+from celery_monitor.core.classify import Classifier, group_id, unregistered_name
 from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.conditions.watch import Conditions
 from celery_monitor.core.counters import Counters
@@ -125,7 +125,7 @@ class Monitor:
 
     def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
         """Go on from what the store gave back."""
-        self._limits, self._by_host = limits, limits.hostname_label
+        self._limits, self._by_host, self._classify = limits, limits.hostname_label, Classifier(limits.redact).classify
         self._tracker, self._ended = _tracking(limits)
         self._unnamed = UnnamedEvents(limits.name_wait)
         self._overflows = usage.restored(restored.counters)
@@ -556,15 +556,14 @@ class Monitor:
 
     def _failure(self, event: Event, name: str, queue: str, now: float) -> str:
         """Group and judge a failure; returns its class's short name."""
-        what = classify(event.exception, event.traceback, self._limits.redact)
+        what = self._classify(event.exception, event.traceback)
         exception, frame = what.qualified, what.frame
         group = group_id(name, exception, frame)
         if not self._aggregator.admits_group(name, group):
             exception, frame = OTHER, ""
             group = group_id(name, exception, frame)
         hostname = printable(event.hostname, MAX_HOSTNAME_LENGTH)
-        told = self._tracker.arguments.get(event.uuid, (None, None))
-        args, kwargs = (text and redacted(text, self._limits.redact)[:MAX_ARGUMENTS_LENGTH] for text in told)
+        args, kwargs = self._arguments_of(event.uuid) if self._tracker.arguments else (None, None)
         verdict = self._decider.decide(
             TaskFailure(
                 event.uuid, name, queue, what.exception, event.timestamp, hostname, what.message,
@@ -588,6 +587,14 @@ class Monitor:
             ),
         )  # fmt: skip
         return what.exception
+
+    def _arguments_of(self, uuid: str) -> tuple[str | None, str | None]:
+        args, kwargs = self._tracker.arguments.get(uuid, (None, None))
+        redact = self._limits.redact
+        return (
+            args and redacted(args, redact)[:MAX_ARGUMENTS_LENGTH],
+            kwargs and redacted(kwargs, redact)[:MAX_ARGUMENTS_LENGTH],
+        )
 
     def _other(self, event: Event) -> None:
         kind = event.type

@@ -5,7 +5,7 @@ A severity has a storm when more than ``tasks`` distinct tasks of that severity 
 paging.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -66,7 +66,13 @@ class StormDetector:
 
         ``recent.at`` must not be in the future: else the task would count for longer than the window.
         """
-        levels = self._of(route)[_SEVERITIES.index(severity) :]
+        every, index = self._of(route), _SEVERITIES.index(severity)
+        levels = every[index:]
+        if self._repeated(every, index, task, recent):
+            for level in levels:
+                if len(level.tasks) > self._most:
+                    self._prune(level, recent.at)
+            return len(levels[0].tasks) > self._most
         known, joined = None, recent
         for level in levels:
             old = level.tasks.get(task)
@@ -84,6 +90,21 @@ class StormDetector:
     def recent(self, at: float, count: int, *, exception: str, hostname: str, queue: str, uuid: str) -> RecentFailures:
         """One that has failed ``count`` times, each at ``at``."""
         return RecentFailures(at, at, int(at // self._window), count, 0, exception, hostname, queue, uuid)
+
+    def _repeated(self, every: Sequence[_Level], index: int, task: str, recent: RecentFailures) -> bool:
+        """Add to the record of a task that failed before, where its levels share one and no other level does."""
+        old = every[index].tasks.get(task)
+        if old is None or recent.slot > old.slot:
+            return False
+        for position, level in enumerate(every):
+            if (level.tasks.get(task) is old) is not (position >= index):
+                return False
+        old.slot_count += recent.slot_count
+        old.since = min(old.since, recent.since)
+        if recent.at >= old.at:
+            old.at, old.exception, old.hostname = recent.at, recent.exception, recent.hostname
+            old.queue, old.uuid = recent.queue, recent.uuid
+        return True
 
     def _of(self, route: str) -> tuple[_Level, ...]:
         levels = self._levels.get(route)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_monitor.core.classify import MAX_MESSAGE_LENGTH, MAX_TRACEBACK_LENGTH, classify, group_id, unregistered_name
+from celery_monitor.core.classify import (
+    MAX_MESSAGE_LENGTH,
+    MAX_TRACEBACK_LENGTH,
+    Classifier,
+    classify,
+    group_id,
+    unregistered_name,
+)
+from celery_monitor.core.text import UNREAD
 from celery_monitor.core.traceback_parser import _SectionReader, sections
 
 TRACEBACK = """Traceback (most recent call last):
@@ -289,3 +297,33 @@ def test_a_plain_traceback_is_read_the_same_by_the_short_way(lines: list[str]) -
     for line in text.split("\n"):
         reader.read(line)
     assert sections(text) == reader.end()
+
+
+def test_remembered_results_are_those_of_the_same_texts() -> None:
+    """Same exception and same length of the traceback are not enough, nor does it matter how many others came since."""
+    other = TRACEBACK.replace("charge", "refund")
+    assert len(other) == len(TRACEBACK)
+    classifier = Classifier()
+    for number in range(600):
+        for exception in ("Declined('card declined')", f"Declined('{number}')", None):
+            for traceback in (TRACEBACK, other, "", None, TRACEBACK * 10):
+                assert classifier.classify(exception, traceback) == classify(exception, traceback)
+    assert classifier.classify("E('x')", TRACEBACK) is classifier.classify("E('x')", TRACEBACK)
+
+
+def test_a_pattern_that_took_too_long_is_tried_again() -> None:
+    """The next failure with the same texts is not redacted as a whole for it."""
+
+    class Slow:
+        patience = 0
+
+        def sub(self, _repl: str, string: str) -> str:
+            if self.patience <= 0:
+                raise TimeoutError
+            return string
+
+    slow = Slow()
+    classifier = Classifier([slow])
+    assert classifier.classify("E('x')", None).message == UNREAD
+    slow.patience = 1
+    assert classifier.classify("E('x')", None).message == "x"

@@ -2,8 +2,12 @@
 
 from collections import Counter
 from dataclasses import replace
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
 
 from celery_monitor.core.decide import Decider
 from celery_monitor.core.model import Action, IncidentState, Reason, Severity
@@ -93,3 +97,27 @@ def test_the_tasks_of_a_storm_are_bounded() -> None:
         recent = storms.recent(NOON, 1, exception="E", hostname="h", queue="q", uuid="u")
         assert storms.note("", Severity.ERROR, f"x{number}", recent) == (number >= 20)
     assert len(storms.tasks("", Severity.ERROR)) == 1020
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(list(Severity)),
+            st.sampled_from("abcd"),
+            st.floats(NOON, NOON + 900.0),
+            st.integers(1, 3),
+        ),
+        max_size=30,
+    )
+)
+def test_a_repeated_failure_is_added_in_place_only_where_that_changes_nothing_else(
+    failures: list[tuple[Severity, str, float, int]],
+) -> None:
+    """A more severe level keeps its own record of the task, and all counts are those without the short cut."""
+    quick, slow = (StormDetector(tasks=2, window=300.0) for _ in range(2))
+    with mock.patch.object(slow, "_repeated", return_value=False):
+        for number, (severity, task, at, count) in enumerate(failures):
+            recent = quick.recent(at, count, exception="E", hostname="h", queue="q", uuid=str(number))
+            assert quick.note("", severity, task, structs.replace(recent)) == slow.note("", severity, task, recent)
+            for each in Severity:
+                assert quick.tasks("", each) == slow.tasks("", each)
