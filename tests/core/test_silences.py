@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from celery_monitor.core import silences
@@ -208,6 +209,79 @@ def test_what_waits_survives_a_restart(restarted_at: float) -> None:
     assert "shop.pay" in second.of.awaited
     assert second.tick(NOON + 30 * HOUR) == [Reason.OPENED]
     assert second.sent() == [(KEY, Action.TRIGGER)]
+
+
+def minutes(first: float, last: float, name: str = "a1") -> Silence:
+    """A silence from so many minutes after noon until so many."""
+    return Silence(name, ("shop.*",), "deploy 4711", NOON + 60 * first, NOON + 60 * last)
+
+
+COVERED: dict[str, tuple[list[Silence], float]] = {
+    # the silences, and the minute after which nothing covers the task
+    "overlapping": ([minutes(0, 60), minutes(30, 120, "b2")], 120),
+    "one within the other": ([minutes(0, 120), minutes(30, 60, "b2")], 120),
+    "one after the other": ([minutes(0, 60), minutes(60, 90, "b2"), minutes(90, 91, "c3")], 91),
+    "another task's": ([minutes(0, 60), Silence("b2", ("blog.*",), "r", NOON, NOON + 9 * HOUR)], 60),
+    "with a gap, in which it pages": ([minutes(0, 60), minutes(61, 90, "b2")], 60),
+}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(("silences", "until"), COVERED.values(), ids=COVERED)
+def test_several_silences_of_a_task(silences: list[Silence], until: float, *, restart: bool) -> None:
+    """It pages once, when none of them covers it any more; also when the monitor is away at the ends of some."""
+    case, kept = Case(*silences), dict[str, Incident]()
+    case.fail(NOON + 60)
+    for minute in range(2, 200):
+        now = NOON + 60 * minute
+        if restart and minute % 37 == 0:
+            case.sent()
+            kept |= case.incidents
+            current = [one for one in silences if one.ends_at > now]  # as the store gives them back
+            case = Case(*current, restored=list(kept.values()))
+        assert case.tick(now) == ([Reason.OPENED] if minute == until else []), minute
+
+
+def test_a_silence_that_is_extended() -> None:
+    """Another one with a later end goes on; a shorter one in place of a long one pages at its end."""
+    case = Case(minutes(0, 60))
+    case.fail(NOON + 60)
+    case.silences.replace([minutes(0, 60), minutes(59, 180, "b2")])
+    assert case.tick(NOON + 60 * 61) == []
+    case.silences.replace([minutes(59, 70, "b2")])
+    assert case.tick(NOON + 60 * 69) == []
+    assert case.tick(NOON + 60 * 70) == [Reason.OPENED]
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_the_silence_of_an_episode_ends_while_the_monitor_is_down(*, over: bool) -> None:
+    """What still holds then pages, once; what does not is never told."""
+    rule = Rule("slow", on=Condition.RUNTIME, to=("oncall",))
+    first = Case(DEPLOY, rules=[rule])
+    slow = Episode(Condition.RUNTIME, "shop.pay", rule, NOON, NOON + 60, "shop.pay runs for 1 min", task="shop.pay")
+    list(first.of.episodes.judge([slow], NOON + 60))
+    first.sent()
+    second = Case(restored=list(first.incidents.values()), rules=[rule])
+    now = NOON + 2 * HOUR
+    assert [one.subject for one in second.of.episodes.live(Condition.RUNTIME)] == ["shop.pay"]
+    found = [Over(Condition.RUNTIME, "shop.pay", "slow", now)] if over else [msgspec.structs.replace(slow, at=now)]
+    for moment in (now, now + 1):
+        second.tick(moment)
+        list(second.of.episodes.judge(found, moment))
+    assert [action for _, action in second.sent()] == ([] if over else [Action.TRIGGER])
+
+
+def test_a_silence_ends_in_a_mute_window() -> None:
+    """The window goes on to hold back, and pages when it ends, also on the day on which it is an hour shorter."""
+    for day in ("2026-03-28", "2026-03-29", "2026-10-25"):
+        begins = at(f"{day}T01:30")
+        silences = Silences([window("30 1 * * *", 2 * HOUR)], [Silence("a1", ("*",), "r", begins - 60, begins + 60)])
+        of = Decider(replace(Policy(), default=Rule(to=("oncall",))), silences=silences)
+        assert of.decide(failed(at=begins - 30), begins - 30).reason is Reason.MUTED
+        ends = begins + 2 * HOUR
+        assert [[one.reason for one in of.tick(now)] for now in (begins + 61, ends - 1, ends)] == [
+            [], [], [Reason.OPENED],
+        ]  # fmt: skip
 
 
 def test_queues() -> None:

@@ -143,3 +143,29 @@ def retry_exhausted(self: Task) -> None:
 def out_of_memory() -> None:
     """Raise MemoryError, after which Celery ends the whole worker without an event."""
     raise MemoryError
+
+
+def _fill_memory() -> None:
+    """Take memory until the kernel kills this process, or 2 GB, which no test allows."""
+    taken = [bytearray(b"x" * 2**22) for _ in range(512)]
+    raise RuntimeError(f"{len(taken)} times 4 MB were there")
+
+
+@app.task(name="fleet.fill_memory")
+def fill_memory() -> None:
+    """Be killed by the kernel, where memory is limited."""
+    _fill_memory()
+
+
+@app.task(name="fleet.fill_memory_late", acks_late=True)
+def fill_memory_late() -> None:
+    """The same, acknowledged late: Celery takes the message for done when the child is killed."""
+    _fill_memory()
+
+
+@app.task(name="fleet.fill_memory_again", bind=True, acks_late=True, reject_on_worker_lost=True)
+def fill_memory_again(self: Task) -> str:
+    """Be killed at the first delivery; succeed when it is delivered again."""
+    if not self.request.delivery_info["redelivered"]:
+        _fill_memory()
+    return "second delivery"
