@@ -36,6 +36,7 @@ LISTEN: Final = 0.25
 RECONNECT_CAP: Final = 2.0
 _LISTENER: Final = "standby"
 _NOT_LEADING: Final = "waiting for the lease of the store"
+_TWO_REPLICAS: Final = "stop one of them, or set store.replicas to 2 on both to let one stand by"
 _LIMIT: Final = 60.0
 """Seconds without a turn after which the listener is stuck."""
 _JOIN: Final = 12.0
@@ -123,7 +124,7 @@ class Standby:
             return HealthReport({"store": self._store_error})
         if self._alone:
             # Whoever led before has just ended, or should not be there: nothing is counted here until this one leads.
-            other = f"another celery-monitor leads on this store: {self.leader}" if self.leader else _NOT_LEADING
+            other = f"{self.leader} leads on this store: {_TWO_REPLICAS}" if self.leader else _NOT_LEADING
             return HealthReport({"store": self._store_error or other})
         # Two replicas that start together would both be ready before anybody counts.
         checks = {"store": self._store_error or (None if self.leader else _NOT_LEADING)}
@@ -167,6 +168,8 @@ class Standby:
         self._store_error, self._seen = None, seen
         if seen.expires_in > 0 and (before is None or before.term != seen.term):
             _log.info("Another replica leads; standing by", leader=seen.holder, term=seen.term)
+            if self._alone:
+                _log.warning("Never ready while another replica leads", hint=_TWO_REPLICAS)
         if self._candidate.may_lead(seen.expires_in, self._clock.monotonic(), ready=self._ready):
             return 0.0
         if seen.term and seen.expires_in > VIEW_MARGIN and self._clock.monotonic() - self._looked_at >= VIEW:

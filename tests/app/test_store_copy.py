@@ -24,7 +24,7 @@ from celery_monitor.core.model.schedules import ScheduleState, TaskStarts
 from celery_monitor.settings import Settings
 from tests.adapters.store.test_hostile import everywhere
 from tests.contracts.values import NOW, changes, failure
-from tests.servers import PostgreSQL
+from tests.servers import PostgreSQL, wait_until
 
 FLEET = "shop"
 ODD = "x\0é\U0001f600 %s 'quoted' \\"
@@ -177,6 +177,42 @@ def test_all_or_nothing(source: str, postgresql: PostgreSQL, tmp_path: Path, mon
         assert run(tmp_path, source, server).exit_code == 1
     assert {name for name, number in rows(server, tmp_path).items() if number} == {"meta"}
     assert run(tmp_path, source, server).exit_code == 0
+
+
+def test_longer_than_a_lease(
+    source: str, postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source's transaction does not wait for the comparison, which a server would end; its lease is renewed.
+
+    Where a daemon has taken the source meanwhile, nothing is copied.
+    """
+    server, seen = postgresql.new_database(), list[str]()
+    assert run(tmp_path, source, server).exit_code == 0
+    monkeypatch.setattr(copy, "HELD_FOR", 0.2)
+    checksum = copy.StoreCopy._checksum
+    starts: list[SqlStore] = []
+
+    def slowly(self: copy.StoreCopy, writing: Any, table: Any) -> tuple[int, int]:
+        if not seen:
+            seen.append(repr(postgresql.query(_TRANSACTIONS.format(server.rpartition("/")[2]))))
+            wait_until(lambda: self._source._lease.state().expires_in < 0, 10, what="the end of the lease")
+            if starts:
+                starts[0].start("pod-2")
+        return checksum(self, writing, table)
+
+    monkeypatch.setattr(copy.StoreCopy, "_checksum", slowly)
+    done = run(tmp_path, server, f"sqlite:///{tmp_path}/new.db")
+    assert (done.exit_code, seen) == (0, ["[]"]), done.output
+    seen.clear()
+    with opened(server, tmp_path, lead=False) as store:
+        starts.append(store)
+        refused = run(tmp_path, server, f"sqlite:///{tmp_path}/other.db")
+        assert refused.exit_code == 1
+        assert "was taken over by pod-2 during the copy, so nothing was written" in refused.output
+    assert {name for name, number in rows(f"sqlite:///{tmp_path}/other.db", tmp_path).items() if number} == {"meta"}
+
+
+_TRANSACTIONS = "SELECT state, query FROM pg_stat_activity WHERE datname = '{}' AND xact_start IS NOT NULL"
 
 
 def test_the_pod_of_the_documentation(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:

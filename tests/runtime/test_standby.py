@@ -150,12 +150,17 @@ def test_messages_are_left_to_others_when_the_lease_may_be_over() -> None:
 
 
 def test_a_single_replica_is_not_ready_before_it_leads() -> None:
-    """Nobody else counts: who waits for it to be ready would publish into nothing. It names whoever else leads."""
+    """Nobody else counts: who waits for it to be ready would publish into nothing. It names whoever else leads.
+
+    The default of store.replicas is 1, so this is what two replicas without it say: it says what to set, too.
+    """
     store, clock = LeaseStore(), ManualClock()
     waiting = standby(store, clock, alone=True)
     assert not waiting.health().ok
     waiting._attempt()
-    assert waiting.health().checks == {"store": "another celery-monitor leads on this store: pod-a"}
+    assert waiting.health().checks == {
+        "store": "pod-a leads on this store: stop one of them, or set store.replicas to 2 on both to let one stand by"
+    }
 
 
 def test_a_single_replica_does_not_stop_for_its_store() -> None:

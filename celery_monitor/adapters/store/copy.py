@@ -3,6 +3,10 @@
 Both are taken for this process meanwhile: nobody writes to the source, and nobody starts on the target. The source is
 read in one transaction, the target written in one: it has everything in the end, or nothing. Rows pass through in
 portions, so memory does not depend on their number.
+
+It may take longer than a lease. The lease of the source is renewed with each portion. That of the target cannot be
+renewed, because the copy itself has the writers' lock there until it commits; for the same reason nobody else can take
+it. The source's transaction ends before the target is compared: a server ends one that asks nothing for a minute.
 """
 
 import hashlib
@@ -22,12 +26,12 @@ from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.lease import Lease
 from celery_monitor.adapters.store.statements import Bulk, insert
 from celery_monitor.core.model import COUNTS
-from celery_monitor.errors import StoreMissingError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import LeaseLostError, StoreMissingError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.store import StoreSchema
 
 HELD_FOR: Final = 600.0
-"""Seconds for which both stores are taken; renewed with each portion, so that a portion may take as long."""
+"""Seconds for which both stores are taken: a portion may take as long."""
 _ROWS: Final = 1_000
 """Of a portion: some megabytes where each has a long traceback."""
 _TABLES: Final = [table for table in schema.metadata.sorted_tables if table is not schema.meta]
@@ -81,14 +85,22 @@ class CopySide:
         state = self._lease.state()
         raise StoreUnavailableError(
             f"{self.about} is in use: {state.holder or 'a celery-monitor'} leads on it. Stop every replica, and try "
-            "again"
+            f"again. If it was killed, its lease ends in {max(0.0, state.expires_in):.0f} s"
         )
 
-    def renew(self) -> None:
-        """Keep it for longer, once in a while."""
-        if self._token is not None and time.monotonic() - self._renewed_at > HELD_FOR / 10:
+    def renew(self, *, now: bool = False) -> None:
+        """Keep it for longer, once in a while or ``now``. Raises StoreUnavailableError when somebody has taken it."""
+        if self._token is None or not (now or time.monotonic() - self._renewed_at > HELD_FOR / 10):
+            return
+        try:
             self._lease.renew(self._token)
-            self._renewed_at = time.monotonic()
+        except LeaseLostError:
+            holder = self._lease.state().holder or "a celery-monitor"
+            raise StoreUnavailableError(
+                f"{self.about} was taken over by {holder} during the copy, so nothing was written. Stop every "
+                "replica, and try again"
+            ) from None
+        self._renewed_at = time.monotonic()
 
     def close(self) -> None:
         """Let daemons use it."""
@@ -138,13 +150,19 @@ class StoreCopy:
             _refuse_rows(connection, target.about)
 
     def _copied(self) -> list[Compared]:
-        source, target = self._source.database, self._target.database
-        with source.read() as reading, target.write(fenced=False) as writing:
-            _refuse_rows(writing, self._target.about)
-            sums = {table.name: self._table(reading, writing, table) for table in _TABLES}
-            self._meta(reading, writing)
-            compared = [_compared(table.name, sums[table.name], _checksum(writing, table)) for table in _TABLES]
-            compared += _totals(reading, writing)
+        with self._target.database.write(fenced=False) as writing:
+            with self._source.database.read() as reading:
+                _refuse_rows(writing, self._target.about)
+                sums = {table.name: self._table(reading, writing, table) for table in _TABLES}
+                self._meta(reading, writing)
+                totals = _totals(reading)
+            compared = [_compared(table.name, sums[table.name], self._checksum(writing, table)) for table in _TABLES]
+            compared += [
+                Compared(f"total {name}", was, now, was == now)
+                for name, was, now in zip(COUNTS, totals, _totals(writing), strict=True)
+            ]
+            # Until here nobody has counted in the source what the copy does not have.
+            self._source.renew(now=True)
             if wrong := [each.name for each in compared if not each.same]:
                 differs = f"The copy differs from its source in {', '.join(wrong)}"
                 raise StoreUnusableError(f"{differs}: nothing was written to {self._target.about}")
@@ -166,6 +184,14 @@ class StoreCopy:
         for statement in sql_of(writing.dialect).continuing(table):
             writing.exec_driver_sql(statement)
         return done, checksum
+
+    def _checksum(self, writing: Connection, table: Table) -> tuple[int, int]:
+        number = checksum = 0
+        for rows in _portions(writing, table):
+            number += len(rows)
+            checksum = (checksum + sum(map(_hash, rows))) % _MODULUS
+            self._source.renew()
+        return number, checksum
 
     def _meta(self, reading: Connection, writing: Connection) -> None:
         row = reading.execute(select(schema.meta)).mappings().first()
@@ -198,14 +224,6 @@ def _portions(connection: Connection, table: Table) -> Iterator[list[tuple[Any, 
         yield [tuple(row) for row in portion]
 
 
-def _checksum(connection: Connection, table: Table) -> tuple[int, int]:
-    number = checksum = 0
-    for rows in _portions(connection, table):
-        number += len(rows)
-        checksum = (checksum + sum(map(_hash, rows))) % _MODULUS
-    return number, checksum
-
-
 def _hash(row: Sequence[Any]) -> int:
     return int.from_bytes(hashlib.blake2b(repr(row).encode(errors="surrogatepass"), digest_size=8).digest(), "big")
 
@@ -214,8 +232,7 @@ def _without_nul(row: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(encode.escaped(value) if isinstance(value, str) else value for value in row)
 
 
-def _totals(reading: Connection, writing: Connection) -> list[Compared]:
-    """What /metrics shows, summed up over all tasks."""
+def _totals(connection: Connection) -> list[int]:
+    """What /metrics shows, summed up over all tasks, in the order of COUNTS."""
     wanted = select(*(func.coalesce(func.sum(schema.series.c[name]), 0) for name in COUNTS))
-    sides = [[int(value) for value in connection.execute(wanted).one()] for connection in (reading, writing)]
-    return [Compared(f"total {name}", was, now, was == now) for name, was, now in zip(COUNTS, *sides, strict=True)]
+    return [int(value) for value in connection.execute(wanted).one()]
