@@ -101,6 +101,8 @@ _S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
 """Plain ints: comparing enum members costs as much as the rest of a step."""
 _ONCE: Final = {FAILED: _F, SUCCEEDED: _OK}
 """Ends that an attempt has but once: another one of these at that stage is a twin."""
+_WAITING: Final = (_S, _Y, _Q)
+"""Stages at which the only run waits for its task-received."""
 _APART: Final = frozenset({_R, _T, _F})
 """Stages at which a task-received begins another run."""
 
@@ -179,10 +181,34 @@ class Tracker:
         """
         uuid = event.uuid
         entry = self.tasks.get(uuid)
+        # Nearly every event is the next one of its task's only run, on its only worker. For those the table of
+        # transitions, and what ``advance_any`` looks for, comes down to a few lines for each kind.
+        if entry is None:
+            recent = self._recent
+            if kind <= RECEIVED and len(uuid) <= SHORT and uuid not in recent.newer and uuid not in recent.older:
+                if kind == SENT:
+                    return self._enter_sent(event), None
+                entry = self.tasks[uuid] = TaskRef(None, None, _S)
+                return self._receive(entry, event), None
+        elif entry.others is None:
+            stage = entry.stage
+            if kind == STARTED:
+                if stage < _OK and event.hostname == entry.host:
+                    return entry, self._start(entry, event)
+            elif kind == SUCCEEDED:
+                if stage == _T and event.hostname == entry.host:
+                    return entry, self._finish(entry, event)
+            elif kind == RECEIVED and stage in _WAITING and (not entry.host or event.hostname == entry.host):
+                return self._receive(entry, event), None
+        return self.advance_any(event, kind)
+
+    def advance_any(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
+        """What ``advance`` does, for every event."""
+        uuid = event.uuid
+        entry = self.tasks.get(uuid)
         if entry is None:
             entry = self._enter(event, kind)
             uuid = event.uuid
-        # Nearly every event is of its task's only run, on the only worker: that needs no search for the run.
         ref = entry
         if (
             entry.others is not None
@@ -302,6 +328,73 @@ class Tracker:
         self._gone = []
         return saved, gone
 
+    def _enter_sent(self, event: Event) -> TaskRef:
+        """Enter a task whose first event is its task-sent."""
+        uuid, at, name, queue = event.uuid, event.timestamp, event.name, event.queue
+        name = self._names[name] if name else None
+        if queue:
+            queue = self._queues[queue]
+            if name is not None:
+                self.queue_of[name] = queue
+        ref = self.tasks[uuid] = TaskRef(name, queue or None, _S, at, 0.0, self._minute, False, "", None, at)
+        self._dirty[uuid] = None
+        if event.root_id != uuid or event.parent_id is not None or event.retries:
+            relate(ref, event)
+        if event.eta is not None and at > 0.0:
+            delay(ref, event.eta)
+        if self._capture_arguments:
+            self._capture(event)
+        return ref
+
+    def _receive(self, ref: TaskRef, event: Event) -> TaskRef:
+        """The only run was received, where it waits for that."""
+        uuid = event.uuid
+        ref.seen, ref.stage, ref.received_at = self._minute, _R, event.timestamp
+        self._dirty[uuid] = None
+        if event.name:
+            ref.name = self._names[event.name]
+        if not ref.host:
+            ref.host = self._hosts[event.hostname]
+        if event.root_id != uuid or event.parent_id is not None or event.retries:
+            relate(ref, event)
+        if event.eta is not None:
+            delay(ref, event.eta)
+        if self._capture_arguments:
+            self._capture(event)
+        return ref
+
+    def _start(self, ref: TaskRef, event: Event) -> float | None:
+        """The only run has started. The seconds in the queue, where known."""
+        at, due_at = event.timestamp, ref.due_at
+        ref.seen, ref.stage, ref.due_at, ref.started_at = self._minute, _T, 0.0, at
+        self._dirty[event.uuid] = None
+        if due_at > 0.0:
+            return at - due_at if at > due_at else 0.0
+        return None
+
+    def _finish(self, ref: TaskRef, event: Event) -> float | None:
+        """The only run, which had started, has succeeded. The seconds of work, where known."""
+        at, began, measured = event.timestamp, ref.started_at, event.runtime
+        if at - began > self.slow:
+            self._note_slow(ref, event)
+        if measured is None and began:
+            measured = max(0.0, at - began)
+        ref.seen, ref.started_at = self._minute, at
+        uuid, name = event.uuid, ref.name
+        if self._ended is not None:
+            self._ended((uuid, ref, _OK, began, at, measured))
+        if name is None or self.arguments or (ref.queue is None and name in self.queue_of):
+            self._succeed(uuid, ref, _T)
+            return measured
+        # As ``_succeed`` and ``_forget`` do, without their calls.
+        ref.stage = _OK
+        del self.tasks[uuid]
+        self._dirty.pop(uuid, None)
+        if ref.saved:
+            self._gone.append(uuid)
+        self._recent.add(uuid, ref)
+        return measured
+
     def _enter(self, event: Event, kind: int) -> TaskRef:
         """A new entry; for a task-sent that is read after everything else, the one that is over.
 
@@ -346,20 +439,11 @@ class Tracker:
 
     def _introduce(self, ref: TaskRef, event: Event, kind: int) -> TaskRef:
         """Take over what a task-sent or task-received tells. Returns what the event is to be counted under."""
-        if self._capture_arguments:
-            self._capture(event)
         if kind == SENT:
+            if self._capture_arguments:
+                self._capture(event)
             return announce(ref, event, self._names, self._queues, self.queue_of)
-        ref.received_at = event.timestamp
-        if event.parent_id is not None or event.retries or event.root_id != event.uuid:
-            relate(ref, event)
-        if not ref.host:
-            ref.host = self._hosts[event.hostname]
-        if event.name:
-            ref.name = self._names[event.name]
-        if event.eta is not None:
-            delay(ref, event.eta)
-        return ref
+        return self._receive(ref, event)
 
     def _note_slow(self, ref: TaskRef, event: Event) -> None:
         if len(self.slow_runs) < MAX_SLOW and ref.started_at and ref.name is not None:
