@@ -166,6 +166,12 @@ def _problems_of_key(web: "WebSettings", *, signed: bool) -> Iterator[Problem]:
 def warnings_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
     """What works and is hardly meant."""
     oidc = web.oidc
+    if _behind_unknown_proxy(web):
+        told = (
+            "is not set, though web.external_url is https, which only a proxy in front of the monitor can serve: all "
+            "people behind it are throttled together when one of them fails to sign in; list the proxy's addresses"
+        )
+        yield Problem("web.trusted_proxies", told)
     if oidc.issuer is None and not web.auth_proxy.addresses and (web.viewers or web.operators):
         field = "viewers" if web.viewers else "operators"
         yield Problem(f"web.{field}", "has no effect without web.oidc.issuer or web.auth_proxy.addresses")
@@ -177,6 +183,13 @@ def warnings_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
     if web.external_url is not None and _in_clear(web.external_url):
         told = "is not https: anyone on the network path can take over the session of a person who has signed in"
         yield Problem("web.external_url", told)
+
+
+def _behind_unknown_proxy(web: "WebSettings") -> bool:
+    """People sign in through a proxy that the monitor does not know. It serves no https by itself."""
+    signs_in = web.username is not None or web.oidc.issuer is not None
+    https = web.external_url is not None and web.external_url.startswith("https:")
+    return signs_in and https and not web.trusted_proxies
 
 
 def _in_clear(url: str) -> bool:

@@ -13,7 +13,12 @@ from celery_monitor.settings.lint import warnings_of
 ISSUER = "https://login.example.com/realms/ops"
 SECRET = {"issuer": ISSUER, "client_id": "monitor", "client_secret": "s" * 32}
 Web = Mapping[str, Any]
-GOOD: Web = {"external_url": "https://monitor.example.com", "viewers": ["*"], "oidc": SECRET}
+GOOD: Web = {
+    "external_url": "https://monitor.example.com",
+    "trusted_proxies": ["10.0.0.1"],
+    "viewers": ["*"],
+    "oidc": SECRET,
+}
 PROXY: Web = {"auth_proxy": {"addresses": ["10.0.0.1"]}, "viewers": ["*"]}
 
 
@@ -113,10 +118,12 @@ def test_secrets_from_files(tmp_path: Path) -> None:
         ({"operators": ["a"]}, "web.operators"),
         ({**GOOD, "external_url": "http://monitor.example.com"}, "web.external_url"),
         ({**GOOD, "oidc": SECRET | {"issuer": "http://login.example.com"}}, "web.oidc.issuer"),
+        ({**GOOD, "trusted_proxies": []}, "web.trusted_proxies"),
+        ({"external_url": "https://m.example.com", "username": "a", "password": "b"}, "web.trusted_proxies"),
     ],
 )
 def test_what_is_hardly_meant(web: Web, field: str) -> None:
-    """Groups without a sign-in, and what anybody on the path can read."""
+    """Groups without a sign-in, what anybody on the path can read, and a proxy whose clients are one."""
     settings = load(overrides={"web": web}, environ={})
     assert [one.path for one in warnings_of(settings)] == [field]
     local = {

@@ -1,6 +1,5 @@
 """Pages with a form: tasks, failures and incidents, found by what people type. All of it is in the address."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,8 +14,8 @@ from celery_monitor.adapters.web.filters import path
 from celery_monitor.adapters.web.parameters import ParameterError, Parameters
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
-from celery_monitor.adapters.web.runs import knows
-from celery_monitor.adapters.web.search import MAX_NAMES, find, suggestions
+from celery_monitor.adapters.web.runs import known_as
+from celery_monitor.adapters.web.search import MAX_NAMES, find, is_uuid, suggestions
 from celery_monitor.adapters.web.sorting import SortColumn, numbered, order
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import FAILED, RETRIED, SUCCEEDED, Condition, Failure, IncidentRow, IncidentState
@@ -35,8 +34,6 @@ MAX_INCIDENTS: Final = 3_000
 """Incidents that are read for a page of those with a name or a class."""
 LISTED: Final = 100
 """Names that a field offers while one types."""
-_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-"""What Celery makes: a page says why nothing is known of one."""
 STATES: Final = {"": "All", "failing": "Failed in the last 24 h", "failed": "Ever failed", "clean": "Never failed"}
 
 
@@ -102,8 +99,7 @@ class Listings:
         if wanted is not None and len(wanted) == 1 and given["q"] in wanted:
             # Typed in full: nothing is left to choose.
             return RedirectResponse(f"tasks/{path(given['q'])}", 303)
-        uuid = given["q"].strip()
-        if uuid and not wanted and (_UUID.fullmatch(uuid) or await self._queries(partial(knows, self._sources, uuid))):
+        if given["q"].strip() and not wanted and (uuid := await self._id_in(given["q"])) is not None:
             return RedirectResponse(f"runs/{path(uuid)}", 303)
         rows = [row for row in known if wanted is None or row.name in wanted]
         rows = [row for row in rows if _is_in(row, given["state"], now)]
@@ -129,6 +125,11 @@ class Listings:
             suggested=suggestions(given["q"], names) if given["q"] and not rows else [],
             retention=self._sources.retention,
         )
+
+    async def _id_in(self, text: str) -> str | None:
+        """The task id that was typed. Of a UUID nothing need be known: its page says why."""
+        known: str | None = await self._queries(partial(known_as, self._sources, text))
+        return text.strip() if known is None and is_uuid(text) else known
 
     async def failures(self, request: Request) -> Response:
         """Failures, by the fields of a form."""

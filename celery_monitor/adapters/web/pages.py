@@ -1,6 +1,6 @@
 """The page: what is counted and stored, for people. HTML that works without its script; nothing from elsewhere."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
@@ -30,6 +30,15 @@ _REPORT_POLICY: Final = PAGE_POLICY.replace("style-src 'self'", "style-src 'self
 """A report is the mail's, whose styles are inside of it, as mail programs want it."""
 _OPEN: Final = 10
 """Open incidents on the overview."""
+_ERRORS: Final[Mapping[int, str]] = {
+    400: "This address is not valid",
+    403: "Not allowed",
+    404: "Not found",
+    500: "An error in the monitor",
+    503: "Not available now",
+}
+"""Headings by status."""
+_NO_PAGE: Final = "There is no page at this address."
 _ASSET_AGE: Final = "max-age=3600"
 
 
@@ -101,7 +110,11 @@ class Pages:
     def refusal(self, request: Request, status: int, text: str) -> Response:
         """An error as a page. What the store cannot tell now is asked again."""
         refresh = status == HTTPStatus.SERVICE_UNAVAILABLE
-        response = page(request, self._sources, "error.html", code=status, text=text, refresh=refresh)
+        # Starlette's own texts are the names of the statuses, which say nothing to a person.
+        named = HTTPStatus(status).phrase
+        title = _ERRORS.get(status, named)
+        sentence = _NO_PAGE if text == named and status == HTTPStatus.NOT_FOUND else f"{text[:1].upper()}{text[1:]}"
+        response = page(request, self._sources, "error.html", code=status, title=title, text=sentence, refresh=refresh)
         response.status_code = status
         return response
 

@@ -9,16 +9,16 @@ from typing import Annotated, Final
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer
-from celery_monitor.adapters.web.filters import days
+from celery_monitor.adapters.web.filters import days, path
 from celery_monitor.adapters.web.parameters import Parameters
 from celery_monitor.adapters.web.queries import Queries
-from celery_monitor.adapters.web.render import page
-from celery_monitor.adapters.web.search import matcher
+from celery_monitor.adapters.web.render import page, root
+from celery_monitor.adapters.web.search import ids_in, matcher
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core import paging
 from celery_monitor.core.lookup import CHILDREN, LISTED, RunFilter, RunPage, RunState, state_of_run
@@ -120,6 +120,8 @@ class Runs:
         uuid = request.path_params["uuid"]
         found = await self._queries(partial(self._find, uuid))
         if found is None:
+            if (spelled := await self._queries(partial(known_as, self._sources, uuid))) is not None:
+                return RedirectResponse(f"{root(request)}runs/{path(spelled)}", 303)
             since = await self._queries(self._sources.reader.ended_since)
             return page(
                 request,
@@ -223,6 +225,11 @@ class Runs:
 def knows(sources: Sources, uuid: str) -> bool:
     """Whether anything is known of a task id. Asks the store."""
     return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(uuid))
+
+
+def known_as(sources: Sources, text: str) -> str | None:
+    """The task id that somebody means by a text, None where nothing is known of any. Asks the store."""
+    return next((uuid for uuid in ids_in(text) if knows(sources, uuid)), None)
 
 
 def unknown(retention: float) -> str:

@@ -14,6 +14,8 @@ MAX_NAMES: Final = 500
 SUGGESTED: Final = 5
 _COMPARED: Final = 2_000
 """Names that are compared for a suggestion: that takes time for each."""
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""What Celery makes, in lower case."""
 _WILDCARD: Final = re.compile(r"[*?]")
 
 
@@ -38,6 +40,29 @@ def find(text: str, names: Iterable[str]) -> list[str]:
 
 def suggestions(text: str, names: Sequence[str]) -> list[str]:
     """Names that are like what was typed, the most alike first."""
+    wanted = text.casefold().strip(" *?")
     lowered = {name.casefold(): name for name in names[:_COMPARED]}
-    close = difflib.get_close_matches(text.casefold().strip(" *?"), lowered, SUGGESTED, 0.5)
-    return [lowered[name] for name in close]
+    close = difflib.get_close_matches(wanted, lowered, SUGGESTED, 0.5)
+    if close:
+        return [lowered[name] for name in close]
+    # People remember the last part of a name, and mistype that.
+    by_last: dict[str, list[str]] = {}
+    for name in lowered:
+        by_last.setdefault(name.rpartition(".")[2], []).append(name)
+    close = difflib.get_close_matches(wanted, by_last, SUGGESTED, 0.6)
+    return [lowered[name] for last in close for name in by_last[last]][:SUGGESTED]
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it is one, as Celery makes them, with spaces around it or not."""
+    return _UUID.fullmatch(text.strip()) is not None
+
+
+def ids_in(text: str) -> list[str]:
+    """Task ids that may be meant, the likeliest first: as typed, without spaces around it, as Celery writes a UUID.
+
+    A line of a worker's log (``Task shop.charge[5a1b...] received``) is searched for one, too.
+    """
+    found = _UUID.search(text)
+    spelled = [text, text.strip(), text.strip().strip("'\"`"), found[0].lower() if found else ""]
+    return list(dict.fromkeys(filter(None, spelled)))

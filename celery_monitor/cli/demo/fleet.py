@@ -87,6 +87,10 @@ class _Pool(TaskPool):  # type: ignore[misc]  # as above
         self.executor = ThreadPoolExecutor(self.limit, initializer=self.app.set_current)
 
 
+# What workers say of their pool is the name of its module.
+_Pool.__module__ = TaskPool.__module__
+
+
 class Fleet:
     """The workers and the traffic. ``rate`` is in tasks a second."""
 

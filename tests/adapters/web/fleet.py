@@ -236,6 +236,8 @@ class Fleet:
     schedules: tuple[ScheduleState, ...] = (ScheduleState("nightly", "0 3 * * * UTC", "shop.report", NOW + 60, 0.0),)
     missed: dict[str, float] = field(default_factory=dict)
     notice: str | None = None
+    silent: bool = False
+    """Nothing was ever heard."""
 
     def snapshot(self) -> Snapshot | None:
         """The state of now."""
@@ -248,7 +250,7 @@ class Fleet:
             counters={"stream_gap_seconds": 1.5, "unobserved": 2.0, "store_rolled_back": self.rolled_back}
             | self.missed,
             incidents={},
-            incidents_open=1,
+            incidents_open=int(not self.silent),
             tracked=3,
             lag=0.1,
             probe_roundtrip=None,
@@ -260,6 +262,11 @@ class Fleet:
     def tasks(self) -> TaskView:
         """What runs now."""
         return MemoryTaskView(self.monitor, threading.Lock(), ManualClock(time=NOW), ())
+
+    def queues(self) -> list[QueueStats]:
+        """Those that were asked last."""
+        known = [QueueStats("billing", 3, 1, 1, 8), QueueStats("celery", None, None, 1, 8)]
+        return [] if self.silent else known
 
     def report(self, day: date, now: float) -> Summary:
         """A day of the store."""
@@ -281,7 +288,7 @@ class Fleet:
             snapshot=self.snapshot,
             tasks=lambda: self.tasks,
             worker_details=lambda: self.details,
-            queues=lambda: [QueueStats("billing", 3, 1, 1, 8), QueueStats("celery", None, None, 1, 8)],
+            queues=self.queues,
             reader=self.reader,
             outbox=self.store.outbox,
             silences=self.store.silences,

@@ -1,15 +1,19 @@
-"""Screenshots of the page: ``python -m tests.adapters.web.screenshots URL DIRECTORY``.
+"""Screenshots of the page: ``python -m tests.adapters.web.screenshots URL DIRECTORY [START-OF-A-NAME ...]``.
 
-Of a site that runs, such as that of ``celery-monitor demo``: each page at five
-widths and in the dark. Those of the documentation (``docs/images``) are the tops of three of them.
+Of a site that runs, such as that of ``celery-monitor demo``, and of those in ``corners.py``: each page at five widths
+and in the dark. Those of the documentation (``docs/images``) are the tops of some of them.
 """
 
 import re
 import sys
+import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.adapters.web.corners import HOSTILE, LONG, UNICODE_ID, corners
 
 SIZES = (
     (1440, "light"),
@@ -31,38 +35,72 @@ _CUT = """() => [...document.querySelectorAll('main div, main pre, main td')]
 """What would have to be scrolled sideways."""
 
 
-def main(url: str, directory: Path) -> None:
-    """Write ``PAGE-WIDTH-SCHEME.png``, and print what does not fit."""
+def main(url: str, directory: Path, wanted: tuple[str, ...]) -> None:
+    """Write ``PAGE-WIDTH-SCHEME.png``, and print what does not fit.
+
+    ``wanted``: starts of the names of pages, none for all.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as stores, corners(Path(stores)) as sites, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
-        for name, path in pages(url).items():
-            for width, scheme in SIZES:
-                shoot(browser, f"{url}/{path}", directory, (name, width, scheme))
+        shown = {name: f"{url}/{path}" for name, path in pages(url).items()}
+        shown |= {name: f"{sites[site]}{path}" for name, (site, path) in CORNERS.items()}
+        for name, address in shown.items():
+            if not wanted or name.startswith(wanted):
+                for width, scheme in SIZES:
+                    shoot(browser, address, directory, (name, width, scheme))
         browser.close()
 
 
+CORNERS = {
+    **{f"empty-{page or 'overview'}": ("empty", page) for page in
+       ("", "tasks", "runs", "failures", "incidents", "workers", "schedules", "silences")},
+    **{f"hostile-{page or 'overview'}": ("hostile", page) for page in
+       ("", "tasks", "runs", "failures", "incidents", "workers", "schedules", "silences")},
+    "hostile-task": ("hostile", f"tasks/{LONG}"),
+    "hostile-script": ("hostile", f"tasks/{quote(HOSTILE[1], '')}"),
+    "hostile-run": ("hostile", f"runs/{quote(UNICODE_ID, '')}1"),
+    "hostile-no-run": ("hostile", f"runs/{LONG * 3}"),
+    "hostile-worker": ("hostile", f"workers/celery@{LONG}"),
+    "hostile-incident": ("hostile", f"incidents/{LONG}%2Fh"),
+    "hostile-failure": ("hostile", f"failures/{LONG}-1"),
+    "broken": ("broken", "tasks"),
+    "door-header": ("header", ""),
+}  # fmt: skip
+"""Name → which site of ``corners``, and the path there."""
+
+
 def pages(url: str) -> dict[str, str]:
-    """What there is to see, with the newest incident and failure."""
-    incident = re.search(r'href="\./(incidents/[^"]+)"', httpx.get(f"{url}/", timeout=60).text)
-    failure = re.search(r'href="\./(failures/[^"]+)"', httpx.get(f"{url}/failures", timeout=60).text)
+    """What there is to see, with the newest incident and failure, a worker, and tasks by their ids."""
+
+    def first(path: str, link: str) -> str:
+        found = re.search(rf'href="\./({link})"', httpx.get(f"{url}/{path}", timeout=60).text)
+        return found[1] if found else "nothing"
+
     return {
         "overview": "",
         "tasks": "tasks",
         "task": "tasks/shop.payments.charge?span=7d",
         "failures": "failures?task=charge",
+        "failure": first("failures", 'failures/[^"]+'),
         "incidents": "incidents",
-        "running": "runs",
+        "incident": first("", 'incidents/[^"?]+'),
+        "running": "runs?state=all",
+        "run-running": first("runs", 'runs/[^"]+'),
+        "run-failed": first("failures", 'failures/[^"]+').replace("failures/", "runs/"),
+        "run-succeeded": first("schedules", 'runs/[^"]+'),
+        "run-unknown": "runs/4711",
         "workers": "workers",
+        "worker": first("workers", 'workers/[^"]+'),
         "schedules": "schedules",
         "silences": "silences",
         "report": "reports/today",
         "wrong": "failures?since=soon",
         "nothing": "tasks?q=chrage",
-        **({"incident": incident[1]} if incident else {}),
-        **({"failure": failure[1]} if failure else {}),
+        "search": "tasks?q=order",
+        "missing": "no/such/page",
     }
 
 
@@ -82,4 +120,4 @@ def shoot(browser: Browser, url: str, directory: Path, view: tuple[str, int, str
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), tuple(sys.argv[3:]))

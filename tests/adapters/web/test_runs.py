@@ -149,6 +149,19 @@ def test_the_search_finds_ids(site: Served) -> None:
     assert site.get("/tasks?q=never").status_code == 200
 
 
+@pytest.mark.parametrize("odd", ["{}", " {} ", "'{}'", "`{}`\n", "Task shop.mail[{}] received", "{} succeeded in 0.2s"])
+def test_an_id_as_it_was_copied(site: Served, fleet: Fleet, odd: str) -> None:
+    """An id is found with what was copied around it, and a UUID in upper case; the address is then the id's own."""
+    uuid = "6f8b1c1e-0b0e-4a5e-8a36-0d4b7f1c2a11"
+    fleet.monitor.receive([Delivery(json.dumps(one).encode()) for one in ran(uuid, "shop.mail", -5)], NOW)
+    for typed in {odd.format(uuid), odd.format(uuid.upper())} - {uuid}:
+        answer = site.get("/tasks", params={"q": typed})
+        assert (answer.status_code, answer.headers["location"]) == (303, f"runs/{uuid}")
+        answer = site.get(f"/runs/{quote(typed, safe='')}")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"../runs/{uuid}")
+    assert site.get(f"/runs/{uuid}").status_code == 200
+
+
 @pytest.mark.parametrize("uuid", ["a/b", "<script>alert(1)</script>", "..", "ünï ☃"])
 def test_odd_ids(site: Served, fleet: Fleet, uuid: str) -> None:
     """Whatever an application chose as an id: the list leads to its page, and nothing of it is markup."""
@@ -167,7 +180,7 @@ def test_odd_ids(site: Served, fleet: Fleet, uuid: str) -> None:
 def test_a_worker(site: Served) -> None:
     """What it consumes, how large it is, how it does, and what runs on it; also of one that has told nothing."""
     text = site.get("/workers/celery%40box").text
-    for told in ("prefork, 8", "prefetches 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queue=celery"):
+    for told in ("prefork, 8", "prefetch limit 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queue=celery"):
         assert told in text
     answer = site.get("/api/v1/workers/celery%40box").json()
     assert (answer["pool"], answer["queues"]) == ("prefork", ["billing", "celery"])
@@ -175,7 +188,7 @@ def test_a_worker(site: Served) -> None:
     assert answer["tasks"] == {"running": 2, "waiting": 0, "scheduled": 0, "retrying": 0, "lost": 0}
     gone = site.get("/api/v1/workers/celery%40gone").json()
     assert (gone["pool"], gone["queues"], gone["up"]) == (None, [], False)
-    assert "Nothing runs on it" in site.get("/workers/celery%40gone").text
+    assert "No task is running on this worker" in site.get("/workers/celery%40gone").text
     for path in ("/workers/never", "/api/v1/workers/never", "/workers/"):
         assert site.get(path, follow_redirects=False).status_code in {404, 307}
     assert "billing, celery" in site.get("/workers").text

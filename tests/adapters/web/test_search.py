@@ -43,4 +43,5 @@ def test_a_hostile_pattern_is_quick() -> None:
 def test_what_may_have_been_meant() -> None:
     """A slip of the fingers is met with the names that are most like it."""
     assert suggestions("shop.biling.chrage", NAMES)[0] == "shop.billing.charge"
+    assert suggestions("chrage", NAMES) == ["shop.billing.charge"]
     assert suggestions("", NAMES) == []
