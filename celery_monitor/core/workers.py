@@ -136,6 +136,16 @@ class _WorkerState:
     def changed(self) -> None:
         self.dirty, self.frozen = True, None
 
+    def correct(self, difference: float, *, begins: bool) -> None:
+        """Its clock turns out to be ahead (``difference`` < 0), or behind: when it began and was idle is set right.
+
+        What it began before that is known by uncorrected times. So unless this is its first event (``begins``), these
+        times may become earlier, but not later: later ones would end, or lose, what it runs.
+        """
+        if difference < 0 or begins:
+            self.began_at += difference if self.began_at else 0.0
+            self.idle_at += difference if self.idle_at else 0.0
+
     def classify_run(self, event: Event) -> _Run:
         """An event of the worker: of which run. In a container every run has the same process id."""
         processed = event.processed or 0
@@ -282,8 +292,12 @@ class Workers:
         """An event of the worker itself was read at ``now``, at once: its age tells of the worker's clock."""
         hostname = event.hostname[:MAX_HOSTNAME_LENGTH]
         state = self._states.get(hostname)
-        if state is None or not state.skew.observe(now - event.timestamp, now):
+        if state is None:
             return
+        before = state.skew.offset
+        if not state.skew.observe(now - event.timestamp, now):
+            return
+        state.correct(state.skew.offset - before, begins=event.type == ONLINE and not event.processed)
         state.changed()
         if state.skew.offset:
             self.offsets[hostname] = state.skew.offset

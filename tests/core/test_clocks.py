@@ -126,6 +126,53 @@ def test_a_restart_keeps_what_is_known_of_a_clock() -> None:
     assert keys(again, NOON + 60) == ["shop.pay/2023-11-15T12Z"]
 
 
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("wrong", [-HOUR, -300.0, 0.0, 300.0, HOUR])
+def test_what_a_worker_with_a_wrong_clock_runs(wrong: float, *, live: bool) -> None:
+    """It is not lost, nor ended, also where the first events come before it is known; what its successor loses is."""
+    of, lost = watching(), "lost.shop.pay"
+    second, pid = 0, 1
+
+    def send(*events: dict[str, object]) -> None:
+        hear(of, NOON + second, *(one | {"pid": pid} for one in events))
+
+    def run(uuid: str, before: float = 0.0) -> None:
+        at = NOON + second + wrong - before
+        send(raw("received", uuid, at, name="shop.pay"), raw("started", uuid, at))
+
+    def pass_seconds(number: int, active: int) -> Changes:
+        nonlocal second
+        for _ in range(number):
+            second += 1
+            probe(of, NOON + second)
+            if second % 2:
+                send(beat(NOON + second + wrong) | {"active": active})
+            of.tick(NOON + second)
+        return taken(of, NOON + second)
+
+    if live:
+        probe(of, NOON)
+    send(beat(NOON + wrong, "online"))
+    run("early")
+    second = 3
+    run("first")
+    changes = pass_seconds(120, 2)
+    assert lost not in changes.counters
+    assert of.snapshot().oldest_started == {"shop.pay": pytest.approx(NOON + (0 if live else wrong), abs=2)}
+    send(raw("succeeded", "early", NOON + second + wrong))
+    run("second")
+    changes = pass_seconds(200, 2)
+    assert lost not in changes.counters
+    pid = 2
+    second += 2
+    send(beat(NOON + second + wrong, "online"))
+    run("third")
+    changes = pass_seconds(30, 1)
+    begun_later = not live and wrong == HOUR  # "first", as far as is known
+    assert changes.counters[lost] == (1 if begun_later else 2)
+    assert pass_seconds(60, 1).counters[lost] == changes.counters[lost]
+
+
 def test_a_clock_that_is_set_right() -> None:
     """Three heartbeats later it is believed again."""
     of = watching()
