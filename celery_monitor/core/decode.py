@@ -59,7 +59,9 @@ _fast_one = msgspec.json.Decoder(Event).decode
 _fast_msgpack = msgspec.msgpack.Decoder(list[Event] | Event).decode
 _REFUSALS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError, TypeError, MemoryError)
 """What msgspec raises for input of any kind."""
-_TEXTS: Final = ("name", "queue", "eta", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys")
+_TEXTS: Final = (
+    "name", "queue", "eta", "expires", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys",
+)  # fmt: skip
 _MAX_INT_DIGITS: Final = 20
 _INTS: Final = ("active", "processed", "pid", "retries")
 _IDS: Final = ("root_id", "parent_id")

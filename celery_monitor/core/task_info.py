@@ -1,4 +1,8 @@
-"""What task-sent and task-received tell of a run: its name, its queue, when it is due, and where it comes from."""
+"""What task-sent and task-received tell of a run: its name, its queue, when it is due, and where it comes from.
+
+A task whose ``expires`` has passed is never begun. RabbitMQ drops its message, without any event (Celery sets the
+message's TTL); on Redis a worker revokes it when it fetches it.
+"""
 
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
@@ -29,6 +33,8 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
         counted.queue = queues[event.queue]
         if name:
             queue_of[name] = counted.queue
+    if event.expires is not None:
+        limit(ref, event.expires)
     at = event.timestamp
     if at > ref.started_at and ref.due_at >= 0:  # else it comes late: the wait is over, or the run is lost
         ref.due_at = max(ref.due_at, at)
@@ -45,7 +51,9 @@ def relate(ref: TaskRef, event: Event) -> None:
         parent = _fitted(event.parent_id)
     if root is None and event.root_id is not None and event.root_id != event.uuid:
         root = _fitted(event.root_id)
-    details = TaskDetails(known.eta, event.retries or known.retries, parent if root == parent else root, parent)
+    details = TaskDetails(
+        known.eta, event.retries or known.retries, parent if root == parent else root, parent, known.expires
+    )
     if details != known:
         ref.details = details
 
@@ -64,8 +72,15 @@ def delay(ref: TaskRef, eta: str) -> None:
         ref.due_at = due_at
 
 
+def limit(ref: TaskRef, expires: str) -> None:
+    """It is not begun after that."""
+    until = _unix_time(expires)
+    if until is not None:
+        ref.details = replace(ref.details or NO_DETAILS, expires=until)
+
+
 def _unix_time(iso: str) -> float | None:
-    """Unix time of Celery's ISO 8601 eta; one without an offset is UTC (Celery's default)."""
+    """Unix time of Celery's ISO 8601 eta or expires; one without an offset is UTC (Celery's default)."""
     try:
         moment = datetime.fromisoformat(iso)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -71,7 +71,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.names import SHORT, Names, fitted_queue, shortened_name
 from celery_monitor.core.recent_tasks import RecentTasks
-from celery_monitor.core.task_info import announce, delay, relate
+from celery_monitor.core.task_info import announce, delay, limit, relate
 from celery_monitor.core.text import size_of, storable_text
 from celery_monitor.core.transitions import TRANSITIONS
 
@@ -340,6 +340,8 @@ class Tracker:
         self._dirty[uuid] = None
         if event.root_id != uuid or event.parent_id is not None or event.retries:
             relate(ref, event)
+        if event.expires is not None:
+            limit(ref, event.expires)
         if event.eta is not None and at > 0.0:
             delay(ref, event.eta)
         if self._capture_arguments:
@@ -359,6 +361,8 @@ class Tracker:
             relate(ref, event)
         if event.eta is not None:
             delay(ref, event.eta)
+        if event.expires is not None:
+            limit(ref, event.expires)
         if self._capture_arguments:
             self._capture(event)
         return ref

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -331,6 +332,27 @@ def test_waiting_in_the_queue() -> None:
     assert shop.open(Condition.WAITING) == []
     shop.pass_time(3_700)
     assert [one.subject for one in shop.open(Condition.WAITING)] == ["shop.eta"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_has_expired_does_not_wait(*, restart: bool) -> None:
+    """RabbitMQ drops it without an event, also while other tasks wait in its queue; until then it waits."""
+    shop = Shop(rules=(replace(RULES[1], longer_than=60.0),))
+    shop.queues[0] = QueueStats("pay", 2, 1, 1, 4)
+    for uuid, seconds in (("soon", 30), ("late", 120)):
+        expires = datetime.fromtimestamp(shop.now + seconds, UTC).isoformat()
+        shop.tell("sent", uuid, name=f"shop.{uuid}", queue="pay", host="web", expires=expires)
+    shop.tell("sent", "odd", name="shop.odd", queue="pay", host="web", expires="tomorrow")
+    shop.tell("received", "held", name="shop.held", expires=datetime.fromtimestamp(shop.now + 90, UTC).isoformat())
+    shop.held["w1@box"] = {"held"}
+    if restart:
+        shop.pass_time(10)
+        shop.restart(away=5)
+    shop.pass_time(100)
+    assert {one.subject for one in shop.open()} == {"shop.late", "shop.odd"}
+    shop.pass_time(30)
+    assert {one.subject for one in shop.open()} == {"shop.odd"}
+    assert shop.opened() == 2
 
 
 def test_waiting_on_its_worker() -> None:

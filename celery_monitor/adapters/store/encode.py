@@ -99,6 +99,7 @@ def tracked_row(uuid: str, ref: TaskRef) -> tuple[Any, ...]:
     return (
         uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen, ref.host or None, runs,
         ref.sent_at, ref.received_at, details.eta, details.retries, details.root, details.parent,
+        details.expires,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ _CHUNK_SIZE: Final = 2_000
 SERIES: Final = tuple[(str, str, str, *[int] * len(COUNTS), str, str, float, str, float, int)]  # type: ignore[misc]
 TRACKED: Final = tuple[
     str, str | None, str | None, _Stage, float, float, int, str | None, str | None,
-    float, float, float, int, str | None, str | None,
+    float, float, float, int, str | None, str | None, float,
 ]  # fmt: skip
 UNNAMED: Final = tuple[int, float, str, float | None]
 COUNTER: Final = tuple[str, float]

@@ -218,7 +218,7 @@ class Conditions:
             return
         if run.stage == _RECEIVED:
             self._load[queue] += 1
-        if at.now - due > self._waiting.least:
+        if at.now - due > self._waiting.least and not _has_expired(run, at.now):
             if run.host and (self._holds(uuid, run, at) is not True or self._is_silent(run.host, at)):
                 return
             if due < self._gaps.end and not run.host:
@@ -307,6 +307,10 @@ class Conditions:
                 known = queue or self._queue_of(task, host)
                 self._runtime.see(SlowRun(uuid, task, known, host, began, took, ended=True))
         return [*self._runtime.conclude(at), *self._waiting.conclude(at), *self._lost.conclude(at)]
+
+
+def _has_expired(run: TaskRef, now: float) -> bool:
+    return run.details is not None and 0 < run.details.expires <= now
 
 
 def _runs_again(entry: TaskRef, run: TaskRef, gone_at: float) -> bool:

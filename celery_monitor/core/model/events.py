@@ -39,6 +39,7 @@ class Event(msgspec.Struct, gc=False):
     name: str | None = None
     queue: str | None = None
     eta: str | None = None
+    expires: str | None = None
     runtime: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_RUNTIME)] | None = None
     exception: str | None = None
     traceback: str | None = None

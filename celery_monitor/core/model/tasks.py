@@ -25,7 +25,7 @@ class Stage(enum.IntEnum):
 
 
 class TaskDetails(msgspec.Struct, frozen=True, gc=False):
-    """What few tasks have. Only shown."""
+    """What few tasks have. Only shown, but for ``expires``."""
 
     eta: float = 0.0
     """The time before which it must not begin; 0 without one."""
@@ -34,6 +34,8 @@ class TaskDetails(msgspec.Struct, frozen=True, gc=False):
     """Id of the task that the whole workflow began with; None where that is this one, or is not known."""
     parent: str | None = None
     """Id of the task that sent it; None for none, or where it is not known."""
+    expires: float = 0.0
+    """The time from which it is not begun any more, and no event may say so; 0 without one."""
 
 
 NO_DETAILS: Final = TaskDetails()

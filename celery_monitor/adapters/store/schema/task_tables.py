@@ -29,6 +29,7 @@ tracked: Final = Table(
     Column("retries", BigInteger, nullable=False, server_default=text("0")),
     Column("root", Text),
     Column("parent", Text),
+    Column("expires", Double, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
 """One row for each task id. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``."""

@@ -1,0 +1,11 @@
+"""The time from which a task is not begun any more."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0020"
+down_revision = "0019"
+
+
+def upgrade() -> None:
+    op.add_column("tracked", sa.Column("expires", sa.Double, nullable=False, server_default=sa.text("0")))
