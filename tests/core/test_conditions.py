@@ -727,6 +727,33 @@ def test_it_was_delivered_again_before_anybody_knew() -> None:
     assert "lost.shop.report" not in shop.counters
 
 
+@pytest.mark.parametrize("behind", [-50.0, 50.0])
+def test_it_ran_again_by_another_clock(behind: float) -> None:
+    """The clocks of two workers differ by less than a minute: what is delivered again at once is not lost."""
+    shop = Shop(rules=RULES[2:3])
+    shop.pass_time(100)
+    shop.run("u1")
+    shop.pass_time(100)
+    del shop.workers["w1@box"]
+    shop.pass_time(2)
+    shop.tell("received", "u1", name="shop.report", host="w2@box", at=shop.now - behind)
+    shop.tell("started", "u1", host="w2@box", at=shop.now - behind)
+    shop.held["w2@box"] = {"u1"}
+    shop.pass_time(300)
+    assert (shop.opened(), shop.counters.get("lost.shop.report", 0)) == (0, 0)
+
+
+def test_a_broadcast_that_one_worker_loses() -> None:
+    """Other workers run it for themselves: it is lost with its own, unless that was within a minute of its start."""
+    shop = Shop(rules=RULES[2:3])
+    for host in ("w1@box", "w2@box"):
+        shop.run("u1", host=host)
+    shop.pass_time(100)
+    del shop.workers["w1@box"]
+    shop.pass_time(100)
+    assert [one.subject for one in shop.open()] == ["w1@box"]
+
+
 def test_nobody_says_anything_for_a_day() -> None:
     """What did not run again is given up after a day: the incident resolves."""
     shop = Shop()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from itertools import islice
 from typing import Final, Protocol
 
+from celery_monitor.core.clock_skew import SIGNIFICANT
 from celery_monitor.core.conditions.backlog import BacklogJudge
 from celery_monitor.core.conditions.confirmations import Confirmations
 from celery_monitor.core.conditions.gaps import Gaps
@@ -32,9 +33,8 @@ HEARD_WITHIN: Final = 30.0
 """Seconds within which a worker must have been heard for what it holds to be judged: else it may be gone."""
 MAX_POLL_GAP: Final = 120.0
 """Seconds between two looks at the queues; what is above it was not watched."""
-
-CLOCKS_DIFFER: Final = 5.0
-"""Seconds by which the clocks of two workers may differ."""
+CLOCKS_DIFFER: Final = SIGNIFICANT
+"""Seconds by which the clocks of two workers may differ: smaller differences are not corrected."""
 _SENT, _RECEIVED, _STARTED = int(Stage.SENT), int(Stage.RECEIVED), int(Stage.STARTED)
 _QUEUE_JUDGES: Final = (BacklogJudge, NoWorkerJudge)
 
@@ -314,7 +314,10 @@ def _has_expired(run: TaskRef, now: float) -> bool:
 
 
 def _runs_again(entry: TaskRef, run: TaskRef, gone_at: float) -> bool:
-    """Whether the task of a run that is lost has been delivered again since. Of a Broadcast, other runs are not it."""
+    """Whether the task of a run that is lost has been delivered again since.
+
+    Of a Broadcast, other runs are not it. They begin with it, so that is known unless it was lost within a minute.
+    """
     if entry.others is None:
         return False
     known = all_runs(entry)
