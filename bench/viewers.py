@@ -8,6 +8,7 @@ default settings, but for the address of the broker and the store; the publisher
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -31,6 +32,8 @@ class Seen:
     """What was measured."""
 
     answers: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """Requests without an answer: what happened."""
     lags: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
 
@@ -41,8 +44,11 @@ async def view(url: str, number: int, viewers: int, until: float, seen: Seen) ->
     async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
         while time.monotonic() < until:
             begun = time.monotonic()
-            (await client.get("/")).raise_for_status()
-            seen.answers.append(time.monotonic() - begun)
+            try:
+                (await client.get("/")).raise_for_status()
+                seen.answers.append(time.monotonic() - begun)
+            except httpx.HTTPError as exc:
+                seen.failed.append(f"{type(exc).__name__} after {time.monotonic() - begun:.1f} s")
             await asyncio.sleep(REFRESH_SECONDS)
 
 
@@ -83,10 +89,13 @@ def main() -> None:
                 seen = asyncio.run(both(daemon, arguments.viewers, arguments.seconds))
                 rate = (daemon_events(daemon) - events) / (time.monotonic() - began)
     answers, lags, memory = sorted(seen.answers), sorted(seen.lags), [size / 2**20 for size in seen.resident]
+    print(f"load average of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     print(f"{arguments.viewers} viewers, {rate:,.0f} of {arguments.rate:,} events/s read")
     print(f"stream lag: median {statistics.median(lags):.3f} s, largest {lags[-1]:.3f} s")
     median, longest = statistics.median(answers) * 1000, answers[-1] * 1000
-    print(f"answers: {len(answers)}, median {median:.0f} ms, longest {longest:.0f} ms")
+    print(f"answers: {len(answers)}, median {median:.0f} ms, longest {longest:.0f} ms; none {len(seen.failed)} times")
+    for told in sorted(set(seen.failed))[:5]:
+        print(f"  {told}")
     print(f"memory: {memory[0]:.0f} MiB at the start, {memory[-1]:.0f} MiB at the end, {max(memory):.0f} MiB at most")
     if lags[-1] > MAX_LAG:
         sys.exit(f"the lag was above {MAX_LAG:g} s")

@@ -7,7 +7,15 @@ from celery_monitor.ports.channel import ChannelInfo, RepeatingSender, Sender, S
 from celery_monitor.ports.clock import DEADLINE, Clock
 from celery_monitor.ports.fleet import FleetControl
 from celery_monitor.ports.outbox import Outbox
-from celery_monitor.ports.reader import MESSAGES_SEARCHED, FailureFilter, Reader, TaskRow, TaskView
+from celery_monitor.ports.reader import (
+    ENDED_SEARCHED,
+    MESSAGES_SEARCHED,
+    EndedFilter,
+    FailureFilter,
+    Reader,
+    TaskRow,
+    TaskView,
+)
 from celery_monitor.ports.sign_in import Identity, IdentityProvider, SignInAttempt
 from celery_monitor.ports.store import LeaseState, SilenceBook, Store, StoreSpace
 from celery_monitor.ports.stream import Batch, CrashMarks, EventSource, Probe, Replay
@@ -15,11 +23,13 @@ from celery_monitor.ports.web import HealthReport, Metrics, OtherFleet, Scrape
 
 __all__ = [
     "DEADLINE",
+    "ENDED_SEARCHED",
     "MESSAGES_SEARCHED",
     "Batch",
     "ChannelInfo",
     "Clock",
     "CrashMarks",
+    "EndedFilter",
     "EventSource",
     "FailureFilter",
     "FleetControl",

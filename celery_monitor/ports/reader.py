@@ -1,6 +1,6 @@
 """Queries on the store, and on what runs now."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -24,6 +24,9 @@ from celery_monitor.core.paging import Page
 MESSAGES_SEARCHED: Final = 20_000
 """No index finds a part of a text: what is read for it is bounded."""
 
+ENDED_SEARCHED: Final = 20_000
+"""Ended runs that are sifted, sorted and counted for a list."""
+
 
 @dataclass(frozen=True, slots=True)
 class FailureFilter:
@@ -44,6 +47,24 @@ class FailureFilter:
     until: float | None = None
     limit: int = 100
     cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedFilter:
+    """Which of the kept runs that have ended to list; None means any."""
+
+    named: Callable[[str], bool] | None = None
+    """Of a task's name."""
+    stage: int | None = None
+    """How they ended: a Stage."""
+    queue: str | None = None
+    hostname: str | None = None
+    """Of the worker, whole."""
+    sort: str = "ended"
+    """``ended``, ``name``, ``stage``, ``runtime`` or ``hostname``; of equal ones the newest first."""
+    descending: bool = True
+    offset: int = 0
+    limit: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +165,9 @@ class Reader(Protocol):
 
     def ended(self, uuid: str) -> list[TaskRun]:
         """The kept runs of a task id that have ended, the newest first."""
+
+    def ended_runs(self, wanted: EndedFilter) -> RunPage:
+        """Kept runs that have ended, of the newest ENDED_SEARCHED."""
 
     def sent_by(self, uuid: str, limit: int) -> list[TaskRun]:
         """Kept runs that have ended of tasks that this one has sent, the newest first."""

@@ -7,6 +7,7 @@ import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore, flush, retention
+from celery_monitor.core.lookup import RunPage
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     BucketRow,
@@ -19,7 +20,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.paging import Page, cursor
 from celery_monitor.errors import InvalidCursorError
-from celery_monitor.ports import FailureFilter, TaskRow
+from celery_monitor.ports import EndedFilter, FailureFilter, TaskRow
 from tests.contracts.conftest import MAX_ENDED, RETENTION
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, vector, worker
 
@@ -61,6 +62,7 @@ def test_nothing_yet(sql: SqlStore) -> None:
     assert reader.ended("u1") == []
     assert reader.sent_by("u1", 10) == []
     assert reader.ended_since() is None
+    assert reader.ended_runs(EndedFilter(named=lambda _: True)) == RunPage([], 0)
     assert reader.tracked(10) == []
 
 
@@ -472,6 +474,30 @@ def test_ended_tasks(sql: SqlStore) -> None:
     assert [run.uuid for run in sql.reader.sent_by("u1", 1)] == ["u3"]
     assert sql.reader.ended_since() == NOW
     assert sql.reader.ended("\x00") == []
+
+
+def test_a_list_of_ended_tasks(sql: SqlStore) -> None:
+    """By name, by how and where they ended, sorted by each column, the newest first; what is not known comes last."""
+    failed: dict[str, Any] = {"stage": int(Stage.FAILED), "runtime": 9.0, "hostname": "celery@a"}
+    bare = TaskRun(uuid="u3", name=None, queue=None, hostname="", stage=int(Stage.REVOKED), ended_at=NOW)
+    write(sql, {"ended": [ended("u1"), ended("u2", name="shop.mail", queue="mail", **failed), bare]})
+
+    def found(**wanted: Any) -> tuple[list[str], int]:
+        page = sql.reader.ended_runs(EndedFilter(**wanted))
+        return [run.uuid for run in page.runs], page.total
+
+    assert found() == (["u3", "u2", "u1"], 3)
+    assert found(limit=1, offset=1) == (["u2"], 3)
+    assert found(named=lambda name: "mail" in name) == (["u2"], 1)
+    assert found(named=lambda _: False) == ([], 0)
+    assert found(stage=int(Stage.SUCCEEDED)) == (["u1"], 1)
+    assert found(queue="mail", hostname="celery@a") == (["u2"], 1)
+    assert found(queue="\x00") == ([], 0)
+    assert found(sort="runtime") == (["u2", "u1", "u3"], 3)
+    assert found(sort="name", descending=False) == (["u3", "u1", "u2"], 3)
+    assert found(sort="stage") == (["u3", "u2", "u1"], 3)
+    assert found(sort="hostname")[0] == ["u1", "u2", "u3"]
+    assert found(sort="ended", descending=False)[0] == ["u1", "u2", "u3"]
 
 
 def test_ended_tasks_are_bounded(sql: SqlStore) -> None:

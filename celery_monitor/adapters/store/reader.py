@@ -20,7 +20,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from celery_monitor.adapters.store import encode, restore, schema
+from celery_monitor.adapters.store import encode, ended_query, restore, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.failure_query import conditions, order
 from celery_monitor.adapters.store.periods import (
@@ -32,6 +32,7 @@ from celery_monitor.adapters.store.periods import (
     vector,
 )
 from celery_monitor.core import paging
+from celery_monitor.core.lookup import RunPage
 from celery_monitor.core.model import (
     COUNTS,
     BucketRow,
@@ -50,12 +51,10 @@ from celery_monitor.core.model import (
     Worker,
 )
 from celery_monitor.core.paging import Page
-from celery_monitor.ports import FailureFilter, TaskRow
+from celery_monitor.ports import ENDED_SEARCHED, EndedFilter, FailureFilter, TaskRow
 
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _ENDED: Final = [schema.ended_tasks.c[name] for name in encode.ENDED]
-_SEARCHED: Final = 20_000
-"""Ended tasks among which those of a parent are looked for, the newest."""
 
 _WORKER: Final = [schema.workers.c[name] for name in encode.WORKER]
 
@@ -280,10 +279,15 @@ class SqlReader:
         table = schema.ended_tasks
         return self._ended(select(*_ENDED).where(table.c.uuid == self._database.text(uuid)).order_by(table.c.id.desc()))
 
+    def ended_runs(self, wanted: EndedFilter) -> RunPage:
+        """See Reader."""
+        with self._database.read() as connection:
+            return ended_query.listed(connection, wanted, self._database.text)
+
     def sent_by(self, uuid: str, limit: int) -> list[TaskRun]:
         """See Reader. No index knows parents: what is read for it is bounded."""
         table = schema.ended_tasks
-        query = select(*_ENDED).where(~schema.beyond(_SEARCHED), table.c.parent == self._database.text(uuid))
+        query = select(*_ENDED).where(~schema.beyond(ENDED_SEARCHED), table.c.parent == self._database.text(uuid))
         return self._ended(query.order_by(table.c.id.desc()).limit(limit))
 
     def ended_since(self) -> float | None:

@@ -19,13 +19,14 @@ from celery_monitor.adapters.web.parameters import Parameters
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.search import ids_in, matcher
+from celery_monitor.adapters.web.sorting import SortColumn, order
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core import paging
 from celery_monitor.core.lookup import CHILDREN, LISTED, RunFilter, RunPage, RunState, state_of_run
-from celery_monitor.core.model import Failure, TaskRun
-from celery_monitor.ports import TaskView
+from celery_monitor.core.model import Failure, Stage, TaskRun
+from celery_monitor.ports import ENDED_SEARCHED, EndedFilter, TaskView
 
-FIELDS: Final = ("q", "state", "queue", "worker", "page")
+FIELDS: Final = ("q", "state", "queue", "worker", "page", "sort")
 ALL: Final = "all"
 STATES: Final = {
     "": "Running",
@@ -36,6 +37,28 @@ STATES: Final = {
     ALL: "All",
 }
 """The values of the page's field ``state``, and their names."""
+ENDED: Final = {
+    "ended": "Ended",
+    "succeeded": "Succeeded",
+    "failed": "Failed",
+    "revoked": "Revoked",
+    "rejected": "Rejected",
+}
+"""The same of runs that have ended."""
+_STAGES: Final = {
+    "succeeded": Stage.SUCCEEDED,
+    "failed": Stage.FAILED,
+    "revoked": Stage.REVOKED,
+    "rejected": Stage.REJECTED,
+}
+COLUMNS: Final = (
+    SortColumn("ended", "Ended"),
+    SortColumn("name", "Task", down=False),
+    SortColumn("stage", "State", down=False),
+    SortColumn("runtime", "Run time", numeric=True),
+    SortColumn("hostname", "Worker", down=False),
+)
+"""Of what has ended; names as in EndedFilter.sort."""
 PER_PAGE: Final = 50
 SHARED_FOR: Final = 1.0
 """Seconds for which a list is shown to others, too."""
@@ -78,6 +101,8 @@ class Runs:
     async def runs(self, request: Request) -> Response:
         """What runs and waits now, the oldest first."""
         given = {name: request.query_params.get(name, "") for name in FIELDS}
+        if given["state"] in ENDED:
+            return await self._ended(request, given)
         number = _number(given["page"])
         wanted = RunFilter(
             state=_state(given["state"]),
@@ -100,11 +125,44 @@ class Runs:
             total=found.total,
             given=given,
             states=STATES,
+            ended=ENDED,
             counts=counts,
             live=view.live,
             number=number,
             pages=max(1, -(-found.total // PER_PAGE)),
             refresh=True,
+        )
+
+    async def _ended(self, request: Request, given: dict[str, str]) -> Response:
+        """Runs that have ended, the newest first unless another order is asked for."""
+        number, by = _number(given["page"]), order(given["sort"], COLUMNS)
+        wanted = EndedFilter(
+            named=matcher(given["q"]) if given["q"].strip() else None,
+            stage=_STAGES.get(given["state"]),
+            queue=given["queue"] or None,
+            hostname=given["worker"] or None,
+            sort=by.column.name,
+            descending=by.down,
+            offset=(number - 1) * PER_PAGE,
+            limit=PER_PAGE,
+        )
+        reader, now = self._sources.reader, self._sources.clock.now()
+        found = await self._queries.shared(("ended", *given.values()), partial(reader.ended_runs, wanted))
+        return page(
+            request,
+            self._sources,
+            "ended.html",
+            runs=[views.run(one, now) for one in found.runs],
+            total=found.total,
+            searched=ENDED_SEARCHED,
+            since=views.time(await self._queries(reader.ended_since)),
+            given=given,
+            columns=by.heads(COLUMNS),
+            states=STATES,
+            ended=ENDED,
+            number=number,
+            pages=max(1, -(-found.total // PER_PAGE)),
+            refresh=number == 1,
         )
 
     async def _page(self, key: tuple[str, ...], view: TaskView, wanted: RunFilter) -> RunPage:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -13,10 +14,23 @@ from celery_monitor.adapters.web.api import answer, current
 from celery_monitor.adapters.web.parameters import Parameters
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
+from celery_monitor.adapters.web.sorting import SortColumn, order
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core import paging
 from celery_monitor.core.lookup import LISTED, RunFilter, RunState
 from celery_monitor.core.model import Worker
+
+COLUMNS: Final = (
+    SortColumn("state", "State", lambda one: one["up"], down=False),
+    SortColumn("hostname", "Worker", lambda one: one["hostname"], down=False),
+    SortColumn("heartbeat", "Last heartbeat", lambda one: one["last_heartbeat_at"] or ""),
+    SortColumn("running", "Running", lambda one: one["active"], numeric=True),
+    SortColumn("load", "Load (1 min)", lambda one: (one["load_average"] or (-1.0,))[0], numeric=True),
+    SortColumn("started", "Started tasks", lambda one: one["processed"], numeric=True),
+    SortColumn("unobserved", "Not observed", lambda one: one["unobserved"], numeric=True),
+    SortColumn("software", "Software", lambda one: one["software"], down=False),
+)
+"""Of the list. The first is how it is sorted unless another order is asked for."""
 
 
 class WorkerPages:
@@ -37,12 +51,19 @@ class WorkerPages:
 
     async def workers(self, request: Request) -> Response:
         """Workers and queues, as of now: those that are down first."""
-        known = sorted(current(self._sources.snapshot).workers, key=lambda one: (one.up, one.hostname))
+        sort = request.query_params.get("sort", "")
+        by = order(sort, COLUMNS)
+        shown = self._shown(sorted(current(self._sources.snapshot).workers, key=lambda one: (one.up, one.hostname)))
+        if sort:
+            shown.sort(key=lambda one: one["hostname"])
+            shown.sort(key=by.column.key, reverse=by.down)
         return page(
             request,
             self._sources,
             "workers.html",
-            workers=self._shown(known),
+            workers=shown,
+            columns=by.heads(COLUMNS),
+            given={"sort": sort},
             queues=[views.queue(one) for one in self._sources.queues()],
             refresh=True,
         )

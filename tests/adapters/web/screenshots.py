@@ -31,7 +31,9 @@ TOPS = {
 }
 """Name, width and height of the pictures of the documentation."""
 _CUT = """() => [...document.querySelectorAll('main div, main pre, main td')]
-    .filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth).map((one) => one.className)"""
+    .filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth)
+    .filter((one) => one.checkVisibility({contentVisibilityAuto: true}))
+    .map((one) => one.className || one.textContent.slice(0, 60))"""
 """What would have to be scrolled sideways."""
 
 
@@ -92,6 +94,7 @@ def pages(url: str) -> dict[str, str]:
         "run-failed": first("failures", 'failures/[^"]+').replace("failures/", "runs/"),
         "run-succeeded": first("schedules", 'runs/[^"]+'),
         "run-unknown": "runs/4711",
+        "ended": "runs?state=ended&sort=runtime",
         "workers": "workers",
         "worker": first("workers", 'workers/[^"]+'),
         "schedules": "schedules",

@@ -4,14 +4,16 @@ import json
 from urllib.parse import quote, unquote
 
 import pytest
+from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.web.workers import COLUMNS
 from celery_monitor.core.model import Changes, Delivery, Restored, TaskRef, TaskRun
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.core.runs import ENDED_UNSEEN
 from celery_monitor.runtime.task_view import StoredTaskView
 from tests.adapters.web.conftest import Served
-from tests.adapters.web.fleet import NOW, Fleet, ran
+from tests.adapters.web.fleet import NOW, Fleet, ran, worker
 from tests.fakes import ManualClock
 
 LISTS: list[tuple[str, list[str]]] = [
@@ -131,6 +133,24 @@ def test_a_standby(site: Served, fleet: Fleet, store: SqlStore, monkeypatch: pyt
     assert site.get("/api/v1/runs/ignored-9").json()["runs"][0]["state"] == "unseen_end"
 
 
+def test_what_has_ended(site: Served, fleet: Fleet, store: SqlStore) -> None:
+    """A list of the newest runs, heard of last first; filters and orders are in the address, and in each chip's."""
+    assert "No ended task is kept" in site.get("/runs?state=ended").text
+    changes = fleet.monitor.take(NOW)
+    assert changes is not None
+    store.commit(Changes(now=NOW, sequence=2, ended=changes.ended))
+    text = site.get("/runs?state=ended").text
+    assert "runs/id-1" in text
+    assert text.index("runs/id-1") < text.index("runs/done-1")
+    text = site.get("/runs?state=succeeded&q=MAIL&sort=runtime&worker=celery%40box").text
+    assert text.index("runs/root-1") < text.index("runs/done-1")
+    assert "runs/id-1" not in text
+    assert "sort=-runtime" in text
+    assert "q=MAIL&amp;state=failed&amp;worker=celery%40box&amp;sort=runtime" in text
+    assert "No such task is among" in site.get("/runs?state=revoked").text
+    assert "fewer pages" in site.get("/runs?state=ended&page=9").text
+
+
 def test_nothing_is_known(site: Served) -> None:
     """The answer says what the reason can be."""
     answer = site.get("/runs/never")
@@ -175,6 +195,21 @@ def test_odd_ids(site: Served, fleet: Fleet, uuid: str) -> None:
         text = site.get(f"/runs/{quote(uuid, safe='')}").text
         assert "<i>" not in text
         assert "&lt;em&gt;odd" in text
+
+
+def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
+    """By each column and either way; without a wish those that are down come first."""
+    fleet.workers = [worker("celery@a"), worker("celery@b", up=False), structs.replace(worker("celery@c"), active=9)]
+
+    def shown(sort: str) -> str:
+        text = site.get(f"/workers?sort={sort}").text
+        return "".join(sorted("abc", key=lambda name: text.index(f"workers/celery%40{name}")))
+
+    asked = {"": "bac", "odd": "bac", "hostname": "abc", "-hostname": "cba", "running": "cab", "-running": "abc"}
+    asked |= {"state": "bac", "-state": "acb"}
+    assert {sort: shown(sort) for sort in asked} == asked
+    for column in COLUMNS:
+        assert sorted(shown(column.name)) == ["a", "b", "c"]
 
 
 def test_a_worker(site: Served) -> None:
