@@ -176,8 +176,8 @@ def test_what_runs(wanted: dict[str, Any], uuids: list[str]) -> None:
 def test_lost_and_shared() -> None:
     """A run that was lost with its worker is no running one; each run of an id that several workers run is shown."""
     of = under_way()
-    entry = of._tracker.tasks["old"]
-    of._tracker.lose("old", entry, NOON + 5)
+    entry = of._parts.tracker.tasks["old"]
+    of._parts.tracker.lose("old", entry, NOON + 5)
     receive(of, *[body({**raw("started", "young", NOON + 4), "hostname": "w2@box"})])
     found = lookup.sift(everything(of), RunFilter(state=RunState.RUNNING), NOON + 10)
     assert [(run.uuid, run.hostname) for run in found.runs] == [("young", "w1@box"), ("young", "w2@box")]
@@ -197,7 +197,7 @@ def test_what_goes_meanwhile() -> None:
 def test_what_has_ended_without_an_event() -> None:
     """A task that has raised Ignore neither runs nor is lost; its id is found."""
     of = under_way()
-    of._tracker.lose("old", of._tracker.tasks["old"], ENDED_UNSEEN)
+    of._parts.tracker.lose("old", of._parts.tracker.tasks["old"], ENDED_UNSEEN)
     page = lookup.sift(everything(of), RunFilter(), NOON + 10)
     assert (page.counts[RunState.RUNNING], page.counts.get(RunState.LOST)) == (1, None)
     assert "old" not in {run.uuid for run in page.runs}

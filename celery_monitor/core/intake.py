@@ -1,0 +1,192 @@
+"""The way of one event: decode → track → aggregate → judge. What runs for every event is here."""
+
+from collections.abc import Iterable
+from copy import copy
+from typing import Final
+
+from celery_monitor.core.classify import unregistered_name
+from celery_monitor.core.decode import COMPRESSED, CONTENT_TYPE, MALFORMED, Discarded, events_of
+from celery_monitor.core.failures import FailureJudge
+from celery_monitor.core.model import (
+    FAILED,
+    MAX_UUID_LENGTH,
+    STARTED,
+    SUCCEEDED,
+    UNKNOWN_TASK,
+    CounterName,
+    Delivery,
+    Event,
+    Stage,
+    UnnamedEvent,
+)
+from celery_monitor.core.parts import PROBE, Parts
+from celery_monitor.core.replay import position_of
+from celery_monitor.core.stream_clock import StreamClock
+from celery_monitor.core.text import printable
+from celery_monitor.core.transitions import CANCELLED, KINDS
+from celery_monitor.core.workers import KINDS as WORKER_KINDS
+from celery_monitor.core.workers import MAX_HOSTNAME_LENGTH, OFFLINE
+
+FUTURE: Final = 86_400.0
+"""Seconds that an event's clock may be ahead; beyond it the time of reading is taken."""
+_KINDS: Final = sorted(KINDS, key=KINDS.__getitem__)
+_UNREAD: Final = frozenset({COMPRESSED, CONTENT_TYPE})
+
+
+class Intake:
+    """Applies messages to the parts of a monitor. Not thread-safe: it belongs to the monitor."""
+
+    __slots__ = (
+        "_add", "_advance", "_awaited", "_by_host", "_clock", "_finishing", "_parts", "_scheduled", "_start", "_types",
+        "_unnamed_ids", "_worker_started", "arrivals", "failures", "messages", "position", "probes",
+    )  # fmt: skip
+
+    def __init__(self, parts: Parts, clock: StreamClock, messages: int) -> None:
+        """``messages``: how many were read before."""
+        self._parts, self._clock, self.messages = parts, clock, messages
+        self.failures = FailureJudge(parts.limits, parts.tracker, parts.aggregator, parts.decider, parts.counters)
+        self.position: str | None = None
+        """Of the newest message, on a stream that names its messages."""
+        self.arrivals: list[str] = []
+        """Workers that are new or back."""
+        self.probes: list[tuple[int, int]] = []
+        """(instance, number) of the probes that came in, of any monitor."""
+        # Bound once: these are used for every event, and each is one object for ever.
+        self._advance, self._add, self._start = parts.tracker.advance, parts.aggregator.add, parts.starts.note
+        self._awaited, self._scheduled, self._unnamed_ids = parts.decider.awaited, parts.schedules.of, parts.unnamed.of
+        self._finishing, self._worker_started = parts.workers.finishing, parts.workers.started
+        self._types, self._by_host = parts.counters.types, parts.limits.hostname_label
+
+    def flowing(self) -> None:
+        """The stream is open, though no message proves it."""
+        if not self._clock.watched:
+            self._clock.watched = True
+            self._parts.workers.missed()
+
+    def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
+        """Apply messages in their order. Never raises, whatever they hold."""
+        self._clock.heard(now)
+        self.flowing()
+        fingerprints, offsets, task = self._parts.fingerprints, self._parts.workers.offsets, self._task
+        marked, kind_of = fingerprints.on, KINDS.get
+        counts = [0] * len(_KINDS)
+        latest = now + FUTURE
+        event: Event | Discarded | None = None
+        delivery: Delivery | None = None
+        messages = 0
+        for delivery in deliveries:
+            messages += 1
+            if marked and fingerprints.is_redelivered_duplicate(delivery):
+                self._parts.counters.discard("redelivered")
+                continue
+            for event in events_of(delivery):
+                if type(event) is Discarded:
+                    self._discard(event, delivery)
+                    continue
+                kind = kind_of(event.type)  # type: ignore[union-attr]  # not Discarded
+                if offsets and kind is not None:
+                    right = event.timestamp + offsets.get(event.hostname, 0.0)  # type: ignore[union-attr, operator]
+                    event.timestamp = max(0.0, right)  # type: ignore[union-attr]
+                if event.timestamp > latest:  # type: ignore[union-attr]
+                    event.timestamp = now  # type: ignore[union-attr]
+                if kind is None:
+                    self._other(event)  # type: ignore[arg-type]
+                else:
+                    counts[kind] += 1
+                    task(event, kind, now)  # type: ignore[arg-type]
+        self.messages += messages
+        self._parts.counters.seen(dict(zip(_KINDS, counts, strict=True)))
+        if delivery is not None and delivery.tag:
+            self.position = position_of(delivery)
+        if type(event) is Event:
+            self._clock.read(event.timestamp)
+
+    def settle(self, events: Iterable[UnnamedEvent]) -> None:
+        """Count what waits no more, under the name that has come, or as unknown."""
+        overflows, unnamed = self._parts.overflows, self._parts.unnamed
+        overflows["unnamed_events"], unnamed.cut = overflows["unnamed_events"] + unnamed.cut, 0
+        for one in events:
+            event = copy(one.event)  # a flush may hold it
+            kind = KINDS[event.type]
+            ref = self._parts.tracker.known(event.uuid, event.hostname)
+            if ref is None and kind == FAILED:
+                self._parts.counters.add(CounterName.UNNAMED_FAILURES, 1)
+            name, queue = (UNKNOWN_TASK, None) if ref is None else (ref.name or UNKNOWN_TASK, ref.queue)
+            self._count(event, kind, name, queue, one.measured, self._clock.now)
+
+    def notice(self, hostname: str, now: float) -> None:
+        """A sign of life of a worker that is no heartbeat."""
+        if self._parts.workers.notice(hostname, self._clock.watched_for, now):
+            self.arrivals.append(hostname)
+
+    def _task(self, event: Event, kind: int, now: float) -> None:
+        uuid = event.uuid
+        step = self._advance(event, kind) if uuid else None
+        if step is None:
+            self._parts.counters.discard("duplicate" if uuid else MALFORMED)
+            return
+        ref, measured = step
+        uuid, name = event.uuid, ref.name
+        if kind >= STARTED:
+            if kind == STARTED and self._worker_started(event.hostname) and self._clock.is_live(now):
+                self.notice(event.hostname, now)
+            if self._finishing and event.hostname in self._finishing:
+                self._parts.workers.finish(event.hostname, event.timestamp, started=kind == STARTED)
+        if name is None:
+            name = ref.name = self._name_in(event) if kind == FAILED else None
+            if name is None:
+                if kind != CANCELLED:
+                    held = ref.stage < Stage.SUCCEEDED
+                    self.settle(self._parts.unnamed.hold(event, measured, now, held=held))
+                return
+        if kind != CANCELLED:
+            self._count(event, kind, name, ref.queue, measured, now)
+        else:
+            self._parts.conditions.cancelled(uuid, ref, event.timestamp)
+        if self._unnamed_ids and uuid in self._unnamed_ids:
+            self.settle(self._parts.unnamed.named(uuid))
+
+    def _name_in(self, event: Event) -> str | None:
+        """The name that is in the failure itself: no other event may name a task that no worker knows."""
+        name = unregistered_name(event.exception)
+        return None if name is None else self._parts.tracker.name(name)
+
+    def _count(  # noqa: PLR0917  # the hot path: one call an event
+        self, event: Event, kind: int, name: str, queue: str | None, measured: float | None, now: float
+    ) -> None:
+        at = event.timestamp
+        queue = queue or self._parts.queues.most_likely_queue(name, event.hostname)
+        host = self._parts.hosts.hear(event.hostname, self._clock.watched_for) if self._by_host else ""
+        row = self._add(kind, name, queue, host, at, measured)
+        if kind == STARTED:
+            self._start(name, at)
+        elif kind == FAILED:
+            event.uuid = printable(event.uuid, MAX_UUID_LENGTH)
+            exception = self.failures.judge(event, name, queue, now)
+            self._parts.aggregator.add_failure(row, exception, event.uuid, at)
+        elif kind == SUCCEEDED and name in self._awaited:
+            self._parts.decider.succeeded(name, at)
+        if name in self._scheduled:
+            self._parts.schedules.observe(kind, name, event.uuid, at, event.hostname, measured)
+
+    def _discard(self, what: Discarded, delivery: Delivery) -> None:
+        self._parts.counters.discard(what.reason)
+        if what.reason in _UNREAD:
+            self._parts.undecodable.note(what.reason, delivery.content_type)
+
+    def _other(self, event: Event) -> None:
+        kind, clock, workers = event.type, self._clock, self._parts.workers
+        if kind in WORKER_KINDS:
+            if workers.hear(event, clock.watched_for):
+                self.arrivals.append(event.hostname[:MAX_HOSTNAME_LENGTH])
+            if kind != OFFLINE and clock.is_live(clock.now):
+                workers.observe_clock(event, clock.now)
+        elif kind == PROBE:
+            self.probes.append((event.probe_instance or 0, event.probe_number or 0))
+            self._parts.counters.probed(event.probe_instance, event.timestamp)
+            if event.probe_instance == self._parts.limits.prober:
+                clock.probed(event.timestamp)
+        else:
+            self._parts.counters.custom(kind)
+            return
+        self._types[kind] = self._types.get(kind, 0) + 1

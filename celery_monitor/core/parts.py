@@ -1,0 +1,145 @@
+"""The parts of one monitor: how they are made, what each needs of the others, and what they take over at start."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from celery_monitor.core import usage
+from celery_monitor.core.aggregate import Aggregator, Bounds
+from celery_monitor.core.conditions.watch import Conditions
+from celery_monitor.core.counters import Counters
+from celery_monitor.core.decide import Decider
+from celery_monitor.core.ended import EndedTasks
+from celery_monitor.core.fingerprint import Fingerprints
+from celery_monitor.core.hosts import Hosts
+from celery_monitor.core.limits import Limits
+from celery_monitor.core.model import SENT, Condition, CounterFamily, CounterName, Limit, Restored
+from celery_monitor.core.queues import Queues
+from celery_monitor.core.schedules.judge import ScheduleJudge
+from celery_monitor.core.silences import Silences
+from celery_monitor.core.start_history import StartHistory
+from celery_monitor.core.text import OTHER
+from celery_monitor.core.track import Tracker
+from celery_monitor.core.transitions import KINDS
+from celery_monitor.core.undecodable import UndecodableMessages
+from celery_monitor.core.unnamed import UnnamedEvents
+from celery_monitor.core.workers import KINDS as WORKER_KINDS
+from celery_monitor.core.workers import Workers
+
+PROBE: Final = "monitor-probe"
+"""Type of the monitor's own events."""
+
+
+class Parts:
+    """Not thread-safe: they belong to one monitor. ``restore`` fills them."""
+
+    def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
+        """Make them. ``restored`` gives what some of them need from the beginning."""
+        self.limits = limits
+        self.overflows = usage.restored(restored.counters)
+        self.overflows["series"] += restored.series_merged
+        self.ended = EndedTasks(limits.max_ended_tasks)
+        self.tracker = _tracker(limits, self.ended)
+        self.unnamed = UnnamedEvents(limits.name_wait)
+        self.workers = Workers(
+            timeout=limits.worker_timeout, purge=limits.worker_purge, most=limits.max_workers, overflows=self.overflows
+        )
+        self.silences = Silences(limits.mutes, restored.silences)
+        self.decider = Decider(
+            limits.policy, silences=self.silences, most=limits.max_incidents, overflows=self.overflows
+        )
+        self.schedules = ScheduleJudge(limits.schedules, restored.schedules, now, scheduler=limits.scheduler)
+        self.starts = StartHistory(restored.starts, now)
+        self.hosts = Hosts(purge=limits.worker_purge, overflows=self.overflows)
+        self.counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
+        self.undecodable = UndecodableMessages()
+        self.fingerprints = Fingerprints(kept=limits.prefetch)
+        self.queues = Queues(
+            default=limits.default_queue,
+            last_of=self.tracker.queue_of,
+            cleaned=self.tracker.name,
+            most=min(limits.max_task_names, limits.max_series),
+        )
+        self.aggregator = _aggregator(limits, self.queues, self.overflows)
+        self.conditions = Conditions(
+            limits.policy,
+            self.tracker,
+            self.workers,
+            purge=limits.worker_purge,
+            queue_of=self.queues.most_likely_queue,
+            lost=self._count_lost,
+        )
+
+    def restore(self, restored: Restored, now: float) -> None:
+        """Go on from what the store gave back."""
+        self.aggregator.tick(now)
+        self.aggregator.restore(restored.series)
+        self.hosts.restore({one.key.host for one in restored.series if one.key.host}, 0.0)
+        self.queues.restore(one.key for one in restored.series)
+        self.tracker.restore(restored.tracked)
+        self.unnamed.restore(restored.unnamed, now)
+        self.tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
+        self.workers.restore(restored.workers, now)
+        self.workers.unobserved = int(restored.counters.get(CounterName.UNOBSERVED, 0))
+        self.decider.restore(restored.incidents, now)
+        alive_at = restored.counters.get(CounterName.ALIVE_AT)
+        self.conditions.restore(self.decider.episodes.live)
+        if alive_at is not None:
+            self.conditions.away(alive_at, now)
+            self.away(alive_at, now)
+        self.schedules.resume(self.decider.episodes.live(Condition.MISSED))
+        self.fingerprints.restore(restored.epoch, restored.fingerprints)
+        self.tracker.evicted, self.tracker.arguments_cut = self.overflows["tasks"], self.overflows["arguments"]
+        self.tracker.tick(now)
+
+    def lose(self, since: float, until: float) -> None:
+        """The events between two times are lost."""
+        self.conditions.missed(since, until)
+        self.schedules.unwatched(since, until)
+
+    def away(self, since: float, until: float) -> None:
+        """The stream was not read between two times. The broker has kept its events, but not for ever."""
+        if until - since > self.limits.stream_kept:
+            self.lose(since, until)
+
+    def all_overflows(self) -> Mapping[str, int]:
+        """What the bounds have cut, by name."""
+        return self.overflows | {"tasks": self.tracker.evicted, "arguments": self.tracker.arguments_cut}
+
+    def all_limits(self) -> list[Limit]:
+        """Every bound: how much of it is used, and what it has cut."""
+        used = {
+            "workers": len(self.workers),
+            "hosts": len(self.hosts),
+            "tasks": len(self.tracker),
+            "incidents": len(self.decider),
+            "unnamed_events": len(self.unnamed),
+            "arguments": self.tracker.arguments_bytes,
+        }
+        return usage.limits(self.limits.maxima(), used | self.aggregator.used, self.all_overflows())
+
+    def _count_lost(self, task: str, queue: str) -> None:
+        """A run of the task is lost."""
+        self.counters.add(CounterFamily.LOST.counter(task if self.aggregator.admits(task, queue) else OTHER), 1)
+
+
+def _tracker(limits: Limits, ended: EndedTasks) -> Tracker:
+    return Tracker(
+        max_tasks=limits.max_tasks,
+        max_age=limits.max_age,
+        linger=limits.linger,
+        capture_arguments=limits.capture_arguments,
+        max_argument_bytes=limits.max_argument_bytes,
+        ended=ended.note,
+    )
+
+
+def _aggregator(limits: Limits, queues: Queues, overflows: Counter[str]) -> Aggregator:
+    return Aggregator(
+        Bounds(limits.max_task_names, limits.max_series, limits.max_error_groups, limits.max_sample_bytes),
+        runtime_bounds=limits.runtime_bounds,
+        wait_bounds=limits.wait_bounds,
+        hosts=limits.hostname_label,
+        knows=queues.knows,
+        overflows=overflows,
+    )
