@@ -36,7 +36,9 @@ LISTEN: Final = 0.25
 RECONNECT_CAP: Final = 2.0
 _LISTENER: Final = "standby"
 _NOT_LEADING: Final = "waiting for the lease of the store"
-_TWO_REPLICAS: Final = "stop one of them, or set store.replicas to 2 on both to let one stand by"
+_TWO_REPLICAS: Final = (
+    "to let this one stand by, set store.replicas to 2 on both; if it watches another fleet, set fleet"
+)
 _LIMIT: Final = 60.0
 """Seconds without a turn after which the listener is stuck."""
 _JOIN: Final = 12.0

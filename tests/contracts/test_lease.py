@@ -50,6 +50,42 @@ def expire(store: SqlStore) -> None:
         connection.exec_driver_sql("UPDATE meta SET lease_until = lease_until - 61")
 
 
+def test_a_server_that_lacks_flushes_of_the_former_leader(pair: Pair, opened_third: Callable[[], SqlStore]) -> None:
+    """After a failover, a standby that has seen more of them says so when it leads, and no other one after it."""
+    first, second = pair(60.0)
+    third = opened_third()
+    first.lead("pod-1")
+    for sequence in (1, 2, 3):
+        first.commit(changes(sequence))
+    assert second.lease().term == third.lease().term == 1
+    with first._database.write(fenced=False) as connection:
+        connection.exec_driver_sql("UPDATE meta SET sequence = 1, lease_until = 0")
+    restored = second.lead("pod-2")
+    assert restored is not None
+    assert restored.rolled_back is not None
+    assert (restored.sequence, restored.rolled_back.flushes) == (1, 2)
+    assert third.lease().term == 2
+    expire(second)
+    again = third.lead("pod-3")
+    assert again is not None
+    assert again.rolled_back is None
+
+
+@pytest.fixture
+def opened_third(postgresql_url: str, tmp_path: Path) -> Iterator[Callable[[], SqlStore]]:
+    """One more replica's store on the same database."""
+    stores: list[SqlStore] = []
+
+    def make() -> SqlStore:
+        kept = {"retention": RETENTION, "fingerprints_kept": KEPT, "lease_ttl": 60.0}
+        stores.append(open_store(postgresql_url, directory=tmp_path / "c", **kept))  # type: ignore[arg-type]
+        return stores[0]
+
+    yield make
+    for store in stores:
+        store.stop()
+
+
 def test_one_process_leads(sql: SqlStore) -> None:
     """Its name, a term that grows with each one, and how long the lease runs are there for everybody."""
     before = sql.lease()

@@ -159,7 +159,8 @@ def test_a_single_replica_is_not_ready_before_it_leads() -> None:
     assert not waiting.health().ok
     waiting._attempt()
     assert waiting.health().checks == {
-        "store": "pod-a leads on this store: stop one of them, or set store.replicas to 2 on both to let one stand by"
+        "store": "pod-a leads on this store: to let this one stand by, set store.replicas to 2 on both; if it watches "
+        "another fleet, set fleet"
     }
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Double, insert, inspect, literal_column, sele
 from celery_monitor.adapters.store import encode
 from celery_monitor.adapters.store.engine import ANSWER, Database, require
 from celery_monitor.adapters.store.schema import meta
+from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.ports import LeaseState
 
 DEFAULT_TTL: Final = 3.0
@@ -33,6 +34,17 @@ class Lease:
         self._database = database
         self._now: Any = literal_column(database.clock, Double)
         self._readable = False
+        self._newest: SequenceRecord | None = None
+        self._newest_term = 0
+
+    def newest(self) -> SequenceRecord | None:
+        """The newest flush that was seen here while another process led; it is forgotten.
+
+        A server that takes over from one that has failed may lack flushes that its leader has acknowledged. The former
+        leader knows, but another process leads then: this is how that one knows.
+        """
+        found, self._newest = self._newest, None
+        return found
 
     def state(self) -> LeaseState:
         """As the row has it. Nobody leads a database without tables, or with those of an older version."""
@@ -94,5 +106,20 @@ class Lease:
         if not self._is_readable(connection):
             return _NOBODY
         left = (meta.c.lease_until - self._now).label("expires_in")
-        row = connection.execute(select(meta.c.holder, meta.c.term, left)).first()
-        return _NOBODY if row is None else LeaseState(row.holder, row.term, row.expires_in)
+        told = (meta.c.holder, meta.c.term, left, meta.c.identity, meta.c.sequence, meta.c.at)
+        row = connection.execute(select(*told)).first()
+        if row is None:
+            return _NOBODY
+        self._see(row.term, SequenceRecord(row.identity or "", row.sequence, row.at))
+        return LeaseState(row.holder, row.term, row.expires_in)
+
+    def _see(self, term: int, flush: SequenceRecord) -> None:
+        """Of a later term, what was seen before is that leader's to report; of an earlier one, it is what is lost."""
+        known = self._newest
+        if (
+            known is None
+            or term > self._newest_term
+            or flush.identity != known.identity
+            or flush.sequence > known.sequence
+        ):
+            self._newest, self._newest_term = flush, term

@@ -258,7 +258,9 @@ class SqlStore:
         return self._token
 
     def _rolled_back(self, sequence: int, identity: str | None) -> RolledBack | None:
-        noted = self._database.noted(identity)
+        known = (self._database.noted(identity), self._lease.newest())
+        found = [each for each in known if each is not None and each.identity == identity]
+        noted = max(found, key=lambda each: each.sequence, default=None)
         if noted is None or noted.sequence <= sequence:
             return None
         return RolledBack(noted.sequence - sequence, found_at=self._committed_at, committed_at=noted.at)

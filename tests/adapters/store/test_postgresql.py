@@ -103,7 +103,9 @@ def test_what_is_wrong_is_said(postgresql: PostgreSQL, opened: Opened, monkeypat
     postgresql.execute("GRANT USAGE ON SCHEMA public TO monitor", database=barred.rpartition("/")[2])
     postgresql.execute(f"ALTER DATABASE {standby.rpartition('/')[2]} SET default_transaction_read_only = on")
     away = f"postgresql://monitor:s3cret@127.0.0.1:{free_port()}/monitor"
+    postgresql.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 0")
     later = {
+        postgresql.url("postgres", "few:s3cret"): 'too many connections for role "few".*CONNECTION LIMIT',
         guarded: "password authentication failed.*store.password_file",
         postgresql.url("nowhere", "monitor:s3cret"): 'database "nowhere" does not exist.*CREATE DATABASE',
         postgresql.url("postgres", "nobody:s3cret"): 'role "nobody" does not exist.*create the role',

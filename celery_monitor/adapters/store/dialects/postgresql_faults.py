@@ -28,8 +28,10 @@ _REMEDIES: Final = (
     (r'role ".*" does not exist', "create the role, or correct the user in store.url"),
     (r"no pg_hba.conf entry", "allow this host in the server's pg_hba.conf, or set sslmode in store.url"),
     (r"read-only|is not in hot standby mode|hot standby", _STANDBY),
+    (r"too many connections for (role|database)",
+     "raise its CONNECTION LIMIT (ALTER ROLE or ALTER DATABASE): each replica opens up to 24 and keeps 4"),
     (r"too many (clients|connections)|remaining connection slots|no more connections allowed",
-     "raise the server's max_connections: the monitor opens up to 24 and keeps 4"),
+     "raise the server's max_connections: each replica opens up to 24 and keeps 4"),
     (r"statement pooling", "set pool_mode = transaction in the pooler"),
     (r"failed to resolve|could not translate host name|name or service not known", "check the host in store.url"),
     (r"certificate|SSL|root\.crt", "check sslmode and sslrootcert in store.url, and the server's certificate"),
@@ -51,7 +53,7 @@ def classified(exc: BaseException, *, place: str, database: str, user: str) -> M
     told = _told(exc)
     text = f"The store {place} is unavailable: {told}"
     if code == _NO_SPACE:
-        return StoreFullError(f"{text} (on the server)")
+        return StoreFullError(f"{text} (on the server): free space there, the monitor goes on by itself")
     if code == _NO_RIGHTS:
         return StoreUnusableError(
             f"The store {place} cannot be used: {told}. Make {user or 'the user of store.url'} the owner of the "
