@@ -4,12 +4,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, Dialect, LargeBinary, case, delete, func, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Dialect,
+    Double,
+    LargeBinary,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+    update,
+)
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.dialects.base import Insert
 from celery_monitor.adapters.store.enqueue import Enqueuer
-from celery_monitor.adapters.store.statements import Bulk, Removal, Trimming, insert, upsert
+from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, Trimming, insert, upsert
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.adapters.store.validation import FINGERPRINT
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Action, Changes, Failure
@@ -40,10 +52,11 @@ class FlushWriter:
         max_ended: int = 10_000,
         give_way: Callable[[], None] = lambda: None,
     ) -> None:
-        self._max_ended = max_ended
         self._ended = Bulk(dialect, insert(dialect, schema.ended_tasks), encode.ENDED)
+        unwanted = schema.beyond(max_ended), schema.among_oldest(ENDED_DELETED)
+        self._drop_ended = Prepared(dialect, delete(schema.ended_tasks).where(*unwanted))
         self._give_way = give_way
-        self._kept = fingerprints_kept * FINGERPRINT
+        self._fingerprints = _Fingerprints(dialect, fingerprints_kept * FINGERPRINT)
         self._enqueuer = Enqueuer(dialect)
         self._totals = Totals(dialect)
         self._series = upsert(dialect, schema.series)
@@ -87,8 +100,7 @@ class FlushWriter:
         self._tracked.run(connection, tracked, self._give_way)
         if changes.ended:
             self._ended.run(connection, map(encode.ended_row, changes.ended), self._give_way)
-            unwanted = schema.beyond(self._max_ended), schema.among_oldest(ENDED_DELETED)
-            connection.execute(delete(schema.ended_tasks).where(*unwanted))
+            self._drop_ended.run(connection)
         self._settle.run(connection, ((number,) for number in changes.settled), self._give_way)
         self._unnamed.run(connection, map(encode.unnamed_row, changes.unnamed), self._give_way)
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))
@@ -106,7 +118,7 @@ class FlushWriter:
             connection.execute(delete(schema.counters).where(ahead))
         self._counters.run(connection, ((name, slot, value, changes.now) for name, value in changed_counters.items()))
         if changes.fingerprints:
-            self._write_fingerprints(connection, changes)
+            self._fingerprints.write(connection, changes)
 
     def claim(self, connection: Connection, changes: Changes) -> None:
         """Add the reports, each unless it is there."""
@@ -123,18 +135,32 @@ class FlushWriter:
         self._failures.run(connection, map(encode.failure_row, samples))
         self._drop_samples.run(connection, ((group,) for group in {failure.group for failure in samples}))
 
-    def _write_fingerprints(self, connection: Connection, changes: Changes) -> None:
+
+class _Fingerprints:
+    """Of an epoch the newest ``kept`` bytes stay, at least; those of earlier epochs for EPOCH_KEPT."""
+
+    def __init__(self, dialect: Dialect, kept: int) -> None:
         table = schema.fingerprints
-        older, same = table.c.epoch < changes.epoch, table.c.epoch == changes.epoch
-        expiry = changes.now + EPOCH_KEPT
-        connection.execute(update(table).where(older, table.c.expires_at.is_(None)).values(expires_at=expiry))
-        connection.execute(delete(table).where(older, table.c.expires_at <= changes.now))
-        total = func.coalesce(func.max(table.c.total), 0) + len(changes.fingerprints)
-        row = select(literal(changes.epoch, BigInteger), total, literal(changes.fingerprints, LargeBinary)).where(same)
-        connection.execute(table.insert().from_select(["epoch", "total", "blob"], row))
+        epoch, now = bindparam("of_epoch", type_=BigInteger), bindparam("now", type_=Double)
+        older, same = table.c.epoch < epoch, table.c.epoch == epoch
+        expiry = bindparam("expiry", type_=Double)
+        total = func.coalesce(func.max(table.c.total), 0) + bindparam("size", type_=BigInteger)
+        row = select(epoch, total, bindparam("added", type_=LargeBinary)).where(same)
         # The rows after the last one deleted hold ``kept`` bytes or more.
         newest = select(func.max(table.c.total)).where(same).scalar_subquery()
-        connection.execute(delete(table).where(same, table.c.total <= newest - self._kept))
+        self._end = Prepared(
+            dialect, update(table).where(older, table.c.expires_at.is_(None)).values(expires_at=expiry)
+        )
+        self._expire = Prepared(dialect, delete(table).where(older, table.c.expires_at <= now))
+        self._add = Prepared(dialect, insert(dialect, table).from_select(["epoch", "total", "blob"], row))
+        self._trim = Prepared(dialect, delete(table).where(same, table.c.total <= newest - kept))
+
+    def write(self, connection: Connection, changes: Changes) -> None:
+        epoch, added = changes.epoch, changes.fingerprints
+        self._end.run(connection, of_epoch=epoch, expiry=changes.now + EPOCH_KEPT)
+        self._expire.run(connection, of_epoch=epoch, now=changes.now)
+        self._add.run(connection, of_epoch=epoch, size=len(added), added=added)
+        self._trim.run(connection, of_epoch=epoch)
 
 
 def _slot(at: float) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, select, update
+from sqlalchemy import BigInteger, Connection, Dialect, Double, Text, bindparam, case, func, select, update
 
 from celery_monitor.adapters.store import encode, restore, schema
 from celery_monitor.adapters.store.budget import Budget
@@ -22,6 +22,7 @@ from celery_monitor.adapters.store.reader import SqlReader
 from celery_monitor.adapters.store.retention import Retention
 from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.adapters.store.silences import SqlSilences
+from celery_monitor.adapters.store.statements import Prepared
 from celery_monitor.core.model import Changes, Restored, RolledBack
 from celery_monitor.errors import (
     LeaseLostError,
@@ -59,6 +60,7 @@ class SqlStore:
         self._max_incidents = max_incidents
         self._retention = retention
         self._flush = flush
+        self._take_sequence = _take_sequence(database.dialect, lease)
         self._merge = merge
         self._token: str | None = None
         """Of the lease; None before it was taken and after it was given up."""
@@ -267,24 +269,42 @@ class SqlStore:
 
     def _advance(self, connection: Connection, changes: Changes) -> bool:
         """Take the sequence; False when it was taken before, by us. Raises as ``commit``."""
-        table = schema.meta
         token = self._held()
-        mine = table.c.writer == token
-        position = {} if changes.position is None else {"position": changes.position}
-        taken = connection.execute(
-            update(table)
-            .where(mine, table.c.sequence == changes.sequence - 1)
-            .values(sequence=changes.sequence, at=changes.now, **position, **self._lease.extension())
+        taken = self._take_sequence.run(
+            connection,
+            token=token,
+            before=changes.sequence - 1,
+            number=changes.sequence,
+            now=changes.now,
+            new_position=changes.position,
+            new_epoch=changes.epoch,
         )
-        if taken.rowcount == 1:
-            if changes.epoch:
-                connection.execute(update(table).where(table.c.epoch < changes.epoch).values(epoch=changes.epoch))
+        if taken == 1:
             return True
         require(connection, token)
-        found = connection.execute(select(table)).one()
+        found = connection.execute(select(schema.meta)).one()
         if found.sequence != changes.sequence:
             raise StoreUnusableError(
                 f"The store is at flush {found.sequence}, but flush {changes.sequence} was expected next: restart "
                 "the monitor"
             )
         return False
+
+
+def _take_sequence(dialect: Dialect, lease: Lease) -> Prepared:
+    """The first statement of a flush: takes its sequence and renews the lease, where the token is the writer's."""
+    table = schema.meta
+    epoch, position = bindparam("new_epoch", type_=BigInteger), bindparam("new_position", type_=Text)
+    return Prepared(
+        dialect,
+        update(table)
+        .where(table.c.writer == bindparam("token", type_=Text))
+        .where(table.c.sequence == bindparam("before", type_=BigInteger))
+        .values(
+            sequence=bindparam("number", type_=BigInteger),
+            at=bindparam("now", type_=Double),
+            position=func.coalesce(position, table.c.position),
+            epoch=case((table.c.epoch < epoch, epoch), else_=table.c.epoch),
+            **lease.extension(),
+        ),
+    )
