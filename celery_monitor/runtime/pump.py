@@ -17,14 +17,14 @@ from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch, Clock, CrashMarks
 from celery_monitor.runtime.applier import Applier
-from celery_monitor.runtime.flusher import Flusher
+from celery_monitor.runtime.flusher import PROMPT, Flusher
 from celery_monitor.runtime.stream import Stream
 
 MAX_POLL: Final = 0.25
-GATHER: Final = 0.05
-"""Seconds from one read to the next while the stream is slow: waking up for each message costs many times what reading
-it does. A page waits for it, and that long again for its commit."""
-BUSY: Final = 100
+GATHER: Final = 0.1
+"""Seconds from one read to the next while the stream is slow: a turn costs as much as reading some thirty messages. A
+page waits for it, and PROMPT for its commit."""
+BUSY: Final = 300
 """A read that brings this many messages is followed by the next one at once."""
 TICK: Final = 1.0
 
@@ -112,8 +112,8 @@ class Pump:
     def _gather(self, stop: threading.Event) -> None:
         """Wait a moment, so that one read brings several messages."""
         wait = self._read_at - self._clock.monotonic()
-        if 0 < wait <= GATHER:
-            stop.wait(wait)
+        if wait > 0:
+            stop.wait(min(wait, GATHER))
 
     def _read(self) -> bool:
         """Read and apply; False when the stream was left to another process."""
@@ -129,24 +129,28 @@ class Pump:
                 return False
             return True
         if batch is not None:
+            arrived_at = self._clock.monotonic()
+            urgent = self._apply(batch)
             if len(batch.deliveries) < self._busy:
-                self._read_at = self._clock.monotonic() + GATHER
-            self._apply(batch)
+                self._read_at = arrived_at + (PROMPT if urgent else GATHER)
         return True
 
-    def _apply(self, batch: Batch) -> None:
+    def _apply(self, batch: Batch) -> bool:
+        """Whether something of it has to be committed soon."""
         self._applier.apply(batch.deliveries, marking=self._stream.acknowledges)
         with self._lock:
             probes, arrivals = self._monitor.take_probes(), self._monitor.take_arrivals()
             pages = self._monitor.pages
-        if pages or not self._applied:
-            # With the first commit everybody knows that this process counts.
+        # With the first commit everybody knows that this process counts.
+        urgent = bool(pages) or not self._applied
+        if urgent:
             self._flusher.expedite()
         self._applied = True
         self._stream.probes_returned(probes)
         if arrivals:
             _log.info("New workers found", workers=arrivals[:20], number=len(arrivals))
             self._arrived(arrivals)
+        return urgent
 
     def _tick(self, mono: float) -> None:
         now = self._clock.now()

@@ -29,7 +29,9 @@ _QUEUE_SECONDS: Final = 60
 _QUEUE_BYTES: Final = 64 << 20
 _LIST_MS: Final = 600_000
 """A worker whose only process runs a task answers after it: a reply within this time leaves nothing behind."""
-_CHECK_INTERVAL: Final = 0.05
+_FIRST_CHECK: Final = 0.02
+_LAST_CHECK: Final = 0.2
+"""Seconds between two looks at the list, doubled at each one in vain."""
 _AT_ONCE: Final = 100
 _BYTES_AT_ONCE: Final = 8 << 20
 
@@ -159,6 +161,7 @@ class _RedisReplyQueue:
         return list(replies)
 
     def wait(self, until: float) -> list[Reply]:
+        pause = _FIRST_CHECK
         while True:
             replies = []
             found = self._take(_AT_ONCE)
@@ -171,7 +174,8 @@ class _RedisReplyQueue:
             if replies or time.monotonic() >= until:
                 return replies
             if not found:
-                self._session.pause(min(_CHECK_INTERVAL, max(0.0, until - time.monotonic())))
+                self._session.pause(min(pause, max(0.0, until - time.monotonic())))
+                pause = min(2 * pause, _LAST_CHECK)
 
     def close(self) -> None:
         """Empty it. It is not deleted: a reply that comes late would make it anew, without a time to live."""
