@@ -3,8 +3,8 @@
     PYTHONPATH=. python bench/steady.py [--rates 0 100 1000] [--seconds 30] [--per-message 1]
 
 The daemon has its default settings, but for the address of the broker and the store. The publisher is a process of its
-own. ``--exporter PYTHON`` names the interpreter of an environment that has prometheus-exporter-celery (celery-exporter)
-installed, which then reads the same stream at the same time.
+own. With ``--exporter`` celery-exporter, installed into an environment of its own, reads the same stream at the same
+time: on a busy machine what is said of both is comparable.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.e2e.daemon import Daemon
-from tests.servers import RabbitMQ, Redis, wait_until
-from tests.servers.ports import answers, free_port
+from tests.e2e.peer import CeleryExporter
+from tests.servers import RabbitMQ, Redis
 
 WARM_UP = 5.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -32,20 +32,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def exporter(python: str | None, url: str) -> Iterator[int | None]:
-    """Process id of a celery-exporter on the broker; None where there is none to run."""
-    if python is None:
+def exporter(directory: Path, url: str, *, wanted: bool) -> Iterator[int | None]:
+    """Process id of a celery-exporter on the broker; None where none is wanted."""
+    if not wanted:
         yield None
         return
-    port = free_port()
-    command = [str(Path(python).with_name("celery-exporter")), "--broker-url", url, "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: answers(port), 60, what="the exporter")
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait(20)
+    with CeleryExporter(directory, url) as peer:
+        yield peer.pid
 
 
 @contextlib.contextmanager
@@ -68,7 +61,10 @@ def load(url: str, rate: int, seconds: float, per_message: int) -> Iterator[None
 def measure(directory: Path, url: str, rate: int, arguments: argparse.Namespace) -> str:
     """One line of the table."""
     settings = {"broker": {"probe_interval": "5s"}, "metrics": {"poll_interval": "15s"}}
-    with Daemon(directory, url, settings) as daemon, exporter(arguments.exporter, url) as peer:
+    with (
+        Daemon(directory, url, settings) as daemon,
+        exporter(directory / "exporter", url, wanted=arguments.exporter) as peer,
+    ):
         daemon.until_ready()
         with load(url, rate, arguments.seconds, arguments.per_message):
             time.sleep(WARM_UP)
@@ -102,7 +98,7 @@ def main() -> None:
     parser.add_argument("--rates", type=int, nargs="+", default=[0, 100, 1000])
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--per-message", type=int, default=1)
-    parser.add_argument("--exporter", help="the interpreter of an environment with celery-exporter")
+    parser.add_argument("--exporter", action="store_true", help="celery-exporter on the same stream")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
