@@ -56,7 +56,7 @@ class FlushWriter:
         unwanted = schema.beyond(max_ended), schema.among_oldest(ENDED_DELETED)
         self._drop_ended = Prepared(dialect, delete(schema.ended_tasks).where(*unwanted))
         self._give_way = give_way
-        self._fingerprints = _Fingerprints(dialect, fingerprints_kept * FINGERPRINT)
+        self._fingerprints = _FingerprintRows(dialect, fingerprints_kept * FINGERPRINT)
         self._enqueuer = Enqueuer(dialect)
         self._totals = Totals(dialect)
         self._series = upsert(dialect, schema.series)
@@ -136,7 +136,7 @@ class FlushWriter:
         self._drop_samples.run(connection, ((group,) for group in {failure.group for failure in samples}))
 
 
-class _Fingerprints:
+class _FingerprintRows:
     """Of an epoch the newest ``kept`` bytes stay, at least; those of earlier epochs for EPOCH_KEPT."""
 
     def __init__(self, dialect: Dialect, kept: int) -> None:
