@@ -83,12 +83,8 @@ def quantile(took: Sequence[float], share: float) -> float:
     return took[min(len(took) - 1, int(share * len(took)))]
 
 
-def main() -> None:
-    """Measure, and print a line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=5_000, help="events a second beside the pages")
-    parser.add_argument("--pages", type=int, default=200)
-    arguments = parser.parse_args()
+def run(rate: float, pages: int) -> tuple[list[float], float]:
+    """As ``measured``, by a daemon and servers of its own."""
     unlimited = 1_000_000
     settings: dict[str, dict[str, Any]] = {
         "alerts": {
@@ -105,12 +101,26 @@ def main() -> None:
         url = broker.new_vhost()
         with pager(Path(name, "daemon"), url, server, settings) as daemon:
             daemon.until_ready()
-            took, read = measured(daemon, server, url, arguments.rate, arguments.pages)
+            return measured(daemon, server, url, rate, pages)
+
+
+def line(took: Sequence[float]) -> str:
+    """What so many pages took, sorted."""
     p99 = quantile(took, 0.99)
-    print(
-        f"{len(took)} pages beside {read:.0f} events/s: median {statistics.median(took):.3f} s, "
+    return (
+        f"{len(took)} pages: median {statistics.median(took):.3f} s, "
         f"p99 {p99:.3f} s ({'within' if p99 <= TARGET else 'beyond'} {TARGET:g} s), longest {took[-1]:.3f} s"
     )
+
+
+def main() -> None:
+    """Measure, and print a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=5_000, help="events a second beside the pages")
+    parser.add_argument("--pages", type=int, default=200)
+    arguments = parser.parse_args()
+    took, read = run(arguments.rate, arguments.pages)
+    print(f"beside {read:.0f} events/s: {line(took)}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ _FLOWER = ("flower==2.2.0", "redis>=6.1", "packaging")
 _ROOT = Path(__file__).resolve().parents[2]
 _FLOWER_VENV = _ROOT / ".cache" / "flower-venv"
 _TICKS = os.sysconf("SC_CLK_TCK")
+_ANSWER = 15.0
+"""Seconds in which a scrape must be answered."""
 
 
 class Reader(Protocol):
@@ -60,7 +62,7 @@ def _total(exposition: str, prefix: str) -> int:
 
 def _fetch(port: int) -> tuple[str, float]:
     began = time.perf_counter()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_ANSWER) as answer:
         text = answer.read().decode()
     return text, time.perf_counter() - began
 

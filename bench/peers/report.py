@@ -24,10 +24,13 @@ def medians(found: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def _median(rows: Sequence[Row]) -> dict[str, Any]:
-    row = dict(rows[0])
-    row["lost"] = statistics.median(1 - r["counted"] / r["published"] if r["published"] else 0.0 for r in rows)
+    answered = [r for r in rows if r["counted"] is not None]
+    row = dict((answered or rows)[0])
+    row["answered"], row["runs"] = len(answered), len(rows)
+    lost = [1 - r["counted"] / r["published"] if r["published"] else 0.0 for r in answered]
+    row["lost"] = statistics.median(lost) if lost else None
     for field in ("cpu_per_event", "cpu_share", "resident", "scrape"):
-        numbers = [r[field] for r in rows if r[field] is not None]
+        numbers = [r[field] for r in answered if r[field] is not None]
         row[field] = statistics.median(numbers) if numbers else None
     return row
 
@@ -49,14 +52,18 @@ def stream(row: Row) -> str:
 def _cell(row: Row | None) -> str:
     if row is None:
         return ""
+    if not row["answered"]:
+        return "did not answer"
     if row["rate"] and not row["counted"]:
         return "nothing counted"
     if row["rate"] == FLAT_OUT:
         text = f"{row['cpu_per_event'] * 1e6:.1f} µs"
     else:
         text = f"{100 * row['cpu_share']:.1f} %"
-    lost = row["lost"]
-    return text + (f" (lost {100 * lost:.0f} %)" if lost >= 0.005 else "")
+    notes = [f"lost {100 * row['lost']:.0f} %"] if row["lost"] >= 0.005 else []
+    if silent := row["runs"] - row["answered"]:
+        notes.append(f"did not answer in {silent} of {row['runs']} runs")
+    return text + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _ratio(rows: Mapping[str, Row]) -> str:
@@ -69,21 +76,28 @@ def _ratio(rows: Mapping[str, Row]) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Processor time: flat out for each event, else as a share of one core."""
-    lines = [f"| Broker | Stream | {' | '.join(READERS)} | celery-exporter takes |"]
-    lines.append("|---" * (len(READERS) + 3) + "|")
+    names = _readers(rows)
+    lines = [f"| Broker | Stream | {' | '.join(names)} | celery-exporter takes |"]
+    lines.append("|---" * (len(names) + 3) + "|")
     for broker, rate, per_message in dict.fromkeys((r["broker"], r["rate"], r["per_message"]) for r in rows):
         group = _of(rows, broker=broker, rate=rate, per_message=per_message)
-        cells = " | ".join(_cell(group.get(name)) for name in READERS)
+        cells = " | ".join(_cell(group.get(name)) for name in names)
         lines.append(f"| {broker} | {stream(next(iter(group.values())))} | {cells} | {_ratio(group)} |")
     return "\n".join(lines)
 
 
+def _readers(rows: Sequence[Row]) -> list[str]:
+    """Those that were measured, in their order."""
+    return [name for name in READERS if any(row["reader"] == name for row in rows)]
+
+
 def _memory(rows: Sequence[Row]) -> str:
-    lines = ["| Broker | " + " | ".join(READERS) + " |", "|---" * (len(READERS) + 1) + "|"]
+    names = _readers(rows)
+    lines = ["| Broker | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for broker in dict.fromkeys(r["broker"] for r in rows):
         cells = []
-        for name in READERS:
-            own = [r for r in rows if r["broker"] == broker and r["reader"] == name]
+        for name in names:
+            own = [r for r in rows if r["broker"] == broker and r["reader"] == name and r["resident"]]
             scrapes = [r["scrape"] for r in own if r["scrape"] is not None]
             cell = f"{max(r['resident'] for r in own) / 1e6:.0f} MB" if own else ""
             cells.append(cell + (f", scrape {1000 * statistics.median(scrapes):.0f} ms" if scrapes else ""))
@@ -135,8 +149,8 @@ def _bars(rows: Sequence[Row], rate: int, field: str, scale: float) -> list[tupl
     return bars
 
 
-def write(found: Sequence[Row], runs: int) -> None:
-    """Write the page and its plots."""
+def write(found: Sequence[Row], runs: int, paging: str) -> None:
+    """Write the page and its plots. ``paging``: what is known of the time to a page."""
     rows = medians(found)
     plots = {
         "benchmark-flat-out": ("CPU time per event, flat out", "µs", FLAT_OUT, "cpu_per_event", 1e6),
@@ -149,11 +163,12 @@ def write(found: Sequence[Row], runs: int) -> None:
             pictures.append(f"![{title}](images/{name}.svg)")
     text = _TEXT.format(
         machine=pages.machine(),
-        versions="\n".join(f"- {name}: {text}" for name, text in versions().items()),
+        versions="\n".join(f"- {name}: {text}" for name, text in versions().items() if name in _readers(rows)),
         runs="One run" if runs == 1 else f"{runs} runs; each figure is the median",
         pictures="\n\n".join(pictures),
         table=table(rows),
         memory=_memory(rows),
+        paging=paging,
     )
     pages.replace_part("peers", text)
 
@@ -166,6 +181,8 @@ Measured {machine}; the broker and the publisher share the cores with the reader
 {table}
 
 {pictures}
+
+{paging}
 
 ### Memory and scrapes
 
