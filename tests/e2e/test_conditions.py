@@ -245,3 +245,27 @@ def test_memory_is_out(request: pytest.FixtureRequest, broker: str, start: Start
         assert failed["task"] == "fleet.killed"
         assert server.opened() == {lost["key"]: 1, failed["key"]: 1}
         assert daemon.metric("task_lost_total") == 1
+
+
+@pytest.mark.campaign
+def test_the_monitor_is_killed_as_a_worker_is_replaced(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
+    """What the worker before has lost is told once, though the monitor had no time to tell it before its own end."""
+    rules = [{"name": "gone", "on": "lost", "silent_for": "5m"}]
+    with PagerDutyServer(keys={KEY}) as server:
+        daemon = start(pager(tmp_path, rabbitmq_url, server, SETTINGS | {"alerts": {"rules": rules}}))
+        first = start(worker(tmp_path, rabbitmq_url, "first"))
+        daemon.until_ready()
+        with client(rabbitmq_url) as fleet:
+            running = fleet.send_task("fleet.sleep", [600]).id
+            started(daemon, "fleet.sleep")
+            first.kill()
+            first.start()
+            until_idle(daemon, "first")
+            for _ in range(2):
+                daemon.kill()
+                daemon.start()
+                daemon.until_ready()
+            assert until(daemon, "lost", "open")["samples"] == [running]
+        wait_until(lambda: len(server.opened()) == 1, 60, what="the page")
+        assert set(server.opened().values()) == {1}
+        assert daemon.metric("task_lost_total") == 1

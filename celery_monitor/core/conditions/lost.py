@@ -79,7 +79,9 @@ class LostJudge:
         for (host, _), (rule, runs) in found.items():
             yield self.holding.note(self._episode(host, rule, runs, at), at)
         for over in self.holding.over(at):
-            summary = f"What {over.subject} lost has run again, or was lost more than {duration(GIVEN_UP)} ago"
+            summary = (
+                f"What {over.subject} lost has run again or has ended, or was lost more than {duration(GIVEN_UP)} ago"
+            )
             yield msgspec.structs.replace(over, summary=summary)
 
     def _episode(self, host: str, rule: Rule, runs: list[LostRun], at: Moment) -> Episode:
