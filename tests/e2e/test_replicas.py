@@ -148,12 +148,16 @@ def take_over(leader: Daemon, standby: Daemon, end: End) -> tuple[Daemon, Daemon
 def test_what_people_asked_for_is_taken_over(
     end: End, broker_url: str, replica: Replica, server: PagerDutyServer
 ) -> None:
-    """A silence, what waits for its end, and a schedule that is missing: each is told once, by whoever leads then."""
+    """A silence, what waits for its end, and a schedule that is missing: each is told once, by whoever leads then.
+
+    It does not matter which of the replicas was asked for the silence.
+    """
     schedules = [{"task": "shop.sync", "every": "2s", "grace": "8s"}]
     leader, standby = (replica(name, schedules) for name in ("first", "second"))
     wait_until(lambda: leads(leader), 60)
     leader.until_ready()
-    silence = command(leader, "silence", "add", "shop.broken", "--for", "1h", "--reason", "deploy").output.split()[1]
+    until_subscribed(standby)
+    silence = command(standby, "silence", "add", "shop.broken", "--for", "1h", "--reason", "deploy").output.split()[1]
     wait_until(lambda: leader.metric("monitor_silences_active", kind="silence") == 1, 30)
     publish(broker_url, [Failing("shop.broken", time.time())])
     publish_events(broker_url, running("shop.sync"))
