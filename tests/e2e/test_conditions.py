@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from celery_monitor.core.workers import BETWEEN
 from tests.conftest import Start
 from tests.e2e.daemon import Daemon
 from tests.e2e.paging import KEY, pager
@@ -171,7 +172,8 @@ def started(daemon: Daemon, task: str, number: int = 1) -> None:
 
 def until_idle(daemon: Daemon, hostname: str) -> None:
     """Wait until a worker has said that it runs nothing. ``hostname``: as in the metrics, what is behind the ``@``."""
-    since, active = time.time(), "worker_tasks_active"
+    # A heartbeat says nothing of what began less than BETWEEN before it.
+    since, active = time.time() + BETWEEN, "worker_tasks_active"
     heard = "worker_last_heartbeat_timestamp_seconds"
     wait_until(
         lambda: daemon.metric(heard, hostname=hostname) > since and not daemon.metric(active, hostname=hostname),
