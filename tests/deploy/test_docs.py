@@ -1,5 +1,6 @@
 """The pages on installing and operating: what they name exists."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -7,19 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import click
 import pytest
 import yaml
 
+from celery_monitor.adapters.prometheus.families import FAMILIES
+from celery_monitor.adapters.web.audience import OPEN_PATHS
+from celery_monitor.adapters.web.openapi import document
 from celery_monitor.cli import main
 from celery_monitor.settings import Settings
 from tests.deploy.conftest import CHART, ROOT
-from tests.deploy.test_dashboards import METRICS
 
-NAMED = ("install", "upgrade", "security", "migration", "sizing", "runbook", "mail", "pagerduty", "conditions")
 PAGES = [
-    *(ROOT / "docs" / f"{name}.md" for name in NAMED),
+    *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "README.md",
     *(ROOT / "deploy").glob("*/README.md"),
     CHART / "README.md",
@@ -71,7 +74,7 @@ def test_settings_and_values_exist(page: Path) -> None:
     """Each dotted name in code style that begins like a setting or a value is one."""
     named = re.findall(r"`([a-zA-Z_]+(?:\.[a-zA-Z_*\[\]]+)+)(?:[:=][^`]*)?`", page.read_text())
     heads = SCHEMA["properties"].keys() | VALUES.keys()
-    named = [name for name in named if name.split(".")[0] in heads and not name.endswith(".yaml")]
+    named = [name for name in named if name.split(".")[0] in heads and not name.endswith((".yaml", ".py"))]
     wrong = [name for name in named if not (is_setting(name) or is_value(name))]
     assert wrong == []
 
@@ -79,22 +82,78 @@ def test_settings_and_values_exist(page: Path) -> None:
 @each_page
 def test_metrics_exist(page: Path) -> None:
     """Each metric that is named is one that the program exports."""
-    bases = METRICS | {re.sub(r"_(bucket|sum|count)$", "", name) for name in METRICS}
+    bases = {f"celery_{name}" for family in FAMILIES for name in (family.name, family.sample)}
+    schema = {"celery_monitor_shop", "celery_monitor_billing", "celery_monitor_session"}  # and the cookie
     named = re.findall(r"\bcelery_(?:monitor|task|worker|queue|active)_\w+", page.read_text())
+    named = [re.sub(r"_(bucket|sum|count)$", "", name) for name in named if name not in bases | schema]
     assert [name for name in named if name not in bases] == []
 
 
-NAMES = "run|config|report|notify|outbox|doctor|events|healthcheck"
-COMMAND_LINES = re.compile(rf"(?:^|[ `/])celery-monitor ((?:{NAMES})\b[^`|&;#\n]*)", re.MULTILINE)
+CODE = re.compile(r"^ *```\w*$\n(.*?)^ *```$|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+
+
+COMMAND = re.compile(r"(?:^|\$ |-- |\bexec \S+ |/bin/|`)celery-monitor +([a-z][^`|&;#\n]*)")
+# What stands for something in a command line, and an example of it.
+PLACEHOLDERS = {"YYYY-MM-DD": "2026-11-26", "ID": "1", "URL": "sqlite://"}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """What code of the page gives to the program, each without the program's own name."""
+    code = CODE.findall(page.read_text().replace("\\\n", " "))
+    lines = [line.strip() for block, inline in code for line in (block or inline).splitlines()]
+    found = [shlex.split(match[1]) for line in lines for match in COMMAND.finditer(line)]
+    return [[PLACEHOLDERS.get(word, word) for word in words if word != "…"] for words in found]
 
 
 @each_page
 def test_commands_are_understood(page: Path) -> None:
     """Each command line that is shown has a command and options that the program knows."""
-    text = page.read_text().replace("\\\n", " ")
-    for line in COMMAND_LINES.findall(text):
-        name, *arguments = shlex.split(line)
+    for name, *arguments in commands(page):
         parse(main, name, arguments)
+
+
+def test_commands_are_found() -> None:
+    """The pages show nearly every command: the search for them works."""
+    shown = {name for page in PAGES for name, *_ in commands(page)}
+    assert {"config", "doctor", "notify", "outbox", "report", "run", "schedules", "silence", "store"} <= shown
+
+
+ARGUMENT_OF_CURL = {"-u", "-H", "-d", "-X", "-o"}
+
+
+def requests_of(page: Path) -> list[tuple[str, str]]:
+    """Method and URL of each request that code of the page makes by curl."""
+    found = []
+    for block, inline in CODE.findall(page.read_text().replace("\\\n", " ")):
+        for line in re.findall(r"^(?:\$ )?(curl .*)$", block or inline, re.MULTILINE):
+            _, *words = shlex.split(line)
+            options = {word: words[at + 1] for at, word in enumerate(words[:-1]) if word in ARGUMENT_OF_CURL}
+            urls = [word for word in words if not word.startswith("-") and word not in options.values()]
+            assert len(urls) == 1, line
+            found.append((options.get("-X", "POST" if "-d" in options else "GET"), urls[0]))
+    return found
+
+
+@each_page
+def test_requests_are_answered(page: Path) -> None:
+    """Each request that is shown goes to a path and has parameters that the program knows."""
+    paths = document()["paths"]
+    for method, url in requests_of(page):
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.path in OPEN_PATHS:
+            continue
+        pattern = {path: re.sub(r"\{\w+\}", "[^/]+", path) for path in paths}
+        known = [path for path, regex in pattern.items() if re.fullmatch(regex, parts.path)]
+        assert known, url
+        operation = paths[known[0]].get(method.lower())
+        assert operation is not None, (method, url)
+        parameters = {parameter["name"] for parameter in operation.get("parameters", ())}
+        assert set(parse_qs(parts.query, strict_parsing=bool(parts.query))) <= parameters, url
+
+
+def test_requests_are_found() -> None:
+    """The pages read, add and end something by curl: the search for requests works."""
+    assert {method for page in PAGES for method, _ in requests_of(page)} == {"GET", "POST", "DELETE"}
 
 
 def parse(group: click.Group, name: str, arguments: list[str]) -> None:
@@ -106,7 +165,8 @@ def parse(group: click.Group, name: str, arguments: list[str]) -> None:
             parse(command, arguments[0], arguments[1:])
         return
     # As below the program's own context: a command keeps the help option of its first one.
-    command.make_context(name, arguments, parent=click.Context(main, **main.context_settings))
+    with contextlib.suppress(click.MissingParameter):  # a text may name a command without what it needs
+        command.make_context(name, arguments, parent=click.Context(main, **main.context_settings))
 
 
 def test_systemd_s_environment_is_the_command_s(tmp_path: Path) -> None:
@@ -147,4 +207,5 @@ def test_runbook_links_get_an_address(tmp_path: Path) -> None:
 def test_paths_exist(page: Path) -> None:
     """Each path below deploy/, helm/ or docs/ that is named is there."""
     named = re.findall(r"(?<![\w/.])((?:deploy|helm|docs)/[\w./-]*\w)", page.read_text())
+    named = [path for path in named if path != "deploy/celery-monitor"]  # kubectl's name of a Deployment
     assert [path for path in named if not (ROOT / path).exists()] == []
