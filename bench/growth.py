@@ -157,8 +157,8 @@ CURVES: Final[Mapping[str, Callable[[float], Curve]]] = {
 }
 
 _RULES: Final = (
-    ("tasks", "every 100,000 tasks", "MB of memory", 1, 100_000),
-    ("tasks", "every 100,000 tasks", "MB of disk", 2, 100_000),
+    ("tasks", "every 100,000 waiting or running tasks", "MB of memory", 1, 100_000),
+    ("tasks", "every 100,000 waiting or running tasks", "MB of disk", 2, 100_000),
     ("names", "every 1,000 pairs", "MB of memory", 1, 1_000),
     ("names", "every 1,000 pairs", "MB of each scrape", 3, 1_000),
     ("workers", "every 100 workers", "MB of memory", 1, 100),
