@@ -116,7 +116,7 @@ class Leader:
 
     def _hand_over(self, reason: str) -> None:
         """The stream is lost, and keeps nothing for this process; a standby has what this one misses."""
-        _log.warning("Lost the event stream; leaving the lead to a standby, which has kept the events", reason=reason)
+        _log.warning("Lost the event stream; handing over to a standby, which has kept the events", reason=reason)
         self.resigning = True
         self._lease.end(reason)
         self.stopping.set()

@@ -26,9 +26,10 @@ def config() -> None:
 @config_file
 @click.pass_context
 def check(ctx: click.Context, config_path: Path | None) -> None:
-    """Print every problem, one a line, and exit with 2; or what a valid configuration will do.
+    """Check the configuration, and summarize what it does.
 
-    What is valid and hardly meant follows as warnings; they are no failure.
+    Problems are printed one per line, and the exit code is 2. Settings that are valid but probably a mistake are
+    printed as warnings, which do not change the exit code.
     """
     try:
         settings = load(config_path)

@@ -65,10 +65,10 @@ _COLOURS: Final = {
 def events(
     config_path: Path | None, broker: str | None, seconds: float, limit: int | None, glob: str | None, *, follow: bool
 ) -> None:
-    """Print the live stream of events, one a line: time in UTC, type, task, its id, worker, and what it says.
+    """Print the live stream of events, one per line: time (UTC), type, task, task ID, worker and details.
 
-    It listens beside a running monitor and takes nothing from it. What a task began with before is asked of the
-    workers, so that its end has a name here too.
+    It can run beside a monitor, and does not consume the monitor's events. The names of tasks that are already running
+    are requested from the workers.
     """
     settings = load(config_path, {"broker.url": broker})
     stream = _EventPrinter(glob, Redaction(settings.tracking.redact).patterns)

@@ -43,7 +43,7 @@ class CheckResult:
 @config_file
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the daemon, if it runs with --port.")
 def healthcheck(config_path: Path | None, port: int | None) -> None:
-    """Ask the running daemon's /livez; exit with 0 if it lives, else with 1 and its reasons."""
+    """Request /livez from the running daemon. Exits with code 0 if it is alive, otherwise with 1 and the reasons."""
     settings = load(config_path, overrides={"web.port": port})
     answer = ask(settings.web)
     click.echo(answer.text)

@@ -20,13 +20,13 @@ def notify() -> None:
 @notify.command()
 @click.argument("channel")
 @config_file
-@click.option("--rule", help="Use the receiver that this rule of alerts.rules has of its own.")
+@click.option("--rule", help="Send to the receiver of this rule in alerts.rules.")
 def test(channel: str, config_path: Path | None, rule: str | None) -> None:
-    """Send one marked test message to CHANNEL, and say what came back.
+    """Send one marked test message to CHANNEL, and print the receiver's response.
 
-    CHANNEL is pagerduty, email, or the name of another configured channel. PagerDuty opens a test incident of severity
-    info and resolves it at once; depending on the service's settings somebody may be notified. The test mail goes to
-    all recipients of the daily mail.
+    CHANNEL is the name of a configured channel, such as pagerduty or email. A test of PagerDuty opens an incident of
+    severity info and resolves it at once; depending on the service's settings, somebody may be notified. A test of
+    email sends a mail to all recipients of the daily mail.
     """
     settings = load(config_path)
     tell(_named(channel, configured(settings)).test(settings.fleet, SystemClock(), rule))
@@ -36,7 +36,7 @@ def _named(name: str, channels: list[Channel]) -> Channel:
     known = {channel.name: channel for channel in channels}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"take one of {', '.join(known)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
         raise click.BadParameter(f"no channel has the name {name!r}; {hint}", param_hint="CHANNEL")
     return known[name]
 

@@ -35,7 +35,7 @@ def _row_id(_ctx: click.Context, _param: click.Parameter, text: str | None) -> i
 
 @click.group()
 def outbox() -> None:
-    """What waits to be sent or was given up."""
+    """Pending and failed notifications."""
 
 
 @outbox.command("list")
@@ -43,9 +43,9 @@ def outbox() -> None:
 @store_url
 @click.option("--dead", is_flag=True, help="Only failed notifications and those of unknown outcome.")
 def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
-    """Print what waits and what was given up, oldest first. Times are in UTC.
+    """Print pending and failed notifications, oldest first. Times are in UTC.
 
-    To each service one row goes after the other: what waits behind another row is tried when that one is done.
+    Notifications to one receiver are sent one at a time, so one can wait for another.
     """
     with _opened(config_path, store) as rows:
         first = {} if dead else _first_in_line(_items(rows, dead=False), SystemClock().now())
@@ -64,7 +64,7 @@ def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
 @config_file
 @store_url
 def retry(config_path: Path | None, store: str | None, item_id: int | None, *, all_dead: bool) -> None:
-    """Make a row due now, or all rows that were given up; the running daemon sends them within a second."""
+    """Retry the notification ID, or all failed ones. The running daemon sends them within a second."""
     if all_dead == (item_id is not None):
         raise click.UsageError("give either an ID (see: celery-monitor outbox list) or --all-dead")
     with _opened(config_path, store) as rows:

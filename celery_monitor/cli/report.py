@@ -33,7 +33,7 @@ _NAMED: Final = {YESTERDAY: dt.timedelta(days=1), "today": dt.timedelta(0)}
 def report(config_path: Path | None, store: str | None, day: str, form: str, *, send: bool) -> None:
     """Print the summary of a day, from midnight to midnight in email.timezone.
 
-    A mail that is sent by this command does not count as the daily one, which comes all the same.
+    A mail that is sent with --send does not replace the daily one.
     """
     settings = load(config_path, {"store.url": store})
     channel, daily = of_report(configured(settings))

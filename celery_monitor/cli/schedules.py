@@ -26,7 +26,9 @@ def schedules() -> None:
 @config_file
 @store_url
 @click.option(
-    "--timezone", metavar="ZONE", help="Of the times of the day: Celery's timezone. Default: alerts.timezone."
+    "--timezone",
+    metavar="ZONE",
+    help="The time zone of the suggested schedules: Celery's timezone setting. Default: alerts.timezone.",
 )
 def suggest(config_path: Path | None, store: str | None, timezone: str | None) -> None:
     """Find tasks that run regularly, and print what to write into the configuration, with the evidence.

@@ -33,18 +33,25 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
 
 @click.group()
 def silence() -> None:
-    """Hold back the notifications of some tasks for some time.
+    """Silence the notifications of tasks for a limited time.
 
-    Failures are counted and reported all the same. When a silence ends, a task that has not succeeded since its last
-    failure pages.
+    Failures are still counted and reported. When a silence ends, a task that has not succeeded since its last failure
+    pages.
     """
 
 
 @silence.command()
 @click.argument("match", metavar="GLOB...", nargs=-1, required=True)
-@click.option("--for", "lasting", metavar="DURATION", required=True, callback=_seconds, help="From 1s to 30d: 2h, 90m.")
-@click.option("--reason", metavar="TEXT", required=True, help="Why, for whoever waits for a page.")
-@click.option("--queue", "queues", metavar="GLOB", multiple=True, help="Only of these queues. May be repeated.")
+@click.option(
+    "--for",
+    "lasting",
+    metavar="DURATION",
+    required=True,
+    callback=_seconds,
+    help="How long: 1s to 30d.",
+)
+@click.option("--reason", metavar="TEXT", required=True, help="The reason, shown with the silence.")
+@click.option("--queue", "queues", metavar="GLOB", multiple=True, help="Only in matching queues. Can be repeated.")
 @config_file
 @store_url
 def add(  # noqa: PLR0917 - the options
@@ -55,7 +62,7 @@ def add(  # noqa: PLR0917 - the options
     config_path: Path | None,
     store: str | None,
 ) -> None:
-    """Add a silence of tasks by globs on their names, such as 'shop.billing.*'. It is in effect within 5 seconds."""
+    """Silence the tasks whose names match a glob, such as 'shop.billing.*'. It takes effect within 5 seconds."""
     now = SystemClock().now()
     try:
         one = silence_of(
@@ -77,7 +84,7 @@ def add(  # noqa: PLR0917 - the options
 @silence.command("list")
 @config_file
 @store_url
-@click.option("--ended", is_flag=True, help="Those that have ended, the newest first.")
+@click.option("--ended", is_flag=True, help="List the silences that have ended instead, newest first.")
 def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
     """Print the silences that have not ended, the first to end first. Times are in UTC."""
     now = SystemClock().now()

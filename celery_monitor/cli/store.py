@@ -41,7 +41,7 @@ def copy(source: str, target: str, config_path: Path | None) -> None:
     compared = StoreCopy(*sides, f"store copy on {platform.node()}", progress.tell).run()
     click.echo(f"from {sides[0].about}\nto   {sides[1].about}")
     _print(compared)
-    click.echo(f"All of it is there. Set store.url to {redact_url(target)} and start the daemon.")
+    click.echo(f"The copy is complete. Set store.url to {redact_url(target)} and start the daemon.")
 
 
 def _side(settings: Settings, option: str, url: str) -> CopySide:

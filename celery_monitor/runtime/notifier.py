@@ -74,7 +74,7 @@ class OutboxRows(Protocol):
 class Unconfigured:
     """The sender of a channel that is no longer configured: it gives up whatever waits for it."""
 
-    missing: str = "no channel of this name is configured; add it again, or leave it"
+    missing: str = "no channel with this name is configured: add it again, or ignore this notification"
 
     def __init__(self, channel: str) -> None:
         self.channel = channel

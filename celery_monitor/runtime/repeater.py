@@ -79,4 +79,4 @@ class Repeater:
         try:
             self._send(batch)
         except RejectedError as exc:
-            _log.error("The receiver refused to take open incidents again", channel=self._channel, error=str(exc))
+            _log.error("The receiver rejected repeated open incidents", channel=self._channel, error=str(exc))

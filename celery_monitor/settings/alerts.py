@@ -65,7 +65,7 @@ _MEANT_FOR: Final = {
 
 def _condition(value: object) -> object:
     if value == "missed":
-        raise ValueError("missed needs no rule: add the task to schedules, and who is told to its to")
+        raise ValueError("missed needs no rule: add the task to schedules, and list the channels in its to")
     return value
 
 
@@ -183,7 +183,7 @@ class MuteSettings(Section):
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if next(some_times(self.cron, self.timezone), None) is None:
-            raise FieldError("cron", "has no time at all, such as a 30th of February")
+            raise FieldError("cron", "never matches, like 30 February")
         if never_end([(self.cron, self.timezone, self.lasting)]):
             raise FieldError(
                 "lasting",

@@ -25,7 +25,7 @@ _NAME: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
 def _name(value: Any) -> Any:  # noqa: ANN401 - any input
     """What the pattern means, in words."""
     if isinstance(value, str) and not re.fullmatch(_NAME, value):
-        raise ValueError("must be 1 to 63 small letters, digits, - or _, such as shop-slack")
+        raise ValueError("must be 1 to 63 lower-case letters, digits, - or _, such as shop-slack")
     return value
 
 
@@ -38,8 +38,8 @@ class ChannelSettings(Section):
     """One entry of ``channels``, of whatever type."""
 
     name: ChannelName
-    """The name of the channel, by which rules, commands, metrics and the page know it: small letters, digits, ``-`` and
-    ``_``."""
+    """The name of the channel, which identifies it in rules, commands, metrics and on the page: lower-case letters,
+    digits, ``-`` and ``_``."""
 
 
 class _ByType:
@@ -65,9 +65,11 @@ def _sections() -> list[str]:
 def _unique(value: tuple[ChannelSettings, ...]) -> tuple[ChannelSettings, ...]:
     names = Counter(channel.name for channel in value)
     if twice := sorted(name for name, count in names.items() if count > 1):
-        raise ValueError(f"every channel needs a name of its own; more than one is called {', '.join(twice)}")
+        raise ValueError(f"every channel needs its own name; this one is used more than once: {', '.join(twice)}")
     if taken := [name for name in names if name in _sections()]:
-        raise ValueError(f"{', '.join(taken)} is the channel of the section of that name; choose another name")
+        raise ValueError(
+            f"{', '.join(taken)} is the channel that the section of that name configures; choose another name"
+        )
     return value
 
 

@@ -93,8 +93,8 @@ def _unbounded(store: StoreSettings) -> Iterator[Problem]:
     if store.file is None and "max_bytes" in store.model_fields_set:
         yield Problem(
             "store.max_bytes",
-            "has no effect with PostgreSQL, whose size the monitor does not bound: watch the server's disk, and "
-            "shorten store.retention where the store is too large",
+            "has no effect with PostgreSQL, whose size the monitor does not limit: monitor the server's disk, "
+            "and shorten store.retention if the store is too large",
         )
 
 
@@ -119,6 +119,6 @@ def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:
         if rule.silent_for is not None and rule.silent_for > most:
             yield Problem(
                 f"alerts.rules[{number}].silent_for",
-                f"is longer than workers are remembered: {rule.name} applies after 90 % of metrics.worker_purge; raise "
+                f"is longer than workers are kept: {rule.name} applies after 90 % of metrics.worker_purge; raise "
                 "metrics.worker_purge, or shorten this",
             )

@@ -13,7 +13,7 @@ from celery_monitor.settings.units import MINUTE, duration
 
 def _whole_name(value: str) -> str:
     if "*" in value or "?" in value:
-        raise ValueError("must be the whole name of one task; a schedule has no globs: write one for each task")
+        raise ValueError("must be the full name of one task; schedules do not support globs: write one for each task")
     return value
 
 
@@ -58,12 +58,12 @@ class ScheduleSettings(Section):
         if day != "*" and weekday != "*":
             raise FieldError(
                 "cron",
-                "has both a day and a weekday, which cron reads as either and Celery's crontab as both: write one of "
-                "them, or two schedules",
+                "has both a day and a weekday: cron matches either, but Celery's crontab matches only both. Use "
+                "one of them, or two schedules",
             )
         zone = self.timezone or "UTC"
         if next(some_times(self.cron, zone), None) is None:
-            raise FieldError("cron", "has no time at all, such as a 30th of February")
+            raise FieldError("cron", "never matches, like 30 February")
         if self.grace >= shortest_interval(self.cron, zone):
             raise FieldError("grace", "must be shorter than the time from one start to the next")
         return self
@@ -72,7 +72,7 @@ class ScheduleSettings(Section):
 def _unique(value: tuple[ScheduleSettings, ...]) -> tuple[ScheduleSettings, ...]:
     names = Counter(schedule.title for schedule in value)
     if twice := sorted(name for name, count in names.items() if count > 1):
-        raise ValueError(f"every schedule needs a name of its own: give a name to those of {', '.join(twice)}")
+        raise ValueError(f"every schedule needs its own name: set name for the schedules of {', '.join(twice)}")
     if "scheduler" in names:
         raise ValueError("scheduler is the name of the incident for all schedules; give this one another name")
     return value

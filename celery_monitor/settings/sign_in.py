@@ -44,14 +44,14 @@ def _header(value: str) -> str:
 
 def _narrow(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     if network.prefixlen == 0:
-        raise ValueError("means everybody, who could then sign in as anybody: list the addresses of the proxy only")
+        raise ValueError("would let everybody sign in as anybody: list only the addresses of the proxy")
     return network
 
 
 def check_key(text: str) -> None:
     """Raise ValueError for a key that can be guessed."""
     if len(text) < _MIN_KEY:
-        raise ValueError(f"must have at least {_MIN_KEY} characters: openssl rand -base64 32 makes one")
+        raise ValueError(f"must have at least {_MIN_KEY} characters: create one with openssl rand -base64 32")
 
 
 Group = Annotated[str, Field(min_length=1, max_length=255)]
@@ -135,7 +135,7 @@ def problems_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
         yield Problem("web.oidc.issuer", "must be set with client_id and client_secret")
     if oidc.issuer is not None:
         if oidc.client_id is None:
-            yield Problem("web.oidc.client_id", "must be set with issuer: the provider's administrator has it")
+            yield Problem("web.oidc.client_id", "must be set with issuer: ask the provider's administrator for it")
         if web.external_url is None:
             told = f"must be set with web.oidc.issuer: the provider sends people back to <external_url>{CALLBACK}"
             yield Problem("web.external_url", told)

@@ -29,7 +29,7 @@ _HELD: Final = "\x00"
 _TWICE: Final = "duplicate key in a section"
 _DEEP: Final = f"it is nested more than {MAX_DEPTH} levels deep"
 _LARGE: Final = f"it has more than {MAX_NODES:,} values (aliases count as what they stand for)"
-_ENDLESS: Final = "an alias stands for something that contains it"
+_ENDLESS: Final = "an alias refers to a value that contains it"
 _REFUSED: Final = frozenset({_DEEP, _LARGE, _ENDLESS})
 """It is YAML."""
 _BRACKETS: Final = {"while parsing a flow sequence": "[", "while parsing a flow mapping": "{"}
@@ -39,7 +39,7 @@ _MEANT: Final = {
     _TWICE: _TWICE,
     "but found another document": "the file has more than one document; remove the line ---",
     "found undefined alias": "an alias (*name) has no anchor (&name); a text that begins with * needs quotes",
-    "found duplicate anchor": "the same anchor (&name) stands twice",
+    "found duplicate anchor": "the same anchor (&name) is defined twice",
     "found unhashable key": "a key must be a plain text",
 }
 

@@ -39,7 +39,7 @@ SCHEDULES = [
     ("task: a, every: 5m, max_runtime: 0", "max_runtime", "from 1s to 30d"),
     ("task: a, every: 5m, to: [nobody]", "to[0]", "schedule a: is not the name of a channel"),
     ("task: a, every: 5m, args: [1]", "args", "unknown key"),
-    ("task: 'shop.*', every: 5m", "task", "must be the whole name of one task"),
+    ("task: 'shop.*', every: 5m", "task", "must be the full name of one task"),
     ("task: a, cron: '@daily'", "cron", "five fields"),
     ("task: a, cron: '0 25 * * *'", "cron", "bad hour (minute hour day month weekday)"),
 ]
@@ -75,7 +75,7 @@ CONDITIONS = [
 TOGETHER = ", ".join(f"{{match: [x], cron: '0 {hour} * * *', lasting: 12h, reason: r}}" for hour in (0, 12))
 CHANNELS = [
     ("type: email, to: [a@b.example]", "name", "is required"),
-    ("name: A b, type: email, to: [a@b.example]", "name", "must be 1 to 63 small letters, digits, - or _"),
+    ("name: A b, type: email, to: [a@b.example]", "name", "must be 1 to 63 lower-case letters, digits, - or _"),
     ("name: a", "type", "is required; known: pagerduty, email, webhook"),
     ("name: a, type: teams", "type", "is not a type of channels; known: pagerduty, email, webhook"),
     ("name: a, type: slack", "webhook_url", "is required, here or by webhook_url_file; or set bot_token and channel"),

@@ -215,7 +215,7 @@ def of_entry(
 def no_rule(rule: str | None, receiver: str) -> None:
     """Raise ConfigError for ``--rule`` where no rule can have a receiver of its own. ``receiver``: what it would be."""
     if rule is not None:
-        raise ConfigError([Problem("--rule", f"no rule has {receiver} of its own: name a channel in its to")])
+        raise ConfigError([Problem("--rule", f"no rule has {receiver} of its own: list a channel in the rule's to")])
 
 
 def page_of(base: str | None, key: str) -> str | None:

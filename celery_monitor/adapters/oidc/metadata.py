@@ -52,7 +52,8 @@ class Metadata:
         found = _get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
         if found.get("issuer") != self._issuer:
             raise ProviderUnavailableError(
-                f"its metadata is of another issuer than web.oidc.issuer ({self._issuer}): set it exactly as the "
+                f"its metadata contains a different issuer than web.oidc.issuer ({self._issuer}): set it exactly "
+                "as the "
                 "provider writes it, with or without a slash at the end"
             )
         return found

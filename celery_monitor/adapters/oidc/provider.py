@@ -70,9 +70,9 @@ class OidcProvider:
 
     def _identity(self, attempt: SignInAttempt, code: str, issuer: str | None) -> Identity:
         if issuer is not None and issuer != self._issuer:
-            raise SignInRefusedError("the answer is of another provider")
+            raise SignInRefusedError("the response is from another provider")
         if not code:
-            raise SignInRefusedError("the answer has no code")
+            raise SignInRefusedError("the response contains no code")
         with self._client() as client:
             token = client.fetch_token(
                 self._metadata.required("token_endpoint"),
@@ -114,7 +114,7 @@ class OidcProvider:
             raise ProviderUnavailableError(f"its userinfo endpoint answers HTTP {response.status_code}")
         found = response.json()
         if not isinstance(found, dict) or found.get("sub") != claims["sub"]:
-            raise SignInRefusedError("the userinfo response is of another person")
+            raise SignInRefusedError("the userinfo response is about another person")
         return found
 
     def _client(self) -> OAuth2Session:

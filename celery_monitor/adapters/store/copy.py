@@ -212,8 +212,8 @@ def _refuse_rows(connection: Connection, about: str) -> None:
     found = [table.name for table in _TABLES if connection.execute(select(table).limit(1)).first() is not None]
     if used or found:
         raise StoreUnusableError(
-            f"{about} is not empty ({', '.join(found) or 'it has counted'}): a copy is made into an empty store only. "
-            "Name another one, or remove its tables"
+            f"{about} is not empty ({', '.join(found) or 'it has counted'}): the target of a copy must be empty. "
+            "Choose another store, or remove its tables"
         )
 
 

@@ -271,9 +271,7 @@ def require(connection: Connection, token: str) -> None:
     found = connection.execute(select(meta.writer, meta.holder)).first()
     if found is None or found.writer != token:
         holder = f" ({found.holder})" if found is not None and found.holder else ""
-        raise LeaseLostError(
-            f"Another celery-monitor{holder} has taken over this store: this process writes nothing more"
-        )
+        raise LeaseLostError(f"Another celery-monitor{holder} has taken over this store: this process stops writing")
 
 
 def _unstorable(exc: Exception) -> UnstorableError:

@@ -256,7 +256,7 @@ class SqlStore:
 
     def _held(self) -> str:
         if self._token is None:
-            raise LeaseLostError("The lease of this store is not held any more")
+            raise LeaseLostError("This process no longer holds the lease of the store")
         return self._token
 
     def _rolled_back(self, sequence: int, identity: str | None) -> RolledBack | None:

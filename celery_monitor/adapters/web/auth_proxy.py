@@ -18,7 +18,7 @@ from celery_monitor.adapters.web.refused import Refused
 from celery_monitor.core.text import printable
 from celery_monitor.settings.sign_in import AuthProxySettings
 
-NO_GROUP: Final = "You are signed in as {}, and none of your groups may see this monitor. Ask whoever runs it."
+NO_GROUP: Final = "You are signed in as {}, and none of your groups may see this monitor. Ask its administrator."
 
 _LOG_EVERY: Final = 60.0
 """Seconds between two lines: whoever sends headers must not fill the log."""

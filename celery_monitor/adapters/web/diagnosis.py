@@ -16,14 +16,14 @@ _BETTER: Final = 0.5
 """A share of failures that is less than this part of the one before is a trend."""
 
 HINTS: Final[Mapping[str, str]] = {
-    "WorkerLostError": "Its process was killed, most often because the memory ran out: look at the memory limit of the "
-    "worker's container and at the kernel's log of that host.",
+    "WorkerLostError": "Its process was killed, usually for running out of memory: check the memory limit of "
+    "the worker's container and the kernel log of that host.",
     "TimeLimitExceeded": "It ran into its hard time limit: look at what it waits for, at a running process with py-spy "
     "dump, or raise time_limit.",
     "SoftTimeLimitExceeded": "It ran into its soft time limit: look at what it waits for, or raise soft_time_limit.",
     "NotRegistered": "The worker does not know this task: it runs another version than the sender, or the module is "
     "not in its imports.",
-    "MaxRetriesExceededError": "It was tried as often as it may be: the failures before show why.",
+    "MaxRetriesExceededError": "It has exceeded its retries: the earlier failures show why.",
     "OperationalError": "A database or the broker refused or dropped the connection: look at that server first.",
     "ConnectionError": "A server did not answer or dropped the connection: look at that server first.",
     "ConnectionRefusedError": "Nothing listens where it connects to: look at that server first.",
@@ -64,10 +64,10 @@ def outlook(one: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
         return Outlook("good", f"It is over: resolved, the last failure was {seconds(quiet)} ago.", numbers)
     if quiet > SPAN:
         succeeded = f", and {recent[0]:,} runs have succeeded in the last {span}" if recent[0] else ""
-        none = "" if recent[0] else " Nothing of it has run since, so nothing shows that it is repaired."
+        none = "" if recent[0] else " It has not run since, so it is not known whether it is fixed."
         return Outlook("good" if recent[0] else "quiet", f"No failure for {seconds(quiet)}{succeeded}.{none}", numbers)
     tone, trend = _compared(_share(*recent), _share(*before))
-    return Outlook(tone, trend or f"It goes on: the last failure was {seconds(quiet)} ago.", numbers)
+    return Outlook(tone, trend or f"It is still failing: the last failure was {seconds(quiet)} ago.", numbers)
 
 
 def _compared(now: float | None, then: float | None) -> tuple[str, str]:
@@ -77,12 +77,12 @@ def _compared(now: float | None, then: float | None) -> tuple[str, str]:
     shares = f"{percent(now)} of its runs fail, {percent(then)} before."
     if now < then * _BETTER:
         return "good", f"It is getting better: {shares}"
-    return "bad", f"It is getting worse: {shares}" if then < now * _BETTER else f"It goes on as before: {shares}"
+    return "bad", f"It is getting worse: {shares}" if then < now * _BETTER else f"It continues as before: {shares}"
 
 
 def _of_condition(one: Incident, now: float) -> Outlook:
     if one.state is IncidentState.OPEN:
-        return Outlook("bad", f"It goes on, since {seconds(max(0.0, now - one.first_at))}.", "")
+        return Outlook("bad", f"It continues, since {seconds(max(0.0, now - one.first_at))}.", "")
     lasted = seconds(max(0.0, one.last_at - one.first_at))
     return Outlook("good", f"It is over: it lasted {lasted}.", "")
 
@@ -110,7 +110,7 @@ def next_steps(one: Incident, *, told: bool, workers: int) -> list[Step]:
             Step(f"All failures were on {named[0]}. If other workers run this task too, look at that one first.")
         )
     if len(one.queues) == 1 and len(one.tasks) > 1:
-        steps.append(Step(f"All tasks of it are of the queue {next(iter(one.queues))}: look at what they share."))
+        steps.append(Step(f"All its tasks are in the queue {next(iter(one.queues))}: check what they share."))
     if one.last_uuid:
         newest = f"failures/{path(one.last_uuid)}"
         steps.append(Step("Read the newest failure in full:", newest, "traceback and arguments"))

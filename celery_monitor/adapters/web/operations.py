@@ -37,7 +37,7 @@ OFF: Final = (
     "silences can be changed here only where people sign in: set web.username and web.password, or use celery-monitor "
     "silence add"
 )
-VIEWER: Final = "you may look, and change nothing: ask somebody in one of the groups of web.operators"
+VIEWER: Final = "you have read-only access: ask somebody in one of the groups of web.operators"
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _duration: Final = duration("1s", "30d")

@@ -147,7 +147,10 @@ class SignIn:
 
     def _unavailable(self, request: Request, exc: ProviderUnavailableError) -> Response:
         _log.warning("The sign-in provider is unavailable", problem=str(exc))
-        told = f"The sign-in provider cannot be used: {exc}. Whoever is signed in stays so. Try again in a moment."
+        told = (
+            f"The sign-in provider cannot be used: {exc}. People who are signed in stay signed in. Try again in a "
+            "moment."
+        )
         return self._refuse(request, Refused(503, told, {"retry-after": "10"}, reason="provider", retry=True))
 
     def _refuse(self, request: Request, refused: Refused) -> Response:

@@ -110,7 +110,9 @@ class WorkerPages:
         for one in current(self._sources.snapshot).workers:
             if one.hostname == hostname:
                 return one
-        raise HTTPException(404, "no worker of this name is known: it never sent an event, or has been gone for long")
+        raise HTTPException(
+            404, "no worker with this name is known: it never sent an event, or has been down for a long time"
+        )
 
     def _shown(self, workers: Sequence[Worker]) -> list[views.Json]:
         details = self._sources.worker_details()

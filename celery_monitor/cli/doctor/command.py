@@ -33,10 +33,10 @@ def doctor(  # noqa: PLR0917 - one for each option
     port: int | None,
     seconds: float,
 ) -> None:
-    """Check everything that the daemon needs, one line each, with what to do about it.
+    """Check everything that the daemon needs, and print one line for each check, with a remedy for each problem.
 
-    Nothing is changed and nothing is sent: no page, no mail. A running daemon is not disturbed. Exits with 1 if any
-    check fails, with 2 if the configuration cannot be used; warnings are no failure.
+    The command changes nothing and sends no notifications. It can run beside the daemon. It exits with code 1 if a
+    check fails, and with 2 if the configuration is invalid. Warnings do not change the exit code.
     """
     try:
         settings = load(config_path, {"broker.url": broker, "store.url": store, "web.port": port})

@@ -66,8 +66,9 @@ def _clock(report: ServerReport) -> Finding:
         return ok(_SUBJECT, f"its clock and this machine's differ by {abs(offset):.1f} s")
     return warn(
         _SUBJECT,
-        f"its clock is {abs(offset):,.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's: let both follow "
-        "NTP. Who leads is decided by the server's clock; incidents and counts by time have this machine's",
+        f"its clock is {abs(offset):,.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's: synchronize "
+        "both with NTP. The server's clock decides which replica leads; incidents and counts by time use this "
+        "machine's clock",
     )
 
 
@@ -87,16 +88,16 @@ def _durability(report: ServerReport) -> Finding:
         )
     names = report.synchronous_standbys
     if names and report.synchronous_commit == "local":
-        return warn(_SUBJECT, "synchronous_commit is local: a fail-over may lose the newest counts. Set it to on")
+        return warn(_SUBJECT, "synchronous_commit is local: a failover can lose the newest counts. Set it to on")
     if names:
         return ok(_SUBJECT, f"commits wait for a standby (synchronous_standby_names: {names})")
     if report.standbys:
         return note(
             _SUBJECT,
-            "standbys follow, and no commit waits for them: a fail-over may lose the newest counts, which were "
+            "it has standbys, but no commit waits for them: a failover can lose the newest counts, which were "
             "acknowledged to the broker. Set synchronous_standby_names to prevent it",
         )
-    return ok(_SUBJECT, "commits are on its disk before they are acknowledged to the broker; no standby follows")
+    return ok(_SUBJECT, "commits are on its disk before they are acknowledged to the broker; it has no standby")
 
 
 def _leader(lease: LeaseState) -> Finding:

@@ -84,7 +84,7 @@ def _on_a_server(settings: Settings, *, in_use: bool) -> Finding:
     except StoreMissingError as exc:
         if in_use:
             return warn("store", f"{exc.about} has no tables of a monitor, {_ANOTHER}")
-        return ok("store", f"{exc.about} answers; it has no tables of a monitor yet: the monitor makes them")
+        return ok("store", f"{exc.about} answers; it has no tables of a monitor yet: the monitor creates them")
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
     return _doubts(state.about, state, in_use=in_use) or ok("store", f"{state.about} answers, {state.ago}")

@@ -263,7 +263,7 @@ def test_a_writer_waits_for_another_one(
     beside = opened(postgresql_url)
     beside.attach()
     monkeypatch.setattr(dialect, "LOCK_TIMEOUT", 0.2)
-    with store._database.write(), pytest.raises(StoreUnavailableError, match="keeps it waiting"):
+    with store._database.write(), pytest.raises(StoreUnavailableError, match="is blocking it"):
         beside.outbox.revive(None, NOW)
     assert beside.outbox.revive(None, NOW) == 0
 

@@ -117,7 +117,7 @@ class Alertmanagers(HttpSender):
             raise next((exc for exc in failed if isinstance(exc, RetryableError)), failed[0])
         for problem in failed:
             _log.warning(
-                "An Alertmanager did not take alerts that others took", channel=self.channel, error=str(problem)
+                "An Alertmanager did not accept alerts that others accepted", channel=self.channel, error=str(problem)
             )
         return took
 

@@ -73,7 +73,7 @@ class AppriseService:
             look.post({})
         except DeliveryError as exc:
             return Check(CheckState.FAIL, f"{exc}: {exc.remedy}" if exc.remedy else str(exc))
-        told = f"Apprise knows its {self.scheme} URL: `celery-monitor notify test {entry.name}` sends a message"
+        told = f"Apprise supports its {self.scheme} URL: `celery-monitor notify test {entry.name}` sends a message"
         return Check(CheckState.OK, told)
 
     def _apprise(self, context: Context) -> "Apprise":

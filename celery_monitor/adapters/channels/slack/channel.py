@@ -97,7 +97,7 @@ class Slack:
 
         bot, name = self._bot(Context.for_test(_NoClock())), self.entry.name
         known = bot.call("auth.test", {})
-        told = f"Slack knows the bot {known.get('user')} of {known.get('team')}"
+        told = f"Slack accepts the token of the bot {known.get('user')} in {known.get('team')}"
         try:
             bot.post("conversations.history", {"channel": self.entry.channel, "limit": 1})
         except SlackError as exc:

@@ -48,6 +48,4 @@ def dialect_of(
                 "'celery-monitor[postgresql]'"
             ) from exc
         return PostgresqlDialect(url, password, directory, schema=schema, idle_timeout=lease_ttl)
-    raise StoreUnusableError(
-        "store.url is not understood: write sqlite:///path/of/a/file.db or postgresql://user@host/database"
-    )
+    raise StoreUnusableError("store.url is invalid: use sqlite:///path/of/a/file.db or postgresql://user@host/database")

@@ -62,7 +62,7 @@ def classified(exc: BaseException, *, place: str, database: str, user: str) -> M
     if code == _READ_ONLY:
         return StoreUnavailableError(f"{text}: {_STANDBY}")
     if code in _TOO_LATE:
-        return StoreUnavailableError(f"{text}: another transaction or the load on the server keeps it waiting")
+        return StoreUnavailableError(f"{text}: another transaction or high load on the server is blocking it")
     if code in _BY_TEXT:
         remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, told, re.IGNORECASE)), None)
         if remedy is not None:
