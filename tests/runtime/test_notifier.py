@@ -534,7 +534,7 @@ def test_a_channel_that_is_gone() -> None:
     stray = Notifier(outbox, Unconfigured("chat"), ManualClock())
     assert stray.run_once()
     assert outbox.rows[gone].state == "dead"
-    assert "no channel of this name is configured" in str(outbox.rows[gone].error)
+    assert "no channel with this name is configured" in str(outbox.rows[gone].error)
     assert outbox.rows[other].state == "pending"
 
 

@@ -85,7 +85,7 @@ CHANNELS = [
 ]
 
 REFUSED = [
-    ("schedules: [{task: a, every: 5m}, {task: a, every: 1h}]", "schedules", "give a name to those of a"),
+    ("schedules: [{task: a, every: 5m}, {task: a, every: 1h}]", "schedules", "set name for the schedules of a"),
     ("schedules: [{task: scheduler, every: 5m}]", "schedules", "give this one another name"),
     *((f"schedules: [{{{entry}}}]", f"schedules[0].{field}", told) for entry, field, told in SCHEDULES),
     *(

@@ -29,7 +29,7 @@ BEFORE = RECENT - BUCKET_SECONDS
         ({}, [row(RECENT, 0, 5), row(BEFORE, 5, 0)], "bad", "It is still failing: "),
         ({}, [], "bad", "It is still failing: "),
         ({"last_at": NOW - 7200}, [row(RECENT, 40)], "good", "No failure for 2 h 0 min, and 40 runs have succeeded"),
-        ({"last_at": NOW - 7200}, [], "quiet", "No failure for 2 h 0 min. Nothing of it has run since"),
+        ({"last_at": NOW - 7200}, [], "quiet", "No failure for 2 h 0 min. It has not run since"),
         ({"last_at": NOW + 60}, [], "bad", "It is still failing: the last failure was 0 ms ago."),
         ({"condition": Condition.BACKLOG, "subject": "mail"}, [], "bad", "It continues, since 1 min 0 s."),
         ({"condition": Condition.LOST, "state": IncidentState.RESOLVED}, [], "good", "It is over: it lasted 30.0 s."),
