@@ -2,8 +2,9 @@
 """Put the parts of the chart in their places whose source is elsewhere in the project.
 
 Helm reads nothing outside of a chart, so the chart holds copies: the rules of ``deploy/prometheus``, the
-dashboards of ``deploy/grafana``, the schema of the settings. Run this after a change of any of them, or of
-``values.yaml`` or ``values.schema.yaml``; a test fails while a copy is stale. It needs the project installed.
+dashboards of ``deploy/grafana``, the schema of the settings, the secrets of channels. Run this after a change of any
+of them, or of ``values.yaml`` or ``values.schema.yaml``; a test fails while a copy is stale. It needs the project
+installed.
 """
 
 import json
@@ -13,8 +14,10 @@ from typing import Any
 
 import yaml
 
+from celery_monitor.channels import package
 from celery_monitor.settings import Settings
 from celery_monitor.settings.alerts import HELM_ON
+from celery_monitor.settings.channels import entry_types
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "celery-monitor"
@@ -25,10 +28,18 @@ def values_schema() -> dict[str, Any]:
     """The schema of the values, with that of the settings as its ``config``."""
     schema: dict[str, Any] = yaml.safe_load((ROOT / "helm" / "values.schema.yaml").read_text())
     config = for_helm(Settings.model_json_schema())
+    secrets = sorted({field for fields in channel_secrets().values() for field in fields})
+    schema["definitions"]["channelSecret"]["properties"]["field"] = {"enum": secrets}
     # The settings' references are absolute, so their definitions stand at the root.
     schema["$defs"] = config.pop("$defs")
     schema["properties"]["config"] |= config
     return schema
+
+
+def channel_secrets() -> dict[str, list[str]]:
+    """Type of channels → the fields of its entries that hold a secret: each can be given by a file instead."""
+    fields = {name: set(package(name).ENTRY.model_fields) for name in entry_types()}
+    return {name: sorted(field for field in known if f"{field}_file" in known) for name, known in fields.items()}
 
 
 def for_helm(schema: Any) -> Any:  # noqa: ANN401 - any JSON
@@ -80,6 +91,7 @@ def assembled() -> dict[Path, str]:
     files = {CHART / "files" / "rules" / name: text for name, text in rules().items()}
     for dashboard in sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")):
         files[CHART / "files" / "dashboards" / dashboard.name] = dashboard.read_text()
+    files[CHART / "files" / "channels" / "secrets.json"] = json.dumps(channel_secrets(), indent=2) + "\n"
     files[CHART / "values.schema.json"] = json.dumps(values_schema(), indent=2) + "\n"
     files[CHART / "README.md"] = readme((CHART / "README.md").read_text())
     return files

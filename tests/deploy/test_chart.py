@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from celery_monitor.settings import Settings, load
+from celery_monitor.channels import package
+from celery_monitor.settings import load
+from celery_monitor.settings.channels import entry_types
+from celery_monitor.settings.secret import Secret
 from tests.deploy.conftest import CHART, ROOT, VALUES, Template
 
 OLDEST, NEWEST = "1.25.0", "1.37.0"
@@ -289,17 +293,23 @@ def test_the_secrets_of_channels_are_mounted(template: Template) -> None:
 
 
 def test_the_chart_knows_every_secret_of_channels() -> None:
-    """A type of channels whose secret the chart does not know could not be used with it."""
-    definitions = Settings.model_json_schema()["$defs"]
-    entries = [
-        one for name, one in definitions.items() if "type" in one.get("properties", {}) and name.endswith("Entry")
-    ]
-    fields = {name.removesuffix("_file") for one in entries for name in one["properties"] if name.endswith("_file")}
-    schema = yaml.safe_load((ROOT / "helm" / "values.schema.yaml").read_text())
-    assert set(schema["definitions"]["channelSecret"]["properties"]["field"]["enum"]) == fields
-    template = (CHART / "templates" / "_config.tpl").read_text()
-    (listed,) = re.findall(r'define "celery-monitor.channelSecrets" -}}\n\[(.*)\]', template)
-    assert set(listed.split(", ")) == fields
+    """What the settings hide of an entry is what the chart takes from a Secret; nothing has to be listed for it."""
+    hidden = {
+        name: sorted(
+            field for field, info in package(name).ENTRY.model_fields.items() if Secret in flat(info.annotation)
+        )
+        for name in entry_types()
+    }
+    assert json.loads((CHART / "files" / "channels" / "secrets.json").read_text()) == hidden
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = schema["definitions"]["channelSecret"]["properties"]["field"]["enum"]
+    assert set(known) == {field for fields in hidden.values() for field in fields}
+
+
+def flat(annotation: Any) -> set[Any]:
+    """The types of which an annotation is made."""
+    parts = typing.get_args(annotation)
+    return {annotation}.union(*map(flat, parts)) if parts else {annotation}
 
 
 def test_a_changed_configuration_restarts_the_pod(template: Template, tmp_path: Path) -> None:

@@ -45,11 +45,6 @@ configuration's `section`, or of the entry `channel` of its channels, is read fr
 {{- toYaml $files -}}
 {{- end -}}
 
-{{/* The fields of channels that hold a secret. `url` does in a channel of the type apprise. */}}
-{{- define "celery-monitor.channelSecrets" -}}
-[routing_key, webhook_url, bot_token, secret, password, url]
-{{- end -}}
-
 {{/* What a ConfigMap must not hold, and what cannot work, is refused here with the name of the right value. */}}
 {{- define "celery-monitor.validateConfig" -}}
 {{- $config := .Values.config -}}
@@ -81,10 +76,11 @@ configuration's `section`, or of the entry `channel` of its channels, is read fr
 {{- end -}}
 {{- end -}}
 {{- $names := list -}}
+{{- $channelSecrets := .Files.Get "files/channels/secrets.json" | fromJson -}}
 {{- range $channel := dig "channels" list $config -}}
 {{- $names = append $names $channel.name -}}
-{{- range include "celery-monitor.channelSecrets" $ | fromYamlArray -}}
-{{- if and (get $channel .) (or (ne . "url") (eq $channel.type "apprise")) -}}
+{{- range default list (get $channelSecrets (toString $channel.type)) -}}
+{{- if get $channel . -}}
 {{- fail (printf $clear (printf "channels[%s].%s" $channel.name .) (printf "secrets.channels.%s with field: %s" $channel.name .)) -}}
 {{- end -}}
 {{- end -}}
