@@ -33,7 +33,10 @@ def settings(*channels: dict[str, Any], **overrides: Any) -> Settings:
         ([{"name": "a"}], "channels[0].type: is required; known: pagerduty"),
         (["a"], "channels[0]: must be a mapping"),
         ([ONCALL, ONCALL], "channels: every channel needs its own name; this one is used more than once: oncall"),
-        ([ONCALL | {"name": "pagerduty"}], "channels: pagerduty is the channel that the section of that name configures"),
+        (
+            [ONCALL | {"name": "pagerduty"}],
+            "channels: pagerduty is the channel that the section of that name configures",
+        ),
         ([ONCALL | {"name": "On call"}], "channels[0].name: must be 1 to 63 lower-case letters"),
         ([ONCALL | {"routing_key": None}], "channels[0].routing_key: is required, here or by routing_key_file"),
         ([ONCALL | {"routing_key": "short"}], "channels[0].routing_key: must be the 32 characters"),
