@@ -361,8 +361,8 @@ class App:
             checks |= {"broker": "not connected yet", "probe": NO_STREAM}
         elif self.store.shared and leader is not None:
             about["role"] = "leader"
-        failing = {name: told for each in self._all_threads() for name, told in each.failing().items()}
-        checks["threads"] = "; ".join(f"{name} {told}" for name, told in failing.items()) or None
+        failing = {name: problem for each in self._all_threads() for name, problem in each.failing().items()}
+        checks["threads"] = "; ".join(f"{name} {problem}" for name, problem in failing.items()) or None
         return HealthReport(checks, found.notes, {**about, **found.about})
 
     def _all_threads(self) -> list[Threads]:

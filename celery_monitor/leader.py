@@ -285,10 +285,10 @@ class Leader:
             return {}
         with self._lock:
             loads = self._monitor.loads()
-        told = self._fleet.details()
+        details = self._fleet.details()
         return {
-            hostname: replace(told.get(hostname, WorkerDetail()), load=loads.get(hostname))
-            for hostname in told.keys() | loads.keys()
+            hostname: replace(details.get(hostname, WorkerDetail()), load=loads.get(hostname))
+            for hostname in details.keys() | loads.keys()
         }
 
     def queues(self) -> Sequence[QueueStats]:

@@ -81,10 +81,10 @@ def _ask(host: str, port: int) -> CheckResult:
             finally:
                 timer.cancel()
     except (OSError, ValueError, http.client.HTTPException) as exc:
-        told = "timed out" if isinstance(exc, TimeoutError) else getattr(exc, "strerror", None) or str(exc)
+        reason = "timed out" if isinstance(exc, TimeoutError) else getattr(exc, "strerror", None) or str(exc)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/livez"
         return CheckResult(
-            alive=False, ours=False, came=False, text=_line(f"no response from {url}: {told or type(exc).__name__}")
+            alive=False, ours=False, came=False, text=_line(f"no response from {url}: {reason or type(exc).__name__}")
         )
 
 
@@ -96,11 +96,11 @@ def _cut(sock: socket.socket) -> None:
 def _answer(status: int, body: bytes) -> CheckResult:
     checks = _checks(body)
     if checks is None:
-        told = f"not a celery-monitor: another program responded with status {status}"
-        return CheckResult(alive=False, ours=False, text=told)
-    told = "; ".join(f"{name}: {state}" for name, state in checks.items())
+        text = f"not a celery-monitor: another program responded with status {status}"
+        return CheckResult(alive=False, ours=False, text=text)
+    states = "; ".join(f"{name}: {state}" for name, state in checks.items())
     alive = status == http.client.OK
-    return CheckResult(alive, ours=True, text=_line(f"{'ok' if alive else f'failing, status {status}'}: {told}"))
+    return CheckResult(alive, ours=True, text=_line(f"{'ok' if alive else f'failing, status {status}'}: {states}"))
 
 
 def _checks(body: bytes) -> dict[str, str] | None:

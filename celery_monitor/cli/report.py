@@ -56,8 +56,8 @@ def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
     try:
         date = dt.date.fromisoformat(day)
     except ValueError as exc:
-        told = f"{day!r} is not a date: use YYYY-MM-DD, {' or '.join(_NAMED)}"
-        raise click.BadParameter(told, param_hint="--date") from exc
+        message = f"{day!r} is not a date: use YYYY-MM-DD, {' or '.join(_NAMED)}"
+        raise click.BadParameter(message, param_hint="--date") from exc
     if date > today:
         raise click.BadParameter(f"{day} has not started yet in {zone}", param_hint="--date")
     return date

@@ -196,7 +196,7 @@ class Notifier:
             return False
         limiter.sending(now)
         try:
-            told = self._sender.send(item)
+            sent = self._sender.send(item)
         except InterruptedSendError:
             return False  # it was ended by us: no attempt, and the next process tries it first of all
         except RetryableError as exc:
@@ -213,15 +213,15 @@ class Notifier:
             self._failed(item, exc)
         else:
             self._answered(item, limiter)
-            self._delivered(item, told)
+            self._delivered(item, sent)
         return True
 
-    def _delivered(self, item: OutboxItem, told: Sent) -> None:
-        if not told.skipped:
+    def _delivered(self, item: OutboxItem, sent: Sent) -> None:
+        if not sent.skipped:
             self._notifications[DELIVERED] += 1
             _log.info("Delivered", channel=item.channel, key=item.key, action=item.action, attempts=item.attempts + 1)
-        count = None if told.skipped else told.count
-        self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count, told.receipt))
+        count = None if sent.skipped else sent.count
+        self._record(item, partial(self._outbox.delivered, item, self._clock.now(), count, sent.receipt))
 
     def _failed(self, item: OutboxItem, exc: Exception) -> None:
         if isinstance(exc, LeaseLostError):

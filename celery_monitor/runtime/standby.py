@@ -136,8 +136,8 @@ class Standby:
             )
         if not self.leader:
             return HealthReport(checks, {}, {"role": "standby, nobody leads"})
-        told = f"this replica stands by, {self.leader} leads: the numbers here are those of its last commit"
-        return HealthReport(checks, {"standby": told}, {"role": f"standby, {self.leader} leads"})
+        message = f"this replica stands by, {self.leader} leads: the numbers here are those of its last commit"
+        return HealthReport(checks, {"standby": message}, {"role": f"standby, {self.leader} leads"})
 
     @property
     def leader(self) -> str:

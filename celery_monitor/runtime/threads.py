@@ -147,8 +147,8 @@ class Threads:
             if error is not None and not self._lost(error):
                 self.died = self.died or name
                 # An error of our own says in words what is wrong and what to do.
-                told = {"error": str(error)} if isinstance(error, MonitorError) else {"exc_info": error}
-                said(partial(_log.error, "A thread died; the monitor is exiting", thread=name, **told))
+                fields = {"error": str(error)} if isinstance(error, MonitorError) else {"exc_info": error}
+                said(partial(_log.error, "A thread died; the monitor is exiting", thread=name, **fields))
         finally:
             # Without an error of its own it may have ended because of another one, whose reason is known in a moment.
             if not (self.stop.wait(REASON_WAIT) if error is None else self.stop.is_set()):

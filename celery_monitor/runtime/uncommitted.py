@@ -165,27 +165,27 @@ class UncommittedPages:
         if row.channel != self._channel or row.action is not Action.TRIGGER:
             return False
         with self._lock:
-            told = self._sent.get(row.key)
-        if told is None:
+            sent = self._sent.get(row.key)
+        if sent is None:
             return False
         incident = self._outbox.incident(row.key)
-        return incident is not None and incident.count <= told.count
+        return incident is not None and incident.count <= sent.count
 
     def _after(self, row: OutboxItem) -> OutboxItem:
         """A row that has more to tell than what was sent from memory: to the receiver it is an update of that."""
         with self._lock:
-            told = self._sent.get(row.key)
-        if told is None or told.receipt is None or row.action is not Action.TRIGGER or row.channel != self._channel:
+            sent = self._sent.get(row.key)
+        if sent is None or sent.receipt is None or row.action is not Action.TRIGGER or row.channel != self._channel:
             return row
         priority = row.priority + REFRESH if 0 <= row.priority < FIRST_UPDATE else row.priority
-        return replace(row, receipt=told.receipt, priority=priority)
+        return replace(row, receipt=sent.receipt, priority=priority)
 
     def _settle(self, row: OutboxItem, now: float) -> bool:
         """Record it as delivered; False where the store is away again, and it is done at another look."""
         with self._lock:
-            told = self._sent.get(row.key, Sent(0))
+            sent = self._sent.get(row.key, Sent(0))
         try:
-            self.delivered(row, now, told.count, told.receipt)
+            self.delivered(row, now, sent.count, sent.receipt)
         except StoreUnavailableError:
             return False
         return True

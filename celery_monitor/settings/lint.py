@@ -40,10 +40,10 @@ def warnings_of(settings: Settings) -> list[Problem]:
 
 def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
     """Rules that never decide, each with the first one that stands in its way."""
-    told = set()
+    reported = set()
     for (before, earlier), (number, later) in combinations(enumerate(rules), 2):
-        if number not in told and earlier.on == later.on and _covers(earlier, later):
-            told.add(number)
+        if number not in reported and earlier.on == later.on and _covers(earlier, later):
+            reported.add(number)
             yield Problem(
                 f"alerts.rules[{number}]",
                 f"{later.name} is never used: {earlier.name} (alerts.rules[{before}]) matches everything that it "
@@ -108,8 +108,8 @@ def _unused(settings: Settings) -> Iterator[Problem]:
     }
     for number, channel in enumerate(settings.channels):
         if channel.name not in named:
-            told = f"nothing is sent to {channel.name}: name it in alerts.to, or in the to of a rule or schedule"
-            yield Problem(f"channels[{number}]", told)
+            message = f"nothing is sent to {channel.name}: name it in alerts.to, or in the to of a rule or schedule"
+            yield Problem(f"channels[{number}]", message)
 
 
 def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:

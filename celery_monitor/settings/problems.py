@@ -81,8 +81,8 @@ def _message(detail: ErrorDetails) -> str:
         case "value_error":
             return str(context["error"])
         case "union_tag_invalid" | "union_tag_not_found" as kind:
-            told = "is required" if kind.endswith("found") else "is not a type of channels"
-            return f"{told}; known: {', '.join(entry_types())}"
+            problem = "is required" if kind.endswith("found") else "is not a type of channels"
+            return f"{problem}; known: {', '.join(entry_types())}"
         case "extra_forbidden":
             return _unknown_key(detail["loc"])
         case "greater_than_equal" | "less_than_equal":

@@ -137,15 +137,15 @@ def problems_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
         if oidc.client_id is None:
             yield Problem("web.oidc.client_id", "must be set with issuer: ask the provider's administrator for it")
         if web.external_url is None:
-            told = f"must be set with web.oidc.issuer: the provider sends people back to <external_url>{CALLBACK}"
-            yield Problem("web.external_url", told)
+            message = f"must be set with web.oidc.issuer: the provider sends people back to <external_url>{CALLBACK}"
+            yield Problem("web.external_url", message)
         yield from _problems_of_key(web, signed=signed)
         if find_spec("authlib") is None:
-            told = "Authlib is not installed: pip install 'celery-monitor[oidc]' (the container image has it)"
-            yield Problem("web.oidc.issuer", told)
+            message = "Authlib is not installed: pip install 'celery-monitor[oidc]' (the container image has it)"
+            yield Problem("web.oidc.issuer", message)
     if (oidc.issuer is not None or proxied) and not (web.viewers or web.operators):
-        told = 'name the groups that may see the page, here or in web.operators; ["*"] for everybody who can sign in'
-        yield Problem("web.viewers", told)
+        message = 'name the groups that may see the page, here or in web.operators; ["*"] for everybody who can sign in'
+        yield Problem("web.viewers", message)
 
 
 def _problems_of_key(web: "WebSettings", *, signed: bool) -> Iterator[Problem]:
@@ -153,14 +153,14 @@ def _problems_of_key(web: "WebSettings", *, signed: bool) -> Iterator[Problem]:
     if web.session_key is not None or web.session_key_file is not None:
         return
     if not signed:
-        told = "must be set with a provider without client_secret: openssl rand -base64 32 makes one"
-        yield Problem("web.session_key", told)
+        message = "must be set with a provider without client_secret: openssl rand -base64 32 makes one"
+        yield Problem("web.session_key", message)
     elif len(web.oidc.secret_source().get() or "") < _MIN_KEY:
-        told = (
+        message = (
             f"must be set, because the client secret has fewer than {_MIN_KEY} characters and could be guessed from a "
             "cookie that it signs: openssl rand -base64 32 makes one"
         )
-        yield Problem("web.session_key", told)
+        yield Problem("web.session_key", message)
 
 
 def warnings_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
@@ -178,11 +178,11 @@ def warnings_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
     if oidc.issuer is None:
         return
     if _in_clear(oidc.issuer):
-        told = "is not https: anyone on the network path to the provider can sign in as anybody"
-        yield Problem("web.oidc.issuer", told)
+        message = "is not https: anyone on the network path to the provider can sign in as anybody"
+        yield Problem("web.oidc.issuer", message)
     if web.external_url is not None and _in_clear(web.external_url):
-        told = "is not https: anyone on the network path can take over the session of a person who has signed in"
-        yield Problem("web.external_url", told)
+        message = "is not https: anyone on the network path can take over the session of a person who has signed in"
+        yield Problem("web.external_url", message)
 
 
 def _behind_unknown_proxy(web: "WebSettings") -> bool:

@@ -79,10 +79,10 @@ class Quantity:
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
         number = f"{_DIGITS}({'|'.join(self.units)})"
         # What JSON Schema cannot check of a text stands in the comment.
-        told = {"$comment": f"from {self._text(self.at_least)} to {self._text(self.at_most)}"}
+        comment = {"$comment": f"from {self._text(self.at_least)} to {self._text(self.at_most)}"}
         if self.at_least > 0:
-            return {"type": "string", "pattern": f"^{number}$", **told}
-        return {"type": ["string", "integer"], "pattern": f"^(0|{number})$", "minimum": 0, "maximum": 0, **told}
+            return {"type": "string", "pattern": f"^{number}$", **comment}
+        return {"type": ["string", "integer"], "pattern": f"^(0|{number})$", "minimum": 0, "maximum": 0, **comment}
 
 
 def duration(at_least: str = "0", at_most: str = "36500d") -> Quantity:

@@ -112,14 +112,14 @@ def _told(exc: yaml.MarkedYAMLError) -> str:
             if begins
             else "there is a tab before the value; use a space"
         )
-    told = _without_quotes(problem)
-    if told in _MEANT:
-        return _MEANT[told]
+    reason = _without_quotes(problem)
+    if reason in _MEANT:
+        return _MEANT[reason]
     if exc.context in _BRACKETS and exc.context_mark is not None:
-        return f"{told}; is the {_BRACKETS[exc.context]} of line {exc.context_mark.line + 1} closed?"
-    if "<block end>" in told:
-        return f"{told}; all keys of a section must begin in the same column"
-    return f"{told}; texts with special characters (: # * & ! % @ {{ [) need quotes"
+        return f"{reason}; is the {_BRACKETS[exc.context]} of line {exc.context_mark.line + 1} closed?"
+    if "<block end>" in reason:
+        return f"{reason}; all keys of a section must begin in the same column"
+    return f"{reason}; texts with special characters (: # * & ! % @ {{ [) need quotes"
 
 
 def _without_quotes(text: str) -> str:

@@ -137,21 +137,21 @@ class QueueRegistry:
 
         ``now`` is monotonic, in seconds.
         """
-        told = list(islice(self._named | dict.fromkeys(self._queues), MAX_QUEUES))
+        listed = list(islice(self._named | dict.fromkeys(self._queues), MAX_QUEUES))
         workers: Counter[str] = Counter()
         processes: Counter[str] = Counter()
         for worker in self._workers.values():
             for name in worker.queues:
                 workers[name] += 1
                 processes[name] += worker.processes
-        told += [name for name in self._check_past(sizes) if name not in self._named and name not in told]
-        for name in told:
+        listed += [name for name in self._check_past(sizes) if name not in self._named and name not in listed]
+        for name in listed:
             if name in sizes and name in self._queues:
                 self._queues[name].note(sizes[name], now)
             self._forget(name, sizes.get(name), now, consumed=name in workers)
         return self._without_duplicates(
             QueueStats(name, *(sizes.get(name) or (None, None)), workers[name], processes[name])
-            for name in told
+            for name in listed
             if name in self._named or name in self._queues
         )
 

@@ -75,20 +75,20 @@ class HttpSender:
         except NoAnswerError as exc:
             if self._stopped:
                 raise InterruptedSendError(_STOPPING) from None
-            told = line(self.without_secrets(str(exc)), _REASON_LIMIT)
+            reason = line(self.without_secrets(str(exc)), _REASON_LIMIT)
             # Without its cause, which may hold a secret.
-            raise RetryableError(f"{self.receiver}: {told}", remedy=exc.remedy) from None
+            raise RetryableError(f"{self.receiver}: {reason}", remedy=exc.remedy) from None
 
     def reply(self, answer: Answer) -> str:
         """What the receiver said, to follow its status: short, printable, and without secrets."""
         said = text(self.without_secrets(" ".join(answer.text.split())), _REPLY_LIMIT)
         return f": {said}" if said else ""
 
-    def without_secrets(self, told: str) -> str:
+    def without_secrets(self, text: str) -> str:
         """A text in which a server may have repeated what it was sent, now or before."""
         for secret in (*self._sent, *self.secrets()):
-            told = told.replace(secret, self.hidden)
-        return told
+            text = text.replace(secret, self.hidden)
+        return text
 
     def secrets(self) -> Iterable[str]:
         """The secrets that requests hold."""

@@ -142,18 +142,18 @@ def _foreign(call: Callable[[], T]) -> T:
         raise
     except OAuthError as exc:
         code = str(exc.error)  # JSON of any type
-        told = code if code in _CODES else "an error code of its own"
+        reason = code if code in _CODES else "an error code of its own"
         if code in _CONFIGURED_WRONG:
             raise ProviderUnavailableError(
-                f"it refuses this monitor ({told}): check web.oidc.client_id and the client secret"
+                f"it refuses this monitor ({reason}): check web.oidc.client_id and the client secret"
             ) from exc
-        raise SignInRefusedError(f"the provider refuses the code ({told})") from exc
+        raise SignInRefusedError(f"the provider refuses the code ({reason})") from exc
     except JoseError as exc:
         raise SignInRefusedError(f"the ID token is not valid ({printable(str(exc), _MAX_TEXT)})") from exc
     except (OSError, HTTPError) as exc:
         fault = network.fault_of(exc)
-        told = network.told(exc) or type(exc).__name__
+        reason = network.told(exc) or type(exc).__name__
         advice = "" if fault is None else f"; {network.remedy(fault, _TERMS)}"
-        raise ProviderUnavailableError(f"it does not answer ({told}){advice}") from exc
+        raise ProviderUnavailableError(f"it does not answer ({reason}){advice}") from exc
     except Exception as exc:  # what libraries raise of a foreign server's bytes cannot be listed
         raise ProviderUnavailableError(f"its answer cannot be read ({type(exc).__name__})") from exc

@@ -140,9 +140,9 @@ def _failed(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
             continue
         last = one.exemplar[0] if openmetrics and one.exemplar else None
         for exception, count in {"": 0, **one.exceptions}.items():
-            told = _exemplar(one) if exception == last and count else b""
+            exemplar = _exemplar(one) if exception == last and count else b""
             label = labels.escaped(exception).encode()
-            lines.append(b'%b{%b,exception="%b"} %d%b\n' % (sample, text, label, count, told))
+            lines.append(b'%b{%b,exception="%b"} %d%b\n' % (sample, text, label, count, exemplar))
     return b"".join(lines)
 
 

@@ -52,8 +52,8 @@ class WorkerRenderer:
 
     def _software(self, host: str, worker: Worker) -> bytes:
         shown = ((name, labels.escaped(getattr(worker, name))) for name in fleet.WORKER_INFO.labels[1:])
-        told = ",".join([f'{name}="{value}"' for name, value in shown])
-        return f'hostname="{host}",{told}{self._static}'.encode()
+        pairs = ",".join([f'{name}="{value}"' for name, value in shown])
+        return f'hostname="{host}",{pairs}{self._static}'.encode()
 
 
 def _of_host(workers: Sequence[Worker]) -> tuple[int, int, float, float, int, int]:

@@ -78,10 +78,10 @@ class Access:
         if self.oidc:
             return Refused(401, "Sign in to see this page.", headers, retry=True)
         if self._basic is not None:
-            told = (
+            message = (
                 "HTTP Basic authentication required"
                 if for_program(path)
                 else "A user name and a password are required."
             )
-            return Refused(401, told, headers)
+            return Refused(401, message, headers)
         return Refused(401, "This monitor is reached through the proxy where people sign in: use its address.")

@@ -59,7 +59,8 @@ class Api:
     async def index(self, request: Request) -> Response:
         """What there is."""
         self._query(request)
-        resources = [{"href": path, "about": told[0]} for path, told in OPERATIONS.items() if path != INDEX]
+        listed = {path: operation for path, operation in OPERATIONS.items() if path != INDEX}
+        resources = [{"href": path, "about": operation.about} for path, operation in listed.items()]
         return answer({"resources": resources, "description": "/openapi.json"})
 
     async def summary(self, request: Request) -> Response:

@@ -36,8 +36,8 @@ class Clients:
         wait = self._throttle.wait(self.of(scope), monotonic())
         if not wait:
             return None
-        told = "Too many failed sign-ins from this address: wait a minute, then try again."
-        return Refused(429, told, {"retry-after": str(math.ceil(wait))}, reason="throttled")
+        message = "Too many failed sign-ins from this address: wait a minute, then try again."
+        return Refused(429, message, {"retry-after": str(math.ceil(wait))}, reason="throttled")
 
     def failed(self, scope: Scope) -> None:
         """A sign-in of this client failed."""

@@ -59,16 +59,16 @@ class WebServer:
     def _refusal(self, exc: OSError | UnicodeError) -> MonitorError:
         if isinstance(exc, UnicodeError):
             return ConfigError([Problem("web.host", "is neither an IP address nor a host name")])
-        told = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
+        message = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
         if exc.errno == errno.EADDRINUSE:
             return PortUnavailableError(
-                f"{told}: is another celery-monitor running? `ss -ltnp 'sport = :{self._port}'` shows which process "
+                f"{message}: is another celery-monitor running? `ss -ltnp 'sport = :{self._port}'` shows which process "
                 "uses the port; stop it, or set a different web.port"
             )
         if exc.errno == socket.EAI_AGAIN:
-            return PortUnavailableError(f"{told}: set web.host to an IP address, which needs no DNS")
+            return PortUnavailableError(f"{message}: set web.host to an IP address, which needs no DNS")
         of_host = isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL
-        return ConfigError([Problem("web.host" if of_host else "web.port", told)])
+        return ConfigError([Problem("web.host" if of_host else "web.port", message)])
 
     def serve(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``heartbeat`` is called every TICK.

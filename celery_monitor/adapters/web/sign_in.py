@@ -92,23 +92,23 @@ class SignIn:
         attempt = self._sessions.attempted(request.headers.get("cookie", ""), state, self._now())
         if attempt is None:
             # Not held against the address: nothing can be guessed here, and behind a proxy it may be everybody's.
-            told = _NOT_BEGUN.format(self._sessions.base or "the page")
-            return self._refuse(request, Refused(400, told, reason="answer", retry=True))
+            message = _NOT_BEGUN.format(self._sessions.base or "the page")
+            return self._refuse(request, Refused(400, message, reason="answer", retry=True))
         try:
             response = await self._signed_in(request, attempt, query)
         except ProviderUnavailableError as exc:
             response = self._unavailable(request, exc)
         except SignInRefusedError as exc:
             _log.warning("Sign-in failed", client=self._clients.of(request.scope), problem=str(exc))
-            told = f"The sign-in failed: {exc}. Sign in again."
-            response = self._refuse(request, Refused(400, told, reason="answer", retry=True))
+            message = f"The sign-in failed: {exc}. Sign in again."
+            response = self._refuse(request, Refused(400, message, reason="answer", retry=True))
         self._sessions.attempt_ended(response, state)
         return response
 
     async def _signed_in(self, request: Request, attempt: Attempt, query: dict[str, str]) -> Response:
         if "error" in query:
-            told = printable(query.get("error_description") or query["error"], MAX_NAME)
-            raise SignInRefusedError(f"the provider says “{told}”")
+            reason = printable(query.get("error_description") or query["error"], MAX_NAME)
+            raise SignInRefusedError(f"the provider says “{reason}”")
         if (throttled := self._clients.wait(request.scope)) is not None:
             return self._refuse(request, throttled)
         code, issuer = query.get("code", ""), query.get("iss")
@@ -133,8 +133,10 @@ class SignIn:
         """Sign out here. The provider is not asked: other sites of the person's go on."""
         if not of_this_site(request.headers, form=True):
             return self._refuse(request, Refused(403, f"Nothing was done: {OTHER_SITE}."))
-        told = "You are signed out here. At the provider you may still be signed in: then one click signs you in again."
-        response = door.page(request, "Signed out", told)
+        message = (
+            "You are signed out here. You may still be signed in at the provider: then one click signs you in again."
+        )
+        response = door.page(request, "Signed out", message)
         self._sessions.end(response)
         return response
 
@@ -147,11 +149,11 @@ class SignIn:
 
     def _unavailable(self, request: Request, exc: ProviderUnavailableError) -> Response:
         _log.warning("The sign-in provider is unavailable", problem=str(exc))
-        told = (
+        message = (
             f"The sign-in provider cannot be used: {exc}. People who are signed in stay signed in. Try again in a "
             "moment."
         )
-        return self._refuse(request, Refused(503, told, {"retry-after": "10"}, reason="provider", retry=True))
+        return self._refuse(request, Refused(503, message, {"retry-after": "10"}, reason="provider", retry=True))
 
     def _refuse(self, request: Request, refused: Refused) -> Response:
         if refused.reason is not None:

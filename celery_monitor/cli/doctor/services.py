@@ -66,8 +66,8 @@ def _opened(settings: Settings, path: Path, *, in_use: bool) -> Finding:
         state = _state(settings)
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
-    if (told := _doubts(str(path), state, in_use=in_use)) is not None:
-        return told
+    if (doubts := _doubts(str(path), state, in_use=in_use)) is not None:
+        return doubts
     size, limit = path.stat().st_size, settings.store.max_bytes
     if size > limit * _NEARLY:
         return warn(
@@ -168,12 +168,12 @@ def limits(settings: Settings) -> Finding:
         return ok("limits", "not checked: there is no store")
     if not cut:
         return ok("limits", "no memory limit was exceeded in the last 24 h")
-    told = ", ".join(
+    exceeded = ", ".join(
         f"{name} {number:,} times ({usage.SETTINGS[name] or 'not configurable'})" for name, number in cut.items()
     )
     return warn(
         "limits",
-        f"exceeded in the last 24 h: {told}; the excess is counted as other. Find what creates so many names, or "
+        f"exceeded in the last 24 h: {exceeded}; the excess is counted as other. Find what creates so many names, or "
         "raise the setting and the memory limit",
     )
 
@@ -201,8 +201,8 @@ def web(settings: WebSettings) -> Port:
             each.close()
     except (OSError, UnicodeError) as exc:
         if getattr(exc, "errno", None) != errno.EADDRINUSE:
-            told = getattr(exc, "strerror", None) or exc
-            return Port(fail("web", f"cannot listen on {where}: {told}; change web.host or web.port"))
+            reason = getattr(exc, "strerror", None) or exc
+            return Port(fail("web", f"cannot listen on {where}: {reason}; change web.host or web.port"))
     else:
         return Port(ok("web", f"{where} is free: no monitor is running here"))
     answer = ask(settings)

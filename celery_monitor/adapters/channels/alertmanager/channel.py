@@ -62,9 +62,11 @@ class Cluster:
             "endsAt": rfc3339(now + _TEST_LASTS),
         }
         took = self._alertmanagers(Context.for_test(clock)).post([alert])
-        told = f"{', '.join(took)} accepted the test alert {name}, which ends within a minute"
+        message = f"{', '.join(took)} accepted the test alert {name}, which ends within a minute"
         missed = [url for url in entry.urls if url not in took]
-        return TestResult(told, f"not every Alertmanager accepted it: {', '.join(missed)} did not" if missed else None)
+        return TestResult(
+            message, f"not every Alertmanager accepted it: {', '.join(missed)} did not" if missed else None
+        )
 
     def check(self) -> Check:
         """Each says that it is ready."""

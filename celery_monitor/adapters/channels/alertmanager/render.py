@@ -75,9 +75,9 @@ def labels_from(receipt: str | None) -> dict[str, str] | None:
 
 def _annotations(incident: Incident) -> dict[str, str]:
     """The names are those of templates: ``failures``, ``last_failure``."""
-    told = {label.lower().replace(" ", "_"): value for label, value in overview(incident)}
+    annotations = {label.lower().replace(" ", "_"): value for label, value in overview(incident)}
     known = {
-        **{line(name): line(value, _TEXT) for name, value in told.items()},
+        **{line(name): line(value, _TEXT) for name, value in annotations.items()},
         "summary": line(headline(incident), _SUMMARY),
         "message": text(incident.message, _TEXT),
         "runbook_url": incident.runbook_url or "",

@@ -36,8 +36,8 @@ def problems(settings: Settings) -> Iterator[Problem]:
     """Apprise is an optional dependency."""
     for number, entry in enumerate(settings.channels):
         if isinstance(entry, AppriseEntry) and find_spec("apprise") is None:
-            told = "Apprise is not installed: pip install 'celery-monitor[apprise]' (the container image has it)"
-            yield Problem(f"channels[{number}].type", told)
+            message = "Apprise is not installed: pip install 'celery-monitor[apprise]' (the container image has it)"
+            yield Problem(f"channels[{number}].type", message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class AppriseService:
     def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Send a test message. See Test."""
         no_rule(rule, "a service")
-        told = f"Sent by `celery-monitor notify test {self.entry.name}`: nothing failed."
+        message = f"Sent by `celery-monitor notify test {self.entry.name}`: nothing failed."
         title = f"[{fleet}] Test from celery-monitor"
-        self._apprise(Context.for_test(clock)).post({"title": title, "body": told, "kind": "info"})
+        self._apprise(Context.for_test(clock)).post({"title": title, "body": message, "kind": "info"})
         return TestResult(f"Apprise has sent the test message by {self.scheme}")
 
     def check(self) -> Check:
@@ -73,8 +73,8 @@ class AppriseService:
             look.post({})
         except DeliveryError as exc:
             return Check(CheckState.FAIL, f"{exc}: {exc.remedy}" if exc.remedy else str(exc))
-        told = f"Apprise supports its {self.scheme} URL: `celery-monitor notify test {entry.name}` sends a message"
-        return Check(CheckState.OK, told)
+        message = f"Apprise supports its {self.scheme} URL: `celery-monitor notify test {entry.name}` sends a message"
+        return Check(CheckState.OK, message)
 
     def _apprise(self, context: Context) -> "Apprise":
         from celery_monitor.adapters.channels.apprise.send import Apprise  # noqa: PLC0415 - as above

@@ -94,10 +94,10 @@ class Apprise:
         url = self._url.get()
         if url is None:
             raise RejectedError(self.missing)
-        outcome, told = self._run({**message, "url": url})
+        outcome, output = self._run({**message, "url": url})
         for part in sorted(url_parts(url), key=len, reverse=True):
-            told = told.replace(part, "[secret]")
-        why = f": {line(told, _REASON)}" if told else ""
+            output = output.replace(part, "[secret]")
+        why = f": {line(output, _REASON)}" if output else ""
         if outcome == "not_installed":
             raise RetryableError(f"Apprise is not installed: {INSTALL}", remedy=INSTALL, needs_repair=True)
         if outcome == "unknown_url":

@@ -171,8 +171,8 @@ def _check(section: EmailSettings, name: str, recipients: Mapping[str, str]) -> 
             "ASCII before the @): use an address in ASCII, or a server with SMTPUTF8",
         )
     login = " and accepts the login" if server.username is not None else ""
-    told = f"{server} answers ({server.security}){login}: `celery-monitor notify test {name}` sends a mail"
-    return Check(CheckState.OK, told)
+    message = f"{server} answers ({server.security}){login}: `celery-monitor notify test {name}` sends a mail"
+    return Check(CheckState.OK, message)
 
 
 def _beyond_ascii(addresses: Mapping[str, str | None]) -> list[str]:

@@ -106,8 +106,8 @@ def caveats(summary: Summary) -> Iterator[str]:
             "this report does not include them."
         )
     if health.too_old:
-        told = plural(health.too_old, "failure")
-        yield f"{told} arrived too late to page (alerts.max_age): they are counted in the hour in which they happened."
+        late = plural(health.too_old, "failure")
+        yield f"{late} arrived too late to page (alerts.max_age): they are counted in the hour in which they happened."
 
 
 def watch(summary: Summary) -> str:

@@ -89,10 +89,10 @@ class Service:
         if key is None:
             rules = ", ".join(name for name in self.keys if name) or "none"
             if rule is not None:
-                told = f"no rule {rule!r} has a routing key of its own (rules with one: {rules})"
-                raise ConfigError([Problem("--rule", told)])
-            told = f"is not set (rules with a key of their own: {rules})"
-            raise ConfigError([Problem("pagerduty.routing_key", told)])
+                message = f"no rule {rule!r} has a routing key of its own (rules with one: {rules})"
+                raise ConfigError([Problem("--rule", message)])
+            message = f"is not set (rules with a key of their own: {rules})"
+            raise ConfigError([Problem("pagerduty.routing_key", message)])
         return TestResult(send_test(url=self.url, key=key, fleet=fleet, clock=clock, timeout=self.settings.timeout))
 
     def check(self) -> Check:
@@ -108,6 +108,6 @@ class Service:
         number = f"{len(self.keys)} routing key{'s' * (len(self.keys) > 1)}"
         text = f"{urlsplit(self.url).hostname} answers; {number}: `celery-monitor notify test {self.name}` tries one"
         if "" not in self.keys:
-            told = f"{text}; without pagerduty.routing_key only rules with their own key page"
-            return Check(CheckState.WARN, told)
+            message = f"{text}; without pagerduty.routing_key only rules with their own key page"
+            return Check(CheckState.WARN, message)
         return Check(CheckState.OK, text)

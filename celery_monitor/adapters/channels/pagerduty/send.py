@@ -128,6 +128,6 @@ def send_test(*, url: str, key: str, fleet: str, clock: Clock, timeout: float) -
     try:
         sender.post(key, Action.RESOLVE, {"dedup_key": incident})
     except RetryableError as exc:
-        told = f"{opened}, but did not resolve it: resolve it by hand. {exc}"
-        raise RetryableError(told, remedy=exc.remedy) from exc
+        message = f"{opened}, but did not resolve it: resolve it by hand. {exc}"
+        raise RetryableError(message, remedy=exc.remedy) from exc
     return f"{opened}\n{url} accepted its resolution"

@@ -66,15 +66,15 @@ def result(answer: Answer, now: float) -> dict[str, Any]:
     if answer.status == THROTTLED or answer.status >= 500:  # noqa: PLR2004 - RFC 9110, 15.6
         raise RetryableError(f"Slack responded with {answer.status}", retry_after(answer.retry_after, now))
     try:
-        told = json.loads(answer.text)
+        body = json.loads(answer.text)
     except ValueError:
-        told = None
-    if answer.status != OK or not isinstance(told, dict) or "ok" not in told:
+        body = None
+    if answer.status != OK or not isinstance(body, dict) or "ok" not in body:
         what = f"the server responded with {answer.status} and not as Slack's API does"
         raise RetryableError(what, remedy="check api_url, and the proxy in between", needs_repair=True)
-    if told["ok"] is not True:
-        raise SlackError(str(told.get("error", "no error given")))
-    return told
+    if body["ok"] is not True:
+        raise SlackError(str(body.get("error", "no error given")))
+    return body
 
 
 def refusal(error: str, what: str, channel: str, *, answered: str = "") -> DeliveryError:

@@ -131,9 +131,9 @@ class SlackBot(HttpSender):
             return self._open(item, what)
         thread = {"ts": ts, "channel": where}
         if self._found(item, item.event_id, "conversations.replies", thread) is None:
-            told = {"text": reply(incident, item.kind), "thread_ts": ts, **_PLAIN}
+            payload = {"text": reply(incident, item.kind), "thread_ts": ts, **_PLAIN}
             # An incident that is open again is new to those who have read that it was resolved.
-            self._post_once(item, item.event_id, {**told, "reply_broadcast": item.kind is MessageKind.OPENED}, where)
+            self._post_once(item, item.event_id, {**payload, "reply_broadcast": item.kind is MessageKind.OPENED}, where)
         return item.receipt or ""
 
     def _post_once(self, item: OutboxItem, identity: str, what: Mapping[str, Any], to: str | None = None) -> str:

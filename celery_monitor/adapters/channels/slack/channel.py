@@ -97,22 +97,22 @@ class Slack:
 
         bot, name = self._bot(Context.for_test(_NoClock())), self.entry.name
         known = bot.call("auth.test", {})
-        told = f"Slack accepts the token of the bot {known.get('user')} in {known.get('team')}"
+        message = f"Slack accepts the token of the bot {known.get('user')} in {known.get('team')}"
         try:
             bot.post("conversations.history", {"channel": self.entry.channel, "limit": 1})
         except SlackError as exc:
             if exc.error != "missing_scope":
                 return Check(
                     CheckState.FAIL,
-                    f"{told}, but it cannot use channel {self.entry.channel} ({exc.error}): check the ID, and invite "
-                    "the bot to the channel",
+                    f"{message}, but it cannot use channel {self.entry.channel} ({exc.error}): check the ID, and "
+                    "invite the bot to the channel",
                 )
             return Check(
                 CheckState.WARN,
-                f"{told}; without the scope channels:history (groups:history) a message whose outcome is unknown is "
+                f"{message}; without the scope channels:history (groups:history) a message whose outcome is unknown is "
                 f"posted twice: `celery-monitor notify test {name}` posts one",
             )
-        return Check(CheckState.OK, f"{told}, and it can use the channel: `celery-monitor notify test {name}` posts")
+        return Check(CheckState.OK, f"{message}, and it can use the channel: `celery-monitor notify test {name}` posts")
 
     def _check_webhook(self) -> Check:
         from celery_monitor.adapters.http.request import reach  # noqa: PLC0415 - requests is slow to import

@@ -57,8 +57,8 @@ def reply(incident: Incident, kind: MessageKind) -> str:
 
 def test_message(fleet: str, channel: str) -> dict[str, Any]:
     """A message that a person asked for, and that says so."""
-    told = f"[{line(fleet)}] Test from celery-monitor: nothing failed (`celery-monitor notify test {channel}`)"
-    return {"text": escaped(told, TEXT_LIMIT)}
+    message = f"[{line(fleet)}] Test from celery-monitor: nothing failed (`celery-monitor notify test {channel}`)"
+    return {"text": escaped(message, TEXT_LIMIT)}
 
 
 def escaped(value: str, limit: int) -> str:

@@ -70,8 +70,8 @@ class SlackWebhook(HttpSender):
             throttled = f"{self.receiver} responded with {answer.status}{self.reply(answer)}"
             raise RetryableError(throttled, retry_after(answer.retry_after, self.clock.now()))
         said = " ".join(answer.text.split())
-        told = f"{answer.status}{self.reply(answer)}"
-        raise refusal(said, "a message", self.channel, answered=told)
+        reason = f"{answer.status}{self.reply(answer)}"
+        raise refusal(said, "a message", self.channel, answered=reason)
 
     def secrets(self) -> Iterable[str]:
         """See HttpSender. What a server or a proxy repeats of the URL is its path."""

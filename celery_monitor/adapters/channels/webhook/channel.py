@@ -65,8 +65,10 @@ class Hook:
             status = reach(self.entry.url, self.entry.timeout, self.entry.name)
         except DeliveryError as exc:
             return Check(CheckState.FAIL, f"{exc}: {exc.remedy or 'check its url'}")
-        told = f"{self.host} answers ({status} to HEAD): `celery-monitor notify test {self.entry.name}` sends an event"
-        return Check(CheckState.OK, told)
+        message = (
+            f"{self.host} answers ({status} to HEAD): `celery-monitor notify test {self.entry.name}` sends an event"
+        )
+        return Check(CheckState.OK, message)
 
     def _webhook(self, context: Context) -> "Webhook":
         from celery_monitor.adapters.channels.webhook.send import Webhook  # noqa: PLC0415 - requests is slow to import

@@ -50,13 +50,13 @@ def unreadable_url(shown: str) -> StoreUnusableError:
 def classified(exc: BaseException, *, place: str, database: str, user: str) -> MonitorError:
     """What an error of psycopg means to the caller."""
     code = getattr(exc, "sqlstate", None)
-    told = _told(exc)
-    text = f"The store {place} is unavailable: {told}"
+    reason = _told(exc)
+    text = f"The store {place} is unavailable: {reason}"
     if code == _NO_SPACE:
         return StoreFullError(f"{text} (on the server): free space there, the monitor goes on by itself")
     if code == _NO_RIGHTS:
         return StoreUnusableError(
-            f"The store {place} cannot be used: {told}. Make {user or 'the user of store.url'} the owner of the "
+            f"The store {place} cannot be used: {reason}. Make {user or 'the user of store.url'} the owner of the "
             f"database: ALTER DATABASE {database} OWNER TO {user or '…'}"
         )
     if code == _READ_ONLY:
@@ -64,7 +64,7 @@ def classified(exc: BaseException, *, place: str, database: str, user: str) -> M
     if code in _TOO_LATE:
         return StoreUnavailableError(f"{text}: another transaction or high load on the server is blocking it")
     if code in _BY_TEXT:
-        remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, told, re.IGNORECASE)), None)
+        remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, reason, re.IGNORECASE)), None)
         if remedy is not None:
             return StoreUnavailableError(f"{text}: {remedy}")
     return StoreUnavailableError(text)
