@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.store import open_store
+from celery_monitor.cli.attached import attached_store
 from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.core.times import rfc3339
@@ -76,19 +76,8 @@ def retry(config_path: Path | None, store: str | None, item_id: int | None, *, a
 
 @contextmanager
 def _opened(config_path: Path | None, url: str | None) -> Iterator[Outbox]:
-    settings = load(config_path, {"store.url": url})
-    store = open_store(
-        settings.store.url_source(),
-        password=settings.store.password_source(),
-        schema=settings.schema_of_store,
-        retention=settings.store.retention,
-        fingerprints_kept=0,
-    )
-    store.attach()
-    try:
+    with attached_store(load(config_path, {"store.url": url})) as store:
         yield store.outbox
-    finally:
-        store.stop()
 
 
 def _items(rows: Outbox, *, dead: bool) -> Iterator[OutboxItem]:

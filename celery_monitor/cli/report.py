@@ -12,7 +12,7 @@ import click
 
 from celery_monitor.adapters.channels import DailyReport, configured, of_report
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.store import open_store
+from celery_monitor.cli.attached import attached_store
 from celery_monitor.cli.notify import tell
 from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.summary import Summary, summary_to_dict
@@ -65,18 +65,8 @@ def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
 
 @contextmanager
 def _reports(settings: Settings, zone: ZoneInfo) -> Iterator[DayReport]:
-    store = open_store(
-        settings.store.url_source(),
-        password=settings.store.password_source(),
-        schema=settings.schema_of_store,
-        retention=settings.store.retention,
-        fingerprints_kept=0,
-    )
-    store.attach()
-    try:
+    with attached_store(settings) as store:
         yield DayReport(store.reader, settings.fleet, zone, paging=pages(policy_of(settings)))
-    finally:
-        store.stop()
 
 
 def _printed(summary: Summary, form: str, daily: DailyReport, external_url: str | None) -> str:

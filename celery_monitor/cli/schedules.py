@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from celery_monitor.adapters.store import open_store
+from celery_monitor.cli.attached import attached_store
 from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.headline import line
 from celery_monitor.core.regular import Suggestion, suggestion
@@ -37,17 +37,8 @@ def suggest(config_path: Path | None, store: str | None, timezone: str | None) -
     """
     settings = load(config_path, {"store.url": store, "alerts.timezone": timezone})
     zone = ZoneInfo(settings.alerts.timezone)
-    opened = open_store(
-        settings.store.url_source(),
-        password=settings.store.password_source(),
-        retention=settings.store.retention,
-        fingerprints_kept=0,
-    )
-    opened.attach()
-    try:
+    with attached_store(settings) as opened:
         known = opened.reader.starts()
-    finally:
-        opened.stop()
     configured = {one.task for one in settings.schedules}
     found = [suggestion(one.name, sorted(one.starts), zone) for one in known if one.name not in configured]
     suggested = [one for one in found if one is not None]

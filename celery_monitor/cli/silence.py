@@ -2,15 +2,14 @@
 
 import getpass
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 
 from celery_monitor.adapters.clock import SystemClock
-from celery_monitor.adapters.store import SqlStore, open_store
+from celery_monitor.cli.attached import attached_store
 from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.model import Silence
 from celery_monitor.core.silences import silence_of
@@ -76,7 +75,7 @@ def add(  # noqa: PLR0917 - the options
         )
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
-    with _opened(config_path, store) as opened:
+    with attached_store(load(config_path, {"store.url": store})) as opened:
         opened.silences.add(one)
     click.echo(f"silence {one.id} of {', '.join(one.match)} until {rfc3339(one.ends_at)}")
 
@@ -88,7 +87,7 @@ def add(  # noqa: PLR0917 - the options
 def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
     """Print the silences that have not ended, the first to end first. Times are in UTC."""
     now = SystemClock().now()
-    with _opened(config_path, store) as opened:
+    with attached_store(load(config_path, {"store.url": store})) as opened:
         found = opened.silences.ended(now) if ended else opened.silences.current(now)
     if not found:
         click.echo("no ended silences" if ended else "no silences")
@@ -105,28 +104,11 @@ def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
 @store_url
 def end(config_path: Path | None, store: str | None, silence_id: str) -> None:
     """End a silence now. What it has held back pages within seconds, unless the task has recovered."""
-    with _opened(config_path, store) as opened:
+    with attached_store(load(config_path, {"store.url": store})) as opened:
         found = opened.silences.end(silence_id, SystemClock().now())
     if found is None:
         raise MonitorError("no silence with this ID is in effect: celery-monitor silence list shows those that are")
     click.echo(f"silence {found.id} of {', '.join(found.match)} has ended")
-
-
-@contextmanager
-def _opened(config_path: Path | None, url: str | None) -> Iterator[SqlStore]:
-    settings = load(config_path, {"store.url": url})
-    store = open_store(
-        settings.store.url_source(),
-        password=settings.store.password_source(),
-        schema=settings.schema_of_store,
-        retention=settings.store.retention,
-        fingerprints_kept=0,
-    )
-    store.attach()
-    try:
-        yield store
-    finally:
-        store.stop()
 
 
 def _user() -> str:

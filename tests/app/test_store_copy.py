@@ -238,3 +238,14 @@ def test_the_pod_of_the_documentation(source: str, postgresql: PostgreSQL, tmp_p
     assert done.returncode == 0, done.stderr
     assert "schema celery_monitor_shop" in done.stdout
     assert sum(rows(target, tmp_path).values()) > ROWS
+
+
+@pytest.mark.parametrize("command", ["outbox list", "silence list", "report --date yesterday", "schedules suggest"])
+def test_commands_find_the_schema_of_the_fleet(command: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """What works beside the daemon uses the tables of its fleet, wherever the search path leads."""
+    url = postgresql.new_database()
+    with opened(url, tmp_path):
+        pass
+    environment = {"CELERY_MONITOR_FLEET": FLEET, "CELERY_MONITOR_STORE__DIRECTORY": str(tmp_path)}
+    done = CliRunner().invoke(main, [*command.split(), "--store", url], env=environment)
+    assert done.exit_code == 0, done.output
