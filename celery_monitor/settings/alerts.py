@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from celery_monitor.settings.channels import ChannelName
 from celery_monitor.settings.cron import Cron, never_end, some_times
-from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile, check_one_routing_key
+from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile
 from celery_monitor.settings.secret import SecretSource
-from celery_monitor.settings.section import FieldError, Glob, HttpUrl, Section, Text, TimeZone
+from celery_monitor.settings.section import FieldError, Glob, HttpUrl, Section, Text, TimeZone, check_one_source
 from celery_monitor.settings.units import HOUR, MINUTE, Duration, duration
 
 _PLACEHOLDERS: Final = ("task", "hour", "fleet", "queue", "rule")
@@ -124,7 +124,7 @@ class RuleSettings(Section):
     @field_validator("routing_key_file")
     @classmethod
     def _one_routing_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return check_one_routing_key(value, info)
+        return check_one_source(value, info)
 
     @field_validator("to")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
-from celery_monitor.settings.section import HttpUrl, Section
+from celery_monitor.settings.section import HttpUrl, Section, check_one_source
 from celery_monitor.settings.units import MINUTE, Duration, duration
 
 
@@ -17,17 +17,6 @@ def _check_routing_key(text: str) -> None:
             "must be the 32 characters of an Events API v2 integration key "
             "(PagerDuty: service, Integrations, Events API V2)"
         )
-
-
-def check_one_routing_key(file: Path | None, info: ValidationInfo) -> Path | None:
-    """The file, unless a routing key stands beside it.
-
-    Raises:
-        ValueError: Both are given.
-    """
-    if file is not None and info.data.get("routing_key") is not None:
-        raise ValueError("set either routing_key or routing_key_file, not both")
-    return file
 
 
 RoutingKey = Annotated[Secret, checked_by(_check_routing_key)] | None
@@ -61,7 +50,7 @@ class PagerDutySettings(Section):
     @field_validator("routing_key_file")
     @classmethod
     def _one_routing_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return check_one_routing_key(value, info)
+        return check_one_source(value, info)
 
     def routing_key_source(self) -> SecretSource:
         """The routing key, from wherever it comes; None when there is none."""

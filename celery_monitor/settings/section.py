@@ -109,6 +109,22 @@ def check_credentials(file: Path | None, info: ValidationInfo) -> None:
         raise FieldError("password", "must be set with a user name, here or by password_file")
 
 
+def check_one_source(file: Path | None, info: ValidationInfo, *, required: bool = False) -> Path | None:
+    """The file, unless the value stands beside it; to be called for ``<name>_file``. ``required``: one of them is.
+
+    Raises:
+        ValueError: With what to set.
+    """
+    name = str(info.field_name).removesuffix("_file")
+    if name not in info.data:
+        return file  # It has an error of its own.
+    if required and file is None and info.data[name] is None:
+        raise FieldError(name, f"is required, here or by {name}_file")
+    if file is not None and info.data[name] is not None:
+        raise ValueError(f"set either {name} or {name}_file, not both")
+    return file
+
+
 def check_url_file(
     file: Path | None, info: ValidationInfo, default: SecretUrl, check: Callable[[str], None]
 ) -> Path | None:

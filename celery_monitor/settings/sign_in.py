@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from celery_monitor.errors import Problem
 from celery_monitor.settings.network import Network, is_loopback
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
-from celery_monitor.settings.section import BaseUrl, Section, Text
+from celery_monitor.settings.section import BaseUrl, Section, Text, check_one_source
 
 if TYPE_CHECKING:
     from celery_monitor.settings.web import WebSettings
@@ -87,9 +87,7 @@ class OidcSettings(Section):
     @field_validator("client_secret_file")
     @classmethod
     def _one_secret(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is not None and info.data.get("client_secret") is not None:
-            raise ValueError("set either client_secret or client_secret_file, not both")
-        return value
+        return check_one_source(value, info)
 
     @field_validator("scopes")
     @classmethod

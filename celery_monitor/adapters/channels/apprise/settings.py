@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.channels import ChannelSettings
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
-from celery_monitor.settings.section import FieldError
+from celery_monitor.settings.section import check_one_source
 from celery_monitor.settings.units import duration
 
 
@@ -38,11 +38,7 @@ class AppriseEntry(ChannelSettings):
     @field_validator("url_file")
     @classmethod
     def _one_url(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if "url" in info.data and info.data["url"] is None and value is None:
-            raise FieldError("url", "is required, here or by url_file")
-        if value is not None and info.data.get("url") is not None:
-            raise ValueError("set either url or url_file, not both")
-        return value
+        return check_one_source(value, info, required=True)
 
     def url_source(self) -> SecretSource:
         """The URL, from wherever it comes."""

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.channels import ChannelSettings
-from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile, check_one_routing_key
+from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile
 from celery_monitor.settings.secret import SecretSource
-from celery_monitor.settings.section import FieldError, HttpUrl
+from celery_monitor.settings.section import HttpUrl, check_one_source
 from celery_monitor.settings.units import duration
 
 
@@ -33,9 +33,7 @@ class PagerDutyEntry(ChannelSettings):
     @field_validator("routing_key_file")
     @classmethod
     def _one_routing_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is None and info.data.get("routing_key", value) is None and "routing_key" in info.data:
-            raise FieldError("routing_key", "is required, here or by routing_key_file")
-        return check_one_routing_key(value, info)
+        return check_one_source(value, info, required=True)
 
     def routing_key_source(self) -> SecretSource:
         """The routing key, from wherever it comes."""

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from celery_monitor.adapters.channels.webhook.sign import key_of
 from celery_monitor.settings.channels import ChannelSettings
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
-from celery_monitor.settings.section import FieldError, HttpUrl
+from celery_monitor.settings.section import HttpUrl, check_one_source
 from celery_monitor.settings.units import duration
 
 
@@ -31,11 +31,7 @@ class WebhookEntry(ChannelSettings):
     @field_validator("secret_file")
     @classmethod
     def _one_secret(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if "secret" in info.data and info.data["secret"] is None and value is None:
-            raise FieldError("secret", "is required, here or by secret_file")
-        if value is not None and info.data.get("secret") is not None:
-            raise ValueError("set either secret or secret_file, not both")
-        return value
+        return check_one_source(value, info, required=True)
 
     def secret_source(self) -> SecretSource:
         """The secret, from wherever it comes."""
