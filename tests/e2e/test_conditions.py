@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from celery_monitor.core.workers import BETWEEN
+from celery_monitor.core.worker import BETWEEN
 from tests.conftest import Start
 from tests.e2e.daemon import Daemon
 from tests.e2e.paging import KEY, pager

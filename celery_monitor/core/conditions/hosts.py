@@ -14,7 +14,8 @@ import math
 from collections.abc import Collection, Container
 from typing import Final
 
-from celery_monitor.core.workers import Life, Workers
+from celery_monitor.core.worker import Life
+from celery_monitor.core.workers import Workers
 
 NEW_PROCESS_GRACE: Final = 10.0
 """Watched seconds after the next process of a worker has begun in which the last events of the one before may come."""

@@ -1,0 +1,294 @@
+"""One worker, and the audit of what the stream did not show of it.
+
+A heartbeat carries ``processed``, the number of tasks that this run of the worker has started. The monitor counts the
+task-started events that it sees of it. The difference, less what it was when the worker was first seen, is what was
+begun and never observed. Heartbeats can overtake buffered task events, so only the least difference of three
+heartbeats in a row counts. A loss that was counted moves the baseline, so that it is counted once.
+
+A run ends when the same name comes with another process id or begins to count anew, or by silence. What was buffered
+then died with it: its last difference counts as it is. Where several processes share a name (containers with a fixed
+one), their heartbeats alternate: those that tell less than was told before are strays, and where strays are nothing is
+counted as lost.
+"""
+
+import math
+from collections import deque
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+from celery_monitor.core.clock_skew import ClockSkew
+from celery_monitor.core.model import Event, Worker
+
+HEARTBEATS_COMPARED: Final = 3
+STRAYS_BEFORE_NEW_RUN: Final = 10
+"""Heartbeats that tell less, with none between that does not: this is the run, whatever its beginning was."""
+MAX_PIDS: Final = 8
+SHARED_FOR: Final = 600.0
+"""Watched seconds after an event of another process under a worker's name in which it counts as shared."""
+BETWEEN: Final = 1.0
+"""Seconds before a heartbeat's timestamp in which a task may have begun that it does not count: with threads, one can
+begin while the heartbeat is made."""
+SHORT_LIVED: Final = 60.0
+"""Watched seconds within which what the process before left behind may not have been judged yet."""
+MAX_TEXT_LENGTH: Final = 64
+MAX_HOSTNAME_LENGTH: Final = 255
+
+ONLINE: Final = "worker-online"
+HEARTBEAT: Final = "worker-heartbeat"
+OFFLINE: Final = "worker-offline"
+KINDS: Final = frozenset({ONLINE, HEARTBEAT, OFFLINE})
+
+
+class Run(Enum):
+    """Whose event it is."""
+
+    SAME = auto()
+    NEW = auto()
+    STRAY = auto()
+    """Another process's of the same name, or one that comes late."""
+
+
+class Life(NamedTuple):
+    """The signs of life of a worker. Those by watched time are seconds in which the stream was watched."""
+
+    heard: float
+    """Watched time of its last event."""
+    last_sign: float
+    """Unix time of its last event, by the monitor's clock."""
+    began: float
+    """Watched time when its present process was first heard; 0 for one that was there before."""
+    began_at: float
+    """Unix time when that process began at the earliest; 0 when it is not known."""
+    stray_at: float
+    """Watched time of the last event of another process under this name."""
+    mute: bool
+    """It sends no heartbeats."""
+    goodbye: float
+    """Watched time of its last good-bye, also of a process before; negative for one before the start, infinitely long
+    ago without one."""
+    goodbye_sign: float
+    """Unix time of its last event before that."""
+    idle_at: float
+    """Unix time before which nothing that the present process runs has begun, by its last heartbeat or good-bye that
+    says that it runs nothing; 0 without one."""
+    idle_before: float
+    """The same of the processes before."""
+
+    def is_shared(self, watched: float) -> bool:
+        """Whether several processes have this name: nothing tells whose a run is."""
+        return watched - self.stray_at < SHARED_FOR
+
+
+class WorkerState:
+    """One worker, mutable."""
+
+    __slots__ = ("baseline", "before", "began", "began_at", "differences", "dirty", "event", "frozen", "goodbye",
+                 "goodbye_at", "goodbye_sign", "idle_at", "idle_before", "last_received_at", "missed", "mute", "pids",
+                 "settled", "skew", "started_lately", "started_seen", "stray_at", "strays", "unfinished",
+                 "unobserved", "up")  # fmt: skip
+
+    def __init__(self, event: Event, now: float, baseline: int) -> None:
+        """It was heard of first by this event."""
+        self.event = _shown_fields(event)
+        self.last_received_at = now
+        self.up = True
+        self.pids: tuple[int | None, ...] = (event.pid,)
+        """Of its newest runs, the present one last."""
+        self.strays = 0
+        self.stray_at = -SHARED_FOR
+        self.began = self.began_at = 0.0
+        self.goodbye = self.goodbye_sign = -math.inf
+        self.goodbye_at = 0.0
+        self.unfinished = 0
+        """Tasks that ran when it said good-bye, and whose ends have not come."""
+        self.idle_at = self.idle_before = 0.0
+        self.missed = False
+        """The stream was not watched since it was last heard: the beginning of a run may be missing."""
+        self.started_seen = 0
+        self.started_lately = 0
+        """Of these, since the last heartbeat: they may be another run's already."""
+        self.baseline = baseline
+        self.mute = False
+        """No heartbeat has come."""
+        self.skew = ClockSkew()
+        self.unobserved = 0
+        self.before = 0
+        self.settled = False
+        self.differences: deque[int] = deque(maxlen=HEARTBEATS_COMPARED)
+        self.frozen: Worker | None = None
+        self.dirty = True
+
+    @property
+    def processed(self) -> int:
+        """Tasks that its present process has started."""
+        return self.event.processed or 0
+
+    def changed(self) -> None:
+        """It is to be stored and shown anew."""
+        self.dirty, self.frozen = True, None
+
+    def correct(self, difference: float, *, begins: bool) -> None:
+        """Its clock turns out to be ahead (``difference`` < 0), or behind: when it began and was idle is set right.
+
+        What it began before that is known by uncorrected times. So unless this is its first event (``begins``), these
+        times may become earlier, but not later: later ones would end, or lose, what it runs.
+        """
+        if difference < 0 or begins:
+            self.began_at += difference if self.began_at else 0.0
+            self.idle_at += difference if self.idle_at else 0.0
+
+    def classify_run(self, event: Event) -> Run:
+        """An event of the worker: of which run. In a container every run has the same process id."""
+        processed = event.processed or 0
+        if event.type == ONLINE and not processed:
+            return Run.NEW  # one that has only connected again counts on
+        if event.pid and self.event.pid and event.pid != self.event.pid:
+            if event.type == OFFLINE:
+                return Run.STRAY  # the farewell of a run that has a successor
+            return Run.STRAY if self.up and event.pid in self.pids else Run.NEW
+        if event.type == OFFLINE or processed >= self.processed:
+            return Run.SAME
+        return Run.NEW if self.missed or not self.up or self.strays >= STRAYS_BEFORE_NEW_RUN else Run.STRAY
+
+    def life(self) -> Life:
+        """Its signs of life."""
+        return Life(
+            self.last_received_at, self.event.timestamp + self.skew.offset, self.began, self.began_at, self.stray_at,
+            self.mute, self.goodbye, self.goodbye_sign, self.idle_at, self.idle_before,
+        )  # fmt: skip
+
+    def notice(self, now: float, unix_now: float) -> None:
+        """A sign of life that is no heartbeat."""
+        self.last_received_at, self.event.timestamp, self.up = now, unix_now, True
+        self.changed()
+
+    def stray(self, now: float) -> None:
+        """A heartbeat of another process under this name."""
+        self.last_received_at = self.stray_at = now
+        self.strays += 1
+        self.differences.clear()
+
+    def begin_run(self, event: Event, now: float) -> int:
+        """Another process has begun under this name. Returns how many tasks of the last one were not observed."""
+        if now - self.began >= SHORT_LIVED:
+            self.idle_before = self.idle_at
+        self.idle_at = 0.0
+        self.began = now
+        self.began_at = self.skew.offset + (event if event.type == ONLINE else self.event).timestamp
+        lost = self.end_run()
+        self.before += self.processed
+        if event.pid != self.event.pid:
+            self.pids = (*self.pids, event.pid)[-MAX_PIDS:]
+        self.started_seen = 0 if event.type == ONLINE else self.started_lately
+        self.baseline, self.settled = 0, True
+        self.differences.clear()
+        self.skew = ClockSkew(self.skew.offset)  # another process, perhaps on another machine
+        return lost
+
+    def end_run(self) -> int:
+        """No event of this run will come any more. Returns how many of its tasks were not observed."""
+        return self._lose(self.processed - self.started_seen) if len(self.differences) == HEARTBEATS_COMPARED else 0
+
+    def say_goodbye(self, event: Event) -> None:
+        """Its worker-offline."""
+        self.goodbye = self.last_received_at
+        self.goodbye_sign = self.event.timestamp + self.skew.offset
+        self.goodbye_at, self.unfinished = event.timestamp + self.skew.offset, event.active or 0
+        if event.active == 0:
+            self.idle_at = self.goodbye_at - BETWEEN
+        self.up = False
+        self.event.active = 0
+
+    def beat(self, event: Event) -> int:
+        """Its heartbeat or worker-online. Returns how many tasks are known now not to have been observed."""
+        self.up, self.event, self.started_lately = True, _shown_fields(event), 0
+        if event.active == 0:
+            self.idle_at = event.timestamp + self.skew.offset - BETWEEN
+        difference = self.processed - self.started_seen
+        if not self.settled:
+            # What it had started before it was first seen may still be on its way, buffered.
+            self.baseline = min(self.baseline, difference)
+            self.settled = len(self.differences) == HEARTBEATS_COMPARED - 1
+        self.differences.append(difference)
+        return self._lose(min(self.differences)) if len(self.differences) == HEARTBEATS_COMPARED else 0
+
+    def freeze(self, hostname: str) -> Worker:
+        """The value that is stored and shown."""
+        event = self.event
+        self.frozen = Worker(
+            hostname=hostname,
+            up=self.up,
+            last_heartbeat=event.timestamp + self.skew.offset,
+            active=event.active or 0,
+            processed=event.processed or 0,
+            pid=event.pid or 0,
+            sw_ident=event.sw_ident or "",
+            sw_ver=event.sw_ver or "",
+            sw_sys=event.sw_sys or "",
+            started_seen=self.started_seen,
+            baseline=self.baseline,
+            unobserved=self.unobserved,
+            processed_before=self.before,
+            clock_offset=self.skew.offset,
+            heartbeats=not self.mute,
+            began_at=self.began_at,
+            goodbye_at=self.goodbye_at,
+            goodbye_sign=self.goodbye_sign if self.goodbye_at else 0.0,
+            unfinished=self.unfinished,
+        )
+        return self.frozen
+
+    def _lose(self, difference: int) -> int:
+        """What is beyond the baseline."""
+        lost = difference - self.baseline
+        if lost <= 0:
+            return 0
+        self.unobserved += lost
+        self.baseline += lost
+        self.changed()
+        return lost
+
+
+def restored_state(worker: Worker, timeout: float, unix_now: float) -> WorkerState:
+    """Of a stored worker. One that was heard of lately is up until it is silent for too long."""
+    event = Event(
+        type=HEARTBEAT,
+        timestamp=worker.last_heartbeat - worker.clock_offset,
+        hostname=worker.hostname,
+        active=worker.active,
+        processed=worker.processed,
+        pid=worker.pid,
+        sw_ident=worker.sw_ident,
+        sw_ver=worker.sw_ver,
+        sw_sys=worker.sw_sys,
+    )
+    state = WorkerState(event, 0.0, worker.baseline)
+    state.up = worker.up and unix_now - worker.last_heartbeat <= timeout
+    state.started_seen, state.unobserved = worker.started_seen, worker.unobserved
+    state.before = worker.processed_before
+    state.settled, state.dirty = True, False
+    state.mute = not worker.heartbeats
+    state.began_at = worker.began_at
+    if worker.up and worker.active == 0:
+        state.idle_at = worker.last_heartbeat - BETWEEN
+    if worker.goodbye_at:
+        state.goodbye = min(0.0, worker.goodbye_at - unix_now)
+        state.goodbye_at, state.goodbye_sign = worker.goodbye_at, worker.goodbye_sign
+        state.unfinished = worker.unfinished
+    state.skew = ClockSkew(worker.clock_offset, known=True)
+    return state
+
+
+def _shown_fields(event: Event) -> Event:
+    """What is shown of it. An event may have any other fields, of any size."""
+    return Event(
+        type=event.type,
+        timestamp=event.timestamp,
+        active=event.active,
+        processed=event.processed,
+        pid=event.pid,
+        loadavg=event.loadavg,
+        sw_ident=(event.sw_ident or "")[:MAX_TEXT_LENGTH],
+        sw_ver=(event.sw_ver or "")[:MAX_TEXT_LENGTH],
+        sw_sys=(event.sw_sys or "")[:MAX_TEXT_LENGTH],
+    )
