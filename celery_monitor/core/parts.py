@@ -89,7 +89,7 @@ class Parts:
             self.away(alive_at, now)
         self.schedules.resume(self.decider.episodes.live(Condition.MISSED))
         self.fingerprints.restore(restored.epoch, restored.fingerprints)
-        self.tracker.evicted, self.tracker.arguments_cut = self.overflows["tasks"], self.overflows["arguments"]
+        self.tracker.evicted, self.tracker.arguments.cut = self.overflows["tasks"], self.overflows["arguments"]
         self.tracker.tick(now)
 
     def lose(self, since: float, until: float) -> None:

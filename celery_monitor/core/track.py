@@ -50,16 +50,14 @@ hours. And what is over is known for some minutes more, in memory alone, in case
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable
-from copy import copy
-from itertools import islice
 from typing import Final
 
 from celery_monitor.core import runs
+from celery_monitor.core.arguments import MAX_ARGUMENTS_LENGTH, TaskArguments
+from celery_monitor.core.entries import LEFT_OPEN, Entries
 from celery_monitor.core.model import (
     FAILED,
-    NO_DETAILS,
     RECEIVED,
     SENT,
     STARTED,
@@ -70,17 +68,11 @@ from celery_monitor.core.model import (
     TaskRef,
 )
 from celery_monitor.core.names import SHORT, Names, fitted_queue, shortened_name
-from celery_monitor.core.recent_tasks import RecentTasks
 from celery_monitor.core.task_info import announce, delay, limit, relate
-from celery_monitor.core.text import size_of, storable_text
 from celery_monitor.core.transitions import TRANSITIONS
 
-MAX_ARGUMENTS_LENGTH: Final = 2000
-_HEAVY: Final = 500
-"""Bytes: more than twice of what the texts of a task of a usual fleet take."""
-_ENTRY: Final = 200
-"""Bytes of a task's arguments beside their texts."""
-EXPIRED_PER_TICK: Final = 1000
+__all__ = ["LEFT_OPEN", "MAX_ARGUMENTS_LENGTH", "Tracker"]
+
 MAX_KNOWN_NAMES: Final = 20_000
 """Cleaned names kept for sharing one string among all of a task's entries."""
 MAX_KNOWN_HOSTS: Final = 10_000
@@ -89,8 +81,6 @@ MAX_SLOW: Final = 1_000
 """Slow runs that are kept until somebody takes them."""
 SlowEnd = tuple[str, str, str | None, str, float, float]
 """Task id, name, queue where it is known, worker, when it began, and the seconds it took."""
-LEFT_OPEN: Final = 6 * 3600.0
-"""Seconds for which open runs are kept when another run of their task id has ended."""
 NEW_LIFE: Final = 60.0
 """Seconds from an end to a task-sent that is of another use of the id, and not late; clocks differ by less."""
 
@@ -107,11 +97,8 @@ _APART: Final = frozenset({_R, _T, _F})
 """Stages at which a task-received begins another run."""
 
 
-class Tracker:
-    """The tasks under way. Not thread-safe: it belongs to the monitor.
-
-    ``max_tasks`` bounds it (the oldest go first), ``max_age`` and ``linger`` are in seconds.
-    """
+class Tracker(Entries):
+    """The tasks under way. Not thread-safe: it belongs to the monitor."""
 
     def __init__(
         self,
@@ -123,55 +110,38 @@ class Tracker:
         max_argument_bytes: int = 32 * 1024 * 1024,
         ended: Callable[[End], None] | None = None,
     ) -> None:
-        """Start empty; ``restore`` fills it. ``ended`` is told of each run that has ended."""
-        self.tasks: dict[str, TaskRef] = {}
-        self.evicted = 0
+        """Start empty; ``restore`` fills it. ``ended`` is told of each run that has ended. Others: see ``Entries``."""
+        super().__init__(
+            max_tasks=max_tasks, max_age=max_age, linger=linger, arguments=TaskArguments(max_argument_bytes)
+        )
         self.slow = math.inf
         """Seconds of work above which a run that has ended is put into ``slow_runs``."""
         self.slow_runs: list[SlowEnd] = []
-        self.arguments: dict[str, tuple[str | None, str | None]] = {}
-        """args and kwargs as text, only with ``capture_arguments``; not kept over a restart."""
-        self.arguments_bytes = self.arguments_cut = 0
-        """What they take in memory, and how many were forgotten for that."""
         self._ended = ended
-        self._max_argument_bytes = max_argument_bytes
         self._capture_arguments = capture_arguments
-        self._max_tasks = max_tasks
-        self._max_age_minutes = max(1, int(max_age // 60))
-        self._linger = linger
-        self._lingering: deque[tuple[float, str]] = deque()
-        self._left_open: dict[str, float] = {}
-        """Task id → when to give up on the runs that were left open when another one ended; earliest first."""
-        self._recent = RecentTasks()
-        self._others = 0
-        """Runs beside the first one, of all tasks."""
-        self._time = 0.0
-        """Seconds in which the stream brought something: the clock of what lingers. It never goes back."""
-        self._ticked: float | None = None
-        self._dirty: dict[str, None] = {}
-        self._gone: list[str] = []
-        self._minute = 0
         self.queue_of: dict[str, str] = {}
         """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
         self._names = Names(MAX_KNOWN_NAMES, forgotten=self.queue_of.clear)
         self._queues = Names(MAX_KNOWN_NAMES, kept=fitted_queue)
         self._hosts = Names(MAX_KNOWN_HOSTS)
 
-    def __len__(self) -> int:
-        """Runs that are remembered: what ``max_tasks`` bounds."""
-        return len(self.tasks) + self._others
+    @property
+    def arguments_bytes(self) -> int:
+        """What the arguments take in memory."""
+        return self.arguments.bytes
 
-    def restore(self, tracked: Iterable[tuple[str, TaskRef]]) -> None:
-        """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
-        for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
-            self.tasks[uuid] = ref
-            if ref.others is None and ref.stage < _OK:
-                continue
-            self._others += len(ref.others or ())
-            if runs.is_open(ref):
-                self._left_open[uuid] = self._time + LEFT_OPEN
-            else:
-                self._lingering.append((self._time + self._linger, uuid))
+    @property
+    def arguments_cut(self) -> int:
+        """Of how many tasks they were forgotten for that."""
+        return self.arguments.cut
+
+    def shed_load(self) -> None:
+        """As ``Entries`` does; and forget all names that are not in use."""
+        super().shed_load()
+        self._names.clear()
+        self._queues.clear()
+        self._hosts.clear()
+        self.queue_of.clear()
 
     def advance(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
         """Apply a task event. Returns the task's run and what the event measured, or None for the twin of an end.
@@ -271,63 +241,6 @@ class Tracker:
         entry = self.tasks.get(uuid) or self._recent.get(uuid)
         return None if entry is None else runs.named(entry, self._hosts[hostname])
 
-    def lose(self, uuid: str, run: TaskRef, at: float) -> None:
-        """Note that a started run was lost with its worker at that time; 0: it was not, after all.
-
-        ``runs.ENDED_UNSEEN``: it has ended. It is kept, because a late event may still need its name. ``runs.killed``:
-        it may be delivered again.
-        """
-        run.due_at = -at
-        self._dirty[uuid] = None
-
-    def tick(self, now: float, *, quiet: float = 0.0) -> None:
-        """Forget what lingered long enough, what is too old, and the oldest above the bound.
-
-        ``quiet``: seconds since the last call in which the stream brought nothing.
-        """
-        self._minute = int(now // 60)
-        if self._ticked is not None:
-            self._time += max(0.0, now - self._ticked - quiet)
-        self._ticked = now
-        while self._lingering and self._lingering[0][0] <= self._time:
-            uuid = self._lingering.popleft()[1]
-            ref = self.tasks.get(uuid)
-            if ref is not None and not runs.is_open(ref):
-                self._recent.add(uuid, self._forget(uuid))
-        self._give_up()
-        self._expire()
-        self._recent.tick(self._time)
-        if len(self) > self._max_tasks:
-            self._evict(len(self) - self._max_tasks + self._max_tasks // 100)
-
-    def shed_load(self) -> None:
-        """Forget the tasks with the longest names and ids: somebody invents them. If they are few, the oldest."""
-        heavy = [uuid for uuid, ref in self.tasks.items() if _weight(uuid, ref) > _HEAVY]
-        for uuid in heavy:
-            self._forget(uuid)
-        self.evicted += len(heavy)
-        if len(heavy) * 20 < len(self.tasks):
-            self._evict(len(self.tasks) // 10)
-        self._recent = RecentTasks()
-        self._names.clear()
-        self._queues.clear()
-        self._hosts.clear()
-        self.queue_of.clear()
-
-    def take(self) -> tuple[list[tuple[str, TaskRef]], list[str]]:
-        """What to save and what to delete since the last call. The saved entries are copies."""
-        saved, gone = [], self._gone
-        for uuid in self._dirty:
-            ref = self.tasks[uuid]
-            ref.saved = True
-            kept = copy(ref)
-            if ref.others is not None:
-                kept.others = [copy(run) for run in ref.others]
-            saved.append((uuid, kept))
-        self._dirty = {}
-        self._gone = []
-        return saved, gone
-
     def _enter_sent(self, event: Event) -> TaskRef:
         """Enter a task whose first event is its task-sent."""
         uuid, at, name, queue = event.uuid, event.timestamp, event.name, event.queue
@@ -345,7 +258,7 @@ class Tracker:
         if event.eta is not None and at > 0.0:
             delay(ref, event.eta)
         if self._capture_arguments:
-            self._capture(event)
+            self.arguments.capture(event)
         return ref
 
     def _receive(self, ref: TaskRef, event: Event) -> TaskRef:
@@ -364,7 +277,7 @@ class Tracker:
         if event.expires is not None:
             limit(ref, event.expires)
         if self._capture_arguments:
-            self._capture(event)
+            self.arguments.capture(event)
         return ref
 
     def _start(self, ref: TaskRef, event: Event) -> float | None:
@@ -445,7 +358,7 @@ class Tracker:
         """Take over what a task-sent or task-received tells. Returns what the event is to be counted under."""
         if kind == SENT:
             if self._capture_arguments:
-                self._capture(event)
+                self.arguments.capture(event)
             return announce(ref, event, self._names, self._queues, self.queue_of)
         return self._receive(ref, event)
 
@@ -453,20 +366,6 @@ class Tracker:
         if len(self.slow_runs) < MAX_SLOW and ref.started_at and ref.name is not None:
             took = event.timestamp - ref.started_at
             self.slow_runs.append((event.uuid, ref.name, ref.queue, event.hostname, ref.started_at, took))
-
-    def _capture(self, event: Event) -> None:
-        if event.args or event.kwargs:
-            self._drop_arguments(event.uuid)
-            told = self.arguments[event.uuid] = _cut(event.args), _cut(event.kwargs)
-            self.arguments_bytes += _size(told)
-            while self.arguments_bytes > self._max_argument_bytes:
-                self.arguments_cut += 1
-                self._drop_arguments(next(iter(self.arguments)))
-
-    def _drop_arguments(self, uuid: str) -> None:
-        told = self.arguments.pop(uuid, None)
-        if told is not None:
-            self.arguments_bytes -= _size(told)
 
     def _fork(self, entry: TaskRef, host: str, event: Event, kind: int) -> TaskRef:
         like = runs.named(entry, host) or entry
@@ -548,44 +447,6 @@ class Tracker:
         self._others -= 1
         return first
 
-    def _forget(self, uuid: str) -> TaskRef:
-        ref = self.tasks.pop(uuid)
-        if ref.saved:
-            self._gone.append(uuid)
-        if ref.others is not None:
-            self._others -= len(ref.others)
-            self._left_open.pop(uuid, None)
-        self._dirty.pop(uuid, None)  # else a store that is away for hours fills the memory with what is over
-        if self.arguments:
-            self._drop_arguments(uuid)
-        return ref
-
-    def _give_up(self) -> None:
-        """Let go of what was left open when another run ended."""
-        while self._left_open:
-            uuid, due = next(iter(self._left_open.items()))
-            if due > self._time:
-                return
-            del self._left_open[uuid]
-            ref = self.tasks.get(uuid)
-            if ref is not None and ref.seen <= self._minute - LEFT_OPEN // 60:
-                self._forget(uuid)
-
-    def _expire(self) -> None:
-        """Of the oldest; one that is still in use, such as an endless retry, does not hold up those behind it."""
-        oldest = self._minute - self._max_age_minutes
-        for uuid in list(islice(self.tasks, EXPIRED_PER_TICK)):
-            if self.tasks[uuid].seen <= oldest:
-                self._forget(uuid)
-
-    def _evict(self, number: int) -> None:
-        """Forget so many runs at once, more than needed: a dict finds its first key by way of all deleted slots."""
-        for uuid in list(islice(self.tasks, number)):
-            if number <= 0:
-                return
-            number -= 1 + len(self._forget(uuid).others or ())
-            self.evicted += 1
-
 
 def _is_late(entry: TaskRef | None, event: Event) -> bool:
     """Whether a task-sent is of the runs that are over, and not of another use of the id."""
@@ -609,25 +470,3 @@ def _measured(ref: TaskRef, event: Event, kind: int) -> float | None:
             measured = max(0.0, event.timestamp - ref.started_at)
     ref.started_at = event.timestamp
     return measured
-
-
-def _seen(entry: tuple[str, TaskRef]) -> int:
-    return entry[1].seen
-
-
-def _weight(uuid: str, ref: TaskRef) -> int:
-    """Bytes of its texts, if it shares them with no other task."""
-    details = ref.details or NO_DETAILS
-    # Ids of other tasks count only where they are longer than any that Celery makes.
-    related = [text for text in (details.root, details.parent) if text and len(text) > SHORT]
-    return sum(size_of(text) for text in (uuid, ref.name, ref.queue, ref.host, *related) if text)
-
-
-def _size(told: tuple[str | None, str | None]) -> int:
-    """Bytes in memory, with the entry's own."""
-    return _ENTRY + sum(size_of(text) for text in told if text is not None)
-
-
-def _cut(text: str | None) -> str | None:
-    # Twice of what is shown, so that a secret cut in half here does not escape the redaction.
-    return None if text is None else storable_text(text[: MAX_ARGUMENTS_LENGTH * 2])

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from celery_monitor.core import track
+from celery_monitor.core import entries
 from celery_monitor.core.model import FAILED, RECEIVED, STARTED, SUCCEEDED, FleetTask, Stage, TaskRef
 from celery_monitor.core.names import MAX_NAME_LENGTH
 from celery_monitor.core.recent_tasks import RecentTasks
@@ -269,7 +269,7 @@ def test_the_oldest_go_first_also_after_a_restart() -> None:
 
 def test_what_is_over_is_not_kept_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours without a flush on a stream that goes on cost no memory for tasks that began and ended in them."""
-    monkeypatch.setattr(track, "RecentTasks", partial(RecentTasks, 1000))
+    monkeypatch.setattr(entries, "RecentTasks", partial(RecentTasks, 1000))
     to, held = tracker(), []
     tracemalloc.start()
     for number in range(10_000):

@@ -47,6 +47,7 @@ def stream(chance: random.Random) -> list[Event]:
             "parent_id": chance.choice([None, None, "parent"]),
             "retries": chance.choice([None, 0, 2]),
             "eta": chance.choice([None, None, LATE, "never"]),
+            "expires": chance.choice([None, None, LATE, "never"]),
             "args": chance.choice([None, "(1,)", "x" * 900]),
             "requeue": chance.choice([None, True, False]),
         }

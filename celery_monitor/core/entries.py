@@ -1,0 +1,175 @@
+"""The entries of all task ids under way: what is to be stored of them, and when they are forgotten.
+
+What an event does to an entry is in ``track``.
+
+When the last run of an id has ended, its entry lingers for a minute in which events come, where something can still
+follow: while the broker stands still, what it waits for cannot come either. When some runs of an id have ended, the
+others may never end (their worker was lost): they are kept for some hours. The number of entries is bounded.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from copy import copy
+from itertools import islice
+from typing import Final
+
+from celery_monitor.core import runs
+from celery_monitor.core.arguments import TaskArguments
+from celery_monitor.core.model import NO_DETAILS, Stage, TaskRef
+from celery_monitor.core.names import SHORT
+from celery_monitor.core.recent_tasks import RecentTasks
+from celery_monitor.core.text import size_of
+
+_HEAVY: Final = 500
+"""Bytes: more than twice of what the texts of a task of a usual fleet take."""
+EXPIRED_PER_TICK: Final = 1000
+LEFT_OPEN: Final = 6 * 3600.0
+"""Seconds for which open runs are kept when another run of their task id has ended."""
+_OK: Final = int(Stage.SUCCEEDED)
+
+
+class Entries:
+    """Not thread-safe: it belongs to the monitor.
+
+    ``max_tasks`` bounds the runs (the oldest go first), ``max_age`` and ``linger`` are in seconds.
+    """
+
+    def __init__(self, *, max_tasks: int, max_age: float, linger: float, arguments: TaskArguments) -> None:
+        """Start empty; ``restore`` fills it."""
+        self.tasks: dict[str, TaskRef] = {}
+        self.evicted = 0
+        self.arguments = arguments
+        self._max_tasks = max_tasks
+        self._max_age_minutes = max(1, int(max_age // 60))
+        self._linger = linger
+        self._lingering: deque[tuple[float, str]] = deque()
+        self._left_open: dict[str, float] = {}
+        """Task id → when to give up on the runs that were left open when another one ended; earliest first."""
+        self._recent = RecentTasks()
+        self._others = 0
+        """Runs beside the first one, of all tasks."""
+        self._time = 0.0
+        """Seconds in which the stream brought something: the clock of what lingers. It never goes back."""
+        self._ticked: float | None = None
+        self._dirty: dict[str, None] = {}
+        self._gone: list[str] = []
+        self._minute = 0
+
+    def __len__(self) -> int:
+        """Runs that are remembered: what ``max_tasks`` bounds."""
+        return len(self.tasks) + self._others
+
+    def restore(self, tracked: Iterable[tuple[str, TaskRef]]) -> None:
+        """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
+        for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
+            self.tasks[uuid] = ref
+            if ref.others is None and ref.stage < _OK:
+                continue
+            self._others += len(ref.others or ())
+            if runs.is_open(ref):
+                self._left_open[uuid] = self._time + LEFT_OPEN
+            else:
+                self._lingering.append((self._time + self._linger, uuid))
+
+    def lose(self, uuid: str, run: TaskRef, at: float) -> None:
+        """Note that a started run was lost with its worker at that time; 0: it was not, after all.
+
+        ``runs.ENDED_UNSEEN``: it has ended. It is kept, because a late event may still need its name. ``runs.killed``:
+        it may be delivered again.
+        """
+        run.due_at = -at
+        self._dirty[uuid] = None
+
+    def tick(self, now: float, *, quiet: float = 0.0) -> None:
+        """Forget what lingered long enough, what is too old, and the oldest above the bound.
+
+        ``quiet``: seconds since the last call in which the stream brought nothing.
+        """
+        self._minute = int(now // 60)
+        if self._ticked is not None:
+            self._time += max(0.0, now - self._ticked - quiet)
+        self._ticked = now
+        while self._lingering and self._lingering[0][0] <= self._time:
+            uuid = self._lingering.popleft()[1]
+            ref = self.tasks.get(uuid)
+            if ref is not None and not runs.is_open(ref):
+                self._recent.add(uuid, self._forget(uuid))
+        self._give_up()
+        self._expire()
+        self._recent.tick(self._time)
+        if len(self) > self._max_tasks:
+            self._evict(len(self) - self._max_tasks + self._max_tasks // 100)
+
+    def shed_load(self) -> None:
+        """Forget the tasks with the longest names and ids: somebody invents them. If they are few, the oldest."""
+        heavy = [uuid for uuid, ref in self.tasks.items() if _weight(uuid, ref) > _HEAVY]
+        for uuid in heavy:
+            self._forget(uuid)
+        self.evicted += len(heavy)
+        if len(heavy) * 20 < len(self.tasks):
+            self._evict(len(self.tasks) // 10)
+        self._recent = RecentTasks()
+
+    def take(self) -> tuple[list[tuple[str, TaskRef]], list[str]]:
+        """What to save and what to delete since the last call. The saved entries are copies."""
+        saved, gone = [], self._gone
+        for uuid in self._dirty:
+            ref = self.tasks[uuid]
+            ref.saved = True
+            kept = copy(ref)
+            if ref.others is not None:
+                kept.others = [copy(run) for run in ref.others]
+            saved.append((uuid, kept))
+        self._dirty = {}
+        self._gone = []
+        return saved, gone
+
+    def _forget(self, uuid: str) -> TaskRef:
+        ref = self.tasks.pop(uuid)
+        if ref.saved:
+            self._gone.append(uuid)
+        if ref.others is not None:
+            self._others -= len(ref.others)
+            self._left_open.pop(uuid, None)
+        self._dirty.pop(uuid, None)  # else a store that is away for hours fills the memory with what is over
+        if self.arguments:
+            self.arguments.drop(uuid)
+        return ref
+
+    def _give_up(self) -> None:
+        """Let go of what was left open when another run ended."""
+        while self._left_open:
+            uuid, due = next(iter(self._left_open.items()))
+            if due > self._time:
+                return
+            del self._left_open[uuid]
+            ref = self.tasks.get(uuid)
+            if ref is not None and ref.seen <= self._minute - LEFT_OPEN // 60:
+                self._forget(uuid)
+
+    def _expire(self) -> None:
+        """Of the oldest; one that is still in use, such as an endless retry, does not hold up those behind it."""
+        oldest = self._minute - self._max_age_minutes
+        for uuid in list(islice(self.tasks, EXPIRED_PER_TICK)):
+            if self.tasks[uuid].seen <= oldest:
+                self._forget(uuid)
+
+    def _evict(self, number: int) -> None:
+        """Forget so many runs at once, more than needed: a dict finds its first key by way of all deleted slots."""
+        for uuid in list(islice(self.tasks, number)):
+            if number <= 0:
+                return
+            number -= 1 + len(self._forget(uuid).others or ())
+            self.evicted += 1
+
+
+def _seen(entry: tuple[str, TaskRef]) -> int:
+    return entry[1].seen
+
+
+def _weight(uuid: str, ref: TaskRef) -> int:
+    """Bytes of its texts, if it shares them with no other task."""
+    details = ref.details or NO_DETAILS
+    # Ids of other tasks count only where they are longer than any that Celery makes.
+    related = [text for text in (details.root, details.parent) if text and len(text) > SHORT]
+    return sum(size_of(text) for text in (uuid, ref.name, ref.queue, ref.host, *related) if text)
