@@ -25,7 +25,8 @@ from celery_monitor.core.model import (
     Series,
     SeriesKey,
 )
-from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK, Row, Table, ranked
+from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK, Table
+from celery_monitor.core.series_row import Row, ranked
 from celery_monitor.core.text import size_of
 
 __all__ = ["EXCEPTIONS_PER_SERIES", "GROUPS_PER_TASK", "QUEUES_PER_TASK", "SAMPLES_PER_GROUP", "Aggregator"]

@@ -17,61 +17,32 @@ A newcomer of the first kind takes the place of another one of it, at a limited 
 the third. What finds no room is counted as ``other`` at once.
 """
 
-import operator
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from heapq import nsmallest
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-from msgspec import structs
-
-from celery_monitor.core.model import COUNTS, FAILED, Histogram, Series, SeriesKey
+from celery_monitor.core.model import FAILED, Series, SeriesKey
+from celery_monitor.core.series_row import (
+    ESTABLISHED,
+    EXCEPTIONS_PER_SERIES,
+    NO_COUNTS,
+    Row,
+    add_classes,
+    classes,
+    ranked,
+    sum_counts,
+)
 from celery_monitor.core.text import OTHER
 
+__all__ = ["ESTABLISHED", "EXCEPTIONS_PER_SERIES", "HOURS_ESTABLISHED_KEPT", "LABEL_BYTES", "QUEUES_PER_TASK", "Table"]
+
 QUEUES_PER_TASK: Final = 100
-EXCEPTIONS_PER_SERIES: Final = 50
 LABEL_BYTES: Final = 128
-ESTABLISHED: Final = 3600.0
-"""Seconds between the first and the last use."""
 HOURS_ESTABLISHED_KEPT: Final = 24 * 8
 """Hours without use after which an established combination gives way to an unknown newcomer: a weekly task stays."""
 _MIN_BURST: Final = 16
-
-_NONE: Final = (0,) * len(COUNTS)
-
-
-class Row(msgspec.Struct):
-    """The mutable totals of one series, and its buckets since the last flush."""
-
-    key: SeriesKey
-    counts: list[int]
-    exceptions: dict[str, int]
-    runtime: list[int]
-    wait: list[int]
-    runtime_sum: float = 0.0
-    wait_sum: float = 0.0
-    exemplar: tuple[str, str, float] | None = None
-    dirty: bool = False
-    dropped: bool = False
-    bucket_start: float = 0.0
-    bucket_end: float = 0.0
-    """Unix seconds of ``bucket``; events of this time are added to it."""
-    bucket: list[Any] = []  # msgspec copies an empty default for each instance
-    buckets: dict[int, list[Any]] = {}  # as above
-    cost: int = 1
-    used: int = 0
-    """The table's ``turn`` of its last use."""
-    uses: int = 0
-    """Flushes in which it was used since the start."""
-    used_at: float = 0.0
-    born_at: float = 0.0
-
-    @property
-    def established(self) -> bool:
-        """It has been used for so long that it is hardly somebody's invention."""
-        return self.used_at - self.born_at >= ESTABLISHED
 
 
 class Table:
@@ -164,7 +135,7 @@ class Table:
         row = self.rows.get(key)
         if row is None:
             runtime, wait = self._buckets
-            row = Row(SeriesKey(*key), list(_NONE), {}, [0] * runtime, [0] * wait, born_at=self._now)
+            row = Row(SeriesKey(*key), list(NO_COUNTS), {}, [0] * runtime, [0] * wait, born_at=self._now)
             row.cost = 0 if key == self._other else _cost(key)
             self.rows[key] = row
             self.size += row.cost
@@ -206,7 +177,7 @@ class Table:
             row = self.exact(old.key.name, old.key.queue, old.key.host)
             row.counts = list(old.counts)
             row.exceptions = dict(old.exceptions)
-            self.size += _classes(row) if row.cost else 0
+            self.size += classes(row) if row.cost else 0
             if old.runtime.bounds == runtime:
                 row.runtime, row.runtime_sum = list(old.runtime.counts), old.runtime.sum
             if old.wait.bounds == wait:
@@ -282,20 +253,20 @@ class Table:
         into = (name, queue, OTHER) if self._hosts and host != OTHER else self._other
         self._remove(key)
         target = self.exact(*into)
-        before = _classes(target)
-        target.counts = _sum(target.counts, row.counts)
-        target.runtime, target.wait = _sum(target.runtime, row.runtime), _sum(target.wait, row.wait)
+        before = classes(target)
+        target.counts = sum_counts(target.counts, row.counts)
+        target.runtime, target.wait = sum_counts(target.runtime, row.runtime), sum_counts(target.wait, row.wait)
         target.runtime_sum += row.runtime_sum
         target.wait_sum += row.wait_sum
         add_classes(target.exceptions, row.exceptions)
         if target.cost:
-            self.size += _classes(target) - before
+            self.size += classes(target) - before
         self.touch(target)
 
     def _remove(self, key: tuple[str, str, str]) -> Row:
         row = self.rows.pop(key)
         row.dropped = True
-        self.size -= row.cost + _classes(row) if row.cost else 0
+        self.size -= row.cost + classes(row) if row.cost else 0
         self.dropped.append(row.key)
         queues = self._queues[key[0]]
         queues[key[1]] -= 1
@@ -305,50 +276,6 @@ class Table:
         if not queues:
             del self._queues[key[0]]
         return row
-
-
-def ranked(used_at: float, *, established: bool) -> int:
-    """What a series is stored with: the least are folded first. Unix hours of the last use, and 30 days for age."""
-    return int(used_at // 3600) + (720 if established else 0)
-
-
-def merged(series: Iterable[Series], into: Series) -> Series:
-    """``into`` with the totals of all others added. A histogram with other bounds is left out."""
-    counts: Sequence[int] = into.counts
-    exceptions = dict(into.exceptions)
-    runtime, wait = into.runtime, into.wait
-    for one in series:
-        counts = _sum(counts, one.counts)
-        add_classes(exceptions, one.exceptions)
-        runtime, wait = _added(runtime, one.runtime), _added(wait, one.wait)
-    return structs.replace(into, counts=tuple(counts), exceptions=exceptions, runtime=runtime, wait=wait)
-
-
-def empty_series(key: SeriesKey, like: Series) -> Series:
-    """A series without counts, with the bounds of another one's histograms."""
-    runtime, wait = (Histogram(one.bounds, (0,) * len(one.counts), 0.0) for one in (like.runtime, like.wait))
-    return Series(key, _NONE, {}, runtime, wait)
-
-
-def add_classes(to: dict[str, int], counts: dict[str, int] | Any) -> None:  # noqa: ANN401 - any mapping
-    """Add failures by class; those beyond ``EXCEPTIONS_PER_SERIES`` classes as ``other``."""
-    for name, number in counts.items():
-        label = name if name in to or len(to) < EXCEPTIONS_PER_SERIES else OTHER
-        to[label] = to.get(label, 0) + number
-
-
-def _added(one: Histogram, other: Histogram) -> Histogram:
-    if one.bounds != other.bounds:
-        return one
-    return Histogram(one.bounds, tuple(_sum(one.counts, other.counts)), one.sum + other.sum)
-
-
-def _sum(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    return list(map(operator.add, one, other))
-
-
-def _classes(row: Row) -> int:
-    return len(row.exceptions) - (OTHER in row.exceptions)
 
 
 def _cost(key: tuple[str, str, str]) -> int:

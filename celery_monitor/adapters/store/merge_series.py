@@ -12,7 +12,7 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.statements import Bulk, Removal, upsert
 from celery_monitor.core.model import SeriesKey
-from celery_monitor.core.series import empty_series, merged
+from celery_monitor.core.series_row import empty_series, merged
 from celery_monitor.core.text import OTHER
 
 _AT_ONCE: Final = 1000

@@ -1,0 +1,94 @@
+"""The totals of one (task, queue[, host]), and sums of them."""
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import structs
+
+from celery_monitor.core.model import COUNTS, Histogram, Series, SeriesKey
+from celery_monitor.core.text import OTHER
+
+EXCEPTIONS_PER_SERIES: Final = 50
+ESTABLISHED: Final = 3600.0
+"""Seconds between the first and the last use."""
+NO_COUNTS: Final = (0,) * len(COUNTS)
+
+
+class Row(msgspec.Struct):
+    """The mutable totals of one series, and its buckets since the last flush."""
+
+    key: SeriesKey
+    counts: list[int]
+    exceptions: dict[str, int]
+    runtime: list[int]
+    wait: list[int]
+    runtime_sum: float = 0.0
+    wait_sum: float = 0.0
+    exemplar: tuple[str, str, float] | None = None
+    dirty: bool = False
+    dropped: bool = False
+    bucket_start: float = 0.0
+    bucket_end: float = 0.0
+    """Unix seconds of ``bucket``; events of this time are added to it."""
+    bucket: list[Any] = []  # msgspec copies an empty default for each instance
+    buckets: dict[int, list[Any]] = {}  # as above
+    cost: int = 1
+    used: int = 0
+    """The table's ``turn`` of its last use."""
+    uses: int = 0
+    """Flushes in which it was used since the start."""
+    used_at: float = 0.0
+    born_at: float = 0.0
+
+    @property
+    def established(self) -> bool:
+        """It has been used for so long that it is hardly somebody's invention."""
+        return self.used_at - self.born_at >= ESTABLISHED
+
+
+def ranked(used_at: float, *, established: bool) -> int:
+    """What a series is stored with: the least are folded first. Unix hours of the last use, and 30 days for age."""
+    return int(used_at // 3600) + (720 if established else 0)
+
+
+def merged(series: Iterable[Series], into: Series) -> Series:
+    """``into`` with the totals of all others added. A histogram with other bounds is left out."""
+    counts: Sequence[int] = into.counts
+    exceptions = dict(into.exceptions)
+    runtime, wait = into.runtime, into.wait
+    for one in series:
+        counts = sum_counts(counts, one.counts)
+        add_classes(exceptions, one.exceptions)
+        runtime, wait = _added(runtime, one.runtime), _added(wait, one.wait)
+    return structs.replace(into, counts=tuple(counts), exceptions=exceptions, runtime=runtime, wait=wait)
+
+
+def empty_series(key: SeriesKey, like: Series) -> Series:
+    """A series without counts, with the bounds of another one's histograms."""
+    runtime, wait = (Histogram(one.bounds, (0,) * len(one.counts), 0.0) for one in (like.runtime, like.wait))
+    return Series(key, NO_COUNTS, {}, runtime, wait)
+
+
+def add_classes(to: dict[str, int], counts: dict[str, int] | Any) -> None:  # noqa: ANN401 - any mapping
+    """Add failures by class; those beyond ``EXCEPTIONS_PER_SERIES`` classes as ``other``."""
+    for name, number in counts.items():
+        label = name if name in to or len(to) < EXCEPTIONS_PER_SERIES else OTHER
+        to[label] = to.get(label, 0) + number
+
+
+def _added(one: Histogram, other: Histogram) -> Histogram:
+    if one.bounds != other.bounds:
+        return one
+    return Histogram(one.bounds, tuple(sum_counts(one.counts, other.counts)), one.sum + other.sum)
+
+
+def sum_counts(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    """Position by position."""
+    return list(map(operator.add, one, other))
+
+
+def classes(row: Row) -> int:
+    """Exception classes that it counts apart."""
+    return len(row.exceptions) - (OTHER in row.exceptions)
