@@ -29,11 +29,11 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from celery_monitor.core.awaited import AwaitedTasks
 from celery_monitor.core.episodes import Episodes
-from celery_monitor.core.incident import OpenIncident, TaskFailure, Verdict
+from celery_monitor.core.incident import OpenIncident, TaskFailure, Verdict, restored_incident
 from celery_monitor.core.incident_book import IncidentBook
 from celery_monitor.core.model import STORM, Condition, Incident, IncidentState, OutboxRequest, Reason
-from celery_monitor.core.muted import MutedIncidents
 from celery_monitor.core.recovery import RecoveryTracker
 from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, dedup_key, storm_key, window
 from celery_monitor.core.silences import Silences
@@ -82,11 +82,9 @@ class Decider:
         self._rules = RuleSet(policy)
         self._silences = Silences() if silences is None else silences
         self._book = IncidentBook(policy, self._rules, self._silences, most=most, overflows=self._overflows)
-        self._muted = MutedIncidents(self._book)
-        self._book.listen(self._unmute)
-        self._awaited: dict[str, bool] = {}
+        self._awaited = AwaitedTasks(self._book, resolve_on_success=policy.resolve_on_success)
+        self._muted = self._awaited.muted
         self._open = self._book.entries
-        self._open_of: dict[str, set[str]] = {}
         self._storms = StormDetector(tasks=policy.storm_tasks, window=policy.storm_window)
         self._recovery = RecoveryTracker()
         self.episodes = Episodes(policy, self._rules, self._book)
@@ -99,20 +97,12 @@ class Decider:
             if old.condition is not Condition.FAILURE:
                 self.episodes.restore(old, now)
                 continue
-            entry = self._open[old.key] = OpenIncident(
-                old.key, old.task, self._rules.named(old.rule, old.route), old.severity, old.hour,
-                old.opened_at, old.first_at, old.last_at, self._policy.joinable_until(old.first_at),
-                old.state, old.reason, old.count, old.silenced, dict(old.exceptions), dict(old.workers),
-                dict(old.queues), dict(old.tasks), list(old.samples),
-                TaskFailure(
-                    old.last_uuid, old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs
-                ),
-                sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False, storm=old.is_storm,
-            )  # fmt: skip
+            rule, ends_at = self._rules.named(old.rule, old.route), self._policy.joinable_until(old.first_at)
+            entry = self._open[old.key] = restored_incident(old, rule, ends_at, now)
             if old.state is IncidentState.OPEN:
-                self._note_open(entry)
+                self._awaited.opened(entry)
             elif old.reason is Reason.MUTED:
-                self._mute(entry)
+                self._awaited.mute(entry)
             self._recovery.restore(self._named(entry), old.last_at, old.succeeded_at)
             if not entry.storm and old.reason not in _NO_STORM:
                 self._storms.note(old.route, old.severity, old.task, self._restored(old))
@@ -135,8 +125,8 @@ class Decider:
         before = entry.reason if entry.count else None
         muted = rule.page and bool(self._silences) and self._covers(failed, now)
         entry.join(failed, page=rule.page)
-        if entry.state is _OPEN and failed.task in entry.tasks and key not in self._open_of.get(failed.task, ()):
-            self._await(failed.task, key)
+        if entry.state is _OPEN and failed.task in entry.tasks and key not in self._awaited.open_keys(failed.task):
+            self._awaited.add(failed.task, key)
         reason = _reason(entry, rule, too_old=too_old)
         if rule.page and reason in _PAGING:
             reason, key = self._page(entry, failed, rule, reason, now, muted=muted)
@@ -152,9 +142,9 @@ class Decider:
         if muted:
             if not joined:
                 entry.state, reason = IncidentState.SUPPRESSED, Reason.MUTED
-                self._mute(entry)
+                self._awaited.mute(entry)
             return reason, entry.key
-        self._unmute(entry)
+        self._awaited.unmute(entry)
         if self._is_storm(rule, failed, now):
             found = self._join_storm(failed, rule, now, opens=not joined)
             return (reason, entry.key) if joined else found
@@ -179,7 +169,7 @@ class Decider:
         """A task succeeded: its open incidents may resolve once they are quiet."""
         if self._policy.resolve_on_success:
             self._recovery.succeeded(task, at)
-        for key in (*self._open_of.get(task, ()), *self._muted.of.get(task, ())):
+        for key in self._awaited.keys(task):
             entry = self._open[key]
             # The first success after a failure decides; the thousands after it are not worth a write.
             entry.dirty |= entry.succeeded_at <= entry.last_at < at
@@ -193,7 +183,7 @@ class Decider:
     @property
     def awaited(self) -> Mapping[str, bool]:
         """Tasks whose success would matter. It is the same object for ever."""
-        return self._awaited
+        return self._awaited.tasks
 
     def __len__(self) -> int:
         """Incidents in memory."""
@@ -234,7 +224,7 @@ class Decider:
                 if entry.state is IncidentState.OPEN:
                     self._close(entry, IncidentState.EXPIRED, now)
                 self._book.evict(entry)
-        self._recovery.forget(now - self._policy.resolve_after, self._open_of)
+        self._recovery.forget(now - self._policy.resolve_after, self._awaited.open_of)
         return ended
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
@@ -298,7 +288,7 @@ class Decider:
 
     def _trigger(self, entry: OpenIncident, reason: Reason, now: float) -> None:
         self._book.open(entry, reason, now)
-        self._note_open(entry)
+        self._awaited.opened(entry)
 
     def _is_over(self, entry: OpenIncident, now: float) -> bool:
         quiet_since = now - self._policy.resolve_after
@@ -317,47 +307,17 @@ class Decider:
 
     def _close(self, entry: OpenIncident, state: IncidentState, now: float) -> None:
         self._book.close(entry, state, now)
-        for task in entry.tasks:
-            keys = self._open_of.get(task)
-            if keys is not None:
-                keys.discard(entry.key)
-                if not keys:
-                    del self._open_of[task]
-                    self._forget(task)
-
-    def _note_open(self, entry: OpenIncident) -> None:
-        for task in () if entry.storm else entry.tasks:
-            self._await(task, entry.key)
-
-    def _await(self, task: str, key: str) -> None:
-        self._open_of.setdefault(task, set()).add(key)
-        if self._policy.resolve_on_success:
-            self._awaited[task] = True
-
-    def _forget(self, task: str) -> None:
-        """Its success does not matter, unless another incident of it waits for one."""
-        if task not in self._muted.of and not (self._policy.resolve_on_success and task in self._open_of):
-            self._awaited.pop(task, None)
+        self._awaited.closed(entry)
 
     def _covers(self, failed: TaskFailure, now: float) -> bool:
         cover = self._silences.cover
         return cover(failed.task, failed.queue, now) or cover(failed.task, failed.queue, failed.at)
 
-    def _mute(self, entry: OpenIncident) -> None:
-        self._muted.add(entry)
-        self._awaited |= dict.fromkeys(entry.tasks, True)
-
-    def _unmute(self, entry: OpenIncident) -> None:
-        if entry.key in self._muted:
-            self._muted.discard(entry)
-            for task in entry.tasks:
-                self._forget(task)
-
     def _release(self, entry: OpenIncident, now: float, *, pages: bool) -> Verdict:
         """The silence of an incident has ended."""
-        self._unmute(entry)
+        self._awaited.unmute(entry)
         entry.dirty = True
-        open_keys = self._open_of.get(entry.task, ())
+        open_keys = self._awaited.open_keys(entry.task)
         if not pages or entry.last is None or any(self._open[key].last_at >= entry.last_at for key in open_keys):
             entry.reason = Reason.SILENCED
             return Verdict(Reason.SILENCED, entry.key)

@@ -254,6 +254,19 @@ class OpenIncident(msgspec.Struct, gc=False):
         )
 
 
+def restored_incident(old: Incident, rule: Rule, ends_at: float, now: float) -> OpenIncident:
+    """Of a stored one, of failures. What was sent before counts as sent now."""
+    last = TaskFailure(
+        old.last_uuid, old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs
+    )
+    return OpenIncident(
+        old.key, old.task, rule, old.severity, old.hour, old.opened_at, old.first_at, old.last_at, ends_at,
+        old.state, old.reason, old.count, old.silenced, dict(old.exceptions), dict(old.workers),
+        dict(old.queues), dict(old.tasks), list(old.samples), last,
+        sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False, storm=old.is_storm,
+    )  # fmt: skip
+
+
 def _count(counts: dict[str, int], name: str, most: int = MAX_NAMES_PER_INCIDENT, *, add: int = 1) -> None:
     if name not in counts and len(counts) >= most:
         name = OTHER
