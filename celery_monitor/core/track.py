@@ -49,13 +49,12 @@ either. When some runs of an id have ended, the others may never end (their work
 hours. And what is over is known for some minutes more, in memory alone, in case the id is run again.
 """
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from celery_monitor.core import runs
-from celery_monitor.core.arguments import MAX_ARGUMENTS_LENGTH, TaskArguments
-from celery_monitor.core.entries import LEFT_OPEN, Entries
+from celery_monitor.core.arguments import MAX_ARGUMENTS_LENGTH
+from celery_monitor.core.entries import LEFT_OPEN
 from celery_monitor.core.model import (
     FAILED,
     RECEIVED,
@@ -67,25 +66,15 @@ from celery_monitor.core.model import (
     Stage,
     TaskRef,
 )
-from celery_monitor.core.names import SHORT, Names, fitted_queue, shortened_name
-from celery_monitor.core.task_info import announce, delay, limit, relate
+from celery_monitor.core.names import SHORT, shortened_name
+from celery_monitor.core.task_info import announce
 from celery_monitor.core.transitions import TRANSITIONS
+from celery_monitor.core.usual_life import UsualLife
 
 __all__ = ["LEFT_OPEN", "MAX_ARGUMENTS_LENGTH", "Tracker"]
 
-MAX_KNOWN_NAMES: Final = 20_000
-"""Cleaned names kept for sharing one string among all of a task's entries."""
-MAX_KNOWN_HOSTS: Final = 10_000
-"""The same of workers."""
-MAX_SLOW: Final = 1_000
-"""Slow runs that are kept until somebody takes them."""
-SlowEnd = tuple[str, str, str | None, str, float, float]
-"""Task id, name, queue where it is known, worker, when it began, and the seconds it took."""
 NEW_LIFE: Final = 60.0
 """Seconds from an end to a task-sent that is of another use of the id, and not late; clocks differ by less."""
-
-End = tuple[str, TaskRef, int, float, float, float | None]
-"""Task id, run, its stage then, when it was started (0: not known), when it ended, and the seconds of work."""
 
 _S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
 """Plain ints: comparing enum members costs as much as the rest of a step."""
@@ -97,51 +86,8 @@ _APART: Final = frozenset({_R, _T, _F})
 """Stages at which a task-received begins another run."""
 
 
-class Tracker(Entries):
-    """The tasks under way. Not thread-safe: it belongs to the monitor."""
-
-    def __init__(
-        self,
-        *,
-        max_tasks: int,
-        max_age: float,
-        linger: float,
-        capture_arguments: bool = False,
-        max_argument_bytes: int = 32 * 1024 * 1024,
-        ended: Callable[[End], None] | None = None,
-    ) -> None:
-        """Start empty; ``restore`` fills it. ``ended`` is told of each run that has ended. Others: see ``Entries``."""
-        super().__init__(
-            max_tasks=max_tasks, max_age=max_age, linger=linger, arguments=TaskArguments(max_argument_bytes)
-        )
-        self.slow = math.inf
-        """Seconds of work above which a run that has ended is put into ``slow_runs``."""
-        self.slow_runs: list[SlowEnd] = []
-        self._ended = ended
-        self._capture_arguments = capture_arguments
-        self.queue_of: dict[str, str] = {}
-        """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
-        self._names = Names(MAX_KNOWN_NAMES, forgotten=self.queue_of.clear)
-        self._queues = Names(MAX_KNOWN_NAMES, kept=fitted_queue)
-        self._hosts = Names(MAX_KNOWN_HOSTS)
-
-    @property
-    def arguments_bytes(self) -> int:
-        """What the arguments take in memory."""
-        return self.arguments.bytes
-
-    @property
-    def arguments_cut(self) -> int:
-        """Of how many tasks they were forgotten for that."""
-        return self.arguments.cut
-
-    def shed_load(self) -> None:
-        """As ``Entries`` does; and forget all names that are not in use."""
-        super().shed_load()
-        self._names.clear()
-        self._queues.clear()
-        self._hosts.clear()
-        self.queue_of.clear()
+class Tracker(UsualLife):
+    """The tasks under way: what an event of any kind does to a run. Not thread-safe: it belongs to the monitor."""
 
     def advance(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
         """Apply a task event. Returns the task's run and what the event measured, or None for the twin of an end.
@@ -241,77 +187,6 @@ class Tracker(Entries):
         entry = self.tasks.get(uuid) or self._recent.get(uuid)
         return None if entry is None else runs.named(entry, self._hosts[hostname])
 
-    def _enter_sent(self, event: Event) -> TaskRef:
-        """Enter a task whose first event is its task-sent."""
-        uuid, at, name, queue = event.uuid, event.timestamp, event.name, event.queue
-        name = self._names[name] if name else None
-        if queue:
-            queue = self._queues[queue]
-            if name is not None:
-                self.queue_of[name] = queue
-        ref = self.tasks[uuid] = TaskRef(name, queue or None, _S, at, 0.0, self._minute, False, "", None, at)
-        self._dirty[uuid] = None
-        if event.root_id != uuid or event.parent_id is not None or event.retries:
-            relate(ref, event)
-        if event.expires is not None:
-            limit(ref, event.expires)
-        if event.eta is not None and at > 0.0:
-            delay(ref, event.eta)
-        if self._capture_arguments:
-            self.arguments.capture(event)
-        return ref
-
-    def _receive(self, ref: TaskRef, event: Event) -> TaskRef:
-        """The only run was received, where it waits for that."""
-        uuid = event.uuid
-        ref.seen, ref.stage, ref.received_at = self._minute, _R, event.timestamp
-        self._dirty[uuid] = None
-        if event.name:
-            ref.name = self._names[event.name]
-        if not ref.host:
-            ref.host = self._hosts[event.hostname]
-        if event.root_id != uuid or event.parent_id is not None or event.retries:
-            relate(ref, event)
-        if event.eta is not None:
-            delay(ref, event.eta)
-        if event.expires is not None:
-            limit(ref, event.expires)
-        if self._capture_arguments:
-            self.arguments.capture(event)
-        return ref
-
-    def _start(self, ref: TaskRef, event: Event) -> float | None:
-        """The only run has started. The seconds in the queue, where known."""
-        at, due_at = event.timestamp, ref.due_at
-        ref.seen, ref.stage, ref.due_at, ref.started_at = self._minute, _T, 0.0, at
-        self._dirty[event.uuid] = None
-        if due_at > 0.0:
-            return at - due_at if at > due_at else 0.0
-        return None
-
-    def _finish(self, ref: TaskRef, event: Event) -> float | None:
-        """The only run, which had started, has succeeded. The seconds of work, where known."""
-        at, began, measured = event.timestamp, ref.started_at, event.runtime
-        if at - began > self.slow:
-            self._note_slow(ref, event)
-        if measured is None and began:
-            measured = max(0.0, at - began)
-        ref.seen, ref.started_at = self._minute, at
-        uuid, name = event.uuid, ref.name
-        if self._ended is not None:
-            self._ended((uuid, ref, _OK, began, at, measured))
-        if name is None or self.arguments or (ref.queue is None and name in self.queue_of):
-            self._succeed(uuid, ref, _T)
-            return measured
-        # As ``_succeed`` and ``_forget`` do, without their calls.
-        ref.stage = _OK
-        del self.tasks[uuid]
-        self._dirty.pop(uuid, None)
-        if ref.saved:
-            self._gone.append(uuid)
-        self._recent.add(uuid, ref)
-        return measured
-
     def _enter(self, event: Event, kind: int) -> TaskRef:
         """A new entry; for a task-sent that is read after everything else, the one that is over.
 
@@ -362,11 +237,6 @@ class Tracker(Entries):
             return announce(ref, event, self._names, self._queues, self.queue_of)
         return self._receive(ref, event)
 
-    def _note_slow(self, ref: TaskRef, event: Event) -> None:
-        if len(self.slow_runs) < MAX_SLOW and ref.started_at and ref.name is not None:
-            took = event.timestamp - ref.started_at
-            self.slow_runs.append((event.uuid, ref.name, ref.queue, event.hostname, ref.started_at, took))
-
     def _fork(self, entry: TaskRef, host: str, event: Event, kind: int) -> TaskRef:
         like = runs.named(entry, host) or entry
         run = TaskRef(name=like.name, host=host, sent_at=entry.sent_at, details=entry.details)
@@ -394,16 +264,6 @@ class Tracker(Entries):
             entry.name = entry.queue = None
         for run in entry.others or ():
             announce(run, event, self._names, self._queues, self.queue_of)
-
-    def _succeed(self, uuid: str, ref: TaskRef, before: int) -> None:
-        """The only run has succeeded, or the last of several. Only a task-sent can follow."""
-        ref.stage = _OK
-        if ref.name is not None and (ref.queue is not None or ref.name not in self.queue_of):
-            self._recent.add(uuid, self._forget(uuid))
-            return
-        self._dirty[uuid] = None
-        if before != _OK:
-            self._lingering.append((self._time + self._linger, uuid))
 
     def _move(self, uuid: str, entry: TaskRef, ref: TaskRef, stage: int, event: Event) -> None:
         """Bring a run to its next stage, and see to what has ended."""

@@ -1,0 +1,162 @@
+"""The usual life of a task: sent, received, started and succeeded, by one worker, in this order.
+
+Nearly every event is of it. What it does is here in a few lines for each kind; ``Tracker.advance_any`` does the same
+for every event, and looks for more.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from celery_monitor.core.arguments import TaskArguments
+from celery_monitor.core.entries import Entries
+from celery_monitor.core.model import Event, Stage, TaskRef
+from celery_monitor.core.names import Names, fitted_queue
+from celery_monitor.core.task_info import delay, limit, relate
+
+MAX_KNOWN_NAMES: Final = 20_000
+"""Cleaned names kept for sharing one string among all of a task's entries."""
+MAX_KNOWN_HOSTS: Final = 10_000
+"""The same of workers."""
+MAX_SLOW: Final = 1_000
+"""Slow runs that are kept until somebody takes them."""
+SlowEnd = tuple[str, str, str | None, str, float, float]
+"""Task id, name, queue where it is known, worker, when it began, and the seconds it took."""
+End = tuple[str, TaskRef, int, float, float, float | None]
+"""Task id, run, its stage then, when it was started (0: not known), when it ended, and the seconds of work."""
+
+_S, _R, _T = map(int, list(Stage)[:3])
+_OK: Final = int(Stage.SUCCEEDED)
+
+
+class UsualLife(Entries):
+    """The entries, and the steps of the usual life. Not thread-safe: it belongs to the monitor."""
+
+    def __init__(
+        self,
+        *,
+        max_tasks: int,
+        max_age: float,
+        linger: float,
+        capture_arguments: bool = False,
+        max_argument_bytes: int = 32 * 1024 * 1024,
+        ended: Callable[[End], None] | None = None,
+    ) -> None:
+        """Start empty; ``restore`` fills it. ``ended`` is told of each run that has ended. Others: see ``Entries``."""
+        super().__init__(
+            max_tasks=max_tasks, max_age=max_age, linger=linger, arguments=TaskArguments(max_argument_bytes)
+        )
+        self.slow = math.inf
+        """Seconds of work above which a run that has ended is put into ``slow_runs``."""
+        self.slow_runs: list[SlowEnd] = []
+        self._ended = ended
+        self._capture_arguments = capture_arguments
+        self.queue_of: dict[str, str] = {}
+        """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
+        self._names = Names(MAX_KNOWN_NAMES, forgotten=self.queue_of.clear)
+        self._queues = Names(MAX_KNOWN_NAMES, kept=fitted_queue)
+        self._hosts = Names(MAX_KNOWN_HOSTS)
+
+    @property
+    def arguments_bytes(self) -> int:
+        """What the arguments take in memory."""
+        return self.arguments.bytes
+
+    @property
+    def arguments_cut(self) -> int:
+        """Of how many tasks they were forgotten for that."""
+        return self.arguments.cut
+
+    def shed_load(self) -> None:
+        """As ``Entries`` does; and forget all names that are not in use."""
+        super().shed_load()
+        self._names.clear()
+        self._queues.clear()
+        self._hosts.clear()
+        self.queue_of.clear()
+
+    def _enter_sent(self, event: Event) -> TaskRef:
+        """Enter a task whose first event is its task-sent."""
+        uuid, at, name, queue = event.uuid, event.timestamp, event.name, event.queue
+        name = self._names[name] if name else None
+        if queue:
+            queue = self._queues[queue]
+            if name is not None:
+                self.queue_of[name] = queue
+        ref = self.tasks[uuid] = TaskRef(name, queue or None, _S, at, 0.0, self._minute, False, "", None, at)
+        self._dirty[uuid] = None
+        if event.root_id != uuid or event.parent_id is not None or event.retries:
+            relate(ref, event)
+        if event.expires is not None:
+            limit(ref, event.expires)
+        if event.eta is not None and at > 0.0:
+            delay(ref, event.eta)
+        if self._capture_arguments:
+            self.arguments.capture(event)
+        return ref
+
+    def _receive(self, ref: TaskRef, event: Event) -> TaskRef:
+        """The only run was received, where it waits for that."""
+        uuid = event.uuid
+        ref.seen, ref.stage, ref.received_at = self._minute, _R, event.timestamp
+        self._dirty[uuid] = None
+        if event.name:
+            ref.name = self._names[event.name]
+        if not ref.host:
+            ref.host = self._hosts[event.hostname]
+        if event.root_id != uuid or event.parent_id is not None or event.retries:
+            relate(ref, event)
+        if event.eta is not None:
+            delay(ref, event.eta)
+        if event.expires is not None:
+            limit(ref, event.expires)
+        if self._capture_arguments:
+            self.arguments.capture(event)
+        return ref
+
+    def _start(self, ref: TaskRef, event: Event) -> float | None:
+        """The only run has started. The seconds in the queue, where known."""
+        at, due_at = event.timestamp, ref.due_at
+        ref.seen, ref.stage, ref.due_at, ref.started_at = self._minute, _T, 0.0, at
+        self._dirty[event.uuid] = None
+        if due_at > 0.0:
+            return at - due_at if at > due_at else 0.0
+        return None
+
+    def _finish(self, ref: TaskRef, event: Event) -> float | None:
+        """The only run, which had started, has succeeded. The seconds of work, where known."""
+        at, began, measured = event.timestamp, ref.started_at, event.runtime
+        if at - began > self.slow:
+            self._note_slow(ref, event)
+        if measured is None and began:
+            measured = max(0.0, at - began)
+        ref.seen, ref.started_at = self._minute, at
+        uuid, name = event.uuid, ref.name
+        if self._ended is not None:
+            self._ended((uuid, ref, _OK, began, at, measured))
+        if name is None or self.arguments or (ref.queue is None and name in self.queue_of):
+            self._succeed(uuid, ref, _T)
+            return measured
+        # As ``_succeed`` and ``_forget`` do, without their calls.
+        ref.stage = _OK
+        del self.tasks[uuid]
+        self._dirty.pop(uuid, None)
+        if ref.saved:
+            self._gone.append(uuid)
+        self._recent.add(uuid, ref)
+        return measured
+
+    def _note_slow(self, ref: TaskRef, event: Event) -> None:
+        if len(self.slow_runs) < MAX_SLOW and ref.started_at and ref.name is not None:
+            took = event.timestamp - ref.started_at
+            self.slow_runs.append((event.uuid, ref.name, ref.queue, event.hostname, ref.started_at, took))
+
+    def _succeed(self, uuid: str, ref: TaskRef, before: int) -> None:
+        """The only run has succeeded, or the last of several. Only a task-sent can follow."""
+        ref.stage = _OK
+        if ref.name is not None and (ref.queue is not None or ref.name not in self.queue_of):
+            self._recent.add(uuid, self._forget(uuid))
+            return
+        self._dirty[uuid] = None
+        if before != _OK:
+            self._lingering.append((self._time + self._linger, uuid))
