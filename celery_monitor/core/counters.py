@@ -5,7 +5,9 @@ from typing import Final
 
 from celery_monitor.core.model import CounterFamily, CounterName, LabelledCounter
 from celery_monitor.core.text import OTHER
+from celery_monitor.core.transitions import KINDS
 
+_TASK_KINDS: Final = sorted(KINDS, key=KINDS.__getitem__)
 MAX_CUSTOM_TYPES: Final = 50
 """Distinct types of the fleet's own events that are counted apart."""
 
@@ -23,7 +25,9 @@ class Counters:
         events = CounterFamily.EVENTS
         self._values = {name: value for name, value in restored.items() if events.label(name) is None}
         self.types = {kind: int(value) for kind, value in events.of(restored).items()}
-        """Events by type; the caller counts the known ones in it."""
+        """Events by type, without those of tasks; the caller counts the known ones in it."""
+        self.task_events = [self.types.pop(kind, 0) for kind in _TASK_KINDS]
+        """Events of tasks, by the numbers of ``KINDS``; the caller counts them in it: one addition for each event."""
         self._prober = prober
         self._custom = {kind for kind in self.types if kind not in known_types}
 
@@ -32,12 +36,6 @@ class Counters:
         key = str(name)  # not the enum's member: it is for the store
         self._values[key] = self._values.get(key, 0.0) + amount
         self.news |= flush
-
-    def seen(self, types: Mapping[str, int]) -> None:
-        """Count so many events of each known type."""
-        for kind, number in types.items():
-            if number:
-                self.types[kind] = self.types.get(kind, 0) + number
 
     def discard(self, reason: str) -> None:
         """An event, or a whole message, is not counted."""
@@ -64,4 +62,7 @@ class Counters:
 
     def all(self) -> dict[str, float]:
         """A copy of all of them."""
-        return self._values | {CounterFamily.EVENTS.counter(kind): number for kind, number in self.types.items()}
+        tasks = {kind: number for kind, number in zip(_TASK_KINDS, self.task_events, strict=True) if number}
+        return self._values | {
+            CounterFamily.EVENTS.counter(kind): number for kind, number in (tasks | self.types).items()
+        }

@@ -29,7 +29,6 @@ from celery_monitor.core.workers import MAX_HOSTNAME_LENGTH, OFFLINE
 
 FUTURE: Final = 86_400.0
 """Seconds that an event's clock may be ahead; beyond it the time of reading is taken."""
-_KINDS: Final = sorted(KINDS, key=KINDS.__getitem__)
 _UNREAD: Final = frozenset({COMPRESSED, CONTENT_TYPE})
 
 
@@ -69,7 +68,7 @@ class Intake:
         self.flowing()
         fingerprints, offsets, task = self._parts.fingerprints, self._parts.workers.offsets, self._task
         marked, kind_of = fingerprints.on, KINDS.get
-        counts = [0] * len(_KINDS)
+        counts = self._parts.counters.task_events
         latest = now + FUTURE
         event: Event | Discarded | None = None
         delivery: Delivery | None = None
@@ -95,7 +94,6 @@ class Intake:
                     counts[kind] += 1
                     task(event, kind, now)  # type: ignore[arg-type]
         self.messages += messages
-        self._parts.counters.seen(dict(zip(_KINDS, counts, strict=True)))
         if delivery is not None and delivery.tag:
             self.position = position_of(delivery)
         if type(event) is Event:
