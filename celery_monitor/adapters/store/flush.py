@@ -53,7 +53,7 @@ class FlushWriter:
         give_way: Callable[[], None] = lambda: None,
     ) -> None:
         self._ended = Bulk(dialect, insert(dialect, schema.ended_tasks), encode.ENDED)
-        unwanted = schema.beyond(max_ended), schema.among_oldest(ENDED_DELETED)
+        unwanted = schema.beyond(max_ended), schema.among_oldest(bindparam("portion", type_=BigInteger))
         self._drop_ended = Prepared(dialect, delete(schema.ended_tasks).where(*unwanted))
         self._give_way = give_way
         self._fingerprints = _FingerprintRows(dialect, fingerprints_kept * FINGERPRINT)
@@ -100,7 +100,7 @@ class FlushWriter:
         self._tracked.run(connection, tracked, self._give_way)
         if changes.ended:
             self._ended.run(connection, map(encode.ended_row, changes.ended), self._give_way)
-            self._drop_ended.run(connection)
+            self._drop_ended.run(connection, portion=ENDED_DELETED)
         self._settle.run(connection, ((number,) for number in changes.settled), self._give_way)
         self._unnamed.run(connection, map(encode.unnamed_row, changes.unnamed), self._give_way)
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))

@@ -61,7 +61,7 @@ def beyond(most: int) -> ColumnElement[bool]:
     return ended_tasks.c.id <= newest - most
 
 
-def among_oldest(most: int) -> ColumnElement[bool]:
+def among_oldest(most: int | ColumnElement[int]) -> ColumnElement[bool]:
     """Rows of ``ended_tasks`` among the oldest: ``most`` of them, or fewer where ids were skipped."""
     first = select(func.min(ended_tasks.c.id)).scalar_subquery()
     return ended_tasks.c.id < first + most
