@@ -24,6 +24,7 @@ from urllib.parse import quote
 import httpx
 from msgspec import structs
 
+from celery_monitor.adapters.channels.email.render import render_part
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
@@ -306,7 +307,7 @@ def sources(store: SqlStore, tasks: int) -> Sources:
         outbox=store.outbox,
         silences=store.silences,
         report=report.summary,
-        report_part=lambda summary, _: f"<p>{summary.date}</p>",
+        report_part=render_part,
         channels=[
             ChannelInfo(name="pagerduty", title="PagerDuty", configured=True, off="", incidents=True),
             ChannelInfo(name="email", title="Mail", configured=True, off="", incidents=False),

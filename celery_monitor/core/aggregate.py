@@ -18,6 +18,7 @@ from celery_monitor.core.model import (
     STARTED,
     SUCCEEDED,
     BucketDelta,
+    Checkpoint,
     ErrorDelta,
     ErrorGroup,
     Failure,
@@ -66,6 +67,7 @@ class Counted:
     series: Sequence[Series]
     dropped_series: Sequence[SeriesKey]
     buckets: Sequence[BucketDelta]
+    checkpoints: Sequence[Checkpoint]
     groups: Sequence[ErrorGroup]
     errors: Sequence[ErrorDelta]
     failures: Sequence[Failure]
@@ -97,7 +99,7 @@ class Aggregator:
         self._table = Table(
             most=bounds.series,
             max_names=bounds.names,
-            buckets=(len(runtime_bounds) + 1, len(wait_bounds) + 1),
+            bounds=(runtime_bounds, wait_bounds),
             hosts=hosts,
             knows=knows,
             overflows=self.overflows,
@@ -235,6 +237,7 @@ class Aggregator:
             series,
             dropped,
             buckets,
+            self._table.checkpoints.take(),
             [_with_times(*group) for group in groups.values()],
             [ErrorDelta(start, group, count) for (start, group), count in errors.items()],
             [failure for kept in samples.values() for failure, _ in kept],
@@ -257,6 +260,8 @@ class Aggregator:
                 bucket = row.buckets[start] = list(_EMPTY_BUCKET)
         row.bucket, row.bucket_start = bucket, float(start * BUCKET_SECONDS)
         row.bucket_end = row.bucket_start + BUCKET_SECONDS
+        if row.bucket_start >= row.hour_end:
+            self._table.begin_hour(row, at)
         return bucket
 
     def _keep(self, sample: Failure) -> None:

@@ -12,6 +12,7 @@ from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.decide import Notice
 from celery_monitor.core.episodes import EpisodeNotice
 from celery_monitor.core.failures import MAX_NOTICES
+from celery_monitor.core.hourly import QueueLengths
 from celery_monitor.core.incident import Episode, Over
 from celery_monitor.core.intake import Intake
 from celery_monitor.core.limits import Limits
@@ -45,7 +46,7 @@ class Monitor:
         self._parts = parts = Parts(limits, restored, now)
         self._clock = StreamClock(now)
         self._intake = Intake(parts, self._clock, int(restored.counters.get(CounterName.MESSAGES, 0)))
-        self._sequence = restored.sequence
+        self._sequence, self._lengths = restored.sequence, QueueLengths()
         self._episode_notices: list[EpisodeNotice] = []
         self.down, self.up, self.loads = parts.workers.down, parts.workers.up, parts.workers.loads
         """Hostnames of the workers that are known and not there, and of those that are there; and the latter's load."""
@@ -139,6 +140,7 @@ class Monitor:
 
     def polled(self, queues: Sequence[QueueStats]) -> None:
         """The queues as they are now."""
+        self._lengths.note(queues, self._clock.now)
         self.judge(self._parts.conditions.polled(queues, self._clock.now))
 
     def missed(self, since: float, until: float) -> None:
@@ -191,6 +193,8 @@ class Monitor:
             series=counted.series,
             dropped_series=counted.dropped_series,
             buckets=counted.buckets,
+            checkpoints=counted.checkpoints,
+            queue_lengths=self._lengths.take(),
             groups=counted.groups,
             errors=counted.errors,
             failures=counted.failures,

@@ -23,6 +23,7 @@ from collections.abc import Set as AbstractSet
 from heapq import nsmallest
 from typing import Final
 
+from celery_monitor.core.hourly import HOUR, Checkpoints
 from celery_monitor.core.model import FAILED, Series, SeriesKey
 from celery_monitor.core.series_row import (
     ESTABLISHED,
@@ -57,22 +58,23 @@ class Table:
         *,
         most: int,
         max_names: int,
-        buckets: tuple[int, int],
+        bounds: tuple[tuple[float, ...], tuple[float, ...]],
         hosts: bool,
         knows: Callable[[str, str], bool],
         overflows: Counter[str],
     ) -> None:
-        """``buckets``: of the two histograms. ``hosts``: keys have a host."""
+        """``bounds``: of the two histograms. ``hosts``: keys have a host."""
         self.rows: dict[tuple[str, str, str], Row] = {}
         self.dirty: list[Row] = []
         self.dropped: list[SeriesKey] = []
+        self.checkpoints = Checkpoints(*bounds, overflows)
         self.size = 0
         """What is used of the budget."""
         self.changes = 0
         """Changes when the names and queues in it do."""
         self._most = most
         self._max_names = max_names
-        self._buckets = buckets
+        self._buckets = len(bounds[0]) + 1, len(bounds[1]) + 1
         self._hosts = hosts
         self._knows = knows
         self._overflows = overflows
@@ -145,6 +147,10 @@ class Table:
             queues[queue] += 1
         return row
 
+    def begin_hour(self, row: Row, at: float) -> None:
+        """An event of ``at`` is the first one that is measured after ``hour_end``."""
+        self.checkpoints.begin(row, at, self._now)
+
     def touch(self, row: Row) -> None:
         """It is used: what changed in it is to be written."""
         if not row.dirty:
@@ -185,6 +191,10 @@ class Table:
             hours = old.rank - (ranked(0.0, established=True) if old.rank > self._now // 3600 else 0)
             row.used_at = hours * 3600.0
             row.born_at = row.used_at - (ESTABLISHED if hours != old.rank else 0.0)
+            row.hour_end = row.used_at + HOUR
+            if old.runtime.bounds != runtime or old.wait.bounds != wait:
+                self.checkpoints.replaced(old, hours * HOUR)
+                self.checkpoints.merged(row)
         self._make_room(0, known=True)
 
     def drop_hosts(self, hosts: AbstractSet[str]) -> None:
@@ -254,10 +264,12 @@ class Table:
         self._remove(key)
         target = self.exact(*into)
         before = classes(target)
+        self.checkpoints.end(target)
         target.counts = sum_counts(target.counts, row.counts)
         target.runtime, target.wait = sum_counts(target.runtime, row.runtime), sum_counts(target.wait, row.wait)
         target.runtime_sum += row.runtime_sum
         target.wait_sum += row.wait_sum
+        self.checkpoints.merged(target)
         add_classes(target.exceptions, row.exceptions)
         if target.cost:
             self.size += classes(target) - before
@@ -266,6 +278,7 @@ class Table:
     def _remove(self, key: tuple[str, str, str]) -> Row:
         row = self.rows.pop(key)
         row.dropped = True
+        self.checkpoints.end(row)
         self.size -= row.cost + classes(row) if row.cost else 0
         self.dropped.append(row.key)
         queues = self._queues[key[0]]

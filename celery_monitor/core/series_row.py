@@ -34,6 +34,8 @@ class Row(msgspec.Struct):
     """Unix seconds of ``bucket``; events of this time are added to it."""
     bucket: list[Any] = []  # msgspec copies an empty default for each instance
     buckets: dict[int, list[Any]] = {}  # as above
+    hour_end: float = 0.0
+    """See ``hourly.Checkpoints``."""
     cost: int = 1
     used: int = 0
     """The table's ``turn`` of its last use."""

@@ -11,9 +11,11 @@ from celery_monitor.core.model import (
     Failure,
     GroupRow,
     HistoryRow,
+    HourRow,
     IncidentOutline,
     IncidentRow,
     IncidentState,
+    QueueLengthRow,
     TaskRef,
     TaskRun,
     TaskStarts,
@@ -154,14 +156,47 @@ class Reader(Protocol):
         no row. By name and start.
         """
 
+    def task_hours(self, name: str, since: float, until: float) -> list[HourRow]:
+        """Run times and waiting times of a task in the hours that start in [since, until), all queues together.
+
+        Hours without any are left out.
+        """
+
+    def queue_lengths(
+        self,
+        since: float,
+        until: float,
+        *,
+        step: int,
+        limit: int,
+        cursor: str | None = None,
+        queues: Sequence[str] | None = None,
+    ) -> Page[QueueLengthRow]:
+        """Lengths of some queues, or of all, by ``step`` seconds of Unix time: of buckets that start in [since, until).
+
+        ``step`` is a multiple of BUCKET_SECONDS. By queue and start; a span in which nobody looked has no row.
+        """
+
     def failing(self, since: float, until: float) -> list[FailingRow]:
         """What the tasks with failures in the buckets that start in [since, until) did in these, by name."""
 
     def failed(self, since: float, until: float) -> dict[str, int]:
         """Failures by task in the buckets that start in [since, until): as ``failing``, at a fraction of its cost."""
 
-    def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
-        """Error groups (of a task) with failures in [since, until), with one sample each, most failures first."""
+    def groups(
+        self,
+        since: float,
+        until: float,
+        *,
+        name: str | None = None,
+        samples: int | None = None,
+        new_first: bool = False,
+    ) -> list[GroupRow]:
+        """Error groups (of a task) with failures in [since, until), with one sample each, most failures first.
+
+        ``samples``: only so many, the first, have one; a sample costs more than all else of its group.
+        ``new_first``: those whose first failure is not before ``since`` come before the others.
+        """
 
     def ended(self, uuid: str) -> list[TaskRun]:
         """The kept runs of a task id that have ended, the newest first."""

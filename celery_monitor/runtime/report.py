@@ -2,6 +2,7 @@
 
 import datetime as dt
 import math
+from collections.abc import Mapping
 from typing import Final
 
 from celery_monitor.core.model import BUCKET_SECONDS, CounterName
@@ -10,6 +11,12 @@ from celery_monitor.core.summary import Summary
 from celery_monitor.ports import Reader
 
 MAX_INCIDENTS: Final = 10_000
+REREAD: Final = 3_600.0
+"""Seconds after which the failures of a day that is over are read again: what comes late joins the counts of its own
+time. A day that ended within the last REREAD_UNTIL is read each time."""
+REREAD_UNTIL: Final = 3 * 3_600.0
+MAX_SAMPLES: Final = 200
+"""Errors with their message and traceback; no page and no mail shows more."""
 
 
 class DayReport:
@@ -21,6 +28,7 @@ class DayReport:
         self._fleet = fleet
         self._zone = zone
         self._paging = paging
+        self._known: dict[tuple[int, int], tuple[float, Mapping[str, int]]] = {}
 
     def summary(self, date: dt.date, now: float) -> Summary:
         """The day as it is known at ``now``. Raises StoreUnavailableError."""
@@ -31,8 +39,8 @@ class DayReport:
             date=date,
             zone=self._zone,
             fleet=self._fleet,
-            rows=self._rows(date),
-            groups=self._reader.groups(start, end),
+            rows=self._rows(date, now),
+            groups=self._reader.groups(start, end, samples=MAX_SAMPLES, new_first=True),
             incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS).rows,
             counters=(self._reader.counters(start), self._reader.counters(min(end, now))),
             now=now,
@@ -40,7 +48,7 @@ class DayReport:
             paging=self._paging,
         )
 
-    def _rows(self, date: dt.date) -> DayRows:
+    def _rows(self, date: dt.date, now: float) -> DayRows:
         """The store adds them up: of a large fleet there are 50,000 buckets a day."""
         reader = self._reader
         days = [day_bounds(date - dt.timedelta(days=back), self._zone) for back in range(DAYS_BEFORE, -1, -1)]
@@ -48,5 +56,17 @@ class DayReport:
         return DayRows(
             fleet=reader.history(days[0][0], day[1], step=BUCKET_SECONDS),
             failing=reader.failing(*day),
-            failed=[reader.failed(*each) for each in before],
+            failed=[self._failed(*each, now) for each in before],
         )
+
+    def _failed(self, start: int, end: int, now: float) -> Mapping[str, int]:
+        """Failures by task of an earlier day."""
+        known = dict(self._known)
+        read_at, failed = known.get((start, end), (-math.inf, {}))
+        if abs(now - read_at) < REREAD:
+            return failed
+        failed = self._reader.failed(start, end)
+        if end < now - REREAD_UNTIL:
+            known[start, end] = now, failed
+            self._known = dict([*known.items()][-DAYS_BEFORE:])
+        return failed

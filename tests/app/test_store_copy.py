@@ -74,7 +74,7 @@ def structs_of(flush: Any) -> Any:
     return changes(
         1,
         **{name: getattr(flush, name) for name in ("buckets", "groups", "errors", "failures", "tracked", "workers")},
-        **{name: getattr(flush, name) for name in ("incidents", "outbox", "counters")},
+        **{name: getattr(flush, name) for name in ("incidents", "outbox", "counters", "checkpoints", "queue_lengths")},
         series=[structs.replace(flush.series[0], runtime=last)],
         unnamed=[event],
         epoch=3,

@@ -1,5 +1,6 @@
 """What the page, the API and the report may rely on in a Reader."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -11,9 +12,13 @@ from celery_monitor.core.lookup import RunPage
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     BucketRow,
+    Checkpoint,
     FailingRow,
     Failure,
     IncidentState,
+    QueueLengthDelta,
+    QueueLengthRow,
+    SeriesKey,
     Stage,
     TaskRef,
     TaskRun,
@@ -22,7 +27,7 @@ from celery_monitor.core.paging import Page, cursor
 from celery_monitor.errors import InvalidCursorError
 from celery_monitor.ports import EndedFilter, FailureFilter, TaskRow
 from tests.contracts.conftest import MAX_ENDED, RETENTION
-from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, vector, worker
+from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series, vector, worker
 
 T = TypeVar("T")
 
@@ -373,6 +378,27 @@ def test_group_sample(sql: SqlStore) -> None:
     assert samples == {"a": "new", "b": "else", "c": None}
 
 
+def test_the_first_groups_have_samples(sql: SqlStore) -> None:
+    """Only as many as are asked for; those that are new in the period come first where that is asked for."""
+    counts = {"old": 9, "rare": 1, "new": 2}
+    write(
+        sql,
+        {
+            "groups": [group(one, first_at=NOW - 900 if one == "old" else NOW) for one in counts],
+            "errors": [error(one, count) for one, count in counts.items()],
+            "failures": [failure(one, group=one, at=NOW + 1) for one in counts],
+        },
+    )
+
+    def found(**how: Any) -> list[tuple[str, str | None]]:
+        rows = sql.reader.groups(START, START + 900, **how)
+        return [(row.id, row.sample.uuid if row.sample else None) for row in rows]
+
+    assert found(samples=1) == [("old", "old"), ("new", None), ("rare", None)]
+    assert found(samples=2, new_first=True) == [("new", "new"), ("rare", "rare"), ("old", None)]
+    assert found(samples=0) == [("old", None), ("new", None), ("rare", None)]
+
+
 def test_counters_of_a_moment(sql: SqlStore) -> None:
     """Counters are what was last written at that moment or before it, though some have not changed for long."""
     write(
@@ -529,3 +555,61 @@ def test_tasks_under_way(sql: SqlStore) -> None:
     assert [uuid for uuid, _ in sql.reader.tracked(2)] == ["u1", "u2"]
     ((uuid, ref),) = sql.reader.tracked(2, uuid="u3")
     assert (uuid, ref.sent_at, ref.host) == ("u3", NOW, "celery@a")
+
+
+def test_hours_of_a_task(sql: SqlStore) -> None:
+    """Times by hour are the growth of the histograms, of all queues together, up to the last flush."""
+    mine, hour = series("shop.a"), 3600
+    begun = Checkpoint(START, mine.key, ((0.5, 1), (math.inf, 1)), ())
+    later = Checkpoint(START + hour, mine.key, ((0.5, 1), (1.0, 1), (math.inf, 3)), ((0.5, 0), (1.0, 2)))
+    of_bulk = structs.replace(begun, key=SeriesKey("shop.a", "bulk"), runtime=())
+    write(
+        sql,
+        {"checkpoints": [begun], "series": [mine]},
+        {"checkpoints": [later, of_bulk, structs.replace(begun, key=SeriesKey("shop.b", "bulk"))]},
+        {"series": [series("shop.a", "bulk"), series("shop.b")]},
+    )
+    rows = sql.reader.task_hours("shop.a", START, NOW + 2 * hour)
+    assert [(row.start, row.runtime.bounds, row.runtime.counts, row.wait.counts) for row in rows] == [
+        (START, (0.5, 1.0), (1, 3, 5), (1, 4, 3)),
+        (START + hour, (0.5, 1.0), (0, 1, 0), (1, 0, 3)),
+    ]
+    assert sql.reader.task_hours("shop.a", START + 1, NOW + 2 * hour) == rows[1:]
+    assert sql.reader.task_hours("shop.a", START, NOW + hour) == rows[:1]
+    assert sql.reader.task_hours("shop.c", START, NOW + hour) == []
+
+
+def test_lengths_of_queues(sql: SqlStore) -> None:
+    """What was found in a quarter of an hour is added up over flushes, and by the asked step, page by page."""
+    second, hour = START + BUCKET_SECONDS, START // 3600 * 3600
+    write(
+        sql,
+        {"queue_lengths": [QueueLengthDelta(START, "q", 2, 6, 5), QueueLengthDelta(START, "mail", 1, 0, 0)]},
+        {"queue_lengths": [QueueLengthDelta(START, "q", 1, 9, 9), QueueLengthDelta(second, "q", 1, 1, 1)]},
+    )
+    read = sql.reader.queue_lengths
+    by_quarter = [QueueLengthRow("q", START, 5.0, 9), QueueLengthRow("q", second, 1.0, 1)]
+    assert read(START, second + 1, step=BUCKET_SECONDS, limit=9, queues=["q"]) == Page(by_quarter)
+    assert read(START, NOW + 3600, step=3600, limit=9).rows == [
+        QueueLengthRow("mail", hour, 0.0, 0),
+        QueueLengthRow("q", hour, 4.0, 9),
+    ]
+    mail = QueueLengthRow("mail", START, 0.0, 0)
+    assert every(lambda at: read(START, NOW + 3600, step=BUCKET_SECONDS, limit=1, cursor=at)) == [mail, *by_quarter]
+    by_hour = every(lambda at: read(START, NOW + 3600, step=3600, limit=1, cursor=at))
+    assert by_hour == read(START, NOW + 3600, step=3600, limit=9).rows
+    with pytest.raises(InvalidCursorError):
+        read(START, NOW, step=3600, limit=1, cursor=cursor(("q", "x")))
+
+
+def test_hours_past_the_retention_go(sql: SqlStore) -> None:
+    """Times by hour and lengths are deleted with the counts of their time."""
+    old = int(NOW - RETENTION) - 2 * 3600
+    key = series("shop.a").key
+    checkpoints = [Checkpoint(start, key, ((0.5, 1),), ()) for start in (old, START)]
+    lengths = [QueueLengthDelta(start, "q", 1, 6, 6) for start in (old, START)]
+    write(sql, {"checkpoints": checkpoints, "queue_lengths": lengths, "series": [series("shop.a")]})
+    assert len(sql.reader.queue_lengths(0, NOW + 1, step=BUCKET_SECONDS, limit=9).rows) == len(lengths)
+    sql.prune(NOW)
+    assert [row.start for row in sql.reader.queue_lengths(0, NOW + 1, step=BUCKET_SECONDS, limit=9).rows] == [START]
+    assert [row.start for row in sql.reader.task_hours("shop.a", 0, NOW + 1)] == [START]

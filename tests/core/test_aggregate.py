@@ -45,7 +45,7 @@ def test_totals_are_absolute_and_buckets_are_deltas() -> None:
     second = to.take()
     assert [taken.series[0].counts[SUCCEEDED] for taken in (first, second)] == [1, 2]
     assert [taken.buckets[0].counts[SUCCEEDED] for taken in (first, second)] == [1, 1]
-    assert to.take() == Counted([], [], [], [], [], [])
+    assert to.take() == Counted([], [], [], [], [], [], [])
 
 
 def test_buckets_are_cut_at_a_quarter_of_an_hour() -> None:

@@ -3,6 +3,7 @@ import math
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
+from celery_monitor.adapters.channels.email.render import PAGE_SIZE
 from celery_monitor.core.model import BUCKET_SECONDS, FailingRow, GroupRow, HistoryRow, IncidentRow
 from celery_monitor.core.paging import Page
 from celery_monitor.core.summarize import day_bounds
@@ -38,7 +39,9 @@ class Recorder:
         self.failed_of.append((since, until))
         return {}
 
-    def groups(self, since: float, until: float) -> list[GroupRow]:
+    def groups(self, since: float, until: float, *, samples: int, new_first: bool) -> list[GroupRow]:
+        assert samples >= PAGE_SIZE.errors  # as many as any page shows, in the order of the report
+        assert new_first
         self.groups_of.append((since, until))
         return []
 
@@ -91,3 +94,14 @@ def test_the_newest_counter_tells_how_far_the_stream_was_read() -> None:
     made = DayReport(Behind(), "shop", ZONE, paging=True).summary(DATE, END + 60.0)  # type: ignore[arg-type]
     assert made.health.unread == 7_200.0
     assert not made.health.complete
+
+
+def test_earlier_days_are_read_once_an_hour() -> None:
+    """They hardly change, and a page of today asks for seven of them; a day that has just ended is read each time."""
+    reader = Recorder()
+    report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
+    for later, read in ((3_600.0, 7), (3_700.0, 8), (10_800.0, 15), (10_860.0, 16), (14_400.0, 22)):
+        report.summary(DATE, START + later)
+        assert len(reader.failed_of) == read, later
+    report.summary(DATE, START + 14_401.0)
+    assert len(reader.failed_of) == 22

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, delete, func, select
 
-from celery_monitor.adapters.store import schema
+from celery_monitor.adapters.store import hourly, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.model import Changes, Failure, Incident
@@ -49,6 +49,7 @@ _RUN: Final = 350
 """Bytes of a run that has ended."""
 _SERIES: Final = 1_200
 _BUCKET: Final = 600
+_CHECKPOINT: Final = 600
 _WAITING: Final = 600
 _INCIDENT: Final = 1_500
 """The same without its texts; names may have some hundred characters."""
@@ -190,6 +191,8 @@ class Budget:
             return SAMPLES, number
         if number := _delete_groups(connection, chunk):
             return GROUPS, number
+        if number := hourly.expire(connection, now - DAY, limit=chunk):
+            return BUCKETS, number
         buckets = schema.buckets.c
         oldest = connection.execute(select(func.min(buckets.start))).scalar()
         if oldest is None or oldest >= now - DAY:
@@ -200,8 +203,9 @@ class Budget:
 def _needed(changes: Changes) -> int:
     """Bytes of what is never given up, about, with its places in the indexes."""
     series, buckets = _SERIES * len(changes.series), _BUCKET * len(changes.buckets)
+    hours = _CHECKPOINT * (len(changes.checkpoints) + len(changes.queue_lengths))
     waiting = _WAITING * (len(changes.tracked) + len(changes.unnamed) + len(changes.outbox) + len(changes.workers))
-    return series + buckets + waiting + _INCIDENT * len(changes.incidents)
+    return series + buckets + hours + waiting + _INCIDENT * len(changes.incidents)
 
 
 def _spared(changes: Changes) -> float:

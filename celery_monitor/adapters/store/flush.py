@@ -21,6 +21,7 @@ from sqlalchemy import (
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.dialects.base import Insert
 from celery_monitor.adapters.store.enqueue import Enqueuer
+from celery_monitor.adapters.store.hourly import HourlyWriter
 from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, Trimming, insert, upsert
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.adapters.store.validation import FINGERPRINT
@@ -59,6 +60,7 @@ class FlushWriter:
         self._fingerprints = _FingerprintRows(dialect, fingerprints_kept * FINGERPRINT)
         self._enqueuer = Enqueuer(dialect)
         self._totals = Totals(dialect)
+        self._hourly = HourlyWriter(dialect)
         self._series = upsert(dialect, schema.series)
         self._drop_series = Removal(dialect, schema.series)
         self._buckets = upsert(dialect, schema.buckets, add=(*COUNTS, "runtime_sum", "runtime_count"))
@@ -95,6 +97,7 @@ class FlushWriter:
             self._give_way,
         )
         self._totals.add(connection, changes, self._give_way)
+        self._hourly.write(connection, changes, self._give_way)
         self._forget.run(connection, ((uuid,) for uuid in changes.forgotten), self._give_way)
         tracked = (encode.tracked_row(uuid, ref) for uuid, ref in changes.tracked)
         self._tracked.run(connection, tracked, self._give_way)

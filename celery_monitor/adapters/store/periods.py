@@ -61,10 +61,10 @@ def _touched(start: Any, since: float | None, until: float | None) -> list[Colum
     return [*([] if since is None else [start > since - BUCKET_SECONDS]), *between(start, None, until)]
 
 
-def newest_sample(since: float | None, until: float | None) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
-    """Id of the newest sample of the group that is joined."""
+def newest_sample(groups: FromClause, since: float | None, until: float | None) -> Any:  # noqa: ANN401 - see above
+    """Id of the newest sample of each group of a query."""
     sample = schema.failures.alias()
-    of_group = sample.c.group == schema.error_groups.c.id
+    of_group = sample.c.group == groups.c.id
     # The sum keeps PostgreSQL from walking all failures backwards for the first of the group.
     newest = select(func.max(sample.c.id + 0)).where(of_group, *between(sample.c.at, since, until))
-    return newest.correlate(schema.error_groups).scalar_subquery()
+    return newest.correlate(groups).scalar_subquery()

@@ -20,7 +20,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from celery_monitor.adapters.store import encode, ended_query, restore, schema
+from celery_monitor.adapters.store import encode, ended_query, hourly, restore, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.failure_query import conditions, order
 from celery_monitor.adapters.store.periods import (
@@ -41,10 +41,12 @@ from celery_monitor.core.model import (
     Failure,
     GroupRow,
     HistoryRow,
+    HourRow,
     Incident,
     IncidentOutline,
     IncidentRow,
     IncidentState,
+    QueueLengthRow,
     TaskRef,
     TaskRun,
     TaskStarts,
@@ -53,6 +55,8 @@ from celery_monitor.core.model import (
 from celery_monitor.core.paging import Page
 from celery_monitor.ports import ENDED_SEARCHED, EndedFilter, FailureFilter, TaskRow
 
+_PORTION: Final = 500
+"""Keys in one statement."""
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _ENDED: Final = [schema.ended_tasks.c[name] for name in encode.ENDED]
 
@@ -227,6 +231,32 @@ class SqlReader:
             rows = connection.execute(query).all()
             return [HistoryRow(r[0], int(r[1]), vector(r[2:10]), float(r[10]), int(r[11])) for r in rows]
 
+    def task_hours(self, name: str, since: float, until: float) -> list[HourRow]:
+        """See Reader."""
+        with self._database.read() as connection:
+            return hourly.task_hours(connection, self._database.text(name), since, until)
+
+    def queue_lengths(
+        self,
+        since: float,
+        until: float,
+        *,
+        step: int,
+        limit: int,
+        cursor: str | None = None,
+        queues: Sequence[str] | None = None,
+    ) -> Page[QueueLengthRow]:
+        """See Reader."""
+        queue, wanted = schema.queue_lengths.c.queue, []
+        if queues is not None:
+            wanted.append(self._one_of(queue, queues))
+        if cursor is not None:
+            last, start = paging.position(cursor, hourly.LENGTH_POSITION)
+            wanted.append(hourly.after(self._database.text(last), start + step))
+        with self._database.read() as connection:
+            rows = hourly.queue_lengths(connection, since, until, *wanted, step=step, limit=limit + 1)
+            return paging.page(rows, limit, lambda row: (row.queue, row.start))
+
     def failing(self, since: float, until: float) -> list[FailingRow]:
         """See Reader."""
         table = schema.buckets
@@ -253,7 +283,15 @@ class SqlReader:
         with self._database.read() as connection:
             return {row[0]: int(row[1]) for row in connection.execute(query)}
 
-    def groups(self, since: float, until: float, *, name: str | None = None) -> list[GroupRow]:
+    def groups(
+        self,
+        since: float,
+        until: float,
+        *,
+        name: str | None = None,
+        samples: int | None = None,
+        new_first: bool = False,
+    ) -> list[GroupRow]:
         """See Reader. The sample is the newest of the period, or the newest of all when none of it is kept."""
         table, errors = schema.error_groups, schema.error_buckets
         counted = (
@@ -262,17 +300,25 @@ class SqlReader:
             .group_by(errors.c.group)
             .subquery()
         )
-        sample = func.coalesce(newest_sample(since, until), newest_sample(None, None))
-        query = (
-            select(table, counted.c.count, *_FAILURE)
-            .select_from(table.join(counted, counted.c.group == table.c.id))
-            .outerjoin(schema.failures, schema.failures.c.id == sample)
-            .order_by(counted.c.count.desc(), table.c.last_at.desc(), table.c.id)
-        )
+        order = [counted.c.count.desc(), table.c.last_at.desc(), table.c.id]
+        if new_first:
+            order.insert(0, case((table.c.first_at >= since, 0), else_=1))
+        place = func.row_number().over(order_by=order).label("place")
+        found = select(table, counted.c.count, place).join(counted, counted.c.group == table.c.id)
         if name is not None:
-            query = query.where(table.c.name == self._database.text(name))
+            found = found.where(table.c.name == self._database.text(name))
+        groups = found.subquery()
+        sample: ColumnElement[Any] = func.coalesce(
+            newest_sample(groups, since, until), newest_sample(groups, None, None)
+        )
+        if samples is not None:
+            sample = case((groups.c.place <= samples, sample))
+        columns = (column for column in groups.c if column is not groups.c.place)
+        query = select(*columns, sample.label("sample")).order_by(groups.c.place)
         with self._database.read() as connection:
-            return [_group(row) for row in connection.execute(query)]
+            rows: list[Any] = list(connection.execute(query))
+            kept = _failures(connection, [row.sample for row in rows if row.sample is not None])
+            return [_group(row, kept.get(row.sample)) for row in rows]
 
     def ended(self, uuid: str) -> list[TaskRun]:
         """See Reader."""
@@ -334,7 +380,16 @@ def _deliveries(connection: Connection, page: FromClause) -> dict[str, tuple[Cha
     }
 
 
-def _group(row: Any) -> GroupRow:  # noqa: ANN401 - SQLAlchemy's rows of many columns have no type
-    identity, name, exception, frame, first_at, last_at, count, *sample = row
-    found = None if sample[0] is None else Failure(*sample)
-    return GroupRow(identity, name, exception, frame, first_at, last_at, int(count), found)
+def _group(row: Any, sample: Failure | None) -> GroupRow:  # noqa: ANN401 - SQLAlchemy's rows of many columns have no type
+    identity, name, exception, frame, first_at, last_at, count, _ = row
+    return GroupRow(identity, name, exception, frame, first_at, last_at, int(count), sample)
+
+
+def _failures(connection: Connection, ids: Sequence[int]) -> dict[int, Failure]:
+    """By id. Asked for by their keys: joined, PostgreSQL would read all failures for some of them."""
+    table, found = schema.failures, dict[int, Failure]()
+    for begin in range(0, len(ids), _PORTION):
+        portion = ids[begin : begin + _PORTION]
+        rows = connection.execute(select(table.c.id, *_FAILURE).where(table.c.id.in_(portion)))
+        found |= {row[0]: Failure(*row[1:]) for row in rows}
+    return found

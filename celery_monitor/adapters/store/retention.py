@@ -4,10 +4,11 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, tuple_
 
-from celery_monitor.adapters.store import schema
+from celery_monitor.adapters.store import hourly, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.restore import MUTED
 from celery_monitor.adapters.store.totals import Totals
+from celery_monitor.core.hourly import HOUR
 from celery_monitor.core.model import BUCKET_SECONDS, MAX_SILENCE, Action, IncidentState
 
 CHUNK_SIZE: Final = 5000
@@ -30,6 +31,8 @@ class Retention:
         before = now - self._length
         with self._database.write() as connection:
             self._totals.expire(connection, before - BUCKET_SECONDS, limit=CHUNK_SIZE)
+        with self._database.write() as connection:
+            hourly.expire(connection, before - HOUR, limit=CHUNK_SIZE)
         for table, condition in [*_expired(before, min(before, now - CLAIM_KEPT)), self._ended(before)]:
             keys: list[Any] = list(table.primary_key.columns)
             key = keys[0] if len(keys) == 1 else tuple_(*keys)

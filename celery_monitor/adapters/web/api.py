@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from celery_monitor.adapters.web import incidents, views
+from celery_monitor.adapters.web import curves, incidents, views
 from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS, document
 from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import Parameters, day
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.adapters.web.trends import HOUR
 from celery_monitor.core.model import Failure, Snapshot
 from celery_monitor.core.paging import Page
 from celery_monitor.core.summary import summary_to_dict
@@ -47,6 +48,7 @@ class Api:
             Route("/api/v1/summary", self.summary),
             Route("/api/v1/tasks", self.tasks),
             Route("/api/v1/tasks/{name:path}", self.task),
+            Route("/api/v1/queue-lengths", self.queue_lengths),
             Route("/api/v1/failures", self.failures),
             Route("/api/v1/failures/{uuid:path}", self.failure),
             Route("/api/v1/incidents", self.incidents),
@@ -94,10 +96,36 @@ class Api:
         if not rows:
             raise HTTPException(404, "unknown task")
         groups = await self._queries(partial(reader.groups, since or now - ERRORS_SINCE, now, name=name))
-        errors = [views.error(row) for row in groups]
+        begin = now - DAY if since is None else since
+        hours = await self._queries(partial(reader.task_hours, name, begin // HOUR * HOUR, now + HOUR))
         return answer(
-            {"name": name, **views.totals(rows), "queues": [views.task(row) for row in rows], "errors": errors}
+            {
+                "name": name,
+                **views.totals(rows),
+                "queues": [views.task(row) for row in rows],
+                "errors": [views.error(row) for row in groups],
+                "hours": [curves.hour_view(row) for row in hours],
+            }
         )
+
+    async def queue_lengths(self, request: Request) -> Response:
+        """Lengths of queues by hour."""
+        query, now = self._query(request, "limit", "cursor", "queue", "since", "until"), self._sources.clock.now()
+        since, until = query.span()
+        queue = query.text("queue")
+        begin = now - DAY if since is None else since
+        page = await self._queries(
+            partial(
+                self._sources.reader.queue_lengths,
+                begin // HOUR * HOUR,
+                now + HOUR if until is None else until,
+                step=HOUR,
+                limit=query.limit(),
+                cursor=query.cursor(),
+                queues=None if queue is None else [queue],
+            )
+        )
+        return _items(page, curves.length_view)
 
     async def failures(self, request: Request) -> Response:
         """Failures, newest first."""

@@ -17,6 +17,8 @@ _LEAST: Final = 2.0
 """Height of the smallest bar that is not nothing."""
 _SPARK_WIDTH: Final = 96
 _SPARK_HEIGHT: Final = 20
+_TRACES: Final = ("first", "second", "third")
+"""Classes of the lines of a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,34 @@ def line(points: Sequence[Point], told: str) -> Markup:
     if not known:
         return Markup()
     step, peak = _WIDTH / len(points), max(known) or 1.0
-    path, parts, pen = [], [], "M"
+    hit = Markup('<g><title>{}</title><rect class="hit" x="{:.1f}" y="0" width="{:.1f}" height="{}"/></g>')
+    parts = [
+        hit.format(point.title, number * step, step, _HEIGHT)
+        for number, point in enumerate(points)
+        if point.value is not None
+    ]
+    trace = Markup('<path class="axis" d="M0 {}H{}"/><path class="trace" d="{}"/>')
+    return _picture("chart", _WIDTH, _HEIGHT, told, [*parts, trace.format(_HEIGHT, _WIDTH, _path(points, step, peak))])
+
+
+def lines(curves: Sequence[Sequence[Point]], titles: Sequence[str], told: str) -> Markup:
+    """Up to three values over time on one scale from 0, one ``titles`` for each span of time."""
+    known = [point.value for curve in curves for point in curve if point.value is not None]
+    if not known:
+        return Markup()
+    step, peak = _WIDTH / len(titles), max(known) or 1.0
+    hit = Markup('<g><title>{}</title><rect class="hit" x="{:.1f}" y="0" width="{:.1f}" height="{}"/></g>')
+    parts = [hit.format(title, number * step, step, _HEIGHT) for number, title in enumerate(titles) if title]
+    parts.append(Markup('<path class="axis" d="M0 {}H{}"/>').format(_HEIGHT, _WIDTH))
+    parts += [
+        Markup('<path class="trace {}" d="{}"/>').format(name, _path(curve, step, peak))
+        for name, curve in zip(_TRACES, curves, strict=False)
+    ]
+    return _picture("chart", _WIDTH, _HEIGHT, told, parts)
+
+
+def _path(points: Sequence[Point], step: float, peak: float) -> str:
+    path, pen = [], "M"
     for number, point in enumerate(points):
         if point.value is None:
             pen = "M"
@@ -90,10 +119,7 @@ def line(points: Sequence[Point], told: str) -> Markup:
         # A value between two gaps is a short line: a point would not be seen.
         path.append(f"{pen}{x:.0f} {y:.1f}" + (f"h{min(step / 2, 3):.1f}" if pen == "M" else ""))
         pen = "L"
-        hit = Markup('<g><title>{}</title><rect class="hit" x="{:.1f}" y="0" width="{:.1f}" height="{}"/></g>')
-        parts.append(hit.format(point.title, number * step, step, _HEIGHT))
-    trace = Markup('<path class="axis" d="M0 {}H{}"/><path class="trace" d="{}"/>')
-    return _picture("chart", _WIDTH, _HEIGHT, told, [*parts, trace.format(_HEIGHT, _WIDTH, "".join(path))])
+    return "".join(path)
 
 
 def _picture(kind: str, wide: int, tall: int, told: str, parts: Sequence[Markup]) -> Markup:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from celery_monitor.adapters.web import diagnosis, incidents, trends, views
+from celery_monitor.adapters.web import curves, diagnosis, incidents, trends, views
 from celery_monitor.adapters.web.api import ERRORS_SINCE
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
@@ -58,7 +58,8 @@ class Details:
         span = request.query_params.get("span", "")
         shown = trends.window(now, SPANS.get(span, DAY_HOURS))
         history = await self._queries(partial(reader.history, shown.first, shown.end, step=HOUR, names=[name]))
-        groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now, name=name))
+        hours = await self._queries(partial(reader.task_hours, name, shown.first, shown.end))
+        groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now, name=name, samples=_GROUPS))
         recent = await self._queries(partial(reader.failures, FailureFilter(task=name, limit=_RECENT)))
         return page(
             request,
@@ -71,6 +72,8 @@ class Details:
             more_errors=max(0, len(groups) - _GROUPS),
             failures=[views.failure(one) for one in recent.rows],
             trend=trends.trend(history, shown, self._sources.zone),
+            times=curves.times(hours, shown, self._sources.zone),
+            hours=curves.listed(hours),
             span=span if span in SPANS else "24h",
             quantiles=_quantiles(self._sources.snapshot(), name),
             retention=self._sources.retention,

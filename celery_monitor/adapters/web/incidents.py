@@ -167,7 +167,11 @@ def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
     counts = one.tasks or {one.task: one.count}
     tasks = sorted((task for task in counts if task != OTHER), key=lambda task: -counts[task])
     since, until = one.first_at - one.first_at % BUCKET_SECONDS, one.last_at + 0.001
-    groups = [group for task in tasks[:_MAX_TASKS] for group in reader.groups(since, until, name=task)[:_MAX_GROUPS]]
+    groups = [
+        group
+        for task in tasks[:_MAX_TASKS]
+        for group in reader.groups(since, until, name=task, samples=_MAX_GROUPS)[:_MAX_GROUPS]
+    ]
     return rows[0], sorted(groups, key=lambda group: -group.count)[:_MAX_GROUPS]
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from celery_monitor.adapters.web import incidents, trends
+from celery_monitor.adapters.web import curves, incidents, trends
 from celery_monitor.adapters.web.compression import packed
 from celery_monitor.adapters.web.details import Details
 from celery_monitor.adapters.web.listings import Listings
@@ -74,6 +74,10 @@ class Pages:
         rows = await self._queries.shared(shown, partial(self._history.rows, shown, now))
         worst = [one["name"] for one in summary["worst"]]
         sparks = await self._queries.shared(tuple(worst), partial(trends.sparks, reader, worst, now))
+        queues = tuple(one["name"] for one in summary["queues"])
+        lengths = await self._queries.shared(
+            (shown, *queues), partial(curves.queue_trends, reader, queues, shown, now, self._sources.zone)
+        )
         find = partial(reader.incidents, limit=_OPEN, state=IncidentState.OPEN)
         found = (await self._queries(find)).rows if summary["incidents"]["open"] else ()
         return page(
@@ -85,6 +89,7 @@ class Pages:
             trend=trends.trend(rows, shown, self._sources.zone),
             span=span if span in SPANS else "24h",
             sparks=sparks,
+            lengths=lengths,
             open=[incidents.told(row) for row in found],
             refresh=True,
         )

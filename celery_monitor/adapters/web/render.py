@@ -91,6 +91,7 @@ def _templates() -> Environment:
         "spark": charts.spark,
         "query": filters.query,
         "line": charts.line,
+        "lines": charts.lines,
     }
     environment.filters |= {
         "number": filters.number,

@@ -76,7 +76,7 @@ def window(now: float, hours: int) -> Window:
 def trend(rows: Sequence[HistoryRow], shown: Window, zone: tzinfo, marked: tuple[float, float] | None = None) -> Trend:
     """``rows``: of one name. ``marked``: a period that stands out."""
     by_hour = {row.start: row for row in rows}
-    name = _hours_of(zone)
+    name = hours_of(zone)
     bars, points = [], []
     for start in shown.starts:
         row = by_hour.get(start)
@@ -88,12 +88,12 @@ def trend(rows: Sequence[HistoryRow], shown: Window, zone: tzinfo, marked: tuple
         points.append(Point(f"{name(start)}: {seconds(mean)}", mean))
     executed, failed = sum(bar.runs for bar in bars), sum(bar.failed for bar in bars)
     measured = [(point.value, point.title) for point in points if point.value is not None]
-    period = _PERIODS.get(shown.hours, f"Last {shown.hours} hours")
+    period = period_of(shown)
     return Trend(
         period=period,
         bars=tuple(bars),
         told=_told(period, bars, executed, failed),
-        marks=_marks(shown),
+        marks=marks_of(shown),
         peak=max((max(bar.runs, bar.failed) for bar in bars), default=0),
         executed=executed,
         failed=failed,
@@ -149,6 +149,11 @@ def sparks(reader: Reader, names: Sequence[str], now: float) -> dict[str, list[t
     return {name: pairs(by_name.get(name, []), shown) for name in names}
 
 
+def period_of(shown: Window) -> str:
+    """In words."""
+    return _PERIODS.get(shown.hours, f"Last {shown.hours} hours")
+
+
 def _told(period: str, bars: Sequence[Bar], executed: int, failed: int) -> str:
     said = f"{period}: {executed:,} executed, {failed:,} failed."
     if not failed:
@@ -157,12 +162,15 @@ def _told(period: str, bars: Sequence[Bar], executed: int, failed: int) -> str:
     return f"{said} Most failures in an hour: {worst.title}."
 
 
-def _marks(shown: Window) -> tuple[Mark, ...]:
+def marks_of(shown: Window) -> tuple[Mark, ...]:
+    """The times below a picture."""
     step, form = _MARKS.get(shown.hours, (shown.hours, "clock"))
     return tuple(Mark(str(time(start)), form) for start in shown.starts[::step])
 
 
-def _hours_of(zone: tzinfo) -> Callable[[int], str]:
+def hours_of(zone: tzinfo) -> Callable[[int], str]:
+    """Names an hour by its start: when it begins and ends, in the zone, which is named."""
+
     def name(start: int) -> str:
         begin = datetime.fromtimestamp(start, zone)
         return f"{begin:%m-%d %H:%M} to {datetime.fromtimestamp(start + HOUR, zone):%H:%M} {begin.tzname()}"

@@ -3,7 +3,7 @@
 The events go through the same core, flush by flush, and the outbox is emptied as if a receiver had taken everything.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Final
@@ -14,7 +14,7 @@ from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.cli.demo.application import Shop
 from celery_monitor.cli.demo.shop.pace import DEPLOY, GATEWAY, WAREHOUSE
 from celery_monitor.cli.demo.story import DAY, HOUR, MINUTE, PROBER, ErrorText, Event, Story
-from celery_monitor.core.model import CounterName, Delivery, Silence
+from celery_monitor.core.model import CounterName, Delivery, QueueStats, Silence
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.policy import limits_of
 from celery_monitor.ports import Clock
@@ -41,7 +41,7 @@ def write(settings: Settings, shop: Shop, clock: Clock, days: float) -> None:
     try:
         shop.hurry(instant=True)
         writer = _Writer(store, Monitor(_limits(settings), store.start(), now - days * DAY))
-        writer.write(Story(now, _Recorder(shop)).minutes(int(now - days * DAY), int(now)), _silence(now))
+        writer.write(Story(now, _Recorder(shop)), int(now - days * DAY), int(now), _silence(now))
         writer.finish(clock.now())
     finally:
         shop.hurry(instant=False)
@@ -81,12 +81,12 @@ class _Writer:
         self._now = 0.0
         self._encode = msgspec.json.Encoder().encode
 
-    def write(self, minutes: Iterable[tuple[int, Sequence[Event]]], silence: Silence) -> None:
-        """All minutes, and the silence at its time."""
+    def write(self, story: Story, begin: int, end: int, silence: Silence) -> None:
+        """All minutes, the lengths of queues, and the silence at its time."""
         monitor, silenced, news = self._monitor, False, False
         monitor.connected(acknowledges=False)
         monitor.count(CounterName.STARTS, 1)
-        for minute, events in minutes:
+        for minute, events in story.minutes(begin, end):
             if not silenced and minute > silence.starts_at:
                 self._store.silences.add(silence)
                 monitor.silence([silence])
@@ -95,6 +95,7 @@ class _Writer:
             monitor.receive(self._messages(events), minute)
             monitor.count(CounterName.UPTIME, MINUTE, flush=False)
             monitor.tick(minute)
+            monitor.polled([QueueStats(name, length, 1, 1, 2) for name, length in story.lengths().items()])
             told = [notice for notice in monitor.take_notices() if notice.verdict.changed]
             news |= bool(told or monitor.take_episode_notices())
             if minute % (_NEWS_EVERY if news else _FLUSH_EVERY) == 0:

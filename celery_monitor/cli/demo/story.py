@@ -4,6 +4,7 @@ Only what ran is made up: what failures say is recorded by running the shop's ow
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,13 @@ _NIGHT_RUN: Final = 2 * HOUR + 30 * MINUTE
 _NOT_RUN: Final = 3
 """Days ago on which the nightly report was not sent."""
 _RETRY_AFTER: Final = 2.0
+_CAMPAIGN_DAYS_AGO: Final = 3
+_CAMPAIGN: Final = 18 * HOUR
+_CAMPAIGN_LASTS: Final = 4 * HOUR
+_UPLOADS: Final = 2.0
+"""Images for each order in the middle of a campaign."""
+_LONGEST_WAIT: Final = 240.0
+"""Seconds that they wait then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,13 @@ class Story:
         self._chance = random.Random(seed)  # noqa: S311  # a story is no secret
         self._serial = 40_000
         self._pending: list[Event] = []
+        self._waiting: dict[str, str] = {}
+        """Task id → queue, of what has been sent and has not begun."""
+
+    def lengths(self) -> dict[str, int]:
+        """Queue → tasks that wait in it, after the last minute."""
+        found = Counter(self._waiting.values())
+        return {queue: found[queue] for queue in (DEFAULT, IMAGES, MAIL, PAYMENTS)}
 
     def minutes(self, begin: int, end: int) -> Iterator[tuple[int, Sequence[Event]]]:
         """Each minute's end, and the events up to then, in order."""
@@ -111,7 +126,27 @@ class Story:
             self._pending.sort(key=lambda event: event["timestamp"])  # what waits is nearly in order
             past = sum(event["timestamp"] <= until for event in self._pending)
             past_events, self._pending = self._pending[:past], self._pending[past:]
+            self._move(past_events)
             yield until, past_events
+
+    def _move(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if event["type"] == "task-sent":
+                self._waiting[event["uuid"]] = event["queue"]
+            elif event["type"] == "task-started":
+                self._waiting.pop(event["uuid"], None)
+
+    def _wait(self, kind: _ShopTask, at: float) -> float:
+        """Seconds in the queue."""
+        ordinary = self._chance.expovariate(25)
+        if kind.queue != IMAGES:
+            return ordinary
+        return ordinary + _LONGEST_WAIT * self._campaign(at)
+
+    def _campaign(self, at: float) -> float:
+        """How much of the campaign is on, from 0 to 1."""
+        into = at - (self._midnight - _CAMPAIGN_DAYS_AGO * DAY + _CAMPAIGN)
+        return max(0.0, 1 - abs(2 * into / _CAMPAIGN_LASTS - 1))
 
     def _ordinary(self, minute: int) -> None:
         moment = datetime.fromtimestamp(minute, UTC)
@@ -120,7 +155,8 @@ class Story:
         for _ in range(self._many(orders)):
             self._order(minute + self._chance.random() * MINUTE)
         for kind, share in _OTHERS:
-            for _ in range(self._many(orders * share)):
+            uploads = _UPLOADS * self._campaign(minute) if kind.queue == IMAGES else 0.0
+            for _ in range(self._many(orders * (share + uploads))):
                 self._run(kind, minute + self._chance.random() * MINUTE)
 
     def _many(self, mean: float) -> int:
@@ -160,7 +196,7 @@ class Story:
         chance, serial, add = self._chance, self._serial, self._pending.append
         named = {"uuid": uuid, "name": kind.name, "args": f"({serial},)", "kwargs": "{}", **of_chain}
         received = at + 0.002 + chance.random() * 0.004
-        started = received + chance.expovariate(25)
+        started = received + self._wait(kind, at)
         runtime = kind.runtime * (0.6 + 0.8 * chance.random())
         add({"type": "task-sent", "timestamp": at, "hostname": "gen1@web-1", "queue": kind.queue, **named})
         add({"type": "task-received", "timestamp": received, "hostname": kind.worker, **named})

@@ -20,10 +20,13 @@ from celery_monitor.core.model.counts import (
     STARTED,
     SUCCEEDED,
     BucketDelta,
+    Cells,
+    Checkpoint,
     ErrorDelta,
     ErrorGroup,
     Failure,
     Histogram,
+    QueueLengthDelta,
     Series,
     SeriesKey,
 )
@@ -57,7 +60,16 @@ from celery_monitor.core.model.outbox import (
     OutboxItem,
     OutboxRequest,
 )
-from celery_monitor.core.model.rows import BucketRow, ChannelDelivery, FailingRow, GroupRow, HistoryRow, IncidentRow
+from celery_monitor.core.model.rows import (
+    BucketRow,
+    ChannelDelivery,
+    FailingRow,
+    GroupRow,
+    HistoryRow,
+    HourRow,
+    IncidentRow,
+    QueueLengthRow,
+)
 from celery_monitor.core.model.schedules import RUNS_KEPT, Outcome, ScheduledRun, ScheduleState, TaskStarts, ToldBy
 from celery_monitor.core.model.silences import MAX_REASON, MAX_SILENCE, MAX_SILENCES, Silence
 from celery_monitor.core.model.tasks import NO_DETAILS, UNKNOWN_TASK, FleetTask, Stage, TaskDetails, TaskRef, TaskRun
@@ -94,8 +106,10 @@ __all__ = [
     "Action",
     "BucketDelta",
     "BucketRow",
+    "Cells",
     "Changes",
     "ChannelDelivery",
+    "Checkpoint",
     "Condition",
     "CounterFamily",
     "CounterName",
@@ -109,6 +123,7 @@ __all__ = [
     "GroupRow",
     "Histogram",
     "HistoryRow",
+    "HourRow",
     "Incident",
     "IncidentOutline",
     "IncidentRow",
@@ -119,6 +134,8 @@ __all__ = [
     "OutboxItem",
     "OutboxRequest",
     "Outcome",
+    "QueueLengthDelta",
+    "QueueLengthRow",
     "QueueStats",
     "Reason",
     "Restored",

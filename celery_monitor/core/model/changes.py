@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from celery_monitor.core.model.counts import BucketDelta, ErrorDelta, ErrorGroup, Failure, Series, SeriesKey
+from celery_monitor.core.model.counts import (
+    BucketDelta,
+    Checkpoint,
+    ErrorDelta,
+    ErrorGroup,
+    Failure,
+    QueueLengthDelta,
+    Series,
+    SeriesKey,
+)
 from celery_monitor.core.model.events import UnnamedEvent
 from celery_monitor.core.model.incidents import Incident
 from celery_monitor.core.model.outbox import OutboxRequest
@@ -22,6 +31,8 @@ class Changes:
     series: Sequence[Series] = ()
     dropped_series: Sequence[SeriesKey] = ()
     buckets: Sequence[BucketDelta] = ()
+    checkpoints: Sequence[Checkpoint] = ()
+    queue_lengths: Sequence[QueueLengthDelta] = ()
     groups: Sequence[ErrorGroup] = ()
     errors: Sequence[ErrorDelta] = ()
     failures: Sequence[Failure] = ()
@@ -55,8 +66,9 @@ class Changes:
         """Bytes that it takes in memory, about."""
         texts = sum(len(one.traceback) + len(one.message) for one in self.failures)
         small = len(self.failures) + len(self.groups) + len(self.tracked) + len(self.workers) + len(self.unnamed)
-        small += len(self.ended)
-        return 2_500 * len(self.series) + 8_000 * len(self.incidents) + 300 * len(self.buckets) + 600 * small + texts
+        small += len(self.ended) + len(self.queue_lengths)
+        by_time = 300 * len(self.buckets) + 400 * len(self.checkpoints)
+        return 2_500 * len(self.series) + 8_000 * len(self.incidents) + by_time + 600 * small + texts
 
     @property
     def empty(self) -> bool:
@@ -65,6 +77,8 @@ class Changes:
             self.series
             or self.dropped_series
             or self.buckets
+            or self.checkpoints
+            or self.queue_lengths
             or self.failures
             or self.errors
             or self.tracked

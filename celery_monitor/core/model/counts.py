@@ -56,6 +56,36 @@ class BucketDelta(msgspec.Struct, frozen=True, gc=False):
     runtime_count: int
 
 
+Cells = tuple[tuple[float, int], ...]
+"""(Upper bound, observations) of a histogram, ascending, the last bound may be infinite. Empty cells are left out, but
+for the one below a cell that is not: its bound is the lower one of that cell."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
+    """The histograms of a series as they were when an hour began for it: see ``core.hourly``."""
+
+    start: int
+    """Unix seconds, of the hour."""
+    key: SeriesKey
+    runtime: Cells
+    wait: Cells
+    last: bool = False
+    """The series ends here, or goes on from other values: the next checkpoint says from which."""
+
+
+class QueueLengthDelta(msgspec.Struct, frozen=True, gc=False):
+    """What a flush adds to the lengths of a queue in a quarter of an hour."""
+
+    start: int
+    """Unix seconds, a multiple of BUCKET_SECONDS."""
+    queue: str
+    looks: int
+    """How often it was looked at."""
+    total: int
+    """The sum of the lengths found."""
+    longest: int
+
+
 class ErrorGroup(msgspec.Struct, frozen=True, gc=False):
     """Failures of one task with one exception class at one place of the application."""
 

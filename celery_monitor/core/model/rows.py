@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from celery_monitor.core.model.counts import Failure
+from celery_monitor.core.model.counts import Failure, Histogram
 from celery_monitor.core.model.incidents import Incident
 
 
@@ -29,6 +29,25 @@ class HistoryRow:
     counts: tuple[int, ...]
     runtime_sum: float
     runtime_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class HourRow:
+    """Run times and waiting times that were measured in an hour. The sums of the histograms are not known."""
+
+    start: int
+    runtime: Histogram
+    wait: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLengthRow:
+    """The length of a queue in a span of time."""
+
+    queue: str
+    start: int
+    mean: float
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.store.encode import storable
-from celery_monitor.core.model import Action, OutboxRequest, TaskRef
+from celery_monitor.core.model import Action, Checkpoint, OutboxRequest, QueueLengthDelta, SeriesKey, TaskRef
 from celery_monitor.core.paging import Page
 from celery_monitor.ports import FailureFilter
-from tests.contracts.values import NOW, bucket, changes, error, failure, group, incident, series, worker
+from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident, series, worker
 from tests.properties import examples
 
 TEXTS = {
@@ -33,6 +33,8 @@ def everywhere(text: str, sequence: int = 1) -> Any:
         sequence,
         series=[structs.replace(series(text, text, text), exceptions={text: 1})],
         buckets=[bucket(name=text, queue=text, sent=1)],
+        checkpoints=[Checkpoint(0, SeriesKey(text, text, text), (), ())],
+        queue_lengths=[QueueLengthDelta(START, text, 1, 2, 2)],
         groups=[structs.replace(group(), name=text, exception=text, frame=text)],
         errors=[error()],
         failures=[
@@ -56,6 +58,10 @@ def test_texts_are_kept(store: SqlStore, text: str) -> None:
     assert reader.failure(text) == list(flush.failures)
     assert [(row.name, row.queue) for row in reader.buckets(0, NOW * 2)] == [(text, text)]
     assert [row.frame for row in reader.groups(0, NOW * 2)] == [text]
+    (hour,) = reader.task_hours(text, 0, NOW)
+    assert hour.runtime.counts == flush.series[0].runtime.counts
+    lengths = reader.queue_lengths(0, NOW * 2, step=900, limit=9, queues=[text]).rows
+    assert [row.queue for row in lengths] == [text]
     assert [row.incident for row in reader.incidents(limit=9).rows] == list(flush.incidents)
     assert store.outbox.incident(text) == flush.incidents[0]
     assert [(item.key, item.route) for item in store.outbox.due(NOW, 9)] == [(text, text)]

@@ -16,7 +16,16 @@ from celery_monitor.ports import DEADLINE, FailureFilter
 from tests.contracts.values import NOW, START, bucket, changes, error, failure, group, incident
 
 _ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-_GROWING = ("failures", "buckets", "incidents", "outbox", "error_buckets", "task_totals")
+_GROWING = (
+    "failures",
+    "buckets",
+    "checkpoints",
+    "queue_lengths",
+    "incidents",
+    "outbox",
+    "error_buckets",
+    "task_totals",
+)
 
 
 @contextmanager
@@ -125,6 +134,9 @@ def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
         lambda: reader.buckets(START, START + 900),
         lambda: reader.groups(START, START + 900),
         lambda: reader.groups(START, START + 900, name="t"),
+        lambda: reader.groups(START, START + 900, samples=1, new_first=True),
+        lambda: reader.task_hours("t", START, START + 900),
+        lambda: reader.queue_lengths(START, START + 900, step=900, limit=9),
         lambda: outbox.items(dead=False, limit=9),
         lambda: outbox.items(dead=True, limit=9, cursor=cursor((5,)), since=NOW),
         outbox.pending,

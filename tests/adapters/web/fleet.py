@@ -16,18 +16,23 @@ from celery_monitor.core.model import (
     Action,
     BucketDelta,
     Changes,
+    Checkpoint,
     Delivery,
     ErrorDelta,
     ErrorGroup,
     Failure,
+    Histogram,
     Incident,
     IncidentState,
     Limit,
     OutboxRequest,
+    QueueLengthDelta,
     QueueStats,
     Reason,
     Restored,
     ScheduleState,
+    Series,
+    SeriesKey,
     Severity,
     Snapshot,
     Worker,
@@ -105,6 +110,25 @@ def worker(hostname: str = "celery@box", *, up: bool = True) -> Worker:
     return Worker(hostname, up, NOW - 2, 1, 10, 7, "py-celery", "5.6.3", "Linux")
 
 
+def measured() -> dict[str, Any]:
+    """Times of ``shop.charge`` in two hours, and lengths of its queue."""
+    key, bounds = SeriesKey("shop.charge", "billing"), (0.1, 1.0)
+    hour = int(NOW) // 3600 * 3600
+    return {
+        "series": [
+            Series(key, (0,) * len(COUNTS), {}, Histogram(bounds, (4, 4, 2), 9.0), Histogram(bounds, (5, 0, 0), 0.2))
+        ],
+        "checkpoints": [
+            Checkpoint(hour - 3600, key, (), ()),
+            Checkpoint(hour, key, ((0.1, 4),), ((0.1, 2),)),
+        ],
+        "queue_lengths": [
+            QueueLengthDelta(hour - 3600, "billing", 2, 9, 7),
+            QueueLengthDelta(BUCKET, "billing", 1, 3, 3),
+        ],
+    }
+
+
 def usual() -> Changes:
     """A fleet of two tasks, one of which failed twice and was paged."""
     return Changes(
@@ -117,6 +141,7 @@ def usual() -> Changes:
         incidents=[incident()],
         outbox=[OutboxRequest("pagerduty", "shop.charge/2026-11-23T14Z", Action.TRIGGER)],
         workers=[worker()],
+        **measured(),
     )
 
 

@@ -318,7 +318,7 @@ def test_without_scripts(visit: Visiting) -> None:
     page.get_by_role("searchbox").fill("char")
     page.keyboard.press("Enter")
     page.locator("td.name a", has_text="charge").first.click()
-    assert page.locator("svg[role=img]").count() == 2
+    assert page.locator("svg[role=img]").count() == 3  # runs, run times, waiting times
     page.get_by_role("link", name="7 days").click()
     page.wait_for_url("**span=7d")
     assert "7 days" in str(page.locator("svg[role=img]").first.get_attribute("aria-label"))

@@ -379,3 +379,28 @@ def test_a_sample_leads_to_its_traceback(site: Served) -> None:
     assert sample is not None
     assert "Traceback (most recent call last)" in site.get(f"/{sample[1]}").text
     assert GROUP not in text
+
+
+def test_a_task_shows_its_percentiles_over_time(site: Served) -> None:
+    """As pictures that are told in words, and in figures below: times with their zone, what is beyond the buckets."""
+    text = site.get("/tasks/shop.charge").text
+    assert "Run time by hour: p50, p95 and p99." in text
+    assert "the slowest hour was 11-23 14:00 to 15:00 UTC: p50 775 ms, p95 over 1.0 s, p99 over 1.0 s." in text
+    assert "11-23 13:00 to 14:00 UTC: p50 50 ms, p95 95 ms, p99 99 ms" in text
+    assert "Waiting time in the queue" in text
+    rows = re.findall(r'<tr><td data-label="Hour from">.*?</tr>', text)
+    assert [re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", row)).split(" ", 3)[3].strip() for row in rows] == [
+        "UTC 6 775 ms over 1.0 s over 1.0 s 3 50 ms 95 ms 99 ms",
+        "UTC 4 50 ms 95 ms 99 ms 2 50 ms 95 ms 99 ms",
+    ]
+    assert "13:00 to 14:00 UTC: p50" in site.get("/tasks/shop.charge?span=7d").text
+    assert "Mean run time" in site.get("/tasks/shop.mail").text  # nothing was measured by hour: the mean is drawn
+
+
+def test_the_overview_shows_lengths_of_queues_over_time(site: Served) -> None:
+    """As a picture of the longest, and for each queue of the table."""
+    for span in ("24h", "7d"):
+        text = site.get(f"/?span={span}").text
+        assert "at most 7 in billing, 11-23 13:00 to 14:00 UTC." in text
+        assert "11-23 14:00 to 15:00 UTC: at most billing 3" in text
+        assert 'data-label="Most, 24 h">7<' in text

@@ -14,6 +14,7 @@ from celery_monitor.adapters.store.schema.count_tables import (
     task_totals,
 )
 from celery_monitor.adapters.store.schema.failure_tables import error_buckets, error_groups, failures
+from celery_monitor.adapters.store.schema.hour_tables import checkpoints, queue_lengths
 from celery_monitor.adapters.store.schema.incident_tables import (
     IS_REPORT,
     PENDING,
@@ -44,6 +45,7 @@ __all__ = [
     "among_oldest",
     "beyond",
     "buckets",
+    "checkpoints",
     "counters",
     "deliveries",
     "ended_tasks",
@@ -59,6 +61,7 @@ __all__ = [
     "next_to_send",
     "outbox",
     "pending_once",
+    "queue_lengths",
     "report_once",
     "schedules",
     "series",

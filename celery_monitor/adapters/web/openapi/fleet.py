@@ -46,6 +46,12 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Worker": object_of(**_WORKER),
     "WorkerInFull": object_of(**_WORKER, tasks=object_of(**dict.fromkeys(map(str, LISTED), COUNT))),
     "Queue": object_of(name=TEXT, length=nullable(COUNT), consumers=nullable(COUNT), workers=COUNT, processes=COUNT),
+    "QueueLength": object_of(
+        queue=TEXT,
+        start=nullable({**TIME, "description": "Of the hour"}),
+        mean={"type": "number", "description": "Messages that waited, of all looks in the hour"},
+        longest={**COUNT, "description": "The most that were found in the hour"},
+    ),
     "Schedule": object_of(
         name=TEXT,
         task=TEXT,
@@ -73,6 +79,12 @@ OPERATIONS: Final = {
     "/api/v1/workers": Operation("Current workers by hostname", "Worker", True, ("limit", "cursor")),
     "/api/v1/workers/{hostname}": Operation(
         "A worker, with the number of its tasks by state", "WorkerInFull", False, ()
+    ),
+    "/api/v1/queue-lengths": Operation(
+        "Lengths of queues by hour, without `since` of the last day, by queue and time",
+        "QueueLength",
+        True,
+        ("limit", "cursor", "queue", "since", "until"),
     ),
     "/api/v1/schedules": Operation(
         "Configured schedules: when each is expected, and its newest runs", "Schedule", True, ()

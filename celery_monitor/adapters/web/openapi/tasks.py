@@ -31,6 +31,11 @@ _FAILURE: Final[dict[str, Json]] = {
     "reason": one_of(Reason),
 }
 
+_ESTIMATE: Final = nullable(
+    {"type": "number", "description": "Seconds, estimated; null: not known, or beyond the last bucket"}
+)
+_PERCENTILES: Final = object_of(count=COUNT, p50=_ESTIMATE, p95=_ESTIMATE, p99=_ESTIMATE)
+
 _TASK: Final = object_of(name=TEXT, queue=TEXT, **TOTALS)
 
 _RUN_STATES: Final = (*RunState, *(stage.name.lower() for stage in Stage if stage >= Stage.SUCCEEDED))
@@ -59,7 +64,10 @@ _RUN: Final[dict[str, Json]] = {
 SCHEMAS: Final[dict[str, Json]] = {
     "Counts": object_of(**dict.fromkeys(COUNTS, COUNT)),
     "Task": _TASK,
-    "TaskInFull": object_of(name=TEXT, **TOTALS, queues=array(ref("Task")), errors=array(ref("ErrorGroup"))),
+    "TaskInFull": object_of(
+        name=TEXT, **TOTALS, queues=array(ref("Task")), errors=array(ref("ErrorGroup")), hours=array(ref("TaskHour"))
+    ),
+    "TaskHour": object_of(start=nullable(TIME), runtime=_PERCENTILES, wait=_PERCENTILES),
     "ErrorGroup": object_of(
         group=TEXT,
         task=TEXT,
@@ -93,7 +101,7 @@ OPERATIONS: Final = {
         FILTERS,
     ),
     "/api/v1/tasks/{name}": Operation(
-        "A task on all of its queues, with its error groups",
+        "A task on all of its queues, with its error groups, and percentiles by hour (without `since` of the last day)",
         "TaskInFull",
         False,
         ("since",),

@@ -1,0 +1,182 @@
+"""Run times, waiting times and queue lengths by hour.
+
+The histograms of a series only grow, and a flush writes them whole. So what was measured in an hour is the difference
+between two of them, and all that has to be kept is what they were when each hour began: a checkpoint. It is written
+with the flush of the first event of the hour, so hours are exact whatever is killed, and no event costs more for it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import Final, Protocol
+
+from celery_monitor.core.model import (
+    BUCKET_SECONDS,
+    Cells,
+    Checkpoint,
+    Histogram,
+    HourRow,
+    QueueLengthDelta,
+    QueueStats,
+    Series,
+    SeriesKey,
+)
+from celery_monitor.core.text import OTHER
+
+HOUR: Final = 3600
+MAX_CHECKPOINTS: Final = 50_000
+"""That wait for the next flush. While more wait, because the store is away, hours go into the one before."""
+MAX_QUEUES: Final = 1_000
+"""Queues with a length in each quarter of an hour."""
+MAX_LENGTHS: Final = 100_000
+"""Lengths that wait for the next flush."""
+_AHEAD: Final = 60.0
+"""Seconds by which an event may be ahead of the clock. One that is further ahead begins no hour: those that come after
+it would be counted in an hour that has not come."""
+
+
+class Measured(Protocol):
+    """A series in memory. ``hour_end``: Unix seconds at which the hour ends that it is in."""
+
+    key: SeriesKey
+    runtime: list[int]
+    wait: list[int]
+    hour_end: float
+
+
+class Checkpoints:
+    """Notes what the histograms of series are when hours begin. Not thread-safe: it belongs to the table of series."""
+
+    def __init__(self, runtime_bounds: Sequence[float], wait_bounds: Sequence[float], overflows: Counter[str]) -> None:
+        """``overflows`` counts what the bound has cut, as ``buckets``."""
+        self._bounds = (*runtime_bounds, math.inf), (*wait_bounds, math.inf)
+        self._overflows = overflows
+        self._waiting: list[Checkpoint] = []
+
+    def begin(self, row: Measured, at: float, now: float) -> None:
+        """An event of ``at`` is about to be measured: note an hour that begins with it."""
+        start = int(min(at, now + _AHEAD) // HOUR) * HOUR
+        if start < row.hour_end or row.key.name == OTHER:
+            return
+        if self._note(row, start):
+            row.hour_end = float(start + HOUR)
+
+    def end(self, row: Measured) -> None:
+        """The series is dropped, or others are added to it: its hour ends with what it has now."""
+        if row.hour_end and row.key.name != OTHER and (any(row.runtime) or any(row.wait)):
+            self._note(row, int(row.hour_end) - HOUR, last=True)
+
+    def merged(self, row: Measured) -> None:
+        """Others were added to it after ``end``: its hour goes on from here."""
+        if row.hour_end and row.key.name != OTHER:
+            self._note(row, int(row.hour_end) - HOUR)
+
+    def replaced(self, old: Series, start: int) -> None:
+        """The stored histograms of a series have other bounds than today's, and start again at zero."""
+        cells = _cells(old.runtime.bounds, old.runtime.counts), _cells(old.wait.bounds, old.wait.counts)
+        self._waiting.append(Checkpoint(start, old.key, *cells, last=True))
+
+    def take(self) -> list[Checkpoint]:
+        """Those since the last call, in order."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def _note(self, row: Measured, start: int, *, last: bool = False) -> bool:
+        if len(self._waiting) >= MAX_CHECKPOINTS:
+            self._overflows["buckets"] += 1
+            return False
+        runtime, wait = self._bounds
+        self._waiting.append(
+            Checkpoint(start, row.key, _cells(runtime, row.runtime), _cells(wait, row.wait), last=last)
+        )
+        return True
+
+
+class QueueLengths:
+    """Adds up the lengths that the broker told, by quarter of an hour. Not thread-safe."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._waiting: dict[tuple[int, str], QueueLengthDelta] = {}
+
+    def note(self, queues: Iterable[QueueStats], now: float) -> None:
+        """The queues as they are now."""
+        start = int(now // BUCKET_SECONDS) * BUCKET_SECONDS
+        known = [queue for queue in queues if queue.length is not None]
+        for queue in sorted(known, key=lambda one: -(one.length or 0))[:MAX_QUEUES]:
+            length, place = queue.length or 0, (start, queue.name)
+            old = self._waiting.get(place)
+            if old is None:
+                if len(self._waiting) >= MAX_LENGTHS:
+                    return
+                self._waiting[place] = QueueLengthDelta(start, queue.name, 1, length, length)
+            else:
+                longest = max(old.longest, length)
+                self._waiting[place] = QueueLengthDelta(start, queue.name, old.looks + 1, old.total + length, longest)
+
+    def take(self) -> list[QueueLengthDelta]:
+        """Those since the last call."""
+        waiting, self._waiting = self._waiting, {}
+        return list(waiting.values())
+
+
+def hours(checkpoints: Iterable[Checkpoint], totals: Iterable[Series]) -> list[HourRow]:
+    """What was measured in each hour, of all series together; by time.
+
+    ``checkpoints``: of each series in their order, with no gap up to now; the series in any order. ``totals``: the same
+    series as they are now.
+    """
+    current = {
+        one.key: Checkpoint(
+            0,
+            one.key,
+            _cells(one.runtime.bounds, one.runtime.counts),
+            _cells(one.wait.bounds, one.wait.counts),
+            last=True,
+        )
+        for one in totals
+    }
+    found: dict[int, tuple[dict[float, int], dict[float, int]]] = {}
+    for key, each in groupby(sorted(checkpoints, key=_series_of), key=_series_of):
+        for before, after in pairwise(_up_to_now(each, current.get(SeriesKey(*key)))):
+            if before.last:
+                continue
+            runtime, wait = found.setdefault(before.start, ({}, {}))
+            _add_growth(runtime, before.runtime, after.runtime)
+            _add_growth(wait, before.wait, after.wait)
+    rows = [HourRow(start, *map(_histogram, found[start])) for start in sorted(found)]
+    return [row for row in rows if any(row.runtime.counts) or any(row.wait.counts)]
+
+
+def _series_of(one: Checkpoint) -> tuple[str, str, str]:
+    return one.key.name, one.key.queue, one.key.host
+
+
+def _up_to_now(rows: Iterable[Checkpoint], current: Checkpoint | None) -> Iterator[Checkpoint]:
+    yield from rows
+    if current is not None:
+        yield current
+
+
+def _cells(bounds: Sequence[float], counts: Sequence[int]) -> Cells:
+    """The cells that hold something, and those below them: an estimate needs both bounds of a cell."""
+    above = [*counts[1:], 0]
+    every = zip([*bounds, math.inf][: len(counts)], counts, above, strict=True)
+    return tuple((bound, count) for bound, count, next_ in every if count or next_)
+
+
+def _add_growth(to: dict[float, int], before: Cells, after: Cells) -> None:
+    """Add what ``after`` has more; nothing when it is not later, but of a series that began anew."""
+    earlier = dict(before)
+    growth = {bound: count - earlier.pop(bound, 0) for bound, count in after}
+    if any(earlier.values()) or min(growth.values(), default=0) < 0:
+        return
+    for bound, count in growth.items():
+        to[bound] = to.get(bound, 0) + count
+
+
+def _histogram(cells: Mapping[float, int]) -> Histogram:
+    bounds = sorted(cells.keys() - {math.inf})
+    counts = [*(cells[bound] for bound in bounds), cells.get(math.inf, 0)]
+    return Histogram(tuple(bounds), tuple(counts), 0.0)

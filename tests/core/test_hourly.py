@@ -1,0 +1,199 @@
+"""What is measured by hour is exactly what was observed in it, across restarts and bounds."""
+
+import math
+import random
+from bisect import bisect_left
+from collections import Counter
+
+import pytest
+
+from celery_monitor.core import hourly
+from celery_monitor.core.aggregate import Aggregator, Bounds
+from celery_monitor.core.hourly import HOUR, QueueLengths, hours
+from celery_monitor.core.model import (
+    BUCKET_SECONDS,
+    STARTED,
+    SUCCEEDED,
+    Checkpoint,
+    QueueLengthDelta,
+    QueueStats,
+    Series,
+    SeriesKey,
+)
+
+NOON = 1_763_985_600.0
+RUNTIME, WAIT = (0.1, 1.0, 10.0), (0.5, 5.0)
+
+
+class Life:
+    """An aggregator that is flushed and restarted, and what its flushes have written."""
+
+    def __init__(self, *, series: int = 10, hosts: bool = False, runtime: tuple[float, ...] = RUNTIME) -> None:
+        self.checkpoints: list[Checkpoint] = []
+        self.stored: dict[SeriesKey, Series] = {}
+        self._made = series, hosts
+        self.now = NOON
+        self.restart(runtime)
+
+    def restart(self, runtime: tuple[float, ...] = RUNTIME) -> None:
+        """Killed after the last flush, and started again."""
+        series, hosts = self._made
+        self.to = Aggregator(
+            Bounds(series=series), runtime_bounds=runtime, wait_bounds=WAIT, hosts=hosts,
+            knows=lambda name, _: name.startswith("known"),
+        )  # fmt: skip
+        self.to.tick(self.now)
+        self.to.restore(sorted(self.stored.values(), key=lambda one: one.rank))
+
+    def at(self, now: float) -> "Life":
+        """Time has passed."""
+        self.now = now
+        self.to.tick(now)
+        return self
+
+    def flush(self) -> "Life":
+        """Everything is in the store."""
+        counted = self.to.take()
+        for key in counted.dropped_series:
+            self.stored.pop(key, None)
+        self.stored |= {one.key: one for one in counted.series}
+        self.checkpoints += counted.checkpoints
+        return self
+
+    def ran(self, seconds: float, name: str = "a", queue: str = "q", host: str = "", at: float | None = None) -> None:
+        """A run has succeeded."""
+        self.to.add(SUCCEEDED, name, queue, host, self.now if at is None else at, seconds)
+
+    def hours(self, name: str = "a") -> dict[int, Counter[float]]:
+        """What is read: hour after noon → upper bound → runs."""
+        found = hours(
+            [one for one in self.checkpoints if one.key.name == name],
+            [one for key, one in self.stored.items() if key.name == name],
+        )
+        return {
+            int(row.start - NOON) // HOUR: Counter(
+                {
+                    bound: count
+                    for bound, count in zip([*row.runtime.bounds, math.inf], row.runtime.counts, strict=True)
+                    if count
+                }
+            )
+            for row in found
+        }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hours_are_what_was_observed(seed: int) -> None:
+    """Whatever is flushed and killed when: each hour has the runs of its events."""
+    chance = random.Random(seed)
+    life, wanted = Life(), dict[int, Counter[float]]()
+    for _ in range(300):
+        life.at(life.now + chance.choice((1, 60, 900, 4000)))
+        for _ in range(chance.randrange(4)):
+            seconds = chance.choice((0.05, 0.1, 0.7, 8.0, 99.0))
+            life.ran(seconds, queue=chance.choice("pq"))
+            bound = [*RUNTIME, math.inf][bisect_left(RUNTIME, seconds)]
+            wanted.setdefault(int(life.now - NOON) // HOUR, Counter())[bound] += 1
+        life.flush()
+        if chance.random() < 0.1:
+            life.restart()
+    assert life.hours() == wanted
+
+
+def test_waiting_times_have_their_own_histogram() -> None:
+    """Of starts."""
+    life = Life()
+    life.to.add(STARTED, "a", "q", "", NOON, 0.2)
+    (row,) = hours(life.flush().checkpoints, life.stored.values())
+    assert (row.start, row.wait.bounds, row.wait.counts) == (NOON, (0.5,), (1, 0))
+    assert sum(row.runtime.counts) == 0
+
+
+def test_a_backlog_is_filed_by_the_time_of_its_events() -> None:
+    """What was read late belongs to the hours in which it ran; late ones of an hour that is over to the one before."""
+    life = Life().at(NOON + 5 * HOUR)
+    for hour in range(5):
+        life.ran(0.7, at=NOON + hour * HOUR + 30)
+    life.ran(0.7, at=NOON + 10)
+    assert life.flush().hours() == {0: {1.0: 1}, 1: {1.0: 1}, 2: {1.0: 1}, 3: {1.0: 1}, 4: {1.0: 2}}
+
+
+def test_an_event_of_the_future_begins_no_hour() -> None:
+    """A worker whose clock is ahead does not take what others measure until then."""
+    life = Life()
+    life.ran(0.7)
+    life.ran(0.7, at=NOON + 20 * HOUR)
+    life.flush().at(NOON + HOUR).ran(0.7)
+    assert {hour: sum(of.values()) for hour, of in life.flush().hours().items()} == {0: 2, 1: 1}
+
+
+def test_a_folded_task_keeps_its_hours() -> None:
+    """A series that has given way ends with what it had, and one that comes again begins at zero."""
+    life = Life(series=2)
+    life.ran(0.7, "a")
+    life.ran(8.0, "b")
+    life.flush().at(NOON + 60)
+    life.ran(0.7, "known-c")
+    life.ran(0.7, "known-d")
+    life.flush()
+    assert {*life.stored} >= {SeriesKey("known-c", "q"), SeriesKey("known-d", "q")}
+    assert life.hours("a")[0][1.0] == life.hours("b")[0][10.0] == 1
+    assert life.hours("other") == {}
+
+
+def test_hosts_that_go_take_nothing_along() -> None:
+    """What a host has done stays in its hour; hosts are added up."""
+    life = Life(hosts=True)
+    life.ran(0.7, host="one")
+    life.ran(0.7, host="two")
+    life.flush().at(NOON + HOUR).ran(0.7, host="one")
+    life.to.drop_hosts({"one"})
+    assert {hour: of[1.0] for hour, of in life.flush().hours().items()} == {0: 2, 1: 1}
+
+
+def test_hosts_that_are_merged_keep_their_hours() -> None:
+    """Beyond the budget of series, a task's hosts become one series: no hour is counted twice."""
+    life = Life(series=4, hosts=True)
+    for number in range(8):
+        life.at(NOON + number * 60).ran(0.7, "known", host=f"host-{number}")
+        life.flush()
+    life.at(NOON + HOUR).ran(0.7, "known", host="host-9")
+    assert {hour: of[1.0] for hour, of in life.flush().hours("known").items()} == {0: 8, 1: 1}
+
+
+def test_other_bounds_end_the_old_ones() -> None:
+    """After a change of ``metrics.runtime_buckets`` the histograms start again at zero; the past stays."""
+    life = Life()
+    life.ran(0.7)
+    life.flush().restart((0.2, 2.0))
+    life.flush().at(NOON + HOUR).ran(0.7)
+    assert life.flush().hours() == {0: {1.0: 1}, 1: {2.0: 1}}
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is away for long, runs go into the last hour that was noted."""
+    monkeypatch.setattr(hourly, "MAX_CHECKPOINTS", 2)
+    life = Life()
+    for hour in range(6):
+        life.at(NOON + hour * HOUR).ran(0.7)
+    assert life.to.overflows["buckets"] > 0
+    assert {hour: sum(of.values()) for hour, of in life.flush().hours().items()} == {0: 1, 1: 5}
+
+
+def test_lengths_are_added_up_by_quarter() -> None:
+    """The mean and the greatest of what was found; a length that is not known is none."""
+    lengths = QueueLengths()
+    start = int(NOON)
+    for at, length in ((0, 4), (60, 10), (120, None), (900, 1)):
+        lengths.note([QueueStats("q", length, None, 1, 1)], NOON + at)
+    first = QueueLengthDelta(start, "q", 2, 14, 10)
+    assert lengths.take() == [first, QueueLengthDelta(start + BUCKET_SECONDS, "q", 1, 1, 1)]
+    assert lengths.take() == []
+
+
+def test_lengths_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many queues the longest are kept."""
+    monkeypatch.setattr(hourly, "MAX_QUEUES", 2)
+    lengths = QueueLengths()
+    lengths.note([QueueStats(f"q{number}", number, None, 1, 1) for number in range(5)], NOON)
+    assert [one.queue for one in lengths.take()] == ["q4", "q3"]
