@@ -9,6 +9,7 @@ default settings, but for the address of the broker and the store; the publisher
 import argparse
 import asyncio
 import os
+import ssl
 import statistics
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from tests.e2e.daemon import Daemon
 from tests.servers import RabbitMQ
 
 MAX_LAG = 1.0
+_TLS = ssl.create_default_context()
+"""Not used: but each client would load the certificate authorities again, and the others would wait meanwhile."""
 SAMPLES_PER_SECOND = 2
 
 
@@ -41,7 +44,7 @@ class Seen:
 async def view(url: str, number: int, viewers: int, until: float, seen: Seen) -> None:
     """One viewer; they do not all come at once."""
     await asyncio.sleep(REFRESH_SECONDS * number / viewers)
-    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, verify=_TLS) as client:
         while time.monotonic() < until:
             begun = time.monotonic()
             try:
@@ -54,7 +57,7 @@ async def view(url: str, number: int, viewers: int, until: float, seen: Seen) ->
 
 async def watch(daemon: Daemon, until: float, seen: Seen) -> None:
     """How far the stream is behind, and how much memory the daemon has."""
-    async with httpx.AsyncClient(base_url=daemon.url(), timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=daemon.url(), timeout=60, trust_env=False, verify=_TLS) as client:
         while time.monotonic() < until:
             text = (await client.get("/metrics")).text
             found = [line for line in text.splitlines() if line.startswith("celery_monitor_event_lag_seconds ")]
