@@ -3,6 +3,8 @@
 The histograms of a series only grow, and a flush writes them whole. So what was measured in an hour is the difference
 between two of them, and all that has to be kept is what they were when each hour began: a checkpoint. It is written
 with the flush of the first event of the hour, so hours are exact whatever is killed, and no event costs more for it.
+After a start it is not known in which hour the newest event of a series was: a backlog may have been read long after.
+So the first event of each series notes another checkpoint, which may be of the same hour.
 """
 
 import math
@@ -37,12 +39,17 @@ it would be counted in an hour that has not come."""
 
 
 class Measured(Protocol):
-    """A series in memory. ``hour_end``: Unix seconds at which the hour ends that it is in."""
+    """A series in memory.
+
+    ``hour_end``: Unix seconds at which the hour ends that it is in; 0 until an event has told. ``used_at``: Unix
+    seconds of its last use, by the monitor's clock; 0 for a new one.
+    """
 
     key: SeriesKey
     runtime: list[int]
     wait: list[int]
     hour_end: float
+    used_at: float
 
 
 class Checkpoints:
@@ -64,13 +71,15 @@ class Checkpoints:
 
     def end(self, row: Measured) -> None:
         """The series is dropped, or others are added to it: its hour ends with what it has now."""
-        if row.hour_end and row.key.name != OTHER and (any(row.runtime) or any(row.wait)):
-            self._note(row, int(row.hour_end) - HOUR, last=True)
+        start = _hour_of(row)
+        if start and row.key.name != OTHER and (any(row.runtime) or any(row.wait)):
+            self._note(row, start, last=True)
 
     def merged(self, row: Measured) -> None:
         """Others were added to it after ``end``: its hour goes on from here."""
-        if row.hour_end and row.key.name != OTHER:
-            self._note(row, int(row.hour_end) - HOUR)
+        start = _hour_of(row)
+        if start and row.key.name != OTHER:
+            self._note(row, start)
 
     def replaced(self, old: Series, start: int) -> None:
         """The stored histograms of a series have other bounds than today's, and start again at zero."""
@@ -147,6 +156,11 @@ def hours(checkpoints: Iterable[Checkpoint], totals: Iterable[Series]) -> list[H
             _add_growth(wait, before.wait, after.wait)
     rows = [HourRow(start, *map(_histogram, found[start])) for start in sorted(found)]
     return [row for row in rows if any(row.runtime.counts) or any(row.wait.counts)]
+
+
+def _hour_of(row: Measured) -> int:
+    """When the hour began that it is in; 0 for one that is in none."""
+    return int(row.hour_end) - HOUR if row.hour_end else int(row.used_at // HOUR) * HOUR
 
 
 def _series_of(one: Checkpoint) -> tuple[str, str, str]:

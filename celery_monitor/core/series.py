@@ -191,7 +191,6 @@ class Table:
             hours = old.rank - (ranked(0.0, established=True) if old.rank > self._now // 3600 else 0)
             row.used_at = hours * 3600.0
             row.born_at = row.used_at - (ESTABLISHED if hours != old.rank else 0.0)
-            row.hour_end = row.used_at + HOUR
             if old.runtime.bounds != runtime or old.wait.bounds != wait:
                 self.checkpoints.replaced(old, hours * HOUR)
                 self.checkpoints.merged(row)

@@ -118,6 +118,37 @@ def test_a_backlog_is_filed_by_the_time_of_its_events() -> None:
     assert life.flush().hours() == {0: {1.0: 1}, 1: {1.0: 1}, 2: {1.0: 1}, 3: {1.0: 1}, 4: {1.0: 2}}
 
 
+def test_a_backlog_is_filed_by_its_events_across_restarts() -> None:
+    """When a series was used last, by the monitor's clock, does not tell in which hour its newest event was."""
+    life = Life().at(NOON + 5 * HOUR)
+    for hour in range(5):
+        life.ran(0.7, at=NOON + hour * HOUR + 30)
+        life.flush().restart()
+    assert life.hours() == {hour: {1.0: 1} for hour in range(5)}
+
+
+def test_an_hour_begins_though_a_late_event_was_read_in_it() -> None:
+    """And though the process was killed between that event and the first one of the hour."""
+    life = Life()
+    life.ran(0.7)
+    life.flush().at(NOON + HOUR + 1).ran(0.7, at=NOON + HOUR - 1)
+    life.flush().restart()
+    life.at(NOON + HOUR + 5).ran(0.7)
+    life.at(NOON + HOUR + 1800).ran(0.7)
+    assert life.flush().hours() == {0: {1.0: 2}, 1: {1.0: 2}}
+
+
+def test_a_series_that_is_folded_after_a_restart_keeps_its_hours() -> None:
+    """Also one that has had no event since."""
+    life = Life(series=2)
+    life.ran(0.7, "a")
+    life.flush().at(NOON + HOUR).ran(0.7, "a")
+    life.flush().restart()
+    life.at(NOON + HOUR + 60).ran(0.7, "known-c")
+    life.ran(0.7, "known-d")
+    assert life.flush().hours("a") == {0: {1.0: 1}, 1: {1.0: 1}}
+
+
 def test_an_event_of_the_future_begins_no_hour() -> None:
     """A worker whose clock is ahead does not take what others measure until then."""
     life = Life()
