@@ -10,8 +10,10 @@ from celery_monitor.settings.alerts import RuleSettings
 from celery_monitor.settings.broker import BrokerSettings, tls_options, unverified
 from celery_monitor.settings.channels import of_channels
 from celery_monitor.settings.model import Settings
+from celery_monitor.settings.schedules import ScheduleSettings
 from celery_monitor.settings.sign_in import warnings_of_sign_in
 from celery_monitor.settings.store import StoreSettings
+from celery_monitor.settings.units import duration
 
 UNVERIFIED: Final = (
     "the broker's certificate is not verified: anyone on the network path can read the password and forge events; "
@@ -23,6 +25,8 @@ SENTINELS_IN_CLEAR: Final = (
     "true in broker.transport_options.sentinel_kwargs"
 )
 
+_DURATION: Final = duration()
+
 
 def warnings_of(settings: Settings) -> list[Problem]:
     """Each with its field and what to do; nothing keeps the daemon from running with them."""
@@ -33,6 +37,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_unbounded(settings.store),
         *_unused(settings),
         *_silent_for_too_long(settings),
+        *_grace_beyond_every(settings.schedules),
         *warnings_of_sign_in(settings.web),
         *of_channels("warnings", settings),
     ]
@@ -121,4 +126,15 @@ def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:
                 f"alerts.rules[{number}].silent_for",
                 f"is longer than workers are kept: {rule.name} applies after 90 % of metrics.worker_purge; raise "
                 "metrics.worker_purge, or shorten this",
+            )
+
+
+def _grace_beyond_every(schedules: Sequence[ScheduleSettings]) -> Iterator[Problem]:
+    """With cron that is an error; a short interval may be meant with the default."""
+    for number, one in enumerate(schedules):
+        if one.every is not None and one.grace > one.every:
+            yield Problem(
+                f"schedules[{number}].grace",
+                f"is longer than every: {one.title} has missed more than one start when its incident opens, "
+                f"{_DURATION.render(one.every + one.grace)} after its last start; set a grace shorter than every",
             )

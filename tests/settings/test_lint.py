@@ -153,6 +153,25 @@ def test_silent_for_longer_than_workers_are_known() -> None:
     assert "alerts.rules[0].silent_for" not in found
 
 
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        ({"every": "1m", "grace": "2m"}, True),
+        ({"every": "1m"}, True),
+        ({"every": "5m"}, False),
+        ({"every": "5m", "grace": "5m"}, False),
+        ({"every": "5m", "grace": "301s"}, True),
+        ({"cron": "0 * * * *"}, False),
+    ],
+)
+def test_a_grace_in_which_starts_are_missed(schedule: dict[str, object], *, told: bool) -> None:
+    """The incident opens later than who has written ``every`` expects."""
+    overrides: dict[str, object] = {"schedules": [{"task": "shop.sync", **schedule}]}
+    found = {one.path: one.message for one in warnings_of(load(overrides=overrides, environ={}))}
+    assert list(found) == ["schedules[0].grace"] * told
+    assert all("longer than every" in message for message in found.values())
+
+
 def test_rules_for_different_conditions_do_not_shadow_each_other() -> None:
     """The first match is looked for among those of one condition."""
     assert cautions({}, {"on": "lost"}, {"on": "runtime", "longer_than": "5m"}) == {}
