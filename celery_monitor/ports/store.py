@@ -60,7 +60,10 @@ class Store(Protocol):
         """Let another process take over at once; nothing can be written any more. Raises nothing, and is bounded."""
 
     def lease(self) -> LeaseState:
-        """Who leads. Only reads, and works without leading."""
+        """Who leads. Only reads, and works without leading.
+
+        Raises StoreUnavailableError also while a newer version leads: this process could not take over.
+        """
 
     def position(self) -> str | None:
         """``Changes.position`` of the last flush that had one. Only reads, and works without leading."""

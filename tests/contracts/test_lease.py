@@ -9,7 +9,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.core.model import Action, Changes, OutboxRequest, Restored, TaskRef
-from celery_monitor.errors import LeaseLostError, StoreUnavailableError
+from celery_monitor.errors import LeaseLostError, StoreUnavailableError, StoreUnusableError
 from tests.conftest import Start
 from tests.contracts.conftest import KEPT, RETENTION
 from tests.contracts.values import NOW, bucket, changes, failure, series
@@ -69,6 +69,23 @@ def test_a_server_that_lacks_flushes_of_the_former_leader(pair: Pair, opened_thi
     again = third.lead("pod-3")
     assert again is not None
     assert again.rolled_back is None
+
+
+def test_a_newer_version_leads(pair: Pair, postgresql: PostgreSQL) -> None:
+    """A standby that could not take over is not ready, and says why; it refuses to lead afterwards."""
+    first, second = pair(60.0, postgresql.new_database())
+    first.lead("pod-1")
+    assert second.lease().holder == "pod-1"
+    with first._database.write(fenced=False) as connection:
+        connection.exec_driver_sql("UPDATE celery_monitor_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE meta SET term = term + 1")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match=r"newer version of celery-monitor \(revision 9999\)"):
+            second.lease()
+    expire(first)
+    assert second.lease().expires_in < 0
+    with pytest.raises(StoreUnusableError, match="newer version"):
+        second.lead("pod-2")
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ class Database:
             if not migrate.check(connection, place):
                 raise StoreUnusableError(
                     f"The store {place} was written by an older version of celery-monitor: start the daemon of this "
-                    "version once to migrate it"
+                    "version, which migrates it when it begins to lead"
                 )
 
     @contextmanager
@@ -176,6 +176,11 @@ class Database:
     def about(self) -> str:
         """See StoreDialect."""
         return self._dialect.about
+
+    @property
+    def place(self) -> str:
+        """See StoreDialect."""
+        return self._dialect.place
 
     @property
     def limit(self) -> float:

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Double, insert, inspect, literal_column, select, update
 
-from celery_monitor.adapters.store import encode
+from celery_monitor.adapters.store import encode, migrate
 from celery_monitor.adapters.store.engine import ANSWER, Database, require
 from celery_monitor.adapters.store.schema import meta
 from celery_monitor.adapters.store.sequence import SequenceRecord
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import LeaseState
 
 DEFAULT_TTL: Final = 3.0
@@ -36,6 +37,20 @@ class Lease:
         self._readable = False
         self._newest: SequenceRecord | None = None
         self._newest_term = 0
+        self._checked_term = 0
+
+    def check(self, state: LeaseState) -> None:
+        """Raise StoreUnavailableError where who leads is of a newer version: this process could not take over.
+
+        A database is migrated by who begins to lead on it, so once in a term is enough.
+        """
+        if state.expires_in > 0 and state.term != self._checked_term:
+            with self._database.read() as connection:
+                try:
+                    migrate.check(connection, self._database.place)
+                except StoreUnusableError as exc:
+                    raise StoreUnavailableError(str(exc)) from exc
+            self._checked_term = state.term
 
     def newest(self) -> SequenceRecord | None:
         """The newest flush that was seen here while another process led; it is forgotten.

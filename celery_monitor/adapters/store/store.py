@@ -242,7 +242,9 @@ class SqlStore:
 
     def lease(self) -> LeaseState:
         """See Store."""
-        return self._lease.state()
+        state = self._lease.state()
+        self._lease.check(state)
+        return state
 
     def position(self) -> str | None:
         """See Store."""
