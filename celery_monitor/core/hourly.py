@@ -9,8 +9,8 @@ So the first event of each series notes another checkpoint, which may be of the 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, Protocol
 
 from celery_monitor.core.model import (
@@ -133,24 +133,15 @@ class QueueLengths:
 def hours(checkpoints: Iterable[Checkpoint], totals: Iterable[Series]) -> list[HourRow]:
     """What was measured in each hour, of all series together; by time.
 
-    ``checkpoints``: of each series in their order, with no gap up to now; the series in any order. ``totals``: the same
-    series as they are now.
+    ``checkpoints``: of each series in their order, with no gap up to now; the series in any order. Only the newest of
+    each series is kept in memory. ``totals``: the same series as they are now.
     """
-    current = {
-        one.key: Checkpoint(
-            0,
-            one.key,
-            _cells(one.runtime.bounds, one.runtime.counts),
-            _cells(one.wait.bounds, one.wait.counts),
-            last=True,
-        )
-        for one in totals
-    }
     found: dict[int, tuple[dict[float, int], dict[float, int]]] = {}
-    for key, each in groupby(sorted(checkpoints, key=_series_of), key=_series_of):
-        for before, after in pairwise(_up_to_now(each, current.get(SeriesKey(*key)))):
-            if before.last:
-                continue
+    newest: dict[SeriesKey, Checkpoint] = {}
+    for after in chain(checkpoints, map(_now, totals)):
+        before = newest.get(after.key)
+        newest[after.key] = after
+        if before is not None and not before.last:
             runtime, wait = found.setdefault(before.start, ({}, {}))
             _add_growth(runtime, before.runtime, after.runtime)
             _add_growth(wait, before.wait, after.wait)
@@ -158,19 +149,15 @@ def hours(checkpoints: Iterable[Checkpoint], totals: Iterable[Series]) -> list[H
     return [row for row in rows if any(row.runtime.counts) or any(row.wait.counts)]
 
 
+def _now(one: Series) -> Checkpoint:
+    """The series as it is."""
+    runtime, wait = _cells(one.runtime.bounds, one.runtime.counts), _cells(one.wait.bounds, one.wait.counts)
+    return Checkpoint(0, one.key, runtime, wait, last=True)
+
+
 def _hour_of(row: Measured) -> int:
     """When the hour began that it is in; 0 for one that is in none."""
     return int(row.hour_end) - HOUR if row.hour_end else int(row.used_at // HOUR) * HOUR
-
-
-def _series_of(one: Checkpoint) -> tuple[str, str, str]:
-    return one.key.name, one.key.queue, one.key.host
-
-
-def _up_to_now(rows: Iterable[Checkpoint], current: Checkpoint | None) -> Iterator[Checkpoint]:
-    yield from rows
-    if current is not None:
-        yield current
 
 
 def _cells(bounds: Sequence[float], counts: Sequence[int]) -> Cells:

@@ -14,6 +14,7 @@ from celery_monitor.core.model import Cells, Changes, Checkpoint, HourRow, Queue
 
 _CHECKPOINT: Final = ("name", "queue", "host", "start", "runtime", "wait", "last")
 _LENGTH: Final = ("start", "queue", "looks", "total", "longest")
+_AT_ONCE: Final = 1_000
 LENGTH_POSITION: Final = tuple[str, RowId]
 _StoredCells = tuple[tuple[float | None, int], ...]
 
@@ -43,14 +44,15 @@ def expire(connection: Connection, before: float, *, limit: int) -> int:
 
 
 def task_hours(connection: Connection, name: str, since: float, until: float) -> list[HourRow]:
-    """See Reader. The series are those of the same flush as the checkpoints."""
+    """See Reader. The series are those of the same flush as the checkpoints.
+
+    Checkpoints pass through in portions: of a task with very many queues and hosts there are some 100,000 in a week.
+    """
     table, series = schema.checkpoints, schema.series
     wanted = [table.c[column] for column in _CHECKPOINT]
     query = select(*wanted).where(table.c.name == name, table.c.start >= since).order_by(table.c.id)
-    checkpoints = [_checkpoint(row) for row in connection.execute(query)]
-    if not checkpoints:
-        return []
     totals = [encode.series_value(row) for row in connection.execute(select(series).where(series.c.name == name))]
+    checkpoints = map(_checkpoint, connection.execute(query, execution_options={"yield_per": _AT_ONCE}))
     return [row for row in hourly.hours(checkpoints, totals) if row.start < until]
 
 

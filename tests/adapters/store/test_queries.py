@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from celery_monitor.adapters.store import SqlStore
+from celery_monitor.core.model import Checkpoint, SeriesKey
 from celery_monitor.core.paging import cursor
 from celery_monitor.errors import QueryTimeoutError
 from celery_monitor.ports import DEADLINE, FailureFilter
@@ -147,3 +149,19 @@ def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
     ):
         whole = any(step == f"SCAN {table}" for table in _GROWING)
         assert not whole, f"{step}: {statement}"
+
+
+def test_hours_of_a_task_on_many_hosts_take_little_memory(store: SqlStore) -> None:
+    """Some 1,000 hosts have 168,000 checkpoints in a week: they pass through, and are never all in memory."""
+    cells = tuple((float(bound), 100_000 + bound) for bound in range(15))
+    checkpoints = [
+        Checkpoint(START + hour * 3600, SeriesKey("t", "q", f"host{host}"), cells, cells, last=hour == 299)
+        for hour in range(300)
+        for host in range(20)
+    ]
+    store.commit(changes(1, checkpoints=checkpoints))
+    tracemalloc.start()
+    assert store.reader.task_hours("t", 0, NOW * 2) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
