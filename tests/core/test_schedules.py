@@ -28,6 +28,7 @@ from celery_monitor.core.rules import Rule
 from celery_monitor.core.schedules.calendar import Schedule
 from celery_monitor.core.schedules.judge import SCHEDULER, SETTLE, ScheduleJudge
 from celery_monitor.runtime.schedule import next_due
+from tests.contracts.values import incident
 
 BERLIN, NEW_YORK, KOLKATA = (ZoneInfo(name) for name in ("Europe/Berlin", "America/New_York", "Asia/Kolkata"))
 MINUTE, HOUR = 60.0, 3600.0
@@ -73,6 +74,7 @@ class Bench:
         """Another process goes on from what was stored."""
         states = [msgspec.json.decode(msgspec.json.encode(one), type=ScheduleState) for one in self.stored.values()]
         self.judge = ScheduleJudge(self.schedules, states, now, scheduler=ONE_FOR_ALL)
+        self.judge.resume(incident(one, subject=one, rule=rule) for one, rule in self.open)
 
     def run(self, task: str, began: float, took: float = 30.0, uuid: str | None = None) -> None:
         """One run that succeeds."""
@@ -422,12 +424,13 @@ def test_the_days_on_which_clocks_change(expression: str, zone: ZoneInfo, day: s
     assert (bench.missed, bench.opened) == ({}, [])
 
 
-def test_a_year_of_five_schedules_in_three_zones() -> None:
+@pytest.mark.parametrize("seed", [4711, *(pytest.param(seed, marks=pytest.mark.campaign) for seed in (1, 2, 3, 5, 6))])
+def test_a_year_of_five_schedules_in_three_zones(seed: int) -> None:
     """Both changes of clocks, month ends, restarts, take-overs, outages and lost events: 0 false, 0 missing.
 
     Each start that is left out on purpose is missed, once, and nothing else is.
     """
-    shake = random.Random(4711)
+    shake = random.Random(seed)
     gaps = sorted(FROM + shake.random() * (UNTIL - FROM) for _ in range(60))
     outages = sorted(FROM + shake.random() * (UNTIL - FROM) for _ in range(100))
     events, left_out = [], {schedule.name: 0 for schedule in YEAR}
