@@ -49,9 +49,11 @@ from celery_monitor.core.model import (
     SeriesKey,
     Severity,
     Snapshot,
+    Stage,
+    TaskRun,
     Worker,
 )
-from celery_monitor.ports import ChannelInfo, HealthReport
+from celery_monitor.ports import ENDED_SEARCHED, ChannelInfo, HealthReport
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.task_view import StoredTaskView
 from celery_monitor.settings.web import WebSettings
@@ -146,7 +148,25 @@ def days(tasks: int, number: int, now: float, seed: int = 1) -> Iterator[Changes
             errors=[ErrorDelta(start, group, count) for (start, group), count in errors.items()],
             failures=sorted(failures, key=lambda one: one.at),
             incidents=incidents(tasks, end, now, rng, last=day == number - 1),
+            ended=ended(tasks, now, rng) if day == number - 1 else (),
         )
+
+
+def ended(tasks: int, now: float, rng: random.Random) -> list[TaskRun]:
+    """As many of the newest ended runs as a list looks at."""
+    return [
+        TaskRun(
+            uuid=f"{rng.getrandbits(32):08x}-1c7e-4b2a-9d3f-{number:012x}",
+            name=name_of(task := rng.randrange(tasks)),
+            queue=queue_of(task),
+            hostname=f"celery@worker-{task % 4 + 1}",
+            stage=int(Stage.FAILED if rng.random() < FAILURES_PER_DAY / RUNS_PER_DAY else Stage.SUCCEEDED),
+            started_at=now - (ENDED_SEARCHED - number) * 0.5 - 1,
+            ended_at=now - (ENDED_SEARCHED - number) * 0.5,
+            runtime=rng.random(),
+        )
+        for number in range(ENDED_SEARCHED)
+    ]
 
 
 def group_of(task: int, variant: int) -> str:
@@ -363,6 +383,8 @@ def pages(newest: str) -> dict[str, str]:
         "tasks, nothing found": "/tasks?q=chrage",
         "the worst task": f"/tasks/{name_of(0)}",
         "the worst task, 7 days": f"/tasks/{name_of(0)}?span=7d",
+        "ended tasks": "/runs?state=ended",
+        "ended tasks by run time": "/runs?state=succeeded&q=charge&sort=runtime",
         "failures": "/failures",
         "failures by a part": "/failures?task=charge&exception=error",
         "failures by message": "/failures?message=refused",
@@ -377,6 +399,7 @@ def pages(newest: str) -> dict[str, str]:
         "an incident": f"/incidents/{quote(key, safe='')}",
         "workers": "/workers",
         "today's report": "/reports/today",
+        "today's report, the end": "/reports/today?page=99",
     }
 
 

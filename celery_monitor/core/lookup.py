@@ -6,7 +6,7 @@ afterwards (``entries``, ``sift``): what a task does between the two may or may 
 """
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -48,6 +48,14 @@ class RunState(enum.StrEnum):
 
 LISTED: Final = (RunState.RUNNING, RunState.WAITING, RunState.SCHEDULED, RunState.RETRYING, RunState.LOST)
 """States of what has not ended."""
+OUTCOMES: Final[Mapping[str, Stage | None]] = {
+    "ended": None,
+    "succeeded": Stage.SUCCEEDED,
+    "failed": Stage.FAILED,
+    "revoked": Stage.REVOKED,
+    "rejected": Stage.REJECTED,
+}
+"""How tasks have ended, by name; ``ended`` is any of these."""
 _RUNNING, _WAITING, _SCHEDULED, _RETRYING, _LOST = range(len(LISTED))
 """Plain ints: counting members of an enumeration costs as much as all else."""
 
@@ -77,6 +85,8 @@ class RunPage:
     """How many the filter lets through."""
     counts: dict[RunState, int] = field(default_factory=dict)
     """The same of each state, whatever state the filter asks for."""
+    newest: int = 0
+    """Of runs that have ended: the number of the newest one that was looked at; 0 when there is none."""
 
 
 class TaskLookup:

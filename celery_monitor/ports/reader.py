@@ -65,6 +65,8 @@ class EndedFilter:
     sort: str = "ended"
     """``ended``, ``name``, ``stage``, ``runtime`` or ``hostname``; of equal ones the newest first."""
     descending: bool = True
+    newest: int | None = None
+    """``RunPage.newest`` of the first page, so that the next ones go on where it ended; None is the newest of now."""
     offset: int = 0
     limit: int = 50
 
@@ -139,7 +141,7 @@ class Reader(Protocol):
         """As ``incidents``, without texts and deliveries, at a fraction of the cost. The cursors are the same."""
 
     def delivered(self) -> dict[str, float]:
-        """When each incident that was delivered was delivered first, by its key."""
+        """When the last channel of each incident had first taken it, by its key; without those that none has."""
 
     def workers(self) -> list[Worker]:
         """As of the last flush."""

@@ -12,6 +12,7 @@ from celery_monitor.core.lookup import RunPage
 from celery_monitor.core.model import (
     BUCKET_SECONDS,
     BucketRow,
+    Changes,
     Checkpoint,
     FailingRow,
     Failure,
@@ -524,6 +525,17 @@ def test_a_list_of_ended_tasks(sql: SqlStore) -> None:
     assert found(sort="stage") == (["u3", "u2", "u1"], 3)
     assert found(sort="hostname")[0] == ["u1", "u2", "u3"]
     assert found(sort="ended", descending=False)[0] == ["u1", "u2", "u3"]
+
+    newest = sql.reader.ended_runs(EndedFilter(limit=1)).newest
+    odd = [ended(f"odd-{name}", name=name) for name in ("B", "Ä")]  # MAX_ENDED in all
+    sql.commit(Changes(now=NOW, sequence=2, ended=odd))
+    assert found(newest=newest, limit=2, offset=1) == (["u2", "u1"], 3)  # the list as it was
+    assert found(newest=newest, named=lambda name: name == "Ä") == ([], 0)
+    assert found(newest=(1 << 63) - 1) == ([], 0)
+    assert found(offset=1 << 40) == ([], MAX_ENDED)
+    # One order in every database: that of the code points.
+    names = [run.name or "" for run in sql.reader.ended_runs(EndedFilter(sort="name", descending=False)).runs]
+    assert names == sorted(names)
 
 
 def test_ended_tasks_are_bounded(sql: SqlStore) -> None:

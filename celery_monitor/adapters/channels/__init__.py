@@ -95,8 +95,11 @@ class DailyReport:
     html: Callable[[Summary, str | None], str]
     """A whole document; the base of links to the page, None for no links."""
     text: Callable[[Summary, str | None], str]
-    part: Callable[[Summary, str], str]
-    """A part of an HTML document with its own styles; links begin with the given way to the root."""
+    part: Callable[[Summary, str, int], str]
+    """A part of an HTML document with its own styles; links begin with the given way to the root.
+
+    The number is that of the page, from 1, of a day with long lists.
+    """
     send_again: Callable[[Summary, str | None], TestResult]
     """Send a report that a person asks for. Raises DeliveryError when nobody got it."""
 

@@ -22,7 +22,10 @@ _BY: Final[dict[str, ColumnElement[Any]]] = {
 
 def listed(connection: Connection, wanted: EndedFilter, text: Callable[[str], str]) -> RunPage:
     """See Reader.ended_runs. ``text``: a text as the database stores it."""
-    wheres = [~schema.beyond(ENDED_SEARCHED)]
+    newest = wanted.newest
+    if newest is None:
+        newest = connection.scalar(select(func.max(_TABLE.c.id))) or 0
+    wheres = [_TABLE.c.id > newest - ENDED_SEARCHED, _TABLE.c.id <= newest]
     exact = (_TABLE.c.queue, wanted.queue), (_TABLE.c.hostname, wanted.hostname)
     wheres += [column == text(value) for column, value in exact if value is not None]
     if wanted.stage is not None:
@@ -35,4 +38,4 @@ def listed(connection: Connection, wanted: EndedFilter, text: Callable[[str], st
     query = select(*_ENDED).where(*wheres).order_by(by.desc() if wanted.descending else by.asc(), _TABLE.c.id.desc())
     rows = connection.execute(query.limit(wanted.limit).offset(wanted.offset)).all()
     total = connection.scalar(select(func.count()).select_from(_TABLE).where(*wheres)) or 0
-    return RunPage([encode.ended_value(row) for row in rows], total)
+    return RunPage([encode.ended_value(row) for row in rows], total, newest=newest)

@@ -172,7 +172,7 @@ class SqlReader:
     def delivered(self) -> dict[str, float]:
         """See Reader."""
         table = schema.deliveries
-        query = select(table.c.key, func.min(table.c.delivered_at)).where(table.c.delivered_at.is_not(None))
+        query = select(table.c.key, func.max(table.c.delivered_at)).where(table.c.delivered_at.is_not(None))
         with self._database.read() as connection:
             return {row[0]: row[1] for row in connection.execute(query.group_by(table.c.key))}
 
@@ -262,9 +262,12 @@ class SqlReader:
         table = schema.buckets
         failed = case((table.c.failed > 0, table.c.start))
         sums = [func.sum(table.c[column]) for column in ("succeeded", "failed", "retried")]
+        period = between(table.c.start, since, until)
+        # An index knows them: the rows of tasks without any failure are not grouped.
+        names = select(table.c.name).where(schema.FAILED_SOME, *period).distinct()
         query = (
             select(table.c.name, *sums, func.min(failed), func.max(failed))
-            .where(*between(table.c.start, since, until))
+            .where(*period, table.c.name.in_(names))
             .group_by(table.c.name)
             .having(sums[1] > 0)
             .order_by(table.c.name)

@@ -108,6 +108,7 @@ class Details:
         lately = await self._queries(
             partial(_history, reader, one, diagnosis.compared_since(now), now + 1, BUCKET_SECONDS)
         )
+        earlier, more_earlier = await self._queries(partial(self._earlier, one))
         period = one.first_at, one.last_at
         return page(
             request,
@@ -120,16 +121,18 @@ class Details:
             trend=trends.trend(history, shown, self._sources.zone, period) if history else None,
             progress=diagnosis.outlook(one, lately, now),
             steps=diagnosis.next_steps(one, told=row.delivered_at is not None, workers=self._up()),
-            earlier=await self._queries(partial(self._earlier, one)),
+            earlier=earlier,
+            more_earlier=more_earlier,
+            most_errors=incidents.MAX_GROUPS,
             pages=incidents.are_sent(self._sources.channels),
             refresh=True,
         )
 
-    def _earlier(self, one: Incident) -> list[dict[str, Any]]:
-        """Other incidents of the same task, newest first."""
+    def _earlier(self, one: Incident) -> tuple[list[dict[str, Any]], int]:
+        """Other incidents of the same task, newest first, and how many more there are among those searched."""
         rows = self._sources.reader.incidents(limit=_SEARCHED).rows
         same: list[IncidentRow] = [row for row in rows if row.incident.key != one.key and row.incident.task == one.task]
-        return [incidents.told(row) for row in same[:_EARLIER]]
+        return [incidents.told(row) for row in same[:_EARLIER]], max(0, len(same) - _EARLIER)
 
     def _up(self) -> int:
         snapshot = self._sources.snapshot()

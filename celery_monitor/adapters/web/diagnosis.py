@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from celery_monitor.adapters.web.filters import path, percent, seconds
+from celery_monitor.adapters.web.filters import elapsed, path, percent
 from celery_monitor.core.model import BUCKET_SECONDS, FAILED, SUCCEEDED, Condition, HistoryRow, Incident, IncidentState
 from celery_monitor.core.text import OTHER
 
@@ -58,16 +58,16 @@ def outlook(one: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
     recent = _sum([row for row in rows if row.start >= begin])
     before = _sum([row for row in rows if begin - SPAN <= row.start < begin])
     quiet = max(0.0, now - one.last_at)
-    span, lasted = seconds(now - begin), f"{SPAN // 60:.0f} min before"
+    span, lasted = elapsed(now - begin), f"{SPAN // 60:.0f} min before"
     numbers = f"Last {span}: {_told(*recent)}. The {lasted}: {_told(*before)}."
     if one.state is IncidentState.RESOLVED:
-        return Outlook("good", f"It is over: resolved, the last failure was {seconds(quiet)} ago.", numbers)
+        return Outlook("good", f"It is over: resolved, the last failure was {elapsed(quiet)} ago.", numbers)
     if quiet > SPAN:
         succeeded = f", and {recent[0]:,} runs have succeeded in the last {span}" if recent[0] else ""
         none = "" if recent[0] else " It has not run since, so it is not known whether it is fixed."
-        return Outlook("good" if recent[0] else "quiet", f"No failure for {seconds(quiet)}{succeeded}.{none}", numbers)
+        return Outlook("good" if recent[0] else "quiet", f"No failure for {elapsed(quiet)}{succeeded}.{none}", numbers)
     tone, trend = _compared(_share(*recent), _share(*before))
-    return Outlook(tone, trend or f"It is still failing: the last failure was {seconds(quiet)} ago.", numbers)
+    return Outlook(tone, trend or f"It is still failing: the last failure was {elapsed(quiet)} ago.", numbers)
 
 
 def _compared(now: float | None, then: float | None) -> tuple[str, str]:
@@ -82,8 +82,8 @@ def _compared(now: float | None, then: float | None) -> tuple[str, str]:
 
 def _of_condition(one: Incident, now: float) -> Outlook:
     if one.state is IncidentState.OPEN:
-        return Outlook("bad", f"It continues, since {seconds(max(0.0, now - one.first_at))}.", "")
-    lasted = seconds(max(0.0, one.last_at - one.first_at))
+        return Outlook("bad", f"It continues, since {elapsed(max(0.0, now - one.first_at))}.", "")
+    lasted = elapsed(max(0.0, one.last_at - one.first_at))
     return Outlook("good", f"It is over: it lasted {lasted}.", "")
 
 

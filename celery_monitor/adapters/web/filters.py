@@ -15,6 +15,8 @@ from celery_monitor.core.model import Reason
 NONE: Final = "\N{EN DASH}"
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
+_TENTHS_BELOW: Final = 10.0
+"""Seconds between two times whose tenths tell nothing."""
 _UNITS: Final = ((86_400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), (1, "s", "s"))
 
 _FORMS: Final = {"": "%Y-%m-%d %H:%M:%S", "minutes": "%Y-%m-%d %H:%M", "clock": "%H:%M", "day": "%m-%d"}
@@ -59,6 +61,11 @@ def seconds(value: float | None) -> str:
     if value < _HOUR:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def elapsed(value: float) -> str:
+    """How long ago something was: as ``seconds``, in whole ones."""
+    return f"{value:.0f} s" if round(value) < _MINUTE else seconds(value)
 
 
 @pass_context
@@ -113,7 +120,8 @@ def duration(begin: str | None, end: str | None) -> str:
     """How long it was from one time of the API to another, in words; "" when it cannot be told."""
     if begin is None or end is None:
         return ""
-    return seconds(max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()))
+    took = max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds())
+    return elapsed(took) if took >= _TENTHS_BELOW else seconds(took)
 
 
 def reason(value: str) -> str:

@@ -32,7 +32,7 @@ from celery_monitor.settings.units import DAY
 _CHUNK_SIZE: Final = 500
 _MAX_TASKS: Final = 20
 """Of a storm, whose error groups are looked up: one query for each."""
-_MAX_GROUPS: Final = 50
+MAX_GROUPS: Final = 50
 
 FILTERS: Final = ("task", "exception", "state", "key", "condition", "since", "until")
 
@@ -170,9 +170,9 @@ def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
     groups = [
         group
         for task in tasks[:_MAX_TASKS]
-        for group in reader.groups(since, until, name=task, samples=_MAX_GROUPS)[:_MAX_GROUPS]
+        for group in reader.groups(since, until, name=task, samples=MAX_GROUPS)[:MAX_GROUPS]
     ]
-    return rows[0], sorted(groups, key=lambda group: -group.count)[:_MAX_GROUPS]
+    return rows[0], sorted(groups, key=lambda group: -group.count)[:MAX_GROUPS]
 
 
 def unknown(retention: float) -> str:

@@ -1,5 +1,6 @@
 """The page: what is counted and stored, for people. HTML that works without its script; nothing from elsewhere."""
 
+import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
 from http import HTTPStatus
@@ -21,10 +22,12 @@ from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.runs import Runs
+from celery_monitor.adapters.web.sorting import page_number
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.trends import DAY_HOURS, SPANS
 from celery_monitor.adapters.web.workers import WorkerPages
 from celery_monitor.core.model import IncidentState
+from celery_monitor.core.summary import Summary
 
 _REPORT_POLICY: Final = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 """A report is the mail's, whose styles are inside of it, as mail programs want it."""
@@ -39,6 +42,10 @@ _ERRORS: Final[Mapping[int, str]] = {
 }
 """Headings by status."""
 _NO_PAGE: Final = "There is no page at this address."
+_REPORT_SHARED_FOR: Final = 5.0
+"""Seconds for which a report is not made anew."""
+_REPORTS_SHARED: Final = 4
+"""Days; one can be megabytes."""
 _ASSET_AGE: Final = "max-age=3600"
 
 
@@ -49,6 +56,7 @@ class Pages:
         self._sources = sources
         self._queries = queries
         self._history = trends.FleetHistory(sources.reader)
+        self._summaries: dict[dt.date, tuple[float, Summary]] = {}
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -98,19 +106,31 @@ class Pages:
         """A day, as in the mail, and the days beside it."""
         now, zone = self._sources.clock.now(), self._sources.zone
         date, last = day(request.path_params["date"], now=now, zone=zone), today(now, zone)
-        report, part = self._sources.report, self._sources.report_part
+        summary = await self._summary(date, now)
+        number = page_number(request.query_params.get("page", ""))
+        part = await self._queries(partial(self._sources.report_part, summary, root(request), number))
         response = page(
             request,
             self._sources,
             "report.html",
             date=date,
-            part=Markup(await self._queries(lambda: part(report(date, now), root(request)))),  # noqa: S704 - the mail escapes
+            part=Markup(part),  # noqa: S704 - the mail escapes
             before=date - ONE_DAY if date > FIRST_DAY else None,
             after=date + ONE_DAY if date < last else None,
             here={last: "/reports/today", last - ONE_DAY: "/reports/yesterday"}.get(date, ""),
         )
         response.headers["content-security-policy"] = _REPORT_POLICY
         return response
+
+    async def _summary(self, date: dt.date, now: float) -> Summary:
+        """A day; for a moment all who look at it, and at its further pages, see the same."""
+        at = self._sources.clock.monotonic()
+        fresh = [(day, one) for day, one in self._summaries.items() if at - one[0] < _REPORT_SHARED_FOR]
+        self._summaries = dict(fresh[-_REPORTS_SHARED:])
+        if date not in self._summaries:
+            call = partial(self._sources.report, date, now)
+            self._summaries[date] = at, await self._queries.shared(("report", date), call)
+        return self._summaries[date][1]
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
         """An error as a page. What the store cannot tell now is asked again."""

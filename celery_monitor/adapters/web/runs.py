@@ -19,10 +19,10 @@ from celery_monitor.adapters.web.parameters import Parameters
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.search import ids_in, matcher
-from celery_monitor.adapters.web.sorting import SortColumn, order
+from celery_monitor.adapters.web.sorting import SortColumn, order, page_number
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core import paging
-from celery_monitor.core.lookup import CHILDREN, LISTED, RunFilter, RunPage, RunState, state_of_run
+from celery_monitor.core.lookup import CHILDREN, LISTED, OUTCOMES, RunFilter, RunPage, RunState, state_of_run
 from celery_monitor.core.model import Failure, Stage, TaskRun
 from celery_monitor.ports import ENDED_SEARCHED, EndedFilter, TaskView
 
@@ -37,20 +37,8 @@ STATES: Final = {
     ALL: "All",
 }
 """The values of the page's field ``state``, and their names."""
-ENDED: Final = {
-    "ended": "Ended",
-    "succeeded": "Succeeded",
-    "failed": "Failed",
-    "revoked": "Revoked",
-    "rejected": "Rejected",
-}
+ENDED: Final = {name: name.capitalize() for name in OUTCOMES}
 """The same of runs that have ended."""
-_STAGES: Final = {
-    "succeeded": Stage.SUCCEEDED,
-    "failed": Stage.FAILED,
-    "revoked": Stage.REVOKED,
-    "rejected": Stage.REJECTED,
-}
 COLUMNS: Final = (
     SortColumn("ended", "Ended"),
     SortColumn("name", "Task", down=False),
@@ -63,6 +51,7 @@ PER_PAGE: Final = 50
 SHARED_FOR: Final = 1.0
 """Seconds for which a list is shown to others, too."""
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+_Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 ANCESTORS: Final = 10
 """Tasks of a chain that are looked up, from a task upwards."""
 
@@ -103,7 +92,7 @@ class Runs:
         given = {name: request.query_params.get(name, "") for name in FIELDS}
         if given["state"] in ENDED:
             return await self._ended(request, given)
-        number = _number(given["page"])
+        number = page_number(given["page"])
         wanted = RunFilter(
             state=_state(given["state"]),
             named=matcher(given["q"]) if given["q"].strip() else None,
@@ -135,10 +124,10 @@ class Runs:
 
     async def _ended(self, request: Request, given: dict[str, str]) -> Response:
         """Runs that have ended, the newest first unless another order is asked for."""
-        number, by = _number(given["page"]), order(given["sort"], COLUMNS)
+        number, by = page_number(given["page"]), order(given["sort"], COLUMNS)
         wanted = EndedFilter(
             named=matcher(given["q"]) if given["q"].strip() else None,
-            stage=_STAGES.get(given["state"]),
+            stage=OUTCOMES[given["state"]],
             queue=given["queue"] or None,
             hostname=given["worker"] or None,
             sort=by.column.name,
@@ -210,25 +199,49 @@ class Runs:
         """The list, as JSON."""
         known = ("limit", "cursor", "task", "state", "queue", "worker")
         query = Parameters(request, known, now=self._sources.clock.now())
-        limit, cursor, name = query.limit(), query.cursor(), query.text("task")
-        offset = 0 if cursor is None else paging.position(cursor, tuple[_Offset])[0]
-        state = query.choice("state", LISTED)
-        wanted = RunFilter(
-            state=None if state is None else RunState(state),
-            named=None if name is None else name.__eq__,
-            queue=query.text("queue"),
-            hostname=query.text("worker"),
-            offset=offset,
-            limit=limit,
-        )
-        found: RunPage = await self._queries(partial(self._sources.tasks().page, wanted))
-        now, end = self._sources.clock.now(), wanted.offset + limit
+        state = query.choice("state", (*LISTED, *OUTCOMES))
+        if state is not None and state in OUTCOMES:
+            found, end = await self._ended_as_asked(query, OUTCOMES[state])
+            position: tuple[int, ...] = (end, found.newest)
+        else:
+            found, end = await self._listed_as_asked(query, None if state is None else RunState(state))
+            position = (end,)
+        now = self._sources.clock.now()
         return answer(
             {
                 "items": [views.run(one, now) for one in found.runs],
-                "next": paging.cursor((end,)) if end < found.total else None,
+                "next": paging.cursor(position) if end < found.total else None,
             }
         )
+
+    async def _listed_as_asked(self, query: Parameters, state: RunState | None) -> tuple[RunPage, int]:
+        """Tasks under way, and how many of the list come before the next page."""
+        limit, cursor, name = query.limit(), query.cursor(), query.text("task")
+        wanted = RunFilter(
+            state=state,
+            named=None if name is None else name.__eq__,
+            queue=query.text("queue"),
+            hostname=query.text("worker"),
+            offset=0 if cursor is None else paging.position(cursor, tuple[_Offset])[0],
+            limit=limit,
+        )
+        return await self._queries(partial(self._sources.tasks().page, wanted)), wanted.offset + limit
+
+    async def _ended_as_asked(self, query: Parameters, stage: Stage | None) -> tuple[RunPage, int]:
+        """The same of what has ended. The cursor holds the list as it was: more tasks end meanwhile."""
+        limit, cursor, name = query.limit(), query.cursor(), query.text("task")
+        position = None if cursor is None else paging.position(cursor, tuple[_Offset, _Number])
+        offset, newest = position or (0, None)
+        wanted = EndedFilter(
+            named=None if name is None else name.__eq__,
+            stage=stage,
+            queue=query.text("queue"),
+            hostname=query.text("worker"),
+            newest=newest,
+            offset=offset,
+            limit=limit,
+        )
+        return await self._queries(partial(self._sources.reader.ended_runs, wanted)), offset + limit
 
     async def run_as_json(self, request: Request) -> Response:
         """A task by its id, as JSON."""
@@ -309,8 +322,3 @@ def _state(value: str) -> RunState | None:
     if value == ALL:
         return None
     return RunState(value) if value in LISTED else RunState.RUNNING
-
-
-def _number(text: str) -> int:
-    """Of a page. What is no number is the first one."""
-    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 6 else 1  # noqa: PLR2004 - digits

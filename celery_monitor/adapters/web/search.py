@@ -7,13 +7,16 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Final
 
 MAX_NAMES: Final = 500
 """Names that one search asks the store for."""
 SUGGESTED: Final = 5
-_COMPARED: Final = 2_000
-"""Names that are compared for a suggestion: that takes time for each."""
+_COMPARED: Final = 2_000_000
+"""Pairs of characters, of what was typed and of names, that are compared for a suggestion: a fifth of a second."""
+_MAX_PATTERN: Final = 2_000
+"""Characters of a pattern with wildcards; compiling a longer one takes time, and no name is as long."""
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """What Celery makes, in lower case."""
 _WILDCARD: Final = re.compile(r"[*?]")
@@ -24,6 +27,8 @@ def matcher(text: str) -> Callable[[str], bool]:
     wanted = text.casefold().strip()
     if not _WILDCARD.search(wanted):
         return lambda name: wanted in name.casefold()
+    if len(wanted) > _MAX_PATTERN:
+        return lambda _: False
     # Brackets are names' own characters here, not sets.
     pattern = re.compile(fnmatch.translate(wanted.replace("[", "[[]")))
     return lambda name: pattern.match(name.casefold()) is not None
@@ -41,7 +46,7 @@ def find(text: str, names: Iterable[str]) -> list[str]:
 def suggestions(text: str, names: Sequence[str]) -> list[str]:
     """Names that are like what was typed, the most alike first."""
     wanted = text.casefold().strip(" *?")
-    lowered = {name.casefold(): name for name in names[:_COMPARED]}
+    lowered = {name.casefold(): name for name in _first(names, _COMPARED // max(1, len(wanted)))}
     close = difflib.get_close_matches(wanted, lowered, SUGGESTED, 0.5)
     if close:
         return [lowered[name] for name in close]
@@ -51,6 +56,12 @@ def suggestions(text: str, names: Sequence[str]) -> list[str]:
         by_last.setdefault(name.rpartition(".")[2], []).append(name)
     close = difflib.get_close_matches(wanted, by_last, SUGGESTED, 0.6)
     return [lowered[name] for last in close for name in by_last[last]][:SUGGESTED]
+
+
+def _first(names: Sequence[str], characters: int) -> list[str]:
+    """The first names that have no more than so many characters together."""
+    lengths = accumulate(map(len, names))
+    return [name for name, length in zip(names, lengths, strict=False) if length <= characters]
 
 
 def is_uuid(text: str) -> bool:

@@ -54,8 +54,12 @@ def order(sort: str, columns: Sequence[SortColumn]) -> Order:
     return Order(column, column.down != sort.startswith("-"))
 
 
+def page_number(text: str) -> int:
+    """Of a page, from 1. What is no number is the first one."""
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else 1
+
+
 def numbered(text: str, rows: int, size: int) -> tuple[int, int]:
     """The number of the page and how many there are. What is no number is the first one."""
     pages = max(1, -(-rows // size))
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else 1
-    return min(max(1, number), pages), pages
+    return min(page_number(text), pages), pages

@@ -67,8 +67,11 @@ class Sources:
     """The windows of ``alerts.mute``, by the names of their settings."""
     report: Callable[[date, float], Summary]
     """A day as it is known at a time. Raises StoreUnavailableError."""
-    report_part: Callable[[Summary, str], str]
-    """A day as a part of an HTML document, with its own styles, and links that begin with the given way to the root."""
+    report_part: Callable[[Summary, str, int], str]
+    """A day as a part of an HTML document, with its own styles, and links that begin with the given way to the root.
+
+    The number is that of the page, from 1, of a day with long lists.
+    """
     channels: Sequence[ChannelInfo]
     """As they are configured."""
     space: Callable[[], StoreSpace] = StoreSpace

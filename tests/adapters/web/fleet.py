@@ -254,8 +254,8 @@ class Fleet:
     """What the store's queries wait for."""
     channels: list[ChannelInfo] = field(default_factory=channels)
     links: dict[str, str] = field(default_factory=dict)
-    html: Callable[[Summary, str], str] = lambda summary, root: (
-        f'<style></style><a href="{root}incidents">The mail of {summary.date}</a>'
+    html: Callable[[Summary, str, int], str] = lambda summary, root, number: (
+        f'<style></style><a href="{root}incidents">The mail of {summary.date}</a>, part {number}'
     )
 
     schedules: tuple[ScheduleState, ...] = (ScheduleState("nightly", "0 3 * * * UTC", "shop.report", NOW + 60, 0.0),)

@@ -16,7 +16,7 @@ BEFORE = RECENT - BUCKET_SECONDS
 @pytest.mark.parametrize(
     ("changes", "rows", "tone", "said"),
     [
-        ({"state": IncidentState.RESOLVED}, [], "good", "It is over: resolved, the last failure was 30.0 s ago."),
+        ({"state": IncidentState.RESOLVED}, [], "good", "It is over: resolved, the last failure was 30 s ago."),
         (
             {},
             [row(RECENT, 90, 10), row(BEFORE, 50, 50)],
@@ -25,14 +25,14 @@ BEFORE = RECENT - BUCKET_SECONDS
         ),
         ({}, [row(RECENT, 50, 50), row(BEFORE, 90, 10)], "bad", "It is getting worse: 50.0 %"),
         ({}, [row(RECENT, 89, 11), row(BEFORE, 90, 10)], "bad", "It continues as before: 11.0 %"),
-        ({}, [row(RECENT, 0, 5)], "bad", "It is still failing: the last failure was 30.0 s ago."),
+        ({}, [row(RECENT, 0, 5)], "bad", "It is still failing: the last failure was 30 s ago."),
         ({}, [row(RECENT, 0, 5), row(BEFORE, 5, 0)], "bad", "It is still failing: "),
         ({}, [], "bad", "It is still failing: "),
         ({"last_at": NOW - 7200}, [row(RECENT, 40)], "good", "No failure for 2 h 0 min, and 40 runs have succeeded"),
         ({"last_at": NOW - 7200}, [], "quiet", "No failure for 2 h 0 min. It has not run since"),
-        ({"last_at": NOW + 60}, [], "bad", "It is still failing: the last failure was 0 ms ago."),
+        ({"last_at": NOW + 60}, [], "bad", "It is still failing: the last failure was 0 s ago."),
         ({"condition": Condition.BACKLOG, "subject": "mail"}, [], "bad", "It continues, since 1 min 0 s."),
-        ({"condition": Condition.LOST, "state": IncidentState.RESOLVED}, [], "good", "It is over: it lasted 30.0 s."),
+        ({"condition": Condition.LOST, "state": IncidentState.RESOLVED}, [], "good", "It is over: it lasted 30 s."),
     ],
 )
 def test_is_it_getting_better(changes: dict[str, Any], rows: list[HistoryRow], tone: str, said: str) -> None:

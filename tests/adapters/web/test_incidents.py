@@ -70,6 +70,40 @@ def test_each_channel_is_told(site: Served, store: SqlStore, commit: Commit) -> 
     assert (one["delivered_at"], one["error"]) == (None, "no such room")
 
 
+def test_incidents_are_sorted_by_when_the_last_channel_was_told(site: Served, store: SqlStore, commit: Commit) -> None:
+    """That is the time that the list shows; an incident that no channel took comes last."""
+    keys = ("sent/a", "sent/b", "sent/c")
+    asked = [OutboxRequest(channel, key, Action.TRIGGER) for key in keys for channel in ("chat", "pagerduty")]
+    commit(Changes(now=NOW, sequence=2, incidents=[incident(key, task="sent") for key in keys], outbox=asked))
+    times = {("sent/a", "chat"): 1, ("sent/a", "pagerduty"): 30, ("sent/b", "chat"): 10, ("sent/b", "pagerduty"): 20}
+    for item in store.outbox.items(dead=False, limit=9).rows:
+        if (item.key, item.channel) in times:
+            store.outbox.delivered(item, NOW + times[item.key, item.channel], 2)
+    for sort, wanted in (("sent", ["a", "b", "c"]), ("-sent", ["c", "b", "a"])):
+        text = site.get("/incidents", params={"task": "sent", "sort": sort}).text
+        assert re.findall(r'<a href="./incidents/sent%2F(\w)"', text) == wanted
+
+
+def test_lists_on_an_incident_say_that_there_is_more(site: Served, commit: Commit) -> None:
+    """Of other incidents, and of error groups, some are shown; links lead to the others."""
+    others = [incident(f"other/{number}", first_at=NOW - 90_000 - number, last_at=NOW - 90_000) for number in range(11)]
+    names = [f"{number:016}" for number in range(60)]
+    commit(
+        Changes(
+            now=NOW,
+            sequence=2,
+            incidents=others,
+            groups=[group("shop.charge", name) for name in names],
+            errors=[ErrorDelta(BUCKET, name, 1) for name in names],
+        )
+    )
+    page = site.get(KEY)
+    assert "and 3 more" in page.text
+    assert "/incidents?task=shop.charge" in Links(page).links
+    assert "The 50 with the most failures; there may be more" in page.text
+    assert "there may be more" not in site.get("/incidents/other%2F1").text
+
+
 def test_what_was_not_sent(site: Served, commit: Commit) -> None:
     """What waits to be sent is not called by the reason of its opening; what is not to be sent says why."""
     assert "not sent yet" in site.get("/incidents").text

@@ -231,6 +231,12 @@ def test_the_report_brings_its_styles(site: Served) -> None:
     assert "'unsafe-inline'" not in site.get("/").headers["content-security-policy"]
 
 
+def test_further_pages_of_a_report(site: Served) -> None:
+    """The number in the address is that of the page; what is no number is the first one."""
+    for asked, number in (("", 1), ("3", 3), ("0", 1), ("-2", 1), ("999999", 999_999), ("9" * 9, 1), ("\u00b2", 1)):
+        assert f"of 2026-11-22</a>, part {number}" in site.get("/reports/2026-11-22", params={"page": asked}).text
+
+
 def test_a_report_leads_on(site: Served) -> None:
     """From a day one comes to the day before, to the next one if there is one, and to all pages."""
     day = Links(site.get("/reports/2026-11-22")).links

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.web.workers import COLUMNS
+from celery_monitor.core import paging
 from celery_monitor.core.model import Changes, Delivery, Restored, TaskRef, TaskRun
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.core.runs import ENDED_UNSEEN
@@ -149,6 +150,36 @@ def test_what_has_ended(site: Served, fleet: Fleet, store: SqlStore) -> None:
     assert "q=MAIL&amp;state=failed&amp;worker=celery%40box&amp;sort=runtime" in text
     assert "No such task is among" in site.get("/runs?state=revoked").text
     assert "fewer pages" in site.get("/runs?state=ended&page=9").text
+    for hostile in ("q=%00&worker=%00&queue=%ff", "q=" + "*%5Ba-" * 1500, "q=%3Cscript%3E&sort=-%00", "page=99999"):
+        answer = site.get(f"/runs?state=ended&{hostile}")
+        assert answer.status_code == 200
+        assert "<script>" not in answer.text
+
+
+def test_what_has_ended_as_json(site: Served, fleet: Fleet, store: SqlStore) -> None:
+    """The pages of a list are those of when it began, however many tasks end meanwhile."""
+    changes = fleet.monitor.take(NOW)
+    assert changes is not None
+    store.commit(Changes(now=NOW, sequence=2, ended=changes.ended))
+    whole = site.get("/api/v1/runs?state=ended").json()
+    ids = [one["uuid"] for one in whole["items"]]
+    assert len(ids) > 2
+    assert whole["next"] is None
+    path, paged, answer = "/api/v1/runs?state=ended&limit=1", list[str](), whole
+    for number in range(len(ids)):
+        late = TaskRun(uuid=f"late-{number}", name="shop.mail", queue="q", hostname="celery@box", stage=5, ended_at=NOW)
+        answer = site.get(path).json()
+        paged += [one["uuid"] for one in answer["items"]]
+        path = f"/api/v1/runs?state=ended&limit=1&cursor={answer['next']}"
+        store.commit(Changes(now=NOW, sequence=3 + number, ended=[late]))
+    assert paged == ids
+    assert answer["next"] is None
+    found = site.get("/api/v1/runs?state=succeeded&task=shop.mail&worker=celery%40box&queue=q").json()["items"]
+    assert [one["uuid"] for one in found] == [f"late-{number}" for number in reversed(range(len(ids)))]
+    assert {one["state"] for one in site.get("/api/v1/runs?state=failed").json()["items"]} == {"failed"}
+    assert site.get("/api/v1/runs?state=ended&task=mail").json()["items"] == []
+    for wrong in ("state=over", "state=ended&cursor=x", "state=ended&cursor=" + paging.cursor((1,)), "state=ended&q=a"):
+        assert site.get(f"/api/v1/runs?{wrong}").status_code == 400
 
 
 def test_nothing_is_known(site: Served) -> None:

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from celery_monitor.adapters.web import search
 from celery_monitor.adapters.web.search import find, suggestions
 
 NAMES = ["shop.billing.charge", "shop.billing.refund", "shop.mail.Send", "weird[0-9]*", "shop.billing", "STRASSE"]
@@ -45,3 +46,15 @@ def test_what_may_have_been_meant() -> None:
     assert suggestions("shop.biling.chrage", NAMES)[0] == "shop.billing.charge"
     assert suggestions("chrage", NAMES) == ["shop.billing.charge"]
     assert suggestions("", NAMES) == []
+
+
+def test_hostile_names_are_compared_for_a_bounded_time() -> None:
+    """Few letters in long names are the worst case; names that are as people write them are all compared."""
+    hostile = [f"{number:011b}".replace("0", "a").replace("1", "b") * 40 for number in range(2_000)]
+    compared = search._first(hostile, search._COMPARED // len(hostile[0]))
+    assert len(compared) * len(hostile[0]) ** 2 <= search._COMPARED
+    assert 0 < len(compared) < 20
+    usual = [f"shop.billing.charge_{number}" for number in range(2_000)]
+    assert search._first(usual, search._COMPARED // 30) == usual
+    assert find("*a" * 8_000, ["a"]) == []  # nor is it compiled
+    assert suggestions("a" * 16_000, hostile) == []

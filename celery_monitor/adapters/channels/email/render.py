@@ -34,8 +34,9 @@ class Size:
 
 SIZES: Final = (Size(25, 12, 6, 5), Size(15, 8, 3, 5), Size(10, 4, 1, 3), Size(3, 1, 0, 1))
 """From the wanted one down; the last fits whatever the names are."""
-PAGE_SIZE: Final = Size(500, 200, 20, 100)
-"""Of a page, to which a mail leads for the rest."""
+PAGE_SIZE: Final = Size(100, 50, 20, 100)
+"""Of a page of the site, to which a mail leads for the rest."""
+_ONE_PAGE: Final = {"number": 1, "pages": 1}
 
 
 def render_html(
@@ -55,13 +56,28 @@ def render_text(
     return _sized("report.txt", summary, external_url, size, notes)
 
 
-def render_part(summary: Summary, root: str) -> str:
-    """The day as a part of an HTML document, with its own styles; nothing has to fit.
+def render_part(summary: Summary, root: str, number: int = 1) -> str:
+    """The day as a part of an HTML document, with its own styles.
 
-    ``root`` is what links within the site begin with.
+    ``root`` is what links within the site begin with. ``number``: which page of a day with long lists; beyond the last
+    one it is the last.
     """
+    pages = _pages(summary, PAGE_SIZE)
     context = _context(summary, root, PAGE_SIZE)
-    return _environment().get_template("report.html").render(context, notes=(), whole=False)
+    number = min(max(number, 1), pages)
+    return _environment().get_template("report.html").render(context, notes=(), whole=False, number=number, pages=pages)
+
+
+def _pages(summary: Summary, size: Size) -> int:
+    """How many pages the longest list takes."""
+    lists = (
+        (summary.tasks, size.tasks),
+        (summary.lost, size.tasks),
+        (summary.schedules, size.tasks),
+        (summary.errors, size.errors),
+        (summary.incidents.undelivered, size.undelivered),
+    )
+    return max(1, *(-(-len(rows) // most) for rows, most in lists))
 
 
 def fit_to_size(make: Callable[[Size], bytes], limit: int = MAX_BYTES) -> bytes:
@@ -77,7 +93,7 @@ def fit_to_size(make: Callable[[Size], bytes], limit: int = MAX_BYTES) -> bytes:
 def _sized(template: str, summary: Summary, external_url: str | None, size: Size | None, notes: tuple[str, ...]) -> str:
     def make(size: Size) -> bytes:
         context = _context(summary, external_url, size)
-        return _environment().get_template(template).render(context, notes=notes, whole=True).encode()
+        return _environment().get_template(template).render(context, notes=notes, whole=True, **_ONE_PAGE).encode()
 
     return (make(size) if size else fit_to_size(make)).decode()
 

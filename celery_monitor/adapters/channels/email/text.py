@@ -30,6 +30,8 @@ def printable_text(text: str, *, lines: bool = False) -> str:
     """
     if lines:
         return "\n".join(printable_text(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n"))
+    if text.isascii() and text.isprintable():
+        return text
     out, marks = [], 0
     for char in text:
         category = unicodedata.category(char)
@@ -56,13 +58,8 @@ def short_class(name: str) -> str:
 
 def unlinked(text: str) -> Markup:
     """For HTML: what a mail program would make into a link is broken by elements that only allow a line to wrap."""
-    pieces = []
-    end = 0
-    for found in _LINKABLE.finditer(text):
-        broken = Markup("<span>{}</span><wbr>").format(found[0])
-        pieces += [escape(text[end : found.start()]), broken]
-        end = found.end()
-    return Markup("").join([*pieces, escape(text[end:])])
+    # What escaping makes ends with a semicolon and holds none of these characters, so it can come first.
+    return Markup(_LINKABLE.sub(r"<span>\g<0></span><wbr>", str(escape(text))))  # noqa: S704 - escaped first
 
 
 def count(value: float) -> str:

@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 from celery_monitor.adapters.web.openapi.json_schema import Json, one_of
 from celery_monitor.adapters.web.parameters import DEFAULT_LIMIT, MAX_LIMIT
-from celery_monitor.core.lookup import LISTED
+from celery_monitor.core.lookup import LISTED, OUTCOMES
 from celery_monitor.core.model import Condition, IncidentState
 
 
@@ -34,7 +34,10 @@ PARAMETERS: Final[dict[str, Json]] = {
     },
     "condition": {**one_of(Condition), "description": "Only incidents of this condition"},
     "state": {**one_of(IncidentState), "description": "Only incidents in this state"},
-    "/api/v1/runs:state": {**one_of(LISTED), "description": "Only tasks in this state"},
+    "/api/v1/runs:state": {
+        **one_of((*LISTED, *OUTCOMES)),
+        "description": "Only tasks in this state; `ended`: those that have, however they did",
+    },
     "queue": {"type": "string", "description": "Only of this queue"},
     "worker": {"type": "string", "description": "Only on the worker of this hostname"},
     "key": {"type": "string", "description": "Only the incident with this key"},

@@ -107,7 +107,7 @@ OPERATIONS: Final = {
         ("since",),
     ),
     "/api/v1/runs": Operation(
-        "Tasks that have not ended, the oldest first",
+        "Tasks that have not ended, the oldest first; with a `state` of ended ones these, the newest first",
         "Run",
         True,
         ("limit", "cursor", "task", "state", "queue", "worker"),

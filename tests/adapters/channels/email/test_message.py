@@ -9,7 +9,15 @@ import pytest
 
 from celery_monitor.adapters.channels.email.message import report, trial
 from celery_monitor.adapters.channels.email.phrases import introduction, subject
-from celery_monitor.adapters.channels.email.render import MAX_BYTES, SIZES, render_html, render_part, render_text
+from celery_monitor.adapters.channels.email.render import (
+    MAX_BYTES,
+    PAGE_SIZE,
+    SIZES,
+    render_html,
+    render_part,
+    render_text,
+)
+from celery_monitor.adapters.channels.email.text import shorten
 from celery_monitor.core.summary import LostTask, MissedSchedule, Summary
 from tests.adapters.channels.email import days
 
@@ -274,12 +282,31 @@ def test_a_part_of_a_page() -> None:
 
 
 def test_a_part_of_a_page_has_the_rest() -> None:
-    """The page to which a mail leads for the rest of a bad day has it."""
+    """The site, to which a mail leads for the rest of a bad day, has it: on pages that lead to each other."""
     summary = days.terrible()
-    mail, part = Page(render_html(summary, URL)).text, Page(render_part(summary, "../")).text
-    assert "more tasks" in mail
-    assert "more tasks" not in part
-    assert len(part) > len(mail)
+    assert "more tasks" in Page(render_html(summary, URL)).text
+    links = [f"../reports/{summary.date}?page={number}" for number in range(100)]
+    names: list[str] = []
+    number = pages = 1
+    while number <= pages:
+        part = Page(render_part(summary, "../", number))
+        told = re.search(r"Page (\d+) of (\d+)", part.text)
+        assert told
+        assert int(told[1]) == number
+        pages = int(told[2])
+        hrefs = {value for _, name, value in part.attributes if name == "href" and "/reports/" in str(value)}
+        wanted = {links[number + 1]} if number < pages else set()
+        if number > 1:
+            wanted |= {links[number - 1], f"../reports/{summary.date}"}
+        assert hrefs == wanted
+        assert ("more tasks" in part.text) == (len(summary.tasks) > number * PAGE_SIZE.tasks)
+        of_page = summary.tasks[(number - 1) * PAGE_SIZE.tasks : number * PAGE_SIZE.tasks]
+        names += [shorten(task.name) for task in of_page if shorten(task.name) in part.text]
+        number += 1
+    assert pages > 1
+    assert names == [shorten(task.name) for task in summary.tasks]
+    assert render_part(summary, "../", pages) == render_part(summary, "../", 999_999)
+    assert render_part(summary, "../", 1) == render_part(summary, "../", -3)
 
 
 def test_a_hostile_fleet_injects_no_header() -> None:
