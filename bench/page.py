@@ -427,7 +427,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as servers:
         database = private(directory, servers) if arguments.postgresql else None
         url = database.new_database() if database else arguments.store or f"sqlite:///{directory}/store.db"
-        store = open_store(url, retention=30.0 * DAY, fingerprints_kept=100)
+        store = open_store(url, directory=Path(directory), retention=30.0 * DAY, fingerprints_kept=100)
         store.start()
         newest = arguments.filled
         if newest is None:
