@@ -139,6 +139,7 @@ class Pages:
         named = HTTPStatus(status).phrase
         title = _ERRORS.get(status, named)
         sentence = _NO_PAGE if text == named and status == HTTPStatus.NOT_FOUND else f"{text[:1].upper()}{text[1:]}"
+        sentence += "" if sentence.endswith((".", "!", "?")) else "."
         response = page(request, self._sources, "error.html", code=status, title=title, text=sentence, refresh=refresh)
         response.status_code = status
         return response

@@ -374,7 +374,7 @@ def test_store_away(site: Served, fleet: Fleet) -> None:
     fleet.trouble = StoreUnavailableError("the disk is full")
     answer = site.get("/")
     assert answer.status_code == 503
-    assert "The disk is full" in answer.text
+    assert "The disk is full." in answer.text
 
 
 def test_a_sample_leads_to_its_traceback(site: Served) -> None:
