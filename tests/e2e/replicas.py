@@ -139,9 +139,10 @@ def _state(one: Replica) -> str:
     return f"{one.directory.name} does not answer"
 
 
-def again(one: Replica) -> None:
-    """Start it where it has ended. Returns at once."""
+def again(pair: Pair, one: Replica) -> None:
+    """Start it where it has ended by itself, which is counted with the faults. Returns at once."""
     if not one.running:
+        pair.done.append(f"ended_with_{one.stop()}")
         one.launch()
 
 
@@ -180,7 +181,7 @@ def freeze_leader(pair: Pair, seconds: float) -> Fault:
     yield lambda: standby.leads() is True and time.monotonic() >= until
     leader.resume()
     yield lambda: not leader.running or leader.leads() is False
-    again(leader)
+    again(pair, leader)
 
 
 def swallow(what: str) -> Callable[[Pair, float], Fault]:
@@ -199,7 +200,7 @@ def swallow(what: str) -> Callable[[Pair, float], Fault]:
             proxy.cut()
             proxy.resume()
         yield lambda: not leader.running or leader.leads() is not None
-        again(leader)
+        again(pair, leader)
 
     fault.__name__ = f"swallow_{what}"
     return fault
