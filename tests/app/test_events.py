@@ -19,7 +19,8 @@ from tests.conftest import Start
 from tests.fleet.outcomes import client
 from tests.servers import CeleryWorker, RabbitMQ, wait_until
 
-PROGRAM = [sys.executable, "-m", "celery_monitor", "events"]
+# A test run in the background of a shell ignores SIGINT, and so would its children.
+PROGRAM = ["env", "--default-signal=INT", sys.executable, "-m", "celery_monitor", "events"]
 
 
 def settings(url: str) -> BrokerSettings:

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from celery_monitor.cli.run import run
-from celery_monitor.core import monitor
+from celery_monitor.core import intake
 from celery_monitor.core.decode import Discarded, events_of
 from celery_monitor.core.model import Delivery, Event
 
@@ -22,5 +22,5 @@ def _die(delivery: Delivery) -> list[Event | Discarded]:
 
 
 if __name__ == "__main__":
-    vars(monitor)["events_of"] = _die
+    vars(intake)["events_of"] = _die
     run(["--config", sys.argv[1]])

@@ -32,8 +32,8 @@ def test_the_bounds_are_those_of_the_code(told: str) -> None:
 
 def test_the_parameters_are_those_of_the_code() -> None:
     """What each list takes beside ``limit`` and ``cursor`` is what the document says."""
-    told = dict(re.findall(r"^ *\| `(/api/v1/[\w-]+)` \| (.*) \|$", TEXT, re.MULTILINE))
+    stated = dict(re.findall(r"^ *\| `(/api/v1/[\w-]+)` \| (.*) \|$", TEXT, re.MULTILINE))
     lists = {path: names for path, (_, _, _, names) in OPERATIONS.items() if "cursor" in names}
-    assert {path: re.findall(r"`(\w+)`", text) for path, text in told.items()} == {
+    assert {path: re.findall(r"`(\w+)`", text) for path, text in stated.items()} == {
         path: [name for name in names if name not in {"limit", "cursor"}] for path, names in lists.items()
     }
