@@ -97,16 +97,16 @@ def take_over(both: Pair, database: psycopg.Connection[Any], schema: str, random
     leader, standby = both.until_complete()
     time.sleep(randomly.uniform(0.5, 2.5))  # the lease is renewed at any moment before
     leader.kill()
-    before, term, expires_at, began = state(database, schema)
-    taken_at = None
+    _, term, expires_at, began = state(database, schema)
+    taken_at, before = None, 0.0
     while True:
         counted, newest, _, now = state(database, schema)
         if taken_at is None and newest > term:
-            taken_at = now
-        if counted > before:
+            # The last commit of the one that was killed may have been under way when it was killed.
+            taken_at, before = now, counted
+        elif taken_at is not None and counted > before:
             break
         time.sleep(0.005)
-    taken_at = taken_at or now
     leader.launch()
     return [at - began for at in (expires_at, taken_at, opened_at(standby, taken_at), now)]
 
