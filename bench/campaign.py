@@ -1,99 +1,136 @@
 """Every campaign of the tests, with several seeds, and a report of them.
 
     PYTHONPATH=. python bench/campaign.py [--seeds 1 2 3] [--select EXPRESSION] [--paths tests/e2e ...] [--write]
+    PYTHONPATH=. python bench/campaign.py --from build/campaigns.jsonl [more files] [--write]
 
 A campaign kills, freezes and fills what the daemon depends on, at moments drawn from the seed (CAMPAIGN_SEED), and then
 requires exact counts, each page once and each mail once. ``--select`` is pytest's -k. All of them take hours for
-each seed. The exit status is 1 when one failed. ``--write`` puts the report into docs/benchmarks.md.
+each seed. Every campaign that pytest runs, started from here or not, leaves a line in build/campaigns.jsonl
+(tests/outcomes.py). ``--from`` runs nothing and reports what is in such files: campaigns of different days and
+checkouts make one report. The exit status is 1 when one failed. ``--write`` puts the report into docs/benchmarks.md.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bench import pages
+from tests.outcomes import Outcome, sentence
 
-_PYTEST: Final = ("-m", "campaign", "--timeout", "0", "-o", "faulthandler_timeout=0", "-o", "junit_logging=system-out")
+_PYTEST: Final = ("-m", "campaign", "--timeout", "0", "-o", "faulthandler_timeout=0", "-v")
 _NO_TEST: Final = 5
 """Exit status of pytest that selected nothing."""
-_MAX_SAID: Final = 300
+_MAX_MESSAGE: Final = 200
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One campaign with one seed."""
-
-    seed: int
-    name: str
-    result: str
-    """``passed``, ``failed`` or ``skipped``."""
-    seconds: float
-    said: str
-    """The last line that it printed: what it did, and what it measured."""
-
-
-def run(seed: int, arguments: argparse.Namespace) -> Iterator[Outcome]:
-    """All selected campaigns with one seed. Raises SystemExit when there is none."""
-    report = Path("build", f"campaign-{seed}.xml")
-    report.parent.mkdir(exist_ok=True)
-    report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", *arguments.paths, *_PYTEST, "-v", f"--junit-xml={report}"]
+def run(seeds: Sequence[int], arguments: argparse.Namespace) -> Path:
+    """All selected campaigns with each seed: the file with their outcomes. Raises SystemExit when there is none."""
+    record = Path("build", "campaigns-run.jsonl").absolute()
+    record.parent.mkdir(exist_ok=True)
+    record.write_text("")
+    command = [sys.executable, "-m", "pytest", *arguments.paths, *_PYTEST]
     if arguments.select:
         command += ["-k", arguments.select]
-    done = subprocess.run(command, env={**os.environ, "CAMPAIGN_SEED": str(seed)}, check=False)
-    if done.returncode == _NO_TEST:
-        sys.exit(f"no campaign is selected by {arguments.select!r} in {' '.join(arguments.paths)}")
-    if not report.exists():
-        sys.exit(f"pytest ended with {done.returncode} and wrote no report")
-    return outcomes(seed, report)
+    for seed in seeds:
+        environment = {**os.environ, "CAMPAIGN_SEED": str(seed), "CAMPAIGN_RECORD": str(record)}
+        done = subprocess.run(command, env=environment, check=False)
+        if done.returncode == _NO_TEST:
+            sys.exit(f"No campaign is selected by {arguments.select!r} in {' '.join(arguments.paths)}.")
+        if not record.stat().st_size:
+            sys.exit(f"pytest ended with {done.returncode} and recorded no campaign in {record}.")
+    return record
 
 
-def outcomes(seed: int, report: Path) -> Iterator[Outcome]:
-    """Those in a report of pytest."""
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it
-        kinds = {child.tag for child in case}
-        result = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
-        lines = [line for line in (case.findtext("system-out") or "").splitlines() if line.strip("- ")]
-        said = next((line for line in reversed(lines) if not line.startswith(("CAMPAIGN_SEED", "---"))), "")
-        module = case.get("classname", "").removeprefix("tests.")
-        yield Outcome(seed, f"{module}: {case.get('name')}", result, float(case.get("time", 0)), said[:_MAX_SAID])
+def read(paths: Sequence[Path]) -> Iterator[Outcome]:
+    """The outcomes in these files, as they were written. Raises SystemExit for a line that is none."""
+    for path in paths:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            try:
+                yield Outcome(**json.loads(line))
+            except (TypeError, ValueError) as exc:
+                sys.exit(f"{path}, line {number} is not the outcome of a campaign: {exc}")
 
 
-def section(found: Sequence[Outcome], seeds: Sequence[int]) -> str:
-    """For the page: a row for each campaign, with its results in the order of the seeds."""
-    rows = []
-    for name in dict.fromkeys(outcome.name for outcome in found):
-        own = [outcome for outcome in found if outcome.name == name]
-        results = ", ".join(outcome.result for outcome in own)
-        rows.append([f"`{name}`", results, f"{max(outcome.seconds for outcome in own):,.0f}", own[-1].said])
-    failed = sum(outcome.result == "failed" for outcome in found)
-    seconds = sum(outcome.seconds for outcome in found)
-    verdict = f"{len(found)} runs in {seconds / 3600:.1f} hours: " + (f"{failed} failed." if failed else "none failed.")
-    said = f"Seeds {', '.join(map(str, seeds))}. Run {pages.machine()} by `bench/campaign.py`. {verdict}"
-    escaped = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return f"{said}\n\n{pages.table(('Campaign', 'Results', 'Seconds', 'Last line of the last run'), escaped)}"
+def section(outcomes: Sequence[Outcome]) -> str:
+    """For the page: each run that has figures or failed, and the number of the others by module."""
+    ordered = sorted(outcomes, key=lambda one: (one.test, one.seed or 0, one.began))
+    told = [one for one in ordered if one.figures or one.result == "failed"]
+    rest = [one for one in ordered if not one.figures and one.result != "failed"]
+    parts = [_summary(outcomes)]
+    if told:
+        rows = [row for one in told for row in _rows(one)]
+        parts.append(_table(("Campaign", "Seed", "Result", "Minutes", "Load", "Commit", "What it did"), rows))
+    if rest:
+        parts += ["Campaigns without figures of their own:", _table(_HEAD, _by_module(rest))]
+    return "\n\n".join(parts)
+
+
+_HEAD: Final = ("Module", "Passed", "Skipped", "Minutes", "Seeds", "Commits")
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    results = Counter(one.result for one in outcomes)
+    days = sorted({one.began[:10] for one in outcomes})
+    when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "never"
+    hours = sum(one.seconds for one in outcomes) / 3600
+    counted = ", ".join(f"{results[result]} {result}" for result in ("passed", "failed", "skipped"))
+    return (
+        f"Run {when} {pages.where()}: {len(outcomes)} runs, {hours:.1f} hours, {counted}. *Load* is the machine's load "
+        "average as the campaign began; several ran at the same time."
+    )
+
+
+def _rows(one: Outcome) -> Iterator[list[object]]:
+    """One for each figure; one with the reason if it failed."""
+    run = ["" if one.seed is None else one.seed, one.result, f"{one.seconds / 60:.1f}", f"{one.load:.1f}", one.commit]
+    for figures in one.figures:
+        values = {name: value for name, value in figures.items() if name != "name"}
+        yield [f"`{_name(one.test)}`", *run, f"{figures['name']}: {sentence(values)}"]
+    if one.result == "failed":
+        yield [f"`{_name(one.test)}`", *run, f"failed: `{one.message[:_MAX_MESSAGE].replace('`', '')}`"]
+
+
+def _by_module(outcomes: Sequence[Outcome]) -> Iterator[list[object]]:
+    for module in dict.fromkeys(one.test.partition("::")[0] for one in outcomes):
+        own = [one for one in outcomes if one.test.partition("::")[0] == module]
+        results = Counter(one.result for one in own)
+        seeds = ", ".join(str(seed) for seed in sorted({one.seed for one in own if one.seed is not None}))
+        commits = ", ".join(dict.fromkeys(one.commit for one in own))
+        minutes = f"{sum(one.seconds for one in own) / 60:.1f}"
+        yield [f"`{module}`", results["passed"], results["skipped"], minutes, seeds, commits]
+
+
+def _name(test: str) -> str:
+    """``e2e/test_crashes.py::test_killed_daemon[long]`` → ``test_crashes: killed_daemon[long]``."""
+    module, _, function = test.partition("::")
+    return f"{Path(module).stem}: {function.removeprefix('test_')}"
+
+
+def _table(head: Sequence[str], rows: Iterator[list[object]] | list[list[object]]) -> str:
+    return pages.table(head, [[str(cell).replace("|", "\\|") for cell in row] for row in rows])
 
 
 def main() -> None:
-    """Run, report, and write if asked to."""
+    """Run or read, report, and write if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--select", default="", help="pytest's -k")
     parser.add_argument("--paths", nargs="+", default=["tests"])
+    parser.add_argument("--from", dest="files", type=Path, nargs="+", help="report these outcomes, and run nothing")
     parser.add_argument("--write", action="store_true", help="write the part of docs/benchmarks.md")
     arguments = parser.parse_args()
-    found = [outcome for seed in arguments.seeds for outcome in run(seed, arguments)]
-    text = section(found, arguments.seeds)
+    outcomes = list(read(arguments.files or [run(arguments.seeds, arguments)]))
+    text = section(outcomes)
     print(text)
     if arguments.write:
         pages.replace_part("campaign", text)
-    sys.exit(any(outcome.result == "failed" for outcome in found))
+    sys.exit(any(outcome.result == "failed" for outcome in outcomes))
 
 
 if __name__ == "__main__":

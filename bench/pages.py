@@ -25,11 +25,16 @@ def replace_part(name: str, text: str) -> None:
 
 def machine() -> str:
     """When and where something was measured, for a sentence."""
+    return f"{datetime.now(UTC).date().isoformat()} {where()}"
+
+
+def where() -> str:
+    """The machine, for a sentence."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     system = f"{model or platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    return f"{datetime.now(UTC).date().isoformat()} on {os.cpu_count()} cores ({system})"
+    return f"on {os.cpu_count()} cores ({system})"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

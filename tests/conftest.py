@@ -19,7 +19,7 @@ import pytest
 
 from celery_monitor.adapters.store import migrate, open_store
 from celery_monitor.adapters.store.schema import metadata
-from tests import properties
+from tests import outcomes, properties
 from tests.servers import PostgreSQL, RabbitMQ, Redis
 from tests.servers.certificate import Certificate, make_certificate
 from tests.servers.postgresql import template
@@ -187,10 +187,17 @@ def broker_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A campaign is recorded from here on."""
+    outcomes.begin(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put the ends of the servers' logs into the report of a failed test."""
+    """Put the ends of the servers' logs into the report of a failed test, and record what a campaign did."""
     report = yield
+    outcomes.report(item, report)
     if report.failed:
         shared = (value for value in getattr(item, "funcargs", {}).values() if isinstance(value, ServerProcess))
         for server in {*item.stash.get(_servers, []), *shared}:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.publish import Load
+from tests import outcomes
 from tests.conftest import Start
 from tests.deploy.conftest import Template
 from tests.deploy.relabelling import for_prometheus
@@ -49,6 +50,7 @@ def test_series_continue(take_overs: int, both: Pair, template: Template, start:
         prometheus.wait_for(_TOTAL)
         for fault in itertools.islice(itertools.cycle([kill_leader, freeze_leader, roll]), take_overs):
             side_by_side([both], [fault], 6)
+    outcomes.figures("Prometheus", **{"take-overs": len(both.done), "events": load.events})
     expected = sum(numbers["received"] for numbers in load.counts().values())
     wait_until(lambda: value(prometheus, f"sum({_TOTAL})") == expected, 60, what="all that was published")
 

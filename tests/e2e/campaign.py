@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from bench.publish import Load, Publisher, body, paced, publisher
+from tests import outcomes
 from tests.e2e.daemon import Counts, Daemon
 from tests.servers import RabbitMQ, wait_until
 
@@ -38,9 +39,9 @@ def sizes(short: Size, long: Size) -> pytest.MarkDecorator:
 
 
 def seeded() -> random.Random:
-    """A source of moments; its seed is printed, for a test that fails."""
+    """A source of moments; its seed is printed and recorded."""
     seed = int(os.environ.get("CAMPAIGN_SEED") or secrets.randbits(32))
-    print(f"CAMPAIGN_SEED={seed}")  # noqa: T201 - pytest shows it with a failure
+    outcomes.seed(seed)
     return random.Random(seed)
 
 
@@ -123,6 +124,13 @@ def classes(load: Load) -> dict[str, dict[str, int]]:
 
 def assert_exact(daemon: Daemon, load: Load, others: Counts | None = None, timeout: float = 90.0) -> None:
     """Everything is counted to the last unit, and every failure has its name and class. ``others``: other tasks."""
+    exact(daemon, load, others, timeout)
+    broker = "Redis" if daemon.settings["broker"]["url"].startswith("redis") else "RabbitMQ"
+    outcomes.figures(broker, events=load.events, off=0)
+
+
+def exact(daemon: Daemon, load: Load, others: Counts | None = None, timeout: float = 90.0) -> None:
+    """As assert_exact, but notes no figures of the test."""
     daemon.until_counts(load.counts() | dict(others or {}), timeout)
     assert daemon.exceptions() == classes(load)
     assert daemon.metric("monitor_unnamed_failures_total") == 0

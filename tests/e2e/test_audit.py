@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.publish import Publisher, publisher
+from tests import outcomes
 from tests.conftest import Start
 from tests.e2e.daemon import Daemon
 from tests.e2e.pods import Pod, say
@@ -78,7 +79,7 @@ def test_loss_on_redis_is_reported(start: Start, tmp_path: Path) -> None:
     total = sum(pod.processed for pod in pods)
     wait_until(lambda: daemon.metric("worker_processed_total") == total, 60, what="the last heartbeats")
     lost = total - started(daemon)
-    print(f"{lost} of {total} lost")  # noqa: T201
+    outcomes.figures("Redis", tasks=total, lost=lost)
     assert lost >= _UNHEARD
     say_until_told(to, pods, daemon, lost)
     for _ in range(5):
@@ -148,7 +149,7 @@ def test_killed_workers_are_no_false_alarm(kills: int, broker_url: str, start: S
     quiet(daemon, witness)
 
     truth, told = begun(witness) - started(daemon), unobserved(daemon)
-    print(f"{begun(witness)} begun, {truth} of them not seen, {told} reported after {kills} kills")  # noqa: T201
+    outcomes.figures("workers", kills=kills, begun=begun(witness), not_seen=truth, reported=told)
     assert 0 <= told <= truth
     assert truth - told <= 30 * kills
 
@@ -189,6 +190,6 @@ def test_a_stop_of_ninety_seconds_on_redis(start: Start, tmp_path: Path) -> None
     quiet(daemon, witness)
 
     truth, told = begun(witness) - started(daemon), unobserved(daemon)
-    print(f"{begun(witness)} begun, {truth} of them not seen, {told} reported")  # noqa: T201
+    outcomes.figures("Redis", begun=begun(witness), not_seen=truth, reported=told)
     assert truth > 1_000
     assert told == pytest.approx(truth, rel=0.05)

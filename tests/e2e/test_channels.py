@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests import outcomes
 from tests.conftest import Start
 from tests.e2e.campaign import seeded
 from tests.e2e.daemon import Daemon
@@ -141,6 +142,7 @@ def test_killed_daemon(kills: int, rabbitmq_url: str, slack: SlackServer, start:
         ids[request.json["data"]["task"], request.json["type"]].add(request.headers["webhook-id"])
     assert {told: len(known) for told, known in ids.items()} == {(task, "incident.opened"): 1 for task in tasks}
     assert len(alertmanager.alerts()) == len(tasks)
+    outcomes.figures("Slack, webhook, Alertmanager", kills=kills, incidents=len(tasks))
 
 
 def events(hooks: Recorder) -> list[dict[str, Any]]:
@@ -200,3 +202,4 @@ def test_an_open_incident_keeps_firing(rabbitmq_url: str, start: Start, tmp_path
         wait_until(lambda: len(notified.requests) > 1, 60, what="the notification of the end")
         told = [alert["status"] for request in notified.requests for alert in request.json["alerts"]]
         assert told == ["firing", "resolved"]
+        outcomes.figures("Alertmanager", seconds=round(time.monotonic() - began), notifications=len(told))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import outcomes
 from tests.conftest import Start
 from tests.e2e.campaign import Size, assert_drained, seeded, sizes
 from tests.e2e.chaos import MIB, Arena, arena, beside, delays, peak_bytes, settled, until_counted
@@ -60,8 +61,15 @@ def test_all_harm_at_once(
             books = settled(one)
             late = delays(one, books)
             peak, slowest = peak_bytes(one.daemon), max(one.scrapes)
-            told = f"{sum(one.sent.values())} tasks; {len(late)} pages, within {max(late.values()):.1f} s"
-            print(f"{one.name}: {told}; {len(one.scrapes)} scrapes, within {slowest:.2f} s; {peak / MIB:.0f} MiB")  # noqa: T201
+            outcomes.figures(
+                one.name,
+                tasks=sum(one.sent.values()),
+                pages=len(late),
+                latest_page=f"{max(late.values()):.1f} s",
+                scrapes=len(one.scrapes),
+                slowest_scrape=f"{slowest:.2f} s",
+                most_memory=f"{peak / MIB:.0f} MiB",
+            )
             if one.name == "rabbitmq":
                 until_counted(one, books)
             assert one.trouble == []

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from bench.publish import Load
+from tests import outcomes
 from tests.conftest import Start
-from tests.e2e.campaign import Publishing, assert_drained, assert_exact, classes, publishing, seeded
+from tests.e2e.campaign import Publishing, assert_drained, classes, exact, publishing, seeded
 from tests.e2e.replicas import FAULTS, Fault, Pair, freeze_leader, kill_leader, pair, roll, side_by_side
 from tests.servers import PgBouncer, PostgreSQL, RabbitMQ, Redis, wait_until
 
@@ -150,7 +151,7 @@ def check(one: Pair, load: Load) -> None:
     leader, _ = one.until_complete()
     gaps = leader.metric("monitor_stream_gap_seconds_total")
     try:
-        assert_exact(leader, load)
+        exact(leader, load)
     except AssertionError as exc:
         raise AssertionError(f"{one.name} after {one.done}, gaps of {gaps} s: {exc}") from exc
     assert gaps == 0
@@ -166,13 +167,13 @@ def check(one: Pair, load: Load) -> None:
 def report(one: Pair, load: Load) -> None:
     """What was done and counted, for who runs it."""
     leader, _ = one.until_complete()
-    again = leader.metric("monitor_events_discarded_total", reason="redelivered")
-    counted = [
-        f"{load.events:,} events counted, 0 off",
-        f"{sum(replica.log.read_text().count(_STARTED) for replica in one.replicas) - 1} take-overs",
-        f"{again:.0f} redelivered messages not counted again",
-        f"{len(one.pagerduty.opened())} incidents opened once each",
-        f"{len(one.mail.mails)} mail",
-    ]
-    faults = ", ".join(f"{number} {name}" for name, number in sorted(Counter(one.done).items()))
-    print(f"{one.name}: {'; '.join(counted)}. Faults: {faults}")  # noqa: T201 - pytest shows it with a failure
+    outcomes.figures(
+        one.name,
+        events=load.events,
+        off=0,
+        **{"take-overs": sum(replica.log.read_text().count(_STARTED) for replica in one.replicas) - 1},
+        redelivered=leader.metric("monitor_events_discarded_total", reason="redelivered"),
+        incidents=len(one.pagerduty.opened()),
+        mails=len(one.mail.mails),
+        faults=", ".join(f"{number} {name}" for name, number in sorted(Counter(one.done).items())),
+    )

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests import outcomes
 from tests.conftest import Start
 from tests.e2e.campaign import seeded
 from tests.e2e.paging import (
@@ -186,6 +187,7 @@ def test_killed_daemon(kills: int, rabbitmq_url: str, start: Start, tmp_path: Pa
         assert_opened_once(server, [*failures, *between])
         assert len(server.opened()) == tasks + len(between)
         wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("no pending"), 60, every=0.1)
+    outcomes.figures("PagerDuty", kills=kills, failures=number + len(between), incidents=tasks + len(between))
 
 
 def killed_between_post_and_record(url: str, server: PagerDutyServer, more: Sequence[Failing]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.publish import Publisher, publisher
+from tests import outcomes
 from tests.conftest import Start
 from tests.e2e.daemon import Daemon
 from tests.e2e.pods import Pod, say
@@ -77,7 +78,7 @@ def test_pods_leave_nothing_behind(
         memory.append(daemon.resident_bytes() / _MIB)
 
     to.close()
-    print(f"MiB before, and after each {_PODS} pods:", *(f"{one:.0f}" for one in memory))  # noqa: T201
+    outcomes.figures(f"{_PODS} pods at a time", memory=f"in MiB: {', '.join(f'{one:.0f}' for one in memory)}")
     wait_until(lambda: rows(daemon, "workers") == 0, 60, what="no worker in the store")
     # With the label one is left: the failures of the task that failed, which are shown without hosts.
     wait_until(lambda: rows(daemon, "series") == (1 if hostname_label else 2), 60, what="no pod's series in the store")
