@@ -179,8 +179,11 @@ class Reader(Protocol):
         ``step`` is a multiple of BUCKET_SECONDS. By queue and start; a span in which nobody looked has no row.
         """
 
-    def failing(self, since: float, until: float) -> list[FailingRow]:
-        """What the tasks with failures in the buckets that start in [since, until) did in these, by name."""
+    def failing(self, since: float, until: float, *, clean: bool = False) -> list[FailingRow]:
+        """What the tasks with failures in the buckets that start in [since, until) did in these, by name.
+
+        ``clean``: also those without any failure.
+        """
 
     def failed(self, since: float, until: float) -> dict[str, int]:
         """Failures by task in the buckets that start in [since, until): as ``failing``, at a fraction of its cost."""

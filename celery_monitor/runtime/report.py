@@ -2,19 +2,15 @@
 
 import datetime as dt
 import math
-from collections.abc import Mapping
 from typing import Final
 
 from celery_monitor.core.model import BUCKET_SECONDS, CounterName
 from celery_monitor.core.summarize import DAYS_BEFORE, DayRows, day_bounds, summarize
 from celery_monitor.core.summary import Summary
 from celery_monitor.ports import Reader
+from celery_monitor.runtime.day_sums import DaySums
 
 MAX_INCIDENTS: Final = 10_000
-REREAD: Final = 3_600.0
-"""Seconds after which the failures of a day that is over are read again: what comes late joins the counts of its own
-time. A day that ended within the last REREAD_UNTIL is read each time."""
-REREAD_UNTIL: Final = 3 * 3_600.0
 MAX_SAMPLES: Final = 200
 """Errors with their message and traceback; no page and no mail shows more."""
 
@@ -28,7 +24,7 @@ class DayReport:
         self._fleet = fleet
         self._zone = zone
         self._paging = paging
-        self._known: dict[tuple[int, int], tuple[float, Mapping[str, int]]] = {}
+        self._sums = DaySums(reader)
 
     def summary(self, date: dt.date, now: float) -> Summary:
         """The day as it is known at ``now``. Raises StoreUnavailableError."""
@@ -50,23 +46,11 @@ class DayReport:
 
     def _rows(self, date: dt.date, now: float) -> DayRows:
         """The store adds them up: of a large fleet there are 50,000 buckets a day."""
-        reader = self._reader
         days = [day_bounds(date - dt.timedelta(days=back), self._zone) for back in range(DAYS_BEFORE, -1, -1)]
         (*before, day) = days
+        fleet = self._reader.history(days[0][0], day[1], step=BUCKET_SECONDS)
         return DayRows(
-            fleet=reader.history(days[0][0], day[1], step=BUCKET_SECONDS),
-            failing=reader.failing(*day),
-            failed=[self._failed(*each, now) for each in before],
+            fleet=fleet,
+            failing=self._sums.failing(*day, fleet, now),
+            failed=[self._sums.failed(*each, fleet) for each in before],
         )
-
-    def _failed(self, start: int, end: int, now: float) -> Mapping[str, int]:
-        """Failures by task of an earlier day."""
-        known = dict(self._known)
-        read_at, failed = known.get((start, end), (-math.inf, {}))
-        if abs(now - read_at) < REREAD:
-            return failed
-        failed = self._reader.failed(start, end)
-        if end < now - REREAD_UNTIL:
-            known[start, end] = now, failed
-            self._known = dict([*known.items()][-DAYS_BEFORE:])
-        return failed

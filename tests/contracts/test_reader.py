@@ -105,7 +105,9 @@ def test_what_fails_and_the_fleet_add_up_to_the_buckets(sql: SqlStore) -> None:
         {"buckets": [bucket(first, "shop.a", succeeded=1)]},
     )
     reader = sql.reader
-    assert reader.failing(first, end) == [FailingRow("shop.a", 4, 3, 1, first, second)]
+    failing = FailingRow("shop.a", 4, 3, 1, first, second)
+    assert reader.failing(first, end) == [failing]
+    assert reader.failing(first, end, clean=True) == [failing, FailingRow("shop.b", 5, 0, 0, 0, 0)]
     assert reader.failed(first, end) == {"shop.a": 3}
     assert reader.failed(second, end + 1) == {"shop.a": 2, "shop.b": 7}
     assert [(row.start, row.counts, row.runtime_count) for row in reader.history(first, end, step=BUCKET_SECONDS)] == [

@@ -1,5 +1,6 @@
 import datetime as dt
 import math
+import random
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
@@ -7,6 +8,7 @@ from celery_monitor.adapters.channels.email.render import PAGE_SIZE
 from celery_monitor.core.model import BUCKET_SECONDS, FailingRow, GroupRow, HistoryRow, IncidentRow
 from celery_monitor.core.paging import Page
 from celery_monitor.core.summarize import day_bounds
+from celery_monitor.runtime.day_sums import DaySums
 from celery_monitor.runtime.report import DayReport
 
 DATE = dt.date(2026, 11, 1)
@@ -24,14 +26,19 @@ class Recorder:
     groups_of: list[tuple[float, float]] = field(default_factory=list)
     incidents_of: list[tuple[float | None, float | None]] = field(default_factory=list)
     counters_at: list[float] = field(default_factory=list)
+    late: dict[int, int] = field(default_factory=dict)
+    """Retries that come late, by the bucket."""
 
     def history(self, since: float, until: float, *, step: int) -> list[HistoryRow]:
         assert step == BUCKET_SECONDS  # days of every zone begin at one
         self.fleet_of.append((since, until))
-        counts = (0, 0, 0, 3, 1, 0, 0, 0)
-        return [HistoryRow("", start, counts, 0.0, 0) for start in range(int(since), int(until), 3600)]
+        return [HistoryRow("", start, self.counts(start), 0.0, 0) for start in range(int(since), int(until), 3600)]
 
-    def failing(self, since: float, until: float) -> list[FailingRow]:
+    def counts(self, start: int) -> tuple[int, ...]:
+        return (0, 0, 0, 3, 1, self.late.get(start, 0), 0, 0)
+
+    def failing(self, since: float, until: float, *, clean: bool) -> list[FailingRow]:
+        assert clean  # what is added up to a day may fail in another part of it
         self.failing_of.append((since, until))
         return []
 
@@ -67,7 +74,7 @@ def test_a_day_of_25_hours_is_read_whole() -> None:
     reader = Recorder()
     assert summary(reader, END + 60.0) == (25, 24, END - START)
     assert reader.fleet_of == [(START - 7 * 86_400, END)]
-    assert reader.failing_of == [(START, END)]
+    assert reader.failing_of == [(START, END - 3_600), (END - 3_600, END)]
     assert [end for _, end in reader.failed_of] == [*(start for start, _ in reader.failed_of[1:]), START]
     assert reader.failed_of[0][0] == START - 7 * 86_400
     assert reader.groups_of == reader.incidents_of == [(START, END)]
@@ -96,12 +103,75 @@ def test_the_newest_counter_tells_how_far_the_stream_was_read() -> None:
     assert not made.health.complete
 
 
-def test_earlier_days_are_read_once_an_hour() -> None:
-    """They hardly change, and a page of today asks for seven of them; a day that has just ended is read each time."""
+def test_a_day_is_read_again_where_its_counts_have_changed() -> None:
+    """The seven days before today are read once, and one of them again when a late event is added to it."""
     reader = Recorder()
     report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
-    for later, read in ((3_600.0, 7), (3_700.0, 8), (10_800.0, 15), (10_860.0, 16), (14_400.0, 22)):
+    for later in (3_600.0, 3_700.0, 10_800.0, 80_000.0):
         report.summary(DATE, START + later)
-        assert len(reader.failed_of) == read, later
-    report.summary(DATE, START + 14_401.0)
-    assert len(reader.failed_of) == 22
+        assert len(reader.failed_of) == 7, later
+    reader.late[START - 86_400] = 1
+    for _ in range(2):
+        report.summary(DATE, START + 80_000.0)
+        assert len(reader.failed_of) == 8
+    assert reader.failed_of[-1] == (START - 86_400, START)
+
+
+def test_the_hours_of_a_day_that_are_over_are_read_once() -> None:
+    """Then only what is new, but for an hour to which a late event was added; a day that is over is read once."""
+    reader = Recorder()
+    report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
+
+    def read(later: float) -> list[tuple[float, float]]:
+        reader.failing_of.clear()
+        report.summary(DATE, START + later)
+        return [(since - START, until - START) for since, until in reader.failing_of]
+
+    whole = END - START
+    assert read(8_200.0) == [(0, 7_200), (7_200, whole)]
+    assert read(8_300.0) == [(7_200, whole)]
+    assert read(12_000.0) == [(7_200, 10_800), (10_800, whole)]
+    reader.late[START + 3_600] = 1
+    assert read(12_000.0) == [(0, 10_800), (10_800, whole)]
+    assert read(12_000.0) == [(10_800, whole)]
+    assert read(whole + 900.0) == [(10_800, whole)]
+    assert read(whole + 900.0) == []
+
+
+def test_what_is_kept_of_a_day_adds_up_to_its_rows() -> None:
+    """However often it is read, and wherever late events were added, as if it were read whole each time."""
+    rng, buckets = random.Random(7), dict[tuple[int, str], tuple[int, int, int]]()
+
+    class Stored(Recorder):
+        def history(self, since: float, until: float, *, step: int) -> list[HistoryRow]:
+            assert step == BUCKET_SECONDS
+            rows = []
+            for start in sorted({start for start, _ in buckets if since <= start < until}):
+                succeeded, failed, retried = map(
+                    sum, zip(*(n for (at, _), n in buckets.items() if at == start), strict=True)
+                )
+                rows.append(HistoryRow("", start, (0, 0, 0, succeeded, failed, retried, 0, 0), 0.0, 0))
+            return rows
+
+        def failing(self, since: float, until: float, *, clean: bool = False) -> list[FailingRow]:
+            rows = []
+            for name in sorted({name for start, name in buckets if since <= start < until}):
+                of = {at: n for (at, each), n in buckets.items() if each == name and since <= at < until}
+                failed = [at for at, numbers in of.items() if numbers[1]]
+                if failed or clean:
+                    one, two, three = map(sum, zip(*of.values(), strict=True))
+                    rows.append(FailingRow(name, one, two, three, min(failed, default=0), max(failed, default=0)))
+            return rows
+
+    stored = Stored()
+    sums = DaySums(stored)  # type: ignore[arg-type]
+    for _ in range(300):
+        now = START + rng.randrange(END - START + 7_200)
+        for _ in range(rng.randrange(3)):
+            start = START + rng.randrange(min(now, END - 1) - START + 1) // BUCKET_SECONDS * BUCKET_SECONDS
+            added = rng.choice(((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+            key = start, rng.choice("abcdef")
+            one, two, three = buckets.get(key, (0, 0, 0))
+            buckets[key] = one + added[0], two + added[1], three + added[2]
+        fleet = stored.history(START, END, step=BUCKET_SECONDS)
+        assert sums.failing(START, END, fleet, now) == stored.failing(START, END)

@@ -45,7 +45,7 @@ def failed_with(exception: str, since: float | None, until: float | None) -> Sel
 
 def vector(numbers: Sequence[Any]) -> tuple[int, ...]:
     """Sums come as decimals from some databases."""
-    return tuple(int(number) for number in numbers)
+    return tuple(map(int, numbers))
 
 
 def between(column: Any, since: float | None, until: float | None) -> list[ColumnElement[bool]]:  # noqa: ANN401

@@ -20,14 +20,13 @@ from sqlalchemy import (
     tuple_,
 )
 
-from celery_monitor.adapters.store import encode, ended_query, hourly, restore, schema
+from celery_monitor.adapters.store import encode, ended_query, group_query, hourly, restore, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.failure_query import conditions, order
 from celery_monitor.adapters.store.periods import (
     between,
     each_bucket,
     failed_with,
-    newest_sample,
     totals_between,
     vector,
 )
@@ -55,8 +54,6 @@ from celery_monitor.core.model import (
 from celery_monitor.core.paging import Page
 from celery_monitor.ports import ENDED_SEARCHED, EndedFilter, FailureFilter, TaskRow
 
-_PORTION: Final = 500
-"""Keys in one statement."""
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 _ENDED: Final = [schema.ended_tasks.c[name] for name in encode.ENDED]
 
@@ -257,23 +254,20 @@ class SqlReader:
             rows = hourly.queue_lengths(connection, since, until, *wanted, step=step, limit=limit + 1)
             return paging.page(rows, limit, lambda row: (row.queue, row.start))
 
-    def failing(self, since: float, until: float) -> list[FailingRow]:
+    def failing(self, since: float, until: float, *, clean: bool = False) -> list[FailingRow]:
         """See Reader."""
         table = schema.buckets
         failed = case((table.c.failed > 0, table.c.start))
         sums = [func.sum(table.c[column]) for column in ("succeeded", "failed", "retried")]
         period = between(table.c.start, since, until)
-        # An index knows them: the rows of tasks without any failure are not grouped.
-        names = select(table.c.name).where(schema.FAILED_SOME, *period).distinct()
-        query = (
-            select(table.c.name, *sums, func.min(failed), func.max(failed))
-            .where(*period, table.c.name.in_(names))
-            .group_by(table.c.name)
-            .having(sums[1] > 0)
-            .order_by(table.c.name)
-        )
+        query = select(table.c.name, *sums, func.min(failed), func.max(failed)).where(*period)
+        if not clean:
+            # An index knows them: the rows of tasks without any failure are not grouped.
+            names = select(table.c.name).where(schema.FAILED_SOME, *period).distinct()
+            query = query.where(table.c.name.in_(names)).having(sums[1] > 0)
         with self._database.read() as connection:
-            return [FailingRow(row[0], *map(int, row[1:])) for row in connection.execute(query)]
+            rows = connection.execute(query.group_by(table.c.name).order_by(table.c.name)).all()
+            return [FailingRow(r[0], int(r[1]), int(r[2]), int(r[3]), int(r[4] or 0), int(r[5] or 0)) for r in rows]
 
     def failed(self, since: float, until: float) -> dict[str, int]:
         """See Reader."""
@@ -284,7 +278,7 @@ class SqlReader:
             .group_by(table.c.name)
         )
         with self._database.read() as connection:
-            return {row[0]: int(row[1]) for row in connection.execute(query)}
+            return {row[0]: int(row[1]) for row in connection.execute(query).all()}
 
     def groups(
         self,
@@ -295,33 +289,10 @@ class SqlReader:
         samples: int | None = None,
         new_first: bool = False,
     ) -> list[GroupRow]:
-        """See Reader. The sample is the newest of the period, or the newest of all when none of it is kept."""
-        table, errors = schema.error_groups, schema.error_buckets
-        counted = (
-            select(errors.c.group, func.sum(errors.c.count).label("count"))
-            .where(*between(errors.c.start, since, until))
-            .group_by(errors.c.group)
-            .subquery()
-        )
-        order = [counted.c.count.desc(), table.c.last_at.desc(), table.c.id]
-        if new_first:
-            order.insert(0, case((table.c.first_at >= since, 0), else_=1))
-        place = func.row_number().over(order_by=order).label("place")
-        found = select(table, counted.c.count, place).join(counted, counted.c.group == table.c.id)
-        if name is not None:
-            found = found.where(table.c.name == self._database.text(name))
-        groups = found.subquery()
-        sample: ColumnElement[Any] = func.coalesce(
-            newest_sample(groups, since, until), newest_sample(groups, None, None)
-        )
-        if samples is not None:
-            sample = case((groups.c.place <= samples, sample))
-        columns = (column for column in groups.c if column is not groups.c.place)
-        query = select(*columns, sample.label("sample")).order_by(groups.c.place)
+        """See Reader."""
+        named = None if name is None else self._database.text(name)
         with self._database.read() as connection:
-            rows: list[Any] = list(connection.execute(query))
-            kept = _failures(connection, [row.sample for row in rows if row.sample is not None])
-            return [_group(row, kept.get(row.sample)) for row in rows]
+            return group_query.listed(connection, since, until, name=named, samples=samples, new_first=new_first)
 
     def ended(self, uuid: str) -> list[TaskRun]:
         """See Reader."""
@@ -381,18 +352,3 @@ def _deliveries(connection: Connection, page: FromClause) -> dict[str, tuple[Cha
         key: tuple(ChannelDelivery(*row[1:]) for row in rows)
         for key, rows in groupby(connection.execute(query), key=itemgetter(0))
     }
-
-
-def _group(row: Any, sample: Failure | None) -> GroupRow:  # noqa: ANN401 - SQLAlchemy's rows of many columns have no type
-    identity, name, exception, frame, first_at, last_at, count, _ = row
-    return GroupRow(identity, name, exception, frame, first_at, last_at, int(count), sample)
-
-
-def _failures(connection: Connection, ids: Sequence[int]) -> dict[int, Failure]:
-    """By id. Asked for by their keys: joined, PostgreSQL would read all failures for some of them."""
-    table, found = schema.failures, dict[int, Failure]()
-    for begin in range(0, len(ids), _PORTION):
-        portion = ids[begin : begin + _PORTION]
-        rows = connection.execute(select(table.c.id, *_FAILURE).where(table.c.id.in_(portion)))
-        found |= {row[0]: Failure(*row[1:]) for row in rows}
-    return found

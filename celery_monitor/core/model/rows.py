@@ -52,14 +52,14 @@ class QueueLengthRow:
 
 @dataclass(frozen=True, slots=True)
 class FailingRow:
-    """What a task that has failed did in a period, on all queues."""
+    """What a task did in a period, on all queues."""
 
     name: str
     succeeded: int
     failed: int
     retried: int
     first: int
-    """Start of the first bucket with a failure."""
+    """Start of the first bucket with a failure; 0 when there is none."""
     last: int
     """Start of the last one."""
 
