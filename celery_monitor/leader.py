@@ -52,6 +52,8 @@ SLOW: Final = 120.0
 NO_STREAM: Final = "waiting for the event stream"
 STEP_DOWN: Final = 10.0
 """Seconds in which all threads have to end when another process leads."""
+RECORD: Final = 3.0
+"""Of these, seconds in which a process that hands over may still record what it has sent."""
 SHARED_REPAIR_CAP: Final = 1.0
 _ESSENTIAL_THREADS: Final = ("pump", "committer")
 _JOIN_TIMEOUT: Final = 1.0
@@ -252,17 +254,25 @@ class Leader:
 
         A thread that does not end in time could write with a later lease of this process: then the process is ended.
         """
-        until = self._env.clock.monotonic() + STEP_DOWN
+        began_at = self._env.clock.monotonic()
         self.stopping.set()
         self._takeover.source.abandon()
         if self._fleet is not None:
             self._fleet.interrupt()
         self._notifications.interrupt()
-        for name in self.threads.names:
-            if not self.threads.join(name, max(0.0, until - self._env.clock.monotonic())):
+        if self.resigning:  # the lease is still held: what was sent can still be recorded
+            self._join_all(began_at + RECORD)
+        # A database that does not answer would be waited for longer than STEP_DOWN.
+        with self._env.store.hurried():
+            for name in self._join_all(began_at + STEP_DOWN):
                 _log.critical("A thread did not stop after the lease was lost; ending the process", thread=name)
                 self._end(name)
         gc.unfreeze()
+
+    def _join_all(self, until: float) -> list[str]:
+        """Wait for the end of all threads until this monotonic time; those that have not ended."""
+        clock = self._env.clock
+        return [name for name in self.threads.names if not self.threads.join(name, max(0.0, until - clock.monotonic()))]
 
     # --- what the web server shows -----------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot | None:

@@ -204,9 +204,9 @@ class Database:
         """What the database needs once in a while; bounded in time."""
         self._dialect.housekeep()
 
-    def hurry(self) -> None:
+    def hurried(self) -> AbstractContextManager[None]:
         """See StoreDialect."""
-        self._dialect.hurry()
+        return self._dialect.hurried()
 
     def stop(self) -> None:
         """Close all connections, and give the database up for another process."""
@@ -257,7 +257,9 @@ class Database:
                 # Whoever tries again has a little space.
                 self._dialect.use_reserve()
             raise found from exc
-        except SQLAlchemyError as exc:
+        except self._dialect.errors as exc:  # of a statement that did not go through SQLAlchemy
+            raise self._dialect.classify(exc) from exc
+        except (SQLAlchemyError, OSError) as exc:
             raise StoreUnavailableError(f"The store is unavailable: {exc}") from exc
         except Exception as exc:
             raise foreign(exc) from exc

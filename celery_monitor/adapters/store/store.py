@@ -236,9 +236,12 @@ class SqlStore:
         """See Store. Whatever is wrong, the lease runs out by itself."""
         token, self._token = self._token, None
         if token is not None and self.shared:
-            self._database.hurry()
-            with contextlib.suppress(MonitorError):
+            with self._database.hurried(), contextlib.suppress(MonitorError):
                 self._lease.resign(token)
+
+    def hurried(self) -> contextlib.AbstractContextManager[None]:
+        """Within the block no thread waits longer than a second or two for the database: its call fails then."""
+        return self._database.hurried()
 
     def lease(self) -> LeaseState:
         """See Store."""

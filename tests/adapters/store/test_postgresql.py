@@ -324,6 +324,19 @@ def own(empty_cluster: Path) -> Iterator[PostgreSQL]:
         server.close()
 
 
+def test_a_query_that_the_server_ends_is_no_damage(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever meets the driver's own error (a statement_timeout of the role) may try again: what is stored is well."""
+
+    def slow(connection: psycopg.Connection[Any], *_: object) -> int:
+        connection.execute("SET LOCAL statement_timeout = 1")
+        connection.execute("SELECT pg_sleep(10)")
+        return 0
+
+    monkeypatch.setattr(dialect, "end_abandoned", slow)
+    with pytest.raises(StoreUnavailableError, match="canceling statement due to statement timeout"):
+        store._database.end_abandoned(1.0)
+
+
 def is_continued(written: list[int]) -> None:
     """Some more flushes have been committed."""
     before = len(written)

@@ -62,6 +62,8 @@ class StoreDialect(Protocol):
     """Several processes may open it for writing, and take turns by a lease; else ``prepare`` takes it for one."""
     clock: str
     """SQL of the time of now, not of the transaction's beginning, in Unix seconds."""
+    errors: tuple[type[Exception], ...]
+    """What the driver raises of its own, for ``classify``."""
 
     @property
     def place(self) -> str:
@@ -90,8 +92,8 @@ class StoreDialect(Protocol):
     def hold(self) -> None:
         """Set aside what is needed in bad times."""
 
-    def hurry(self) -> None:
-        """The end has come: do not wait for answers longer than a second or two, until ``prepare``."""
+    def hurried(self) -> AbstractContextManager[None]:
+        """Within the block no thread waits longer than a second or two for an answer or a connection."""
 
     def release(self) -> None:
         """Give the database up for another process."""

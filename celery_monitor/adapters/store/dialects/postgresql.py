@@ -62,6 +62,7 @@ class PostgresqlDialect:
     limit = math.inf
     shared = True
     clock = "extract(epoch FROM clock_timestamp())::double precision"
+    errors: tuple[type[Exception], ...] = (psycopg.Error,)
 
     def __init__(
         self,
@@ -116,7 +117,6 @@ class PostgresqlDialect:
     def prepare(self) -> None:
         """See StoreDialect. Nothing is locked: whoever starts later fences off who started before."""
         self._patience.starts()
-        self._connect_timeout = {}
 
     def exists(self) -> bool:
         """See StoreDialect. Raises StoreUnusableError where there is none and the user could make none."""
@@ -155,10 +155,15 @@ class PostgresqlDialect:
         """See StoreDialect."""
         self._patience.works()
 
-    def hurry(self) -> None:
+    @contextlib.contextmanager
+    def hurried(self) -> Iterator[None]:
         """See StoreDialect."""
-        self._patience.ends()
         self._connect_timeout = {"connect_timeout": "2"}
+        try:
+            with self._patience.hurried():
+                yield
+        finally:
+            self._connect_timeout = {}
 
     def release(self) -> None:
         """See StoreDialect."""

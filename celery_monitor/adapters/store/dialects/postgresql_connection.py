@@ -4,9 +4,10 @@ A server that is stopped, or a network that swallows packets, raises no error: t
 acknowledge what was sent.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -42,9 +43,14 @@ class AnswerTimeouts:
         """From now on only as long as the rest of the program can wait."""
         self.seconds = _WORKING
 
-    def ends(self) -> None:
-        """What is still to be done is a courtesy to others."""
-        self.seconds = _ENDING
+    @contextlib.contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Within the block: what is still to be done is a courtesy to others."""
+        before, self.seconds = self.seconds, _ENDING
+        try:
+            yield
+        finally:
+            self.seconds = before
 
 
 def _dumper(kind: type[Array]) -> type[BytesBinaryDumper]:

@@ -62,6 +62,7 @@ class SqliteDialect:
     driver = "sqlite://"
     options: Mapping[str, Any] = {}
     shared = False
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     clock = "(julianday('now') - 2440587.5) * 86400.0"
 
     def __init__(self, url: str, max_bytes: float = math.inf) -> None:
@@ -316,8 +317,10 @@ class SqliteDialect:
         """See StoreDialect."""
         self._file.verify()
 
-    def hurry(self) -> None:
+    @staticmethod
+    def hurried() -> contextlib.AbstractContextManager[None]:
         """See StoreDialect: nothing waits for a server."""
+        return contextlib.nullcontext()
 
     def release(self) -> None:
         """See StoreDialect; a temporary file is deleted."""
