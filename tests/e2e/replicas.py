@@ -6,7 +6,9 @@ until both replicas run again. So the faults of several pairs run side by side i
 processes: the kernel ends a process with the thread that started it.
 """
 
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +26,8 @@ from tests.servers.pagerduty import PagerDutyServer
 
 TAKE_OVER = 90.0
 """Seconds in which another replica leads, on however busy a machine; bench/takeover.py has what it takes."""
+_LAST_LINES = 30
+"""Of the log of a replica that has ended by itself, printed."""
 _ANSWER = 5.0
 """Seconds in which a replica that is not frozen answers."""
 
@@ -116,10 +120,15 @@ class Pair:
         complete = sorted(str(role) for role, _ in roles) == ["False", "True"]
         return leading[0] if complete and all(one.is_ready() for one in self.replicas) else None
 
+    def _complete(self) -> Replica | None:
+        for one in self.replicas:
+            again(self, one)
+        return self.leader()
+
     def until_complete(self) -> tuple[Replica, Replica]:
         """Wait until one leads and the other one stands by, ready; return them in this order."""
         try:
-            leader = wait_until(self.leader, TAKE_OVER, every=0.1)
+            leader = wait_until(self._complete, TAKE_OVER, every=0.1)
         except TimeoutError:
             raise AssertionError(f"{self.name} after {self.done}: {self.state()}") from None
         assert leader is not None
@@ -140,10 +149,18 @@ def _state(one: Replica) -> str:
 
 
 def again(pair: Pair, one: Replica) -> None:
-    """Start it where it has ended by itself, which is counted with the faults. Returns at once."""
-    if not one.running:
-        pair.done.append(f"ended_with_{one.stop()}")
-        one.launch()
+    """Start it where it has ended by itself, as an orchestrator would; counted with the faults. Returns at once.
+
+    Its log is kept, because that of a test that passes is not.
+    """
+    if one.running:
+        return
+    pair.done.append(f"ended_with_{one.stop()}")
+    kept = Path(tempfile.mkdtemp(prefix="celery-monitor-ended-")) / f"{pair.name}-{one.directory.name}.log"
+    shutil.copy(one.log, kept)
+    last = "\n".join(one.log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+    print(f"{one.directory.name} of {pair.name} {pair.done[-1]} after {pair.done[:-1]}; {kept}:\n{last}")  # noqa: T201 - see report
+    one.launch()
 
 
 def kill_leader(pair: Pair, _seconds: float) -> Fault:
