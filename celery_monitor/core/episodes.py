@@ -224,7 +224,7 @@ class Episodes:
             entry.tasks[episode.subject] = 1
         known = entry.details[0][1] if entry.details else ""
         if len(known) < MAX_VALUE:
-            entry.details = (("Among them", f"{known}; {episode.summary}".removeprefix("; ")[:MAX_VALUE]),)
+            entry.details = (("Including", f"{known}; {episode.summary}".removeprefix("; ")[:MAX_VALUE]),)
         entry.dirty = True
         if entry.state is IncidentState.OPEN:
             return Reason.STORM_JOINED, entry.key

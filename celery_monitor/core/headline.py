@@ -22,7 +22,7 @@ _HAPPENED: Final = {
     "WorkerLostError": "a worker's child process was killed (often out of memory)",
     "TimeLimitExceeded": "exceeded its hard time limit and was killed",
     "SoftTimeLimitExceeded": "exceeded its soft time limit",
-    "NotRegistered": "the worker that received it has not registered it",
+    "NotRegistered": "it is not registered in the worker that received it",
 }
 """Exceptions whose class says nothing to someone who is woken by it."""
 
@@ -30,7 +30,7 @@ _HAPPENED: Final = {
 _MANY: Final = {
     Condition.RUNTIME: "Many tasks run too long",
     Condition.WAITING: "Many tasks wait too long",
-    Condition.LOST: "Many workers are gone with the tasks that they ran",
+    Condition.LOST: "Many workers were lost with the tasks they were running",
     Condition.BACKLOG: "Many queues are too long",
     Condition.NO_WORKER: "Many queues have too few workers",
     Condition.MISSED: "Many scheduled tasks did not run",
@@ -45,7 +45,7 @@ def headline(incident: Incident) -> str:
         if not incident.is_storm:
             return fleet + incident.message
         subjects = ", ".join(line(name, 100) for name in list(incident.tasks)[:5])
-        return f"{fleet}{_MANY[incident.condition]}: {incident.count}, among them {subjects}"
+        return f"{fleet}{_MANY[incident.condition]}: {incident.count}, including {subjects}"
     if incident.is_storm:
         named = {name: count for name, count in incident.tasks.items() if name != OTHER}
         tasks = f"more than {len(named)} tasks" if OTHER in incident.tasks else _number(len(named), "task")
@@ -75,7 +75,7 @@ def facts(incident: Incident) -> list[tuple[str, str]]:
         merged[name] = f"{merged[name]}; {value}" if name in merged else value
     told = [(name, line(value, _FACT)) for name, value in merged.items()]
     if incident.unwatched >= 1:
-        told.append(("Not watched", f"{duration(incident.unwatched)} of this time: what happened then is not judged"))
+        told.append(("Not watched", f"{duration(incident.unwatched)} of this time; what happened then is unknown"))
     return told
 
 

@@ -21,11 +21,11 @@ _KEPT: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 def problem(template: str) -> str | None:
     """What is wrong with a template; None when nothing is."""
     if not _WHERE.match(template) or not template.isprintable() or " " in template:
-        return "must be an http:// or https:// URL, with placeholders behind its host only"
+        return "must be an http:// or https:// URL, with placeholders only after the host"
     unknown = [name for name in _PLACEHOLDER.findall(template) if name not in PLACEHOLDERS]
     rest = _PLACEHOLDER.sub("", template)
     if unknown or "{" in rest or "}" in rest:
-        return f"may have these placeholders: {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
+        return f"may contain braces only in these placeholders: {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
     return None if len(template) <= MAX_LENGTH else f"must have at most {MAX_LENGTH} characters"
 
 

@@ -64,12 +64,12 @@ def silence_of(
                 "shop.billing.*"
             )
     if not match:
-        raise ValueError("match: name the tasks by a glob, such as shop.billing.*; * is every task")
+        raise ValueError("match: give a glob of task names, such as shop.billing.*; * matches every task")
     if not MIN_SILENCE <= lasting <= MAX_SILENCE:
-        raise ValueError("for: a silence lasts from 1s to 30d")
+        raise ValueError("for: must be between 1s and 30d")
     reason = " ".join(reason.split())
     if not reason or len(reason) > MAX_REASON or not reason.isprintable():
-        raise ValueError(f"reason: say why, in 1 to {MAX_REASON} characters, such as deploy 4711")
+        raise ValueError(f"reason: give a reason of 1 to {MAX_REASON} characters, such as deploy 4711")
     return Silence(silence_id, tuple(match), reason, now, now + lasting, tuple(queues), created_by)
 
 

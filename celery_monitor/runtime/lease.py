@@ -74,7 +74,7 @@ class HeldLease:
         except StoreUnavailableError as exc:
             self._term.failed(self._clock.monotonic())
             if not self._unreachable:
-                then = "another replica takes over where it can" if self.contested else "going on"
+                then = "another replica takes over if it can" if self.contested else "continuing"
                 _log.warning(f"Cannot renew the lease; {then}", error=str(exc))
             self._unreachable = True
             return False

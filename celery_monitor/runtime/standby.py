@@ -132,11 +132,13 @@ class Standby:
         checks = {"store": self._store_error or (None if self.leader else _NOT_LEADING)}
         if self._replay is not None:
             checks["broker"] = self._stream_error or (
-                None if self._ready else "events are kept, but not yet all that the leader has not committed"
+                None
+                if self._ready
+                else "catching up: it does not yet hold every event that the leader has not committed"
             )
         if not self.leader:
-            return HealthReport(checks, {}, {"role": "standby, nobody leads"})
-        message = f"this replica stands by, {self.leader} leads: the numbers here are those of its last commit"
+            return HealthReport(checks, {}, {"role": "standby, no replica leads"})
+        message = f"this replica is on standby, {self.leader} leads: the figures here are those of its last commit"
         return HealthReport(checks, {"standby": message}, {"role": f"standby, {self.leader} leads"})
 
     @property

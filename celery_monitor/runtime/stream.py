@@ -28,7 +28,7 @@ REPAIR_CAP: Final = 30.0
 RECHECK: Final = 0.25
 """Seconds between two looks at whether messages may be held again."""
 NOT_RENEWED: Final = (
-    "the lease of the store could not be renewed in time, so another replica may lead: messages are left to it"
+    "the lease of the store could not be renewed in time, so another replica may lead: messages are left for it"
 )
 
 _log = structlog.get_logger()

@@ -58,8 +58,8 @@ def test_clocks() -> None:
 def test_the_leader() -> None:
     """Who leads and until when; or who led last."""
     assert "pod-1 leads (term 7); its lease runs for 3.2 s" in database._leader(LeaseState("pod-1", 7, 3.2)).text
-    assert "nobody leads, pod-1 led last" in database._leader(LeaseState("pod-1", 7, -1.0)).text
-    assert "nobody leads: the next" in database._leader(LeaseState("", 0, 0.0)).text
+    assert "no replica leads, pod-1 led last" in database._leader(LeaseState("pod-1", 7, -1.0)).text
+    assert "no replica leads: the next" in database._leader(LeaseState("", 0, 0.0)).text
 
 
 def test_on_a_server(postgresql: PostgreSQL, start: Start, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_add_list_and_end(store: SqlStore, tmp_path: Path) -> None:
         (["x.*", "--for", "0", "--reason", "deploy"], "must be from 1s to 30d"),
         (["x.*", "--for", "2", "--reason", "deploy"], "is not a duration"),
         (["x.*", "--for", "forever", "--reason", "deploy"], "is not a duration"),
-        (["x.*", "--for", "2h", "--reason", " "], "reason: say why"),
+        (["x.*", "--for", "2h", "--reason", " "], "reason: give a reason of 1 to 500 characters"),
         (["", "--for", "2h", "--reason", "deploy"], "match: must be"),
         (["a\x1b[2J", "--for", "2h", "--reason", "deploy"], "match: must be"),
     ],

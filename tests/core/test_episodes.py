@@ -164,7 +164,7 @@ def test_a_storm() -> None:
     (storm,) = {verdict.incident for verdict in verdicts[3:]}
     assert not of.episodes.observe(episode("t4"), NOON + 700).changed
     (one,) = [one for one in of.take()[0] if one.key == storm]
-    assert headline(one) == "[shop] Many tasks run too long: 3, among them t3, t4, t5"
+    assert headline(one) == "[shop] Many tasks run too long: 3, including t3, t4, t5"
     assert one.is_storm
     other = restarted_with_all(of)
     for number in range(3, 6):
@@ -264,7 +264,7 @@ def test_what_was_not_watched_is_told() -> None:
     of = decider()
     of.episodes.observe(episode(unwatched=300.0), NOON)
     (one,) = of.take()[0]
-    assert facts(one)[-1] == ("Not watched", "5 min of this time: what happened then is not judged")
+    assert facts(one)[-1] == ("Not watched", "5 min of this time; what happened then is unknown")
 
 
 def test_an_incident_from_before_is_one_of_failures() -> None:

@@ -140,7 +140,7 @@ def test_it_ends_when_it_runs_and_opens_anew() -> None:
     assert bench.look(at("2026-11-26T04:00")) == ["+shop.report.nightly"]
     assert bench.look(at("2026-11-28T04:00")) == []
     assert bench.missed == {"shop.report.nightly": 3}
-    assert "has missed 3 starts" in next(iter(bench.open.values())).summary
+    assert "; 3 starts missed; no earlier run is known" in next(iter(bench.open.values())).summary
     bench.run("shop.report.nightly", at("2026-11-28T09:00"))
     assert bench.look(at("2026-11-28T10:00")) == ["-shop.report.nightly"]
     assert bench.look(at("2026-11-29T03:16")) == ["+shop.report.nightly"]
@@ -200,7 +200,7 @@ def test_a_run_that_takes_too_long() -> None:
     assert bench.look(at("2026-11-26T04:00:03")) == []
     assert bench.look(at("2026-11-26T04:00:05")) == ["+shop.report.nightly"]
     told = next(iter(bench.open.values()))
-    assert "has not ended 1 h after its start at 03:00:02 Europe/Berlin" in told.summary
+    assert "has been running since 03:00:02 Europe/Berlin, longer than its max_runtime of 1 h" in told.summary
     assert (told.samples, dict(told.workers)) == (("u",), {"w1@box": 1})
     bench.judge.observe(SUCCEEDED, "shop.report.nightly", "u", at("2026-11-26T04:30"), "w1@box", None)
     assert bench.look(at("2026-11-26T04:31")) == ["-shop.report.nightly"]

@@ -295,19 +295,19 @@ def test_queues() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"match": []}, "match: name the tasks"),
+        ({"match": []}, "match: give a glob of task names"),
         ({"match": [""]}, "match: must be"),
         ({"match": ["a\x1b[31m"]}, "match: must be"),
         ({"match": ["x"] * 51}, "match: must be"),
         ({"queues": ["q" * 256]}, "queues: must be"),
-        ({"lasting": MAX_SILENCE + 1}, "for: a silence lasts"),
-        ({"lasting": 0.0}, "for: a silence lasts"),
-        ({"lasting": -5.0}, "for: a silence lasts"),
-        ({"lasting": float("inf")}, "for: a silence lasts"),
-        ({"lasting": float("nan")}, "for: a silence lasts"),
-        ({"reason": " \n "}, "reason: say why"),
-        ({"reason": "x" * 501}, "reason: say why"),
-        ({"reason": "a\x00b"}, "reason: say why"),
+        ({"lasting": MAX_SILENCE + 1}, "for: must be between 1s and 30d"),
+        ({"lasting": 0.0}, "for: must be between 1s and 30d"),
+        ({"lasting": -5.0}, "for: must be between 1s and 30d"),
+        ({"lasting": float("inf")}, "for: must be between 1s and 30d"),
+        ({"lasting": float("nan")}, "for: must be between 1s and 30d"),
+        ({"reason": " \n "}, "reason: give a reason of 1 to 500 characters"),
+        ({"reason": "x" * 501}, "reason: give a reason of 1 to 500 characters"),
+        ({"reason": "a\x00b"}, "reason: give a reason of 1 to 500 characters"),
     ],
 )
 def test_no_silence_without_an_end_and_a_reason(change: dict[str, object], told: str) -> None:

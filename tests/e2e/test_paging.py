@@ -136,7 +136,7 @@ def test_every_outcome_of_a_real_fleet(
         "fleet.hard_limit": "[celery] fleet.hard_limit: exceeded its hard time limit and was killed",
         "fleet.killed": "[celery] fleet.killed: a worker's child process was killed (often out of memory)",
         "fleet.retry_exhausted": "[celery] fleet.retry_exhausted failed: ConnectionError: payment gateway unreachable",
-        "fleet.unregistered": "[celery] fleet.unregistered: the worker that received it has not registered it",
+        "fleet.unregistered": "[celery] fleet.unregistered: it is not registered in the worker that received it",
     }
     assert set(server.opened().values()) == {1}
     assert server.violations == []

@@ -86,7 +86,7 @@ class SqlStore:
             self._database.stop()
             raise StoreUnavailableError(
                 f"Another celery-monitor ({found.holder or 'of unknown name'}) leads on this store: its lease expires "
-                f"in {found.expires_in:.1f} s unless it renews it"
+                f"in {found.expires_in:.1f} s unless it is renewed"
             )
         return restored
 

@@ -105,4 +105,4 @@ def _leader(lease: LeaseState) -> Finding:
         until = f"its lease runs for {lease.expires_in:.1f} s more unless it is renewed"
         return ok(_SUBJECT, f"{lease.holder or 'a celery-monitor'} leads (term {lease.term}); {until}")
     last = f", {lease.holder} led last" if lease.holder else ""
-    return ok(_SUBJECT, f"nobody leads{last}: the next celery-monitor that starts does")
+    return ok(_SUBJECT, f"no replica leads{last}: the next celery-monitor that starts will")

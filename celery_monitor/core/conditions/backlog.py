@@ -41,7 +41,7 @@ class BacklogJudge:
             if holds and (since is not None or self.holding.has(self.on, queue.name, rule.name)):
                 yield self._watch.episode(self._episode(queue, queue.length, rule, since or at.now, at), at)
         for over in self._watch.over(at):
-            yield msgspec.structs.replace(over, summary=f"Queue {over.subject} is short enough again")
+            yield msgspec.structs.replace(over, summary=f"Queue {over.subject} is within its limit again")
 
     def _episode(self, queue: QueueStats, length: int, rule: Rule, since: float, at: Moment) -> Episode:
         since = self.holding.since((self.on, queue.name, rule.name), since)

@@ -80,7 +80,7 @@ class LostJudge:
             yield self.holding.note(self._episode(host, rule, runs, at), at)
         for over in self.holding.over(at):
             summary = (
-                f"What {over.subject} lost has run again or has ended, or was lost more than {duration(GIVEN_UP)} ago"
+                f"The tasks of {over.subject} have run again or ended, or were lost more than {duration(GIVEN_UP)} ago"
             )
             yield msgspec.structs.replace(over, summary=summary)
 
@@ -88,10 +88,10 @@ class LostJudge:
         since = self.holding.since((self.on, host, rule.name), min(run.lost_at for run in runs))
         tasks = dict(Counter(run.task for run in runs))
         named = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in list(tasks.items())[:5])
-        which = "the task that it ran" if len(runs) == 1 else f"the {len(runs)} tasks that it ran"
+        running = "1 task" if len(runs) == 1 else f"{len(runs)} tasks"
         return Episode(
             self.on, host, rule, since, at.now,
-            f"Worker {host} is gone since {rfc3339(since)} with {which}: {named}",
+            f"Worker {host} was lost at {rfc3339(since)} while it was running {running}: {named}",
             task=runs[0].task if len(tasks) == 1 else "", count=len(runs),
             details=[("Lost tasks", "; ".join(map(_told, runs[:_NAMED])))],
             tasks=tasks,

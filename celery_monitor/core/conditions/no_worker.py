@@ -40,7 +40,7 @@ class NoWorkerJudge:
             if holds and (since is not None or self.holding.has(self.on, queue.name, rule.name)):
                 yield self._watch.episode(self._episode(queue, workers, rule, since or at.now, at), at)
         for over in self._watch.over(at):
-            summary = f"Queue {over.subject} has workers enough again, or holds nothing"
+            summary = f"Queue {over.subject} has enough workers again, or is empty"
             yield msgspec.structs.replace(over, summary=summary)
 
     def _episode(self, queue: QueueStats, workers: int, rule: Rule, since: float, at: Moment) -> Episode:
@@ -51,7 +51,7 @@ class NoWorkerJudge:
         holds = f" and holds {length} task{'' if length == 1 else 's'}" if length else ""
         return Episode(
             self.on, queue.name, rule, since, at.now,
-            f"Queue {queue.name} has {who}{fewer} since {rfc3339(since)}{holds}",
+            f"Queue {queue.name} has had {who}{fewer} since {rfc3339(since)}{holds}",
             details=[("Messages", str(length)), ("Workers", str(workers))],
             queues={queue.name: 1},
             unwatched=self._gaps.within(since, at.now),

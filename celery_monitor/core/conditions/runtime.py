@@ -81,8 +81,8 @@ class RuntimeJudge:
             yield self.holding.note(self._episode(task, slow, at), at)
         for over in self.holding.over(at):
             rule = next((rule for rule in self._rules if rule.name == over.rule), None)
-            limit = "" if rule is None else f" longer than {duration(rule.longer_than)}"
-            yield msgspec.structs.replace(over, summary=f"No run of {over.subject} takes{limit} any more")
+            limit = "too long" if rule is None else f"longer than {duration(rule.longer_than)}"
+            yield msgspec.structs.replace(over, summary=f"No run of {over.subject} takes {limit} any more")
 
     def _episode(self, task: str, slow: _Slow, at: Moment) -> Episode:
         limit = duration(slow.rule.longer_than)
@@ -104,11 +104,11 @@ class RuntimeJudge:
 
 
 def _took(run: SlowRun) -> str:
-    return f"took {duration(run.took)}" if run.ended else f"has run since {rfc3339(run.began)}"
+    return f"took {duration(run.took)}" if run.ended else f"has been running since {rfc3339(run.began)}"
 
 
 def _told(run: SlowRun) -> str:
-    ended = f"took {duration(run.took)}" if run.ended else "still runs"
+    ended = f"took {duration(run.took)}" if run.ended else "still running"
     return f"{run.uuid} on {run.host} since {rfc3339(run.began)}, {ended}"
 
 

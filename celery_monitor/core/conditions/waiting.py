@@ -76,12 +76,16 @@ class WaitingJudge:
         for (task, _), waiting in found.items():
             yield self.holding.note(self._episode(task, waiting, at), at)
         for over in self.holding.over(at):
-            yield msgspec.structs.replace(over, summary=f"No {over.subject} waits too long any more")
+            yield msgspec.structs.replace(over, summary=f"No {over.subject} task waits too long any more")
 
     def _episode(self, task: str, waiting: _Overdue, at: Moment) -> Episode:
         rule, oldest = waiting.rule, waiting.oldest
         since = self.holding.since((self.on, task, rule.name), oldest.due + rule.longer_than)
-        who = f"{task} waits" if waiting.number == 1 else f"{waiting.number} {task} wait, the oldest"
+        who = (
+            f"{task} has been waiting"
+            if waiting.number == 1
+            else f"{waiting.number} {task} tasks are waiting, the oldest"
+        )
         queues: dict[str, int] = {}
         for one in waiting.tasks:
             queues[one.queue] = queues.get(one.queue, 0) + 1

@@ -161,7 +161,9 @@ class ScheduleJudge:
         """One incident in place of one for each that has not run since."""
         for one in missing:
             if one.state.told is ToldBy.ITS_OWN:
-                self._found.append(_over(one, since, "No schedule runs any more: see the incident of the scheduler"))
+                self._found.append(
+                    _over(one, since, "No scheduled task starts any more: see the incident of the scheduler")
+                )
             one.change(told=ToldBy.SCHEDULER)
 
     def _episode(self, live: LiveSchedule) -> Episode:

@@ -28,10 +28,10 @@ def moment(at: float, zone: tzinfo, today: date) -> str:
 def last_run(run: ScheduledRun | None, zone: tzinfo, today: date) -> str:
     """How the newest run went."""
     if run is None:
-        return "no run of it has been seen"
+        return "no earlier run is known"
     told = f"last run {moment(run.at, zone, today)}"
     if run.outcome is Outcome.RUNNING:
-        return f"{told}, whose end has not been seen"
+        return f"{told}, end not seen"
     return f"{told}, {_DONE[run.outcome]} in {duration(max(0.0, run.ended_at - run.at))}"
 
 
@@ -41,7 +41,7 @@ def missed(schedule: Schedule, state: ScheduleState) -> str:
     today = datetime.fromtimestamp(since, zone).date()
     by = datetime.fromtimestamp(schedule.deadline(since), zone)
     day = "" if by.date() == today else f" on {by.date()}"
-    times = f", and has missed {state.missed} starts since" if state.missed > 1 else ""
+    times = f"; {state.missed} starts missed" if state.missed > 1 else ""
     return (
         f"{schedule.task} did not start by {by:%H:%M:%S}{day} {zone} ({schedule.spec}){times}; "
         f"{last_run(state.last, zone, today)}"
@@ -52,8 +52,8 @@ def overran(schedule: Schedule, run: ScheduledRun) -> str:
     """That it runs too long."""
     local = datetime.fromtimestamp(run.at, schedule.zone)
     return (
-        f"{schedule.task} has not ended {duration(schedule.max_runtime)} after its start at {local:%H:%M:%S} "
-        f"{schedule.zone}, its max_runtime"
+        f"{schedule.task} has been running since {local:%H:%M:%S} {schedule.zone}, "
+        f"longer than its max_runtime of {duration(schedule.max_runtime)}"
     )
 
 
@@ -66,15 +66,17 @@ def details(schedule: Schedule, state: ScheduleState) -> list[tuple[str, str]]:
         return f"{datetime.fromtimestamp(time, zone):%Y-%m-%d %H:%M:%S} {zone}"
 
     if state.received_at >= since:
-        told.append(("Received", f"{at(state.received_at)} by {state.received_by}, but not started: is it busy?"))
+        told.append(
+            ("Received", f"{at(state.received_at)} by {state.received_by}, but not started: is that worker busy?")
+        )
     elif state.sent_at >= since:
-        told.append(("Sent", f"{at(state.sent_at)}, but no worker has received it: does one consume its queue?"))
+        told.append(("Sent", f"{at(state.sent_at)}, but no worker has received it: does any worker consume its queue?"))
     else:
         told.append(
-            ("Received", "not since it was due: is the scheduler (celery beat) running, with this entry in it?")
+            ("Received", "not since it was due: is the scheduler (celery beat) running, and does it have this entry?")
         )
     if state.unjudged[0] and state.unjudged[1] <= state.since:
-        told.append(("Not watched", f"what was due {at(state.unjudged[0])}: events of that time are lost"))
+        told.append(("Not watched", f"the start due at {at(state.unjudged[0])}: the events of that time are lost"))
     return told
 
 

@@ -53,7 +53,7 @@ def classified(exc: BaseException, *, place: str, database: str, user: str) -> M
     reason = _told(exc)
     text = f"The store {place} is unavailable: {reason}"
     if code == _NO_SPACE:
-        return StoreFullError(f"{text} (on the server): free space there, the monitor goes on by itself")
+        return StoreFullError(f"{text} (on the server): free space there; the monitor then continues by itself")
     if code == _NO_RIGHTS:
         return StoreUnusableError(
             f"The store {place} cannot be used: {reason}. Make {user or 'the user of store.url'} the owner of the "

@@ -117,7 +117,7 @@ def test_the_whole_event() -> None:
         ({"exceptions": {"SoftTimeLimitExceeded": 1}}, "[shop] shop.billing.charge: exceeded its soft time limit"),
         (
             {"exceptions": {"NotRegistered": 1}},
-            "[shop] shop.billing.charge: the worker that received it has not registered it",
+            "[shop] shop.billing.charge: it is not registered in the worker that received it",
         ),
         (
             {**STORMY, "tasks": {"b": 9, "a": 12, "c": 1, "d": 1, "e": 1, "f": 1}, "count": 25},
