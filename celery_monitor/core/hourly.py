@@ -30,7 +30,9 @@ HOUR: Final = 3600
 MAX_CHECKPOINTS: Final = 50_000
 """That wait for the next flush. While more wait, because the store is away, hours go into the one before."""
 MAX_QUEUES: Final = 1_000
-"""Queues with a length in each quarter of an hour."""
+"""Queues whose length is kept each time, the longest."""
+MAX_LATE_QUEUES: Final = 250
+"""Further queues in each quarter of an hour, that were not among the longest when it began."""
 MAX_LENGTHS: Final = 100_000
 """Lengths that wait for the next flush."""
 _AHEAD: Final = 60.0
@@ -83,8 +85,7 @@ class Checkpoints:
 
     def replaced(self, old: Series, start: int) -> None:
         """The stored histograms of a series have other bounds than today's, and start again at zero."""
-        cells = _cells(old.runtime.bounds, old.runtime.counts), _cells(old.wait.bounds, old.wait.counts)
-        self._waiting.append(Checkpoint(start, old.key, *cells, last=True))
+        self._waiting.append(ending(old, start))
 
     def take(self) -> list[Checkpoint]:
         """Those since the last call, in order."""
@@ -108,13 +109,21 @@ class QueueLengths:
     def __init__(self) -> None:
         """Start without any."""
         self._waiting: dict[tuple[int, str], QueueLengthDelta] = {}
+        self._start = 0
+        self._names: set[str] = set()
+        """Queues with a length in the present quarter of an hour: each is a row of the store."""
 
     def note(self, queues: Iterable[QueueStats], now: float) -> None:
         """The queues as they are now."""
         start = int(now // BUCKET_SECONDS) * BUCKET_SECONDS
+        if start != self._start:
+            self._start, self._names = start, set()
         known = [queue for queue in queues if queue.length is not None]
         for queue in sorted(known, key=lambda one: -(one.length or 0))[:MAX_QUEUES]:
             length, place = queue.length or 0, (start, queue.name)
+            if queue.name not in self._names and len(self._names) >= MAX_QUEUES + MAX_LATE_QUEUES:
+                continue
+            self._names.add(queue.name)
             old = self._waiting.get(place)
             if old is None:
                 if len(self._waiting) >= MAX_LENGTHS:
@@ -149,10 +158,15 @@ def hours(checkpoints: Iterable[Checkpoint], totals: Iterable[Series]) -> list[H
     return [row for row in rows if any(row.runtime.counts) or any(row.wait.counts)]
 
 
+def ending(one: Series, start: int) -> Checkpoint:
+    """The last checkpoint of a series that is dropped. ``start``: of an hour that is not before its newest one."""
+    runtime, wait = _cells(one.runtime.bounds, one.runtime.counts), _cells(one.wait.bounds, one.wait.counts)
+    return Checkpoint(start, one.key, runtime, wait, last=True)
+
+
 def _now(one: Series) -> Checkpoint:
     """The series as it is."""
-    runtime, wait = _cells(one.runtime.bounds, one.runtime.counts), _cells(one.wait.bounds, one.wait.counts)
-    return Checkpoint(0, one.key, runtime, wait, last=True)
+    return ending(one, 0)
 
 
 def _hour_of(row: Measured) -> int:

@@ -228,3 +228,17 @@ def test_lengths_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = QueueLengths()
     lengths.note([QueueStats(f"q{number}", number, None, 1, 1) for number in range(5)], NOON)
     assert [one.queue for one in lengths.take()] == ["q4", "q3"]
+
+
+def test_lengths_of_a_quarter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet with a queue for each client names others each time: a quarter of an hour has no more rows for it."""
+    monkeypatch.setattr(hourly, "MAX_QUEUES", 20)
+    monkeypatch.setattr(hourly, "MAX_LATE_QUEUES", 5)
+    lengths, found = QueueLengths(), Counter[tuple[int, str]]()
+    for look in range(180):
+        others = [QueueStats(f"client-{look}-{number}", number, None, 1, 1) for number in range(100)]
+        lengths.note([QueueStats("default", 1_000, None, 1, 1), *others], NOON + look * 15)
+        found.update({(one.start, one.queue): one.looks for one in lengths.take()})
+    quarters = Counter(start for start, _ in found)
+    assert quarters == {int(NOON) + quarter * BUCKET_SECONDS: 25 for quarter in range(3)}
+    assert [looks for (_, queue), looks in found.items() if queue == "default"] == [60, 60, 60]

@@ -1,7 +1,7 @@
 """Times by hour and lengths of queues: what a flush writes of them, what is read, and what is past the retention."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Dialect, and_, case, delete, func, literal_column, or_, select, tuple_
@@ -10,7 +10,7 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.statements import Bulk, insert
 from celery_monitor.adapters.store.validation import RowId
 from celery_monitor.core import hourly
-from celery_monitor.core.model import Cells, Changes, Checkpoint, HourRow, QueueLengthRow, SeriesKey
+from celery_monitor.core.model import Cells, Changes, Checkpoint, HourRow, QueueLengthRow, Series, SeriesKey
 
 _CHECKPOINT: Final = ("name", "queue", "host", "start", "runtime", "wait", "last")
 _LENGTH: Final = ("start", "queue", "looks", "total", "longest")
@@ -31,6 +31,12 @@ class HourlyWriter:
         self._checkpoints.run(connection, map(_checkpoint_row, changes.checkpoints), give_way)
         rows = ((one.start, one.queue, one.looks, one.total, one.longest) for one in changes.queue_lengths)
         self._lengths.run(connection, rows, give_way)
+
+    def end(self, connection: Connection, series: Iterable[Series], at: float) -> None:
+        """These series, used last at ``at`` or before, are dropped: what they measured stays in their last hours."""
+        start = int(at // hourly.HOUR) * hourly.HOUR
+        measured = (one for one in series if any(one.runtime.counts) or any(one.wait.counts))
+        self._checkpoints.run(connection, (_checkpoint_row(hourly.ending(one, start)) for one in measured))
 
 
 def expire(connection: Connection, before: float, *, limit: int) -> int:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Dialect, and_, func, not_, select
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.hourly import HourlyWriter
 from celery_monitor.adapters.store.statements import Bulk, Removal, upsert
 from celery_monitor.core.model import SeriesKey
 from celery_monitor.core.series_row import empty_series, merged
@@ -25,6 +26,7 @@ class SeriesMerge:
         self._most = most
         self._into = SeriesKey(OTHER, OTHER, OTHER if hosts else "")
         self._write: Bulk = upsert(dialect, schema.series)
+        self._hourly = HourlyWriter(dialect)
         self._drop = Removal(dialect, schema.series)
 
     def run(self, database: Database) -> int:
@@ -50,6 +52,7 @@ class SeriesMerge:
         # Of the histograms' bounds, those of what was used last are the settings' own.
         values = list(map(encode.series_value, rows))
         total = merged(values, empty_series(self._into, values[-1]) if other is None else encode.series_value(other))
+        self._hourly.end(connection, values, connection.scalar(select(schema.meta.c.at)) or 0.0)
         self._drop.run(connection, ((row.name, row.queue, row.host) for row in rows))
         self._write.run(connection, [encode.series_row(total)])
         return len(rows)

@@ -1,13 +1,15 @@
 """A store that holds more series than there is memory for."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import merge_series, open_store
-from celery_monitor.core.model import FAILED, SUCCEEDED, Changes, Histogram, Series, SeriesKey
+from celery_monitor.core.model import FAILED, SUCCEEDED, Changes, Checkpoint, Histogram, Series, SeriesKey
 from celery_monitor.core.text import OTHER
 from tests.contracts.values import NOW, changes, vector
 
@@ -22,7 +24,7 @@ def stored(number: int, host: str = "") -> Series:
     return Series(key, counts, {f"E{number % 70}": 2}, histogram, histogram, rank=number * 7919 % MANY)
 
 
-def filled(path: Path, host: str = "", **more: int) -> None:
+def filled(path: Path, host: str = "", **more: Any) -> None:
     """A store that was filled with no bound in the way."""
     store = open_store(f"sqlite:///{path}", retention=1e9, fingerprints_kept=0, max_series=10**6)
     store.start()
@@ -71,3 +73,21 @@ def test_what_is_in_other_already_is_added_to(tmp_path: Path) -> None:
     assert restored.series_merged == 1
     (found,) = [one for one in restored.series if one.key.name == OTHER]
     assert found.counts[SUCCEEDED] == 6
+
+
+@pytest.mark.parametrize("host", ["", "box"])
+def test_the_last_hour_of_what_is_folded_stays(tmp_path: Path, host: str) -> None:
+    """Its times are shown by hour as before, also those of the hour that was not over."""
+    hour = int(NOW) // 3600 * 3600
+    cells = (0.5, 1), (1.0, 0), (math.inf, 0)
+    begun = [Checkpoint(hour, SeriesKey(f"task{number:05}", "celery", host), cells, ()) for number in range(MANY)]
+    filled(tmp_path / "store.db", host, checkpoints=begun)
+    for most in (MANY, 100, 100):
+        store = open_store(
+            f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprints_kept=0, max_series=most, hosts=bool(host)
+        )
+        store.start()
+        tasks = ["task00000", "task00499", "task00250"]
+        found = [row for name in tasks for row in store.reader.task_hours(name, hour - 3600, hour + 3600)]
+        store.stop()
+        assert [(row.start, row.runtime.counts, row.wait.counts) for row in found] == 3 * [(hour, (0, 0, 2), (1, 0, 2))]
