@@ -111,12 +111,15 @@ class Entries:
         self._recent = RecentTasks()
 
     def take(self) -> tuple[list[tuple[str, TaskRef]], list[str]]:
-        """What to save and what to delete since the last call. The saved entries are copies."""
+        """What to save and what to delete since the last call. The saved entries are copies.
+
+        ``saved`` of a copy tells whether an earlier call has given the entry already.
+        """
         saved, gone = [], self._gone
         for uuid in self._dirty:
             ref = self.tasks[uuid]
-            ref.saved = True
             kept = copy(ref)
+            ref.saved = True
             if ref.others is not None:
                 kept.others = [copy(run) for run in ref.others]
             saved.append((uuid, kept))

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -221,7 +222,11 @@ class Daemon(ServerProcess):
         try:
             with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True, timeout=20)) as connection:
                 rows = connection.execute(f"SELECT uuid FROM tracked WHERE uuid IN ({marks})", list(uuids))  # noqa: S608
-                return {uuid for (uuid,) in rows}
+                found = {uuid for (uuid,) in rows}
+                bodies = connection.execute("SELECT body FROM tracked_changes ORDER BY sequence").fetchall()
+            for kept, removed in (msgspec.msgpack.decode(body) for (body,) in bodies):
+                found = (found - set(removed)) | {uuid for uuid, _ in kept}
+            return found & uuids
         except sqlite3.OperationalError:  # killed before its first table
             return set()
 

@@ -24,6 +24,7 @@ from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.hourly import HourlyWriter
 from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, Trimming, insert, upsert
 from celery_monitor.adapters.store.totals import Totals
+from celery_monitor.adapters.store.tracked_journal import TrackedJournal
 from celery_monitor.adapters.store.validation import FINGERPRINT
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Action, Changes, Failure
 
@@ -68,8 +69,7 @@ class FlushWriter:
         self._groups = _widen(dialect)
         self._failures = Bulk(dialect, insert(dialect, schema.failures), encode.FAILURE)
         self._drop_samples = Trimming(dialect, schema.failures, "group", SAMPLES)
-        self._tracked = upsert(dialect, schema.tracked)
-        self._forget = Removal(dialect, schema.tracked)
+        self.tracked: Final = TrackedJournal(dialect)
         self._unnamed = upsert(dialect, schema.unnamed)
         self._settle = Removal(dialect, schema.unnamed)
         self._workers = upsert(dialect, schema.workers, columns=encode.WORKER)
@@ -81,12 +81,18 @@ class FlushWriter:
         self._counters = upsert(dialect, schema.counters)
 
     def write(
-        self, connection: Connection, changes: Changes, changed_counters: Mapping[str, float], since: float
+        self,
+        connection: Connection,
+        changes: Changes,
+        changed_counters: Mapping[str, float],
+        since: float,
+        *,
+        roomy: bool = True,
     ) -> None:
         """Everything but the sequence and reports. What is dropped goes first: what came back since must stay.
 
         Nothing is asked of the statements, so that they can be sent at once.
-        ``since``: ``now`` of the last flush.
+        ``since``: ``now`` of the last flush. Not ``roomy``: there is hardly any space left.
         """
         self._give_way()
         self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
@@ -98,9 +104,7 @@ class FlushWriter:
         )
         self._totals.add(connection, changes, self._give_way)
         self._hourly.write(connection, changes, self._give_way)
-        self._forget.run(connection, ((uuid,) for uuid in changes.forgotten), self._give_way)
-        tracked = (encode.tracked_row(uuid, ref) for uuid, ref in changes.tracked)
-        self._tracked.run(connection, tracked, self._give_way)
+        self.tracked.write(connection, changes, self._give_way, move=roomy)
         if changes.ended:
             self._ended.run(connection, map(encode.ended_row, changes.ended), self._give_way)
             self._drop_ended.run(connection, portion=ENDED_DELETED)

@@ -20,7 +20,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from celery_monitor.adapters.store import encode, ended_query, group_query, hourly, restore, schema
+from celery_monitor.adapters.store import encode, ended_query, group_query, hourly, restore, schema, tracked_journal
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.failure_query import conditions, order
 from celery_monitor.adapters.store.periods import (
@@ -320,11 +320,15 @@ class SqlReader:
     def tracked(self, limit: int, *, uuid: str | None = None) -> list[tuple[str, TaskRef]]:
         """See Reader."""
         table = schema.tracked
-        query = select(table).order_by(table.c.seen).limit(limit)
-        if uuid is not None:
-            query = query.where(table.c.uuid == self._database.text(uuid))
         with self._database.read() as connection:
-            return restore.tracked(connection, query)
+            changes = tracked_journal.newest_changes(connection)
+            if uuid is None:
+                query = select(table).order_by(table.c.seen).limit(limit + len(changes))
+            else:
+                changes = {uuid: changes[uuid]} if uuid in changes else {}
+                query = select(table).where(table.c.uuid == self._database.text(uuid))
+            found = tracked_journal.applied(restore.tracked(connection, query), changes)
+            return sorted(found, key=lambda each: each[1].seen)[:limit]
 
     def _ended(self, query: Select[Any]) -> list[TaskRun]:
         with self._database.read() as connection:

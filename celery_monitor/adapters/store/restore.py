@@ -7,6 +7,7 @@ from msgspec import structs
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from celery_monitor.adapters.store import encode, schema, silences
+from celery_monitor.adapters.store.tracked_journal import applied, newest_changes
 from celery_monitor.adapters.store.validation import (
     COUNTER,
     FINGERPRINT,
@@ -54,7 +55,7 @@ def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Re
         sequence=meta.sequence,
         epoch=meta.epoch,
         series=[encode.series_value(required_row(row, SERIES)) for row in connection.execute(_by_rank())],
-        tracked=tracked(connection, select(schema.tracked)),
+        tracked=list(applied(tracked(connection, select(schema.tracked)), newest_changes(connection))),
         unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
         incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
@@ -105,7 +106,7 @@ def _workers(connection: Connection) -> list[Worker]:
 
 
 def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskRef]]:
-    """Rows of ``tracked``. Names, queues and workers repeat: one string object for each."""
+    """Rows of the table ``tracked``, without the journal. Names, queues and workers repeat, so they share objects."""
     shared: dict[Any, Any] = {}
 
     def entry(  # noqa: PLR0917 - a row

@@ -130,6 +130,7 @@ class SqlStore:
             self._owed = holder
         with self._database.read() as connection:
             restored = restore.read(connection, quiet_kept=self._quiet_kept, max_incidents=self._max_incidents)
+            self._flush.tracked.load(connection)
             self._committed_at, self._identity = connection.execute(
                 select(schema.meta.c.at, schema.meta.c.identity)
             ).one()
@@ -175,6 +176,7 @@ class SqlStore:
             self._commit(changes, changed)
         except UnstorableError:
             nul = self._database.stores_nul
+            self._flush.tracked.scrub(nul=nul)
             self._commit(encode.storable(changes, nul=nul), encode.storable(changed, nul=nul))
         self._counters, self._committed_at = dict(changes.counters), changes.now
         self._database.note(SequenceRecord(self._identity, changes.sequence, changes.now))
@@ -185,11 +187,13 @@ class SqlStore:
             without = self._write(changes, changed_counters)
         except StoreFullError:
             changes, without = self._budget.refused(changes)
-            self._write(changes, changed_counters)
+            self._write(changes, changed_counters, roomy=False)
         for what, number in without.items():
             self._budget.count(what, number)
 
-    def _write(self, changes: Changes, changed_counters: Mapping[str, float]) -> Mapping[str, int]:
+    def _write(
+        self, changes: Changes, changed_counters: Mapping[str, float], *, roomy: bool = True
+    ) -> Mapping[str, int]:
         """One transaction; how much there was no space for."""
         # The first statement takes the sequence and is the fence as well.
         with self._database.write(fenced=False) as connection:
@@ -199,9 +203,10 @@ class SqlStore:
             if self._advance(connection, changes):
                 admitted, without = self._budget.admit(connection, changes)
                 with self._database.pipelined(connection):
-                    self._flush.write(connection, admitted, changed_counters, self._committed_at)
+                    self._flush.write(connection, admitted, changed_counters, self._committed_at, roomy=roomy)
                 self._flush.claim(connection, admitted)
         self._owed = None
+        self._flush.tracked.committed()
         return without
 
     def prune(self, now: float) -> None:

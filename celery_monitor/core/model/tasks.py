@@ -41,10 +41,11 @@ class TaskDetails(msgspec.Struct, frozen=True, gc=False):
 NO_DETAILS: Final = TaskDetails()
 
 
-class TaskRef(msgspec.Struct, gc=False):
+class TaskRef(msgspec.Struct, gc=False, array_like=True):
     """What is remembered of a task whose end has not come (a million of them fit in 400 MB: keep it small).
 
     It is the entry of a task id and its first run at once; further runs, of other workers mostly, are in ``others``.
+    The store's journal holds it field by field: new fields go to the end, with a default.
     """
 
     name: str | None = None

@@ -6,6 +6,7 @@ import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import open_store
+from celery_monitor.adapters.store.tracked_journal import YOUNG_FLUSHES
 from celery_monitor.core.model import SeriesKey, TaskRef
 from tests.contracts.values import changes, series
 
@@ -32,14 +33,19 @@ def test_any_number_of_rows(number: int, tmp_path: Path) -> None:
         rows = [structs.replace(series(), key=key, counts=(count,) * 8) for key in keys]
         tracked = [(f"u{index}", TaskRef(name=f"task{index}", seen=count)) for index in range(number)]
         store.commit(changes(sequence=sequence, series=rows, tracked=tracked))
-    # Each commit: once at its beginning, and after each portion of the series and of the tracked.
-    assert len(ways) == 2 * (1 + 2 * chunks(number))
+    # Each commit: once at its beginning, and after each portion of the series.
+    assert len(ways) == 2 * (1 + chunks(number))
+    ways.clear()
+    for sequence in range(3, 3 + YOUNG_FLUSHES):
+        store.commit(changes(sequence=sequence))
+    # And after each portion of the tracked, which are moved into their table once, by the last of these.
+    assert len(ways) == YOUNG_FLUSHES + chunks(number)
     store.stop()
     restored = store.start()
     assert {one.key: one.counts[0] for one in restored.series} == dict.fromkeys(keys, 9)
     assert {uuid: ref.seen for uuid, ref in restored.tracked} == {f"u{index}": 9 for index in range(number)}
     gone = [f"u{index}" for index in range(number)]
-    store.commit(changes(sequence=3, dropped_series=keys, forgotten=gone))
+    store.commit(changes(sequence=3 + YOUNG_FLUSHES, dropped_series=keys, forgotten=gone))
     store.stop()
     restored = store.start()
     assert (list(restored.series), list(restored.tracked)) == ([], [])

@@ -34,6 +34,7 @@ from celery_monitor.adapters.store.schema.task_tables import (
     schedules,
     task_starts,
     tracked,
+    tracked_changes,
     unnamed,
     workers,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "task_starts",
     "task_totals",
     "tracked",
+    "tracked_changes",
     "unnamed",
     "workers",
 ]

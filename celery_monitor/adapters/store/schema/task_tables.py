@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, ColumnElement, Double, Index, Table, Text, func, select, text
+from sqlalchemy import BigInteger, Boolean, Column, ColumnElement, Double, LargeBinary, Table, Text, func, select, text
 
 from celery_monitor.adapters.store.schema.columns import (
     RowId,
@@ -32,7 +32,14 @@ tracked: Final = Table(
     Column("expires", Double, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
-"""One row for each task id. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``."""
+"""One row for each task id. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``.
+
+Without the changes of the newest flushes: see ``tracked_changes``."""
+
+tracked_changes: Final = Table(
+    "tracked_changes", metadata, number_column("sequence", key=True), Column("body", LargeBinary, nullable=False)
+)
+"""What the newest flushes have changed in ``tracked``, by the sequence of the flush: see ``tracked_journal``."""
 
 ended_tasks: Final = Table(
     "ended_tasks",
@@ -49,10 +56,11 @@ ended_tasks: Final = Table(
     number_column("retries"),
     Column("root", Text),
     Column("parent", Text),
-    Index("ix_ended_tasks_uuid", "uuid"),
     sqlite_autoincrement=True,
 )
-"""The newest runs that have ended, in the order of their ends (``id``)."""
+"""The newest runs that have ended, in the order of their ends (``id``).
+
+Ids are looked up without an index: every flush would write most of its pages, because ids are random."""
 
 
 def beyond(most: int) -> ColumnElement[bool]:

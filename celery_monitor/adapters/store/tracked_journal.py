@@ -1,0 +1,162 @@
+"""Tasks under way, as a journal of the newest flushes in front of a table.
+
+Most tasks end within seconds. A row for each of them, written when it is received, again when it is started, and
+deleted at its end, was half of what a commit costs. So a flush appends all its changes as one value to
+``tracked_changes``. ``YOUNG_FLUSHES`` flushes later that value is removed, and only what no later flush has changed
+goes into the table ``tracked``. What is stored is the table with the journal applied to it, in its order.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from sqlalchemy import Connection, Dialect, delete, select
+from sqlalchemy.sql import bindparam
+
+from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store.dialects import sql_of
+from celery_monitor.adapters.store.engine import UnstorableError
+from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, insert, upsert
+from celery_monitor.core.model import Changes, TaskRef
+
+YOUNG_FLUSHES: Final = 10
+"""Flushes whose changes stay in the journal: 5 seconds with the usual interval."""
+MAX_YOUNG: Final = 20_000
+"""Changes that stay in it, but for those of the newest flush: what a start reads, and one flush may have to move."""
+
+_Changed = tuple[list[tuple[str, TaskRef]], list[str]]
+"""What was added or replaced, and the ids that were removed before that."""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Changed).decode
+_log = structlog.get_logger()
+
+
+class TrackedJournal:
+    """Writes the changes of a flush, and moves older ones into the table. Used by commits only, one at a time."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        table = schema.tracked_changes
+        self._append = Bulk(dialect, insert(dialect, table), [column.name for column in table.columns])
+        self._drop = Prepared(dialect, delete(table).where(table.c.sequence <= bindparam("last")))
+        self._upsert = upsert(dialect, schema.tracked)
+        self._remove = Removal(dialect, schema.tracked)
+        self._stores_nul = sql_of(dialect).stores_nul
+        self._flushes: dict[int, list[str]] = {}
+        """Sequence of each flush in the journal → the ids that it has changed; the oldest first."""
+        self._newest: dict[str, tuple[int, TaskRef | None, bool]] = {}
+        """Id → the flush that changed it last, what it was then (None: removed), and whether the table may have it."""
+        self._moved = 0
+        """Flushes that the present transaction moves."""
+
+    def load(self, connection: Connection) -> None:
+        """Go on with the journal that another process has left."""
+        self._flushes, self._newest, self._moved = {}, {}, 0
+        for sequence, (kept, removed) in _stored(connection):
+            self._note(sequence, kept, removed, in_table=True)
+
+    def write(
+        self,
+        connection: Connection,
+        changes: Changes,
+        give_way: Callable[[], None] = lambda: None,
+        *,
+        move: bool = True,
+    ) -> None:
+        """Append the changes of a flush. The same flush may be written again after a transaction that failed.
+
+        Not ``move``: only append, as there may be no space for more. ``give_way``: see ``Bulk.run``.
+        """
+        if changes.tracked or changes.forgotten:
+            # What cannot be stored is refused before it is remembered.
+            if not self._stores_nul and any("\0" in uuid for uuid in (*changes.forgotten, *dict(changes.tracked))):
+                raise UnstorableError("A value cannot be stored")
+            body = _encode((changes.tracked, changes.forgotten))
+            self._append.run(connection, [(changes.sequence, body)])
+            self._note(changes.sequence, changes.tracked, changes.forgotten)
+        self._moved = self._due(changes.sequence) if move else 0
+        if self._moved:
+            self._move(connection, list(self._flushes)[: self._moved], give_way)
+
+    def committed(self) -> None:
+        """The last ``write`` is committed."""
+        for sequence in list(self._flushes)[: self._moved]:
+            for uuid in self._flushes.pop(sequence):
+                if self._newest[uuid][0] == sequence:
+                    del self._newest[uuid]
+        self._moved = 0
+
+    def scrub(self, *, nul: bool) -> None:
+        """Something could not be stored: from now on the values that wait here are ones that every database takes."""
+        self._newest = {
+            uuid: (at, encode.storable(ref, nul=nul), known) for uuid, (at, ref, known) in self._newest.items()
+        }
+
+    def _due(self, sequence: int) -> int:
+        """How many of the oldest flushes are moved."""
+        waiting, due = sum(map(len, self._flushes.values())), 0
+        for old, changed in self._flushes.items():
+            if old > sequence - YOUNG_FLUSHES and (waiting <= MAX_YOUNG or old == sequence):
+                break
+            waiting -= len(changed)
+            due += 1
+        return due
+
+    def _note(
+        self, sequence: int, kept: Sequence[tuple[str, TaskRef]], removed: Sequence[str], *, in_table: bool = False
+    ) -> None:
+        newest = self._newest
+        for uuid in removed:
+            known = newest.get(uuid)
+            newest[uuid] = sequence, None, True if known is None else known[2]
+        for uuid, ref in kept:
+            known = newest.get(uuid)
+            newest[uuid] = sequence, ref, (in_table or ref.saved) if known is None else known[2]
+        self._flushes[sequence] = list({*removed, *(uuid for uuid, _ in kept)})
+
+    def _move(self, connection: Connection, sequences: Sequence[int], give_way: Callable[[], None]) -> None:
+        moved = [
+            (uuid, *self._newest[uuid][1:])
+            for sequence in sequences
+            for uuid in self._flushes[sequence]
+            if self._newest[uuid][0] == sequence
+        ]
+        self._remove.run(connection, ((uuid,) for uuid, ref, in_table in moved if ref is None and in_table), give_way)
+        rows = (encode.tracked_row(uuid, ref) for uuid, ref, _ in moved if ref is not None)
+        self._upsert.run(connection, rows, give_way)
+        self._drop.run(connection, last=sequences[-1])
+
+
+def newest_changes(connection: Connection) -> dict[str, TaskRef | None]:
+    """What the journal says, by id; None for what was removed. All else is as the table has it."""
+    found: dict[str, TaskRef | None] = {}
+    for _, (kept, removed) in _stored(connection):
+        for uuid in removed:
+            found[uuid] = None
+        for uuid, ref in kept:
+            ref.saved = True
+            found[uuid] = ref
+    return found
+
+
+def applied(
+    tracked: Iterable[tuple[str, TaskRef]], changes: dict[str, TaskRef | None]
+) -> Iterator[tuple[str, TaskRef]]:
+    """Rows of the table with the journal applied to them."""
+    for uuid, ref in tracked:
+        if uuid not in changes:
+            yield uuid, ref
+    for uuid, changed in changes.items():
+        if changed is not None:
+            yield uuid, changed
+
+
+def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:
+    """The journal, in its order. What this program did not write is left out, and said."""
+    table = schema.tracked_changes
+    for sequence, body in connection.execute(select(table.c.sequence, table.c.body).order_by(table.c.sequence)):
+        try:
+            yield sequence, _decode(body)
+        except (msgspec.MsgspecError, TypeError, ValueError):
+            _log.error("The store contains unreadable rows; they are skipped", table=table.name, rows=1)

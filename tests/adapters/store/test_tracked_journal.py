@@ -1,0 +1,152 @@
+"""Tasks under way are stored as a journal in front of a table: together they are what was committed, at any time."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+from sqlalchemy import Connection, select, text
+
+from celery_monitor.adapters.store import SqlStore, open_store, schema, tracked_journal
+from celery_monitor.adapters.store.flush import FlushWriter
+from celery_monitor.core.model import Changes, TaskDetails, TaskRef
+from celery_monitor.errors import StoreFullError, StoreUnavailableError
+from tests.contracts.values import changes
+
+IDS = [f"u{number}" for number in range(12)]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that is soon full."""
+    monkeypatch.setattr(tracked_journal, "YOUNG_FLUSHES", 3)
+    monkeypatch.setattr(tracked_journal, "MAX_YOUNG", 8)
+
+
+@pytest.fixture
+def store(store_url: str, tmp_path: Path) -> Iterator[SqlStore]:
+    """Started and empty."""
+    store = open_store(store_url, directory=tmp_path, retention=1e9, fingerprints_kept=4)
+    store.start()
+    yield store
+    store.stop()
+
+
+class Core:
+    """Gives changes as the core does, and knows what must be stored."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.tasks: dict[str, TaskRef] = {}
+        self.sequence = 0
+
+    def take(self) -> Changes:
+        """Some begin, some go on, some end, some of those at once again."""
+        chosen = self.random.sample(IDS, self.random.randrange(7))
+        ended = [uuid for uuid in chosen if uuid in self.tasks and self.random.random() < 0.6]
+        for uuid in ended:
+            del self.tasks[uuid]
+        again = [uuid for uuid in chosen if uuid not in ended or self.random.random() < 0.2]
+        tracked = []
+        for uuid in again:
+            ref = self.tasks.get(uuid) or TaskRef(name="a", host="celery@a")
+            new = structs.replace(ref, stage=self.random.randrange(3), seen=self.random.randrange(10**6))
+            if self.random.random() < 0.2:
+                new = structs.replace(new, details=TaskDetails(eta=1.5, root="r"), others=[TaskRef(name="b", host="h")])
+            tracked.append((uuid, new))
+            self.tasks[uuid] = structs.replace(new, saved=True)
+        self.sequence += 1
+        return changes(self.sequence, tracked=tracked, forgotten=ended)
+
+
+def table(store: SqlStore) -> set[str]:
+    """Ids that the table has."""
+    with store._database.read() as connection:
+        return set(connection.execute(select(schema.tracked.c.uuid)).scalars())
+
+
+def left(store: SqlStore) -> int:
+    """Flushes in the journal."""
+    with store._database.read() as connection:
+        return len(connection.execute(select(schema.tracked_changes.c.sequence)).all())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_at_any_time(store: SqlStore, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of single transactions and of the process, what was committed is what comes back."""
+    core = Core(seed)
+    write = FlushWriter.write
+
+    def fail(self: FlushWriter, connection: Connection, *args: object, **options: bool) -> None:
+        write(self, connection, *args, **options)  # type: ignore[arg-type]
+        monkeypatch.setattr(FlushWriter, "write", write)
+        raise StoreFullError("full") if core.random.random() < 0.5 else StoreUnavailableError("away")
+
+    for _ in range(60):
+        flush, what = core.take(), core.random.random()
+        if what < 0.2:
+            monkeypatch.setattr(FlushWriter, "write", fail)
+        try:
+            store.commit(flush)
+        except StoreUnavailableError:
+            store.commit(flush)
+        if what > 0.9:
+            store.stop()
+            assert dict(store.start().tracked) == core.tasks
+        by_age = sorted(ref.seen for ref in core.tasks.values())
+        assert [ref.seen for _, ref in store.reader.tracked(5)] == by_age[:5]
+        for uuid in IDS[:3]:
+            assert store.reader.tracked(9, uuid=uuid) == ([(uuid, core.tasks[uuid])] if uuid in core.tasks else [])
+    for _ in range(3):
+        core.sequence += 1
+        store.commit(changes(core.sequence))
+    assert (table(store), left(store)) == (set(core.tasks), 0)
+
+
+def test_short_tasks_are_never_rows(store: SqlStore) -> None:
+    """The table is written for tasks that outlive the journal; a burst goes there sooner, so the journal is bounded."""
+    for sequence in range(1, 9):
+        gone = [f"t{sequence - 2}"] if sequence > 2 else []
+        store.commit(changes(sequence, tracked=[(f"t{sequence}", TaskRef(name="a"))], forgotten=gone))
+        assert (table(store), left(store)) == (set(), min(sequence, 3))
+    store.commit(changes(9, tracked=[(f"b{number}", TaskRef(name="a")) for number in range(20)]))
+    store.commit(changes(10, tracked=[("c", TaskRef(name="a"))]))
+    assert (len(table(store)), left(store)) == (20 + 2, 1)
+
+
+@pytest.mark.parametrize("odd", [TaskRef(name="\ud800"), TaskRef(due_at=float("nan")), TaskRef(seen=2**63)])
+def test_values_that_no_database_takes(store: SqlStore, odd: TaskRef) -> None:
+    """They are stored as near to it as possible, at whichever flush they would become a row."""
+    for sequence, tracked in enumerate(([("u", odd)], [("v", TaskRef(name="b"))], [], [], []), 1):
+        store.commit(changes(sequence, tracked=tracked))
+    assert (table(store), left(store)) == ({"u", "v"}, 0)
+    store.stop()
+    assert [uuid for uuid, _ in store.start().tracked] == ["u", "v"]
+
+
+def test_an_odd_id_is_removed_as_well(store: SqlStore) -> None:
+    """Under whichever name the database has it, and from the table as from the journal."""
+    store.commit(changes(1, tracked=[("u\0", TaskRef(name="a\0"))]))
+    for sequence in range(2, 5):
+        store.commit(changes(sequence))
+    assert len(table(store)) == 1
+    store.commit(changes(5, forgotten=["u\0"]))
+    store.stop()
+    assert list(store.start().tracked) == []
+    for sequence in range(6, 9):
+        store.commit(changes(sequence))
+    assert (table(store), left(store)) == (set(), 0)
+
+
+def test_a_value_that_is_not_ours_is_left_out(store: SqlStore) -> None:
+    """A damaged row of the journal costs what it held, not the start."""
+    store.commit(changes(1, tracked=[("u", TaskRef(name="a"))]))
+    store.commit(changes(2, tracked=[("v", TaskRef(name="a"))]))
+    with store._database.write() as connection:
+        connection.execute(text("UPDATE tracked_changes SET body = :body WHERE sequence = 1"), {"body": b"\xc1"})
+    store.stop()
+    assert [uuid for uuid, _ in store.start().tracked] == ["v"]
+    for sequence in range(3, 6):
+        store.commit(changes(sequence))
+    assert (table(store), left(store)) == ({"v"}, 0)
