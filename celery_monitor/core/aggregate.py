@@ -97,7 +97,7 @@ class Aggregator:
         self.overflows = overflows if overflows is not None else Counter()
         """What the bounds have cut, by name."""
         self._table = Table(
-            most=bounds.series,
+            max_series=bounds.series,
             max_names=bounds.names,
             bounds=(runtime_bounds, wait_bounds),
             hosts=hosts,
@@ -120,7 +120,7 @@ class Aggregator:
         """Group → its task, those of the longest time ago first."""
 
     @property
-    def admitted(self) -> int:
+    def admission_version(self) -> int:
         """Changes with what ``admits`` says."""
         return self._table.changes
 
@@ -200,13 +200,13 @@ class Aggregator:
         if not count and len(self._errors) >= self._bounds.groups:
             self.overflows["samples"] += 1
             return
-        seen = self._groups.get(group.id)
-        if seen is None:
+        known = self._groups.get(group.id)
+        if known is None:
             self._groups[group.id] = [group, group.first_at, at]
-        elif at > seen[2]:
-            seen[2] = at
-        elif at < seen[1]:
-            seen[1] = at
+        elif at > known[2]:
+            known[2] = at
+        elif at < known[1]:
+            known[1] = at
         self._errors[key] = count + 1
         self._keep(sample)
 
@@ -220,7 +220,7 @@ class Aggregator:
 
     def take(self) -> Counted:
         """What changed since the last call."""
-        rows, dropped = self._table.taken()
+        rows, dropped = self._table.take()
         series, buckets = [], []
         for row in rows:
             if not row.dropped:
@@ -240,7 +240,7 @@ class Aggregator:
             self._table.checkpoints.take(),
             [_with_times(*group) for group in groups.values()],
             [ErrorDelta(start, group, count) for (start, group), count in errors.items()],
-            [failure for kept in samples.values() for failure, _ in kept],
+            [failure for group_samples in samples.values() for failure, _ in group_samples],
         )
 
     def snapshot(self) -> list[Series]:
@@ -266,24 +266,24 @@ class Aggregator:
 
     def _keep(self, sample: Failure) -> None:
         """Among the samples of its group; where their texts are too much, the oldest of any group go."""
-        kept = self._samples.get(sample.group)
-        if kept is None:
-            kept = self._samples[sample.group] = deque()
+        samples = self._samples.get(sample.group)
+        if samples is None:
+            samples = self._samples[sample.group] = deque()
         size = _size(sample)
-        kept.append((sample, size))
+        samples.append((sample, size))
         self._waiting += 1
         self._waiting_bytes += size
-        if len(kept) > SAMPLES_PER_GROUP or (len(kept) > 1 and self._waiting > MAX_PENDING_SAMPLES):
+        if len(samples) > SAMPLES_PER_GROUP or (len(samples) > 1 and self._waiting > MAX_PENDING_SAMPLES):
             self._drop_sample(sample.group)
         while self._waiting_bytes > self._bounds.sample_bytes and self._waiting > 1:
             self.overflows["samples"] += 1
             self._drop_sample(next(iter(self._samples)))
 
     def _drop_sample(self, group: str) -> None:
-        kept = self._samples[group]
-        self._waiting_bytes -= kept.popleft()[1]
+        samples = self._samples[group]
+        self._waiting_bytes -= samples.popleft()[1]
         self._waiting -= 1
-        if not kept:
+        if not samples:
             del self._samples[group]
 
     def _forget_group(self, group: str) -> None:

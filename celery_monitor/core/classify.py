@@ -96,21 +96,21 @@ class Classifier:
 
 def classify(exception: str | None, traceback: str | None, redact: Sequence[Pattern] = ()) -> Classified:
     """Read a failure's texts. Never raises; the texts come back cut, printable and redacted."""
-    given, text = exception or "", traceback or ""
-    raw = storable_text(given[: MAX_MESSAGE_LENGTH * 2])
+    raw_exception, text = exception or "", traceback or ""
+    raw = storable_text(raw_exception[: MAX_MESSAGE_LENGTH * 2])
     # Twice of what is kept, so that a secret cut in half here does not escape the redaction.
-    most = MAX_TRACEBACK_LENGTH * 2
-    trace = redacted(storable_text(text[-most:]), redact)
-    if len(text) <= most:
+    limit = MAX_TRACEBACK_LENGTH * 2
+    trace = redacted(storable_text(text[-limit:]), redact)
+    if len(text) <= limit:
         chain = sections(trace)
     else:
         chain = sections(
-            redacted(storable_text(text[:most]), redact)[:MAX_TRACEBACK_LENGTH], trace[-MAX_TRACEBACK_LENGTH:]
+            redacted(storable_text(text[:limit]), redact)[:MAX_TRACEBACK_LENGTH], trace[-MAX_TRACEBACK_LENGTH:]
         )
-    named, message = _named(raw, chain, cut=len(given) > len(raw))
+    qualified_name, message = _named(raw, chain, cut=len(raw_exception) > len(raw))
     return Classified(
-        exception=_short(named)[:MAX_CLASS_LENGTH],
-        qualified=named,
+        exception=_short(qualified_name)[:MAX_CLASS_LENGTH],
+        qualified=qualified_name,
         message=redacted(message, redact)[:MAX_MESSAGE_LENGTH],
         traceback=trace[-MAX_TRACEBACK_LENGTH:],
         frame=_place(chain, len(trace)),
@@ -119,8 +119,8 @@ def classify(exception: str | None, traceback: str | None, redact: Sequence[Patt
 
 def unregistered_name(exception: str | None) -> str | None:
     """The task's name inside of ``NotRegistered('x')``: such a failure has no other event."""
-    found = _NOT_REGISTERED.match((exception or "")[:MAX_MESSAGE_LENGTH])
-    return found[2] if found else None
+    match = _NOT_REGISTERED.match((exception or "")[:MAX_MESSAGE_LENGTH])
+    return match[2] if match else None
 
 
 @lru_cache(maxsize=1024)
@@ -151,14 +151,14 @@ def _head(raw: str, *, cut: bool) -> tuple[str, str]:
     """Class and arguments of ``Class(…)``; "" for any other ``repr``, and for Celery's carriers."""
     if wrapped := _WRAPPED.match(raw):
         return wrapped[1], raw[wrapped.end() :]
-    found = _HEAD.match(raw)
+    match = _HEAD.match(raw)
     body = raw.rstrip()
-    if found is None or _short(found[1]) in _CARRIERS or not (cut or body.endswith(")")):
+    if match is None or _short(match[1]) in _CARRIERS or not (cut or body.endswith(")")):
         return "", ""
-    inner = body[found.end() :] if cut else body[found.end() : -1]
+    inner = body[match.end() :] if cut else body[match.end() : -1]
     if len(inner) > 1 and inner[0] in "'\"" and inner[-1] in "',\"":
         inner = inner.rstrip(",").strip(inner[0])
-    return found[1], inner
+    return match[1], inner
 
 
 def _short(qualified: str) -> str:
@@ -195,8 +195,8 @@ def _application_frame(chain: Sequence[TracebackSection]) -> Frame | None:
                 frame, after = _innermost(frames, outside)
                 if frame is None:
                     continue
-                again = before is not None and before.remote and before.qualified == section.qualified
-                if not again and not _is_retry(after):
+                is_repeated = before is not None and before.remote and before.qualified == section.qualified
+                if not is_repeated and not _is_retry(after):
                     return frame
                 passed_on = passed_on or frame
     return passed_on or next(filter(None, map(_installed_frame, reversed(chain))), None)

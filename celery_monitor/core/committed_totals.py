@@ -19,15 +19,15 @@ class CommittedTotals:
     def __init__(self, restored: Snapshot) -> None:
         """``restored``: the monitor's state before its first message."""
         self.counters = restored.counters
-        self._series: dict[SeriesKey, Series] = {one.key: one for one in restored.series}
-        self._workers: dict[str, Worker] = {one.hostname: one for one in restored.workers}
+        self._series: dict[SeriesKey, Series] = {series.key: series for series in restored.series}
+        self._workers: dict[str, Worker] = {worker.hostname: worker for worker in restored.workers}
 
     def commit(self, changes: Changes) -> None:
         """Take over what was written."""
         for key in changes.dropped_series:
             self._series.pop(key, None)
-        for one in changes.series:
-            self._series[one.key] = one
+        for series in changes.series:
+            self._series[series.key] = series
         for hostname in changes.dropped_workers:
             self._workers.pop(hostname, None)
         for worker in changes.workers:
@@ -43,10 +43,10 @@ class CommittedTotals:
 
         One that was dropped stays until that is committed: another one gets its totals with the same commit.
         """
-        shown = self._workers.copy()
+        workers = self._workers.copy()
         for worker in live:
-            shown[worker.hostname] = _with_totals(worker, shown.get(worker.hostname, worker))
-        return list(shown.values())
+            workers[worker.hostname] = _with_totals(worker, workers.get(worker.hostname, worker))
+        return list(workers.values())
 
 
 def _with_totals(worker: Worker, committed: Worker) -> Worker:

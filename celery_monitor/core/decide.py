@@ -32,7 +32,7 @@ from msgspec import structs
 from celery_monitor.core.awaited import AwaitedTasks
 from celery_monitor.core.episodes import Episodes
 from celery_monitor.core.incident import OpenIncident, TaskFailure, Verdict, restored_incident
-from celery_monitor.core.incident_book import IncidentBook
+from celery_monitor.core.incident_registry import IncidentRegistry
 from celery_monitor.core.model import STORM, Condition, Incident, IncidentState, OutboxRequest, Reason
 from celery_monitor.core.recovery import RecoveryTracker
 from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, dedup_key, storm_key, window
@@ -70,24 +70,26 @@ class Decider:
         policy: Policy,
         *,
         silences: Silences | None = None,
-        most: int = MAX_INCIDENTS,
+        max_incidents: int = MAX_INCIDENTS,
         overflows: Counter[str] | None = None,
     ) -> None:
         """Start without incidents; ``restore`` fills it.
 
-        ``most`` bounds the incidents in memory, ``overflows`` counts what that has cut.
+        ``max_incidents`` bounds the incidents in memory, ``overflows`` counts what that has cut.
         """
         self._policy = policy
         self._overflows = overflows if overflows is not None else Counter()
         self._rules = RuleSet(policy)
         self._silences = Silences() if silences is None else silences
-        self._book = IncidentBook(policy, self._rules, self._silences, most=most, overflows=self._overflows)
-        self._awaited = AwaitedTasks(self._book, resolve_on_success=policy.resolve_on_success)
+        self._registry = IncidentRegistry(
+            policy, self._rules, self._silences, max_incidents=max_incidents, overflows=self._overflows
+        )
+        self._awaited = AwaitedTasks(self._registry, resolve_on_success=policy.resolve_on_success)
         self._muted = self._awaited.muted
-        self._open = self._book.entries
+        self._open = self._registry.entries
         self._storms = StormDetector(tasks=policy.storm_tasks, window=policy.storm_window)
         self._recovery = RecoveryTracker()
-        self.episodes = Episodes(policy, self._rules, self._book)
+        self.episodes = Episodes(policy, self._rules, self._registry)
         """The incidents of the other conditions."""
         self._key_of = lru_cache(maxsize=KEYS_REMEMBERED)(self._new_key)
 
@@ -97,45 +99,45 @@ class Decider:
             if old.condition is not Condition.FAILURE:
                 self.episodes.restore(old, now)
                 continue
-            rule, ends_at = self._rules.named(old.rule, old.route), self._policy.joinable_until(old.first_at)
+            rule, ends_at = self._rules.by_name(old.rule, old.route), self._policy.joinable_until(old.first_at)
             entry = self._open[old.key] = restored_incident(old, rule, ends_at, now)
             if old.state is IncidentState.OPEN:
                 self._awaited.opened(entry)
             elif old.reason is Reason.MUTED:
                 self._awaited.mute(entry)
-            self._recovery.restore(self._named(entry), old.last_at, old.succeeded_at)
+            self._recovery.restore(self._task_names(entry), old.last_at, old.succeeded_at)
             if not entry.storm and old.reason not in _NO_STORM:
                 self._storms.note(old.route, old.severity, old.task, self._restored(old))
         self.episodes.restored()
 
-    def decide(self, failed: TaskFailure, now: float) -> Verdict:
+    def decide(self, failure: TaskFailure, now: float) -> Verdict:
         """Put a failure into its incident and say whether it pages."""
-        rule = self._rules.find(failed.task, failed.queue, failed.exception)
-        key = self._key(failed, rule)
-        too_old = now - failed.at > self._policy.max_age
+        rule = self._rules.find(failure.task, failure.queue, failure.exception)
+        key = self._key(failure, rule)
+        too_old = now - failure.at > self._policy.max_age
         if self._policy.resolve_on_success:
-            self._recovery.failed(failed.task, failed.at)
+            self._recovery.failed(failure.task, failure.at)
         entry = self._open.get(key)
         if entry is None:
-            if too_old or not self._book.has_room():
-                return self._reject(failed, rule, now, too_old=too_old)
-            entry = self._open[key] = self._new(key, failed.task, rule, failed, now)
+            if too_old or not self._registry.has_room():
+                return self._reject(failure, rule, now, too_old=too_old)
+            entry = self._open[key] = self._new(key, failure.task, rule, failure, now)
         elif rule.page and entry.state is not _OPEN:
             entry.rule, entry.severity = rule, rule.severity
         before = entry.reason if entry.count else None
-        muted = rule.page and bool(self._silences) and self._covers(failed, now)
-        entry.join(failed, page=rule.page)
-        if entry.state is _OPEN and failed.task in entry.tasks and key not in self._awaited.open_keys(failed.task):
-            self._awaited.add(failed.task, key)
+        muted = rule.page and bool(self._silences) and self._covers(failure, now)
+        entry.join(failure, page=rule.page)
+        if entry.state is _OPEN and failure.task in entry.tasks and key not in self._awaited.open_keys(failure.task):
+            self._awaited.add(failure.task, key)
         reason = _reason(entry, rule, too_old=too_old)
         if rule.page and reason in _PAGING:
-            reason, key = self._page(entry, failed, rule, reason, now, muted=muted)
+            reason, key = self._page(entry, failure, rule, reason, now, muted=muted)
         if entry.state is _SUPPRESSED:
             entry.reason = Reason.MUTED if entry.key in self._muted else reason
         return Verdict(reason, key, reason is not _JOINED and (reason in _OPENING or reason is not before), muted)
 
     def _page(
-        self, entry: OpenIncident, failed: TaskFailure, rule: Rule, reason: Reason, now: float, *, muted: bool
+        self, entry: OpenIncident, failure: TaskFailure, rule: Rule, reason: Reason, now: float, *, muted: bool
     ) -> tuple[Reason, str]:
         """Tell of a failure that may page; what became of it, and in which incident."""
         joined = reason is _JOINED
@@ -145,24 +147,24 @@ class Decider:
                 self._awaited.mute(entry)
             return reason, entry.key
         self._awaited.unmute(entry)
-        if self._is_storm(rule, failed, now):
-            found = self._join_storm(failed, rule, now, opens=not joined)
-            return (reason, entry.key) if joined else found
+        if self._is_storm(rule, failure, now):
+            outcome = self._join_storm(failure, rule, now, opens=not joined)
+            return (reason, entry.key) if joined else outcome
         if not joined:
             self._trigger(entry, reason, now)
         return reason, entry.key
 
-    def _reject(self, failed: TaskFailure, rule: Rule, now: float, *, too_old: bool) -> Verdict:
+    def _reject(self, failure: TaskFailure, rule: Rule, now: float, *, too_old: bool) -> Verdict:
         """No incident of its own. Where there is no room for one, it pages in a storm's, of which there are few."""
         if too_old:
             return Verdict(Reason.TOO_OLD, None)
         self._overflows["incidents"] += 1
         if not rule.page:
             return Verdict(Reason.SILENCED, None)
-        if self._covers(failed, now):
+        if self._covers(failure, now):
             return Verdict(Reason.MUTED, None, muted=True)
-        self._is_storm(rule, failed, now)
-        reason, key = self._join_storm(failed, rule, now, opens=True)
+        self._is_storm(rule, failure, now)
+        reason, key = self._join_storm(failure, rule, now, opens=True)
         return Verdict(reason, key, reason is Reason.STORM_OPENED)
 
     def succeeded(self, task: str, at: float) -> None:
@@ -178,7 +180,7 @@ class Decider:
     @property
     def pages(self) -> bool:
         """Whether something is to be sent with the next ``take``."""
-        return bool(self._book.outbox)
+        return bool(self._registry.outbox)
 
     @property
     def awaited(self) -> Mapping[str, bool]:
@@ -192,12 +194,12 @@ class Decider:
     @property
     def open_by_condition(self) -> Mapping[str, int]:
         """Incidents that are open, by condition."""
-        return self._book.open_by_condition
+        return self._registry.open_by_condition
 
     @property
     def open_count(self) -> int:
         """Incidents that are open."""
-        return self._book.open_count
+        return self._registry.open_count
 
     def tick(self, now: float, read_until: float | None = None) -> list[Verdict]:
         """Refresh what grew, resolve what is over, and let go of windows that no failure can join any more.
@@ -205,9 +207,9 @@ class Decider:
         Gives what has become of the incidents whose silence has ended. ``read_until``: what was published before it
         has been read, so that a success is known; None when that is not known.
         """
-        self._book.tick()
-        over = self._muted.ended(now, read_until)
-        ended = [self._release(entry, now, pages=pages) for entry, pages in over]
+        self._registry.tick()
+        unmuted = self._muted.unmuted(now, read_until)
+        ended = [self._release(entry, now, pages=pages) for entry, pages in unmuted]
         for entry in list(self._open.values()):
             if entry.condition is not Condition.FAILURE:
                 self.episodes.tick(entry, now)
@@ -216,45 +218,45 @@ class Decider:
                 if self._is_over(entry, now):
                     self._close(entry, IncidentState.RESOLVED, now)
                 else:
-                    self._book.refresh(entry, now)
-            if self._book.is_choked:
+                    self._registry.refresh(entry, now)
+            if self._registry.is_choked:
                 continue  # the store is away: what is over waits, too
             waits = entry.key in self._muted or (entry.state is IncidentState.OPEN and self._awaits(entry, now))
             if now > entry.ends_at and not waits:
                 if entry.state is IncidentState.OPEN:
                     self._close(entry, IncidentState.EXPIRED, now)
-                self._book.evict(entry)
-        self._recovery.forget(now - self._policy.resolve_after, self._awaited.open_of)
+                self._registry.evict(entry)
+        self._recovery.forget(now - self._policy.resolve_after, self._awaited.open_by_task)
         return ended
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What the next ``take`` is to send, as it is now; nothing is taken."""
-        return self._book.unsent()
+        return self._registry.unsent()
 
     def take(self) -> tuple[list[Incident], list[OutboxRequest]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
-        return self._book.take()
+        return self._registry.take()
 
-    def _key(self, failed: TaskFailure, rule: Rule) -> str:
-        return self._key_of(failed.task, window(failed.at, self._policy.zone), failed.queue, rule.name)
+    def _key(self, failure: TaskFailure, rule: Rule) -> str:
+        return self._key_of(failure.task, window(failure.at, self._policy.zone), failure.queue, rule.name)
 
     def _new_key(self, task: str, hour: str, queue: str, rule: str) -> str:
         names = {"task": task, "hour": hour, "fleet": self._policy.fleet, "queue": queue, "rule": rule}
         return dedup_key(self._policy.dedup_key, names)
 
-    def _new(self, key: str, task: str, rule: Rule, failed: TaskFailure, now: float) -> OpenIncident:
-        hour = window(failed.at, self._policy.zone)
+    def _new(self, key: str, task: str, rule: Rule, failure: TaskFailure, now: float) -> OpenIncident:
+        hour = window(failure.at, self._policy.zone)
         return OpenIncident(
-            key, task, rule, rule.severity, hour, now, failed.at, failed.at, self._policy.joinable_until(failed.at)
+            key, task, rule, rule.severity, hour, now, failure.at, failure.at, self._policy.joinable_until(failure.at)
         )
 
-    def _is_storm(self, rule: Rule, failed: TaskFailure, now: float) -> bool:
+    def _is_storm(self, rule: Rule, failure: TaskFailure, now: float) -> bool:
         """Note that a task has failed; whether that is part of a storm."""
-        at = min(failed.at, now)
+        at = min(failure.at, now)
         recent = self._storms.recent(
-            at, 1, exception=failed.exception, hostname=failed.hostname, queue=failed.queue, uuid=failed.uuid
+            at, 1, exception=failure.exception, hostname=failure.hostname, queue=failure.queue, uuid=failure.uuid
         )
-        return self._storms.note(rule.route, rule.severity, failed.task, recent)
+        return self._storms.note(rule.route, rule.severity, failure.task, recent)
 
     def _restored(self, old: Incident) -> RecentFailures:
         """What the storms need of an incident from before a restart."""
@@ -265,29 +267,29 @@ class Decider:
         uuid = old.samples[-1] if old.samples else ""
         return self._storms.recent(old.last_at, count, exception=exception, hostname=hostname, queue=queue, uuid=uuid)
 
-    def _join_storm(self, failed: TaskFailure, rule: Rule, now: float, *, opens: bool) -> tuple[Reason, str]:
+    def _join_storm(self, failure: TaskFailure, rule: Rule, now: float, *, opens: bool) -> tuple[Reason, str]:
         """Count a failure in the storm of its severity. One whose own incident is open opens no storm."""
         fleet = self._policy.fleet if "{fleet}" in self._policy.dedup_key else ""
-        key = storm_key(rule.route, rule.severity, window(failed.at, self._policy.zone), fleet)
+        key = storm_key(rule.route, rule.severity, window(failure.at, self._policy.zone), fleet)
         entry = self._open.get(key)
         if opens or (entry is not None and entry.state is IncidentState.OPEN):
-            self._recovery.failed(storm_name(rule.route, rule.severity), failed.at)
-            told_until = 0.0 if entry is None else entry.last_at
+            self._recovery.failed(storm_name(rule.route, rule.severity), failure.at)
+            counted_until = 0.0 if entry is None else entry.last_at
             if entry is None:
-                entry = self._open[key] = self._new(key, STORM, rule, failed, now)
+                entry = self._open[key] = self._new(key, STORM, rule, failure, now)
                 entry.storm = True
             if entry.state is not IncidentState.OPEN:  # its text tells at once of all that made it
                 for task, recent in self._storms.tasks(rule.route, rule.severity).items():
-                    if recent.since > told_until:
-                        entry.include(task, recent, recent.count - (task == failed.task))
-            entry.join(failed, page=True)
+                    if recent.since > counted_until:
+                        entry.include(task, recent, recent.count - (task == failure.task))
+            entry.join(failure, page=True)
             if entry.state is not IncidentState.OPEN:
                 self._trigger(entry, Reason.STORM_OPENED, now)
                 return Reason.STORM_OPENED, key
         return Reason.STORM_JOINED, key
 
     def _trigger(self, entry: OpenIncident, reason: Reason, now: float) -> None:
-        self._book.open(entry, reason, now)
+        self._registry.open(entry, reason, now)
         self._awaited.opened(entry)
 
     def _is_over(self, entry: OpenIncident, now: float) -> bool:
@@ -295,10 +297,10 @@ class Decider:
         if not self._policy.resolve_on_success or entry.last_at > quiet_since:
             return False
         if entry.storm:
-            return all(self._recovery.is_quiet(name, quiet_since) for name in self._named(entry))
+            return all(self._recovery.is_quiet(name, quiet_since) for name in self._task_names(entry))
         return self._recovery.recovered(entry.tasks, quiet_since)
 
-    def _named(self, entry: OpenIncident) -> Iterable[str]:
+    def _task_names(self, entry: OpenIncident) -> Iterable[str]:
         """By what names its quiet is known."""
         return (storm_name(entry.rule.route, entry.severity),) if entry.storm else entry.tasks
 
@@ -306,12 +308,12 @@ class Decider:
         return self._policy.resolve_on_success and now - entry.last_at < AWAITED
 
     def _close(self, entry: OpenIncident, state: IncidentState, now: float) -> None:
-        self._book.close(entry, state, now)
+        self._registry.close(entry, state, now)
         self._awaited.closed(entry)
 
-    def _covers(self, failed: TaskFailure, now: float) -> bool:
+    def _covers(self, failure: TaskFailure, now: float) -> bool:
         cover = self._silences.cover
-        return cover(failed.task, failed.queue, now) or cover(failed.task, failed.queue, failed.at)
+        return cover(failure.task, failure.queue, now) or cover(failure.task, failure.queue, failure.at)
 
     def _release(self, entry: OpenIncident, now: float, *, pages: bool) -> Verdict:
         """The silence of an incident has ended."""

@@ -76,12 +76,12 @@ def events_of(delivery: Delivery) -> list[Event | Discarded]:
     if delivery.content_type != _JSON or len(body) > _LARGE:
         return decode(body, delivery.content_type)
     try:
-        found = _fast(body)
+        decoded = _fast(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return _decode_leniently(body)
-    if type(found) is not list:
-        return [found]
-    return found if len(found) <= MAX_EVENTS else _limited(found)
+    if type(decoded) is not list:
+        return [decoded]
+    return decoded if len(decoded) <= MAX_EVENTS else _limited(decoded)
 
 
 def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
@@ -102,36 +102,36 @@ def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
 
 def _decode_json(body: bytes) -> list[Event | Discarded]:
     try:
-        found = _fast(body)
+        decoded = _fast(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return _decode_leniently(body) if len(body) <= _LARGE else _decode_pieces(body)
-    if type(found) is not list:
-        return [cast("Event", found)]
+    if type(decoded) is not list:
+        return [cast("Event", decoded)]
     # No Discarded comes out of it, but copying the list to please its type would cost as much as all checks.
-    return cast("list[Event | Discarded]", found) if len(found) <= MAX_EVENTS else _limited(found)
+    return cast("list[Event | Discarded]", decoded) if len(decoded) <= MAX_EVENTS else _limited(decoded)
 
 
-def _limited(found: "list[Event] | list[Event | Discarded]") -> "list[Event | Discarded]":
-    return [*found[:MAX_EVENTS], Discarded(TOO_MANY_EVENTS)] if len(found) > MAX_EVENTS else [*found]
+def _limited(events: "list[Event] | list[Event | Discarded]") -> "list[Event | Discarded]":
+    return [*events[:MAX_EVENTS], Discarded(TOO_MANY_EVENTS)] if len(events) > MAX_EVENTS else [*events]
 
 
 def _decode_pieces(body: bytes) -> list[Event | Discarded]:
     """Event by event, so that what is built at a time is no more than one of them."""
-    found: list[Event | Discarded] = []
+    events: list[Event | Discarded] = []
     lenient = 0
     for piece in split_array(body):
-        if len(found) == MAX_EVENTS:
-            found.append(Discarded(TOO_MANY_EVENTS))
+        if len(events) == MAX_EVENTS:
+            events.append(Discarded(TOO_MANY_EVENTS))
             break
         if piece is None:
-            found.append(Discarded(MALFORMED))
+            events.append(Discarded(MALFORMED))
             break
         try:
-            found.append(_fast_one(piece))
+            events.append(_fast_one(piece))
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             lenient += len(piece)
-            found.append(_read(_parse(piece)) if lenient <= _MAX_LENIENT else Discarded(MALFORMED))
-    return found
+            events.append(_read(_parse(piece)) if lenient <= _MAX_LENIENT else Discarded(MALFORMED))
+    return events
 
 
 def _decode_msgpack(body: bytes) -> list[Event | Discarded]:
@@ -139,14 +139,14 @@ def _decode_msgpack(body: bytes) -> list[Event | Discarded]:
     if _array_length(body) > MAX_EVENTS:
         return [Discarded(TOO_MANY_EVENTS)]
     try:
-        found = _fast_msgpack(body)
+        decoded = _fast_msgpack(body)
     except _REFUSALS:
         try:
             loose = msgspec.msgpack.decode(body) if len(body) <= _LARGE else None
         except _REFUSALS:
             loose = None
         return [_read(item) for item in loose] if isinstance(loose, list) else [_read(loose)]
-    return cast("list[Event | Discarded]", found) if type(found) is list else [cast("Event", found)]
+    return cast("list[Event | Discarded]", decoded) if type(decoded) is list else [cast("Event", decoded)]
 
 
 def _array_length(body: bytes) -> int:
@@ -159,10 +159,10 @@ def _array_length(body: bytes) -> int:
 
 
 def _decode_leniently(body: bytes) -> list[Event | Discarded]:
-    found = _parse(body)
-    if not isinstance(found, list):
-        return [_read(found)]
-    return _limited([_read(item) for item in found[: MAX_EVENTS + 1]])
+    decoded = _parse(body)
+    if not isinstance(decoded, list):
+        return [_read(decoded)]
+    return _limited([_read(item) for item in decoded[: MAX_EVENTS + 1]])
 
 
 def _parse(body: bytes) -> object:
@@ -220,8 +220,8 @@ def _int(value: object) -> int | None:
 
 
 def _loads(value: object) -> tuple[float, float, float] | None:
-    found = [_float(one) for one in value] if isinstance(value, list) and len(value) == 3 else [None]  # noqa: PLR2004
-    return None if None in found else cast("tuple[float, float, float]", tuple(found))
+    numbers = [_float(number) for number in value] if isinstance(value, list) and len(value) == 3 else [None]  # noqa: PLR2004
+    return None if None in numbers else cast("tuple[float, float, float]", tuple(numbers))
 
 
 def _float(value: object) -> float | None:

@@ -20,13 +20,13 @@ _End = tuple[str, TaskRef, int, float, float, float | None]
 
 
 class EndedTasks:
-    """Not thread-safe: it belongs to the monitor. ``most`` runs are kept; 0: none."""
+    """Not thread-safe: it belongs to the monitor. ``max_runs`` runs are kept; 0: none."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_runs: int) -> None:
         """Start without any: the store has those of before."""
         self._fresh: deque[_End] = deque(maxlen=PORTION)
-        self._taken: deque[TaskRun] = deque(maxlen=min(most, IN_MEMORY))
-        self.note = self._fresh.append if most else None
+        self._taken: deque[TaskRun] = deque(maxlen=min(max_runs, IN_MEMORY))
+        self.note = self._fresh.append if max_runs else None
         """Takes in the end of a run, see ``track.End``; None where none is kept. On the hot path."""
 
     def take(self, queue_of: QueueOf) -> list[TaskRun]:
@@ -47,8 +47,8 @@ class EndedTasks:
 
     def find(self, uuid: str, queue_of: QueueOf) -> list[TaskRun]:
         """Runs of a task id, the newest first."""
-        found = [_run(end, queue_of) for end in reversed(self._fresh) if end[0] == uuid]
-        return found + [run for run in reversed(self._taken) if run.uuid == uuid]
+        fresh = [_run(end, queue_of) for end in reversed(self._fresh) if end[0] == uuid]
+        return fresh + [run for run in reversed(self._taken) if run.uuid == uuid]
 
 
 def _run(end: _End, queue_of: QueueOf) -> TaskRun:

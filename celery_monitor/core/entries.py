@@ -115,17 +115,17 @@ class Entries:
 
         ``saved`` of a copy tells whether an earlier call has given the entry already.
         """
-        saved, gone = [], self._gone
+        saved, removed = [], self._gone
         for uuid in self._dirty:
             ref = self.tasks[uuid]
-            kept = copy(ref)
+            stored = copy(ref)
             ref.saved = True
             if ref.others is not None:
-                kept.others = [copy(run) for run in ref.others]
-            saved.append((uuid, kept))
+                stored.others = [copy(run) for run in ref.others]
+            saved.append((uuid, stored))
         self._dirty = {}
         self._gone = []
-        return saved, gone
+        return saved, removed
 
     def _forget(self, uuid: str) -> TaskRef:
         ref = self.tasks.pop(uuid)
@@ -142,19 +142,19 @@ class Entries:
     def _give_up(self) -> None:
         """Let go of what was left open when another run ended."""
         while self._left_open:
-            uuid, due = next(iter(self._left_open.items()))
-            if due > self._time:
+            uuid, due_at = next(iter(self._left_open.items()))
+            if due_at > self._time:
                 return
             del self._left_open[uuid]
             ref = self.tasks.get(uuid)
-            if ref is not None and ref.seen <= self._minute - LEFT_OPEN // 60:
+            if ref is not None and ref.seen_minute <= self._minute - LEFT_OPEN // 60:
                 self._forget(uuid)
 
     def _expire(self) -> None:
         """Of the oldest; one that is still in use, such as an endless retry, does not hold up those behind it."""
         oldest = self._minute - self._max_age_minutes
         for uuid in list(islice(self.tasks, EXPIRED_PER_TICK)):
-            if self.tasks[uuid].seen <= oldest:
+            if self.tasks[uuid].seen_minute <= oldest:
                 self._forget(uuid)
 
     def _evict(self, number: int) -> None:
@@ -167,7 +167,7 @@ class Entries:
 
 
 def _seen(entry: tuple[str, TaskRef]) -> int:
-    return entry[1].seen
+    return entry[1].seen_minute
 
 
 def _weight(uuid: str, ref: TaskRef) -> int:

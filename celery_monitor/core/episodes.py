@@ -1,8 +1,9 @@
 """Incidents of the conditions other than failure: an episode opens one, goes on in it, and resolves it.
 
-A judge (``core/conditions``, ``core/schedules``) says what holds, as an ``Episode``, as often as it looks, and that
-it is ``Over``, once. One incident stands for one episode, also over a restart: its key is made of the condition, the
-subject, the rule, and the time when it began. Of each condition, subject and rule one is open at a time.
+A judge (``core/conditions``, ``core/schedules``) says what holds, as an ``Episode``, as often as it looks, and once
+that it has ended, as an ``EpisodeEnd``. One incident stands for one episode, also over a restart: its key is made of
+the condition, the subject, the rule, and the time when it began. Of each condition, subject and rule one is open at a
+time.
 
 A storm is more than ``storm_tasks`` subjects of one condition and severity within ``storm_window``: those above that
 number become one incident, which resolves when the last of them is over. Where there is no room for an incident in
@@ -14,8 +15,16 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.core.incident import MAX_NAMES_PER_STORM, MAX_VALUE, Episode, Identity, OpenIncident, Over, Verdict
-from celery_monitor.core.incident_book import IncidentBook
+from celery_monitor.core.incident import (
+    MAX_NAMES_PER_STORM,
+    MAX_VALUE,
+    Episode,
+    EpisodeEnd,
+    Identity,
+    OpenIncident,
+    Verdict,
+)
+from celery_monitor.core.incident_registry import IncidentRegistry
 from celery_monitor.core.model import STORM, Condition, Incident, IncidentState, Reason, Severity
 from celery_monitor.core.rules import DAY, Policy, Rule, RuleSet, episode_key, storm_key, window
 from celery_monitor.core.storm import StormDetector
@@ -31,7 +40,7 @@ _KEPT: Final = DAY
 class _Live(msgspec.Struct):
     """An episode that is not over, and what stands for it: an incident of its own, a storm's, or both."""
 
-    own: str | None
+    incident_key: str | None
     storm: str | None = None
 
 
@@ -50,11 +59,11 @@ class EpisodeNotice(msgspec.Struct, frozen=True):
 class Episodes:
     """Keeps the incidents of episodes in a book. Not thread-safe: it belongs to the monitor."""
 
-    def __init__(self, policy: Policy, rules: RuleSet, book: IncidentBook) -> None:
-        """``rules`` tells which rules there are now; ``book`` is shared with whoever judges failures."""
+    def __init__(self, policy: Policy, rules: RuleSet, registry: IncidentRegistry) -> None:
+        """``rules`` tells which rules there are now; ``registry`` is shared with whoever judges failures."""
         self._policy = policy
         self._rules = rules
-        self._book = book
+        self._registry = registry
         self._live: dict[Identity, _Live] = {}
         self._detectors: dict[Condition, StormDetector] = {}
         self._storms: dict[tuple[Condition, str, Severity], str] = {}
@@ -63,10 +72,10 @@ class Episodes:
     def restore(self, old: Incident, now: float) -> None:
         """Take over an incident that the store kept. What was sent before counts as sent now."""
         rule = self._rules.current(old.rule, old.condition, old.route)
-        known = rule or Rule(old.rule, severity=old.severity, route=old.route, on=old.condition)
+        effective_rule = rule or Rule(old.rule, severity=old.severity, route=old.route, on=old.condition)
         storm = old.task == STORM and not old.subject
-        entry = self._book.entries[old.key] = OpenIncident(
-            old.key, old.task, known, old.severity, old.hour, old.opened_at, old.first_at, old.last_at,
+        entry = self._registry.entries[old.key] = OpenIncident(
+            old.key, old.task, effective_rule, old.severity, old.hour, old.opened_at, old.first_at, old.last_at,
             max(old.last_at, now) + _KEPT, old.state, old.reason, old.count, tasks=dict(old.tasks),
             queues=dict(old.queues), workers=dict(old.workers), samples=list(old.samples), sent_at=now,
             sent_count=old.sent_count, dirty=False, storm=storm, condition=old.condition, subject=old.subject,
@@ -85,35 +94,37 @@ class Episodes:
     def restored(self) -> None:
         """Everything was taken over: what was part of a storm that is still open belongs to it again."""
         for live in self._live.values():
-            entry = self._book.entries[live.own or ""]
+            entry = self._registry.entries[live.incident_key or ""]
             if entry.reason is Reason.STORM_JOINED:
                 live.storm = self._storms.get((entry.condition, entry.rule.route, entry.severity))
 
     def live(self, on: Condition) -> list[Incident]:
         """The incidents of this condition that are not over, for its judge to go on from after a start."""
-        entries = (self._book.entries.get(live.own or "") for key, live in self._live.items() if key[0] is on)
+        entries = (
+            self._registry.entries.get(live.incident_key or "") for key, live in self._live.items() if key[0] is on
+        )
         return [entry.freeze(self._policy.fleet) for entry in entries if entry is not None]
 
-    def judge(self, found: Iterable[Episode | Over], now: float) -> Iterator[EpisodeNotice]:
+    def judge(self, changes: Iterable[Episode | EpisodeEnd], now: float) -> Iterator[EpisodeNotice]:
         """Take over what judges have found. What has begun or is over is told; what goes on is not."""
-        for one in found:
-            if isinstance(one, Over):
-                key = self.end(one, now)
+        for change in changes:
+            if isinstance(change, EpisodeEnd):
+                key = self.end(change, now)
                 if key is not None:
-                    summary = self._book.entries[key].message
-                    yield EpisodeNotice(one.condition, one.subject, one.rule, summary, None, key)
+                    summary = self._registry.entries[key].message
+                    yield EpisodeNotice(change.condition, change.subject, change.rule, summary, None, key)
             else:
-                verdict = self.observe(one, now)
+                verdict = self.observe(change, now)
                 if verdict.changed:
-                    told = one.condition, one.subject, one.rule.name, one.summary
-                    yield EpisodeNotice(*told, verdict.reason, verdict.incident)
+                    fields = change.condition, change.subject, change.rule.name, change.summary
+                    yield EpisodeNotice(*fields, verdict.reason, verdict.incident)
 
     def observe(self, episode: Episode, now: float) -> Verdict:
         """It holds: open its incident, or go on in it."""
         live = self._live.get(episode.identity)
-        entry = None if live is None or live.own is None else self._book.entries.get(live.own)
-        told = entry is not None and entry.state is IncidentState.OPEN
-        if live is not None and (live.own is None or live.storm or told):
+        entry = None if live is None or live.incident_key is None else self._registry.entries.get(live.incident_key)
+        is_open = entry is not None and entry.state is IncidentState.OPEN
+        if live is not None and (live.incident_key is None or live.storm or is_open):
             return self._go_on(live, entry, episode)
         if entry is None:
             entry = self._entry(episode, now)
@@ -125,7 +136,7 @@ class Episodes:
         if not episode.rule.page:
             entry.reason = Reason.SILENCED
             return Verdict(Reason.SILENCED, entry.key, changed=first)
-        if self._book.covers(entry, now):  # it is told again as it goes on, and opens when the silence has ended
+        if self._registry.covers(entry, now):  # it is told again as it goes on, and opens when the silence has ended
             entry.state, entry.reason = IncidentState.SUPPRESSED, Reason.MUTED
             return Verdict(Reason.MUTED, entry.key, changed=first)
         if self._is_storm(episode, now):
@@ -134,13 +145,13 @@ class Episodes:
             self._live[episode.identity].storm = key
             return Verdict(reason, key)
         reason = Reason.REOPENED if entry.state in _ENDED else Reason.OPENED
-        self._book.open(entry, reason, now)
+        self._registry.open(entry, reason, now)
         return Verdict(reason, entry.key)
 
-    def end(self, over: Over, now: float) -> str | None:
+    def end(self, over: EpisodeEnd, now: float) -> str | None:
         """It is over. Key of the incident that is closed by it; None when there is none, or a storm stands for it."""
         live = self._live.pop(over.identity, None)
-        entry = None if live is None or live.own is None else self._book.entries.get(live.own)
+        entry = None if live is None or live.incident_key is None else self._registry.entries.get(live.incident_key)
         if entry is None:
             return None
         entry.last_at = max(entry.last_at, over.at)
@@ -155,22 +166,24 @@ class Episodes:
                 self._storms.pop((entry.condition, entry.rule.route, entry.severity), None)
                 self._end(entry, now)
             else:
-                self._book.refresh(entry, now)
-        elif entry.state in _ENDED and now > entry.ends_at and not self._book.is_choked:
-            self._book.evict(entry)
+                self._registry.refresh(entry, now)
+        elif entry.state in _ENDED and now > entry.ends_at and not self._registry.is_choked:
+            self._registry.evict(entry)
 
     def _go_on(self, live: _Live, entry: OpenIncident | None, episode: Episode) -> Verdict:
         if entry is not None:
             entry.observe(episode)
-        return Verdict(Reason.STORM_JOINED if live.storm else Reason.JOINED, live.storm or live.own, changed=False)
+        return Verdict(
+            Reason.STORM_JOINED if live.storm else Reason.JOINED, live.storm or live.incident_key, changed=False
+        )
 
     def _entry(self, episode: Episode, now: float) -> OpenIncident | None:
         """Its incident: the one that has this key already, or a new one. None where there is no room."""
         rule = episode.rule
         key = episode_key(episode.condition, episode.subject, rule.name, episode.since, self._fleet)
-        entry = self._book.entries.get(key)
-        if entry is None and self._book.has_room():
-            entry = self._book.entries[key] = self._new(key, episode, now)
+        entry = self._registry.entries.get(key)
+        if entry is None and self._registry.has_room():
+            entry = self._registry.entries[key] = self._new(key, episode, now)
             entry.task, entry.subject = episode.task, episode.subject
         return entry
 
@@ -187,8 +200,8 @@ class Episodes:
         return self._policy.fleet if "{fleet}" in self._policy.dedup_key else ""
 
     def _without_room(self, episode: Episode, now: float) -> Verdict:
-        self._book.overflows["incidents"] += 1
-        if len(self._live) >= self._book.most + MAX_WITHOUT_ROOM:
+        self._registry.overflows["incidents"] += 1
+        if len(self._live) >= self._registry.max_incidents + MAX_WITHOUT_ROOM:
             return Verdict(Reason.SILENCED, None, changed=False)
         live = self._live[episode.identity] = _Live(None)
         if not episode.rule.page:
@@ -207,32 +220,32 @@ class Episodes:
 
     def _join_storm(self, episode: Episode, now: float) -> tuple[Reason, str]:
         rule = episode.rule
-        place = episode.condition, rule.route, rule.severity
-        key = self._storms.get(place)
-        entry = None if key is None else self._book.entries.get(key)
+        key_parts = episode.condition, rule.route, rule.severity
+        key = self._storms.get(key_parts)
+        entry = None if key is None else self._registry.entries.get(key)
         if entry is None:
             hour = f"{episode.condition}/{window(now, self._policy.zone)}"
             key = storm_key(rule.route, rule.severity, hour, self._fleet)
-            entry = self._book.entries.get(key)
+            entry = self._registry.entries.get(key)
             if entry is None:
-                entry = self._book.entries[key] = self._new(key, episode, now)
+                entry = self._registry.entries[key] = self._new(key, episode, now)
                 entry.storm = True
-            self._storms[place] = entry.key
+            self._storms[key_parts] = entry.key
         entry.last_at = max(entry.last_at, episode.at)
         entry.count += 1
         if len(entry.tasks) < MAX_NAMES_PER_STORM:
             entry.tasks[episode.subject] = 1
-        known = entry.details[0][1] if entry.details else ""
-        if len(known) < MAX_VALUE:
-            entry.details = (("Including", f"{known}; {episode.summary}".removeprefix("; ")[:MAX_VALUE]),)
+        listed = entry.details[0][1] if entry.details else ""
+        if len(listed) < MAX_VALUE:
+            entry.details = (("Including", f"{listed}; {episode.summary}".removeprefix("; ")[:MAX_VALUE]),)
         entry.dirty = True
         if entry.state is IncidentState.OPEN:
             return Reason.STORM_JOINED, entry.key
-        self._book.open(entry, Reason.STORM_OPENED, now)
+        self._registry.open(entry, Reason.STORM_OPENED, now)
         return Reason.STORM_OPENED, entry.key
 
     def _end(self, entry: OpenIncident, now: float) -> None:
         """Whoever was told is told the end; others are not."""
-        told = entry.state is IncidentState.OPEN
+        was_open = entry.state is IncidentState.OPEN
         entry.ends_at = now + _KEPT
-        self._book.close(entry, IncidentState.RESOLVED if told else IncidentState.EXPIRED, now)
+        self._registry.close(entry, IncidentState.RESOLVED if was_open else IncidentState.EXPIRED, now)

@@ -24,15 +24,17 @@ def relevant_tail(traceback: str, frame: str = "") -> str:
         return "\n".join(map(_shortened, lines[-2 * ENDING :]))
     path, _, function = frame.rpartition(":")
     name = path.rpartition("/")[2]
-    own = [index for index in frames if name and f'{name}"' in lines[index] and lines[index].endswith(f"in {function}")]
+    own_frames = [
+        index for index in frames if name and f'{name}"' in lines[index] and lines[index].endswith(f"in {function}")
+    ]
     # What leads to the application's frame is Celery's; what follows it is what the application called.
-    begin = own[-1] if own else frames[0]
-    kept = sorted({*own[-1:], *[index for index in frames if index >= begin][-FRAMES:]})
+    begin = own_frames[-1] if own_frames else frames[0]
+    lines_shown = sorted({*own_frames[-1:], *[index for index in frames if index >= begin][-FRAMES:]})
     ends = [*frames[1:], len(lines)]
     out: list[str] = []
-    for index in kept:
+    for index in lines_shown:
         block = lines[index : ends[frames.index(index)]]
-        if index > frames[0] and (index == kept[0] or frames[frames.index(index) - 1] not in kept):
+        if index > frames[0] and (index == lines_shown[0] or frames[frames.index(index) - 1] not in lines_shown):
             out.append(_CUT)
         if len(block) > ENDING:
             block = [*block[: ENDING - 3], _CUT, *block[-2:]]
@@ -44,7 +46,7 @@ def _shortened(line: str) -> str:
     if line.startswith(_FRAME):
         # By hand: a regular expression is slow on lines that are made to be slow.
         path, quote, rest = line.removeprefix(_FRAME).partition('"')
-        found = path.rpartition(_LIBRARIES)
-        end = found[2] if found[1] else "/".join(path.split("/")[-3:])
+        parts = path.rpartition(_LIBRARIES)
+        end = parts[2] if parts[1] else "/".join(path.split("/")[-3:])
         line = f"{_FRAME}{'…/' if end != path else ''}{end}{quote}{rest}"
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"

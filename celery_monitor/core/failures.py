@@ -35,24 +35,24 @@ class FailureJudge:
 
     def judge(self, event: Event, name: str, queue: str, now: float) -> str:
         """Group and judge a failure; returns its class's short name."""
-        what = self._classify(event.exception, event.traceback)
-        exception, frame = what.qualified, what.frame
+        classified = self._classify(event.exception, event.traceback)
+        exception, frame = classified.qualified, classified.frame
         group = group_id(name, exception, frame)
         if not self._aggregator.admits_group(name, group):
             exception, frame = OTHER, ""
             group = group_id(name, exception, frame)
-        uuid, at, short = event.uuid, event.timestamp, what.exception
+        uuid, at, short = event.uuid, event.timestamp, classified.exception
         hostname = printable(event.hostname, MAX_HOSTNAME_LENGTH)
         args, kwargs = self._arguments_of(uuid) if self._tracker.arguments else (None, None)
-        traceback = what.traceback[-MAX_TRACEBACK_LENGTH:]
+        traceback = classified.traceback[-MAX_TRACEBACK_LENGTH:]
         verdict = self._decide(
-            TaskFailure(uuid, name, queue, short, at, hostname, what.message, traceback, args, kwargs), now
+            TaskFailure(uuid, name, queue, short, at, hostname, classified.message, traceback, args, kwargs), now
         )
         self._note(name, uuid, short, verdict)
         self._aggregator.add_error(
             ErrorGroup(group, name, exception, frame, at, at),
             Failure(
-                uuid, name, queue, hostname, at, short, what.message, what.traceback,
+                uuid, name, queue, hostname, at, short, classified.message, classified.traceback,
                 group, verdict.incident, verdict.reason, args, kwargs,
             ),
         )  # fmt: skip

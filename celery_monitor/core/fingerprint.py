@@ -22,14 +22,14 @@ def fingerprint_of(body: bytes) -> bytes:
 
 
 class Fingerprints:
-    """The newest fingerprints of each recent connection. ``kept``: how many of each at least, the broker's prefetch."""
+    """The newest fingerprints of each recent connection. ``capacity``: the least of each, the broker's prefetch."""
 
-    def __init__(self, *, kept: int) -> None:
+    def __init__(self, *, capacity: int) -> None:
         """Start without any; ``restore`` fills it."""
         self.on = False
         """The source acknowledges, so messages can come twice."""
         self.epoch = 0
-        self._kept = kept
+        self._capacity = capacity
         self._ended: dict[bytes, int] = {}
         """Of earlier epochs, each with its newest one."""
         self._newer: set[bytes] = set()
@@ -53,7 +53,7 @@ class Fingerprints:
         self._newer, self._older = set(), set()
         self.epoch += 1
         oldest = self.epoch - MAX_EPOCHS
-        self._ended = {one: epoch for one, epoch in self._ended.items() if epoch >= oldest}
+        self._ended = {fingerprint: epoch for fingerprint, epoch in self._ended.items() if epoch >= oldest}
 
     def is_redelivered_duplicate(self, delivery: Delivery) -> bool:
         """Note a message; True when it was applied before."""
@@ -68,7 +68,7 @@ class Fingerprints:
             fingerprint in self._ended or fingerprint in newer or fingerprint in self._older
         )
         newer.add(fingerprint)
-        if len(newer) >= self._kept:
+        if len(newer) >= self._capacity:
             self._newer, self._older = set(), newer
         self._pending += fingerprint
         return repeated

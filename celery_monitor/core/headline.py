@@ -50,18 +50,18 @@ def headline(incident: Incident) -> str:
         named = {name: count for name, count in incident.tasks.items() if name != OTHER}
         tasks = f"more than {len(named)} tasks" if OTHER in incident.tasks else _number(len(named), "task")
         failures = _number(incident.count, "failure")
-        return f"{fleet}Many tasks fail at once: {failures} of {tasks}: {listed(named, 5)}"
+        return f"{fleet}Many tasks fail at once: {failures} of {tasks}: {format_counts(named, 5)}"
     times = "" if incident.count == 1 else f" {incident.count} times"
     kinds = list(incident.exceptions)
     if len(kinds) > 1:
-        return f"{fleet}{incident.task} failed{times}: {listed(incident.exceptions, 5)}"
+        return f"{fleet}{incident.task} failed{times}: {format_counts(incident.exceptions, 5)}"
     if kinds and kinds[0] in _HAPPENED:
         times = "" if incident.count == 1 else f" ({incident.count} times)"
         return f"{fleet}{incident.task}: {_HAPPENED[kinds[0]]}{times}"
-    said = " ".join(incident.message.split())
-    if kinds and not said.startswith(kinds[0]):
-        said = f"{kinds[0]}: {said}" if said else kinds[0]
-    return f"{fleet}{incident.task} failed{times}" + (f": {said}" if said else "")
+    message = " ".join(incident.message.split())
+    if kinds and not message.startswith(kinds[0]):
+        message = f"{kinds[0]}: {message}" if message else kinds[0]
+    return f"{fleet}{incident.task} failed{times}" + (f": {message}" if message else "")
 
 
 def facts(incident: Incident) -> list[tuple[str, str]]:
@@ -69,23 +69,23 @@ def facts(incident: Incident) -> list[tuple[str, str]]:
 
     Labels are of letters, digits and spaces, each once: receivers make names of them.
     """
-    merged: dict[str, str] = {}
+    values: dict[str, str] = {}
     for label, value in incident.details:
         name = _not_plain(" ", label).strip() or "Detail"
-        merged[name] = f"{merged[name]}; {value}" if name in merged else value
-    told = [(name, line(value, _FACT)) for name, value in merged.items()]
+        values[name] = f"{values[name]}; {value}" if name in values else value
+    lines = [(name, line(value, _FACT)) for name, value in values.items()]
     if incident.unwatched >= 1:
-        told.append(("Not watched", f"{duration(incident.unwatched)} of this time; what happened then is unknown"))
-    return told
+        lines.append(("Not watched", f"{duration(incident.unwatched)} of this time; what happened then is unknown"))
+    return lines
 
 
 def duration(seconds: float) -> str:
     """``45 s``, ``12 min``, ``1 h 5 min``, ``3 d 2 h``: the two largest units."""
-    minutes, left = divmod(round(seconds), 60)
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    units = ((days, "d"), (hours, "h"), (minutes, "min"), (left, "s"))
-    first = next((place for place, (amount, _) in enumerate(units) if amount), len(units) - 1)
+    units = ((days, "d"), (hours, "h"), (minutes, "min"), (seconds_left, "s"))
+    first = next((position for position, (amount, _) in enumerate(units) if amount), len(units) - 1)
     return " ".join(f"{amount} {unit}" for amount, unit in units[first : first + 2] if amount) or "0 s"
 
 
@@ -96,18 +96,18 @@ def _number(count: int, noun: str) -> str:
 def overview(incident: Incident) -> list[tuple[str, str]]:
     """What every channel tells beside the headline: labels and values, each on one line, the most important first."""
     one, failures = incident, incident.condition is Condition.FAILURE
-    known = [
+    fields = [
         *([("Failures", str(one.count))] if failures else facts(one)),
-        ("Tasks", listed(one.tasks, _LISTED) if one.is_storm or len(one.tasks) > 1 else ""),
-        ("Exceptions", listed(one.exceptions, _LISTED)),
+        ("Tasks", format_counts(one.tasks, _LISTED) if one.is_storm or len(one.tasks) > 1 else ""),
+        ("Exceptions", format_counts(one.exceptions, _LISTED)),
         ("First failure" if failures else "Since", rfc3339(one.first_at) or ""),
         ("Last failure" if failures else "Last seen", rfc3339(one.last_at) or ""),
-        ("Queues", listed(one.queues, _LISTED)),
-        ("Workers", listed(one.workers, _LISTED)),
+        ("Queues", format_counts(one.queues, _LISTED)),
+        ("Workers", format_counts(one.workers, _LISTED)),
         ("Rule", line(one.rule)),
         ("Sample task IDs" if failures else "Task IDs", ", ".join(line(uuid) for uuid in one.samples)),
     ]
-    return [(label, value) for label, value in known if value]
+    return [(label, value) for label, value in fields if value]
 
 
 def paragraphs(incident: Incident, *, resolved: bool, limit: int) -> list[str]:
@@ -115,13 +115,13 @@ def paragraphs(incident: Incident, *, resolved: bool, limit: int) -> list[str]:
 
     ``limit``: characters of the latter, which a resolved one has not.
     """
-    known = [("Severity", str(incident.severity)), *overview(incident)]
-    width = max(len(label) for label, _ in known) + 2
-    lines = [f"{label + ':':<{width}}{line(value, _VALUE_LIMIT)}" for label, value in known]
+    fields = [("Severity", str(incident.severity)), *overview(incident)]
+    width = max(len(label) for label, _ in fields) + 2
+    lines = [f"{label + ':':<{width}}{line(value, _VALUE_LIMIT)}" for label, value in fields]
     head = line(headline(incident), _VALUE_LIMIT)
-    said = "" if resolved else text(incident.traceback or incident.message).strip()[-limit:]
+    excerpt = "" if resolved else text(incident.traceback or incident.message).strip()[-limit:]
     first = f"{head}\nThis incident is resolved." if resolved else head
-    return ["\n\n".join([first, "\n".join(lines)]), *([said] if said else [])]
+    return ["\n\n".join([first, "\n".join(lines)]), *([excerpt] if excerpt else [])]
 
 
 def text(value: str, limit: int | None = None) -> str:
@@ -137,11 +137,11 @@ def line(value: str, limit: int = _NAME_LIMIT) -> str:
     return text(" ".join(text(value).split()), limit)
 
 
-def listed(counts: Mapping[str, int], limit: int) -> str:
+def format_counts(counts: Mapping[str, int], limit: int) -> str:
     """The names with the most, each with its number."""
     entries = most_first(counts)
-    listed = ", ".join(f"{line(name, 100)} ({count})" for name, count in entries[:limit])
-    return listed + (", …" if len(entries) > limit else "")
+    names = ", ".join(f"{line(name, 100)} ({count})" for name, count in entries[:limit])
+    return names + (", …" if len(entries) > limit else "")
 
 
 def most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -45,9 +45,9 @@ class Hosts:
 
         ``other`` never goes: it has the totals of hosts that may still be there.
         """
-        gone = {host for host, at in self._last_received_at.items() if now - at > self._purge and host != OTHER}
-        if gone:
-            gone -= {host_of(hostname) for hostname in workers}
-        for host in gone:
+        purged = {host for host, at in self._last_received_at.items() if now - at > self._purge and host != OTHER}
+        if purged:
+            purged -= {host_of(hostname) for hostname in workers}
+        for host in purged:
             del self._last_received_at[host]
-        return gone
+        return purged

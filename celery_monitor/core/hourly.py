@@ -77,7 +77,7 @@ class Checkpoints:
         if start and row.key.name != OTHER and (any(row.runtime) or any(row.wait)):
             self._note(row, start, last=True)
 
-    def merged(self, row: Measured) -> None:
+    def resume(self, row: Measured) -> None:
         """Others were added to it after ``end``: its hour goes on from here."""
         start = _hour_of(row)
         if start and row.key.name != OTHER:
@@ -118,20 +118,20 @@ class QueueLengths:
         start = int(now // BUCKET_SECONDS) * BUCKET_SECONDS
         if start != self._start:
             self._start, self._names = start, set()
-        known = [queue for queue in queues if queue.length is not None]
-        for queue in sorted(known, key=lambda one: -(one.length or 0))[:MAX_QUEUES]:
-            length, place = queue.length or 0, (start, queue.name)
+        measured = [queue for queue in queues if queue.length is not None]
+        for queue in sorted(measured, key=lambda stats: -(stats.length or 0))[:MAX_QUEUES]:
+            length, bucket = queue.length or 0, (start, queue.name)
             if queue.name not in self._names and len(self._names) >= MAX_QUEUES + MAX_LATE_QUEUES:
                 continue
             self._names.add(queue.name)
-            old = self._waiting.get(place)
+            old = self._waiting.get(bucket)
             if old is None:
                 if len(self._waiting) >= MAX_LENGTHS:
                     return
-                self._waiting[place] = QueueLengthDelta(start, queue.name, 1, length, length)
+                self._waiting[bucket] = QueueLengthDelta(start, queue.name, 1, length, length)
             else:
                 longest = max(old.longest, length)
-                self._waiting[place] = QueueLengthDelta(start, queue.name, old.looks + 1, old.total + length, longest)
+                self._waiting[bucket] = QueueLengthDelta(start, queue.name, old.looks + 1, old.total + length, longest)
 
     def take(self) -> list[QueueLengthDelta]:
         """Those since the last call."""
@@ -145,23 +145,23 @@ def hours(checkpoints: Iterable[Checkpoint], totals: Iterable[Series]) -> list[H
     ``checkpoints``: of each series in their order, with no gap up to now; the series in any order. Only the newest of
     each series is kept in memory. ``totals``: the same series as they are now.
     """
-    found: dict[int, tuple[dict[float, int], dict[float, int]]] = {}
+    cells_by_hour: dict[int, tuple[dict[float, int], dict[float, int]]] = {}
     newest: dict[SeriesKey, Checkpoint] = {}
     for after in chain(checkpoints, map(_now, totals)):
         before = newest.get(after.key)
         newest[after.key] = after
         if before is not None and not before.last:
-            runtime, wait = found.setdefault(before.start, ({}, {}))
+            runtime, wait = cells_by_hour.setdefault(before.start, ({}, {}))
             _add_growth(runtime, before.runtime, after.runtime)
             _add_growth(wait, before.wait, after.wait)
-    rows = [HourRow(start, *map(_histogram, found[start])) for start in sorted(found)]
+    rows = [HourRow(start, *map(_histogram, cells_by_hour[start])) for start in sorted(cells_by_hour)]
     return [row for row in rows if any(row.runtime.counts) or any(row.wait.counts)]
 
 
-def ending(one: Series, start: int) -> Checkpoint:
+def ending(series: Series, start: int) -> Checkpoint:
     """The last checkpoint of a series that is dropped. ``start``: of an hour that is not before its newest one."""
-    runtime, wait = _cells(one.runtime.bounds, one.runtime.counts), _cells(one.wait.bounds, one.wait.counts)
-    return Checkpoint(start, one.key, runtime, wait, last=True)
+    runtime, wait = _cells(series.runtime.bounds, series.runtime.counts), _cells(series.wait.bounds, series.wait.counts)
+    return Checkpoint(start, series.key, runtime, wait, last=True)
 
 
 def _now(one: Series) -> Checkpoint:
@@ -177,8 +177,8 @@ def _hour_of(row: Measured) -> int:
 def _cells(bounds: Sequence[float], counts: Sequence[int]) -> Cells:
     """The cells that hold something, and those below them: an estimate needs both bounds of a cell."""
     above = [*counts[1:], 0]
-    every = zip([*bounds, math.inf][: len(counts)], counts, above, strict=True)
-    return tuple((bound, count) for bound, count, next_ in every if count or next_)
+    cells = zip([*bounds, math.inf][: len(counts)], counts, above, strict=True)
+    return tuple((bound, count) for bound, count, next_ in cells if count or next_)
 
 
 def _add_growth(to: dict[float, int], before: Cells, after: Cells) -> None:

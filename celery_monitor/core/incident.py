@@ -89,7 +89,7 @@ class Episode(msgspec.Struct, frozen=True):
         return self.condition, self.subject, self.rule.name
 
 
-class Over(msgspec.Struct, frozen=True):
+class EpisodeEnd(msgspec.Struct, frozen=True):
     """An episode has ended, as a judge found."""
 
     condition: Condition
@@ -148,7 +148,7 @@ class OpenIncident(msgspec.Struct, gc=False):
     """What it says has changed since it was sent."""
 
     @property
-    def untold(self) -> bool:
+    def has_unsent(self) -> bool:
         """Something was not sent yet."""
         return self.revised or self.count > self.sent_count
 
@@ -159,45 +159,45 @@ class OpenIncident(msgspec.Struct, gc=False):
         self.first_at, self.last_at = min(self.first_at, episode.since), max(self.last_at, episode.at)
         self.message, self.unwatched = episode.summary[:MAX_SUMMARY], episode.unwatched
         self.details = tuple((name[:MAX_LABEL], value[:MAX_VALUE]) for name, value in episode.details[:MAX_DETAILS])
-        told_of = (self.tasks, episode.tasks), (self.queues, episode.queues), (self.workers, episode.workers)
-        for counts, told in told_of:
+        pairs = (self.tasks, episode.tasks), (self.queues, episode.queues), (self.workers, episode.workers)
+        for counts, reported in pairs:
             counts.clear()
-            for name, number in told.items():
+            for name, number in reported.items():
                 _count(counts, name, add=number)
         self.samples = list(episode.samples[:MAX_EPISODE_SAMPLES])
         if (self.message, self.details, self.count, self.unwatched) != before:
             self.revised = self.dirty = True
 
-    def join(self, failed: TaskFailure, *, page: bool) -> None:
+    def join(self, failure: TaskFailure, *, page: bool) -> None:
         """Count a failure in. ``page``: its rule does not silence it."""
         self.dirty = True
         self.count += 1
         self.silenced += not page
-        self.first_at = min(self.first_at, failed.at)
+        self.first_at = min(self.first_at, failure.at)
         # Most failures repeat the names of earlier ones: those are counted here, without a call for each.
-        if failed.exception in self.exceptions:
-            self.exceptions[failed.exception] += 1
+        if failure.exception in self.exceptions:
+            self.exceptions[failure.exception] += 1
         else:
-            _count(self.exceptions, failed.exception)
-        if failed.hostname in self.workers:
-            self.workers[failed.hostname] += 1
+            _count(self.exceptions, failure.exception)
+        if failure.hostname in self.workers:
+            self.workers[failure.hostname] += 1
         else:
-            _count(self.workers, failed.hostname)
-        if failed.queue in self.queues:
-            self.queues[failed.queue] += 1
+            _count(self.workers, failure.hostname)
+        if failure.queue in self.queues:
+            self.queues[failure.queue] += 1
         else:
-            _count(self.queues, failed.queue)
-        if failed.task in self.tasks:
-            self.tasks[failed.task] += 1
+            _count(self.queues, failure.queue)
+        if failure.task in self.tasks:
+            self.tasks[failure.task] += 1
         else:
-            _count(self.tasks, failed.task, self.most_tasks)
+            _count(self.tasks, failure.task, self.max_tasks)
         if len(self.samples) < SAMPLES:
-            self.samples.append(failed.uuid)
-        if failed.at >= self.last_at:
-            self.last_at, self.last = failed.at, failed
+            self.samples.append(failure.uuid)
+        if failure.at >= self.last_at:
+            self.last_at, self.last = failure.at, failure
 
     @property
-    def most_tasks(self) -> int:
+    def max_tasks(self) -> int:
         """How many tasks it names."""
         return MAX_NAMES_PER_STORM if self.storm else MAX_NAMES_PER_INCIDENT
 
@@ -211,7 +211,7 @@ class OpenIncident(msgspec.Struct, gc=False):
         _count(self.exceptions, recent.exception, add=count)
         _count(self.workers, recent.hostname, add=count)
         _count(self.queues, recent.queue, add=count)
-        _count(self.tasks, task, self.most_tasks, add=count)
+        _count(self.tasks, task, self.max_tasks, add=count)
         if len(self.samples) < SAMPLES:
             self.samples.append(recent.uuid)
 
@@ -267,7 +267,7 @@ def restored_incident(old: Incident, rule: Rule, ends_at: float, now: float) -> 
     )  # fmt: skip
 
 
-def _count(counts: dict[str, int], name: str, most: int = MAX_NAMES_PER_INCIDENT, *, add: int = 1) -> None:
-    if name not in counts and len(counts) >= most:
+def _count(counts: dict[str, int], name: str, max_names: int = MAX_NAMES_PER_INCIDENT, *, add: int = 1) -> None:
+    if name not in counts and len(counts) >= max_names:
         name = OTHER
     counts[name] = counts.get(name, 0) + add

@@ -52,7 +52,11 @@ class Intake:
         """(instance, number) of the probes that came in, of any monitor."""
         # Bound once: these are used for every event, and each is one object for ever.
         self._advance, self._add, self._start = parts.tracker.advance, parts.aggregator.add, parts.starts.note
-        self._awaited, self._scheduled, self._unnamed_ids = parts.decider.awaited, parts.schedules.of, parts.unnamed.of
+        self._awaited, self._scheduled, self._unnamed_ids = (
+            parts.decider.awaited,
+            parts.schedules.by_task,
+            parts.unnamed.numbers_by_task,
+        )
         self._finishing, self._worker_started = parts.workers.finishing, parts.workers.started
         self._types, self._by_host = parts.counters.types, parts.limits.hostname_label
 
@@ -60,11 +64,11 @@ class Intake:
         """The stream is open, though no message proves it."""
         if not self._clock.watched:
             self._clock.watched = True
-            self._parts.workers.missed()
+            self._parts.workers.stream_interrupted()
 
     def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Apply messages in their order. Never raises, whatever they hold."""
-        self._clock.heard(now)
+        self._clock.message_read(now)
         self.flowing()
         fingerprints, offsets, task = self._parts.fingerprints, self._parts.workers.offsets, self._task
         marked, kind_of = fingerprints.on, KINDS.get
@@ -84,12 +88,12 @@ class Intake:
                     continue
                 kind = kind_of(event.type)  # type: ignore[union-attr]  # not Discarded
                 if offsets and kind is not None:
-                    right = event.timestamp + offsets.get(event.hostname, 0.0)  # type: ignore[union-attr, operator]
-                    event.timestamp = max(0.0, right)  # type: ignore[union-attr]
+                    corrected = event.timestamp + offsets.get(event.hostname, 0.0)  # type: ignore[union-attr, operator]
+                    event.timestamp = max(0.0, corrected)  # type: ignore[union-attr]
                 if event.timestamp > latest:  # type: ignore[union-attr]
                     event.timestamp = now  # type: ignore[union-attr]
                 if kind is None:
-                    self._other(event)  # type: ignore[arg-type]
+                    self._count_other(event)  # type: ignore[arg-type]
                 else:
                     counts[kind] += 1
                     task(event, kind, now)  # type: ignore[arg-type]
@@ -103,14 +107,14 @@ class Intake:
         """Count what waits no more, under the name that has come, or as unknown."""
         overflows, unnamed = self._parts.overflows, self._parts.unnamed
         overflows["unnamed_events"], unnamed.cut = overflows["unnamed_events"] + unnamed.cut, 0
-        for one in events:
-            event = copy(one.event)  # a flush may hold it
+        for unnamed_event in events:
+            event = copy(unnamed_event.event)  # a flush may hold it
             kind = KINDS[event.type]
-            ref = self._parts.tracker.known(event.uuid, event.hostname)
+            ref = self._parts.tracker.named_run(event.uuid, event.hostname)
             if ref is None and kind == FAILED:
                 self._parts.counters.add(CounterName.UNNAMED_FAILURES, 1)
             name, queue = (UNKNOWN_TASK, None) if ref is None else (ref.name or UNKNOWN_TASK, ref.queue)
-            self._count(event, kind, name, queue, one.measured, self._clock.now)
+            self._count(event, kind, name, queue, unnamed_event.measured, self._clock.now)
 
     def notice(self, hostname: str, now: float) -> None:
         """A sign of life of a worker that is no heartbeat."""
@@ -134,15 +138,15 @@ class Intake:
             name = ref.name = self._name_in(event) if kind == FAILED else None
             if name is None:
                 if kind != CANCELLED:
-                    held = ref.stage < Stage.SUCCEEDED
-                    self.settle(self._parts.unnamed.hold(event, measured, now, held=held))
+                    may_be_held = ref.stage < Stage.SUCCEEDED
+                    self.settle(self._parts.unnamed.hold(event, measured, now, may_be_held=may_be_held))
                 return
         if kind != CANCELLED:
             self._count(event, kind, name, ref.queue, measured, now)
         else:
             self._parts.conditions.cancelled(uuid, ref, event.timestamp)
         if self._unnamed_ids and uuid in self._unnamed_ids:
-            self.settle(self._parts.unnamed.named(uuid))
+            self.settle(self._parts.unnamed.release_task(uuid))
 
     def _name_in(self, event: Event) -> str | None:
         """The name that is in the failure itself: no other event may name a task that no worker knows."""
@@ -153,7 +157,7 @@ class Intake:
         self, event: Event, kind: int, name: str, queue: str | None, measured: float | None, now: float
     ) -> None:
         at = event.timestamp
-        queue = queue or self._parts.queues.most_likely_queue(name, event.hostname)
+        queue = queue or self._parts.queues.likely_queue(name, event.hostname)
         host = self._parts.hosts.hear(event.hostname, self._clock.watched_for) if self._by_host else ""
         row = self._add(kind, name, queue, host, at, measured)
         if kind == STARTED:
@@ -167,12 +171,12 @@ class Intake:
         if name in self._scheduled:
             self._parts.schedules.observe(kind, name, event.uuid, at, event.hostname, measured)
 
-    def _discard(self, what: Discarded, delivery: Delivery) -> None:
-        self._parts.counters.discard(what.reason)
-        if what.reason in _UNREAD:
-            self._parts.undecodable.note(what.reason, delivery.content_type)
+    def _discard(self, discarded: Discarded, delivery: Delivery) -> None:
+        self._parts.counters.discard(discarded.reason)
+        if discarded.reason in _UNREAD:
+            self._parts.undecodable.note(discarded.reason, delivery.content_type)
 
-    def _other(self, event: Event) -> None:
+    def _count_other(self, event: Event) -> None:
         kind, clock, workers = event.type, self._clock, self._parts.workers
         if kind in WORKER_KINDS:
             if workers.hear(event, clock.watched_for):

@@ -29,9 +29,9 @@ def split_array(body: bytes) -> Iterator[bytes | None]:
     if start is None or start[1] is None:
         yield body if body.startswith(b"{", at) and _end(body, at, MAX_SCANNED_TOKENS)[0] >= 0 else None
         return
-    left, closed = MAX_SCANNED_TOKENS, start[1].endswith(b"]")
+    tokens_left, closed = MAX_SCANNED_TOKENS, start[1].endswith(b"]")
     while not closed:
-        end, left = _end(body, at, left)
+        end, tokens_left = _end(body, at, tokens_left)
         if end < 0:
             yield None
             return
@@ -39,25 +39,25 @@ def split_array(body: bytes) -> Iterator[bytes | None]:
         closed, at = body[end : end + 1] != b",", end + 1
 
 
-def _end(body: bytes, at: int, left: int) -> tuple[int, int]:
+def _end(body: bytes, at: int, tokens_left: int) -> tuple[int, int]:
     """Where the value that begins at ``at`` ends, -1 when it does not; and how many marks are left then."""
     depth = 0
-    while left > 0:
+    while tokens_left > 0:
         mark = _MARK.search(body, at)
         if mark is None:
-            return (len(body) if depth == 0 else -1), left
-        left, at, found = left - 1, mark.end(), mark[0]
-        if found == _QUOTE:
+            return (len(body) if depth == 0 else -1), tokens_left
+        tokens_left, at, token = tokens_left - 1, mark.end(), mark[0]
+        if token == _QUOTE:
             at = _after_string(body, at)
             if at < 0:
                 break
-        elif found in _OPENING:
+        elif token in _OPENING:
             depth += 1
         elif depth == 0:  # the comma behind it, or the end of the list
-            return mark.start(), left
-        elif found in _CLOSING:
+            return mark.start(), tokens_left
+        elif token in _CLOSING:
             depth -= 1
-    return -1, left
+    return -1, tokens_left
 
 
 def _after_string(body: bytes, at: int) -> int:

@@ -31,42 +31,42 @@ def problem(template: str) -> str | None:
 
 def fill(templates: Mapping[str, str], values: Mapping[str, str]) -> list[tuple[str, str]]:
     """Title and URL of each template whose placeholders all have a value, in order."""
-    found = []
+    links = []
     for title, template in templates.items():
         if all(values.get(name) for name in _PLACEHOLDER.findall(template)):
-            found.append((title, _PLACEHOLDER.sub(lambda match: _encoded(values[match[1]]), template)))
-    return found
+            links.append((title, _PLACEHOLDER.sub(lambda match: _encoded(values[match[1]]), template)))
+    return links
 
 
-def of_failure(one: Failure, fleet: str) -> dict[str, str]:
+def of_failure(failure: Failure, fleet: str) -> dict[str, str]:
     """What a failure gives to fill in."""
     return {
-        "task_id": one.uuid,
-        "task": one.name,
-        "worker": one.hostname,
-        "queue": one.queue,
-        "exception": one.exception,
-        "incident": one.incident or "",
+        "task_id": failure.uuid,
+        "task": failure.name,
+        "worker": failure.hostname,
+        "queue": failure.queue,
+        "exception": failure.exception,
+        "incident": failure.incident or "",
         "fleet": fleet,
     }
 
 
-def of_incident(one: Incident) -> dict[str, str]:
+def of_incident(incident: Incident) -> dict[str, str]:
     """What an incident gives: of several workers, queues and exceptions that with the most failures."""
     return {
-        "task_id": one.last_uuid,
-        "task": "" if one.is_storm else one.task,
-        "worker": _most(one.workers),
-        "queue": _most(one.queues),
-        "exception": _most(one.exceptions),
-        "incident": one.key,
-        "fleet": one.fleet,
+        "task_id": incident.last_uuid,
+        "task": "" if incident.is_storm else incident.task,
+        "worker": _most(incident.workers),
+        "queue": _most(incident.queues),
+        "exception": _most(incident.exceptions),
+        "incident": incident.key,
+        "fleet": incident.fleet,
     }
 
 
 def _most(counts: Mapping[str, int]) -> str:
-    named = {name: count for name, count in counts.items() if name != OTHER}
-    return max(named, key=lambda name: named[name]) if named else ""
+    known = {name: count for name, count in counts.items() if name != OTHER}
+    return max(known, key=lambda name: known[name]) if known else ""
 
 
 def _encoded(value: str) -> str:

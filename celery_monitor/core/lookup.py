@@ -65,7 +65,7 @@ class RunFilter:
     """Which tasks to list. None means any."""
 
     state: RunState | None = None
-    named: Callable[[str], bool] | None = None
+    matches_name: Callable[[str], bool] | None = None
     """Of a task's name."""
     queue: str | None = None
     """Of the event that told it, else the most likely one, as it is shown."""
@@ -108,14 +108,17 @@ class TaskLookup:
         The one method that needs no lock: it looks up one after the other, and reads what may change meanwhile.
         """
         get = self._tracker.tasks.get
-        found = [(uuid, entry) for uuid in uuids if (entry := get(uuid)) is not None]
-        return [uuid for uuid, _ in found], [entry for _, entry in found]
+        pairs = [(uuid, entry) for uuid in uuids if (entry := get(uuid)) is not None]
+        return [uuid for uuid, _ in pairs], [entry for _, entry in pairs]
 
     def find(self, uuid: str) -> list[TaskRun]:
         """The runs of a task id: those under way, then those that have ended, the newest first."""
         entry = self._tracker.tasks.get(uuid)
         live = [] if entry is None else [run for run in runs.all_runs(entry) if run.stage < _OK]
-        return [*self.complete(shown(uuid, run) for run in reversed(live)), *self._ended.find(uuid, self._queue_of)]
+        return [
+            *self.complete(to_task_run(uuid, run) for run in reversed(live)),
+            *self._ended.find(uuid, self._queue_of),
+        ]
 
     def ended_children(self, uuid: str) -> list[TaskRun]:
         """Runs that have ended of tasks that this one has sent, the newest first."""
@@ -125,9 +128,9 @@ class TaskLookup:
         """The most likely queue of a task's run where no event has told it."""
         return self._queue_of(task, hostname)
 
-    def complete(self, found: Iterable[TaskRun]) -> list[TaskRun]:
+    def complete(self, task_runs: Iterable[TaskRun]) -> list[TaskRun]:
         """The same with arguments, not redacted yet, and with the most likely queue where no event has told it."""
-        return [self._complete(run) for run in found]
+        return [self._complete(run) for run in task_runs]
 
     def _complete(self, run: TaskRun) -> TaskRun:
         args, kwargs = self._tracker.arguments.get(run.uuid, (None, None))
@@ -155,16 +158,16 @@ def state_of_run(run: TaskRun, now: float) -> str:
 
 
 def sift(
-    tasks: Tasks, wanted: RunFilter, now: float, likely_queue: Callable[[str, str], str | None] = lambda *_: None
+    tasks: Tasks, criteria: RunFilter, now: float, likely_queue: Callable[[str, str], str | None] = lambda *_: None
 ) -> RunPage:
     """The page that a filter asks for. Takes some 0.1 s of a million tasks.
 
     ``likely_queue``: see TaskLookup; asked once for each task and worker, and only where the filter names a queue.
     """
     counts = [0] * len(LISTED)
-    found: list[tuple[str, TaskRef]] = []
-    fits = _fits(wanted, likely_queue)
-    only = None if wanted.state is None else LISTED.index(wanted.state)
+    matches: list[tuple[str, TaskRef]] = []
+    fits = _fits(criteria, likely_queue)
+    only = None if criteria.state is None else LISTED.index(criteria.state)
     for uuid, entry in zip(*tasks, strict=True):
         for run in _ONE if entry.others is None else runs.all_runs(entry):
             run = run or entry  # noqa: PLW2901 - nearly every task has one run
@@ -181,26 +184,26 @@ def sift(
                 state = _WAITING if run.details is None or run.details.eta <= now else _SCHEDULED
             counts[state] += 1
             if only is None or state == only:
-                found.append((uuid, run))
-    if wanted.state is RunState.RUNNING:
-        found.sort(key=lambda one: one[1].started_at)
-    part = found[wanted.offset : wanted.offset + wanted.limit]
+                matches.append((uuid, run))
+    if criteria.state is RunState.RUNNING:
+        matches.sort(key=lambda match: match[1].started_at)
+    part = matches[criteria.offset : criteria.offset + criteria.limit]
     by_state = {state: count for state, count in zip(LISTED, counts, strict=True) if count}
-    return RunPage([shown(uuid, run) for uuid, run in part], len(found), by_state)
+    return RunPage([to_task_run(uuid, run) for uuid, run in part], len(matches), by_state)
 
 
-def _fits(wanted: RunFilter, likely_queue: Callable[[str, str], str | None]) -> Callable[[TaskRef], bool] | None:
-    named, queue, hostname = wanted.named, wanted.queue, wanted.hostname
-    if named is None and queue is None and hostname is None:
+def _fits(criteria: RunFilter, likely_queue: Callable[[str, str], str | None]) -> Callable[[TaskRef], bool] | None:
+    matches_name, queue, hostname = criteria.matches_name, criteria.queue, criteria.hostname
+    if matches_name is None and queue is None and hostname is None:
         return None
-    known: dict[str | None, bool] = {None: named is None}
+    matches_by_name: dict[str | None, bool] = {None: matches_name is None}
     likely = cache(likely_queue)
 
     def fits(run: TaskRef) -> bool:
         name = run.name
-        if name not in known:
-            known[name] = named is None or named(name or "")
-        if not known[name] or hostname not in {None, run.host}:
+        if name not in matches_by_name:
+            matches_by_name[name] = matches_name is None or matches_name(name or "")
+        if not matches_by_name[name] or hostname not in {None, run.host}:
             return False
         return queue is None or queue == (run.queue or (likely(name, run.host) if name else None))
 
@@ -209,15 +212,15 @@ def _fits(wanted: RunFilter, likely_queue: Callable[[str, str], str | None]) -> 
 
 def children(tasks: Tasks, uuid: str) -> list[TaskRun]:
     """Tasks under way that a task has sent, the oldest first."""
-    sent = (
-        shown(each, ref)
-        for each, ref in zip(*tasks, strict=True)
+    children_runs = (
+        to_task_run(child_uuid, ref)
+        for child_uuid, ref in zip(*tasks, strict=True)
         if ref.details is not None and ref.details.parent == uuid and ref.stage < _OK and ref.due_at != _OVER
     )
-    return list(islice(sent, CHILDREN))
+    return list(islice(children_runs, CHILDREN))
 
 
-def shown(uuid: str, ref: TaskRef) -> TaskRun:
+def to_task_run(uuid: str, ref: TaskRef) -> TaskRun:
     """A run under way as a value."""
     began, details = ref.stage == _T, ref.details or NO_DETAILS
     return TaskRun(

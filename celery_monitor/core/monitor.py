@@ -13,7 +13,7 @@ from celery_monitor.core.decide import Notice
 from celery_monitor.core.episodes import EpisodeNotice
 from celery_monitor.core.failures import MAX_NOTICES
 from celery_monitor.core.hourly import QueueLengths
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.intake import Intake
 from celery_monitor.core.limits import Limits
 from celery_monitor.core.lookup import TaskLookup
@@ -78,9 +78,9 @@ class Monitor:
         elapsed, quiet = clock.tick(now)
         parts.tracker.tick(now, quiet=quiet)
         self.judge(parts.conditions.tick(now, clock.watched_for, live=clock.is_current(now)))
-        for ended in parts.decider.tick(now, parts.counters.read_until):
-            if ended.changed:
-                self.count(CounterFamily.INCIDENTS.counter(ended.reason), 1)
+        for verdict in parts.decider.tick(now, parts.counters.read_until):
+            if verdict.changed:
+                self.count(CounterFamily.INCIDENTS.counter(verdict.reason), 1)
         if parts.schedules:
             self._judge_schedules(now)
         parts.undecodable.tick(now, self._fleet_messages)
@@ -89,8 +89,8 @@ class Monitor:
         if clock.watched:
             clock.watch(elapsed)
             parts.queues.forget(parts.workers.tick(clock.watched_for))
-            if gone := parts.hosts.tick(parts.workers, clock.watched_for):
-                parts.aggregator.drop_hosts(gone)
+            if purged_hosts := parts.hosts.tick(parts.workers, clock.watched_for):
+                parts.aggregator.drop_hosts(purged_hosts)
 
     def silence(self, silences: Iterable[Silence]) -> None:
         """The silences as the store has them now."""
@@ -99,12 +99,12 @@ class Monitor:
     @property
     def lookup(self) -> TaskLookup:
         """What runs and waits now, and tasks by their ids."""
-        return TaskLookup(self._parts.tracker, self._parts.ended, self._parts.queues.most_likely_queue)
+        return TaskLookup(self._parts.tracker, self._parts.ended, self._parts.queues.likely_queue)
 
     @property
     def has_unnamed(self) -> bool:
         """Whether the workers should be asked what they hold: events of it wait for its name."""
-        return self._parts.unnamed.wanted
+        return self._parts.unnamed.inspect_needed
 
     def shed_load(self) -> None:
         """Memory runs short: let go of what takes most of it, and is least likely to be needed."""
@@ -113,12 +113,12 @@ class Monitor:
 
     def learn_tasks(self, tasks: Iterable[FleetTask]) -> int:
         """Names of what the workers hold (Celery's inspect). Returns how many tasks have waited for theirs."""
-        self._parts.unnamed.asked()
+        self._parts.unnamed.inspected()
         tasks = list(tasks)
         self._parts.conditions.learn(tasks, self._clock.watched_for)
-        waited = [uuid for uuid in self._parts.tracker.learn(tasks) if uuid in self._parts.unnamed.of]
+        waited = [uuid for uuid in self._parts.tracker.learn(tasks) if uuid in self._parts.unnamed.numbers_by_task]
         for uuid in waited:
-            self._intake.settle(self._parts.unnamed.named(uuid))
+            self._intake.settle(self._parts.unnamed.release_task(uuid))
         return len(waited)
 
     def to_confirm(self) -> list[str]:
@@ -130,27 +130,27 @@ class Monitor:
         """Whether these workers are to say, too, what they have fetched and not begun."""
         return self._parts.conditions.judges_waits
 
-    def confirm(self, asked: Sequence[str], held: Mapping[str, Collection[str]]) -> None:
+    def confirm(self, hosts: Sequence[str], held: Mapping[str, Collection[str]]) -> None:
         """What they have answered: hostname → the ids of all tasks that it holds. Who is missing has not answered."""
-        self._parts.conditions.confirm(asked, held, self._clock.watched_for)
+        self._parts.conditions.confirm(hosts, held, self._clock.watched_for)
 
-    def answered(self, hostnames: Collection[str], busy: Container[str]) -> None:
+    def note_answers(self, hostnames: Collection[str], busy: Container[str]) -> None:
         """These workers have answered when all were asked; ``busy``: those that cannot answer during a task."""
-        self._parts.conditions.answered(hostnames, busy, self._clock.watched_for)
+        self._parts.conditions.note_answers(hostnames, busy, self._clock.watched_for)
 
     def polled(self, queues: Sequence[QueueStats]) -> None:
         """The queues as they are now."""
         self._lengths.note(queues, self._clock.now)
         self.judge(self._parts.conditions.polled(queues, self._clock.now))
 
-    def missed(self, since: float, until: float) -> None:
+    def note_gap(self, since: float, until: float) -> None:
         """The events between two times are lost: nobody was subscribed."""
         self.count(CounterName.STREAM_GAP, max(0.0, until - since))
-        self._parts.lose(since, until)
+        self._parts.note_gap(since, until)
 
-    def away(self, since: float, until: float) -> None:
+    def note_downtime(self, since: float, until: float) -> None:
         """The stream was not read between two times. The broker has kept its events, but not for ever."""
-        self._parts.away(since, until)
+        self._parts.note_downtime(since, until)
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
         """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
@@ -200,7 +200,7 @@ class Monitor:
             failures=counted.failures,
             tracked=tracked,
             forgotten=forgotten,
-            ended=self._parts.ended.take(self._parts.queues.most_likely_queue),
+            ended=self._parts.ended.take(self._parts.queues.likely_queue),
             unnamed=unnamed,
             settled=settled,
             workers=workers,
@@ -221,9 +221,9 @@ class Monitor:
         self._sequence += 1
         return changes
 
-    def judge(self, found: Iterable[Episode | Over]) -> None:
+    def judge(self, changes: Iterable[Episode | EpisodeEnd]) -> None:
         """Open, go on with and resolve incidents of other conditions than failure, as their judges have found."""
-        for notice in self._parts.decider.episodes.judge(found, self._clock.now):
+        for notice in self._parts.decider.episodes.judge(changes, self._clock.now):
             if notice.reason is not None:
                 self.count(CounterFamily.INCIDENTS.counter(notice.reason), 1)
             if len(self._episode_notices) < MAX_NOTICES:
@@ -288,7 +288,9 @@ class Monitor:
             lag=self._clock.lag,
             probe_roundtrip=None,
             limits=self._parts.all_limits(),
-            registered=self._parts.queues.registered(self._parts.aggregator.admits, self._parts.aggregator.admitted),
+            registered=self._parts.queues.registered(
+                self._parts.aggregator.admits, self._parts.aggregator.admission_version
+            ),
             silences_active=len(self._parts.silences.active(self._clock.now)),
             mute_windows_active=self._parts.silences.muting(self._clock.now),
             schedules=[state for _, state in self._parts.schedules.snapshot()],
@@ -299,7 +301,7 @@ class Monitor:
             CounterName.MESSAGES.value: self._intake.messages,
             CounterName.ALIVE_AT.value: self._clock.now,
             CounterName.UNOBSERVED.value: self._parts.workers.unobserved,
-            **usage.counted(self._parts.all_overflows()),
+            **usage.overflow_counters(self._parts.all_overflows()),
         }
 
     @property

@@ -8,7 +8,7 @@ the others: one page says that the task fails.
 from typing import Final
 
 from celery_monitor.core.incident import OpenIncident
-from celery_monitor.core.incident_book import IncidentBook
+from celery_monitor.core.incident_registry import IncidentRegistry
 
 MAX_CATCH_UP: Final = 300.0
 """Seconds for which an incident whose silence has ended waits until the stream has been read so far."""
@@ -17,10 +17,10 @@ MAX_CATCH_UP: Final = 300.0
 class MutedIncidents:
     """Keeps their keys. Not thread-safe: it belongs to the decider."""
 
-    def __init__(self, book: IncidentBook) -> None:
+    def __init__(self, registry: IncidentRegistry) -> None:
         """Start without any."""
-        self._book = book
-        self.of: dict[str, set[str]] = {}
+        self._registry = registry
+        self.keys_by_task: dict[str, set[str]] = {}
         """Task → keys of its incidents that wait."""
         self._keys: set[str] = set()
 
@@ -31,7 +31,7 @@ class MutedIncidents:
         """It waits from now on."""
         self._keys.add(entry.key)
         for task in entry.tasks:
-            self.of.setdefault(task, set()).add(entry.key)
+            self.keys_by_task.setdefault(task, set()).add(entry.key)
 
     def discard(self, entry: OpenIncident) -> None:
         """It does not wait any more; no-op when it did not."""
@@ -39,31 +39,31 @@ class MutedIncidents:
             return
         self._keys.remove(entry.key)
         for task in entry.tasks:
-            keys = self.of.get(task, set())
+            keys = self.keys_by_task.get(task, set())
             keys.discard(entry.key)
             if not keys:
-                self.of.pop(task, None)
+                self.keys_by_task.pop(task, None)
 
-    def ended(self, now: float, read_until: float | None) -> list[tuple[OpenIncident, bool]]:
+    def unmuted(self, now: float, read_until: float | None) -> list[tuple[OpenIncident, bool]]:
         """Those that nothing covers any more, each with whether it is to page; the newest first.
 
         ``read_until``: as in Decider.tick.
         """
-        waiting = map(self._book.entries.__getitem__, self._keys)
-        over = [entry for entry in waiting if not self._book.covers(entry, _caught_up(entry, now, read_until))]
-        over.sort(key=lambda entry: -entry.last_at)
-        told: set[tuple[str, str]] = set()
-        found = []
-        for entry in over:
+        waiting = map(self._registry.entries.__getitem__, self._keys)
+        ended = [entry for entry in waiting if not self._registry.covers(entry, _caught_up(entry, now, read_until))]
+        ended.sort(key=lambda entry: -entry.last_at)
+        seen: set[tuple[str, str]] = set()
+        result = []
+        for entry in ended:
             name = entry.task, entry.rule.name
-            found.append((entry, name not in told and entry.succeeded_at <= entry.last_at))
-            told.add(name)
-        return found
+            result.append((entry, name not in seen and entry.succeeded_at <= entry.last_at))
+            seen.add(name)
+        return result
 
 
 def _caught_up(entry: OpenIncident, now: float, read_until: float | None) -> float:
     """Up to when it is known what the task did. An incident that has just been seen may be of a backlog."""
     if read_until is None:
         return now
-    known = min(now, read_until)
-    return known if now - entry.opened_at < MAX_CATCH_UP else max(known, now - MAX_CATCH_UP)
+    known_until = min(now, read_until)
+    return known_until if now - entry.opened_at < MAX_CATCH_UP else max(known_until, now - MAX_CATCH_UP)

@@ -16,29 +16,33 @@ SHORT: Final = 64
 class Names(dict[str, str]):
     """Raw name → the shared one: ``names[raw]`` has an answer for every text.
 
-    ``most`` are remembered; then all are forgotten at once, and ``forgotten`` is called.
+    ``max_names`` are remembered; then all are forgotten at once, and ``on_clear`` is called.
     """
 
     def __init__(
-        self, most: int, *, forgotten: Callable[[], None] = lambda: None, kept: Callable[[str], str] | None = None
+        self,
+        max_names: int,
+        *,
+        on_clear: Callable[[], None] = lambda: None,
+        normalize: Callable[[str], str] | None = None,
     ) -> None:
-        """Start without any. ``kept`` gives a name as it is kept; by default it is ``shortened_name``."""
+        """Start without any. ``normalize`` gives a name as it is kept; by default it is ``shortened_name``."""
         super().__init__()
-        self._most = most
-        self._forgotten = forgotten
-        self._kept = kept or shortened_name
+        self._max_names = max_names
+        self._on_clear = on_clear
+        self._normalize = normalize or shortened_name
 
     def __missing__(self, raw: str) -> str:
-        name = self._kept(raw)
-        known = self.get(name)
-        if known is None:
-            if len(self) >= self._most:
+        name = self._normalize(raw)
+        shared_name = self.get(name)
+        if shared_name is None:
+            if len(self) >= self._max_names:
                 self.clear()
-                self._forgotten()
-            known = self[name] = name
+                self._on_clear()
+            shared_name = self[name] = name
         if name is not raw and len(raw) <= SHORT:
-            self[raw] = known
-        return known
+            self[raw] = shared_name
+        return shared_name
 
 
 def shortened_name(raw: str) -> str:
@@ -46,11 +50,11 @@ def shortened_name(raw: str) -> str:
     if len(raw) <= SHORT:
         return printable(raw, SHORT)
     # A character takes 1, 2 or 4 bytes, by the widest of the text.
-    most = MAX_NAME_LENGTH // max(1, size_of(raw) // len(raw))
-    if len(raw) <= most:
-        return printable(raw, most)
+    limit = MAX_NAME_LENGTH // max(1, size_of(raw) // len(raw))
+    if len(raw) <= limit:
+        return printable(raw, limit)
     digest = sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
-    return f"{printable(raw, most - _DIGITS - 1)}~{digest}"
+    return f"{printable(raw, limit - _DIGITS - 1)}~{digest}"
 
 
 def fitted_queue(raw: str) -> str:

@@ -28,8 +28,8 @@ class Page(Generic[T]):
 
 def page(rows: Sequence[T], limit: int, position: Callable[[T], tuple[object, ...]]) -> Page[T]:
     """The first ``limit`` of ``rows``. There is a next page when there are more: so ask for one row more."""
-    shown = rows[:limit]
-    return Page(shown, cursor(position(shown[-1])) if shown and len(rows) > limit else None)
+    visible = rows[:limit]
+    return Page(visible, cursor(position(visible[-1])) if visible and len(rows) > limit else None)
 
 
 def cursor(position: tuple[object, ...]) -> str:

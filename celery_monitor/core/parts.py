@@ -42,23 +42,26 @@ class Parts:
         self.tracker = _tracker(limits, self.ended)
         self.unnamed = UnnamedEvents(limits.name_wait)
         self.workers = Workers(
-            timeout=limits.worker_timeout, purge=limits.worker_purge, most=limits.max_workers, overflows=self.overflows
+            timeout=limits.worker_timeout,
+            purge=limits.worker_purge,
+            max_workers=limits.max_workers,
+            overflows=self.overflows,
         )
         self.silences = Silences(limits.mutes, restored.silences)
         self.decider = Decider(
-            limits.policy, silences=self.silences, most=limits.max_incidents, overflows=self.overflows
+            limits.policy, silences=self.silences, max_incidents=limits.max_incidents, overflows=self.overflows
         )
         self.schedules = ScheduleJudge(limits.schedules, restored.schedules, now, scheduler=limits.scheduler)
         self.starts = StartHistory(restored.starts, now)
         self.hosts = Hosts(purge=limits.worker_purge, overflows=self.overflows)
         self.counters = Counters(restored.counters, {*KINDS, *WORKER_KINDS, PROBE}, limits.prober)
         self.undecodable = UndecodableMessages()
-        self.fingerprints = Fingerprints(kept=limits.prefetch)
+        self.fingerprints = Fingerprints(capacity=limits.prefetch)
         self.queues = Queues(
             default=limits.default_queue,
             last_of=self.tracker.queue_of,
-            cleaned=self.tracker.name,
-            most=min(limits.max_task_names, limits.max_series),
+            normalize=self.tracker.name,
+            max_tasks=min(limits.max_task_names, limits.max_series),
         )
         self.aggregator = _aggregator(limits, self.queues, self.overflows)
         self.conditions = Conditions(
@@ -66,41 +69,43 @@ class Parts:
             self.tracker,
             self.workers,
             purge=limits.worker_purge,
-            queue_of=self.queues.most_likely_queue,
-            lost=self._count_lost,
+            queue_of=self.queues.likely_queue,
+            on_lost=self._count_lost,
         )
 
     def restore(self, restored: Restored, now: float) -> None:
         """Go on from what the store gave back."""
         self.aggregator.tick(now)
         self.aggregator.restore(restored.series)
-        self.hosts.restore({one.key.host for one in restored.series if one.key.host}, 0.0)
-        self.queues.restore(one.key for one in restored.series)
+        self.hosts.restore({series.key.host for series in restored.series if series.key.host}, 0.0)
+        self.queues.restore(series.key for series in restored.series)
         self.tracker.restore(restored.tracked)
         self.unnamed.restore(restored.unnamed, now)
-        self.tracker.queue_of.update({one.key.name: one.key.queue for one in restored.series if one.counts[SENT]})
+        self.tracker.queue_of.update(
+            {series.key.name: series.key.queue for series in restored.series if series.counts[SENT]}
+        )
         self.workers.restore(restored.workers, now)
         self.workers.unobserved = int(restored.counters.get(CounterName.UNOBSERVED, 0))
         self.decider.restore(restored.incidents, now)
         alive_at = restored.counters.get(CounterName.ALIVE_AT)
         self.conditions.restore(self.decider.episodes.live)
         if alive_at is not None:
-            self.conditions.away(alive_at, now)
-            self.away(alive_at, now)
+            self.conditions.note_downtime(alive_at, now)
+            self.note_downtime(alive_at, now)
         self.schedules.resume(self.decider.episodes.live(Condition.MISSED))
         self.fingerprints.restore(restored.epoch, restored.fingerprints)
         self.tracker.evicted, self.tracker.arguments.cut = self.overflows["tasks"], self.overflows["arguments"]
         self.tracker.tick(now)
 
-    def lose(self, since: float, until: float) -> None:
+    def note_gap(self, since: float, until: float) -> None:
         """The events between two times are lost."""
-        self.conditions.missed(since, until)
+        self.conditions.note_gap(since, until)
         self.schedules.unwatched(since, until)
 
-    def away(self, since: float, until: float) -> None:
+    def note_downtime(self, since: float, until: float) -> None:
         """The stream was not read between two times. The broker has kept its events, but not for ever."""
         if until - since > self.limits.stream_kept:
-            self.lose(since, until)
+            self.note_gap(since, until)
 
     def all_overflows(self) -> Mapping[str, int]:
         """What the bounds have cut, by name."""
@@ -130,7 +135,7 @@ def _tracker(limits: Limits, ended: EndedTasks) -> Tracker:
         linger=limits.linger,
         capture_arguments=limits.capture_arguments,
         max_argument_bytes=limits.max_argument_bytes,
-        ended=ended.note,
+        on_ended=ended.note,
     )
 
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from celery_monitor.core.model import TaskRef
-from celery_monitor.core.runs import all_runs, named
+from celery_monitor.core.runs import all_runs, newest_named
 
 RECENT: Final = 25_000
 """Tasks in each of two generations, 300 bytes each."""
@@ -14,9 +14,9 @@ RECENT_SECONDS: Final = 300.0
 class RecentTasks:
     """In memory alone: what began and ended within a flush costs the store nothing."""
 
-    def __init__(self, most: int = RECENT) -> None:
+    def __init__(self, max_tasks: int = RECENT) -> None:
         """Start without any."""
-        self._most = most
+        self._limit = max_tasks
         # For the hot path to look into.
         self.newer: dict[str, TaskRef] = {}
         self.older: dict[str, TaskRef] = {}
@@ -31,7 +31,7 @@ class RecentTasks:
             ref = _as_one(ref)
         newer = self.newer
         newer[uuid] = ref
-        if len(newer) >= self._most:
+        if len(newer) >= self._limit:
             self.newer, self.older = {}, newer
 
     def get(self, uuid: str) -> TaskRef | None:
@@ -43,10 +43,10 @@ class RecentTasks:
         old = self.older.pop(uuid, None)
         return self.newer.pop(uuid) if old is None else self.newer.pop(uuid, old)
 
-    def again(self, uuid: str) -> TaskRef:
+    def reopen(self, uuid: str) -> TaskRef:
         """A new entry for this id, with the name and queue that it had."""
-        like = named(self.pop(uuid), "")
-        return TaskRef() if like is None else TaskRef(name=like.name, queue=like.queue)
+        named_run = newest_named(self.pop(uuid), "")
+        return TaskRef() if named_run is None else TaskRef(name=named_run.name, queue=named_run.queue)
 
     def tick(self, time: float) -> None:
         """``time`` in seconds, by a clock that does not go back."""
@@ -56,6 +56,8 @@ class RecentTasks:
 
 def _as_one(ref: TaskRef) -> TaskRef:
     """What is needed of several runs: there may be many."""
-    like = named(ref, "") or ref
-    over = max(run.started_at for run in all_runs(ref))
-    return TaskRef(name=like.name, queue=like.queue, stage=like.stage, started_at=over, host=like.host)
+    named_run = newest_named(ref, "") or ref
+    ended_at = max(run.started_at for run in all_runs(ref))
+    return TaskRef(
+        name=named_run.name, queue=named_run.queue, stage=named_run.stage, started_at=ended_at, host=named_run.host
+    )

@@ -51,7 +51,7 @@ class RecoveryTracker:
 
     def forget(self, before: float, awaited: Container[str]) -> None:
         """Let go of tasks that have not failed since ``before`` and whose success nobody waits for."""
-        gone = [task for task, at in self._failed.items() if at < before and task not in awaited]
-        for task in gone:
+        forgotten = [task for task, at in self._failed.items() if at < before and task not in awaited]
+        for task in forgotten:
             del self._failed[task]
             self._succeeded.pop(task, None)

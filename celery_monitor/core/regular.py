@@ -59,48 +59,51 @@ def _interval(task: str, starts: Sequence[float]) -> Suggestion | None:
     fitting = [step for step in steps if abs(step - usual) <= tolerance]
     if usual < 1 or abs(nearest - usual) > max(0.5, nearest * 0.02) or len(fitting) < SHARE * len(steps):
         return None
-    off = max(abs(step - nearest) for step in fitting)
-    told = f"every {duration(nearest)} ± {_seconds(off)}, {len(fitting)} of {len(steps)} times"
-    return Suggestion(task, None, float(nearest), _grace(off, nearest), told)
+    deviation = max(abs(step - nearest) for step in fitting)
+    evidence = f"every {duration(nearest)} ± {_seconds(deviation)}, {len(fitting)} of {len(steps)} times"
+    return Suggestion(task, None, float(nearest), _grace(deviation, nearest), evidence)
 
 
 def _daily(task: str, starts: Sequence[float], zone: tzinfo) -> Suggestion | None:
     local = [datetime.fromtimestamp(at, zone) for at in starts]
     clusters = _clusters(
-        [(one.hour * 3600 + one.minute * 60 + one.second + one.microsecond / 1e6, one.date()) for one in local]
+        [
+            (start.hour * 3600 + start.minute * 60 + start.second + start.microsecond / 1e6, start.date())
+            for start in local
+        ]
     )
     if not 0 < len(clusters) <= MAX_TIMES:
         return None
     first, last = local[0].date(), local[-1].date()
-    weekdays = _weekdays([one.date() for one in local], first, last)
+    weekdays = _weekdays([start.date() for start in local], first, last)
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     expected = [day for day in days if day.weekday() in weekdays]
     if len(expected) < MIN_DAYS:
         return None
-    seen = [len(set(cluster_days) & set(expected)) for _, _, cluster_days in clusters]
+    days_seen = [len(set(cluster_days) & set(expected)) for _, _, cluster_days in clusters]
     # The first and the last day may be known in part.
-    if min(seen) < SHARE * (len(expected) - 2) or sum(seen) < SHARE * len(starts):
+    if min(days_seen) < SHARE * (len(expected) - 2) or sum(days_seen) < SHARE * len(starts):
         return None
     cron = _cron([time for time, _, _ in clusters], weekdays)
     if cron is None:
         return None
-    off = max(spread for _, spread, _ in clusters)
+    deviation = max(spread for _, spread, _ in clusters)
     hour, minute = divmod(clusters[0][0] // 60, 60)
-    shown = f"{hour:02}:{minute:02}" if len(clusters) == 1 else f"{len(clusters)} times a day"
-    told = f"{shown} ± {_seconds(off)}, {min(seen)} of {len(expected)} days"
-    return Suggestion(task, cron, None, _grace(off, _DAY / len(clusters)), told)
+    times = f"{hour:02}:{minute:02}" if len(clusters) == 1 else f"{len(clusters)} times a day"
+    evidence = f"{times} ± {_seconds(deviation)}, {min(days_seen)} of {len(expected)} days"
+    return Suggestion(task, cron, None, _grace(deviation, _DAY / len(clusters)), evidence)
 
 
 def _clusters(points: Sequence[tuple[float, date]]) -> list[tuple[int, float, list[date]]]:
     """(second of the day of the whole minute, seconds off at most, days) of starts that belong together."""
-    found: dict[int, list[tuple[float, date]]] = defaultdict(list)
+    by_minute: dict[int, list[tuple[float, date]]] = defaultdict(list)
     for second, day in points:
         minute = int(second) // 60 * 60
         # What is sent at the minute starts within a tolerance after it; a clock that is behind shows a little before.
-        found[minute + 60 if second - minute >= 55 else minute].append((second, day))  # noqa: PLR2004
+        by_minute[minute + 60 if second - minute >= 55 else minute].append((second, day))  # noqa: PLR2004
     return [
-        (minute % _DAY, max(abs(second - minute) for second, _ in ones), [day for _, day in ones])
-        for minute, ones in sorted(found.items())
+        (minute % _DAY, max(abs(second - minute) for second, _ in starts), [day for _, day in starts])
+        for minute, starts in sorted(by_minute.items())
     ]
 
 
@@ -124,16 +127,16 @@ def _cron(times: Sequence[int], weekdays: set[int]) -> str | None:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    whole = numbers[-1] - numbers[0] + 1 == len(numbers) > 2  # noqa: PLR2004
-    return f"{numbers[0]}-{numbers[-1]}" if whole else ",".join(map(str, numbers))
+    contiguous = numbers[-1] - numbers[0] + 1 == len(numbers) > 2  # noqa: PLR2004
+    return f"{numbers[0]}-{numbers[-1]}" if contiguous else ",".join(map(str, numbers))
 
 
-def _grace(off: float, interval: float) -> float:
+def _grace(deviation: float, interval: float) -> float:
     """Five times what was seen, at least a minute, and less than half of the interval."""
-    wanted = max(60.0, 5 * off)
-    rounded = next((nice for nice in _NICE if nice >= wanted), wanted)
+    minimum = max(60.0, 5 * deviation)
+    rounded = next((nice for nice in _NICE if nice >= minimum), minimum)
     return float(min(rounded, max(1.0, interval // 2)))
 
 
-def _seconds(off: float) -> str:
-    return f"{off:.1f} s" if off < 1 else f"{off:.0f} s"
+def _seconds(deviation: float) -> str:
+    return f"{deviation:.1f} s" if deviation < 1 else f"{deviation:.0f} s"

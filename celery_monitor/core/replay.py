@@ -46,7 +46,7 @@ class _Segment:
     """Of one connection. ``since``: no message after this time is missing, but for those before ``covered``."""
 
     since: float
-    until: float | None = None
+    end: float | None = None
     covered: str | None = None
     """Position of the message before the first entry, where there was one."""
     entries: deque[tuple[Delivery, float, str]] = field(default_factory=deque)
@@ -78,7 +78,7 @@ class ReplayRing:
     @property
     def connected(self) -> bool:
         """Whether the newest segment goes on."""
-        return bool(self._segments) and self._segments[-1].until is None
+        return bool(self._segments) and self._segments[-1].end is None
 
     def subscribed(self, now: float) -> None:
         """A connection has begun: what is published from now on comes in."""
@@ -87,7 +87,7 @@ class ReplayRing:
     def lost(self, now: float) -> None:
         """The connection is gone."""
         if self.connected:
-            self._segments[-1].until = now
+            self._segments[-1].end = now
             if len(self._segments) > 1 and not self._segments[-1].entries:
                 self._segments.pop()
 
@@ -110,9 +110,9 @@ class ReplayRing:
                 segment.since = max(segment.since, segment.entries[0][1])
                 segment.covered = self._pop(segment)
                 self.dropped += 1
-            if segment.entries or segment.until is None:
+            if segment.entries or segment.end is None:
                 return
-            if segment.until >= oldest and self.bytes <= self._max_bytes:
+            if segment.end >= oldest and self.bytes <= self._max_bytes:
                 return
             self._segments.popleft()
 
@@ -148,9 +148,11 @@ class ReplayRing:
             segments = deque([segments[-1]])
         if (position is None or not segments[0].knows(position)) and alive_at is not None:
             gap = max(0.0, segments[0].since - alive_at)
-        gap += sum(max(0.0, later.since - (earlier.until or later.since)) for earlier, later in pairwise(segments))
-        found = [delivery for segment in segments for delivery, _, _ in segment.entries]
-        return Resumption(found, gap, segments[-1].until)
+        gap += sum(
+            max(0.0, following.since - (previous.end or following.since)) for previous, following in pairwise(segments)
+        )
+        deliveries = [delivery for segment in segments for delivery, _, _ in segment.entries]
+        return Resumption(deliveries, gap, segments[-1].end)
 
     def _find(self, position: str | None) -> int | None:
         """Which segment knows it, the newest first."""

@@ -103,7 +103,7 @@ class RuleSet:
         """Rules for this condition."""
         return iter(self._rules)
 
-    def named(self, name: str, route: str) -> Rule:
+    def by_name(self, name: str, route: str) -> Rule:
         """The rule of an incident from before a restart; one that is gone leaves its route."""
         for rule in self._rules:
             if rule.name == name and rule.route == route:
@@ -112,8 +112,8 @@ class RuleSet:
 
     def current(self, name: str, on: Condition, route: str) -> Rule | None:
         """The rule of this name for a condition, to be told where its incident was told before. None: it is gone."""
-        found = next((rule for rule in self._all if rule.name == name and rule.on is on), None)
-        return None if found is None else replace(found, route=route)
+        rule_found = next((rule for rule in self._all if rule.name == name and rule.on is on), None)
+        return None if rule_found is None else replace(rule_found, route=route)
 
     def channels(self, route: str) -> Sequence[str]:
         """The channels that the incidents of a route go to; none for a route that is gone."""
@@ -154,14 +154,16 @@ def _window(quarter: int, zone: tzinfo) -> str:
 
 def storm_key(route: str, severity: Severity, hour: str, fleet: str = "") -> str:
     """The key of a storm. A task's never ends so: by the default template it ends with the hour."""
-    worst = "" if severity is Severity.ERROR else severity.value  # the default is not named, as it never was
-    return dedup_key("{storm}", {"storm": "/".join(part for part in (STORM, fleet, route, hour, worst, "*") if part)})
+    severity_part = "" if severity is Severity.ERROR else severity.value  # the default is not named, as it never was
+    return dedup_key(
+        "{storm}", {"storm": "/".join(part for part in (STORM, fleet, route, hour, severity_part, "*") if part)}
+    )
 
 
 def episode_key(on: Condition, subject: str, rule: str, since: float, fleet: str = "") -> str:
     """The key of one episode of a condition that is not failure: when it began is part of it, in milliseconds."""
-    began = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    parts = on.value, fleet, subject, rule, began
+    started = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    parts = on.value, fleet, subject, rule, started
     return dedup_key("{episode}", {"episode": "/".join(part for part in parts if part)})
 
 

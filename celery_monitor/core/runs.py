@@ -57,11 +57,11 @@ def is_open(entry: TaskRef) -> bool:
     return any(run.stage < _OK for run in all_runs(entry))
 
 
-def named(entry: TaskRef, host: str) -> TaskRef | None:
+def newest_named(entry: TaskRef, host: str) -> TaskRef | None:
     """The worker's newest run that has a name, else the newest one of the task id that has one."""
     runs = [run for run in all_runs(entry) if run.name is not None]
-    own = [run for run in runs if run.host == host]
-    return own[-1] if own else runs[-1] if runs else None
+    own_runs = [run for run in runs if run.host == host]
+    return own_runs[-1] if own_runs else runs[-1] if runs else None
 
 
 def find(entry: TaskRef, host: str, kind: int) -> TaskRef | None:
@@ -70,19 +70,19 @@ def find(entry: TaskRef, host: str, kind: int) -> TaskRef | None:
     An event without a host belongs to any of them.
     """
     runs = all_runs(entry)
-    own = [run for run in runs if run.host == host] if host else runs
+    own_runs = [run for run in runs if run.host == host] if host else runs
     if kind == RECEIVED:
-        found = _received(own)
-        if found is not None or own:
-            return found
+        match = _received(own_runs)
+        if match is not None or own_runs:
+            return match
     elif kind == STARTED:
-        found = _started(own)
+        match = _started(own_runs)
     else:
-        found = _ended(own, kind)
-    if found is not None:
-        return found
+        match = _ended(own_runs, kind)
+    if match is not None:
+        return match
     free = [run for run in runs if not run.host] + [run for run in runs if run.stage in _IN_QUEUE]
-    return free[0] if free else own[-1] if own else None
+    return free[0] if free else own_runs[-1] if own_runs else None
 
 
 def is_time_limit_duplicate(entry: TaskRef, host: str, event: Event) -> bool:
@@ -91,21 +91,21 @@ def is_time_limit_duplicate(entry: TaskRef, host: str, event: Event) -> bool:
     With ``acks_late`` and without ``acks_on_failure_or_timeout`` the message goes back before Celery 5.7 sends the
     second event.
     """
-    own = [run for run in all_runs(entry) if run.host == host]
-    if not any(run.stage == _F and abs(event.timestamp - run.started_at) <= DUPLICATE_SECONDS for run in own):
+    own_runs = [run for run in all_runs(entry) if run.host == host]
+    if not any(run.stage == _F and abs(event.timestamp - run.started_at) <= DUPLICATE_SECONDS for run in own_runs):
         return False
-    found = _TIME_LIMIT.search((event.traceback or "")[-_TEXT_SEARCHED:] + (event.exception or "")[:_TEXT_SEARCHED])
-    if found is None:
+    match = _TIME_LIMIT.search((event.traceback or "")[-_TEXT_SEARCHED:] + (event.exception or "")[:_TEXT_SEARCHED])
+    if match is None:
         return False
-    limit = float(found[1]) * _EARLY
-    return not any(run.stage == _T and event.timestamp - run.started_at >= limit for run in own)
+    limit = float(match[1]) * _EARLY
+    return not any(run.stage == _T and event.timestamp - run.started_at >= limit for run in own_runs)
 
 
 def given_up(others: list[TaskRef], host: str) -> TaskRef | None:
     """Which of them makes room for another run of the worker: its own one that ended, else where there are too many."""
-    own = next((run for run in others if run.host == host and run.stage >= _OK), None)
-    if own is not None or len(others) < MAX_RUNS:
-        return own
+    own_runs = next((run for run in others if run.host == host and run.stage >= _OK), None)
+    if own_runs is not None or len(others) < MAX_RUNS:
+        return own_runs
     # A failure last, because it may have a twin.
     return min(others, key=lambda run: (run.stage == _F, run.stage < _OK))
 
@@ -116,23 +116,23 @@ def is_continued(entry: TaskRef, run: TaskRef) -> bool:
     The later task-received can be read before the task-retried: another process of the worker sends it.
     """
     runs = all_runs(entry)
-    later = runs[[one is run for one in runs].index(True) + 1 :]
-    return any(one.name == run.name for one in later)
+    later = runs[[other is run for other in runs].index(True) + 1 :]
+    return any(other.name == run.name for other in later)
 
 
 def replaced(entry: TaskRef, run: TaskRef) -> list[TaskRef]:
     """Runs that have become ``run`` on the same worker under another name (``Task.replace``): they send no end."""
     earlier = []
-    for one in all_runs(entry):
-        if one is run:
+    for other in all_runs(entry):
+        if other is run:
             break
-        if one.host == run.host and one.stage == _T and one.name != run.name:
-            earlier.append(one)
+        if other.host == run.host and other.stage == _T and other.name != run.name:
+            earlier.append(other)
     return earlier
 
 
-def _received(own: list[TaskRef]) -> TaskRef | None:
-    last = own[-1] if own else None
+def _received(own_runs: list[TaskRef]) -> TaskRef | None:
+    last = own_runs[-1] if own_runs else None
     if last is None or last.stage in _IN_QUEUE or last.stage == _S:
         return last
     if last.stage < _OK:
@@ -141,16 +141,23 @@ def _received(own: list[TaskRef]) -> TaskRef | None:
     return None if last.stage == _F and last.name is not None else last
 
 
-def _started(own: list[TaskRef]) -> TaskRef | None:
-    return _first(own, _UNFINISHED) or _first(reversed(own), _IN_QUEUE) or (own[-1] if own else None)
+def _started(own_runs: list[TaskRef]) -> TaskRef | None:
+    return (
+        _first(own_runs, _UNFINISHED) or _first(reversed(own_runs), _IN_QUEUE) or (own_runs[-1] if own_runs else None)
+    )
 
 
-def _ended(own: list[TaskRef], kind: int) -> TaskRef | None:
-    newest = _first(reversed(own), frozenset({_T}))
+def _ended(own_runs: list[TaskRef], kind: int) -> TaskRef | None:
+    newest = _first(reversed(own_runs), frozenset({_T}))
     if newest is not None and kind in {RETRIED, REJECTED}:
         # What it goes on as may have started already.
-        return next(run for run in own if run.stage == _T and run.name == newest.name)
-    return newest or _first(own, _UNFINISHED) or _first(reversed(own), _IN_QUEUE) or (own[-1] if own else None)
+        return next(run for run in own_runs if run.stage == _T and run.name == newest.name)
+    return (
+        newest
+        or _first(own_runs, _UNFINISHED)
+        or _first(reversed(own_runs), _IN_QUEUE)
+        or (own_runs[-1] if own_runs else None)
+    )
 
 
 def _first(runs: Iterable[TaskRef], stages: frozenset[int]) -> TaskRef | None:

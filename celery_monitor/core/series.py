@@ -49,14 +49,14 @@ _MIN_BURST: Final = 16
 class Table:
     """All rows. Not thread-safe: it belongs to the aggregator.
 
-    ``most`` is the budget, ``max_names`` bounds the distinct task names. ``knows`` tells whether the workers have
+    ``max_series`` is the budget, ``max_names`` bounds the distinct task names. ``knows`` tells whether the workers have
     registered a task and consume a queue. ``overflows`` counts what the bounds have cut, by name.
     """
 
     def __init__(
         self,
         *,
-        most: int,
+        max_series: int,
         max_names: int,
         bounds: tuple[tuple[float, ...], tuple[float, ...]],
         hosts: bool,
@@ -72,7 +72,7 @@ class Table:
         """What is used of the budget."""
         self.changes = 0
         """Changes when the names and queues in it do."""
-        self._most = most
+        self._limit = max_series
         self._max_names = max_names
         self._buckets = len(bounds[0]) + 1, len(bounds[1]) + 1
         self._hosts = hosts
@@ -83,8 +83,8 @@ class Table:
         """Task name → queue → number of its rows."""
         self._clock_tick = 0
         self._now = 0.0
-        self._rate = max(1.0, most / 1000)
-        self._burst = max(_MIN_BURST, most // 20)
+        self._rate = max(1.0, max_series / 1000)
+        self._burst = max(_MIN_BURST, max_series // 20)
         self._tokens = float(self._burst)
         self._victims: deque[tuple[int, Row]] = deque()
 
@@ -126,7 +126,7 @@ class Table:
         row = self.rows.get(key)
         if row is not None:
             return row
-        if key != self._other and not self._make_room(_cost(key), known=self._knows(name, queue)):
+        if key != self._other and not self._make_room(_cost(key), is_known=self._knows(name, queue)):
             self._overflows["series"] += 1
             return self.exact(*self._other)
         return self.exact(*key)
@@ -166,8 +166,8 @@ class Table:
             self._overflows["exceptions"] += 1
             return OTHER
         if row.cost:  # that of ``other`` is not in the budget
-            known = self._knows(row.key.name, row.key.queue)
-            if not self._make_room(1, known=known, spared=row):
+            is_known = self._knows(row.key.name, row.key.queue)
+            if not self._make_room(1, is_known=is_known, spared=row):
                 self._overflows["exceptions"] += 1
                 return OTHER
             self.size += 1
@@ -193,8 +193,8 @@ class Table:
             row.born_at = row.used_at - (ESTABLISHED if hours != old.rank else 0.0)
             if old.runtime.bounds != runtime or old.wait.bounds != wait:
                 self.checkpoints.replaced(old, hours * HOUR)
-                self.checkpoints.merged(row)
-        self._make_room(0, known=True)
+                self.checkpoints.resume(row)
+        self._make_room(0, is_known=True)
 
     def drop_hosts(self, hosts: AbstractSet[str]) -> None:
         """Forget the rows of hosts, but for the failures: those of a task, shown without hosts, must not fall."""
@@ -204,28 +204,28 @@ class Table:
                 rest = self.exact(row.key.name, row.key.queue, "")
                 rest.counts[FAILED] += row.counts[FAILED]
                 self.touch(rest)
-        self._make_room(0, known=True)
+        self._make_room(0, is_known=True)
 
-    def taken(self) -> tuple[list[Row], list[SeriesKey]]:
+    def take(self) -> tuple[list[Row], list[SeriesKey]]:
         """Rows that were touched since the last call, and keys that are no more."""
         dirty, dropped = self.dirty, self.dropped
         self.dirty, self.dropped = [], []
         self._clock_tick += 1
         return dirty, dropped
 
-    def _make_room(self, cost: int, *, known: bool, spared: Row | None = None) -> bool:
+    def _make_room(self, cost: int, *, is_known: bool, spared: Row | None = None) -> bool:
         """Whether ``cost`` more fit into the budget, after folding what was used the longest time ago."""
-        if self.size + cost <= self._most:
+        if self.size + cost <= self._limit:
             return True
-        if not known:
+        if not is_known:
             if self._tokens < 1:
                 return False
             self._tokens -= 1
-        while self.size + cost > self._most:
+        while self.size + cost > self._limit:
             victim = self._victim(spared)
             if victim is None:
                 return False
-            if not known and self._outlives(victim):
+            if not is_known and self._outlives(victim):
                 return False
             self._victims.popleft()
             self._merge(victim)
@@ -246,8 +246,8 @@ class Table:
 
     def _order(self, row: Row) -> tuple[bool, bool, bool, bool, int]:
         """Of the tasks that workers know, the sum of the hosts that were folded stays for longest."""
-        known = self._knows(row.key.name, row.key.queue)
-        return known, known and row.key.host == OTHER, row.established, row.uses > 1, row.used
+        is_known = self._knows(row.key.name, row.key.queue)
+        return is_known, is_known and row.key.host == OTHER, row.established, row.uses > 1, row.used
 
     def _outlives(self, row: Row) -> bool:
         """Whether it does not give way to what nobody knows."""
@@ -268,7 +268,7 @@ class Table:
         target.runtime, target.wait = sum_counts(target.runtime, row.runtime), sum_counts(target.wait, row.wait)
         target.runtime_sum += row.runtime_sum
         target.wait_sum += row.wait_sum
-        self.checkpoints.merged(target)
+        self.checkpoints.resume(target)
         add_classes(target.exceptions, row.exceptions)
         if target.cost:
             self.size += classes(target) - before

@@ -55,21 +55,23 @@ def ranked(used_at: float, *, established: bool) -> int:
     return int(used_at // 3600) + (720 if established else 0)
 
 
-def merged(series: Iterable[Series], into: Series) -> Series:
+def merge(series: Iterable[Series], into: Series) -> Series:
     """``into`` with the totals of all others added. A histogram with other bounds is left out."""
     counts: Sequence[int] = into.counts
     exceptions = dict(into.exceptions)
     runtime, wait = into.runtime, into.wait
-    for one in series:
-        counts = sum_counts(counts, one.counts)
-        add_classes(exceptions, one.exceptions)
-        runtime, wait = _added(runtime, one.runtime), _added(wait, one.wait)
+    for other in series:
+        counts = sum_counts(counts, other.counts)
+        add_classes(exceptions, other.exceptions)
+        runtime, wait = _added(runtime, other.runtime), _added(wait, other.wait)
     return structs.replace(into, counts=tuple(counts), exceptions=exceptions, runtime=runtime, wait=wait)
 
 
 def empty_series(key: SeriesKey, like: Series) -> Series:
     """A series without counts, with the bounds of another one's histograms."""
-    runtime, wait = (Histogram(one.bounds, (0,) * len(one.counts), 0.0) for one in (like.runtime, like.wait))
+    runtime, wait = (
+        Histogram(histogram.bounds, (0,) * len(histogram.counts), 0.0) for histogram in (like.runtime, like.wait)
+    )
     return Series(key, NO_COUNTS, {}, runtime, wait)
 
 
@@ -80,15 +82,15 @@ def add_classes(to: dict[str, int], counts: dict[str, int] | Any) -> None:  # no
         to[label] = to.get(label, 0) + number
 
 
-def _added(one: Histogram, other: Histogram) -> Histogram:
-    if one.bounds != other.bounds:
-        return one
-    return Histogram(one.bounds, tuple(sum_counts(one.counts, other.counts)), one.sum + other.sum)
+def _added(histogram: Histogram, other: Histogram) -> Histogram:
+    if histogram.bounds != other.bounds:
+        return histogram
+    return Histogram(histogram.bounds, tuple(sum_counts(histogram.counts, other.counts)), histogram.sum + other.sum)
 
 
-def sum_counts(one: Sequence[int], other: Sequence[int]) -> list[int]:
+def sum_counts(left: Sequence[int], right: Sequence[int]) -> list[int]:
     """Position by position."""
-    return list(map(operator.add, one, other))
+    return list(map(operator.add, left, right))
 
 
 def classes(row: Row) -> int:

@@ -57,10 +57,10 @@ def silence_of(
     created_by: str = "",
 ) -> Silence:
     """A new silence that begins now. Raises ValueError, which names what is wrong."""
-    for what, globs in (("match", match), ("queues", queues)):
+    for key, globs in (("match", match), ("queues", queues)):
         if len(globs) > MAX_GLOBS or not all(0 < len(glob) <= MAX_GLOB and glob.isprintable() for glob in globs):
             raise ValueError(
-                f"{what}: must be at most {MAX_GLOBS} globs, each of 1 to {MAX_GLOB} printable characters, such as "
+                f"{key}: must be at most {MAX_GLOBS} globs, each of 1 to {MAX_GLOB} printable characters, such as "
                 "shop.billing.*"
             )
     if not match:
@@ -99,28 +99,28 @@ class Silences:
 
     def cover(self, task: str, queue: str, at: float) -> bool:
         """Whether a failure of this task and queue is silenced at this time."""
-        return bool(self) and any(one.active(at) for one in self._known(task, queue))
+        return bool(self) and any(silence.active(at) for silence in self._known(task, queue))
 
     def active(self, at: float) -> tuple[Silence, ...]:
         """The silences, without mute windows, that are in effect."""
-        return tuple(one for one in self._current if one.active(at))
+        return tuple(silence for silence in self._current if silence.active(at))
 
     def muting(self, at: float) -> int:
         """How many mute windows are in effect."""
         return sum(window.active(at) for window in self._windows)
 
     def _matching(self, task: str, queue: str) -> tuple[Silence | MuteWindow, ...]:
-        every: tuple[Silence | MuteWindow, ...] = self._current + self._windows
-        return tuple(one for one in every if self._matchers[_globs(one)](task, queue))
+        silences: tuple[Silence | MuteWindow, ...] = self._current + self._windows
+        return tuple(silence for silence in silences if self._matchers[_globs(silence)](task, queue))
 
     def _compile(self) -> None:
-        every: tuple[Silence | MuteWindow, ...] = self._current + self._windows
-        globs = {_globs(one) for one in every}
-        self._matchers = {each: self._matchers.get(each) or _matches(each) for each in globs}
+        silences: tuple[Silence | MuteWindow, ...] = self._current + self._windows
+        globs = {_globs(silence) for silence in silences}
+        self._matchers = {key: self._matchers.get(key) or _matches(key) for key in globs}
 
 
-def _globs(one: Silence | MuteWindow) -> _Globs:
-    return tuple(one.match), tuple(one.queues)
+def _globs(silence: Silence | MuteWindow) -> _Globs:
+    return tuple(silence.match), tuple(silence.queues)
 
 
 def _matches(globs: _Globs) -> Matches:

@@ -23,18 +23,18 @@ class StartHistory:
 
     def __init__(self, stored: Iterable[TaskStarts], now: float) -> None:
         """Go on from what was stored."""
-        self._of = {one.name: array("d", one.starts[-KEPT:]) for one in stored}
+        self._starts = {starts.name: array("d", starts.starts[-KEPT:]) for starts in stored}
         self._changed: set[str] = set()
         self._waiting: list[str] = []
         self._write_at = now + WRITTEN_EVERY
 
     def note(self, name: str, at: float) -> None:
         """A task has started."""
-        starts = self._of.get(name)
+        starts = self._starts.get(name)
         if starts is None:
-            if len(self._of) >= MAX_TASKS:
+            if len(self._starts) >= MAX_TASKS:
                 return
-            starts = self._of[name] = array("d")
+            starts = self._starts[name] = array("d")
         starts.append(at)
         if len(starts) >= 2 * KEPT:
             del starts[:-KEPT]
@@ -46,6 +46,6 @@ class StartHistory:
             self._write_at = now + WRITTEN_EVERY
             self._waiting = sorted(self._changed.union(self._waiting))
             self._changed.clear()
-        most = len(self._waiting) if force else PORTION
-        names, self._waiting = self._waiting[:most], self._waiting[most:]
-        return [TaskStarts(name, tuple(self._of[name][-KEPT:])) for name in names]
+        limit = len(self._waiting) if force else PORTION
+        names, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        return [TaskStarts(name, tuple(self._starts[name][-KEPT:])) for name in names]

@@ -56,7 +56,7 @@ class StormDetector:
 
     def __init__(self, *, tasks: int, window: float) -> None:
         """Start without any."""
-        self._most = tasks
+        self._max_tasks = tasks
         self._window = window
         self._levels: dict[str, tuple[_Level, ...]] = {}
         """Routing key → one for each severity."""
@@ -66,37 +66,37 @@ class StormDetector:
 
         ``recent.at`` must not be in the future: else the task would count for longer than the window.
         """
-        every, index = self._of(route), _SEVERITIES.index(severity)
-        levels = every[index:]
-        if self._repeated(every, index, task, recent):
+        levels_by_severity, index = self._levels_of(route), _SEVERITIES.index(severity)
+        levels = levels_by_severity[index:]
+        if self._repeated(levels_by_severity, index, task, recent):
             for level in levels:
-                if len(level.tasks) > self._most:
+                if len(level.tasks) > self._max_tasks:
                     self._prune(level, recent.at)
-            return len(levels[0].tasks) > self._most
-        known, joined = None, recent
+            return len(levels[0].tasks) > self._max_tasks
+        previous, joined = None, recent
         for level in levels:
             old = level.tasks.get(task)
-            if old is not known:  # most often they have one value in common
-                known, joined = old, recent if old is None else self._joined(old, recent)
-            if old is not None or len(level.tasks) < self._most + _MORE:
+            if old is not previous:  # most often they have one value in common
+                previous, joined = old, recent if old is None else self._joined(old, recent)
+            if old is not None or len(level.tasks) < self._max_tasks + _MORE:
                 level.tasks[task] = joined
             self._prune(level, recent.at)
-        return len(levels[0].tasks) > self._most
+        return len(levels[0].tasks) > self._max_tasks
 
     def tasks(self, route: str, severity: Severity) -> Mapping[str, RecentFailures]:
         """The tasks that count towards it, by name."""
-        return self._of(route)[_SEVERITIES.index(severity)].tasks
+        return self._levels_of(route)[_SEVERITIES.index(severity)].tasks
 
     def recent(self, at: float, count: int, *, exception: str, hostname: str, queue: str, uuid: str) -> RecentFailures:
         """One that has failed ``count`` times, each at ``at``."""
         return RecentFailures(at, at, int(at // self._window), count, 0, exception, hostname, queue, uuid)
 
-    def _repeated(self, every: Sequence[_Level], index: int, task: str, recent: RecentFailures) -> bool:
+    def _repeated(self, levels_by_severity: Sequence[_Level], index: int, task: str, recent: RecentFailures) -> bool:
         """Add to the record of a task that failed before, where its levels share one and no other level does."""
-        old = every[index].tasks.get(task)
+        old = levels_by_severity[index].tasks.get(task)
         if old is None or recent.slot > old.slot:
             return False
-        for position, level in enumerate(every):
+        for position, level in enumerate(levels_by_severity):
             if (level.tasks.get(task) is old) is not (position >= index):
                 return False
         old.slot_count += recent.slot_count
@@ -106,19 +106,19 @@ class StormDetector:
             old.queue, old.uuid = recent.queue, recent.uuid
         return True
 
-    def _of(self, route: str) -> tuple[_Level, ...]:
+    def _levels_of(self, route: str) -> tuple[_Level, ...]:
         levels = self._levels.get(route)
         if levels is None:
             levels = self._levels[route] = tuple(_Level() for _ in _SEVERITIES)
         return levels
 
     def _prune(self, level: _Level, at: float) -> None:
-        if len(level.tasks) <= self._most or abs(at - level.pruned_at) < _PRUNE_INTERVAL:
+        if len(level.tasks) <= self._max_tasks or abs(at - level.pruned_at) < _PRUNE_INTERVAL:
             return
         level.pruned_at = at
         oldest = at - self._window
-        for gone in [task for task, recent in level.tasks.items() if recent.at < oldest]:
-            del level.tasks[gone]
+        for old_task in [task for task, recent in level.tasks.items() if recent.at < oldest]:
+            del level.tasks[old_task]
 
     def _joined(self, old: RecentFailures, new: RecentFailures) -> RecentFailures:
         slot, count, before, since = max(old.slot, new.slot), new.slot_count, 0, min(old.since, new.since)

@@ -32,7 +32,7 @@ class StreamClock:
         """A new connection has been made: what waited for us comes first."""
         self._probed_at, self._read_at = -LIVE_FOR, 0.0
 
-    def heard(self, now: float) -> None:
+    def message_read(self, now: float) -> None:
         """Messages came."""
         self.now, self._heard = now, True
 

@@ -115,7 +115,7 @@ def summarize(
         generated_at=now,
         over=now >= end,
         day=sums.totals(_TODAY),
-        before=sums.before(),
+        before=sums.day_before(),
         mean=sums.mean(),
         hours=sums.hours(),
         tasks=tuple(_failing(sums, rows, errors, _moments(groups, incidents), opened)),
@@ -157,24 +157,24 @@ class _Sums:
     def totals(self, day: int) -> DayTotals:
         return _totals(self._days[day])
 
-    def before(self) -> DayTotals | None:
+    def day_before(self) -> DayTotals | None:
         return self.totals(_TODAY - 1) if self._days[_TODAY - 1] else None
 
     def mean(self) -> Mean | None:
-        known = [self.totals(day) for day in range(_TODAY) if self._days[day]]
-        if not known:
+        known_days = [self.totals(day) for day in range(_TODAY) if self._days[day]]
+        if not known_days:
             return None
-        size = len(known)
+        size = len(known_days)
         return Mean(
             days=size,
-            executed=sum(day.executed for day in known) / size,
-            failed=sum(day.failed for day in known) / size,
-            retried=sum(day.retried for day in known) / size,
+            executed=sum(day.executed for day in known_days) / size,
+            failed=sum(day.failed for day in known_days) / size,
+            retried=sum(day.retried for day in known_days) / size,
         )
 
     def hours(self) -> tuple[Hour, ...]:
         totals = map(_totals, self._hours)
-        return tuple(Hour(hour, each.executed, each.failed, each.retried) for hour, each in enumerate(totals))
+        return tuple(Hour(hour, total.executed, total.failed, total.retried) for hour, total in enumerate(totals))
 
 
 def _totals(counts: Counter[int]) -> DayTotals:
@@ -194,13 +194,13 @@ def _failing(
         classes[error.task][error.exception] += error.count
         new[error.task] += error.new
     incidents = Counter(row.incident.task for row in opened if _is_of_failures(row))
-    before, mean = sums.before(), sums.mean()
-    found = []
+    before, mean = sums.day_before(), sums.mean()
+    tasks = []
     for row in rows.failing:
         first_at, last_at = _between(row, moments.get(row.name, ()))
         top = classes[row.name].most_common(1)
         earlier = [day.get(row.name, 0) for day in rows.failed]
-        found.append(
+        tasks.append(
             FailingTask(
                 name=row.name,
                 executed=row.succeeded + row.failed,
@@ -216,7 +216,7 @@ def _failing(
                 incidents=incidents[row.name],
             )
         )
-    return sorted(found, key=lambda task: (-task.failed, -task.rate, task.name))
+    return sorted(tasks, key=lambda task: (-task.failed, -task.rate, task.name))
 
 
 def _moments(groups: Iterable[GroupRow], incidents: Iterable[IncidentRow]) -> Mapping[str, Sequence[float]]:
@@ -282,7 +282,7 @@ def _lost(opening: Mapping[str, float], closing: Mapping[str, float]) -> tuple[L
     before = CounterFamily.LOST.of(opening)
     grown = [(name, round(number - before.get(name, 0.0))) for name, number in CounterFamily.LOST.of(closing).items()]
     return tuple(
-        LostTask(name, number) for name, number in sorted(grown, key=lambda one: (-one[1], one[0])) if number > 0
+        LostTask(name, number) for name, number in sorted(grown, key=lambda pair: (-pair[1], pair[0])) if number > 0
     )
 
 
@@ -303,8 +303,8 @@ def _schedules(opening: Mapping[str, float], closing: Mapping[str, float]) -> tu
         MissedSchedule(name, *(round(_grown(opening, closing, family.counter(name))) for family in families))
         for name in sorted(names)
     ]
-    found = [row for row in rows if row.missed or row.not_judged]
-    return tuple(sorted(found, key=lambda row: (-row.missed, -row.not_judged)))
+    affected = [row for row in rows if row.missed or row.not_judged]
+    return tuple(sorted(affected, key=lambda row: (-row.missed, -row.not_judged)))
 
 
 def _health(opening: Mapping[str, float], closing: Mapping[str, float], elapsed: float, unread: float) -> Coverage:

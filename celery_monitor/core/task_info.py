@@ -45,16 +45,16 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
 
 def relate(ref: TaskRef, event: Event) -> None:
     """Note how often it was retried, and which tasks it comes from. Of equal ids one object is kept."""
-    known = ref.details or NO_DETAILS
-    root, parent = known.root, known.parent
+    current = ref.details or NO_DETAILS
+    root, parent = current.root, current.parent
     if parent is None and event.parent_id is not None:
         parent = _fitted(event.parent_id)
     if root is None and event.root_id is not None and event.root_id != event.uuid:
         root = _fitted(event.root_id)
     details = TaskDetails(
-        known.eta, event.retries or known.retries, parent if root == parent else root, parent, known.expires
+        current.eta, event.retries or current.retries, parent if root == parent else root, parent, current.expires
     )
-    if details != known:
+    if details != current:
         ref.details = details
 
 
@@ -74,9 +74,9 @@ def delay(ref: TaskRef, eta: str) -> None:
 
 def limit(ref: TaskRef, expires: str) -> None:
     """It is not begun after that."""
-    until = _unix_time(expires)
-    if until is not None:
-        ref.details = replace(ref.details or NO_DETAILS, expires=until)
+    expires_at = _unix_time(expires)
+    if expires_at is not None:
+        ref.details = replace(ref.details or NO_DETAILS, expires=expires_at)
 
 
 def _unix_time(iso: str) -> float | None:

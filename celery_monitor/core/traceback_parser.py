@@ -91,14 +91,14 @@ def sections(head: str, tail: str = "") -> list[TracebackSection]:
 def _single(text: str) -> TracebackSection | None:
     """The section of a traceback that has no other one: nearly all are so, and this takes a tenth of the time."""
     start = text.find("\n")
-    found = _EXCEPTION.search(text, start) if text[:start] in _HEADERS[:2] else None
-    if found is None:
+    match = _EXCEPTION.search(text, start) if text[:start] in _HEADERS[:2] else None
+    if match is None:
         return None
-    line, rest = found[1], text[found.end() :]
+    line, rest = match[1], text[match.end() :]
     named, message = _split(line)
     if _LINKS[0] in rest or _LINKS[1] in rest or named.rpartition(".")[2] in _REMOTE:
         return None
-    lines = text[start : found.start()]
+    lines = text[start : match.start()]
     frames = _known_frames(lines) if len(lines) <= _USUAL else _frames(lines)
     return TracebackSection(named, f"{message if named else line}{rest}".strip(), frames)
 
@@ -137,8 +137,8 @@ class _SectionReader:
             if line.startswith(_MARGIN):
                 line = line[4:]
             elif line.startswith(("  +-", "    ")):
-                if found := _NESTED_FRAME.match(line):
-                    self._held.append((found[1], found[2]))
+                if match := _NESTED_FRAME.match(line):
+                    self._held.append((match[1], match[2]))
                 return
             else:
                 self._margin = False
@@ -182,10 +182,10 @@ class _SectionReader:
         self._header(line)
 
     def _in_frames(self, line: str) -> None:
-        if found := _FRAME.match(line):
+        if match := _FRAME.match(line):
             self._uncertain = False
-            if found[2]:
-                self._frames.append((found[1], found[2]))
+            if match[2]:
+                self._frames.append((match[1], match[2]))
         elif line[:1] not in {" ", "\t", ""} and not self._uncertain:
             self._exception(line)
 

@@ -55,6 +55,7 @@ from typing import Final
 from celery_monitor.core import runs
 from celery_monitor.core.arguments import MAX_ARGUMENTS_LENGTH
 from celery_monitor.core.entries import LEFT_OPEN
+from celery_monitor.core.fast_path import FastPath
 from celery_monitor.core.model import (
     FAILED,
     RECEIVED,
@@ -69,7 +70,6 @@ from celery_monitor.core.model import (
 from celery_monitor.core.names import SHORT, shortened_name
 from celery_monitor.core.task_info import announce
 from celery_monitor.core.transitions import TRANSITIONS
-from celery_monitor.core.usual_life import UsualLife
 
 __all__ = ["LEFT_OPEN", "MAX_ARGUMENTS_LENGTH", "Tracker"]
 
@@ -86,7 +86,7 @@ _APART: Final = frozenset({_R, _T, _F})
 """Stages at which a task-received begins another run."""
 
 
-class Tracker(UsualLife):
+class Tracker(FastPath):
     """The tasks under way: what an event of any kind does to a run. Not thread-safe: it belongs to the monitor."""
 
     def advance(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
@@ -132,12 +132,12 @@ class Tracker(UsualLife):
             or (event.hostname != entry.host and kind != SENT and (kind != RECEIVED or entry.host))
             or (kind == RECEIVED and entry.stage in _APART)
         ):
-            found = self._run(entry, event, kind)
-            if found is None:
+            run = self._run(entry, event, kind)
+            if run is None:
                 return None
-            ref = found
-        entry.seen = self._minute
-        measured, counted, began = None, ref, ref.started_at
+            ref = run
+        entry.seen_minute = self._minute
+        measured, counted, started_at = None, ref, ref.started_at
         if kind <= RECEIVED:
             counted = self._introduce(ref, event, kind)
         elif kind <= FAILED:
@@ -145,8 +145,8 @@ class Tracker(UsualLife):
                 self._note_slow(ref, event)
             measured = _measured(ref, event, kind)
         stage = TRANSITIONS[kind][ref.stage]
-        if stage >= _OK and stage != ref.stage and self._ended is not None and not (stage == _J and event.requeue):
-            self._ended((uuid, ref, stage, began if ref.stage == _T else 0.0, event.timestamp, measured))
+        if stage >= _OK and stage != ref.stage and self._on_ended is not None and not (stage == _J and event.requeue):
+            self._on_ended((uuid, ref, stage, started_at if ref.stage == _T else 0.0, event.timestamp, measured))
         if entry.others is not None or stage > _OK:
             self._move(uuid, entry, ref, stage, event)
         elif stage < _OK:
@@ -162,7 +162,7 @@ class Tracker(UsualLife):
 
     def learn(self, tasks: Iterable[FleetTask]) -> list[str]:
         """Take in what the workers say they hold: it began while nobody was watching. Returns the ids named by it."""
-        named = []
+        named_uuids = []
         for task in tasks:
             uuid = shortened_name(task.uuid)
             entry = self.tasks.get(uuid)
@@ -171,21 +171,21 @@ class Tracker(UsualLife):
                     continue  # it has ended since the worker was asked
                 stage = _T if task.started_at else _R
                 entry = self.tasks[uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
-                entry.seen = self._minute
+                entry.seen_minute = self._minute
             for run in runs.all_runs(entry):
                 if run.name is None:
                     run.name = self.name(task.name)
                     self._dirty[uuid] = None
-                    named.append(uuid)
+                    named_uuids.append(uuid)
                 if run.queue is None and task.queue is not None:
                     run.queue = self.name(task.queue)
                     self._dirty[uuid] = None
-        return named
+        return named_uuids
 
-    def known(self, uuid: str, hostname: str) -> TaskRef | None:
+    def named_run(self, uuid: str, hostname: str) -> TaskRef | None:
         """The run of this worker, with a name; or any of the id's that has one."""
         entry = self.tasks.get(uuid) or self._recent.get(uuid)
-        return None if entry is None else runs.named(entry, self._hosts[hostname])
+        return None if entry is None else runs.newest_named(entry, self._hosts[hostname])
 
     def _enter(self, event: Event, kind: int) -> TaskRef:
         """A new entry; for a task-sent that is read after everything else, the one that is over.
@@ -207,7 +207,7 @@ class Tracker(UsualLife):
             self._others += len(entry.others or ())
             self._lingering.append((self._time + self._linger, uuid))
         else:
-            entry = recent.again(uuid)
+            entry = recent.reopen(uuid)
         self.tasks[uuid] = entry
         return entry
 
@@ -238,16 +238,16 @@ class Tracker(UsualLife):
         return self._receive(ref, event)
 
     def _fork(self, entry: TaskRef, host: str, event: Event, kind: int) -> TaskRef:
-        like = runs.named(entry, host) or entry
-        run = TaskRef(name=like.name, host=host, sent_at=entry.sent_at, details=entry.details)
-        if kind != RECEIVED or event.name is None or self.name(event.name) == like.name:
-            run.queue = like.queue
+        template = runs.newest_named(entry, host) or entry
+        run = TaskRef(name=template.name, host=host, sent_at=entry.sent_at, details=entry.details)
+        if kind != RECEIVED or event.name is None or self.name(event.name) == template.name:
+            run.queue = template.queue
         if kind <= STARTED:
             run.due_at = max(0.0, entry.due_at)
         others = entry.others = entry.others or []
-        gone = runs.given_up(others, host)
-        if gone is not None:
-            others[:] = [one for one in others if one is not gone]
+        dropped = runs.given_up(others, host)
+        if dropped is not None:
+            others[:] = [other for other in others if other is not dropped]
             self._others -= 1
         others.append(run)
         self._others += 1
@@ -268,15 +268,15 @@ class Tracker(UsualLife):
     def _move(self, uuid: str, entry: TaskRef, ref: TaskRef, stage: int, event: Event) -> None:
         """Bring a run to its next stage, and see to what has ended."""
         self._dirty[uuid] = None
-        before = ref.stage
+        stage_before = ref.stage
         if stage == _J and event.requeue:
             stage = _Q
         ref.stage = stage
         if entry.others is not None and not self._is_over(uuid, entry, ref):
             return
         if stage == _OK:
-            self._succeed(uuid, ref, before)
-        elif stage > _OK and before != stage:
+            self._succeed(uuid, ref, stage_before)
+        elif stage > _OK and stage_before != stage:
             self._lingering.append((self._time + self._linger, uuid))
 
     def _is_over(self, uuid: str, entry: TaskRef, ref: TaskRef) -> bool:
@@ -300,9 +300,9 @@ class Tracker(UsualLife):
 
     def _remove(self, uuid: str, entry: TaskRef, run: TaskRef) -> TaskRef:
         """Take out one of several runs. Returns the entry, which is another one when the first run goes."""
-        left = [one for one in runs.all_runs(entry) if one is not run]
-        first, others = left[0], left[1:] or None
-        first.saved, first.seen, first.others = entry.saved, entry.seen, others
+        remaining = [other for other in runs.all_runs(entry) if other is not run]
+        first, others = remaining[0], remaining[1:] or None
+        first.saved, first.seen_minute, first.others = entry.saved, entry.seen_minute, others
         self.tasks[uuid] = first
         self._others -= 1
         return first

@@ -35,19 +35,19 @@ class UndecodableMessages:
 
     def tick(self, now: float, messages: int) -> None:
         """``messages``: how many the fleet has sent, read or not."""
-        seen = self._seen
-        if seen and now < seen[-1][0]:
-            seen.clear()
-        if not seen or now - seen[-1][0] >= _STEP:
-            seen.append((now, self._number, messages))
-        while now - seen[0][0] > WINDOW:
-            seen.popleft()
-        _, number, before = seen[0]
-        unread, came = self._number - number, messages - before
+        samples = self._seen
+        if samples and now < samples[-1][0]:
+            samples.clear()
+        if not samples or now - samples[-1][0] >= _STEP:
+            samples.append((now, self._number, messages))
+        while now - samples[0][0] > WINDOW:
+            samples.popleft()
+        _, number, before = samples[0]
+        unread, arrived = self._number - number, messages - before
         self.told = None
-        if unread >= MIN_MESSAGES and 2 * unread > came:
+        if unread >= MIN_MESSAGES and 2 * unread > arrived:
             self.told = (
-                f"{unread:,} of {came:,} messages in the last {WINDOW / 60:.0f} minutes cannot be read "
+                f"{unread:,} of {arrived:,} messages in the last {WINDOW / 60:.0f} minutes cannot be read "
                 f"({self._kind}): set event_serializer = 'json' in the fleet's Celery configuration and restart its "
                 "workers"
             )

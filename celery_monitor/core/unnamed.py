@@ -28,9 +28,9 @@ class UnnamedEvents:
 
     def __init__(self, wait: float) -> None:
         """Start empty; ``restore`` fills it."""
-        self.of: dict[str, list[int]] = {}
+        self.numbers_by_task: dict[str, list[int]] = {}
         """Task id → the numbers of its events, for a look on the hot path."""
-        self.wanted = False
+        self.inspect_needed = False
         """A task waits for its name that a worker may hold, and that the workers were not asked for yet."""
         self.cut = 0
         """Events that did not wait long enough, because there were too many."""
@@ -49,22 +49,22 @@ class UnnamedEvents:
 
     def restore(self, stored: Iterable[UnnamedEvent], now: float) -> None:
         """Go on waiting for what the store kept: not longer altogether than if there had been no restart."""
-        for one in sorted(stored, key=lambda one: one.number):
-            self._next = one.number + 1
-            self._keep(one, min(max(0.0, now - one.since), self._wait))
-            self.wanted = True
+        for unnamed in sorted(stored, key=lambda unnamed: unnamed.number):
+            self._next = unnamed.number + 1
+            self._keep(unnamed, min(max(0.0, now - unnamed.since), self._wait))
+            self.inspect_needed = True
 
     def connected(self) -> None:
         """The stream was not watched until now: names may have been missed, and the workers will be asked for them."""
         self._unasked_until = self._time + MAX_WAIT_FOR_INSPECT * self._wait
 
-    def asked(self) -> None:
+    def inspected(self) -> None:
         """The workers have said what they hold."""
         self._unasked_until = 0.0
-        self.wanted = False
+        self.inspect_needed = False
 
-    def hold(self, event: Event, measured: float | None, now: float, *, held: bool) -> list[UnnamedEvent]:
-        """Let an event wait; returns those that must not wait any longer. ``held``: a worker may hold its task."""
+    def hold(self, event: Event, measured: float | None, now: float, *, may_be_held: bool) -> list[UnnamedEvent]:
+        """Let an event wait; returns those that must wait no longer. ``may_be_held``: a worker may hold its task."""
         event = structs.replace(
             event,
             exception=event.exception and event.exception[:MAX_EXCEPTION_LENGTH],
@@ -72,32 +72,32 @@ class UnnamedEvents:
             args=None,
             kwargs=None,
         )
-        one = UnnamedEvent(self._next, now, event, measured)
+        unnamed = UnnamedEvent(self._next, now, event, measured)
         self._next += 1
         if not self._wait:
-            return [one]
-        self.wanted |= held
-        self._added[one.number] = one
-        self._keep(one, 0.0)
-        over = []
+            return [unnamed]
+        self.inspect_needed |= may_be_held
+        self._added[unnamed.number] = unnamed
+        self._keep(unnamed, 0.0)
+        expired = []
         while len(self._events) > MAX_EVENTS or self._characters > MAX_CHARACTERS:
-            over.append(self._oldest())
-        self.cut += len(over)
-        return over
+            expired.append(self._oldest())
+        self.cut += len(expired)
+        return expired
 
-    def named(self, uuid: str) -> list[UnnamedEvent]:
+    def release_task(self, uuid: str) -> list[UnnamedEvent]:
         """The events of a task that has a name now, in their order: they wait no more."""
-        return [self._release(number) for number in list(self.of.get(uuid, ()))]
+        return [self._release(number) for number in list(self.numbers_by_task.get(uuid, ()))]
 
     def tick(self, elapsed: float) -> list[UnnamedEvent]:
         """``elapsed``: seconds since the last call. Returns those whose time is over."""
         self._time += elapsed
-        over: list[UnnamedEvent] = []
+        expired: list[UnnamedEvent] = []
         if self._time < self._unasked_until:
-            return over
+            return expired
         while self._events and self._time - next(iter(self._events.values()))[0] >= self._wait:
-            over.append(self._oldest())
-        return over
+            expired.append(self._oldest())
+        return expired
 
     def take(self) -> tuple[list[UnnamedEvent], list[int]]:
         """What to save and what to delete since the last call."""
@@ -105,24 +105,24 @@ class UnnamedEvents:
         self._added, self._removed = {}, []
         return added, removed
 
-    def _keep(self, one: UnnamedEvent, waited: float) -> None:
-        self._events[one.number] = self._time - waited, one
-        self._characters += _characters(one.event)
-        self.of.setdefault(one.event.uuid, []).append(one.number)
+    def _keep(self, unnamed: UnnamedEvent, waited: float) -> None:
+        self._events[unnamed.number] = self._time - waited, unnamed
+        self._characters += _characters(unnamed.event)
+        self.numbers_by_task.setdefault(unnamed.event.uuid, []).append(unnamed.number)
 
     def _oldest(self) -> UnnamedEvent:
         return self._release(next(iter(self._events)))
 
     def _release(self, number: int) -> UnnamedEvent:
-        one = self._events.pop(number)[1]
-        self._characters -= _characters(one.event)
-        of = self.of[one.event.uuid]
-        of.remove(number)
-        if not of:
-            del self.of[one.event.uuid]
+        unnamed = self._events.pop(number)[1]
+        self._characters -= _characters(unnamed.event)
+        numbers = self.numbers_by_task[unnamed.event.uuid]
+        numbers.remove(number)
+        if not numbers:
+            del self.numbers_by_task[unnamed.event.uuid]
         if self._added.pop(number, None) is None:
             self._removed.append(number)
-        return one
+        return unnamed
 
 
 def _characters(event: Event) -> int:

@@ -39,15 +39,15 @@ def restored(counters: Mapping[str, float]) -> Counter[str]:
     return Counter({name: int(counters.get(_counter(name), 0)) for name in SETTINGS})
 
 
-def counted(overflows: Mapping[str, int]) -> dict[str, int]:
+def overflow_counters(overflows: Mapping[str, int]) -> dict[str, int]:
     """The counters of what has been cut; of 0 there is none."""
     return {_counter(name): number for name, number in overflows.items() if number or name in _OLDER}
 
 
-def limits(most: Mapping[str, int], used: Mapping[str, int], overflows: Mapping[str, int]) -> list[Limit]:
+def limits(maximums: Mapping[str, int], used: Mapping[str, int], overflows: Mapping[str, int]) -> list[Limit]:
     """All bounds as they are now, in the order of ``SETTINGS``."""
     return [
-        Limit(name, setting, most.get(name), used.get(name), overflows.get(name, 0))
+        Limit(name, setting, maximums.get(name), used.get(name), overflows.get(name, 0))
         for name, setting in SETTINGS.items()
     ]
 

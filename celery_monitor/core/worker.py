@@ -48,10 +48,10 @@ class Run(Enum):
     """Another process's of the same name, or one that comes late."""
 
 
-class Life(NamedTuple):
+class Liveness(NamedTuple):
     """The signs of life of a worker. Those by watched time are seconds in which the stream was watched."""
 
-    heard: float
+    last_seen: float
     """Watched time of its last event."""
     last_sign: float
     """Unix time of its last event, by the monitor's clock."""
@@ -82,10 +82,34 @@ class Life(NamedTuple):
 class WorkerState:
     """One worker, mutable."""
 
-    __slots__ = ("baseline", "before", "began", "began_at", "differences", "dirty", "event", "frozen", "goodbye",
-                 "goodbye_at", "goodbye_sign", "idle_at", "idle_before", "last_received_at", "missed", "mute", "pids",
-                 "settled", "skew", "started_lately", "started_seen", "stray_at", "strays", "unfinished",
-                 "unobserved", "up")  # fmt: skip
+    __slots__ = (
+        "baseline",
+        "before",
+        "began",
+        "began_at",
+        "differences",
+        "dirty",
+        "event",
+        "frozen",
+        "goodbye",
+        "goodbye_at",
+        "goodbye_sign",
+        "idle_at",
+        "idle_before",
+        "interrupted",
+        "last_received_at",
+        "mute",
+        "pids",
+        "settled",
+        "skew",
+        "started_lately",
+        "started_seen",
+        "stray_at",
+        "strays",
+        "unfinished",
+        "unobserved",
+        "up",
+    )  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
         """It was heard of first by this event."""
@@ -102,7 +126,7 @@ class WorkerState:
         self.unfinished = 0
         """Tasks that ran when it said good-bye, and whose ends have not come."""
         self.idle_at = self.idle_before = 0.0
-        self.missed = False
+        self.interrupted = False
         """The stream was not watched since it was last heard: the beginning of a run may be missing."""
         self.started_seen = 0
         self.started_lately = 0
@@ -148,11 +172,11 @@ class WorkerState:
             return Run.STRAY if self.up and event.pid in self.pids else Run.NEW
         if event.type == OFFLINE or processed >= self.processed:
             return Run.SAME
-        return Run.NEW if self.missed or not self.up or self.strays >= STRAYS_BEFORE_NEW_RUN else Run.STRAY
+        return Run.NEW if self.interrupted or not self.up or self.strays >= STRAYS_BEFORE_NEW_RUN else Run.STRAY
 
-    def life(self) -> Life:
+    def liveness(self) -> Liveness:
         """Its signs of life."""
-        return Life(
+        return Liveness(
             self.last_received_at, self.event.timestamp + self.skew.offset, self.began, self.began_at, self.stray_at,
             self.mute, self.goodbye, self.goodbye_sign, self.idle_at, self.idle_before,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from celery_monitor.core.worker import (
     MAX_HOSTNAME_LENGTH,
     OFFLINE,
     ONLINE,
-    Life,
+    Liveness,
     Run,
     WorkerState,
     restored_state,
@@ -36,14 +36,15 @@ MAX_WORKERS: Final = 5_000
 class Workers:
     """All workers of the fleet. Not thread-safe: it belongs to the monitor. ``timeout`` ≤ ``purge``, in seconds.
 
-    ``most`` bounds them: more are not kept, because somebody invents them. ``overflows`` counts the events of those.
+    ``max_workers`` bounds them: more are not kept, because somebody invents them. ``overflows`` counts
+    the events of those.
     """
 
     def __init__(
-        self, *, timeout: float, purge: float, most: int = MAX_WORKERS, overflows: Counter[str] | None = None
+        self, *, timeout: float, purge: float, max_workers: int = MAX_WORKERS, overflows: Counter[str] | None = None
     ) -> None:
         """Start empty; ``restore`` fills it."""
-        self._most = most
+        self._limit = max_workers
         self._overflows = overflows if overflows is not None else Counter()
         self.unobserved = 0
         self.offsets: dict[str, float] = {}
@@ -85,10 +86,10 @@ class Workers:
             if worker.clock_offset:
                 self.offsets[worker.hostname] = worker.clock_offset
 
-    def life(self, hostname: str) -> Life | None:
+    def liveness(self, hostname: str) -> Liveness | None:
         """Its signs of life; None for one that is not known, or not any more."""
         state = self._states.get(hostname)
-        return None if state is None else state.life()
+        return None if state is None else state.liveness()
 
     def started(self, hostname: str) -> bool:
         """Count a task-started event of a worker. Whether no heartbeats come of it: see ``notice``."""
@@ -126,10 +127,10 @@ class Workers:
             state = self._states[hostname] = WorkerState(event, now, baseline=0)
             state.mute = True
             return True
-        came = state.mute and not state.up
+        is_new = state.mute and not state.up
         if state.mute:
             state.notice(now, unix_now)
-        return came
+        return is_new
 
     def observe_clock(self, event: Event, now: float) -> None:
         """An event of the worker itself was read at ``now``, at once: its age tells of the worker's clock."""
@@ -159,24 +160,24 @@ class Workers:
             state = self._states[hostname] = WorkerState(event, now, baseline=event.processed or 0)
             if event.type == ONLINE and not event.processed:
                 state.began, state.began_at = now, event.timestamp
-            return self._settle(state, event, came=event.type != OFFLINE)
+            return self._settle(state, event, is_new=event.type != OFFLINE)
         run = state.classify_run(event)
         if run is Run.STRAY:
             if event.type != OFFLINE:
                 state.stray(now)
             return False
-        came = run is Run.NEW or (not state.up and event.type != OFFLINE)
+        is_new = run is Run.NEW or (not state.up and event.type != OFFLINE)
         if run is Run.NEW:
             self.unobserved += state.begin_run(event, now)
-        state.last_received_at, state.strays, state.missed = now, 0, False
+        state.last_received_at, state.strays, state.interrupted = now, 0, False
         self.finishing.pop(hostname, None)
         state.changed()
-        return self._settle(state, event, came=came)
+        return self._settle(state, event, is_new=is_new)
 
-    def missed(self) -> None:
+    def stream_interrupted(self) -> None:
         """The stream has not been watched for some time: events of any worker may be missing."""
         for state in self._states.values():
-            state.missed = True
+            state.interrupted = True
 
     def tick(self, now: float) -> list[str]:
         """Mark who was not heard of as down; drop and return those whose silence was long enough to purge."""
@@ -197,7 +198,7 @@ class Workers:
         return purged
 
     def _has_room(self) -> bool:
-        if len(self._states) < self._most or self._make_room():
+        if len(self._states) < self._limit or self._make_room():
             return True
         self._overflows["workers"] += 1
         return False
@@ -206,20 +207,20 @@ class Workers:
         """Whether some that are not there any more were dropped before their time. Looks once between two ticks."""
         if self._full:
             return False
-        gone = [hostname for hostname, state in self._states.items() if not state.up][: self._most // 20 + 1]
-        self._drop(gone)
-        self._full = not gone
-        return bool(gone)
+        droppable = [hostname for hostname, state in self._states.items() if not state.up][: self._limit // 20 + 1]
+        self._drop(droppable)
+        self._full = not droppable
+        return bool(droppable)
 
     def _drop(self, hostnames: list[str]) -> None:
         """What they have in total goes to another worker of the same host, if there is one."""
-        gone = [(host_of(hostname), self._states.pop(hostname)) for hostname in hostnames]
+        dropped = [(host_of(hostname), self._states.pop(hostname)) for hostname in hostnames]
         self._dropped += hostnames
         for hostname in hostnames:
             self.offsets.pop(hostname, None)
             self.finishing.pop(hostname, None)
         heirs = {host_of(hostname): state for hostname, state in self._states.items()}
-        for host, state in gone:
+        for host, state in dropped:
             heir = heirs.get(host)
             if heir is not None:
                 heir.before += state.before + state.processed
@@ -245,11 +246,11 @@ class Workers:
         loads = ((hostname, state.event.loadavg) for hostname, state in self._states.items() if state.up)
         return {hostname: load for hostname, load in loads if load is not None}
 
-    def _settle(self, state: WorkerState, event: Event, *, came: bool) -> bool:
+    def _settle(self, state: WorkerState, event: Event, *, is_new: bool) -> bool:
         if event.type != OFFLINE:
             self.unobserved += state.beat(event)
-            return came
+            return is_new
         state.say_goodbye(event)
         if event.active:
             self.finishing[event.hostname[:MAX_HOSTNAME_LENGTH]] = state
-        return came
+        return is_new

@@ -273,7 +273,7 @@ class FleetPoller:
         consumed = self._control.worker_queues()
         self._note_details(consumed, down)
         with self._lock:
-            self._monitor.answered(answered, self._control.busy)
+            self._monitor.note_answers(answered, self._control.busy)
             self._monitor.polled(queues)
             self._monitor.learn_queues(consumed)
         self._learn_names(consumed.keys())

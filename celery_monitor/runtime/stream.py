@@ -130,7 +130,7 @@ class Stream:
         with self._lock:
             self._monitor.connected(acknowledges=self.acknowledges)
             if self._watched_until is not None and self.acknowledges:
-                self._monitor.away(self._watched_until, now)
+                self._monitor.note_downtime(self._watched_until, now)
             self._count_gap(now)
         if self._prober is not None:
             self._prober.opened()
@@ -240,7 +240,7 @@ class Stream:
     def _count_gap(self, now: float) -> None:
         """Count the time without a connection, if events of that time are lost. The caller holds the lock."""
         if self._watched_until is not None and not self.acknowledges:
-            self._monitor.missed(self._watched_until, now)
+            self._monitor.note_gap(self._watched_until, now)
             self._watched_until = now
 
     def _lose(self, reason: str) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
-from celery_monitor.core.lookup import RunFilter, RunPage, children, shown, sift
+from celery_monitor.core.lookup import RunFilter, RunPage, children, sift, to_task_run
 from celery_monitor.core.model import Stage, TaskRun
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.runs import all_runs
@@ -90,7 +90,9 @@ class StoredTaskView:
     def find(self, uuid: str) -> list[TaskRun]:
         """See TaskView. Only what is under way: what has ended is in the store."""
         rows = self._reader.tracked(1, uuid=uuid)
-        return [shown(uuid, run) for _, ref in rows for run in reversed(all_runs(ref)) if run.stage < Stage.SUCCEEDED]
+        return [
+            to_task_run(uuid, run) for _, ref in rows for run in reversed(all_runs(ref)) if run.stage < Stage.SUCCEEDED
+        ]
 
     def children(self, uuid: str) -> list[TaskRun]:
         """See TaskView: no index knows them."""

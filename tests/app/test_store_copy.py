@@ -54,7 +54,7 @@ def source(tmp_path: Path) -> str:
             changes(
                 2,
                 failures=[failure(f"u{number}", group=f"g{number}") for number in range(ROWS)],
-                tracked=[(f"t{number}", TaskRef(name="t", seen=number)) for number in range(ROWS)],
+                tracked=[(f"t{number}", TaskRef(name="t", seen_minute=number)) for number in range(ROWS)],
                 ended=[TaskRun(uuid="t\0", name="t", queue=None, hostname="w", stage=5, ended_at=NOW, parent="p")],
                 outbox=[OutboxRequest("pagerduty", "other", Action.TRIGGER, due_at=NOW)],
                 schedules=[ScheduleState("s", "every 5m", "t", NOW, NOW)],

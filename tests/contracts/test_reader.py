@@ -564,7 +564,7 @@ def test_ended_tasks_go_in_portions(sql: SqlStore, monkeypatch: pytest.MonkeyPat
 
 def test_tasks_under_way(sql: SqlStore) -> None:
     """As of the last flush, those that were heard of longest ago first; or one of them."""
-    tracked = [(f"u{seen}", TaskRef(name="a", seen=seen, sent_at=NOW, host="celery@a")) for seen in (3, 1, 2)]
+    tracked = [(f"u{seen}", TaskRef(name="a", seen_minute=seen, sent_at=NOW, host="celery@a")) for seen in (3, 1, 2)]
     write(sql, {"tracked": tracked})
     assert [uuid for uuid, _ in sql.reader.tracked(2)] == ["u1", "u2"]
     ((uuid, ref),) = sql.reader.tracked(2, uuid="u3")

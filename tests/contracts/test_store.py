@@ -29,10 +29,10 @@ def test_empty(store: Store) -> None:
 
 def test_everything_comes_back(store: Store) -> None:
     """What the monitor goes on from is what it has written."""
-    ref = TaskRef(name="shop.charge", queue="celery", stage=2, due_at=1.5, started_at=2.5, seen=3)
-    nameless = TaskRef(seen=4, sent_at=3.5, received_at=3.75, details=TaskDetails(9.5, 2, "u0", "u1", 99.5))
+    ref = TaskRef(name="shop.charge", queue="celery", stage=2, due_at=1.5, started_at=2.5, seen_minute=3)
+    nameless = TaskRef(seen_minute=4, sent_at=3.5, received_at=3.75, details=TaskDetails(9.5, 2, "u0", "u1", 99.5))
     others = [TaskRef("shop.charge", None, 5, 0.0, 7.5, host="celery@b"), TaskRef(host="celery@c")]
-    shared = TaskRef("shop.charge", "celery", 2, seen=5, host="celery@a", others=others)
+    shared = TaskRef("shop.charge", "celery", 2, seen_minute=5, host="celery@a", others=others)
     store.commit(
         changes(
             1,

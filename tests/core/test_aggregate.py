@@ -138,12 +138,12 @@ def test_what_would_be_counted_apart() -> None:
     to = aggregator(names=2)
     pairs = [("a", f"q{number}") for number in range(QUEUES_PER_TASK + 5)] + [("b", "q"), ("c", "q"), ("a", "q0")]
     for name, queue in pairs:
-        admitted, before = to.admits(name, queue), to.admitted
+        admitted, before = to.admits(name, queue), to.admission_version
         key = to.add(STARTED, name, queue, "", NOON, None).key
         assert ((key.name, key.queue) == (name, queue)) == admitted
         assert to.admits(name, queue) == admitted
-        assert to.admitted <= before + 1
-    assert to.admitted == len(to.snapshot()) == QUEUES_PER_TASK + 3
+        assert to.admission_version <= before + 1
+    assert to.admission_version == len(to.snapshot()) == QUEUES_PER_TASK + 3
 
 
 def test_error_groups() -> None:

@@ -110,7 +110,7 @@ class Shop:
 
     def _poll(self) -> None:
         answering = () if self.mute else tuple(self.workers)
-        self.monitor.answered(answering, frozenset())
+        self.monitor.note_answers(answering, frozenset())
         self.monitor.polled(self.queues)
         asked = self.monitor.to_confirm()
         self.monitor.confirm(asked, {host: self.held.get(host, set()) for host in asked if host in answering})
@@ -141,7 +141,7 @@ class Shop:
             Restored(tracked=list(self.tracked.items()), incidents=kept, workers=workers, counters=counters)
         )
         if missed:
-            self.monitor.missed(since, self.now)
+            self.monitor.note_gap(since, self.now)
 
     def open(self, on: Condition | None = None) -> list[Incident]:
         """Those that are open."""

@@ -24,7 +24,7 @@ def decider(*rules: Rule, storm_tasks: int = 5, **policy: object) -> tuple[Decid
     sending = [replace(rule, to=("oncall",)) for rule in rules]
     default = Rule(to=("oncall",))
     made = Policy(rules=sending, default=default, storm_tasks=storm_tasks, **policy)  # type: ignore[arg-type]
-    return Decider(made, most=MAX_OPEN, overflows=overflows), overflows
+    return Decider(made, max_incidents=MAX_OPEN, overflows=overflows), overflows
 
 
 def test_part_of_a_storm_is_forgotten_for_what_comes() -> None:
@@ -83,8 +83,8 @@ def test_a_store_that_is_away(*, resolve: bool) -> None:
             of.succeeded(f"x{number}", at + 1)
         for minute in range(1, 60):
             of.tick(at + minute * 60)
-        assert len(of) + len(of._book.closed) <= 2 * MAX_OPEN + hour + 1  # a storm an hour
-        assert len(of._book.outbox) <= 2 * (len(of) + len(of._book.closed))
+        assert len(of) + len(of._registry.closed) <= 2 * MAX_OPEN + hour + 1  # a storm an hour
+        assert len(of._registry.outbox) <= 2 * (len(of) + len(of._registry.closed))
     changed, outbox = of.take()
     known = {one.key for one in changed}
     assert {row.key for row in outbox} <= known

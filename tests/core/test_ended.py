@@ -152,7 +152,7 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"state": RunState.SCHEDULED}, ["later"]),
     ({"state": RunState.RETRYING}, ["again"]),
     ({"state": RunState.LOST}, []),
-    ({"named": lambda name: "mail" in name}, ["waits", "later", "child"]),
+    ({"matches_name": lambda name: "mail" in name}, ["waits", "later", "child"]),
     ({"queue": "pay"}, ["young", "old", "again"]),
     ({"queue": "mail"}, ["waits", "later", "child"]),
     ({"hostname": "w1@box", "state": RunState.WAITING}, ["child"]),

@@ -8,7 +8,7 @@ import pytest
 
 from celery_monitor.core.decide import Decider
 from celery_monitor.core.headline import duration, facts, headline
-from celery_monitor.core.incident import Episode, Over, Verdict
+from celery_monitor.core.incident import Episode, EpisodeEnd, Verdict
 from celery_monitor.core.model import MAX_DETAILS, Action, Condition, Incident, IncidentState, Reason
 from celery_monitor.core.rules import MAX_KEY_LENGTH, Policy, Rule
 from tests.builders import NOON, failed
@@ -20,7 +20,7 @@ KEY = "runtime/shop.report/slow/2023-11-15T12:00:00.000Z"
 def decider(*rules: Rule, most: int = 100, **changes: Any) -> Decider:
     """With a channel for failures and one for the rules."""
     default = Rule(to=["oncall"])
-    return Decider(Policy(fleet="shop", rules=rules or (SLOW,), default=default, **changes), most=most)
+    return Decider(Policy(fleet="shop", rules=rules or (SLOW,), default=default, **changes), max_incidents=most)
 
 
 def episode(subject: str = "shop.report", since: float = NOON, **fields: Any) -> Episode:
@@ -34,9 +34,9 @@ def episode(subject: str = "shop.report", since: float = NOON, **fields: Any) ->
     return Episode(Condition.RUNTIME, subject, since=since, **told | fields)
 
 
-def over(of: Episode, at: float = NOON + 900, summary: str = "") -> Over:
+def over(of: Episode, at: float = NOON + 900, summary: str = "") -> EpisodeEnd:
     """Its end."""
-    return Over(of.condition, of.subject, of.rule.name, at, summary)
+    return EpisodeEnd(of.condition, of.subject, of.rule.name, at, summary)
 
 
 def restarted(of: Decider, *rules: Rule, now: float = NOON + 1000) -> Decider:
@@ -177,7 +177,7 @@ def test_a_storm() -> None:
 
 def restarted_with_all(of: Decider) -> Decider:
     """As ``restarted``, with what was written before."""
-    for entry in of._book.entries.values():
+    for entry in of._registry.entries.values():
         entry.dirty = True
     return restarted(of)
 
@@ -188,7 +188,7 @@ def test_without_room_the_storm_stands_for_it() -> None:
     verdicts = [of.episodes.observe(episode(f"t{number}"), NOON) for number in range(500)]
     assert len(of) == 21
     assert [verdict.reason for verdict in verdicts[19:22]] == [Reason.OPENED, Reason.STORM_OPENED, Reason.STORM_JOINED]
-    assert of._book.overflows["incidents"] == 480
+    assert of._registry.overflows["incidents"] == 480
     assert len(of.episodes._live) == 500
     for number in range(500):
         of.episodes.end(over(episode(f"t{number}")), NOON)
@@ -204,7 +204,7 @@ def test_one_that_was_forgotten_for_want_of_room_comes_back() -> None:
     of.take()
     for number in range(20):
         of.decide(failed(f"t{number}"), NOON)
-    assert KEY not in of._book.entries
+    assert KEY not in of._registry.entries
     of.take()
     of.tick(NOON + 4 * 3600)
     assert of.episodes.observe(episode(), NOON + 4 * 3600).reason is Reason.OPENED

@@ -14,12 +14,12 @@ def messages(number: int, start: int = 0) -> list[Delivery]:
 def test_a_smaller_prefetch_forgets_nothing() -> None:
     """What was delivered under a larger prefetch is known when it comes again under a smaller one."""
     messages = [Delivery(b"%d" % number, redelivered=True) for number in range(50)]
-    before = Fingerprints(kept=50)
+    before = Fingerprints(capacity=50)
     before.connected(acknowledges=True)
     for message in messages:
         before.is_redelivered_duplicate(message)
 
-    after = Fingerprints(kept=5)
+    after = Fingerprints(capacity=5)
     after.restore(before.epoch, [(before.epoch, before.take())])
     after.connected(acknowledges=True)
 
@@ -28,7 +28,7 @@ def test_a_smaller_prefetch_forgets_nothing() -> None:
 
 def test_the_newest_of_a_connection_are_known_on_it() -> None:
     """A quorum queue whose leader moves gives back, on the same connection, all that was not acknowledged."""
-    of = Fingerprints(kept=50)
+    of = Fingerprints(capacity=50)
     of.connected(acknowledges=True)
     assert not any(of.is_redelivered_duplicate(one) for one in messages(175))
     assert all(of.is_redelivered_duplicate(one) for one in messages(50, 125))
@@ -37,7 +37,7 @@ def test_the_newest_of_a_connection_are_known_on_it() -> None:
 
 def test_what_comes_again_and_again_stays_known() -> None:
     """While the store is away each connection brings the same messages, and none of them is acknowledged."""
-    of = Fingerprints(kept=50)
+    of = Fingerprints(capacity=50)
     of.connected(acknowledges=True)
     assert not any(of.is_redelivered_duplicate(one) for one in messages(50))
     for _ in range(3 * MAX_EPOCHS):
@@ -47,7 +47,7 @@ def test_what_comes_again_and_again_stays_known() -> None:
 
 def test_a_full_prefetch_of_unknown_messages_costs_no_more_for_each() -> None:
     """They come flagged, and were never applied, when a process dies under load; the lock is held meanwhile."""
-    of = Fingerprints(kept=30_000)
+    of = Fingerprints(capacity=30_000)
     of.connected(acknowledges=True)
     coming = messages(30_000)
     began = time.process_time()

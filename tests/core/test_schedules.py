@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from celery.schedules import crontab
 
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import (
     FAILED,
     RECEIVED,
@@ -63,7 +63,7 @@ class Bench:
     stored: dict[str, ScheduleState] = field(default_factory=dict)
     open: dict[tuple[str, str], Episode] = field(default_factory=dict)
     opened: list[Episode] = field(default_factory=list)
-    over: list[Over] = field(default_factory=list)
+    over: list[EpisodeEnd] = field(default_factory=list)
     missed: dict[str, int] = field(default_factory=dict)
     unjudged: dict[str, int] = field(default_factory=dict)
 
@@ -87,8 +87,8 @@ class Bench:
         """What has opened (+) and ended (-) since the last look."""
         told = []
         for one in self.judge.judge(read_until):
-            identity = one.subject, one.rule if isinstance(one, Over) else one.rule.name
-            if isinstance(one, Over):
+            identity = one.subject, one.rule if isinstance(one, EpisodeEnd) else one.rule.name
+            if isinstance(one, EpisodeEnd):
                 if self.open.pop(identity, None) is not None:
                     self.over.append(one)
                     told.append(f"-{one.subject}")

@@ -10,7 +10,7 @@ import pytest
 
 from celery_monitor.core import silences
 from celery_monitor.core.decide import Decider
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import MAX_SILENCE, Action, Condition, Incident, IncidentState, Reason, Silence
 from celery_monitor.core.rules import Policy, Rule, matcher
 from celery_monitor.core.silences import MuteWindow, Silences, silence_of
@@ -264,7 +264,9 @@ def test_the_silence_of_an_episode_ends_while_the_monitor_is_down(*, over: bool)
     second = Case(restored=list(first.incidents.values()), rules=[rule])
     now = NOON + 2 * HOUR
     assert [one.subject for one in second.of.episodes.live(Condition.RUNTIME)] == ["shop.pay"]
-    found = [Over(Condition.RUNTIME, "shop.pay", "slow", now)] if over else [msgspec.structs.replace(slow, at=now)]
+    found = (
+        [EpisodeEnd(Condition.RUNTIME, "shop.pay", "slow", now)] if over else [msgspec.structs.replace(slow, at=now)]
+    )
     for moment in (now, now + 1):
         second.tick(moment)
         list(second.of.episodes.judge(found, moment))
@@ -320,7 +322,7 @@ def test_no_silence_without_an_end_and_a_reason(change: dict[str, object], told:
 def test_an_incident_that_waits_may_be_forgotten_for_lack_of_room() -> None:
     """Nothing is left of it that could fail later."""
     case = Case(DEPLOY)
-    of = Decider(Policy(default=Rule(to=("oncall",))), silences=case.silences, most=3)
+    of = Decider(Policy(default=Rule(to=("oncall",))), silences=case.silences, max_incidents=3)
     for number in range(20):
         of.decide(failed(f"shop.t{number}", at=NOON + number), NOON + number)
         of.tick(NOON + number)
@@ -342,7 +344,7 @@ def test_an_episode_of_another_condition_waits_for_the_end_of_the_silence() -> N
         assert list(episodes.judge([slow], NOON + 120)) == []
         assert case.sent() == []
         if over:
-            list(episodes.judge([Over(Condition.RUNTIME, "shop.pay", "slow", NOON + 130)], NOON + 130))
+            list(episodes.judge([EpisodeEnd(Condition.RUNTIME, "shop.pay", "slow", NOON + 130)], NOON + 130))
         else:
             assert [notice.reason for notice in episodes.judge([slow], NOON + HOUR)] == [Reason.OPENED]
         case.tick(NOON + HOUR)

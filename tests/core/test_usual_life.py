@@ -24,7 +24,7 @@ def tracker(*, capture_arguments: bool, keep_ended: bool) -> tuple[Tracker, list
 
     made = Tracker(
         max_tasks=100, max_age=86_400.0, linger=60.0, capture_arguments=capture_arguments, max_argument_bytes=2_000,
-        ended=end if keep_ended else None,
+        on_ended=end if keep_ended else None,
     )  # fmt: skip
     made.slow = 5.0
     made.tick(NOON)

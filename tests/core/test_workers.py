@@ -63,7 +63,7 @@ def test_a_restarted_worker_counts_from_zero() -> None:
     assert unobserved(of, (0, 4), (0, 4), (0, 4)) == 4
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (2, 2), (0, 2), (0, 2)) == 4
-    of.missed()
+    of.stream_interrupted()
     assert unobserved(of, (0, 1), (0, 1), (0, 1)) == 5
 
 
@@ -118,7 +118,7 @@ def test_without_a_stream_nobody_is_silent() -> None:
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
-    of.missed()
+    of.stream_interrupted()
     assert of.tick(NOON + 1) == []
     assert unobserved(of, (0, 54), (0, 54), (0, 54)) == 50
     assert of.snapshot()[0].up

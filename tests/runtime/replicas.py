@@ -93,7 +93,7 @@ class Replica:
         token = self.store.lead()
         if token is None:
             return
-        fingerprints = Fingerprints(kept=1000)
+        fingerprints = Fingerprints(capacity=1000)
         fingerprints.restore(self.store.epoch, self.store.fingerprints if self.mutant != "fingerprints" else ())
         position, alive_at = self.store.position, self.store.alive_at
         if self.ring.connected and not self.stream.connected(self.name):

@@ -20,7 +20,7 @@ from operator import itemgetter
 from typing import Final
 
 from celery_monitor.core.model import QueueStats
-from celery_monitor.core.queues import is_own
+from celery_monitor.core.queues import is_direct_queue
 from celery_monitor.core.text import shared
 from celery_monitor.core.workers import MAX_WORKERS
 
@@ -182,7 +182,7 @@ class QueueRegistry:
         ]
         # The first queue of each worker, then the second ones: a worker that names thousands keeps out nobody's.
         ranked.sort(key=itemgetter(0))
-        consumed = {name: is_own(name, hostname) or shared(name) != name for _, name, hostname in ranked}
+        consumed = {name: is_direct_queue(name, hostname) or shared(name) != name for _, name, hostname in ranked}
         left = [name for name in self._queues if name not in consumed]
         left.sort(key=lambda name: -self._queues[name].idle_since)
         self._queues = {

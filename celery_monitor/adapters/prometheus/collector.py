@@ -135,7 +135,7 @@ class MonitorCollector(Collector):
         yield self._one(monitor.STORE_ROLLED_BACK, counters.get(CounterName.STORE_ROLLED_BACK, 0))
 
         limits = snapshot.limits
-        yield self._keyed(monitor.LIMIT, {one.name: one.most for one in limits if one.most is not None})
+        yield self._keyed(monitor.LIMIT, {one.name: one.maximum for one in limits if one.maximum is not None})
         yield self._keyed(monitor.LIMIT_USED, {one.name: one.used for one in limits if one.used is not None})
         yield self._keyed(monitor.LIMIT_EXCEEDED, {one.name: one.exceeded for one in limits})
 

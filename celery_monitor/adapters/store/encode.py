@@ -97,7 +97,7 @@ def tracked_row(uuid: str, ref: TaskRef) -> tuple[Any, ...]:
     runs = None if ref.others is None else to_json([_run_row(run) for run in ref.others])
     details = ref.details or NO_DETAILS
     return (
-        uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen, ref.host or None, runs,
+        uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen_minute, ref.host or None, runs,
         ref.sent_at, ref.received_at, details.eta, details.retries, details.root, details.parent,
         details.expires,
     )  # fmt: skip

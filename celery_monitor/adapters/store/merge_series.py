@@ -13,7 +13,7 @@ from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.hourly import HourlyWriter
 from celery_monitor.adapters.store.statements import Bulk, Removal, upsert
 from celery_monitor.core.model import SeriesKey
-from celery_monitor.core.series_row import empty_series, merged
+from celery_monitor.core.series_row import empty_series, merge
 from celery_monitor.core.text import OTHER
 
 _AT_ONCE: Final = 1000
@@ -23,7 +23,7 @@ class SeriesMerge:
     """Folds what is beyond ``most`` series into ``other``; with ``hosts`` that has a host, too."""
 
     def __init__(self, dialect: Dialect, *, most: int, hosts: bool) -> None:
-        self._most = most
+        self._limit = most
         self._into = SeriesKey(OTHER, OTHER, OTHER if hosts else "")
         self._write: Bulk = upsert(dialect, schema.series)
         self._hourly = HourlyWriter(dialect)
@@ -43,7 +43,7 @@ class SeriesMerge:
         table = schema.series
         into = and_(*(table.c[name] == getattr(self._into, name) for name in ("name", "queue", "host")))
         held = connection.execute(select(func.count()).select_from(table).where(not_(into))).scalar_one()
-        number = min(held - self._most, _AT_ONCE)
+        number = min(held - self._limit, _AT_ONCE)
         if number <= 0:
             return 0
         least = select(table).where(not_(into)).order_by(table.c.rank).limit(number)
@@ -51,7 +51,7 @@ class SeriesMerge:
         other = connection.execute(select(table).where(into)).first()
         # Of the histograms' bounds, those of what was used last are the settings' own.
         values = list(map(encode.series_value, rows))
-        total = merged(values, empty_series(self._into, values[-1]) if other is None else encode.series_value(other))
+        total = merge(values, empty_series(self._into, values[-1]) if other is None else encode.series_value(other))
         self._hourly.end(connection, values, connection.scalar(select(schema.meta.c.at)) or 0.0)
         self._drop.run(connection, ((row.name, row.queue, row.host) for row in rows))
         self._write.run(connection, [encode.series_row(total)])

@@ -328,7 +328,7 @@ class SqlReader:
                 changes = {uuid: changes[uuid]} if uuid in changes else {}
                 query = select(table).where(table.c.uuid == self._database.text(uuid))
             found = tracked_journal.applied(restore.tracked(connection, query), changes)
-            return sorted(found, key=lambda each: each[1].seen)[:limit]
+            return sorted(found, key=lambda each: each[1].seen_minute)[:limit]
 
     def _ended(self, query: Select[Any]) -> list[TaskRun]:
         with self._database.read() as connection:

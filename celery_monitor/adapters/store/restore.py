@@ -129,7 +129,7 @@ def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskR
             stage=stage,
             due_at=due_at,
             started_at=started_at,
-            seen=seen,
+            seen_minute=seen,
             saved=True,
             host=shared.setdefault(host, host) or "",
             others=encode.runs_value(runs),

@@ -95,7 +95,7 @@ class Runs:
         number = page_number(given["page"])
         wanted = RunFilter(
             state=_state(given["state"]),
-            named=matcher(given["q"]) if given["q"].strip() else None,
+            matches_name=matcher(given["q"]) if given["q"].strip() else None,
             queue=given["queue"] or None,
             hostname=given["worker"] or None,
             offset=(number - 1) * PER_PAGE,
@@ -219,7 +219,7 @@ class Runs:
         limit, cursor, name = query.limit(), query.cursor(), query.text("task")
         wanted = RunFilter(
             state=state,
-            named=None if name is None else name.__eq__,
+            matches_name=None if name is None else name.__eq__,
             queue=query.text("queue"),
             hostname=query.text("worker"),
             offset=0 if cursor is None else paging.position(cursor, tuple[_Offset])[0],

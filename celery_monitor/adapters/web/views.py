@@ -245,7 +245,7 @@ def limit(one: Limit) -> Json:
     return {
         "name": one.name,
         "setting": one.setting,
-        "limit": one.most,
+        "limit": one.maximum,
         "used": one.used,
         "exceeded": one.exceeded,
     }

@@ -9,7 +9,7 @@ from celery_monitor.core.conditions.gaps import Gaps
 from celery_monitor.core.conditions.holding import Moment
 from celery_monitor.core.conditions.polled import QueueWatch
 from celery_monitor.core.headline import duration
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition, QueueStats
 from celery_monitor.core.rules import Rule, RuleSet
 from celery_monitor.core.times import rfc3339
@@ -23,28 +23,28 @@ class BacklogJudge:
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
         """``gaps``: when the broker was not asked."""
         self._watch = QueueWatch(rules)
-        self.holding = self._watch.holding
+        self.active = self._watch.active
         self._gaps = gaps
 
-    def look(self, queues: Sequence[QueueStats], at: Moment, *, asked: bool) -> Iterator[Episode | Over]:
-        """The queues as they are now. ``asked``: workers have answered, or did before."""
-        del asked
+    def look(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
+        """The queues as they are now. ``answered``: workers have answered, or did before."""
+        del answered
         for queue in queues:
             rule = self._watch.rule_of(queue)
             if rule is None:
                 continue
             if queue.length is None:
-                self.holding.touch(self.on, queue.name, rule.name, at)
+                self.active.touch(self.on, queue.name, rule.name, at)
                 continue
             holds = queue.length > rule.more_than
             since = self._watch.since(queue.name, rule, at, holds=holds)
-            if holds and (since is not None or self.holding.has(self.on, queue.name, rule.name)):
+            if holds and (since is not None or self.active.has(self.on, queue.name, rule.name)):
                 yield self._watch.episode(self._episode(queue, queue.length, rule, since or at.now, at), at)
-        for over in self._watch.over(at):
-            yield msgspec.structs.replace(over, summary=f"Queue {over.subject} is within its limit again")
+        for end in self._watch.take_ended(at):
+            yield msgspec.structs.replace(end, summary=f"Queue {end.subject} is within its limit again")
 
     def _episode(self, queue: QueueStats, length: int, rule: Rule, since: float, at: Moment) -> Episode:
-        since = self.holding.since((self.on, queue.name, rule.name), since)
+        since = self.active.since((self.on, queue.name, rule.name), since)
         limit = f"limit {rule.more_than}, for {duration(rule.lasting)}" if rule.lasting else f"limit {rule.more_than}"
         return Episode(
             self.on, queue.name, rule, since, at.now,

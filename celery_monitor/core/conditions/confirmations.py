@@ -33,12 +33,12 @@ class Confirmations:
         """Worker → what it is to be asked for."""
         self._unanswered: Counter[str] = Counter()
 
-    def holds(self, uuid: str, host: str, began: float, watched: float, *, gap_end: float) -> bool | None:
+    def holds(self, uuid: str, host: str, started_at: float, watched: float, *, gap_end: float) -> bool | None:
         """Whether the worker still has the run; None while it is not known, and the worker is going to be asked.
 
-        ``began``: unix time; of what began before ``gap_end`` nothing but an answer tells.
+        ``started_at``: unix time; of what began before ``gap_end`` nothing but an answer tells.
         """
-        run = uuid, began
+        run = uuid, started_at
         if run in self._over:
             return False
         held = self._held.get(uuid)
@@ -47,12 +47,12 @@ class Confirmations:
             if len(pending) < MAX_PENDING:
                 pending[run] = None
             if held is None:
-                return True if self._unanswered[host] >= UNANSWERED and began >= gap_end else None
+                return True if self._unanswered[host] >= UNANSWERED and started_at >= gap_end else None
         return True
 
-    def over_at(self, uuid: str, began: float) -> float | None:
+    def over_at(self, uuid: str, started_at: float) -> float | None:
         """Watched time when a worker of this name said that it does not hold the run any more; None: it did not."""
-        return self._over.get((uuid, began))
+        return self._over.get((uuid, started_at))
 
     def drop(self, uuid: str) -> None:
         """What was said of the task proves nothing any more."""
@@ -66,18 +66,18 @@ class Confirmations:
         """Workers that are to be asked what they hold."""
         return list(self._pending)[:MAX_HOSTS_AT_ONCE]
 
-    def answered(self, asked: Iterable[str], held: Mapping[str, Collection[str]], watched: float) -> None:
+    def note_answers(self, hosts: Iterable[str], held: Mapping[str, Collection[str]], watched: float) -> None:
         """What the workers have said: hostname → the ids of all that it holds. Who is missing has not answered."""
-        for host in asked:
+        for host in hosts:
             pending = self._pending.pop(host, {})
             ids = held.get(host)
             if ids is None:
                 self._unanswered[host] += 1
                 continue
             self._unanswered.pop(host, None)
-            known = frozenset(ids)
+            held_ids = frozenset(ids)
             for run in pending:
-                if run[0] in known:
+                if run[0] in held_ids:
                     self._held[run[0]] = watched
                 else:
                     self._held.pop(run[0], None)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from celery_monitor.core.incident import Episode, Identity, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd, Identity
 from celery_monitor.core.model import Condition, Incident
 from celery_monitor.core.rules import Rule
 
@@ -26,7 +26,7 @@ class _Held(msgspec.Struct, frozen=True):
     """As the episode's. It does not change."""
 
 
-class Holding:
+class ActiveEpisodes:
     """The episodes of one condition that are not over. Not thread-safe."""
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class Holding:
     def restore(self, incidents: Iterable[Incident], rules: Iterable[Rule]) -> None:
         """Go on with what was open before a start. The time in which they may resolve begins anew."""
         known = {rule.name: rule for rule in rules}
-        for one in incidents:
-            rule = known.get(one.rule)
+        for incident in incidents:
+            rule = known.get(incident.rule)
             if rule is not None:
-                held = _Held(0.0, rule.resolve_after, one.first_at)
-                self._held[one.condition, one.subject, one.rule] = held
+                held = _Held(0.0, rule.resolve_after, incident.first_at)
+                self._held[incident.condition, incident.subject, incident.rule] = held
 
     def since(self, identity: Identity, otherwise: float) -> float:
         """When the episode began; ``otherwise`` for one that begins now."""
@@ -62,7 +62,7 @@ class Holding:
         if held is not None:
             self._held[on, subject, rule] = msgspec.structs.replace(held, seen_at=at.watched)
 
-    def over(self, at: Moment) -> Iterator[Over]:
+    def take_ended(self, at: Moment) -> Iterator[EpisodeEnd]:
         """Those that are over: everything that holds now has been noted."""
         ended = [
             identity
@@ -71,4 +71,4 @@ class Holding:
         ]
         for identity in ended:
             del self._held[identity]
-            yield Over(*identity, at=at.now)
+            yield EpisodeEnd(*identity, at=at.now)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Collection, Container
 from typing import Final
 
-from celery_monitor.core.worker import Life
+from celery_monitor.core.worker import Liveness
 from celery_monitor.core.workers import Workers
 
 NEW_PROCESS_GRACE: Final = 10.0
@@ -25,7 +25,7 @@ process had begun by then."""
 MAX_ANSWERS: Final = 20_000
 
 
-class WorkerSigns:
+class WorkerLiveness:
     """Signs of life of the workers, their answers included. Not thread-safe. Times in watched seconds."""
 
     def __init__(self, workers: Workers, purge: float) -> None:
@@ -39,7 +39,7 @@ class WorkerSigns:
         self.any_answered = False
         """Some worker has answered since the start."""
 
-    def answered(self, hostnames: Collection[str], busy: Container[str], watched: float) -> None:
+    def note_answers(self, hostnames: Collection[str], busy: Container[str], watched: float) -> None:
         """These workers have answered; ``busy``: those that can neither answer nor send heartbeats during a task."""
         if len(self._answered) > MAX_ANSWERS:
             self._answered.clear()
@@ -47,44 +47,48 @@ class WorkerSigns:
         self._busy = busy
         self.any_answered |= bool(hostnames)
 
-    def has_ended(self, hostname: str, began: float, watched: float, *, denied_at: float | None) -> bool:
+    def has_ended(self, hostname: str, started_at: float, watched: float, *, denied_at: float | None) -> bool:
         """Whether the process of a run that began then has said that it runs nothing, or not this run.
 
         ``denied_at``: when a worker of this name answered that it does not hold it. It was the process of the run when
         no other one has been heard for some time after.
         """
-        life = self._workers.life(hostname)
-        if life is None or life.mute or life.is_shared(watched):
+        liveness = self._workers.liveness(hostname)
+        if liveness is None or liveness.mute or liveness.is_shared(watched):
             return False
-        if began < life.began_at:
-            return began < life.idle_before
+        if started_at < liveness.began_at:
+            return started_at < liveness.idle_before
         denied = denied_at is not None and watched - denied_at >= NEW_PROCESS_GRACE
-        return denied or began < life.idle_at
+        return denied or started_at < liveness.idle_at
 
     def lost_at(
-        self, hostname: str, began: float, silent_for: float, watched: float, *, finishing_for: float
+        self, hostname: str, started_at: float, silent_for: float, watched: float, *, finishing_for: float
     ) -> float | None:
         """When the worker of a run that began then was last there, in Unix seconds; None while it is not gone.
 
         ``silent_for``, ``finishing_for``: as in a rule.
         """
-        life = self._workers.life(hostname)
-        if life is not None and life.goodbye > -math.inf:
-            self._note_goodbye(hostname, life)
-        said, last_sign = self._goodbyes.get(hostname, (0.0, -math.inf))
-        succeeded = life is not None and last_sign < life.began_at <= began
-        if began <= last_sign + HEARTBEATS_APART and not succeeded:
-            return last_sign if watched - said >= finishing_for else None
-        if life is None:
+        liveness = self._workers.liveness(hostname)
+        if liveness is not None and liveness.goodbye > -math.inf:
+            self._note_goodbye(hostname, liveness)
+        goodbye_at, last_sign = self._goodbyes.get(hostname, (0.0, -math.inf))
+        succeeded = liveness is not None and last_sign < liveness.began_at <= started_at
+        if started_at <= last_sign + HEARTBEATS_APART and not succeeded:
+            return last_sign if watched - goodbye_at >= finishing_for else None
+        if liveness is None:
             return None
-        if began < life.began_at and not life.is_shared(watched) and watched - life.began >= NEW_PROCESS_GRACE:
-            return life.began_at
-        if hostname in self._busy or (life.mute and hostname not in self._answered):
+        if (
+            started_at < liveness.began_at
+            and not liveness.is_shared(watched)
+            and watched - liveness.began >= NEW_PROCESS_GRACE
+        ):
+            return liveness.began_at
+        if hostname in self._busy or (liveness.mute and hostname not in self._answered):
             return None
-        silence = watched - max(life.heard, self._answered.get(hostname, -1.0))
-        return life.last_sign if silence >= min(silent_for, 0.9 * self._purge) else None
+        silence = watched - max(liveness.last_seen, self._answered.get(hostname, -1.0))
+        return liveness.last_sign if silence >= min(silent_for, 0.9 * self._purge) else None
 
-    def _note_goodbye(self, hostname: str, life: Life) -> None:
+    def _note_goodbye(self, hostname: str, liveness: Liveness) -> None:
         if len(self._goodbyes) > MAX_ANSWERS:
             self._goodbyes.clear()
-        self._goodbyes[hostname] = life.goodbye, life.goodbye_sign
+        self._goodbyes[hostname] = liveness.goodbye, liveness.goodbye_sign

@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 
 from celery_monitor.core.conditions.gaps import Gaps
-from celery_monitor.core.conditions.holding import Holding, Moment
+from celery_monitor.core.conditions.holding import ActiveEpisodes, Moment
 from celery_monitor.core.headline import duration
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition
 from celery_monitor.core.rules import DAY, Rule, RuleSet
 from celery_monitor.core.times import rfc3339
@@ -36,7 +36,7 @@ class LostRun(msgspec.Struct, frozen=True):
     task: str
     queue: str
     host: str
-    began: float
+    started_at: float
     lost_at: float
     """When the worker was last heard, or began anew."""
 
@@ -48,10 +48,10 @@ class LostJudge:
 
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
         """``gaps``: when the stream was not watched."""
-        self.holding = Holding()
+        self.active = ActiveEpisodes()
         self._rules = rules
         self._gaps = gaps
-        self._found: dict[tuple[str, str], tuple[Rule, list[LostRun]]] = {}
+        self._groups: dict[tuple[str, str], tuple[Rule, list[LostRun]]] = {}
 
     def silent_for(self, task: str, queue: str) -> float:
         """How long the worker of a run must be silent to be gone."""
@@ -65,42 +65,42 @@ class LostJudge:
 
     def begin(self) -> None:
         """A round begins: what was seen in one that was not completed is forgotten."""
-        self._found = {}
+        self._groups = {}
 
     def see(self, run: LostRun, now: float) -> None:
         """A run that is lost, and has not run again."""
         rule = self._rules.match(run.task, run.queue)
         if rule is not None and now - run.lost_at < GIVEN_UP:
-            self._found.setdefault((run.host, rule.name), (rule, []))[1].append(run)
+            self._groups.setdefault((run.host, rule.name), (rule, []))[1].append(run)
 
-    def conclude(self, at: Moment) -> Iterator[Episode | Over]:
+    def conclude(self, at: Moment) -> Iterator[Episode | EpisodeEnd]:
         """All that are lost have been seen."""
-        found, self._found = self._found, {}
-        for (host, _), (rule, runs) in found.items():
-            yield self.holding.note(self._episode(host, rule, runs, at), at)
-        for over in self.holding.over(at):
+        groups, self._groups = self._groups, {}
+        for (host, _), (rule, runs) in groups.items():
+            yield self.active.note(self._episode(host, rule, runs, at), at)
+        for end in self.active.take_ended(at):
             summary = (
-                f"The tasks of {over.subject} have run again or ended, or were lost more than {duration(GIVEN_UP)} ago"
+                f"The tasks of {end.subject} have run again or ended, or were lost more than {duration(GIVEN_UP)} ago"
             )
-            yield msgspec.structs.replace(over, summary=summary)
+            yield msgspec.structs.replace(end, summary=summary)
 
     def _episode(self, host: str, rule: Rule, runs: list[LostRun], at: Moment) -> Episode:
-        since = self.holding.since((self.on, host, rule.name), min(run.lost_at for run in runs))
+        since = self.active.since((self.on, host, rule.name), min(run.lost_at for run in runs))
         tasks = dict(Counter(run.task for run in runs))
-        named = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in list(tasks.items())[:5])
+        listed = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in list(tasks.items())[:5])
         running = "1 task" if len(runs) == 1 else f"{len(runs)} tasks"
         return Episode(
             self.on, host, rule, since, at.now,
-            f"Worker {host} was lost at {rfc3339(since)} while it was running {running}: {named}",
+            f"Worker {host} was lost at {rfc3339(since)} while it was running {running}: {listed}",
             task=runs[0].task if len(tasks) == 1 else "", count=len(runs),
-            details=[("Lost tasks", "; ".join(map(_told, runs[:_NAMED])))],
+            details=[("Lost tasks", "; ".join(map(_describe, runs[:_NAMED])))],
             tasks=tasks,
             queues=dict(Counter(run.queue for run in runs)),
             workers={host: len(runs)},
             samples=[run.uuid for run in runs[:_NAMED]],
-            unwatched=self._gaps.within(min(run.began for run in runs), at.now),
+            unwatched=self._gaps.within(min(run.started_at for run in runs), at.now),
         )  # fmt: skip
 
 
-def _told(run: LostRun) -> str:
-    return f"{run.task} {run.uuid}, started {rfc3339(run.began)}"
+def _describe(run: LostRun) -> str:
+    return f"{run.task} {run.uuid}, started {rfc3339(run.started_at)}"

@@ -8,7 +8,7 @@ import msgspec
 from celery_monitor.core.conditions.gaps import Gaps
 from celery_monitor.core.conditions.holding import Moment
 from celery_monitor.core.conditions.polled import QueueWatch
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition, QueueStats
 from celery_monitor.core.rules import Rule, RuleSet
 from celery_monitor.core.times import rfc3339
@@ -22,29 +22,29 @@ class NoWorkerJudge:
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
         """``gaps``: when the broker was not asked."""
         self._watch = QueueWatch(rules)
-        self.holding = self._watch.holding
+        self.active = self._watch.active
         self._gaps = gaps
 
-    def look(self, queues: Sequence[QueueStats], at: Moment, *, asked: bool) -> Iterator[Episode | Over]:
-        """The queues as they are now. ``asked``: workers have answered, or did before; else only the broker tells."""
+    def look(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
+        """The queues as they are now. ``answered``: workers have answered, ever; else only the broker tells."""
         for queue in queues:
             rule = self._watch.rule_of(queue)
-            workers = _workers(queue, asked=asked)
+            workers = _workers(queue, answered=answered)
             if rule is None:
                 continue
             if workers is None:
-                self.holding.touch(self.on, queue.name, rule.name, at)
+                self.active.touch(self.on, queue.name, rule.name, at)
                 continue
             holds = workers < rule.fewer_than or (workers == 0 and bool(queue.length))
             since = self._watch.since(queue.name, rule, at, holds=holds)
-            if holds and (since is not None or self.holding.has(self.on, queue.name, rule.name)):
+            if holds and (since is not None or self.active.has(self.on, queue.name, rule.name)):
                 yield self._watch.episode(self._episode(queue, workers, rule, since or at.now, at), at)
-        for over in self._watch.over(at):
-            summary = f"Queue {over.subject} has enough workers again, or is empty"
-            yield msgspec.structs.replace(over, summary=summary)
+        for end in self._watch.take_ended(at):
+            summary = f"Queue {end.subject} has enough workers again, or is empty"
+            yield msgspec.structs.replace(end, summary=summary)
 
     def _episode(self, queue: QueueStats, workers: int, rule: Rule, since: float, at: Moment) -> Episode:
-        since = self.holding.since((self.on, queue.name, rule.name), since)
+        since = self.active.since((self.on, queue.name, rule.name), since)
         who = "no worker" if workers == 0 else f"{workers} workers" if workers > 1 else "1 worker"
         fewer = f" (fewer than {rule.fewer_than})" if rule.fewer_than else ""
         length = queue.length or 0
@@ -58,8 +58,8 @@ class NoWorkerJudge:
         )  # fmt: skip
 
 
-def _workers(queue: QueueStats, *, asked: bool) -> int | None:
+def _workers(queue: QueueStats, *, answered: bool) -> int | None:
     """How many consume it: as workers say, and at least one where the broker knows of a consumer. None: unknown."""
-    if asked:
+    if answered:
         return max(queue.workers, 1 if queue.consumers else 0)
     return queue.consumers

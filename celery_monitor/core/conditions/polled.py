@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from celery_monitor.core.conditions.holding import Holding, Moment
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.conditions.holding import ActiveEpisodes, Moment
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import QueueStats
 from celery_monitor.core.rules import Rule, RuleSet
 
@@ -20,7 +20,7 @@ class QueueWatch:
 
     def __init__(self, rules: RuleSet) -> None:
         """Start without any."""
-        self.holding = Holding()
+        self.active = ActiveEpisodes()
         self.rules = rules
         self._since: dict[tuple[str, str], _Since] = {}
 
@@ -30,18 +30,18 @@ class QueueWatch:
 
     def since(self, queue: str, rule: Rule, at: Moment, *, holds: bool) -> float | None:
         """Since when it has held, in Unix seconds, if that is for the rule's ``lasting``; None otherwise."""
-        place = queue, rule.name
+        key = queue, rule.name
         if not holds:
-            self._since.pop(place, None)
+            self._since.pop(key, None)
             return None
-        first = self._since.setdefault(place, _Since(at.now, at.watched))
+        first = self._since.setdefault(key, _Since(at.now, at.watched))
         return first.now if at.watched - first.watched >= rule.lasting else None
 
     def episode(self, episode: Episode, at: Moment) -> Episode:
         """It holds: goes on in the one that is open."""
-        since = self.holding.since(episode.identity, episode.since)
-        return self.holding.note(msgspec.structs.replace(episode, since=since), at)
+        since = self.active.since(episode.identity, episode.since)
+        return self.active.note(msgspec.structs.replace(episode, since=since), at)
 
-    def over(self, at: Moment) -> Iterator[Over]:
+    def take_ended(self, at: Moment) -> Iterator[EpisodeEnd]:
         """The episodes that are over: everything that holds now has been noted."""
-        yield from self.holding.over(at)
+        yield from self.active.take_ended(at)

@@ -6,9 +6,9 @@ from typing import Final
 import msgspec
 
 from celery_monitor.core.conditions.gaps import Gaps
-from celery_monitor.core.conditions.holding import Holding, Moment
+from celery_monitor.core.conditions.holding import ActiveEpisodes, Moment
 from celery_monitor.core.headline import duration
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition
 from celery_monitor.core.rules import Rule, RuleSet
 from celery_monitor.core.times import rfc3339
@@ -24,8 +24,8 @@ class SlowRun(msgspec.Struct, frozen=True):
     task: str
     queue: str
     host: str
-    began: float
-    took: float
+    started_at: float
+    runtime: float
     ended: bool
 
 
@@ -42,9 +42,9 @@ class _Slow(msgspec.Struct):
         self.number += 1
         if len(self.runs) < _NAMED:
             self.runs.append(run)
-        if self.longest is None or run.took > self.longest.took:
+        if self.longest is None or run.runtime > self.longest.runtime:
             self.longest = run
-        self.first = min(self.first or run.began, run.began)
+        self.first = min(self.first or run.started_at, run.started_at)
 
 
 class RuntimeJudge:
@@ -56,46 +56,46 @@ class RuntimeJudge:
         """``gaps``: when the stream was not watched."""
         self.least = min((rule.longer_than for rule in rules), default=float("inf"))
         """Seconds below which no run is of interest."""
-        self.holding = Holding()
+        self.active = ActiveEpisodes()
         self._rules = rules
         self._gaps = gaps
-        self._found: dict[tuple[str, str], _Slow] = {}
+        self._groups: dict[tuple[str, str], _Slow] = {}
 
     def begin(self) -> None:
         """A round begins: what was seen in one that was not completed is forgotten."""
-        self._found = {}
+        self._groups = {}
 
     def see(self, run: SlowRun) -> None:
         """A run that takes longer than ``least``."""
         rule = self._rules.match(run.task, run.queue)
-        if rule is not None and run.took > rule.longer_than:
-            found = self._found.get((run.task, rule.name))
-            if found is None:
-                found = self._found[run.task, rule.name] = _Slow(rule)
-            found.add(run)
+        if rule is not None and run.runtime > rule.longer_than:
+            group = self._groups.get((run.task, rule.name))
+            if group is None:
+                group = self._groups[run.task, rule.name] = _Slow(rule)
+            group.add(run)
 
-    def conclude(self, at: Moment) -> Iterator[Episode | Over]:
+    def conclude(self, at: Moment) -> Iterator[Episode | EpisodeEnd]:
         """All that run have been seen."""
-        found, self._found = self._found, {}
-        for (task, _), slow in found.items():
-            yield self.holding.note(self._episode(task, slow, at), at)
-        for over in self.holding.over(at):
-            rule = next((rule for rule in self._rules if rule.name == over.rule), None)
+        groups, self._groups = self._groups, {}
+        for (task, _), slow in groups.items():
+            yield self.active.note(self._episode(task, slow, at), at)
+        for end in self.active.take_ended(at):
+            rule = next((rule for rule in self._rules if rule.name == end.rule), None)
             limit = "too long" if rule is None else f"longer than {duration(rule.longer_than)}"
-            yield msgspec.structs.replace(over, summary=f"No run of {over.subject} takes {limit} any more")
+            yield msgspec.structs.replace(end, summary=f"No run of {end.subject} takes {limit} any more")
 
     def _episode(self, task: str, slow: _Slow, at: Moment) -> Episode:
         limit = duration(slow.rule.longer_than)
         identity = self.on, task, slow.rule.name
-        since = self.holding.since(identity, slow.first + slow.rule.longer_than)
-        worst = slow.longest
-        took = "" if worst is None else _took(worst)
+        since = self.active.since(identity, slow.first + slow.rule.longer_than)
+        longest = slow.longest
+        took = "" if longest is None else _runtime_text(longest)
         several = f"{slow.number} runs of {task} take longer than {limit}; the longest {took}"
         return Episode(
             self.on, task, slow.rule, since, at.now,
             several if slow.number > 1 else f"{task} {took} (limit {limit})",
             task=task, count=slow.number,
-            details=[("Runs", "; ".join(map(_told, slow.runs)))],
+            details=[("Runs", "; ".join(map(_describe, slow.runs)))],
             queues=_numbers(run.queue for run in slow.runs),
             workers=_numbers(run.host for run in slow.runs),
             samples=[run.uuid for run in slow.runs],
@@ -103,13 +103,13 @@ class RuntimeJudge:
         )  # fmt: skip
 
 
-def _took(run: SlowRun) -> str:
-    return f"took {duration(run.took)}" if run.ended else f"has been running since {rfc3339(run.began)}"
+def _runtime_text(run: SlowRun) -> str:
+    return f"took {duration(run.runtime)}" if run.ended else f"has been running since {rfc3339(run.started_at)}"
 
 
-def _told(run: SlowRun) -> str:
-    ended = f"took {duration(run.took)}" if run.ended else "still running"
-    return f"{run.uuid} on {run.host} since {rfc3339(run.began)}, {ended}"
+def _describe(run: SlowRun) -> str:
+    ended = f"took {duration(run.runtime)}" if run.ended else "still running"
+    return f"{run.uuid} on {run.host} since {rfc3339(run.started_at)}, {ended}"
 
 
 def _numbers(names: Iterator[str]) -> dict[str, int]:

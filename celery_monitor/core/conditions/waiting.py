@@ -6,9 +6,9 @@ from typing import Final
 import msgspec
 
 from celery_monitor.core.conditions.gaps import Gaps
-from celery_monitor.core.conditions.holding import Holding, Moment
+from celery_monitor.core.conditions.holding import ActiveEpisodes, Moment
 from celery_monitor.core.headline import duration
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition
 from celery_monitor.core.rules import Rule, RuleSet
 from celery_monitor.core.times import rfc3339
@@ -44,14 +44,14 @@ class WaitingJudge:
         """``gaps``: when the stream was not watched."""
         self.least = min((rule.longer_than for rule in rules), default=float("inf"))
         """Seconds below which no wait is of interest."""
-        self.holding = Holding()
+        self.active = ActiveEpisodes()
         self._rules = rules
         self._gaps = gaps
-        self._found: dict[tuple[str, str], _Overdue] = {}
+        self._groups: dict[tuple[str, str], _Overdue] = {}
 
     def begin(self) -> None:
         """A round begins: what was seen in one that was not completed is forgotten."""
-        self._found = {}
+        self._groups = {}
 
     def see(self, task: WaitingTask, now: float, lengths: Mapping[str, int]) -> None:
         """A task that waits longer than ``least``. ``lengths``: of the queues, as far as they are known.
@@ -61,45 +61,45 @@ class WaitingJudge:
         rule = self._rules.match(task.task, task.queue)
         if rule is None or now - task.due <= rule.longer_than or (not task.host and lengths.get(task.queue) == 0):
             return
-        found = self._found.get((task.task, rule.name))
-        if found is None:
-            found = self._found[task.task, rule.name] = _Overdue(rule, task)
-        found.number += 1
-        if len(found.tasks) < _NAMED:
-            found.tasks.append(task)
-        if task.due < found.oldest.due:
-            found.oldest = task
+        group = self._groups.get((task.task, rule.name))
+        if group is None:
+            group = self._groups[task.task, rule.name] = _Overdue(rule, task)
+        group.number += 1
+        if len(group.tasks) < _NAMED:
+            group.tasks.append(task)
+        if task.due < group.oldest.due:
+            group.oldest = task
 
-    def conclude(self, at: Moment) -> Iterator[Episode | Over]:
+    def conclude(self, at: Moment) -> Iterator[Episode | EpisodeEnd]:
         """All that wait have been seen."""
-        found, self._found = self._found, {}
-        for (task, _), waiting in found.items():
-            yield self.holding.note(self._episode(task, waiting, at), at)
-        for over in self.holding.over(at):
-            yield msgspec.structs.replace(over, summary=f"No {over.subject} task waits too long any more")
+        groups, self._groups = self._groups, {}
+        for (task, _), waiting in groups.items():
+            yield self.active.note(self._episode(task, waiting, at), at)
+        for end in self.active.take_ended(at):
+            yield msgspec.structs.replace(end, summary=f"No {end.subject} task waits too long any more")
 
     def _episode(self, task: str, waiting: _Overdue, at: Moment) -> Episode:
         rule, oldest = waiting.rule, waiting.oldest
-        since = self.holding.since((self.on, task, rule.name), oldest.due + rule.longer_than)
+        since = self.active.since((self.on, task, rule.name), oldest.due + rule.longer_than)
         who = (
             f"{task} has been waiting"
             if waiting.number == 1
             else f"{waiting.number} {task} tasks are waiting, the oldest"
         )
         queues: dict[str, int] = {}
-        for one in waiting.tasks:
-            queues[one.queue] = queues.get(one.queue, 0) + 1
+        for waiting_task in waiting.tasks:
+            queues[waiting_task.queue] = queues.get(waiting_task.queue, 0) + 1
         return Episode(
             self.on, task, rule, since, at.now,
             f"{who} since {rfc3339(oldest.due)} (limit {duration(rule.longer_than)}) in queue {oldest.queue}",
             task=task, count=waiting.number,
-            details=[("Waiting", "; ".join(map(_told, waiting.tasks)))],
+            details=[("Waiting", "; ".join(map(_describe, waiting.tasks)))],
             queues=queues,
-            samples=[one.uuid for one in waiting.tasks],
+            samples=[waiting_task.uuid for waiting_task in waiting.tasks],
             unwatched=self._gaps.within(since - rule.longer_than, at.now),
         )  # fmt: skip
 
 
-def _told(task: WaitingTask) -> str:
-    where = f"fetched by {task.host}" if task.host else "in the queue"
-    return f"{task.uuid} due {rfc3339(task.due)}, {where}"
+def _describe(task: WaitingTask) -> str:
+    place = f"fetched by {task.host}" if task.host else "in the queue"
+    return f"{task.uuid} due {rfc3339(task.due)}, {place}"

@@ -10,13 +10,13 @@ from celery_monitor.core.clock_skew import SIGNIFICANT
 from celery_monitor.core.conditions.backlog import BacklogJudge
 from celery_monitor.core.conditions.confirmations import Confirmations
 from celery_monitor.core.conditions.gaps import Gaps
-from celery_monitor.core.conditions.holding import Holding, Moment
-from celery_monitor.core.conditions.hosts import WorkerSigns
+from celery_monitor.core.conditions.holding import ActiveEpisodes, Moment
+from celery_monitor.core.conditions.hosts import WorkerLiveness
 from celery_monitor.core.conditions.lost import LostJudge, LostRun
 from celery_monitor.core.conditions.no_worker import NoWorkerJudge
 from celery_monitor.core.conditions.runtime import RuntimeJudge, SlowRun
 from celery_monitor.core.conditions.waiting import WaitingJudge, WaitingTask
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition, FleetTask, Incident, QueueStats, Stage, TaskRef
 from celery_monitor.core.names import shortened_name
 from celery_monitor.core.rules import Policy, RuleSet
@@ -47,15 +47,15 @@ class Judge(Protocol):
         """What it judges."""
 
     @property
-    def holding(self) -> Holding:
+    def active(self) -> ActiveEpisodes:
         """The episodes that are not over."""
 
 
 class QueueJudge(Judge, Protocol):
     """One that looks at the queues."""
 
-    def look(self, queues: Sequence[QueueStats], at: Moment, *, asked: bool) -> Iterator[Episode | Over]:
-        """The queues as they are now. ``asked``: workers have answered, or did before."""
+    def look(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
+        """The queues as they are now. ``answered``: workers have answered, or did before."""
 
 
 class Conditions:
@@ -69,15 +69,15 @@ class Conditions:
         *,
         purge: float,
         queue_of: Callable[[str, str], str],
-        lost: Callable[[str, str], None],
+        on_lost: Callable[[str, str], None],
     ) -> None:
-        """``queue_of``: (task, worker) → the most likely queue; ``lost`` is called for each run that is lost, once."""
+        """``queue_of``: (task, worker) → the most likely queue; ``on_lost`` is called once for each lost run."""
         self._tracker = tracker
         self._queue_of = queue_of
-        self._tell_lost = lost
+        self._on_lost = on_lost
         self._max_age = policy.max_age
         self._gaps, self._poll_gaps = Gaps(), Gaps()
-        self._signs = WorkerSigns(workers, purge)
+        self._liveness = WorkerLiveness(workers, purge)
         self._confirmations = Confirmations()
         rules = {on: RuleSet(policy, on) for on in Condition}
         self._runtime = RuntimeJudge(rules[Condition.RUNTIME], self._gaps)
@@ -105,15 +105,15 @@ class Conditions:
         """Go on with the episodes that are open."""
         judges: Iterable[Judge] = (self._runtime, self._waiting, self._lost, *self._of_queues)
         for judge in judges:
-            judge.holding.restore(open_of(judge.on), self._rules[judge.on])
+            judge.active.restore(open_of(judge.on), self._rules[judge.on])
 
-    def missed(self, since: float, until: float) -> None:
+    def note_gap(self, since: float, until: float) -> None:
         """The events of a time are lost."""
         self._gaps.add(since, until)
         self._confirmations.gap()
         self._keys = None
 
-    def tick(self, now: float, watched: float, *, live: bool) -> Iterable[Episode | Over]:
+    def tick(self, now: float, watched: float, *, live: bool) -> Iterable[Episode | EpisodeEnd]:
         """About once a second; ``live``: the stream is read up to now. What was found, after a complete round."""
         if not live:
             self._keys = None  # what was seen so far is of before
@@ -135,7 +135,7 @@ class Conditions:
                     self._look(uuid, entry, run, at)
         return self._conclude(at) if seen < self._at_once else ()
 
-    def polled(self, queues: Sequence[QueueStats], now: float) -> list[Episode | Over]:
+    def polled(self, queues: Sequence[QueueStats], now: float) -> list[Episode | EpisodeEnd]:
         """The queues were looked at. What was found."""
         if self._polled_at is not None:
             elapsed = now - self._polled_at
@@ -145,16 +145,16 @@ class Conditions:
                 self._poll_gaps.add(self._polled_at, now)
         self._polled_at = now
         self._lengths = {queue.name: queue.length for queue in queues if queue.length is not None}
-        at, asked = Moment(now, self._polled_for), self._signs.any_answered
-        return [found for judge in self._of_queues for found in judge.look(queues, at, asked=asked)]
+        at, answered = Moment(now, self._polled_for), self._liveness.any_answered
+        return [change for judge in self._of_queues for change in judge.look(queues, at, answered=answered)]
 
-    def away(self, since: float, until: float) -> None:
+    def note_downtime(self, since: float, until: float) -> None:
         """Nobody ran between these times."""
         self._poll_gaps.add(since, until)
 
-    def answered(self, hostnames: Collection[str], busy: Container[str], watched: float) -> None:
-        """Workers have answered: see WorkerSigns."""
-        self._signs.answered(hostnames, busy, watched)
+    def note_answers(self, hostnames: Collection[str], busy: Container[str], watched: float) -> None:
+        """Workers have answered: see WorkerLiveness."""
+        self._liveness.note_answers(hostnames, busy, watched)
 
     def cancelled(self, uuid: str, run: TaskRef, at: float) -> None:
         """The worker has killed a run, at a cold shutdown or because its connection was lost; ``at``: when."""
@@ -170,10 +170,10 @@ class Conditions:
         """Workers that are to be asked what they hold."""
         return self._confirmations.to_ask()
 
-    def confirm(self, asked: Sequence[str], held: Mapping[str, Collection[str]], watched: float) -> None:
+    def confirm(self, hosts: Sequence[str], held: Mapping[str, Collection[str]], watched: float) -> None:
         """What they have answered: hostname → the ids of all tasks that it holds."""
         known = {host: {shortened_name(uuid) for uuid in ids} for host, ids in held.items()}
-        self._confirmations.answered(asked, known, watched)
+        self._confirmations.note_answers(hosts, known, watched)
 
     def _begin(self, tasks: Mapping[str, TaskRef]) -> None:
         self._keys = iter(list(tasks))
@@ -213,7 +213,7 @@ class Conditions:
 
     def _see_waiting(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
         # Without a task-sent, and without an ETA, nothing but the minute tells when the task was fetched.
-        due = run.due_at or (60.0 * (run.seen + 1) if run.stage == _RECEIVED else 0.0)
+        due = run.due_at or (60.0 * (run.seen_minute + 1) if run.stage == _RECEIVED else 0.0)
         if not due or due > at.now:
             return
         if run.stage == _RECEIVED:
@@ -227,17 +227,17 @@ class Conditions:
             self._waiting.see(task, at.now, self._lengths)
 
     def _holds(self, uuid: str, run: TaskRef, at: Moment) -> bool | None:
-        began = run.started_at or run.due_at
-        return self._confirmations.holds(uuid, run.host, began, at.watched, gap_end=self._gaps.end)
+        started_at = run.started_at or run.due_at
+        return self._confirmations.holds(uuid, run.host, started_at, at.watched, gap_end=self._gaps.end)
 
     def _is_silent(self, host: str, at: Moment) -> bool:
         return self._lost_at(host, at.now, "", "", at, silent_for=HEARD_WITHIN) is not None
 
     def _has_ended(self, uuid: str, run: TaskRef, at: Moment) -> bool:
         """Whether a run is over without an event, as its worker has said; writes that down."""
-        began = run.started_at
-        if run.due_at < 0 or not self._signs.has_ended(
-            run.host, began, at.watched, denied_at=self._confirmations.over_at(uuid, began)
+        started_at = run.started_at
+        if run.due_at < 0 or not self._liveness.has_ended(
+            run.host, started_at, at.watched, denied_at=self._confirmations.over_at(uuid, started_at)
         ):
             return False
         self._tracker.lose(uuid, run, ENDED_UNSEEN)
@@ -252,7 +252,7 @@ class Conditions:
         if run.started_at < self._gaps.end and not self._confirmations.confirmed(uuid):
             return False  # it may have ended before its worker did
         self._tracker.lose(uuid, run, gone_at)
-        self._tell_lost(name, queue)
+        self._on_lost(name, queue)
         return True
 
     def _see_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> None:
@@ -281,31 +281,31 @@ class Conditions:
         if killed_at < self._gaps.end:  # it may have been delivered again
             self._tracker.lose(uuid, run, ENDED_UNSEEN)
             return False
-        self._tell_lost(name, queue)
+        self._on_lost(name, queue)
         return True
 
     def _lost_at(
-        self, host: str, began: float, name: str, queue: str, at: Moment, *, silent_for: float | None = None
+        self, host: str, started_at: float, name: str, queue: str, at: Moment, *, silent_for: float | None = None
     ) -> float | None:
-        """As WorkerSigns tells, by the rule of a task."""
+        """As WorkerLiveness tells, by the rule of a task."""
         if silent_for is None:
             silent_for = self._lost.silent_for(name, queue)
         finishing_for = self._lost.finishing_for(name, queue)
-        return self._signs.lost_at(host, began, silent_for, at.watched, finishing_for=finishing_for)
+        return self._liveness.lost_at(host, started_at, silent_for, at.watched, finishing_for=finishing_for)
 
     def _is_back(self, uuid: str, run: TaskRef, at: Moment) -> bool:
         """Whether the worker of a run that was lost says that it has it."""
         return bool(self._confirmations.holds(uuid, run.host, run.started_at, at.watched, gap_end=math.inf))
 
-    def _conclude(self, at: Moment) -> list[Episode | Over]:
+    def _conclude(self, at: Moment) -> list[Episode | EpisodeEnd]:
         self._keys = None
         self.oldest_started, self.load = self._oldest, self._load
         self._confirmations.forget(self._tracker.tasks)
         slow, self._tracker.slow_runs = self._tracker.slow_runs, []
-        for uuid, task, queue, host, began, took in slow:
-            if at.now - began - took <= self._max_age:
-                known = queue or self._queue_of(task, host)
-                self._runtime.see(SlowRun(uuid, task, known, host, began, took, ended=True))
+        for uuid, task, queue, host, started_at, took in slow:
+            if at.now - started_at - took <= self._max_age:
+                known_queue = queue or self._queue_of(task, host)
+                self._runtime.see(SlowRun(uuid, task, known_queue, host, started_at, took, ended=True))
         return [*self._runtime.conclude(at), *self._waiting.conclude(at), *self._lost.conclude(at)]
 
 
@@ -320,6 +320,6 @@ def _runs_again(entry: TaskRef, run: TaskRef, gone_at: float) -> bool:
     """
     if entry.others is None:
         return False
-    known = all_runs(entry)
-    later = known[known.index(run) + 1 :]
+    runs = all_runs(entry)
+    later = runs[runs.index(run) + 1 :]
     return any(other.stage == _RECEIVED or other.started_at >= gone_at - CLOCKS_DIFFER for other in later)

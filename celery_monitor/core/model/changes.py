@@ -64,7 +64,7 @@ class Changes:
     @property
     def weight(self) -> int:
         """Bytes that it takes in memory, about."""
-        texts = sum(len(one.traceback) + len(one.message) for one in self.failures)
+        texts = sum(len(failure.traceback) + len(failure.message) for failure in self.failures)
         small = len(self.failures) + len(self.groups) + len(self.tracked) + len(self.workers) + len(self.unnamed)
         small += len(self.ended) + len(self.queue_lengths)
         by_time = 300 * len(self.buckets) + 400 * len(self.checkpoints)
@@ -142,7 +142,7 @@ class Limit:
     """As in ``celery_monitor_limit_exceeded_total``."""
     setting: str | None
     """Path of the setting; None where it cannot be set."""
-    most: int | None
+    maximum: int | None
     used: int | None
     """None where it is not known."""
     exceeded: int

@@ -79,8 +79,8 @@ class OutboxItem:
         """Of a row of an incident. What the receiver has not had is opened, however it grew."""
         if self.action is Action.RESOLVE:
             return MessageKind.RESOLVED
-        opens = 0 <= self.priority < FIRST_UPDATE
-        return MessageKind.OPENED if opens or self.receipt is None else MessageKind.UPDATED
+        is_opening = 0 <= self.priority < FIRST_UPDATE
+        return MessageKind.OPENED if is_opening or self.receipt is None else MessageKind.UPDATED
 
     @property
     def event_id(self) -> str:

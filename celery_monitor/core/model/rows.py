@@ -114,15 +114,15 @@ class IncidentRow:
     @property
     def delivered_at(self) -> float | None:
         """When the last of its channels had taken it; None as long as one has not."""
-        times = [one.delivered_at for one in self.deliveries]
+        times = [delivery.delivered_at for delivery in self.deliveries]
         return None if None in times else max((at for at in times if at is not None), default=None)
 
     @property
     def delivered_count(self) -> int:
         """How many failures every one of its channels knows of."""
-        return min((one.delivered_count for one in self.deliveries), default=0)
+        return min((delivery.delivered_count for delivery in self.deliveries), default=0)
 
     @property
     def error(self) -> str | None:
         """Of the last attempt on the first channel where it failed."""
-        return next((one.error for one in self.deliveries if one.error is not None), None)
+        return next((delivery.error for delivery in self.deliveries if delivery.error is not None), None)

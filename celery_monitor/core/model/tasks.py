@@ -57,7 +57,7 @@ class TaskRef(msgspec.Struct, gc=False, array_like=True):
     that has ended without an event."""
     started_at: float = 0.0
     """When it was started; once it has failed or succeeded, when that was."""
-    seen: int = 0
+    seen_minute: int = 0
     """Minute (unix time // 60) of its last event, for expiry."""
     saved: bool = False
     """The store holds a row of it."""

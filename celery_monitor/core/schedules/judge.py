@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from celery_monitor.core.incident import Episode, Over
+from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition, Incident, ScheduleState, ToldBy
 from celery_monitor.core.rules import Rule
 from celery_monitor.core.schedules import words
@@ -43,27 +43,27 @@ class ScheduleJudge:
         self._orphans: set[tuple[str, str]] = set()
         """Incidents of which it is not known yet whether they still hold."""
         self._horizon = 0.0
-        self.of: dict[str, list[LiveSchedule]] = {}
+        self.by_task: dict[str, list[LiveSchedule]] = {}
         """Task → its schedules."""
         for live in self._live:
-            self.of.setdefault(live.schedule.task, []).append(live)
-        self._found: list[Over] = []
+            self.by_task.setdefault(live.schedule.task, []).append(live)
+        self._ended: list[EpisodeEnd] = []
 
-    def resume(self, told: Iterable[Incident]) -> None:
+    def resume(self, incidents: Iterable[Incident]) -> None:
         """Go on from the incidents of this condition that are not over: each holds still, or is over."""
-        self._orphans = {(one.subject, one.rule) for one in told}
+        self._orphans = {(incident.subject, incident.rule) for incident in incidents}
 
     def __bool__(self) -> bool:
         """Whether there is any schedule."""
         return bool(self._live)
 
     def observe(  # noqa: PLR0917 - what the monitor knows of an event
-        self, kind: int, task: str, uuid: str, at: float, hostname: str, took: float | None
+        self, kind: int, task: str, uuid: str, at: float, hostname: str, runtime: float | None
     ) -> None:
-        """An event of a task that has a schedule. ``kind`` as in ``model``; ``took``: seconds of work, of an end."""
-        for live in self.of.get(task, ()):
-            if live.observe(kind, uuid, at, hostname, took):
-                self._ran(live, at)
+        """An event of a task that has a schedule. ``kind`` as in ``model``; ``runtime``: seconds of work, of an end."""
+        for live in self.by_task.get(task, ()):
+            if live.observe(kind, uuid, at, hostname, runtime):
+                self._note_run(live, at)
 
     def unwatched(self, since: float, until: float) -> None:
         """Events of this time are lost. What was due before is decided first."""
@@ -77,75 +77,75 @@ class ScheduleJudge:
         for live in self._live:
             live.decide(self._horizon - SETTLE)
 
-    def judge(self, read_until: float) -> list[Episode | Over]:
+    def judge(self, read_until: float) -> list[Episode | EpisodeEnd]:
         """What holds, and what is over since the last call."""
         self.decide(read_until)
         missing = [live for live in self._live if live.state.since]
         for live in missing:
             if live.state.told in _OWN:
                 self._assign(live, missing)
-        found: list[Episode | Over] = [*self._found]
-        self._found = []
-        found += (self._episode(live) for live in missing if live.state.told is ToldBy.ITS_OWN)
+        changes: list[Episode | EpisodeEnd] = [*self._ended]
+        self._ended = []
+        changes += (self._episode(live) for live in missing if live.state.told is ToldBy.ITS_OWN)
         silent = [live for live in missing if live.state.told is ToldBy.SCHEDULER]
         if silent and self._scheduler is not None:
-            found.append(self._silence(silent, self._scheduler))
-        found += self._overruns()
-        known = {(one.subject, one.rule.name) for one in found if isinstance(one, Episode)}
-        over = [Over(Condition.MISSED, *one, self._horizon) for one in sorted(self._orphans - known)]
+            changes.append(self._silence(silent, self._scheduler))
+        changes += self._overruns()
+        known = {(item.subject, item.rule.name) for item in changes if isinstance(item, Episode)}
+        orphaned = [EpisodeEnd(Condition.MISSED, *item, self._horizon) for item in sorted(self._orphans - known)]
         self._orphans = set()
-        return [*found, *over]
+        return [*changes, *orphaned]
 
     def count(self) -> list[tuple[str, int, int]]:
         """Schedule, expected starts that were missed since the last call, and those that were not judged.
 
         To be counted before ``take``, which gives what they are part of.
         """
-        found = [
+        counts = [
             (live.schedule.name, live.missed, live.unjudged) for live in self._live if live.missed or live.unjudged
         ]
         for live in self._live:
             live.missed = live.unjudged = 0
-        return found
+        return counts
 
     def take(self) -> tuple[list[ScheduleState], list[str]]:
         """States that changed since the last call, and names of schedules that are not configured any more."""
         changed = [live.state for live in self._live if live.dirty]
         for live in self._live:
             live.dirty = False
-        gone, self._gone = self._gone, []
-        return changed, gone
+        removed, self._gone = self._gone, []
+        return changed, removed
 
     def snapshot(self) -> list[tuple[Schedule, ScheduleState]]:
         """All of them, in the order of the configuration."""
         return [(live.schedule, live.state) for live in self._live]
 
-    def _ran(self, live: LiveSchedule, at: float) -> None:
+    def _note_run(self, live: LiveSchedule, at: float) -> None:
         """A schedule has run: what was missed of it is over, and the scheduler is alive."""
         state = live.state
         if state.since and at >= live.earliest(state.since):
             if state.told is ToldBy.ITS_OWN:
-                self._found.append(_over(live, at, f"{live.schedule.task} has started"))
-            live.well()
-        silent = [one for one in self._live if one.state.told is ToldBy.SCHEDULER]
-        silent_since = min((one.state.since for one in silent), default=at)
+                self._ended.append(_over(live, at, f"{live.schedule.task} has started"))
+            live.recover()
+        silent = [other for other in self._live if other.state.told is ToldBy.SCHEDULER]
+        silent_since = min((other.state.since for other in silent), default=at)
         if self._scheduler is not None and (state.told is ToldBy.SCHEDULER or (silent and at >= silent_since)):
-            late = ", ".join(one.schedule.name for one in silent if one is not live)
+            late = ", ".join(other.schedule.name for other in silent if other is not live)
             summary = f"{live.schedule.name} has started again" + (f"; these have not yet: {late}" if late else "")
-            self._found.append(Over(Condition.MISSED, SCHEDULER, self._scheduler.name, at, summary))
-            for one in silent:
-                one.well()
+            self._ended.append(EpisodeEnd(Condition.MISSED, SCHEDULER, self._scheduler.name, at, summary))
+            for other in silent:
+                other.recover()
 
     def _assign(self, live: LiveSchedule, missing: Sequence[LiveSchedule]) -> None:
         """Whether its own incident tells it, or that of the scheduler, or whether that is still to be seen."""
-        newest = max((run.at for one in self._live for run in one.state.runs), default=0.0)
-        together = [one for one in missing if newest < one.earliest(one.state.since)]
+        newest = max((run.at for other in self._live for run in other.state.runs), default=0.0)
+        together = [other for other in missing if newest < other.earliest(other.state.since)]
         since = live.earliest(live.state.since)
         if self._scheduler is None or newest >= since or len(self._live) == 1:
             live.change(told=ToldBy.ITS_OWN)
         elif len(together) > 1:
             self._merge(together, since)
-        elif any(self._is_due(one, since) for one in self._live if one is not live) and self._horizon < (
+        elif any(self._is_due(other, since) for other in self._live if other is not live) and self._horizon < (
             live.schedule.deadline(live.state.since) + SETTLE + MAX_WAIT
         ):
             if live.state.told is not ToldBy.WAITS:
@@ -159,12 +159,12 @@ class ScheduleJudge:
 
     def _merge(self, missing: Sequence[LiveSchedule], since: float) -> None:
         """One incident in place of one for each that has not run since."""
-        for one in missing:
-            if one.state.told is ToldBy.ITS_OWN:
-                self._found.append(
-                    _over(one, since, "No scheduled task starts any more: see the incident of the scheduler")
+        for other in missing:
+            if other.state.told is ToldBy.ITS_OWN:
+                self._ended.append(
+                    _over(other, since, "No scheduled task starts any more: see the incident of the scheduler")
                 )
-            one.change(told=ToldBy.SCHEDULER)
+            other.change(told=ToldBy.SCHEDULER)
 
     def _episode(self, live: LiveSchedule) -> Episode:
         schedule, state = live.schedule, live.state
@@ -177,14 +177,14 @@ class ScheduleJudge:
     def _silence(self, silent: Sequence[LiveSchedule], rule: Rule) -> Episode:
         missing = [(live.schedule, live.state) for live in silent]
         since = min(state.since for _, state in missing)
-        details = [("Did not start", "; ".join(words.overdue(*one) for one in missing[: words.NAMED]))]
+        details = [("Did not start", "; ".join(words.overdue(*pair) for pair in missing[: words.NAMED]))]
         tasks = {schedule.task: state.missed for schedule, state in missing}
         return Episode(
             Condition.MISSED, SCHEDULER, rule, since, self._horizon, words.silent(missing), count=len(silent),
             details=details, tasks=tasks, unwatched=max(map(_unwatched, (state for _, state in missing))),
         )  # fmt: skip
 
-    def _overruns(self) -> Iterator[Episode | Over]:
+    def _overruns(self) -> Iterator[Episode | EpisodeEnd]:
         for live in self._live:
             schedule, run = live.schedule, live.overrun
             late = run is not None and self._horizon - SETTLE > run.at + schedule.max_runtime
@@ -201,8 +201,8 @@ class ScheduleJudge:
                 )  # fmt: skip
 
 
-def _over(live: LiveSchedule, at: float, summary: str) -> Over:
-    return Over(Condition.MISSED, live.schedule.name, live.schedule.rule.name, at, summary)
+def _over(live: LiveSchedule, at: float, summary: str) -> EpisodeEnd:
+    return EpisodeEnd(Condition.MISSED, live.schedule.name, live.schedule.rule.name, at, summary)
 
 
 def _unwatched(state: ScheduleState) -> float:

@@ -38,18 +38,18 @@ _MOST: Final = 100_000
 class LiveSchedule:
     """Mutable; owned by the judge."""
 
-    def __init__(self, schedule: Schedule, known: ScheduleState | None, now: float) -> None:
-        """``known``: as it was stored. A schedule that is new, or was changed, is expected from now on."""
+    def __init__(self, schedule: Schedule, stored: ScheduleState | None, now: float) -> None:
+        """``stored``: as it was stored. A schedule that is new, or was changed, is expected from now on."""
         self.schedule = schedule
         self.earliest = lru_cache(maxsize=8)(schedule.earliest)
         self._deadline = lru_cache(maxsize=8)(schedule.deadline)
-        if known is None or known.spec != schedule.spec:
-            runs = known.runs if known is not None and known.task == schedule.task else ()
-            known = ScheduleState(schedule.name, schedule.spec, schedule.task, self._first(now), now, runs=runs)
+        if stored is None or stored.spec != schedule.spec:
+            runs = stored.runs if stored is not None and stored.task == schedule.task else ()
+            stored = ScheduleState(schedule.name, schedule.spec, schedule.task, self._first(now), now, runs=runs)
             self.dirty = True
         else:
             self.dirty = False
-        self.state = known
+        self.state = stored
         self.missed = self.unjudged = 0
         """Expected starts that were decided since the judge asked last."""
 
@@ -66,11 +66,11 @@ class LiveSchedule:
         """When the next expected start is decided; infinite when there is none."""
         return self._deadline(self.state.due) if self.state.due else float("inf")
 
-    def decide(self, until: float) -> None:
-        """Everything whose deadline is before ``until`` has not started."""
+    def decide(self, horizon: float) -> None:
+        """Everything whose deadline is before ``horizon`` has not started."""
         for _ in range(_MOST):
             due = self.state.due
-            if self.deadline >= until:
+            if self.deadline >= horizon:
                 return
             begins = due - self.schedule.every if self.schedule.every else self.earliest(due)
             if begins < self.state.watched_since:
@@ -79,19 +79,19 @@ class LiveSchedule:
             else:
                 self.missed += 1
                 self.change(due=self._after(due), missed=self.state.missed + 1, since=self.state.since or due)
-        self.change(due=self._first(until))
+        self.change(due=self._first(horizon))
 
     def _after(self, due: float) -> float:
         return due + self.schedule.every if self.schedule.every else self.schedule.expected(due)
 
-    def gap(self, until: float) -> None:
+    def gap(self, gap_end: float) -> None:
         """Nothing was heard until then: what started in the meantime is not known."""
         due = self.state.due
         if self.schedule.every and due:
-            due = max(due, until + self.schedule.every)
-        self.change(watched_since=until, due=due)
+            due = max(due, gap_end + self.schedule.every)
+        self.change(watched_since=gap_end, due=due)
 
-    def observe(self, kind: int, uuid: str, at: float, hostname: str, took: float | None) -> bool:
+    def observe(self, kind: int, uuid: str, at: float, hostname: str, runtime: float | None) -> bool:
         """An event of its task; whether it is a new run."""
         if kind == SENT:
             self.change(sent_at=max(at, self.state.sent_at))
@@ -100,34 +100,34 @@ class LiveSchedule:
         elif kind == STARTED:
             return self._start(uuid, at, hostname)
         else:
-            return self._end(kind, uuid, at, hostname, took)
+            return self._end(kind, uuid, at, hostname, runtime)
         return False
 
     def _start(self, uuid: str, at: float, hostname: str) -> bool:
         runs = self.state.runs
-        known = next((run for run in reversed(runs) if run.uuid == uuid), None)
-        if known is not None:  # a retry: the same run goes on
-            self._replace(known, structs.replace(known, outcome=Outcome.RUNNING, ended_at=0.0))
+        known_run = next((run for run in reversed(runs) if run.uuid == uuid), None)
+        if known_run is not None:  # a retry: the same run goes on
+            self._replace(known_run, structs.replace(known_run, outcome=Outcome.RUNNING, ended_at=0.0))
             return False
         run = ScheduledRun(uuid, at, hostname)
-        self.change(runs=tuple(sorted((*runs, run), key=lambda one: one.at)[-RUNS_KEPT:]))
-        self._started(at)
+        self.change(runs=tuple(sorted((*runs, run), key=lambda scheduled: scheduled.at)[-RUNS_KEPT:]))
+        self._advance(at)
         return True
 
-    def _end(self, kind: int, uuid: str, at: float, hostname: str, took: float | None) -> bool:
-        known = next((run for run in reversed(self.state.runs) if run.uuid == uuid), None)
-        new = known is None and kind in _RAN
+    def _end(self, kind: int, uuid: str, at: float, hostname: str, runtime: float | None) -> bool:
+        known_run = next((run for run in reversed(self.state.runs) if run.uuid == uuid), None)
+        new = known_run is None and kind in _RAN
         if new:
-            self._start(uuid, at - (took or 0.0), hostname)
-            known = next((run for run in self.state.runs if run.uuid == uuid), None)
-        if known is not None:
-            self._replace(known, structs.replace(known, outcome=_ENDS[kind], ended_at=at))
+            self._start(uuid, at - (runtime or 0.0), hostname)
+            known_run = next((run for run in self.state.runs if run.uuid == uuid), None)
+        if known_run is not None:
+            self._replace(known_run, structs.replace(known_run, outcome=_ENDS[kind], ended_at=at))
         return new
 
     def _replace(self, old: ScheduledRun, new: ScheduledRun) -> None:
         self.change(runs=tuple(new if run is old else run for run in self.state.runs))
 
-    def _started(self, at: float) -> None:
+    def _advance(self, at: float) -> None:
         """It belongs to what was due last; what was due before has not started."""
         # Events of one task come about in their order: what should have started before this has not.
         self.decide(at)
@@ -147,6 +147,6 @@ class LiveSchedule:
         watched = run is not None and run.at >= self.state.watched_since
         return run if bound and watched and run is not None and run.outcome is Outcome.RUNNING else None
 
-    def well(self) -> None:
+    def recover(self) -> None:
         """It has run: nothing is missed any more."""
         self.change(since=0.0, missed=0, told=ToldBy.NOTHING)

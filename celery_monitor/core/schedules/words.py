@@ -21,29 +21,29 @@ def moment(at: float, zone: tzinfo, today: date) -> str:
     """A local time, with the day where it is another one: ``03:00:02``, ``yesterday 03:00:02``."""
     local = datetime.fromtimestamp(at, zone)
     day = local.date()
-    named = {today: "", today - timedelta(days=1): "yesterday "}.get(day, f"{day} ")
-    return f"{named}{local:%H:%M:%S}"
+    prefix = {today: "", today - timedelta(days=1): "yesterday "}.get(day, f"{day} ")
+    return f"{prefix}{local:%H:%M:%S}"
 
 
 def last_run(run: ScheduledRun | None, zone: tzinfo, today: date) -> str:
     """How the newest run went."""
     if run is None:
         return "no earlier run is known"
-    told = f"last run {moment(run.at, zone, today)}"
+    text = f"last run {moment(run.at, zone, today)}"
     if run.outcome is Outcome.RUNNING:
-        return f"{told}, end not seen"
-    return f"{told}, {_DONE[run.outcome]} in {duration(max(0.0, run.ended_at - run.at))}"
+        return f"{text}, end not seen"
+    return f"{text}, {_DONE[run.outcome]} in {duration(max(0.0, run.ended_at - run.at))}"
 
 
 def missed(schedule: Schedule, state: ScheduleState) -> str:
     """That it did not start."""
     zone, since = schedule.zone, state.since
     today = datetime.fromtimestamp(since, zone).date()
-    by = datetime.fromtimestamp(schedule.deadline(since), zone)
-    day = "" if by.date() == today else f" on {by.date()}"
+    deadline = datetime.fromtimestamp(schedule.deadline(since), zone)
+    day = "" if deadline.date() == today else f" on {deadline.date()}"
     times = f"; {state.missed} starts missed" if state.missed > 1 else ""
     return (
-        f"{schedule.task} did not start by {by:%H:%M:%S}{day} {zone} ({schedule.spec}){times}; "
+        f"{schedule.task} did not start by {deadline:%H:%M:%S}{day} {zone} ({schedule.spec}){times}; "
         f"{last_run(state.last, zone, today)}"
     )
 
@@ -60,31 +60,33 @@ def overran(schedule: Schedule, run: ScheduledRun) -> str:
 def details(schedule: Schedule, state: ScheduleState) -> list[tuple[str, str]]:
     """What helps to find out why: whether it was sent, and received."""
     zone, since = schedule.zone, schedule.earliest(state.since)
-    told = [("Schedule", f"{schedule.name}: {schedule.spec}, grace {duration(schedule.grace)}")]
+    details = [("Schedule", f"{schedule.name}: {schedule.spec}, grace {duration(schedule.grace)}")]
 
     def at(time: float) -> str:
         return f"{datetime.fromtimestamp(time, zone):%Y-%m-%d %H:%M:%S} {zone}"
 
     if state.received_at >= since:
-        told.append(
+        details.append(
             ("Received", f"{at(state.received_at)} by {state.received_by}, but not started: is that worker busy?")
         )
     elif state.sent_at >= since:
-        told.append(("Sent", f"{at(state.sent_at)}, but no worker has received it: does any worker consume its queue?"))
+        details.append(
+            ("Sent", f"{at(state.sent_at)}, but no worker has received it: does any worker consume its queue?")
+        )
     else:
-        told.append(
+        details.append(
             ("Received", "not since it was due: is the scheduler (celery beat) running, and does it have this entry?")
         )
     if state.unjudged[0] and state.unjudged[1] <= state.since:
-        told.append(("Not watched", f"the start due at {at(state.unjudged[0])}: the events of that time are lost"))
-    return told
+        details.append(("Not watched", f"the start due at {at(state.unjudged[0])}: the events of that time are lost"))
+    return details
 
 
 def overdue(schedule: Schedule, state: ScheduleState) -> str:
     """One of several that did not start, in a list of them."""
     today = datetime.fromtimestamp(state.since, schedule.zone).date()
-    by = moment(schedule.deadline(state.since), schedule.zone, today)
-    return f"{schedule.name} by {by} {schedule.zone}, {last_run(state.last, schedule.zone, today)}"
+    deadline = moment(schedule.deadline(state.since), schedule.zone, today)
+    return f"{schedule.name} by {deadline} {schedule.zone}, {last_run(state.last, schedule.zone, today)}"
 
 
 def silent(missing: list[tuple[Schedule, ScheduleState]]) -> str:
@@ -92,7 +94,7 @@ def silent(missing: list[tuple[Schedule, ScheduleState]]) -> str:
     names = [schedule.name for schedule, _ in missing]
     since = min(state.since for _, state in missing)
     zone = missing[0][0].zone
-    shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
     sent = any(max(state.sent_at, state.received_at) >= since for _, state in missing)
     cause = (
         "They were sent but not started: check the workers"
@@ -101,5 +103,5 @@ def silent(missing: list[tuple[Schedule, ScheduleState]]) -> str:
     )
     return (
         f"None of {len(names)} scheduled tasks has started since "
-        f"{datetime.fromtimestamp(since, zone):%Y-%m-%d %H:%M:%S} {zone}: {shown}. {cause}"
+        f"{datetime.fromtimestamp(since, zone):%Y-%m-%d %H:%M:%S} {zone}: {listed}. {cause}"
     )

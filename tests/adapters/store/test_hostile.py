@@ -99,7 +99,7 @@ def test_lone_surrogates(store: SqlStore, text: str) -> None:
 )
 def test_huge_integers(store: SqlStore, number: int, kept: int) -> None:
     """Numbers beyond 64 bits are cut, not refused."""
-    store.commit(changes(1, workers=[worker(pid=number)], tracked=[("u", TaskRef(seen=number))]))
+    store.commit(changes(1, workers=[worker(pid=number)], tracked=[("u", TaskRef(seen_minute=number))]))
     assert store.reader.workers() == [worker(pid=kept)]
 
 

@@ -171,7 +171,7 @@ def test_any_number_of_rows(store: SqlStore, number: int) -> None:
     keys = [SeriesKey(f"task{index}", "q", "") for index in range(number)]
     for sequence, count in ((1, 5), (2, 9)):
         rows = [structs.replace(series(), key=key, counts=(count,) * 8) for key in keys]
-        tracked = [(f"u{index}", TaskRef(name=f"task{index}", seen=count)) for index in range(number)]
+        tracked = [(f"u{index}", TaskRef(name=f"task{index}", seen_minute=count)) for index in range(number)]
         store.commit(changes(sequence=sequence, series=rows, tracked=tracked))
     store.stop()
     restored = store.start()

@@ -178,7 +178,7 @@ def check_sums(url: str, directory: Path) -> None:
     store = open_store(url, directory=directory, retention=900, fingerprints_kept=1)
     restored = store.start()
     assert restored.tracked == [
-        ("u", TaskRef(name="a", queue="q", stage=2, due_at=-5.0, started_at=1.0, seen=1, saved=True, host="h"))
+        ("u", TaskRef(name="a", queue="q", stage=2, due_at=-5.0, started_at=1.0, seen_minute=1, saved=True, host="h"))
     ]
     # Whether one that is down said good-bye was not kept: it is taken for one that may finish what it runs.
     lives = {one.hostname: (one.began_at, one.goodbye_at, one.goodbye_sign) for one in restored.workers}

@@ -94,8 +94,8 @@ def test_at_any_time(store: SqlStore, seed: int, monkeypatch: pytest.MonkeyPatch
         if what > 0.9:
             store.stop()
             assert dict(store.start().tracked) == core.tasks
-        by_age = sorted(ref.seen for ref in core.tasks.values())
-        assert [ref.seen for _, ref in store.reader.tracked(5)] == by_age[:5]
+        by_age = sorted(ref.seen_minute for ref in core.tasks.values())
+        assert [ref.seen_minute for _, ref in store.reader.tracked(5)] == by_age[:5]
         for uuid in IDS[:3]:
             assert store.reader.tracked(9, uuid=uuid) == ([(uuid, core.tasks[uuid])] if uuid in core.tasks else [])
     for _ in range(3):
@@ -115,7 +115,7 @@ def test_short_tasks_are_never_rows(store: SqlStore) -> None:
     assert (len(table(store)), left(store)) == (20 + 2, 1)
 
 
-@pytest.mark.parametrize("odd", [TaskRef(name="\ud800"), TaskRef(due_at=float("nan")), TaskRef(seen=2**63)])
+@pytest.mark.parametrize("odd", [TaskRef(name="\ud800"), TaskRef(due_at=float("nan")), TaskRef(seen_minute=2**63)])
 def test_values_that_no_database_takes(store: SqlStore, odd: TaskRef) -> None:
     """They are stored as near to it as possible, at whichever flush they would become a row."""
     for sequence, tracked in enumerate(([("u", odd)], [("v", TaskRef(name="b"))], [], [], []), 1):

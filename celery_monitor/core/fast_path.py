@@ -29,7 +29,7 @@ _S, _R, _T = map(int, list(Stage)[:3])
 _OK: Final = int(Stage.SUCCEEDED)
 
 
-class UsualLife(Entries):
+class FastPath(Entries):
     """The entries, and the steps of the usual life. Not thread-safe: it belongs to the monitor."""
 
     def __init__(
@@ -40,21 +40,21 @@ class UsualLife(Entries):
         linger: float,
         capture_arguments: bool = False,
         max_argument_bytes: int = 32 * 1024 * 1024,
-        ended: Callable[[End], None] | None = None,
+        on_ended: Callable[[End], None] | None = None,
     ) -> None:
-        """Start empty; ``restore`` fills it. ``ended`` is told of each run that has ended. Others: see ``Entries``."""
+        """Start empty; ``restore`` fills it. ``on_ended``: called for each run that ended. Others: see ``Entries``."""
         super().__init__(
             max_tasks=max_tasks, max_age=max_age, linger=linger, arguments=TaskArguments(max_argument_bytes)
         )
         self.slow = math.inf
         """Seconds of work above which a run that has ended is put into ``slow_runs``."""
         self.slow_runs: list[SlowEnd] = []
-        self._ended = ended
+        self._on_ended = on_ended
         self._capture_arguments = capture_arguments
         self.queue_of: dict[str, str] = {}
         """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
-        self._names = Names(MAX_KNOWN_NAMES, forgotten=self.queue_of.clear)
-        self._queues = Names(MAX_KNOWN_NAMES, kept=fitted_queue)
+        self._names = Names(MAX_KNOWN_NAMES, on_clear=self.queue_of.clear)
+        self._queues = Names(MAX_KNOWN_NAMES, normalize=fitted_queue)
         self._hosts = Names(MAX_KNOWN_HOSTS)
 
     @property
@@ -98,7 +98,7 @@ class UsualLife(Entries):
     def _receive(self, ref: TaskRef, event: Event) -> TaskRef:
         """The only run was received, where it waits for that."""
         uuid = event.uuid
-        ref.seen, ref.stage, ref.received_at = self._minute, _R, event.timestamp
+        ref.seen_minute, ref.stage, ref.received_at = self._minute, _R, event.timestamp
         self._dirty[uuid] = None
         if event.name:
             ref.name = self._names[event.name]
@@ -117,7 +117,7 @@ class UsualLife(Entries):
     def _start(self, ref: TaskRef, event: Event) -> float | None:
         """The only run has started. The seconds in the queue, where known."""
         at, due_at = event.timestamp, ref.due_at
-        ref.seen, ref.stage, ref.due_at, ref.started_at = self._minute, _T, 0.0, at
+        ref.seen_minute, ref.stage, ref.due_at, ref.started_at = self._minute, _T, 0.0, at
         self._dirty[event.uuid] = None
         if due_at > 0.0:
             return at - due_at if at > due_at else 0.0
@@ -125,15 +125,15 @@ class UsualLife(Entries):
 
     def _finish(self, ref: TaskRef, event: Event) -> float | None:
         """The only run, which had started, has succeeded. The seconds of work, where known."""
-        at, began, measured = event.timestamp, ref.started_at, event.runtime
-        if at - began > self.slow:
+        at, started_at, measured = event.timestamp, ref.started_at, event.runtime
+        if at - started_at > self.slow:
             self._note_slow(ref, event)
-        if measured is None and began:
-            measured = max(0.0, at - began)
-        ref.seen, ref.started_at = self._minute, at
+        if measured is None and started_at:
+            measured = max(0.0, at - started_at)
+        ref.seen_minute, ref.started_at = self._minute, at
         uuid, name = event.uuid, ref.name
-        if self._ended is not None:
-            self._ended((uuid, ref, _OK, began, at, measured))
+        if self._on_ended is not None:
+            self._on_ended((uuid, ref, _OK, started_at, at, measured))
         if name is None or self.arguments or (ref.queue is None and name in self.queue_of):
             self._succeed(uuid, ref, _T)
             return measured
@@ -148,15 +148,15 @@ class UsualLife(Entries):
 
     def _note_slow(self, ref: TaskRef, event: Event) -> None:
         if len(self.slow_runs) < MAX_SLOW and ref.started_at and ref.name is not None:
-            took = event.timestamp - ref.started_at
-            self.slow_runs.append((event.uuid, ref.name, ref.queue, event.hostname, ref.started_at, took))
+            runtime = event.timestamp - ref.started_at
+            self.slow_runs.append((event.uuid, ref.name, ref.queue, event.hostname, ref.started_at, runtime))
 
-    def _succeed(self, uuid: str, ref: TaskRef, before: int) -> None:
+    def _succeed(self, uuid: str, ref: TaskRef, stage_before: int) -> None:
         """The only run has succeeded, or the last of several. Only a task-sent can follow."""
         ref.stage = _OK
         if ref.name is not None and (ref.queue is not None or ref.name not in self.queue_of):
             self._recent.add(uuid, self._forget(uuid))
             return
         self._dirty[uuid] = None
-        if before != _OK:
+        if stage_before != _OK:
             self._lingering.append((self._time + self._linger, uuid))

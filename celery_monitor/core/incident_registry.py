@@ -24,14 +24,14 @@ from celery_monitor.core.silences import Silences
 _SEVERITIES: Final = tuple(Severity)
 
 
-class IncidentBook:
+class IncidentRegistry:
     """Incidents whose time is not over, by key. Not thread-safe.
 
-    ``most`` bounds them, ``overflows`` counts what that has cut.
+    ``max_incidents`` bounds them, ``overflows`` counts what that has cut.
     """
 
     def __init__(
-        self, policy: Policy, rules: RuleSet, silences: Silences, *, most: int, overflows: Counter[str]
+        self, policy: Policy, rules: RuleSet, silences: Silences, *, max_incidents: int, overflows: Counter[str]
     ) -> None:
         """Start without any."""
         self.silences = silences
@@ -44,7 +44,7 @@ class IncidentBook:
         self._fleet = policy.fleet
         self._update_interval = policy.update_interval
         self._rules = rules
-        self.most = most
+        self.max_incidents = max_incidents
         self._listeners: list[Callable[[OpenIncident], None]] = []
         self._full = False
         """At the last look no incident could be forgotten."""
@@ -62,7 +62,7 @@ class IncidentBook:
     @property
     def is_choked(self) -> bool:
         """The store is away for so long that what is over has to wait, too."""
-        return len(self.closed) >= self.most
+        return len(self.closed) >= self.max_incidents
 
     def tick(self) -> None:
         """Time has passed: there may be room again."""
@@ -70,32 +70,32 @@ class IncidentBook:
 
     def has_room(self) -> bool:
         """For one more; incidents that nobody was told of, or that are over, are forgotten for it: the oldest first."""
-        if len(self.entries) < self.most:
+        if len(self.entries) < self.max_incidents:
             return True
         if self._full:
             return False
-        chunk = self.most // 20 + 1
-        quiet = [entry for entry in self.entries.values() if entry.state is not IncidentState.OPEN]
+        chunk = self.max_incidents // 20 + 1
+        candidates = [entry for entry in self.entries.values() if entry.state is not IncidentState.OPEN]
         # Those that are dirty have to be written first: while the store is away, they are not to become more.
-        room = self.most - len(self.closed)
-        gone = [entry for entry in quiet if room > chunk or not entry.dirty][:chunk]
-        for entry in gone:
+        room = self.max_incidents - len(self.closed)
+        evictable = [entry for entry in candidates if room > chunk or not entry.dirty][:chunk]
+        for entry in evictable:
             self.evict(entry)
-        self.overflows["incidents"] += len(gone)
-        self._full = not gone
-        return bool(gone)
+        self.overflows["incidents"] += len(evictable)
+        self._full = not evictable
+        return bool(evictable)
 
     def evict(self, entry: OpenIncident) -> None:
         """Forget an incident; what was not written of it is written with the next ``take``."""
         if entry.dirty:
             self.closed.append(entry.freeze(self._fleet))
         del self.entries[entry.key]
-        for told in self._listeners:
-            told(entry)
+        for callback in self._listeners:
+            callback(entry)
 
-    def listen(self, told: Callable[[OpenIncident], None]) -> None:
+    def listen(self, callback: Callable[[OpenIncident], None]) -> None:
         """Call it with each incident that is forgotten."""
-        self._listeners.append(told)
+        self._listeners.append(callback)
 
     def open(self, entry: OpenIncident, reason: Reason, now: float) -> None:
         """It is to be told."""
@@ -104,7 +104,7 @@ class IncidentBook:
 
     def refresh(self, entry: OpenIncident, now: float) -> None:
         """Send what is new of an open one, at most every ``update_interval``, and not while it is silenced."""
-        if entry.untold and now - entry.sent_at >= self._update_interval and not self.covers(entry, now):
+        if entry.has_unsent and now - entry.sent_at >= self._update_interval and not self.covers(entry, now):
             self.send(entry, now, REFRESH + _SEVERITIES.index(entry.severity))
 
     def covers(self, entry: OpenIncident, at: float) -> bool:
@@ -128,13 +128,13 @@ class IncidentBook:
             row = channel, entry.key, action
             waiting = self.outbox.pop(row, None)
             # What opens an incident has to be told, whatever is told with it.
-            most = priority if waiting is None else min(priority, waiting.priority)
-            self.outbox[row] = OutboxRequest(channel, entry.key, action, entry.rule.route, now, most, at)
+            urgency = priority if waiting is None else min(priority, waiting.priority)
+            self.outbox[row] = OutboxRequest(channel, entry.key, action, entry.rule.route, now, urgency, at)
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What the next ``take`` is to send, as it is now; nothing is taken."""
-        known = ((row, self.entries.get(row.key)) for row in self.outbox.values())
-        return [(row, entry.freeze(self._fleet)) for row, entry in known if entry is not None]
+        pairs = ((row, self.entries.get(row.key)) for row in self.outbox.values())
+        return [(row, entry.freeze(self._fleet)) for row, entry in pairs if entry is not None]
 
     def take(self) -> tuple[list[Incident], list[OutboxRequest]]:
         """Incidents that changed since the last call, and the outbox rows to write with them."""
