@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
-from celery_monitor.core.model import Action, Changes, OutboxRequest, Restored, TaskRef
+from celery_monitor.core.model import Action, Changes, OutboxRequest, Restored, Silence, TaskRef
 from celery_monitor.errors import LeaseLostError, StoreUnavailableError, StoreUnusableError
 from tests.conftest import Start
 from tests.contracts.conftest import KEPT, RETENTION
@@ -48,6 +48,20 @@ def expire(store: SqlStore) -> None:
     """As if the leader had been silent for longer than its lease runs."""
     with store._database.write(fenced=False) as connection:
         connection.exec_driver_sql("UPDATE meta SET lease_until = lease_until - 61")
+
+
+def test_any_replica_takes_a_silence(two: tuple[SqlStore, SqlStore]) -> None:
+    """Also one that asked for the lease in vain, and a former leader."""
+    first, second = two
+    first.lead("pod-1")
+    assert second.lead("pod-2") is None
+    second.silences.add(Silence("standby", ("shop.*",), "deploy", NOW, NOW + 60))
+    first.resign()
+    assert second.lead("pod-2") is not None
+    first.silences.add(Silence("former", ("shop.*",), "deploy", NOW, NOW + 60))
+    assert {one.id for one in second.silences.current(NOW)} == {"standby", "former"}
+    assert first.silences.end("standby", NOW + 1) is not None
+    assert [one.id for one in second.silences.current(NOW + 2)] == ["former"]
 
 
 def test_a_server_that_lacks_flushes_of_the_former_leader(pair: Pair, opened_third: Callable[[], SqlStore]) -> None:

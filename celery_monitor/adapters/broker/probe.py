@@ -47,8 +47,7 @@ class BrokerProbe:
             if not session.acknowledges and self._dialer.kind == "redis":
                 self._try_write(session)
 
-    @staticmethod
-    def _try_write(session: Session) -> None:
+    def _try_write(self, session: Session) -> None:
         """Whether Redis takes tasks: a full one, or a replica, goes on publishing events. Nothing is written.
 
         Pushing to a list that is not there does nothing, but is refused as any other write is.
@@ -58,6 +57,7 @@ class BrokerProbe:
         except ResponseError as exc:
             reason = str(exc)
             if reason.startswith(_REFUSED) or isinstance(exc, ReadOnlyError | OutOfMemoryError):
+                self.close()  # by now the name may lead to another server, which takes them
                 raise TasksRefusedError(
                     f"the fleet cannot send tasks because Redis rejects writes: {reason[:_MAX_LENGTH]}",
                     hint="OOM: raise maxmemory, or find out what fills it; READONLY: point broker.url and the fleet "

@@ -11,7 +11,7 @@ from celery_monitor.adapters.broker import BrokerProbe
 from celery_monitor.errors import SourceLostError, TasksRefusedError
 from tests.adapters.broker.conftest import Listening, Probing, collect
 from tests.conftest import Start
-from tests.servers import RabbitMQ, Redis, Stopwatch, wait_until
+from tests.servers import RabbitMQ, Redis, Stopwatch, TcpProxy, wait_until
 
 WAIT_SECONDS = 20.0
 """Seconds for a broker that answers: the machine may stall."""
@@ -114,6 +114,19 @@ def test_a_full_queue_of_somebody_else(rabbitmq_url: str, listening: Listening, 
     for number in range(3):
         probe.send(b'{"n": %d}' % number, WAIT_SECONDS)
     assert [delivery.body for delivery in collect(source, 3)] == [b'{"n": %d}' % number for number in range(3)]
+
+
+def test_another_redis_behind_the_same_name(probing: Probing, start: Start, tmp_path: Path) -> None:
+    """After a failover a connection to what is a replica now is given up: the name leads elsewhere."""
+    former, master = start(Redis(tmp_path / "former")), start(Redis(tmp_path / "master"))
+    with TcpProxy(former.port) as name:
+        probe = probing(former.url().replace(str(former.port), str(name.port)))
+        probe.send(b"{}", 5)
+        former.execute("REPLICAOF", "127.0.0.1", str(master.port))
+        name.target_port = master.port
+        with pytest.raises(TasksRefusedError, match="replica"):
+            probe.send(b"{}", 5)
+        probe.send(b"{}", 5)
 
 
 def test_a_redis_that_takes_no_tasks(probing: Probing, start: Start, tmp_path: Path) -> None:

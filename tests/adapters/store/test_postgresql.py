@@ -337,6 +337,49 @@ def test_a_query_that_the_server_ends_is_no_damage(store: SqlStore, monkeypatch:
         store._database.end_abandoned(1.0)
 
 
+def test_what_an_administrator_does_to_it(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Each of it keeps the flush waiting, says what to do, and is over without a restart of the daemon."""
+    url = postgresql.new_database()
+    name = url.rpartition("/")[2]
+    postgresql.execute(f"ALTER ROLE monitor IN DATABASE {name} SET statement_timeout = '1h'")
+    store = opened(url)
+    store.start()
+    for transaction in (store._database.read, store._database.write):
+        with transaction() as connection:
+            assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
+    sequence = 1
+
+    def is_written() -> bool:
+        nonlocal sequence
+        store.commit(changes(sequence))
+        sequence += 1
+        return True
+
+    def refused() -> str:
+        try:
+            store.commit(changes(sequence))
+        except StoreUnavailableError as exc:
+            return str(exc)
+        return ""
+
+    writable = "SET default_transaction_read_only = off"
+    tables = [
+        ("default_transaction_read_only", "ALTER SYSTEM SET default_transaction_read_only = on",
+         "ALTER SYSTEM RESET default_transaction_read_only"),
+        ("ALTER DATABASE .* OWNER TO", "ALTER TABLE meta OWNER TO postgres", "ALTER TABLE meta OWNER TO monitor"),
+        ("restore the tables", "ALTER TABLE meta RENAME TO taken_away", "ALTER TABLE taken_away RENAME TO meta"),
+    ]  # fmt: skip
+    for what_to_do, before, after in tables:
+        assert is_written()
+        postgresql.execute(writable, before, "SELECT pg_reload_conf()", database=name)
+        try:
+            wait_until(lambda: re.search(what_to_do, refused()), 60)  # noqa: B023 - before the next round
+        finally:
+            postgresql.execute(writable, after, "SELECT pg_reload_conf()", database=name)
+        wait_until(lambda: not refused(), 60)
+        sequence += 1
+
+
 def is_continued(written: list[int]) -> None:
     """Some more flushes have been committed."""
     before = len(written)

@@ -36,6 +36,8 @@ READER_IDLE_TIMEOUT: Final = 60.0
 """Seconds after which the server ends a query's transaction whose client says nothing: a migration waits for it."""
 GRACE: Final = 1.0
 """Seconds after the deadline of a query in which the server may still say that it has ended it."""
+_NO_TIMEOUT: Final = "SET LOCAL statement_timeout = 0; "
+"""A timeout of the role is meant for queries of applications: a migration or a large flush would never be done."""
 _DEFAULTS: Final[Mapping[str, str]] = {
     "application_name": "celery-monitor",
     "client_encoding": "UTF8",
@@ -189,15 +191,15 @@ class PostgresqlDialect:
         return connection
 
     def begin(self, *, read_only: bool, patience: float | None = None) -> str:
-        """See StoreDialect. One round trip."""
+        """See StoreDialect. One round trip. A writer does not say READ WRITE: a server may be made read-only."""
         if read_only:
             return (
-                f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._schema.local}"
+                f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._schema.local}{_NO_TIMEOUT}"
                 f"SET LOCAL idle_in_transaction_session_timeout = {READER_IDLE_TIMEOUT * 1000:.0f}"
             )
         lock_timeout = LOCK_TIMEOUT if patience is None else patience
         return (
-            f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {self._schema.local}"
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._schema.local}{_NO_TIMEOUT}"
             f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}; "
             f"SET LOCAL idle_in_transaction_session_timeout = {self._idle_timeout * 1000:.0f}; "
             f"SELECT pg_advisory_xact_lock({self._schema.lock})"

@@ -15,11 +15,15 @@ SILENT: Final = "the server does not answer"
 _MAX_LENGTH: Final = 300
 _NO_SPACE: Final = "53100"
 _NO_RIGHTS: Final = "42501"
-_READ_ONLY: Final = "25006"
-_TOO_LATE: Final = frozenset({"55P03", "57014"})
 _BY_TEXT: Final = frozenset({None, "08P01"})
 """Errors before there is a connection have no code; those of pgbouncer have one for everything."""
-_STANDBY: Final = "this is a read-only standby: point store.url at the primary, or name all servers in it"
+_STANDBY: Final = (
+    "this is a read-only standby, or a server that was made read-only (default_transaction_read_only): point store.url "
+    "at the primary, or name all servers in it"
+)
+_GONE: Final = "restore the tables of this database, or restart all replicas to begin with an empty store"
+_TOO_LATE: Final = "another transaction or high load on the server is blocking it"
+_BY_CODE: Final = {"25006": _STANDBY, "3F000": _GONE, "42P01": _GONE, "55P03": _TOO_LATE, "57014": _TOO_LATE}
 _REMEDIES: Final = (
     (r"password authentication failed|no password supplied|authentication failed",
      "check user and password in store.url, store.url_file and store.password_file"),
@@ -54,20 +58,17 @@ def classified(exc: BaseException, *, place: str, database: str, user: str) -> M
     text = f"The store {place} is unavailable: {reason}"
     if code == _NO_SPACE:
         return StoreFullError(f"{text} (on the server): free space there; the monitor then continues by itself")
+    remedy = _remedy(code, reason, database, user)
+    return StoreUnavailableError(text if remedy is None else f"{text}: {remedy}")
+
+
+def _remedy(code: str | None, reason: str, database: str, user: str) -> str | None:
     if code == _NO_RIGHTS:
-        return StoreUnusableError(
-            f"The store {place} cannot be used: {reason}. Make {user or 'the user of store.url'} the owner of the "
-            f"database: ALTER DATABASE {database} OWNER TO {user or '…'}"
-        )
-    if code == _READ_ONLY:
-        return StoreUnavailableError(f"{text}: {_STANDBY}")
-    if code in _TOO_LATE:
-        return StoreUnavailableError(f"{text}: another transaction or high load on the server is blocking it")
+        owner = user or "the user of store.url"
+        return f"make {owner} the owner of the database: ALTER DATABASE {database} OWNER TO {user or '…'}"
     if code in _BY_TEXT:
-        remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, reason, re.IGNORECASE)), None)
-        if remedy is not None:
-            return StoreUnavailableError(f"{text}: {remedy}")
-    return StoreUnavailableError(text)
+        return next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, reason, re.IGNORECASE)), None)
+    return _BY_CODE.get(code or "")
 
 
 def _told(exc: BaseException) -> str:
