@@ -336,7 +336,7 @@ class App:
         return stats if leader is None else leader.stats(stats)
 
     def alive(self) -> HealthReport:
-        """Whether every thread turns."""
+        """Whether every thread makes progress."""
         stuck = {name: silence for each in self._all_threads() for name, silence in each.stuck().items()}
         return HealthReport(
             {

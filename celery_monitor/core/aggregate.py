@@ -35,10 +35,10 @@ __all__ = ["EXCEPTIONS_PER_SERIES", "GROUPS_PER_TASK", "QUEUES_PER_TASK", "SAMPL
 GROUPS_PER_TASK: Final = 200
 SAMPLES_PER_GROUP: Final = 20
 MAX_PENDING_SAMPLES: Final = 5_000
-"""Of all groups until the next flush: more than a bad second brings. When the store is away, one of each must do."""
+"""Samples of all groups held until the next flush: a bad second brings fewer. Without a store, one each."""
 MAX_BUCKETS: Final = 50_000
 _SAMPLE: Final = 500
-"""Bytes of one beside its texts."""
+"""Bytes of a sample besides its texts."""
 
 _EMPTY_BUCKET: Final = (*(0,) * len(COUNTS), 0.0, 0)
 """Counts, then the sum and the number of runtimes: one list, because each event adds to it."""
@@ -117,7 +117,7 @@ class Aggregator:
         self._waiting_bytes = 0
         self._groups_of: dict[str, set[str]] = {}
         self._known_groups: dict[str, str] = {}
-        """Group → its task, those of the longest time ago first."""
+        """Group → its task, the least recently failed group first."""
 
     @property
     def admission_version(self) -> int:

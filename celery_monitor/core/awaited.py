@@ -43,7 +43,7 @@ class AwaitedTasks:
             self.add(task, entry.key)
 
     def closed(self, entry: OpenIncident) -> None:
-        """An incident is open no more."""
+        """An incident is no longer open."""
         for task in entry.tasks:
             keys = self.open_by_task.get(task)
             if keys is not None:
@@ -58,7 +58,7 @@ class AwaitedTasks:
         self.tasks |= dict.fromkeys(entry.tasks, True)
 
     def unmute(self, entry: OpenIncident) -> None:
-        """It waits no more; no-op when it did not."""
+        """It no longer waits; no-op if it did not."""
         if entry.key in self.muted:
             self.muted.discard(entry)
             for task in entry.tasks:

@@ -9,7 +9,7 @@ from typing import Final
 BASE: Final = 1.0
 """Seconds within which the first retry falls."""
 NOTIFICATION_CAP: Final = 300.0
-"""The longest wait of a notification, in seconds: what a page may be late once the receiver is back."""
+"""The longest wait of a notification, in seconds: how late a page may be once the receiver is back."""
 REPAIR_BASE: Final = 30.0
 REPAIR_CAP: Final = 900.0
 """The same for what a person has to repair first, such as a routing key that is refused."""

@@ -14,7 +14,7 @@ from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH, Tracker
 from celery_monitor.core.workers import MAX_HOSTNAME_LENGTH
 
 MAX_NOTICES: Final = 100
-"""Between two calls: the log is for people."""
+"""Verdicts kept for the log between two calls."""
 _TOO_OLD: Final = Reason.TOO_OLD
 
 

@@ -17,7 +17,7 @@ _FACT: Final = 2_000
 _not_plain: Final = re.compile(r"[^A-Za-z0-9]+").sub
 _VALUE_LIMIT: Final = 1_000
 _LISTED: Final = 5
-"""Names in one line; the others are told by …."""
+"""Names in one line; … stands for the others."""
 _HAPPENED: Final = {
     "WorkerLostError": "a worker's child process was killed (often out of memory)",
     "TimeLimitExceeded": "exceeded its hard time limit and was killed",

@@ -104,7 +104,7 @@ class Intake:
             self._clock.read(event.timestamp)
 
     def settle(self, events: Iterable[UnnamedEvent]) -> None:
-        """Count what waits no more, under the name that has come, or as unknown."""
+        """Count the events that have stopped waiting: under the name that arrived, or as unknown."""
         overflows, unnamed = self._parts.overflows, self._parts.unnamed
         overflows["unnamed_events"], unnamed.cut = overflows["unnamed_events"] + unnamed.cut, 0
         for unnamed_event in events:

@@ -24,7 +24,7 @@ _OVER: Final = -runs.ENDED_UNSEEN
 _T, _Y, _OK = map(int, (Stage.STARTED, Stage.RETRYING, Stage.SUCCEEDED))
 _ONE: Final = (None,)
 CHILDREN: Final = 50
-"""Tasks that are told of those that one task has sent."""
+"""The most tasks listed among those that one task has sent."""
 
 Tasks = tuple[Sequence[str], Sequence[TaskRef]]
 """Task ids, and the entry of each."""

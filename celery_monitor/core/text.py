@@ -8,9 +8,9 @@ from typing import Final, Protocol
 REPLACEMENT: Final = "\ufffd"
 REDACTED: Final = "[redacted]"
 UNREAD: Final = "[redacted: the patterns took too long]"
-"""Overrides a text of which nobody knows what the patterns would have taken out of it."""
+"""Replaces a text when a pattern timed out: it may still hold what the patterns should have removed."""
 OTHER: Final = "other"
-"""The name under which is counted what is beyond a bound."""
+"""The name under which everything beyond a bound is counted."""
 MAX_HOST_LENGTH: Final = 255
 _RANDOM_END: Final = re.compile(
     r"(?:^|(?<=\.))[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$|(?<=^amq\.gen-).+$", re.ASCII | re.IGNORECASE

@@ -14,9 +14,9 @@ class Sent:
     count: int
     """The failures that the message spoke of."""
     receipt: str | None = None
-    """By what the receiver knows it, for later messages of the same incident; None where there is nothing to know."""
+    """The receiver's identifier of it, for later messages of the same incident; None if it gives none."""
     skipped: bool = False
-    """Nothing was sent, because the channel does not tell such news."""
+    """Nothing was sent, because the channel does not send this kind of notification."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Sender(Protocol):
     """What is not configured where ``rate_limit_key`` gives None: the error of rows that were written before."""
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """An opaque name of the account that it is sent with (rate limits count per lane); None: not configured."""
+        """Opaque name of the account that sends it (each account has its own rate limit); None: not configured."""
 
     def send(self, item: OutboxItem) -> Sent:
         """Deliver it now.

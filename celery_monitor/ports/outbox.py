@@ -21,19 +21,19 @@ class Outbox(Protocol):
         """
 
     def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
-        """It was taken. ``count`` and ``receipt`` as in Sent. Keeps the row pending if refreshed since."""
+        """The receiver accepted it. ``count`` and ``receipt`` as in Sent. Keeps the row pending if refreshed since."""
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
-        """It was not taken; again at ``due_at``. Adds one to ``attempts``."""
+        """Delivery failed; retry at ``due_at``. Adds one to ``attempts``."""
 
     def expedite(self, channel: str, now: float) -> None:
         """What waits for a retry is due now."""
 
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
-        """It will never be taken."""
+        """The receiver will never accept it."""
 
     def uncertain(self, item: OutboxItem, now: float, error: str) -> None:
-        """It may have been taken, and is not tried again."""
+        """The receiver may have accepted it; it is not retried."""
 
     def note(self, item: OutboxItem, progress: str) -> None:
         """Keep a text of the sender with the row."""

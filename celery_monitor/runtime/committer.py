@@ -104,7 +104,7 @@ class Committer:
 
     @property
     def due_at(self) -> float:
-        """Monotonic time of the next turn that may bring something, while something waits."""
+        """Monotonic time at which ``run_once`` next has something to do, while something waits."""
         return self._try_at if self._under_way is None else self._clock.monotonic() + GLANCE
 
     def add(self, flush: PendingFlush) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 HIGH: Final = 0.85
-"""Of the limit: what is above it has to last until the next look, a second later."""
+"""Fraction of the limit: the rest has to last until the next check, a second later."""
 _GROWN: Final = 1.02
 
 

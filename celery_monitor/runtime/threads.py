@@ -113,7 +113,7 @@ class Threads:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stuck(self) -> dict[str, float]:
-        """Threads that have not turned in time, or died, with the seconds since; empty when all is well."""
+        """Threads that made no progress in time, or died, with the seconds since; empty when all is well."""
         # Copies: others read while the app still starts threads.
         found = {name: silence for name, silence in list(self._silence.items()) if silence > self._limits[name]}
         found |= {name: 0.0 for name, thread in list(self._threads.items()) if not thread.is_alive()}
@@ -188,7 +188,7 @@ class Threads:
         self._beats[name] += 1
 
     def beats(self, name: str) -> int:
-        """How often a thread has turned."""
+        """How many heartbeats a thread has sent."""
         return self._beats[name]
 
     def check(self) -> None:

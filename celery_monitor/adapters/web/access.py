@@ -84,4 +84,4 @@ class Access:
                 else "A user name and a password are required."
             )
             return Refused(401, message, headers)
-        return Refused(401, "This monitor is reached through the proxy where people sign in: use its address.")
+        return Refused(401, "Sign in through the proxy: open this page at the proxy's address.")

@@ -18,15 +18,15 @@ _BETTER: Final = 0.5
 HINTS: Final[Mapping[str, str]] = {
     "WorkerLostError": "Its process was killed, usually for running out of memory: check the memory limit of "
     "the worker's container and the kernel log of that host.",
-    "TimeLimitExceeded": "It ran into its hard time limit: look at what it waits for, at a running process with py-spy "
-    "dump, or raise time_limit.",
-    "SoftTimeLimitExceeded": "It ran into its soft time limit: look at what it waits for, or raise soft_time_limit.",
-    "NotRegistered": "The worker does not know this task: it runs another version than the sender, or the module is "
-    "not in its imports.",
+    "TimeLimitExceeded": "It exceeded its hard time limit: find out what it waits for (py-spy dump on a running "
+    "process), or raise time_limit.",
+    "SoftTimeLimitExceeded": "It exceeded its soft time limit: find out what it waits for, or raise soft_time_limit.",
+    "NotRegistered": "The worker does not know this task: it runs another version than the sender, or does not "
+    "import the task's module.",
     "MaxRetriesExceededError": "It has exceeded its retries: the earlier failures show why.",
-    "OperationalError": "A database or the broker refused or dropped the connection: look at that server first.",
-    "ConnectionError": "A server did not answer or dropped the connection: look at that server first.",
-    "ConnectionRefusedError": "Nothing listens where it connects to: look at that server first.",
+    "OperationalError": "A database or the broker refused or dropped the connection: check that server first.",
+    "ConnectionError": "A server did not answer or dropped the connection: check that server first.",
+    "ConnectionRefusedError": "Nothing listens at the address it connects to: check that server first.",
 }
 """What exceptions whose class says where to look ask for."""
 
@@ -64,7 +64,7 @@ def outlook(one: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
         return Outlook("good", f"It is over: resolved, the last failure was {elapsed(quiet)} ago.", numbers)
     if quiet > SPAN:
         succeeded = f", and {recent[0]:,} runs have succeeded in the last {span}" if recent[0] else ""
-        none = "" if recent[0] else " It has not run since, so it is not known whether it is fixed."
+        none = "" if recent[0] else " It has not run since, so it may not be fixed."
         return Outlook("good" if recent[0] else "quiet", f"No failure for {elapsed(quiet)}{succeeded}.{none}", numbers)
     tone, trend = _compared(_share(*recent), _share(*before))
     return Outlook(tone, trend or f"It is still failing: the last failure was {elapsed(quiet)} ago.", numbers)
@@ -74,7 +74,7 @@ def _compared(now: float | None, then: float | None) -> tuple[str, str]:
     """Tone and sentence; "" when there is nothing to compare with."""
     if now is None or not then:
         return "bad", ""
-    shares = f"{percent(now)} of its runs fail, {percent(then)} before."
+    shares = f"{percent(now)} of its runs fail now, {percent(then)} before."
     if now < then * _BETTER:
         return "good", f"It is getting better: {shares}"
     return "bad", f"It is getting worse: {shares}" if then < now * _BETTER else f"It continues as before: {shares}"
@@ -82,7 +82,7 @@ def _compared(now: float | None, then: float | None) -> tuple[str, str]:
 
 def _of_condition(one: Incident, now: float) -> Outlook:
     if one.state is IncidentState.OPEN:
-        return Outlook("bad", f"It continues, since {elapsed(max(0.0, now - one.first_at))}.", "")
+        return Outlook("bad", f"Ongoing for {elapsed(max(0.0, now - one.first_at))}.", "")
     lasted = elapsed(max(0.0, one.last_at - one.first_at))
     return Outlook("good", f"It is over: it lasted {lasted}.", "")
 
@@ -107,7 +107,7 @@ def next_steps(one: Incident, *, told: bool, workers: int) -> list[Step]:
     named = [host for host in one.workers if host != OTHER]
     if len(named) == len(one.workers) == 1 and workers > 1 and one.count >= _MANY:
         steps.append(
-            Step(f"All failures were on {named[0]}. If other workers run this task too, look at that one first.")
+            Step(f"All failures were on {named[0]}. If other workers run this task too, check that one first.")
         )
     if len(one.queues) == 1 and len(one.tasks) > 1:
         steps.append(Step(f"All its tasks are in the queue {next(iter(one.queues))}: check what they share."))
@@ -115,7 +115,7 @@ def next_steps(one: Incident, *, told: bool, workers: int) -> list[Step]:
         newest = f"failures/{path(one.last_uuid)}"
         steps.append(Step("Read the newest failure in full:", newest, "traceback and arguments"))
     if not told and one.state is IncidentState.OPEN:
-        steps.append(Step("Nobody was notified of it yet: see Notified."))
+        steps.append(Step("Nobody has been notified yet: see Notified."))
     if one.condition is not Condition.FAILURE or not steps:
         steps.append(Step("Look at the", "workers", "workers and queues"))
     return steps

@@ -306,8 +306,8 @@ def known_as(sources: Sources, text: str) -> str | None:
 def unknown(retention: float) -> str:
     """Why nothing may be known of a task id."""
     return (
-        "nothing is known of this task id: the task was never seen, belongs to another fleet, was forgotten because "
-        f"newer tasks have ended since (tracking.max_ended_tasks), or failed more than {days(retention)} ago"
+        "nothing is known about this task id: the task was never seen, belongs to another fleet, is no longer among "
+        f"the newest ended tasks (tracking.max_ended_tasks), or failed more than {days(retention)} ago"
     )
 
 

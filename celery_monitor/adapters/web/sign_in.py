@@ -132,7 +132,7 @@ class SignIn:
     async def end(self, request: Request) -> Response:
         """Sign out here. The provider is not asked: other sites of the person's go on."""
         if not of_this_site(request.headers, form=True):
-            return self._refuse(request, Refused(403, f"Nothing was done: {OTHER_SITE}."))
+            return self._refuse(request, Refused(403, f"Nothing was changed: {OTHER_SITE}."))
         message = (
             "You are signed out here. You may still be signed in at the provider: then one click signs you in again."
         )

@@ -16,7 +16,7 @@ class Gaps:
         """Of the newest one; 0 when there was none."""
 
     def add(self, since: float, until: float) -> None:
-        """One more; one that goes on is told in parts."""
+        """Add a gap; a gap that is still open is added in parts."""
         if until <= since:
             return
         if self._gaps and since <= self._gaps[-1][1] + 1:

@@ -57,7 +57,7 @@ class ActiveEpisodes:
         return (on, subject, rule) in self._held
 
     def touch(self, on: Condition, subject: str, rule: str, at: Moment) -> None:
-        """Nothing is known of it now: as far as it holds, it goes on."""
+        """Its present state is unknown: an open episode stays open."""
         held = self._held.get((on, subject, rule))
         if held is not None:
             self._held[on, subject, rule] = msgspec.structs.replace(held, seen_at=at.watched)

@@ -72,11 +72,11 @@ class OutboxItem:
     progress: str | None = None
     """What the sender keeps with the row, of itself."""
     receipt: str | None = None
-    """By what the receiver knows the incident, as an earlier delivery on this channel has told."""
+    """The receiver's identifier of the incident, from an earlier delivery on this channel."""
 
     @property
     def kind(self) -> MessageKind:
-        """Of a row of an incident. What the receiver has not had is opened, however it grew."""
+        """Of a row of an incident. An incident that the receiver has not had yet is opened, however much it grew."""
         if self.action is Action.RESOLVE:
             return MessageKind.RESOLVED
         is_opening = 0 <= self.priority < FIRST_UPDATE

@@ -183,7 +183,7 @@ def test_from_the_pager_to_the_cause(visit: Visiting, tmp_path: Path) -> None:
     assert frame.is_visible()
     assert "/srv/shop/charge.py" in frame.inner_text()
     assert page.get_by_role("link", name="Logs").get_attribute("href") == "https://logs.example.com/?q=id-3"
-    page.get_by_role("link", name="The failure in full").click()
+    page.get_by_role("link", name="Full failure").click()
     page.wait_for_url("**/failures/id-3")
     assert page.get_by_role("link", name="Logs").is_visible()
 

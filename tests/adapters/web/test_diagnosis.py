@@ -21,7 +21,7 @@ BEFORE = RECENT - BUCKET_SECONDS
             {},
             [row(RECENT, 90, 10), row(BEFORE, 50, 50)],
             "good",
-            "It is getting better: 10.0 % of its runs fail, 50.0 % b",
+            "It is getting better: 10.0 % of its runs fail now, 50.0 % b",
         ),
         ({}, [row(RECENT, 50, 50), row(BEFORE, 90, 10)], "bad", "It is getting worse: 50.0 %"),
         ({}, [row(RECENT, 89, 11), row(BEFORE, 90, 10)], "bad", "It continues as before: 11.0 %"),
@@ -31,7 +31,7 @@ BEFORE = RECENT - BUCKET_SECONDS
         ({"last_at": NOW - 7200}, [row(RECENT, 40)], "good", "No failure for 2 h 0 min, and 40 runs have succeeded"),
         ({"last_at": NOW - 7200}, [], "quiet", "No failure for 2 h 0 min. It has not run since"),
         ({"last_at": NOW + 60}, [], "bad", "It is still failing: the last failure was 0 s ago."),
-        ({"condition": Condition.BACKLOG, "subject": "mail"}, [], "bad", "It continues, since 1 min 0 s."),
+        ({"condition": Condition.BACKLOG, "subject": "mail"}, [], "bad", "Ongoing for 1 min 0 s."),
         ({"condition": Condition.LOST, "state": IncidentState.RESOLVED}, [], "good", "It is over: it lasted 30 s."),
     ],
 )
@@ -65,7 +65,7 @@ def test_what_to_do_next() -> None:
     assert HINTS["WorkerLostError"] in steps[1].said
     assert "on celery@box. If other workers run this task too" in steps[2].said
     assert "queue mail" in steps[3].said
-    assert "Nobody was notified" in steps[5].said
+    assert "Nobody has been notified yet" in steps[5].said
 
 
 def test_one_worker_alone_is_no_clue() -> None:
@@ -73,7 +73,7 @@ def test_one_worker_alone_is_no_clue() -> None:
     few = incident(workers={"celery@box": 2}, count=2)
     many = incident(workers={"celery@box": 9}, count=9)
     for one, up in ((few, 3), (many, 1)):
-        assert not [step for step in next_steps(one, told=True, workers=up) if "look at that one" in step.said]
+        assert not [step for step in next_steps(one, told=True, workers=up) if "check that one" in step.said]
 
 
 def test_there_is_always_something_to_do() -> None:

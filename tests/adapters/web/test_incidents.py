@@ -49,8 +49,8 @@ def test_what_pagerduty_was_told(site: Served, store: SqlStore, commit: Commit) 
     """A page that was sent for fewer failures than there are says for how many."""
     (item,) = store.outbox.items(dead=False, limit=1).rows
     store.outbox.delivered(item, NOW - 50, 2)
-    assert "last sent when it was" not in site.get("/incidents").text
-    assert "last sent when it was 2" in shown(site, commit, incident(count=60))
+    assert "last sent with a count" not in site.get("/incidents").text
+    assert "last sent with a count of 2" in shown(site, commit, incident(count=60))
 
 
 def test_each_channel_is_told(site: Served, store: SqlStore, commit: Commit) -> None:
@@ -116,7 +116,7 @@ def test_while_pagerduty_is_off(site: Served, fleet: Fleet) -> None:
     """Without a routing key an incident is not about to be sent."""
     fleet.channels[:] = channels("pagerduty")
     text = site.get("/incidents").text
-    assert "not sent: it is off" in text
+    assert "not sent: the channel is off" in text
     assert "not sent yet" not in text
 
 
@@ -171,10 +171,17 @@ def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
     commit(Changes(now=NOW, sequence=2, incidents=[one, incident("another", task="shop.other", message="other")]))
     answer = site.get(KEY)
     text = unescape(answer.text)
-    for told in ("ValueError (3), KeyError (1)", "pages from 3", "<no> such card", "shop.py:charge", "(<1>,)", "cards"):
+    for told in (
+        "ValueError (3), KeyError (1)",
+        "pages from 3 failures",
+        "<no> such card",
+        "shop.py:charge",
+        "(<1>,)",
+        "cards",
+    ):
         assert told in text
     assert "&lt;no&gt; such card" in answer.text
-    assert "last sent when it was 2" in text
+    assert "last sent with a count of 2" in text
     assert "another" not in text
     assert {"/failures/id-2", "/tasks/shop.charge"} <= Links(answer).links
     found = site.get(f"/api/v1{KEY}").json()

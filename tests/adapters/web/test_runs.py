@@ -136,7 +136,7 @@ def test_a_standby(site: Served, fleet: Fleet, store: SqlStore, monkeypatch: pyt
 
 def test_what_has_ended(site: Served, fleet: Fleet, store: SqlStore) -> None:
     """A list of the newest runs, heard of last first; filters and orders are in the address, and in each chip's."""
-    assert "No ended task is kept" in site.get("/runs?state=ended").text
+    assert "No ended tasks are stored" in site.get("/runs?state=ended").text
     changes = fleet.monitor.take(NOW)
     assert changes is not None
     store.commit(Changes(now=NOW, sequence=2, ended=changes.ended))
@@ -148,7 +148,7 @@ def test_what_has_ended(site: Served, fleet: Fleet, store: SqlStore) -> None:
     assert "runs/id-1" not in text
     assert "sort=-runtime" in text
     assert "q=MAIL&amp;state=failed&amp;worker=celery%40box&amp;sort=runtime" in text
-    assert "No such task is among" in site.get("/runs?state=revoked").text
+    assert "No stored task matches" in site.get("/runs?state=revoked").text
     assert "fewer pages" in site.get("/runs?state=ended&page=9").text
     for hostile in ("q=%00&worker=%00&queue=%ff", "q=" + "*%5Ba-" * 1500, "q=%3Cscript%3E&sort=-%00", "page=99999"):
         answer = site.get(f"/runs?state=ended&{hostile}")

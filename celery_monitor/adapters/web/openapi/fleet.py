@@ -32,14 +32,14 @@ _WORKER: Final = {
     },
     "pid": COUNT,
     "software": TEXT,
-    "queues": array({"type": "string", "description": "Names of those that it consumes"}),
-    "pool": nullable({"type": "string", "description": "Kind of its pool: `prefork`"}),
-    "processes": nullable({**COUNT, "description": "Size of its pool"}),
-    "prefetch": nullable({**COUNT, "description": "Messages that it may have fetched and not acknowledged"}),
-    "load_average": nullable({**array(NUMBER), "description": "Of its machine, over 1, 5 and 15 minutes"}),
-    "uptime_seconds": nullable({"type": "number", "description": "At `answered_at`"}),
-    "peak_memory_bytes": nullable({**COUNT, "description": "Of its main process"}),
-    "answered_at": nullable({**TIME, "description": "When it last answered a question; null: not yet"}),
+    "queues": array({"type": "string", "description": "Name of a queue that it consumes"}),
+    "pool": nullable({"type": "string", "description": "Pool implementation, such as `prefork`"}),
+    "processes": nullable({**COUNT, "description": "Processes or threads in the pool"}),
+    "prefetch": nullable({**COUNT, "description": "Prefetch limit: messages that it may hold unacknowledged"}),
+    "load_average": nullable({**array(NUMBER), "description": "Load averages of its host over 1, 5 and 15 minutes"}),
+    "uptime_seconds": nullable({"type": "number", "description": "Seconds since it started, as of `answered_at`"}),
+    "peak_memory_bytes": nullable({**COUNT, "description": "Peak resident memory of its main process, in bytes"}),
+    "answered_at": nullable({**TIME, "description": "When it last answered remote control; null: never"}),
 }
 
 SCHEMAS: Final[dict[str, Json]] = {
@@ -48,20 +48,23 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Queue": object_of(name=TEXT, length=nullable(COUNT), consumers=nullable(COUNT), workers=COUNT, processes=COUNT),
     "QueueLength": object_of(
         queue=TEXT,
-        start=nullable({**TIME, "description": "Of the hour"}),
-        mean={"type": "number", "description": "Messages that waited, of all looks in the hour"},
-        longest={**COUNT, "description": "The most that were found in the hour"},
+        start=nullable({**TIME, "description": "Start of the hour"}),
+        mean={"type": "number", "description": "Mean number of waiting messages over all samples in the hour"},
+        longest={**COUNT, "description": "Largest number of waiting messages in the hour"},
     ),
     "Schedule": object_of(
         name=TEXT,
         task=TEXT,
-        schedule={"type": "string", "description": "As configured: `0 3 * * * Europe/Berlin`, `every 5m`"},
-        expected_at=nullable({**TIME, "description": "The next start that is expected"}),
-        missing={**COUNT, "description": "Starts missed since it last ran"},
-        missing_since=nullable({**TIME, "description": "The first of these"}),
+        schedule={"type": "string", "description": "As configured, such as `0 3 * * * Europe/Berlin` or `every 5m`"},
+        expected_at=nullable({**TIME, "description": "Next expected start"}),
+        missing={**COUNT, "description": "Expected starts missed since its last run"},
+        missing_since=nullable({**TIME, "description": "First missed start since its last run"}),
         missed_total=COUNT,
-        not_judged_total={**COUNT, "description": "Starts not judged, because events of that time are lost"},
-        not_judged_at=nullable({**TIME, "description": "The last of these"}),
+        not_judged_total={
+            **COUNT,
+            "description": "Expected starts that could not be judged because events of that time are lost",
+        },
+        not_judged_at=nullable({**TIME, "description": "Last expected start that could not be judged"}),
         runs=array(
             object_of(
                 uuid=TEXT,
@@ -78,15 +81,15 @@ SCHEMAS: Final[dict[str, Json]] = {
 OPERATIONS: Final = {
     "/api/v1/workers": Operation("Current workers by hostname", "Worker", True, ("limit", "cursor")),
     "/api/v1/workers/{hostname}": Operation(
-        "A worker, with the number of its tasks by state", "WorkerInFull", False, ()
+        "A worker, with the number of its unfinished tasks by state", "WorkerInFull", False, ()
     ),
     "/api/v1/queue-lengths": Operation(
-        "Lengths of queues by hour, without `since` of the last day, by queue and time",
+        "Queue lengths by hour, ordered by queue and time; default: the last day",
         "QueueLength",
         True,
         ("limit", "cursor", "queue", "since", "until"),
     ),
     "/api/v1/schedules": Operation(
-        "Configured schedules: when each is expected, and its newest runs", "Schedule", True, ()
+        "Configured schedules, with the next expected start and the newest runs of each", "Schedule", True, ()
     ),
 }

@@ -20,7 +20,10 @@ from celery_monitor.core.model import Action, Condition, IncidentState, Reason, 
 _INCIDENT: Final[dict[str, Json]] = {
     "key": TEXT,
     "condition": one_of(Condition),
-    "subject": {"type": "string", "description": "What another condition than failure is about, such as a queue"},
+    "subject": {
+        "type": "string",
+        "description": "The task, worker, queue or schedule that a condition other than failure is about",
+    },
     "task": TEXT,
     "rule": TEXT,
     "severity": one_of(Severity),
@@ -39,12 +42,17 @@ _INCIDENT: Final[dict[str, Json]] = {
     "samples": array({"type": "string", "description": "Task ids"}),
     "message": TEXT,
     "details": array(object_of(label=TEXT, value=TEXT)),
-    "unwatched_seconds": {"type": "number", "description": "Time in which the event stream was not watched"},
+    "unwatched_seconds": {
+        "type": "number",
+        "description": "Seconds of the incident in which the event stream was not watched",
+    },
     "runbook_url": nullable(TEXT),
     "deliveries": array(ref("Delivery")),
-    "delivered_at": nullable({**TIME, "description": "When the last of its channels had taken it"}),
-    "delivered_count": {**COUNT, "description": "How many failures each of its channels knows of"},
-    "error": nullable({"type": "string", "description": "Of the last attempt, on the first channel where it failed"}),
+    "delivered_at": nullable({**TIME, "description": "When every channel had accepted it; null until then"}),
+    "delivered_count": {**COUNT, "description": "Failures reported to every channel so far"},
+    "error": nullable(
+        {"type": "string", "description": "Error of the last delivery attempt, on the first channel where it failed"}
+    ),
 }
 
 SCHEMAS: Final[dict[str, Json]] = {
@@ -52,7 +60,7 @@ SCHEMAS: Final[dict[str, Json]] = {
     "IncidentInFull": object_of(
         **_INCIDENT,
         last_uuid=nullable({"type": "string", "description": "Task id of the last failure"}),
-        traceback={"type": "string", "description": "The end of that of the last failure"},
+        traceback={"type": "string", "description": "End of the last failure's traceback"},
         args=nullable(TEXT),
         kwargs=nullable(TEXT),
         errors=array(ref("ErrorGroup")),
@@ -61,10 +69,10 @@ SCHEMAS: Final[dict[str, Json]] = {
         channel=TEXT,
         state=one_of(("pending", "delivered", "dead", "unknown")),
         attempts=COUNT,
-        delivered_at=nullable({**TIME, "description": "When the receiver first took it"}),
-        delivered_count={**COUNT, "description": "How many failures the receiver knows of"},
-        receipt=nullable({"type": "string", "description": "By what the receiver knows it"}),
-        error=nullable({"type": "string", "description": "Of the last attempt, when it failed"}),
+        delivered_at=nullable({**TIME, "description": "When the receiver first accepted it"}),
+        delivered_count={**COUNT, "description": "Failures reported to the receiver so far"},
+        receipt=nullable({"type": "string", "description": "The receiver's identifier of it"}),
+        error=nullable({"type": "string", "description": "Error of the last attempt; null if it succeeded"}),
     ),
     "OutboxItem": object_of(
         id=COUNT,
@@ -85,7 +93,7 @@ OPERATIONS: Final = {
         "Incidents, newest first", "Incident", True, (*FILTERS, "state", "key", "condition")
     ),
     "/api/v1/incidents/{key}": Operation(
-        "The incident of a dedup key, with the error groups of its tasks in its time",
+        "An incident by its dedup key, with the error groups of its tasks during the incident",
         "IncidentInFull",
         False,
         (),

@@ -29,20 +29,20 @@ PARAMETERS: Final[dict[str, Json]] = {
     "task": {"type": "string", "description": "Only this task, by its full name"},
     "exception": {
         "type": "string",
-        "description": "Only this exception class, by its short name; for tasks: those that failed with it in the "
+        "description": "Only this exception class, by its short name; for tasks: only those that failed with it in the "
         "time range",
     },
     "condition": {**one_of(Condition), "description": "Only incidents of this condition"},
     "state": {**one_of(IncidentState), "description": "Only incidents in this state"},
     "/api/v1/runs:state": {
         **one_of((*LISTED, *OUTCOMES)),
-        "description": "Only tasks in this state; `ended`: those that have, however they did",
+        "description": "Only tasks in this state; `ended`: tasks that have ended in any state",
     },
-    "queue": {"type": "string", "description": "Only of this queue"},
-    "worker": {"type": "string", "description": "Only on the worker of this hostname"},
+    "queue": {"type": "string", "description": "Only this queue"},
+    "worker": {"type": "string", "description": "Only the worker with this hostname"},
     "key": {"type": "string", "description": "Only the incident with this key"},
     "since": {"type": "string", "description": f"Not before {_ago}"},
     "until": {"type": "string", "description": f"Before {_ago}"},
-    "ended": {"type": "boolean", "default": False, "description": "Those that have ended instead, the last one first"},
+    "ended": {"type": "boolean", "default": False, "description": "true: list ended silences instead, newest first"},
     "dead": {"type": "boolean", "default": False, "description": "Only failed notifications"},
 }

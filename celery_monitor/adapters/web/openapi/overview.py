@@ -21,7 +21,7 @@ INDEX: Final = "/api/v1"
 
 SCHEMAS: Final[dict[str, Json]] = {
     "Index": object_of(resources=array(object_of(href=TEXT, about=TEXT)), description=TEXT),
-    "Error": object_of(error={"type": "string", "description": "What is wrong, with the name of an invalid parameter"}),
+    "Error": object_of(error={"type": "string", "description": "What is wrong; names the invalid parameter, if any"}),
     "Health": object_of(
         status=one_of(("ok", "failing")),
         checks={"type": "object", "additionalProperties": TEXT},
@@ -44,7 +44,7 @@ SCHEMAS: Final[dict[str, Json]] = {
                 configured={"type": "boolean", "description": "Whether the channel has a receiver"},
                 pending=COUNT,
                 oldest_at=nullable({**TIME, "description": "Creation time of the oldest pending notification"}),
-                dead={**COUNT, "description": "Failed: retried on request only"},
+                dead={**COUNT, "description": "Given up: retried only on request"},
                 unknown={**COUNT, "description": "May have been delivered: the receiver never confirmed it"},
             )
         ),
@@ -54,14 +54,17 @@ SCHEMAS: Final[dict[str, Json]] = {
                 setting=nullable({**TEXT, "description": "Setting that raises the limit"}),
                 limit=nullable(COUNT),
                 used=nullable(COUNT),
-                exceeded={**COUNT, "description": "How often something was counted as other or dropped"},
+                exceeded={
+                    **COUNT,
+                    "description": "Times that something was counted as other or dropped because of this limit",
+                },
             )
         ),
         queues=array(ref("Queue")),
         store=object_of(
             bytes=COUNT,
             max_bytes=nullable(COUNT),
-            room_bytes=nullable({**COUNT, "description": "Bytes left before the limit or the end of the disk"}),
+            room_bytes=nullable({**COUNT, "description": "Bytes left until the limit or the end of the disk"}),
             short_of_space={"type": "boolean"},
             given_up={
                 "type": "object",
@@ -70,7 +73,7 @@ SCHEMAS: Final[dict[str, Json]] = {
             },
             rolled_back={
                 "type": "boolean",
-                "description": "Whether it was older than the last commit at a start within the last day",
+                "description": "Whether the store was older than the last commit at a start within the last day",
             },
         ),
         stream=object_of(
@@ -80,11 +83,11 @@ SCHEMAS: Final[dict[str, Json]] = {
             unnamed_failures=COUNT,
         ),
     ),
-    "Report": {"type": "object", "description": "A day, as in the daily mail"},
+    "Report": {"type": "object", "description": "The daily report, as in the mail"},
 }
 
 OPERATIONS: Final = {
-    INDEX: Operation("The list of endpoints", "Index", False, ()),
+    INDEX: Operation("List of endpoints", "Index", False, ()),
     "/api/v1/summary": Operation("Overview of the fleet, by default for the last day", "Summary", False, ("since",)),
-    "/api/v1/reports/{date}": Operation("A day: YYYY-MM-DD, today or yesterday", "Report", False, ()),
+    "/api/v1/reports/{date}": Operation("Daily report; date: YYYY-MM-DD, today or yesterday", "Report", False, ()),
 }

@@ -10,7 +10,7 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Silence": object_of(
         id=TEXT,
         match=array({"type": "string", "description": "Glob on the task name"}),
-        queues=array({"type": "string", "description": "Glob on the queue; none: all queues"}),
+        queues=array({"type": "string", "description": "Glob on the queue's name; an empty list matches all queues"}),
         reason=TEXT,
         created_by={"type": "string", "description": 'User who added it, "" when unknown'},
         starts_at=nullable(TIME),
@@ -22,7 +22,7 @@ SCHEMAS: Final[dict[str, Json]] = {
         "properties": {
             "match": {"type": "array", "items": TEXT, "minItems": 1, "description": "Globs on the task name"},
             "queues": {"type": "array", "items": TEXT, "description": "Globs on the queue; default: all"},
-            "for": {"type": "string", "description": "How long it lasts, from 1s to 30d: `2h`"},
+            "for": {"type": "string", "description": "Duration from 1s to 30d, such as `2h`"},
             "reason": {"type": "string", "minLength": 1, "maxLength": MAX_REASON},
         },
         "required": ["match", "for", "reason"],
@@ -31,7 +31,7 @@ SCHEMAS: Final[dict[str, Json]] = {
 }
 
 OPERATIONS: Final = {
-    "/api/v1/silences": Operation("Silences that have not ended, the first to end first", "Silence", True, ("ended",)),
+    "/api/v1/silences": Operation("Silences that have not ended, ordered by their end", "Silence", True, ("ended",)),
 }
 
 _MAY_NOT: Final = "Not an operator, no sign-in is configured, or the request comes from another site"
@@ -51,7 +51,7 @@ def changes(*, guarded: bool) -> dict[str, Json]:
         "413": response("The body is too long", ref("Error")),
         "415": response("The body is not JSON", ref("Error")),
     }
-    ended = {"200": response("The silence, ended", ref("Silence")), "404": response("Not found", ref("Error"))}
+    ended = {"200": response("The ended silence", ref("Silence")), "404": response("Not found", ref("Error"))}
     in_path = {"name": "id", "in": "path", "required": True, "schema": TEXT}
     return {
         "/api/v1/silences": {

@@ -24,15 +24,18 @@ _FAILURE: Final[dict[str, Json]] = {
     "queue": TEXT,
     "hostname": TEXT,
     "at": nullable(TIME),
-    "exception": {"type": "string", "description": "Short name of the class"},
+    "exception": {"type": "string", "description": "Short name of the exception class"},
     "message": TEXT,
-    "group": {"type": "string", "description": "Shared by failures with the same exception at the same place"},
+    "group": {
+        "type": "string",
+        "description": "Error group: failures with the same task, exception and place have the same value",
+    },
     "incident": nullable({"type": "string", "description": "Key of its incident"}),
     "reason": one_of(Reason),
 }
 
 _ESTIMATE: Final = nullable(
-    {"type": "number", "description": "Seconds, estimated; null: not known, or beyond the last bucket"}
+    {"type": "number", "description": "Estimated seconds; null: unknown, or beyond the last bucket"}
 )
 _PERCENTILES: Final = object_of(count=COUNT, p50=_ESTIMATE, p95=_ESTIMATE, p99=_ESTIMATE)
 
@@ -42,22 +45,24 @@ _RUN_STATES: Final = (*RunState, *(stage.name.lower() for stage in Stage if stag
 
 _RUN: Final[dict[str, Json]] = {
     "uuid": TEXT,
-    "task": nullable({"type": "string", "description": "null while no event has told it"}),
+    "task": nullable({"type": "string", "description": "null until an event names the task"}),
     "queue": nullable(TEXT),
-    "hostname": {"type": "string", "description": 'Of the worker, "" while none has received it'},
-    "state": {**one_of(_RUN_STATES), "description": "`unseen_end`: it ended, and no event reported how or when"},
-    "sent_at": nullable({**TIME, "description": "null for each time that was not seen"}),
-    "eta": nullable({**TIME, "description": "The time before which it must not begin"}),
+    "hostname": {"type": "string", "description": 'Hostname of the worker, "" until a worker has received it'},
+    "state": {**one_of(_RUN_STATES), "description": "`unseen_end`: it ended, but no event reported how or when"},
+    "sent_at": nullable({**TIME, "description": "null if the event was not seen; also for the other times"}),
+    "eta": nullable({**TIME, "description": "Earliest start (ETA or countdown)"}),
     "received_at": nullable(TIME),
     "started_at": nullable(TIME),
     "ended_at": nullable(TIME),
-    "lost_at": nullable({**TIME, "description": "When its worker was gone; no event will report its end"}),
-    "waited_seconds": nullable({"type": "number", "description": "From when it was due to its start"}),
-    "seconds": nullable({"type": "number", "description": "Of work, of one that has ended"}),
+    "lost_at": nullable({**TIME, "description": "When its worker was lost; no event will report its end"}),
+    "waited_seconds": nullable({"type": "number", "description": "Seconds from when it was due until it started"}),
+    "seconds": nullable({"type": "number", "description": "Run time in seconds, once it has ended"}),
     "retries": COUNT,
-    "root": nullable({"type": "string", "description": "Id of the task that the workflow began with"}),
+    "root": nullable({"type": "string", "description": "Id of the first task of the workflow"}),
     "parent": nullable({"type": "string", "description": "Id of the task that sent it"}),
-    "args": nullable({"type": "string", "description": "Of a task under way, with tracking.capture_arguments"}),
+    "args": nullable(
+        {"type": "string", "description": "Only of unfinished tasks, and only with tracking.capture_arguments"}
+    ),
     "kwargs": nullable(TEXT),
 }
 
@@ -76,17 +81,17 @@ SCHEMAS: Final[dict[str, Json]] = {
         count=COUNT,
         first_at=nullable(TIME),
         last_at=nullable(TIME),
-        sample=nullable({"type": "string", "description": "Id of a task with a stored failure"}),
+        sample=nullable({"type": "string", "description": "Id of a task whose failure is stored"}),
     ),
     "Failure": object_of(**_FAILURE),
     "FailureInFull": object_of(**_FAILURE, traceback=TEXT, args=nullable(TEXT), kwargs=nullable(TEXT)),
     "Run": object_of(**_RUN),
     "Runs": object_of(
         uuid=TEXT,
-        runs={**array(ref("Run")), "description": "Those under way, then those that ended, the newest first"},
+        runs={**array(ref("Run")), "description": "Unfinished runs, then ended ones, newest first"},
         ancestors={
             **array(object_of(uuid=TEXT, task=nullable(TEXT), state=nullable(one_of(_RUN_STATES)))),
-            "description": "The tasks that it comes from, from the root to the parent",
+            "description": "Its ancestors in the workflow, from the root to the parent",
         },
         children=array(ref("Run")),
         failures=array(ref("Failure")),
@@ -101,20 +106,18 @@ OPERATIONS: Final = {
         FILTERS,
     ),
     "/api/v1/tasks/{name}": Operation(
-        "A task on all of its queues, with its error groups, and percentiles by hour (without `since` of the last day)",
+        "A task on all queues, with error groups and hourly percentiles since `since` (default: the last day)",
         "TaskInFull",
         False,
         ("since",),
     ),
     "/api/v1/runs": Operation(
-        "Tasks that have not ended, the oldest first; with a `state` of ended ones these, the newest first",
+        "Unfinished tasks, oldest first; with the `state` of ended tasks, these, newest first",
         "Run",
         True,
         ("limit", "cursor", "task", "state", "queue", "worker"),
     ),
-    "/api/v1/runs/{uuid}": Operation(
-        "A task by its id: its runs under way and those that ended lately", "Runs", False, ()
-    ),
+    "/api/v1/runs/{uuid}": Operation("A task by its id: its unfinished and recently ended runs", "Runs", False, ()),
     "/api/v1/failures": Operation("Stored failures, newest first", "Failure", True, FILTERS),
-    "/api/v1/failures/{uuid}": Operation("The failures of a task id, one per attempt", "FailureInFull", True, ()),
+    "/api/v1/failures/{uuid}": Operation("Failures of a task id, one per attempt", "FailureInFull", True, ()),
 }
