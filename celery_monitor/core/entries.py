@@ -54,6 +54,8 @@ class Entries:
         self._dirty: dict[str, None] = {}
         self._gone: list[str] = []
         self._minute = 0
+        self._expires = True
+        """Some may be too old since this minute began."""
 
     def __len__(self) -> int:
         """Runs that are remembered: what ``max_tasks`` bounds."""
@@ -85,7 +87,9 @@ class Entries:
 
         ``quiet``: seconds since the last call in which the stream brought nothing.
         """
-        self._minute = int(now // 60)
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._minute, self._expires = minute, True
         if self._ticked is not None:
             self._time += max(0.0, now - self._ticked - quiet)
         self._ticked = now
@@ -95,7 +99,8 @@ class Entries:
             if ref is not None and not runs.is_open(ref):
                 self._recent.add(uuid, self._forget(uuid))
         self._give_up()
-        self._expire()
+        if self._expires:
+            self._expires = self._expire()
         self._recent.tick(self._time)
         if len(self) > self._max_tasks:
             self._evict(len(self) - self._max_tasks + self._max_tasks // 100)
@@ -150,12 +155,16 @@ class Entries:
             if ref is not None and ref.seen_minute <= self._minute - LEFT_OPEN // 60:
                 self._forget(uuid)
 
-    def _expire(self) -> None:
-        """Of the oldest; one that is still in use, such as an endless retry, does not hold up those behind it."""
-        oldest = self._minute - self._max_age_minutes
+    def _expire(self) -> bool:
+        """Of the oldest; one that is still in use, such as an endless retry, does not hold up those behind it.
+
+        Whether there may be more of this minute.
+        """
+        before, oldest = len(self.tasks), self._minute - self._max_age_minutes
         for uuid in list(islice(self.tasks, EXPIRED_PER_TICK)):
             if self.tasks[uuid].seen_minute <= oldest:
                 self._forget(uuid)
+        return len(self.tasks) < before
 
     def _evict(self, number: int) -> None:
         """Forget so many runs at once, more than needed: a dict finds its first key by way of all deleted slots."""

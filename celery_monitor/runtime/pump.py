@@ -21,7 +21,7 @@ from celery_monitor.runtime.flusher import PROMPT, Flusher
 from celery_monitor.runtime.stream import Stream
 
 MAX_POLL: Final = 0.25
-GATHER: Final = 0.1
+GATHER: Final = 0.2
 """Seconds from one read to the next while the stream is slow: a turn costs as much as reading some thirty messages. A
 page waits for it, and PROMPT for its commit."""
 BUSY: Final = 300

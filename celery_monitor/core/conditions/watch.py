@@ -129,7 +129,8 @@ class Conditions:
             if entry is None:
                 continue
             if entry.others is None:
-                self._look(uuid, entry, entry, at)
+                if entry.stage <= _STARTED:  # most others linger after their end
+                    self._look(uuid, entry, entry, at)
             else:
                 for run in all_runs(entry):
                     self._look(uuid, entry, run, at)
