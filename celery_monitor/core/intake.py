@@ -10,6 +10,7 @@ from celery_monitor.core.failures import FailureJudge
 from celery_monitor.core.model import (
     FAILED,
     MAX_UUID_LENGTH,
+    REVOKED,
     STARTED,
     SUCCEEDED,
     UNKNOWN_TASK,
@@ -132,7 +133,7 @@ class Intake:
         if kind >= STARTED:
             if kind == STARTED and self._worker_started(event.hostname) and self._clock.is_live(now):
                 self.notice(event.hostname, now)
-            if self._finishing and event.hostname in self._finishing:
+            if self._finishing and event.hostname in self._finishing and (ref.started_at or kind != REVOKED):
                 self._parts.workers.finish(event.hostname, event.timestamp, started=kind == STARTED)
         if name is None:
             name = ref.name = self._name_in(event) if kind == FAILED else None

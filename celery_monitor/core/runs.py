@@ -44,7 +44,12 @@ def lost_at(run: TaskRef) -> float:
 
 def killed(at: float) -> float:
     """What is noted of a run that its worker has killed at that time, in place of when it was lost."""
-    return _KILLED + at
+    return _KILLED + lost_since(at)
+
+
+def lost_since(at: float) -> float:
+    """``at``, as a time at which a run can be noted as lost: a worker may claim any time for its events."""
+    return max(at, 2 * ENDED_UNSEEN)
 
 
 def is_killed(run: TaskRef) -> bool:

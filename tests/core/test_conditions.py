@@ -449,6 +449,33 @@ def test_how_long_a_worker_may_finish() -> None:
     assert one.samples == ("u1",)
 
 
+@pytest.mark.parametrize("terminated", [False, True])
+def test_a_task_is_revoked_while_a_worker_finishes(*, terminated: bool) -> None:
+    """One that had not begun is none of those that ran at the good-bye; one that was terminated is."""
+    shop = Shop(rules=RULES[2:3])
+    shop.run("u1")
+    shop.tell("received", "u2", name="shop.mail")
+    shop.pass_time(2)
+    goodbye(shop)
+    shop.tell("revoked", "u1" if terminated else "u2")
+    shop.pass_time(3_700)
+    assert [one.samples for one in shop.open()] == ([] if terminated else [("u1",)])
+
+
+@pytest.mark.parametrize("claimed", [0.0, 1.0])
+def test_a_worker_that_claims_any_time(claimed: float) -> None:
+    """A run that it has killed is lost once, whatever its clock says."""
+    shop = Shop(rules=RULES[2:3])
+    shop.run()
+    shop.pass_time(2)
+    shop.tell("cancelled", at=claimed)
+    goodbye(shop)
+    for _ in range(3):
+        shop.pass_time(3_700)
+        shop.restart()
+    assert shop.counters["lost.shop.report"] == 1
+
+
 def test_the_next_process_begins_at_once() -> None:
     """What it runs from its first second on is not what the process before has left behind."""
     shop = Shop(rules=RULES[2:3])

@@ -20,7 +20,7 @@ from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition, FleetTask, Incident, QueueStats, Stage, TaskRef
 from celery_monitor.core.names import shortened_name
 from celery_monitor.core.rules import Policy, RuleSet
-from celery_monitor.core.runs import ENDED_UNSEEN, all_runs, is_killed, killed, lost_at
+from celery_monitor.core.runs import ENDED_UNSEEN, all_runs, is_killed, killed, lost_at, lost_since
 from celery_monitor.core.track import Tracker
 from celery_monitor.core.workers import Workers
 
@@ -252,7 +252,7 @@ class Conditions:
             return False
         if run.started_at < self._gaps.end and not self._confirmations.confirmed(uuid):
             return False  # it may have ended before its worker did
-        self._tracker.lose(uuid, run, gone_at)
+        self._tracker.lose(uuid, run, lost_since(gone_at))
         self._on_lost(name, queue)
         return True
 
