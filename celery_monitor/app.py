@@ -39,7 +39,7 @@ from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.runtime.standby import Standby, Takeover
 from celery_monitor.runtime.task_view import StoredTaskView
-from celery_monitor.runtime.threads import Threads, said
+from celery_monitor.runtime.threads import Threads, try_log
 from celery_monitor.settings import Settings
 from celery_monitor.settings.secret import redact_url
 
@@ -122,7 +122,7 @@ class App:
         with contextlib.ExitStack() as cleanup:
             self.web.start()
             # Already here: the store may take long to open, and with port 0 nobody could ask why.
-            said(partial(_log.info, "Listening", listen=self.listen, version=version("celery-monitor")))
+            try_log(partial(_log.info, "Listening", listen=self.listen, version=version("celery-monitor")))
             self.threads.start("web", self.web.serve, limit=SLOW, restart=True)
             self.threads.watch()
             cleanup.callback(self.threads.join, "web", _JOIN_TIMEOUT)
@@ -134,7 +134,7 @@ class App:
         died = self._died()
         dead = partial(_log.error, "Exiting because a thread died", thread=died)
         code = 0 if died is None else 1
-        if not said(partial(_log.info, "Stopped") if died is None else dead):
+        if not try_log(partial(_log.info, "Stopped") if died is None else dead):
             os._exit(code)  # the interpreter would wait for standard error before it ends
         return code
 
@@ -177,7 +177,7 @@ class App:
         try:
             self._log_start(takeover.restored)
             leader.stopping.wait()
-            lost = leader.lost is not None
+            lost = leader.end_reason is not None
         finally:
             if not lost:
                 self._shut_down(leader)
@@ -211,14 +211,14 @@ class App:
 
     def _shut_down(self, leader: Leader) -> None:
         """All of it within SHUTDOWN; a process that takes longer is ended."""
-        until = self.clock.monotonic() + SHUTDOWN
+        deadline = self.clock.monotonic() + SHUTDOWN
         if self._guard is not None:
             self._guard.extend(SHUTDOWN + _JOIN_TIMEOUT)
         timer = threading.Timer(SHUTDOWN, self._exit_late)
         timer.daemon = True
         timer.start()
         self.stopping.set()
-        leader.finish(until)
+        leader.finish(deadline)
         timer.cancel()
 
     def _live(self) -> None:
@@ -232,7 +232,7 @@ class App:
 
     def _exit_late(self) -> None:
         try:
-            said(partial(_log.critical, "Graceful shutdown timed out"))
+            try_log(partial(_log.critical, "Graceful shutdown timed out"))
         finally:
             os._exit(1)
 
@@ -337,7 +337,7 @@ class App:
 
     def alive(self) -> HealthReport:
         """Whether every thread makes progress."""
-        stuck = {name: silence for each in self._all_threads() for name, silence in each.stuck().items()}
+        stuck = {name: silence for threads in self._all_threads() for name, silence in threads.stuck().items()}
         return HealthReport(
             {
                 "threads": None
@@ -351,19 +351,19 @@ class App:
         leader, standby = self._leader, self._standby
         about = {"store": self.store.about} | ({"replica": self.name} if self.store.shared else {})
         if leader is not None:
-            found = leader.ready()
+            health = leader.ready()
         elif standby is not None:
-            found = standby.health()
+            health = standby.health()
         else:
             return HealthReport({"store": "not opened yet", "broker": "not connected yet", "probe": NO_STREAM})
-        checks = dict(found.checks)
+        checks = dict(health.checks)
         if leader is None and not self.store.shared:
             checks |= {"broker": "not connected yet", "probe": NO_STREAM}
         elif self.store.shared and leader is not None:
             about["role"] = "leader"
-        failing = {name: problem for each in self._all_threads() for name, problem in each.failing().items()}
+        failing = {name: problem for threads in self._all_threads() for name, problem in threads.failing().items()}
         checks["threads"] = "; ".join(f"{name} {problem}" for name, problem in failing.items()) or None
-        return HealthReport(checks, found.notes, {**about, **found.about})
+        return HealthReport(checks, health.notes, {**about, **health.about})
 
     def _all_threads(self) -> list[Threads]:
         """Of the process, and of what it does now."""

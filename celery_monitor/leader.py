@@ -64,7 +64,7 @@ _log = structlog.get_logger()
 class Leader:
     """Leads from ``start`` until ``stopping`` is set, by whomever.
 
-    Then ``step_down`` has to be called where ``lost``, else ``finish``.
+    Then ``step_down`` has to be called where ``end_reason``, else ``finish``.
     """
 
     def __init__(self, environment: Environment, takeover: Takeover, end: Callable[[str], None]) -> None:
@@ -91,9 +91,9 @@ class Leader:
         self._maintenance: Maintenance | None = None
 
     @property
-    def lost(self) -> str | None:
+    def end_reason(self) -> str | None:
         """Why another process leads; None while nothing is known of one."""
-        return self._lease.over
+        return self._lease.end_reason
 
     @property
     def leads(self) -> bool:
@@ -112,7 +112,7 @@ class Leader:
             self.stopping.set()
 
     def _lose(self, reason: str) -> None:
-        if self._lease.over is None:
+        if self._lease.end_reason is None:
             _log.warning("Another replica leads; stepping down", reason=reason)
         self._lease.end(reason)
 
@@ -136,7 +136,7 @@ class Leader:
             monitor.count(CounterName.STORE_ROLLED_BACK, 1)
             _log_rollback(restored.rolled_back)
         self._fleet = FleetPoller(
-            BrokerFleet(settings.broker, settings.metrics.queues, (one.key.queue for one in restored.series)),
+            BrokerFleet(settings.broker, settings.metrics.queues, (series.key.queue for series in restored.series)),
             monitor,
             self._lock,
             env.clock,
@@ -196,7 +196,7 @@ class Leader:
             prefetch=prefetch,
             arrived=fleet.arrived,
             under_pressure=MemoryWatch(settings.tracking.max_memory, resident).under_pressure,
-            lost=lambda: self._lease.over is not None,
+            lost=lambda: self._lease.end_reason is not None,
             hand_over=self._hand_over if self._lease.contested and not self._takeover.source.acknowledges else None,
         )
 
@@ -218,10 +218,10 @@ class Leader:
 
     def _read_silences(self, now: float) -> None:
         """Raises StoreUnavailableError."""
-        found = self._env.store.silences.current(now)
+        silences = self._env.store.silences.current(now)
         if self._monitor is not None:
             with self._lock:
-                self._monitor.silence(found)
+                self._monitor.silence(silences)
 
     def _committed(self, changes: Changes) -> None:
         if self._committed_totals is not None:
@@ -229,10 +229,10 @@ class Leader:
                 self._committed_totals.commit(changes)
         self._notifications.committed(changes)
 
-    def finish(self, until: float) -> None:
+    def finish(self, deadline: float) -> None:
         """End everything at once, the pump first of all: what it has applied is committed and acknowledged.
 
-        ``until``: monotonic time at which the process has to end.
+        ``deadline``: monotonic time at which the process has to end.
         """
         self.stopping.set()
         self._env.priority.end()
@@ -245,7 +245,7 @@ class Leader:
         may_end = (thread_of(self._report_channel.name), "maintenance", "fleet", "prober")
         clock = self._env.clock
         for name in (*must_end, *may_end):
-            last = until - 1.0 if name in must_end else clock.monotonic() + _JOIN_TIMEOUT
+            last = deadline - 1.0 if name in must_end else clock.monotonic() + _JOIN_TIMEOUT
             if not self.threads.join(name, max(0.0, last - clock.monotonic())):
                 _log.warning("A thread did not stop in time; abandoning it", thread=name)
 
@@ -263,7 +263,7 @@ class Leader:
         if self.resigning:  # the lease is still held: what was sent can still be recorded
             self._join_all(began_at + RECORD)
         # A database that does not answer would be waited for longer than STEP_DOWN.
-        with self._env.store.hurried():
+        with self._env.store.short_timeouts():
             for name in self._join_all(began_at + STEP_DOWN):
                 _log.critical("A thread did not stop after the lease was lost; ending the process", thread=name)
                 self._end(name)
@@ -351,13 +351,13 @@ def prepare(environment: Environment) -> None:
     gc.freeze()
 
 
-def _log_rollback(lost: RolledBack) -> None:
+def _log_rollback(rollback: RolledBack) -> None:
     _log.error(
         "The store is older than the last commit: the counts of these flushes are lost, and the broker does not "
         "redeliver them. Possible causes: a write-ahead log damaged by a crash, or a restored backup. Check the "
         "disk and its file system",
-        flushes=lost.flushes,
-        seconds=round(max(0.0, lost.committed_at - lost.found_at), 1) if lost.found_at else None,
-        found=rfc3339(lost.found_at) if lost.found_at else "an empty store",
-        committed=rfc3339(lost.committed_at),
+        flushes=rollback.flushes,
+        seconds=round(max(0.0, rollback.committed_at - rollback.found_at), 1) if rollback.found_at else None,
+        found=rfc3339(rollback.found_at) if rollback.found_at else "an empty store",
+        committed=rfc3339(rollback.committed_at),
     )

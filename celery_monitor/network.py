@@ -69,15 +69,15 @@ def fault_of(exc: BaseException | None) -> Fault | None:
     return next((fault for fault in map(_fault, chain(exc)) if fault is not None), None)
 
 
-def told(exc: BaseException) -> str:
+def explain(exc: BaseException) -> str:
     """What the operating system says of it, without numbers and addresses; "" when it says nothing."""
-    for each in reversed(list(chain(exc))):
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return f"TLS: {each.verify_message}"
-        if isinstance(each, ssl.SSLError):
-            return f"TLS: {each.reason or type(each).__name__}"
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror
+    for cause in reversed(list(chain(exc))):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"TLS: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS: {cause.reason or type(cause).__name__}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
     return ""
 
 

@@ -137,9 +137,9 @@ def _linked(find: Callable[[str], Incident | None], templates: Mapping[str, str]
     """Incidents with their links filled in."""
 
     def linked(key: str) -> Incident | None:
-        found = find(key)
-        if found is None or not templates:
-            return found
-        return structs.replace(found, links=tuple(fill(templates, of_incident(found))))
+        incident = find(key)
+        if incident is None or not templates:
+            return incident
+        return structs.replace(incident, links=tuple(fill(templates, of_incident(incident))))
 
     return linked

@@ -73,11 +73,11 @@ def limits_of(settings: Settings) -> Limits:
 def policy_of(settings: Settings) -> Policy:
     """The rules of alerts. A rule with a receiver of its own is a route of its own name."""
     alerts, pagerduty = settings.alerts, settings.pagerduty
-    known = channels.of_incidents(channels.configured(settings))
+    configured = channels.of_incidents(channels.configured(settings))
     rules = []
     for rule in alerts.rules:
-        own = rule.name if rule.name in known[0].routes else ""
-        route, to = (own, _sending([known[0]], own)) if own else _destination(rule.to or alerts.to, known)
+        own = rule.name if rule.name in configured[0].routes else ""
+        route, to = (own, _sending([configured[0]], own)) if own else _destination(rule.to or alerts.to, configured)
         rules.append(
             Rule(
                 name=rule.name,
@@ -97,7 +97,7 @@ def policy_of(settings: Settings) -> Policy:
     rules += [schedule.rule for schedule in schedules_of(settings)]
     if (scheduler := scheduler_of(settings)) is not None:
         rules.append(scheduler)
-    route, to = _destination(alerts.to, known)
+    route, to = _destination(alerts.to, configured)
     return Policy(
         fleet=settings.fleet,
         zone=ZoneInfo(alerts.timezone),
@@ -115,40 +115,42 @@ def policy_of(settings: Settings) -> Policy:
 
 def schedules_of(settings: Settings) -> list[Schedule]:
     """``schedules`` as the core knows them. Each has a rule of its own, of its name."""
-    known = channels.of_incidents(channels.configured(settings))
-    found = []
-    for one in settings.schedules:
-        zone = one.timezone or ("UTC" if one.cron else settings.alerts.timezone)
-        route, to = _destination(one.to or settings.alerts.to, known)
+    configured = channels.of_incidents(channels.configured(settings))
+    schedules = []
+    for schedule in settings.schedules:
+        zone = schedule.timezone or ("UTC" if schedule.cron else settings.alerts.timezone)
+        route, to = _destination(schedule.to or settings.alerts.to, configured)
         rule = Rule(
-            one.title, severity=Severity(one.severity), route=route, to=to, runbook_url=one.runbook_url,
+            schedule.title, severity=Severity(schedule.severity), route=route, to=to, runbook_url=schedule.runbook_url,
             on=Condition.MISSED,
         )  # fmt: skip
-        found.append(
+        schedules.append(
             Schedule(
-                name=one.title,
-                task=one.task,
-                spec=f"every {duration().render(one.every)}" if one.every else f"{one.cron} {zone}",
+                name=schedule.title,
+                task=schedule.task,
+                spec=f"every {duration().render(schedule.every)}" if schedule.every else f"{schedule.cron} {zone}",
                 rule=rule,
-                grace=one.grace,
-                every=one.every or 0.0,
-                next_time=None if one.cron is None else partial(next_due, one.cron, ZoneInfo(zone)),
+                grace=schedule.grace,
+                every=schedule.every or 0.0,
+                next_time=None if schedule.cron is None else partial(next_due, schedule.cron, ZoneInfo(zone)),
                 zone=ZoneInfo(zone),
-                max_runtime=one.max_runtime or 0.0,
+                max_runtime=schedule.max_runtime or 0.0,
             )
         )
-    return found
+    return schedules
 
 
 def scheduler_of(settings: Settings) -> Rule | None:
     """The rule of the incident that no schedule has run: all who would hear of one of them hear of it."""
     if not settings.schedules:
         return None
-    known = channels.of_incidents(channels.configured(settings))
-    names = {name for one in settings.schedules for name in one.to or settings.alerts.to or (known[0].name,)}
-    route, to = _destination(sorted(names), known)
-    worst = min((Severity(one.severity) for one in settings.schedules), key=list(Severity).index)
-    return Rule(SCHEDULER, severity=worst, route=route, to=to, on=Condition.MISSED)
+    configured = channels.of_incidents(channels.configured(settings))
+    names = {
+        name for schedule in settings.schedules for name in schedule.to or settings.alerts.to or (configured[0].name,)
+    }
+    route, to = _destination(sorted(names), configured)
+    severity = min((Severity(schedule.severity) for schedule in settings.schedules), key=list(Severity).index)
+    return Rule(SCHEDULER, severity=severity, route=route, to=to, on=Condition.MISSED)
 
 
 def _either(own: T | None, older: T) -> T:
@@ -172,18 +174,18 @@ def _condition_of(rule: RuleSettings) -> dict[str, Any]:
     }
 
 
-def _destination(names: Sequence[str], known: Sequence[Channel]) -> tuple[str, tuple[str, ...]]:
+def _destination(names: Sequence[str], configured: Sequence[Channel]) -> tuple[str, tuple[str, ...]]:
     """The route of incidents that go to these channels, and those of them that are switched on.
 
     The first channel alone is the default route, whether it is named or not.
     """
-    chosen = [channel for channel in known if channel.name in names] if names else [known[0]]
-    route = "" if chosen == [known[0]] else ",".join(sorted(channel.name for channel in chosen))
-    return route, _sending(chosen, route)
+    selected = [channel for channel in configured if channel.name in names] if names else [configured[0]]
+    route = "" if selected == [configured[0]] else ",".join(sorted(channel.name for channel in selected))
+    return route, _sending(selected, route)
 
 
-def _sending(chosen: Sequence[Channel], route: str) -> tuple[str, ...]:
-    return tuple(channel.name for channel in chosen if channel.sends(route))
+def _sending(selected: Sequence[Channel], route: str) -> tuple[str, ...]:
+    return tuple(channel.name for channel in selected if channel.sends(route))
 
 
 def pages(policy: Policy) -> bool:

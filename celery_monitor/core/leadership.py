@@ -45,7 +45,7 @@ class Leadership:
     def __init__(self, ttl: float, asked_at: float) -> None:
         """``ttl``: seconds that a renewal holds; infinite where no other process can take the lease."""
         self.ttl = ttl
-        self.over: str | None = None
+        self.end_reason: str | None = None
         """Why the term has ended."""
         self._renewed_at = asked_at
         self._failed_at = -math.inf
@@ -60,16 +60,16 @@ class Leadership:
 
     def end(self, reason: str) -> None:
         """Another process leads, or the lease was given up. The first reason stays."""
-        self.over = self.over or reason
+        self.end_reason = self.end_reason or reason
 
     def may_send(self, now: float) -> bool:
         """Whether a notification may be sent: no other process can lead for a while."""
-        return self.over is None and now < self._renewed_at + TRUST * self.ttl
+        return self.end_reason is None and now < self._renewed_at + TRUST * self.ttl
 
     def may_consume(self, now: float) -> bool:
         """Whether messages may be held: no other process can lead yet, so nobody waits for them."""
-        return self.over is None and now < self._renewed_at + self.ttl
+        return self.end_reason is None and now < self._renewed_at + self.ttl
 
     def unreachable(self) -> bool:
         """Whether the store did not answer after the trust in the last renewal had ended."""
-        return self.over is None and self._failed_at >= self._renewed_at + TRUST * self.ttl
+        return self.end_reason is None and self._failed_at >= self._renewed_at + TRUST * self.ttl

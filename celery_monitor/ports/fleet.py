@@ -11,7 +11,7 @@ class FleetControl(Protocol):
     """Celery's remote control and the broker's queues; slow, and never used by the pump's thread."""
 
     @property
-    def answered(self) -> AbstractSet[str]:
+    def responders(self) -> AbstractSet[str]:
         """Hostnames of the workers that answered when all were asked last."""
 
     @property
@@ -48,7 +48,9 @@ class FleetControl(Protocol):
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """Names of the tasks that these workers know, by hostname, of those that answered. Raises SourceLostError."""
 
-    def held(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> Mapping[str, AbstractSet[str]]:
+    def held_task_ids(
+        self, hostnames: Sequence[str], timeout: float, *, fetched: bool
+    ) -> Mapping[str, AbstractSet[str]]:
         """Ids of the tasks that these workers run, by hostname, of those that told all. Raises SourceLostError.
 
         ``fetched``: also of those that they have fetched and not begun, which may be many.

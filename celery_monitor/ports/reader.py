@@ -55,7 +55,7 @@ class FailureFilter:
 class EndedFilter:
     """Which of the kept runs that have ended to list; None means any."""
 
-    named: Callable[[str], bool] | None = None
+    matches_name: Callable[[str], bool] | None = None
     """Of a task's name."""
     stage: int | None = None
     """How they ended: a Stage."""

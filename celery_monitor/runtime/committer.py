@@ -91,11 +91,11 @@ class Committer:
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
         """What they are to send."""
-        found = []
+        pairs = []
         for flush in self._flushes:
             incidents = {incident.key: incident for incident in flush.changes.incidents}
-            found += [(row, incidents[row.key]) for row in flush.changes.outbox if row.key in incidents]
-        return found
+            pairs += [(row, incidents[row.key]) for row in flush.changes.outbox if row.key in incidents]
+        return pairs
 
     @property
     def held(self) -> int:
@@ -137,10 +137,10 @@ class Committer:
             written.append(self._flushes.popleft())
         return written
 
-    def finish(self, until: float) -> list[PendingFlush]:
+    def finish(self, deadline: float) -> list[PendingFlush]:
         """Commit what waits, trying until this monotonic time; gives what has been."""
         written: list[PendingFlush] = []
-        while self._flushes and self._clock.monotonic() < until:
+        while self._flushes and self._clock.monotonic() < deadline:
             self._try_at = 0.0
             written += self.run_once(0.1)
             if self._flushes and self._under_way is None:
@@ -193,6 +193,6 @@ class Committer:
         if self.stats.error is not None:
             _log.info("The store is writable again")
             self.stats.error = None
-        took = self.written_at - self._began_at
-        self.stats.sum += took
-        self.stats.counts[next((i for i, bound in enumerate(BOUNDS) if took <= bound), len(BOUNDS))] += 1
+        duration = self.written_at - self._began_at
+        self.stats.sum += duration
+        self.stats.counts[next((i for i, bound in enumerate(BOUNDS) if duration <= bound), len(BOUNDS))] += 1

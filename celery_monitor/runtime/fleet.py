@@ -78,7 +78,7 @@ class FleetPoller:
         self._backoff, self._new_workers = InspectBackoff(), NewWorkers()
         self._findings = FleetFindings()
         self._registered = RegisteredTasks()
-        self._came: deque[str] = deque(maxlen=MAX_WORKERS)
+        self._arrivals: deque[str] = deque(maxlen=MAX_WORKERS)
         """Workers that came since the last turn; another thread adds to it."""
         self._opened = False
         self._just_opened = False
@@ -116,7 +116,7 @@ class FleetPoller:
 
     def arrived(self, hostnames: Collection[str] = ()) -> None:
         """These workers are new or back: they may have to be asked for task events. From any thread."""
-        self._came.extend(hostnames)
+        self._arrivals.extend(hostnames)
         self._registered.renew()
         self._wake.set()
 
@@ -145,24 +145,24 @@ class FleetPoller:
 
     def _await_stream(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Connect meanwhile, so that the first question goes out as soon as the stream is open."""
-        until = self._clock.monotonic() + STREAM_FIRST
+        deadline = self._clock.monotonic() + STREAM_FIRST
         try:
             self._control.open()
         except SourceLostError as exc:
             self._fail(exc, stop)
-        while not (stop.is_set() or self._opened) and (left := until - self._clock.monotonic()) > 0:
+        while not (stop.is_set() or self._opened) and (remaining := deadline - self._clock.monotonic()) > 0:
             heartbeat()
-            self._wake.wait(min(left, 1.0))
+            self._wake.wait(min(remaining, 1.0))
             self._wake.clear()
 
     def run_once(self, stop: threading.Event) -> None:
         """Do what is due."""
         mono = self._clock.monotonic()
-        if came := [self._came.popleft() for _ in range(len(self._came))]:
-            self._backoff.came()
+        if arrivals := [self._arrivals.popleft() for _ in range(len(self._arrivals))]:
+            self._backoff.worker_arrived()
             self._enable_new_at = min(self._enable_new_at, mono)
             if self._enable_events:
-                self._new_workers.came(came, mono)
+                self._new_workers.add(arrivals, mono)
         try:
             self._ask(mono)
         except SourceLostError as exc:
@@ -179,12 +179,14 @@ class FleetPoller:
         poll = mono >= self._queues_at
         if poll:
             self._queues_at = mono + self._poll_interval
-        heard = self._heard() if poll or mono >= min(self._enable_at, self._enable_new_at) else frozenset()
+        active_workers = (
+            self._active_workers() if poll or mono >= min(self._enable_at, self._enable_new_at) else frozenset()
+        )
         if not self._backoff.proven:
-            if mono >= self._enable_new_at and self._backoff.allows(mono, heard=bool(heard)):
-                self._enable_new_workers(mono, heard)
+            if mono >= self._enable_new_at and self._backoff.allows(mono, active_workers=bool(active_workers)):
+                self._enable_new_workers(mono, active_workers)
         elif self._enable_events:
-            self._enable(mono, heard)
+            self._enable(mono, active_workers)
         self._ask_first(mono)  # the stream may have opened during the question above
         if self._backoff.proven:
             if (self._opened or self._late) and mono >= self._tasks_at:
@@ -193,7 +195,7 @@ class FleetPoller:
             elif self._monitor.has_unnamed and mono >= self._names_at:
                 self._learn_tasks()
         if poll:
-            self._learn_queues(mono, heard)
+            self._learn_queues(mono, active_workers)
             self._confirm_runs()
 
     def _ask_first(self, mono: float) -> None:
@@ -205,34 +207,34 @@ class FleetPoller:
         if not self._just_opened:
             return
         self._just_opened = False
-        heard = bool(self._heard())
-        if not self._backoff.allows(mono, heard=heard):
+        active_workers = bool(self._active_workers())
+        if not self._backoff.allows(mono, active_workers=active_workers):
             return
         self._tasks_at = mono + self._poll_interval  # should it fail
         answered = self._learn_tasks()
         self._tasks_at = 0.0
-        self._backoff.asked(mono, heard=heard, answered=answered)
+        self._backoff.note_inspection(mono, active_workers=active_workers, answered=answered)
         if not self._backoff.proven:
             self._opened = True  # asked again as soon as anybody answers
 
-    def _heard(self) -> AbstractSet[str]:
+    def _active_workers(self) -> AbstractSet[str]:
         with self._lock:
             return self._monitor.up()
 
-    def _enable_new_workers(self, mono: float, heard: AbstractSet[str]) -> None:
+    def _enable_new_workers(self, mono: float, active_workers: AbstractSet[str]) -> None:
         """One question to everybody: does anybody answer?"""
         self._enable_new_at = mono + ENABLE_AGAIN  # should it fail
         answered = self._enable_events_on(mono, ()) if self._enable_events else self._control.ping(INSPECT_TIMEOUT)
-        self._backoff.asked(mono, heard=bool(heard), answered=bool(answered))
+        self._backoff.note_inspection(mono, active_workers=bool(active_workers), answered=bool(answered))
         if not self._new_workers.any_waiting:
             self._enable_new_at = mono + self._poll_interval
         self._findings.update(self._backoff)
 
-    def _enable(self, mono: float, heard: AbstractSet[str]) -> None:
+    def _enable(self, mono: float, active_workers: AbstractSet[str]) -> None:
         if mono - self._enabled_at < MIN_ENABLE_INTERVAL:
             return
         if mono >= self._enable_at:
-            if self._backoff.allows(mono, heard=bool(heard)):
+            if self._backoff.allows(mono, active_workers=bool(active_workers)):
                 self._enable_events_on(mono, ())
         elif due := self._new_workers.due(mono, MAX_NEW_PER_ROUND):
             self._enable_events_on(mono, due)
@@ -246,15 +248,15 @@ class FleetPoller:
         answered = self._control.enable_events(1.0 if hostnames else INSPECT_TIMEOUT, hostnames)
         if not hostnames:
             self._enable_at = mono + ENABLE_INTERVAL
-        self._new_workers.answered(answered)
+        self._new_workers.remove(answered)
         if not self._opened:
             self._late |= {hostname for hostname, enabled in answered.items() if enabled}
         return answered.keys()
 
-    def _learn_queues(self, mono: float, heard: AbstractSet[str]) -> None:
+    def _learn_queues(self, mono: float, active_workers: AbstractSet[str]) -> None:
         with self._lock:
             down = self._monitor.down()
-        if not self._backoff.proven or not self._backoff.allows(mono, heard=bool(heard)):
+        if not self._backoff.proven or not self._backoff.allows(mono, active_workers=bool(active_workers)):
             lengths = self._control.lengths(self._clock.monotonic(), down=down)
             self._queues = self._clock.monotonic(), lengths
             with self._lock:
@@ -263,12 +265,12 @@ class FleetPoller:
             return
         queues = self._control.queues(INSPECT_TIMEOUT, self._clock.monotonic(), down)
         self._queues = self._clock.monotonic(), queues
-        answered = self._control.answered
-        self._backoff.asked(mono, heard=bool(heard), answered=bool(answered))
+        answered = self._control.responders
+        self._backoff.note_inspection(mono, active_workers=bool(active_workers), answered=bool(answered))
         if answered:
             with self._lock:
                 messages = self._monitor.fleet_messages(self._clock.now())
-            self._findings.round(mono, heard, answered, messages)
+            self._findings.round(mono, active_workers, answered, messages)
         self._findings.update(self._backoff)
         consumed = self._control.worker_queues()
         self._note_details(consumed, down)
@@ -281,15 +283,15 @@ class FleetPoller:
 
     def _note_details(self, queues: Mapping[str, Sequence[str]], down: Container[str]) -> None:
         """Who did not answer keeps what it said last, until it is down."""
-        told = dict.fromkeys(queues, WorkerDetail()) | dict(self._control.details)
+        details = dict.fromkeys(queues, WorkerDetail()) | dict(self._control.details)
         now = self._clock.now()
-        kept = {hostname: detail for hostname, detail in self._details.items() if hostname not in down}
-        kept |= {
+        remaining = {hostname: detail for hostname, detail in self._details.items() if hostname not in down}
+        remaining |= {
             hostname: replace(detail, queues=tuple(queues.get(hostname, ())), answered_at=now)
-            for hostname, detail in told.items()
-            if hostname in self._control.answered
+            for hostname, detail in details.items()
+            if hostname in self._control.responders
         }
-        self._details = dict(list(kept.items())[-MAX_WORKERS:])
+        self._details = dict(list(remaining.items())[-MAX_WORKERS:])
 
     def _log_discarded(self, mono: float) -> None:
         discarded = Counter(self.discarded())
@@ -299,10 +301,10 @@ class FleetPoller:
             _log.warning("Discarded replies from workers", discarded=dict(discarded))
 
     def _learn_names(self, hostnames: AbstractSet[str]) -> None:
-        chosen = self._registered.due(hostnames, self._clock.monotonic())
-        if not chosen:
+        hosts = self._registered.due(hostnames, self._clock.monotonic())
+        if not hosts:
             return
-        names = self._control.registered(chosen, INSPECT_TIMEOUT)
+        names = self._control.registered(hosts, INSPECT_TIMEOUT)
         self._registered.learned(names)
         with self._lock:
             self._monitor.learn_names(names)
@@ -310,13 +312,13 @@ class FleetPoller:
     def _confirm_runs(self) -> None:
         """Ask for what has been under way for long: its end may have been without an event."""
         with self._lock:
-            asked, fetched = self._monitor.to_confirm(), self._monitor.judges_waits
-        if not asked:
+            hosts, fetched = self._monitor.to_confirm(), self._monitor.judges_waits
+        if not hosts:
             return
         # Where nobody answers remote control at all, nobody is asked.
-        held = self._control.held(asked, INSPECT_TIMEOUT, fetched=fetched) if self._backoff.proven else {}
+        held = self._control.held_task_ids(hosts, INSPECT_TIMEOUT, fetched=fetched) if self._backoff.proven else {}
         with self._lock:
-            self._monitor.confirm(asked, held)
+            self._monitor.confirm(hosts, held)
 
     def _learn_tasks(self) -> bool:
         """Whether anybody answered."""
@@ -327,7 +329,7 @@ class FleetPoller:
         except SourceLostError:
             self._opened, self._late = opened or self._opened, late
             raise
-        answered = bool(self._control.answered)
+        answered = bool(self._control.responders)
         named = 0
         with self._lock:
             waited = self._monitor.has_unnamed

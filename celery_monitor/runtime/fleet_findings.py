@@ -35,9 +35,11 @@ class FleetFindings:
         self._unresponsive = UnresponsiveWorkers()
         self._missing_events = MissingEvents()
 
-    def round(self, now: float, heard: Collection[str], answered: Container[str], messages: int | None) -> None:
+    def round(
+        self, now: float, active_workers: Collection[str], answered: Container[str], messages: int | None
+    ) -> None:
         """Some workers have answered a question to all. ``messages``: see MissingEvents; times are monotonic."""
-        self._unresponsive.round(heard, answered)
+        self._unresponsive.round(active_workers, answered)
         self._missing_events.round(now, messages)
 
     def update(self, backoff: InspectBackoff) -> None:
@@ -45,11 +47,11 @@ class FleetFindings:
         finding = None
         if backoff.is_backed_off:
             finding = _SILENT
-        elif unresponsive := self._unresponsive.found():
-            named = ", ".join(printable(hostname, _MAX_LENGTH) for hostname in unresponsive[:_NAMED])
+        elif unresponsive := self._unresponsive.names():
+            names = ", ".join(printable(hostname, _MAX_LENGTH) for hostname in unresponsive[:_NAMED])
             more = f" and {len(unresponsive) - _NAMED} more" if len(unresponsive) > _NAMED else ""
             finding = (
-                f"these workers send events but never answer remote control requests: {named}{more}; their queues "
+                f"these workers send events but never answer remote control requests: {names}{more}; their queues "
                 "and the names of their current tasks are unknown: check their accept_content, control_exchange and "
                 "worker_enable_remote_control"
             )

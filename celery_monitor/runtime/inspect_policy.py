@@ -35,9 +35,9 @@ class InspectBackoff:
         self._unanswered = 0
         self._unheard = 0
 
-    def allows(self, now: float, *, heard: bool) -> bool:
-        """Whether to ask; ``heard``: some worker sends events."""
-        if not heard:
+    def allows(self, now: float, *, active_workers: bool) -> bool:
+        """Whether to ask; ``active_workers``: some worker sends events."""
+        if not active_workers:
             wait = 0.0 if self._unheard < len(UNANSWERED_BACKOFF) // 2 else IDLE_FLEET_INTERVAL
         elif self.proven:
             wait = 0.0 if self._unanswered < MAX_UNANSWERED_BUSY else BUSY
@@ -45,18 +45,18 @@ class InspectBackoff:
             wait = UNANSWERED_BACKOFF[min(self._unanswered, len(UNANSWERED_BACKOFF) - 1)]
         return now - self._asked_at >= wait
 
-    def asked(self, now: float, *, heard: bool, answered: bool) -> None:
+    def note_inspection(self, now: float, *, active_workers: bool, answered: bool) -> None:
         """A question went out to everybody."""
         self._asked_at = now
         if answered:
             self.proven, self._unanswered, self._unheard = True, 0, 0
-        elif heard:
+        elif active_workers:
             self._unanswered += 1
             self.proven = self.proven and self._unanswered < MAX_UNANSWERED_PROVEN
         else:
             self._unheard += 1
 
-    def came(self) -> None:
+    def worker_arrived(self) -> None:
         """A worker is new or back: if none was there before, what was not answered means nothing."""
         self._unheard = 0
 
@@ -73,26 +73,26 @@ class NewWorkers:
         self._waiting: dict[str, tuple[float, int]] = {}
         """Hostname → when it came, and how often it was asked."""
 
-    def came(self, hostnames: Iterable[str], now: float) -> None:
+    def add(self, hostnames: Iterable[str], now: float) -> None:
         """They are new or back."""
         self._waiting |= dict.fromkeys(hostnames, (now, 0))
 
-    def due(self, now: float, most: int) -> list[str]:
+    def due(self, now: float, limit: int) -> list[str]:
         """Who is to be asked now, counted as asked."""
-        found = []
-        for hostname, (came, times) in list(self._waiting.items()):
-            if times and now < came + RETRY_DELAYS[times - 1]:
+        due_hostnames = []
+        for hostname, (arrived_at, times) in list(self._waiting.items()):
+            if times and now < arrived_at + RETRY_DELAYS[times - 1]:
                 continue
-            found.append(hostname)
+            due_hostnames.append(hostname)
             if times < len(RETRY_DELAYS):
-                self._waiting[hostname] = came, times + 1
+                self._waiting[hostname] = arrived_at, times + 1
             else:
                 del self._waiting[hostname]
-            if len(found) == most:
+            if len(due_hostnames) == limit:
                 break
-        return found
+        return due_hostnames
 
-    def answered(self, hostnames: Iterable[str]) -> None:
+    def remove(self, hostnames: Iterable[str]) -> None:
         """They need not be asked again."""
         for hostname in hostnames:
             self._waiting.pop(hostname, None)
@@ -110,13 +110,14 @@ class UnresponsiveWorkers:
         self._missed: dict[str, float] = {}
         """Hostname → questions in a row that it left unanswered. Without number for one that has answered before."""
 
-    def round(self, heard: Iterable[str], answered: Container[str]) -> None:
+    def round(self, active_workers: Iterable[str], answered: Container[str]) -> None:
         """All were asked."""
         self._missed = {
-            hostname: -math.inf if hostname in answered else self._missed.get(hostname, 0) + 1 for hostname in heard
+            hostname: -math.inf if hostname in answered else self._missed.get(hostname, 0) + 1
+            for hostname in active_workers
         }
 
-    def found(self) -> list[str]:
+    def names(self) -> list[str]:
         """Their hostnames, in order."""
         return sorted(hostname for hostname, missed in self._missed.items() if missed >= UNRESPONSIVE_AFTER)
 

@@ -36,9 +36,9 @@ class HeldLease:
         self._unreachable = False
 
     @property
-    def over(self) -> str | None:
+    def end_reason(self) -> str | None:
         """Why it has ended; None while it is held, as far as is known."""
-        return self._term.over
+        return self._term.end_reason
 
     def end(self, reason: str) -> None:
         """Another process leads."""

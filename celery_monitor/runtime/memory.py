@@ -13,12 +13,12 @@ _GROWN: Final = 1.02
 
 
 class MemoryWatch:
-    """``resident`` tells the bytes in use, ``most`` is the limit."""
+    """``resident`` tells the bytes in use, ``max_bytes`` is the limit."""
 
-    def __init__(self, most: int, resident: Callable[[], int]) -> None:
+    def __init__(self, max_bytes: int, resident: Callable[[], int]) -> None:
         """Does no I/O."""
         self._resident = resident
-        self._high = self._mark = most * HIGH
+        self._high = self._mark = max_bytes * HIGH
 
     def under_pressure(self) -> bool:
         """Whether something has to be let go of now.

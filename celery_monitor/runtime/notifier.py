@@ -238,7 +238,7 @@ class Notifier:
             self._dead(item, str(exc))
 
     def _answered(self, item: OutboxItem, limiter: SendLimiter) -> None:
-        was_unreachable = limiter.answered()
+        was_unreachable = limiter.note_answer()
         if self._unusable.pop(item.route, None) is not None or was_unreachable:
             self._expedite = True
 
@@ -256,17 +256,17 @@ class Notifier:
         fraction, uncertain = self._fraction(), isinstance(exc, UncertainError)
         self._notifications[UNKNOWN if uncertain else RETRIED] += 1
         # The wait after an unknown outcome is ours, not the receiver's.
-        asked = exc.after or 0.0 if uncertain else min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
+        retry_after = exc.after or 0.0 if uncertain else min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
         attempts = item.attempts + 1
         if exc.needs_repair:
             wait = backoff.delay(attempts, fraction, base=backoff.REPAIR_BASE, cap=backoff.REPAIR_CAP)
         else:
             wait = backoff.delay(attempts, fraction)
-        wait = max(wait, asked)
+        wait = max(wait, retry_after)
         if limiter is not None:
             # A mail that may have arrived waits by itself: the server does not ask anybody to wait.
-            rest = 0.0 if uncertain else asked
-            limiter.failed(item.id, self._clock.monotonic(), fraction, rest)
+            min_delay = 0.0 if uncertain else retry_after
+            limiter.failed(item.id, self._clock.monotonic(), fraction, min_delay)
         log = _log.error if exc.needs_repair else _log.warning
         log(
             "Delivery failed; retrying",

@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 
 
 class Prober:
-    """Sends probes and knows which are unanswered. ``returned`` and ``silence`` belong to the pump's thread."""
+    """Sends probes and knows which are unanswered. ``probe_returned`` and ``silence`` belong to the pump's thread."""
 
     def __init__(self, probe: Probe, clock: Clock, interval: float) -> None:
         """``interval`` in seconds."""
@@ -71,7 +71,7 @@ class Prober:
         finally:
             self._sender.close()
 
-    def returned(self, instance: int, number: int) -> None:
+    def probe_returned(self, instance: int, number: int) -> None:
         """A probe came in on the stream."""
         if instance != self.instance:
             return
@@ -96,7 +96,7 @@ class Prober:
         """The stream was silent for too long, and is opened anew: that alone does not make it well."""
         self._silent = True
 
-    def heard(self) -> None:
+    def message_received(self) -> None:
         """A message of any kind came in on the stream."""
         self._silent = False
 

@@ -53,10 +53,13 @@ class SlidingWindow:
         if used >= self._limit or (update and used >= self._update_limit):
             return max(self._length - (now - times[0]), 0.001)
         # With this one, as many more are possible at once as are left; each later one when an old one is over.
-        left = self._limit - used - 1
-        over = now - self._length
+        remaining = self._limit - used - 1
+        window_start = now - self._length
         return max(
-            0.0, max((at - over - (left + number) * self._pace for number, at in enumerate(times, 1)), default=0)
+            0.0,
+            max(
+                (at - window_start - (remaining + number) * self._pace for number, at in enumerate(times, 1)), default=0
+            ),
         )
 
     def add(self, now: float) -> None:
@@ -91,7 +94,7 @@ class SendLimiter:
         wait = max(backoff.delay(len(self._failed), fraction, cap=PAUSE_CAP), after)
         self._paused_until = max(self._paused_until, now + wait)
 
-    def answered(self) -> bool:
+    def note_answer(self) -> bool:
         """It was taken, or refused for what it is: the receiver is there. Whether it was away before."""
         was_unreachable = len(self._failed) >= UNREACHABLE_AFTER
         self._failed.clear()

@@ -34,10 +34,10 @@ class RegisteredTasks:
         unknown = [hostname for hostname in hostnames if hostname not in self._known]
         if not unknown:
             return []
-        chosen = sorted(unknown, key=lambda hostname: self._asked.get(hostname, -math.inf))[:MAX_INSPECTED_PER_ROUND]
-        asked = {hostname: at for hostname, at in self._asked.items() if hostname in hostnames}
-        self._asked = asked | dict.fromkeys(chosen, now)
-        return chosen
+        hosts = sorted(unknown, key=lambda hostname: self._asked.get(hostname, -math.inf))[:MAX_INSPECTED_PER_ROUND]
+        inspected_at = {hostname: at for hostname, at in self._asked.items() if hostname in hostnames}
+        self._asked = inspected_at | dict.fromkeys(hosts, now)
+        return hosts
 
     def learned(self, hostnames: Iterable[str]) -> None:
         """They have answered."""

@@ -52,5 +52,5 @@ class DayReport:
         return DayRows(
             fleet=fleet,
             failing=self._sums.failing(*day, fleet, now),
-            failed=[self._sums.failed(*each, fleet) for each in before],
+            failed=[self._sums.failed(*bounds, fleet) for bounds in before],
         )

@@ -46,9 +46,9 @@ def next_due(expression: str, zone: dt.tzinfo, now: float) -> float | None:
     return next((at.timestamp() for at in times if at.timestamp() > now), None)
 
 
-def reported_date(due: float, zone: dt.tzinfo) -> dt.date:
-    """The last local day that is complete at ``due``."""
-    return dt.datetime.fromtimestamp(due, zone).date() - dt.timedelta(days=1)
+def reported_date(due_at: float, zone: dt.tzinfo) -> dt.date:
+    """The last local day that is complete at ``due_at``."""
+    return dt.datetime.fromtimestamp(due_at, zone).date() - dt.timedelta(days=1)
 
 
 class ReportSchedule:
@@ -70,11 +70,11 @@ class ReportSchedule:
 
     def run_once(self, now: float) -> float:
         """Claim what is due; when to call again, in unix seconds (earlier does no harm)."""
-        due = last_due(self._expression, self._zone, now)
-        date = reported_date(due, self._zone) if due is not None else None
-        if due is not None and date is not None and date != self._claimed:
+        due_at = last_due(self._expression, self._zone, now)
+        date = reported_date(due_at, self._zone) if due_at is not None else None
+        if due_at is not None and date is not None and date != self._claimed:
             try:
-                if not self._claim(date, due, now):
+                if not self._claim(date, due_at, now):
                     return now + LOOK
             except StoreUnavailableError as exc:
                 _log.warning("Cannot claim the report; retrying", date=str(date), error=str(exc))
@@ -84,18 +84,18 @@ class ReportSchedule:
         self._first = False
         return next_due(self._expression, self._zone, now) or now + NEVER
 
-    def _claim(self, date: dt.date, due: float, now: float) -> bool:
+    def _claim(self, date: dt.date, due_at: float, now: float) -> bool:
         """False when it has to wait."""
         # Counters are kept by the quarter of an hour, with their last time: so they may be that much younger.
-        if self._first and (self._new or not self._reader.counters(due + BUCKET_SECONDS)):
+        if self._first and (self._new or not self._reader.counters(due_at + BUCKET_SECONDS)):
             return True  # The monitor is new: it did not exist when this was due, and missed nothing.
         end = day_bounds(date, self._zone)[1]
         if not self._may_claim(end, now):
             return False
-        settled = end + SETTLE
-        entry = OutboxRequest(self._channel, str(date), Action.REPORT, due_at=settled if settled > now else 0.0)
+        complete_at = end + SETTLE
+        entry = OutboxRequest(self._channel, str(date), Action.REPORT, due_at=complete_at if complete_at > now else 0.0)
         if self._outbox.enqueue(entry, now):
-            _log.info("The report is due", date=str(date), late=round(now - due))
+            _log.info("The report is due", date=str(date), late=round(now - due_at))
         return True
 
     def _may_claim(self, end: float, now: float) -> bool:

@@ -110,10 +110,10 @@ class Standby:
             self.threads.watch()
         try:
             while not stopping.is_set():
-                found = self._attempt()
-                if isinstance(found, Takeover):
-                    return found
-                stopping.wait(found)
+                takeover = self._attempt()
+                if isinstance(takeover, Takeover):
+                    return takeover
+                stopping.wait(takeover)
             return None
         finally:
             self._done.set()
@@ -165,24 +165,24 @@ class Standby:
 
     def _wait(self) -> float:
         """Seconds for which the lease is left to others; 0 when it is to be asked for."""
-        seen, before = self._store.lease(), self._seen
+        lease, previous = self._store.lease(), self._seen
         # A store without a term has no position either.
-        position = self._store.position() if self._replay is not None and seen.term else None
+        position = self._store.position() if self._replay is not None and lease.term else None
         self._ready = self._replay is None or self._replay.trim(position)
-        self._store_error, self._seen = None, seen
-        if seen.expires_in > 0 and (before is None or before.term != seen.term):
-            _log.info("Another replica leads; standing by", leader=seen.holder, term=seen.term)
+        self._store_error, self._seen = None, lease
+        if lease.expires_in > 0 and (previous is None or previous.term != lease.term):
+            _log.info("Another replica leads; standing by", leader=lease.holder, term=lease.term)
             if self._alone:
                 _log.warning("Never ready while another replica leads", hint=_TWO_REPLICAS)
-        if self._candidate.may_lead(seen.expires_in, self._clock.monotonic(), ready=self._ready):
+        if self._candidate.may_lead(lease.expires_in, self._clock.monotonic(), ready=self._ready):
             return 0.0
-        if seen.term and seen.expires_in > VIEW_MARGIN and self._clock.monotonic() - self._looked_at >= VIEW:
+        if lease.term and lease.expires_in > VIEW_MARGIN and self._clock.monotonic() - self._looked_at >= VIEW:
             if not self._prepared:
                 self._prepared = True
                 self._prepare()
             self._looked_at = self._clock.monotonic()
             self.view = self._look()
-        return max(SOON, min(LOOK, seen.expires_in)) if seen.expires_in > 0 else LOOK
+        return max(SOON, min(LOOK, lease.expires_in)) if lease.expires_in > 0 else LOOK
 
     def _take_over(self, restored: Restored, asked_at: float) -> Takeover:
         """Raises StoreUnavailableError; the lease is given up then."""
@@ -200,10 +200,10 @@ class Standby:
         if not self.threads.join(_LISTENER, _JOIN):
             self._end(_LISTENER)
         since = self._clock.now() - self._clock.monotonic()
-        found = self._replay.resume(position, None if alive_at is None else alive_at - since)
-        _log.info("Taking over", replayed=len(found.deliveries), gap=round(found.gap, 1))
-        watched = found.watched_until
-        return Takeover(restored, self._replay, lease, found.gap, None if watched is None else watched + since)
+        resumption = self._replay.resume(position, None if alive_at is None else alive_at - since)
+        _log.info("Taking over", replayed=len(resumption.deliveries), gap=round(resumption.gap, 1))
+        watched = resumption.watched_until
+        return Takeover(restored, self._replay, lease, resumption.gap, None if watched is None else watched + since)
 
     def _listen(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         replay, attempts = self._replay, 0

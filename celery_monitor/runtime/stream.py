@@ -183,7 +183,7 @@ class Stream:
         """Probes of any monitor, (instance, number), were read from the stream."""
         if self._prober is not None:
             for instance, number in probes:
-                self._prober.returned(instance, number)
+                self._prober.probe_returned(instance, number)
 
     def tick(self, now: float) -> None:
         """About once a second, connected or not."""
@@ -210,7 +210,7 @@ class Stream:
         if self.acknowledges:
             self.stats.unacked += len(batch.deliveries)
         if self._prober is not None and batch.deliveries:
-            self._prober.heard()
+            self._prober.message_received()
 
     def _check_silence(self) -> None:
         silence = None if self._prober is None else self._prober.overdue(self._last_received_at)

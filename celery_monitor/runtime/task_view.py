@@ -35,20 +35,20 @@ class MemoryTaskView:
         self._clock = clock
         self._redact = redact
 
-    def page(self, wanted: RunFilter) -> RunPage:
+    def page(self, criteria: RunFilter) -> RunPage:
         """See TaskView."""
         with self._lock:
             uuids = self._monitor.lookup.uuids()
-        found = sift(self._monitor.lookup.entries(uuids), wanted, self._clock.now(), self._likely_queue)
+        page = sift(self._monitor.lookup.entries(uuids), criteria, self._clock.now(), self._likely_queue)
         with self._lock:
-            runs = self._monitor.lookup.complete(found.runs)
-        return replace(found, runs=self._redacted(runs))
+            runs = self._monitor.lookup.complete(page.runs)
+        return replace(page, runs=self._redacted(runs))
 
     def find(self, uuid: str) -> list[TaskRun]:
         """See TaskView."""
         with self._lock:
-            found = self._monitor.lookup.find(uuid)
-        return self._redacted(found)
+            task_runs = self._monitor.lookup.find(uuid)
+        return self._redacted(task_runs)
 
     def children(self, uuid: str) -> list[TaskRun]:
         """See TaskView."""
@@ -82,10 +82,10 @@ class StoredTaskView:
         self._reader = reader
         self._clock = clock
 
-    def page(self, wanted: RunFilter) -> RunPage:
+    def page(self, criteria: RunFilter) -> RunPage:
         """See TaskView. Of the tasks that were heard of longest ago."""
         rows = self._reader.tracked(MAX_STORED)
-        return sift(([uuid for uuid, _ in rows], [ref for _, ref in rows]), wanted, self._clock.now())
+        return sift(([uuid for uuid, _ in rows], [ref for _, ref in rows]), criteria, self._clock.now())
 
     def find(self, uuid: str) -> list[TaskRun]:
         """See TaskView. Only what is under way: what has ended is in the store."""

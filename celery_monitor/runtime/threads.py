@@ -39,7 +39,7 @@ Loop = Callable[[threading.Event, Callable[[], None]], None]
 """Runs until the event is set; calls the function once a turn."""
 
 
-def said(log: Callable[[], None]) -> bool:
+def try_log(log: Callable[[], None]) -> bool:
     """Write to the log in a thread of its own; whether it was written in time. Raises nothing of the log's.
 
     For what stands before the end: who reads the log may have stopped (a full pipe blocks for ever, and its lock with
@@ -115,9 +115,9 @@ class Threads:
     def stuck(self) -> dict[str, float]:
         """Threads that made no progress in time, or died, with the seconds since; empty when all is well."""
         # Copies: others read while the app still starts threads.
-        found = {name: silence for name, silence in list(self._silence.items()) if silence > self._limits[name]}
-        found |= {name: 0.0 for name, thread in list(self._threads.items()) if not thread.is_alive()}
-        return found
+        stuck = {name: silence for name, silence in list(self._silence.items()) if silence > self._limits[name]}
+        stuck |= {name: 0.0 for name, thread in list(self._threads.items()) if not thread.is_alive()}
+        return stuck
 
     def failing(self) -> dict[str, str]:
         """Threads that fail again and again, with what of; empty when all is well."""
@@ -144,11 +144,11 @@ class Threads:
         error = None
         try:
             error = self._run(name, loop)
-            if error is not None and not self._lost(error):
+            if error is not None and not self._thread_died(error):
                 self.died = self.died or name
                 # An error of our own says in words what is wrong and what to do.
                 fields = {"error": str(error)} if isinstance(error, MonitorError) else {"exc_info": error}
-                said(partial(_log.error, "A thread died; the monitor is exiting", thread=name, **fields))
+                try_log(partial(_log.error, "A thread died; the monitor is exiting", thread=name, **fields))
         finally:
             # Without an error of its own it may have ended because of another one, whose reason is known in a moment.
             if not (self.stop.wait(REASON_WAIT) if error is None else self.stop.is_set()):
@@ -157,19 +157,21 @@ class Threads:
 
     def _restart(self, name: str, loop: Loop) -> None:
         while True:
-            began = monotonic()
+            started_at = monotonic()
             error = self._run(name, loop)
-            if self._lost(error) or self.stop.is_set():
+            if self._thread_died(error) or self.stop.is_set():
                 return
             self.failures[name] += 1
-            before = self._failing[name][0] if name in self._failing and monotonic() - began < HEALTHY_AFTER else 0
-            self._failing[name] = before + 1, type(error).__name__ if error else "no error"
-            pause = min(RESTART_BASE * 2.0 ** min(before, 10), RESTART_CAP)
+            earlier_failures = (
+                self._failing[name][0] if name in self._failing and monotonic() - started_at < HEALTHY_AFTER else 0
+            )
+            self._failing[name] = earlier_failures + 1, type(error).__name__ if error else "no error"
+            pause = min(RESTART_BASE * 2.0 ** min(earlier_failures, 10), RESTART_CAP)
             _log.error("A thread failed; restarting it", thread=name, seconds=pause, exc_info=error)
             if self.stop.wait(pause):
                 return
 
-    def _lost(self, error: Exception | None) -> bool:
+    def _thread_died(self, error: Exception | None) -> bool:
         """Whether the thread ended because another process leads."""
         if not isinstance(error, LeaseLostError):
             return False
@@ -202,7 +204,7 @@ class Threads:
             if name in self._fatal and self._silence[name] > self._limits[name]:
                 try:
                     words = "No progress; the watchdog ends the process"
-                    said(partial(_log.critical, words, thread=name, seconds=self._silence[name]))
+                    try_log(partial(_log.critical, words, thread=name, seconds=self._silence[name]))
                 finally:
                     self._exit(name)
 

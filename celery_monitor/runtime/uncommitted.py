@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 class _PendingPage:
     item: OutboxItem
     incident: Incident
-    over: bool = False
+    done: bool = False
     """Sent, or refused for good."""
 
 
@@ -80,7 +80,7 @@ class UncommittedPages:
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """As ``Outbox.due``, with what waits in memory first. Raises StoreUnavailableError when nothing does."""
         with self._lock:
-            pages = [page.item for page in self._pages.values() if not page.over and page.item.due_at <= now]
+            pages = [page.item for page in self._pages.values() if not page.done and page.item.due_at <= now]
         if pages and self._unreachable:
             return pages  # they do not wait until it has not answered again
         try:
@@ -97,7 +97,7 @@ class UncommittedPages:
         """As ``Outbox.incident``; the newest state of one that waits in memory."""
         with self._lock:
             page = self._pages.get(key)
-        return self._outbox.incident(key) if page is None or page.over else page.incident
+        return self._outbox.incident(key) if page is None or page.done else page.incident
 
     def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         """As ``Outbox.delivered``."""
@@ -156,10 +156,10 @@ class UncommittedPages:
         self._expedite_rows(now)
         while True:
             rows = self._outbox.due(now, limit)
-            known = {row.id for row in rows if self._is_known(row)}
+            known_ids = {row.id for row in rows if self._is_known(row)}
             # What is behind them on their routes is due only when they are recorded.
-            if not known or not all(self._settle(row, now) for row in rows if row.id in known):
-                return [self._after(row) for row in rows if row.id not in known]
+            if not known_ids or not all(self._settle(row, now) for row in rows if row.id in known_ids):
+                return [self._after(row) for row in rows if row.id not in known_ids]
 
     def _is_known(self, row: OutboxItem) -> bool:
         if row.channel != self._channel or row.action is not Action.TRIGGER:
@@ -194,7 +194,7 @@ class UncommittedPages:
         with self._lock:
             page = self._pages.get(item.key)
             if page is not None:
-                page.over = True
+                page.done = True
 
     def _item(self, entry: OutboxRequest, now: float) -> OutboxItem:
         self._last_id -= 1

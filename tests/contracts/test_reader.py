@@ -68,7 +68,7 @@ def test_nothing_yet(sql: SqlStore) -> None:
     assert reader.ended("u1") == []
     assert reader.sent_by("u1", 10) == []
     assert reader.ended_since() is None
-    assert reader.ended_runs(EndedFilter(named=lambda _: True)) == RunPage([], 0)
+    assert reader.ended_runs(EndedFilter(matches_name=lambda _: True)) == RunPage([], 0)
     assert reader.tracked(10) == []
 
 

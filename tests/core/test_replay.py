@@ -140,7 +140,7 @@ def test_a_term_ends_once() -> None:
     term.end("another one leads")
     term.renewed(200.0)
     term.end("resigned")
-    assert (term.may_send(100.0), term.may_consume(100.0), term.over) == (False, False, "another one leads")
+    assert (term.may_send(100.0), term.may_consume(100.0), term.end_reason) == (False, False, "another one leads")
 
 
 def test_a_store_is_unreachable_after_the_trust_has_ended() -> None:

@@ -30,7 +30,7 @@ class Control:
         """No worker answers."""
         self.enabled: set[str] = set()
         """Workers that send task events only since they were asked last."""
-        self.answered: AbstractSet[str] = frozenset()
+        self.responders: AbstractSet[str] = frozenset()
         self.discarded: dict[str, int] = {}
         self.busy: set[str] = set()
 
@@ -66,7 +66,7 @@ class Control:
         del timeout
         self._ask(f"tasks {' '.join(hostnames)}".strip())
         if not hostnames:
-            self.answered = self._all()
+            self.responders = self._all()
         return [FleetTask("u1", "shop.pay", "pay", NOON)] if self._all() else []
 
     def queues(self, timeout: float, now: float, down: Container[str] = ()) -> Sequence[QueueStats]:
@@ -74,7 +74,7 @@ class Control:
         del timeout, now
         self.down = down
         self._ask("queues")
-        self.answered = self._all()
+        self.responders = self._all()
         return [QueueStats("pay", 3, 1, 1, 4)]
 
     def lengths(self, now: float, *, down: Container[str] = ()) -> Sequence[QueueStats]:
@@ -87,7 +87,7 @@ class Control:
     @property
     def details(self) -> dict[str, WorkerDetail]:
         """The same of each that answers."""
-        return {hostname: WorkerDetail(pool="prefork", prefetch=8) for hostname in self.answered}
+        return {hostname: WorkerDetail(pool="prefork", prefetch=8) for hostname in self.responders}
 
     def worker_queues(self) -> dict[str, list[str]]:
         """As many workers as there are."""
@@ -99,7 +99,7 @@ class Control:
         self._ask(f"registered {len(hostnames)}")
         return {hostname: [f"shop.{hostname}"] for hostname in hostnames if hostname not in self.unresponsive}
 
-    def held(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
+    def held_task_ids(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
         """The same one task."""
         del timeout
         self._ask(f"held {' '.join(hostnames)}{' and fetched' if fetched else ''}")

@@ -49,25 +49,25 @@ class AmqpLink:
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises what the library raises."""
-        found: list[Delivery] = []
-        self._reader.feed(b"", self._limit, found)
+        deliveries: list[Delivery] = []
+        self._reader.feed(b"", self._limit, deliveries)
         if self._tick_interval:
             timeout = min(timeout, self._tick_interval)
-        until, left = time.monotonic() + timeout, POLL_BYTES
-        while len(found) < self._limit and (left > 0 or not found):
-            data = self._wire.receive(0 if found else max(0, until - time.monotonic()))
+        deadline, bytes_left = time.monotonic() + timeout, POLL_BYTES
+        while len(deliveries) < self._limit and (bytes_left > 0 or not deliveries):
+            data = self._wire.receive(0 if deliveries else max(0, deadline - time.monotonic()))
             if data is None:
                 break
-            left -= len(data)
+            bytes_left -= len(data)
             self._amqp.bytes_recv += 1  # what py-amqp looks at to see that the broker is alive
-            self._reader.feed(data, self._limit, found)
-            if self._wire.drained if found else time.monotonic() >= until:
+            self._reader.feed(data, self._limit, deliveries)
+            if self._wire.drained if deliveries else time.monotonic() >= deadline:
                 break
         self._check_heartbeat()
-        if found:
+        if deliveries:
             self.standby = False
-        moving = left < POLL_BYTES and self._reader.is_mid_message
-        return Batch(found, self._reader.tag) if found or moving else None
+        moving = bytes_left < POLL_BYTES and self._reader.is_mid_message
+        return Batch(deliveries, self._reader.tag) if deliveries or moving else None
 
     def _check_heartbeat(self) -> None:
         # Only after reading: when nobody has read for long, the broker's signs of life are what was not read.
@@ -91,10 +91,10 @@ class AmqpLink:
         with UNHEEDED:
             self._amqp.collect()
 
-    def leave(self, until: float) -> None:
+    def leave(self, deadline: float) -> None:
         """Say good-bye and wait for the answer, until this monotonic time. Raises what the library raises."""
         self._wire.writing()
         self._amqp.send_method(spec.Connection.Close, "BsBB", (0, "", 0, 0))
         with contextlib.suppress(StreamClosedError):
-            while (left := until - time.monotonic()) > 0:
-                self._reader.feed(self._wire.receive(left) or b"", self._limit, [])
+            while (timeout := deadline - time.monotonic()) > 0:
+                self._reader.feed(self._wire.receive(timeout) or b"", self._limit, [])

@@ -21,11 +21,11 @@ _MAX_STEPS: Final = 64
 
 def settings_of(conf: object) -> dict[str, Any]:
     """The ones above, by Celery's lower-case names; those of ``OPTIONS`` by their own. Any JSON goes in."""
-    found = {name: value for name, value in _named(conf) if name in SETTINGS}
+    settings = {name: value for name, value in _named(conf) if name in SETTINGS}
     for name, options in _named(conf):
         if name == "broker_transport_options" and isinstance(options, Mapping):
-            found |= {key: value for key, value in options.items() if key in OPTIONS}
-    return found
+            settings |= {key: value for key, value in options.items() if key in OPTIONS}
+    return settings
 
 
 def _named(conf: object) -> Iterator[tuple[str, Any]]:
@@ -37,8 +37,8 @@ def _named(conf: object) -> Iterator[tuple[str, Any]]:
 
 def suffixes_of(conf: object) -> set[str]:
     """What kombu appends to the name of a queue on Redis for each priority but the first, as this worker does it."""
-    found = settings_of(conf)
-    return suffixes(found.get("sep", _SEP), found.get("priority_steps", _STEPS))
+    settings = settings_of(conf)
+    return suffixes(settings.get("sep", _SEP), settings.get("priority_steps", _STEPS))
 
 
 def suffixes(sep: object, steps: object) -> set[str]:

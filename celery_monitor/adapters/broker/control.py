@@ -16,7 +16,7 @@ from kombu import Exchange, Producer
 
 from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import boundary, lost
-from celery_monitor.adapters.broker.reply import Reply, Unreadable, read
+from celery_monitor.adapters.broker.reply import Reply, UnreadableReason, read
 from celery_monitor.adapters.broker.reply_queue import open_reply_queue
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.core.workers import MAX_WORKERS
@@ -41,9 +41,9 @@ class RemoteControl:
         self._line: _Line | None = None
         self._closing = threading.Lock()
 
-    def session(self, until: float) -> Session:
+    def session(self, deadline: float) -> Session:
         """The open connection, for others to use between two calls. Raises what the libraries do."""
-        return self._open(until).session
+        return self._open(deadline).session
 
     def open(self) -> None:
         """Connect now, and not with the first question. Within 3 s. Raises SourceLostError."""
@@ -57,19 +57,19 @@ class RemoteControl:
         take: Take,
         hostnames: Sequence[str] | None = None,
         *,
-        quiet: float | None = None,
+        max_silence: float | None = None,
     ) -> None:
         """Ask all workers (or these) all of it, and collect the answers for ``timeout`` s. Raises SourceLostError.
 
-        Returns earlier when all of these have answered, or when for ``quiet`` s after an answer no other one came.
+        Returns earlier when all of these have answered, or when ``max_silence`` s have passed since the last answer.
 
         Connecting and asking have 3 s of their own: else a slow log-in would look like a fleet without workers.
         """
-        until = time.monotonic() + _SEND_TIMEOUT
+        deadline = time.monotonic() + _SEND_TIMEOUT
         with boundary(self.failed):
-            line = self._open(until)
-            line.ask(commands, hostnames, until)
-            line.collect(take, timeout, quiet)
+            line = self._open(deadline)
+            line.ask(commands, hostnames, deadline)
+            line.collect(take, timeout, max_silence)
 
     def failed(self, exc: Exception) -> SourceLostError:
         """Drop the connection that raised ``exc``; the error to raise."""
@@ -77,11 +77,11 @@ class RemoteControl:
         self._cut()
         return lost(exc, _DOING, line.session.permissions if line else None, connecting=line is None)
 
-    def _open(self, until: float) -> "_Line":
+    def _open(self, deadline: float) -> "_Line":
         if self._line is not None and self._line.session.outdated:
             self.close()
         if self._line is None:
-            self._line = _Line(self._dialer, self._settings, self.discarded, until)
+            self._line = _Line(self._dialer, self._settings, self.discarded, deadline)
         return self._line
 
     def _cut(self) -> None:
@@ -101,9 +101,9 @@ class RemoteControl:
 class _Line:
     """One connection with its mailbox."""
 
-    def __init__(self, dialer: Dialer, settings: BrokerSettings, discarded: Counter[str], until: float) -> None:
+    def __init__(self, dialer: Dialer, settings: BrokerSettings, discarded: Counter[str], deadline: float) -> None:
         # Confirmed, because a broker that does not answer looks like a fleet without workers.
-        self.session = Session(dialer, until, **({"confirm_publish": True} if dialer.kind == "amqp" else {}))
+        self.session = Session(dialer, deadline, **({"confirm_publish": True} if dialer.kind == "amqp" else {}))
         self._discarded = discarded
         self._tickets: dict[str, str] = {}
         self._asked: frozenset[str] = frozenset()
@@ -120,47 +120,47 @@ class _Line:
         self.session.cut()
         return lost(exc, _DOING, self.session.permissions)
 
-    def _send(self, command: str, hostnames: Sequence[str] | None, ticket: str, until: float) -> None:
+    def _send(self, command: str, hostnames: Sequence[str] | None, ticket: str, deadline: float) -> None:
         message: dict[str, Any] = {"method": command, "arguments": {}}
         message |= {"destination": hostnames, "pattern": None, "matcher": None}
         message |= {"ticket": ticket, "reply_to": self.mailbox.address}
-        self.session.bound(until)
+        self.session.bound(deadline)
         self.session.publish(self._producer, message, serializer="json", headers={"clock": 0, "expires": 0})
 
-    def ask(self, commands: Sequence[str], hostnames: Sequence[str] | None, until: float) -> None:
+    def ask(self, commands: Sequence[str], hostnames: Sequence[str] | None, deadline: float) -> None:
         self.mailbox.clear()
         self._asked = frozenset(hostnames or ())
         self._tickets = {str(uuid4()): command for command in commands}
         for ticket, command in self._tickets.items():
-            self._send(command, hostnames, ticket, until)
+            self._send(command, hostnames, ticket, deadline)
 
-    def collect(self, take: Take, timeout: float, quiet: float | None) -> None:
+    def collect(self, take: Take, timeout: float, max_silence: float | None) -> None:
         answered: set[tuple[str, str]] = set()
-        most = len(self._tickets) * (len(self._asked) or MAX_WORKERS)
-        until = time.monotonic() + timeout
-        while replies := self.mailbox.wait(until):
+        max_answers = len(self._tickets) * (len(self._asked) or MAX_WORKERS)
+        deadline = time.monotonic() + timeout
+        while replies := self.mailbox.wait(deadline):
             for reply in replies:
-                self._take(reply, take, answered, most)
-            if (self._asked and len(answered) >= most) or time.monotonic() >= until:
+                self._take(reply, take, answered, max_answers)
+            if (self._asked and len(answered) >= max_answers) or time.monotonic() >= deadline:
                 return
-            if quiet is not None and answered:
-                until = min(until, time.monotonic() + quiet)
+            if max_silence is not None and answered:
+                deadline = min(deadline, time.monotonic() + max_silence)
 
-    def _take(self, reply: Reply, take: Take, answered: set[tuple[str, str]], most: int) -> None:
+    def _take(self, reply: Reply, take: Take, answered: set[tuple[str, str]], max_answers: int) -> None:
         command = self._tickets.get(reply.ticket) if isinstance(reply.ticket, str) else None
-        found = Unreadable.LATE if command is None else read(reply)
-        if command is None or isinstance(found, Unreadable):
-            self._discarded[str(found)] += 1
+        decoded = UnreadableReason.LATE if command is None else read(reply)
+        if command is None or isinstance(decoded, UnreadableReason):
+            self._discarded[str(decoded)] += 1
             return
-        hostname, answer = found
+        hostname, answer = decoded
         if self._asked and hostname not in self._asked:
-            self._discarded[Unreadable.LATE] += 1
+            self._discarded[UnreadableReason.LATE] += 1
             return
-        if (command, hostname) not in answered and len(answered) >= most:
-            self._discarded[Unreadable.TOO_MANY] += 1
+        if (command, hostname) not in answered and len(answered) >= max_answers:
+            self._discarded[UnreadableReason.TOO_MANY] += 1
             return
         answered.add((command, hostname))
         try:
             take(command, hostname, answer)
         except Exception:  # noqa: BLE001 - the boundary: an answer of a shape that nobody thought of costs itself
-            self._discarded[Unreadable.MALFORMED] += 1
+            self._discarded[UnreadableReason.MALFORMED] += 1

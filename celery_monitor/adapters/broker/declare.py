@@ -48,19 +48,19 @@ class Declaration:
         self._exchange()
         declared = self.queue()
         self._step("bind the queue", self._channel.queue_bind, self._queue.name, self._settings.exchange, "#")
-        patience = time.monotonic() + _FAREWELL
+        deadline = time.monotonic() + _FAREWELL
         # What nobody but an administrator may declare need not be as it is configured: nothing is known to protect it.
-        standby = (self._shared or not declared) and self._consumed(patience)
+        standby = (self._shared or not declared) and self._consumed(deadline)
         if standby and not declared:
-            raise SourceLostError("cannot consume: the queue already has a consumer", self._taken())
-        while not self._consume(last_try=time.monotonic() > patience):
+            raise SourceLostError("cannot consume: the queue already has a consumer", self._queue_in_use())
+        while not self._consume(last_try=time.monotonic() > deadline):
             time.sleep(_FAREWELL / 20)
         return standby
 
-    def _consumed(self, until: float) -> bool:
+    def _consumed(self, deadline: float) -> bool:
         """Whether the queue has a consumer, still at this monotonic time."""
         while self._channel.queue_declare(self._queue.name, passive=True).consumer_count:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 return True
             time.sleep(_FAREWELL / 20)
         return False
@@ -76,7 +76,7 @@ class Declaration:
             if "exclusive" not in exc.reply_text:
                 raise lost(exc, "cannot consume", self._target.permissions) from exc
             if last_try:
-                raise SourceLostError(f"cannot consume: {describe(exc)}", self._taken()) from exc
+                raise SourceLostError(f"cannot consume: {describe(exc)}", self._queue_in_use()) from exc
             return False
         return True
 
@@ -134,7 +134,7 @@ class Declaration:
         except AccessRefused as exc:
             raise lost(exc, f"cannot {doing}", self._target.permissions) from exc
 
-    def _taken(self) -> str:
+    def _queue_in_use(self) -> str:
         return (
             f"another monitor is consuming the queue {self._queue.name}: stop it, or set a different "
             "broker.queue.name for this one (the broker drops a dead connection after two missed heartbeats)"

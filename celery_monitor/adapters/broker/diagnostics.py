@@ -68,13 +68,13 @@ class BrokerDiagnostics:
         with boundary(partial(lost, doing="cannot inspect the queue", permissions=session.permissions)):
             channel = session.query_channel()
             try:
-                found = channel.queue_declare(self._settings.queue.name, passive=True)
+                declared = channel.queue_declare(self._settings.queue.name, passive=True)
             except NotFound:
                 return None
             # Now that it exists, declaring it compares and does nothing else.
             vhost = session.client.virtual_host or "/"
             Declaration(Target(channel, vhost, session.permissions), self._settings).queue()
-        return QueueState(found.message_count, found.consumer_count)
+        return QueueState(declared.message_count, declared.consumer_count)
 
     def fleets(self) -> list[tuple[str, str]]:
         """On Redis: ``global_keyprefix`` and ``control_exchange`` of the fleets that have left a trace in the database.
@@ -83,17 +83,17 @@ class BrokerDiagnostics:
         """
         if not self.is_redis:
             return []
-        session, found, cursor = self._ready(), set(), 0
+        session, queue_keys, cursor = self._ready(), set(), 0
         with boundary(partial(lost, doing="cannot list the bindings", permissions=session.permissions)):
             for _ in range(_SCANS):
                 cursor, keys = session.channel.client.scan(cursor, match="*_kombu.binding.*.pidbox", count=_KEYS)
                 for key in keys:
                     prefix, _, exchange = key.decode(errors="replace").partition("_kombu.binding.")
                     if not exchange.startswith("reply."):
-                        found.add((prefix, exchange.removesuffix(".pidbox")))
+                        queue_keys.add((prefix, exchange.removesuffix(".pidbox")))
                 if not cursor:
                     break
-        return sorted(found)
+        return sorted(queue_keys)
 
     def ask(self, timeout: float) -> Replies:
         """``ping`` and ``conf`` (what is not Celery's default) of all workers, within ``timeout`` seconds."""

@@ -56,22 +56,22 @@ class Dialer:
             check_urls(urls)  # the settings did once, but a file may hold another one by now
         except ValueError as exc:
             raise SourceLostError("invalid broker URL", f"broker.url {exc}") from None
-        each = urls.split(";")
+        addresses = urls.split(";")
         sentinels = urls.lower().startswith("sentinel")
         if sentinels:  # of one master; redis-py asks one after the other
-            timeout /= len(each)
+            timeout /= len(addresses)
         else:
-            urls = each[next(self._attempts) % len(each)]
+            urls = addresses[next(self._attempts) % len(addresses)]
         defaults = _DEFAULTS[self.kind](timeout, self._settings.heartbeat)
-        merged = {**defaults, **options, **self._settings.transport_options, **_FORCED}
+        arguments = {**defaults, **options, **self._settings.transport_options, **_FORCED}
         if sentinels:
-            merged["sentinel_kwargs"] = _sentinel_options(merged)
+            arguments["sentinel_kwargs"] = _sentinel_options(arguments)
         connection = Connection(
             urls,
             ssl=True,  # whatever it is to be: kombu warns of rediss:// without options, and turns verification off
             connect_timeout=timeout,
             heartbeat=heartbeat,
-            transport_options=merged,
+            transport_options=arguments,
         )
         tls.apply(connection, self._settings, self.kind, urls.split(";")[0])
         return connection

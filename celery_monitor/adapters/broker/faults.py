@@ -18,7 +18,7 @@ import redis.sentinel
 
 from celery_monitor.adapters.broker.frames import ConsumerCancelledError, StreamClosedError
 from celery_monitor.errors import MonitorError, SourceLostError
-from celery_monitor.network import PASSING, Fault, ServerTerms, chain, fault_of, remedy, told
+from celery_monitor.network import PASSING, Fault, ServerTerms, chain, explain, fault_of, remedy
 
 UNHEEDED: Final = contextlib.suppress(Exception)
 """For what is done to something that is given up anyway: whatever comes of it makes no difference."""
@@ -75,7 +75,7 @@ def describe(exc: BaseException) -> str:
     if isinstance(exc, amqp.exceptions.AMQPError):
         text = str(exc.reply_text or exc)
     elif isinstance(exc, OSError | redis.exceptions.RedisError):
-        text = told(exc) or str(exc)
+        text = explain(exc) or str(exc)
     else:
         text = type(exc).__name__
     return re.sub(r"[^\x20-\x7e]+", " ", text)[:_TEXT_LIMIT]
@@ -92,12 +92,12 @@ def lost(
     message = f"{doing}: {describe(exc)}"
     if isinstance(exc, amqp.exceptions.AccessRefused) and exc.method_sig != _LOG_IN:
         return SourceLostError(message, permissions)
-    if (known := next(filter(None, map(_remedy, chain(exc))), None)) is not None:
-        return SourceLostError(message, known)
+    if (known_remedy := next(filter(None, map(_remedy, chain(exc))), None)) is not None:
+        return SourceLostError(message, known_remedy)
     fault = fault_of(exc) or _fault(exc)
     if fault is None:
         options = "check broker.transport_options and broker.use_ssl: the transport rejects them"
-        blamed = connecting and any(isinstance(each, _OPTIONS) for each in chain(exc))
+        blamed = connecting and any(isinstance(error, _OPTIONS) for error in chain(exc))
         return SourceLostError(message, options if blamed else None)
     if fault in PASSING:
         return SourceLostError(message, hint=remedy(fault, _SERVER))

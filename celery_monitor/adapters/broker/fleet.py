@@ -58,7 +58,7 @@ class BrokerFleet:
         self._own_suffixes = suffixes_of({"broker_transport_options": options})
         self._suffixes = sorted(self._own_suffixes)
         self._ask_conf_at = 0.0
-        self.answered: AbstractSet[str] = frozenset()
+        self.responders: AbstractSet[str] = frozenset()
         """As FleetControl.answered."""
         self.details: dict[str, WorkerDetail] = {}
         """As FleetControl.details."""
@@ -71,27 +71,29 @@ class BrokerFleet:
 
     def enable_events(self, timeout: float, hostnames: Sequence[str] = ()) -> dict[str, bool]:
         """As FleetControl.enable_events."""
-        found: dict[str, bool] = {}
+        switched_on: dict[str, bool] = {}
 
         def take(_command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
-            found[hostname] = isinstance(answer, dict) and answer.get("ok") == _SWITCHED_ON
+            switched_on[hostname] = isinstance(answer, dict) and answer.get("ok") == _SWITCHED_ON
 
-        self._control.ask(("enable_events",), timeout, take, list(hostnames) or None, quiet=_QUIET)
+        self._control.ask(("enable_events",), timeout, take, list(hostnames) or None, max_silence=_QUIET)
         if not hostnames:
-            self.answered = frozenset(found)
-        return found
+            self.responders = frozenset(switched_on)
+        return switched_on
 
     def ping(self, timeout: float) -> AbstractSet[str]:
         """As FleetControl.ping."""
-        found: set[str] = set()
-        self._control.ask(("ping",), timeout, lambda _command, hostname, _answer: found.add(hostname), quiet=_QUIET)
-        self.answered = frozenset(found)
-        return found
+        hostnames: set[str] = set()
+        self._control.ask(
+            ("ping",), timeout, lambda _command, hostname, _answer: hostnames.add(hostname), max_silence=_QUIET
+        )
+        self.responders = frozenset(hostnames)
+        return hostnames
 
     def tasks(self, timeout: float, hostnames: Sequence[str] = ()) -> Sequence[FleetTask]:
         """As FleetControl.tasks."""
         queues: dict[str, list[_Bound]] = {}
-        found: dict[str, _HeldTask] = {}
+        held_tasks: dict[str, _HeldTask] = {}
         answered: set[str] = set()
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
@@ -100,16 +102,16 @@ class BrokerFleet:
                 queues[hostname] = list(islice(_bound(answer), _MAX_BOUND))
                 return
             for task in _held(hostname, answer):
-                if len(found) < _MAX_TASKS:
+                if len(held_tasks) < _MAX_TASKS:
                     # One that is active is the best known: it tells when it began.
-                    found[task.uuid] = task if command == "active" else found.get(task.uuid, task)
+                    held_tasks[task.uuid] = task if command == "active" else held_tasks.get(task.uuid, task)
 
         self._control.ask(("active", "reserved", "scheduled", "active_queues"), timeout, take, list(hostnames) or None)
         if not hostnames:
-            self.answered = frozenset(answered)
+            self.responders = frozenset(answered)
         return [
             FleetTask(task.uuid, task.name, queue and shared(queue), task.since)
-            for task in found.values()
+            for task in held_tasks.values()
             for queue in [_queue(task, queues.get(task.hostname, []))]
         ]
 
@@ -118,13 +120,13 @@ class BrokerFleet:
         self.details = {}
         queues: dict[str, list[str]] = {}
         processes: dict[str, int] = {}
-        left = _MAX_NAMES
+        names_left = _MAX_NAMES
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
-            nonlocal left
+            nonlocal names_left
             if command == "active_queues" and isinstance(answer, list):
-                queues[hostname] = [bound.name for bound in islice(_bound(answer), left)]
-                left -= len(queues[hostname])
+                queues[hostname] = [bound.name for bound in islice(_bound(answer), names_left)]
+                names_left -= len(queues[hostname])
             elif command == "stats" and (number := _processes(answer)) is not None:
                 processes[hostname] = number
                 self.details[hostname] = _detail(answer, number)
@@ -134,7 +136,7 @@ class BrokerFleet:
                     self.busy.discard(hostname)
 
         self._control.ask(("active_queues", "stats"), timeout, take)
-        self.answered = frozenset({*queues, *processes})
+        self.responders = frozenset({*queues, *processes})
         self._learn_priorities(list(queues), timeout, now)
         self._registry.hear(queues, processes, down)
         return self._registry.measured(self._sizes(now), now)
@@ -146,27 +148,31 @@ class BrokerFleet:
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """As FleetControl.registered."""
-        found: dict[str, list[str]] = {}
+        names_by_host: dict[str, list[str]] = {}
 
         def take(_command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             if isinstance(answer, list):
-                found[hostname] = list(_names(answer))
+                names_by_host[hostname] = list(_names(answer))
 
         self._control.ask(("registered",), timeout, take, hostnames)
-        return found
+        return names_by_host
 
-    def held(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
+    def held_task_ids(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
         """As FleetControl.held."""
         commands = _HOLDS if fetched else _HOLDS[:1]
-        found: dict[str, dict[str, set[str]]] = {}
+        ids_by_host: dict[str, dict[str, set[str]]] = {}
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             if isinstance(answer, list) and len(answer) <= _MAX_TASKS:
-                found.setdefault(hostname, {})[command] = {task.uuid for task in _held(hostname, answer)}
+                ids_by_host.setdefault(hostname, {})[command] = {task.uuid for task in _held(hostname, answer)}
 
         self._control.ask(commands, timeout, take, list(hostnames))
-        whole = {hostname: told for hostname, told in found.items() if len(told) == len(commands)}
-        return {hostname: set().union(*told.values()) for hostname, told in whole.items()}
+        complete = {
+            hostname: ids_by_command
+            for hostname, ids_by_command in ids_by_host.items()
+            if len(ids_by_command) == len(commands)
+        }
+        return {hostname: set().union(*ids_by_command.values()) for hostname, ids_by_command in complete.items()}
 
     @property
     def discarded(self) -> Counter[str]:
@@ -180,22 +186,22 @@ class BrokerFleet:
     def _sizes(self, now: float) -> dict[str, Size | None]:
         """Of the queues that the census asks for."""
         names, unconfirmed = self._registry.names(), self._registry.unconfirmed(now)
-        until = time.monotonic() + _LENGTHS_TIMEOUT
+        deadline = time.monotonic() + _LENGTHS_TIMEOUT
         with boundary(self._control.failed):
-            return sizes(self._control.session(until), names, unconfirmed, self._suffixes, until)
+            return sizes(self._control.session(deadline), names, unconfirmed, self._suffixes, deadline)
 
     def _learn_priorities(self, hostnames: Sequence[str], timeout: float, now: float) -> None:
         """Ask some workers how they name the lists of a queue's priorities: on Redis, and now and then."""
         if not self._has_priorities or not hostnames or now < self._ask_conf_at:
             return
         self._ask_conf_at = now + _CONF_INTERVAL
-        found: set[str] = set()
+        suffixes: set[str] = set()
 
         def take(_command: str, _hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
-            found.update(suffixes_of(answer))
+            suffixes.update(suffixes_of(answer))
 
         self._control.ask(("conf",), timeout, take, hostnames[:_CONF_OF])
-        self._suffixes = sorted(found | self._own_suffixes)[:_MAX_SUFFIXES]
+        self._suffixes = sorted(suffixes | self._own_suffixes)[:_MAX_SUFFIXES]
 
     def close(self) -> None:
         """As FleetControl.close."""

@@ -60,8 +60,8 @@ class FrameReader:
         """Part of a message's body has come, and the rest has not."""
         return bool(self._body)
 
-    def feed(self, data: bytes, limit: int, found: list[Delivery]) -> None:
-        """Append to ``found`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
+    def feed(self, data: bytes, limit: int, deliveries: list[Delivery]) -> None:
+        """Append to ``deliveries`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
 
         Raises an AMQPError when the broker closes the channel or the connection, ConsumerCancelledError,
         StreamClosedError.
@@ -70,7 +70,7 @@ class FrameReader:
         at, end = 0, len(buffer)
         unpack = _FRAME.unpack_from
         try:
-            while end - at > _FRAME.size and len(found) < limit:
+            while end - at > _FRAME.size and len(deliveries) < limit:
                 kind, _, size = unpack(buffer, at)
                 start = at + _FRAME.size
                 stop = start + size
@@ -81,9 +81,9 @@ class FrameReader:
                 if buffer[stop] != _FRAME_END:
                     raise AMQPError("the broker sent a frame without an end marker")
                 if kind == _KIND_BODY:
-                    self._on_body(buffer[start:stop], found)
+                    self._on_body(buffer[start:stop], deliveries)
                 elif kind == _KIND_HEADER:
-                    self._on_header(buffer, start, stop, found)
+                    self._on_header(buffer, start, stop, deliveries)
                 elif kind == _KIND_METHOD:
                     self._on_method(buffer, start)
                 at = stop + 1
@@ -105,7 +105,7 @@ class FrameReader:
         elif method == _CONNECTION_CLOSED:
             raise StreamClosedError
 
-    def _on_header(self, buffer: bytes, start: int, stop: int, found: list[Delivery]) -> None:
+    def _on_header(self, buffer: bytes, start: int, stop: int, deliveries: list[Delivery]) -> None:
         self._size, flags = _HEADER.unpack_from(buffer, start)
         properties = start + _HEADER.size
         if flags & _HAS_CONTENT_TYPE:  # the first property, if it is there
@@ -121,9 +121,9 @@ class FrameReader:
         if self._body:
             self._body.clear()
         if not self._size:
-            self._on_body(b"", found)
+            self._on_body(b"", deliveries)
 
-    def _on_body(self, body: bytes, found: list[Delivery]) -> None:
+    def _on_body(self, body: bytes, deliveries: list[Delivery]) -> None:
         if len(body) < self._size:
             self._size -= len(body)
             if self._refused is None:
@@ -137,6 +137,6 @@ class FrameReader:
             self._body.clear()
         self.tag = self._tag
         if self._refused is None:
-            found.append(Delivery(body, self._content_type, bool(self._redelivered)))
+            deliveries.append(Delivery(body, self._content_type, bool(self._redelivered)))
         else:
-            found.append(Delivery(body[:HEAD], self._content_type, bool(self._redelivered), self._refused))
+            deliveries.append(Delivery(body[:HEAD], self._content_type, bool(self._redelivered), self._refused))

@@ -20,7 +20,7 @@ MAX_REFUSED: Final = 20
 
 
 def sizes(
-    session: Session, names: Sequence[str], unconfirmed: Sequence[str], suffixes: Collection[str], until: float
+    session: Session, names: Sequence[str], unconfirmed: Sequence[str], suffixes: Collection[str], deadline: float
 ) -> dict[str, Size | None]:
     """Of the queues that were asked for; None for one that does not exist. Raises what the libraries do.
 
@@ -29,17 +29,17 @@ def sizes(
     """
     if session.kind == "redis":
         return dict(_lists(session, [*names, *unconfirmed], suffixes))
-    found: dict[str, Size | None] = {}
+    sizes_by_name: dict[str, Size | None] = {}
     refused = 0
     doubted = frozenset(unconfirmed)
     for name in chain(names, unconfirmed):
         if refused >= MAX_REFUSED:
             break
-        session.bound(until)
-        size = found[name] = _size(session.query_channel(), name, counts_consumers=session.acknowledges)
+        session.bound(deadline)
+        size = sizes_by_name[name] = _size(session.query_channel(), name, counts_consumers=session.acknowledges)
         if name in doubted and (size is None or size[0] is None):
             refused += 1
-    return found
+    return sizes_by_name
 
 
 def _lists(session: Session, names: Sequence[str], suffixes: Collection[str]) -> Iterator[tuple[str, Size | None]]:
@@ -55,8 +55,8 @@ def _lists(session: Session, names: Sequence[str], suffixes: Collection[str]) ->
             lengths = pipe.execute(raise_on_error=False)
         for number, name in enumerate(some):
             first, *rest = lengths[number * width : (number + 1) * width]
-            known = [first, *(length for length in rest if isinstance(length, int))]
-            yield name, (sum(known) if isinstance(first, int) else None, None)
+            lengths_known = [first, *(length for length in rest if isinstance(length, int))]
+            yield name, (sum(lengths_known) if isinstance(first, int) else None, None)
 
 
 def _size(channel: Any, name: str, *, counts_consumers: bool) -> Size | None:  # noqa: ANN401 - kombu has no types

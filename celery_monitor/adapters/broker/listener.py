@@ -36,8 +36,8 @@ class Listener:
 
     def poll(self, timeout: float) -> Sequence[Delivery]:
         """What came, waiting at most ``timeout`` seconds for it. Raises SourceLostError."""
-        found = self._source.poll(timeout)
-        return () if found is None else found.deliveries
+        deliveries = self._source.poll(timeout)
+        return () if deliveries is None else deliveries.deliveries
 
     def close(self) -> None:
         """End it, at most 2 s."""

@@ -42,11 +42,11 @@ class MemoryLink:
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises what the library raises."""
         self._found = []
-        found = self._found
+        deliveries = self._found
         with contextlib.suppress(TimeoutError):
-            while len(found) < self._limit:
-                self._transport.drain_events(self._transport, timeout=0 if found else timeout)
-        return Batch(found, 0) if found else None
+            while len(deliveries) < self._limit:
+                self._transport.drain_events(self._transport, timeout=0 if deliveries else timeout)
+        return Batch(deliveries, 0) if deliveries else None
 
     def ack(self, tag: int) -> None:
         """Nothing: what was read is gone."""
@@ -61,5 +61,5 @@ class MemoryLink:
             self._queue.delete()
             self._channel.close()
 
-    def leave(self, until: float) -> None:
+    def leave(self, deadline: float) -> None:
         """Nobody to say good-bye to."""

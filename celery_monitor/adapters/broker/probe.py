@@ -30,12 +30,12 @@ class BrokerProbe:
 
     def send(self, body: bytes, timeout: float) -> None:
         """As Probe.send. On AMQP the broker has taken it when this returns."""
-        until = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         if self._session is not None and self._session.outdated:
             self.close()
         with boundary(self._failed):
-            session = self._session or self._open(until)
-            session.bound(until)
+            session = self._session or self._open(deadline)
+            session.bound(deadline)
             session.publish(
                 self._producer,
                 body,
@@ -75,10 +75,10 @@ class BrokerProbe:
         permissions = None if session is None else session.permissions
         return lost(exc, "cannot publish to the event exchange", permissions, connecting=session is None)
 
-    def _open(self, until: float) -> Session:
+    def _open(self, deadline: float) -> Session:
         amqp = self._dialer.kind == "amqp"
         options: dict[str, Any] = {"confirm_publish": True, "on_blocked": self._on_blocked} if amqp else {}
-        session = Session(self._dialer, until, **options)
+        session = Session(self._dialer, deadline, **options)
         # Elsewhere declaring tells kombu alone that the exchange is a fanout; on AMQP it would need a permission.
         exchange = event_exchange(session.client, self._exchange)
         self._producer = Producer(session.channel, exchange, auto_declare=not amqp)

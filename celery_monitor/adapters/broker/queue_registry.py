@@ -57,7 +57,7 @@ class _Queue:
 
     own: bool
     """It is for one worker alone, and of no interest without it, unless something is left in it."""
-    found: bool = False
+    discovered: bool = False
     """The broker told its length when it was asked last."""
     exists: bool = True
     """The broker has not said that there is no such queue."""
@@ -76,8 +76,8 @@ class _Queue:
     def note(self, size: Size | None, now: float) -> None:
         """It was asked for."""
         self.exists = size is not None
-        self.found = size is not None and size[0] is not None
-        if self.found:
+        self.discovered = size is not None and size[0] is not None
+        if self.discovered:
             self.absences, self.again_at = 0, -math.inf
             return
         self.absences += 1
@@ -87,12 +87,12 @@ class _Queue:
 class QueueRegistry:
     """A round is ``hear``, ``names`` and ``unconfirmed``, ``measured``. Does no I/O.
 
-    ``named`` are told in any case, ``past`` while something is in them that nobody consumes.
+    ``configured`` are told in any case, ``previous`` while something is in them that nobody consumes.
     """
 
-    def __init__(self, named: Iterable[str], past: Iterable[str] = ()) -> None:
-        self._named = dict.fromkeys(named)
-        self._past = list(dict.fromkeys(past))
+    def __init__(self, configured: Iterable[str], previous: Iterable[str] = ()) -> None:
+        self._named = dict.fromkeys(configured)
+        self._past = list(dict.fromkeys(previous))
         self._workers: dict[str, _WorkerAnswer] = {}
         self._queues: dict[str, _Queue] = {}
 
@@ -106,9 +106,9 @@ class QueueRegistry:
             if hostname not in queues and (worker.missed >= ROUNDS_KEPT or hostname in down):
                 del self._workers[hostname]
         for hostname, names in queues.items():
-            known = self._workers.get(hostname)
-            if known is not None:
-                known.queues, known.missed = names, 0
+            previous = self._workers.get(hostname)
+            if previous is not None:
+                previous.queues, previous.missed = names, 0
             elif len(self._workers) < MAX_WORKERS:
                 self._workers[hostname] = _WorkerAnswer(names)
         for hostname, number in processes.items():
@@ -118,16 +118,16 @@ class QueueRegistry:
 
     def names(self) -> list[str]:
         """The queues to ask the broker for: those of the settings, those that exist, some of before a restart."""
-        found = (name for name, queue in self._queues.items() if queue.found)
-        known = islice(dict.fromkeys((*self._named, *found)), MAX_QUEUES)
-        return list(dict.fromkeys((*known, *self._past[:PAST_AT_ONCE])))
+        found_names = (name for name, queue in self._queues.items() if queue.discovered)
+        names = islice(dict.fromkeys((*self._named, *found_names)), MAX_QUEUES)
+        return list(dict.fromkeys((*names, *self._past[:PAST_AT_ONCE])))
 
     def unconfirmed(self, now: float) -> list[str]:
         """More queues to ask for: workers name them, and the broker has not told of them yet. Due longest first."""
         unconfirmed = [
             (queue.again_at, name)
             for name, queue in self._queues.items()
-            if not queue.found and now >= queue.again_at and name not in self._named
+            if not queue.discovered and now >= queue.again_at and name not in self._named
         ]
         unconfirmed.sort(key=itemgetter(0))
         return [name for _, name in unconfirmed]
@@ -137,21 +137,21 @@ class QueueRegistry:
 
         ``now`` is monotonic, in seconds.
         """
-        listed = list(islice(self._named | dict.fromkeys(self._queues), MAX_QUEUES))
+        names = list(islice(self._named | dict.fromkeys(self._queues), MAX_QUEUES))
         workers: Counter[str] = Counter()
         processes: Counter[str] = Counter()
         for worker in self._workers.values():
             for name in worker.queues:
                 workers[name] += 1
                 processes[name] += worker.processes
-        listed += [name for name in self._check_past(sizes) if name not in self._named and name not in listed]
-        for name in listed:
+        names += [name for name in self._check_past(sizes) if name not in self._named and name not in names]
+        for name in names:
             if name in sizes and name in self._queues:
                 self._queues[name].note(sizes[name], now)
             self._forget(name, sizes.get(name), now, consumed=name in workers)
         return self._without_duplicates(
             QueueStats(name, *(sizes.get(name) or (None, None)), workers[name], processes[name])
-            for name in listed
+            for name in names
             if name in self._named or name in self._queues
         )
 
@@ -161,18 +161,18 @@ class QueueRegistry:
 
     def _without_duplicates(self, queues: Iterable[QueueStats]) -> list[QueueStats]:
         """Queues whose names differ in what is random, such as those of a Broadcast, as one with their sums."""
-        found: dict[str, QueueStats] = {}
+        stats_by_name: dict[str, QueueStats] = {}
         for queue in queues:
             name = queue.name if queue.name in self._named else shared(queue.name)
-            other = found.get(name) or QueueStats(name, None, None, 0, 0)
-            found[name] = QueueStats(
+            other = stats_by_name.get(name) or QueueStats(name, None, None, 0, 0)
+            stats_by_name[name] = QueueStats(
                 name,
                 _sum(queue.length, other.length),
                 _sum(queue.consumers, other.consumers),
                 queue.workers + other.workers,
                 queue.processes + other.processes,
             )
-        return list(found.values())
+        return list(stats_by_name.values())
 
     def _remember(self) -> None:
         ranked = [
@@ -183,23 +183,23 @@ class QueueRegistry:
         # The first queue of each worker, then the second ones: a worker that names thousands keeps out nobody's.
         ranked.sort(key=itemgetter(0))
         consumed = {name: is_direct_queue(name, hostname) or shared(name) != name for _, name, hostname in ranked}
-        left = [name for name in self._queues if name not in consumed]
-        left.sort(key=lambda name: -self._queues[name].idle_since)
+        unconsumed = [name for name in self._queues if name not in consumed]
+        unconsumed.sort(key=lambda name: -self._queues[name].idle_since)
         self._queues = {
             name: self._queues.get(name) or _Queue(own=consumed[name])
-            for name in islice((*consumed, *left), MAX_QUEUES)
+            for name in islice((*consumed, *unconsumed), MAX_QUEUES)
         }
 
     def _check_past(self, sizes: Mapping[str, Size | None]) -> list[str]:
         """At the next ones of before, which are returned: what does not exist any more is not asked for again."""
-        seen, self._past = self._past[:PAST_AT_ONCE], self._past[PAST_AT_ONCE:]
-        for name in seen:
+        portion, self._past = self._past[:PAST_AT_ONCE], self._past[PAST_AT_ONCE:]
+        for name in portion:
             length, _ = sizes.get(name) or (None, None)
             if length is not None:
                 self._past.append(name)
             if length:
                 self._queues.setdefault(name, _Queue(own=False))
-        return seen
+        return portion
 
     def _forget(self, name: str, size: Size | None, now: float, *, consumed: bool) -> None:
         """What is not in use and gone, or for long, or for one worker alone."""
@@ -214,5 +214,5 @@ class QueueRegistry:
             del self._queues[name]
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one + (other or 0)
+def _sum(left: int | None, right: int | None) -> int | None:
+    return right if left is None else left + (right or 0)

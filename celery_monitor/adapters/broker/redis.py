@@ -50,26 +50,26 @@ class RedisLink:
 
     def _subscribe(self, topic: str) -> None:
         self._connection.send_command("PSUBSCRIBE", topic)
-        until = time.monotonic() + CONNECT_TIMEOUT
+        deadline = time.monotonic() + CONNECT_TIMEOUT
         while not self._reader.subscribed:
-            data = self._wire.receive(max(0, until - time.monotonic()))
+            data = self._wire.receive(max(0, deadline - time.monotonic()))
             if data is None:
                 raise TimeoutError
             self._reader.feed(data, self._limit, self._early)
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll. Raises what the library raises."""
-        found, self._early = self._early, []
+        deliveries, self._early = self._early, []
         moving = False
         try:
-            moving = self._read(timeout, found)
+            moving = self._read(timeout, deliveries)
         except Exception:
-            if not found:
+            if not deliveries:
                 raise
             # They will not come again. The next call meets the same error.
-        if not found:
+        if not deliveries:
             self._check_alive()
-        return Batch(found, 0) if found or moving else None
+        return Batch(deliveries, 0) if deliveries or moving else None
 
     def drain(self, timeout: float) -> "list[Delivery]":
         """All messages that the server has taken before this call, as far as they were not read.
@@ -77,41 +77,41 @@ class RedisLink:
         The server answers on this connection after what it has sent before. Raises what the library raises.
         """
         self._pings += 1
-        asked = b"drain-%d" % self._pings
-        self._wire.send(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(asked), asked))
-        found, self._early = self._early, []
-        until = time.monotonic() + timeout
-        self._reader.feed(b"", sys.maxsize, found)
-        while self._reader.pong != asked:
-            data = self._wire.receive(max(0, until - time.monotonic()))
+        token = b"drain-%d" % self._pings
+        self._wire.send(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(token), token))
+        deliveries, self._early = self._early, []
+        deadline = time.monotonic() + timeout
+        self._reader.feed(b"", sys.maxsize, deliveries)
+        while self._reader.pong != token:
+            data = self._wire.receive(max(0, deadline - time.monotonic()))
             if data is None:
                 raise TimeoutError
-            self._reader.feed(data, sys.maxsize, found)
-        return found
+            self._reader.feed(data, sys.maxsize, deliveries)
+        return deliveries
 
-    def _read(self, timeout: float, found: "list[Delivery]") -> bool:
+    def _read(self, timeout: float, deliveries: "list[Delivery]") -> bool:
         """Whether it read a part of a message, whose rest has not come."""
-        self._reader.feed(b"", self._limit, found)
-        until, left = time.monotonic() + timeout, POLL_BYTES
-        while len(found) < self._limit and (left > 0 or not found):
-            data = self._wire.receive(0 if found else max(0, until - time.monotonic()))
+        self._reader.feed(b"", self._limit, deliveries)
+        deadline, bytes_left = time.monotonic() + timeout, POLL_BYTES
+        while len(deliveries) < self._limit and (bytes_left > 0 or not deliveries):
+            data = self._wire.receive(0 if deliveries else max(0, deadline - time.monotonic()))
             if data is None:
                 break
-            left -= len(data)
-            self._reader.feed(data, self._limit, found)
-            if self._wire.drained if found else time.monotonic() >= until:
+            bytes_left -= len(data)
+            self._reader.feed(data, self._limit, deliveries)
+            if self._wire.drained if deliveries else time.monotonic() >= deadline:
                 break
-        return left < POLL_BYTES and self._reader.is_mid_message
+        return bytes_left < POLL_BYTES and self._reader.is_mid_message
 
     def _check_alive(self) -> None:
         """Redis has no heartbeats: ask for a sign when there was none for a while."""
         # Only after reading: when nobody has read for long, the answer may be what was not read.
         now = time.monotonic()
-        heard = self._wire.last_received
-        if self._pinged_at > heard:
+        last_received = self._wire.last_received
+        if self._pinged_at > last_received:
             if now - self._pinged_at > self._ping_interval:
                 raise TimeoutError
-        elif now - heard > self._ping_interval:
+        elif now - last_received > self._ping_interval:
             self._pinged_at = now
             self._wire.send(b"PING\r\n")
 
@@ -127,7 +127,7 @@ class RedisLink:
         with UNHEEDED:
             self._connection.disconnect()
 
-    def leave(self, until: float) -> None:
+    def leave(self, deadline: float) -> None:
         """Nothing to say: the server forgets a subscription with its connection."""
 
 

@@ -21,7 +21,7 @@ MAX_TEXT_LENGTH: Final = 4_096
 _JSON: Final = frozenset({"application/json", "application/x-json"})
 
 
-class Unreadable(enum.StrEnum):
+class UnreadableReason(enum.StrEnum):
     """Why a reply was discarded."""
 
     COMPRESSED = "compressed"
@@ -64,10 +64,10 @@ class _ReplyEnvelope(msgspec.Struct, gc=False):
 _envelope: Final = msgspec.json.Decoder(_ReplyEnvelope)
 
 
-def unwrap(data: bytes) -> Reply | Unreadable:
+def unwrap(data: bytes) -> Reply | UnreadableReason:
     """The reply in an envelope of kombu's virtual transports (``kombu.transport.virtual``)."""
     if len(data) > 2 * MAX_BYTES:
-        return Unreadable.TOO_LARGE
+        return UnreadableReason.TOO_LARGE
     try:
         envelope = _envelope.decode(data)
         encoding = (envelope.properties.body_encoding or "utf-8").lower()
@@ -76,29 +76,29 @@ def unwrap(data: bytes) -> Reply | Unreadable:
         elif encoding == "utf-8":
             body = envelope.body.encode()
         else:
-            return Unreadable.MALFORMED
+            return UnreadableReason.MALFORMED
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return Unreadable.MALFORMED
+        return UnreadableReason.MALFORMED
     return Reply(envelope.headers.ticket, envelope.headers.compression, envelope.content_type, body)
 
 
-def read(reply: Reply) -> tuple[str, Any] | Unreadable:
+def read(reply: Reply) -> tuple[str, Any] | UnreadableReason:
     """The hostname of the worker, and its answer: JSON of any shape."""
     if reply.compression:
-        return Unreadable.COMPRESSED
+        return UnreadableReason.COMPRESSED
     if not isinstance(reply.content_type, str) or reply.content_type.lower() not in _JSON:
-        return Unreadable.CONTENT_TYPE
+        return UnreadableReason.CONTENT_TYPE
     body = reply.body
     if len(body) > MAX_BYTES or body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
-        return Unreadable.TOO_LARGE
+        return UnreadableReason.TOO_LARGE
     try:
         answers = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return Unreadable.MALFORMED
+        return UnreadableReason.MALFORMED
     if not isinstance(answers, dict) or len(answers) != 1:
-        return Unreadable.MALFORMED
+        return UnreadableReason.MALFORMED
     [(hostname, answer)] = answers.items()
-    return (hostname, answer) if is_name(hostname) else Unreadable.MALFORMED
+    return (hostname, answer) if is_name(hostname) else UnreadableReason.MALFORMED
 
 
 def is_name(value: object) -> TypeGuard[str]:

@@ -22,7 +22,7 @@ from kombu import Consumer, Exchange, Queue
 
 from celery_monitor.adapters.broker.faults import UNHEEDED
 from celery_monitor.adapters.broker.guard import guard
-from celery_monitor.adapters.broker.reply import MAX_BYTES, Reply, Unreadable, unwrap
+from celery_monitor.adapters.broker.reply import MAX_BYTES, Reply, UnreadableReason, unwrap
 from celery_monitor.adapters.broker.session import Session
 
 _QUEUE_SECONDS: Final = 60
@@ -65,7 +65,7 @@ class ReplyQueue(Protocol):
     def clear(self) -> None:
         """Before a round of questions: nothing that has come so far answers them."""
 
-    def wait(self, until: float) -> list[Reply]:
+    def wait(self, deadline: float) -> list[Reply]:
         """What came, as soon as something did; none when nothing did until this monotonic time."""
 
     def close(self) -> None:
@@ -92,11 +92,11 @@ class _Consumed:
     def clear(self) -> None:
         """Nothing: tickets tell."""
 
-    def wait(self, until: float) -> list[Reply]:
-        while not self._replies and self._session.drain(until):
+    def wait(self, deadline: float) -> list[Reply]:
+        while not self._replies and self._session.drain(deadline):
             pass
-        found, self._replies = self._replies, []
-        return found
+        received, self._replies = self._replies, []
+        return received
 
 
 class _AmqpReplyQueue(_Consumed):
@@ -122,7 +122,7 @@ class _AmqpReplyQueue(_Consumed):
         session.channel.basic_consume(queue.name, no_ack=True, callback=self._on_message)
 
     def _refused(self) -> None:
-        self._discarded[Unreadable.TOO_LARGE] += 1
+        self._discarded[UnreadableReason.TOO_LARGE] += 1
 
     def _on_message(self, message: Any) -> None:  # noqa: ANN401 - py-amqp has no types
         properties, body = message.properties, message.body
@@ -151,30 +151,30 @@ class _RedisReplyQueue:
     def clear(self) -> None:
         self._take(0)
 
-    def _take(self, most: int) -> list[bytes]:
+    def _take(self, limit: int) -> list[bytes]:
         with self._session.channel.conn_or_acquire() as client:
             refused, replies = client.execute_command(
-                "EVAL", _TAKE, 1, self._key, most, 2 * MAX_BYTES, _BYTES_AT_ONCE, _LIST_MS
+                "EVAL", _TAKE, 1, self._key, limit, 2 * MAX_BYTES, _BYTES_AT_ONCE, _LIST_MS
             )
         if refused:
-            self._discarded[Unreadable.TOO_LARGE] += refused
+            self._discarded[UnreadableReason.TOO_LARGE] += refused
         return list(replies)
 
-    def wait(self, until: float) -> list[Reply]:
+    def wait(self, deadline: float) -> list[Reply]:
         pause = _FIRST_CHECK
         while True:
             replies = []
-            found = self._take(_AT_ONCE)
-            for data in found:
+            received = self._take(_AT_ONCE)
+            for data in received:
                 reply = unwrap(data)
-                if isinstance(reply, Unreadable):
+                if isinstance(reply, UnreadableReason):
                     self._discarded[reply] += 1
                 else:
                     replies.append(reply)
-            if replies or time.monotonic() >= until:
+            if replies or time.monotonic() >= deadline:
                 return replies
-            if not found:
-                self._session.pause(min(pause, max(0.0, until - time.monotonic())))
+            if not received:
+                self._session.pause(min(pause, max(0.0, deadline - time.monotonic())))
                 pause = min(2 * pause, _LAST_CHECK)
 
     def close(self) -> None:

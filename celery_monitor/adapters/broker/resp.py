@@ -77,8 +77,8 @@ class RespReader:
         """Part of a value has come, and the rest has not."""
         return bool(self._need or self._skip)
 
-    def feed(self, data: bytes, limit: int, found: list[Delivery]) -> None:
-        """Append to ``found`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
+    def feed(self, data: bytes, limit: int, deliveries: list[Delivery]) -> None:
+        """Append to ``deliveries`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
 
         Raises ResponseError for an error of the server, InvalidResponse for what is not RESP.
         """
@@ -91,8 +91,8 @@ class RespReader:
             self._rest = []
         at, self._need = 0, 0
         try:
-            while len(found) < limit:
-                after = -1 if self._pending or self._skip else self._usual(data, at, found)
+            while len(deliveries) < limit:
+                after = -1 if self._pending or self._skip else self._usual(data, at, deliveries)
                 if after >= 0:
                     at = after
                     continue
@@ -101,7 +101,7 @@ class RespReader:
                     break
                 at = after
                 if not (self._pending or self._skip):
-                    self._complete(found)
+                    self._complete(deliveries)
         except ValueError as exc:
             raise InvalidResponse("the server does not speak RESP") from exc
         finally:
@@ -109,7 +109,7 @@ class RespReader:
                 self._rest = [data[at:]]
                 self._length = len(data) - at
 
-    def _usual(self, buffer: bytes, at: int, found: list[Delivery]) -> int:
+    def _usual(self, buffer: bytes, at: int, deliveries: list[Delivery]) -> int:
         """The place after the message that begins at ``at``, in a third of the time that it would take value by value.
 
         -1 for whatever is not a whole message of the usual kind.
@@ -127,7 +127,7 @@ class RespReader:
             or len(channel_text) != int(channel)
         ):
             return -1
-        found.append(self._delivery(buffer[begin:end]))
+        deliveries.append(self._delivery(buffer[begin:end]))
         return end + 2
 
     def _next(self, buffer: bytes, at: int) -> int:  # noqa: PLR0911 - one for each kind of value
@@ -192,16 +192,16 @@ class RespReader:
         self._skip -= number
         return at + number if number else -1
 
-    def _complete(self, found: list[Delivery]) -> None:
+    def _complete(self, deliveries: list[Delivery]) -> None:
         items, too_large = self._items, self._too_large
         self._items, self._too_large = [], False
         if not items:
             return
         if _MESSAGE.get(items[0]) == len(items):
             if too_large:
-                found.append(Delivery(items[-1], "", refused=TOO_LARGE, tag=NO_TAG))
+                deliveries.append(Delivery(items[-1], "", refused=TOO_LARGE, tag=NO_TAG))
             else:
-                found.append(self._delivery(items[-1]))
+                deliveries.append(self._delivery(items[-1]))
         elif items[0] == b"psubscribe":
             self.subscribed = True
         elif items[0] == b"pong" or len(items) == 1:  # RESP 2, and RESP 3

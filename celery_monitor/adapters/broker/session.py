@@ -17,14 +17,14 @@ _MIN_TIMEOUT: Final = 0.01
 class Session:
     """Open from its construction until ``cut``. Methods raise whatever the libraries raise: see ``boundary``."""
 
-    def __init__(self, dialer: Dialer, until: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
+    def __init__(self, dialer: Dialer, deadline: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
         """Connects until about this monotonic time, but within 5 s."""
         self._dialer, self._url = dialer, dialer.url
         self.kind = dialer.kind
         self.acknowledges = self.kind == "amqp"
         self._ended = threading.Event()
-        left = max(_MIN_TIMEOUT, min(CONNECT_TIMEOUT, until - time.monotonic()))
-        self.client = dialer.dial(timeout=left, **options)
+        timeout = max(_MIN_TIMEOUT, min(CONNECT_TIMEOUT, deadline - time.monotonic()))
+        self.client = dialer.dial(timeout=timeout, **options)
         self.permissions = dialer.permissions(self.client)
         self._transport = self.client.transport
         self._query_channel: Any = None
@@ -33,7 +33,7 @@ class Session:
         self._sock: Any = self._connection.sock if self.acknowledges else None
         with contextlib.ExitStack() as undo:
             undo.callback(self.cut)
-            self.bound(until)
+            self.bound(deadline)
             self.channel: Any = self._transport.create_channel(self._connection)
             undo.pop_all()
 
@@ -42,10 +42,10 @@ class Session:
         """The file with the URL holds another one by now: the stream may be that of another broker."""
         return self._url != self._dialer.url
 
-    def bound(self, until: float) -> None:
+    def bound(self, deadline: float) -> None:
         """Let each answer that is waited for come until this monotonic time. Redis has its own, fixed bound."""
         if self.acknowledges:
-            self._sock.settimeout(max(_MIN_TIMEOUT, until - time.monotonic()))
+            self._sock.settimeout(max(_MIN_TIMEOUT, deadline - time.monotonic()))
 
     def query_channel(self) -> Any:  # noqa: ANN401 - kombu has no types
         """A channel for questions that AMQP answers by closing the channel, which kombu then opens again."""
@@ -55,13 +55,13 @@ class Session:
             self._query_channel = self._transport.create_channel(self._connection)
         return self._query_channel
 
-    def drain(self, until: float) -> bool:
+    def drain(self, deadline: float) -> bool:
         """Wait for one message to be given to its consumer; False when none came until this monotonic time."""
-        left = until - time.monotonic()
-        if left <= 0:
+        timeout = deadline - time.monotonic()
+        if timeout <= 0:
             return False
         try:
-            self._transport.drain_events(self._connection, timeout=left)
+            self._transport.drain_events(self._connection, timeout=timeout)
         except TimeoutError:
             return False
         return True

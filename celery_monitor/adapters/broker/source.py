@@ -42,7 +42,7 @@ class Link(Protocol):
     def release(self) -> None:
         """Free what is left after ``cut``; only while nobody reads."""
 
-    def leave(self, until: float) -> None:
+    def leave(self, deadline: float) -> None:
         """Say good-bye to the broker, at most until this monotonic time."""
 
 
@@ -120,9 +120,9 @@ class BrokerSource:
             raise SourceLostError("not connected to the broker")
         return self._link
 
-    def _lost(self, what: str, exc: Exception) -> SourceLostError:
+    def _lost(self, action: str, exc: Exception) -> SourceLostError:
         self.abandon()
-        return SourceLostError(f"{what}: {describe(exc)}")
+        return SourceLostError(f"{action}: {describe(exc)}")
 
     def abandon(self) -> None:
         """As EventSource.abandon."""
@@ -139,12 +139,12 @@ class BrokerSource:
 
     def close(self) -> None:
         """As EventSource.close."""
-        until = time.monotonic() + CLOSE_TIMEOUT
+        deadline = time.monotonic() + CLOSE_TIMEOUT
         link = self._link
         if link is not None and self._using.acquire(timeout=CLOSE_TIMEOUT):
             try:
                 with UNHEEDED:
-                    link.leave(until)
+                    link.leave(deadline)
             finally:
                 self._using.release()
         self.abandon()

@@ -27,18 +27,18 @@ def apply(connection: Connection, settings: BrokerSettings, kind: str, url: str)
     if options is None:
         connection.ssl = False
         return
-    given = _named(options)
+    options_given = _named(options)
     if kind == "redis":
-        asked = {"ssl_cert_reqs": ssl.CERT_REQUIRED} | given
-        if asked["ssl_cert_reqs"] != ssl.CERT_NONE:
-            asked.setdefault("ssl_check_hostname", True)
+        options_used = {"ssl_cert_reqs": ssl.CERT_REQUIRED} | options_given
+        if options_used["ssl_cert_reqs"] != ssl.CERT_NONE:
+            options_used.setdefault("ssl_check_hostname", True)
     else:
-        asked = given
-        if "context" not in given:
-            asked = {"cert_reqs": ssl.CERT_REQUIRED} | given
-            if asked["cert_reqs"] != ssl.CERT_NONE:
-                asked.setdefault("server_hostname", connection.hostname)
-    connection.ssl = asked
+        options_used = options_given
+        if "context" not in options_given:
+            options_used = {"cert_reqs": ssl.CERT_REQUIRED} | options_given
+            if options_used["cert_reqs"] != ssl.CERT_NONE:
+                options_used.setdefault("server_hostname", connection.hostname)
+    connection.ssl = options_used
 
 
 def _named(options: dict[str, Any]) -> dict[str, Any]:

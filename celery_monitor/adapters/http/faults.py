@@ -66,7 +66,7 @@ def _told(exc: BaseException, url: str) -> str:
     proxy = _proxy(url)
     if proxy is not None and (unreadable or _cut_short(proxy)):
         return _NO_URL
-    return without_password(network.told(exc) or f"{type(seen).__name__}: {seen}", url)
+    return without_password(network.explain(exc) or f"{type(seen).__name__}: {seen}", url)
 
 
 def without_password(text: str, url: str) -> str:

@@ -152,7 +152,7 @@ def _foreign(call: Callable[[], T]) -> T:
         raise SignInRefusedError(f"the ID token is not valid ({printable(str(exc), _MAX_TEXT)})") from exc
     except (OSError, HTTPError) as exc:
         fault = network.fault_of(exc)
-        reason = network.told(exc) or type(exc).__name__
+        reason = network.explain(exc) or type(exc).__name__
         advice = "" if fault is None else f"; {network.remedy(fault, _TERMS)}"
         raise ProviderUnavailableError(f"it does not answer ({reason}){advice}") from exc
     except Exception as exc:  # what libraries raise of a foreign server's bytes cannot be listed

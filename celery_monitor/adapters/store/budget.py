@@ -93,7 +93,7 @@ class Space:
 
 
 class Budget:
-    """Keeps the store within its space. ``admit`` and ``refused`` belong to commits, ``reclaim`` to housekeeping."""
+    """Keeps the store within its space. ``admit`` and ``reduce`` belong to commits, ``reclaim`` to housekeeping."""
 
     def __init__(self, database: Database, max_bytes: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -119,54 +119,54 @@ class Budget:
 
     def admit(self, connection: Connection, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
         """The changes with as much of what can be given up as there is space for; and how much was left out."""
-        left = self._measure(connection).to_spare(_needed(changes))
-        if _spared(changes) <= left:
+        spare = self._measure(connection).to_spare(_needed(changes))
+        if _spared(changes) <= spare:
             return changes, {}
         without: dict[str, int] = {}
         if changes.ended:
             without[ENDED] = len(changes.ended)
             changes = replace(changes, ended=())
-            if _spared(changes) <= left:
+            if _spared(changes) <= spare:
                 return changes, without
-        incidents = _cut(changes.incidents, left)
-        left -= sum(map(_texts, incidents))
+        incidents = _cut(changes.incidents, spare)
+        spare -= sum(map(_texts, incidents))
         changes = replace(changes, incidents=incidents)
-        if (groups := _GROUP * (len(changes.groups) + len(changes.errors))) > left:
+        if (groups := _GROUP * (len(changes.groups) + len(changes.errors))) > spare:
             without[GROUPS] = len(changes.groups)
-            changes, left = replace(changes, groups=(), errors=()), 0.0  # samples go before groups
+            changes, spare = replace(changes, groups=(), errors=()), 0.0  # samples go before groups
         else:
-            left -= groups
-        kept = _newest_within(changes.failures, left)
-        if left_out := len(changes.failures) - kept:
+            spare -= groups
+        newest = _newest_within(changes.failures, spare)
+        if left_out := len(changes.failures) - newest:
             without[SAMPLES] = left_out
             changes = replace(changes, failures=changes.failures[left_out:])
         return changes, without
 
-    def refused(self, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
+    def reduce(self, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
         """A write was refused for want of space: the changes without all that can be given up, and how much it was."""
         self._refused_at = self._monotonic()
         without = {SAMPLES: len(changes.failures), GROUPS: len(changes.groups), ENDED: len(changes.ended)}
         incidents = _cut(changes.incidents, 0)
         return replace(changes, ended=(), failures=(), groups=(), errors=(), incidents=incidents), without
 
-    def count(self, what: str, number: int) -> None:
+    def count(self, kind: str, number: int) -> None:
         """So many were given up."""
-        self._given_up[what] += number
+        self._given_up[kind] += number
 
     def reclaim(self, now: float) -> None:
         """Give up the oldest until there is space again, for a second at most. Raises as the store's methods."""
         with self._database.read() as connection:
             if not self._measure(connection).short:
                 return
-        until = self._monotonic() + WORKS_FOR
+        deadline = self._monotonic() + WORKS_FOR
         chunks = iter(CHUNK_SIZES)
         chunk = next(chunks)
-        while self._monotonic() < until:
+        while self._monotonic() < deadline:
             try:
                 with self._database.write() as connection:
                     if self._measure(connection).reclaimed:
                         return
-                    what, number = self._give_up(connection, now, chunk)
+                    kind, number = self._give_up(connection, now, chunk)
             except StoreFullError:
                 chunk = next(chunks, 0)
                 if not chunk:
@@ -174,7 +174,7 @@ class Budget:
                 continue
             if not number:
                 return
-            self.count(what, number)
+            self.count(kind, number)
 
     def _measure(self, connection: Connection) -> Space:
         usage = self._database.usage(connection)
@@ -214,8 +214,8 @@ def _spared(changes: Changes) -> float:
     return small + sum(map(_texts, changes.incidents)) + sum(map(_size, changes.failures))
 
 
-def _texts(one: Failure | Incident) -> int:
-    return len(one.traceback) + len(one.message) + len(one.args or "") + len(one.kwargs or "")
+def _texts(record: Failure | Incident) -> int:
+    return len(record.traceback) + len(record.message) + len(record.args or "") + len(record.kwargs or "")
 
 
 def _size(failure: Failure) -> int:
@@ -226,23 +226,23 @@ def _cut(incidents: Sequence[Incident], allowance: float) -> Sequence[Incident]:
     """The same incidents, with texts that fit in all: the end of a traceback and the beginning of all else."""
     if sum(map(_texts, incidents)) <= allowance:
         return incidents
-    each = int(max(0.0, allowance) / len(incidents)) // _TEXTS
+    share = int(max(0.0, allowance) / len(incidents)) // _TEXTS
     return [
         msgspec.structs.replace(
-            one,
-            message=one.message[:each],
-            traceback=one.traceback[-each:] if each else "",
-            args=one.args and one.args[:each],
-            kwargs=one.kwargs and one.kwargs[:each],
+            record,
+            message=record.message[:share],
+            traceback=record.traceback[-share:] if share else "",
+            args=record.args and record.args[:share],
+            kwargs=record.kwargs and record.kwargs[:share],
         )
-        for one in incidents
+        for record in incidents
     ]
 
 
 def _newest_within(failures: Sequence[Failure], allowance: float) -> int:
     """How many of the last ones fit."""
-    for number, one in enumerate(reversed(failures)):
-        allowance -= _size(one)
+    for number, record in enumerate(reversed(failures)):
+        allowance -= _size(record)
         if allowance < 0:
             return number
     return len(failures)

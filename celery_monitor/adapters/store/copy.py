@@ -163,7 +163,7 @@ class StoreCopy:
             ]
             # Until here nobody has counted in the source what the copy does not have.
             self._source.renew(now=True)
-            if wrong := [each.name for each in compared if not each.same]:
+            if wrong := [pair.name for pair in compared if not pair.same]:
                 differs = f"The copy differs from its source in {', '.join(wrong)}"
                 raise StoreUnusableError(f"{differs}: nothing was written to {self._target.about}")
         return compared
@@ -197,10 +197,10 @@ class StoreCopy:
         row = reading.execute(select(schema.meta)).mappings().first()
         if row is None:
             return
-        kept = {name: value for name, value in row.items() if name not in _OF_THE_PROCESS}
+        values = {name: value for name, value in row.items() if name not in _OF_THE_PROCESS}
         if not self._target.database.stores_nul:
-            kept = dict(zip(kept, _without_nul([*kept.values()]), strict=True))
-        writing.execute(schema.meta.update().values(kept))
+            values = dict(zip(values, _without_nul([*values.values()]), strict=True))
+        writing.execute(schema.meta.update().values(values))
 
 
 def _compared(name: str, was: tuple[int, int], now: tuple[int, int]) -> Compared:
@@ -209,10 +209,10 @@ def _compared(name: str, was: tuple[int, int], now: tuple[int, int]) -> Compared
 
 def _refuse_rows(connection: Connection, about: str) -> None:
     used = connection.execute(select(schema.meta.c.sequence)).scalar()
-    found = [table.name for table in _TABLES if connection.execute(select(table).limit(1)).first() is not None]
-    if used or found:
+    filled = [table.name for table in _TABLES if connection.execute(select(table).limit(1)).first() is not None]
+    if used or filled:
         raise StoreUnusableError(
-            f"{about} is not empty ({', '.join(found) or 'it has counted'}): the target of a copy must be empty. "
+            f"{about} is not empty ({', '.join(filled) or 'it has counted'}): the target of a copy must be empty. "
             "Choose another store, or remove its tables"
         )
 
@@ -234,5 +234,5 @@ def _without_nul(row: Sequence[Any]) -> tuple[Any, ...]:
 
 def _totals(connection: Connection) -> list[int]:
     """What /metrics shows, summed up over all tasks, in the order of COUNTS."""
-    wanted = select(*(func.coalesce(func.sum(schema.series.c[name]), 0) for name in COUNTS))
-    return [int(value) for value in connection.execute(wanted).one()]
+    query = select(*(func.coalesce(func.sum(schema.series.c[name]), 0) for name in COUNTS))
+    return [int(value) for value in connection.execute(query).one()]

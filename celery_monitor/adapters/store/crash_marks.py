@@ -43,8 +43,8 @@ class ApplyingFile:
 
     def _read(self, data: bytes) -> None:
         mark = data[: _MARK.size]
-        whole = (len(data) - _MARK.size) // _DEATHS.size * _DEATHS.size
-        self._deaths = dict(_DEATHS.iter_unpack(data[_MARK.size : _MARK.size + max(whole, 0)]))
+        end = (len(data) - _MARK.size) // _DEATHS.size * _DEATHS.size
+        self._deaths = dict(_DEATHS.iter_unpack(data[_MARK.size : _MARK.size + max(end, 0)]))
         if len(mark) == _MARK.size and mark != _NOTHING:
             self._deaths[mark] = self._deaths.pop(mark, 0) + 1
             _log.warning("The previous process died while it applied a message", deaths=self.deaths(mark))
@@ -52,7 +52,7 @@ class ApplyingFile:
     def _write(self) -> None:
         if self._file is None:
             return
-        records = b"".join(_DEATHS.pack(*each) for each in [*self._deaths.items()][-_MAX_MARKS:])
+        records = b"".join(_DEATHS.pack(*item) for item in [*self._deaths.items()][-_MAX_MARKS:])
         os.pwrite(self._file, _NOTHING + records, 0)
         os.ftruncate(self._file, _MARK.size + len(records))
 

@@ -20,22 +20,26 @@ _BY: Final[dict[str, ColumnElement[Any]]] = {
 }
 
 
-def listed(connection: Connection, wanted: EndedFilter, text: Callable[[str], str]) -> RunPage:
+def listed(connection: Connection, criteria: EndedFilter, text: Callable[[str], str]) -> RunPage:
     """See Reader.ended_runs. ``text``: a text as the database stores it."""
-    newest = wanted.newest
+    newest = criteria.newest
     if newest is None:
         newest = connection.scalar(select(func.max(_TABLE.c.id))) or 0
     wheres = [_TABLE.c.id > newest - ENDED_SEARCHED, _TABLE.c.id <= newest]
-    exact = (_TABLE.c.queue, wanted.queue), (_TABLE.c.hostname, wanted.hostname)
+    exact = (_TABLE.c.queue, criteria.queue), (_TABLE.c.hostname, criteria.hostname)
     wheres += [column == text(value) for column, value in exact if value is not None]
-    if wanted.stage is not None:
-        wheres.append(_TABLE.c.stage == wanted.stage)
-    if wanted.named is not None:
-        known = connection.scalars(select(_TABLE.c.name).where(*wheres, _TABLE.c.name.is_not(None)).distinct())
-        names = [name for name in known if wanted.named(name)]
+    if criteria.stage is not None:
+        wheres.append(_TABLE.c.stage == criteria.stage)
+    if criteria.matches_name is not None:
+        all_names = connection.scalars(select(_TABLE.c.name).where(*wheres, _TABLE.c.name.is_not(None)).distinct())
+        names = [name for name in all_names if criteria.matches_name(name)]
         wheres.append(_TABLE.c.name.in_(names) if names else false())
-    by = _BY[wanted.sort]
-    query = select(*_ENDED).where(*wheres).order_by(by.desc() if wanted.descending else by.asc(), _TABLE.c.id.desc())
-    rows = connection.execute(query.limit(wanted.limit).offset(wanted.offset)).all()
+    sort_column = _BY[criteria.sort]
+    query = (
+        select(*_ENDED)
+        .where(*wheres)
+        .order_by(sort_column.desc() if criteria.descending else sort_column.asc(), _TABLE.c.id.desc())
+    )
+    rows = connection.execute(query.limit(criteria.limit).offset(criteria.offset)).all()
     total = connection.scalar(select(func.count()).select_from(_TABLE).where(*wheres)) or 0
     return RunPage([encode.ended_value(row) for row in rows], total, newest=newest)

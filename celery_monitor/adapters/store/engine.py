@@ -67,7 +67,7 @@ class Database:
         self._dialect.prepare()
         self._dialect.check()
         with self.read() as connection:
-            current = migrate.check(connection, self._dialect.place)
+            current = migrate.check(connection, self._dialect.location)
         if not current:
             self._dialect.settle()
             with self.write(fenced=False) as connection:
@@ -81,33 +81,33 @@ class Database:
 
     def attach(self) -> None:
         """Check that the database can be used beside its daemon. Raises StoreUnusableError; changes nothing."""
-        place = self._dialect.place
+        location = self._dialect.location
         if not self._dialect.exists():
             raise StoreMissingError(
-                f"No store found at {place}: the daemon creates it on its first start; check store.url", self.about
+                f"No store found at {location}: the daemon creates it on its first start; check store.url", self.about
             )
         with self.read() as connection:
-            if not migrate.check(connection, place):
+            if not migrate.check(connection, location):
                 raise StoreUnusableError(
-                    f"The store {place} was written by an older version of celery-monitor: start the daemon of this "
+                    f"The store {location} was written by an older version of celery-monitor: start the daemon of this "
                     "version, which migrates it when it begins to lead"
                 )
 
     @contextmanager
     def write(
-        self, *, fenced: bool = True, patience: float | None = None, silence: float = math.inf
+        self, *, fenced: bool = True, lock_wait: float | None = None, silence: float = math.inf
     ) -> Iterator[Connection]:
         """A transaction that has the write lock from its beginning; committed at the end of the block.
 
         Raises LeaseLostError when the database is not ``fence``'s any more. Not ``fenced``: the block sees to it.
-        ``patience``: seconds to wait for other writers; None for the usual time. ``silence``: seconds to wait for each
+        ``lock_wait``: seconds to wait for other writers; None for the usual time. ``silence``: seconds to wait for each
         answer of the server, if those are fewer than usual; with them the outcome is not known.
         """
         with self._translated(_unstorable), self._writers.connect() as connection:
             driver = connection.connection.driver_connection
             try:
-                if patience is not None:
-                    connection.execution_options(patience=patience)
+                if lock_wait is not None:
+                    connection.execution_options(lock_wait=lock_wait)
                 self._dialect.limit_silence(driver, silence)
                 with connection.begin():
                     if fenced and self.fence is not None:
@@ -160,17 +160,17 @@ class Database:
         """Give up the space that was set aside for a full disk; whether there was any."""
         return self._dialect.use_reserve()
 
-    def noted(self, identity: str | None) -> SequenceRecord | None:
+    def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """The newest flush that is known to have been committed here; None when none is known."""
-        return self._dialect.noted(identity)
+        return self._dialect.read_sequence(identity)
 
-    def note(self, noted: SequenceRecord) -> None:
+    def write_sequence(self, record: SequenceRecord) -> None:
         """A flush was committed: known at the next start even where the database has lost it."""
-        self._dialect.note(noted)
+        self._dialect.write_sequence(record)
 
-    def text(self, given: str) -> str:
+    def text(self, value: str) -> str:
         """As it was stored, where it was."""
-        return given if self.stores_nul else encode.escaped(given)
+        return value if self.stores_nul else encode.escaped(value)
 
     @property
     def about(self) -> str:
@@ -178,9 +178,9 @@ class Database:
         return self._dialect.about
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """See StoreDialect."""
-        return self._dialect.place
+        return self._dialect.location
 
     @property
     def limit(self) -> float:
@@ -204,9 +204,9 @@ class Database:
         """What the database needs once in a while; bounded in time."""
         self._dialect.housekeep()
 
-    def hurried(self) -> AbstractContextManager[None]:
+    def short_timeouts(self) -> AbstractContextManager[None]:
         """See StoreDialect."""
-        return self._dialect.hurried()
+        return self._dialect.short_timeouts()
 
     def stop(self) -> None:
         """Close all connections, and give the database up for another process."""
@@ -237,8 +237,8 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            patience = connection.get_execution_options().get("patience")
-            connection.exec_driver_sql(self._dialect.begin(read_only=read_only, patience=patience))
+            lock_wait = connection.get_execution_options().get("lock_wait")
+            connection.exec_driver_sql(self._dialect.begin(read_only=read_only, lock_wait=lock_wait))
 
         return engine
 
@@ -252,11 +252,11 @@ class Database:
         except (UnicodeEncodeError, OverflowError, IntegrityError, DataError) as exc:
             raise UnstorableError("A value cannot be stored") from exc
         except DBAPIError as exc:
-            found = self._dialect.classify(exc.orig or exc)
-            if isinstance(found, StoreFullError):
+            error = self._dialect.classify(exc.orig or exc)
+            if isinstance(error, StoreFullError):
                 # Whoever tries again has a little space.
                 self._dialect.use_reserve()
-            raise found from exc
+            raise error from exc
         except self._dialect.errors as exc:  # of a statement that did not go through SQLAlchemy
             raise self._dialect.classify(exc) from exc
         except (SQLAlchemyError, OSError) as exc:
@@ -267,7 +267,7 @@ class Database:
     def _unreadable(self, exc: Exception) -> StoreUnusableError:
         """A row is not what this program writes. The text of the cause may hold what a task has said."""
         return StoreUnusableError(
-            f"The store {self._dialect.place} contains data that this program did not write ({type(exc).__name__}): "
+            f"The store {self._dialect.location} contains data that this program did not write ({type(exc).__name__}): "
             "restore a backup, or move it away to start with an empty store"
         )
 
@@ -275,9 +275,9 @@ class Database:
 def require(connection: Connection, token: str) -> None:
     """Raise LeaseLostError when another process leads; whoever has the write lock leads until the end then."""
     meta = schema.meta.c
-    found = connection.execute(select(meta.writer, meta.holder)).first()
-    if found is None or found.writer != token:
-        holder = f" ({found.holder})" if found is not None and found.holder else ""
+    row = connection.execute(select(meta.writer, meta.holder)).first()
+    if row is None or row.writer != token:
+        holder = f" ({row.holder})" if row is not None and row.holder else ""
         raise LeaseLostError(f"Another celery-monitor{holder} has taken over this store: this process stops writing")
 
 

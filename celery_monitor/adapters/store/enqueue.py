@@ -27,7 +27,7 @@ class Enqueuer:
         # Of an INSERT not every driver still knows the number of rows when it is asked.
         self._claim = claim.execution_options(preserve_rowcount=True)
         refresh = insert(dialect, outbox).inline()
-        earlier = and_(outbox.c.attempts == 0, refresh.excluded.due_at < outbox.c.due_at)
+        is_earlier = and_(outbox.c.attempts == 0, refresh.excluded.due_at < outbox.c.due_at)
         self._refresh = refresh.on_conflict_do_update(
             index_elements=[outbox.c.key, outbox.c.channel, outbox.c.action],
             index_where=PENDING,
@@ -35,7 +35,7 @@ class Enqueuer:
                 "revision": outbox.c.revision + 1,
                 "refreshed_due_at": refresh.excluded.due_at,
                 # Never later. A row that waits for another attempt keeps that time: the receiver asked for it.
-                "due_at": case((earlier, refresh.excluded.due_at), else_=outbox.c.due_at),
+                "due_at": case((is_earlier, refresh.excluded.due_at), else_=outbox.c.due_at),
                 # Never less important: what opens an incident has to be told, whatever is told with it.
                 "priority": _lesser(refresh.excluded.priority, outbox.c.priority),
                 "at": _lesser(outbox.c.at, refresh.excluded.at, greater=True),
@@ -69,21 +69,21 @@ class Enqueuer:
 
     def claim(self, connection: Connection, entry: OutboxRequest, now: float) -> bool:
         """Add a row unless there is one of the same (channel, key, action) in any state; whether it was added."""
-        found = connection.execute(
+        row = connection.execute(
             select(outbox.c.id)
             .where(outbox.c.key == entry.key, outbox.c.channel == entry.channel)
             .where(outbox.c.action == entry.action.value)
         ).first()
-        if found is not None or connection.execute(self._claim, _row(entry, now)).rowcount == 0:
+        if row is not None or connection.execute(self._claim, _row(entry, now)).rowcount == 0:
             return False
         if entry.action is not Action.REPORT:
             connection.execute(self._open, _delivery(entry))
         return True
 
 
-def _lesser(one: Any, other: Any, *, greater: bool = False) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
+def _lesser(left: Any, right: Any, *, greater: bool = False) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
     """min() and max() have other names in every dialect."""
-    return case((one < other, other if greater else one), else_=one if greater else other)
+    return case((left < right, right if greater else left), else_=left if greater else right)
 
 
 def _delivery(entry: OutboxRequest) -> dict[str, object]:

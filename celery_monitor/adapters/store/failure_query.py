@@ -14,32 +14,32 @@ from celery_monitor.ports import MESSAGES_SEARCHED, FailureFilter
 _BY_TIME: Final = (schema.failures.c.at, schema.failures.c.id)
 
 
-def conditions(wanted: FailureFilter, text: Callable[[str], str]) -> list[ColumnElement[bool]]:
+def conditions(criteria: FailureFilter, text: Callable[[str], str]) -> list[ColumnElement[bool]]:
     """All of these have to hold. ``text``: a text as the database stores it."""
     table = schema.failures
-    wheres = between(table.c.at, wanted.since, wanted.until)
-    if wanted.task is not None:
-        wheres.append(table.c.name == text(wanted.task))
-    if wanted.exception is not None:
-        wheres.append(table.c.exception == text(wanted.exception))
-    if wanted.message is not None:
+    wheres = between(table.c.at, criteria.since, criteria.until)
+    if criteria.task is not None:
+        wheres.append(table.c.name == text(criteria.task))
+    if criteria.exception is not None:
+        wheres.append(table.c.exception == text(criteria.exception))
+    if criteria.message is not None:
         newest = select(func.max(table.c.id)).scalar_subquery()
         wheres.append(table.c.id > newest - MESSAGES_SEARCHED)
-        wheres.append(table.c.message.icontains(text(wanted.message), autoescape=True))
-    if wanted.cursor is not None:
-        by, _ = order(wanted)
-        if len(by) == len(_BY_TIME):
-            last: Sequence[Any] = paging.position(wanted.cursor, tuple[float, RowId])
+        wheres.append(table.c.message.icontains(text(criteria.message), autoescape=True))
+    if criteria.cursor is not None:
+        ordering, _ = order(criteria)
+        if len(ordering) == len(_BY_TIME):
+            last: Sequence[Any] = paging.position(criteria.cursor, tuple[float, RowId])
         else:
-            value, *rest = paging.position(wanted.cursor, tuple[str, float, RowId])
+            value, *rest = paging.position(criteria.cursor, tuple[str, float, RowId])
             last = [text(value), *rest]
-        wheres.append(tuple_(*by) < tuple_(*last) if wanted.descending else tuple_(*by) > tuple_(*last))
+        wheres.append(tuple_(*ordering) < tuple_(*last) if criteria.descending else tuple_(*ordering) > tuple_(*last))
     return wheres
 
 
-def order(wanted: FailureFilter) -> tuple[Sequence[ColumnElement[Any]], Callable[[Any], tuple[object, ...]]]:
+def order(criteria: FailureFilter) -> tuple[Sequence[ColumnElement[Any]], Callable[[Any], tuple[object, ...]]]:
     """What failures are sorted by, and the position of a row in that order."""
-    if wanted.sort == "at":
+    if criteria.sort == "at":
         return _BY_TIME, lambda row: (row.at, row.id)
-    column = schema.failures.c[wanted.sort]
+    column = schema.failures.c[criteria.sort]
     return (column, *_BY_TIME), lambda row: (getattr(row, column.name), row.at, row.id)

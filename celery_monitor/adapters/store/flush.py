@@ -115,7 +115,7 @@ class FlushWriter:
         self._incidents.run(connection, map(encode.incident_row, changes.incidents))
         self._drop_schedules.run(connection, ((name,) for name in changes.dropped_schedules))
         self._schedules.run(connection, ((state.name, encode.to_json(state)) for state in changes.schedules))
-        self._starts.run(connection, ((one.name, encode.to_json(one)) for one in changes.starts))
+        self._starts.run(connection, ((starts.name, encode.to_json(starts)) for starts in changes.starts))
         self._write_failures(connection, changes)
         self._enqueuer.run(connection, [row for row in changes.outbox if row.action is not Action.REPORT], changes.now)
         slot = _slot(changes.now)

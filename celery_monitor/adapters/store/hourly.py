@@ -29,7 +29,7 @@ class HourlyWriter:
     def write(self, connection: Connection, changes: Changes, give_way: Callable[[], None]) -> None:
         """Those of a flush."""
         self._checkpoints.run(connection, map(_checkpoint_row, changes.checkpoints), give_way)
-        rows = ((one.start, one.queue, one.looks, one.total, one.longest) for one in changes.queue_lengths)
+        rows = ((delta.start, delta.queue, delta.looks, delta.total, delta.longest) for delta in changes.queue_lengths)
         self._lengths.run(connection, rows, give_way)
 
     def end(self, connection: Connection, series: Iterable[Series], at: float) -> None:
@@ -43,10 +43,10 @@ def expire(connection: Connection, before: float, *, limit: int) -> int:
     """Delete at most ``limit`` of each that begin at ``before`` or earlier. Returns how many."""
     table, lengths = schema.checkpoints, schema.queue_lengths
     oldest = select(table.c.id).order_by(table.c.id).limit(limit)  # hours come in order: only the oldest are looked at
-    gone = connection.execute(delete(table).where(table.c.id.in_(oldest), table.c.start <= before)).rowcount
+    deleted = connection.execute(delete(table).where(table.c.id.in_(oldest), table.c.start <= before)).rowcount
     key = tuple_(lengths.c.start, lengths.c.queue)
     old = select(lengths.c.start, lengths.c.queue).where(lengths.c.start <= before).order_by(lengths.c.start)
-    return gone + connection.execute(delete(lengths).where(key.in_(old.limit(limit)))).rowcount
+    return deleted + connection.execute(delete(lengths).where(key.in_(old.limit(limit)))).rowcount
 
 
 def task_hours(connection: Connection, name: str, since: float, until: float) -> list[HourRow]:
@@ -55,22 +55,22 @@ def task_hours(connection: Connection, name: str, since: float, until: float) ->
     Checkpoints pass through in portions: of a task with very many queues and hosts there are some 100,000 in a week.
     """
     table, series = schema.checkpoints, schema.series
-    wanted = [table.c[column] for column in _CHECKPOINT]
-    query = select(*wanted).where(table.c.name == name, table.c.start >= since).order_by(table.c.id)
+    columns = [table.c[column] for column in _CHECKPOINT]
+    query = select(*columns).where(table.c.name == name, table.c.start >= since).order_by(table.c.id)
     totals = [encode.series_value(row) for row in connection.execute(select(series).where(series.c.name == name))]
     checkpoints = map(_checkpoint, connection.execute(query, execution_options={"yield_per": _AT_ONCE}))
     return [row for row in hourly.hours(checkpoints, totals) if row.start < until]
 
 
 def queue_lengths(
-    connection: Connection, since: float, until: float, *wanted: ColumnElement[bool], step: int, limit: int
+    connection: Connection, since: float, until: float, *conditions: ColumnElement[bool], step: int, limit: int
 ) -> list[QueueLengthRow]:
     """See Reader. The first ``limit`` of those wanted."""
     table = schema.queue_lengths
     # No parameter: PostgreSQL takes two of them for two expressions, and refuses the grouping.
     start = (table.c.start - table.c.start % literal_column(str(int(step)))).label("span")
     sums = func.sum(table.c.total), func.sum(table.c.looks), func.max(table.c.longest)
-    query = select(table.c.queue, start, *sums).where(table.c.start >= since, table.c.start < until, *wanted)
+    query = select(table.c.queue, start, *sums).where(table.c.start >= since, table.c.start < until, *conditions)
     query = query.group_by(table.c.queue, start).order_by(table.c.queue, start).limit(limit)
     rows: list[Any] = list(connection.execute(query))
     return [QueueLengthRow(row[0], int(row[1]), float(row[2]) / float(row[3]), int(row[4])) for row in rows]
@@ -82,9 +82,17 @@ def after(queue: str, start: int) -> ColumnElement[bool]:
     return or_(table.c.queue > queue, and_(table.c.queue == queue, table.c.start >= start))
 
 
-def _checkpoint_row(one: Checkpoint) -> tuple[Any, ...]:
-    key = one.key
-    return key.name, key.queue, key.host, one.start, encode.to_json(one.runtime), encode.to_json(one.wait), one.last
+def _checkpoint_row(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    key = checkpoint.key
+    return (
+        key.name,
+        key.queue,
+        key.host,
+        checkpoint.start,
+        encode.to_json(checkpoint.runtime),
+        encode.to_json(checkpoint.wait),
+        checkpoint.last,
+    )
 
 
 def _checkpoint(row: Any) -> Checkpoint:  # noqa: ANN401 - SQLAlchemy's rows of many columns have no type

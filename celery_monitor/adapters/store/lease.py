@@ -47,7 +47,7 @@ class Lease:
         if state.expires_in > 0 and state.term != self._checked_term:
             with self._database.read() as connection:
                 try:
-                    migrate.check(connection, self._database.place)
+                    migrate.check(connection, self._database.location)
                 except StoreUnusableError as exc:
                     raise StoreUnavailableError(str(exc)) from exc
             self._checked_term = state.term
@@ -58,8 +58,8 @@ class Lease:
         A server that takes over from one that has failed may lack flushes that its leader has acknowledged. The former
         leader knows, but another process leads then: this is how that one knows.
         """
-        found, self._newest = self._newest, None
-        return found
+        newest, self._newest = self._newest, None
+        return newest
 
     def state(self) -> LeaseState:
         """As the row has it. Nobody leads a database without tables, or with those of an older version."""
@@ -72,8 +72,8 @@ class Lease:
 
     def take(self, connection: Connection, token: str, holder: str) -> bool:
         """Become the leader, who writes with this token; False while another process leads."""
-        until = self._now + self.ttl
-        values = {"writer": token, "holder": encode.storable(holder), "lease_until": until, **self._told}
+        lease_until = self._now + self.ttl
+        values = {"writer": token, "holder": encode.storable(holder), "lease_until": lease_until, **self._told}
         identity = connection.execute(select(meta.c.identity)).scalar()
         if identity is None:
             first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, "term": 1}
@@ -81,8 +81,8 @@ class Lease:
         elif self.busy(connection):
             return False
         else:
-            known = identity or secrets.token_hex(8)
-            connection.execute(update(meta).values(**values, identity=known, term=meta.c.term + 1))
+            store_identity = identity or secrets.token_hex(8)
+            connection.execute(update(meta).values(**values, identity=store_identity, term=meta.c.term + 1))
         return True
 
     def extension(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Lease:
     def renew(self, token: str) -> None:
         """Extend it from now on. Raises LeaseLostError."""
         # Whoever cannot renew it in that time has to know: it may be another one's.
-        with self._database.write(fenced=False, patience=self.ttl, silence=self.ttl + ANSWER) as connection:
+        with self._database.write(fenced=False, lock_wait=self.ttl, silence=self.ttl + ANSWER) as connection:
             require(connection, token)
             connection.execute(update(meta).values(self.extension()))
 
@@ -113,16 +113,16 @@ class Lease:
     def _is_readable(self, connection: Connection) -> bool:
         if not self._readable:
             tables = inspect(connection)
-            known = tables.get_columns(meta.name) if tables.has_table(meta.name) else ()
-            self._readable = meta.c.lease_until.name in {column["name"] for column in known}
+            columns = tables.get_columns(meta.name) if tables.has_table(meta.name) else ()
+            self._readable = meta.c.lease_until.name in {column["name"] for column in columns}
         return self._readable
 
     def _state(self, connection: Connection) -> LeaseState:
         if not self._is_readable(connection):
             return _NOBODY
-        left = (meta.c.lease_until - self._now).label("expires_in")
-        told = (meta.c.holder, meta.c.term, left, meta.c.identity, meta.c.sequence, meta.c.at)
-        row = connection.execute(select(*told)).first()
+        expires_in = (meta.c.lease_until - self._now).label("expires_in")
+        columns = (meta.c.holder, meta.c.term, expires_in, meta.c.identity, meta.c.sequence, meta.c.at)
+        row = connection.execute(select(*columns)).first()
         if row is None:
             return _NOBODY
         self._see(row.term, SequenceRecord(row.identity or "", row.sequence, row.at))
@@ -130,11 +130,11 @@ class Lease:
 
     def _see(self, term: int, flush: SequenceRecord) -> None:
         """Of a later term, what was seen before is that leader's to report; of an earlier one, it is what is lost."""
-        known = self._newest
+        newest = self._newest
         if (
-            known is None
+            newest is None
             or term > self._newest_term
-            or flush.identity != known.identity
-            or flush.sequence > known.sequence
+            or flush.identity != newest.identity
+            or flush.sequence > newest.sequence
         ):
             self._newest, self._newest_term = flush, term

@@ -20,10 +20,10 @@ _AT_ONCE: Final = 1000
 
 
 class SeriesMerge:
-    """Folds what is beyond ``most`` series into ``other``; with ``hosts`` that has a host, too."""
+    """Folds what is beyond ``max_series`` series into ``other``; with ``hosts`` that has a host, too."""
 
-    def __init__(self, dialect: Dialect, *, most: int, hosts: bool) -> None:
-        self._limit = most
+    def __init__(self, dialect: Dialect, *, max_series: int, hosts: bool) -> None:
+        self._limit = max_series
         self._into = SeriesKey(OTHER, OTHER, OTHER if hosts else "")
         self._write: Bulk = upsert(dialect, schema.series)
         self._hourly = HourlyWriter(dialect)
@@ -42,8 +42,8 @@ class SeriesMerge:
     def _chunk(self, connection: Connection) -> int:
         table = schema.series
         into = and_(*(table.c[name] == getattr(self._into, name) for name in ("name", "queue", "host")))
-        held = connection.execute(select(func.count()).select_from(table).where(not_(into))).scalar_one()
-        number = min(held - self._limit, _AT_ONCE)
+        count = connection.execute(select(func.count()).select_from(table).where(not_(into))).scalar_one()
+        number = min(count - self._limit, _AT_ONCE)
         if number <= 0:
             return 0
         least = select(table).where(not_(into)).order_by(table.c.rank).limit(number)

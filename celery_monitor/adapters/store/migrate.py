@@ -32,7 +32,7 @@ def revisions() -> list[str]:
     return sorted(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
 
 
-def check(connection: Connection, where: str) -> bool:
+def check(connection: Connection, location: str) -> bool:
     """Whether the database is at this program's revision; False for one that is older or empty.
 
     Raises StoreUnusableError when it belongs to another program or to a newer version of this one. Changes nothing.
@@ -41,23 +41,23 @@ def check(connection: Connection, where: str) -> bool:
     if VERSION_TABLE not in tables:
         if tables:
             raise StoreUnusableError(
-                f"The store {where} holds the tables of another program ({', '.join(sorted(tables)[:3])}): "
+                f"The store {location} holds the tables of another program ({', '.join(sorted(tables)[:3])}): "
                 "set a different store.url"
             )
         return False
-    found, known = revision(connection), revisions()
-    if found is not None and found not in known:
+    current, known = revision(connection), revisions()
+    if current is not None and current not in known:
         raise StoreUnusableError(
-            f"The store {where} was written by a newer version of celery-monitor (revision {found}): "
+            f"The store {location} was written by a newer version of celery-monitor (revision {current}): "
             "install that version or a newer one, or set a different store.url"
         )
-    return found == known[-1]
+    return current == known[-1]
 
 
 def revision(connection: Connection) -> str | None:
     """The revision that the database with a version table is at; None when it holds none."""
-    found: str | None = connection.execute(select(_version.c.version_num)).scalar()
-    return found
+    current: str | None = connection.execute(select(_version.c.version_num)).scalar()
+    return current
 
 
 def upgrade(connection: Connection) -> None:

@@ -62,7 +62,7 @@ def open_store(
         )
     )
     flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, max_ended=max_ended, give_way=give_way)
-    merge = SeriesMerge(database.dialect, most=max_series, hosts=hosts)
+    merge = SeriesMerge(database.dialect, max_series=max_series, hosts=hosts)
     budget = Budget(database, database.limit)
     return SqlStore(
         database,

@@ -109,18 +109,18 @@ class SqlOutbox:
 
     def _valid_items(self, rows: Sequence[Any]) -> list[OutboxItem]:
         """What can be sent. A row that cannot be read would keep its route busy for ever: it is given up."""
-        found = valid_rows("outbox", rows, _ROW, OutboxItem)
-        if len(found) < len(rows):
-            known = {item.id for item in found}
-            unreadable = [row.id for row in rows if row.id not in known]
-            gone = {"state": "dead", "error": "the store contains data that this program did not write"}
+        items = valid_rows("outbox", rows, _ROW, OutboxItem)
+        if len(items) < len(rows):
+            valid_ids = {item.id for item in items}
+            unreadable = [row.id for row in rows if row.id not in valid_ids]
+            values = {"state": "dead", "error": "the store contains data that this program did not write"}
             of_them = exists().where(
                 outbox.c.id.in_(unreadable), outbox.c.key == deliveries.c.key, outbox.c.channel == deliveries.c.channel
             )
             with self._database.write() as connection:
-                connection.execute(update(outbox).where(outbox.c.id.in_(unreadable)).values(gone))
-                connection.execute(update(deliveries).where(of_them).values(gone))
-        return found
+                connection.execute(update(outbox).where(outbox.c.id.in_(unreadable)).values(values))
+                connection.execute(update(deliveries).where(of_them).values(values))
+        return items
 
     def expedite(self, channel: str, now: float) -> None:
         """See Outbox."""
@@ -138,14 +138,14 @@ class SqlOutbox:
                 .values(state="delivered", delivered_at=now, error=None)
             )
             if done.rowcount == 0:
-                again = {"attempts": 0, "error": None, "due_at": outbox.c.refreshed_due_at, "priority": _AS_REFRESH}
-                connection.execute(update(outbox).where(this).values(again))
-            known: dict[str, Any] = {"error": None}
+                refreshed = {"attempts": 0, "error": None, "due_at": outbox.c.refreshed_due_at, "priority": _AS_REFRESH}
+                connection.execute(update(outbox).where(this).values(refreshed))
+            values: dict[str, Any] = {"error": None}
             if receipt is not None:
-                known["receipt"] = encode.storable(receipt)
+                values["receipt"] = encode.storable(receipt)
             if item.action is Action.TRIGGER and count is not None:
-                known |= {"delivered_at": func.coalesce(deliveries.c.delivered_at, now), "delivered_count": count}
-            _record(connection, item, "delivered", known)
+                values |= {"delivered_at": func.coalesce(deliveries.c.delivered_at, now), "delivered_count": count}
+            _record(connection, item, "delivered", values)
 
     def retry(self, item: OutboxItem, due_at: float, error: str) -> None:
         """See Outbox."""
@@ -176,14 +176,14 @@ class SqlOutbox:
             connection.execute(update(outbox).where(outbox.c.id == item.id).values(progress=progress))
 
     def _write(self) -> AbstractContextManager[Connection]:
-        return self._database.write(patience=PATIENCE, silence=PATIENCE + ANSWER)
+        return self._database.write(lock_wait=PATIENCE, silence=PATIENCE + ANSWER)
 
     def revive(self, item_id: int | None, now: float) -> int:
         """See Outbox. A dead row for which a newer one waits is dropped: the newer one says all that it said."""
-        chosen = outbox.c.state == "dead" if item_id is None else outbox.c.id == item_id
-        wanted = select(*_ITEM).where(chosen, outbox.c.state != "delivered").order_by(outbox.c.id.desc())
+        condition = outbox.c.state == "dead" if item_id is None else outbox.c.id == item_id
+        query = select(*_ITEM).where(condition, outbox.c.state != "delivered").order_by(outbox.c.id.desc())
         with self._database.write() as connection:
-            rows = connection.execute(wanted).all()
+            rows = connection.execute(query).all()
             return sum(_revive(connection, _item(row), now) for row in rows)
 
     def items(
@@ -197,23 +197,23 @@ class SqlOutbox:
     ) -> Page[OutboxItem]:
         """See Outbox."""
         states = ("dead", "unknown") if dead else ("pending", "dead", "unknown")
-        wanted = select(*_ITEM).where(outbox.c.state.in_(states))
+        query = select(*_ITEM).where(outbox.c.state.in_(states))
         if cursor is not None:
-            wanted = wanted.where(outbox.c.id > paging.position(cursor, tuple[RowId])[0])
+            query = query.where(outbox.c.id > paging.position(cursor, tuple[RowId])[0])
         if since is not None:
-            wanted = wanted.where(outbox.c.created_at >= since)
+            query = query.where(outbox.c.created_at >= since)
         if until is not None:
-            wanted = wanted.where(outbox.c.created_at < until)
+            query = query.where(outbox.c.created_at < until)
         with self._database.read() as connection:
-            rows = connection.execute(wanted.order_by(outbox.c.id).limit(limit + 1)).all()
+            rows = connection.execute(query.order_by(outbox.c.id).limit(limit + 1)).all()
         page = paging.page(rows, limit, lambda row: (row.id,))
         return Page(valid_rows("outbox", page.rows, _ROW, OutboxItem), page.next)
 
     def pending(self) -> dict[str, tuple[int, float | None]]:
         """See Outbox."""
-        wanted = select(outbox.c.channel, func.count(), func.min(outbox.c.created_at)).where(PENDING)
+        query = select(outbox.c.channel, func.count(), func.min(outbox.c.created_at)).where(PENDING)
         with self._database.read() as connection:
-            rows = connection.execute(wanted.group_by(outbox.c.channel))
+            rows = connection.execute(query.group_by(outbox.c.channel))
             return {channel: (number, oldest) for channel, number, oldest in rows}
 
     def given_up(self) -> dict[str, int]:
@@ -225,40 +225,40 @@ class SqlOutbox:
         return self._number("unknown")
 
     def _number(self, state: str) -> dict[str, int]:
-        wanted = select(outbox.c.channel, func.count()).where(outbox.c.state == state).group_by(outbox.c.channel)
+        query = select(outbox.c.channel, func.count()).where(outbox.c.state == state).group_by(outbox.c.channel)
         with self._database.read() as connection:
-            return {row[0]: row[1] for row in connection.execute(wanted)}
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def last_delivered(self, channel: str) -> float | None:
         """See Outbox."""
-        wanted = select(func.max(outbox.c.delivered_at)).where(outbox.c.channel == channel)
+        query = select(func.max(outbox.c.delivered_at)).where(outbox.c.channel == channel)
         with self._database.read() as connection:
-            newest: float | None = connection.execute(wanted).scalar()
+            newest: float | None = connection.execute(query).scalar()
             return newest
 
     def incident(self, key: str) -> Incident | None:
         """See Outbox."""
         with self._database.read() as connection:
             rows = connection.execute(select(schema.incidents.c.body).where(schema.incidents.c.key == key)).all()
-        found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
-        return found[0] if found else None
+        valid = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
+        return valid[0] if valid else None
 
     def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
         """See Outbox."""
         incidents = schema.incidents
-        wanted = (
+        query = (
             select(incidents.c.body, incidents.c.key)
             .join(deliveries, deliveries.c.key == incidents.c.key)
             .where(incidents.c.state == IncidentState.OPEN.value)
             .where(deliveries.c.channel == channel, deliveries.c.delivered_at.is_not(None))
         )
         if cursor is not None:
-            wanted = wanted.where(incidents.c.key > self._database.text(paging.position(cursor, tuple[str])[0]))
+            query = query.where(incidents.c.key > self._database.text(paging.position(cursor, tuple[str])[0]))
         with self._database.read() as connection:
-            rows = connection.execute(wanted.order_by(incidents.c.key).limit(limit + 1)).all()
+            rows = connection.execute(query.order_by(incidents.c.key).limit(limit + 1)).all()
         page = paging.page(rows, limit, lambda row: (row.key,))
-        found = valid_rows("incidents", page.rows, tuple[str, str], lambda body, _key: encode.parsed(body, Incident))
-        return Page(found, page.next)
+        valid = valid_rows("incidents", page.rows, tuple[str, str], lambda body, _key: encode.parsed(body, Incident))
+        return Page(valid, page.next)
 
 
 def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's rows depends on its version
@@ -273,25 +273,25 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
         tuple_(outbox.c.key, outbox.c.channel, outbox.c.action) == tuple_(item.key, item.channel, item.action.value),
         PENDING,
     )
-    due = {"attempts": 0, "due_at": now, "priority": ASKED_FOR}
-    connection.execute(update(deliveries).where(_of(item)).values(state="pending"))
-    if item.state != "pending" and connection.execute(update(outbox).where(twin).values(due)).rowcount:
+    values = {"attempts": 0, "due_at": now, "priority": ASKED_FOR}
+    connection.execute(update(deliveries).where(_same_row(item)).values(state="pending"))
+    if item.state != "pending" and connection.execute(update(outbox).where(twin).values(values)).rowcount:
         connection.execute(delete(outbox).where(outbox.c.id == item.id))
         return 0
-    connection.execute(update(outbox).where(outbox.c.id == item.id).values(**due, state="pending"))
+    connection.execute(update(outbox).where(outbox.c.id == item.id).values(**values, state="pending"))
     return 1
 
 
-def _record(connection: Connection, item: OutboxItem, state: str, known: Mapping[str, Any]) -> None:
+def _record(connection: Connection, item: OutboxItem, state: str, fields: Mapping[str, Any]) -> None:
     """What an attempt means for its incident on its channel: as long as anything waits there, it is pending."""
     if item.action is Action.REPORT:
         return
     waits = exists().where(outbox.c.key == item.key, outbox.c.channel == item.channel, PENDING)
-    values = {**known, "state": case((waits, "pending"), else_=state), "attempts": deliveries.c.attempts + 1}
-    connection.execute(update(deliveries).where(_of(item)).values(values))
+    values = {**fields, "state": case((waits, "pending"), else_=state), "attempts": deliveries.c.attempts + 1}
+    connection.execute(update(deliveries).where(_same_row(item)).values(values))
 
 
-def _of(item: OutboxItem) -> ColumnElement[bool]:
+def _same_row(item: OutboxItem) -> ColumnElement[bool]:
     """The delivery that a row belongs to; none of a report's."""
     return and_(deliveries.c.key == item.key, deliveries.c.channel == item.channel)
 
@@ -306,5 +306,5 @@ def _heads(connection: Connection, routes: Iterable[Any], now: float) -> Sequenc
         connection.execute(first.where(outbox.c.channel == channel, outbox.c.route == route)).scalar()
         for channel, route in routes
     ]
-    wanted = select(*_ITEM).where(outbox.c.id.in_([head for head in heads if head is not None]))
-    return connection.execute(wanted.order_by(*order)).all()
+    query = select(*_ITEM).where(outbox.c.id.in_([head for head in heads if head is not None]))
+    return connection.execute(query.order_by(*order)).all()

@@ -78,12 +78,12 @@ class SqlReader:
         names: Sequence[str] | None = None,
     ) -> Page[TaskRow]:
         """See Reader. Buckets count whole: that of ``since`` and that of ``until``; None is the whole retention."""
-        whole = since is None and until is None
+        all_time = since is None and until is None
         of_names = [] if names is None else [self._one_of(schema.buckets.c.name, names)]
-        source: FromClause = schema.task_totals if whole else totals_between(since, until, of_names)
+        source: FromClause = schema.task_totals if all_time else totals_between(since, until, of_names)
         text = self._database.text
         query = select(source)
-        if names is not None and whole:
+        if names is not None and all_time:
             query = query.where(self._one_of(source.c.name, names))
         if name is not None:
             query = query.where(source.c.name == text(name))
@@ -95,21 +95,23 @@ class SqlReader:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(source.c.name, source.c.queue).limit(limit + 1)).all()
             page = paging.page(rows, limit, lambda row: (row[0], row[1]))
-            found = [TaskRow(r[0], r[1], vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in page.rows]
-            return Page(found, page.next)
+            items = [TaskRow(r[0], r[1], vector(r[2:10]), float(r[10]), int(r[11]), r[12]) for r in page.rows]
+            return Page(items, page.next)
 
-    def failures(self, wanted: FailureFilter) -> Page[Failure]:
+    def failures(self, criteria: FailureFilter) -> Page[Failure]:
         """See Reader."""
         table = schema.failures
-        query = select(table.c.id, *_FAILURE).where(*conditions(wanted, self._database.text))
-        if wanted.tasks is not None:
-            query = query.where(self._one_of(table.c.name, wanted.tasks))
-        if wanted.exceptions is not None:
-            query = query.where(self._one_of(table.c.exception, wanted.exceptions))
-        by, position = order(wanted)
-        query = query.order_by(*(key.desc() if wanted.descending else key.asc() for key in by)).limit(wanted.limit + 1)
+        query = select(table.c.id, *_FAILURE).where(*conditions(criteria, self._database.text))
+        if criteria.tasks is not None:
+            query = query.where(self._one_of(table.c.name, criteria.tasks))
+        if criteria.exceptions is not None:
+            query = query.where(self._one_of(table.c.exception, criteria.exceptions))
+        ordering, position = order(criteria)
+        query = query.order_by(*(key.desc() if criteria.descending else key.asc() for key in ordering)).limit(
+            criteria.limit + 1
+        )
         with self._database.read() as connection:
-            page = paging.page(connection.execute(query).all(), wanted.limit, position)
+            page = paging.page(connection.execute(query).all(), criteria.limit, position)
             return Page([Failure(*row[1:]) for row in page.rows], page.next)
 
     def failure(self, uuid: str) -> list[Failure]:
@@ -146,9 +148,9 @@ class SqlReader:
             query = query.where(self._one_of(schema.incidents.c.key, keys))
         with self._database.read() as connection:
             page = paging.page(connection.execute(query).all(), limit, lambda row: (row.first_at, row.key))
-            sent = _deliveries(connection, query.subquery())
-            found = [IncidentRow(encode.parsed(row.body, Incident), sent.get(row.key, ())) for row in page.rows]
-            return Page(found, page.next)
+            deliveries = _deliveries(connection, query.subquery())
+            items = [IncidentRow(encode.parsed(row.body, Incident), deliveries.get(row.key, ())) for row in page.rows]
+            return Page(items, page.next)
 
     def outlines(
         self,
@@ -183,16 +185,16 @@ class SqlReader:
         state: IncidentState | None,
     ) -> Select[tuple[str, str, float]]:
         table = schema.incidents
-        wanted = between(table.c.first_at, since, until)
+        clauses = between(table.c.first_at, since, until)
         if state is not None:
-            wanted.append(table.c.state == str(state))
+            clauses.append(table.c.state == str(state))
         if key is not None:
-            wanted.append(table.c.key == self._database.text(key))
+            clauses.append(table.c.key == self._database.text(key))
         if cursor is not None:
             first_at, last_key = paging.position(cursor, tuple[float, str])
-            later = or_(table.c.first_at < first_at, table.c.key > self._database.text(last_key))
-            wanted += [table.c.first_at <= first_at, later]
-        query = select(table.c.key, table.c.body, table.c.first_at).where(*wanted)
+            after_position = or_(table.c.first_at < first_at, table.c.key > self._database.text(last_key))
+            clauses += [table.c.first_at <= first_at, after_position]
+        query = select(table.c.key, table.c.body, table.c.first_at).where(*clauses)
         return query.order_by(table.c.first_at.desc(), table.c.key).limit(limit + 1)
 
     def workers(self) -> list[Worker]:
@@ -216,8 +218,10 @@ class SqlReader:
         # No parameter: PostgreSQL takes two of them for two expressions, and refuses the grouping.
         start = (table.c.start - table.c.start % literal_column(str(int(step)))).label("span")
         sums = [func.sum(table.c[column]) for column in (*COUNTS, "runtime_sum", "runtime_count")]
-        by = [start] if names is None else [table.c.name, start]
-        query = select(literal("") if names is None else table.c.name, start, *sums).group_by(*by).order_by(*by)
+        grouping = [start] if names is None else [table.c.name, start]
+        query = (
+            select(literal("") if names is None else table.c.name, start, *sums).group_by(*grouping).order_by(*grouping)
+        )
         if names is None:
             query = query.where(*between(table.c.start, since, until))
         else:
@@ -244,14 +248,14 @@ class SqlReader:
         queues: Sequence[str] | None = None,
     ) -> Page[QueueLengthRow]:
         """See Reader."""
-        queue, wanted = schema.queue_lengths.c.queue, []
+        queue, clauses = schema.queue_lengths.c.queue, []
         if queues is not None:
-            wanted.append(self._one_of(queue, queues))
+            clauses.append(self._one_of(queue, queues))
         if cursor is not None:
             last, start = paging.position(cursor, hourly.LENGTH_POSITION)
-            wanted.append(hourly.after(self._database.text(last), start + step))
+            clauses.append(hourly.after(self._database.text(last), start + step))
         with self._database.read() as connection:
-            rows = hourly.queue_lengths(connection, since, until, *wanted, step=step, limit=limit + 1)
+            rows = hourly.queue_lengths(connection, since, until, *clauses, step=step, limit=limit + 1)
             return paging.page(rows, limit, lambda row: (row.queue, row.start))
 
     def failing(self, since: float, until: float, *, clean: bool = False) -> list[FailingRow]:
@@ -299,10 +303,10 @@ class SqlReader:
         table = schema.ended_tasks
         return self._ended(select(*_ENDED).where(table.c.uuid == self._database.text(uuid)).order_by(table.c.id.desc()))
 
-    def ended_runs(self, wanted: EndedFilter) -> RunPage:
+    def ended_runs(self, criteria: EndedFilter) -> RunPage:
         """See Reader."""
         with self._database.read() as connection:
-            return ended_query.listed(connection, wanted, self._database.text)
+            return ended_query.listed(connection, criteria, self._database.text)
 
     def sent_by(self, uuid: str, limit: int) -> list[TaskRun]:
         """See Reader. No index knows parents: what is read for it is bounded."""
@@ -314,8 +318,8 @@ class SqlReader:
         """See Reader."""
         table = schema.ended_tasks
         with self._database.read() as connection:
-            found: float | None = connection.scalar(select(table.c.ended_at).order_by(table.c.id).limit(1))
-            return found
+            ended_at: float | None = connection.scalar(select(table.c.ended_at).order_by(table.c.id).limit(1))
+            return ended_at
 
     def tracked(self, limit: int, *, uuid: str | None = None) -> list[tuple[str, TaskRef]]:
         """See Reader."""

@@ -79,10 +79,10 @@ def newest_counters(connection: Connection) -> dict[str, float]:
     """
     table = schema.counters
     rows = connection.execute(select(table.c.name, func.max(table.c.value)).group_by(table.c.name))
-    found: dict[str, float] = dict(valid_rows("counters", rows, COUNTER, lambda name, value: (name, value)))
+    values: dict[str, float] = dict(valid_rows("counters", rows, COUNTER, lambda name, value: (name, value)))
     written_at: float = connection.execute(select(schema.meta.c.at)).scalar() or 0.0
     times = counters(connection, written_at)
-    return found | {name: times.get(name, written_at) for name in _TIMES if name in found}
+    return values | {name: times.get(name, written_at) for name in _TIMES if name in values}
 
 
 def counters(connection: Connection, at: float) -> dict[str, float]:
@@ -143,17 +143,17 @@ def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskR
     return valid_rows("tracked", rows, TRACKED, entry)
 
 
-def _incidents(connection: Connection, quiet_since: float, most: int) -> list[Incident]:
+def _incidents(connection: Connection, quiet_since: float, limit: int) -> list[Incident]:
     """The oldest first; of too many the newest, and those that are open before all others."""
     table = schema.incidents
     quiet = table.c.state.in_((IncidentState.SUPPRESSED.value, IncidentState.RESOLVED.value))
     muted = and_(table.c.state == IncidentState.SUPPRESSED.value, table.c.body.contains(MUTED))
     newer = and_(quiet, table.c.opened_at >= quiet_since)
-    wanted = or_(table.c.state == IncidentState.OPEN.value, newer, muted)
+    condition = or_(table.c.state == IncidentState.OPEN.value, newer, muted)
     order = table.c.state != IncidentState.OPEN.value, table.c.opened_at.desc(), table.c.key.desc()
-    rows = connection.execute(select(table.c.body).where(wanted).order_by(*order).limit(most))
-    found = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
-    return sorted(found, key=attrgetter("opened_at", "key"))
+    rows = connection.execute(select(table.c.body).where(condition).order_by(*order).limit(limit))
+    values = valid_rows("incidents", rows, tuple[str], lambda body: encode.parsed(body, Incident))
+    return sorted(values, key=attrgetter("opened_at", "key"))
 
 
 def task_starts(connection: Connection) -> list[TaskStarts]:

@@ -57,11 +57,11 @@ class SequenceFile:
         with contextlib.suppress(OSError):
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
-    def write(self, noted: SequenceRecord) -> None:
+    def write(self, record: SequenceRecord) -> None:
         """Note a flush. A few microseconds: it is not synchronised, because being behind does no harm."""
         if self._file is None:
             return
-        body = f"{_MAGIC} {noted.identity} {noted.sequence} {noted.at!r}"
+        body = f"{_MAGIC} {record.identity} {record.sequence} {record.at!r}"
         line = f"{body} {zlib.crc32(body.encode()):08x}".ljust(_LENGTH - 1) + "\n"
         with contextlib.suppress(OSError):
             os.pwrite(self._file, line.encode(), 0)

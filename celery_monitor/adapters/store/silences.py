@@ -49,11 +49,11 @@ class SqlSilences:
         table = schema.silences
         mine = table.c.id == self._database.text(silence_id)
         with self._database.write(fenced=False) as connection:
-            found = _read(connection, mine)
-            if not found or found[0].ends_at <= now:
+            silences = _read(connection, mine)
+            if not silences or silences[0].ends_at <= now:
                 return None
             connection.execute(update(table).where(mine).values(ends_at=now))
-            return structs.replace(found[0], ends_at=now)
+            return structs.replace(silences[0], ends_at=now)
 
     def current(self, now: float) -> list[Silence]:
         """See ports.SilenceBook."""
@@ -71,10 +71,10 @@ def read(connection: Connection, now: float) -> list[Silence]:
     return _read(connection, schema.silences.c.ends_at > now)
 
 
-def _read(connection: Connection, wanted: Any, newest: int | None = None) -> list[Silence]:  # noqa: ANN401 - SQLAlchemy
+def _read(connection: Connection, condition: Any, newest: int | None = None) -> list[Silence]:  # noqa: ANN401 - SQLAlchemy
     table = schema.silences
     order = (table.c.ends_at, table.c.id) if newest is None else (table.c.ends_at.desc(), table.c.id)
-    rows = connection.execute(select(table).where(wanted).order_by(*order).limit(newest))
+    rows = connection.execute(select(table).where(condition).order_by(*order).limit(newest))
     return valid_rows("silences", rows, _ROW, _value)
 
 

@@ -36,11 +36,11 @@ class Bulk:
         compiled = statement.compile(dialect=dialect, column_keys=list(columns))
         self._statements: Statements = _Each(_ordered(compiled, columns))
         if isinstance(statement, Insert):
-            self._statements = sql_of(dialect).inserting(compiled, cast("Table", statement.table), columns)
+            self._statements = sql_of(dialect).bulk_insert(compiled, cast("Table", statement.table), columns)
 
     def run(self, connection: Connection, rows: Iterable[Row], give_way: Callable[[], None] = lambda: None) -> None:
         """Execute it for every row, in order. ``give_way`` is called after each portion."""
-        for sql, parameters in self._statements.of(rows):
+        for sql, parameters in self._statements.batches(rows):
             connection.exec_driver_sql(sql, parameters)
             if isinstance(parameters, tuple):
                 give_way()
@@ -60,8 +60,8 @@ class Prepared:
 
     def run(self, connection: Connection, **values: object) -> int:
         """Execute it; the number of rows that it changed. Within a pipeline that number is not known."""
-        given = self._constants | values
-        parameters = tuple(given[name] for name in self._names)
+        bound = self._constants | values
+        parameters = tuple(bound[name] for name in self._names)
         return connection.exec_driver_sql(self._sql, parameters, execution_options=_COUNTED).rowcount
 
 
@@ -73,19 +73,23 @@ class Removal(Bulk):
         statement = delete(table).where(and_(*(table.c[key] == bindparam(key) for key in keys)))
         super().__init__(dialect, statement, keys)
         compiled = statement.compile(dialect=dialect)
-        self._statements = sql_of(dialect).deleting(compiled, table, keys)
+        self._statements = sql_of(dialect).bulk_delete(compiled, table, keys)
 
 
 class Trimming(Bulk):
-    """Delete all but the ``kept`` rows with the highest primary key of each group; rows are (group,)."""
+    """Delete all but the ``keep`` rows with the highest primary key of each group; rows are (group,)."""
 
-    def __init__(self, dialect: Dialect, table: Table, group: str, kept: int) -> None:
+    def __init__(self, dialect: Dialect, table: Table, group: str, keep: int) -> None:
         (key,) = table.primary_key
-        each = table.alias()
-        old = select(each.c[key.name]).where(each.c[group] == bindparam("of_group")).order_by(each.c[key.name].desc())
-        statement = delete(table).where(key.in_(old.limit(literal_column("-1")).offset(literal_column(str(kept)))))
+        member = table.alias()
+        old = (
+            select(member.c[key.name])
+            .where(member.c[group] == bindparam("of_group"))
+            .order_by(member.c[key.name].desc())
+        )
+        statement = delete(table).where(key.in_(old.limit(literal_column("-1")).offset(literal_column(str(keep)))))
         super().__init__(dialect, statement, ["of_group"])
-        self._statements = sql_of(dialect).trimming(statement.compile(dialect=dialect), table, group, kept)
+        self._statements = sql_of(dialect).bulk_trim(statement.compile(dialect=dialect), table, group, keep)
 
 
 class _Each:
@@ -94,10 +98,10 @@ class _Each:
     def __init__(self, sql: str) -> None:
         self._sql: Final = sql
 
-    def of(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
+    def batches(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
         """See Statements."""
-        if every := list(rows):
-            yield self._sql, every
+        if all_rows := list(rows):
+            yield self._sql, all_rows
 
 
 def _ordered(compiled: Compiled, columns: Sequence[str]) -> str:

@@ -82,11 +82,11 @@ class SqlStore:
         """As ``lead``, for a process that does not stand by. Raises StoreUnavailableError while another one leads."""
         restored = self.lead(holder)
         if restored is None:
-            found = self.lease()
+            state = self.lease()
             self._database.stop()
             raise StoreUnavailableError(
-                f"Another celery-monitor ({found.holder or 'of unknown name'}) leads on this store: its lease expires "
-                f"in {found.expires_in:.1f} s unless it is renewed"
+                f"Another celery-monitor ({state.holder or 'of unknown name'}) leads on this store: its lease expires "
+                f"in {state.expires_in:.1f} s unless it is renewed"
             )
         return restored
 
@@ -115,17 +115,17 @@ class SqlStore:
         if not self._database.start(self._lease.busy):
             return None
         with self._database.read() as connection:
-            known: str | None = connection.execute(select(schema.meta.c.identity)).scalar()
+            stored_identity: str | None = connection.execute(select(schema.meta.c.identity)).scalar()
         self._owed, merged = None, 0
         try:
             # A writer that takes longer may be a leader that renews its lease with what it writes.
-            with self._database.write(fenced=False, patience=self._lease.ttl / 2) as connection:
+            with self._database.write(fenced=False, lock_wait=self._lease.ttl / 2) as connection:
                 if not self._lease.take(connection, token, holder):
                     return None
             self._token = token  # it can be renewed while the rest is read
             merged = self._merge.run(self._database)
         except StoreFullError:
-            if not only_read or known is None:
+            if not only_read or stored_identity is None:
                 raise
             self._owed = holder
         with self._database.read() as connection:
@@ -139,7 +139,7 @@ class SqlStore:
         self.applying.start(self._database.applying)
         self._token = token
         self._counters = dict(restored.counters)
-        rolled_back = self._rolled_back(restored.sequence, known)
+        rolled_back = self._rolled_back(restored.sequence, stored_identity)
         return replace(restored, series_merged=merged, rolled_back=rolled_back)
 
     def _free(self) -> bool:
@@ -179,14 +179,14 @@ class SqlStore:
             self._flush.tracked.scrub(nul=nul)
             self._commit(encode.storable(changes, nul=nul), encode.storable(changed, nul=nul))
         self._counters, self._committed_at = dict(changes.counters), changes.now
-        self._database.note(SequenceRecord(self._identity, changes.sequence, changes.now))
+        self._database.write_sequence(SequenceRecord(self._identity, changes.sequence, changes.now))
 
     def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
         """With as much as there is space for: on a full disk without all that can be given up."""
         try:
             without = self._write(changes, changed_counters)
         except StoreFullError:
-            changes, without = self._budget.refused(changes)
+            changes, without = self._budget.reduce(changes)
             self._write(changes, changed_counters, roomy=False)
         for what, number in without.items():
             self._budget.count(what, number)
@@ -241,12 +241,12 @@ class SqlStore:
         """See Store. Whatever is wrong, the lease runs out by itself."""
         token, self._token = self._token, None
         if token is not None and self.shared:
-            with self._database.hurried(), contextlib.suppress(MonitorError):
+            with self._database.short_timeouts(), contextlib.suppress(MonitorError):
                 self._lease.resign(token)
 
-    def hurried(self) -> contextlib.AbstractContextManager[None]:
+    def short_timeouts(self) -> contextlib.AbstractContextManager[None]:
         """Within the block no thread waits longer than a second or two for the database: its call fails then."""
-        return self._database.hurried()
+        return self._database.short_timeouts()
 
     def lease(self) -> LeaseState:
         """See Store."""
@@ -270,7 +270,7 @@ class SqlStore:
         return self._token
 
     def _rolled_back(self, sequence: int, identity: str | None) -> RolledBack | None:
-        known = (self._database.noted(identity), self._lease.newest())
+        known = (self._database.read_sequence(identity), self._lease.newest())
         found = [each for each in known if each is not None and each.identity == identity]
         noted = max(found, key=lambda each: each.sequence, default=None)
         if noted is None or noted.sequence <= sequence:

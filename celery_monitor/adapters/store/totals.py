@@ -57,9 +57,9 @@ class Totals:
         self._change.run(connection, ((*key, *(-value for value in sum_), None) for key, sum_ in sums.items()))
         no_failure = or_(totals.c.last_failure_at.is_(None), totals.c.last_failure_at < before)
         connection.execute(delete(totals).where(_is_empty(totals), no_failure))
-        gone = _summed((row[0], row[3:]) for row in rows)
+        expired = _summed((row[0], row[3:]) for row in rows)
         fleet = schema.fleet_buckets
-        self._fleet.run(connection, ((start, *(-value for value in sum_)) for start, sum_ in gone.items()))
+        self._fleet.run(connection, ((start, *(-value for value in sum_)) for start, sum_ in expired.items()))
         connection.execute(delete(fleet).where(fleet.c.start <= before, _is_empty(fleet)))
         return len(rows)
 
@@ -71,8 +71,8 @@ def _is_empty(table: Table) -> ColumnElement[bool]:
 def _summed(rows: Iterable[tuple[K, Iterable[Any]]]) -> dict[K, list[Any]]:
     sums: dict[K, list[Any]] = {}
     for key, measures in rows:
-        known = sums.get(key)
-        sums[key] = list(measures) if known is None else [a + b for a, b in zip(known, measures, strict=True)]
+        current = sums.get(key)
+        sums[key] = list(measures) if current is None else [a + b for a, b in zip(current, measures, strict=True)]
     return sums
 
 

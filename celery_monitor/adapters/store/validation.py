@@ -44,15 +44,15 @@ def _one(row: tuple[Any, ...], kind: Any, build: Callable[..., T]) -> list[T]:  
 
 def valid_rows(table: str, rows: Iterable[Sequence[Any]], kind: Any, build: Callable[..., T]) -> list[T]:  # noqa: ANN401
     """What ``build`` makes of the rows; one that it cannot use is left out, and said."""
-    found: list[T] = []
-    left, left_out = iter(rows), 0
-    while chunk := [tuple(row) for row in islice(left, _CHUNK_SIZE)]:
+    values: list[T] = []
+    remaining, left_out = iter(rows), 0
+    while chunk := [tuple(row) for row in islice(remaining, _CHUNK_SIZE)]:
         try:
-            found += [build(*row) for row in msgspec.convert(chunk, list[kind])]
+            values += [build(*row) for row in msgspec.convert(chunk, list[kind])]
         except Exception:  # noqa: BLE001 - the boundary: it is looked at row by row
-            kept = [value for row in chunk for value in _one(row, kind, build)]
-            left_out += len(chunk) - len(kept)
-            found += kept
+            valid = [value for row in chunk for value in _one(row, kind, build)]
+            left_out += len(chunk) - len(valid)
+            values += valid
     if left_out:
         _log.error("The store contains unreadable rows; they are skipped", table=table, rows=left_out)
-    return found
+    return values

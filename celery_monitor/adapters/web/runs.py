@@ -126,7 +126,7 @@ class Runs:
         """Runs that have ended, the newest first unless another order is asked for."""
         number, by = page_number(given["page"]), order(given["sort"], COLUMNS)
         wanted = EndedFilter(
-            named=matcher(given["q"]) if given["q"].strip() else None,
+            matches_name=matcher(given["q"]) if given["q"].strip() else None,
             stage=OUTCOMES[given["state"]],
             queue=given["queue"] or None,
             hostname=given["worker"] or None,
@@ -233,7 +233,7 @@ class Runs:
         position = None if cursor is None else paging.position(cursor, tuple[_Offset, _Number])
         offset, newest = position or (0, None)
         wanted = EndedFilter(
-            named=None if name is None else name.__eq__,
+            matches_name=None if name is None else name.__eq__,
             stage=stage,
             queue=query.text("queue"),
             hostname=query.text("worker"),

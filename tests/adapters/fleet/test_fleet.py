@@ -57,8 +57,8 @@ def test_tasks(broker_url: str, app: Celery, controlling: Controlling, start: St
     assert found[reserved].started_at is None
     assert found[scheduled].started_at is None
     asked = [worker.hostname, "celery@nobody"]
-    assert fleet.held(asked, 2.0, fetched=False) == {worker.hostname: {running}}
-    assert fleet.held(asked, 2.0, fetched=True) == {worker.hostname: {running, reserved, scheduled}}
+    assert fleet.held_task_ids(asked, 2.0, fetched=False) == {worker.hostname: {running}}
+    assert fleet.held_task_ids(asked, 2.0, fetched=True) == {worker.hostname: {running, reserved, scheduled}}
     worker.kill()  # it would wait for the task that sleeps
 
 

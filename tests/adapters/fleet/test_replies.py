@@ -19,7 +19,7 @@ from celery_monitor.adapters.broker import BrokerFleet
 from celery_monitor.adapters.broker.control import Take
 from celery_monitor.adapters.broker.fleet import _is_solo
 from celery_monitor.adapters.broker.queue_registry import Size
-from celery_monitor.adapters.broker.reply import MAX_BYTES, Reply, Unreadable, read, unwrap
+from celery_monitor.adapters.broker.reply import MAX_BYTES, Reply, UnreadableReason, read, unwrap
 from celery_monitor.adapters.prometheus.exposition import Exposition, Format
 from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
 from celery_monitor.core.model import LATEST_TIMESTAMP, MAX_INT, Delivery, Histogram, QueueStats, Restored
@@ -86,7 +86,7 @@ class _Control:
         for command in commands:
             body = json.dumps({"celery@box": self._replies[command]}).encode()
             found = read(Reply(command, None, "application/json", body))
-            if not isinstance(found, Unreadable):
+            if not isinstance(found, UnreadableReason):
                 take(command, *found)
 
 

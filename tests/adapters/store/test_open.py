@@ -67,7 +67,7 @@ def test_temporary(opened: Open) -> None:
     store = opened("sqlite://")
     store.start()
     store.commit(changes(1, buckets=[bucket(sent=1)]))
-    directory = Path(store._database._dialect.place).parent
+    directory = Path(store._database._dialect.location).parent
     assert len(store.reader.buckets(0, NOW + 1)) == 1
     store.stop()
     assert not directory.exists()

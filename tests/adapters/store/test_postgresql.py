@@ -494,7 +494,7 @@ def test_arrays(store: SqlStore) -> None:
     with store._database.read() as connection:
         for kind, name, given in values:
             for sent in (given, [None, *given], [*given, None], given[:1], [None]):
-                found = connection.exec_driver_sql(f"SELECT %b::{name}[]", (kind.of(sent),)).scalar_one()
+                found = connection.exec_driver_sql(f"SELECT %b::{name}[]", (kind.from_values(sent),)).scalar_one()
                 assert found == sent, name
     refused: list[tuple[type[Array], Any]] = [
         (Bigints, 2**63),
@@ -505,4 +505,4 @@ def test_arrays(store: SqlStore) -> None:
     ]
     for array, wrong in refused:
         with pytest.raises((OverflowError, ValueError, TypeError)):
-            array.of([wrong])
+            array.from_values([wrong])

@@ -84,7 +84,7 @@ def test_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> N
     shop.start()
     shop.commit(flush(1))
     assert tables(postgresql, url) == {"public"}
-    assert f"pg_advisory_xact_lock({WRITERS_LOCK})" in shop._database._dialect.begin(read_only=False, patience=None)
+    assert f"pg_advisory_xact_lock({WRITERS_LOCK})" in shop._database._dialect.begin(read_only=False, lock_wait=None)
     mail = opened(url, "mail")
     assert mail.start().sequence == 0
     assert tables(postgresql, url) == {"public", "celery_monitor_mail"}

@@ -221,7 +221,7 @@ def test_a_quota(opened: Open) -> None:
     store = opened(max_bytes=LIMIT)
     store.start()
     store.commit(load(1, failures=400))
-    store._budget.refused(load(2))
+    store._budget.reduce(load(2))
     assert store.space().short is False
     store.commit(load(2, failures=5))
     assert store.space().short

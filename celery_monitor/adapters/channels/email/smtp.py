@@ -27,7 +27,7 @@ from celery_monitor.adapters.channels.email.session import (
 )
 from celery_monitor.adapters.channels.email.text import shorten
 from celery_monitor.errors import DeliveryError, MonitorError, RejectedError, RetryableError
-from celery_monitor.network import Fault, ServerTerms, fault_of, remedy, told
+from celery_monitor.network import Fault, ServerTerms, explain, fault_of, remedy
 from celery_monitor.settings import email_address
 from celery_monitor.settings.email_address import EmailAddress
 
@@ -170,7 +170,7 @@ def _told(server: SmtpServer, hello: str) -> Iterator[None]:
         ) from exc
     except OSError as exc:
         # Every SMTPException is one.
-        text = shorten(told(exc) or str(exc), _REPLY_WIDTH) or type(exc).__name__
+        text = shorten(explain(exc) or str(exc), _REPLY_WIDTH) or type(exc).__name__
         raise RetryableError(f"{server}: {text}", remedy=remedy(_fault(exc), _WORDING)) from exc
     except Exception as exc:  # noqa: BLE001 - the boundary: a server can make smtplib raise anything
         # Without its text and its cause, which may quote the password.

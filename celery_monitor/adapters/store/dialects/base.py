@@ -66,7 +66,7 @@ class StoreDialect(Protocol):
     """What the driver raises of its own, for ``classify``."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where it is, for errors; without secrets."""
 
     @property
@@ -92,7 +92,7 @@ class StoreDialect(Protocol):
     def hold(self) -> None:
         """Set aside what is needed in bad times."""
 
-    def hurried(self) -> AbstractContextManager[None]:
+    def short_timeouts(self) -> AbstractContextManager[None]:
         """Within the block no thread waits longer than a second or two for an answer or a connection."""
 
     def release(self) -> None:
@@ -101,10 +101,10 @@ class StoreDialect(Protocol):
     def connect(self, *, read_only: bool = False) -> Any:  # noqa: ANN401 - a connection of the driver
         """A connection without implicit transactions."""
 
-    def begin(self, *, read_only: bool, patience: float | None) -> str:
+    def begin(self, *, read_only: bool, lock_wait: float | None) -> str:
         """The SQL that begins a transaction. A writer has the write lock from there on.
 
-        ``patience``: seconds that a writer waits for other writers; None for the usual time.
+        ``lock_wait``: seconds that a writer waits for other writers; None for the usual time.
         """
 
     def limit_silence(self, connection: Any, seconds: float) -> None:  # noqa: ANN401 - a connection of the driver
@@ -134,10 +134,10 @@ class StoreDialect(Protocol):
     def use_reserve(self) -> bool:
         """Give up space that was set aside; whether there was any."""
 
-    def noted(self, identity: str | None) -> SequenceRecord | None:
+    def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """The newest flush that is known to have been committed to this store; begins to take notes."""
 
-    def note(self, noted: SequenceRecord) -> None:
+    def write_sequence(self, record: SequenceRecord) -> None:
         """A flush was committed."""
 
     def report(self, now: Callable[[], float]) -> ServerReport | None:
@@ -153,7 +153,7 @@ class StoreDialect(Protocol):
 class Statements(Protocol):
     """One statement for any number of rows."""
 
-    def of(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
+    def batches(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
         """SQL texts with their parameters, in order: of many rows in one tuple, or a list of rows for each its own."""
 
 
@@ -169,13 +169,13 @@ class Sql(Protocol):
     def insert(self, table: Table) -> Insert:
         """An INSERT that knows ON CONFLICT."""
 
-    def inserting(self, one: Compiled, table: Table, columns: Sequence[str]) -> Statements:
+    def bulk_insert(self, single: Compiled, table: Table, columns: Sequence[str]) -> Statements:
         """``one`` inserts a row of ``columns``."""
 
-    def deleting(self, one: Compiled, table: Table, keys: Sequence[str]) -> Statements:
+    def bulk_delete(self, single: Compiled, table: Table, keys: Sequence[str]) -> Statements:
         """``one`` deletes a row by ``keys``."""
 
-    def trimming(self, one: Compiled, table: Table, group: str, kept: int) -> Statements:
+    def bulk_trim(self, single: Compiled, table: Table, group: str, keep: int) -> Statements:
         """``one`` deletes all but the ``kept`` rows with the highest primary key of a ``group``."""
 
     def continuing(self, table: Table) -> Sequence[str]:

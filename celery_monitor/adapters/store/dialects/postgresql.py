@@ -86,15 +86,15 @@ class PostgresqlDialect:
         self._connect_timeout: Mapping[str, str] = {}
         self._password = password
         parts = self._parameters()
-        where = parts.get("host") or parts.get("hostaddr") or "the local socket"
+        host = parts.get("host") or parts.get("hostaddr") or "the local socket"
         port = f":{parts['port']}" if "port" in parts else ""
         self._name = str(parts.get("dbname") or parts.get("user") or "")
         self._user = str(parts.get("user") or "")
-        self.place = f"{self._name} on {where}{port}"
+        self.location = f"{self._name} on {host}{port}"
         self._schema = TableSchema(None if "search_path" in str(parts.get("options", "")) else schema)
         self._directory = directory
         self._sequence: SequenceFile | None = None
-        self._patience = AnswerTimeouts()
+        self._timeouts = AnswerTimeouts()
         self._size = 0
         self._version = ""
 
@@ -102,12 +102,12 @@ class PostgresqlDialect:
     def about(self) -> str:
         """See StoreDialect."""
         schema = f", schema {self._schema.name}" if self._schema.name is not None else ""
-        return f"PostgreSQL{self._version and f' {self._version}'}, {self.place}{schema}"
+        return f"PostgreSQL{self._version and f' {self._version}'}, {self.location}{schema}"
 
     @property
     def _files(self) -> Path:
         """Two monitors may use one directory."""
-        digest = hashlib.blake2b(f"{self.place}{self._schema.suffix}".encode(), digest_size=4).hexdigest()
+        digest = hashlib.blake2b(f"{self.location}{self._schema.suffix}".encode(), digest_size=4).hexdigest()
         return self._directory / f"celery-monitor-{digest}"
 
     @property
@@ -118,11 +118,11 @@ class PostgresqlDialect:
 
     def prepare(self) -> None:
         """See StoreDialect. Nothing is locked: whoever starts later fences off who started before."""
-        self._patience.starts()
+        self._timeouts.starts()
 
     def exists(self) -> bool:
         """See StoreDialect. Raises StoreUnusableError where there is none and the user could make none."""
-        self._patience.starts()
+        self._timeouts.starts()
         with self._own_connection() as connection:
             if self._schema.exists(connection):
                 return True
@@ -133,36 +133,36 @@ class PostgresqlDialect:
         """See StoreDialect. The schema is created where there is none."""
         with self._own_connection() as connection:
             self._check(connection)
-            self._schema.create(connection, self.place)
+            self._schema.create(connection, self.location)
 
     def _check(self, connection: BoundedConnection) -> None:
         version = connection.info.server_version // 10_000
         if version < MIN_VERSION:
             raise StoreUnusableError(
-                f"The store {self.place} is on PostgreSQL {version}: at least version {MIN_VERSION} is needed"
+                f"The store {self.location} is on PostgreSQL {version}: at least version {MIN_VERSION} is needed"
             )
         encoding = connection.info.parameter_status("server_encoding")
         if encoding not in {None, "UTF8"}:
             raise StoreUnusableError(
-                f"The store {self.place} has the encoding {encoding}, which cannot hold every text: create the "
+                f"The store {self.location} has the encoding {encoding}, which cannot hold every text: create the "
                 "database with ENCODING 'UTF8' TEMPLATE template0"
             )
-        self._schema.check(connection, self.place)
+        self._schema.check(connection, self.location)
 
     def settle(self) -> None:
         """See StoreDialect: a migration may take long."""
-        self._patience.migrates()
+        self._timeouts.migrates()
 
     def hold(self) -> None:
         """See StoreDialect."""
-        self._patience.works()
+        self._timeouts.works()
 
     @contextlib.contextmanager
-    def hurried(self) -> Iterator[None]:
+    def short_timeouts(self) -> Iterator[None]:
         """See StoreDialect."""
         self._connect_timeout = {"connect_timeout": "2"}
         try:
-            with self._patience.hurried():
+            with self._timeouts.short_timeouts():
                 yield
         finally:
             self._connect_timeout = {}
@@ -179,7 +179,7 @@ class PostgresqlDialect:
         connection = BoundedConnection.connect(
             make_conninfo("", **self._parameters()), autocommit=True, prepare_threshold=None
         )
-        connection.patience = self._patience
+        connection.timeouts = self._timeouts
         connection.take_arrays()
         try:
             self._schema.find(connection)
@@ -190,14 +190,14 @@ class PostgresqlDialect:
         self._version = (connection.info.parameter_status("server_version") or "").partition(" ")[0]
         return connection
 
-    def begin(self, *, read_only: bool, patience: float | None = None) -> str:
+    def begin(self, *, read_only: bool, lock_wait: float | None = None) -> str:
         """See StoreDialect. One round trip. A writer does not say READ WRITE: a server may be made read-only."""
         if read_only:
             return (
                 f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._schema.local}{_NO_TIMEOUT}"
                 f"SET LOCAL idle_in_transaction_session_timeout = {READER_IDLE_TIMEOUT * 1000:.0f}"
             )
-        lock_timeout = LOCK_TIMEOUT if patience is None else patience
+        lock_timeout = LOCK_TIMEOUT if lock_wait is None else lock_wait
         return (
             f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._schema.local}{_NO_TIMEOUT}"
             f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}; "
@@ -224,11 +224,11 @@ class PostgresqlDialect:
         if deadline == math.inf:
             yield
             return
-        left = max(1, int((deadline - time.monotonic()) * 1000))
+        milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
         connection.deadline = deadline + GRACE
         try:
             with self._driver():
-                connection.execute(f"SET LOCAL statement_timeout = {left}")
+                connection.execute(f"SET LOCAL statement_timeout = {milliseconds}")
             yield
         except DBAPIError as exc:
             if isinstance(exc.orig, psycopg.errors.QueryCanceled):
@@ -252,7 +252,7 @@ class PostgresqlDialect:
 
     def classify(self, exc: BaseException) -> MonitorError:
         """See StoreDialect."""
-        return classified(exc, place=self.place, database=self._name, user=self._user)
+        return classified(exc, location=self.location, database=self._name, user=self._user)
 
     def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - the pool knows no type
         """See StoreDialect. As of the last housekeeping: the server looks at each file for it."""
@@ -264,18 +264,18 @@ class PostgresqlDialect:
         """See StoreDialect: the server's disk is not ours."""
         return False
 
-    def noted(self, identity: str | None) -> SequenceRecord | None:
+    def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """See StoreDialect. A standby that has taken over may lack the newest flushes."""
         files = self._files
         self._sequence = SequenceFile(files.with_name(f"{files.name}.sequence"))
-        found = self._sequence.read()
+        record = self._sequence.read()
         self._sequence.open()
-        return found if found is not None and identity and found.identity == identity else None
+        return record if record is not None and identity and record.identity == identity else None
 
-    def note(self, noted: SequenceRecord) -> None:
+    def write_sequence(self, record: SequenceRecord) -> None:
         """See StoreDialect."""
         if self._sequence is not None:
-            self._sequence.write(noted)
+            self._sequence.write(record)
 
     def report(self, now: Callable[[], float]) -> ServerReport:
         """See StoreDialect."""
@@ -294,11 +294,16 @@ class PostgresqlDialect:
         """What libpq is told. Raises StoreUnusableError, without any part of the URL."""
         url = self._url.get() or ""
         try:
-            given = conninfo_to_dict(url)
+            parameters = conninfo_to_dict(url)
         except psycopg.Error:
             raise unreadable_url(redact_url(url)) from None
         password = self._password.get()
-        return {**_DEFAULTS, **given, **self._connect_timeout, **({} if password is None else {"password": password})}
+        return {
+            **_DEFAULTS,
+            **parameters,
+            **self._connect_timeout,
+            **({} if password is None else {"password": password}),
+        }
 
     @contextlib.contextmanager
     def _own_connection(self) -> Iterator[BoundedConnection]:

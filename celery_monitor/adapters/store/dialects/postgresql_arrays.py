@@ -25,15 +25,15 @@ class Array(bytes):
     """OID of the array's type."""
 
     @classmethod
-    def of(cls, values: Iterable[Any]) -> "Array":
+    def from_values(cls, values: Iterable[Any]) -> "Array":
         """Raises ValueError, TypeError, OverflowError or UnicodeEncodeError for values that cannot be stored."""
-        found = list(values)
-        if None in found:
-            given = [value for value in found if value is not None]
-            packed = iter(cls._packed(given))
-            parts = [_NULL if value is None else next(packed) for value in found]
-            return cls(_HEADER.pack(1, 1, cls.element, len(found), 1) + b"".join(parts))
-        return cls(_HEADER.pack(1, 0, cls.element, len(found), 1) + cls._joined(found))
+        items = list(values)
+        if None in items:
+            non_null = [value for value in items if value is not None]
+            packed = iter(cls._packed(non_null))
+            parts = [_NULL if value is None else next(packed) for value in items]
+            return cls(_HEADER.pack(1, 1, cls.element, len(items), 1) + b"".join(parts))
+        return cls(_HEADER.pack(1, 0, cls.element, len(items), 1) + cls._joined(items))
 
     @classmethod
     def _packed(cls, values: Sequence[Any]) -> list[bytes]:
@@ -99,7 +99,7 @@ class Texts(Array):
     @classmethod
     def _joined(cls, values: Sequence[Any]) -> bytes:
         encoded = [str.encode(value) for value in values]
-        return b"".join([part for one in encoded for part in (_LENGTH(len(one)), one)])
+        return b"".join([part for item in encoded for part in (_LENGTH(len(item)), item)])
 
 
 class Blobs(Array):
@@ -109,4 +109,4 @@ class Blobs(Array):
 
     @classmethod
     def _joined(cls, values: Sequence[Any]) -> bytes:
-        return b"".join([part for one in values for part in (_LENGTH(len(one)), one)])
+        return b"".join([part for item in values for part in (_LENGTH(len(item)), item)])

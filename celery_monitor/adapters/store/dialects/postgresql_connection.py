@@ -44,7 +44,7 @@ class AnswerTimeouts:
         self.seconds = _WORKING
 
     @contextlib.contextmanager
-    def hurried(self) -> Iterator[None]:
+    def short_timeouts(self) -> Iterator[None]:
         """Within the block: what is still to be done is a courtesy to others."""
         before, self.seconds = self.seconds, _ENDING
         try:
@@ -64,11 +64,11 @@ _DUMPERS: Final = {kind: _dumper(kind) for kind in (Bigints, Blobs, Booleans, Do
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     """Drops itself when the server has not answered in time; the error is an OperationalError."""
 
-    patience = AnswerTimeouts()
+    timeouts = AnswerTimeouts()
     deadline = math.inf
     """Monotonic time after which no answer is waited for."""
     silence = math.inf
-    """Seconds for which an answer is waited for, where ``patience`` has more."""
+    """Seconds for which an answer is waited for, where ``timeouts`` has more."""
 
     def take_arrays(self) -> None:
         """Take ``Array`` as a parameter."""
@@ -89,7 +89,7 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
                 # psycopg looks ten times a second, also while nothing comes.
                 if ready:
                     last_received_at = now
-                elif now >= min(self.deadline, last_received_at + min(self.silence, self.patience.seconds)):
+                elif now >= min(self.deadline, last_received_at + min(self.silence, self.timeouts.seconds)):
                     self.pgconn.finish()
                     raise psycopg.OperationalError(SILENT)
                 awaited = gen.send(ready)

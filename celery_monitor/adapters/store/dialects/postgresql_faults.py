@@ -43,19 +43,19 @@ _REMEDIES: Final = (
 )  # fmt: skip
 
 
-def unreadable_url(shown: str) -> StoreUnusableError:
-    """The error for a URL that libpq cannot read. ``shown`` holds no secret."""
+def unreadable_url(redacted_url: str) -> StoreUnusableError:
+    """The error for a URL that libpq cannot read. ``redacted_url`` holds no secret."""
     return StoreUnusableError(
-        f"store.url cannot be read ({shown}): write postgresql://user@host:5432/database, with every special character "
-        "percent-encoded"
+        f"store.url cannot be read ({redacted_url}): write "
+        "postgresql://user@host:5432/database, with every special character percent-encoded"
     )
 
 
-def classified(exc: BaseException, *, place: str, database: str, user: str) -> MonitorError:
+def classified(exc: BaseException, *, location: str, database: str, user: str) -> MonitorError:
     """What an error of psycopg means to the caller."""
     code = getattr(exc, "sqlstate", None)
     reason = _told(exc)
-    text = f"The store {place} is unavailable: {reason}"
+    text = f"The store {location} is unavailable: {reason}"
     if code == _NO_SPACE:
         return StoreFullError(f"{text} (on the server): free space there; the monitor then continues by itself")
     remedy = _remedy(code, reason, database, user)
@@ -73,11 +73,11 @@ def _remedy(code: str | None, reason: str, database: str, user: str) -> str | No
 
 def _told(exc: BaseException) -> str:
     """One line of what the server said, without DETAIL and CONTEXT: those hold values."""
-    found = exc.diag.message_primary if isinstance(exc, psycopg.Error) else None
-    if found is None:
+    message = exc.diag.message_primary if isinstance(exc, psycopg.Error) else None
+    if message is None:
         lines = str(exc).strip().splitlines() or [type(exc).__name__]
-        found = re.sub(r"^(connection failed: )+|FATAL: +", "", lines[0])
-    if "timeout expired" in found:  # the same state of the server, met while connecting
-        found = SILENT
-    shown = "".join(each if each.isprintable() else "?" for each in found)
-    return shown if len(shown) <= _MAX_LENGTH else f"{shown[:_MAX_LENGTH]}…"
+        message = re.sub(r"^(connection failed: )+|FATAL: +", "", lines[0])
+    if "timeout expired" in message:  # the same state of the server, met while connecting
+        message = SILENT
+    printable = "".join(char if char.isprintable() else "?" for char in message)
+    return printable if len(printable) <= _MAX_LENGTH else f"{printable[:_MAX_LENGTH]}…"

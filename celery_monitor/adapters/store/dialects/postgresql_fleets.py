@@ -33,11 +33,11 @@ def other_fleets(connection: psycopg.Connection[tuple[Any, ...]], schema: str | 
 
     ``schema``: ours, which is left out; None for the one where the search path leads.
     """
-    found = [name for (name,) in connection.execute(_READABLE, (schema, MAX_FLEETS)).fetchall()]
-    if not found:
+    schemas = [name for (name,) in connection.execute(_READABLE, (schema, MAX_FLEETS)).fetchall()]
+    if not schemas:
         return []
-    asked = sql.SQL(" UNION ALL ").join(
+    query = sql.SQL(" UNION ALL ").join(
         _ONE.format(name=sql.Literal(_MAX_NAME), url=sql.Literal(_MAX_URL), table=sql.Identifier(name, "meta"))
-        for name in found
+        for name in schemas
     )
-    return sorted((str(fleet), str(url)) for fleet, url in connection.execute(asked).fetchall())
+    return sorted((str(fleet), str(url)) for fleet, url in connection.execute(query).fetchall())

@@ -25,13 +25,13 @@ def report(
     connection: psycopg.Connection[tuple[Any, ...]], schema: str | None, now: Callable[[], float]
 ) -> ServerReport:
     """Ask it. Two round trips; needs no rights of its own. ``now``: Unix seconds by this machine's clock."""
-    before = now()
+    asked_at = now()
     row = connection.execute(_ASKED).fetchone()
     after = now()
     barred = connection.execute(_BARRED, (schema,)).fetchall()
     at, process, commit, names, standbys, fsync = row or (after, 0, "on", "", 0, "on")
     return ServerReport(
-        clock_offset=at - (before + after) / 2,
+        clock_offset=at - (asked_at + after) / 2,
         # A pooler gives its clients a number of its own.
         pooled=process != connection.info.backend_pid,
         synchronous_commit=commit,

@@ -35,19 +35,19 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class TableSchema:
-    """Where the tables are. ``wanted``: None for wherever the search path leads."""
+    """Where the tables are. ``configured``: None for wherever the search path leads."""
 
-    def __init__(self, wanted: StoreSchema | None) -> None:
-        self._wanted = wanted
-        self.name: str | None = None if wanted is None else wanted.name
-        self._known = wanted is None or not wanted.derived
+    def __init__(self, configured: StoreSchema | None) -> None:
+        self._wanted = configured
+        self.name: str | None = None if configured is None else configured.name
+        self._known = configured is None or not configured.derived
 
     def find(self, connection: Connection) -> None:
         """To be called with each new connection; it is asked only once."""
         if self._known or self._wanted is None:
             return
-        found, old = connection.execute(_FOUND, (self._table(self._wanted.name), _TABLE)).fetchone() or (False, None)
-        if not found and old is not None and self._ours(connection, old):
+        exists, old = connection.execute(_FOUND, (self._table(self._wanted.name), _TABLE)).fetchone() or (False, None)
+        if not exists and old is not None and self._ours(connection, old):
             self.name = old
         self._known = True
 
@@ -57,7 +57,7 @@ class TableSchema:
         row = connection.execute(fleet).fetchone()
         return row is None or self._wanted is None or row[0] in {"", self._wanted.fleet}
 
-    def create(self, connection: Connection, place: str) -> None:
+    def create(self, connection: Connection, location: str) -> None:
         """Make the schema where there is none. Raises StoreUnusableError where that is not allowed."""
         if self.name is None:
             return
@@ -65,36 +65,36 @@ class TableSchema:
         if exists:
             return
         if not allowed:
-            raise self._barred(connection, place)
+            raise self._barred(connection, location)
         with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):  # by another one
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.name)))
 
-    def check(self, connection: Connection, place: str) -> None:
+    def check(self, connection: Connection, location: str) -> None:
         """Raise StoreUnusableError where the user may not create tables, and could not create the schema either."""
         exists, may_create_it = connection.execute(_RIGHTS, (self.name,)).fetchone() or (False, False)
         if not exists and self.name is not None:
             if may_create_it:
                 return
-            raise self._barred(connection, place)
+            raise self._barred(connection, location)
         # None where no schema of the search path exists.
         schema, allowed = connection.execute(_MAY_CREATE, (self.name,)).fetchone() or (None, None)
         if not allowed:
             user, schema = connection.info.user, self.name or schema
             raise StoreUnusableError(
-                f"The store {place} cannot be used: user {user} may not create tables in schema {schema}; as a "
+                f"The store {location} cannot be used: user {user} may not create tables in schema {schema}; as a "
                 f'superuser of that database: GRANT CREATE ON SCHEMA {schema or "public"} TO "{user}"'
             )
 
     def exists(self, connection: Connection) -> bool:
         """Whether the tables are there."""
         table = _TABLE if self.name is None else self._table(self.name)
-        found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
-        return bool(found and found[0])
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+        return bool(row and row[0])
 
     def size(self, connection: Connection) -> int:
         """Bytes of all tables."""
-        found = connection.execute(_SIZE, (self.name,)).fetchone()
-        return int(found[0]) if found else 0
+        row = connection.execute(_SIZE, (self.name,)).fetchone()
+        return int(row[0]) if row else 0
 
     @property
     def local(self) -> str:
@@ -118,12 +118,12 @@ class TableSchema:
     def _table(schema: str) -> str:
         return f"{_quoted(schema)}.{_TABLE}"
 
-    def _barred(self, connection: Connection, place: str) -> StoreUnusableError:
+    def _barred(self, connection: Connection, location: str) -> StoreUnusableError:
         user = connection.info.user
         return StoreUnusableError(
-            f"The store {place} cannot be used: user {user} may not create the schema {self.name}; as a superuser of "
-            f'that database: CREATE SCHEMA {_quoted(self.name or "")} AUTHORIZATION "{user}"; or name one that exists '
-            "in store.schema"
+            f"The store {location} cannot be used: user {user} may not create the schema {self.name}; as a "
+            f'superuser of that database: CREATE SCHEMA {_quoted(self.name or "")} AUTHORIZATION "{user}"; or name one '
+            "that exists in store.schema"
         )
 
 

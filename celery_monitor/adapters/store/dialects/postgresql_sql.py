@@ -39,32 +39,32 @@ class PostgresqlSql:
         """See Sql."""
         return postgresql.insert(table)
 
-    def inserting(self, one: Compiled, table: Table, columns: Sequence[str]) -> "Arrays":
+    def bulk_insert(self, single: Compiled, table: Table, columns: Sequence[str]) -> "Arrays":
         """See Sql."""
-        before, _, rest = str(one).partition(" VALUES ")
-        _, _, conflict = rest.partition(")")
+        head, _, tail = str(single).partition(" VALUES ")
+        _, _, conflict = tail.partition(")")
         names = [column.name for column in table.primary_key]
         keys = [columns.index(name) for name in names if name in columns] if conflict else []
-        text = f"{before} SELECT * FROM {_arrays(table, columns)}{conflict}"  # noqa: S608  # names of ours only
+        text = f"{head} SELECT * FROM {_arrays(table, columns)}{conflict}"  # noqa: S608  # names of ours only
         return Arrays(text, _kinds(table, columns), keys)
 
-    def deleting(self, one: Compiled, table: Table, keys: Sequence[str]) -> "Arrays":
+    def bulk_delete(self, single: Compiled, table: Table, keys: Sequence[str]) -> "Arrays":
         """See Sql."""
-        before, _, _ = str(one).partition(" WHERE ")
+        head, _, _ = str(single).partition(" WHERE ")
         names = [self._quote(key) for key in keys]
-        given = f"{_arrays(table, keys)} AS given({', '.join(names)})"
+        source = f"{_arrays(table, keys)} AS given({', '.join(names)})"
         same = " AND ".join(f"{self._quote(table.name)}.{name} = given.{name}" for name in names)
-        return Arrays(f"{before} USING {given} WHERE {same}", _kinds(table, keys))
+        return Arrays(f"{head} USING {source} WHERE {same}", _kinds(table, keys))
 
-    def trimming(self, one: Compiled, table: Table, group: str, kept: int) -> "Arrays":
+    def bulk_trim(self, single: Compiled, table: Table, group: str, keep: int) -> "Arrays":
         """See Sql."""
-        before, _, _ = str(one).partition(" WHERE ")
+        head, _, _ = str(single).partition(" WHERE ")
         (key,) = (self._quote(column.name) for column in table.primary_key)
-        name, by = self._quote(table.name), self._quote(group)
-        order = f"WHERE each.{by} = given.{by} ORDER BY {key} DESC OFFSET {kept}"
-        given = f"{_arrays(table, [group])} AS given({by})"
-        old = f"{given}, LATERAL (SELECT {key} FROM {name} AS each {order}) AS old"  # noqa: S608  # names of ours only
-        text = f"{before} WHERE {key} IN (SELECT old.{key} FROM {old})"  # noqa: S608  # as above
+        name, group_column = self._quote(table.name), self._quote(group)
+        order = f"WHERE each.{group_column} = given.{group_column} ORDER BY {key} DESC OFFSET {keep}"
+        source = f"{_arrays(table, [group])} AS given({group_column})"
+        old = f"{source}, LATERAL (SELECT {key} FROM {name} AS each {order}) AS old"  # noqa: S608  # names of ours only
+        text = f"{head} WHERE {key} IN (SELECT old.{key} FROM {old})"  # noqa: S608  # as above
         return Arrays(text, _kinds(table, [group]))
 
     def continuing(self, table: Table) -> Sequence[str]:
@@ -84,10 +84,10 @@ class Arrays:
         self._kinds = kinds
         self._key = itemgetter(*keys) if keys else None
 
-    def of(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
+    def batches(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
         """See Statements."""
-        left = iter(rows)
-        while chunk := list(islice(left, _CHUNK_SIZE)):
+        remaining = iter(rows)
+        while chunk := list(islice(remaining, _CHUNK_SIZE)):
             for portion in self._portions(chunk):
                 yield self._sql, self._columns(portion)
 
@@ -111,7 +111,7 @@ class Arrays:
 
     def _columns(self, chunk: Sequence[Row]) -> Row:
         columns = zip(*chunk, strict=True)
-        return tuple(kind.of(values) for values, kind in zip(columns, self._kinds, strict=True))
+        return tuple(kind.from_values(values) for values, kind in zip(columns, self._kinds, strict=True))
 
 
 def _arrays(table: Table, columns: Sequence[str]) -> str:

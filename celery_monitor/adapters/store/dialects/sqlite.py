@@ -85,14 +85,14 @@ class SqliteDialect:
         return self._file.path
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """See StoreDialect."""
         return str(self.path)
 
     @property
     def about(self) -> str:
         """See StoreDialect."""
-        return f"SQLite {sqlite3.sqlite_version}, {'a temporary file' if self._file.temporary else self.place}"
+        return f"SQLite {sqlite3.sqlite_version}, {'a temporary file' if self._file.temporary else self.location}"
 
     @property
     def applying(self) -> Path:
@@ -169,7 +169,8 @@ class SqliteDialect:
     def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - the pool knows no type
         """How much space there is, seen from within a transaction."""
         (pages,), (free,), (size,) = (
-            connection.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "freelist_count", "page_size")
+            connection.execute(f"PRAGMA {pragma}").fetchone()
+            for pragma in ("page_count", "freelist_count", "page_size")
         )
         used, reusable = (pages - free) * size + self._file.log_size(), free * size
         if self._reserve is None:
@@ -196,9 +197,9 @@ class SqliteDialect:
         return contextlib.nullcontext()
 
     @staticmethod
-    def begin(*, read_only: bool, patience: float | None = None) -> str:
+    def begin(*, read_only: bool, lock_wait: float | None = None) -> str:
         """A writer takes the write lock at once: taken later, it could fail without waiting."""
-        del patience
+        del lock_wait
         return "BEGIN" if read_only else "BEGIN IMMEDIATE"
 
     def limit_silence(self, connection: sqlite3.Connection, seconds: float) -> None:
@@ -214,9 +215,9 @@ class SqliteDialect:
         """Raise StoreUnusableError when the file is damaged. Files above CHECKED_SIZE are looked at in part."""
         small = self.path.stat().st_size <= CHECKED_SIZE
         with self._own_connection() as connection:
-            (found,) = connection.execute("PRAGMA quick_check(1)" if small else "PRAGMA schema_version").fetchone()
-            if small and found != "ok":
-                raise self.damaged(str(found))
+            (finding,) = connection.execute("PRAGMA quick_check(1)" if small else "PRAGMA schema_version").fetchone()
+            if small and finding != "ok":
+                raise self.damaged(str(finding))
             self._reuse_log(connection)
 
     def _reuse_log(self, connection: sqlite3.Connection) -> None:
@@ -296,13 +297,13 @@ class SqliteDialect:
             "backup, or move it away to start with an empty store"
         )
 
-    def noted(self, identity: str | None) -> SequenceRecord | None:
+    def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """See StoreDialect."""
-        return self._file.noted(identity)
+        return self._file.read_sequence(identity)
 
-    def note(self, noted: SequenceRecord) -> None:
+    def write_sequence(self, record: SequenceRecord) -> None:
         """See StoreDialect."""
-        self._file.note(noted)
+        self._file.write_sequence(record)
 
     @staticmethod
     def other_fleets(connection: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -318,7 +319,7 @@ class SqliteDialect:
         self._file.verify()
 
     @staticmethod
-    def hurried() -> contextlib.AbstractContextManager[None]:
+    def short_timeouts() -> contextlib.AbstractContextManager[None]:
         """See StoreDialect: nothing waits for a server."""
         return contextlib.nullcontext()
 
@@ -343,7 +344,7 @@ class SqliteDialect:
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as exc:
-            found = self.classify(exc)
-            if isinstance(found, StoreFullError):
+            error = self.classify(exc)
+            if isinstance(error, StoreFullError):
                 self.use_reserve()
-            raise found from exc
+            raise error from exc

@@ -68,7 +68,7 @@ class SqliteFile:
         except OSError as exc:
             raise self._unusable(exc) from exc
 
-    def noted(self, identity: str | None) -> SequenceRecord | None:
+    def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """The newest flush that is known to have been committed to this store. ``identity``: None or "" without one.
 
         Begins to take notes. A file that did not exist before this start is a new store, whatever lies beside it.
@@ -76,16 +76,16 @@ class SqliteFile:
         if self._path is None:
             return None
         self._sequence = SequenceFile(self.beside(".sequence"))
-        found = self._sequence.read()
+        record = self._sequence.read()
         self._sequence.open()
         if identity:
-            return found if found is not None and found.identity == identity else None
-        return found if self._existed else None
+            return record if record is not None and record.identity == identity else None
+        return record if self._existed else None
 
-    def note(self, noted: SequenceRecord) -> None:
+    def write_sequence(self, record: SequenceRecord) -> None:
         """A flush was committed."""
         if self._sequence is not None:
-            self._sequence.write(noted)
+            self._sequence.write(record)
 
     def verify(self) -> None:
         """Raise StoreUnusableError when the file that is open is not the one in its place any more.
@@ -93,10 +93,10 @@ class SqliteFile:
         Without this, commits would go on, into a file that has no name and is gone with the process.
         """
         try:
-            found = self._on_disk()
+            identity = self._on_disk()
         except OSError:
-            found = None
-        if found != self._identity:
+            identity = None
+        if identity != self._identity:
             raise StoreUnusableError(
                 f"The store {self.path} was removed or replaced while it was in use: restart the monitor"
             )
@@ -162,10 +162,10 @@ class SqliteFile:
 
         A device or a pipe would be tried again for ever.
         """
-        for each in (self.path, *(self.beside(end) for end in ("-wal", "-shm", "-journal"))):
-            if each.exists() and not each.is_file():
+        for path in (self.path, *(self.beside(end) for end in ("-wal", "-shm", "-journal"))):
+            if path.exists() and not path.is_file():
                 raise StoreUnusableError(
-                    f"The store {self.path} cannot be opened: {each} is not a regular file (a device, a pipe, a socket "
+                    f"The store {self.path} cannot be opened: {path} is not a regular file (a device, a pipe, a socket "
                     "or a directory): remove it, or set store.url to the path of a file"
                 )
 

@@ -30,23 +30,25 @@ class SqliteSql:
         """See Sql."""
         return sqlite.insert(table)
 
-    def inserting(self, one: Compiled, table: Table, columns: Sequence[str]) -> "Repeated":
+    def bulk_insert(self, single: Compiled, table: Table, columns: Sequence[str]) -> "Repeated":
         """See Sql. SQLAlchemy would take a tenth of a second to compile the largest."""
         del table, columns
-        before, values, rest = str(one).partition(" VALUES ")
-        row, end, after = rest.partition(")")
-        return Repeated(str(one), {rows: before + values + ", ".join([row + end] * rows) + after for rows in _INSERTED})
+        head, values, tail = str(single).partition(" VALUES ")
+        row, end, after = tail.partition(")")
+        return Repeated(
+            str(single), {rows: head + values + ", ".join([row + end] * rows) + after for rows in _INSERTED}
+        )
 
-    def deleting(self, one: Compiled, table: Table, keys: Sequence[str]) -> "Repeated":
+    def bulk_delete(self, single: Compiled, table: Table, keys: Sequence[str]) -> "Repeated":
         """See Sql."""
         del table, keys
-        before, where, condition = str(one).partition(" WHERE ")
-        return Repeated(str(one), {rows: before + where + " OR ".join([condition] * rows) for rows in _REMOVED})
+        head, keyword, condition = str(single).partition(" WHERE ")
+        return Repeated(str(single), {rows: head + keyword + " OR ".join([condition] * rows) for rows in _REMOVED})
 
-    def trimming(self, one: Compiled, table: Table, group: str, kept: int) -> "Repeated":
+    def bulk_trim(self, single: Compiled, table: Table, group: str, keep: int) -> "Repeated":
         """See Sql."""
-        del table, group, kept
-        return Repeated(str(one), {})
+        del table, group, keep
+        return Repeated(str(single), {})
 
     def continuing(self, table: Table) -> Sequence[str]:
         """See Sql: AUTOINCREMENT sees to it."""
@@ -57,16 +59,16 @@ class SqliteSql:
 class Repeated:
     """Texts for so many rows at once, the most first, and one for each of those that are left."""
 
-    def __init__(self, one: str, many: Mapping[int, str]) -> None:
-        self._one = one
+    def __init__(self, single: str, many: Mapping[int, str]) -> None:
+        self._one = single
         self._many = many
 
-    def of(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
+    def batches(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
         """See Statements."""
-        left = iter(rows)
+        remaining = iter(rows)
         for at_once, sql in self._many.items():
-            while len(chunk := list(islice(left, at_once))) == at_once:
+            while len(chunk := list(islice(remaining, at_once))) == at_once:
                 yield sql, tuple(chain.from_iterable(chunk))
-            left = iter(chunk)
-        if rest := list(left):
-            yield self._one, rest
+            remaining = iter(chunk)
+        if tail := list(remaining):
+            yield self._one, tail

@@ -63,16 +63,16 @@ ended_tasks: Final = Table(
 Ids are looked up without an index: every flush would write most of its pages, because ids are random."""
 
 
-def beyond(most: int) -> ColumnElement[bool]:
-    """Rows of ``ended_tasks`` but the newest ``most``."""
+def beyond(limit: int) -> ColumnElement[bool]:
+    """Rows of ``ended_tasks`` but the newest ``limit``."""
     newest = select(func.max(ended_tasks.c.id)).scalar_subquery()
-    return ended_tasks.c.id <= newest - most
+    return ended_tasks.c.id <= newest - limit
 
 
-def among_oldest(most: int | ColumnElement[int]) -> ColumnElement[bool]:
-    """Rows of ``ended_tasks`` among the oldest: ``most`` of them, or fewer where ids were skipped."""
+def among_oldest(limit: int | ColumnElement[int]) -> ColumnElement[bool]:
+    """Rows of ``ended_tasks`` among the oldest: ``limit`` of them, or fewer where ids were skipped."""
     first = select(func.min(ended_tasks.c.id)).scalar_subquery()
-    return ended_tasks.c.id < first + most
+    return ended_tasks.c.id < first + limit
 
 
 unnamed: Final = Table(
