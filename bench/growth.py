@@ -1,10 +1,12 @@
 """How memory, disk and processor time grow: with tasks under way, task names, workers, failures stored, days retained.
 
     PYTHONPATH=. python bench/growth.py [--only tasks names workers failures days] [--scale 1.0] [--write]
+    PYTHONPATH=. python bench/growth.py --check
 
-Each curve is measured at several sizes; ``--scale 0.1`` makes all of them a tenth. Afterwards the rules of thumb of
-docs/sizing.md are compared with the slopes: a figure that is off by more than a quarter is named, and the exit status
-is 1. ``--write`` puts tables and plots into docs/benchmarks.md.
+Each curve is measured at several sizes; ``--scale 0.1`` makes all of them a tenth. ``--write`` puts the table and the
+plot of each curve that was measured into docs/benchmarks.md, as soon as it is there. The rules of thumb of
+docs/sizing.md are compared with the slopes, with ``--check`` with those in docs/benchmarks.md without measuring again:
+a figure that is off by more than a quarter is named, and the exit status is 1.
 """
 
 import argparse
@@ -41,6 +43,8 @@ class Curve:
     rows: list[tuple[float, ...]] = field(default_factory=list)
     plotted: int = 1
     """The column that is drawn."""
+    took: float = 0.0
+    """Seconds that measuring took."""
 
     def add(self, *row: float) -> None:
         """Add a size, and show it."""
@@ -103,7 +107,7 @@ def names(scale: float) -> Curve:
 def workers(scale: float) -> Curve:
     """Idle workers that send heartbeats and answer remote control, on a real RabbitMQ."""
     curve = Curve("Workers", ("workers", "memory (MB)", "CPU (% of a core)", "seen up"), plotted=2)
-    for size in (1, *steps(3_000, scale, 3)):
+    for size in (1, *steps(3_000, scale, 2)):
         with _daemon({"metrics": {"poll_interval": "15s"}}) as daemon:
             url = daemon.settings["broker"]["url"]
             command = [sys.executable, "bench/workers.py", "--broker", url, "--workers", str(size)]
@@ -183,6 +187,18 @@ def wrong_rules(curves: Mapping[str, Curve]) -> list[str]:
     return found
 
 
+def written() -> dict[str, Curve]:
+    """The curves that docs/benchmarks.md has."""
+    found = {}
+    for name in CURVES:
+        lines = [line for line in pages.part(f"growth-{name}").splitlines() if line.startswith("| ")]
+        head, *rows = [line.strip("| ").split(" | ") for line in lines if "---" not in line] or [[]]
+        if rows:
+            numbers = [tuple(float(cell.replace(",", "")) for cell in row) for row in rows]
+            found[name] = Curve(name, head, numbers)
+    return found
+
+
 def _stored(bench: Bench) -> tuple[float, float, float]:
     """Size of the store in MB; milliseconds that a start and a prune take."""
     size = bench.disk()
@@ -212,21 +228,29 @@ def _daemon(settings: dict[str, dict[str, Any]]) -> Iterator[Daemon]:
         yield daemon
 
 
-def _section(curves: Mapping[str, Curve], wrong: Sequence[str]) -> str:
-    parts = [f"Measured {pages.machine()} by `bench/growth.py`."]
-    for name, curve in curves.items():
-        rows = [[f"{row[0]:,.0f}", *(f"{cell:,.3g}" for cell in row[1:])] for row in curve.rows]
-        column = curve.plotted
-        picture = pages.plot(
-            f"growth-{name}",
-            f"{curve.title}: {curve.head[column]}",
-            (curve.head[0], curve.head[column]),
-            [(row[0], row[column]) for row in curve.rows],
-        )
-        parts += [f"### {curve.title}", str(CURVES[name].__doc__), picture, pages.table(curve.head, rows)]
-    compared = dict.fromkeys(row for name, row, *_ in _RULES if name in curves)
-    verdict = f"In [Sizing](sizing.md) the rules for {', '.join(compared)} are within a quarter of these slopes."
-    return "\n\n".join([*parts, "\n".join(f"- {text}" for text in wrong) or verdict])
+def _section(name: str, curve: Curve) -> str:
+    rows = [[f"{row[0]:,.0f}", *(f"{cell:,.3g}" for cell in row[1:])] for row in curve.rows]
+    column = curve.plotted
+    picture = pages.plot(
+        f"growth-{name}",
+        f"{curve.title}: {curve.head[column]}",
+        (curve.head[0], curve.head[column]),
+        [(row[0], row[column]) for row in curve.rows],
+    )
+    measured = f"{CURVES[name].__doc__} Measured {pages.machine()} in {curve.took:.0f} s."
+    return "\n\n".join([measured, picture, pages.table(curve.head, rows)])
+
+
+def measure(name: str, scale: float, *, write: bool) -> Curve:
+    """One curve; written if asked to."""
+    print(f"{name}:", flush=True)
+    began = time.monotonic()
+    curve = CURVES[name](scale)
+    curve.took = time.monotonic() - began
+    print(f"{name} took {curve.took:.0f} s", flush=True)
+    if write:
+        pages.replace_part(f"growth-{name}", _section(name, curve))
+    return curve
 
 
 def main() -> None:
@@ -234,13 +258,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CURVES, default=list(CURVES))
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--write", action="store_true", help="write the part of docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="write the parts of docs/benchmarks.md")
+    parser.add_argument("--check", action="store_true", help="compare what is written, and measure nothing")
     arguments = parser.parse_args()
-    curves = {name: CURVES[name](arguments.scale) for name in arguments.only}
+    if arguments.check:
+        curves = written()
+    else:
+        if arguments.write:
+            pages.require(*(f"growth-{name}" for name in arguments.only))
+        curves = {name: measure(name, arguments.scale, write=arguments.write) for name in arguments.only}
     wrong = wrong_rules(curves)
-    print(*wrong, sep="\n", file=sys.stderr)
-    if arguments.write:
-        pages.replace_part("growth", _section(curves, wrong))
+    print("\n".join(wrong) or "The rules of docs/sizing.md are within a quarter of these curves.")
     sys.exit(bool(wrong))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -10,22 +11,46 @@ from typing import Final
 
 PAGE: Final = Path("docs/benchmarks.md")
 IMAGES: Final = Path("docs/images")
+_LOAD: Final = os.getloadavg()[0]
+"""Of the minute before the benchmark began, whose own load comes on top."""
+
+
+def part(name: str) -> str:
+    """The text of the page's part ``name``. Raises ValueError when the page has no such part."""
+    return _divided(name)[1].strip()
 
 
 def replace_part(name: str, text: str) -> None:
     """Put ``text`` in the place of the page's part ``name``. Raises ValueError when the page has no such part."""
+    before, _, after = _divided(name)
+    PAGE.write_text(f"{before}\n\n{text.strip()}\n\n{after}")
+
+
+def require(*names: str) -> None:
+    """Before hours of measuring: raises SystemExit when the parts cannot be written."""
+    try:
+        for name in names:
+            part(name)
+        for path in (PAGE, IMAGES):
+            if not os.access(path, os.W_OK):
+                raise PermissionError(f"{path} cannot be written")
+    except (OSError, ValueError) as exc:
+        sys.exit(f"{exc}. Run this from the top of a checkout.")
+
+
+def _divided(name: str) -> tuple[str, str, str]:
+    """Up to the part's beginning, the part, and from its end on."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    page = PAGE.read_text()
-    before, begun, rest = page.partition(begin)
-    _, ended, after = rest.partition(end)
+    before, begun, rest = PAGE.read_text().partition(begin)
+    text, ended, after = rest.partition(end)
     if not begun or not ended:
         raise ValueError(f"{PAGE} has no part {name!r}: it needs the lines {begin} and {end}")
-    PAGE.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
+    return before + begin, text, end + after
 
 
 def machine() -> str:
     """When and where something was measured, for a sentence."""
-    return f"{datetime.now(UTC).date().isoformat()} {where()}"
+    return f"{datetime.now(UTC).date().isoformat()} {where()}, load average before it {_LOAD:.1f},"
 
 
 def where() -> str:
