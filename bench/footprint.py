@@ -52,6 +52,7 @@ class Bench:
         """Receive, and commit as a flush does."""
         for event in events:
             self._monitor.receive([Delivery(json.dumps({"timestamp": self.now, **event}).encode())], self.now)
+        self._monitor.tick(self.now)  # or tasks that have failed would stay among those under way for ever
         changes = self._monitor.take(self.now, force=True)
         if changes is not None:
             self._store.commit(changes)
@@ -134,6 +135,9 @@ def memory_and_scrape(bench: Bench, pairs: int, workers: int) -> None:
 
 def disk(bench: Bench, pairs: int, groups: int) -> None:
     """Print what a day adds for each pair that runs all the time, and what a failing task adds once and in a day."""
+    for _ in range(QUARTERS_A_DAY):  # until what is bounded is full
+        bench.now += BUCKET_SECONDS
+        bench.feed(runs(range(pairs)))
     size = bench.disk()
     for _ in range(QUARTERS_A_DAY):
         bench.now += BUCKET_SECONDS

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.publish import AmqpPublisher, body
+from bench.publish import body, publisher
 from tests.e2e.daemon import Daemon
 from tests.e2e.paging import Failing, pager
 from tests.servers import RabbitMQ
@@ -35,20 +35,23 @@ _PER_SECOND = 5.0
 
 
 @contextmanager
-def load(url: str, rate: float) -> Iterator[None]:
+def load(url: str, rate: float, per_message: int = 3) -> Iterator[None]:
     """Events of other tasks, until the block's end."""
     if not rate:
         yield
         return
     arguments = ["--broker", url, "--rate", str(rate), "--tasks", "100000000"]
+    arguments += ["--per-message", str(per_message), *(["--even"] if rate <= 1_000 else [])]
     with subprocess.Popen([sys.executable, "-m", "bench.publish", *arguments]) as process:
-        yield
-        process.kill()
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def page(url: str, number: int) -> dict[str, float]:
     """Publish so many failures; the key of each, and when it was published (monotonic)."""
-    to = AmqpPublisher(url)
+    to = publisher(url, pipelined=1)
     published = {}
     for index in range(number):
         failing = Failing(f"page.task{index:06}", time.time())
@@ -61,9 +64,11 @@ def page(url: str, number: int) -> dict[str, float]:
     return published
 
 
-def measured(daemon: Daemon, server: PagerDutyServer, url: str, rate: float, pages: int) -> tuple[list[float], float]:
+def measured(
+    daemon: Daemon, server: PagerDutyServer, url: str, rate: float, pages: int, *, per_message: int
+) -> tuple[list[float], float]:
     """What each page took, sorted; events a second that the daemon read meanwhile."""
-    with load(url, rate):
+    with load(url, rate, per_message):
         time.sleep(_SETTLED)
         began, before = time.monotonic(), events(daemon)
         published = page(url, pages)
@@ -83,8 +88,8 @@ def quantile(took: Sequence[float], share: float) -> float:
     return took[min(len(took) - 1, int(share * len(took)))]
 
 
-def run(rate: float, pages: int) -> tuple[list[float], float]:
-    """As ``measured``, by a daemon and servers of its own."""
+def run(url: str, directory: Path, rate: float, pages: int, *, per_message: int = 3) -> tuple[list[float], float]:
+    """As ``measured``, by a daemon of its own on this broker."""
     unlimited = 1_000_000
     settings: dict[str, dict[str, Any]] = {
         "alerts": {
@@ -93,15 +98,9 @@ def run(rate: float, pages: int) -> tuple[list[float], float]:
         },
         "pagerduty": {"rate_limit": unlimited},
     }
-    with (
-        tempfile.TemporaryDirectory() as name,
-        RabbitMQ(Path(name, "rabbitmq")) as broker,
-        PagerDutyServer(rate_limit=unlimited) as server,
-    ):
-        url = broker.new_vhost()
-        with pager(Path(name, "daemon"), url, server, settings) as daemon:
-            daemon.until_ready()
-            return measured(daemon, server, url, rate, pages)
+    with PagerDutyServer(rate_limit=unlimited) as server, pager(directory, url, server, settings) as daemon:
+        daemon.until_ready()
+        return measured(daemon, server, url, rate, pages, per_message=per_message)
 
 
 def line(took: Sequence[float]) -> str:
@@ -119,7 +118,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5_000, help="events a second beside the pages")
     parser.add_argument("--pages", type=int, default=200)
     arguments = parser.parse_args()
-    took, read = run(arguments.rate, arguments.pages)
+    with tempfile.TemporaryDirectory() as name, RabbitMQ(Path(name, "rabbitmq")) as broker:
+        took, read = run(broker.new_vhost(), Path(name, "daemon"), arguments.rate, arguments.pages)
     print(f"beside {read:.0f} events/s: {line(took)}")
 
 

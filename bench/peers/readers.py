@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+from tests.e2e import peer
 from tests.e2e.daemon import Daemon
 from tests.e2e.peer import CeleryExporter
 from tests.servers.ports import answers, free_port
@@ -21,7 +22,8 @@ _FLOWER = ("flower==2.2.0", "redis>=6.1", "packaging")
 """kombu needs the last two for Redis."""
 _ROOT = Path(__file__).resolve().parents[2]
 _FLOWER_VENV = _ROOT / ".cache" / "flower-venv"
-_TICKS = os.sysconf("SC_CLK_TCK")
+_SCHEDULED = 2
+"""CPUCLOCK_SCHED of the kernel: the time that a process's threads ran."""
 _ANSWER = 15.0
 """Seconds in which a scrape must be answered."""
 
@@ -33,6 +35,10 @@ class Reader(Protocol):
     def pid(self) -> int:
         """Its process."""
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+
     def events(self, per_message: int) -> int:
         """Task events that it has counted; ``per_message`` tells how many a message has."""
 
@@ -41,9 +47,12 @@ class Reader(Protocol):
 
 
 def cpu_seconds(reader: Reader) -> float:
-    """User and system time of its process."""
-    fields = Path(f"/proc/{reader.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    """User and system time of its process, to the nanosecond. Raises OSError when it has ended.
+
+    The number of another process's CPU clock is that of clock_getcpuclockid(3); /proc has whole ticks of 10 ms, which
+    would be a tenth of what an idle reader uses in ten seconds.
+    """
+    return time.clock_gettime((~reader.pid << 3) | _SCHEDULED)
 
 
 def resident_bytes(reader: Reader) -> int:
@@ -109,10 +118,14 @@ class Flower(ServerProcess):
     """Flower, which counts events for Prometheus, too."""
 
     def __init__(self, directory: Path, url: str) -> None:
-        """Installs it into an environment of its own, once."""
+        """Choose a port."""
         super().__init__("flower", directory)
         self.url = url
         self.port = free_port()
+
+    @staticmethod
+    def install() -> None:
+        """Into an environment of its own, once."""
         done = _FLOWER_VENV / "installed"
         if not done.exists() or json.loads(done.read_text()) != list(_FLOWER):
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(_FLOWER_VENV)], check=True)
@@ -165,6 +178,14 @@ class Floor(ServerProcess):
 
 READERS = {"celery-monitor": Monitor, "celery-exporter": Exporter, "Flower": Flower, "kombu, ack only": Floor}
 """Name in the tables → class."""
+
+
+def install(names: Iterable[str]) -> None:
+    """Those that are not part of this environment. Raises CalledProcessError when they cannot be had."""
+    if "celery-exporter" in names:
+        peer.install()
+    if "Flower" in names:
+        Flower.install()
 
 
 def start(name: str, directory: Path, url: str) -> AbstractContextManager[Reader]:

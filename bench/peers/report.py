@@ -5,18 +5,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from bench import pages
+from bench import pages, paging
+from bench.peers.measure import FLAT_OUT
 from bench.peers.readers import READERS, versions
+from bench.peers.results import Results
 
-FLAT_OUT: Final = 10**9
 OURS: Final = "celery-monitor"
+PEER: Final = "celery-exporter"
+_NUMBER_WORDS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 Row = Mapping[str, Any]
-"""The fields of side_by_side.Measured."""
+"""The fields of measure.Measured."""
 
 
 def medians(found: Iterable[Row]) -> list[dict[str, Any]]:
-    """One row for each reader and stream, each figure the median over the runs."""
+    """One row for each reader and stream: each figure the median over the runs, and in ``spread`` the extremes."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in found:
         groups.setdefault((row["broker"], row["rate"], row["per_message"], row["reader"]), []).append(row)
@@ -26,12 +29,13 @@ def medians(found: Iterable[Row]) -> list[dict[str, Any]]:
 def _median(rows: Sequence[Row]) -> dict[str, Any]:
     answered = [r for r in rows if r["counted"] is not None]
     row = dict((answered or rows)[0])
-    row["answered"], row["runs"] = len(answered), len(rows)
+    row["answered"], row["runs"], row["spread"] = len(answered), len(rows), {}
     lost = [1 - r["counted"] / r["published"] if r["published"] else 0.0 for r in answered]
     row["lost"] = statistics.median(lost) if lost else None
     for field in ("cpu_per_event", "cpu_share", "resident", "scrape"):
         numbers = [r[field] for r in answered if r[field] is not None]
         row[field] = statistics.median(numbers) if numbers else None
+        row["spread"][field] = (min(numbers), max(numbers)) if len(numbers) > 1 else None
     return row
 
 
@@ -49,6 +53,11 @@ def stream(row: Row) -> str:
     return f"{rate}, {events} per message"
 
 
+def _figure(row: Row) -> tuple[str, float, str]:
+    """What a stream is judged by: the field, its scale, and its unit."""
+    return ("cpu_per_event", 1e6, " µs") if row["rate"] == FLAT_OUT else ("cpu_share", 100.0, " %")
+
+
 def _cell(row: Row | None) -> str:
     if row is None:
         return ""
@@ -56,33 +65,49 @@ def _cell(row: Row | None) -> str:
         return "did not answer"
     if row["rate"] and not row["counted"]:
         return "nothing counted"
-    if row["rate"] == FLAT_OUT:
-        text = f"{row['cpu_per_event'] * 1e6:.1f} µs"
-    else:
-        text = f"{100 * row['cpu_share']:.1f} %"
-    notes = [f"lost {100 * row['lost']:.0f} %"] if row["lost"] >= 0.005 else []
+    field, scale, unit = _figure(row)
+    digits = 1 if row["rate"] else 2
+    text = f"{row[field] * scale:.{digits}f}{unit}"
+    notes = []
+    if spread := row["spread"][field]:
+        notes.append(" to ".join(f"{value * scale:.{digits}f}" for value in spread))
+    if row["lost"] >= 0.005:
+        notes.append(f"lost {100 * row['lost']:.0f} %")
     if silent := row["runs"] - row["answered"]:
         notes.append(f"did not answer in {silent} of {row['runs']} runs")
     return text + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _ratio(rows: Mapping[str, Row]) -> str:
-    ours, theirs = rows.get(OURS), rows.get("celery-exporter")
-    field = "cpu_per_event" if ours and ours["rate"] == FLAT_OUT else "cpu_share"
-    if not ours or not theirs or not ours[field] or not theirs[field]:
+def _ratio(found: Sequence[Row]) -> str:
+    """Of one stream: the median over the runs, each of which has its own ratio."""
+    runs: dict[int, dict[str, Row]] = {}
+    for row in found:
+        runs.setdefault(row["run"], {})[row["reader"]] = row
+    ratios = []
+    for readers in runs.values():
+        ours, theirs = readers.get(OURS), readers.get(PEER)
+        field = _figure(ours)[0] if ours else ""
+        if ours and theirs and ours["rate"] and ours[field] and theirs[field]:
+            ratios.append(theirs[field] / ours[field])
+    if not ratios:
         return ""
-    return f"{theirs[field] / ours[field]:.1f} times"
+    spread = f" ({min(ratios):.1f} to {max(ratios):.1f})" if len(ratios) > 1 else ""
+    return f"{statistics.median(ratios):.1f} times{spread}"
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(found: Sequence[Row]) -> str:
     """Processor time: flat out for each event, else as a share of one core."""
+    rows = medians(found)
     names = _readers(rows)
-    lines = [f"| Broker | Stream | {' | '.join(names)} | celery-exporter takes |"]
+    lines = [f"| Broker | Stream | {' | '.join(names)} | {PEER} takes |"]
     lines.append("|---" * (len(names) + 3) + "|")
-    for broker, rate, per_message in dict.fromkeys((r["broker"], r["rate"], r["per_message"]) for r in rows):
-        group = _of(rows, broker=broker, rate=rate, per_message=per_message)
+    order = dict.fromkeys((r["broker"], r["rate"], r["per_message"]) for r in rows)
+    for broker, rate, per_message in order:
+        wanted = {"broker": broker, "rate": rate, "per_message": per_message}
+        group = _of(rows, **wanted)
         cells = " | ".join(_cell(group.get(name)) for name in names)
-        lines.append(f"| {broker} | {stream(next(iter(group.values())))} | {cells} | {_ratio(group)} |")
+        own = [row for row in found if all(row[field] == value for field, value in wanted.items())]
+        lines.append(f"| {broker} | {stream(next(iter(group.values())))} | {cells} | {_ratio(own)} |")
     return "\n".join(lines)
 
 
@@ -100,14 +125,46 @@ def _memory(rows: Sequence[Row]) -> str:
             own = [r for r in rows if r["broker"] == broker and r["reader"] == name and r["resident"]]
             scrapes = [r["scrape"] for r in own if r["scrape"] is not None]
             cell = f"{max(r['resident'] for r in own) / 1e6:.0f} MB" if own else ""
-            cells.append(cell + (f", scrape {1000 * statistics.median(scrapes):.0f} ms" if scrapes else ""))
+            cells.append(cell + (f", scrape {1000 * statistics.median(scrapes):,.0f} ms" if scrapes else ""))
         lines.append(f"| {broker} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def print_table(found: Iterable[Row]) -> None:
-    """The medians, to standard output."""
-    print(table(medians(found)))
+def line(row: Row) -> str:
+    """One measurement, for the progress."""
+    text = f"{row['broker']:<9}{stream(row):<38}{row['reader']:<16}"
+    if row["counted"] is None:
+        return text + "did not answer"
+    if row["cpu_per_event"] is not None:
+        lost = row["published"] - row["counted"]
+        text += f"{row['cpu_per_event'] * 1e6:6.1f} µs an event, lost {lost:,}, "
+    return text + f"{100 * row['cpu_share']:.2f} % of a core, {row['resident'] / 1e6:.0f} MB"
+
+
+def console(results: Results) -> str:
+    """The medians, for the terminal."""
+    parts = [table(results.streams), losses(results.streams), *paging_sentences(results.pages)]
+    return "\n".join([*parts, f"It took {results.seconds / 60:.1f} minutes."])
+
+
+def losses(found: Sequence[Row]) -> str:
+    """What this daemon did not count, to the event."""
+    own = [row for row in found if row["reader"] == OURS and row["counted"] is not None]
+    published, counted = (sum(row[field] for row in own) for field in ("published", "counted"))
+    return f"celery-monitor lost {published - counted:,} of {published:,} events."
+
+
+def paging_sentences(pages: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
+    """For each broker, over the pages of all runs."""
+    sentences = []
+    for broker, runs in pages.items():
+        took = sorted(seconds for run in runs for seconds in run)
+        middle, late = (paging.quantile(took, share) for share in (0.5, 0.99))
+        sentences.append(
+            f"From a failure to the request to PagerDuty, beside 1,000 events/s on {broker} ({len(took)} pages): "
+            f"median {middle:.2f} s, 99th percentile {late:.2f} s, longest {took[-1]:.2f} s."
+        )
+    return sentences
 
 
 def chart(title: str, unit: str, bars: Sequence[tuple[str, str, float]]) -> str:
@@ -149,9 +206,9 @@ def _bars(rows: Sequence[Row], rate: int, field: str, scale: float) -> list[tupl
     return bars
 
 
-def write(found: Sequence[Row], runs: int, paging: str) -> None:
-    """Write the page and its plots. ``paging``: what is known of the time to a page."""
-    rows = medians(found)
+def write(results: Results) -> None:
+    """Write the page and its plots."""
+    rows = medians(results.streams)
     plots = {
         "benchmark-flat-out": ("CPU time per event, flat out", "µs", FLAT_OUT, "cpu_per_event", 1e6),
         "benchmark-steady": ("CPU at a steady 1,000 events/s", "% of a core", 1000, "cpu_share", 100.0),
@@ -161,20 +218,26 @@ def write(found: Sequence[Row], runs: int, paging: str) -> None:
         if bars := _bars(rows, rate, field, scale):
             (pages.IMAGES / f"{name}.svg").write_text(chart(title, unit, bars))
             pictures.append(f"![{title}](images/{name}.svg)")
+    runs = max(row["runs"] for row in rows)
+    word = _NUMBER_WORDS[runs] if runs < len(_NUMBER_WORDS) else str(runs)
     text = _TEXT.format(
-        machine=pages.machine(),
+        machine=results.machine,
+        size=results.size,
+        runs="One run"
+        if runs == 1
+        else f"{word.capitalize()} runs: each figure is the median, with the smallest and the largest in parentheses",
         versions="\n".join(f"- {name}: {text}" for name, text in versions().items() if name in _readers(rows)),
-        runs="One run" if runs == 1 else f"{runs} runs; each figure is the median",
         pictures="\n\n".join(pictures),
-        table=table(rows),
+        table=table(results.streams),
         memory=_memory(rows),
-        paging=paging,
+        losses=losses(results.streams),
+        paging="\n".join(f"- {sentence}" for sentence in paging_sentences(results.pages)),
     )
     pages.replace_part("peers", text)
 
 
 _TEXT: Final = """\
-Measured {machine}; the broker and the publisher share the cores with the reader. {runs}.
+Measured {machine} with {size}. The broker and the publisher share the cores with the reader. {runs}.
 
 {versions}
 
@@ -182,6 +245,7 @@ Measured {machine}; the broker and the publisher share the cores with the reader
 
 {pictures}
 
+- {losses}
 {paging}
 
 ### Memory and scrapes
