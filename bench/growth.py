@@ -231,7 +231,7 @@ def _daemon(settings: dict[str, dict[str, Any]]) -> Iterator[Daemon]:
 
 
 def _section(name: str, curve: Curve) -> str:
-    rows = [[f"{row[0]:,.0f}", *(f"{cell:,.3g}" for cell in row[1:])] for row in curve.rows]
+    rows = [[f"{row[0]:,.0f}", *map(pages.number, row[1:])] for row in curve.rows]
     column = curve.plotted
     picture = pages.plot(
         f"growth-{name}",

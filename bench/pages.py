@@ -62,6 +62,11 @@ def where() -> str:
     return f"on {os.cpu_count()} cores ({system})"
 
 
+def number(value: float) -> str:
+    """With three digits, and all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown; the first column is text, the others are numbers."""
     lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]

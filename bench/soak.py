@@ -5,16 +5,17 @@
 Failures, retries and revoked tasks are part of the load (bench/publish.py). At each twentieth of the way one line gives
 the resident memory, the size of the store and the lag of the newest event. At the end every count must be exact, and
 the mean of the last quarter must not be more than a tenth above that of the quarter before; otherwise the exit status
-is 1. ``--write`` puts table and plots into docs/benchmarks.md.
+is 1. ``--write`` puts table and plots into docs/benchmarks.md, after SIGINT or SIGTERM what there is until then.
 """
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -58,18 +59,17 @@ class Soak:
         self._began = time.monotonic()
         self._before = 0, daemon.cpu_seconds()
 
-    def run(self) -> list[Sample]:
+    def run(self) -> Iterator[Sample]:
         """Publish everything, with a sample at each step."""
         publishing = threading.Thread(target=self._publish, daemon=True)
         publishing.start()
-        total, samples = self._load.events, []
+        total = self._load.events
         for step in range(1, LINES + 1):
             while publishing.is_alive() and self._sent < total * step // LINES:
                 time.sleep(0.2)
             if self._failed is not None:
                 raise self._failed
-            samples.append(self._sample())
-        return samples
+            yield self._sample(total)
 
     def _publish(self) -> None:
         to = publisher(self._daemon.settings["broker"]["url"])
@@ -83,7 +83,7 @@ class Soak:
         finally:
             to.close()
 
-    def _sample(self) -> Sample:
+    def _sample(self, total: int) -> Sample:
         daemon, sent, cpu = self._daemon, self._sent, self._daemon.cpu_seconds()
         sent_before, cpu_before = self._before
         self._before = sent, cpu
@@ -98,7 +98,8 @@ class Soak:
         )
         print(
             f"{found.events:>12,} events in {found.seconds:6.0f} s: {found.memory:4.0f} MB resident, "
-            f"store {found.store:5.1f} MB, lag {found.lag:5.2f} s, {found.cpu:4.1f} µs an event",
+            f"store {found.store:5.1f} MB, lag {found.lag:5.2f} s, {found.cpu:4.1f} µs an event, "
+            f"{found.seconds / sent * (total - sent) / 60:.0f} min left",
             flush=True,
         )
         return found
@@ -121,7 +122,8 @@ def growing(samples: Sequence[Sample]) -> list[str]:
 def section(samples: Sequence[Sample], broker: str, rate: float, verdict: str) -> str:
     """For the page."""
     head = ("Events", "Seconds", "Memory (MB)", "Store (MB)", "Lag (s)", "CPU per event (µs)")
-    rows = [[f"{s.events:,}", *(f"{cell:,.3g}" for cell in astuple(s)[1:])] for s in samples[LINES // 5 - 1 :: 4]]
+    every = max(1, len(samples) // 5)
+    rows = [[f"{s.events:,}", *map(pages.number, astuple(s)[1:])] for s in samples[every - 1 :: every]]
     pictures = [
         pages.plot(f"soak-{name}", f"Soak: {label}", ("events", label), [(s.events, getattr(s, name)) for s in samples])
         for name, label in (("memory", "memory (MB)"), ("store", "store (MB)"))
@@ -129,7 +131,31 @@ def section(samples: Sequence[Sample], broker: str, rate: float, verdict: str) -
     said = (
         f"{broker}, at most {rate:,.0f} events/s, 3 events per message. Measured {pages.machine()} by `bench/soak.py`."
     )
-    return "\n\n".join([said, *pictures, pages.table(head, rows), verdict])
+    return "\n\n".join([said, *pictures, pages.table(head, rows), verdict, RULE])
+
+
+RULE: Final = (
+    "*Flat* means: the mean over the last quarter of the way is above that of the quarter before by at most "
+    f"{100 * TOLERANCE:.0f} %, or by at most {SLACK['memory']:.0f} MB of memory, {SLACK['store']:.0f} MB of store and "
+    f"{SLACK['lag']:g} s of lag."
+)
+
+
+def measure(arguments: argparse.Namespace, samples: list[Sample]) -> list[str]:
+    """Add the samples; returns what is wrong with them. Raises TimeoutError when a count is not exact."""
+    load = Load(int(arguments.events / EVENTS_PER_TASK), prefix="soak")
+    with ExitStack() as stack:
+        top = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if arguments.broker == "RabbitMQ":
+            url = stack.enter_context(RabbitMQ(top / "broker")).url()
+        else:
+            url = stack.enter_context(Redis(top / "broker")).url()
+        daemon = stack.enter_context(Daemon(top / "daemon", url))
+        daemon.until_ready()
+        for sample in Soak(daemon, load, arguments.rate).run():
+            samples.append(sample)  # noqa: PERF402 - so that those until an interruption are there
+        daemon.until_counts(load.counts())
+    return growing(samples)
 
 
 def main() -> None:
@@ -140,21 +166,21 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=8_000.0)
     parser.add_argument("--write", action="store_true", help="write the part of docs/benchmarks.md")
     arguments = parser.parse_args()
-    load = Load(int(arguments.events / EVENTS_PER_TASK), prefix="soak")
-    with ExitStack() as stack:
-        top = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if arguments.broker == "RabbitMQ":
-            url = stack.enter_context(RabbitMQ(top / "broker")).url()
-        else:
-            url = stack.enter_context(Redis(top / "broker")).url()
-        daemon = stack.enter_context(Daemon(top / "daemon", url))
-        daemon.until_ready()
-        samples = Soak(daemon, load, arguments.rate).run()
-        daemon.until_counts(load.counts())
-    wrong = growing(samples)
-    verdict = f"Every count was exact. {'; '.join(wrong) or 'Memory, store and lag stayed flat'}."
-    print(verdict)
     if arguments.write:
+        pages.require("soak")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    samples: list[Sample] = []
+    try:
+        wrong = measure(arguments, samples)
+        verdict = f"Every count was exact. {'; '.join(wrong) or 'Memory, store and lag stayed flat'}."
+    except KeyboardInterrupt:
+        wrong = ["interrupted"]
+        verdict = f"Interrupted before the end of {arguments.events:,} events: the counts were not compared."
+    except (AssertionError, TimeoutError) as exc:
+        wrong = [f"Not every count was exact: {exc}"]
+        verdict = wrong[0]
+    print(verdict)
+    if arguments.write and samples:
         pages.replace_part("soak", section(samples, arguments.broker, arguments.rate, verdict))
     sys.exit(bool(wrong))
 
