@@ -51,7 +51,7 @@ class Core:
         tracked = []
         for uuid in again:
             ref = self.tasks.get(uuid) or TaskRef(name="a", host="celery@a")
-            new = structs.replace(ref, stage=self.random.randrange(3), seen=self.random.randrange(10**6))
+            new = structs.replace(ref, stage=self.random.randrange(3), seen_minute=self.random.randrange(10**6))
             if self.random.random() < 0.2:
                 new = structs.replace(new, details=TaskDetails(eta=1.5, root="r"), others=[TaskRef(name="b", host="h")])
             tracked.append((uuid, new))
@@ -72,7 +72,7 @@ def left(store: SqlStore) -> int:
         return len(connection.execute(select(schema.tracked_changes.c.sequence)).all())
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_at_any_time(store: SqlStore, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of single transactions and of the process, what was committed is what comes back."""
     core = Core(seed)
@@ -83,7 +83,7 @@ def test_at_any_time(store: SqlStore, seed: int, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(FlushWriter, "write", write)
         raise StoreFullError("full") if core.random.random() < 0.5 else StoreUnavailableError("away")
 
-    for _ in range(60):
+    for _ in range(40):
         flush, what = core.take(), core.random.random()
         if what < 0.2:
             monkeypatch.setattr(FlushWriter, "write", fail)
