@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from celery_monitor.adapters.web import curves, diagnosis, incidents, trends, views
 from celery_monitor.adapters.web.api import ERRORS_SINCE
+from celery_monitor.adapters.web.people import may_change, person_of
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.sources import Sources
@@ -120,7 +121,12 @@ class Details:
             links=links.fill(self._sources.links, links.of_incident(one)),
             trend=trends.trend(history, shown, self._sources.zone, period) if history else None,
             progress=diagnosis.outlook(one, lately, now),
-            steps=diagnosis.next_steps(one, told=row.delivered_at is not None, workers=self._up()),
+            steps=diagnosis.next_steps(
+                one,
+                told=row.delivered_at is not None,
+                workers=self._up(),
+                operator=may_change(person_of(request.scope)),
+            ),
             earlier=earlier,
             more_earlier=more_earlier,
             most_errors=incidents.MAX_GROUPS,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from celery_monitor.adapters.web.filters import elapsed, path, percent
+from celery_monitor.adapters.web.filters import address, elapsed, path, percent
 from celery_monitor.core.model import BUCKET_SECONDS, FAILED, SUCCEEDED, Condition, HistoryRow, Incident, IncidentState
 from celery_monitor.core.text import OTHER
 
@@ -97,8 +97,8 @@ def compared_since(now: float) -> int:
     return recent_since(now) - SPAN
 
 
-def next_steps(one: Incident, *, told: bool, workers: int) -> list[Step]:
-    """``told``: somebody was notified. ``workers``: how many are up in the fleet."""
+def next_steps(one: Incident, *, told: bool, workers: int, operator: bool = False) -> list[Step]:
+    """``told``: somebody was notified. ``workers``: how many are up. ``operator``: the reader may silence."""
     steps = []
     if one.runbook_url:
         steps.append(Step("Follow the runbook:", one.runbook_url, one.runbook_url, elsewhere=True))
@@ -116,9 +116,17 @@ def next_steps(one: Incident, *, told: bool, workers: int) -> list[Step]:
         steps.append(Step("Read the newest failure in full:", newest, "traceback and arguments"))
     if not told and one.state is IncidentState.OPEN:
         steps.append(Step("Nobody has been notified yet: see Notified."))
+    if operator and one.state is IncidentState.OPEN and _can_be_silenced(one):
+        silences = address("silences", match=one.task)
+        steps.append(Step("To stop its pages while you work on it,", silences, "silence this task"))
     if one.condition is not Condition.FAILURE or not steps:
         steps.append(Step("Look at the", "workers", "workers and queues"))
     return steps
+
+
+def _can_be_silenced(one: Incident) -> bool:
+    """The form of the silences separates several names by spaces."""
+    return bool(one.task) and not one.is_storm and len(one.task.split()) == 1 and one.task != OTHER
 
 
 def _sum(rows: Sequence[HistoryRow]) -> tuple[int, int]:

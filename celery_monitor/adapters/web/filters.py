@@ -17,6 +17,10 @@ _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 _TENTHS_BELOW: Final = 10.0
 """Seconds between two times whose tenths tell nothing."""
+_INSIDE_FIGURE: Final = re.compile(
+    r"(?<=\d) (?=(?:ms|s|min|h|days?|%)(?!\w))|(?<=<) (?=\d)|(?<=\d h) (?=\d+ min)|(?<=\d min) (?=\d+ s)"
+)
+"""Where a line must not break: before a unit, and between the parts of a duration."""
 _UNITS: Final = ((86_400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), (1, "s", "s"))
 
 _FORMS: Final = {"": "%Y-%m-%d %H:%M:%S", "minutes": "%Y-%m-%d %H:%M", "clock": "%H:%M", "day": "%m-%d"}
@@ -36,8 +40,8 @@ REASONS: Final[dict[str, str]] = {
 
 
 def number(value: float | None) -> str:
-    """``12 345``: thousands apart by a thin space."""
-    return NONE if value is None else f"{value:,.0f}".replace(",", "\N{THIN SPACE}")
+    """``12,345``, as in mails and headlines."""
+    return NONE if value is None else f"{value:,.0f}"
 
 
 def percent(value: float | None) -> str:
@@ -137,6 +141,11 @@ def path(name: str) -> str:
 def with_break_points(name: str) -> Markup:
     """A name that breaks where its parts begin."""
     return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped first
+
+
+def unbroken(text: str) -> str:
+    """A text of the page with its figures in one piece, as ``3 min 20 s`` or ``2.5 %``."""
+    return _INSIDE_FIGURE.sub("\N{NO-BREAK SPACE}", text)
 
 
 def words(value: str) -> str:

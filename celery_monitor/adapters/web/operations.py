@@ -22,7 +22,7 @@ from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer, current
 from celery_monitor.adapters.web.origin import OTHER_SITE, of_this_site
 from celery_monitor.adapters.web.parameters import ParameterError, Parameters
-from celery_monitor.adapters.web.people import Person, Role, person_of
+from celery_monitor.adapters.web.people import Person, may_change, person_of
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.sources import Sources
@@ -95,8 +95,9 @@ class Operations:
         return answer(views.silence(await self._end(request), self._now))
 
     async def page(self, request: Request) -> Response:
-        """Silences, for people; with a form where somebody is signed in."""
-        return await self._shown(request, {"match": "", "queues": "", "for": "1h", "reason": ""}, None)
+        """Silences, for people; with a form where somebody is signed in. ``match`` fills in its tasks."""
+        match = request.query_params.get("match", "")[:1000]
+        return await self._shown(request, {"match": match, "queues": "", "for": "1h", "reason": ""}, None)
 
     async def add_by_form(self, request: Request) -> Response:
         """A new silence; a mistake keeps what was written."""
@@ -147,7 +148,7 @@ class Operations:
             windows=self._sources.mute,
             given=given,
             problem=problem,
-            may_change=_may_change(person_of(request.scope)),
+            may_change=may_change(person_of(request.scope)),
         )
 
     async def _add(self, match: list[str], queues: list[str], lasting: str, reason: str, person: Person) -> Silence:
@@ -172,14 +173,10 @@ class Operations:
         return found
 
 
-def _may_change(person: Person | None) -> bool:
-    return person is not None and person.role is Role.OPERATOR
-
-
 def _permit(request: Request, media_type: str | None) -> Person:
     """Who changes something. Raises HTTPException for whoever may not."""
     person = person_of(request.scope)
-    if person is None or not _may_change(person):
+    if person is None or not may_change(person):
         raise HTTPException(HTTPStatus.FORBIDDEN, OFF if person is None else VIEWER)
     if not of_this_site(request.headers, form=media_type == _FORM):
         raise HTTPException(HTTPStatus.FORBIDDEN, OTHER_SITE)

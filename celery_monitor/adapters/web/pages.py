@@ -99,8 +99,14 @@ class Pages:
             sparks=sparks,
             lengths=lengths,
             open=[incidents.told(row) for row in found],
+            running=self._running(),
             refresh=True,
         )
+
+    def _running(self) -> int | None:
+        """Tasks that the workers say they run; None before any is known."""
+        snapshot = self._sources.snapshot()
+        return sum(one.active for one in snapshot.workers if one.up) if snapshot and snapshot.workers else None
 
     async def report(self, request: Request) -> Response:
         """A day, as in the mail, and the days beside it."""

@@ -56,3 +56,8 @@ def person_of(scope: Scope) -> Person | None:
     """Who makes a request; None where nobody has to sign in."""
     found = scope.get(_KEY)
     return found if isinstance(found, Person) else None
+
+
+def may_change(person: Person | None) -> bool:
+    """Whether somebody may change what can be changed here. Nobody may where nobody has to sign in."""
+    return person is not None and person.role is Role.OPERATOR

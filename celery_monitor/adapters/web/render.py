@@ -1,5 +1,6 @@
 """Templates → HTML: what all pages have in common, and how they write values."""
 
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
@@ -95,15 +96,20 @@ def _templates() -> Environment:
     }
     environment.filters |= {
         "number": filters.number,
-        "percent": filters.percent,
-        "seconds": filters.seconds,
+        "percent": _in_one_piece(filters.percent),
+        "seconds": _in_one_piece(filters.seconds),
         "time": filters.time,
         "path": filters.path,
         "words": filters.words,
         "breakable": filters.with_break_points,
         "ago": filters.ago,
-        "duration": filters.duration,
-        "days": filters.days,
+        "duration": _in_one_piece(filters.duration),
+        "days": _in_one_piece(filters.days),
+        "unbroken": filters.unbroken,
         "reason": filters.reason,
     }
     return environment
+
+
+def _in_one_piece(write: Callable[..., str]) -> Callable[..., str]:
+    return lambda *values: filters.unbroken(write(*values))

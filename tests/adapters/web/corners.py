@@ -8,7 +8,16 @@ from pathlib import Path
 
 from celery_monitor.adapters.store import open_store
 from celery_monitor.adapters.web import Site, WebServer
-from celery_monitor.core.model import Changes, Delivery, Restored, ScheduleState, Silence, Worker, WorkerDetail
+from celery_monitor.core.model import (
+    Changes,
+    Condition,
+    Delivery,
+    Restored,
+    ScheduleState,
+    Silence,
+    Worker,
+    WorkerDetail,
+)
 from celery_monitor.core.monitor import Limits, Monitor
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import HealthReport, OtherFleet, StoreSpace
@@ -88,7 +97,9 @@ def _hostile(fleet: Fleet) -> None:
                          workers={f"celery@{LONG}": 7}, queues={LONG: 9}, last_uuid=f"{name}-1", count=812_345_678,
                          traceback=TEXT)
                 for name in HOSTILE
-            ],
+            ]
+            + [incident("condition/h", task="", subject=LONG, condition=Condition.NO_WORKER, exceptions={},
+                        message=f"{LONG} has no worker", first_at=NOW - 900, queues={LONG: 9}, count=9)],
         )
     )  # fmt: skip
     store.silences.add(Silence("s1", (LONG, "<b>*"), TEXT, NOW - 9, NOW + 7200, (LONG,), "someone@" + "x" * 90))

@@ -77,6 +77,7 @@ CORNERS = {
     "hostile-no-run": ("hostile", f"runs/{LONG * 3}"),
     "hostile-worker": ("hostile", f"workers/celery@{LONG}"),
     "hostile-incident": ("hostile", f"incidents/{LONG}%2Fh"),
+    "hostile-condition": ("hostile", "incidents/condition%2Fh"),
     "hostile-failure": ("hostile", f"failures/{LONG}-1"),
     "broken": ("broken", "tasks"),
     "door-header": ("header", ""),

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -20,6 +21,7 @@ from celery_monitor.settings.secret import Secret
 from celery_monitor.settings.sign_in import OidcSettings
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import Served, served
+from tests.adapters.web.corners import HOSTILE, UNICODE_ID, corners
 from tests.adapters.web.fleet import NOW, Fleet, bucket, busy, failure, group, incident, usual
 from tests.builders import body, raw
 from tests.fakes import ManualClock
@@ -53,6 +55,19 @@ PAGES = (
     "reports/today",
     "nothing",
 )
+CORNERS = (
+    *(("empty", page) for page in ("", "tasks", "runs", "incidents")),
+    *(("hostile", page) for page in ("", "tasks", "incidents", "workers", "schedules", "silences")),
+    ("hostile", f"tasks/{quote(HOSTILE[1], '')}"),
+    ("hostile", f"incidents/{HOSTILE[0]}%2Fh"),
+    ("hostile", "incidents/condition%2Fh"),
+    ("hostile", f"failures/{HOSTILE[0]}-1"),
+    ("hostile", f"runs/{quote(UNICODE_ID, '')}1"),
+    ("hostile", f"workers/celery@{HOSTILE[0]}"),
+    ("broken", "tasks"),
+    ("header", ""),
+)
+"""Pages of ``corners``."""
 LONG = "shop." + "a_very_long_name_of_a_task_without_any_place_to_break_it" * 3
 TRACEBACK = f"""Traceback (most recent call last):
   File "/venv/lib/python3.12/site-packages/celery/app/trace.py", line 453, in trace_task
@@ -172,6 +187,18 @@ def test_nobody_is_left_out(visit: Visiting) -> None:
         found["phone", path] = violations(page, "color-contrast", "scrollable-region-focusable", "target-size")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         page.set_viewport_size({"width": 1440, "height": 900})
+    assert {where: what for where, what in found.items() if what} == {}
+
+
+def test_corners(browser: Browser, tmp_path: Path) -> None:
+    """Nor where there is nothing, where every name is long and hostile, or where nothing answers."""
+    found = {}
+    with corners(tmp_path) as sites, browser.new_context(viewport={"width": 320, "height": 900}) as context:
+        page = context.new_page()
+        for site, path in CORNERS:
+            page.goto(f"{sites[site]}{path}")
+            found[site, path] = violations(page)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 320, (site, path)
     assert {where: what for where, what in found.items() if what} == {}
 
 

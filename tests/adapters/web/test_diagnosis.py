@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from celery_monitor.adapters.web.diagnosis import HINTS, next_steps, outlook, recent_since
-from celery_monitor.core.model import BUCKET_SECONDS, Condition, HistoryRow, IncidentState
+from celery_monitor.core.model import BUCKET_SECONDS, STORM, Condition, HistoryRow, IncidentState, Reason
 from tests.adapters.web.fleet import NOW, incident
 from tests.adapters.web.test_charts import row
 
@@ -66,6 +66,22 @@ def test_what_to_do_next() -> None:
     assert "on celery@box. If other workers run this task too" in steps[2].said
     assert "queue mail" in steps[3].said
     assert "Nobody has been notified yet" in steps[5].said
+
+
+def test_an_operator_may_silence() -> None:
+    """Who may add silences is led to the form with the task filled in, while the incident is open."""
+
+    def links(**changes: Any) -> list[str]:
+        return [step.link for step in next_steps(incident(**changes), told=True, workers=1, operator=True)]
+
+    assert "silences?match=shop.charge" in links()
+    for changes in (
+        {"state": IncidentState.RESOLVED},
+        {"task": "two words"},
+        {"task": STORM, "reason": Reason.STORM_OPENED},
+    ):
+        assert not [link for link in links(**changes) if link.startswith("silences")]
+    assert not [step for step in next_steps(incident(), told=True, workers=1) if "silence" in step.said]
 
 
 def test_one_worker_alone_is_no_clue() -> None:

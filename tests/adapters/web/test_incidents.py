@@ -122,7 +122,7 @@ def test_while_pagerduty_is_off(site: Served, fleet: Fleet) -> None:
 
 def failures_of(site: Served, text: str) -> list[str]:
     """The failures that an incident's link leads to."""
-    found = re.search(r'href="./(failures\?[^"]*)">its failures', text)
+    found = re.search(r'href="\.\./(failures\?[^"]*)">All failures of this incident', text)
     assert found is not None
     answer = site.get(f"/{unescape(found[1])}")
     assert answer.status_code == 200
@@ -135,7 +135,7 @@ def test_an_incident_leads_to_its_failures(site: Served, commit: Commit) -> None
     others = [failure("other", name="shop.mail", group="b" * 16), failure("late", at=NOW, group="c" * 16)]
     commit(Changes(now=NOW, sequence=2, failures=[failure("first", at=at), *others]))
     commit(Changes(now=NOW, sequence=3, incidents=[incident(first_at=at, last_at=NOW - 30)]))
-    assert failures_of(site, site.get("/incidents").text) == ["id-2", "id-1", "first"]
+    assert failures_of(site, site.get(KEY).text) == ["id-2", "id-1", "first"]
 
 
 def test_a_storm_leads_to_all_failures(site: Served, commit: Commit) -> None:
@@ -144,7 +144,7 @@ def test_a_storm_leads_to_all_failures(site: Served, commit: Commit) -> None:
     commit(Changes(now=NOW, sequence=2, groups=kinds, failures=[failure("other", name="shop.mail", group="b" * 16)]))
     storm = incident("storm", task="storm", tasks={"shop.mail": 1, "shop.charge": 2})
     commit(Changes(now=NOW, sequence=3, incidents=[storm]))
-    assert set(failures_of(site, site.get("/incidents?key=storm").text)) == {"id-1", "id-2", "other"}
+    assert set(failures_of(site, site.get("/incidents/storm").text)) == {"id-1", "id-2", "other"}
 
 
 @pytest.mark.parametrize("path", ["/failures", "/failures/id-2", "/tasks/shop.charge"])
@@ -233,7 +233,7 @@ def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
     assert "shop.mail" in site.get("/incidents").text
     answer = site.get("/incidents?task=shop.charge&exception=ValueError&since=1h&until=")
     assert 'incidents/mail"' not in answer.text
-    assert {"/tasks/shop.charge", "/incidents"} <= Links(answer).links
+    assert {KEY, "/incidents"} <= Links(answer).links
     assert re.search(r'name="task"[^>]*value="shop.charge"', answer.text)
     assert "No incidents found" in site.get("/incidents?since=2026-11-24").text
     assert site.get("/incidents?since=x").status_code == 400

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.adapters.web.filters import ago
+from celery_monitor.adapters.web.filters import ago, days, percent, seconds, unbroken
 from celery_monitor.adapters.web.views import time
 from celery_monitor.core.model import Action, Changes, IncidentState, OutboxRequest, Reason
 from celery_monitor.errors import StoreUnavailableError
@@ -102,7 +102,7 @@ def test_overview(site: Served) -> None:
     assert "Numbers: <b>current, 100 ms behind</b>" in text
     assert "Fleet: <b>1 open incident, 1 worker up, 1 down</b>" in text
     assert "/tasks/shop.charge" in Links(answer).links
-    assert "40.0 %" in text
+    assert "40.0\N{NO-BREAK SPACE}%" in text
     assert "<code>metrics.max_series</code>" in text
     assert "exceptions" not in text  # nothing was beyond that bound
     assert "2026-11-23 14:04:39<span> UTC</span>" in text
@@ -145,7 +145,8 @@ def test_a_task_called_storm_is_not_shown_as_one(site: Served, commit: Commit) -
     commit(Changes(now=NOW, sequence=2, incidents=[storm, incident("storm/h", task="storm")]))
     answer = site.get("/incidents")
     assert answer.text.count("A storm of 2 tasks") == answer.text.count("A storm of") == 1
-    assert "/tasks/storm" in Links(answer).links
+    assert "/tasks/storm" in Links(site.get("/incidents/storm%2Fh")).links
+    assert "/tasks/storm" not in Links(site.get("/incidents/storm%2Fh%2F*")).links
 
 
 def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> None:
@@ -286,6 +287,16 @@ def test_age_of_a_heartbeat(site: Served) -> None:
     assert "2 s ago" in site.get("/workers").text
 
 
+def test_figures_stay_in_one_piece() -> None:
+    """No line breaks between a figure and its unit, nor within a duration; sentences break elsewhere."""
+    for figure in (seconds(658), seconds(7400), seconds(0.004), percent(0.0001), percent(0.2), days(86_400 * 30)):
+        assert " " not in unbroken(figure)
+    assert unbroken("Last 16 min 40 s: 9 of 116 runs failed (7.8 %).").split(" ") == [
+        "Last", "16\N{NO-BREAK SPACE}min\N{NO-BREAK SPACE}40\N{NO-BREAK SPACE}s:", "9", "of", "116", "runs", "failed",
+        "(7.8\N{NO-BREAK SPACE}%).",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
@@ -381,7 +392,7 @@ def test_a_sample_leads_to_its_traceback(site: Served) -> None:
     """From a task one comes to a kind of failure, and from there to a traceback."""
     text = site.get("/tasks/shop.charge").text
     assert "shop.py:charge" in text
-    sample = re.search(r'href="../(failures/id-\d)">traceback', text)
+    sample = re.search(r'href="../(failures/id-\d)">ValueError</a><span class="more"><code>', text)
     assert sample is not None
     assert "Traceback (most recent call last)" in site.get(f"/{sample[1]}").text
     assert GROUP not in text

@@ -96,7 +96,7 @@ def test_a_task_by_its_id(site: Served, fleet: Fleet) -> None:
     fleet.monitor.receive([Delivery(json.dumps(end).encode())], NOW)
     text = site.get("/runs/run-1").text
     assert ">succeeded<" in text
-    assert "1 min 27 s of work" in text
+    assert "1 min 27 s of work" in text.replace("\N{NO-BREAK SPACE}", " ")
     assert "data-refresh" not in text
 
 
@@ -245,7 +245,7 @@ def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
 
 def test_a_worker(site: Served) -> None:
     """What it consumes, how large it is, how it does, and what runs on it; also of one that has told nothing."""
-    text = site.get("/workers/celery%40box").text
+    text = site.get("/workers/celery%40box").text.replace("\N{NO-BREAK SPACE}", " ")
     for told in ("prefork, 8", "prefetch limit 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queue=celery"):
         assert told in text
     answer = site.get("/api/v1/workers/celery%40box").json()

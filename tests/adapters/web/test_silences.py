@@ -41,8 +41,9 @@ def test_the_api_adds_lists_and_ends(guarded: Served, store: SqlStore) -> None:
     }
     assert [each.id for each in store.silences.current(NOW)] == [one["id"]]
     assert guarded.get("/api/v1/silences", auth=SIGNED).json() == {"items": [one], "next": None}
-    page = guarded.get("/silences", auth=SIGNED).text
+    page = guarded.get("/silences?match=shop.%3Cb%3E*", auth=SIGNED).text
     assert "deploy &lt;4711&gt;" in page
+    assert 'name="match" value="shop.&lt;b&gt;*"' in page
     ended = httpx.delete(f"{guarded.url}/api/v1/silences/{one['id']}", auth=SIGNED)
     assert (ended.status_code, ended.json()["active"]) == (200, False)
     assert httpx.delete(f"{guarded.url}/api/v1/silences/{one['id']}", auth=SIGNED).status_code == 404
