@@ -97,7 +97,7 @@ class RuleSettings(Section):
     Kubernetes, ``TimeoutStopSec`` of systemd). Unset: 1h."""
     resolve_after: Annotated[float, duration("0", "30d")] | None = None
     """How long the condition must not hold any more before its incident resolves. Unset: 30m for ``runtime``, which
-    counts from the last run that took too long, else 0. For ``failure`` see ``pagerduty.resolve_after``."""
+    counts from the last run that took too long, else 0. For ``failure`` see ``alerts.resolve_after``."""
     match: tuple[Glob, ...] = ()
     """Globs on the task name, such as ``shop.billing.*``. At least one must match."""
     exclude: tuple[Glob, ...] = ()

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from celery_monitor.channels import package
 from celery_monitor.settings.model import Settings
+from celery_monitor.settings.schedules import ScheduleSettings
 from celery_monitor.settings.section import Section
 
 Node = dict[str, Any]
@@ -26,6 +27,7 @@ def schema() -> Node:
     _as_written(tree, Settings().model_dump(mode="json", by_alias=True))
     for name, entry in entries(tree):
         _entry_as_written(entry, package(name).ENTRY)
+    _entry_as_written(tree["properties"]["schedules"]["items"], ScheduleSettings)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "celery-monitor", **tree}
 
 

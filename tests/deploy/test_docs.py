@@ -80,6 +80,13 @@ def test_settings_and_values_exist(page: Path) -> None:
 
 
 @each_page
+def test_switches_of_the_chart_exist(page: Path) -> None:
+    """Each ``NAME.enabled`` in code style is one of the chart, whatever its first name is."""
+    named = re.findall(r"`([a-zA-Z]+(?:\.[a-zA-Z]+)*\.enabled)(?:[:=][^`]*)?`", page.read_text())
+    assert [name for name in named if not is_value(name)] == []
+
+
+@each_page
 def test_metrics_exist(page: Path) -> None:
     """Each metric that is named is one that the program exports."""
     bases = {f"celery_{name}" for family in FAMILIES for name in (family.name, family.sample)}

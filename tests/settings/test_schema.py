@@ -78,6 +78,16 @@ def test_every_field_of_a_channel_is_described() -> None:
             assert not isinstance(child.get("default"), float), (name, key)
 
 
+def test_no_default_of_an_item_is_in_bare_seconds() -> None:
+    """Also within lists, such as ``schedules``: a duration is written with its unit."""
+    items = [node["items"] for _, node in fields() if "properties" in node.get("items", {})]
+    assert any("grace" in node["properties"] for node in items)
+    wrong = [
+        key for node in items for key, child in node["properties"].items() if isinstance(child.get("default"), float)
+    ]
+    assert wrong == []
+
+
 def test_defaults_are_in_their_own_notation() -> None:
     """The schema's defaults are what a user would write, and loading them gives the defaults."""
     defaults = {".".join(path): node["default"] for path, node in fields()}

@@ -15,28 +15,28 @@ _HEAD: Final = f"""\
 
 <!-- Written by `make assemble` from celery_monitor/adapters/prometheus/families. -->
 
-`/metrics` gives the Prometheus text format, or OpenMetrics 1.0.0 to those who ask for it in `Accept` (Prometheus does),
-compressed by gzip on request. It answers from memory: a scrape waits neither for the broker nor for the store, and goes
-on while either is down. Until the store has been read after a start, the metrics of the fleet are absent rather than 0.
+`/metrics` serves the Prometheus text format, or OpenMetrics 1.0.0 if `Accept` asks for it (as Prometheus does),
+compressed by gzip on request. It answers from memory: a scrape waits neither for the broker nor for the store, and
+works while either is down. After a start, the metrics of the fleet are absent, not 0, until the store has been read.
 
 - **Drop-in.** Names and labels of the metrics of tasks, workers and queues are those of celery-exporter.
   [migration.md](migration.md) lists what differs on purpose.
 - **Prefix.** `celery_` is `metrics.prefix`; `metrics.static_labels` are on every sample.
-- **Restarts.** Counters of tasks, events and incidents are kept in the store and go on after a restart. Those of
-  notifications, commits and the process begin at 0 with each start.
-- **First failures.** A failure with a new exception begins a new series of `celery_task_failed_total`, at 1, which
-  `increase()` cannot see. `celery_monitor_task_failures_total` is at 0 from the first sight of a task: alert on it. So
-  is `celery_task_succeeded_total`, so that a ratio of both is right from the first run.
-- **Exemplars.** In OpenMetrics the failures carry the last failure's `task_id`: `/failures/TASK_ID` has its traceback.
-- **Hosts.** `hostname` is what stands after the `@` of `celery@box`. Workers of one host share their series. Task
-  metrics have the label only with `metrics.hostname_label`.
-- **Bounds.** Names come from the fleet and are made printable. A value longer than {MAX_LENGTH} characters is cut and
-  ends in `~` and 16 hex digits of its sha256, so that two tasks stay two. Beyond `metrics.max_task_names` and
-  `metrics.max_series` what was used the longest time ago is folded into the name `other`: its totals are added there,
-  and its own series go. Sums over all names stay exact; `increase()` of `other` counts what is folded once more.
-  Names that a worker has registered are folded last. `celery_monitor_limit_exceeded_total` says which bound was
-  exceeded. A worker's series go after `metrics.worker_purge`.
-"""
+- **Restarts.** Counters of tasks, events and incidents are kept in the store and continue after a restart. Those of
+  notifications, commits and the process start at 0.
+- **First failures.** A failure with a new exception creates a new series of `celery_task_failed_total`, with the value
+  1, which `increase()` cannot see. `celery_monitor_task_failures_total` exists with the value 0 as soon as a task is
+  known: alert on it. So does `celery_task_succeeded_total`, so that a ratio of both is right from the first run.
+- **Exemplars.** In OpenMetrics, `celery_monitor_task_failures_total` has the last failure's `task_id`;
+  `/failures/TASK_ID` on the page shows its traceback.
+- **Hosts.** `hostname` is the part after the `@` of `celery@box`. Workers on one host share their series. Task metrics
+  have the label only with `metrics.hostname_label`.
+- **Limits.** Names come from the fleet and are made printable. A value longer than {MAX_LENGTH} characters is cut and
+  ends in `~` and 16 hex digits of its SHA-256, so that different names stay different. Above `metrics.max_task_names`
+  and `metrics.max_series`, the least recently used series are merged into the name `other`: their totals are added to
+  it, and their own series are removed. Sums over all names stay exact, but `increase()` of `other` counts merged
+  totals again. Names that a worker has registered are merged last. `celery_monitor_limit_exceeded_total` shows which
+  limit was exceeded. A worker's series are removed after `metrics.worker_purge`. """
 
 _GROUPS: Final = (
     ("Tasks", ("task_", "monitor_task_failures")),
@@ -47,19 +47,19 @@ _GROUPS: Final = (
 )
 
 _TAIL: Final = """\
-`process_*` are those of every Prometheus client: memory, processor time, open files, start time of the daemon.
+`process_*` are the same as those of every Prometheus client: memory, CPU time, open files and start time of the daemon.
 
 ## Queries
 
 ```promql
-# the ratio of failures of each task
+# failure ratio of each task
 sum by (name) (rate(celery_monitor_task_failures_total[10m]))
   / (
     sum by (name) (rate(celery_monitor_task_failures_total[10m]))
     + sum by (name) (rate(celery_task_succeeded_total[10m]))
   )
 
-# 95 % of a task's executions took less
+# 95th percentile of the run time of each task, in seconds
 histogram_quantile(0.95, sum by (name, le) (rate(celery_task_runtime_bucket[10m])))
 
 # can the numbers be trusted?
@@ -67,7 +67,7 @@ celery_monitor_broker_connected == 1 and celery_monitor_event_lag_seconds < 60
 increase(celery_monitor_unobserved_tasks_total[1h])
 ```
 
-`deploy/prometheus` has recording and alert rules, `deploy/grafana` dashboards.
+`deploy/prometheus` contains recording and alert rules, `deploy/grafana` dashboards.
 """
 
 

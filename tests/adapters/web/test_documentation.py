@@ -16,13 +16,13 @@ TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
     "told",
     [
         f"| {connection.REQUEST_SECONDS:.0f} s |",
-        f"| {connection.MAX_HEAD_BYTES // 1024} KiB, else 431 |",
+        f"| {connection.MAX_HEAD_BYTES // 1024} KiB, otherwise 431 |",
         f"| {connection.RESPONSE_SECONDS:.0f} s |",
         f"| {connection.IDLE_SECONDS:.0f} s |",
         f"| connections | {connection.MAX_CONNECTIONS}:",
         f"| {connection.MAX_STALLED}: the one",
-        f"| {queries.THREADS}, and {queries.QUERY_TIMEOUT_SECONDS:.0f} s for each |",
-        f"from 1 to {MAX_LIMIT} ({DEFAULT_LIMIT} unless given)",
+        f"| {queries.THREADS}, each at most {queries.QUERY_TIMEOUT_SECONDS:.0f} s |",
+        f"from 1 to {MAX_LIMIT} (default {DEFAULT_LIMIT})",
     ],
 )
 def test_the_bounds_are_those_of_the_code(told: str) -> None:

@@ -61,7 +61,7 @@ def trial(
     *, fleet: str, sender: str, recipients: Sequence[str], international: bool = False, what: str = DAILY
 ) -> bytes:
     """The mail of ``notify test``: each is another mail, of now. ``what`` will be sent from this address."""
-    line = f"This is a test. The {what} of this fleet will be sent from this address."
+    line = f"This is a test; no action is needed. The {what} of this fleet will be sent from this address."
     return _mail(
         sender=sender,
         recipients=recipients,

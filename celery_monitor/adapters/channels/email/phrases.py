@@ -95,7 +95,7 @@ def caveats(summary: Summary) -> Iterator[str]:
         )
     if health.unread > TOLERANCE:
         yield (
-            f"The event stream has not been read to the end of the day: its last {duration(health.unread)} may be "
+            f"The event stream has not been read to the end of the day: the last {duration(health.unread)} may be "
             "incomplete."
         )
     if health.gap >= 1:
@@ -107,7 +107,7 @@ def caveats(summary: Summary) -> Iterator[str]:
         )
     if health.too_old:
         late = plural(health.too_old, "failure")
-        yield f"{late} arrived too late to page (alerts.max_age): they are counted in the hour in which they happened."
+        yield f"{late} arrived too late to page (alerts.max_age). Each is counted in the hour in which it happened."
 
 
 def watch(summary: Summary) -> str:

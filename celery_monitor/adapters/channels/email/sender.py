@@ -120,7 +120,7 @@ def _compose(
     international: bool,
 ) -> bytes:
     notes = tuple(
-        f"The server refused {recipient} ({refused[recipient]}): they do not receive this report."
+        f"The server refused {recipient} ({refused[recipient]}): the report is not delivered to this address."
         for recipient in settings.to
         if recipient in refused
     )

@@ -16,7 +16,7 @@ WORKER_UP: Final = Family(
 WORKER_ACTIVE: Final = Family(
     "worker_tasks_active",
     Kind.GAUGE,
-    "Tasks running on the host's workers, according to their last heartbeats.",
+    "Number of tasks running on the host's workers, according to their last heartbeats.",
     ("hostname",),
 )
 
@@ -40,7 +40,8 @@ WORKER_CLOCK: Final = Family(
 WORKER_PROCESSED: Final = Family(
     "worker_processed",
     Kind.COUNTER,
-    "Executions started, as reported by the host's workers, summed over worker restarts while the host is known.",
+    "Total number of executions started, as reported by the host's workers, summed over worker restarts while the host "
+    "is known.",
     ("hostname",),
 )
 
@@ -56,7 +57,7 @@ _QUEUE: Final = ("queue_name",)
 QUEUE_LENGTH: Final = Family(
     "queue_length",
     Kind.GAUGE,
-    "Messages ready in the queue, without those prefetched by workers. Queried from the broker every "
+    "Number of messages ready in the queue, without those prefetched by workers. Queried from the broker every "
     "metrics.poll_interval, never during a scrape. A queue without workers remains until it is deleted from the "
     "broker or has been empty for an hour. If the broker does not respond, all queues are absent after four polls.",
     _QUEUE,
@@ -64,13 +65,16 @@ QUEUE_LENGTH: Final = Family(
 
 # Of unknown type, though they are gauges: the drop-in names end in _count, which linters allow to histograms only.
 CONSUMERS: Final = Family(
-    "active_consumer_count", Kind.UNKNOWN, "Consumers of the queue, as reported by the broker (a gauge).", _QUEUE
+    "active_consumer_count",
+    Kind.UNKNOWN,
+    "Number of consumers of the queue, as reported by the broker (a gauge).",
+    _QUEUE,
 )
 
 QUEUE_WORKERS: Final = Family(
     "active_worker_count",
     Kind.UNKNOWN,
-    "Workers that consume the queue, as reported by the workers (a gauge). A worker that does not respond is "
+    "Number of workers that consume the queue, as reported by the workers (a gauge). A worker that does not respond is "
     "counted for three more polls.",
     _QUEUE,
 )
@@ -78,22 +82,22 @@ QUEUE_WORKERS: Final = Family(
 QUEUE_PROCESSES: Final = Family(
     "active_process_count",
     Kind.UNKNOWN,
-    "Pool processes or threads of the workers that consume the queue (a gauge).",
+    "Number of pool processes or threads of the workers that consume the queue (a gauge).",
     _QUEUE,
 )
 
 QUEUE_LOAD: Final = Family(
     "queue_load",
     Kind.GAUGE,
-    "Tasks of the queue that are ready, prefetched by workers and due, or running: what an autoscaler should count. "
-    "Absent if the broker does not tell the length.",
+    "Number of tasks of the queue that are ready, prefetched by workers and due, or running: what an autoscaler should "
+    "use. Absent if the queue's length is unknown.",
     _QUEUE,
 )
 
 SCHEDULE_LAST_RUN: Final = Family(
     "schedule_last_run_timestamp_seconds",
     Kind.GAUGE,
-    "Unix timestamp of the last start of a configured schedule (schedules). Absent before the first one is seen.",
+    "Unix timestamp of the last start of a configured schedule. Absent until the first start is seen.",
     ("schedule", "name"),
     "seconds",
 )
@@ -101,20 +105,21 @@ SCHEDULE_LAST_RUN: Final = Family(
 SCHEDULE_MISSED: Final = Family(
     "schedule_missed",
     Kind.COUNTER,
-    "Expected starts of a configured schedule that did not happen within its grace. Starts at 0.",
+    "Total number of expected starts of a configured schedule that did not happen within its grace. Starts at 0.",
     ("schedule", "name"),
 )
 
 SCHEDULE_MISSING: Final = Family(
     "schedule_missing",
     Kind.GAUGE,
-    "Expected starts of a configured schedule that were missed since it last ran. 0 while it runs as expected.",
+    "Number of expected starts of a configured schedule missed since its last run. 0 while it runs as expected.",
     ("schedule", "name"),
 )
 
 SCHEDULE_UNJUDGED: Final = Family(
     "schedule_not_judged",
     Kind.COUNTER,
-    "Expected starts of a configured schedule that could not be judged, because events of that time are lost.",
+    "Total number of expected starts of a configured schedule that could not be judged, because events of that time "
+    "are lost.",
     ("schedule", "name"),
 )

@@ -17,16 +17,21 @@ TASK_COUNTERS: Final = (
         SENT,
         _task(
             "sent",
-            "Tasks published, counted from task-sent events. Stays at 0 unless clients set task_send_sent_event.",
+            "Total number of tasks sent, from task-sent events. Stays at 0 unless clients set task_send_sent_event.",
         ),
     ),
-    (RECEIVED, _task("received", "Tasks received by a worker. A retried or redelivered task is received again.")),
-    (STARTED, _task("started", "Executions started. Each attempt of a retried task counts.")),
+    (
+        RECEIVED,
+        _task(
+            "received", "Total number of tasks received by workers. A retried or redelivered task is received again."
+        ),
+    ),
+    (STARTED, _task("started", "Total number of executions started. Each attempt of a retried task counts.")),
     (
         SUCCEEDED,
         _task(
             "succeeded",
-            "Executions that succeeded. Starts at 0 when the task's name is first seen, like "
+            "Total number of successful executions. Starts at 0 when the task's name is first seen, like "
             "celery_monitor_task_failures_total, so that a ratio of both includes the first executions.",
         ),
     ),
@@ -34,23 +39,30 @@ TASK_COUNTERS: Final = (
         FAILED,
         _task(
             "failed",
-            "Failures by the short class name of the exception. The series with an empty exception stays at 0. To "
-            "alert on a task's first failure use celery_monitor_task_failures_total, whose series start at 0.",
+            "Total number of failures by the short class name of the exception. The series with an empty exception "
+            "stays at 0. To alert on a task's first failure use celery_monitor_task_failures_total, whose series "
+            "start at 0.",
             "exception",
         ),
     ),
-    (REJECTED, _task("rejected", "Messages rejected by a worker, requeued or dropped.")),
-    (REVOKED, _task("revoked", "Tasks revoked, terminated or expired before completion.")),
-    (RETRIED, _task("retried", "Attempts that ended in a retry. Not counted as failures; the final attempt may be.")),
+    (REJECTED, _task("rejected", "Total number of messages rejected by workers, requeued or dropped.")),
+    (REVOKED, _task("revoked", "Total number of tasks revoked, terminated or expired before completion.")),
+    (
+        RETRIED,
+        _task(
+            "retried",
+            "Total number of attempts that ended in a retry. Not counted as failures; the final attempt may be.",
+        ),
+    ),
 )
 """Position in a vector of counts, and the family; in the order of the exposition."""
 
 TASK_FAILURES: Final = Family(
     "monitor_task_failures",
     Kind.COUNTER,
-    "Task failures, one per task ID and attempt. Starts at 0 when the task's name is first seen, for example when a "
-    "worker registers it, so that increase() includes the first failure. In OpenMetrics, the exemplar has the "
-    "task_id of the last failure.",
+    "Total number of task failures, one per task ID and attempt. Starts at 0 when the task's name is first seen, for "
+    "example when a worker registers it, so that increase() includes the first failure. In OpenMetrics, the exemplar "
+    "has the task_id of the last failure.",
     _TASK,
 )
 
@@ -72,8 +84,8 @@ TASK_WAIT: Final = Family(
 TASK_OLDEST: Final = Family(
     "task_oldest_started_seconds",
     Kind.GAUGE,
-    "Seconds since the oldest execution of the task that is still running was started. Absent while none runs. After a "
-    "minute, the worker has confirmed that it still runs it, if it answers remote control.",
+    "Age in seconds of the oldest execution of the task that is still running. Absent while none runs. An execution "
+    "older than a minute was confirmed by its worker, if the worker answers remote control.",
     ("name",),
     "seconds",
 )
@@ -81,8 +93,8 @@ TASK_OLDEST: Final = Family(
 TASK_LOST: Final = Family(
     "task_lost",
     Kind.COUNTER,
-    "Executions lost because their worker was killed, killed them at a cold shutdown, or was silent for silent_for of "
-    "the matching rule (default 1m). Celery counts them nowhere. Tasks that another worker already runs again are not "
-    "counted.",
+    "Total number of executions lost because their worker was killed, killed them at a cold shutdown, or was silent "
+    "for silent_for of the matching rule (default 1m). Celery sends no event for them. Tasks that another worker "
+    "already runs again are not counted.",
     ("name",),
 )

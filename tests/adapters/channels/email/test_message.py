@@ -352,7 +352,7 @@ def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
     assert "(partial data)" in message["Subject"]
     for part in message.iter_parts():
         said = " ".join(part.get_content().split())
-        assert "has not been read to the end of the day: its last 2 h 1 min may be incomplete." in said
+        assert "has not been read to the end of the day: the last 2 h 1 min may be incomplete." in said
 
 
 def test_missed_schedules_and_silenced_failures_are_said_in_both_versions() -> None:
@@ -364,7 +364,7 @@ def test_missed_schedules_and_silenced_failures_are_said_in_both_versions() -> N
     text, html = render_text(day), render_html(day)
     assert "MISSED SCHEDULES" in text
     assert "      2  <b>nightly</b>" in text
-    assert "3 starts not judged: events of that time are lost" in text
+    assert "3 starts not judged: the events of that time are lost" in text
     assert "failures, silenced     41" in text
     assert "<b>nightly" not in html
     assert "2 starts missed" in html
