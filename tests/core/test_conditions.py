@@ -457,6 +457,7 @@ def test_a_task_is_revoked_while_a_worker_finishes(*, terminated: bool) -> None:
     shop.tell("received", "u2", name="shop.mail")
     shop.pass_time(2)
     goodbye(shop)
+    shop.pass_time(1)
     shop.tell("revoked", "u1" if terminated else "u2")
     shop.pass_time(3_700)
     assert [one.samples for one in shop.open()] == ([] if terminated else [("u1",)])
