@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import chord
 
 from celery_monitor.core.worker import BETWEEN
 from tests.conftest import Start
@@ -109,6 +110,52 @@ def test_a_worker_is_killed(request: pytest.FixtureRequest, broker: str, start: 
         assert server.violations == []
         told = next(seen for seen in server.taken() if seen.key == lost["key"])
         assert set(told.details["task_ids"]) == {hanging, late}
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_chords_and_what_is_requeued(request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path) -> None:
+    """Counts are exact, and nothing of a chord or of ``Reject(requeue=True)`` is lost, waits or runs for long.
+
+    The task that waits for the members of a chord is retried every second.
+    """
+    broker_url = request.getfixturevalue(f"{broker}_url")
+    (tmp_path / "results").mkdir()
+    conf = {"result_backend": f"file://{tmp_path / 'results'}", "task_ignore_result": False}
+    rules = [
+        {"name": "slow", "on": "runtime", "longer_than": "20s"},
+        {"name": "late", "on": "waiting", "longer_than": "10s"},
+        {"name": "gone", "on": "lost", "silent_for": "10s"},
+    ]
+    with PagerDutyServer(keys={KEY}) as server:
+        daemon = start(pager(tmp_path, broker_url, server, SETTINGS | {"alerts": {"rules": rules}}))
+        daemon.until_ready()
+        start(CeleryWorker(tmp_path, broker_url, concurrency=10, settings={"FLEET_CONF": json.dumps(conf)}))
+        with client(broker_url) as fleet:
+            fleet.conf.update(conf)
+            for failing in (False, True):
+                members = [fleet.signature("fleet.sleep", [4])] * 3
+                members += [fleet.signature("fleet.fail")] * failing
+                chord(members, app=fleet)(fleet.signature("fleet.succeed", immutable=True))
+            for _ in range(3):
+                fleet.send_task("fleet.reject_once")
+        wait_until(lambda: daemon.counts().get("celery.chord_unlock", {}).get("succeeded") == 2, 120)
+        wait_until(lambda: daemon.counts().get("fleet.reject_once", {}).get("succeeded") == 3, 60)
+        with client(broker_url) as fleet:
+            fleet.send_task("fleet.sleep", [15])  # longer than the rules wait
+        wait_until(lambda: daemon.counts()["fleet.sleep"].get("succeeded") == 7, 60)
+        counts = daemon.counts()
+        once = {"sent": 1, "received": 1, "started": 1}
+        assert counts["fleet.sleep"] == dict.fromkeys((*once, "succeeded"), 7)
+        assert counts["fleet.fail"] == once | {"failed": 1}
+        assert counts["fleet.succeed"] == once | {"succeeded": 1}
+        assert counts["fleet.reject_once"] == {
+            "sent": 3, "received": 6, "started": 6, "rejected": 3, "succeeded": 3,
+        }  # fmt: skip
+        unlock = counts["celery.chord_unlock"]
+        assert unlock["received"] == unlock["started"] == unlock["retried"] + 2
+        assert incidents(daemon, "lost") == incidents(daemon, "waiting") == incidents(daemon, "runtime") == []
+        assert "celery_task_lost_total" not in daemon.metrics() or daemon.metric("task_lost_total") == 0
 
 
 @pytest.mark.campaign

@@ -119,6 +119,14 @@ def reject() -> None:
     raise Reject("not for us", requeue=False)
 
 
+@app.task(name="fleet.reject_once", bind=True, acks_late=True)
+def reject_once(self: Task) -> str:
+    """Give the first delivery back to the queue; then succeed."""
+    if not self.request.delivery_info["redelivered"]:
+        raise Reject("not now", requeue=True)
+    return "second delivery"
+
+
 @app.task(name="fleet.ignore")
 def ignore() -> None:
     """End without a result and without an event."""
