@@ -36,7 +36,8 @@ works while either is down. After a start, the metrics of the fleet are absent, 
   and `metrics.max_series`, the least recently used series are merged into the name `other`: their totals are added to
   it, and their own series are removed. Sums over all names stay exact, but `increase()` of `other` counts merged
   totals again. Names that a worker has registered are merged last. `celery_monitor_limit_exceeded_total` shows which
-  limit was exceeded. A worker's series are removed after `metrics.worker_purge`. """
+  limit was exceeded. A worker's series are removed after `metrics.worker_purge`.
+"""
 
 _GROUPS: Final = (
     ("Tasks", ("task_", "monitor_task_failures")),
