@@ -21,6 +21,8 @@ _INSIDE_FIGURE: Final = re.compile(
     r"(?<=\d) (?=(?:ms|s|min|h|days?|%)(?!\w))|(?<=<) (?=\d)|(?<=\d h) (?=\d+ min)|(?<=\d min) (?=\d+ s)"
 )
 """Where a line must not break: before a unit, and between the parts of a duration."""
+_DIRECTIONS: Final = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""With them ``gnp.ksat`` is read as ``task.png``."""
 _UNITS: Final = ((86_400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), (1, "s", "s"))
 
 _FORMS: Final = {"": "%Y-%m-%d %H:%M:%S", "minutes": "%Y-%m-%d %H:%M", "clock": "%H:%M", "day": "%m-%d"}
@@ -139,8 +141,9 @@ def path(name: str) -> str:
 
 
 def with_break_points(name: str) -> Markup:
-    """A name that breaks where its parts begin."""
-    return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped first
+    """A name that breaks where its parts begin. Characters that would turn its direction around are made visible."""
+    shown = _DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", name)
+    return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(shown))))  # noqa: S704 - escaped first
 
 
 def unbroken(text: str) -> str:

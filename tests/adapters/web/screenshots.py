@@ -26,7 +26,7 @@ SIZES = (
 )
 TOPS = {
     ("overview", 1440, "light"): ("page.png", 1300, 950),
-    ("incident", 1440, "light"): ("incident.png", 1300, 905),
+    ("incident", 1440, "light"): ("incident.png", 1300, 1180),
     ("incident", 390, "light"): ("incident-phone.png", 390, 844),
 }
 """Name, width and height of the pictures of the documentation. pngquant makes them a third of their size:
@@ -88,9 +88,12 @@ CORNERS = {
 def pages(url: str) -> dict[str, str]:
     """What there is to see, with the newest incident and failure, a worker, and tasks by their ids."""
 
-    def first(path: str, link: str) -> str:
+    def first(path: str, link: str, otherwise: str = "nothing") -> str:
         found = re.search(rf'href="\./({link})"', httpx.get(f"{url}/{path}", timeout=60).text)
-        return found[1] if found else "nothing"
+        return found[1] if found else otherwise
+
+    charge = "incidents?task=shop.payments.charge"
+    incident = r'incidents/shop\.payments\.charge[^"?]+'
 
     return {
         "overview": "",
@@ -99,7 +102,7 @@ def pages(url: str) -> dict[str, str]:
         "failures": "failures?task=charge",
         "failure": first("failures", 'failures/[^"]+'),
         "incidents": "incidents",
-        "incident": first("", r'incidents/shop\.payments\.charge[^"?]+'),
+        "incident": first(f"{charge}&state=open", incident, first(charge, incident)),
         "running": "runs?state=all",
         "run-running": first("runs", 'runs/[^"]+'),
         "run-failed": first("failures", 'failures/[^"]+').replace("failures/", "runs/"),

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.adapters.web.filters import ago, days, percent, seconds, unbroken
+from celery_monitor.adapters.web.filters import ago, days, percent, seconds, unbroken, with_break_points
 from celery_monitor.adapters.web.views import time
 from celery_monitor.core.model import Action, Changes, IncidentState, OutboxRequest, Reason
 from celery_monitor.errors import StoreUnavailableError
@@ -285,6 +285,11 @@ def test_ages(site: Served, path: str) -> None:
 def test_age_of_a_heartbeat(site: Served) -> None:
     """A heartbeat has its age too."""
     assert "2 s ago" in site.get("/workers").text
+
+
+def test_a_name_cannot_turn_its_direction() -> None:
+    """A name that would be read backwards shows what turns it."""
+    assert with_break_points("\u202egnp.ksat\u202c") == "\ufffdgnp.<wbr>ksat\ufffd"
 
 
 def test_figures_stay_in_one_piece() -> None:
