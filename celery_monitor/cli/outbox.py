@@ -70,8 +70,10 @@ def retry(config_path: Path | None, store: str | None, item_id: int | None, *, a
     with _opened(config_path, store) as rows:
         count = rows.revive(item_id, SystemClock().now())
     if item_id is not None and count == 0:
-        raise MonitorError(f"nothing to retry: row {item_id} was delivered, replaced by a newer row, or does not exist")
-    click.echo(f"{count} row{'s' * (count != 1)} due now")
+        raise MonitorError(
+            f"nothing to retry: notification {item_id} was delivered, was replaced by a newer one, or does not exist"
+        )
+    click.echo(f"retrying {count} notification{'s' * (count != 1)} now")
 
 
 @contextmanager

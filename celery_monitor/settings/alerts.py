@@ -78,14 +78,14 @@ class RuleSettings(Section):
         Literal["failure", "runtime", "waiting", "lost", "backlog", "no_worker"], BeforeValidator(_condition)
     ] = "failure"
     """The condition: ``failure`` (a task failed), ``runtime`` (a task runs too long), ``waiting`` (a task waits too
-    long), ``lost`` (a worker is gone with the tasks that it ran), ``backlog`` (a queue is too long), ``no_worker``
+    long), ``lost`` (tasks were lost with their worker), ``backlog`` (a queue is too long), ``no_worker``
     (a queue has too few workers). Missed schedules are configured in ``schedules``."""
     longer_than: Annotated[float, duration("1s", "365d")] | None = None
     """For ``runtime`` and ``waiting``: the limit."""
     more_than: int | None = Field(default=None, ge=0)
     """For ``backlog``: the number of messages that a queue may hold."""
     fewer_than: int | None = Field(default=None, ge=1)
-    """For ``no_worker``: opens an incident also for fewer workers than this, whether or not the queue holds tasks.
+    """For ``no_worker``: also opens an incident for fewer workers than this, whether or not the queue holds tasks.
     Unset: only for a queue that holds tasks and has no worker at all."""
     lasting: Annotated[float, duration("0", "7d")] | None = None
     """For ``backlog`` and ``no_worker``: how long it must hold. Unset: 5m, and 2m for ``no_worker``."""
@@ -96,7 +96,7 @@ class RuleSettings(Section):
     are lost. Set it to somewhat more than the time after which it is killed (``terminationGracePeriodSeconds`` of
     Kubernetes, ``TimeoutStopSec`` of systemd). Unset: 1h."""
     resolve_after: Annotated[float, duration("0", "30d")] | None = None
-    """How long the condition must not hold any more before its incident resolves. Unset: 30m for ``runtime``, which
+    """How long the condition must have ended before its incident resolves. Unset: 30m for ``runtime``, which
     counts from the last run that took too long, else 0. For ``failure`` see ``alerts.resolve_after``."""
     match: tuple[Glob, ...] = ()
     """Globs on the task name, such as ``shop.billing.*``. At least one must match."""
@@ -172,7 +172,7 @@ class MuteSettings(Section):
     timezone: TimeZone = "UTC"
     """The time zone of ``cron``."""
     reason: Text
-    """Why, for whoever looks for a page that did not come."""
+    """The reason, shown on the page ``/silences``."""
 
     def covers(self, other: "MuteSettings") -> bool:
         """Whether it surely silences all that the other one does. In doubt, not."""
@@ -194,7 +194,7 @@ class MuteSettings(Section):
 
 
 class AlertsSettings(Section):
-    """From failures to incidents."""
+    """Which failures page, and how they are grouped into incidents."""
 
     timezone: TimeZone = "UTC"
     """The time zone of the hour in the dedup key."""
@@ -208,7 +208,7 @@ class AlertsSettings(Section):
     first; if all are open, failures of further tasks join a storm."""
     storm: StormSettings = StormSettings()
     to: Annotated[tuple[ChannelName, ...], AfterValidator(_once)] = ()
-    """Names of the channels that incidents go to whose rule names none. Empty: ``pagerduty``."""
+    """Names of the channels for incidents whose rule names none. Empty: ``pagerduty``."""
     update_interval: Duration | None = None
     """The minimum time between two updates of an open incident on a channel. Unset: ``pagerduty.update_interval``."""
     resolve: Literal["never", "on_success"] | None = None

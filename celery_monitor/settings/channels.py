@@ -35,7 +35,7 @@ DEFAULT: Final = TYPES[0]
 
 
 class ChannelSettings(Section):
-    """One entry of ``channels``, of whatever type."""
+    """One entry of ``channels``, of any type."""
 
     name: ChannelName
     """The name of the channel, which identifies it in rules, commands, metrics and on the page: lower-case letters,

@@ -39,7 +39,7 @@ class LogSettings(Section):
 
 
 class Settings(Section):
-    """Everything that can be set."""
+    """All settings."""
 
     # `Settings()` is the defaults; `load` reads the rest.
 
@@ -63,7 +63,7 @@ class Settings(Section):
     links: dict[Title, LinkTemplate] = Field(default={})
     """Links to other systems, shown with failures and incidents, on the page and in messages: title and URL. The URL
     may have the placeholders ``{task_id}``, ``{task}``, ``{worker}``, ``{queue}``, ``{exception}``, ``{incident}`` and
-    ``{fleet}`` behind its host; they are percent-encoded. A link whose value is not known is left out.
+    ``{fleet}`` after its host; they are percent-encoded. A link whose value is not known is left out.
     """
     log: LogSettings = LogSettings()
 

@@ -21,7 +21,7 @@ class ScheduleSettings(Section):
     """A task that runs regularly. If it does not start in time, an incident with the condition ``missed`` opens."""
 
     task: Annotated[Text, AfterValidator(_whole_name)]
-    """The name of the task, in full."""
+    """The full name of the task."""
     name: Text | None = None
     """The name of the schedule, in incidents and metrics. Default: the task. Needed where a task has several."""
     cron: Cron | None = None
@@ -31,7 +31,7 @@ class ScheduleSettings(Section):
     timezone: TimeZone | None = None
     """The time zone of ``cron``: Celery's ``timezone``. Default: UTC."""
     grace: Annotated[float, duration("1s", "7d")] = 5 * MINUTE
-    """How late it may start. Longer than tasks usually wait in its queue."""
+    """How late it may start. Set it longer than tasks usually wait in its queue."""
     max_runtime: Annotated[float, duration("1s", "30d")] | None = None
     """How long it may run. Unset: no limit."""
     severity: Literal["critical", "error", "warning", "info"] = "error"

@@ -78,9 +78,9 @@ class OidcSettings(Section):
     scopes: tuple[Text, ...] = ("openid", "profile", "email")
     """The scopes that are requested. Some providers send groups only with a scope ``groups``."""
     name_claim: Text = "preferred_username"
-    """The claim with the name that is shown, and stored with silences. Without it: ``email``, then ``sub``."""
+    """The claim with the name that is shown, and stored with silences. If it is missing: ``email``, then ``sub``."""
     groups_claim: Text = "groups"
-    """The claim with the groups, in the ID token or in the userinfo response: a list, or one name. Dots lead into
+    """The claim with the groups, in the ID token or in the userinfo response: a list, or one name. Dots separate
     nested claims: ``realm_access.roles``.
     """
 

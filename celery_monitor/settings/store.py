@@ -101,7 +101,7 @@ class StoreSettings(Section):
     (``?sslmode=verify-full``).
     """
     url_file: SecretFile | None = None
-    """A file that holds the URL, instead of ``url``; it is read again for each new connection."""
+    """A file that contains the URL, instead of ``url``. It is read again for each new connection."""
     password_file: SecretFile | None = None
     """A file that holds the password of the PostgreSQL user, where the URL has none; it is read again for each new
     connection.
@@ -180,7 +180,7 @@ class TrackingSettings(Section):
     """
     max_ended_tasks: int = Field(default=10_000, ge=0, le=1_000_000)
     """The number of ended tasks kept in the store, the newest first, so that a task is found by its id after its end.
-    Where more than 500 tasks end between two flushes, the newest 500 of them are kept. 0 keeps none.
+    Where more than 500 tasks end between two flushes, the newest 500 of them are kept. 0 stores none.
     """
     name_wait: Annotated[float, duration("0s", "2m")] = 15.0
     """How long an event without a known task name waits for the name (from the client's event, or from the workers
@@ -204,6 +204,6 @@ class TrackingSettings(Section):
     """
     redact: tuple[Annotated[str, Field(min_length=1), AfterValidator(_regex)], ...] = ()
     """Regular expressions in Python's ``re`` syntax. Matches in messages, tracebacks and arguments are replaced
-    with ``[redacted]`` before they are stored. If the patterns take longer than 100 ms on a text, the whole " "text
+    with ``[redacted]`` before they are stored. If the patterns take longer than 100 ms on a text, the whole text
     is replaced.
     """

@@ -44,7 +44,7 @@ class WebSettings(Section):
     external_url: BaseUrl | None = None
     """The base URL of the page for links in incidents and mails. If unset, there are no links."""
     notice: Annotated[Text, Field(max_length=300)] | None = None
-    """A sentence on top of every page, such as ``Staging`` or ``Demonstration``. If unset, there is none."""
+    """A sentence at the top of every page, such as ``Staging`` or ``Demonstration``. If unset, there is none."""
     username: Annotated[Text, Field(pattern="^[^:]*$")] | None = None
     """The user name for HTTP Basic authentication, required on everything except ``/metrics`` and the probes.
     Requires a password.
@@ -63,7 +63,7 @@ class WebSettings(Section):
     everybody who can sign in.
     """
     operators: tuple[Group, ...] = ()
-    """Groups whose members may also change what can be changed (silences). ``*`` is everybody who can sign in. The
+    """Groups whose members may also add and end silences. ``*`` is everybody who can sign in. The
     user of ``username`` is an operator.
     """
     session_lifetime: Annotated[float, duration("5m", "30d")] = 8 * HOUR

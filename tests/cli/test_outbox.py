@@ -105,23 +105,23 @@ def test_retries_one_row(store: SqlStore, tmp_path: Path) -> None:
     item = add(store, "shop.charge", dead="400")
     add(store, "shop.refund", dead="400")
     result = invoke(tmp_path, "retry", str(item.id))
-    assert (result.exit_code, result.output) == (0, "1 row due now\n")
+    assert (result.exit_code, result.output) == (0, "retrying 1 notification now\n")
     assert [row.key for row in store.outbox.due(AT * 2, 10)] == ["shop.charge"]
 
 
 def test_retries_all_dead_rows(store: SqlStore, tmp_path: Path) -> None:
     """--all-dead takes every row that was given up; none is no error."""
-    assert invoke(tmp_path, "retry", "--all-dead").output == "0 rows due now\n"
+    assert invoke(tmp_path, "retry", "--all-dead").output == "retrying 0 notifications now\n"
     for key in "ab":
         add(store, key, dead="400")
-    assert invoke(tmp_path, "retry", "--all-dead").output == "2 rows due now\n"
+    assert invoke(tmp_path, "retry", "--all-dead").output == "retrying 2 notifications now\n"
 
 
 def test_retrying_what_is_not_there(store: SqlStore, tmp_path: Path) -> None:
     """An unknown ID exits with 1 and says so."""
     result = invoke(tmp_path, "retry", "77")
     assert result.exit_code == 1
-    assert "row 77" in result.output
+    assert "notification 77" in result.output
 
 
 @pytest.mark.parametrize("text", ["first", "0", "1x", "\u0663", "9" * 30])
@@ -160,7 +160,7 @@ def test_another_store(store: SqlStore, tmp_path: Path) -> None:
     item = add(store, "shop.charge", dead="400")
     there = ("--store", f"sqlite:///{tmp_path}/monitor.db")
     assert "shop.charge" in invoke(tmp_path / "elsewhere", "list", *there).output
-    assert invoke(tmp_path / "elsewhere", "retry", str(item.id), *there).output == "1 row due now\n"
+    assert invoke(tmp_path / "elsewhere", "retry", str(item.id), *there).output == "retrying 1 notification now\n"
 
 
 def test_no_store(tmp_path: Path) -> None:

@@ -150,8 +150,8 @@ def test_the_outbox_beside_the_daemon(rabbitmq_url: str, server: PagerDutyServer
     assert [row[7] for row in listed(daemon, "list", "--dead", number=1)] == [refused.key]
     assert daemon.metric("monitor_notifications_total", channel="pagerduty", outcome="dead") == 1
 
-    assert command(daemon, "outbox", "retry", "--all-dead").stdout == "1 row due now\n"
-    assert command(daemon, "outbox", "retry", rows[waiting.key][0]).stdout == "1 row due now\n"
+    assert command(daemon, "outbox", "retry", "--all-dead").stdout == "retrying 1 notification now\n"
+    assert command(daemon, "outbox", "retry", rows[waiting.key][0]).stdout == "retrying 1 notification now\n"
     wait_until(lambda: server.opened() == {refused.key: 1, waiting.key: 1}, 60, what="the revived rows")
     # PagerDuty has them a moment before it is recorded.
     wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("no pending"), 60, every=0.1)

@@ -64,6 +64,7 @@ def test_every_field_is_described() -> None:
     """Every field and section has a description, and every field a default but the name of a rule."""
     for path, node in [*fields(), *sections()]:
         assert node.get("description"), path
+        assert '" "' not in node["description"], path  # a text in two parts belongs into one
     for path, node in fields():
         assert "default" in node, path
 

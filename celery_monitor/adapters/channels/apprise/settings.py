@@ -21,7 +21,7 @@ def _check(url: str) -> None:
 
 
 class AppriseEntry(ChannelSettings):
-    """A service that Apprise knows: Teams, Telegram, Discord, ntfy and more than a hundred others."""
+    """A service that Apprise supports: Teams, Telegram, Discord, ntfy and more than a hundred others."""
 
     type: Literal["apprise"]
     """Messages by Apprise, which the container image has; else install ``celery-monitor[apprise]``."""
@@ -31,7 +31,7 @@ class AppriseEntry(ChannelSettings):
     url_file: Annotated[SecretFile, file_checked_by(_check)] | None = Field(default=None, validate_default=True)
     """A file that contains the URL, instead of ``url``. It is reloaded when it changes."""
     timeout: Annotated[float, duration("5s", "5m")] = 60.0
-    """How long sending one message may take, before it is ended and tried again later."""
+    """The timeout of one message. After a timeout, the message is retried later."""
     rate_limit: int = Field(default=20, ge=1)
     """Maximum number of messages per minute."""
 

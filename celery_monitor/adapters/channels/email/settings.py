@@ -10,7 +10,7 @@ from celery_monitor.settings.email import Address
 
 
 class EmailEntry(ChannelSettings):
-    """Mails about incidents, by the server and from the sender of the section ``email``."""
+    """Mails about incidents, with the server and the sender of the section ``email``."""
 
     type: Literal["email"]
     """A mail when an incident opens, and one when it resolves."""

@@ -13,22 +13,22 @@ from celery_monitor.settings.units import duration
 
 
 class PagerDutyEntry(ChannelSettings):
-    """One more PagerDuty service. Refreshes and resolves are as in the section ``pagerduty``."""
+    """Another PagerDuty service. Updates and resolutions work as in the section ``pagerduty``."""
 
     type: Literal["pagerduty"]
     """PagerDuty's Events API v2."""
     routing_key: RoutingKey = None
     """The integration key of the service; it or ``routing_key_file`` is required."""
     routing_key_file: RoutingKeyFile = Field(default=None, validate_default=True)
-    """A file that holds the routing key, instead of ``routing_key``; it is read again when it changes."""
+    """A file that contains the routing key, instead of ``routing_key``. It is reloaded when it changes."""
     region: Literal["us", "eu"] = "us"
     """The service region of the account: us or eu."""
     url: HttpUrl | None = None
-    """Another address than that of the region: a proxy, or a test server."""
+    """Overrides the URL of the region, for a proxy or a test server."""
     timeout: Annotated[float, duration("100ms", "5m")] = 10.0
-    """How long one request may take, before it is tried again later."""
+    """The timeout of a request. After a timeout, the request is retried later."""
     rate_limit: int = Field(default=100, ge=1)
-    """Events per minute. PagerDuty takes about 120."""
+    """Maximum number of events per minute. PagerDuty accepts about 120."""
 
     @field_validator("routing_key_file")
     @classmethod

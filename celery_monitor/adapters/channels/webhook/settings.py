@@ -13,20 +13,20 @@ from celery_monitor.settings.units import duration
 
 
 class WebhookEntry(ChannelSettings):
-    """A signed webhook: events as JSON, signed as Standard Webhooks."""
+    """A signed webhook: events as JSON, signed according to Standard Webhooks."""
 
     type: Literal["webhook"]
-    """Events as JSON by HTTP POST, signed as Standard Webhooks."""
+    """Events as JSON by HTTP POST, signed according to Standard Webhooks."""
     url: HttpUrl
-    """Where events are posted to. Redirects are not followed."""
+    """The URL to which events are posted. Redirects are not followed."""
     secret: Annotated[Secret, checked_by(key_of)] | None = None
     """The secret that signs events: ``whsec_`` and 24 to 64 bytes in Base64. It or ``secret_file`` is required."""
     secret_file: Annotated[SecretFile, file_checked_by(key_of)] | None = Field(default=None, validate_default=True)
-    """A file that holds the secret, instead of ``secret``; it is read again when it changes."""
+    """A file that contains the secret, instead of ``secret``. It is reloaded when it changes."""
     timeout: Annotated[float, duration("100ms", "5m")] = 10.0
-    """How long one request may take, before it is tried again later."""
+    """The timeout of a request. After a timeout, the request is retried later."""
     rate_limit: int = Field(default=60, ge=1)
-    """Requests per minute."""
+    """Maximum number of requests per minute."""
 
     @field_validator("secret_file")
     @classmethod
