@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,9 +65,11 @@ def section(outcomes: Sequence[Outcome]) -> str:
     parts = [_summary(outcomes)]
     if told:
         rows = [row for one in told for row in _rows(one)]
-        parts.append(_table(("Campaign", "Seed", "Result", "Minutes", "Load", "Commit", "What it did"), rows))
+        parts.append(
+            _table(("Campaign", "Seed", "Result", "Minutes", "Load", "Commit", "What it did"), rows, (0, 2, 5, 6))
+        )
     if rest:
-        parts += ["Campaigns without figures of their own:", _table(_HEAD, _by_module(rest))]
+        parts += ["Campaigns without figures of their own:", _table(_HEAD, _by_module(rest), (0, 4, 5))]
     return "\n\n".join(parts)
 
 
@@ -112,8 +114,8 @@ def _name(test: str) -> str:
     return f"{Path(module).stem}: {function.removeprefix('test_')}"
 
 
-def _table(head: Sequence[str], rows: Iterator[list[object]] | list[list[object]]) -> str:
-    return pages.table(head, [[str(cell).replace("|", "\\|") for cell in row] for row in rows])
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]], text: Collection[int]) -> str:
+    return pages.table(head, [[str(cell).replace("|", "\\|") for cell in row] for row in rows], text=text)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def run(checkout: Path, name: str, arguments: Sequence[str]) -> Numbers:
     """What the benchmark prints there. Raises SystemExit with its output when it fails."""
     before = _cpu_of_children()
     command = [str(checkout / ".venv/bin/python"), f"bench/{name}.py", *arguments]
-    environment = {**os.environ, "PYTHONPATH": "."}
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode} in {checkout}:\n{done.stdout}{done.stderr}")

@@ -88,7 +88,7 @@ def measure(daemon: Daemon, tasks: int, turns: int) -> tuple[int, int]:
     print(f"at the start: {daemon.resident_bytes() / 1e6:.0f} MB")
     sizes = []
     sent = 0
-    for events in (waiting(tasks), turning(tasks, turns)):
+    for events in (waiting(tasks), turning(tasks, max(turns, 1))):
         began, cpu, before = time.monotonic(), daemon.cpu_seconds(), sent
         sent = feed(daemon, events, before)
         took, used, number = time.monotonic() - began, daemon.cpu_seconds() - cpu, sent - before
