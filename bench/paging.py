@@ -42,7 +42,8 @@ def load(url: str, rate: float, per_message: int = 3) -> Iterator[None]:
         return
     arguments = ["--broker", url, "--rate", str(rate), "--tasks", "100000000"]
     arguments += ["--per-message", str(per_message), *(["--even"] if rate <= 1_000 else [])]
-    with subprocess.Popen([sys.executable, "-m", "bench.publish", *arguments]) as process:
+    command = [sys.executable, "-m", "bench.publish", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield
         finally:

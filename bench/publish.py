@@ -320,7 +320,7 @@ def publish(to: Publisher, load: Load, rate: float, ahead_allowed: float = 0.01)
 
 
 def main() -> None:
-    """Publish, and say how fast."""
+    """Say when the first message goes out, publish, and say how fast."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--tasks", type=int, default=100_000)
@@ -332,6 +332,7 @@ def main() -> None:
     arguments = parser.parse_args()
     load = Load(arguments.tasks, arguments.per_message, prefix=arguments.prefix)
     to = publisher(arguments.broker, confirm=arguments.confirm, pipelined=1 if arguments.even else 20)
+    print("publishing", flush=True)
     began = time.monotonic()
     try:
         publish(to, load, arguments.rate, 0.0 if arguments.even else 0.01)

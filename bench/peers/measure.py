@@ -156,14 +156,17 @@ def _flat_out(reader: Reader, url: str, stream: Stream, tasks: int, before: int)
 
 
 def _steady(reader: Reader, url: str, stream: Stream, seconds: float, before: int) -> Used:
-    """In the middle of the load. No scrape falls into the time that is measured."""
+    """In the middle of the load, so that what is done once is done. No scrape falls into the time that is measured."""
     tasks = int(stream.rate * (_STEADY_AFTER + seconds + 1) / _EVENTS_PER_TASK)
     with subprocess.Popen(_command(url, stream, tasks), stdout=subprocess.PIPE, text=True) as publisher:
         try:
+            next(iter(publisher.stdout or ()), "")  # it begins only now, on a busy machine after seconds
             time.sleep(_STEADY_AFTER)
             cpu, began = cpu_seconds(reader), time.monotonic()
             time.sleep(seconds)
             used, took = cpu_seconds(reader) - cpu, time.monotonic() - began
+            if publisher.poll() is not None:
+                raise RuntimeError(f"The load ended early, with exit code {publisher.returncode}; its output is above.")
             said, _ = publisher.communicate(timeout=seconds + 60)
         finally:
             publisher.kill()
