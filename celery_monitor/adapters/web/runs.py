@@ -51,7 +51,8 @@ PER_PAGE: Final = 50
 SHARED_FOR: Final = 1.0
 """Seconds for which a list is shown to others, too."""
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
-_Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_MOST: Final = (1 << 63) - 1
+_Number = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 ANCESTORS: Final = 10
 """Tasks of a chain that are looked up, from a task upwards."""
 
@@ -123,8 +124,12 @@ class Runs:
         )
 
     async def _ended(self, request: Request, given: dict[str, str]) -> Response:
-        """Runs that have ended, the newest first unless another order is asked for."""
+        """Runs that have ended, the newest first unless another order is asked for.
+
+        The links to other pages hold the list as it was: more tasks end meanwhile.
+        """
         number, by = page_number(given["page"]), order(given["sort"], COLUMNS)
+        newest = _whole_number(request.query_params.get("newest", ""))
         wanted = EndedFilter(
             matches_name=matcher(given["q"]) if given["q"].strip() else None,
             stage=OUTCOMES[given["state"]],
@@ -132,11 +137,12 @@ class Runs:
             hostname=given["worker"] or None,
             sort=by.column.name,
             descending=by.down,
+            newest=newest,
             offset=(number - 1) * PER_PAGE,
             limit=PER_PAGE,
         )
         reader, now = self._sources.reader, self._sources.clock.now()
-        found = await self._queries.shared(("ended", *given.values()), partial(reader.ended_runs, wanted))
+        found = await self._queries.shared(("ended", newest, *given.values()), partial(reader.ended_runs, wanted))
         return page(
             request,
             self._sources,
@@ -150,8 +156,10 @@ class Runs:
             states=STATES,
             ended=ENDED,
             number=number,
+            newest=str(found.newest),
+            held=newest is not None,
             pages=max(1, -(-found.total // PER_PAGE)),
-            refresh=number == 1,
+            refresh=number == 1 and newest is None,
         )
 
     async def _page(self, key: tuple[str, ...], view: TaskView, wanted: RunFilter) -> RunPage:
@@ -315,6 +323,12 @@ def _merged(live: Sequence[TaskRun], stored: Sequence[TaskRun]) -> list[TaskRun]
     """What is in memory is in the store a moment later."""
     known = {(run.uuid, run.hostname, run.ended_at) for run in live}
     return [*live, *(run for run in stored if (run.uuid, run.hostname, run.ended_at) not in known)]
+
+
+def _whole_number(text: str) -> int | None:
+    """None for what is no number of 64 bits."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_MOST)) else _MOST + 1
+    return number if number <= _MOST else None
 
 
 def _state(value: str) -> RunState | None:

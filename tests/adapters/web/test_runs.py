@@ -1,12 +1,17 @@
 """What runs now, and a task by its id."""
 
+import html
+import itertools
 import json
+import re
+from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
 import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.web.runs import PER_PAGE
 from celery_monitor.adapters.web.workers import COLUMNS
 from celery_monitor.core import paging
 from celery_monitor.core.model import Changes, Delivery, Restored, TaskRef, TaskRun
@@ -154,6 +159,39 @@ def test_what_has_ended(site: Served, fleet: Fleet, store: SqlStore) -> None:
         answer = site.get(f"/runs?state=ended&{hostile}")
         assert answer.status_code == 200
         assert "<script>" not in answer.text
+
+
+def test_pages_of_what_has_ended_hold_still(site: Served, store: SqlStore) -> None:
+    """By its links each task is shown once, however many end meanwhile; the first page alone shows those that do."""
+    sequence = itertools.count(2)
+
+    def end(uuids: Sequence[str]) -> None:
+        runs = [
+            TaskRun(uuid=uuid, name="shop.mail", queue="q", hostname="celery@box", stage=5, ended_at=NOW)
+            for uuid in uuids
+        ]
+        store.commit(Changes(now=NOW, sequence=next(sequence), ended=runs))
+
+    def link(rel: str, text: str) -> str:
+        return "/runs" + html.unescape(re.findall(rf'rel="{rel}" href="([^"]+)"', text)[0])
+
+    uuids = [f"run-{number:03}" for number in range(2 * PER_PAGE + 10)]
+    end(uuids)
+    for sort in ("", "&sort=-ended", "&sort=hostname"):
+        before = site.get(f"/api/v1/runs?state=ended&limit={PER_PAGE * 5}").json()["items"]
+        pages = [site.get(f"/runs?state=ended{sort}").text]
+        while 'rel="next"' in pages[-1]:
+            end([f"late{sort}-{len(pages)}-{number}" for number in range(7)])
+            pages.append(site.get(link("next", pages[-1])).text)
+        listed = [re.findall(r'href="\./runs/([^"?]+)"', text) for text in pages]
+        assert sorted(map(unquote, itertools.chain(*listed))) == sorted(one["uuid"] for one in before)
+        assert ["data-refresh" in text for text in pages] == [True, False, False]
+        assert ["Show the newest" in text for text in pages] == [False, True, True]
+        assert re.findall(r'href="\./runs/([^"?]+)"', site.get(link("prev", pages[-1])).text) == listed[1]
+    assert "late" in site.get("/runs?state=ended").text
+    assert "newest=" not in site.get("/runs?state=failed").text
+    for hostile in ("-1", "1e9", "%00", "9" * 19, "9" * 5_000, "%D9%A3", ""):
+        assert site.get(f"/runs?state=ended&newest={hostile}").status_code == 200
 
 
 def test_what_has_ended_as_json(site: Served, fleet: Fleet, store: SqlStore) -> None:
