@@ -138,6 +138,16 @@ class Pages:
             self._summaries[date] = at, await self._queries.shared(("report", date), call)
         return self._summaries[date][1]
 
+    async def prepare(self) -> None:
+        """Make the newest two reports: their templates are compiled then, and the counts of earlier days known.
+
+        The first person would wait for it three times as long as the others. Raises as a call of Queries.
+        """
+        now, zone = self._sources.clock.now(), self._sources.zone
+        for date in (today(now, zone), today(now, zone) - ONE_DAY):
+            summary = await self._queries(partial(self._sources.report, date, now))
+            await self._queries(partial(self._sources.report_part, summary, "./", 1))
+
     def refusal(self, request: Request, status: int, text: str) -> Response:
         """An error as a page. What the store cannot tell now is asked again."""
         refresh = status == HTTPStatus.SERVICE_UNAVAILABLE

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
 import uvicorn
@@ -95,7 +95,7 @@ class WebServer:
             timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        _UvicornServer(config, stop, heartbeat).run(sockets=self._sockets)
+        _UvicornServer(config, stop, heartbeat, self._site.prepare).run(sockets=self._sockets)
 
     def stop(self) -> None:
         """Listen no more, and drop what waits for the store. ``serve`` ends by its own event."""
@@ -107,13 +107,23 @@ class WebServer:
 class _UvicornServer(uvicorn.Server):
     """Uvicorn's server, stopped by an event, and leaving no connection behind."""
 
-    def __init__(self, config: uvicorn.Config, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        stop: threading.Event,
+        heartbeat: Callable[[], None],
+        prepare: Callable[[], Coroutine[None, None, None]],
+    ) -> None:
+        """``prepare`` runs beside the requests, and is given up when the server stops."""
         super().__init__(config)
         self._stop = stop
         self._heartbeat = heartbeat
+        self._prepare = prepare
+        self._preparing: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._preparing = asyncio.create_task(self._prepare())
         for each in sockets or []:
             each.listen(BACKLOG)  # asyncio's one number for both is how many it accepts at once
 
@@ -126,6 +136,8 @@ class _UvicornServer(uvicorn.Server):
         return await super().on_tick(counter) or self._stop.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):

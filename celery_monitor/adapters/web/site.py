@@ -1,5 +1,7 @@
 """What is served: the routes, and what becomes of errors."""
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -32,6 +34,8 @@ from celery_monitor.errors import InvalidCursorError, StoreUnavailableError, Sto
 from celery_monitor.ports import HealthReport, IdentityProvider
 from celery_monitor.settings.web import WebSettings
 
+PREPARE_AFTER: Final = (10.0, 60.0, 600.0)
+"""Seconds to the first try and between further ones: a daemon that starts has more urgent work, and no store yet."""
 _REFUSED: Final = (
     HTTPException,
     ParameterError,
@@ -73,6 +77,14 @@ class Site:
         app.router.redirect_slashes = False
         # Around all of it, so that errors carry the headers too.
         self.guard = Guard(Fleets(app, sources, self._queries), self.access, _not_signed_in)
+
+    async def prepare(self) -> None:
+        """Do what would make somebody's first request slow. Gives up where the store stays unavailable."""
+        for wait in PREPARE_AFTER:
+            await asyncio.sleep(wait)
+            with contextlib.suppress(StoreUnavailableError, StoreUnusableError):
+                await self._pages.prepare()
+                break
 
     def stop(self) -> None:
         """Drop what waits."""

@@ -4,17 +4,20 @@ import base64
 import socket
 import threading
 import time
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from celery_monitor.adapters.web import Site, WebServer, connection, queries
+from celery_monitor.core.summary import Summary
 from celery_monitor.errors import ConfigError, PortUnavailableError, StoreUnavailableError
 from celery_monitor.ports import HealthReport
 from celery_monitor.settings.web import WebSettings
-from tests.adapters.web.conftest import Serve, Served
-from tests.adapters.web.fleet import Fleet
+from tests.adapters.web.conftest import Serve, Served, served
+from tests.adapters.web.fleet import NOW, Fleet
 from tests.servers.waiting import wait_until
 
 OPEN = ("/metrics", "/livez", "/readyz", "/health")
@@ -204,6 +207,31 @@ def test_a_query_is_given_up(site: Served, fleet: Fleet, monkeypatch: pytest.Mon
         gate.set()
     assert answer.status_code == 503
     assert "did not respond" in answer.json()["error"]
+
+
+def test_reports_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of today and yesterday, once: a little later where the store is not open yet. The server ends meanwhile."""
+    monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 0.0, 0.0, 60.0))
+    made, asked, parts = fleet.sources(), list[date](), list[tuple[str, int]]()
+
+    def report(day: date, now: float) -> Summary:
+        asked.append(day)
+        if len(asked) == 1:
+            raise StoreUnavailableError("not open yet")
+        return made.report(day, now)
+
+    def part(_: Summary, root: str, number: int) -> str:
+        parts.append((root, number))
+        return ""
+
+    site = Site(WebSettings(), replace(made, report=report, report_part=part))
+    with served(WebServer(site, host="127.0.0.1", port=0)):
+        wait_until(lambda: len(parts) == 2)
+    today = datetime.fromtimestamp(NOW, UTC).date()
+    assert asked == [today, today, today - timedelta(days=1)]
+    fleet.trouble = StoreUnavailableError("never")
+    with served(WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)) as one:
+        assert one.get("/livez").status_code == 200
 
 
 def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
