@@ -20,7 +20,7 @@ from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, day, today
 from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.queries import Queries
-from celery_monitor.adapters.web.render import page, root
+from celery_monitor.adapters.web.render import compile_templates, page, root
 from celery_monitor.adapters.web.runs import Runs
 from celery_monitor.adapters.web.sorting import page_number
 from celery_monitor.adapters.web.sources import Sources
@@ -139,11 +139,13 @@ class Pages:
         return self._summaries[date][1]
 
     async def prepare(self) -> None:
-        """Make the newest two reports: their templates are compiled then, and the counts of earlier days known.
+        """Make what people look at first: templates are compiled then, and the counts of earlier days known.
 
         The first person would wait for it three times as long as the others. Raises as a call of Queries.
         """
         now, zone = self._sources.clock.now(), self._sources.zone
+        await self._queries(compile_templates)
+        await self._queries(partial(overview, self._sources, None))
         for date in (today(now, zone), today(now, zone) - ONE_DAY):
             summary = await self._queries(partial(self._sources.report, date, now))
             await self._queries(partial(self._sources.report_part, summary, "./", 1))

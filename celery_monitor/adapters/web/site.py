@@ -28,6 +28,7 @@ from celery_monitor.adapters.web.refused import Refused
 from celery_monitor.adapters.web.render import root
 from celery_monitor.adapters.web.scrape import Scrapes
 from celery_monitor.adapters.web.sessions import Sessions
+from celery_monitor.adapters.web.shared_pages import SharedPages
 from celery_monitor.adapters.web.sign_in import SignIn
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.errors import InvalidCursorError, StoreUnavailableError, StoreUnusableError
@@ -75,8 +76,9 @@ class Site:
             exception_handlers=dict.fromkeys(_REFUSED, self._refuse),
         )
         app.router.redirect_slashes = False
+        shared = SharedPages(app, sources.clock.monotonic)
         # Around all of it, so that errors carry the headers too.
-        self.guard = Guard(Fleets(app, sources, self._queries), self.access, _not_signed_in)
+        self.guard = Guard(Fleets(shared, sources, self._queries), self.access, _not_signed_in)
 
     async def prepare(self) -> None:
         """Do what would make somebody's first request slow. Gives up where the store stays unavailable."""

@@ -138,7 +138,9 @@
   async function look(main) {
     if (busy(main)) return;
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
+      // The server gives all who look at a page now one answer, if it may be as old as this.
+      const headers = { accept: "text/html", "cache-control": "max-age=3" };
+      const answer = await fetch(location.href, { headers, cache: "no-store" });
       const text = await answer.text();
       if (busy(main) || !text.includes("<main")) return;
       failures = 0;
