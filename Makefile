@@ -24,8 +24,8 @@ SLOW_FIRST := tests/image tests/e2e tests/app tests/adapters tests/contracts
 SLOW_TESTS := $(SLOW_FIRST) $(filter-out $(SLOW_FIRST) $(UNIT_TESTS) %__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 # What writes a part of docs/benchmarks.md; each but campaign.py is in `make benchmarks`.
 REPORTS := bench/side_by_side.py bench/growth.py bench/soak.py bench/campaign.py
-# publish.py, workers.py and pages.py are parts of the others; compare.py needs a second checkout.
-PARTS := bench/publish.py bench/workers.py bench/pages.py bench/compare.py
+# publish.py, workers.py, pages.py and page_store.py are parts of the others; compare.py needs a second checkout.
+PARTS := bench/publish.py bench/workers.py bench/pages.py bench/page_store.py bench/compare.py
 BENCHMARKS := $(filter-out $(PARTS) $(REPORTS),$(wildcard bench/*.py))
 IMAGE ?= celery-monitor
 ENGINE ?= $(shell command -v docker || command -v podman)
