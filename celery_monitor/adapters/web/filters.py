@@ -83,11 +83,10 @@ def time(context: Context, text: str | None, form: str = "") -> Markup | str:
     if text is None:
         return NONE
     moment = datetime.fromisoformat(text).astimezone(context["zone"])
-    shown = moment.strftime(_FORMS[form])
-    if not form:
-        return Markup('<time datetime="{}">{}<span> {}</span></time>').format(text, shown, moment.tzname())
-    zone = Markup("<span> {}</span>").format(moment.tzname()) if form == "minutes" else ""
-    return Markup('<time datetime="{}" data-form="{}">{}{}</time>').format(text, form, shown, zone)
+    shown, zone = escape(moment.strftime(_FORMS[form])), f"<span> {escape(moment.tzname() or '')}</span>"
+    kind, zone = (f' data-form="{escape(form)}"', zone if form == "minutes" else "") if form else ("", zone)
+    # Not by Markup.format, which takes ten times as long: a page can have hundreds.
+    return Markup(f'<time datetime="{escape(text)}"{kind}>{shown}{zone}</time>')  # noqa: S704 - all of it is escaped
 
 
 def ago(text: str | None, now: str) -> str:
