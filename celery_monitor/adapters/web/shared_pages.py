@@ -25,7 +25,7 @@ _MAX_AGE: Final = re.compile(r"\bmax-age=([1-9]\d{0,3})\b")
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _SharedAnswer:
     at: float
     """By the monotonic clock, when it was begun."""
     made: "asyncio.Task[list[Message]]"
@@ -37,7 +37,7 @@ class SharedPages:
     def __init__(self, app: ASGIApp, monotonic: Callable[[], float]) -> None:
         self._app = app
         self._monotonic = monotonic
-        self._answers: dict[Hashable, _Answer] = {}
+        self._answers: dict[Hashable, _SharedAnswer] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
@@ -54,12 +54,12 @@ class SharedPages:
         for message in made.result():
             await send(_copied(message))
 
-    def _answer(self, scope: Scope, oldest: float) -> _Answer:
+    def _answer(self, scope: Scope, oldest: float) -> _SharedAnswer:
         now, key = self._monotonic(), _key(scope)
         self._answers = {key: one for key, one in self._answers.items() if now - one.at < OLDEST}
         found = self._answers.get(key)
         if found is None or now - found.at > oldest:
-            found = _Answer(now, asyncio.ensure_future(self._make(scope)))
+            found = _SharedAnswer(now, asyncio.ensure_future(self._make(scope)))
             found.made.add_done_callback(lambda made: None if _good(made) else self._drop(key, made))
             self._answers = dict([*self._answers.items(), (key, found)][-KEPT:])
         return found
