@@ -21,6 +21,7 @@ OLDEST: Final = 5.0
 """Seconds for which an answer is kept, whatever a client says."""
 KEPT: Final = 32
 """Answers: some 20 kB each."""
+_READING: Final = ("GET", "HEAD")
 _MAX_AGE: Final = re.compile(r"\bmax-age=([1-9]\d{0,3})\b")
 
 
@@ -44,6 +45,8 @@ class SharedPages:
         oldest = _oldest(scope)
         if oldest <= 0:
             await self._app(scope, receive, send)
+            if scope["method"] not in _READING:
+                self._answers = {}  # nobody sees a silence that was just added go away again
             return
         made = self._answer(scope, oldest).made
         # One client that leaves must not take the answer from the others, nor one error be an error of each.

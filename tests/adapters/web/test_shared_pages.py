@@ -115,6 +115,20 @@ def test_others_get_what_is_known_now(target: str, headers: dict[str, str]) -> N
     asyncio.run(run())
 
 
+def test_a_change_is_seen_at_once() -> None:
+    """By all: what was made before somebody changed something, or is being made meanwhile, is given to nobody later."""
+
+    async def run() -> None:
+        site = Site()
+        assert [(await site.ask())[1], (await site.ask())[1]] == ["1", "1"]
+        await site.ask("/silences", method="POST")
+        assert (await site.ask())[1] == "3"
+        await site.ask("/", method="HEAD")
+        assert (await site.ask())[1] == "3"
+
+    asyncio.run(run())
+
+
 def test_other_pages_are_other_answers() -> None:
     """By the address, its parameters, the encoding, and the role of the person, whose name is in none of them."""
 
