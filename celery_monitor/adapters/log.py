@@ -105,19 +105,19 @@ class Repeats:
         self._kinds: dict[object, tuple[float, int]] = {}
         self._lock = threading.Lock()
 
-    def left_out(self, kind: object, most: int = MAX_REPEATS) -> int | None:
+    def left_out(self, kind: object, max_repeats: int = MAX_REPEATS) -> int | None:
         """None when the next line of this kind is not to be written, else how many were left out before it."""
         with self._lock:
             now = self._now()
             ends, lines = self._kinds.get(kind, (0.0, 0))
             before = 0
             if ends <= now:
-                before, ends, lines = max(0, lines - most), now + REPEATS_WINDOW, 0
+                before, ends, lines = max(0, lines - max_repeats), now + REPEATS_WINDOW, 0
                 self._kinds.pop(kind, None)
                 while len(self._kinds) >= MAX_KINDS:
                     del self._kinds[next(iter(self._kinds))]
             self._kinds[kind] = ends, lines + 1
-            return before if lines < most else None
+            return before if lines < max_repeats else None
 
 
 class _RepeatFilter:
@@ -127,11 +127,11 @@ class _RepeatFilter:
         self._repeats = repeats
 
     def __call__(self, _: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401  # as above
-        most = _MAX_LINES.get(level)
-        if most is None:
+        max_lines = _MAX_LINES.get(level)
+        if max_lines is None:
             return event
         # The text is the kind: what differs from line to line stands in the fields.
-        left_out = self._repeats.left_out((level, event.get("event")), most)
+        left_out = self._repeats.left_out((level, event.get("event")), max_lines)
         if left_out is None:
             raise structlog.DropEvent
         if left_out:
@@ -150,12 +150,12 @@ class _Hide:
         self._secrets = secrets
 
     def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:  # noqa: ANN401  # as above
-        known = [secret for secret in self._secrets() if len(secret) >= SHORTEST_SECRET]
-        return {key: _without(value, known) for key, value in event.items()} if known else event
+        secrets = [secret for secret in self._secrets() if len(secret) >= SHORTEST_SECRET]
+        return {key: _without(value, secrets) for key, value in event.items()} if secrets else event
 
 
-def _without(value: Any, known: list[str]) -> Any:  # noqa: ANN401  # whatever was logged
+def _without(value: Any, secrets: list[str]) -> Any:  # noqa: ANN401  # whatever was logged
     if isinstance(value, str):
-        for secret in known:
+        for secret in secrets:
             value = value.replace(secret, _HIDDEN)
     return value

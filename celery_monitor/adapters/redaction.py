@@ -34,7 +34,7 @@ class Redaction:
         """Raises regex.error for what is no pattern; the settings have checked that."""
         self.timeouts = 0
         """Texts that took too long."""
-        self.patterns: Sequence[Pattern] = [_Limited(self, number, each) for number, each in enumerate(patterns)]
+        self.patterns: Sequence[Pattern] = [_Limited(self, number, pattern) for number, pattern in enumerate(patterns)]
         self._told: set[int] = set()
         self._lost = 0.0
         self._window_ends = 0.0
@@ -47,7 +47,7 @@ class Redaction:
             return 0.0
         return LIMIT if self._lost < LOST_BEFORE_SHORT else SHORT_LIMIT
 
-    def lost(self, seconds: float, number: int) -> None:
+    def note_timeout(self, seconds: float, number: int) -> None:
         """A text took too long for a pattern."""
         self.timeouts += 1
         if not self._lost:
@@ -73,11 +73,11 @@ class _Limited(Pattern):
         """As in ``re``. Raises TimeoutError."""
         limit = self._redaction.limit()
         if not limit:
-            self._redaction.lost(0.0, self._number)
+            self._redaction.note_timeout(0.0, self._number)
             raise TimeoutError
         try:
             # The repl is a text of the core's own, without backslashes.
             return str(self._compiled.sub(repl, string, timeout=limit, concurrent=True))
         except (TimeoutError, MemoryError):
-            self._redaction.lost(limit, self._number)
+            self._redaction.note_timeout(limit, self._number)
             raise TimeoutError from None

@@ -74,6 +74,6 @@ def _plan(settings: Settings) -> dict[str, str]:
     return {
         "fleet": settings.fleet,
         "reads": redact_url(settings.broker.url_source().get() or ""),
-        "keeps": settings.store.shown,
+        "keeps": settings.store.redacted_url,
         "serves": f"port {settings.web.port} of {settings.web.host}",
     } | {channel.name: channel.summary for channel in configured(settings)}

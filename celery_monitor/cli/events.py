@@ -73,20 +73,20 @@ def events(
     settings = load(config_path, {"broker.url": broker})
     stream = _EventPrinter(glob, Redaction(settings.tracking.redact).patterns)
     with _quiet():
-        until = math.inf if follow else SystemClock().monotonic() + seconds
-        _show(settings.broker, stream, until, limit or sys.maxsize)
+        deadline = math.inf if follow else SystemClock().monotonic() + seconds
+        _show(settings.broker, stream, deadline, limit or sys.maxsize)
     if not follow and not stream.tasks_seen:
         click.echo("no task events received: run `celery-monitor doctor`", err=True)
 
 
-def _show(settings: BrokerSettings, stream: "_EventPrinter", until: float, limit: int) -> None:
+def _show(settings: BrokerSettings, stream: "_EventPrinter", deadline: float, limit: int) -> None:
     """Raises SourceLostError."""
     clock = SystemClock()
     with closing(Listener(settings)) as listener:
         listener.connect()
         stream.learn(_held(settings), clock.now())
-        while limit > 0 and (left := until - clock.monotonic()) > 0:
-            for line in stream.lines(listener.poll(min(_POLL, left)), clock.now()):
+        while limit > 0 and (remaining := deadline - clock.monotonic()) > 0:
+            for line in stream.lines(listener.poll(min(_POLL, remaining)), clock.now()):
                 click.echo(line)
                 limit -= 1
                 if not limit:
@@ -156,9 +156,9 @@ class _EventPrinter:
         words = [event.hostname, *self._facts(event, measured)]
         if kind is not None:
             words = [f"{printable(name or _UNKNOWN, _WIDTH):<{_NAME_WIDTH}}", f"{event.uuid:<{_UUID_WIDTH}}", *words]
-        shown = click.style(f"{printable(event.type, _WIDTH):<{_TYPE_WIDTH}}", fg=_COLOURS.get(event.type))
+        label = click.style(f"{printable(event.type, _WIDTH):<{_TYPE_WIDTH}}", fg=_COLOURS.get(event.type))
         at = rfc3339(event.timestamp, "milliseconds") or ""
-        return "  ".join([at, shown, *(printable(word, _WIDTH) for word in words)])
+        return "  ".join([at, label, *(printable(word, _WIDTH) for word in words)])
 
     def _facts(self, event: Event, measured: float | None) -> Iterator[str]:
         """What the event says beside who and when."""
@@ -178,8 +178,8 @@ class _EventPrinter:
 
 def _cause(event: Event) -> str | None:
     """What made a task be retried: versions of Celery send it, the exception that asks for the retry, or nothing."""
-    found = _RETRY.fullmatch(event.exception or "")
-    cause = found[1] if found else event.exception
+    match = _RETRY.fullmatch(event.exception or "")
+    cause = match[1] if match else event.exception
     if cause in {None, "None"}:
         last = _RETRY_LINE.search((event.traceback or "").rstrip()[-MAX_MESSAGE_LENGTH:])
         cause = last[1] if last else None

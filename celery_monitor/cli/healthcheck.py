@@ -35,7 +35,7 @@ class CheckResult:
     """It is a celery-monitor's, and not another program's."""
     text: str
     """In one line."""
-    came: bool = True
+    responded: bool = True
     """Something answered at all."""
 
 
@@ -63,7 +63,7 @@ def ask(web: WebSettings) -> CheckResult:
         )
     answers = (_ask(host, web.port) for host in _LOOPBACK.get(web.host, (web.host,)))
     first = next(answers)
-    return first if first.came else next((answer for answer in answers if answer.came), first)
+    return first if first.responded else next((answer for answer in answers if answer.responded), first)
 
 
 def _ask(host: str, port: int) -> CheckResult:
@@ -84,7 +84,10 @@ def _ask(host: str, port: int) -> CheckResult:
         reason = "timed out" if isinstance(exc, TimeoutError) else getattr(exc, "strerror", None) or str(exc)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/livez"
         return CheckResult(
-            alive=False, ours=False, came=False, text=_line(f"no response from {url}: {reason or type(exc).__name__}")
+            alive=False,
+            ours=False,
+            responded=False,
+            text=_line(f"no response from {url}: {reason or type(exc).__name__}"),
         )
 
 

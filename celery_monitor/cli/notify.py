@@ -29,16 +29,16 @@ def test(channel: str, config_path: Path | None, rule: str | None) -> None:
     email sends a mail to all recipients of the daily mail.
     """
     settings = load(config_path)
-    tell(_named(channel, configured(settings)).test(settings.fleet, SystemClock(), rule))
+    tell(_channel_named(channel, configured(settings)).test(settings.fleet, SystemClock(), rule))
 
 
-def _named(name: str, channels: list[Channel]) -> Channel:
-    known = {channel.name: channel for channel in channels}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+def _channel_named(name: str, channels: list[Channel]) -> Channel:
+    channels_by_name = {channel.name: channel for channel in channels}
+    if name not in channels_by_name:
+        near = difflib.get_close_matches(name, channels_by_name, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(channels_by_name)}"
         raise click.BadParameter(f"no channel has the name {name!r}; {hint}", param_hint="CHANNEL")
-    return known[name]
+    return channels_by_name[name]
 
 
 def tell(result: TestResult) -> None:

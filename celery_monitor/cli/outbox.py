@@ -122,5 +122,5 @@ def _cells(item: OutboxItem, first: Mapping[_Line, int]) -> tuple[str, ...]:
 
 def _printable(text: str, width: int) -> str:
     """Keys and errors hold what tasks choose: nothing of it may control the terminal."""
-    shown = "".join(char if char.isprintable() else "?" for char in text)
-    return shown if len(shown) <= width else shown[: width - 1] + "…"
+    printable = "".join(char if char.isprintable() else "?" for char in text)
+    return printable if len(printable) <= width else printable[: width - 1] + "…"

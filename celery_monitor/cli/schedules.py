@@ -38,25 +38,28 @@ def suggest(config_path: Path | None, store: str | None, timezone: str | None) -
     settings = load(config_path, {"store.url": store, "alerts.timezone": timezone})
     zone = ZoneInfo(settings.alerts.timezone)
     with attached_store(settings) as opened:
-        known = opened.reader.starts()
-    configured = {one.task for one in settings.schedules}
-    found = [suggestion(one.name, sorted(one.starts), zone) for one in known if one.name not in configured]
-    suggested = [one for one in found if one is not None]
+        by_task = opened.reader.starts()
+    configured = {schedule.task for schedule in settings.schedules}
+    suggestions = [
+        suggestion(starts.name, sorted(starts.starts), zone) for starts in by_task if starts.name not in configured
+    ]
+    suggested = [item for item in suggestions if item is not None]
     if not suggested:
         click.echo(
-            f"no regular tasks found among {len(known)} tasks: give the monitor a few days, or runs, to see them"
+            f"no regular tasks found among {len(by_task)} tasks: give the monitor a few days, or runs, to see them"
         )
         return
     click.echo("schedules:")
-    for one in suggested:
-        click.echo(_entry(one, str(zone)))
+    for item in suggested:
+        click.echo(_entry(item, str(zone)))
 
 
-def _entry(one: Suggestion, zone: str) -> str:
+def _entry(item: Suggestion, zone: str) -> str:
     """JSON's texts are YAML's, whatever is in them."""
     when = (
-        f"cron: {json.dumps(one.cron)}, timezone: {zone}" if one.cron else f"every: {_duration.render(one.every or 0)}"
+        f"cron: {json.dumps(item.cron)}, timezone: {zone}"
+        if item.cron
+        else f"every: {_duration.render(item.every or 0)}"
     )
-    return (
-        f"  # {line(one.evidence)}\n  - {{task: {json.dumps(one.task)}, {when}, grace: {_duration.render(one.grace)}}}"
-    )
+    grace = _duration.render(item.grace)
+    return f"  # {line(item.evidence)}\n  - {{task: {json.dumps(item.task)}, {when}, grace: {grace}}}"

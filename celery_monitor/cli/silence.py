@@ -64,7 +64,7 @@ def add(  # noqa: PLR0917 - the options
     """Silence the tasks whose names match a glob, such as 'shop.billing.*'. It takes effect within 5 seconds."""
     now = SystemClock().now()
     try:
-        one = silence_of(
+        silence = silence_of(
             silence_id=secrets.token_hex(4),
             match=match,
             lasting=lasting,
@@ -76,8 +76,8 @@ def add(  # noqa: PLR0917 - the options
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
     with attached_store(load(config_path, {"store.url": store})) as opened:
-        opened.silences.add(one)
-    click.echo(f"silence {one.id} of {', '.join(one.match)} until {rfc3339(one.ends_at)}")
+        opened.silences.add(silence)
+    click.echo(f"silence {silence.id} of {', '.join(silence.match)} until {rfc3339(silence.ends_at)}")
 
 
 @silence.command("list")
@@ -88,11 +88,11 @@ def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
     """Print the silences that have not ended, the first to end first. Times are in UTC."""
     now = SystemClock().now()
     with attached_store(load(config_path, {"store.url": store})) as opened:
-        found = opened.silences.ended(now) if ended else opened.silences.current(now)
-    if not found:
+        silences = opened.silences.ended(now) if ended else opened.silences.current(now)
+    if not silences:
         click.echo("no ended silences" if ended else "no silences")
         return
-    table = [_HEADERS, *map(_cells, found)]
+    table = [_HEADERS, *map(_cells, silences)]
     widths = [max(len(row[column]) for row in table) for column in range(len(_HEADERS))]
     for row in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -105,10 +105,10 @@ def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
 def end(config_path: Path | None, store: str | None, silence_id: str) -> None:
     """End a silence now. What it has held back pages within seconds, unless the task has recovered."""
     with attached_store(load(config_path, {"store.url": store})) as opened:
-        found = opened.silences.end(silence_id, SystemClock().now())
-    if found is None:
+        ended_silence = opened.silences.end(silence_id, SystemClock().now())
+    if ended_silence is None:
         raise MonitorError("no silence with this ID is in effect: celery-monitor silence list shows those that are")
-    click.echo(f"silence {found.id} of {', '.join(found.match)} has ended")
+    click.echo(f"silence {ended_silence.id} of {', '.join(ended_silence.match)} has ended")
 
 
 def _user() -> str:
@@ -120,15 +120,15 @@ def _user() -> str:
     return name if name.isprintable() else ""
 
 
-def _cells(one: Silence) -> tuple[str, ...]:
+def _cells(silence: Silence) -> tuple[str, ...]:
     return (
-        one.id,
-        _listed(one.match),
-        _listed(one.queues) or "all",
-        rfc3339(one.starts_at) or "",
-        rfc3339(one.ends_at) or "",
-        _cut(one.created_by) or "-",
-        _cut(one.reason),
+        silence.id,
+        _listed(silence.match),
+        _listed(silence.queues) or "all",
+        rfc3339(silence.starts_at) or "",
+        rfc3339(silence.ends_at) or "",
+        _cut(silence.created_by) or "-",
+        _cut(silence.reason),
     )
 
 
@@ -138,5 +138,5 @@ def _listed(globs: Sequence[str]) -> str:
 
 def _cut(text: str) -> str:
     """Nothing in the store may control the terminal."""
-    shown = "".join(char if char.isprintable() else "?" for char in text)
-    return shown if len(shown) <= _WIDTH else shown[: _WIDTH - 1] + "…"
+    printable = "".join(char if char.isprintable() else "?" for char in text)
+    return printable if len(printable) <= _WIDTH else printable[: _WIDTH - 1] + "…"

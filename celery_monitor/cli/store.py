@@ -60,7 +60,7 @@ def _side(settings: Settings, option: str, url: str) -> CopySide:
 
 def _print(compared: list[Compared]) -> None:
     """What is the same on both sides."""
-    rows = [(each.name, f"{each.source:,}", f"{each.target:,}", "same") for each in compared]
+    rows = [(pair.name, f"{pair.source:,}", f"{pair.target:,}", "same") for pair in compared]
     table = [("", "SOURCE", "TARGET", ""), *rows]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
     for name, was, now, same in table:

@@ -138,7 +138,7 @@ class RuleSettings(Section):
     def _on_is_a_key(cls, value: Any) -> Any:  # noqa: ANN401 - any input
         """To YAML 1.1, by which Helm reads values, the key ``on`` is true, and arrives here as a text."""
         if isinstance(value, dict) and HELM_ON in value and "on" not in value:
-            return {"on" if key == HELM_ON else key: each for key, each in value.items()}
+            return {"on" if key == HELM_ON else key: item for key, item in value.items()}
         return value
 
     @model_validator(mode="after")
@@ -227,8 +227,8 @@ class AlertsSettings(Section):
     @field_validator("mute")
     @classmethod
     def _ends_together(cls, value: tuple[MuteSettings, ...]) -> tuple[MuteSettings, ...]:
-        for one in value:
-            known = {number: other for number, other in enumerate(value) if other.covers(one)}
+        for window in value:
+            known = {number: other for number, other in enumerate(value) if other.covers(window)}
             if never_end([(other.cron, other.timezone, other.lasting) for other in known.values()]):
                 raise ValueError(
                     f"the windows {', '.join(f'mute[{number}]' for number in known)} together leave no time in which "

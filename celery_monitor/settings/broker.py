@@ -57,11 +57,11 @@ def tls_options(url: str, use_ssl: dict[str, Any] | bool | None) -> dict[str, An
     parts = split_url(url)
     if not (parts.scheme.lower() in _SECURE or use_ssl is True or isinstance(use_ssl, dict)):
         return None
-    given = dict(use_ssl) if isinstance(use_ssl, dict) else {}
-    given |= {key: value for key, value in parse_qsl(parts.query) if key.startswith("ssl_")}
-    if isinstance(checked := given.get("ssl_check_hostname"), str):
-        given["ssl_check_hostname"] = checked.lower() not in {"false", "0", "no"}
-    return {key: value for key, value in given.items() if value is not None or not key.endswith("cert_reqs")}
+    options = dict(use_ssl) if isinstance(use_ssl, dict) else {}
+    options |= {key: value for key, value in parse_qsl(parts.query) if key.startswith("ssl_")}
+    if isinstance(checked := options.get("ssl_check_hostname"), str):
+        options["ssl_check_hostname"] = checked.lower() not in {"false", "0", "no"}
+    return {key: value for key, value in options.items() if value is not None or not key.endswith("cert_reqs")}
 
 
 def unverified(urls: str, use_ssl: dict[str, Any] | bool | None) -> bool:  # noqa: FBT001 - Celery's own

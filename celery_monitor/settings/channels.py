@@ -66,9 +66,9 @@ def _unique(value: tuple[ChannelSettings, ...]) -> tuple[ChannelSettings, ...]:
     names = Counter(channel.name for channel in value)
     if twice := sorted(name for name, count in names.items() if count > 1):
         raise ValueError(f"every channel needs its own name; this one is used more than once: {', '.join(twice)}")
-    if taken := [name for name in names if name in _sections()]:
+    if reserved := [name for name in names if name in _sections()]:
         raise ValueError(
-            f"{', '.join(taken)} is the channel that the section of that name configures; choose another name"
+            f"{', '.join(reserved)} is the channel that the section of that name configures; choose another name"
         )
     return value
 
@@ -95,7 +95,7 @@ def unknown_channels(settings: "Settings") -> Iterator[Problem]:
         yield from _unknown(f"schedules[{number}].to", schedule.to, known, f"schedule {schedule.title}: ")
 
 
-def _unknown(path: str, names: Sequence[str], known: list[str], of: str = "") -> Iterator[Problem]:
+def _unknown(path: str, names: Sequence[str], known: list[str], where: str = "") -> Iterator[Problem]:
     """Told by its place: like every other value, an unknown name may be a secret in the wrong place."""
     for number, name in enumerate(names):
         if name not in known:
@@ -104,4 +104,4 @@ def _unknown(path: str, names: Sequence[str], known: list[str], of: str = "") ->
             kind = (
                 "carries the daily report and no incidents" if name in _sections() else "is not the name of a channel"
             )
-            yield Problem(f"{path}[{number}]", f"{of}{kind}; {hint}")
+            yield Problem(f"{path}[{number}]", f"{where}{kind}; {hint}")

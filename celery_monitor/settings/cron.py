@@ -58,9 +58,9 @@ def never_end(windows: Sequence[tuple[str, str, float]]) -> bool:
 
     Each is an expression, its time zone, and the seconds from each of its times.
     """
-    each = ([(at, lasting) for at in _first_times(cron, zone)] for cron, zone, lasting in windows)
+    starts = ([(at, lasting) for at in _first_times(cron, zone)] for cron, zone, lasting in windows)
     begin = end = -inf
-    for at, lasting in sorted(chain.from_iterable(each)):
+    for at, lasting in sorted(chain.from_iterable(starts)):
         if at > end:
             begin = at
         end = max(end, at + lasting)

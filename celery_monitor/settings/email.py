@@ -71,8 +71,8 @@ class EmailSettings(Section):
         if value and "from_" in info.data and info.data["from_"] is None:
             raise FieldError("from", "must be set if email.to is set")
         once: dict[str, str] = {}
-        for each in value:
-            once.setdefault(email_address.parse(each).identity, each)
+        for address in value:
+            once.setdefault(email_address.parse(address).identity, address)
         return tuple(once.values())
 
     def password_source(self) -> SecretSource:

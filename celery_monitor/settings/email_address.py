@@ -60,8 +60,8 @@ def parse(text: str) -> EmailAddress:
     """``ops@example.com`` or ``Shop monitor <ops@example.com>``. Raises ValueError with what is wrong."""
     if not text.isprintable():
         raise ValueError("must not contain control characters or line breaks")
-    found = _NAMED.match(text.strip())
-    name, address = (found[1], found[2]) if found else ("", text)
+    match = _NAMED.match(text.strip())
+    name, address = (match[1], match[2]) if match else ("", text)
     local, _, domain = address.strip().rpartition("@")
     quoted = _QUOTED.match(local)
     if not local or not domain or not (quoted or _ATOM.match(local)):

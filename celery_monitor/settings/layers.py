@@ -57,17 +57,22 @@ def from_arguments(overrides: Mapping[str, object]) -> Layer:
 def from_environment(environ: Mapping[str, str]) -> Layer:
     """``CELERY_MONITOR_BROKER__URL`` and the like; empty ones count as unset, as compose files leave them."""
     layer = Layer()
-    known = {variable(path): (path, node) for path, node in schema.fields()}
+    variables = {variable(path): (path, node) for path, node in schema.fields()}
     for name, text in sorted(environ.items()):
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not text:
-            if text and name.upper() in {*known, CONFIG_VARIABLE} and name not in known and name != CONFIG_VARIABLE:
+            if (
+                text
+                and name.upper() in {*variables, CONFIG_VARIABLE}
+                and name not in variables
+                and name != CONFIG_VARIABLE
+            ):
                 layer.problems.append(Problem(name, f"is ignored; write it in upper case: {name.upper()}"))
             continue
-        if name not in known:
+        if name not in variables:
             if not _is_service_link(name, text):
-                layer.problems.append(Problem(name, _unknown_variable(name, known)))
+                layer.problems.append(Problem(name, _unknown_variable(name, variables)))
             continue
-        path, node = known[name]
+        path, node = variables[name]
         try:
             layer.put(path, _decode(text, node))
         except ValueError as exc:
@@ -79,12 +84,12 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
 def from_file(path: Path) -> Layer:
     """A YAML file. Sections left empty count as not there."""
     layer = Layer()
-    found = yaml_file.read(path)
-    if isinstance(found, Problem):
-        layer.problems.append(found)
-    elif isinstance(found, dict):
-        layer.values.update(_sections_only(found, schema.schema(), (), layer.problems))
-    elif found is not None:
+    document = yaml_file.read(path)
+    if isinstance(document, Problem):
+        layer.problems.append(document)
+    elif isinstance(document, dict):
+        layer.values.update(_sections_only(document, schema.schema(), (), layer.problems))
+    elif document is not None:
         layer.problems.append(Problem(str(path), "must be a mapping of sections, such as broker: and store:"))
     return layer
 
@@ -100,13 +105,13 @@ def _is_service_link(name: str, text: str) -> bool:
     )
 
 
-def _unknown_variable(name: str, known: Mapping[str, object]) -> str:
-    for field_name in known:
+def _unknown_variable(name: str, variables: Mapping[str, object]) -> str:
+    for field_name in variables:
         if name.startswith(f"{field_name}__"):
             return f"unknown variable; set all of it in {field_name} as JSON"
-    if inside := [field_name for field_name in known if field_name.startswith(f"{name}__")]:
+    if inside := [field_name for field_name in variables if field_name.startswith(f"{name}__")]:
         return f"is a section; set its fields, for example {inside[0]}"
-    near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(name.upper(), variables, n=1, cutoff=0.8)
     return f"unknown variable; did you mean `{near[0]}`?" if near else "unknown variable; see config schema"
 
 
@@ -125,8 +130,8 @@ def _decode(text: str, node: schema.Node) -> object:
         except RecursionError:
             raise ValueError("must be JSON; it is nested too deep") from None
         except ValueError as exc:
-            where = f" at character {exc.pos + 1}" if isinstance(exc, json.JSONDecodeError) else ""
-            raise ValueError(f"must be JSON; syntax error{where}") from None
+            position = f" at character {exc.pos + 1}" if isinstance(exc, json.JSONDecodeError) else ""
+            raise ValueError(f"must be JSON; syntax error{position}") from None
     return None if text == "null" and node["default"] is None else text
 
 
@@ -134,16 +139,16 @@ def _sections_only(
     values: Mapping[Any, Any], node: schema.Node, path: schema.Path, problems: list[Problem]
 ) -> dict[str, Any]:
     """The values without empty sections, and without what cannot be merged with other layers."""
-    kept = {}
+    sections = {}
     for key, value in values.items():
         child = node["properties"].get(key)
-        where = ".".join((*path, str(key)))
+        dotted_path = ".".join((*path, str(key)))
         if not isinstance(key, str):
-            problems.append(Problem(where, "unknown key; keys must be strings"))
+            problems.append(Problem(dotted_path, "unknown key; keys must be strings"))
         elif child is None or not schema.is_section(child):
-            kept[key] = value
+            sections[key] = value
         elif isinstance(value, Mapping):
-            kept[key] = _sections_only(value, child, (*path, key), problems)
+            sections[key] = _sections_only(value, child, (*path, key), problems)
         elif value is not None:
-            problems.append(Problem(where, f"must be a section with the keys {', '.join(child['properties'])}"))
-    return kept
+            problems.append(Problem(dotted_path, f"must be a section with the keys {', '.join(child['properties'])}"))
+    return sections

@@ -46,12 +46,12 @@ def warnings_of(settings: Settings) -> list[Problem]:
 def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
     """Rules that never decide, each with the first one that stands in its way."""
     reported = set()
-    for (before, earlier), (number, later) in combinations(enumerate(rules), 2):
+    for (index, earlier), (number, later) in combinations(enumerate(rules), 2):
         if number not in reported and earlier.on == later.on and _covers(earlier, later):
             reported.add(number)
             yield Problem(
                 f"alerts.rules[{number}]",
-                f"{later.name} is never used: {earlier.name} (alerts.rules[{before}]) matches everything that it "
+                f"{later.name} is never used: {earlier.name} (alerts.rules[{index}]) matches everything that it "
                 "matches, and the first match wins; put the more specific rule first",
             )
 
@@ -106,22 +106,22 @@ def _unbounded(store: StoreSettings) -> Iterator[Problem]:
 def _unused(settings: Settings) -> Iterator[Problem]:
     """Channels that nothing is ever sent to."""
     alerts = settings.alerts
-    named = {
+    names = {
         name
-        for to in (alerts.to, *(rule.to for rule in alerts.rules), *(one.to for one in settings.schedules))
+        for to in (alerts.to, *(rule.to for rule in alerts.rules), *(schedule.to for schedule in settings.schedules))
         for name in to
     }
     for number, channel in enumerate(settings.channels):
-        if channel.name not in named:
+        if channel.name not in names:
             message = f"nothing is sent to {channel.name}: name it in alerts.to, or in the to of a rule or schedule"
             yield Problem(f"channels[{number}]", message)
 
 
 def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:
     """A worker that is not known any more is not judged: it counts as gone shortly before."""
-    most = 0.9 * settings.metrics.worker_purge
+    limit = 0.9 * settings.metrics.worker_purge
     for number, rule in enumerate(settings.alerts.rules):
-        if rule.silent_for is not None and rule.silent_for > most:
+        if rule.silent_for is not None and rule.silent_for > limit:
             yield Problem(
                 f"alerts.rules[{number}].silent_for",
                 f"is longer than workers are kept: {rule.name} applies after 90 % of metrics.worker_purge; raise "
@@ -131,10 +131,10 @@ def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:
 
 def _grace_beyond_every(schedules: Sequence[ScheduleSettings]) -> Iterator[Problem]:
     """With cron that is an error; a short interval may be meant with the default."""
-    for number, one in enumerate(schedules):
-        if one.every is not None and one.grace > one.every:
+    for number, item in enumerate(schedules):
+        if item.every is not None and item.grace > item.every:
             yield Problem(
                 f"schedules[{number}].grace",
-                f"is longer than every: {one.title} has missed more than one start when its incident opens, "
-                f"{_DURATION.render(one.every + one.grace)} after its last start; set a grace shorter than every",
+                f"is longer than every: {item.title} has missed more than one start when its incident opens, "
+                f"{_DURATION.render(item.every + item.grace)} after its last start; set a grace shorter than every",
             )

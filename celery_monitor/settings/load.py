@@ -59,8 +59,8 @@ def _resolve_duplicates(layers: list[Layer]) -> None:
     for path, node in schema.sections():
         for name in (key for key in node["properties"] if f"{key}_file" in node["properties"]):
             twins = {name, f"{name}_file"}
-            given = [layer.section(path) for layer in layers if twins & layer.section(path).keys()]
-            for lower in given[1:]:
+            sections = [layer.section(path) for layer in layers if twins & layer.section(path).keys()]
+            for lower in sections[1:]:
                 for twin in twins:
                     lower.pop(twin, None)
 

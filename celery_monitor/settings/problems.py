@@ -98,7 +98,7 @@ def _node(location: Location) -> schema.Node:
         if isinstance(part, int):
             node = node["items"]
         elif "oneOf" in node:  # the type of a channel stands for its alternative
-            node = next(one for one in node["oneOf"] if one["properties"]["type"]["const"] == part)
+            node = next(branch for branch in node["oneOf"] if branch["properties"]["type"]["const"] == part)
         else:
             node = node["properties"][part]
     return node

@@ -59,8 +59,10 @@ def _redact_one(url: str) -> str:
     if not all(re.fullmatch(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?", host) for host in authority.split(";")):
         authority = REDACTED
     pairs = [pair.partition("=") for pair in re.split("[&;]", query)]
-    shown = "&".join(f"{key}{eq}{REDACTED if _SECRET_PARAMETERS.search(key) else value}" for key, eq, value in pairs)
-    return f"{scheme}://{userinfo}{authority}{slash}{path}{question}{shown}"
+    query_shown = "&".join(
+        f"{key}{eq}{REDACTED if _SECRET_PARAMETERS.search(key) else value}" for key, eq, value in pairs
+    )
+    return f"{scheme}://{userinfo}{authority}{slash}{path}{question}{query_shown}"
 
 
 def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport's, of any shape
@@ -130,8 +132,8 @@ class SecretSource:
             return self._value
         with self._lock:
             try:
-                found = self._file.stat()
-                seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+                stat = self._file.stat()
+                seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
                 if seen != self._seen:
                     self._value, self._seen = read_secret(self._file), seen
             except (ValueError, OSError):

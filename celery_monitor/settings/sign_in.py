@@ -165,11 +165,11 @@ def warnings_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
     """What works and is hardly meant."""
     oidc = web.oidc
     if _behind_unknown_proxy(web):
-        told = (
+        text = (
             "is not set, though web.external_url is https, which only a proxy in front of the monitor can serve: all "
             "people behind it are throttled together when one of them fails to sign in; list the proxy's addresses"
         )
-        yield Problem("web.trusted_proxies", told)
+        yield Problem("web.trusted_proxies", text)
     if oidc.issuer is None and not web.auth_proxy.addresses and (web.viewers or web.operators):
         field = "viewers" if web.viewers else "operators"
         yield Problem(f"web.{field}", "has no effect without web.oidc.issuer or web.auth_proxy.addresses")

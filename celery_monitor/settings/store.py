@@ -150,7 +150,7 @@ class StoreSettings(Section):
         return SecretSource(None, self.password_file)
 
     @property
-    def shown(self) -> str:
+    def redacted_url(self) -> str:
         """The URL without its password."""
         return redact_url(self.url_source().get() or "")
 

@@ -58,7 +58,7 @@ def read(path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        return Problem(where, exc.problem if exc.problem in _REFUSED else f"is not YAML: {_told(exc)}")
+        return Problem(where, exc.problem if exc.problem in _REFUSED else f"is not YAML: {_problem(exc)}")
     except yaml.reader.ReaderError as exc:
         return _not_text(path, content, exc)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError):
@@ -101,7 +101,7 @@ def _not_text(path: Path, content: bytes, exc: yaml.reader.ReaderError) -> Probl
     return Problem(f"{path}:{line}", "is not UTF-8 text; save the file as UTF-8")
 
 
-def _told(exc: yaml.MarkedYAMLError) -> str:
+def _problem(exc: yaml.MarkedYAMLError) -> str:
     """What the parser says, and what was probably meant."""
     problem = exc.problem or "cannot be read"
     if _TAB in problem:
@@ -124,11 +124,11 @@ def _told(exc: yaml.MarkedYAMLError) -> str:
 
 def _without_quotes(text: str) -> str:
     """Without what is quoted of the file; what is of YAML's own language stays."""
-    held = [f"'{token}'" for token in _TOKENS if f"'{token}'" in text]
-    for number, token in enumerate(held):
+    quoted = [f"'{token}'" for token in _TOKENS if f"'{token}'" in text]
+    for number, token in enumerate(quoted):
         text = text.replace(token, f"{_HELD}{number}{_HELD}")
     text = _QUOTED.sub("", text)
-    for number, token in enumerate(held):
+    for number, token in enumerate(quoted):
         text = text.replace(f"{_HELD}{number}{_HELD}", token)
     return text
 
@@ -153,7 +153,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401 - the library's
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
-        before = self._nodes
+        nodes_before = self._nodes
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise _refused(_DEEP, event)
@@ -165,18 +165,18 @@ class _Loader(yaml.SafeLoader):
             self._nodes += self._sizes[id(node)]
         else:
             self._nodes += 1
-            self._sizes[id(node)] = self._nodes - before
+            self._sizes[id(node)] = self._nodes - nodes_before
         if self._nodes > MAX_NODES:
             raise _refused(_LARGE, event)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the library's signature
-        known: set[str] = set()
+        keys: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                if key.value in known:
+                if key.value in keys:
                     raise yaml.constructor.ConstructorError(problem=_TWICE, problem_mark=key.start_mark)
-                known.add(key.value)
+                keys.add(key.value)
                 if key.tag == _BOOLEAN:  # a key is a text: to YAML 1.1, which the library reads, ``on:`` is true
                     key.tag = _STRING
         return super().construct_mapping(node, deep)

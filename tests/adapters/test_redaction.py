@@ -80,7 +80,7 @@ def test_a_flood_of_such_texts_costs_little(minute: list[float]) -> None:
     for _ in range(2_000):
         allowed.append(made.limit())
         if allowed[-1]:
-            made.lost(allowed[-1], 0)
+            made.note_timeout(allowed[-1], 0)
     assert sum(allowed) < redaction.LOST_BEFORE_NONE + redaction.LIMIT
     assert sorted(set(allowed)) == [0.0, redaction.SHORT_LIMIT, redaction.LIMIT]
     assert redacted("harmless", made.patterns) == UNREAD
@@ -92,7 +92,7 @@ def test_a_flood_of_such_texts_costs_little(minute: list[float]) -> None:
 def test_a_short_limit_reads_what_is_harmless(minute: list[float]) -> None:
     """Also after some texts took too long."""
     made = Redaction([ENDLESS, "secret"])
-    made.lost(redaction.LOST_BEFORE_SHORT, 0)
+    made.note_timeout(redaction.LOST_BEFORE_SHORT, 0)
     assert made.limit() == redaction.SHORT_LIMIT
     assert redacted("a secret of a few hundred characters" * 10, made.patterns).startswith("a [redacted]")
     assert redacted(EVIL, made.patterns) == UNREAD

@@ -117,7 +117,7 @@ def test_task_events(
 ) -> None:
     """They are proven by an event or the worker's configuration, promised by enable_events, else to be switched on."""
     stream = seen(*events)
-    finding = fleet._task_events(sorted(stream.ahead), stream, conf, asked=asked)
+    finding = fleet._task_events(sorted(stream.ahead), stream, conf, was_asked=asked)
     assert finding.state is state
     assert re.search(text, finding.text)
 

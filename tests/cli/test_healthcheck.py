@@ -154,7 +154,7 @@ def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: list[str]) -
 
     def ask(host: str, port: int) -> module.CheckResult:
         hosts.append(host)
-        return module.CheckResult(alive=False, ours=False, came=False, text=f"no response from {host}")
+        return module.CheckResult(alive=False, ours=False, responded=False, text=f"no response from {host}")
 
     monkeypatch.setattr(module, "_ask", ask)
     result = healthcheck(1234, host)

@@ -240,7 +240,7 @@ def _nowhere(_item: OutboxItem, _text: str) -> None:
 
 def configured(settings: Settings) -> list[Channel]:
     """The channels of the settings, those that are switched off included."""
-    return [channel for each in TYPES for channel in package(each).configured(settings)]
+    return [channel for name in TYPES for channel in package(name).configured(settings)]
 
 
 def of_incidents(channels: Iterable[Channel]) -> list[Channel]:

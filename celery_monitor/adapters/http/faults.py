@@ -51,7 +51,7 @@ def server(setting: str) -> network.ServerTerms:
 def no_answer(exc: BaseException, url: str, server: network.ServerTerms) -> NoAnswerError:
     """What the system said of a request to ``url``, not what each layer added to it, and what to do."""
     fault = network.fault_of(exc)
-    return NoAnswerError(_told(exc, url), None if fault is None else network.remedy(fault, server))
+    return NoAnswerError(_message(exc, url), None if fault is None else network.remedy(fault, server))
 
 
 def origin(url: str) -> str:
@@ -59,7 +59,7 @@ def origin(url: str) -> str:
     return urlsplit(url).netloc
 
 
-def _told(exc: BaseException, url: str) -> str:
+def _message(exc: BaseException, url: str) -> str:
     """It may be long, and hold what a server has said."""
     seen = list(network.chain(exc))[-1]
     unreadable = isinstance(seen, InvalidURL) or (isinstance(seen, ValueError) and not isinstance(seen, OSError))

@@ -56,12 +56,12 @@ class HttpSender:
             raise RejectedError("its incident is older than store.retention and no longer stored")
         return incident
 
-    def run(self, request: Callable[[Exchange], Answer], *sent: str) -> Answer:
+    def run(self, request: Callable[[Exchange], Answer], *request_secrets: str) -> Answer:
         """Make one request. Raises RetryableError when no answer came, and InterruptedSendError.
 
-        ``sent``: secrets in it, which may not be those of ``secrets`` any more when the answer comes.
+        ``request_secrets``: secrets in it, which may not be those of ``secrets`` any more when the answer comes.
         """
-        self._sent = sent
+        self._sent = request_secrets
         if self._stopped:
             raise InterruptedSendError(_STOPPING)
         if self._exchange.alive:
@@ -81,8 +81,8 @@ class HttpSender:
 
     def reply(self, answer: Answer) -> str:
         """What the receiver said, to follow its status: short, printable, and without secrets."""
-        said = text(self.without_secrets(" ".join(answer.text.split())), _REPLY_LIMIT)
-        return f": {said}" if said else ""
+        reply = text(self.without_secrets(" ".join(answer.text.split())), _REPLY_LIMIT)
+        return f": {reply}" if reply else ""
 
     def without_secrets(self, text: str) -> str:
         """A text in which a server may have repeated what it was sent, now or before."""

@@ -45,12 +45,12 @@ def has(claims: Mapping[str, Any], path: str) -> bool:
 
 def identity_of(claims: Mapping[str, Any], *, name: str, groups: str) -> Identity:
     """Who it is, by the claims of these names."""
-    named = (_at(claims, name), *(claims.get(other) for other in _NAMES))
-    found = _at(claims, groups)
-    listed = [found] if isinstance(found, str) else found if isinstance(found, list) else []
+    names = (_at(claims, name), *(claims.get(other) for other in _NAMES))
+    groups_claim = _at(claims, groups)
+    items = [groups_claim] if isinstance(groups_claim, str) else groups_claim if isinstance(groups_claim, list) else []
     return Identity(
-        next(one for one in named if isinstance(one, str) and one.strip()),
-        frozenset(group for group in listed[:MAX_GROUPS] if isinstance(group, str)),
+        next(candidate for candidate in names if isinstance(candidate, str) and candidate.strip()),
+        frozenset(group for group in items[:MAX_GROUPS] if isinstance(group, str)),
     )
 
 
@@ -58,7 +58,7 @@ def _at(claims: Mapping[str, Any], path: str) -> object:
     """The claim of this name; else of the nested claims, where the name has dots."""
     if path in claims:
         return claims[path]
-    found: object = claims
+    value: object = claims
     for part in path.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

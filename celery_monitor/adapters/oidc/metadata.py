@@ -29,38 +29,38 @@ class Metadata:
 
     def endpoint(self, name: str) -> str | None:
         """The URL of an endpoint; None where the provider has none."""
-        found = self._endpoints.get().get(name)
-        return found if isinstance(found, str) and _is_url(found) else None
+        values = self._endpoints.get().get(name)
+        return values if isinstance(values, str) and _is_url(values) else None
 
     def required(self, name: str) -> str:
         """The URL of an endpoint that every provider has."""
-        found = self.endpoint(name)
-        if found is None:
+        values = self.endpoint(name)
+        if values is None:
             raise ProviderUnavailableError(f"its metadata has no {name}: is {self._issuer} an OpenID provider?")
-        return found
+        return values
 
     def supports(self, name: str, value: str) -> bool | None:
         """Whether a list of the metadata has this value; None where there is no such list."""
-        found = self._endpoints.get().get(name)
-        return value in found if isinstance(found, list) else None
+        values = self._endpoints.get().get(name)
+        return value in values if isinstance(values, list) else None
 
     def keys(self, *, newer: bool = False) -> KeySet:
         """The keys that sign ID tokens. ``newer``: those that are kept do not suffice."""
         return self._keys.get(newer=newer)
 
     def _discover(self) -> Mapping[str, Any]:
-        found = _get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-        if found.get("issuer") != self._issuer:
+        document = _get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+        if document.get("issuer") != self._issuer:
             raise ProviderUnavailableError(
                 f"its metadata contains a different issuer than web.oidc.issuer ({self._issuer}): set it exactly "
                 "as the "
                 "provider writes it, with or without a slash at the end"
             )
-        return found
+        return document
 
     def _fetch_keys(self) -> KeySet:
-        listed = _get(self.required("jwks_uri")).get("keys")
-        keys = [key for key in map(_signing_key, listed if isinstance(listed, list) else ()) if key is not None]
+        entries = _get(self.required("jwks_uri")).get("keys")
+        keys = [key for key in map(_signing_key, entries if isinstance(entries, list) else ()) if key is not None]
         if not keys:
             raise ProviderUnavailableError("it publishes no key that can be used")
         return KeySet(keys)
@@ -116,10 +116,10 @@ def _get(url: str) -> dict[str, Any]:
         response = session.get(url, headers={"accept": "application/json"})
         if not response.ok:
             raise ProviderUnavailableError(f"{url} answers HTTP {response.status_code}")
-        found = response.json()
-    if not isinstance(found, dict):
+        document = response.json()
+    if not isinstance(document, dict):
         raise ProviderUnavailableError(f"{url} is not a JSON object")
-    return found
+    return document
 
 
 def _is_url(text: str) -> bool:

@@ -112,10 +112,10 @@ class OidcProvider:
         response = client.get(url, headers={"accept": "application/json"})
         if not response.ok:
             raise ProviderUnavailableError(f"its userinfo endpoint answers HTTP {response.status_code}")
-        found = response.json()
-        if not isinstance(found, dict) or found.get("sub") != claims["sub"]:
+        answer = response.json()
+        if not isinstance(answer, dict) or answer.get("sub") != claims["sub"]:
             raise SignInRefusedError("the userinfo response is about another person")
-        return found
+        return answer
 
     def _client(self) -> OAuth2Session:
         secret = self._secret.get()

@@ -55,13 +55,13 @@ class _Bounded(HTTPAdapter):
 
 
 def _read(response: Response) -> bytes:
-    until = time.monotonic() + ANSWER_SECONDS
+    deadline = time.monotonic() + ANSWER_SECONDS
     parts, size = [], 0
     while part := response.raw.read1(_PART, decode_content=True):
         size += len(part)
         if size > MAX_ANSWER:
             raise ProviderUnavailableError(f"its answer is longer than {MAX_ANSWER >> 10} KiB")
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise ProviderUnavailableError(f"its answer took longer than {ANSWER_SECONDS:.0f} s")
         parts.append(part)
     return b"".join(parts)

@@ -94,84 +94,87 @@ class MonitorCollector(Collector):
         yield self._metric(monitor.BUILD, [(_build(), 1)])
 
     def _under_way(self, snapshot: Snapshot) -> Iterator[Metric]:
-        ages = {name: max(0.0, self._now - began) for name, began in snapshot.oldest_started.items()}
+        ages = {name: max(0.0, self._now - started_at) for name, started_at in snapshot.oldest_started.items()}
         yield self._keyed(tasks.TASK_OLDEST, ages)
         # At 0 from when it runs, so that increase() sees the first loss; at 0 for every task would cost each scrape.
         lost = dict.fromkeys(snapshot.oldest_started, 0.0)
         yield self._keyed(tasks.TASK_LOST, lost | CounterFamily.LOST.of(snapshot.counters))
 
     def _queue_stats(self, load: Mapping[str, int]) -> Iterator[Metric]:
-        queues = {labels.label_text(one.name): one for one in self._queues}
+        queues = {labels.label_text(queue.name): queue for queue in self._queues}
 
         def per_queue(family: Family, value: Callable[[QueueStats], int | None]) -> Metric:
-            known = [((name,), value(one)) for name, one in queues.items()]
-            return self._metric(family, [(name, number) for name, number in known if number is not None])
+            samples = [((name,), value(queue)) for name, queue in queues.items()]
+            return self._metric(family, [(name, number) for name, number in samples if number is not None])
 
-        yield per_queue(fleet.QUEUE_LENGTH, lambda one: one.length)
-        yield per_queue(fleet.CONSUMERS, lambda one: one.consumers)
-        yield per_queue(fleet.QUEUE_WORKERS, lambda one: one.workers)
-        yield per_queue(fleet.QUEUE_PROCESSES, lambda one: one.processes)
+        yield per_queue(fleet.QUEUE_LENGTH, lambda queue: queue.length)
+        yield per_queue(fleet.CONSUMERS, lambda queue: queue.consumers)
+        yield per_queue(fleet.QUEUE_WORKERS, lambda queue: queue.workers)
+        yield per_queue(fleet.QUEUE_PROCESSES, lambda queue: queue.processes)
         yield per_queue(
-            fleet.QUEUE_LOAD, lambda one: None if one.length is None else one.length + load.get(one.name, 0)
+            fleet.QUEUE_LOAD, lambda queue: None if queue.length is None else queue.length + load.get(queue.name, 0)
         )
 
     def _stream(self, snapshot: Snapshot) -> Iterator[Metric]:
         counters = snapshot.counters
-        yield self._one(monitor.MESSAGES, counters.get(CounterName.MESSAGES, 0))
+        yield self._single(monitor.MESSAGES, counters.get(CounterName.MESSAGES, 0))
         yield self._keyed(monitor.EVENTS, CounterFamily.EVENTS.of(counters))
         discarded = dict.fromkeys(DISCARDED, 0.0) | CounterFamily.DISCARDED.of(counters)
         yield self._keyed(monitor.DISCARDED, discarded)
-        yield self._one(monitor.LAG, snapshot.lag)
-        yield self._one(monitor.ROUNDTRIP, snapshot.probe_roundtrip)
-        yield self._one(monitor.RECONNECTS, counters.get(CounterName.RECONNECTS, 0))
-        yield self._one(monitor.GAP, counters.get(CounterName.STREAM_GAP, 0))
+        yield self._single(monitor.LAG, snapshot.lag)
+        yield self._single(monitor.ROUNDTRIP, snapshot.probe_roundtrip)
+        yield self._single(monitor.RECONNECTS, counters.get(CounterName.RECONNECTS, 0))
+        yield self._single(monitor.GAP, counters.get(CounterName.STREAM_GAP, 0))
 
     def _tracking(self, snapshot: Snapshot) -> Iterator[Metric]:
         counters = snapshot.counters
-        yield self._one(monitor.UNNAMED, counters.get(CounterName.UNNAMED_FAILURES, 0))
-        yield self._one(monitor.TRACKED, snapshot.tracked)
-        yield self._one(monitor.EVICTED, counters.get(CounterName.EVICTED_TASKS, 0))
-        yield self._one(monitor.NAMES_OVER_LIMIT, counters.get(CounterName.TASK_NAMES_OVER_LIMIT, 0))
-        yield self._one(monitor.STORE_ROLLED_BACK, counters.get(CounterName.STORE_ROLLED_BACK, 0))
+        yield self._single(monitor.UNNAMED, counters.get(CounterName.UNNAMED_FAILURES, 0))
+        yield self._single(monitor.TRACKED, snapshot.tracked)
+        yield self._single(monitor.EVICTED, counters.get(CounterName.EVICTED_TASKS, 0))
+        yield self._single(monitor.NAMES_OVER_LIMIT, counters.get(CounterName.TASK_NAMES_OVER_LIMIT, 0))
+        yield self._single(monitor.STORE_ROLLED_BACK, counters.get(CounterName.STORE_ROLLED_BACK, 0))
 
         limits = snapshot.limits
-        yield self._keyed(monitor.LIMIT, {one.name: one.maximum for one in limits if one.maximum is not None})
-        yield self._keyed(monitor.LIMIT_USED, {one.name: one.used for one in limits if one.used is not None})
-        yield self._keyed(monitor.LIMIT_EXCEEDED, {one.name: one.exceeded for one in limits})
+        yield self._keyed(monitor.LIMIT, {limit.name: limit.maximum for limit in limits if limit.maximum is not None})
+        yield self._keyed(monitor.LIMIT_USED, {limit.name: limit.used for limit in limits if limit.used is not None})
+        yield self._keyed(monitor.LIMIT_EXCEEDED, {limit.name: limit.exceeded for limit in limits})
 
     def _decisions(self, snapshot: Snapshot) -> Iterator[Metric]:
         reasons = dict.fromkeys([str(reason) for reason in Reason], 0.0) | dict(snapshot.incidents)
         yield self._keyed(monitor.INCIDENTS, reasons)
-        yield self._one(monitor.INCIDENTS_OPEN, snapshot.incidents_open)
+        yield self._single(monitor.INCIDENTS_OPEN, snapshot.incidents_open)
         by_condition = dict.fromkeys(map(str, Condition), 0) | dict(snapshot.incidents_by_condition)
         yield self._keyed(monitor.INCIDENTS_OPEN_BY_CONDITION, by_condition)
         active = {"silence": snapshot.silences_active, "mute_window": snapshot.mute_windows_active}
         yield self._keyed(monitor.SILENCES_ACTIVE, active)
-        yield self._one(monitor.SILENCED_FAILURES, snapshot.counters.get(CounterName.SILENCED_FAILURES, 0))
+        yield self._single(monitor.SILENCED_FAILURES, snapshot.counters.get(CounterName.SILENCED_FAILURES, 0))
         yield from self._schedules(snapshot)
 
     def _schedules(self, snapshot: Snapshot) -> Iterator[Metric]:
-        known = [((labels.label_text(one.name), labels.label_text(one.task)), one) for one in snapshot.schedules]
-        runs = [(names, one.last.at) for names, one in known if one.last is not None]
+        samples = [
+            ((labels.label_text(schedule.name), labels.label_text(schedule.task)), schedule)
+            for schedule in snapshot.schedules
+        ]
+        runs = [(names, schedule.last.at) for names, schedule in samples if schedule.last is not None]
         yield self._metric(fleet.SCHEDULE_LAST_RUN, runs)
-        yield self._metric(fleet.SCHEDULE_MISSING, [(names, float(one.missed)) for names, one in known])
-        for family, counted in (
+        yield self._metric(fleet.SCHEDULE_MISSING, [(names, float(schedule.missed)) for names, schedule in samples])
+        for family, counter_family in (
             (fleet.SCHEDULE_MISSED, CounterFamily.MISSED),
             (fleet.SCHEDULE_UNJUDGED, CounterFamily.UNJUDGED),
         ):
-            numbers = counted.of(snapshot.counters)
-            yield self._metric(family, [(names, numbers.get(one.name, 0.0)) for names, one in known])
+            numbers = counter_family.of(snapshot.counters)
+            yield self._metric(family, [(names, numbers.get(schedule.name, 0.0)) for names, schedule in samples])
 
     def _runtime(self, stats: RuntimeStats) -> Iterator[Metric]:
-        yield self._one(monitor.CONNECTED, stats.broker_connected)
+        yield self._single(monitor.CONNECTED, stats.broker_connected)
         yield self._keyed(
             monitor.REPLIES_DISCARDED, dict.fromkeys(REPLIES_DISCARDED, 0) | dict(stats.replies_discarded)
         )
-        yield self._one(monitor.UNACKED, stats.unacked_messages)
+        yield self._single(monitor.UNACKED, stats.unacked_messages)
         yield self._histogram(monitor.COMMIT, stats.commits)
-        yield self._one(monitor.COMMIT_FAILURES, stats.commit_failures)
-        yield self._one(monitor.STORE_BYTES, stats.store.used)
-        yield self._one(monitor.STORE_ROOM, stats.store.room)
+        yield self._single(monitor.COMMIT_FAILURES, stats.commit_failures)
+        yield self._single(monitor.STORE_BYTES, stats.store.used)
+        yield self._single(monitor.STORE_ROOM, stats.store.room)
         yield self._keyed(monitor.STORE_GIVEN_UP, dict.fromkeys(GIVEN_UP, 0) | dict(stats.store.given_up))
         sent = {(channel, outcome): 0 for channel in stats.channels for outcome in OUTCOMES}
         sent |= stats.notifications
@@ -182,13 +185,13 @@ class MonitorCollector(Collector):
             channel: 0.0 if oldest is None else max(self._now - oldest, 0.0) for channel, (_, oldest) in waiting.items()
         }
         yield self._keyed(monitor.OUTBOX_OLDEST, ages)
-        yield self._one(monitor.REPORT, stats.report_last_success)
+        yield self._single(monitor.REPORT, stats.report_last_success)
         yield self._keyed(monitor.THREAD_FAILURES, stats.thread_failures)
         yield self._keyed(monitor.SIGN_INS_REFUSED, stats.sign_ins_refused)
-        yield self._one(monitor.REDACTION_TIMEOUTS, stats.redaction_timeouts)
-        yield self._one(monitor.LEADER, stats.leader)
+        yield self._single(monitor.REDACTION_TIMEOUTS, stats.redaction_timeouts)
+        yield self._single(monitor.LEADER, stats.leader)
 
-    def _one(self, family: Family, value: float | None) -> Metric:
+    def _single(self, family: Family, value: float | None) -> Metric:
         return self._metric(family, [] if value is None else [((), value)])
 
     def _keyed(self, family: Family, values: Mapping[str, float]) -> Metric:

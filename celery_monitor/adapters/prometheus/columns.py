@@ -16,10 +16,12 @@ def head(prefix: str, family: Family, *, openmetrics: bool) -> bytes:
     return f"# HELP {name} {family.help}\n# TYPE {name} {kind}\n{unit}".encode()
 
 
-def lines(sample: bytes, texts: Sequence[bytes], values: Sequence[float], ends: Sequence[bytes] | None = None) -> bytes:
+def lines(
+    sample: bytes, label_sets: Sequence[bytes], values: Sequence[float], ends: Sequence[bytes] | None = None
+) -> bytes:
     """One sample for each: its labels, its number, and what ends its line."""
-    pieces = [sample + b"{", b"", b"} ", b"", b"\n"] * len(texts)
-    pieces[1::5] = texts
+    pieces = [sample + b"{", b"", b"} ", b"", b"\n"] * len(label_sets)
+    pieces[1::5] = label_sets
     pieces[3::5] = numbers(values)
     if ends is not None:
         pieces[4::5] = ends
@@ -33,5 +35,5 @@ def numbers(values: Sequence[float]) -> list[bytes]:
 
 def sums(values: Sequence[float]) -> list[bytes]:
     """As ``numbers``, but for infinity, which JSON does not know."""
-    found = numbers(values)
-    return found if b"null" not in found else [floatToGoString(one).encode() for one in values]  # type: ignore[no-untyped-call]
+    texts = numbers(values)
+    return texts if b"null" not in texts else [floatToGoString(value).encode() for value in values]  # type: ignore[no-untyped-call]

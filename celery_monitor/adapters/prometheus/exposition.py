@@ -71,17 +71,20 @@ class Exposition:
         """OpenMetrics where it is accepted and text is not preferred; gzip where it is accepted."""
         return Format(openmetrics=_prefers_openmetrics(accept), gzip=_quality(accept_encoding, "gzip") > 0)
 
-    def render(self, chosen: Hashable) -> Scrape:
+    def render(self, chosen_format: Hashable) -> Scrape:
         """The metrics of this moment as ``choose`` said."""
-        if not isinstance(chosen, Format):
+        if not isinstance(chosen_format, Format):
             raise TypeError("render takes what choose gave")
         with self._rendering():
-            return self._render(chosen)
+            return self._render(chosen_format)
 
-    def _render(self, chosen: Format) -> Scrape:
-        chunks = self._chunks(openmetrics=chosen.openmetrics)
-        headers = [("content-type", OPENMETRICS if chosen.openmetrics else TEXT), ("vary", "accept, accept-encoding")]
-        if chosen.gzip:
+    def _render(self, chosen_format: Format) -> Scrape:
+        chunks = self._chunks(openmetrics=chosen_format.openmetrics)
+        headers = [
+            ("content-type", OPENMETRICS if chosen_format.openmetrics else TEXT),
+            ("vary", "accept, accept-encoding"),
+        ]
+        if chosen_format.gzip:
             packed = _Packed(chunks)
             return Scrape([packed.data], [*headers, ("content-encoding", "gzip")], len(packed.data))
         plain, size = [], 0
@@ -145,7 +148,7 @@ class _Rest(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._monitor.collect()
         for metric in PROCESS_COLLECTOR.collect():
-            metric.samples = [one._replace(labels={**one.labels, **self._static}) for one in metric.samples]
+            metric.samples = [sample._replace(labels={**sample.labels, **self._static}) for sample in metric.samples]
             yield metric
 
 
@@ -154,13 +157,13 @@ def _prefers_openmetrics(accept: str) -> bool:
     return openmetrics > 0 and openmetrics >= _quality(accept, "text/plain")
 
 
-def _quality(header: str, wanted: str, versions: tuple[str, ...] = ()) -> float:
-    """The greatest ``q`` that an Accept or Accept-Encoding header gives to ``wanted`` itself, else 0."""
+def _quality(header: str, media_type: str, versions: tuple[str, ...] = ()) -> float:
+    """The greatest ``q`` that an Accept or Accept-Encoding header gives to ``media_type`` itself, else 0."""
     best = 0.0
     for item in header.split(","):
         name, *rest = (part.strip().lower() for part in item.split(";"))
         parameters = dict(part.partition("=")[::2] for part in rest)
-        if name == wanted and (not versions or parameters.get("version", "") in versions):
+        if name == media_type and (not versions or parameters.get("version", "") in versions):
             best = max(best, _number(parameters.get("q", "1")))
     return best
 

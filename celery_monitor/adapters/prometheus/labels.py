@@ -20,8 +20,8 @@ def label_text(text: str) -> str:
     if len(text) <= MAX_LENGTH and text.isprintable():
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
-    shown = text[: MAX_LENGTH - _DIGITS - 1]
-    return "".join([char if char.isprintable() else "?" for char in shown]) + "~" + digest
+    head = text[: MAX_LENGTH - _DIGITS - 1]
+    return "".join([char if char.isprintable() else "?" for char in head]) + "~" + digest
 
 
 def escaped(text: str) -> str:

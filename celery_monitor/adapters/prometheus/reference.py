@@ -74,12 +74,12 @@ increase(celery_monitor_unobserved_tasks_total[1h])
 
 def markdown() -> str:
     """The whole document."""
-    left = list(FAMILIES)
+    remaining = list(FAMILIES)
     parts = [_HEAD]
     for title, starts in _GROUPS:
-        chosen = [family for family in left if family.name.startswith(starts)]
-        left = [family for family in left if family not in chosen]
-        parts.append(f"## {title}\n\n{_table(chosen)}")
+        families = [family for family in remaining if family.name.startswith(starts)]
+        remaining = [family for family in remaining if family not in families]
+        parts.append(f"## {title}\n\n{_table(families)}")
     return "\n".join([*parts, _TAIL])
 
 

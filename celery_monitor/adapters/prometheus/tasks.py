@@ -51,8 +51,8 @@ class TaskRenderer:
         without the hostname label, because nobody knows the host to come.
         """
         # Without hostnames, which is the default, failures have the same labels as everything else.
-        hosts = any(one.key.host for one in series)
-        rows = self._rows([one for one in series if not _is_rest(one)] if hosts else series, with_host=True)
+        hosts = any(item.key.host for item in series)
+        rows = self._rows([item for item in series if not _is_rest(item)] if hosts else series, with_host=True)
         for position, family in TASK_COUNTERS:
             yield self._head(family, openmetrics=openmetrics)
             sample = self._sample(family)
@@ -60,8 +60,8 @@ class TaskRenderer:
                 if position == FAILED:
                     yield _failed(sample, chunk, openmetrics=openmetrics)
                 else:
-                    texts, ones = chunk
-                    yield columns.lines(sample, texts, [one.counts[position] for one in ones])
+                    label_sets, items = chunk
+                    yield columns.lines(sample, label_sets, [item.counts[position] for item in items])
             if position == SUCCEEDED and not self._hostname_label:
                 yield from _zeros(sample, self._to_come(registered, rows))
         yield self._head(TASK_FAILURES, openmetrics=openmetrics)
@@ -70,11 +70,11 @@ class TaskRenderer:
             yield _failures(self._sample(TASK_FAILURES), chunk, openmetrics=openmetrics)
         yield from _zeros(self._sample(TASK_FAILURES), self._to_come(registered, by_task))
         yield self._head(TASK_RUNTIME, openmetrics=openmetrics)
-        for texts, ones in _chunks(rows, _HISTOGRAMS_AT_ONCE):
-            yield _histograms(self._prefix + TASK_RUNTIME.name, texts, [one.runtime for one in ones])
+        for label_sets, items in _chunks(rows, _HISTOGRAMS_AT_ONCE):
+            yield _histograms(self._prefix + TASK_RUNTIME.name, label_sets, [item.runtime for item in items])
         yield self._head(TASK_WAIT, openmetrics=openmetrics)
-        for texts, ones in _chunks(rows, _HISTOGRAMS_AT_ONCE):
-            yield _histograms(self._prefix + TASK_WAIT.name, texts, [one.wait for one in ones])
+        for label_sets, items in _chunks(rows, _HISTOGRAMS_AT_ONCE):
+            yield _histograms(self._prefix + TASK_WAIT.name, label_sets, [item.wait for item in items])
 
     def _head(self, family: Family, *, openmetrics: bool) -> bytes:
         return columns.head(self._prefix, family, openmetrics=openmetrics)
@@ -88,46 +88,46 @@ class TaskRenderer:
 
     def _to_come(self, registered: Sequence[tuple[str, str]], rows: Rows) -> Sequence[bytes]:
         """The labels of what is registered and not among the rows, each once: two names can have the same label."""
-        known, texts = self._known
+        known, label_sets = self._known
         if registered != known:
-            texts = list(dict.fromkeys(self._labels(*pair) for pair in registered))
-            self._known = registered, texts
+            label_sets = list(dict.fromkeys(self._labels(*pair) for pair in registered))
+            self._known = registered, label_sets
         shown = set(rows[0])
-        return [text for text in texts if text not in shown]
+        return [text for text in label_sets if text not in shown]
 
     def _rows(self, series: Sequence[Series], *, with_host: bool) -> Rows:
         """Each set of labels once: hosts differ in more than their label shows (``a@box`` and ``b@box``)."""
-        found: dict[bytes, Series] = {}
-        for one in series:
-            key = one.key
+        by_labels: dict[bytes, Series] = {}
+        for item in series:
+            key = item.key
             text = self._labels(key.name, key.queue, key.host if with_host else "")
-            known = found.get(text)
-            found[text] = one if known is None else _merged(known, one)
-        return list(found), list(found.values())
+            earlier = by_labels.get(text)
+            by_labels[text] = item if earlier is None else _merged(earlier, item)
+        return list(by_labels), list(by_labels.values())
 
 
-def _is_rest(one: Series) -> bool:
+def _is_rest(series: Series) -> bool:
     """Whether it holds only the failures of hosts that are gone."""
-    return not one.key.host and not one.exceptions and sum(one.counts) == one.counts[FAILED]
+    return not series.key.host and not series.exceptions and sum(series.counts) == series.counts[FAILED]
 
 
 def _chunks(rows: Rows, at_once: int) -> Iterator[Rows]:
-    texts, series = rows
-    for start in range(0, len(texts), at_once):
-        yield texts[start : start + at_once], series[start : start + at_once]
+    label_sets, series = rows
+    for start in range(0, len(label_sets), at_once):
+        yield label_sets[start : start + at_once], series[start : start + at_once]
 
 
-def _zeros(sample: bytes, texts: Sequence[bytes]) -> Iterator[bytes]:
-    for start in range(0, len(texts), _COUNTERS_AT_ONCE):
-        chunk = texts[start : start + _COUNTERS_AT_ONCE]
+def _zeros(sample: bytes, label_sets: Sequence[bytes]) -> Iterator[bytes]:
+    for start in range(0, len(label_sets), _COUNTERS_AT_ONCE):
+        chunk = label_sets[start : start + _COUNTERS_AT_ONCE]
         yield columns.lines(sample, chunk, [0] * len(chunk))
 
 
 def _failures(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
-    texts, ones = rows
-    counts = [one.counts[FAILED] for one in ones]
-    ends = [_exemplar(one) + b"\n" if one.exemplar else b"\n" for one in ones] if openmetrics else None
-    return columns.lines(sample, texts, counts, ends)
+    label_sets, items = rows
+    counts = [item.counts[FAILED] for item in items]
+    ends = [_exemplar(item) + b"\n" if item.exemplar else b"\n" for item in items] if openmetrics else None
+    return columns.lines(sample, label_sets, counts, ends)
 
 
 def _failed(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
@@ -146,19 +146,19 @@ def _failed(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
     return b"".join(lines)
 
 
-def _histograms(name: str, texts: Sequence[bytes], histograms: Sequence[Histogram]) -> bytes:
+def _histograms(name: str, label_sets: Sequence[bytes], histograms: Sequence[Histogram]) -> bytes:
     """All have the same bounds: the aggregator begins a series anew when the settings have others."""
     row = _row(name, histograms[0].bounds)
     size = len(row)
-    pieces = [*row] * len(texts)
-    for place in range(1, size, 4):
-        pieces[place::size] = texts
+    pieces = [*row] * len(label_sets)
+    for column in range(1, size, 4):
+        pieces[column::size] = label_sets
     numbers: list[int] = []
-    for one in histograms:
-        numbers += accumulate(one.counts)
+    for histogram in histograms:
+        numbers += accumulate(histogram.counts)
         numbers += numbers[-1], 0
     pieces[3::4] = columns.numbers(numbers)
-    pieces[size - 1 :: size] = columns.sums([one.sum for one in histograms])
+    pieces[size - 1 :: size] = columns.sums([histogram.sum for histogram in histograms])
     pieces[0] = pieces[0][1:]
     pieces.append(b"\n")
     return b"".join(pieces)
@@ -178,32 +178,32 @@ def _row(name: str, bounds: tuple[float, ...]) -> tuple[bytes, ...]:
 _unusual: Final = re.compile(r"[^0-9A-Za-z._:@/-]").sub
 
 
-def _exemplar(one: Series) -> bytes:
-    if one.exemplar is None:
+def _exemplar(series: Series) -> bytes:
+    if series.exemplar is None:
         return b""
-    _, task_id, at = one.exemplar
+    _, task_id, at = series.exemplar
     # OpenMetrics allows 128 characters for the names and values of an exemplar's labels together. The ids of Celery
     # need no escaping, and not every parser knows escapes here.
     return f' # {{task_id="{_unusual("?", task_id[:100])}"}} 1.0 {at!r}'.encode()
 
 
-def _merged(one: Series, other: Series) -> Series:
+def _merged(left: Series, right: Series) -> Series:
     """The sum of two series that share their labels."""
-    exceptions = dict(one.exceptions)
-    for exception, count in other.exceptions.items():
+    exceptions = dict(left.exceptions)
+    for exception, count in right.exceptions.items():
         exceptions[exception] = exceptions.get(exception, 0) + count
-    exemplars = [each.exemplar for each in (one, other) if each.exemplar is not None]
+    exemplars = [series.exemplar for series in (left, right) if series.exemplar is not None]
     return Series(
-        key=one.key,
-        counts=_sum(one.counts, other.counts),
+        key=left.key,
+        counts=_sum(left.counts, right.counts),
         exceptions=exceptions,
         runtime=Histogram(
-            one.runtime.bounds, _sum(one.runtime.counts, other.runtime.counts), one.runtime.sum + other.runtime.sum
+            left.runtime.bounds, _sum(left.runtime.counts, right.runtime.counts), left.runtime.sum + right.runtime.sum
         ),
-        wait=Histogram(one.wait.bounds, _sum(one.wait.counts, other.wait.counts), one.wait.sum + other.wait.sum),
+        wait=Histogram(left.wait.bounds, _sum(left.wait.counts, right.wait.counts), left.wait.sum + right.wait.sum),
         exemplar=max(exemplars, key=operator.itemgetter(2), default=None),
     )
 
 
-def _sum(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
-    return tuple(map(operator.add, one, other))
+def _sum(left: Sequence[int], right: Sequence[int]) -> tuple[int, ...]:
+    return tuple(map(operator.add, left, right))

@@ -25,10 +25,10 @@ class WorkerRenderer:
     def render(self, workers: Sequence[Worker], *, openmetrics: bool) -> Iterator[bytes]:
         """The text of all families of workers, in portions. Workers of one host share its series."""
         hosts: dict[str, list[Worker]] = {}
-        for one in workers:
-            hosts.setdefault(labels.escaped(labels.host(one.hostname)), []).append(one)
-        texts = [f'hostname="{host}"{self._static}'.encode() for host in hosts]
-        rows = [_of_host(ones) for ones in hosts.values()]
+        for worker in workers:
+            hosts.setdefault(labels.escaped(labels.host(worker.hostname)), []).append(worker)
+        label_sets = [f'hostname="{host}"{self._static}'.encode() for host in hosts]
+        rows = [_of_host(host_workers) for host_workers in hosts.values()]
         up, active, heartbeat, clock, processed, unobserved = zip(*rows, strict=True) if rows else [()] * 6
         for family, values in (
             (fleet.WORKER_UP, up),
@@ -37,22 +37,24 @@ class WorkerRenderer:
             (fleet.WORKER_CLOCK, clock),
             (fleet.WORKER_PROCESSED, processed),
         ):
-            yield from self._family(family, texts, values, openmetrics=openmetrics)
-        software = sorted({self._software(host, one) for host, ones in hosts.items() for one in ones})
+            yield from self._family(family, label_sets, values, openmetrics=openmetrics)
+        software = sorted(
+            {self._software(host, worker) for host, host_workers in hosts.items() for worker in host_workers}
+        )
         yield from self._family(fleet.WORKER_INFO, software, [1] * len(software), openmetrics=openmetrics)
-        yield from self._family(monitor.UNOBSERVED, texts, unobserved, openmetrics=openmetrics)
+        yield from self._family(monitor.UNOBSERVED, label_sets, unobserved, openmetrics=openmetrics)
 
     def _family(
-        self, family: Family, texts: Sequence[bytes], values: Sequence[float], *, openmetrics: bool
+        self, family: Family, label_sets: Sequence[bytes], values: Sequence[float], *, openmetrics: bool
     ) -> Iterator[bytes]:
         yield columns.head(self._prefix, family, openmetrics=openmetrics)
         sample = (self._prefix + family.sample).encode()
-        for start in range(0, len(texts), _AT_ONCE):
-            yield columns.lines(sample, texts[start : start + _AT_ONCE], values[start : start + _AT_ONCE])
+        for start in range(0, len(label_sets), _AT_ONCE):
+            yield columns.lines(sample, label_sets[start : start + _AT_ONCE], values[start : start + _AT_ONCE])
 
     def _software(self, host: str, worker: Worker) -> bytes:
-        shown = ((name, labels.escaped(getattr(worker, name))) for name in fleet.WORKER_INFO.labels[1:])
-        pairs = ",".join([f'{name}="{value}"' for name, value in shown])
+        values = ((name, labels.escaped(getattr(worker, name))) for name in fleet.WORKER_INFO.labels[1:])
+        pairs = ",".join([f'{name}="{value}"' for name, value in values])
         return f'hostname="{host}",{pairs}{self._static}'.encode()
 
 
@@ -63,10 +65,10 @@ def _of_host(workers: Sequence[Worker]) -> tuple[int, int, float, float, int, in
         begun = first.processed_before + first.processed
         return int(first.up), first.active, first.last_heartbeat, first.clock_offset, begun, first.unobserved
     return (
-        int(any(one.up for one in workers)),
-        sum(one.active for one in workers),
-        max(one.last_heartbeat for one in workers),
-        max((one.clock_offset for one in workers), key=abs),
-        sum(one.processed_before + one.processed for one in workers),
-        sum(one.unobserved for one in workers),
+        int(any(worker.up for worker in workers)),
+        sum(worker.active for worker in workers),
+        max(worker.last_heartbeat for worker in workers),
+        max((worker.clock_offset for worker in workers), key=abs),
+        sum(worker.processed_before + worker.processed for worker in workers),
+        sum(worker.unobserved for worker in workers),
     )

@@ -34,7 +34,7 @@ class Access:
         self.open = self._proxy is None and self._basic is None and not self.oidc
 
     @property
-    def refused(self) -> Mapping[str, int]:
+    def denials(self) -> Mapping[str, int]:
         """Requests that were refused, by the reason."""
         return {**self._refused, "header": self._proxy.ignored if self._proxy is not None else 0}
 
@@ -53,18 +53,18 @@ class Access:
         path = scope["path"]
         if self.open or path in OPEN_PATHS or (self.oidc and path in _DOORS):
             return None
-        found = self._found(scope, Headers(scope=scope))
-        if found is None:
+        person = self._authenticate(scope, Headers(scope=scope))
+        if person is None:
             return self._nobody(path)
-        if isinstance(found, Refused) and found.reason is not None:
-            self.count(found.reason)
-        return found
+        if isinstance(person, Refused) and person.reason is not None:
+            self.count(person.reason)
+        return person
 
-    def _found(self, scope: Scope, headers: Headers) -> Person | Refused | None:
+    def _authenticate(self, scope: Scope, headers: Headers) -> Person | Refused | None:
         """None: nobody is named. The proxy first: it may send the name as a Basic header, too."""
-        found = None if self._proxy is None else self._proxy.person(scope, headers)
-        if found is not None:
-            return found
+        person = None if self._proxy is None else self._proxy.person(scope, headers)
+        if person is not None:
+            return person
         authorization = headers.get("authorization", "")
         if self._basic is not None and authorization:
             return self._basic.person(scope, authorization)

@@ -89,7 +89,7 @@ class Api:
 
     async def task(self, request: Request) -> Response:
         """One task, with its queues and its errors."""
-        name = _named(request, "name")
+        name = _path_parameter(request, "name")
         since = self._query(request, "since").time("since")
         reader, now = self._sources.reader, self._sources.clock.now()
         rows = (await self._queries(partial(reader.tasks, since=since, limit=1000, name=name))).rows
@@ -135,27 +135,27 @@ class Api:
 
     async def failure(self, request: Request) -> Response:
         """All kept failures of a task id."""
-        uuid = _named(request, "uuid")
+        uuid = _path_parameter(request, "uuid")
         self._query(request)
-        found: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
-        if not found:
+        failures: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
+        if not failures:
             raise HTTPException(404, "no failure is stored for this task id")
-        return _items(Page(found), views.failure_in_full)
+        return _items(Page(failures), views.failure_in_full)
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first."""
-        wanted = incidents.wanted(self._query(request, "limit", "cursor", *incidents.FILTERS))
-        page = await self._queries(partial(incidents.page, self._sources.reader, wanted))
+        criteria = incidents.filter_of(self._query(request, "limit", "cursor", *incidents.FILTERS))
+        page = await self._queries(partial(incidents.page, self._sources.reader, criteria))
         return _items(page, views.incident)
 
     async def incident(self, request: Request) -> Response:
         """One incident, with its error groups."""
-        key = _named(request, "key")
+        key = _path_parameter(request, "key")
         self._query(request)
-        found = await self._queries(partial(incidents.find, self._sources.reader, key))
-        if found is None:
+        incident = await self._queries(partial(incidents.find, self._sources.reader, key))
+        if incident is None:
             raise HTTPException(404, incidents.unknown(self._sources.retention))
-        return answer(views.incident_in_full(*found))
+        return answer(views.incident_in_full(*incident))
 
     async def outbox(self, request: Request) -> Response:
         """Notifications that wait or were given up, oldest first."""
@@ -185,8 +185,8 @@ class Api:
         self._query(request)
         return answer(document(schemes=self._schemes))
 
-    def _query(self, request: Request, *known: str) -> Parameters:
-        return Parameters(request, known, now=self._sources.clock.now())
+    def _query(self, request: Request, *names: str) -> Parameters:
+        return Parameters(request, names, now=self._sources.clock.now())
 
 
 def _wanted(query: Parameters) -> FailureFilter:
@@ -203,10 +203,10 @@ def _wanted(query: Parameters) -> FailureFilter:
 
 def current(snapshot: Callable[[], Snapshot | None]) -> Snapshot:
     """The state of now. Raises StoreUnavailableError while the monitor starts."""
-    found = snapshot()
-    if found is None:
+    current_snapshot = snapshot()
+    if current_snapshot is None:
         raise StoreUnavailableError("the monitor is starting: the store has not been read yet")
-    return found
+    return current_snapshot
 
 
 def answer(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - whatever JSON can hold
@@ -219,11 +219,11 @@ def refusal(status: int, error: str) -> Response:
     return answer({"error": error}, status)
 
 
-def _named(request: Request, what: str) -> str:
+def _path_parameter(request: Request, parameter: str) -> str:
     """What the path names. An empty name is the list's address with a slash too many, whatever it asks for."""
-    name: str = request.path_params[what]
+    name: str = request.path_params[parameter]
     if not name:
-        raise HTTPException(404, f"no {what} is given")
+        raise HTTPException(404, f"no {parameter} is given")
     return name
 
 

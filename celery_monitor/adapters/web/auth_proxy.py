@@ -47,8 +47,10 @@ class AuthProxy:
         if name is None or not self._trusts(peer):
             self._ignore(peer)
             return None
-        named = (_text(groups[0]) or "") if groups else ""
-        role = self._roles.of(part.strip() for part in named.split(self._settings.groups_separator) if part.strip())
+        groups_text = (_text(groups[0]) or "") if groups else ""
+        role = self._roles.for_groups(
+            part.strip() for part in groups_text.split(self._settings.groups_separator) if part.strip()
+        )
         if role is None:
             return Refused(403, NO_GROUP.format(name), reason="group")
         return Person(name[:MAX_NAME], role)

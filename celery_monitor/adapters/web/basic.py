@@ -33,7 +33,7 @@ class Clients:
 
     def wait(self, scope: Scope) -> Refused | None:
         """The answer to a client that failed too often; None for others."""
-        wait = self._throttle.wait(self.of(scope), monotonic())
+        wait = self._throttle.wait(self.address_of(scope), monotonic())
         if not wait:
             return None
         message = "Too many failed sign-ins from this address: wait a minute, then try again."
@@ -41,11 +41,11 @@ class Clients:
 
     def failed(self, scope: Scope) -> None:
         """A sign-in of this client failed."""
-        client = self.of(scope)
+        client = self.address_of(scope)
         if self._throttle.failed(client, monotonic()):
             _log.warning("Too many failed sign-ins; the client must wait", client=client, failures=MAX_FAILURES)
 
-    def of(self, scope: Scope) -> str:
+    def address_of(self, scope: Scope) -> str:
         """The address of who asks."""
         peer, _ = scope.get("client") or ("unknown", 0)
         return client_of(peer, ",".join(Headers(scope=scope).getlist("x-forwarded-for")), self._proxies)
@@ -64,20 +64,20 @@ class Basic:
 
     def person(self, scope: Scope, authorization: str) -> Person | Refused:
         """Who asks, by the header ``Authorization``."""
-        if (refused := self._clients.wait(scope)) is not None:
-            return refused
-        given = _given(authorization)
-        if self._knows(given):
+        if (denied := self._clients.wait(scope)) is not None:
+            return denied
+        credentials = _given(authorization)
+        if self._knows(credentials):
             return Person(self._username, Role.OPERATOR)
-        name = printable(given.partition(b":")[0].decode("utf-8", "replace"), _MAX_NAME_LENGTH)
-        _log.warning("Sign-in failed", client=self._clients.of(scope), user=name)
+        name = printable(credentials.partition(b":")[0].decode("utf-8", "replace"), _MAX_NAME_LENGTH)
+        _log.warning("Sign-in failed", client=self._clients.address_of(scope), user=name)
         self._clients.failed(scope)
         return Refused(401, "Wrong user name or password.", CHALLENGE, reason="wrong")
 
-    def _knows(self, given: bytes) -> bool:
+    def _knows(self, credentials: bytes) -> bool:
         password = self._password()
         # Over the whole of both: the time taken must not tell which of the two is wrong, or where.
-        return password is not None and hmac.compare_digest(given, f"{self._username}:{password}".encode())
+        return password is not None and hmac.compare_digest(credentials, f"{self._username}:{password}".encode())
 
 
 def _given(authorization: str) -> bytes:

@@ -28,4 +28,6 @@ def packed(request: Request, response: Response) -> Response:
 
 def _takes_gzip(request: Request) -> bool:
     accepted = ",".join(request.headers.getlist("accept-encoding")).lower().replace(" ", "").split(",")
-    return any(one == "gzip" or (one.startswith("gzip;q=") and one.rstrip("0.") != "gzip;q=") for one in accepted)
+    return any(
+        coding == "gzip" or (coding.startswith("gzip;q=") and coding.rstrip("0.") != "gzip;q=") for coding in accepted
+    )

@@ -113,9 +113,9 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.conn = self._requests = _Requests()
         self._wait(REQUEST_SECONDS)
-        others = [one for one in self._open() if one is not self]
+        others = [connection for connection in self._open() if connection is not self]
         if len(others) >= max_connections():
-            min(others, key=lambda one: (one.answering, one.since)).cut()
+            min(others, key=lambda connection: (connection.answering, connection.since)).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
@@ -169,9 +169,9 @@ class Connection(H11Protocol):
         """The client does not read as fast as we write."""
         super().pause_writing()
         self.stalled_since = self.loop.time()
-        stalled = [one for one in self._open() if one.flow.write_paused]
+        stalled = [connection for connection in self._open() if connection.flow.write_paused]
         if len(stalled) > MAX_STALLED:
-            min(stalled, key=lambda one: one.stalled_since).cut()
+            min(stalled, key=lambda connection: connection.stalled_since).cut()
 
     def cut(self) -> None:
         """End it now, by a reset: else the kernel would go on offering megabytes to a client that does not read."""
@@ -180,7 +180,11 @@ class Connection(H11Protocol):
 
     def _open(self) -> "list[Connection]":
         # Those that were aborted stay in the set until the loop's next turn.
-        return [one for one in self.connections if isinstance(one, Connection) and not one.transport.is_closing()]
+        return [
+            connection
+            for connection in self.connections
+            if isinstance(connection, Connection) and not connection.transport.is_closing()
+        ]
 
     def _wait(self, seconds: float) -> None:
         if self._timer is not None:

@@ -75,8 +75,8 @@ def hour_view(row: HourRow) -> views.Json:
     """An hour for the API."""
 
     def told(histogram: Histogram) -> views.Json:
-        found = estimates(histogram)
-        values = {name: None if beyond else value for name, (value, beyond) in found.items()}
+        estimate_by_name = estimates(histogram)
+        values = {name: None if beyond else value for name, (value, beyond) in estimate_by_name.items()}
         return {"count": sum(histogram.counts)} | {name: values.get(name) for name, _ in SHARES}
 
     return {"start": views.time(row.start), "runtime": told(row.runtime), "wait": told(row.wait)}
@@ -87,50 +87,50 @@ def length_view(row: QueueLengthRow) -> views.Json:
     return {"queue": row.queue, "start": views.time(row.start), "mean": row.mean, "longest": row.longest}
 
 
-def times(rows: Sequence[HourRow], shown: Window, zone: tzinfo) -> list[Curves]:
+def times(rows: Sequence[HourRow], span: Window, zone: tzinfo) -> list[Curves]:
     """Of a task: run times, and waiting times in the queue; those that were measured."""
     made = (
-        _percentiles("Run time", {row.start: estimates(row.runtime) for row in rows}, shown, zone),
-        _percentiles("Waiting time in the queue", {row.start: estimates(row.wait) for row in rows}, shown, zone),
+        _percentiles("Run time", {row.start: estimates(row.runtime) for row in rows}, span, zone),
+        _percentiles("Waiting time in the queue", {row.start: estimates(row.wait) for row in rows}, span, zone),
     )
     return [curves for curves in made if curves is not None]
 
 
-def listed(rows: Iterable[HourRow]) -> list[TimesRow]:
+def table_rows(rows: Iterable[HourRow]) -> list[TimesRow]:
     """The same in figures, the newest hour first."""
     return [
         TimesRow(
             at=str(views.time(row.start)),
             runs=sum(row.runtime.counts),
-            runtime=_told(estimates(row.runtime)),
+            runtime=_cells(estimates(row.runtime)),
             waits=sum(row.wait.counts),
-            wait=_told(estimates(row.wait)),
+            wait=_cells(estimates(row.wait)),
         )
         for row in sorted(rows, key=attrgetter("start"), reverse=True)
     ]
 
 
-def _percentiles(title: str, hours: Mapping[int, Mapping[str, Estimate]], shown: Window, zone: tzinfo) -> Curves | None:
+def _percentiles(title: str, hours: Mapping[int, Mapping[str, Estimate]], span: Window, zone: tzinfo) -> Curves | None:
     of_hour, titles = hours_of(zone), []
     values: dict[str, list[Point]] = {name: [] for name, _ in SHARES}
-    for start in shown.starts:
-        found = hours.get(start, {})
-        said = ", ".join(f"{name} {_seconds(estimate)}" for name, estimate in found.items())
-        titles.append(f"{of_hour(start)}: {said}" if said else "")
+    for start in span.starts:
+        estimates_by_name = hours.get(start, {})
+        text = ", ".join(f"{name} {_seconds(estimate)}" for name, estimate in estimates_by_name.items())
+        titles.append(f"{of_hour(start)}: {text}" if text else "")
         for name, points in values.items():
-            points.append(Point("", found[name][0] if name in found else None))
-    known = [(point.value, at) for at, point in enumerate(values["p99"]) if point.value is not None]
-    if not known:
+            points.append(Point("", estimates_by_name[name][0] if name in estimates_by_name else None))
+    values_known = [(point.value, at) for at, point in enumerate(values["p99"]) if point.value is not None]
+    if not values_known:
         return None
-    peak, at = max(known)
-    period = period_of(shown)
-    told = f"{title} by hour: p50, p95 and p99. {period}: the slowest hour was {titles[at]}."
+    peak, at = max(values_known)
+    period = period_of(span)
+    description = f"{title} by hour: p50, p95 and p99. {period}: the slowest hour was {titles[at]}."
     curves = tuple(Curve(name, tuple(points)) for name, points in values.items())
-    return Curves(title, period, curves, tuple(titles), told, marks_of(shown), peak)
+    return Curves(title, period, curves, tuple(titles), description, marks_of(span), peak)
 
 
-def _told(found: Mapping[str, Estimate]) -> tuple[str, ...]:
-    return tuple(_seconds(found.get(name)) for name, _ in SHARES)
+def _cells(estimates_by_name: Mapping[str, Estimate]) -> tuple[str, ...]:
+    return tuple(_seconds(estimates_by_name.get(name)) for name, _ in SHARES)
 
 
 def _seconds(estimate: Estimate | None) -> str:
@@ -152,41 +152,47 @@ class QueueTrends:
     """Queue → its greatest length in these."""
 
 
-def queue_trends(reader: Reader, queues: Sequence[str], shown: Window, now: float, zone: tzinfo) -> QueueTrends:
+def queue_trends(reader: Reader, queues: Sequence[str], span: Window, now: float, zone: tzinfo) -> QueueTrends:
     """Of the first of these queues. Asks the store."""
     day = window(now, DAY_HOURS)
     lengths = _by_queue(reader, queues[:_LISTED], day)
     longest = {queue: max(row.longest for row in rows.values()) for queue, rows in lengths.items()}
     drawn = sorted(longest, key=lambda queue: (-longest[queue], queue))[:_DRAWN]
-    wanted = lengths if shown == day else _by_queue(reader, drawn, shown)
+    rows_by_queue = lengths if span == day else _by_queue(reader, drawn, span)
     sparks = {
         queue: [(rows[start].longest if start in rows else 0, 0) for start in day.starts]
         for queue, rows in lengths.items()
     }
-    return QueueTrends(_lengths({queue: wanted.get(queue, {}) for queue in drawn}, shown, zone), sparks, longest)
+    return QueueTrends(_lengths({queue: rows_by_queue.get(queue, {}) for queue in drawn}, span, zone), sparks, longest)
 
 
-def _by_queue(reader: Reader, queues: Sequence[str], shown: Window) -> dict[str, dict[int, QueueLengthRow]]:
+def _by_queue(reader: Reader, queues: Sequence[str], span: Window) -> dict[str, dict[int, QueueLengthRow]]:
     if not queues:
         return {}
-    most = len(queues) * (shown.hours + 1)
-    rows = reader.queue_lengths(shown.first, shown.end, step=HOUR, limit=most, queues=queues).rows
-    return {queue: {row.start: row for row in each} for queue, each in groupby(rows, key=attrgetter("queue"))}
+    limit = len(queues) * (span.hours + 1)
+    rows = reader.queue_lengths(span.first, span.end, step=HOUR, limit=limit, queues=queues).rows
+    return {
+        queue: {row.start: row for row in queue_rows} for queue, queue_rows in groupby(rows, key=attrgetter("queue"))
+    }
 
 
-def _lengths(drawn: Mapping[str, Mapping[int, QueueLengthRow]], shown: Window, zone: tzinfo) -> Curves | None:
-    of_hour, period = hours_of(zone), period_of(shown)
-    every: list[Any] = [(row.longest, queue, start) for queue, rows in drawn.items() for start, row in rows.items()]
-    if not every:
+def _lengths(drawn: Mapping[str, Mapping[int, QueueLengthRow]], span: Window, zone: tzinfo) -> Curves | None:
+    of_hour, period = hours_of(zone), period_of(span)
+    points_of_all: list[Any] = [
+        (row.longest, queue, start) for queue, rows in drawn.items() for start, row in rows.items()
+    ]
+    if not points_of_all:
         return None
     titles = []
-    for start in shown.starts:
-        said = ", ".join(f"{queue} {number(rows[start].longest)}" for queue, rows in drawn.items() if start in rows)
-        titles.append(f"{of_hour(start)}: at most {said}" if said else "")
+    for start in span.starts:
+        text = ", ".join(f"{queue} {number(rows[start].longest)}" for queue, rows in drawn.items() if start in rows)
+        titles.append(f"{of_hour(start)}: at most {text}" if text else "")
     curves = tuple(
-        Curve(queue, tuple(Point("", float(rows[start].longest) if start in rows else None) for start in shown.starts))
+        Curve(queue, tuple(Point("", float(rows[start].longest) if start in rows else None) for start in span.starts))
         for queue, rows in drawn.items()
     )
-    peak, queue, start = max(every)
-    told = f"Messages that wait in queues, by hour. {period}: at most {number(peak)} in {queue}, {of_hour(start)}."
-    return Curves("Queue length", period, curves, tuple(titles), told, marks_of(shown), float(peak))
+    peak, queue, start = max(points_of_all)
+    description = (
+        f"Messages that wait in queues, by hour. {period}: at most {number(peak)} in {queue}, {of_hour(start)}."
+    )
+    return Curves("Queue length", period, curves, tuple(titles), description, marks_of(span), float(peak))

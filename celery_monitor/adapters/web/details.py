@@ -57,9 +57,9 @@ class Details:
         if not rows:
             raise HTTPException(404, "Unknown task.")
         span = request.query_params.get("span", "")
-        shown = trends.window(now, SPANS.get(span, DAY_HOURS))
-        history = await self._queries(partial(reader.history, shown.first, shown.end, step=HOUR, names=[name]))
-        hours = await self._queries(partial(reader.task_hours, name, shown.first, shown.end))
+        window = trends.window(now, SPANS.get(span, DAY_HOURS))
+        history = await self._queries(partial(reader.history, window.first, window.end, step=HOUR, names=[name]))
+        hours = await self._queries(partial(reader.task_hours, name, window.first, window.end))
         groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now, name=name, samples=_GROUPS))
         recent = await self._queries(partial(reader.failures, FailureFilter(task=name, limit=_RECENT)))
         return page(
@@ -71,10 +71,10 @@ class Details:
             queues=[views.task(row) for row in rows],
             errors=[views.error(row) for row in groups[:_GROUPS]],
             more_errors=max(0, len(groups) - _GROUPS),
-            failures=[views.failure(one) for one in recent.rows],
-            trend=trends.trend(history, shown, self._sources.zone),
-            times=curves.times(hours, shown, self._sources.zone),
-            hours=curves.listed(hours),
+            failures=[views.failure(failure) for failure in recent.rows],
+            trend=trends.trend(history, window, self._sources.zone),
+            times=curves.times(hours, window, self._sources.zone),
+            hours=curves.table_rows(hours),
             span=span if span in SPANS else "24h",
             quantiles=_quantiles(self._sources.snapshot(), name),
             retention=self._sources.retention,
@@ -84,46 +84,49 @@ class Details:
     async def failure(self, request: Request) -> Response:
         """The failures of one task id."""
         uuid = request.path_params["uuid"]
-        found = await self._queries(partial(self._sources.reader.failure, uuid))
-        if not found:
+        failures = await self._queries(partial(self._sources.reader.failure, uuid))
+        if not failures:
             raise HTTPException(404, "No failure is stored for this task ID.")
         templates, fleet = self._sources.links, self._sources.fleet
-        shown = [
-            views.failure_in_full(one)
-            | {"blocks": blocks(one.traceback.rstrip()), "links": links.fill(templates, links.of_failure(one, fleet))}
-            for one in found
+        items = [
+            views.failure_in_full(failure)
+            | {
+                "blocks": blocks(failure.traceback.rstrip()),
+                "links": links.fill(templates, links.of_failure(failure, fleet)),
+            }
+            for failure in failures
         ]
-        return page(request, self._sources, "failure.html", uuid=uuid, failures=shown)
+        return page(request, self._sources, "failure.html", uuid=uuid, failures=items)
 
     async def incident(self, request: Request) -> Response:
         """One incident: what fails, since when, how much, why, whether it gets better, and who was told."""
         key, reader, now = request.path_params["key"], self._sources.reader, self._sources.clock.now()
-        found = await self._queries(partial(incidents.find, reader, key))
-        if found is None:
+        row_and_groups = await self._queries(partial(incidents.find, reader, key))
+        if row_and_groups is None:
             text = incidents.unknown(self._sources.retention)
             raise HTTPException(404, f"{text[0].upper()}{text[1:]}.")
-        row, groups = found
-        one = row.incident
-        shown = trends.window(max(one.last_at, min(now, one.first_at + DAY_HOURS * HOUR / 2)), DAY_HOURS)
-        history = await self._queries(partial(_history, reader, one, shown.first, shown.end, HOUR))
+        row, groups = row_and_groups
+        incident = row.incident
+        window = trends.window(max(incident.last_at, min(now, incident.first_at + DAY_HOURS * HOUR / 2)), DAY_HOURS)
+        history = await self._queries(partial(_history, reader, incident, window.first, window.end, HOUR))
         lately = await self._queries(
-            partial(_history, reader, one, diagnosis.compared_since(now), now + 1, BUCKET_SECONDS)
+            partial(_history, reader, incident, diagnosis.compared_since(now), now + 1, BUCKET_SECONDS)
         )
-        earlier, more_earlier = await self._queries(partial(self._earlier, one))
-        period = one.first_at, one.last_at
+        earlier, more_earlier = await self._queries(partial(self._earlier, incident))
+        period = incident.first_at, incident.last_at
         return page(
             request,
             self._sources,
             "incident.html",
-            one=incidents.told(row) | views.incident_in_full(row, groups),
-            headline=incidents.headline_of(one),
-            blocks=blocks(one.traceback.rstrip(), groups[0].frame if groups else ""),
-            links=links.fill(self._sources.links, links.of_incident(one)),
-            trend=trends.trend(history, shown, self._sources.zone, period) if history else None,
-            progress=diagnosis.outlook(one, lately, now),
+            one=incidents.list_item(row) | views.incident_in_full(row, groups),
+            headline=incidents.headline_of(incident),
+            blocks=blocks(incident.traceback.rstrip(), groups[0].frame if groups else ""),
+            links=links.fill(self._sources.links, links.of_incident(incident)),
+            trend=trends.trend(history, window, self._sources.zone, period) if history else None,
+            progress=diagnosis.outlook(incident, lately, now),
             steps=diagnosis.next_steps(
-                one,
-                told=row.delivered_at is not None,
+                incident,
+                is_notified=row.delivered_at is not None,
                 workers=self._up(),
                 operator=may_change(person_of(request.scope)),
             ),
@@ -134,22 +137,24 @@ class Details:
             refresh=True,
         )
 
-    def _earlier(self, one: Incident) -> tuple[list[dict[str, Any]], int]:
+    def _earlier(self, incident: Incident) -> tuple[list[dict[str, Any]], int]:
         """Other incidents of the same task, newest first, and how many more there are among those searched."""
         rows = self._sources.reader.incidents(limit=_SEARCHED).rows
-        same: list[IncidentRow] = [row for row in rows if row.incident.key != one.key and row.incident.task == one.task]
-        return [incidents.told(row) for row in same[:_EARLIER]], max(0, len(same) - _EARLIER)
+        same: list[IncidentRow] = [
+            row for row in rows if row.incident.key != incident.key and row.incident.task == incident.task
+        ]
+        return [incidents.list_item(row) for row in same[:_EARLIER]], max(0, len(same) - _EARLIER)
 
     def _up(self) -> int:
         snapshot = self._sources.snapshot()
         return sum(worker.up for worker in snapshot.workers) if snapshot else 0
 
 
-def _history(reader: Reader, one: Incident, since: float, until: float, step: int) -> list[HistoryRow]:
+def _history(reader: Reader, incident: Incident, since: float, until: float, step: int) -> list[HistoryRow]:
     """Runs of what an incident is about, each span once: of its tasks, or of its queue."""
-    names = [name for name in (one.tasks or {one.task: 1}) if name not in {OTHER, ""}][:_TASKS]
-    if one.condition in _OF_QUEUES:
-        return reader.history(since, until, step=step, queue=one.subject) if one.subject else []
+    names = [name for name in (incident.tasks or {incident.task: 1}) if name not in {OTHER, ""}][:_TASKS]
+    if incident.condition in _OF_QUEUES:
+        return reader.history(since, until, step=step, queue=incident.subject) if incident.subject else []
     by_start: dict[int, HistoryRow] = {}
     for row in reader.history(since, until, step=step, names=names) if names else []:
         have = by_start.get(row.start, HistoryRow("", row.start, (0,) * len(row.counts), 0.0, 0))
@@ -161,19 +166,19 @@ def _history(reader: Reader, one: Incident, since: float, until: float, step: in
 
 def _quantiles(snapshot: Snapshot | None, name: str) -> dict[str, list[float | None]]:
     """Of run time and waiting time since counting began, of all queues and workers together; {} for none."""
-    series = [one for one in snapshot.series if one.key.name == name] if snapshot else []
-    found = {}
-    for what in ("runtime", "wait"):
-        merged = _merged([getattr(one, what) for one in series])
+    series = [item for item in snapshot.series if item.key.name == name] if snapshot else []
+    quantiles = {}
+    for field in ("runtime", "wait"):
+        merged = _merged([getattr(item, field) for item in series])
         if merged is not None and any(merged.counts):
-            found[what] = [trends.quantile(merged, share) for share in QUANTILES]
-    return found
+            quantiles[field] = [trends.quantile(merged, share) for share in QUANTILES]
+    return quantiles
 
 
 def _merged(histograms: Sequence[Histogram]) -> Histogram | None:
     """Those with the bounds of the last one: older ones are of other settings."""
     if not histograms:
         return None
-    same = [one for one in histograms if one.bounds == histograms[-1].bounds]
-    counts = tuple(map(sum, zip(*(one.counts for one in same), strict=True)))
+    same = [histogram for histogram in histograms if histogram.bounds == histograms[-1].bounds]
+    counts = tuple(map(sum, zip(*(histogram.counts for histogram in same), strict=True)))
     return structs.replace(histograms[-1], counts=counts)

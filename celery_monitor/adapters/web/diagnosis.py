@@ -50,24 +50,26 @@ class Step:
     elsewhere: bool = False
 
 
-def outlook(one: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
+def outlook(incident: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
     """``rows``: of the incident's tasks since ``compared_since``."""
-    if one.condition is not Condition.FAILURE:
-        return _of_condition(one, now)
+    if incident.condition is not Condition.FAILURE:
+        return _of_condition(incident, now)
     begin = recent_since(now)
     recent = _sum([row for row in rows if row.start >= begin])
-    before = _sum([row for row in rows if begin - SPAN <= row.start < begin])
-    quiet = max(0.0, now - one.last_at)
+    earlier = _sum([row for row in rows if begin - SPAN <= row.start < begin])
+    silent_for = max(0.0, now - incident.last_at)
     span, lasted = elapsed(now - begin), f"{SPAN // 60:.0f} min before"
-    numbers = f"Last {span}: {_told(*recent)}. The {lasted}: {_told(*before)}."
-    if one.state is IncidentState.RESOLVED:
-        return Outlook("good", f"It is over: resolved, the last failure was {elapsed(quiet)} ago.", numbers)
-    if quiet > SPAN:
+    numbers = f"Last {span}: {_outcome_text(*recent)}. The {lasted}: {_outcome_text(*earlier)}."
+    if incident.state is IncidentState.RESOLVED:
+        return Outlook("good", f"It is over: resolved, the last failure was {elapsed(silent_for)} ago.", numbers)
+    if silent_for > SPAN:
         succeeded = f", and {recent[0]:,} runs have succeeded in the last {span}" if recent[0] else ""
         none = "" if recent[0] else " It has not run since, so it may not be fixed."
-        return Outlook("good" if recent[0] else "quiet", f"No failure for {elapsed(quiet)}{succeeded}.{none}", numbers)
-    tone, trend = _compared(_share(*recent), _share(*before))
-    return Outlook(tone, trend or f"It is still failing: the last failure was {elapsed(quiet)} ago.", numbers)
+        return Outlook(
+            "good" if recent[0] else "quiet", f"No failure for {elapsed(silent_for)}{succeeded}.{none}", numbers
+        )
+    tone, trend = _compared(_share(*recent), _share(*earlier))
+    return Outlook(tone, trend or f"It is still failing: the last failure was {elapsed(silent_for)} ago.", numbers)
 
 
 def _compared(now: float | None, then: float | None) -> tuple[str, str]:
@@ -80,10 +82,10 @@ def _compared(now: float | None, then: float | None) -> tuple[str, str]:
     return "bad", f"It is getting worse: {shares}" if then < now * _BETTER else f"It continues as before: {shares}"
 
 
-def _of_condition(one: Incident, now: float) -> Outlook:
-    if one.state is IncidentState.OPEN:
-        return Outlook("bad", f"Ongoing for {elapsed(max(0.0, now - one.first_at))}.", "")
-    lasted = elapsed(max(0.0, one.last_at - one.first_at))
+def _of_condition(incident: Incident, now: float) -> Outlook:
+    if incident.state is IncidentState.OPEN:
+        return Outlook("bad", f"Ongoing for {elapsed(max(0.0, now - incident.first_at))}.", "")
+    lasted = elapsed(max(0.0, incident.last_at - incident.first_at))
     return Outlook("good", f"It is over: it lasted {lasted}.", "")
 
 
@@ -97,29 +99,29 @@ def compared_since(now: float) -> int:
     return recent_since(now) - SPAN
 
 
-def next_steps(one: Incident, *, told: bool, workers: int, operator: bool = False) -> list[Step]:
-    """``told``: somebody was notified. ``workers``: how many are up. ``operator``: the reader may silence."""
+def next_steps(incident: Incident, *, is_notified: bool, workers: int, operator: bool = False) -> list[Step]:
+    """``is_notified``: somebody was notified. ``workers``: how many are up. ``operator``: the reader may silence."""
     steps = []
-    if one.runbook_url:
-        steps.append(Step("Follow the runbook:", one.runbook_url, one.runbook_url, elsewhere=True))
-    kinds = sorted(one.exceptions, key=lambda kind: -one.exceptions[kind])
+    if incident.runbook_url:
+        steps.append(Step("Follow the runbook:", incident.runbook_url, incident.runbook_url, elsewhere=True))
+    kinds = sorted(incident.exceptions, key=lambda kind: -incident.exceptions[kind])
     steps += [Step(f"{kind}: {HINTS[kind]}") for kind in kinds[:3] if kind in HINTS]
-    named = [host for host in one.workers if host != OTHER]
-    if len(named) == len(one.workers) == 1 and workers > 1 and one.count >= _MANY:
+    hosts = [host for host in incident.workers if host != OTHER]
+    if len(hosts) == len(incident.workers) == 1 and workers > 1 and incident.count >= _MANY:
         steps.append(
-            Step(f"All failures were on {named[0]}. If other workers run this task too, check that one first.")
+            Step(f"All failures were on {hosts[0]}. If other workers run this task too, check that one first.")
         )
-    if len(one.queues) == 1 and len(one.tasks) > 1:
-        steps.append(Step(f"All its tasks are in the queue {next(iter(one.queues))}: check what they share."))
-    if one.last_uuid:
-        newest = f"failures/{path(one.last_uuid)}"
+    if len(incident.queues) == 1 and len(incident.tasks) > 1:
+        steps.append(Step(f"All its tasks are in the queue {next(iter(incident.queues))}: check what they share."))
+    if incident.last_uuid:
+        newest = f"failures/{path(incident.last_uuid)}"
         steps.append(Step("Read the newest failure in full:", newest, "traceback and arguments"))
-    if not told and one.state is IncidentState.OPEN:
+    if not is_notified and incident.state is IncidentState.OPEN:
         steps.append(Step("Nobody has been notified yet: see Notified."))
-    if operator and one.state is IncidentState.OPEN and _can_be_silenced(one):
-        silences = address("silences", match=one.task)
+    if operator and incident.state is IncidentState.OPEN and _can_be_silenced(incident):
+        silences = address("silences", match=incident.task)
         steps.append(Step("To stop its pages while you work on it,", silences, "silence this task"))
-    if one.condition is not Condition.FAILURE or not steps:
+    if incident.condition is not Condition.FAILURE or not steps:
         steps.append(Step("Look at the", "workers", "workers and queues"))
     return steps
 
@@ -137,7 +139,7 @@ def _share(succeeded: int, failed: int) -> float | None:
     return failed / (succeeded + failed) if succeeded + failed else None
 
 
-def _told(succeeded: int, failed: int) -> str:
+def _outcome_text(succeeded: int, failed: int) -> str:
     share = _share(succeeded, failed)
     runs = f"{failed:,} of {succeeded + failed:,} runs failed"
     return "no run ended" if share is None else f"{runs} ({percent(share)})"

@@ -47,19 +47,19 @@ class Fleets:
         if self._sources.fleets is None:
             return
         try:
-            found = await self._queries(self._sources.fleets)
+            fleets = await self._queries(self._sources.fleets)
         except MonitorError as exc:
             _log.debug("The other fleets of the database are not known", problem=str(exc))
             return
         # Whoever writes there is not us.
         self._known = [
-            OtherFleet(printable(one.name, _MAX_NAME), one.url.rstrip("/") + "/")
-            for one in found
-            if is_http_url(one.url)
+            OtherFleet(printable(fleet.name, _MAX_NAME), fleet.url.rstrip("/") + "/")
+            for fleet in fleets
+            if is_http_url(fleet.url)
         ]
 
 
 def fleets_of(scope: Scope) -> Sequence[OtherFleet]:
     """The list, as a request has it."""
-    known: Sequence[OtherFleet] = scope.get(_KEY, ())
-    return known
+    fleets: Sequence[OtherFleet] = scope.get(_KEY, ())
+    return fleets

@@ -61,15 +61,17 @@ class IncidentFilter:
     cursor: str | None
     limit: int
 
-    def matches(self, one: IncidentOutline) -> bool:
+    def matches(self, outline: IncidentOutline) -> bool:
         """Whether an incident of the time and the key is one of them: a storm is one of all its tasks."""
-        return (self.task is None or self.task(one.task) or any(map(self.task, one.tasks))) and (
-            (self.exception is None or any(map(self.exception, one.exceptions)))
-            and (self.condition is None or self.condition == one.condition)
+        return (self.task is None or self.task(outline.task) or any(map(self.task, outline.tasks))) and (
+            (self.exception is None or any(map(self.exception, outline.exceptions)))
+            and (self.condition is None or self.condition == outline.condition)
         )
 
 
-def wanted(query: Parameters, names: Sequence[str] | None = None, kinds: Sequence[str] | None = None) -> IncidentFilter:
+def filter_of(
+    query: Parameters, names: Sequence[str] | None = None, kinds: Sequence[str] | None = None
+) -> IncidentFilter:
     """What a request asks for. Raises ParameterError.
 
     With ``names`` and ``kinds``, the known tasks and exceptions, a part of a name finds what is called so.
@@ -88,10 +90,10 @@ def wanted(query: Parameters, names: Sequence[str] | None = None, kinds: Sequenc
     )
 
 
-def _meant(text: str | None, known: Sequence[str] | None) -> Callable[[str], bool] | None:
+def _meant(text: str | None, names: Sequence[str] | None) -> Callable[[str], bool] | None:
     if text is None:
         return None
-    return text.__eq__ if known is None or text in known else matcher(text)
+    return text.__eq__ if names is None or text in names else matcher(text)
 
 
 def _state(query: Parameters) -> IncidentState | None:
@@ -99,10 +101,10 @@ def _state(query: Parameters) -> IncidentState | None:
     return None if text is None else IncidentState(text)
 
 
-def told(row: IncidentRow) -> Json:
+def list_item(row: IncidentRow) -> Json:
     """An incident in a list, with what the page says in words."""
-    one = row.incident
-    return incident(row) | {"said": last_failure(one), "failures": failures_of(one), "storm": one.is_storm}
+    value = row.incident
+    return incident(row) | {"said": last_failure(value), "failures": failures_of(value), "storm": value.is_storm}
 
 
 def are_sent(channels: Sequence[ChannelInfo]) -> bool:
@@ -110,47 +112,47 @@ def are_sent(channels: Sequence[ChannelInfo]) -> bool:
     return any(channel.configured for channel in channels if channel.incidents)
 
 
-def last_failure(one: Incident) -> str:
+def last_failure(value: Incident) -> str:
     """What the last failure said, with its class: a KeyError's message alone is no more than a name.
 
     Of another condition, its headline.
     """
-    if one.condition is not Condition.FAILURE:
-        return headline(replace(one, fleet=""))
-    kind, said = _last_class(one), " ".join(one.message.split())
-    if not kind or said.startswith(kind):
-        return said
-    return f"{kind}: {said}" if said else kind
+    if value.condition is not Condition.FAILURE:
+        return headline(replace(value, fleet=""))
+    kind, message = _last_class(value), " ".join(value.message.split())
+    if not kind or message.startswith(kind):
+        return message
+    return f"{kind}: {message}" if message else kind
 
 
-def _last_class(one: Incident) -> str:
+def _last_class(value: Incident) -> str:
     """Of several classes that which the end of the last traceback names; "" when it names none of them."""
-    if len(one.exceptions) == 1:
-        return next(iter(one.exceptions))
-    for line in reversed(one.traceback.splitlines()):
-        named = line.partition(":")[0].rpartition(".")[2]
-        if named in one.exceptions:
-            return named
+    if len(value.exceptions) == 1:
+        return next(iter(value.exceptions))
+    for line in reversed(value.traceback.splitlines()):
+        class_name = line.partition(":")[0].rpartition(".")[2]
+        if class_name in value.exceptions:
+            return class_name
     return ""
 
 
-def headline_of(one: Incident) -> str:
+def headline_of(value: Incident) -> str:
     """What failed and how often, or what else is wrong."""
-    if one.condition is not Condition.FAILURE:
-        return headline(replace(one, fleet=""))
-    if one.is_storm:
-        return f"A storm of {len(one.tasks)} tasks"
-    return f"{one.task} failed" + ("" if one.count == 1 else f" {one.count:,} times")
+    if value.condition is not Condition.FAILURE:
+        return headline(replace(value, fleet=""))
+    if value.is_storm:
+        return f"A storm of {len(value.tasks)} tasks"
+    return f"{value.task} failed" + ("" if value.count == 1 else f" {value.count:,} times")
 
 
-def failures_of(one: Incident) -> str:
+def failures_of(value: Incident) -> str:
     """The address of an incident's failures, from the root.
 
     Those of other tasks are left out unless it is about several.
     """
-    task = one.task if one.task != STORM and len(one.tasks) < 2 else None  # noqa: PLR2004 - several
+    task = value.task if value.task != STORM and len(value.tasks) < 2 else None  # noqa: PLR2004 - several
     # Times are given in whole milliseconds, and the end is not part of the time.
-    return address("failures", task=task, since=time(one.first_at), until=time(one.last_at + 0.001))
+    return address("failures", task=task, since=time(value.first_at), until=time(value.last_at + 0.001))
 
 
 def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
@@ -161,12 +163,12 @@ def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
     rows = reader.incidents(limit=1, key=key).rows
     if not rows:
         return None
-    one = rows[0].incident
-    if one.condition is not Condition.FAILURE:
+    value = rows[0].incident
+    if value.condition is not Condition.FAILURE:
         return rows[0], []
-    counts = one.tasks or {one.task: one.count}
+    counts = value.tasks or {value.task: value.count}
     tasks = sorted((task for task in counts if task != OTHER), key=lambda task: -counts[task])
-    since, until = one.first_at - one.first_at % BUCKET_SECONDS, one.last_at + 0.001
+    since, until = value.first_at - value.first_at % BUCKET_SECONDS, value.last_at + 0.001
     groups = [
         group
         for task in tasks[:_MAX_TASKS]
@@ -183,53 +185,56 @@ def unknown(retention: float) -> str:
     )
 
 
-def page(reader: Reader, wanted: IncidentFilter, at_most: float = math.inf) -> Page[IncidentRow]:
+def page(reader: Reader, criteria: IncidentFilter, at_most: float = math.inf) -> Page[IncidentRow]:
     """The incidents that a filter asks for, newest first. Raises InvalidCursorError.
 
     ``at_most``: how many are read for it, for a filter that no index knows. The next page goes on from there then.
     """
-    found: list[IncidentOutline] = []
-    cursor, read = wanted.cursor, 0
+    outlines: list[IncidentOutline] = []
+    cursor, read = criteria.cursor, 0
     while True:
-        chunk = _outlines(reader, wanted, _CHUNK_SIZE, cursor)
-        found += [one for one in chunk.rows if wanted.matches(one)]
+        chunk = _outlines(reader, criteria, _CHUNK_SIZE, cursor)
+        outlines += [outline for outline in chunk.rows if criteria.matches(outline)]
         read += len(chunk.rows)
-        if len(found) > wanted.limit or chunk.next is None:
-            shown = paging.page(found, wanted.limit, lambda one: (one.first_at, one.key))
-            return Page(_rows(reader, shown.rows), shown.next)
+        if len(outlines) > criteria.limit or chunk.next is None:
+            visible = paging.page(outlines, criteria.limit, lambda outline: (outline.first_at, outline.key))
+            return Page(_rows(reader, visible.rows), visible.next)
         if read >= at_most:
-            return Page(_rows(reader, found), chunk.next)
+            return Page(_rows(reader, outlines), chunk.next)
         cursor = chunk.next
 
 
-def is_default(by: Order) -> bool:
+def is_default(ordering: Order) -> bool:
     """Newest first: the order that the store knows."""
-    return by.column.name == COLUMNS[0].name and by.down
+    return ordering.column.name == COLUMNS[0].name and ordering.down
 
 
 def in_order(
-    reader: Reader, wanted: IncidentFilter, by: Order, number: str, at_most: int
+    reader: Reader, criteria: IncidentFilter, ordering: Order, number: str, at_most: int
 ) -> tuple[Page[IncidentRow], int, int]:
     """A page of the newest ``at_most`` incidents, sorted by a column; its number, and how many pages there are."""
-    found = [one for one in _outlines(reader, wanted, at_most, None).rows if wanted.matches(one)]
-    if by.column.name == "sent":
-        sent = reader.delivered()
-        found.sort(key=lambda one: sent.get(one.key, 0.0), reverse=by.down)
+    outlines = [outline for outline in _outlines(reader, criteria, at_most, None).rows if criteria.matches(outline)]
+    if ordering.column.name == "sent":
+        sent_at = reader.delivered()
+        outlines.sort(key=lambda outline: sent_at.get(outline.key, 0.0), reverse=ordering.down)
     else:
-        found.sort(key=by.column.key, reverse=by.down)
-    at, pages = numbered(number, len(found), wanted.limit)
-    return Page(_rows(reader, found[(at - 1) * wanted.limit : at * wanted.limit])), at, pages
+        outlines.sort(key=ordering.column.key, reverse=ordering.down)
+    at, pages = numbered(number, len(outlines), criteria.limit)
+    return Page(_rows(reader, outlines[(at - 1) * criteria.limit : at * criteria.limit])), at, pages
 
 
-def _outlines(reader: Reader, wanted: IncidentFilter, limit: int, cursor: str | None) -> Page[IncidentOutline]:
+def _outlines(reader: Reader, criteria: IncidentFilter, limit: int, cursor: str | None) -> Page[IncidentOutline]:
     return reader.outlines(
-        since=wanted.since, until=wanted.until, limit=limit, cursor=cursor, key=wanted.key, state=wanted.state
+        since=criteria.since, until=criteria.until, limit=limit, cursor=cursor, key=criteria.key, state=criteria.state
     )
 
 
-def _rows(reader: Reader, found: Sequence[IncidentOutline]) -> list[IncidentRow]:
+def _rows(reader: Reader, outlines: Sequence[IncidentOutline]) -> list[IncidentRow]:
     """The incidents in full, in the same order. One that was deleted meanwhile is missing."""
-    if not found:
+    if not outlines:
         return []
-    by_key = {row.incident.key: row for row in reader.incidents(limit=len(found), keys=[one.key for one in found]).rows}
-    return [by_key[one.key] for one in found if one.key in by_key]
+    by_key = {
+        row.incident.key: row
+        for row in reader.incidents(limit=len(outlines), keys=[outline.key for outline in outlines]).rows
+    }
+    return [by_key[outline.key] for outline in outlines if outline.key in by_key]

@@ -20,29 +20,29 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
         OSError: No address can be listened on, or another program has one of them.
     """
     sockets = [_everywhere(port, backlog)] if host == ANY_ADDRESS else _of_host(host, port, backlog)
-    for each in sockets:
+    for listener in sockets:
         # Connections inherit it. asyncio sets it for sockets that say TCP, which those of create_server do not; without
         # it, each answer waits up to 40 ms for the client's acknowledgement of its headers.
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sockets
 
 
 def _of_host(host: str, port: int, backlog: int) -> list[socket.socket]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     missing = None
     with ExitStack() as cleanup:
         sockets: list[socket.socket] = []
-        for family, _, _, _, address in found:
+        for family, _, _, _, address in addresses:
             if sockets:
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])  # noqa: PLW2901 - port 0 is one port
             try:
-                made = socket.create_server(address, family=family, backlog=backlog)
+                listener = socket.create_server(address, family=family, backlog=backlog)
             except OSError as exc:
                 if exc.errno not in _NO_SUCH_FAMILY:
                     raise
                 missing = exc
             else:
-                sockets.append(cleanup.enter_context(made))
+                sockets.append(cleanup.enter_context(listener))
         if not sockets and missing is not None:
             raise missing
         cleanup.pop_all()

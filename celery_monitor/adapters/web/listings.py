@@ -90,23 +90,23 @@ class Listings:
 
     async def tasks(self, request: Request) -> Response:
         """All tasks, by a part of their names, sorted by any column."""
-        given = _given(request, TASK_FIELDS)
+        form_values = _given(request, TASK_FIELDS)
         reader, now = self._sources.reader, self._sources.clock.now()
-        every = await self._queries(partial(reader.tasks, limit=MAX_TASKS))
-        known = every.rows
-        names = sorted({row.name for row in known})
-        wanted = set(find(given["q"], names)) if given["q"] else None
-        if wanted is not None and len(wanted) == 1 and given["q"] in wanted:
+        page_of_tasks = await self._queries(partial(reader.tasks, limit=MAX_TASKS))
+        all_rows = page_of_tasks.rows
+        names = sorted({row.name for row in all_rows})
+        names_wanted = set(find(form_values["q"], names)) if form_values["q"] else None
+        if names_wanted is not None and len(names_wanted) == 1 and form_values["q"] in names_wanted:
             # Typed in full: nothing is left to choose.
-            return RedirectResponse(f"tasks/{path(given['q'])}", 303)
-        if given["q"].strip() and not wanted and (uuid := await self._id_in(given["q"])) is not None:
+            return RedirectResponse(f"tasks/{path(form_values['q'])}", 303)
+        if form_values["q"].strip() and not names_wanted and (uuid := await self._id_in(form_values["q"])) is not None:
             return RedirectResponse(f"runs/{path(uuid)}", 303)
-        rows = [row for row in known if wanted is None or row.name in wanted]
-        rows = [row for row in rows if _is_in(row, given["state"], now)]
-        by = order(given["sort"], TASK_COLUMNS)
+        rows = [row for row in all_rows if names_wanted is None or row.name in names_wanted]
+        rows = [row for row in rows if _is_in(row, form_values["state"], now)]
+        ordering = order(form_values["sort"], TASK_COLUMNS)
         rows.sort(key=lambda row: (row.name, row.queue))
-        rows.sort(key=by.column.key, reverse=by.down)
-        number, pages = numbered(given["page"], len(rows), PER_PAGE)
+        rows.sort(key=ordering.column.key, reverse=ordering.down)
+        number, pages = numbered(form_values["page"], len(rows), PER_PAGE)
         part = rows[(number - 1) * PER_PAGE : number * PER_PAGE]
         sparks = await self._queries(partial(trends.sparks, reader, sorted({row.name for row in part}), now))
         return page(
@@ -116,87 +116,89 @@ class Listings:
             tasks=[views.task(row) for row in part],
             sparks=sparks,
             total=len(rows),
-            known=len(known),
-            given=given,
-            columns=by.heads(TASK_COLUMNS),
+            known=len(all_rows),
+            given=form_values,
+            columns=ordering.heads(TASK_COLUMNS),
             states=STATES,
             number=number,
             pages=pages,
-            suggested=suggestions(given["q"], names) if given["q"] and not rows else [],
+            suggested=suggestions(form_values["q"], names) if form_values["q"] and not rows else [],
             retention=self._sources.retention,
         )
 
     async def _id_in(self, text: str) -> str | None:
         """The task id that was typed. Of a UUID nothing need be known: its page says why."""
-        known: str | None = await self._queries(partial(known_as, self._sources, text))
-        return text.strip() if known is None and is_uuid(text) else known
+        task_id: str | None = await self._queries(partial(known_as, self._sources, text))
+        return text.strip() if task_id is None and is_uuid(text) else task_id
 
     async def failures(self, request: Request) -> Response:
         """Failures, by the fields of a form."""
-        given = _given(request, FAILURE_FIELDS)
-        by = order(given["sort"], FAILURE_COLUMNS)
+        form_values = _given(request, FAILURE_FIELDS)
+        ordering = order(form_values["sort"], FAILURE_COLUMNS)
         names, kinds = await self._queries(partial(_names, self._sources.reader))
-        shown: Page[Failure] = Page(())
+        page_shown: Page[Failure] = Page(())
         problem: _Wrong | None = None
         try:
             query = self._parameters(request, "cursor", *FAILURE_FIELDS)
-            wanted = replace(_wanted(query, names, kinds), sort=by.column.name, descending=by.down)
-            shown = await self._queries(partial(self._sources.reader.failures, wanted))
+            criteria = replace(_filter_of(query, names, kinds), sort=ordering.column.name, descending=ordering.down)
+            page_shown = await self._queries(partial(self._sources.reader.failures, criteria))
         except (ParameterError, InvalidCursorError) as exc:
             problem = exc
         return self._list(
             request,
             "failures.html",
             problem,
-            failures=[views.failure(one) for one in shown.rows],
-            next=shown.next,
-            columns=by.heads(FAILURE_COLUMNS),
-            given=given,
+            failures=[views.failure(failure) for failure in page_shown.rows],
+            next=page_shown.next,
+            columns=ordering.heads(FAILURE_COLUMNS),
+            form_values=form_values,
             names=names,
             kinds=kinds,
-            found=bool(shown.rows),
+            found=bool(page_shown.rows),
         )
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first, by the fields of a form."""
-        given = _given(request, INCIDENT_FIELDS)
-        by = order(given["sort"], incidents.COLUMNS)
+        form_values = _given(request, INCIDENT_FIELDS)
+        ordering = order(form_values["sort"], incidents.COLUMNS)
         number, pages = 0, 0
         names, kinds = await self._queries(partial(_names, self._sources.reader))
-        shown: Page[IncidentRow] = Page(())
+        page_shown: Page[IncidentRow] = Page(())
         problem: _Wrong | None = None
         try:
-            wanted = incidents.wanted(self._parameters(request, "cursor", *INCIDENT_FIELDS), names, kinds)
-            wanted = replace(wanted, limit=PER_PAGE)
-            if incidents.is_default(by):
-                shown = await self._queries(partial(incidents.page, self._sources.reader, wanted, MAX_INCIDENTS))
+            criteria = incidents.filter_of(self._parameters(request, "cursor", *INCIDENT_FIELDS), names, kinds)
+            criteria = replace(criteria, limit=PER_PAGE)
+            if incidents.is_default(ordering):
+                page_shown = await self._queries(partial(incidents.page, self._sources.reader, criteria, MAX_INCIDENTS))
             else:
-                find_all = partial(incidents.in_order, self._sources.reader, wanted, by, given["page"], MAX_INCIDENTS)
-                shown, number, pages = await self._queries(find_all)
+                find_all = partial(
+                    incidents.in_order, self._sources.reader, criteria, ordering, form_values["page"], MAX_INCIDENTS
+                )
+                page_shown, number, pages = await self._queries(find_all)
         except (ParameterError, InvalidCursorError) as exc:
             problem = exc
         return self._list(
             request,
             "incidents.html",
             problem,
-            incidents=[incidents.told(row) for row in shown.rows],
-            next=shown.next,
+            incidents=[incidents.list_item(row) for row in page_shown.rows],
+            next=page_shown.next,
             number=number,
             pages=pages,
             most=MAX_INCIDENTS,
-            columns=by.heads(incidents.COLUMNS),
-            given=given,
+            columns=ordering.heads(incidents.COLUMNS),
+            form_values=form_values,
             names=names,
             kinds=kinds,
-            found=bool(shown.rows),
+            found=bool(page_shown.rows),
             states=IncidentState,
             conditions=Condition,
             sending=incidents.are_sent(self._sources.channels),
         )
 
-    def _parameters(self, request: Request, *known: str) -> Parameters:
+    def _parameters(self, request: Request, *names: str) -> Parameters:
         # Mail and chat programs add parameters of their own to the links that people follow.
-        return Parameters(request, known, now=self._sources.clock.now(), strict=False)
+        return Parameters(request, names, now=self._sources.clock.now(), strict=False)
 
     def _list(
         self,
@@ -204,23 +206,23 @@ class Listings:
         template: str,
         problem: _Wrong | None,
         *,
-        given: Mapping[str, str],
+        form_values: Mapping[str, str],
         names: Sequence[str],
         kinds: Sequence[str],
         found: bool,
         **values: Any,  # noqa: ANN401 - of any template
     ) -> Response:
         """A page whose form stays as it was filled in, with what is wrong beside its field."""
-        field, _, said = str(problem).partition(": ") if problem else ("", "", "")
-        suggested = [] if found or not given["task"] else suggestions(given["task"], names)
+        field, _, message = str(problem).partition(": ") if problem else ("", "", "")
+        suggested = [] if found or not form_values["task"] else suggestions(form_values["task"], names)
         return page(
             request,
             self._sources,
             template,
             400 if problem else 200,
-            given=given,
-            wrong={field: said} if field in given else {},
-            problem=str(problem) if problem and field not in given else "",
+            given=form_values,
+            wrong={field: message} if field in form_values else {},
+            problem=str(problem) if problem and field not in form_values else "",
             offered={"task": names[:LISTED], "exception": kinds[:LISTED]},
             suggested=suggested,
             **values,
@@ -239,22 +241,24 @@ def _names(reader: Reader) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(row.name for row in last)), reader.exceptions()
 
 
-def _wanted(query: Parameters, names: Sequence[str], kinds: Sequence[str]) -> FailureFilter:
+def _filter_of(query: Parameters, names: Sequence[str], kinds: Sequence[str]) -> FailureFilter:
     """What the fields ask for; of names that are typed in part, those that are known."""
     since, until = query.span()
     task, exception = query.text("task"), query.text("exception")
-    wanted = FailureFilter(
+    criteria = FailureFilter(
         message=query.text("message"), since=since, until=until, limit=PER_PAGE, cursor=query.cursor()
     )
     if task is not None:
         matching = find(task, names)
         # A failure may be kept for longer than its task is counted.
         exact = len(matching) == 1 or not matching
-        wanted = replace(wanted, task=(matching or [task])[0]) if exact else replace(wanted, tasks=matching[:MAX_NAMES])
+        criteria = (
+            replace(criteria, task=(matching or [task])[0]) if exact else replace(criteria, tasks=matching[:MAX_NAMES])
+        )
     if exception is not None:
         matching = find(exception, kinds) or [exception]
-        wanted = replace(wanted, exceptions=matching[:MAX_NAMES])
-    return wanted
+        criteria = replace(criteria, exceptions=matching[:MAX_NAMES])
+    return criteria
 
 
 def _is_in(row: TaskRow, state: str, now: float) -> bool:

@@ -76,18 +76,20 @@ class Operations:
         """Those that have not ended, or those that have."""
         query = Parameters(request, ("ended",), now=self._now)
         book = self._sources.silences
-        found = await self._queries(partial(book.ended if query.flag("ended") else book.current, self._now))
-        return answer({"items": [views.silence(one, self._now) for one in found], "next": None})
+        silences = await self._queries(partial(book.ended if query.flag("ended") else book.current, self._now))
+        return answer({"items": [views.silence(silence, self._now) for silence in silences], "next": None})
 
     async def add(self, request: Request) -> Response:
         """A new silence, as JSON."""
         person = _permit(request, _JSON)
         try:
-            asked = msgspec.json.decode(await _body(request), type=AskedSilence)
+            silence_request = msgspec.json.decode(await _body(request), type=AskedSilence)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise ParameterError(f"the body must be JSON with match, for and reason: {exc}") from exc
-        made = await self._add(asked.match, asked.queues, asked.lasting, asked.reason, person)
-        return answer(views.silence(made, self._now), 201)
+        silence = await self._add(
+            silence_request.match, silence_request.queues, silence_request.lasting, silence_request.reason, person
+        )
+        return answer(views.silence(silence, self._now), 201)
 
     async def end(self, request: Request) -> Response:
         """End one now."""
@@ -102,13 +104,13 @@ class Operations:
     async def add_by_form(self, request: Request) -> Response:
         """A new silence; a mistake keeps what was written."""
         person = _permit(request, _FORM)
-        given = await _form(request)
-        globs, queues = given.get("match", "").split(), given.get("queues", "").split()
+        values = await _form(request)
+        globs, queues = values.get("match", "").split(), values.get("queues", "").split()
         try:
-            await self._add(globs, queues, given.get("for", ""), given.get("reason", ""), person)
+            await self._add(globs, queues, values.get("for", ""), values.get("reason", ""), person)
         except ParameterError as exc:
             empty = {"match": "", "queues": "", "for": "", "reason": ""}
-            return await self._shown(request, empty | given, str(exc), status=400)
+            return await self._shown(request, empty | values, str(exc), status=400)
         return RedirectResponse(f"{root(request)}silences", 303)
 
     async def end_by_form(self, request: Request) -> Response:
@@ -128,25 +130,27 @@ class Operations:
 
     def _schedules(self) -> list[views.Json]:
         snapshot = current(self._sources.snapshot)
-        return [views.schedule(one, snapshot.counters) for one in snapshot.schedules]
+        return [views.schedule(schedule, snapshot.counters) for schedule in snapshot.schedules]
 
     @property
     def _now(self) -> float:
         return self._sources.clock.now()
 
-    async def _shown(self, request: Request, given: dict[str, str], problem: str | None, status: int = 200) -> Response:
+    async def _shown(
+        self, request: Request, values: dict[str, str], problem: str | None, status: int = 200
+    ) -> Response:
         book, now = self._sources.silences, self._now
-        found = await self._queries(partial(book.current, now))
+        silences = await self._queries(partial(book.current, now))
         ended = await self._queries(partial(book.ended, now))
         return page(
             request,
             self._sources,
             "silences.html",
             status,
-            silences=[views.silence(one, now) for one in found],
-            ended=[views.silence(one, now) for one in ended[:20]],
+            silences=[views.silence(silence, now) for silence in silences],
+            ended=[views.silence(silence, now) for silence in ended[:20]],
             windows=self._sources.mute,
-            given=given,
+            given=values,
             problem=problem,
             may_change=may_change(person_of(request.scope)),
         )
@@ -157,20 +161,20 @@ class Operations:
         except ValueError as exc:
             raise ParameterError(f"for: {exc}") from exc
         try:
-            made = silence_of(
+            silence = silence_of(
                 silence_id=secrets.token_hex(4), match=match, lasting=seconds, reason=reason, now=self._now,
                 queues=queues, created_by=person.name,
             )  # fmt: skip
-            await self._queries(partial(self._sources.silences.add, made))
+            await self._queries(partial(self._sources.silences.add, silence))
         except (ValueError, TooManySilencesError) as exc:
             raise ParameterError(str(exc)) from exc
-        return made
+        return silence
 
     async def _end(self, request: Request) -> Silence:
-        found = await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
-        if found is None:
+        silences = await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
+        if silences is None:
             raise HTTPException(404, "no silence with this id is in effect")
-        return found
+        return silences
 
 
 def _permit(request: Request, media_type: str | None) -> Person:
@@ -180,8 +184,8 @@ def _permit(request: Request, media_type: str | None) -> Person:
         raise HTTPException(HTTPStatus.FORBIDDEN, OFF if person is None else VIEWER)
     if not of_this_site(request.headers, form=media_type == _FORM):
         raise HTTPException(HTTPStatus.FORBIDDEN, OTHER_SITE)
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type is not None and given != media_type:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type is not None and content_type != media_type:
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body must be {media_type}")
     return person
 

@@ -30,7 +30,7 @@ def overview(sources: Sources, since: float | None, *, seen: bool = False) -> vi
     failures = reader.failed(begin, end)
     failing = sorted(failures, key=lambda name: (-failures[name], name))
     rows = reader.tasks(since=begin, until=end, limit=_MAX_TASKS, names=failing[:WORST]).rows
-    worst = {name: list(of_task) for name, of_task in groupby(rows, key=attrgetter("name"))}
+    rows_by_task = {name: list(of_task) for name, of_task in groupby(rows, key=attrgetter("name"))}
     fleet = reader.history(begin, end, step=int(DAY))
     snapshot = sources.snapshot()
     workers = snapshot.workers if snapshot else ()
@@ -43,13 +43,14 @@ def overview(sources: Sources, since: float | None, *, seen: bool = False) -> vi
         "counts": views.counts([row.counts for row in fleet]),
         "tasks": {"failing": len(failing)} | ({"seen": _seen(reader, begin, end)} if seen else {}),
         "worst": [
-            {"name": name, "failure_rate": rate(worst[name]), **views.totals(worst[name])} for name in failing[:WORST]
+            {"name": name, "failure_rate": rate(rows_by_task[name]), **views.totals(rows_by_task[name])}
+            for name in failing[:WORST]
         ],
         "incidents": {"open": snapshot.incidents_open if snapshot else None},
-        "workers": {"up": sum(one.up for one in workers), "down": sum(not one.up for one in workers)},
+        "workers": {"up": sum(worker.up for worker in workers), "down": sum(not worker.up for worker in workers)},
         "outbox": outbox(sources),
-        "limits": [views.limit(one) for one in snapshot.limits] if snapshot else [],
-        "queues": [views.queue(one) for one in sources.queues()],
+        "limits": [views.limit(worker) for worker in snapshot.limits] if snapshot else [],
+        "queues": [views.queue(worker) for worker in sources.queues()],
         "store": store(sources, now, counters.get(CounterName.STORE_ROLLED_BACK, 0.0)),
         "stream": {
             "lag_seconds": snapshot and snapshot.lag,

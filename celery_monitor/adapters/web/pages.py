@@ -78,27 +78,27 @@ class Pages:
         reader, now = self._sources.reader, self._sources.clock.now()
         summary = await self._queries.shared("overview", partial(overview, self._sources, None))
         span = request.query_params.get("span", "")
-        shown = trends.window(now, SPANS.get(span, DAY_HOURS))
-        rows = await self._queries.shared(shown, partial(self._history.rows, shown, now))
-        worst = [one["name"] for one in summary["worst"]]
-        sparks = await self._queries.shared(tuple(worst), partial(trends.sparks, reader, worst, now))
-        queues = tuple(one["name"] for one in summary["queues"])
+        window = trends.window(now, SPANS.get(span, DAY_HOURS))
+        rows = await self._queries.shared(window, partial(self._history.rows, window, now))
+        names = [task["name"] for task in summary["worst"]]
+        sparks = await self._queries.shared(tuple(names), partial(trends.sparks, reader, names, now))
+        queues = tuple(task["name"] for task in summary["queues"])
         lengths = await self._queries.shared(
-            (shown, *queues), partial(curves.queue_trends, reader, queues, shown, now, self._sources.zone)
+            (window, *queues), partial(curves.queue_trends, reader, queues, window, now, self._sources.zone)
         )
         find = partial(reader.incidents, limit=_OPEN, state=IncidentState.OPEN)
-        found = (await self._queries(find)).rows if summary["incidents"]["open"] else ()
+        incident_rows = (await self._queries(find)).rows if summary["incidents"]["open"] else ()
         return page(
             request,
             self._sources,
             "overview.html",
             summary=summary,
             channels={channel.name: channel for channel in self._sources.channels},
-            trend=trends.trend(rows, shown, self._sources.zone),
+            trend=trends.trend(rows, window, self._sources.zone),
             span=span if span in SPANS else "24h",
             sparks=sparks,
             lengths=lengths,
-            open=[incidents.told(row) for row in found],
+            open=[incidents.list_item(row) for row in incident_rows],
             running=self._running(),
             refresh=True,
         )
@@ -131,7 +131,7 @@ class Pages:
     async def _summary(self, date: dt.date, now: float) -> Summary:
         """A day; for a moment all who look at it, and at its further pages, see the same."""
         at = self._sources.clock.monotonic()
-        fresh = [(day, one) for day, one in self._summaries.items() if at - one[0] < _REPORT_SHARED_FOR]
+        fresh = [(day, entry) for day, entry in self._summaries.items() if at - entry[0] < _REPORT_SHARED_FOR]
         self._summaries = dict(fresh[-_REPORTS_SHARED:])
         if date not in self._summaries:
             call = partial(self._sources.report, date, now)
@@ -154,9 +154,9 @@ class Pages:
         """An error as a page. What the store cannot tell now is asked again."""
         refresh = status == HTTPStatus.SERVICE_UNAVAILABLE
         # Starlette's own texts are the names of the statuses, which say nothing to a person.
-        named = HTTPStatus(status).phrase
-        title = _ERRORS.get(status, named)
-        sentence = _NO_PAGE if text == named and status == HTTPStatus.NOT_FOUND else f"{text[:1].upper()}{text[1:]}"
+        phrase = HTTPStatus(status).phrase
+        title = _ERRORS.get(status, phrase)
+        sentence = _NO_PAGE if text == phrase and status == HTTPStatus.NOT_FOUND else f"{text[:1].upper()}{text[1:]}"
         sentence += "" if sentence.endswith((".", "!", "?")) else "."
         response = page(request, self._sources, "error.html", code=status, title=title, text=sentence, refresh=refresh)
         response.status_code = status

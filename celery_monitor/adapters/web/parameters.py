@@ -28,18 +28,18 @@ class ParameterError(Exception):
 
 
 class Parameters:
-    """The query of a request: its ``known`` parameters, each once."""
+    """The query of a request: its ``names`` parameters, each once."""
 
-    def __init__(self, request: Request, known: Iterable[str], *, now: float, strict: bool = True) -> None:
+    def __init__(self, request: Request, names: Iterable[str], *, now: float, strict: bool = True) -> None:
         """``now`` is what relative times are counted from; ``strict``: unknown parameters are wrong, not ignored."""
         self._values: dict[str, str] = {}
         self._now = now
-        known = tuple(known)
+        names = tuple(names)
         for name, value in request.query_params.multi_items():
-            if name not in known:
+            if name not in names:
                 if not strict:
                     continue
-                raise ParameterError(f"{name[:50]!r} is not a parameter here; there are: {', '.join(known) or 'none'}")
+                raise ParameterError(f"{name[:50]!r} is not a parameter here; there are: {', '.join(names) or 'none'}")
             if name in self._values:
                 raise ParameterError(f"{name}: given twice")
             if len(value) > _MAX_TEXT:
@@ -87,8 +87,8 @@ class Parameters:
         except ValueError:
             pass
         try:
-            lost = _lost_plus.fullmatch(value)
-            moment = datetime.fromisoformat(f"{lost[1]}+{lost[2]}" if lost else value)
+            lost_plus = _lost_plus.fullmatch(value)
+            moment = datetime.fromisoformat(f"{lost_plus[1]}+{lost_plus[2]}" if lost_plus else value)
             if _day.fullmatch(value):
                 moment = moment.replace(tzinfo=UTC)
             if moment.tzinfo is None:
@@ -124,12 +124,12 @@ def day(text: str, *, now: float, zone: tzinfo) -> date:
     last = today(now, zone)
     relative = {"today": last, "yesterday": last - ONE_DAY}
     try:
-        found = relative[text] if text in relative else date.fromisoformat(text)
+        day_found = relative[text] if text in relative else date.fromisoformat(text)
     except ValueError as exc:
         raise ParameterError("date: must be YYYY-MM-DD, today or yesterday") from exc
-    if not FIRST_DAY <= found <= last:
+    if not FIRST_DAY <= day_found <= last:
         raise ParameterError(f"date: must be from {FIRST_DAY} to {last}")
-    return found
+    return day_found
 
 
 def today(now: float, zone: tzinfo) -> date:

@@ -39,7 +39,7 @@ class Roles:
     viewers: Collection[str]
     operators: Collection[str]
 
-    def of(self, groups: Iterable[str]) -> Role | None:
+    def for_groups(self, groups: Iterable[str]) -> Role | None:
         """The role of somebody in these groups; None for somebody who may see nothing."""
         all_of_them = {EVERYBODY, *groups}
         if not all_of_them.isdisjoint(self.operators):
@@ -54,8 +54,8 @@ def sign(scope: Scope, person: Person) -> None:
 
 def person_of(scope: Scope) -> Person | None:
     """Who makes a request; None where nobody has to sign in."""
-    found = scope.get(_KEY)
-    return found if isinstance(found, Person) else None
+    person = scope.get(_KEY)
+    return person if isinstance(person, Person) else None
 
 
 def may_change(person: Person | None) -> bool:

@@ -35,14 +35,14 @@ class Queries:
             running = self._shared[key] = asyncio.ensure_future(self(call))
             running.add_done_callback(lambda _: self._shared.pop(key, None))
         # One client that leaves must not take the answer from the others.
-        found: T = await asyncio.shield(running)
-        return found
+        result: T = await asyncio.shield(running)
+        return result
 
     async def __call__(self, call: Callable[[], T]) -> T:
         """What ``call`` returns.
 
         Raises:
-            QueryTimeoutError: The store has ended the call after PATIENCE_SECONDS; its thread is free again.
+            QueryTimeoutError: The store has ended the call after QUERY_TIMEOUT_SECONDS; its thread is free again.
             StoreUnavailableError: Also when the call did not come back from the store even then.
         """
         deadline = time.monotonic() + QUERY_TIMEOUT_SECONDS

@@ -27,10 +27,10 @@ class Scrapes:
     async def answer(self, request: Request) -> Response:
         """The endpoint."""
         accept, encoding = (",".join(request.headers.getlist(name)) for name in ("accept", "accept-encoding"))
-        chosen = self._metrics.choose(accept, encoding)
-        waiting = self._next.get(chosen)
+        encoding_chosen = self._metrics.choose(accept, encoding)
+        waiting = self._next.get(encoding_chosen)
         if waiting is None:
-            waiting = self._next[chosen] = asyncio.create_task(self._rendered(chosen))
+            waiting = self._next[encoding_chosen] = asyncio.create_task(self._rendered(encoding_chosen))
         # One client that leaves must not take the answer from the others.
         return _Chunks(await asyncio.shield(waiting))
 
@@ -38,10 +38,10 @@ class Scrapes:
         """End the thread when its work is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _rendered(self, chosen: Hashable) -> Scrape:
+    async def _rendered(self, encoding_chosen: Hashable) -> Scrape:
         async with self._rendering:
-            del self._next[chosen]
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._metrics.render, chosen)
+            del self._next[encoding_chosen]
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._metrics.render, encoding_chosen)
 
 
 class _Chunks(Response):

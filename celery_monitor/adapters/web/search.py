@@ -24,37 +24,37 @@ _WILDCARD: Final = re.compile(r"[*?]")
 
 def matcher(text: str) -> Callable[[str], bool]:
     """Whether a name is meant. Takes linear time, whatever was typed: a pattern's parts are looked for in turn."""
-    wanted = text.casefold().strip()
-    if not _WILDCARD.search(wanted):
-        return lambda name: wanted in name.casefold()
-    if len(wanted) > _MAX_PATTERN:
+    needle = text.casefold().strip()
+    if not _WILDCARD.search(needle):
+        return lambda name: needle in name.casefold()
+    if len(needle) > _MAX_PATTERN:
         return lambda _: False
     # Brackets are names' own characters here, not sets.
-    pattern = re.compile(fnmatch.translate(wanted.replace("[", "[[]")))
+    pattern = re.compile(fnmatch.translate(needle.replace("[", "[[]")))
     return lambda name: pattern.match(name.casefold()) is not None
 
 
 def find(text: str, names: Iterable[str]) -> list[str]:
     """The names that are meant: that one alone when it is typed in full."""
-    known = list(names)
-    if text in known:
+    all_names = list(names)
+    if text in all_names:
         return [text]
     matches = matcher(text)
-    return [name for name in known if matches(name)]
+    return [name for name in all_names if matches(name)]
 
 
 def suggestions(text: str, names: Sequence[str]) -> list[str]:
     """Names that are like what was typed, the most alike first."""
-    wanted = text.casefold().strip(" *?")
-    lowered = {name.casefold(): name for name in _first(names, _COMPARED // max(1, len(wanted)))}
-    close = difflib.get_close_matches(wanted, lowered, SUGGESTED, 0.5)
+    needle = text.casefold().strip(" *?")
+    lowered = {name.casefold(): name for name in _first(names, _COMPARED // max(1, len(needle)))}
+    close = difflib.get_close_matches(needle, lowered, SUGGESTED, 0.5)
     if close:
         return [lowered[name] for name in close]
     # People remember the last part of a name, and mistype that.
     by_last: dict[str, list[str]] = {}
     for name in lowered:
         by_last.setdefault(name.rpartition(".")[2], []).append(name)
-    close = difflib.get_close_matches(wanted, by_last, SUGGESTED, 0.6)
+    close = difflib.get_close_matches(needle, by_last, SUGGESTED, 0.6)
     return [lowered[name] for last in close for name in by_last[last]][:SUGGESTED]
 
 
@@ -74,6 +74,6 @@ def ids_in(text: str) -> list[str]:
 
     A line of a worker's log (``Task shop.charge[5a1b...] received``) is searched for one, too.
     """
-    found = _UUID.search(text)
-    spelled = [text, text.strip(), text.strip().strip("'\"`"), found[0].lower() if found else ""]
+    match = _UUID.search(text)
+    spelled = [text, text.strip(), text.strip().strip("'\"`"), match[0].lower() if match else ""]
     return list(dict.fromkeys(filter(None, spelled)))

@@ -41,7 +41,7 @@ class WebServer:
     @property
     def sign_ins_refused(self) -> Mapping[str, int]:
         """Requests of people who were not let in, by the reason."""
-        return self._site.access.refused
+        return self._site.access.denials
 
     def start(self) -> None:
         """Listen. From here on clients connect, and are answered as soon as ``serve`` runs.
@@ -99,8 +99,8 @@ class WebServer:
 
     def stop(self) -> None:
         """Listen no more, and drop what waits for the store. ``serve`` ends by its own event."""
-        for each in self._sockets:
-            each.close()
+        for listener in self._sockets:
+            listener.close()
         self._site.stop()
 
 
@@ -124,8 +124,8 @@ class _UvicornServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._preparing = asyncio.create_task(self._prepare())
-        for each in sockets or []:
-            each.listen(BACKLOG)  # asyncio's one number for both is how many it accepts at once
+        for listener in sockets or []:
+            listener.listen(BACKLOG)  # asyncio's one number for both is how many it accepts at once
 
     async def main_loop(self) -> None:
         while not await self.on_tick(0):  # noqa: ASYNC110 - the end comes from another thread

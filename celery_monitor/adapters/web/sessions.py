@@ -68,8 +68,8 @@ class Sessions:
 
     def person(self, cookies: str, now: float) -> Person | None:
         """Who is signed in, by the header ``Cookie``."""
-        found = self._read(_SESSION, cookie_parser(cookies).get(self._name), now)
-        match found:
+        content = self._read(_SESSION, cookie_parser(cookies).get(self._name), now)
+        match content:
             case {"name": str(name), "role": str(role)} if role in set(Role):
                 return Person(name, Role(role), session=True)
         return None
@@ -83,8 +83,8 @@ class Sessions:
 
     def attempted(self, cookies: str, state: str, now: float) -> Attempt | None:
         """The sign-in of this state, if it was begun in this browser and not too long ago."""
-        found = self._read(_ATTEMPT, cookie_parser(cookies).get(self._slot(state)), now)
-        match found:
+        content = self._read(_ATTEMPT, cookie_parser(cookies).get(self._slot(state)), now)
+        match content:
             case {"state": str(known), "next": str(following)} if secrets.compare_digest(
                 known.encode(), state.encode("utf-8", "replace")
             ):

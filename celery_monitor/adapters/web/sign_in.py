@@ -99,7 +99,7 @@ class SignIn:
         except ProviderUnavailableError as exc:
             response = self._unavailable(request, exc)
         except SignInRefusedError as exc:
-            _log.warning("Sign-in failed", client=self._clients.of(request.scope), problem=str(exc))
+            _log.warning("Sign-in failed", client=self._clients.address_of(request.scope), problem=str(exc))
             message = f"The sign-in failed: {exc}. Sign in again."
             response = self._refuse(request, Refused(400, message, reason="answer", retry=True))
         self._sessions.attempt_ended(response, state)
@@ -119,14 +119,14 @@ class SignIn:
             self._clients.failed(request.scope)
             raise
         name = printable(identity.name, MAX_NAME)
-        role = self._access.roles.of(identity.groups)
+        role = self._access.roles.for_groups(identity.groups)
         if role is None:
-            _log.warning("Sign-in without a role", user=name, client=self._clients.of(request.scope))
+            _log.warning("Sign-in without a role", user=name, client=self._clients.address_of(request.scope))
             return self._refuse(request, Refused(403, NO_GROUP.format(name), reason="group", retry=True))
         # The site's own address and a path that begins with a slash: it leads nowhere else.
         response = RedirectResponse(f"{self._sessions.base}{attempt.next}", 303)
         self._sessions.begin(response, Person(name, role), self._now())
-        _log.info("Signed in", user=name, role=str(role), client=self._clients.of(request.scope))
+        _log.info("Signed in", user=name, role=str(role), client=self._clients.address_of(request.scope))
         return response
 
     async def end(self, request: Request) -> Response:
@@ -155,7 +155,7 @@ class SignIn:
         )
         return self._refuse(request, Refused(503, message, {"retry-after": "10"}, reason="provider", retry=True))
 
-    def _refuse(self, request: Request, refused: Refused) -> Response:
-        if refused.reason is not None:
-            self._access.count(refused.reason)
-        return door.refusal(request, refused)
+    def _refuse(self, request: Request, denied: Refused) -> Response:
+        if denied.reason is not None:
+            self._access.count(denied.reason)
+        return door.refusal(request, denied)

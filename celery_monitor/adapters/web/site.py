@@ -126,15 +126,15 @@ def _without_slash(request: Request) -> str | None:
     return f"{root(request)}{path.strip('/')}" + (f"?{query}" if query else "")
 
 
-def _not_signed_in(scope: Scope, refused: Refused) -> Response:
+def _not_signed_in(scope: Scope, denied: Refused) -> Response:
     if for_program(scope["path"]):
-        response = refusal(refused.status, refused.told)
-        response.headers.update(refused.headers)
+        response = refusal(denied.status, denied.told)
+        response.headers.update(denied.headers)
         return response
     request = Request(scope)
-    if refused.leads and redirects(request):
+    if denied.leads and redirects(request):
         return to_sign_in(request)
-    return door.refusal(request, refused, back=here(scope))
+    return door.refusal(request, denied, back=here(scope))
 
 
 def _probe(look: Callable[[], HealthReport]) -> Callable[[Request], Awaitable[Response]]:

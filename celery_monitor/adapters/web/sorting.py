@@ -36,19 +36,21 @@ class Order:
         """Of each column: its title, whether it is sorted by, and by what its link sorts."""
         return [
             {
-                "title": one.title,
-                "numeric": one.numeric,
-                "sort": f"-{one.name}" if one is self.column and self.down == one.down else one.name,
-                "sorted": ("descending" if self.down else "ascending") if one is self.column else "",
+                "title": sort_column.title,
+                "numeric": sort_column.numeric,
+                "sort": f"-{sort_column.name}"
+                if sort_column is self.column and self.down == sort_column.down
+                else sort_column.name,
+                "sorted": ("descending" if self.down else "ascending") if sort_column is self.column else "",
             }
-            for one in columns
+            for sort_column in columns
         ]
 
 
 def order(sort: str, columns: Sequence[SortColumn]) -> Order:
     """What a parameter asks for. What is no column is the first one."""
     name = sort.removeprefix("-")
-    column = next((one for one in columns if one.name == name), None)
+    column = next((sort_column for sort_column in columns if sort_column.name == name), None)
     if column is None:
         return Order(columns[0], columns[0].down)
     return Order(column, column.down != sort.startswith("-"))

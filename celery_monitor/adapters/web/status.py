@@ -41,14 +41,14 @@ class Status:
 def status(sources: Sources) -> Status:
     """As of now, from memory."""
     snapshot = sources.snapshot()
-    silent = snapshot is not None and not snapshot.workers and not _heard(snapshot)
+    silent = snapshot is not None and not snapshot.workers and not _has_events(snapshot)
     return Status(_numbers(sources, snapshot, silent=silent), _fleet(snapshot, silent=silent), silent)
 
 
-def _heard(snapshot: Snapshot) -> bool:
+def _has_events(snapshot: Snapshot) -> bool:
     """Whether an event of the fleet has ever been counted: the monitor's own probes are not among them."""
-    counted = CounterFamily.EVENTS.of(snapshot.counters)
-    return any(count for kind, count in counted.items() if not kind.startswith("monitor-"))
+    events = CounterFamily.EVENTS.of(snapshot.counters)
+    return any(count for kind, count in events.items() if not kind.startswith("monitor-"))
 
 
 def _numbers(sources: Sources, snapshot: Snapshot | None, *, silent: bool) -> HeaderState:
@@ -71,7 +71,7 @@ def _numbers(sources: Sources, snapshot: Snapshot | None, *, silent: bool) -> He
 def _fleet(snapshot: Snapshot | None, *, silent: bool) -> HeaderState:
     if snapshot is None or silent:
         return HeaderState("none", "Fleet", "not known yet", "workers")
-    up = sum(one.up for one in snapshot.workers)
+    up = sum(worker.up for worker in snapshot.workers)
     down = len(snapshot.workers) - up
     workers = f"{_counted(up, 'worker')} up" + (f", {number(down)} down" if down else "")
     if snapshot.incidents_open:

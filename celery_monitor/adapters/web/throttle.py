@@ -43,16 +43,16 @@ def client_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
     The header is read from its end, because a client may have written its beginning. An IPv6 client is its /64 network.
     """
     client = peer
-    for named in [peer, *reversed([part.strip() for part in forwarded.split(",")])]:
-        address = _address(named)
+    for hop in [peer, *reversed([part.strip() for part in forwarded.split(",")])]:
+        address = _address(hop)
         if address is None:
             break
         client = str(address)
         if not any(address in network for network in trusted if network.version == address.version):
             break
-    found = _address(client)
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((int(found), _IPV6_PREFIX), strict=False))
+    client_address = _address(client)
+    if isinstance(client_address, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(client_address), _IPV6_PREFIX), strict=False))
     return client
 
 

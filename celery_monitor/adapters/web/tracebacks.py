@@ -30,25 +30,25 @@ def blocks(traceback: str, frame: str = "") -> list[Block]:
     ``frame``: the place of its error group, ``path/of/app.py:function``, for applications that are installed like a
     library.
     """
-    made: list[tuple[Kind, list[str]]] = []
+    runs: list[tuple[Kind, list[str]]] = []
     for line in traceback.split("\n"):
         kind = _kind(line, frame)
-        if kind is None and made and made[-1][0] in {"own", "frame"}:
-            made[-1][1].append(line)  # a frame's source and the marks below it
-        elif kind in {"own", "frame"} or not made or made[-1][0] != (kind or "text"):
-            made.append((kind or "text", [line]))
+        if kind is None and runs and runs[-1][0] in {"own", "frame"}:
+            runs[-1][1].append(line)  # a frame's source and the marks below it
+        elif kind in {"own", "frame"} or not runs or runs[-1][0] != (kind or "text"):
+            runs.append((kind or "text", [line]))
         else:
-            made[-1][1].append(line)
-    return [Block(kind, tuple((bool(line) and not line.strip(" ^~"), line) for line in lines)) for kind, lines in made]
+            runs[-1][1].append(line)
+    return [Block(kind, tuple((bool(line) and not line.strip(" ^~"), line) for line in lines)) for kind, lines in runs]
 
 
 def _kind(line: str, frame: str) -> Kind | None:
     """None for what belongs to the line before."""
-    if found := _FRAME.match(line):
-        path, function = found[1].replace("\\", "/"), found[2] or ""
-        place, _, within = frame.rpartition(":")
-        named = bool(place) and function == within and path.endswith(place)
-        return "own" if named or not is_library(found[1]) else "frame"
+    if match := _FRAME.match(line):
+        path, function = match[1].replace("\\", "/"), match[2] or ""
+        path_of_frame, _, within = frame.rpartition(":")
+        is_application = bool(path_of_frame) and function == within and path.endswith(path_of_frame)
+        return "own" if is_application or not is_library(match[1]) else "frame"
     if line[:1] in {" ", "\t", "|"}:
         return None
     return "text" if not line or line.startswith(_HEADERS) else "raised"

@@ -73,12 +73,12 @@ def window(now: float, hours: int) -> Window:
     return Window(current - (hours - 1) * HOUR, hours)
 
 
-def trend(rows: Sequence[HistoryRow], shown: Window, zone: tzinfo, marked: tuple[float, float] | None = None) -> Trend:
+def trend(rows: Sequence[HistoryRow], span: Window, zone: tzinfo, marked: tuple[float, float] | None = None) -> Trend:
     """``rows``: of one name. ``marked``: a period that stands out."""
     by_hour = {row.start: row for row in rows}
     name = hours_of(zone)
     bars, points = [], []
-    for start in shown.starts:
+    for start in span.starts:
         row = by_hour.get(start)
         failed = row.counts[FAILED] if row else 0
         runs = failed + (row.counts[SUCCEEDED] if row else 0)
@@ -88,12 +88,12 @@ def trend(rows: Sequence[HistoryRow], shown: Window, zone: tzinfo, marked: tuple
         points.append(Point(f"{name(start)}: {seconds(mean)}", mean))
     executed, failed = sum(bar.runs for bar in bars), sum(bar.failed for bar in bars)
     measured = [(point.value, point.title) for point in points if point.value is not None]
-    period = period_of(shown)
+    period = period_of(span)
     return Trend(
         period=period,
         bars=tuple(bars),
-        told=_told(period, bars, executed, failed),
-        marks=marks_of(shown),
+        told=_description(period, bars, executed, failed),
+        marks=marks_of(span),
         peak=max((max(bar.runs, bar.failed) for bar in bars), default=0),
         executed=executed,
         failed=failed,
@@ -115,57 +115,57 @@ class FleetHistory:
         self._known: dict[int, HistoryRow | None] = {}
         self._since = -math.inf
 
-    def rows(self, shown: Window, now: float) -> list[HistoryRow]:
+    def rows(self, span: Window, now: float) -> list[HistoryRow]:
         """Those of a window. Asks the store."""
-        known = dict(self._known) if abs(now - self._since) < HOUR else {}
-        settled = shown.end - LATE_HOURS * HOUR
-        missing = next((start for start in shown.starts if start not in known or start >= settled), shown.end)
-        read = {row.start: row for row in self._reader.history(missing, shown.end, step=HOUR)}
-        fresh = {start: read.get(start) for start in shown.starts if start >= missing}
-        found = {start: known.get(start) for start in shown.starts} | fresh
-        if not known:
+        cached = dict(self._known) if abs(now - self._since) < HOUR else {}
+        settled_until = span.end - LATE_HOURS * HOUR
+        missing = next((start for start in span.starts if start not in cached or start >= settled_until), span.end)
+        read = {row.start: row for row in self._reader.history(missing, span.end, step=HOUR)}
+        fresh = {start: read.get(start) for start in span.starts if start >= missing}
+        rows_by_start = {start: cached.get(start) for start in span.starts} | fresh
+        if not cached:
             self._since = now
-        self._known = {start: row for start, row in (known | found).items() if start < settled}
-        return [row for row in found.values() if row is not None]
+        self._known = {start: row for start, row in (cached | rows_by_start).items() if start < settled_until}
+        return [row for row in rows_by_start.values() if row is not None]
 
 
-def pairs(rows: Sequence[HistoryRow], shown: Window) -> list[tuple[int, int]]:
+def pairs(rows: Sequence[HistoryRow], span: Window) -> list[tuple[int, int]]:
     """(runs, failed) of each hour of one name."""
     by_hour = {row.start: row.counts for row in rows}
     none = (0,) * (max(FAILED, SUCCEEDED) + 1)
-    counts = [by_hour.get(start, none) for start in shown.starts]
-    return [(each[SUCCEEDED] + each[FAILED], each[FAILED]) for each in counts]
+    counts = [by_hour.get(start, none) for start in span.starts]
+    return [(count[SUCCEEDED] + count[FAILED], count[FAILED]) for count in counts]
 
 
 def sparks(reader: Reader, names: Sequence[str], now: float) -> dict[str, list[tuple[int, int]]]:
     """Of each of these tasks: (runs, failed) of each of the last 24 hours. Asks the store."""
     if not names:
         return {}
-    shown = window(now, DAY_HOURS)
-    rows = reader.history(shown.first, shown.end, step=HOUR, names=names)
+    span = window(now, DAY_HOURS)
+    rows = reader.history(span.first, span.end, step=HOUR, names=names)
     by_name: dict[str, list[HistoryRow]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
-    return {name: pairs(by_name.get(name, []), shown) for name in names}
+    return {name: pairs(by_name.get(name, []), span) for name in names}
 
 
-def period_of(shown: Window) -> str:
+def period_of(span: Window) -> str:
     """In words."""
-    return _PERIODS.get(shown.hours, f"Last {shown.hours} hours")
+    return _PERIODS.get(span.hours, f"Last {span.hours} hours")
 
 
-def _told(period: str, bars: Sequence[Bar], executed: int, failed: int) -> str:
-    said = f"{period}: {executed:,} executed, {failed:,} failed."
+def _description(period: str, bars: Sequence[Bar], executed: int, failed: int) -> str:
+    text = f"{period}: {executed:,} executed, {failed:,} failed."
     if not failed:
-        return said
-    worst = max(bars, key=lambda bar: bar.failed)
-    return f"{said} Most failures in an hour: {worst.title}."
+        return text
+    worst_bar = max(bars, key=lambda bar: bar.failed)
+    return f"{text} Most failures in an hour: {worst_bar.title}."
 
 
-def marks_of(shown: Window) -> tuple[Mark, ...]:
+def marks_of(span: Window) -> tuple[Mark, ...]:
     """The times below a picture."""
-    step, form = _MARKS.get(shown.hours, (shown.hours, "clock"))
-    return tuple(Mark(str(time(start)), form) for start in shown.starts[::step])
+    step, form = _MARKS.get(span.hours, (span.hours, "clock"))
+    return tuple(Mark(str(time(start)), form) for start in span.starts[::step])
 
 
 def hours_of(zone: tzinfo) -> Callable[[int], str]:

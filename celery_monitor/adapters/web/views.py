@@ -67,50 +67,50 @@ def totals(rows: Sequence[TaskRow]) -> Json:
     }
 
 
-def failure(one: Failure) -> Json:
+def failure(item: Failure) -> Json:
     """A failure in a list."""
     return {
-        "uuid": one.uuid,
-        "task": one.name,
-        "queue": one.queue,
-        "hostname": one.hostname,
-        "at": time(one.at),
-        "exception": one.exception,
-        "message": one.message,
-        "group": one.group,
-        "incident": one.incident,
-        "reason": one.reason,
+        "uuid": item.uuid,
+        "task": item.name,
+        "queue": item.queue,
+        "hostname": item.hostname,
+        "at": time(item.at),
+        "exception": item.exception,
+        "message": item.message,
+        "group": item.group,
+        "incident": item.incident,
+        "reason": item.reason,
     }
 
 
-def failure_in_full(one: Failure) -> Json:
+def failure_in_full(item: Failure) -> Json:
     """A failure with what is long; the arguments are None unless ``tracking.capture_arguments`` is on."""
-    return {**failure(one), "traceback": one.traceback, "args": one.args, "kwargs": one.kwargs}
+    return {**failure(item), "traceback": item.traceback, "args": item.args, "kwargs": item.kwargs}
 
 
-def run(one: TaskRun, now: float) -> Json:
+def run(item: TaskRun, now: float) -> Json:
     """A run of a task, under way or ended."""
-    due = max(one.sent_at, one.eta)
-    worked = one.ended_at - one.started_at if one.started_at and one.ended_at else None
+    due_at = max(item.sent_at, item.eta)
+    worked = item.ended_at - item.started_at if item.started_at and item.ended_at else None
     return {
-        "uuid": one.uuid,
-        "task": one.name,
-        "queue": one.queue,
-        "hostname": one.hostname,
-        "state": state_of_run(one, now),
-        "sent_at": time(one.sent_at or None),
-        "eta": time(one.eta or None),
-        "received_at": time(one.received_at or None),
-        "started_at": time(one.started_at or None),
-        "ended_at": time(one.ended_at or None),
-        "lost_at": time(one.lost_at or None),
-        "waited_seconds": max(0.0, one.started_at - due) if one.started_at and due else None,
-        "seconds": worked if one.runtime is None else one.runtime,
-        "retries": one.retries,
-        "root": one.root,
-        "parent": one.parent,
-        "args": one.args,
-        "kwargs": one.kwargs,
+        "uuid": item.uuid,
+        "task": item.name,
+        "queue": item.queue,
+        "hostname": item.hostname,
+        "state": state_of_run(item, now),
+        "sent_at": time(item.sent_at or None),
+        "eta": time(item.eta or None),
+        "received_at": time(item.received_at or None),
+        "started_at": time(item.started_at or None),
+        "ended_at": time(item.ended_at or None),
+        "lost_at": time(item.lost_at or None),
+        "waited_seconds": max(0.0, item.started_at - due_at) if item.started_at and due_at else None,
+        "seconds": worked if item.runtime is None else item.runtime,
+        "retries": item.retries,
+        "root": item.root,
+        "parent": item.parent,
+        "args": item.args,
+        "kwargs": item.kwargs,
     }
 
 
@@ -130,32 +130,32 @@ def error(row: GroupRow) -> Json:
 
 def incident(row: IncidentRow) -> Json:
     """An incident and what became of its page."""
-    one = row.incident
+    item = row.incident
     return {
-        "key": one.key,
-        "condition": one.condition,
-        "subject": one.subject,
-        "task": one.task,
-        "rule": one.rule,
-        "severity": one.severity,
-        "state": one.state,
-        "reason": one.reason,
-        "hour": one.hour,
-        "opened_at": time(one.opened_at),
-        "first_at": time(one.first_at),
-        "last_at": time(one.last_at),
-        "count": one.count,
-        "threshold": one.threshold,
-        "exceptions": one.exceptions,
-        "workers": one.workers,
-        "queues": one.queues,
-        "tasks": one.tasks,
-        "samples": one.samples,
-        "message": one.message,
-        "details": [{"label": label, "value": value} for label, value in facts(one)],
-        "unwatched_seconds": one.unwatched,
-        "runbook_url": one.runbook_url,
-        "deliveries": [delivery(sent) for sent in row.deliveries],
+        "key": item.key,
+        "condition": item.condition,
+        "subject": item.subject,
+        "task": item.task,
+        "rule": item.rule,
+        "severity": item.severity,
+        "state": item.state,
+        "reason": item.reason,
+        "hour": item.hour,
+        "opened_at": time(item.opened_at),
+        "first_at": time(item.first_at),
+        "last_at": time(item.last_at),
+        "count": item.count,
+        "threshold": item.threshold,
+        "exceptions": item.exceptions,
+        "workers": item.workers,
+        "queues": item.queues,
+        "tasks": item.tasks,
+        "samples": item.samples,
+        "message": item.message,
+        "details": [{"label": label, "value": value} for label, value in facts(item)],
+        "unwatched_seconds": item.unwatched,
+        "runbook_url": item.runbook_url,
+        "deliveries": [delivery(channel_delivery) for channel_delivery in row.deliveries],
         "delivered_at": time(row.delivered_at),
         "delivered_count": row.delivered_count,
         "error": row.error,
@@ -164,120 +164,120 @@ def incident(row: IncidentRow) -> Json:
 
 def incident_in_full(row: IncidentRow, errors: Sequence[GroupRow]) -> Json:
     """An incident with what is long; the arguments are None unless ``tracking.capture_arguments`` is on."""
-    one = row.incident
+    item = row.incident
     return {
         **incident(row),
-        "last_uuid": one.last_uuid or None,
-        "traceback": one.traceback,
-        "args": one.args,
-        "kwargs": one.kwargs,
+        "last_uuid": item.last_uuid or None,
+        "traceback": item.traceback,
+        "args": item.args,
+        "kwargs": item.kwargs,
         "errors": [error(group) for group in errors],
     }
 
 
-def delivery(one: ChannelDelivery) -> Json:
+def delivery(item: ChannelDelivery) -> Json:
     """What became of an incident on one channel."""
     return {
-        "channel": one.channel,
-        "state": one.state,
-        "attempts": one.attempts,
-        "delivered_at": time(one.delivered_at),
-        "delivered_count": one.delivered_count,
-        "receipt": one.receipt,
-        "error": one.error,
+        "channel": item.channel,
+        "state": item.state,
+        "attempts": item.attempts,
+        "delivered_at": time(item.delivered_at),
+        "delivered_count": item.delivered_count,
+        "receipt": item.receipt,
+        "error": item.error,
     }
 
 
-def worker(one: Worker, detail: WorkerDetail | None = None) -> Json:
+def worker(item: Worker, detail: WorkerDetail | None = None) -> Json:
     """A worker."""
-    told = detail or WorkerDetail()
+    details = detail or WorkerDetail()
     return {
-        "hostname": one.hostname,
-        "up": one.up,
-        "last_heartbeat_at": time(one.last_heartbeat),
-        "active": one.active,
-        "processed": one.processed,
-        "unobserved": one.unobserved,
-        "heartbeats": one.heartbeats,
-        "clock_offset_seconds": one.clock_offset,
-        "pid": one.pid,
-        "software": " ".join(filter(None, (one.sw_ident, one.sw_ver, one.sw_sys))),
-        "queues": list(told.queues),
-        "pool": told.pool,
-        "processes": told.processes,
-        "prefetch": told.prefetch,
-        "load_average": told.load and list(told.load),
-        "uptime_seconds": told.uptime,
-        "peak_memory_bytes": told.peak_memory,
-        "answered_at": time(told.answered_at or None),
+        "hostname": item.hostname,
+        "up": item.up,
+        "last_heartbeat_at": time(item.last_heartbeat),
+        "active": item.active,
+        "processed": item.processed,
+        "unobserved": item.unobserved,
+        "heartbeats": item.heartbeats,
+        "clock_offset_seconds": item.clock_offset,
+        "pid": item.pid,
+        "software": " ".join(filter(None, (item.sw_ident, item.sw_ver, item.sw_sys))),
+        "queues": list(details.queues),
+        "pool": details.pool,
+        "processes": details.processes,
+        "prefetch": details.prefetch,
+        "load_average": details.load and list(details.load),
+        "uptime_seconds": details.uptime,
+        "peak_memory_bytes": details.peak_memory,
+        "answered_at": time(details.answered_at or None),
     }
 
 
-def queue(one: QueueStats) -> Json:
+def queue(item: QueueStats) -> Json:
     """A queue as it was found last."""
     return {
-        "name": one.name,
-        "length": one.length,
-        "consumers": one.consumers,
-        "workers": one.workers,
-        "processes": one.processes,
+        "name": item.name,
+        "length": item.length,
+        "consumers": item.consumers,
+        "workers": item.workers,
+        "processes": item.processes,
     }
 
 
-def outbox_item(one: OutboxItem) -> Json:
+def outbox_item(item: OutboxItem) -> Json:
     """A notification that waits or was given up."""
     return {
-        "id": one.id,
-        "channel": one.channel,
-        "key": one.key,
-        "action": one.action,
-        "route": one.route,
-        "state": one.state,
-        "attempts": one.attempts,
-        "created_at": time(one.created_at),
-        "due_at": time(one.due_at),
-        "error": one.error,
+        "id": item.id,
+        "channel": item.channel,
+        "key": item.key,
+        "action": item.action,
+        "route": item.route,
+        "state": item.state,
+        "attempts": item.attempts,
+        "created_at": time(item.created_at),
+        "due_at": time(item.due_at),
+        "error": item.error,
     }
 
 
-def limit(one: Limit) -> Json:
+def limit(item: Limit) -> Json:
     """A bound of memory, and what it has cut."""
     return {
-        "name": one.name,
-        "setting": one.setting,
-        "limit": one.maximum,
-        "used": one.used,
-        "exceeded": one.exceeded,
+        "name": item.name,
+        "setting": item.setting,
+        "limit": item.maximum,
+        "used": item.used,
+        "exceeded": item.exceeded,
     }
 
 
-def silence(one: Silence, now: float) -> Json:
+def silence(item: Silence, now: float) -> Json:
     """A silence."""
     return {
-        "id": one.id,
-        "match": list(one.match),
-        "queues": list(one.queues),
-        "reason": one.reason,
-        "created_by": one.created_by,
-        "starts_at": time(one.starts_at),
-        "ends_at": time(one.ends_at),
-        "active": one.active(now),
+        "id": item.id,
+        "match": list(item.match),
+        "queues": list(item.queues),
+        "reason": item.reason,
+        "created_by": item.created_by,
+        "starts_at": time(item.starts_at),
+        "ends_at": time(item.ends_at),
+        "active": item.active(now),
     }
 
 
-def schedule(one: ScheduleState, counters: Mapping[str, float]) -> Json:
+def schedule(item: ScheduleState, counters: Mapping[str, float]) -> Json:
     """A schedule: what was due, and its newest runs, the newest first."""
     return {
-        "name": one.name,
-        "task": one.task,
-        "schedule": one.spec,
-        "expected_at": time(one.due or None),
-        "missing": one.missed,
-        "missing_since": time(one.since or None),
-        "missed_total": int(counters.get(CounterFamily.MISSED.counter(one.name), 0)),
-        "not_judged_total": int(counters.get(CounterFamily.UNJUDGED.counter(one.name), 0)),
-        "not_judged_at": time(one.unjudged[0] or None),
-        "runs": [_run(run) for run in reversed(one.runs)],
+        "name": item.name,
+        "task": item.task,
+        "schedule": item.spec,
+        "expected_at": time(item.due or None),
+        "missing": item.missed,
+        "missing_since": time(item.since or None),
+        "missed_total": int(counters.get(CounterFamily.MISSED.counter(item.name), 0)),
+        "not_judged_total": int(counters.get(CounterFamily.UNJUDGED.counter(item.name), 0)),
+        "not_judged_at": time(item.unjudged[0] or None),
+        "runs": [_run(run) for run in reversed(item.runs)],
     }
 
 

@@ -52,37 +52,39 @@ class WorkerPages:
     async def workers(self, request: Request) -> Response:
         """Workers and queues, as of now: those that are down first."""
         sort = request.query_params.get("sort", "")
-        by = order(sort, COLUMNS)
-        shown = self._shown(sorted(current(self._sources.snapshot).workers, key=lambda one: (one.up, one.hostname)))
+        ordering = order(sort, COLUMNS)
+        shown = self._shown(
+            sorted(current(self._sources.snapshot).workers, key=lambda worker: (worker.up, worker.hostname))
+        )
         if sort:
-            shown.sort(key=lambda one: one["hostname"])
-            shown.sort(key=by.column.key, reverse=by.down)
+            shown.sort(key=lambda worker: worker["hostname"])
+            shown.sort(key=ordering.column.key, reverse=ordering.down)
         return page(
             request,
             self._sources,
             "workers.html",
             workers=shown,
-            columns=by.heads(COLUMNS),
+            columns=ordering.heads(COLUMNS),
             given={"sort": sort},
-            queues=[views.queue(one) for one in self._sources.queues()],
+            queues=[views.queue(queue) for queue in self._sources.queues()],
             refresh=True,
         )
 
     async def worker(self, request: Request) -> Response:
         """One worker, and what runs on it."""
-        one = self._known(request)
-        wanted = RunFilter(hostname=one.hostname, state=RunState.RUNNING)
+        worker = self._known(request)
+        criteria = RunFilter(hostname=worker.hostname, state=RunState.RUNNING)
         view = self._sources.tasks()
-        found = await self._queries.shared(("worker", one.hostname), partial(view.page, wanted))
+        listing = await self._queries.shared(("worker", worker.hostname), partial(view.page, criteria))
         now = self._sources.clock.now()
         return page(
             request,
             self._sources,
             "worker.html",
-            one=self._shown([one])[0],
-            runs=[views.run(run, now) for run in found.runs],
-            total=found.total,
-            fetched=found.counts.get(RunState.WAITING, 0) + found.counts.get(RunState.SCHEDULED, 0),
+            one=self._shown([worker])[0],
+            runs=[views.run(run, now) for run in listing.runs],
+            total=listing.total,
+            fetched=listing.counts.get(RunState.WAITING, 0) + listing.counts.get(RunState.SCHEDULED, 0),
             live=view.live,
             refresh=True,
         )
@@ -91,29 +93,29 @@ class WorkerPages:
         """Workers by hostname, from memory: the store is not asked."""
         query = Parameters(request, ("limit", "cursor"), now=self._sources.clock.now())
         cursor = query.cursor()
-        known = sorted(current(self._sources.snapshot).workers, key=lambda one: one.hostname)
+        workers = sorted(current(self._sources.snapshot).workers, key=lambda worker: worker.hostname)
         after = "" if cursor is None else paging.position(cursor, tuple[str])[0]
-        rest = [one for one in known if one.hostname > after]
-        found = paging.page(rest, query.limit(), lambda one: (one.hostname,))
-        return answer({"items": self._shown(found.rows), "next": found.next})
+        rest = [worker for worker in workers if worker.hostname > after]
+        listing = paging.page(rest, query.limit(), lambda worker: (worker.hostname,))
+        return answer({"items": self._shown(listing.rows), "next": listing.next})
 
     async def worker_as_json(self, request: Request) -> Response:
         """One worker, with the number of its tasks by state."""
         Parameters(request, (), now=self._sources.clock.now())
-        one = self._known(request)
-        found = await self._queries(partial(self._sources.tasks().page, RunFilter(hostname=one.hostname, limit=0)))
-        tasks = {str(state): found.counts.get(state, 0) for state in LISTED}
-        return answer({**self._shown([one])[0], "tasks": tasks})
+        worker = self._known(request)
+        listing = await self._queries(partial(self._sources.tasks().page, RunFilter(hostname=worker.hostname, limit=0)))
+        tasks = {str(state): listing.counts.get(state, 0) for state in LISTED}
+        return answer({**self._shown([worker])[0], "tasks": tasks})
 
     def _known(self, request: Request) -> Worker:
         hostname = request.path_params["hostname"]
-        for one in current(self._sources.snapshot).workers:
-            if one.hostname == hostname:
-                return one
+        for worker in current(self._sources.snapshot).workers:
+            if worker.hostname == hostname:
+                return worker
         raise HTTPException(
             404, "no worker with this name is known: it never sent an event, or has been down for a long time"
         )
 
     def _shown(self, workers: Sequence[Worker]) -> list[views.Json]:
         details = self._sources.worker_details()
-        return [views.worker(one, details.get(one.hostname)) for one in workers]
+        return [views.worker(worker, details.get(worker.hostname)) for worker in workers]

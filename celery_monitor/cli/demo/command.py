@@ -97,8 +97,8 @@ def demo(host: str, port: int, rate: float, days: int, seconds: float | None) ->
 
 def _notice(now: float, days: int) -> str:
     """What stands on top of every page."""
-    began = f"{dt.datetime.fromtimestamp(now, dt.UTC):%H:%M} UTC"
-    made_up = f"The {days} days before {began} are" if days > 1 else f"The day before {began} is"
+    started_at = f"{dt.datetime.fromtimestamp(now, dt.UTC):%H:%M} UTC"
+    made_up = f"The {days} days before {started_at} are" if days > 1 else f"The day before {started_at} is"
     made_up = f"{made_up} made up; what came since then" if days else "What is shown"
     return f"Demonstration. {made_up} is counted from a small fleet in the demo's own process."
 
@@ -122,12 +122,12 @@ def _introduce(url: str, directory: Path, notice: str) -> None:
 
 def _watch(daemon: Daemon, mailbox: Mailbox, stop: threading.Event, seconds: float | None) -> None:
     """Until the end is asked for: counts and mails at their times. Raises MonitorError when the monitor ends."""
-    began = time.monotonic()
-    until = math.inf if seconds is None else began + seconds
-    counts_at, mail_at = began + _COUNTS_INTERVAL, began + _FIRST_MAIL
-    while not stop.is_set() and time.monotonic() < until:
+    started_at = time.monotonic()
+    deadline = math.inf if seconds is None else started_at + seconds
+    counts_at, mail_at = started_at + _COUNTS_INTERVAL, started_at + _FIRST_MAIL
+    while not stop.is_set() and time.monotonic() < deadline:
         daemon.check()
-        stop.wait(max(0.0, min(_CHECK_INTERVAL, until - time.monotonic())))
+        stop.wait(max(0.0, min(_CHECK_INTERVAL, deadline - time.monotonic())))
         if time.monotonic() >= counts_at:
             counts_at += _COUNTS_INTERVAL
             _say_counts(daemon)
@@ -144,9 +144,9 @@ def _say_counts(daemon: Daemon) -> None:
 def _stop(daemon: Daemon, fleet: Fleet) -> None:
     """The fleet first, so that the monitor can count what it did to the end."""
     fleet.stop(_FLEET_ENDS_WITHIN)
-    until = time.monotonic() + _COUNTED_WITHIN
+    deadline = time.monotonic() + _COUNTED_WITHIN
     counts = daemon.counts()
-    while counts["sent"] != fleet.sent + counts["retried"] and time.monotonic() < until:
+    while counts["sent"] != fleet.sent + counts["retried"] and time.monotonic() < deadline:
         time.sleep(_CHECK_INTERVAL)
         counts = daemon.counts()
     if fleet.sent:

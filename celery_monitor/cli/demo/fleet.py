@@ -119,20 +119,20 @@ class Fleet:
         for hostname, consumes in ready.items():
             if not consumes.wait(_READY_WITHIN):
                 raise TimeoutError(f"the worker {hostname} did not start within {_READY_WITHIN:g} s")
-        began = time.monotonic()
-        self._shop.break_when(lambda: (WAREHOUSE,) if _OUTAGE[0] <= time.monotonic() - began < _OUTAGE[1] else ())
+        started_at = time.monotonic()
+        self._shop.break_when(lambda: (WAREHOUSE,) if _OUTAGE[0] <= time.monotonic() - started_at < _OUTAGE[1] else ())
         self._traffic.start()
 
     def stop(self, timeout: float) -> None:
         """End the traffic, then the workers, when they have done what they hold; at most ``timeout`` seconds."""
-        until = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         self._stop.set()
         self._shop.end()
         if self._traffic.is_alive():
             self._traffic.join(timeout)
         self._app.control.shutdown()
         for thread in self._workers:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
         signals.after_task_publish.disconnect(self._note_sent)
 
     def _note_sent(self, headers: Mapping[str, Any], **_: object) -> None:
@@ -142,10 +142,10 @@ class Fleet:
 
     def _send(self) -> None:
         """Merge what comes by chance and what comes by the clock, each at its time."""
-        began = time.monotonic()
+        started_at = time.monotonic()
         for due, name, serial in heapq.merge(*_traffic(self._rate)):
-            while not self._stop.wait(min(_MAX_WAIT, max(0.0, began + due - time.monotonic()))):
-                if time.monotonic() >= began + due:
+            while not self._stop.wait(min(_MAX_WAIT, max(0.0, started_at + due - time.monotonic()))):
+                if time.monotonic() >= started_at + due:
                     break
             if self._stop.is_set():
                 return

@@ -67,7 +67,7 @@ def _limits(settings: Settings) -> Limits:
         limits,
         prober=PROBER,
         policy=replace(limits.policy, resolve_after=_RESOLVED_AFTER),
-        schedules=[one for one in limits.schedules if not one.every],
+        schedules=[schedule for schedule in limits.schedules if not schedule.every],
         scheduler=None,
     )
 
@@ -96,8 +96,8 @@ class _Writer:
             monitor.count(CounterName.UPTIME, MINUTE, flush=False)
             monitor.tick(minute)
             monitor.polled([QueueStats(name, length, 1, 1, 2) for name, length in story.lengths().items()])
-            told = [notice for notice in monitor.take_notices() if notice.verdict.changed]
-            news |= bool(told or monitor.take_episode_notices())
+            notices = [notice for notice in monitor.take_notices() if notice.verdict.changed]
+            news |= bool(notices or monitor.take_episode_notices())
             if minute % (_NEWS_EVERY if news else _FLUSH_EVERY) == 0:
                 self._flush(minute)
                 news = False
@@ -118,11 +118,11 @@ class _Writer:
         self._store.commit(changes)
         if not changes.outbox:
             return
-        told = {incident.key: incident for incident in changes.incidents}
+        incidents = {incident.key: incident for incident in changes.incidents}
         outbox = self._store.outbox
         while items := outbox.due(now + DAY, _BATCH):
             for item in items:
-                incident = told.get(item.key) or outbox.incident(item.key)
+                incident = incidents.get(item.key) or outbox.incident(item.key)
                 if incident is None:
                     raise LookupError(f"{item.key} is to be sent, and there is no such incident")
                 outbox.delivered(item, incident.opened_at + _SENT_WITHIN, incident.count, item.key)
@@ -142,7 +142,7 @@ class _Recorder:
         return exception.replace(str(_RECORDED), str(serial)), traceback.replace(str(_RECORDED), str(serial))
 
     def _run(self, task: str, broken: str) -> ErrorText:
-        self._shop.break_when(lambda: [one for one in (DEPLOY, GATEWAY, WAREHOUSE) if one == broken])
+        self._shop.break_when(lambda: [part for part in (DEPLOY, GATEWAY, WAREHOUSE) if part == broken])
         celery_task = self._app.tasks[task]
         result = celery_task.apply((_RECORDED,), retries=celery_task.max_retries)
         return repr(result.result), result.traceback or ""

@@ -78,7 +78,7 @@ _OTHERS: Final = (
 class _Trouble:
     """Something is out of order for some time."""
 
-    what: str
+    part: str
     kind: _ShopTask
     days_ago: int
     begins: float
@@ -110,8 +110,8 @@ class Story:
 
     def lengths(self) -> dict[str, int]:
         """Queue → tasks that wait in it, after the last minute."""
-        found = Counter(self._waiting.values())
-        return {queue: found[queue] for queue in (DEFAULT, IMAGES, MAIL, PAYMENTS)}
+        lengths = Counter(self._waiting.values())
+        return {queue: lengths[queue] for queue in (DEFAULT, IMAGES, MAIL, PAYMENTS)}
 
     def minutes(self, begin: int, end: int) -> Iterator[tuple[int, Sequence[Event]]]:
         """Each minute's end, and the events up to then, in order."""
@@ -185,7 +185,7 @@ class Story:
         if self._chance.random() < kind.retried:
             at = self._attempt(kind, uuid, at, of_chain, "task-retried", "") + _RETRY_AFTER
         end = self._attempt(
-            kind, uuid, at, of_chain, "task-failed" if failed else "task-succeeded", broken.what if broken else ""
+            kind, uuid, at, of_chain, "task-failed" if failed else "task-succeeded", broken.part if broken else ""
         )
         return None if failed else (uuid, end)
 
@@ -194,12 +194,12 @@ class Story:
     ) -> float:
         """The events of one run. When it ended."""
         chance, serial, add = self._chance, self._serial, self._pending.append
-        named = {"uuid": uuid, "name": kind.name, "args": f"({serial},)", "kwargs": "{}", **of_chain}
+        fields = {"uuid": uuid, "name": kind.name, "args": f"({serial},)", "kwargs": "{}", **of_chain}
         received = at + 0.002 + chance.random() * 0.004
         started = received + self._wait(kind, at)
         runtime = kind.runtime * (0.6 + 0.8 * chance.random())
-        add({"type": "task-sent", "timestamp": at, "hostname": "gen1@web-1", "queue": kind.queue, **named})
-        add({"type": "task-received", "timestamp": received, "hostname": kind.worker, **named})
+        add({"type": "task-sent", "timestamp": at, "hostname": "gen1@web-1", "queue": kind.queue, **fields})
+        add({"type": "task-received", "timestamp": received, "hostname": kind.worker, **fields})
         add({"type": "task-started", "timestamp": started, "hostname": kind.worker, "uuid": uuid})
         end = {"type": outcome, "timestamp": started + runtime, "hostname": kind.worker, "uuid": uuid}
         if outcome == "task-succeeded":
@@ -210,8 +210,8 @@ class Story:
         return started + runtime
 
     def _broken(self, kind: _ShopTask, at: float) -> _Trouble | None:
-        for one in _TROUBLES:
-            begin = self._midnight - one.days_ago * DAY + one.begins
-            if one.kind is kind and begin <= at < begin + one.lasts:
-                return one
+        for trouble in _TROUBLES:
+            begin = self._midnight - trouble.days_ago * DAY + trouble.begins
+            if trouble.kind is kind and begin <= at < begin + trouble.lasts:
+                return trouble
         return None

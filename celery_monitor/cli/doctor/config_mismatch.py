@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery_monitor.adapters.broker.configuration import settings_of
-from celery_monitor.cli.doctor.finding import Finding, State, listed, ok
+from celery_monitor.cli.doctor.finding import Finding, State, name_list, ok
 from celery_monitor.settings import BrokerSettings
 
 _CENSORED: Final = "********"
@@ -61,7 +61,7 @@ def agreement(confs: Mapping[str, Any], settings: BrokerSettings, *, redis: bool
         for value, hosts in _different(name, setting, mine, theirs).items():
             agreed = False
             here = "" if name in _JUDGED else f", but {_shown(mine)} here"
-            yield Finding(setting.state, "options", f"{name} is {value} on {listed(hosts)}{here}: {setting.remedy}")
+            yield Finding(setting.state, "options", f"{name} is {value} on {name_list(hosts)}{here}: {setting.remedy}")
     if agreed:
         yield ok("options", "the workers' broker settings match the monitor's")
 
@@ -70,13 +70,13 @@ def _different(
     name: str, setting: _Setting, mine: object, theirs: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[str]]:
     """Value, as it is shown → hostnames."""
-    found: dict[str, list[str]] = {}
+    values_by_setting: dict[str, list[str]] = {}
     for host, values in theirs.items():
         value = values.get(name, setting.default)
         same = _JUDGED[name](value) if name in _JUDGED else _plain(value) in (_plain(mine), _CENSORED)
         if not same:
-            found.setdefault(_shown(value), []).append(host)
-    return found
+            values_by_setting.setdefault(_shown(value), []).append(host)
+    return values_by_setting
 
 
 def _plain(value: object) -> object:
@@ -85,7 +85,7 @@ def _plain(value: object) -> object:
 
 
 def _accepts_json(value: object) -> bool:
-    return isinstance(value, list) and any(each in {"json", "application/json"} for each in value)
+    return isinstance(value, list) and any(content_type in {"json", "application/json"} for content_type in value)
 
 
 def _shown(value: object) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import ServerReport, SqlStore, open_store
-from celery_monitor.cli.doctor.finding import Finding, fail, listed, note, ok, warn
+from celery_monitor.cli.doctor.finding import Finding, fail, name_list, note, ok, warn
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import LeaseState
 from celery_monitor.settings import Settings
@@ -55,7 +55,7 @@ def _rights(report: ServerReport) -> Finding:
         return ok(_SUBJECT, f"the user may read, write and alter every table; connected {way}")
     return fail(
         _SUBJECT,
-        f"the user does not own {listed([*report.barred])}, or may not read and write there: as a superuser of that "
+        f"the user does not own {name_list([*report.barred])}, or may not read and write there: as a superuser of that "
         "database, ALTER TABLE … OWNER TO the user of store.url",
     )
 

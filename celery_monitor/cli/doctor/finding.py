@@ -79,7 +79,7 @@ def fail(subject: str, text: str) -> Finding:
     return Finding(State.FAIL, subject, text)
 
 
-def listed(names: list[str], most: int = 5) -> str:
+def name_list(names: list[str], limit: int = 5) -> str:
     """Names in a sentence, the first of many."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -11,7 +11,7 @@ from celery_monitor.adapters.broker.diagnostics import BrokerDiagnostics
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli.doctor.config_mismatch import agreement
-from celery_monitor.cli.doctor.finding import Finding, fail, listed, note, ok, skip, warn
+from celery_monitor.cli.doctor.finding import Finding, fail, name_list, note, ok, skip, warn
 from celery_monitor.core.decode import Discarded, events_of
 from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
@@ -64,7 +64,7 @@ def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
     """All of it; what needs a broker is skipped without one. ``seconds``: how long events are watched."""
     with closing(BrokerDiagnostics(settings)) as diagnostics:
         url = redact_url(settings.url_source().get() or "")
-        began = time.monotonic()
+        started_at = time.monotonic()
         try:
             diagnostics.connect()
         except SourceLostError as exc:
@@ -72,7 +72,7 @@ def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
             for subject in (*(_ON_BROKER if diagnostics.has_queues else ()), *_OF_WORKERS):
                 yield skip(subject, "not checked: the broker is not reachable")
             return
-        yield ok("broker", f"{url}: connected in {(time.monotonic() - began) * 1000:.0f} ms")
+        yield ok("broker", f"{url}: connected in {(time.monotonic() - started_at) * 1000:.0f} ms")
         if unverified(settings.url_source().get() or "", settings.use_ssl):
             yield warn("tls", UNVERIFIED)
         if diagnostics.has_queues:
@@ -102,18 +102,18 @@ def _exchange(diagnostics: BrokerDiagnostics, name: str) -> Finding:
 def _queue(diagnostics: BrokerDiagnostics, settings: BrokerSettings) -> Finding:
     name = settings.queue.name
     try:
-        found = diagnostics.queue()
+        state = diagnostics.queue()
     except SourceLostError as exc:
         return fail("queue", str(exc))
-    if found is None:
+    if state is None:
         return ok(
             "queue",
             f"{name} does not exist yet: the monitor creates it on its first start and misses no events from then on",
         )
-    if not found.consumers:
-        return warn("queue", f"{name} holds {found.messages:,} messages and has no consumer: start the monitor")
+    if not state.consumers:
+        return warn("queue", f"{name} holds {state.messages:,} messages and has no consumer: start the monitor")
     return ok(
-        "queue", f"{name} is declared as configured, a monitor is consuming it, {found.messages:,} messages are ready"
+        "queue", f"{name} is declared as configured, a monitor is consuming it, {state.messages:,} messages are ready"
     )
 
 
@@ -122,7 +122,7 @@ def _conversation(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seco
     clock, seen, problem = SystemClock(), Seen(), None
     replies: Mapping[str, Mapping[str, Any]] = {}
     with closing(Listener(settings)) as listener:
-        until = clock.monotonic() + seconds
+        deadline = clock.monotonic() + seconds
         try:
             listener.connect()
         except SourceLostError as exc:
@@ -132,7 +132,7 @@ def _conversation(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seco
         except SourceLostError as exc:
             yield fail("workers", str(exc))
         if problem is None:
-            problem = _watch(listener, seen, until, clock)
+            problem = _watch(listener, seen, deadline, clock)
     conf = {host: reply for host, reply in replies.get("conf", {}).items() if isinstance(reply, dict)}
     workers = sorted(replies.get("ping", {}))
     if replies:
@@ -141,17 +141,17 @@ def _conversation(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seco
         yield from agreement(conf, settings, redis=diagnostics.is_redis)
     yield _stream(seen, seconds, problem)
     if seen.events or workers:
-        yield _task_events(sorted({*workers, *seen.ahead}), seen, conf, asked=settings.enable_events)
+        yield _task_events(sorted({*workers, *seen.ahead}), seen, conf, was_asked=settings.enable_events)
         yield _task_sent(seen, conf)
     if seen.ahead:
         yield _clocks(seen)
 
 
-def _watch(listener: Listener, seen: Seen, until: float, clock: Clock) -> str | None:
+def _watch(listener: Listener, seen: Seen, deadline: float, clock: Clock) -> str | None:
     """Fill ``seen``; what went wrong."""
     try:
-        while (left := until - clock.monotonic()) > 0:
-            for delivery in listener.poll(min(left, _POLL)):
+        while (remaining := deadline - clock.monotonic()) > 0:
+            for delivery in listener.poll(min(remaining, _POLL)):
                 seen.receive(delivery, clock.now())
     except SourceLostError as exc:
         return str(exc)
@@ -162,13 +162,15 @@ def _others(diagnostics: BrokerDiagnostics, settings: BrokerSettings) -> list[st
     """Fleets that use this broker in another way than the monitor is configured for."""
     ours = (str(settings.transport_options.get("global_keyprefix", "")), settings.control_exchange)
     try:
-        found = diagnostics.fleets()
+        fleets = diagnostics.fleets()
     except SourceLostError:
         return []
     names = [
-        f"global_keyprefix {prefix!r} and control_exchange {name!r}" for prefix, name in found if (prefix, name) != ours
+        f"global_keyprefix {prefix!r} and control_exchange {name!r}"
+        for prefix, name in fleets
+        if (prefix, name) != ours
     ]
-    return names or [_ALIKE for one in found if one == ours]
+    return names or [_ALIKE for fleet in fleets if fleet == ours]
 
 
 def _workers(workers: list[str], seen: Seen, discarded: Mapping[str, int], others: list[str]) -> Finding:
@@ -181,22 +183,22 @@ def _workers(workers: list[str], seen: Seen, discarded: Mapping[str, int], other
         )
     if workers and silent:
         return warn(
-            "workers", f"{len(workers)} answered; these send events but do not answer: {listed(silent)}: {_DEAF}"
+            "workers", f"{len(workers)} answered; these send events but do not answer: {name_list(silent)}: {_DEAF}"
         )
     if workers:
-        return ok("workers", f"{len(workers)} answered: {listed(workers)}")
+        return ok("workers", f"{len(workers)} answered: {name_list(workers)}")
     if silent:
         return warn(
             "workers",
-            f"none answered, but {listed(silent)} send events: {_DEAF}. Until this is fixed, queues that are not "
+            f"none answered, but {name_list(silent)} send events: {_DEAF}. Until this is fixed, queues that are not "
             "listed in metrics.queues and the names of tasks that started before the monitor are unknown, and "
             "workers must be started with -E"
-            + (f". This database has keys of a fleet with {listed(others)}" if others not in ([], [_ALIKE]) else ""),
+            + (f". This database has keys of a fleet with {name_list(others)}" if others not in ([], [_ALIKE]) else ""),
         )
     if others:
         return fail(
             "workers",
-            f"none answered, but this database has keys of a fleet with {listed(others)}: is it running? Set "
+            f"none answered, but this database has keys of a fleet with {name_list(others)}: is it running? Set "
             "broker.control_exchange and broker.transport_options to that fleet's values",
         )
     return fail("workers", "none answered: is a worker running on this broker, virtual host and database?")
@@ -209,7 +211,7 @@ def _stream(seen: Seen, seconds: float, problem: str | None) -> Finding:
     if strange:
         return warn(
             "events",
-            f"{sum(strange.values())} cannot be read ({listed(sorted(strange))}): event_serializer must be json",
+            f"{sum(strange.values())} cannot be read ({name_list(sorted(strange))}): event_serializer must be json",
         )
     if seen.events:
         senders = len(seen.ahead)
@@ -221,18 +223,18 @@ def _stream(seen: Seen, seconds: float, problem: str | None) -> Finding:
     )
 
 
-def _task_events(workers: list[str], seen: Seen, conf: Mapping[str, Mapping[str, Any]], *, asked: bool) -> Finding:
+def _task_events(workers: list[str], seen: Seen, conf: Mapping[str, Mapping[str, Any]], *, was_asked: bool) -> Finding:
     proven = seen.task_senders | {host for host, values in conf.items() if values.get("worker_send_task_events")}
     unproven = [host for host in workers if host not in proven]
     if not unproven:
         return ok("task events", "every worker sends them")
-    if asked:
+    if was_asked:
         return ok(
-            "task events", f"the monitor enables them on every worker (none seen from {listed(unproven)} just now)"
+            "task events", f"the monitor enables them on every worker (none seen from {name_list(unproven)} just now)"
         )
     return warn(
         "task events",
-        f"not seen from {listed(unproven)}, and broker.enable_events is off: start workers with -E, set "
+        f"not seen from {name_list(unproven)}, and broker.enable_events is off: start workers with -E, set "
         "worker_send_task_events = True, or turn broker.enable_events on",
     )
 
@@ -254,7 +256,8 @@ def _clocks(seen: Seen) -> Finding:
     if not wrong:
         largest = max(abs(ahead) for ahead in seen.ahead.values())
         return ok("clocks", f"the workers' clocks differ from this one by at most {largest:.2f} s")
-    shown = [f"{host} {abs(by):.1f} s {'ahead' if by > 0 else 'behind'}" for host, by in sorted(wrong.items())]
+    offsets = [f"{host} {abs(by):.1f} s {'ahead' if by > 0 else 'behind'}" for host, by in sorted(wrong.items())]
     return warn(
-        "clocks", f"{listed(shown)}: synchronise them (NTP); failures are counted in the hour of the worker's clock"
+        "clocks",
+        f"{name_list(offsets)}: synchronise them (NTP); failures are counted in the hour of the worker's clock",
     )

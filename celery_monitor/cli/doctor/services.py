@@ -111,13 +111,13 @@ def _state(settings: Settings) -> _StoreState:
         return _StoreState(attached.about, age, attached.rolled_back())
 
 
-def _doubts(what: str, state: _StoreState, *, in_use: bool) -> Finding | None:
+def _doubts(subject: str, state: _StoreState, *, in_use: bool) -> Finding | None:
     if in_use and (state.age is None or state.age > _NOT_WRITTEN):
-        return warn("store", f"{what} was {state.ago}, {_ANOTHER}")
+        return warn("store", f"{subject} was {state.ago}, {_ANOTHER}")
     if state.rolled_back:
         return warn(
             "store",
-            f"{what} was older than the last commit at a start within the last 24 hours: counts and failures are "
+            f"{subject} was older than the last commit at a start within the last 24 hours: counts and failures are "
             "missing, and the startup log says how many; check the disk, and see docs/runbook.md",
         )
     return None
@@ -178,11 +178,11 @@ def limits(settings: Settings) -> Finding:
     )
 
 
-def channel(of: Channel) -> Finding:
+def channel(channel_checked: Channel) -> Finding:
     """The receiver of a channel is reached, as far as that is possible without a message."""
-    found = of.check()
-    tell = {CheckState.OK: ok, CheckState.OFF: off, CheckState.WARN: warn, CheckState.FAIL: fail}[found.state]
-    return tell(of.name, found.text)
+    result = channel_checked.check()
+    tell = {CheckState.OK: ok, CheckState.OFF: off, CheckState.WARN: warn, CheckState.FAIL: fail}[result.state]
+    return tell(channel_checked.name, result.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,20 +195,20 @@ class Port:
 
 def web(settings: WebSettings) -> Port:
     """The port can be listened on, or a monitor does so."""
-    where = f"port {settings.port} of {settings.host}"
+    address = f"port {settings.port} of {settings.host}"
     try:
-        for each in listen(settings.host, settings.port, backlog=1):
-            each.close()
+        for listener in listen(settings.host, settings.port, backlog=1):
+            listener.close()
     except (OSError, UnicodeError) as exc:
         if getattr(exc, "errno", None) != errno.EADDRINUSE:
             reason = getattr(exc, "strerror", None) or exc
-            return Port(fail("web", f"cannot listen on {where}: {reason}; change web.host or web.port"))
+            return Port(fail("web", f"cannot listen on {address}: {reason}; change web.host or web.port"))
     else:
-        return Port(ok("web", f"{where} is free: no monitor is running here"))
+        return Port(ok("web", f"{address} is free: no monitor is running here"))
     answer = ask(settings)
     if answer.alive:
-        return Port(ok("web", f"a monitor is running on {where}"), daemon=True)
+        return Port(ok("web", f"a monitor is running on {address}"), daemon=True)
     if answer.ours:
-        return Port(fail("web", f"the monitor on {where} is unhealthy: {answer.text}"), daemon=True)
+        return Port(fail("web", f"the monitor on {address} is unhealthy: {answer.text}"), daemon=True)
     whose = f"`ss -ltnp 'sport = :{settings.port}'` shows the process; stop it, or set a different web.port"
-    return Port(fail("web", f"{where} is in use: {answer.text}; {whose}"))
+    return Port(fail("web", f"{address} is in use: {answer.text}; {whose}"))

@@ -60,7 +60,7 @@ def test_what_to_do_next() -> None:
         last_uuid="id/1",
         count=8,
     )
-    steps = next_steps(one, told=False, workers=3)
+    steps = next_steps(one, is_notified=False, workers=3)
     assert [step.link for step in steps] == ["https://wiki.example/r", "", "", "", "failures/id%2F1", ""]
     assert HINTS["WorkerLostError"] in steps[1].said
     assert "on celery@box. If other workers run this task too" in steps[2].said
@@ -72,7 +72,7 @@ def test_an_operator_may_silence() -> None:
     """Who may add silences is led to the form with the task filled in, while the incident is open."""
 
     def links(**changes: Any) -> list[str]:
-        return [step.link for step in next_steps(incident(**changes), told=True, workers=1, operator=True)]
+        return [step.link for step in next_steps(incident(**changes), is_notified=True, workers=1, operator=True)]
 
     assert "silences?match=shop.charge" in links()
     for changes in (
@@ -81,7 +81,7 @@ def test_an_operator_may_silence() -> None:
         {"task": STORM, "reason": Reason.STORM_OPENED},
     ):
         assert not [link for link in links(**changes) if link.startswith("silences")]
-    assert not [step for step in next_steps(incident(), told=True, workers=1) if "silence" in step.said]
+    assert not [step for step in next_steps(incident(), is_notified=True, workers=1) if "silence" in step.said]
 
 
 def test_one_worker_alone_is_no_clue() -> None:
@@ -89,11 +89,11 @@ def test_one_worker_alone_is_no_clue() -> None:
     few = incident(workers={"celery@box": 2}, count=2)
     many = incident(workers={"celery@box": 9}, count=9)
     for one, up in ((few, 3), (many, 1)):
-        assert not [step for step in next_steps(one, told=True, workers=up) if "check that one" in step.said]
+        assert not [step for step in next_steps(one, is_notified=True, workers=up) if "check that one" in step.said]
 
 
 def test_there_is_always_something_to_do() -> None:
     """Also for a condition of which nothing else is known."""
-    assert [step.link for step in next_steps(incident(condition=Condition.BACKLOG), told=True, workers=1)] == [
+    assert [step.link for step in next_steps(incident(condition=Condition.BACKLOG), is_notified=True, workers=1)] == [
         "workers"
     ]

@@ -61,9 +61,9 @@ class Cluster:
             "startsAt": rfc3339(now),
             "endsAt": rfc3339(now + _TEST_LASTS),
         }
-        took = self._alertmanagers(Context.for_test(clock)).post([alert])
-        message = f"{', '.join(took)} accepted the test alert {name}, which ends within a minute"
-        missed = [url for url in entry.urls if url not in took]
+        accepted_by = self._alertmanagers(Context.for_test(clock)).post([alert])
+        message = f"{', '.join(accepted_by)} accepted the test alert {name}, which ends within a minute"
+        missed = [url for url in entry.urls if url not in accepted_by]
         return TestResult(
             message, f"not every Alertmanager accepted it: {', '.join(missed)} did not" if missed else None
         )

@@ -40,20 +40,20 @@ def labels_of(incident: Incident, more: Labels) -> dict[str, str]:
     return {name: value for name, value in {**more, **own}.items() if value}
 
 
-def firing(incident: Incident, labels: Labels, until: float, external_url: str | None) -> Alert:
-    """It is open, and ends ``until`` unless it is sent again."""
+def firing(incident: Incident, labels: Labels, ends_at: float, external_url: str | None) -> Alert:
+    """It is open, and ends ``ends_at`` unless it is sent again."""
     alert: Alert = {
         "labels": dict(labels),
         "annotations": _annotations(incident),
         "startsAt": rfc3339(incident.opened_at),
-        "endsAt": rfc3339(until),
+        "endsAt": rfc3339(ends_at),
     }
     if (page := page_of(external_url, incident.key)) is not None:
         alert["generatorURL"] = page
     return alert
 
 
-def ended(incident: Incident, labels: Labels, at: float, external_url: str | None) -> Alert:
+def resolved(incident: Incident, labels: Labels, at: float, external_url: str | None) -> Alert:
     """It is over since ``at``."""
     return firing(incident, labels, max(incident.opened_at, at - CLOCK_TOLERANCE), external_url)
 
@@ -69,18 +69,18 @@ def labels_from(receipt: str | None) -> dict[str, str] | None:
         labels = json.loads(receipt or "")
     except ValueError:
         return None
-    known = isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values())
-    return labels if known else None
+    is_valid = isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values())
+    return labels if is_valid else None
 
 
 def _annotations(incident: Incident) -> dict[str, str]:
     """The names are those of templates: ``failures``, ``last_failure``."""
     annotations = {label.lower().replace(" ", "_"): value for label, value in overview(incident)}
-    known = {
+    values = {
         **{line(name): line(value, _TEXT) for name, value in annotations.items()},
         "summary": line(headline(incident), _SUMMARY),
         "message": text(incident.message, _TEXT),
         "runbook_url": incident.runbook_url or "",
         "links": "\n".join(f"{title}: {url}" for title, url in incident.links),
     }
-    return {name: value for name, value in known.items() if value}
+    return {name: value for name, value in values.items() if value}

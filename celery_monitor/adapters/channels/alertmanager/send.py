@@ -11,11 +11,11 @@ import structlog
 from celery_monitor.adapters.channels.alertmanager.render import (
     Alert,
     Labels,
-    ended,
     firing,
     labels_from,
     labels_of,
     receipt_of,
+    resolved,
 )
 from celery_monitor.adapters.http.exchange import retry_after
 from celery_monitor.adapters.http.faults import origin
@@ -78,17 +78,17 @@ class Alertmanagers(HttpSender):
     def send(self, item: OutboxItem) -> Sent:
         """As ``Sender.send``; one HTTP request to each Alertmanager."""
         incident = self.incident_of(item)
-        labels, before = labels_of(incident, self._labels), labels_from(item.receipt)
+        labels, labels_before = labels_of(incident, self._labels), labels_from(item.receipt)
         if item.kind is MessageKind.RESOLVED:
-            known = before or labels
+            all_labels = labels_before or labels
             # To all: one that is left out now would keep it firing, beside the others.
             self._failed_at.clear()
-            self.post([ended(incident, known, item.created_at, self.external_url)])
-            return Sent(0, item.receipt or receipt_of(known))
+            self.post([resolved(incident, all_labels, item.created_at, self.external_url)])
+            return Sent(0, item.receipt or receipt_of(all_labels))
         alerts = [self._firing(incident)]
-        if before is not None and before != labels:
+        if labels_before is not None and labels_before != labels:
             # Its rule has changed: what the Alertmanager knows by other labels is another alert.
-            alerts.append(ended(incident, before, self.clock.now(), self.external_url))
+            alerts.append(resolved(incident, labels_before, self.clock.now(), self.external_url))
         self.post(alerts)
         return Sent(incident.count, receipt_of(labels))
 
@@ -99,10 +99,10 @@ class Alertmanagers(HttpSender):
     def post(self, alerts: Sequence[Alert]) -> list[str]:
         """Send alerts to all; who took them. Raises a DeliveryError when nobody did."""
         body = json.dumps(alerts, ensure_ascii=False).encode()
-        took: list[str] = []
+        accepted_by: list[str] = []
         failed: list[DeliveryError] = []
         for url in sorted(self._urls, key=self._rests):
-            if took and self._rests(url):
+            if accepted_by and self._rests(url):
                 continue  # what waits must not wait for its timeout again; the next repetition tells it
             try:
                 self._post(url, body)
@@ -110,16 +110,16 @@ class Alertmanagers(HttpSender):
                 failed.append(exc)
                 self._failed_at[url] = self.clock.monotonic()
             else:
-                took.append(url)
+                accepted_by.append(url)
                 self._failed_at.pop(url, None)
-        if not took:
+        if not accepted_by:
             # In doubt it is tried again.
             raise next((exc for exc in failed if isinstance(exc, RetryableError)), failed[0])
         for problem in failed:
             _log.warning(
                 "An Alertmanager did not accept alerts that others accepted", channel=self.channel, error=str(problem)
             )
-        return took
+        return accepted_by
 
     def secrets(self) -> Iterable[str]:
         """See HttpSender."""

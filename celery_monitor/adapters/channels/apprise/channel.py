@@ -20,15 +20,15 @@ def configured(settings: Settings) -> list[Channel]:
     services = [AppriseService(entry) for entry in entries(settings, AppriseEntry)]
     return [
         of_entry(
-            one.entry,
-            one,
+            apprise_channel.entry,
+            apprise_channel,
             title="Apprise",
-            to=one.scheme,
-            timeout=one.entry.timeout,
-            rate_limit=one.entry.rate_limit,
-            secrets=(one.entry.url_source(),),
+            to=apprise_channel.scheme,
+            timeout=apprise_channel.entry.timeout,
+            rate_limit=apprise_channel.entry.rate_limit,
+            secrets=(apprise_channel.entry.url_source(),),
         )
-        for one in services
+        for apprise_channel in services
     ]
 
 

@@ -25,25 +25,25 @@ class _Collected(logging.Handler):
 
 def main() -> None:
     """Send it."""
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     collected = _Collected()
     logging.getLogger("apprise").addHandler(collected)
-    outcome = _outcome(asked)
+    outcome = _outcome(request)
     json.dump({"outcome": outcome, "told": "; ".join(collected.lines)}, sys.stdout)
 
 
-def _outcome(asked: dict[str, str]) -> str:
+def _outcome(request: dict[str, str]) -> str:
     try:
         import apprise  # noqa: PLC0415 - it may not be there, which is an outcome
     except ImportError:
         return "not_installed"
-    service = apprise.Apprise.instantiate(asked["url"], suppress_exceptions=True)
+    service = apprise.Apprise.instantiate(request["url"], suppress_exceptions=True)
     if service is None:
         return "unknown_url"
-    if "body" not in asked:
+    if "body" not in request:
         return "good_url"
     sent = service.notify(
-        title=asked["title"], body=asked["body"], notify_type=asked["kind"], body_format=apprise.NotifyFormat.TEXT
+        title=request["title"], body=request["body"], notify_type=request["kind"], body_format=apprise.NotifyFormat.TEXT
     )
     return "sent" if sent else "failed"
 

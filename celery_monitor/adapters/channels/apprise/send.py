@@ -106,7 +106,7 @@ class Apprise:
         if outcome == "failed":
             raise RetryableError(f"Apprise could not send the message{why}")
 
-    def _run(self, asked: Mapping[str, str]) -> tuple[str, str]:
+    def _run(self, request: Mapping[str, str]) -> tuple[str, str]:
         """The outcome, and what was told."""
         if self._stopping.is_set():
             raise InterruptedSendError(_STOPPING)
@@ -118,7 +118,7 @@ class Apprise:
             if self._stopping.is_set():  # else it would not be ended
                 process.kill()
             try:
-                out, _ = process.communicate(json.dumps(asked).encode(), self._timeout)
+                out, _ = process.communicate(json.dumps(request).encode(), self._timeout)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise RetryableError(f"Apprise did not send the message within {self._timeout:g} s") from None
@@ -138,14 +138,14 @@ def message_of(incident: Incident, kind: MessageKind, external_url: str | None) 
     """The message of an incident, in plain text. A task cannot mention anybody in it."""
     resolved = kind is MessageKind.RESOLVED
     links = [(page_of(external_url, incident.key), "Incident"), (incident.runbook_url, "Runbook")]
-    shown = "\n".join(f"{label}: {url}" for url, label in links if url and len(url) <= _LINK)
+    links_text = "\n".join(f"{label}: {url}" for url, label in links if url and len(url) <= _LINK)
     body = _harmless("\n\n".join(paragraphs(incident, resolved=resolved, limit=_TEXT)))
     return {
         "title": _harmless(line(f"{'Resolved: ' if resolved else ''}{headline(incident)}", _TITLE)),
-        "body": f"{body}\n\n{shown}" if shown else body,
+        "body": f"{body}\n\n{links_text}" if links_text else body,
         "kind": "success" if resolved else _KINDS[incident.severity],
     }
 
 
-def _harmless(told: str) -> str:
-    return _MENTION.sub(lambda found: f"{found[0]}\N{WORD JOINER}", text(told))
+def _harmless(message: str) -> str:
+    return _MENTION.sub(lambda match: f"{match[0]}\N{WORD JOINER}", text(message))

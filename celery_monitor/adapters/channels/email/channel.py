@@ -110,13 +110,13 @@ class Mail:
     def send_again(self, summary: Summary, external_url: str | None) -> TestResult:
         """See DailyReport."""
         sender = EmailSender(self.settings, lambda _date, _now: summary, external_url)
-        return _told(sender.send_again(summary), server_of(self.settings))
+        return _test_result(sender.send_again(summary), server_of(self.settings))
 
     def check(self) -> Check:
         """The server is reached and logged in to as for a mail."""
         if not self.settings.to:
             return Check(CheckState.OFF, "email.to is empty: no mail is sent")
-        return _check(self.settings, NAME, {f"email.to[{n}]": one for n, one in enumerate(self.settings.to)})
+        return _check(self.settings, NAME, {f"email.to[{n}]": address for n, address in enumerate(self.settings.to)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +148,12 @@ class IncidentMail:
     def check(self) -> Check:
         """As of the daily report."""
         name = self.entry.name
-        return _check(self.section, name, {f"to[{n}] of {name}": one for n, one in enumerate(self.entry.to)})
+        return _check(self.section, name, {f"to[{n}] of {name}": address for n, address in enumerate(self.entry.to)})
 
 
-def _test(section: EmailSettings, fleet: str, to: Sequence[str], what: str) -> TestResult:
+def _test(section: EmailSettings, fleet: str, to: Sequence[str], content: str) -> TestResult:
     server = server_of(section)
-    return _told(send_test(section, fleet, server, to=to, what=what), server)
+    return _test_result(send_test(section, fleet, server, to=to, content=content), server)
 
 
 def _check(section: EmailSettings, name: str, recipients: Mapping[str, str]) -> Check:
@@ -177,12 +177,16 @@ def _check(section: EmailSettings, name: str, recipients: Mapping[str, str]) -> 
 
 def _beyond_ascii(addresses: Mapping[str, str | None]) -> list[str]:
     """The fields of addresses that only a server with SMTPUTF8 takes."""
-    return [field for field, one in addresses.items() if one is not None and email_address.parse(one).international]
+    return [
+        field
+        for field, address in addresses.items()
+        if address is not None and email_address.parse(address).international
+    ]
 
 
-def _told(delivery: SendResult, server: SmtpServer) -> TestResult:
+def _test_result(delivery: SendResult, server: SmtpServer) -> TestResult:
     text = describe(delivery, server)
-    if delivery.refused or delivery.unknown or delivery.left is not None:
-        missed = f"not every recipient was accepted: {server} accepted {len(delivery.taken)} of them"
+    if delivery.refused or delivery.unknown or delivery.interruption is not None:
+        missed = f"not every recipient was accepted: {server} accepted {len(delivery.accepted)} of them"
         return TestResult(text, missed)
     return TestResult(text)

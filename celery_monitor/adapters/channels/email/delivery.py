@@ -30,8 +30,8 @@ _log: Final = structlog.get_logger()
 
 def longest(recipients: int) -> float:
     """The most seconds that one attempt takes with a server that uses all of its time."""
-    patience = Timeouts()
-    return patience.connection + patience.whole + (recipients // BATCH + 2) * patience.final
+    timeouts = Timeouts()
+    return timeouts.connection + timeouts.total + (recipients // BATCH + 2) * timeouts.final
 
 
 class Compose(Protocol):
@@ -105,11 +105,11 @@ class MailSender:
     def deliver(self, compose: Compose, recipients: Sequence[str], journal: Progress | None = None) -> SendResult:
         """Send a mail now. Raises RetryableError or RejectedError when nobody got it."""
         # Who was refused at an earlier attempt is told as well: each attempt sends the same mail.
-        known = {} if journal is None else journal.refused(self._to)
+        already_refused = {} if journal is None else journal.refused(self._to)
 
         def make(refused: Mapping[str, Refusal], *, international: bool) -> bytes:
             final = {recipient: str(refusal) for recipient, refusal in refused.items() if refusal.final}
-            return compose({**known, **final}, international=international)
+            return compose({**already_refused, **final}, international=international)
 
         return deliver(
             self._server,
@@ -134,14 +134,16 @@ class MailSender:
         except RetryableError as exc:
             return exc
         else:
-            error = delivery.left
-            refused = {who: str(refusal) for who, refusal in delivery.refused.items() if refusal.final}
+            error = delivery.interruption
+            refused = {recipient: str(refusal) for recipient, refusal in delivery.refused.items() if refusal.final}
             if isinstance(error, RejectedError):
-                done = {*delivery.taken, *delivery.refused, *delivery.unknown}
-                progress.refuse([who for who in pending if who not in done], str(error))
-            later = [f"{who}: {refusal}" for who, refusal in delivery.refused.items() if not refusal.final]
-            if later and error is None:
-                error = RetryableError(f"temporarily refused: {'; '.join(later)}")
+                done = {*delivery.accepted, *delivery.refused, *delivery.unknown}
+                progress.refuse([recipient for recipient in pending if recipient not in done], str(error))
+            deferred = [
+                f"{recipient}: {refusal}" for recipient, refusal in delivery.refused.items() if not refusal.final
+            ]
+            if deferred and error is None:
+                error = RetryableError(f"temporarily refused: {'; '.join(deferred)}")
         if refused:
             _log.error("The mail server refused recipients", channel=item.channel, key=item.key, refused=refused)
         return error
@@ -149,22 +151,22 @@ class MailSender:
     def _conclude(self, progress: Progress, error: DeliveryError | None) -> None:
         """Raise what is to become of the row; nothing when it is done."""
         to = self._to
-        if found := progress.open(to):
+        if still_open := progress.open(to):
             why = f": {error}" if error is not None else ": the monitor stopped before it received the response"
             raise UncertainError(
-                f"it is unknown whether {', '.join(found)} received it{why}; retrying in "
+                f"it is unknown whether {', '.join(still_open)} received it{why}; retrying in "
                 f"{UNKNOWN_RETRY_DELAY / 60:.0f} minutes, {MAX_ATTEMPTS} attempts in total",
                 UNKNOWN_RETRY_DELAY,
             )
         if isinstance(error, RetryableError) and progress.pending(to):
-            others = "the other recipients are done; " if progress.taken(to) or progress.refused(to) else ""
+            others = "the other recipients are done; " if progress.accepted(to) or progress.refused(to) else ""
             raise RetryableError(f"{others}{error}", error.after, remedy=error.remedy) from error
-        if found := progress.unknown(to):
+        if still_open := progress.unknown(to):
             raise MaybeDeliveredError(
-                f"may have been delivered to {', '.join(found)}: it was sent {MAX_ATTEMPTS} times and the server "
+                f"may have been delivered to {', '.join(still_open)}: it was sent {MAX_ATTEMPTS} times and the server "
                 "never responded; ask the recipients before you resend it with `celery-monitor outbox retry`"
             )
-        if not progress.taken(to):
+        if not progress.accepted(to):
             raise error if isinstance(error, RejectedError) else RejectedError("every recipient was refused")
 
     def _progress_of(self, item: OutboxItem) -> Progress:

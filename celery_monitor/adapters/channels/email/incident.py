@@ -71,16 +71,16 @@ class IncidentMailer(MailSender):
 
 def subject_of(incident: Incident, kind: MessageKind) -> str:
     """One line, whose beginning says how bad it is."""
-    what = "Resolved" if kind is MessageKind.RESOLVED else str(incident.severity).upper()
-    return printable_text(line(f"{what}: {headline(incident)}", _SUBJECT))
+    prefix = "Resolved" if kind is MessageKind.RESOLVED else str(incident.severity).upper()
+    return printable_text(line(f"{prefix}: {headline(incident)}", _SUBJECT))
 
 
 def body_of(incident: Incident, kind: MessageKind, external_url: str | None) -> str:
     """Plain text: nothing in it can be markup."""
     head, *rest = paragraphs(incident, resolved=kind is MessageKind.RESOLVED, limit=_TEXT)
     links = [(page_of(external_url, incident.key), "Incident"), (incident.runbook_url, "Runbook")]
-    shown = "\n".join(f"{label}: {url}" for url, label in links if url)
-    parts = [head, *([shown] if shown else []), *rest]
+    links_text = "\n".join(f"{label}: {url}" for url, label in links if url)
+    parts = [head, *([links_text] if links_text else []), *rest]
     return "\n\n".join(printable_text(part, lines=True) for part in parts) + "\n"
 
 

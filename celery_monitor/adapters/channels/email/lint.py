@@ -23,10 +23,10 @@ def _in_clear(email: EmailSettings) -> Iterator[Problem]:
 
 def _international(settings: Settings) -> Iterator[Problem]:
     email = settings.email
-    addresses = {"email.from": email.from_} | {f"email.to[{n}]": each for n, each in enumerate(email.to)}
+    addresses = {"email.from": email.from_} | {f"email.to[{n}]": recipient for n, recipient in enumerate(email.to)}
     for number, entry in enumerate(settings.channels):
         if isinstance(entry, EmailEntry):
-            addresses |= {f"channels[{number}].to[{n}]": each for n, each in enumerate(entry.to)}
+            addresses |= {f"channels[{number}].to[{n}]": recipient for n, recipient in enumerate(entry.to)}
     for path, address in addresses.items():
         if address is not None and email_address.parse(address).international:
             yield Problem(

@@ -58,14 +58,14 @@ def report(
 
 
 def trial(
-    *, fleet: str, sender: str, recipients: Sequence[str], international: bool = False, what: str = DAILY
+    *, fleet: str, sender: str, recipients: Sequence[str], international: bool = False, content: str = DAILY
 ) -> bytes:
-    """The mail of ``notify test``: each is another mail, of now. ``what`` will be sent from this address."""
-    line = f"This is a test; no action is needed. The {what} of this fleet will be sent from this address."
+    """The mail of ``notify test``: each is another mail, of now. ``content`` will be sent from this address."""
+    line = f"This is a test; no action is needed. The {content} of this fleet will be sent from this address."
     return _mail(
         sender=sender,
         recipients=recipients,
-        subject=f"[{shorten(fleet, phrases.FLEET_WIDTH)}] test of the {what}",
+        subject=f"[{shorten(fleet, phrases.FLEET_WIDTH)}] test of the {content}",
         fleet=fleet,
         identity=make_msgid("test", domain="-").strip("<>").rpartition("@")[0],
         date=formatdate(),
@@ -148,8 +148,8 @@ def _mail(
 def _readers(recipients: Sequence[str], *, international: bool) -> Sequence[Address] | Group:
     """What To says. Without SMTPUTF8 a header cannot hold every address."""
     boxes = [email_address.parse(recipient) for recipient in recipients]
-    shown = [box.header for box in boxes if international or not box.international]
-    return shown or Group("undisclosed-recipients")
+    addresses = [box.header for box in boxes if international or not box.international]
+    return addresses or Group("undisclosed-recipients")
 
 
 def _digest(text: str) -> str:

@@ -62,54 +62,54 @@ class Progress(Journal):
         """Who is to be tried now."""
         state = self._state
         done = state.taken | state.refused.keys() | self._waiting
-        done |= {who for who, times in state.unknown.items() if times >= MAX_ATTEMPTS}
+        done |= {name for name, times in state.unknown.items() if times >= MAX_ATTEMPTS}
         return [recipient for recipient in recipients if _identity(recipient) not in done]
 
     def open(self, recipients: Sequence[str]) -> list[str]:
         """Whose outcome is unknown, and who is to be tried again for it."""
-        return [who for who in recipients if 0 < self._state.unknown.get(_identity(who), 0) < MAX_ATTEMPTS]
+        return [name for name in recipients if 0 < self._state.unknown.get(_identity(name), 0) < MAX_ATTEMPTS]
 
     def unknown(self, recipients: Sequence[str]) -> list[str]:
         """Whose outcome is unknown."""
-        return [who for who in recipients if _identity(who) in self._state.unknown]
+        return [name for name in recipients if _identity(name) in self._state.unknown]
 
     def refused(self, recipients: Sequence[str]) -> dict[str, str]:
         """Who was refused for good, with the server's words."""
         refused = self._state.refused
-        return {who: refused[_identity(who)] for who in recipients if _identity(who) in refused}
+        return {name: refused[_identity(name)] for name in recipients if _identity(name) in refused}
 
-    def taken(self, recipients: Sequence[str]) -> list[str]:
+    def accepted(self, recipients: Sequence[str]) -> list[str]:
         """For whom the server has it."""
-        return [who for who in recipients if _identity(who) in self._state.taken]
+        return [name for name in recipients if _identity(name) in self._state.taken]
 
     def refuse(self, recipients: Sequence[str], why: str) -> None:
         """They will not get it."""
-        self._state.refused |= {_identity(who): why for who in recipients}
+        self._state.refused |= {_identity(name): why for name in recipients}
         self._save()
 
     # --- Journal -----------------------------------------------------------------------------------------------------
     def claim(self, recipients: Sequence[str]) -> None:
         """See Journal."""
-        self._state.claimed = {_identity(who) for who in recipients}
+        self._state.claimed = {_identity(name) for name in recipients}
         self._keep_claim(self._text())
 
-    def settle(self, taken: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
+    def settle(self, accepted: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
         """See Journal."""
         state = self._state
         state.claimed = set()
-        state.taken |= {_identity(who) for who in taken}
-        state.refused |= {_identity(who): str(refusal) for who, refusal in refused.items() if refusal.final}
-        for who in state.taken | state.refused.keys():
-            state.unknown.pop(who, None)
+        state.taken |= {_identity(name) for name in accepted}
+        state.refused |= {_identity(name): str(refusal) for name, refusal in refused.items() if refusal.final}
+        for name in state.taken | state.refused.keys():
+            state.unknown.pop(name, None)
         if unknown:
-            self._lose({_identity(who) for who in unknown})
+            self._lose({_identity(name) for name in unknown})
         self._save()
 
     def _lose(self, identities: set[str]) -> None:
         state = self._state
         self._waiting = set(identities)
-        for who in identities:
-            state.unknown[who] = state.unknown.get(who, 0) + 1
+        for name in identities:
+            state.unknown[name] = state.unknown.get(name, 0) + 1
         state.claimed = set()
         state.attempt = self._attempts
 

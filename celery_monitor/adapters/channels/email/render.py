@@ -77,17 +77,17 @@ def _pages(summary: Summary, size: Size) -> int:
         (summary.errors, size.errors),
         (summary.incidents.undelivered, size.undelivered),
     )
-    return max(1, *(-(-len(rows) // most) for rows, most in lists))
+    return max(1, *(-(-len(rows) // per_page) for rows, per_page in lists))
 
 
 def fit_to_size(make: Callable[[Size], bytes], limit: int = MAX_BYTES) -> bytes:
     """What ``make`` gives for the first of SIZES at which it is smaller than ``limit``."""
-    made = b""
+    rendered = b""
     for size in SIZES:
-        made = make(size)
-        if len(made) < limit:
+        rendered = make(size)
+        if len(rendered) < limit:
             break
-    return made
+    return rendered
 
 
 def _sized(template: str, summary: Summary, external_url: str | None, size: Size | None, notes: tuple[str, ...]) -> str:

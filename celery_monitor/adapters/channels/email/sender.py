@@ -70,15 +70,15 @@ def send_test(
     server: SmtpServer | None = None,
     *,
     to: Sequence[str] | None = None,
-    what: str = message.DAILY,
+    content: str = message.DAILY,
 ) -> SendResult:
     """Send a test mail to all recipients. Raises RetryableError or RejectedError when nobody got it.
 
-    ``to`` takes the place of the settings' recipients; ``what`` they will hear of by the settings' sender.
+    ``to`` takes the place of the settings' recipients; ``content`` they will hear of by the settings' sender.
     """
     to = settings.to if to is None else to
     sender = required(settings.from_, to)
-    trial = partial(message.trial, fleet=fleet, sender=sender, recipients=to, what=what)
+    trial = partial(message.trial, fleet=fleet, sender=sender, recipients=to, content=content)
     return deliver(
         server or server_of(settings),
         sender,
@@ -102,11 +102,13 @@ def server_of(settings: EmailSettings) -> SmtpServer:
 
 def describe(delivery: SendResult, server: SmtpServer) -> str:
     """What became of a mail, for a terminal: a line for those who got it, and one for each who did not."""
-    lines = [f"{server} accepted it for {', '.join(delivery.taken)}: {delivery.reply}"] if delivery.taken else []
+    lines = [f"{server} accepted it for {', '.join(delivery.accepted)}: {delivery.reply}"] if delivery.accepted else []
     lines += [f"{server} refused {recipient}: {refusal}" for recipient, refusal in delivery.refused.items()]
-    lines += [f"{server} may have accepted it for {recipient}: {delivery.left}" for recipient in delivery.unknown]
-    if delivery.left is not None and not delivery.unknown:
-        lines.append(f"the other recipients did not receive it: {delivery.left}")
+    lines += [
+        f"{server} may have accepted it for {recipient}: {delivery.interruption}" for recipient in delivery.unknown
+    ]
+    if delivery.interruption is not None and not delivery.unknown:
+        lines.append(f"the other recipients did not receive it: {delivery.interruption}")
     return "\n".join(lines)
 
 

@@ -51,12 +51,12 @@ class Timeouts:
     block: float = 180.0
     final: float = 600.0
     """For the answer to the dot that ends a mail: a server may work on it for long, and sends it twice to be asked."""
-    whole: float = 900.0
+    total: float = 900.0
     """For all of it without the answers to final dots, so that a server that drips bytes holds nothing."""
 
     def within(self, deadline: float | None) -> "Timeouts":
         """The same with ``deadline`` as the most for all of it, and once more for a final dot."""
-        return self if deadline is None else replace(self, whole=deadline, final=min(self.final, deadline))
+        return self if deadline is None else replace(self, total=deadline, final=min(self.final, deadline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ class SmtpServer:
 class HelloRefusedError(Exception):
     """The server does not like the client's name."""
 
-    def __init__(self, hello: str, code: int, said: bytes) -> None:
-        super().__init__(hello, code, said)
-        self.hello, self.code, self.said = hello, code, said
+    def __init__(self, hello: str, code: int, answer: bytes) -> None:
+        super().__init__(hello, code, answer)
+        self.hello, self.code, self.said = hello, code, answer
 
 
 class UnansweredError(Exception):
@@ -90,16 +90,16 @@ class UnansweredError(Exception):
 
 
 @contextmanager
-def connected(server: SmtpServer, hello: str, patience: Timeouts) -> Iterator["SmtpSession"]:
+def connected(server: SmtpServer, hello: str, timeouts: Timeouts) -> Iterator["SmtpSession"]:
     """Connected, encrypted and logged in as configured; closed in any case. Raises whatever smtplib raises."""
     _check_name(server.host)
     tls = server.tls or (ssl.create_default_context() if server.security != "none" else None)
     password = server.password() or "" if server.username is not None else ""
     hidden = _forms(server.username or "", password)
     if server.security == "tls":
-        session: SmtpSession = _Encrypted(server, hello, patience, hidden, context=tls)
+        session: SmtpSession = _Encrypted(server, hello, timeouts, hidden, context=tls)
     else:
-        session = _Plain(server, hello, patience, hidden)
+        session = _Plain(server, hello, timeouts, hidden)
     try:
         if server.security == "starttls":
             session.starttls(context=tls)
@@ -137,19 +137,19 @@ class SmtpSession(smtplib.SMTP):
         self,
         server: SmtpServer,
         hello: str,
-        patience: Timeouts,
+        timeouts: Timeouts,
         hidden: Sequence[bytes],
         **options: Any,  # noqa: ANN401  # SMTP_SSL's context
     ) -> None:
         """``hidden`` is taken out of what the server says: some repeat what they refuse, and that is shown."""
-        self._patience = patience
+        self._timeouts = timeouts
         self._hidden = hidden
         now = time.monotonic()
-        self._end = now + patience.whole
-        self._until = now + patience.connection + patience.answer
-        self._allowed = patience.answer
+        self._end = now + timeouts.total
+        self._until = now + timeouts.connection + timeouts.answer
+        self._allowed = timeouts.answer
         # Given here, because smtplib would ask the resolver for as long as the resolver likes.
-        wait = min(patience.connection, patience.whole)
+        wait = min(timeouts.connection, timeouts.total)
         super().__init__(server.host, server.port, local_hostname=hello, timeout=wait, **options)
 
     def end_within(self, seconds: float) -> None:
@@ -170,44 +170,44 @@ class SmtpSession(smtplib.SMTP):
         raises prevents the sending. Raises UnansweredError when it went out as a whole and no
         answer came; SMTPDataError when the server does not want it; OSError when it did not go out.
         """
-        self._allowed = self._patience.data
-        code, said = self.docmd("DATA")
+        self._allowed = self._timeouts.data
+        code, answer = self.docmd("DATA")
         if code != _GO_ON:
-            raise smtplib.SMTPDataError(code, said)
+            raise smtplib.SMTPDataError(code, answer)
         self._claim(claim)
         claimed_at = time.monotonic()
         body = _stuffed(content)
-        self._allowed = self._patience.block
+        self._allowed = self._timeouts.block
         for start in range(0, len(body), _BLOCK):
             self.send(body[start : start + _BLOCK])
         if time.monotonic() - claimed_at > _CLAIM_VALID:
             self._claim(claim)  # a process that stood still may have lost the right to send
         begun, end = time.monotonic(), self._end
-        self._end, self._allowed = begun + self._patience.final, self._patience.final
+        self._end, self._allowed = begun + self._timeouts.final, self._timeouts.final
         try:
             self.send(b".\r\n")
-            code, said = self.getreply()
+            code, answer = self.getreply()
         except Exception as exc:
             raise UnansweredError from exc
         finally:
             # What was waited here is not taken from what comes after.
-            self._end, self._allowed = end + time.monotonic() - begun, self._patience.answer
+            self._end, self._allowed = end + time.monotonic() - begun, self._timeouts.answer
         if code // 100 not in _OUTCOMES:
             raise UnansweredError
-        return code, said
+        return code, answer
 
     # --- what smtplib calls ---
     def ehlo_or_helo_if_needed(self) -> None:
         """As smtplib's, but the answer to EHLO is the one that is told, and HELO is only for a server without EHLO."""
         if self.helo_resp is not None or self.ehlo_resp is not None:
             return
-        code, said = self.ehlo()
+        code, answer = self.ehlo()
         if code in _NOT_IMPLEMENTED:
             old, _ = self.helo()
             if old == 250:  # noqa: PLR2004  # as smtplib
                 return
         if not 200 <= code < 300:  # noqa: PLR2004  # as smtplib
-            raise HelloRefusedError(self.local_hostname, code, said)
+            raise HelloRefusedError(self.local_hostname, code, answer)
 
     def send(self, s: Any) -> None:  # noqa: ANN401  # smtplib's signature
         """As smtplib's, within the time for an answer; what the server said before it hung up is not lost."""
@@ -218,10 +218,10 @@ class SmtpSession(smtplib.SMTP):
         try:
             self.sock.sendall(s.encode(self.command_encoding) if isinstance(s, str) else s)
         except OSError as exc:
-            code, said = self._last_words()
+            code, answer = self._last_words()
             self.close()
-            if said:
-                raise smtplib.SMTPResponseException(code, said) from exc
+            if answer:
+                raise smtplib.SMTPResponseException(code, answer) from exc
             raise
 
     def getreply(self) -> tuple[int, bytes]:
@@ -240,9 +240,9 @@ class SmtpSession(smtplib.SMTP):
                 if not lines:
                     raise
                 raise smtplib.SMTPResponseException(code, self._shown(lines)) from exc
-            found = _REPLY.match(line)
-            code, more = (int(found[1]), found[2] == b"-") if found else (_NO_NUMBER, False)
-            lines.append((found[3] or b"" if found else line).strip())
+            match = _REPLY.match(line)
+            code, more = (int(match[1]), match[2] == b"-") if match else (_NO_NUMBER, False)
+            lines.append((match[3] or b"" if match else line).strip())
         return code, self._shown(lines)
 
     def _line(self) -> bytes:
@@ -270,16 +270,16 @@ class SmtpSession(smtplib.SMTP):
             return _NO_NUMBER, b""
 
     def _shown(self, lines: Sequence[bytes]) -> bytes:
-        said = b"\n".join(lines)
+        answer = b"\n".join(lines)
         for secret in self._hidden:
-            said = said.replace(secret, _PASSWORD)
-        return said
+            answer = answer.replace(secret, _PASSWORD)
+        return answer
 
     def _left(self) -> float:
-        left = min(self._until, self._end) - time.monotonic()
-        if left <= 0:
+        remaining = min(self._until, self._end) - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError("timed out waiting for the response")
-        return left
+        return remaining
 
 
 class _Plain(SmtpSession):
@@ -293,9 +293,9 @@ class _Encrypted(SmtpSession, smtplib.SMTP_SSL):
 class _TimedReader(io.RawIOBase):
     """A socket's bytes, each read within ``left()`` seconds."""
 
-    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
+    def __init__(self, sock: socket.socket, remaining: Callable[[], float]) -> None:
         self._sock = sock
-        self._left = left
+        self._left = remaining
         self._read = 0
 
     def readable(self) -> bool:
@@ -316,8 +316,8 @@ def _stuffed(content: bytes) -> bytes:
     return body if body.endswith(b"\r\n") else body + b"\r\n"
 
 
-def _bytes(said: bytes | str) -> bytes:
-    return said if isinstance(said, bytes) else said.encode("utf-8", "replace")
+def _bytes(answer: bytes | str) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.encode("utf-8", "replace")
 
 
 def _forms(username: str, password: str) -> list[bytes]:

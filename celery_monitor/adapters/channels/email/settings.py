@@ -23,6 +23,6 @@ class EmailEntry(ChannelSettings):
     @classmethod
     def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         once: dict[str, str] = {}
-        for each in value:
-            once.setdefault(email_address.parse(each).identity, each)
+        for address in value:
+            once.setdefault(email_address.parse(address).identity, address)
         return tuple(once.values())

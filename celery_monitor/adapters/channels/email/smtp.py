@@ -71,13 +71,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """The server has the mail for ``taken`` and answered ``reply``; it may have it for ``unknown``."""
+    """The server has the mail for ``accepted`` and answered ``reply``; it may have it for ``unknown``."""
 
-    taken: tuple[str, ...]
+    accepted: tuple[str, ...]
     refused: Mapping[str, Refusal]
     reply: str
     unknown: tuple[str, ...] = ()
-    left: DeliveryError | None = None
+    interruption: DeliveryError | None = None
     """Why those who stand nowhere do not have it yet."""
 
 
@@ -87,8 +87,8 @@ class Journal:
     def claim(self, recipients: Sequence[str]) -> None:
         """The whole mail goes out now for these: what becomes of it is unknown until ``settle``."""
 
-    def settle(self, taken: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
-        """What is known now. Who was claimed and is not in ``unknown`` or ``taken`` has surely not got it."""
+    def settle(self, accepted: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
+        """What is known now. Who was claimed and is not in ``unknown`` or ``accepted`` has surely not got it."""
 
 
 def deliver(
@@ -117,24 +117,24 @@ def deliver(
         RejectedError: Nobody has it, and nobody will.
     """
     conversation = _Conversation(server, sender, recipients, journal or Journal())
-    left = None
+    interruption = None
     try:
-        with _told(server, conversation.hello):
+        with _smtp_errors(server, conversation.hello):
             conversation.hold(compose, international or compose, Timeouts().within(deadline))
     except DeliveryError as exc:
-        left = exc
-    return conversation.outcome(left)
+        interruption = exc
+    return conversation.outcome(interruption)
 
 
 def check_reachable(server: SmtpServer, *, deadline: float | None = None) -> bool:
     """Connect, encrypt and log in as for a mail, and send none. Whether it has SMTPUTF8. Raises RetryableError."""
     hello = server.hello or hello_of(None)
-    with _told(server, hello), connected(server, hello, Timeouts().within(deadline)) as session:
+    with _smtp_errors(server, hello), connected(server, hello, Timeouts().within(deadline)) as session:
         return bool(session.has_extn("smtputf8"))
 
 
 @contextmanager
-def _told(server: SmtpServer, hello: str) -> Iterator[None]:
+def _smtp_errors(server: SmtpServer, hello: str) -> Iterator[None]:
     """The boundary: whatever smtplib, TLS, the resolver or a server raises becomes a DeliveryError here."""
     try:
         yield
@@ -204,13 +204,17 @@ class _Conversation:
             except ValueError as exc:
                 self._refused[recipient] = Refusal(_NO_ADDRESS, f"not sent: it {exc}")
 
-    def hold(self, compose: Compose, international: Compose, patience: Timeouts) -> None:
+    def hold(self, compose: Compose, international: Compose, timeouts: Timeouts) -> None:
         """Send what can be sent."""
         if not self._recipients:
             return
-        plain = [who for who, box in self._recipients.items() if not (box.international or self._sender.international)]
-        rest = [who for who in self._recipients if who not in plain]
-        with connected(self._server, self.hello, patience) as session:
+        plain = [
+            recipient
+            for recipient, box in self._recipients.items()
+            if not (box.international or self._sender.international)
+        ]
+        rest = [recipient for recipient in self._recipients if recipient not in plain]
+        with connected(self._server, self.hello, timeouts) as session:
             if rest and not session.has_extn("smtputf8"):
                 rest = self._without_extension(rest)
             self._send(session, plain, compose, "")
@@ -224,16 +228,16 @@ class _Conversation:
                 f"{self._server} accepts only ASCII addresses (no SMTPUTF8): use an ASCII address in email.from",
                 AFTER_LOGIN,
             )
-        said = f"not sent: {self._server} accepts only ASCII before the @ (no SMTPUTF8)"
-        self._refused |= {who: Refusal(_NO_ADDRESS, said) for who in rest}
+        answer = f"not sent: {self._server} accepts only ASCII before the @ (no SMTPUTF8)"
+        self._refused |= {recipient: Refusal(_NO_ADDRESS, answer) for recipient in rest}
         return []
 
     def _send(self, session: SmtpSession, recipients: Sequence[str], compose: Compose, options: str) -> None:
         waiting = deque(recipients)
         while waiting:
-            code, said = session.docmd("MAIL", f"FROM:<{self._sender.address}>{options}")
+            code, answer = session.docmd("MAIL", f"FROM:<{self._sender.address}>{options}")
             if not _is_positive(code):
-                raise _refusal(f"the sender {self._sender.address}", code, said, self._server)
+                raise _refusal(f"the sender {self._sender.address}", code, answer, self._server)
             accepted = self._address(session, waiting)
             if accepted:
                 self._transfer(session, accepted, compose(self._refused))
@@ -243,27 +247,27 @@ class _Conversation:
     def _address(self, session: SmtpSession, waiting: deque[str]) -> list[str]:
         """RCPT for some who wait; those of this transaction. Who is too many for it waits for the next one."""
         accepted: list[str] = []
-        asked = 0
-        while waiting and asked < BATCH:
-            who = waiting[0]
-            code, said = session.docmd("RCPT", f"TO:<{self._recipients[who].address}>")
-            asked += 1
+        sent_count = 0
+        while waiting and sent_count < BATCH:
+            recipient = waiting[0]
+            code, answer = session.docmd("RCPT", f"TO:<{self._recipients[recipient].address}>")
+            sent_count += 1
             if _is_positive(code):
-                accepted.append(who)
+                accepted.append(recipient)
             elif code == _CLOSING:
-                raise smtplib.SMTPResponseException(code, said)
-            elif accepted and _TOO_MANY.search(said):
+                raise smtplib.SMTPResponseException(code, answer)
+            elif accepted and _TOO_MANY.search(answer):
                 break
-            elif (error := _concerning_client(code, said, self._server)) is not None:
+            elif (error := _concerning_client(code, answer, self._server)) is not None:
                 raise error
             else:
-                self._refused[who] = Refusal(code, _text(said))
+                self._refused[recipient] = Refusal(code, _text(answer))
             waiting.popleft()
         return accepted
 
     def _transfer(self, session: SmtpSession, accepted: list[str], content: bytes) -> None:
         try:
-            code, said = session.transfer(content, lambda: self._journal.claim(accepted))
+            code, answer = session.transfer(content, lambda: self._journal.claim(accepted))
         except UnansweredError:
             self._unknown = tuple(accepted)
             self._settle()
@@ -273,24 +277,24 @@ class _Conversation:
             raise
         if _is_positive(code):
             self._taken += accepted
-            self._reply = _said(code, said)
+            self._reply = _said(code, answer)
         self._settle()
         if not _is_positive(code):
-            raise _refusal("the mail", code, said, self._server)
+            raise _refusal("the mail", code, answer, self._server)
 
     def _settle(self) -> None:
         self._journal.settle(self._taken, self._refused, self._unknown)
 
-    def outcome(self, left: DeliveryError | None) -> SendResult:
+    def outcome(self, interruption: DeliveryError | None) -> SendResult:
         """What became of it. Raises when nobody has it, and surely not."""
         if self._taken or self._unknown:
-            return SendResult(tuple(self._taken), self._refused, self._reply, self._unknown, left)
-        if left is not None:
-            raise left
-        said = "; ".join(f"{recipient}: {refusal}" for recipient, refusal in self._refused.items())
+            return SendResult(tuple(self._taken), self._refused, self._reply, self._unknown, interruption)
+        if interruption is not None:
+            raise interruption
+        answer = "; ".join(f"{recipient}: {refusal}" for recipient, refusal in self._refused.items())
         if all(refusal.final for refusal in self._refused.values()):
-            raise RejectedError(f"every recipient was refused: {said}")
-        raise RetryableError(f"no recipient was accepted: {said}")
+            raise RejectedError(f"every recipient was refused: {answer}")
+        raise RetryableError(f"no recipient was accepted: {answer}")
 
 
 def hello_of(sender: EmailAddress | None) -> str:
@@ -305,24 +309,24 @@ def hello_of(sender: EmailAddress | None) -> str:
     return sender.domain if sender is not None else "[127.0.0.1]"
 
 
-def _concerning_client(code: int, said: bytes, server: SmtpServer) -> DeliveryError | None:
+def _concerning_client(code: int, answer: bytes, server: SmtpServer) -> DeliveryError | None:
     """The error where an answer speaks of how this client speaks, whatever it was an answer to."""
-    if 400 <= code < 600 and _HELLO.search(said):  # noqa: PLR2004 - RFC 5321, 4.2.1
-        text = f"{server} refused the EHLO name: {_said(code, said)}; {HELLO_REMEDY}"
+    if 400 <= code < 600 and _HELLO.search(answer):  # noqa: PLR2004 - RFC 5321, 4.2.1
+        text = f"{server} refused the EHLO name: {_said(code, answer)}; {HELLO_REMEDY}"
         return RetryableError(text, AFTER_LOGIN, remedy=HELLO_REMEDY)
     if code in _REPAIRED_BY_A_PERSON:
-        return RetryableError(f"{server} answered {_said(code, said)}", AFTER_LOGIN)
+        return RetryableError(f"{server} answered {_said(code, answer)}", AFTER_LOGIN)
     if not 400 <= code < 600:  # noqa: PLR2004 - as above
-        return RetryableError(f"{server} answered {_said(code, said)}, which is not a valid SMTP response")
+        return RetryableError(f"{server} answered {_said(code, answer)}, which is not a valid SMTP response")
     return None
 
 
-def _refusal(what: str, code: int, reply: bytes | str, server: SmtpServer) -> DeliveryError:
-    said = reply if isinstance(reply, bytes) else reply.encode("utf-8", "replace")
-    if (error := _concerning_client(code, said, server)) is not None:
+def _refusal(action: str, code: int, reply: bytes | str, server: SmtpServer) -> DeliveryError:
+    answer = reply if isinstance(reply, bytes) else reply.encode("utf-8", "replace")
+    if (error := _concerning_client(code, answer, server)) is not None:
         return error
     kind = RejectedError if _is_final(code) else RetryableError
-    return kind(f"{what} was refused: {_said(code, reply)}")
+    return kind(f"{action} was refused: {_said(code, reply)}")
 
 
 def _is_positive(code: int) -> bool:

@@ -75,10 +75,10 @@ def percent(rate: float | None) -> str:
         return "\N{EN DASH}" if rate is None else "0 %"
     for digits, limit in ((2, 0.01), (1, 0.1), (0, 1.0)):
         if rate < limit:
-            shown = f"{rate * 100:.{digits}f}"
-            if float(shown) == 0:
+            formatted = f"{rate * 100:.{digits}f}"
+            if float(formatted) == 0:
                 return "<0.01 %"
-            return ">99 %" if shown == "100" else f"{shown} %"
+            return ">99 %" if formatted == "100" else f"{formatted} %"
     return "100 %"
 
 
@@ -92,9 +92,9 @@ def duration(seconds: float) -> str:
     return " ".join([*parts, *([f"{minutes} min"] if minutes else [])])
 
 
-def plural(number: float, one: str, many: str | None = None) -> str:
+def plural(number: float, singular: str, plural_form: str | None = None) -> str:
     """The number and its noun: ``1 failure``, ``2 failures``."""
-    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+    return f"{count(number)} {singular if number == 1 else plural_form or singular + 's'}"
 
 
 def long_date(date: dt.date) -> str:

@@ -10,7 +10,7 @@ from celery_monitor.settings import Settings
 
 def warnings(settings: Settings) -> Iterator[Problem]:
     """Incidents that another fleet's success may resolve."""
-    sources = [settings.pagerduty.routing_key_source(), *(one.routing_key_source() for one in settings.alerts.rules)]
+    sources = [settings.pagerduty.routing_key_source(), *(rule.routing_key_source() for rule in settings.alerts.rules)]
     sends = any(source.get() is not None for source in sources)
     if (settings.alerts.resolve or settings.pagerduty.resolve) != "on_success" or not sends:
         return

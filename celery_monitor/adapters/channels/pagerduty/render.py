@@ -48,8 +48,8 @@ def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
         "source": line(incident.fleet) or "celery",
         "severity": str(incident.severity),
         "component": line(incident.task if failures else incident.subject),
-        "group": line(_most(incident.queues)),
-        "class": line(_most(incident.exceptions)) if failures else str(incident.condition),
+        "group": line(_most_frequent(incident.queues)),
+        "class": line(_most_frequent(incident.exceptions)) if failures else str(incident.condition),
         "timestamp": rfc3339(incident.last_at),
         "custom_details": _details(incident) if failures else _details_of_condition(incident),
     }
@@ -140,9 +140,9 @@ def _within_limit(event: dict[str, Any]) -> dict[str, Any]:
     if len(json.dumps(event)) + _ENVELOPE <= EVENT_LIMIT:
         return event
     details = event["payload"]["custom_details"]
-    kept = {name: details[name] for name in _KEPT if name in details}
+    essential = {name: details[name] for name in _KEPT if name in details}
     note = "Other details were omitted: they exceed PagerDuty's size limit."
-    return event | {"payload": event["payload"] | {"custom_details": kept | {"note": note}}}
+    return event | {"payload": event["payload"] | {"custom_details": essential | {"note": note}}}
 
 
 def _rate(incident: Incident) -> str | None:
@@ -159,16 +159,16 @@ def _duration(seconds: int) -> str:
     return " ".join(parts[:2])
 
 
-def _most(counts: Mapping[str, int]) -> str:
+def _most_frequent(counts: Mapping[str, int]) -> str:
     return max(counts, key=lambda name: counts[name], default="")
 
 
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Most first; what is too much for a page is added up."""
     entries = most_first(counts)
-    shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
-    rest = sum(count for _, count in entries[_ENTRIES:])
-    return shown | {"(others)": rest} if rest else shown
+    counts_shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
+    others = sum(count for _, count in entries[_ENTRIES:])
+    return counts_shown | {"(others)": others} if others else counts_shown
 
 
 def _end(traceback: str) -> str:

@@ -110,9 +110,9 @@ class PagerDuty(HttpSender):
 def _verdict(body: str) -> str:
     """What an answer says of the event, without what it repeats of it."""
     with contextlib.suppress(ValueError, RecursionError):
-        said = json.loads(body)
-        if isinstance(said, dict):
-            return str([said.get(field) for field in ("status", "message", "error", "errors")])
+        answer_body = json.loads(body)
+        if isinstance(answer_body, dict):
+            return str([answer_body.get(field) for field in ("status", "message", "error", "errors")])
     return body
 
 

@@ -70,16 +70,16 @@ def result(answer: Answer, now: float) -> dict[str, Any]:
     except ValueError:
         body = None
     if answer.status != OK or not isinstance(body, dict) or "ok" not in body:
-        what = f"the server responded with {answer.status} and not as Slack's API does"
-        raise RetryableError(what, remedy="check api_url, and the proxy in between", needs_repair=True)
+        problem = f"the server responded with {answer.status} and not as Slack's API does"
+        raise RetryableError(problem, remedy="check api_url, and the proxy in between", needs_repair=True)
     if body["ok"] is not True:
         raise SlackError(str(body.get("error", "no error given")))
     return body
 
 
-def refusal(error: str, what: str, channel: str, *, answered: str = "") -> DeliveryError:
-    """What an error is for the outbox. ``what`` was done; ``channel`` is the name in the settings."""
-    message = f"Slack refused {what}: {answered or error}"
+def refusal(error: str, action: str, channel: str, *, answered: str = "") -> DeliveryError:
+    """What an error is for the outbox. ``action`` was done; ``channel`` is the name in the settings."""
+    message = f"Slack refused {action}: {answered or error}"
     if error in _LATER:
         return RetryableError(message)
     if error in _ABOUT_THE_MESSAGE:

@@ -76,8 +76,8 @@ class SlackBot(HttpSender):
         incident, kind = self.incident_of(item), item.kind
         if kind is MessageKind.RESOLVED and item.receipt is None:
             return Sent(0)  # nobody was told that it had opened
-        what = message(incident, kind, self.external_url)
-        receipt = self._open(item, what) if item.receipt is None else self._change(item, incident, what)
+        content = message(incident, kind, self.external_url)
+        receipt = self._open(item, content) if item.receipt is None else self._change(item, incident, content)
         self._claims.pop(item.id, None)
         return Sent(0 if kind is MessageKind.RESOLVED else incident.count, receipt)
 
@@ -86,7 +86,7 @@ class SlackBot(HttpSender):
         try:
             return self.post(method, body)
         except SlackError as exc:
-            raise self._refused(exc, method) from None
+            raise self._refusal(exc, method) from None
 
     def post(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Call a method. Raises SlackError, RetryableError, RejectedError or InterruptedSendError."""
@@ -109,41 +109,43 @@ class SlackBot(HttpSender):
         token = self._token.get()
         return () if token is None else (token,)
 
-    def _open(self, item: OutboxItem, what: Mapping[str, Any]) -> str:
+    def _open(self, item: OutboxItem, content: Mapping[str, Any]) -> str:
         """Post the message, unless it is there already; the receipt."""
         identity = _message_id(item)
-        found = self._found(item, identity, "conversations.history", {})
-        if found is None:
-            found = self._post_once(item, identity, {**what, **_PLAIN})
-        return f"{self._to}:{found}"
+        ts = self._find(item, identity, "conversations.history", {})
+        if ts is None:
+            ts = self._post_once(item, identity, {**content, **_PLAIN})
+        return f"{self._to}:{ts}"
 
-    def _change(self, item: OutboxItem, incident: Incident, what: Mapping[str, Any]) -> str:
+    def _change(self, item: OutboxItem, incident: Incident, content: Mapping[str, Any]) -> str:
         """Bring the message up to date, and tell its thread; the receipt. A message that is gone is posted again."""
-        where, _, ts = (item.receipt or "").partition(":")
-        body = {**what, "channel": where, "ts": ts, "parse": "none", "link_names": False}
+        channel, _, ts = (item.receipt or "").partition(":")
+        body = {**content, "channel": channel, "ts": ts, "parse": "none", "link_names": False}
         try:
             self.post("chat.update", body)
         except SlackError as exc:
             if exc.error not in GONE:
-                raise self._refused(exc, "the update of a message") from None
+                raise self._refusal(exc, "the update of a message") from None
             if item.kind is MessageKind.RESOLVED:
                 return item.receipt or ""
-            return self._open(item, what)
-        thread = {"ts": ts, "channel": where}
-        if self._found(item, item.event_id, "conversations.replies", thread) is None:
+            return self._open(item, content)
+        thread = {"ts": ts, "channel": channel}
+        if self._find(item, item.event_id, "conversations.replies", thread) is None:
             payload = {"text": reply(incident, item.kind), "thread_ts": ts, **_PLAIN}
             # An incident that is open again is new to those who have read that it was resolved.
-            self._post_once(item, item.event_id, {**payload, "reply_broadcast": item.kind is MessageKind.OPENED}, where)
+            self._post_once(
+                item, item.event_id, {**payload, "reply_broadcast": item.kind is MessageKind.OPENED}, channel
+            )
         return item.receipt or ""
 
-    def _post_once(self, item: OutboxItem, identity: str, what: Mapping[str, Any], to: str | None = None) -> str:
+    def _post_once(self, item: OutboxItem, identity: str, content: Mapping[str, Any], to: str | None = None) -> str:
         """Claim a message, and post it; its ``ts``."""
         self._claim(item, identity)
         metadata = {"event_type": EVENT_TYPE, "event_payload": {"id": identity}}
         try:
-            posted = self.post("chat.postMessage", {**what, "channel": to or self._to, "metadata": metadata})
+            posted = self.post("chat.postMessage", {**content, "channel": to or self._to, "metadata": metadata})
         except SlackError as exc:
-            raise self._refused(exc, "a message") from None
+            raise self._refusal(exc, "a message") from None
         return str(posted.get("ts", ""))
 
     def _claim(self, item: OutboxItem, identity: str) -> None:
@@ -157,23 +159,23 @@ class SlackBot(HttpSender):
                 raise RetryableError(f"not sent, because another replica might send it too: {exc}") from exc
             _log.warning("Cannot store that a message is sent; kept in memory", key=item.key, error=str(exc))
 
-    def _found(self, item: OutboxItem, identity: str, method: str, where: Mapping[str, Any]) -> str | None:
+    def _find(self, item: OutboxItem, identity: str, method: str, query: Mapping[str, Any]) -> str | None:
         """The ``ts`` of a message that may have been posted at an earlier attempt; None when it surely was not."""
         if self._claims.get(item.id, item.progress) != identity:
             return None
         oldest = f"{item.created_at - _LOOK_BACK:.6f}"
-        asked: dict[str, Any] = {
-            "channel": self._to, "oldest": oldest, "limit": _PAGE, "include_all_metadata": "true", **where,
+        parameters: dict[str, Any] = {
+            "channel": self._to, "oldest": oldest, "limit": _PAGE, "include_all_metadata": "true", **query,
         }  # fmt: skip
         try:
             for _ in range(_MAX_PAGES):
-                page = self.post(method, asked)
+                page = self.post(method, parameters)
                 if (ts := _with_id(page.get("messages"), identity)) is not None:
                     return ts
                 cursor = (page.get("response_metadata") or {}).get("next_cursor")
                 if not cursor:
                     break
-                asked["cursor"] = cursor
+                parameters["cursor"] = cursor
         except SlackError as exc:
             _log.warning(
                 "Cannot look for a message that may have been posted; posting it again",
@@ -183,8 +185,8 @@ class SlackBot(HttpSender):
             )
         return None
 
-    def _refused(self, exc: SlackError, what: str) -> DeliveryError:
-        return refusal(exc.error, what, self.channel, answered=self.without_secrets(line(exc.error)))
+    def _refusal(self, exc: SlackError, action: str) -> DeliveryError:
+        return refusal(exc.error, action, self.channel, answered=self.without_secrets(line(exc.error)))
 
 
 def _message_id(item: OutboxItem) -> str:
@@ -194,9 +196,9 @@ def _message_id(item: OutboxItem) -> str:
 
 
 def _with_id(messages: object, identity: str) -> str | None:
-    for one in messages if isinstance(messages, list) else ():
-        metadata = one.get("metadata") if isinstance(one, dict) else None
+    for posted in messages if isinstance(messages, list) else ():
+        metadata = posted.get("metadata") if isinstance(posted, dict) else None
         payload = metadata.get("event_payload") if isinstance(metadata, dict) else None
         if isinstance(payload, dict) and payload.get("id") == identity:
-            return str(one.get("ts", ""))
+            return str(posted.get("ts", ""))
     return None

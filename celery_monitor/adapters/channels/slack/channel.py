@@ -26,7 +26,7 @@ def configured(settings: Settings) -> list[Channel]:
             slack.entry,
             slack,
             title="Slack",
-            to=slack.where,
+            to=slack.location,
             timeout=slack.timeout,
             rate_limit=slack.entry.rate_limit,
             secrets=(slack.secret,),
@@ -62,7 +62,7 @@ class Slack:
         return self.entry.token_source() if self.has_bot else self.entry.webhook_source()
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """What messages go to, without a secret."""
         return f"channel {self.entry.channel}, by a bot" if self.has_bot else "an incoming webhook"
 
@@ -78,11 +78,11 @@ class Slack:
     def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
         """Post a test message. See Test."""
         no_rule(rule, "a Slack channel")
-        what, context = test_message(fleet, self.entry.name), Context.for_test(clock)
+        content, context = test_message(fleet, self.entry.name), Context.for_test(clock)
         if not self.has_bot:
-            self._webhook(context).post(what)
+            self._webhook(context).post(content)
             return TestResult("Slack accepted the test message of the incoming webhook")
-        posted = self._bot(context).call("chat.postMessage", {**what, "channel": self.entry.channel})
+        posted = self._bot(context).call("chat.postMessage", {**content, "channel": self.entry.channel})
         return TestResult(f"Slack accepted the test message as {posted.get('ts')} in channel {posted.get('channel')}")
 
     def check(self) -> Check:
@@ -96,8 +96,8 @@ class Slack:
         from celery_monitor.adapters.channels.slack.api import SlackError  # noqa: PLC0415 - requests is slow to import
 
         bot, name = self._bot(Context.for_test(_NoClock())), self.entry.name
-        known = bot.call("auth.test", {})
-        message = f"Slack accepts the token of the bot {known.get('user')} in {known.get('team')}"
+        bot_identity = bot.call("auth.test", {})
+        message = f"Slack accepts the token of the bot {bot_identity.get('user')} in {bot_identity.get('team')}"
         try:
             bot.post("conversations.history", {"channel": self.entry.channel, "limit": 1})
         except SlackError as exc:

@@ -42,8 +42,8 @@ def message(incident: Incident, kind: MessageKind, external_url: str | None) -> 
     sign = _RESOLVED if kind is MessageKind.RESOLVED else _SIGNS[incident.severity]
     title = f"{sign} {escaped(line(headline(incident), _HEADLINE), SECTION_LIMIT - 100)}"
     blocks = [_section(f"*{_without_stars(title)}*"), _fields(incident)]
-    if kind is not MessageKind.RESOLVED and (said := _said(incident)):
-        blocks.append(_section(f"```{said}```"))
+    if kind is not MessageKind.RESOLVED and (excerpt := _excerpt(incident)):
+        blocks.append(_section(f"```{excerpt}```"))
     if links := _links(incident, external_url):
         blocks.append({"type": "context", "elements": [_mrkdwn(links)]})
     return {"text": title[:TEXT_LIMIT], "blocks": blocks}
@@ -51,8 +51,8 @@ def message(incident: Incident, kind: MessageKind, external_url: str | None) -> 
 
 def reply(incident: Incident, kind: MessageKind) -> str:
     """What the thread of an incident's message is told."""
-    what = {MessageKind.OPENED: "Open again:", MessageKind.UPDATED: "Update:", MessageKind.RESOLVED: _RESOLVED}[kind]
-    return f"{what} {escaped(line(headline(incident), _HEADLINE), TEXT_LIMIT - 100)}"
+    prefix = {MessageKind.OPENED: "Open again:", MessageKind.UPDATED: "Update:", MessageKind.RESOLVED: _RESOLVED}[kind]
+    return f"{prefix} {escaped(line(headline(incident), _HEADLINE), TEXT_LIMIT - 100)}"
 
 
 def test_message(fleet: str, channel: str) -> dict[str, Any]:
@@ -76,19 +76,19 @@ def escaped(value: str, limit: int) -> str:
 
 
 def _fields(incident: Incident) -> dict[str, Any]:
-    shown = [("Severity", str(incident.severity)), *overview(incident)][:MAX_FIELDS]
+    fields = [("Severity", str(incident.severity)), *overview(incident)][:MAX_FIELDS]
     return {
         "type": "section",
-        "fields": [_mrkdwn(f"*{label}*\n{escaped(line(value, _FACT), FIELD_LIMIT - 50)}") for label, value in shown],
+        "fields": [_mrkdwn(f"*{label}*\n{escaped(line(value, _FACT), FIELD_LIMIT - 50)}") for label, value in fields],
     }
 
 
-def _said(incident: Incident) -> str:
+def _excerpt(incident: Incident) -> str:
     """The end of the traceback, or the message. Backquotes would end the block."""
-    said = text(incident.traceback or incident.message).replace("`", "'").strip()[-_TRACEBACK:]
-    while len(shown := escaped(said, len(said) * _LONGEST + 1)) > _TRACEBACK:
-        said = said[len(said) // 3 + 1 :]
-    return shown
+    excerpt = text(incident.traceback or incident.message).replace("`", "'").strip()[-_TRACEBACK:]
+    while len(excerpt_escaped := escaped(excerpt, len(excerpt) * _LONGEST + 1)) > _TRACEBACK:
+        excerpt = excerpt[len(excerpt) // 3 + 1 :]
+    return excerpt_escaped
 
 
 def _without_stars(title: str) -> str:
@@ -103,10 +103,10 @@ def _links(incident: Incident, external_url: str | None) -> str:
     return " · ".join(f"<{url.replace('&', '&amp;')}|{label}>" for url, label in usable)
 
 
-def _section(told: str) -> dict[str, Any]:
-    return {"type": "section", "text": _mrkdwn(told)}
+def _section(content: str) -> dict[str, Any]:
+    return {"type": "section", "text": _mrkdwn(content)}
 
 
-def _mrkdwn(told: str) -> dict[str, Any]:
+def _mrkdwn(content: str) -> dict[str, Any]:
     # verbatim: names of channels and users in it are not made links.
-    return {"type": "mrkdwn", "text": told, "verbatim": True}
+    return {"type": "mrkdwn", "text": content, "verbatim": True}

@@ -65,16 +65,16 @@ class SlackEntry(ChannelSettings):
     @field_validator("channel")
     @classmethod
     def _complete(cls, value: str | None, info: ValidationInfo) -> str | None:
-        given = [name for name in _SECRETS if info.data.get(name) is not None]
+        names = [name for name in _SECRETS if info.data.get(name) is not None]
         if not all(name in info.data for name in _SECRETS):
             return value  # One of them has an error of its own.
-        if not given:
+        if not names:
             raise FieldError("webhook_url", "is required, here or by webhook_url_file; or set bot_token and channel")
-        if len(given) > 1:
-            raise FieldError(given[-1], f"set either {' or '.join(given)}, not both")
-        if given[0].startswith("webhook") and value is not None:
+        if len(names) > 1:
+            raise FieldError(names[-1], f"set either {' or '.join(names)}, not both")
+        if names[0].startswith("webhook") and value is not None:
             raise ValueError("an incoming webhook has a channel of its own; remove channel, or use bot_token")
-        if given[0].startswith("bot") and value is None:
+        if names[0].startswith("bot") and value is None:
             raise ValueError("is required with bot_token: the ID of a channel, like C0123456789")
         return value
 

@@ -56,22 +56,22 @@ class SlackWebhook(HttpSender):
         self.post(message(incident, kind, self.external_url))
         return Sent(0 if kind is MessageKind.RESOLVED else incident.count, item.receipt or item.event_id)
 
-    def post(self, what: Mapping[str, Any]) -> None:
+    def post(self, content: Mapping[str, Any]) -> None:
         """One request. Raises RetryableError, RejectedError or InterruptedSendError when it was not taken."""
         url = self._url.get()
         if url is None:
             raise RejectedError(self.missing)
         self.receiver = f"Slack ({origin(url)})"
-        request = post(url, json.dumps({**what, "unfurl_links": False, "unfurl_media": False}).encode(), {})
+        request = post(url, json.dumps({**content, "unfurl_links": False, "unfurl_media": False}).encode(), {})
         answer = self.run(partial(ask, request=request, url=url, timeout=self.timeout, channel=self.channel), url)
         if answer.status == OK:
             return
         if answer.status == THROTTLED or answer.status >= 500:  # noqa: PLR2004 - RFC 9110, 15.6
             throttled = f"{self.receiver} responded with {answer.status}{self.reply(answer)}"
             raise RetryableError(throttled, retry_after(answer.retry_after, self.clock.now()))
-        said = " ".join(answer.text.split())
+        reply = " ".join(answer.text.split())
         reason = f"{answer.status}{self.reply(answer)}"
-        raise refusal(said, "a message", self.channel, answered=reason)
+        raise refusal(reply, "a message", self.channel, answered=reason)
 
     def secrets(self) -> Iterable[str]:
         """See HttpSender. What a server or a proxy repeats of the URL is its path."""

@@ -25,34 +25,34 @@ TEST: Final = "test"
 
 def render(kind: str, incident: Incident, at: float, external_url: str | None) -> bytes:
     """The body of an event about an incident. ``at``: when it was decided. ``external_url``: the base of the link."""
-    one = incident
+    source = incident
     data = {
-        "key": text(one.key),
-        "fleet": line(one.fleet),
-        "summary": line(headline(one), _SUMMARY),
-        "severity": str(one.severity),
-        "state": str(one.state),
-        "condition": str(one.condition),
-        "subject": line(one.subject),
-        "details": [{"label": label, "value": value} for label, value in facts(one)],
-        "task": line(one.task),
-        "storm": one.is_storm,
-        "rule": line(one.rule),
-        "failures": one.count,
-        "first_failure_at": rfc3339(one.first_at),
-        "last_failure_at": rfc3339(one.last_at),
-        "exceptions": _counts(one.exceptions),
-        "tasks": _counts(one.tasks),
-        "queues": _counts(one.queues),
-        "workers": _counts(one.workers),
-        "sample_task_ids": [line(uuid) for uuid in one.samples[:_ENTRIES]],
-        "message": text(one.message, _TEXT),
-        "traceback": _end(one.traceback),
-        "args": None if one.args is None else text(one.args, _TEXT),
-        "kwargs": None if one.kwargs is None else text(one.kwargs, _TEXT),
-        "runbook_url": one.runbook_url,
-        "url": page_of(external_url, one.key),
-        "links": [{"title": title, "url": url} for title, url in one.links],
+        "key": text(source.key),
+        "fleet": line(source.fleet),
+        "summary": line(headline(source), _SUMMARY),
+        "severity": str(source.severity),
+        "state": str(source.state),
+        "condition": str(source.condition),
+        "subject": line(source.subject),
+        "details": [{"label": label, "value": value} for label, value in facts(source)],
+        "task": line(source.task),
+        "storm": source.is_storm,
+        "rule": line(source.rule),
+        "failures": source.count,
+        "first_failure_at": rfc3339(source.first_at),
+        "last_failure_at": rfc3339(source.last_at),
+        "exceptions": _counts(source.exceptions),
+        "tasks": _counts(source.tasks),
+        "queues": _counts(source.queues),
+        "workers": _counts(source.workers),
+        "sample_task_ids": [line(uuid) for uuid in source.samples[:_ENTRIES]],
+        "message": text(source.message, _TEXT),
+        "traceback": _end(source.traceback),
+        "args": None if source.args is None else text(source.args, _TEXT),
+        "kwargs": None if source.kwargs is None else text(source.kwargs, _TEXT),
+        "runbook_url": source.runbook_url,
+        "url": page_of(external_url, source.key),
+        "links": [{"title": title, "url": url} for title, url in source.links],
     }
     return body(kind, at, data)
 
@@ -66,9 +66,9 @@ def body(kind: str, at: float, data: Mapping[str, Any]) -> bytes:
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Most first; what is too much is added up."""
     entries = most_first(counts)
-    shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
-    rest = sum(count for _, count in entries[_ENTRIES:])
-    return shown | {"(others)": rest} if rest else shown
+    counts_shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
+    others = sum(count for _, count in entries[_ENTRIES:])
+    return counts_shown | {"(others)": others} if others else counts_shown
 
 
 def _end(traceback: str) -> str:

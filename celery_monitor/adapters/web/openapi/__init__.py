@@ -37,7 +37,7 @@ _SCHEMES: Final[dict[str, Json]] = {
 def document(*, schemes: tuple[str, ...] = ()) -> Json:
     """The description in OpenAPI 3.1. ``schemes``: how one can sign in; none where nobody has to."""
     guarded = bool(schemes)
-    known: Json = {"securitySchemes": {name: _SCHEMES[name] for name in schemes}} if guarded else {}
+    components: Json = {"securitySchemes": {name: _SCHEMES[name] for name in schemes}} if guarded else {}
     paths: dict[str, Json] = {path: {"get": _operation(path, guarded=guarded)} for path in OPERATIONS}
     for path, methods in silences.changes(guarded=guarded).items():
         paths[path] = paths.get(path, {}) | methods
@@ -49,15 +49,15 @@ def document(*, schemes: tuple[str, ...] = ()) -> Json:
             "description": "Activity of a Celery fleet. Only silences can be changed; times are RFC 3339 in UTC.",
         },
         "paths": paths,
-        "components": {"schemas": _SCHEMAS, **known},
+        "components": {"schemas": _SCHEMAS, **components},
         **({"security": [{name: []} for name in schemes]} if guarded else {}),
     }
 
 
 def _operation(path: str, *, guarded: bool) -> Json:
     operation = OPERATIONS[path]
-    given = ref(operation.schema)
-    answer = object_of(items=array(given), next=nullable(TEXT)) if operation.many else given
+    schema = ref(operation.schema)
+    answer = object_of(items=array(schema), next=nullable(TEXT)) if operation.many else schema
     in_path = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     return {
         "summary": operation.about,

@@ -104,7 +104,7 @@ def test_international_addresses() -> None:
             delivery = send(port, *people)
         wire = [recipient.removeprefix("RCPT TO:") for mail in talk.mails for recipient in mail]
         assert wire[:3] == ["<ann@shop.example>", "<m@xn--bcher-kva.example>", '<"a b"@shop.example>']
-        assert len(delivery.taken) == len(wire) == taken
+        assert len(delivery.accepted) == len(wire) == taken
         if taken == 4:
             assert wire[3] == "<jürgen@xn--fa-hia.example>"
             assert "MAIL FROM:<monitor@shop.example> BODY=8BITMIME SMTPUTF8" in talk.lines
@@ -119,7 +119,7 @@ def test_a_server_that_takes_few_recipients() -> None:
     with misbehaving(talk.speak) as port:
         delivery = send(port, *people)
     assert [len(mail) for mail in talk.mails] == [7, 49, 13]
-    assert len(delivery.taken) == len(people) - 1
+    assert len(delivery.accepted) == len(people) - 1
     assert list(delivery.refused) == ["p7@shop.example"]
 
 

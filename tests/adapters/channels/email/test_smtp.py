@@ -95,7 +95,7 @@ def test_a_refused_recipient_does_not_stop_the_others(mail: MailServer) -> None:
 
     delivery = deliver(mail.server(), SENDER, [ANN, BOB, CARL], compose)
     assert mail.mails == [(["ann@shop.example"], BODY)]
-    assert delivery.taken == (ANN,)
+    assert delivery.accepted == (ANN,)
     assert {who: (str(r), r.final) for who, r in delivery.refused.items()} == {
         BOB: ("550 5.1.1 no such user", True),
         CARL: ("452 mailbox full", False),
@@ -138,8 +138,8 @@ def test_a_drop_after_the_mail_is_an_unknown_outcome(mail: MailServer) -> None:
     """The server had all of it: it may have delivered it, which is neither taken nor refused."""
     mail.data.append("drop")
     delivery = send(mail.server(), ANN, BOB)
-    assert (delivery.taken, delivery.unknown) == ((), (ANN, BOB))
-    assert "did not respond" in str(delivery.left)
+    assert (delivery.accepted, delivery.unknown) == ((), (ANN, BOB))
+    assert "did not respond" in str(delivery.interruption)
 
 
 def test_a_whole_mail_has_ten_minutes_for_its_answer(mail: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
