@@ -390,7 +390,7 @@ def test_the_server_dies(own: PostgreSQL, opened: Opened) -> None:
     """Killed or shut down at once in the middle of flushes, frozen, and back: each flush is there once."""
     store = opened(own.new_database())
     store.start()
-    patience = store._database._dialect._patience  # type: ignore[attr-defined]
+    patience = store._database._dialect._timeouts  # type: ignore[attr-defined]
     stopping = threading.Event()
     written: list[int] = []
     refused: list[str] = []
@@ -437,7 +437,7 @@ def test_what_pages_wait_for_ends_soon(
     store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT)
     store.start()
     monkeypatch.setattr(store._lease, "ttl", 0.3)
-    assert store._database._dialect._patience.seconds > 10  # type: ignore[attr-defined]
+    assert store._database._dialect._timeouts.seconds > 10  # type: ignore[attr-defined]
     began = time.monotonic()
     postgresql.pause()
     try:

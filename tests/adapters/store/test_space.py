@@ -196,7 +196,7 @@ def test_a_start_on_a_full_disk(disk: Path, opened: Open, monkeypatch: pytest.Mo
     store.start()
     path.with_name("store.db.reserve").unlink()
     monkeypatch.setattr(store._budget, "admit", lambda _, changes: (changes, {}))
-    monkeypatch.setattr(store._budget, "refused", lambda changes: (changes, {}))
+    monkeypatch.setattr(store._budget, "reduce", lambda changes: (changes, {}))
     small, done = disk / "small", 0
     small.write_bytes(bytes(8 * MIB))
     with contextlib.suppress(StoreUnavailableError):
