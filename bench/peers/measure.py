@@ -54,6 +54,8 @@ class Used:
     """Seconds for each event that it counted."""
     cpu_share: float
     """Of one core; at a flat-out load, while it lasted."""
+    reached: float | None = None
+    """Events a second of a steady load, which a busy machine may not come to."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Measured:
     """Bytes."""
     scrape: float | None = None
     """Seconds."""
+    reached: float | None = None
 
 
 def life(
@@ -174,6 +177,6 @@ def _steady(reader: Reader, url: str, stream: Stream, seconds: float, before: in
         raise subprocess.CalledProcessError(publisher.returncode, "bench/publish.py")
     counted = _settled(reader, stream.per_message)[0] - before
     published = Load(tasks, stream.per_message).events
-    rate = float(re.findall(r"([\d.]+) events/s", said)[-1])
+    reached = float(re.findall(r"([\d.]+) events/s", said)[-1])
     share = used / took
-    return Used(published, counted, share / (rate * counted / published) if counted else None, share)
+    return Used(published, counted, share / (reached * counted / published) if counted else None, share, reached)

@@ -12,6 +12,7 @@ from bench.peers.results import Results
 
 OURS: Final = "celery-monitor"
 PEER: Final = "celery-exporter"
+_ENOUGH: Final = 0.95
 _NUMBER_WORDS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 Row = Mapping[str, Any]
@@ -32,7 +33,7 @@ def _median(rows: Sequence[Row]) -> dict[str, Any]:
     row["answered"], row["runs"], row["spread"] = len(answered), len(rows), {}
     lost = [1 - r["counted"] / r["published"] if r["published"] else 0.0 for r in answered]
     row["lost"] = statistics.median(lost) if lost else None
-    for field in ("cpu_per_event", "cpu_share", "resident", "scrape"):
+    for field in ("cpu_per_event", "cpu_share", "resident", "scrape", "reached"):
         numbers = [r[field] for r in answered if r[field] is not None]
         row[field] = statistics.median(numbers) if numbers else None
         row["spread"][field] = (min(numbers), max(numbers)) if len(numbers) > 1 else None
@@ -58,6 +59,11 @@ def _figure(row: Row) -> tuple[str, float, str]:
     return ("cpu_per_event", 1e6, " µs") if row["rate"] == FLAT_OUT else ("cpu_share", 100.0, " %")
 
 
+def too_slow(row: Row) -> bool:
+    """Whether the machine was too busy for a steady load."""
+    return row["reached"] is not None and row["reached"] < _ENOUGH * row["rate"]
+
+
 def _cell(row: Row | None) -> str:
     if row is None:
         return ""
@@ -71,6 +77,8 @@ def _cell(row: Row | None) -> str:
     notes = []
     if spread := row["spread"][field]:
         notes.append(" to ".join(f"{value * scale:.{digits}f}" for value in spread))
+    if too_slow(row):
+        notes.append(f"at {row['reached']:,.0f} events/s")
     if row["lost"] >= 0.005:
         notes.append(f"lost {100 * row['lost']:.0f} %")
     if silent := row["runs"] - row["answered"]:
@@ -86,9 +94,8 @@ def _ratio(found: Sequence[Row]) -> str:
     ratios = []
     for readers in runs.values():
         ours, theirs = readers.get(OURS), readers.get(PEER)
-        field = _figure(ours)[0] if ours else ""
-        if ours and theirs and ours["rate"] and ours[field] and theirs[field]:
-            ratios.append(theirs[field] / ours[field])
+        if ours and theirs and ours["cpu_per_event"] and theirs["cpu_per_event"]:
+            ratios.append(theirs["cpu_per_event"] / ours["cpu_per_event"])
     if not ratios:
         return ""
     spread = f" ({min(ratios):.1f} to {max(ratios):.1f})" if len(ratios) > 1 else ""
@@ -138,6 +145,8 @@ def line(row: Row) -> str:
     if row["cpu_per_event"] is not None:
         lost = row["published"] - row["counted"]
         text += f"{row['cpu_per_event'] * 1e6:6.1f} µs an event, lost {lost:,}, "
+    if too_slow(row):
+        text += f"ONLY {row['reached']:,.0f} events/s: the machine is too busy, "
     return text + f"{100 * row['cpu_share']:.2f} % of a core, {row['resident'] / 1e6:.0f} MB"
 
 
