@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from celery_monitor.adapters.store import SqlStore, migrate, open_store, outbox
 from celery_monitor.adapters.store.dialects import postgresql as dialect
 from celery_monitor.adapters.store.dialects.postgresql_arrays import Array, Bigints, Blobs, Booleans, Doubles, Texts
-from celery_monitor.adapters.store.dialects.postgresql_connection import BoundedConnection
+from celery_monitor.adapters.store.dialects.postgresql_connection import AnswerTimeouts, BoundedConnection
 from celery_monitor.adapters.store.schema import metadata
 from celery_monitor.core.model import SeriesKey, TaskRef
 from celery_monitor.core.paging import cursor
@@ -335,6 +335,21 @@ def test_a_query_that_the_server_ends_is_no_damage(store: SqlStore, monkeypatch:
     monkeypatch.setattr(dialect, "end_abandoned", slow)
     with pytest.raises(StoreUnavailableError, match="canceling statement due to statement timeout"):
         store._database.end_abandoned(1.0)
+
+
+@pytest.mark.parametrize("before", ["starts", "migrates"])
+def test_how_long_a_standby_waits_for_answers(postgresql: PostgreSQL, opened: Opened, before: str) -> None:
+    """As usual, also after an attempt to start that met a migration by another replica, which may take long."""
+    store = opened(postgresql.new_database())
+    timeouts = store._database._dialect._timeouts  # type: ignore[attr-defined]
+    getattr(timeouts, before)()
+    postgresql.execute("ALTER ROLE monitor NOLOGIN")
+    try:
+        with pytest.raises(StoreUnavailableError):
+            store.lead("pod-1")
+    finally:
+        postgresql.execute("ALTER ROLE monitor LOGIN")
+    assert timeouts.seconds == AnswerTimeouts().seconds
 
 
 def test_what_an_administrator_does_to_it(postgresql: PostgreSQL, opened: Opened) -> None:

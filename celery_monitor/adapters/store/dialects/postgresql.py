@@ -168,7 +168,8 @@ class PostgresqlDialect:
             self._connect_timeout = {}
 
     def release(self) -> None:
-        """See StoreDialect."""
+        """See StoreDialect. Also after a start that has failed: who stands by then waits for answers as usual."""
+        self._timeouts.works()
         if self._sequence is not None:
             self._sequence.close()
             self._sequence = None
