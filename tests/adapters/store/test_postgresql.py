@@ -352,6 +352,17 @@ def test_how_long_a_standby_waits_for_answers(postgresql: PostgreSQL, opened: Op
     assert timeouts.seconds == AnswerTimeouts().seconds
 
 
+def test_leading_again_takes_no_more_descriptors(postgresql: PostgreSQL, opened: Opened) -> None:
+    """A replica may lead again and again, for months."""
+    store = opened(postgresql.new_database())
+    numbers = []
+    for _ in range(3):
+        store.start("pod-1")
+        numbers.append(len(list(Path("/proc/self/fd").iterdir())))
+        store.resign()
+    assert len(set(numbers)) == 1
+
+
 def test_what_an_administrator_does_to_it(postgresql: PostgreSQL, opened: Opened) -> None:
     """Each of it keeps the flush waiting, says what to do, and is over without a restart of the daemon."""
     url = postgresql.new_database()

@@ -268,6 +268,8 @@ class PostgresqlDialect:
     def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """See StoreDialect. A standby that has taken over may lack the newest flushes."""
         files = self._files
+        if self._sequence is not None:
+            self._sequence.close()
         self._sequence = SequenceFile(files.with_name(f"{files.name}.sequence"))
         record = self._sequence.read()
         self._sequence.open()
