@@ -110,6 +110,10 @@ def test_what_fails_and_the_fleet_add_up_to_the_buckets(sql: SqlStore) -> None:
     assert reader.failing(first, end, clean=True) == [failing, FailingRow("shop.b", 5, 0, 0, 0, 0)]
     assert reader.failed(first, end) == {"shop.a": 3}
     assert reader.failed(second, end + 1) == {"shop.a": 2, "shop.b": 7}
+    assert reader.failed(first + 0.5, end + 0.5) == {"shop.a": 2, "shop.b": 7}
+    assert reader.failed(first - 0.5, end - 0.5) == {"shop.a": 3}
+    assert reader.failed(-math.inf, 1e300) == {"shop.a": 3, "shop.b": 7}
+    assert reader.failed(1e300, math.inf) == {}
     assert [(row.start, row.counts, row.runtime_count) for row in reader.history(first, end, step=BUCKET_SECONDS)] == [
         (first, vector(succeeded=9, failed=1), 3),
         (second, vector(failed=2, retried=1), 1),

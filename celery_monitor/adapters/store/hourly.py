@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Dialect, and_, case, delete, func, literal_column, or_, select, tuple_
 
 from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store.periods import between
 from celery_monitor.adapters.store.statements import Bulk, insert
 from celery_monitor.adapters.store.validation import RowId
 from celery_monitor.core import hourly
@@ -56,7 +57,7 @@ def task_hours(connection: Connection, name: str, since: float, until: float) ->
     """
     table, series = schema.checkpoints, schema.series
     columns = [table.c[column] for column in _CHECKPOINT]
-    query = select(*columns).where(table.c.name == name, table.c.start >= since).order_by(table.c.id)
+    query = select(*columns).where(table.c.name == name, *between(table.c.start, since, None)).order_by(table.c.id)
     totals = [encode.series_value(row) for row in connection.execute(select(series).where(series.c.name == name))]
     checkpoints = map(_checkpoint, connection.execute(query, execution_options={"yield_per": _AT_ONCE}))
     return [row for row in hourly.hours(checkpoints, totals) if row.start < until]
@@ -70,7 +71,7 @@ def queue_lengths(
     # No parameter: PostgreSQL takes two of them for two expressions, and refuses the grouping.
     start = (table.c.start - table.c.start % literal_column(str(int(step)))).label("span")
     sums = func.sum(table.c.total), func.sum(table.c.looks), func.max(table.c.longest)
-    query = select(table.c.queue, start, *sums).where(table.c.start >= since, table.c.start < until, *conditions)
+    query = select(table.c.queue, start, *sums).where(*between(table.c.start, since, until), *conditions)
     query = query.group_by(table.c.queue, start).order_by(table.c.queue, start).limit(limit)
     rows: list[Any] = list(connection.execute(query))
     return [QueueLengthRow(row[0], int(row[1]), float(row[2]) / float(row[3]), int(row[4])) for row in rows]

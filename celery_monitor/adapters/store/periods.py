@@ -1,16 +1,18 @@
 """Rows of a part of the retention."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Integer, Select, and_, func, or_, select
 
 from celery_monitor.adapters.store import schema
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS
 
 _FEW_BUCKETS: Final = 1_000
 """More are not named one by one."""
+_INDEXED: Final = 1 << 62
+"""Beyond it no column of whole numbers has a value."""
 
 
 def each_bucket(start: ColumnElement[int], since: float, until: float) -> ColumnElement[bool]:
@@ -51,14 +53,20 @@ def vector(numbers: Sequence[Any]) -> tuple[int, ...]:
 def between(column: Any, since: float | None, until: float | None) -> list[ColumnElement[bool]]:  # noqa: ANN401
     """[since, until); None leaves that end open."""
     return [
-        *([] if since is None else [column >= since]),
-        *([] if until is None else [column < until]),
+        *([] if since is None else [column >= _edge(column, since, math.ceil)]),
+        *([] if until is None else [column < _edge(column, until, math.ceil)]),
     ]
 
 
 def _touched(start: Any, since: float | None, until: float | None) -> list[ColumnElement[bool]]:  # noqa: ANN401
     """Buckets that a period touches: they count whole."""
-    return [*([] if since is None else [start > since - BUCKET_SECONDS]), *between(start, None, until)]
+    after = [] if since is None else [start > _edge(start, since - BUCKET_SECONDS, math.floor)]
+    return [*after, *between(start, None, until)]
+
+
+def _edge(column: Any, edge: float, whole: Callable[[float], int]) -> float:  # noqa: ANN401 - see above
+    """Beside a column of whole numbers a whole one: else PostgreSQL converts the column, and reads all of the index."""
+    return whole(edge) if isinstance(column.type, Integer) and abs(edge) < _INDEXED else edge
 
 
 def newest_sample(groups: FromClause, since: float | None, until: float | None) -> Any:  # noqa: ANN401 - see above

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Integer, event
 
-from celery_monitor.adapters.store import SqlStore
+from celery_monitor.adapters.store import SqlStore, schema
+from celery_monitor.adapters.store.periods import between
 from celery_monitor.core.model import Checkpoint, SeriesKey
 from celery_monitor.core.paging import cursor
 from celery_monitor.errors import QueryTimeoutError
@@ -165,3 +166,15 @@ def test_hours_of_a_task_on_many_hosts_take_little_memory(store: SqlStore) -> No
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8_000_000
+
+
+def test_whole_numbers_are_compared_with_whole_numbers() -> None:
+    """PostgreSQL would convert the column to a number with a fraction, and read the whole index for an hour of it."""
+    for edge in (NOW + 0.25, -NOW - 0.25, float(START)):
+        for table in schema.metadata.sorted_tables:
+            for column in table.columns:
+                if isinstance(column.type, Integer):
+                    given = [value.right.value for value in between(column, edge, edge)]
+                    assert [type(value) for value in given] == [int, int], column
+                    assert given[0] - 1 < edge <= given[0]
+    assert isinstance(between(schema.failures.c.at, NOW + 0.25, None)[0].right.value, float)
