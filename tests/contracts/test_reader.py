@@ -521,7 +521,7 @@ def test_a_list_of_ended_tasks(sql: SqlStore) -> None:
 
     assert found() == (["u3", "u2", "u1"], 3)
     assert found(limit=1, offset=1) == (["u2"], 3)
-    assert found(named=lambda name: "mail" in name) == (["u2"], 1)
+    assert found(matches_name=lambda name: "mail" in name) == (["u2"], 1)
     assert found(named=lambda _: False) == ([], 0)
     assert found(stage=int(Stage.SUCCEEDED)) == (["u1"], 1)
     assert found(queue="mail", hostname="celery@a") == (["u2"], 1)
