@@ -522,7 +522,7 @@ def test_a_list_of_ended_tasks(sql: SqlStore) -> None:
     assert found() == (["u3", "u2", "u1"], 3)
     assert found(limit=1, offset=1) == (["u2"], 3)
     assert found(matches_name=lambda name: "mail" in name) == (["u2"], 1)
-    assert found(named=lambda _: False) == ([], 0)
+    assert found(matches_name=lambda _: False) == ([], 0)
     assert found(stage=int(Stage.SUCCEEDED)) == (["u1"], 1)
     assert found(queue="mail", hostname="celery@a") == (["u2"], 1)
     assert found(queue="\x00") == ([], 0)
@@ -536,7 +536,7 @@ def test_a_list_of_ended_tasks(sql: SqlStore) -> None:
     odd = [ended(f"odd-{name}", name=name) for name in ("B", "Ä")]  # MAX_ENDED in all
     sql.commit(Changes(now=NOW, sequence=2, ended=odd))
     assert found(newest=newest, limit=2, offset=1) == (["u2", "u1"], 3)  # the list as it was
-    assert found(newest=newest, named=lambda name: name == "Ä") == ([], 0)
+    assert found(newest=newest, matches_name=lambda name: name == "Ä") == ([], 0)
     assert found(newest=(1 << 63) - 1) == ([], 0)
     assert found(offset=1 << 40) == ([], MAX_ENDED)
     # One order in every database: that of the code points.
