@@ -107,7 +107,7 @@ class Flusher:
             self._take(force=False)
 
     def finish(self) -> None:
-        """Commit and acknowledge everything, within STOP_PATIENCE; what is left stays with the broker."""
+        """Commit and acknowledge everything, within STOP_TIMEOUT; what is left stays with the broker."""
         self._take(force=True)
         self._note_commits(self._committer.finish(self._clock.monotonic() + STOP_TIMEOUT))
         if self._committer.waiting:

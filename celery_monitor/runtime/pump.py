@@ -73,7 +73,7 @@ class Pump:
         self._read_at = 0.0
 
     def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-        """Until ``stop`` is set; then commit, acknowledge and close, within STOP_PATIENCE and 2 s.
+        """Until ``stop`` is set; then commit, acknowledge and close, within STOP_TIMEOUT and 2 s.
 
         A process that does not lead any more commits nothing, and drops the connection.
         """

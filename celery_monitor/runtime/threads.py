@@ -61,10 +61,10 @@ def try_log(log: Callable[[], None]) -> bool:
 class Threads:
     """Starts loops in threads of their own and watches them. ``stop`` is set when the app has to end.
 
-    ``limits``: seconds without a turn after which a thread counts as stuck. ``fatal``: threads whose standstill
-    ends the process by ``end`` (with the name of the thread), because nothing else can. ``on_check`` is called at each
-    look of the watchdog: as long as it is, the interpreter runs. ``on_lost``: a thread was refused by the store because
-    another process leads; then ``stop`` is set, and this is no thread's failure.
+    ``limit`` of ``start``: seconds without progress after which the thread counts as stuck. ``fatal``: when it is
+    stuck, ``end`` ends the process (with the name of the thread), because nothing else can. ``on_check`` is called at
+    each look of the watchdog: as long as it is, the interpreter runs. ``on_lost``: a thread was refused by the store
+    because another process leads; then ``stop`` is set, and this is no thread's failure.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class SeriesMerge:
         self._drop = Removal(dialect, schema.series)
 
     def run(self, database: Database) -> int:
-        """How many were folded. Raises as ``Store.start``."""
+        """How many were folded. Raises as ``SqlStore.start``."""
         number = 0
         while True:
             with database.write() as connection:

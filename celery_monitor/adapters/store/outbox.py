@@ -66,7 +66,7 @@ _ITEM: Final[tuple[Column[Any] | Label[Any], ...]] = (
 )
 
 
-PATIENCE: Final = 3.0
+RESPONSE_TIMEOUT: Final = 3.0
 """Seconds that a notifier waits for the store: pages that the store cannot take go out from memory after it."""
 _TRIGGER: Final = outbox.alias()
 _BEHIND_ITS_TRIGGER: Final = and_(
@@ -102,7 +102,7 @@ class SqlOutbox:
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
         """See Outbox."""
-        with self._database.read(silence=PATIENCE) as connection:
+        with self._database.read(silence=RESPONSE_TIMEOUT) as connection:
             routes = connection.execute(_ROUTES, {"most": limit}).all()
             rows = _heads(connection, routes, now) if routes else []
         return self._valid_items(rows)
@@ -176,7 +176,7 @@ class SqlOutbox:
             connection.execute(update(outbox).where(outbox.c.id == item.id).values(progress=progress))
 
     def _write(self) -> AbstractContextManager[Connection]:
-        return self._database.write(lock_wait=PATIENCE, silence=PATIENCE + ANSWER)
+        return self._database.write(lock_wait=RESPONSE_TIMEOUT, silence=RESPONSE_TIMEOUT + ANSWER)
 
     def revive(self, item_id: int | None, now: float) -> int:
         """See Outbox. A dead row for which a newer one waits is dropped: the newer one says all that it said."""

@@ -459,7 +459,7 @@ def test_what_pages_wait_for_ends_soon(
     postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A renewal waits for a frozen server as long as the lease runs, and a notifier not much longer."""
-    monkeypatch.setattr(outbox, "PATIENCE", 0.3)
+    monkeypatch.setattr(outbox, "RESPONSE_TIMEOUT", 0.3)
     store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT)
     store.start()
     monkeypatch.setattr(store._lease, "ttl", 0.3)

@@ -78,7 +78,7 @@ class StoreDialect(Protocol):
         """The file that says which message is being applied, once ``prepare`` is done."""
 
     def prepare(self) -> None:
-        """Take the database for this process, create it where that is possible. Raises as ``Store.start``."""
+        """Take the database for this process, create it where that is possible. Raises as ``SqlStore.start``."""
 
     def exists(self) -> bool:
         """Whether there is anything to attach to. Raises StoreUnusableError where that cannot be found out."""

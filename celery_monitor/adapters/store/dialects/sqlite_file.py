@@ -47,7 +47,7 @@ class SqliteFile:
         return self.path.with_name(self.path.name + suffix)
 
     def take(self) -> None:
-        """Take the daemon's lock, and create the file where there is none. Raises as ``Store.start``."""
+        """Take the daemon's lock, and create the file where there is none. Raises as ``SqlStore.start``."""
         if self._path is None and self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="celery-monitor-")
         path = self.path
