@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from celery_monitor.core.model import Delivery
 
 
+_MAX_STALL = 1.0
+"""Seconds between two reads that count as the broker's silence, beside those that a read was to wait. When the process
+itself stood still for longer (a paused machine, a stopped container), what was sent meanwhile may just not be here yet,
+and is lost with the connection."""
+
+
 class RedisLink:
     """One subscribed connection. kombu and redis-py open it (TLS, Sentinel, log-in, database); it is read here."""
 
@@ -41,7 +47,9 @@ class RedisLink:
         self._wire = Wire(self._connection._sock)  # noqa: SLF001 - redis-py has no other way to it; kombu does the same
         self._reader = RespReader(settings.max_message_bytes)
         self._early: list[Delivery] = []
-        self._pinged_at = 0.0
+        self._checked_at = time.monotonic()
+        self._silent_for = 0.0
+        self._pinged = False
         self._pings = 0
         with contextlib.ExitStack() as undo:
             undo.callback(self.release)
@@ -68,7 +76,7 @@ class RedisLink:
                 raise
             # They will not come again. The next call meets the same error.
         if not deliveries:
-            self._check_alive()
+            self._check_alive(timeout)
         return Batch(deliveries, 0) if deliveries or moving else None
 
     def drain(self, timeout: float) -> "list[Delivery]":
@@ -103,16 +111,18 @@ class RedisLink:
                 break
         return bytes_left < POLL_BYTES and self._reader.is_mid_message
 
-    def _check_alive(self) -> None:
+    def _check_alive(self, timeout: float) -> None:
         """Redis has no heartbeats: ask for a sign when there was none for a while."""
         # Only after reading: when nobody has read for long, the answer may be what was not read.
-        now = time.monotonic()
-        last_received = self._wire.last_received
-        if self._pinged_at > last_received:
-            if now - self._pinged_at > self._ping_interval:
-                raise TimeoutError
-        elif now - last_received > self._ping_interval:
-            self._pinged_at = now
+        now, last_received = time.monotonic(), self._wire.last_received
+        if last_received >= self._checked_at:
+            self._silent_for, self._pinged = 0.0, False
+        self._silent_for += min(now - max(self._checked_at, last_received), timeout + _MAX_STALL)
+        self._checked_at = now
+        if self._silent_for > 2 * self._ping_interval:
+            raise TimeoutError
+        if self._silent_for > self._ping_interval and not self._pinged:
+            self._pinged = True
             self._wire.send(b"PING\r\n")
 
     def ack(self, tag: int) -> None:

@@ -4,11 +4,12 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
 
-from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource
+from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe, BrokerSource, redis, wire
 from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
@@ -230,6 +231,25 @@ def test_a_stalled_reader_is_not_cut_by_itself(kind: str, listening: Listening, 
         publish(url, numbered(1))
         time.sleep(2.2)
         assert collect(source, 1)
+
+
+def test_a_machine_that_stood_still_loses_nothing(
+    redis_server: Redis, listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis would not send it again: silence while nobody could read is not the broker's, however often it happens."""
+    skipped = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + skipped)
+    monkeypatch.setattr(redis, "time", clock)
+    monkeypatch.setattr(wire, "time", clock)
+    with TcpProxy(redis_server.port) as proxy:
+        source = listening(redis_server.url().replace(f":{redis_server.port}/", f":{proxy.port}/"), heartbeat="10s")
+        proxy.stall()
+        publish(redis_server.url(), numbered(3))
+        for _ in range(4):
+            skipped += 3600.0
+            assert source.poll(0.05) is None
+        proxy.resume()
+        assert [delivery.body for delivery in collect(source, 3)] == numbered(3)
 
 
 def test_errors_never_tell_the_password(rabbitmq: RabbitMQ, redis_server: Redis) -> None:
