@@ -17,6 +17,8 @@ FLAT_OUT: Final = 10**9
 _WARM_UP: Final = 4.0
 _STEADY_AFTER: Final = 3.0
 """Seconds of a steady load before it is measured: what is done once is done by then."""
+_IDLE_AFTER: Final = 15.0
+"""Seconds before idling is measured: celery-monitor makes its newest reports once, 10 s after its start."""
 _SETTLE: Final = 2.5
 """Seconds without another event, after which nothing more is expected."""
 _PATIENCE: Final = 90.0
@@ -143,6 +145,7 @@ def _settled(reader: Reader, per_message: int) -> tuple[int, float, float]:
 
 def _idle(reader: Reader, seconds: float) -> Used:
     """Nothing comes."""
+    time.sleep(_IDLE_AFTER)
     cpu, began = cpu_seconds(reader), time.monotonic()
     time.sleep(seconds)
     return Used(0, 0, None, (cpu_seconds(reader) - cpu) / (time.monotonic() - began))
