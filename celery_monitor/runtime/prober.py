@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -29,8 +30,19 @@ _SILENT: Final = (
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    at: float
+    """Monotonic time at which it went out."""
+    unread: float = 0.0
+    """Seconds since then in which nobody read the stream."""
+
+
 class Prober:
-    """Sends probes and knows which are unanswered. ``probe_returned`` and ``silence`` belong to the pump's thread."""
+    """Sends probes and knows which are unanswered.
+
+    ``probe_returned``, ``not_read`` and ``overdue`` belong to the pump's thread.
+    """
 
     def __init__(self, probe: Probe, clock: Clock, interval: float) -> None:
         """``interval`` in seconds."""
@@ -50,7 +62,7 @@ class Prober:
         self._clock = clock
         self._interval = interval
         self._number = 0
-        self._sent: dict[int, float] = {}
+        self._sent: dict[int, _Sent] = {}
         self._due_at = 0.0
         self._open = threading.Event()
         self._lock = threading.Lock()
@@ -78,8 +90,8 @@ class Prober:
         with self._lock:
             sent = self._sent.get(number)
             if sent is not None:
-                self.roundtrip = max(0.0, self._clock.monotonic() - sent)
-            self._sent = {other: at for other, at in self._sent.items() if other > number}
+                self.roundtrip = max(0.0, self._clock.monotonic() - sent.at)
+            self._sent = {other: probe for other, probe in self._sent.items() if other > number}
 
     def opened(self) -> None:
         """The stream is a new one: what was sent before will not come."""
@@ -100,17 +112,27 @@ class Prober:
         """A message of any kind came in on the stream."""
         self._silent = False
 
+    def not_read(self, seconds: float) -> None:
+        """Nobody read the stream for this time until now: no probe could come back in it."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._sent = {
+                number: _Sent(probe.at, probe.unread + min(seconds, now - probe.at))
+                for number, probe in self._sent.items()
+            }
+
     def overdue(self, last_received_at: float) -> float | None:
-        """Seconds since the first probe went out after which nothing came, if that is too long; else None.
+        """Seconds of reading since the first probe went out after which nothing came, if those are too many; else None.
 
         ``last_received_at``: monotonic time of the last message of any kind. A stream that still brings messages is
         behind, not silent.
         """
         with self._lock:
-            oldest = min((at for at in self._sent.values() if at >= last_received_at), default=None)
-        if oldest is None:
+            unanswered = [probe for probe in self._sent.values() if probe.at >= last_received_at]
+        if not unanswered:
             return None
-        waited = self._clock.monotonic() - oldest
+        oldest = min(unanswered, key=lambda probe: probe.at)
+        waited = self._clock.monotonic() - oldest.at - oldest.unread
         return waited if waited > max(MIN_TIMEOUT, OVERDUE * self._interval) else None
 
     def trouble(self, last_received_at: float) -> str | None:
@@ -136,7 +158,7 @@ class Prober:
             "probe_number": self._number,
         }
         with self._lock:
-            self._sent[self._number] = self._clock.monotonic()
+            self._sent[self._number] = _Sent(self._clock.monotonic())
         try:
             self._sender.send(json.dumps(body).encode(), min(max(MIN_TIMEOUT, self._interval), MAX_TIMEOUT))
         except SourceLostError as exc:

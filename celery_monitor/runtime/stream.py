@@ -27,6 +27,10 @@ REPAIR_CAP: Final = 30.0
 """The same where a person must act first."""
 RECHECK: Final = 0.25
 """Seconds between two looks at whether messages may be held again."""
+MAX_STALL: Final = 1.0
+"""Seconds from the end of one read to that of the next that count as the stream's silence, beside those that the next
+one was to wait. In a longer time this process did not run (a paused machine, a stopped container), and what was sent
+meanwhile may just not be here yet. Dropping the connection would lose it where nothing is acknowledged."""
 NOT_RENEWED: Final = (
     "the lease of the store could not be renewed in time, so another replica may lead: messages are left for it"
 )
@@ -89,6 +93,7 @@ class Stream:
         self._watched_until = alive_at
         self._connected_at = 0.0
         self._last_received_at = 0.0
+        self._read_at = 0.0
         self._attempts = 0
         self._connect_at = 0.0
 
@@ -126,7 +131,7 @@ class Stream:
             return
         now = self._clock.now()
         self.connection += 1
-        self._connected_at = self._last_received_at = self._clock.monotonic()
+        self._connected_at = self._last_received_at = self._read_at = self._clock.monotonic()
         with self._lock:
             self._monitor.connected(acknowledges=self.acknowledges)
             if self._watched_until is not None and self.acknowledges:
@@ -155,6 +160,7 @@ class Stream:
         except SourceLostError as exc:
             self._lose(str(exc))
             raise
+        previous, self._read_at = self._read_at, self._clock.monotonic()
         if batch is not None:
             self._note_batch(batch)
         elif self.stats.unacked >= self._prefetch or self.stats.standby is not None:
@@ -162,7 +168,7 @@ class Stream:
             with self._lock:
                 self._monitor.stalled()
         else:
-            self._check_silence()
+            self._check_silence(self._read_at - previous - timeout)
         return batch
 
     def ack(self, connection: int, tag: int, number: int) -> None:
@@ -212,9 +218,14 @@ class Stream:
         if self._prober is not None and batch.deliveries:
             self._prober.message_received()
 
-    def _check_silence(self) -> None:
-        silence = None if self._prober is None else self._prober.overdue(self._last_received_at)
-        if self._prober is None or silence is None:
+    def _check_silence(self, delay: float) -> None:
+        """``delay``: seconds since the previous read, but for those that this one was to wait."""
+        if self._prober is None:
+            return
+        if delay > MAX_STALL:
+            self._prober.not_read(delay - MAX_STALL)
+        silence = self._prober.overdue(self._last_received_at)
+        if silence is None:
             return
         self._prober.given_up()
         reason = f"the stream is silent: no probe returned for {silence:.0f} s"

@@ -391,10 +391,46 @@ def test_a_stream_that_falls_silent_in_the_middle_of_a_round_trip() -> None:
     on.source.publish(*life("u1"))
     on.run(lambda: on.source.waiting == 0)
     began = on.clock.monotonic()
-    on.clock.advance(5.0)
+    on.run(lambda: on.clock.monotonic() - began >= 5.0)
     on.prober.probe()
     on.run(lambda: on.source.connections == 2)
     assert on.clock.monotonic() - began < 15.0
+
+
+@pytest.mark.parametrize("probed", ["before", "after"])
+@pytest.mark.parametrize("stall", [10.0, 30.0, 3600.0])
+def test_a_stall_of_this_process_is_no_silence_of_the_stream(stall: float, probed: str) -> None:
+    """The machine or the container stood still after a probe went out, and what came meanwhile is not here yet."""
+    on = Bench(acknowledges=False)
+    on.run(lambda: on.stream.stats.connected)
+    on.probe.unresponsive = True
+    if probed == "before":
+        on.prober.probe()
+    on.clock.advance(0.1)
+    on.pump.run_once(threading.Event())
+    on.clock.advance(stall)
+    if probed == "after":
+        on.prober.probe()
+    on.pump.run_once(threading.Event())
+    resumed = on.clock.monotonic()
+    on.run(lambda: on.clock.monotonic() - resumed >= 5.0)
+    assert on.source.connections == 1
+    assert on.prober.trouble(on.stream.last_received_at) is None
+    # It goes on, and nothing comes: that is silence.
+    on.run(lambda: on.source.connections == 2)
+    assert on.clock.monotonic() - resumed < 15.0
+
+
+def test_a_process_that_stands_still_again_and_again_notices_silence_all_the_same() -> None:
+    """Each read counts with a second at most, and enough of them are silence."""
+    on = Bench(acknowledges=False)
+    on.run(lambda: on.stream.stats.connected)
+    on.probe.unresponsive = True
+    on.prober.probe()
+    for _ in range(20):
+        on.clock.advance(30.0)
+        on.pump.run_once(threading.Event())
+    assert on.source.connections == 2
 
 
 def test_a_prefetch_that_is_used_up_is_no_silence() -> None:
