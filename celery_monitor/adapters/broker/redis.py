@@ -24,6 +24,8 @@ _MAX_STALL = 1.0
 """Seconds between two reads that count as the broker's silence, beside those that a read was to wait. When the process
 itself stood still for longer (a paused machine, a stopped container), what was sent meanwhile may just not be here yet,
 and is lost with the connection."""
+_DRAIN_STEP = 0.1
+"""Seconds of one read while the answer to a PING is awaited. A longer stall of this process counts as two of them."""
 
 
 class RedisLink:
@@ -82,19 +84,21 @@ class RedisLink:
     def drain(self, timeout: float) -> "list[Delivery]":
         """All messages that the server has taken before this call, as far as they were not read.
 
-        The server answers on this connection after what it has sent before. Raises what the library raises.
+        The server answers on this connection after what it has sent before. Raises what the library raises, and
+        TimeoutError after ``timeout`` seconds in which this process ran.
         """
         self._pings += 1
         token = b"drain-%d" % self._pings
         self._wire.send(b"*2\r\n$4\r\nPING\r\n$%d\r\n%b\r\n" % (len(token), token))
         deliveries, self._early = self._early, []
-        deadline = time.monotonic() + timeout
         self._reader.feed(b"", sys.maxsize, deliveries)
+        waited, previous = 0.0, time.monotonic()
         while self._reader.pong != token:
-            data = self._wire.receive(max(0, deadline - time.monotonic()))
-            if data is None:
+            if waited >= timeout:
                 raise TimeoutError
-            self._reader.feed(data, sys.maxsize, deliveries)
+            self._reader.feed(self._wire.receive(_DRAIN_STEP) or b"", sys.maxsize, deliveries)
+            now = time.monotonic()
+            waited, previous = waited + min(now - previous, 2 * _DRAIN_STEP), now
         return deliveries
 
     def _read(self, timeout: float, deliveries: "list[Delivery]") -> bool:

@@ -252,6 +252,32 @@ def test_a_machine_that_stood_still_loses_nothing(
         assert [delivery.body for delivery in collect(source, 3)] == numbered(3)
 
 
+def test_a_machine_that_stands_still_at_a_take_over_loses_nothing(
+    redis_server: Redis, listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server has sent is not here yet when the standby, which waits a second for it, goes on."""
+    skipped = 0.0
+    with TcpProxy(redis_server.port) as proxy:
+
+        def monotonic() -> float:
+            nonlocal skipped
+            if skipped < 3 * 3600.0:
+                skipped += 3600.0
+            else:
+                proxy.resume()
+            return time.monotonic() + skipped
+
+        source = listening(redis_server.url().replace(f":{redis_server.port}/", f":{proxy.port}/"), heartbeat="10s")
+        proxy.stall()
+        publish(redis_server.url(), numbered(3))
+        monkeypatch.setattr(redis, "time", SimpleNamespace(monotonic=monotonic))
+        assert [delivery.body for delivery in source.drain(1.0)] == numbered(3)
+        proxy.stall()
+        monkeypatch.undo()
+        with pytest.raises(SourceLostError):
+            source.drain(0.2)
+
+
 def test_errors_never_tell_the_password(rabbitmq: RabbitMQ, redis_server: Redis) -> None:
     """No error holds the password, whatever is wrong with the connection."""
     for url in (
