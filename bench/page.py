@@ -12,6 +12,7 @@ seconds before, as a daemon has. It takes some minutes.
 
 import argparse
 import contextlib
+import gc
 import os
 import sqlite3
 import statistics
@@ -34,6 +35,7 @@ from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.site import PREPARE_AFTER
 from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.cli.run import COLLECT
 from celery_monitor.core.model import QueueStats, Snapshot, Worker
 from celery_monitor.ports import ChannelInfo, HealthReport
 from celery_monitor.runtime.report import DayReport
@@ -92,6 +94,7 @@ def sources(store: SqlStore, tasks: int) -> Sources:
         outbox=store.outbox,
         silences=store.silences,
         report=report.summary,
+        prepare_report=report.prepare,
         report_part=render_part,
         channels=[
             ChannelInfo(name="pagerduty", title="PagerDuty", configured=True, off="", incidents=True),
@@ -279,7 +282,10 @@ def serving(store: SqlStore, tasks: int, port: int) -> Iterator[str]:
     thread = threading.Thread(target=server.serve, args=(stop, lambda: None))
     thread.start()
     try:
-        time.sleep(PREPARE_AFTER[0] + 5)
+        time.sleep(PREPARE_AFTER[0] + 15)
+        # As the daemon does once it has started.
+        gc.collect()
+        gc.freeze()
         yield f"http://127.0.0.1:{server.port}"
     finally:
         stop.set()
@@ -296,6 +302,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="SQLite file to keep; by default one that is deleted")
     parser.add_argument("--serve", type=int, metavar="PORT", help="go on to serve until Ctrl-C")
     arguments = parser.parse_args()
+    gc.set_threshold(*COLLECT)
     kinds = [arguments.only] if arguments.only else ["sqlite", "postgresql"]
     above: list[str] = []
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as servers:

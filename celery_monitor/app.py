@@ -261,6 +261,7 @@ class App:
             silences=self.store.silences,
             mute=[window.model_dump() for window in settings.alerts.mute],
             report=env.report.summary,
+            prepare_report=env.report.prepare,
             report_part=self._daily.part,
             channels=[channel.info for channel in env.channels],
             space=self.store.space,

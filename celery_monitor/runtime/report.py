@@ -44,6 +44,15 @@ class DayReport:
             paging=self._paging,
         )
 
+    def prepare(self, date: dt.date, now: float) -> bool:
+        """Read beforehand what takes longest for the day's summary. Whether there is space for another day.
+
+        Raises StoreUnavailableError.
+        """
+        start, end = day_bounds(date, self._zone)
+        self._sums.failing(start, end, self._reader.history(start, end, step=BUCKET_SECONDS), now)
+        return not self._sums.full
+
     def _rows(self, date: dt.date, now: float) -> DayRows:
         """The store adds them up: of a large fleet there are 50,000 buckets a day."""
         days = [day_bounds(date - dt.timedelta(days=back), self._zone) for back in range(DAYS_BEFORE, -1, -1)]

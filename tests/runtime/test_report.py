@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from celery_monitor.adapters.channels.email.render import PAGE_SIZE
 from celery_monitor.core.model import BUCKET_SECONDS, FailingRow, GroupRow, HistoryRow, IncidentRow
 from celery_monitor.core.paging import Page
@@ -136,6 +138,46 @@ def test_the_hours_of_a_day_that_are_over_are_read_once() -> None:
     assert read(12_000.0) == [(10_800, whole)]
     assert read(whole + 900.0) == [(10_800, whole)]
     assert read(whole + 900.0) == []
+
+
+def test_days_that_were_prepared_are_not_read_again() -> None:
+    """Of a report the single tasks are then known: of its day, and of the seven before; but not after a late event."""
+    reader = Recorder()
+    report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
+    now = END + 3_600.0
+    for back in range(10):
+        assert report.prepare(DATE - dt.timedelta(days=back), now)
+    assert len(reader.failing_of) == 10
+    for back in range(3):
+        report.summary(DATE - dt.timedelta(days=back), now)
+    assert len(reader.failing_of) == 10
+    assert not reader.failed_of
+    reader.late[START - 86_400] = 1
+    report.summary(DATE, now)
+    assert reader.failed_of == [(START - 86_400, START)]
+    assert report.prepare(DATE - dt.timedelta(days=1), now)
+    assert reader.failing_of[10:] == [(START - 86_400, START)]
+
+
+def test_days_are_kept_as_far_as_there_is_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest, and the one that was read last."""
+    monkeypatch.setattr("celery_monitor.runtime.day_sums.ROWS_KEPT", 30)
+
+    class Failing(Recorder):
+        def failing(self, since: float, until: float, *, clean: bool) -> list[FailingRow]:
+            super().failing(since, until, clean=clean)
+            return [FailingRow(f"shop.task{number}", 0, 1, 0, int(since), int(since)) for number in range(10)]
+
+    reader = Failing()
+    report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
+    now = END + 3_600.0
+    days = [DATE - dt.timedelta(days=back) for back in range(5)]
+    assert [report.prepare(day, now) for day in days[:3]] == [True, True, False]
+    report.prepare(days[4], now)
+    reader.failing_of.clear()
+    for day, is_read in ((days[0], False), (days[1], False), (days[4], False), (days[2], True)):
+        report.prepare(day, now)
+        assert bool(reader.failing_of) == is_read, day
 
 
 def test_what_is_kept_of_a_day_adds_up_to_its_rows() -> None:

@@ -1,6 +1,7 @@
 """The Reader: read-only queries for the page, the API and the report."""
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -271,7 +272,11 @@ class SqlReader:
             query = query.where(table.c.name.in_(names)).having(sums[1] > 0)
         with self._database.read() as connection:
             rows = connection.execute(query.group_by(table.c.name).order_by(table.c.name)).all()
-            return [FailingRow(r[0], int(r[1]), int(r[2]), int(r[3]), int(r[4] or 0), int(r[5] or 0)) for r in rows]
+            # Rows of many days are kept, and most of their names are the same.
+            return [
+                FailingRow(sys.intern(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4] or 0), int(r[5] or 0))
+                for r in rows
+            ]
 
     def failed(self, since: float, until: float) -> dict[str, int]:
         """See Reader."""

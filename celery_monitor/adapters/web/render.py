@@ -29,6 +29,10 @@ NAVIGATION: Final = (
     ("/reports/today", "Reports"),
 )
 """Path and name of what every page leads to. The path's first part tells which of them a page belongs to."""
+_COMPILED: Final = (
+    *("base.html", "parts.html", "overview.html", "report.html"),
+    *("incident.html", "incidents.html", "failure.html", "failures.html", "task.html", "tasks.html"),
+)
 REFRESH_SECONDS: Final = 10
 """Of pages that people leave open, by the script. Without it they stand still: a reload would take what is typed."""
 
@@ -68,8 +72,8 @@ def bare(request: Request, template: str, status_code: int, **values: Any) -> Re
 
 
 def compile_templates() -> None:
-    """Those that most pages need, in a tenth of a second: the first page would wait for it."""
-    for name in ("base.html", "parts.html", "overview.html", "report.html"):
+    """Those of most pages, and of the page to which a pager leads, in a fifth of a second."""
+    for name in _COMPILED:
         _templates().get_template(name)
 
 

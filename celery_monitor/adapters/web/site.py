@@ -37,6 +37,10 @@ from celery_monitor.settings.web import WebSettings
 
 PREPARE_AFTER: Final = (10.0, 60.0, 600.0)
 """Seconds to the first try and between further ones: a daemon that starts has more urgent work, and no store yet."""
+PREPARE_DAYS_EVERY: Final = 3_600.0
+"""Seconds: days end."""
+PAUSE: Final = 0.2
+"""Seconds between two days."""
 _REFUSED: Final = (
     HTTPException,
     ParameterError,
@@ -81,12 +85,16 @@ class Site:
         self.guard = Guard(Fleets(shared, sources, self._queries), self.access, _not_signed_in)
 
     async def prepare(self) -> None:
-        """Do what would make somebody's first request slow. Gives up where the store stays unavailable."""
+        """Do what would make somebody's first request slow, and each hour what is new; without end."""
         for wait in PREPARE_AFTER:
             await asyncio.sleep(wait)
             with contextlib.suppress(StoreUnavailableError, StoreUnusableError):
                 await self._pages.prepare()
                 break
+        while True:
+            with contextlib.suppress(StoreUnavailableError, StoreUnusableError):
+                await self._pages.prepare_days(PAUSE)
+            await asyncio.sleep(PREPARE_DAYS_EVERY)
 
     def stop(self) -> None:
         """Drop what waits."""

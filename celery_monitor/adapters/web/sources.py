@@ -67,6 +67,8 @@ class Sources:
     """The windows of ``alerts.mute``, by the names of their settings."""
     report: Callable[[date, float], Summary]
     """A day as it is known at a time. Raises StoreUnavailableError."""
+    prepare_report: Callable[[date, float], bool] = lambda *_: False
+    """Reads beforehand what the report of a day needs; False: no further day. Raises StoreUnavailableError."""
     report_part: Callable[[Summary, str, int], str]
     """A day as a part of an HTML document, with its own styles, and links that begin with the given way to the root.
 

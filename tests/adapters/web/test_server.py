@@ -234,6 +234,27 @@ def test_reports_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> 
         assert one.get("/livez").status_code == 200
 
 
+def test_earlier_days_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest first, as many as there is space for, and again later: whatever the store did meanwhile."""
+    monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0,))
+    monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_DAYS_EVERY", 0.01)
+    monkeypatch.setattr("celery_monitor.adapters.web.site.PAUSE", 0.0)
+    asked = list[date]()
+
+    def prepare(day: date, _: float) -> bool:
+        asked.append(day)
+        if len(asked) == 4:
+            raise StoreUnavailableError("for a moment")
+        return len(asked) != 3
+
+    site = Site(WebSettings(), replace(fleet.sources(), prepare_report=prepare, retention=3 * 86_400.0))
+    with served(WebServer(site, host="127.0.0.1", port=0)):
+        wait_until(lambda: len(asked) >= 12)
+    today = datetime.fromtimestamp(NOW, UTC).date()
+    back = [(today - day).days for day in asked]
+    assert back[:12] == [0, 1, 2, 0, 0, 1, 2, 3, 0, 1, 2, 3]
+
+
 def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     """An error that nobody expected is answered with status 500 and nothing of its text, and is in the log."""
     fleet.trouble = RuntimeError("amqp://user:secret@host")  # type: ignore[assignment]
