@@ -5,12 +5,14 @@
 Each viewer asks for the overview as the page's script does, every 10 s, on a connection that a browser would keep. The
 daemon has its default settings, but for the address of the broker and the store; the publisher and the viewers are a
 process each. Every request without an answer is told: when it was sent, what came instead and after how long, and how
-far the stream was behind. Exit code 1 when the lag was above 1 s, when an answer was lost, or when fewer than 95 % of
-the wanted events were read: then the machine had no processor left for them, as the processor times beside them tell.
+far the stream was behind. Exit code 1 when the lag was above 1 s, when an answer was lost, when memory in the last
+third was a tenth above that of the third before, or when fewer than 95 % of the wanted events were read: then the
+machine had no processor left for them, as the processor times beside them tell.
 """
 
 import argparse
 import asyncio
+import itertools
 import os
 import ssl
 import statistics
@@ -30,6 +32,8 @@ from tests.servers import RabbitMQ
 MAX_LAG = 1.0
 READ = 0.95
 """Of the wanted rate."""
+GROWTH = 0.1
+"""Of the memory from the middle third to the last."""
 _TLS = ssl.create_default_context()
 """Not used: but each client would load the certificate authorities again, and the others would wait meanwhile."""
 SAMPLES_PER_SECOND = 2
@@ -109,7 +113,7 @@ async def both(daemon: Daemon, viewers: int, seconds: float) -> Seen:
 
 def told(seen: Seen) -> None:
     """Print what was measured of the pages."""
-    lags, memory = sorted(seen.lags), [size / 2**20 for size in seen.resident]
+    lags = sorted(seen.lags)
     p95 = lags[int(len(lags) * 0.95)]
     print(f"stream lag: median {statistics.median(lags):.3f} s, p95 {p95:.3f} s, largest {lags[-1]:.3f} s")
     if answers := sorted(seen.answers):
@@ -119,13 +123,22 @@ def told(seen: Seen) -> None:
     print(f"lost: {len(seen.lost)}")
     for one in seen.lost:
         print(f"  {one}")
-    print(f"memory: {memory[0]:.0f} MiB at the start, {memory[-1]:.0f} MiB at the end, {max(memory):.0f} MiB at most")
+    sixths = ", ".join(f"{statistics.mean(part):.0f}" for part in parts(seen.resident, 6))
+    print(f"memory: {sixths} MiB, the mean of each sixth; {max(seen.resident) / 2**20:.0f} MiB at most")
+
+
+def parts(sizes: list[int], number: int) -> list[list[float]]:
+    """Sizes in bytes, in MiB and cut into parts of about the same length."""
+    bounds = [len(sizes) * part // number for part in range(number + 1)]
+    return [[size / 2**20 for size in sizes[low:high]] for low, high in itertools.pairwise(bounds) if high > low]
 
 
 def failures(seen: Seen, rate: float, wanted: int) -> list[str]:
     """What was not as it should be."""
     found = [f"the lag was above {MAX_LAG:g} s"] if max(seen.lags) > MAX_LAG else []
     found += ["answers were lost"] if seen.lost else []
+    *_, middle, last = map(statistics.mean, parts(seen.resident, 3))
+    found += [f"memory rose from {middle:.0f} to {last:.0f} MiB"] if last > (1 + GROWTH) * middle else []
     found += [f"only {rate:,.0f} of {wanted:,} events/s were read"] if rate < READ * wanted else []
     return found
 
