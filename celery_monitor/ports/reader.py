@@ -203,6 +203,9 @@ class Reader(Protocol):
         ``new_first``: those whose first failure is not before ``since`` come before the others.
         """
 
+    def samples(self, groups: Sequence[str], since: float, until: float) -> dict[str, Failure]:
+        """The newest kept failure of each error group: of [since, until), or of all where none of that is kept."""
+
     def ended(self, uuid: str) -> list[TaskRun]:
         """The kept runs of a task id that have ended, the newest first."""
 

@@ -383,6 +383,10 @@ def test_group_sample(sql: SqlStore) -> None:
     )
     samples = {row.id: row.sample and row.sample.uuid for row in sql.reader.groups(START, START + 900)}
     assert samples == {"a": "new", "b": "else", "c": None}
+    asked = sql.reader.samples(["a", "c", "none"], START, START + 900)
+    assert {name: one.uuid for name, one in asked.items()} == {"a": "new"}
+    assert {name: one.uuid for name, one in sql.reader.samples(["a", "b"], 0, 1).items()} == {"a": "later", "b": "else"}
+    assert sql.reader.samples([], START, START + 900) == {}
 
 
 def test_the_first_groups_have_samples(sql: SqlStore) -> None:

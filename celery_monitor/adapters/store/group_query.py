@@ -18,7 +18,7 @@ _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 
 
 def listed(
-    connection: Connection, since: float, until: float, *, name: str | None, samples: int | None, new_first: bool
+    connection: Connection, since: float, until: float, *, name: str | None, sampled: int | None, new_first: bool
 ) -> list[GroupRow]:
     """See Reader.groups."""
     table, errors = schema.error_groups, schema.error_buckets
@@ -34,12 +34,12 @@ def listed(
     groups = [GroupRow(*row[:6], int(row[6])) for row in connection.execute(query).all()]
     # PostgreSQL takes longer for it: its sums are decimals.
     groups.sort(key=lambda one: (new_first and one.first_at < since, -one.count, -one.last_at, one.id))
-    kept = _samples(connection, [one.id for one in groups[:samples]], since, until)
+    kept = samples(connection, [one.id for one in groups[:sampled]], since, until)
     return [replace(one, sample=kept[one.id]) if one.id in kept else one for one in groups]
 
 
-def _samples(connection: Connection, groups: Sequence[str], since: float, until: float) -> dict[str, Failure]:
-    """By group: the newest of the period, or the newest of all when none of it is kept."""
+def samples(connection: Connection, groups: Sequence[str], since: float, until: float) -> dict[str, Failure]:
+    """See Reader.samples."""
     newest = _failures(connection, _newest(connection, groups))
     # An index alone knows the newest of all, and of the present day that is it.
     outside = [one.group for one in newest.values() if not since <= one.at < until]

@@ -301,7 +301,12 @@ class SqlReader:
         """See Reader."""
         named = None if name is None else self._database.text(name)
         with self._database.read() as connection:
-            return group_query.listed(connection, since, until, name=named, samples=samples, new_first=new_first)
+            return group_query.listed(connection, since, until, name=named, sampled=samples, new_first=new_first)
+
+    def samples(self, groups: Sequence[str], since: float, until: float) -> dict[str, Failure]:
+        """See Reader."""
+        with self._database.read() as connection:
+            return group_query.samples(connection, groups, since, until)
 
     def ended(self, uuid: str) -> list[TaskRun]:
         """See Reader."""

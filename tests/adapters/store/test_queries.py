@@ -138,6 +138,7 @@ def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
         lambda: reader.groups(START, START + 900),
         lambda: reader.groups(START, START + 900, name="t"),
         lambda: reader.groups(START, START + 900, samples=1, new_first=True),
+        lambda: reader.samples(["g"], START, START + 900),
         lambda: reader.task_hours("t", START, START + 900),
         lambda: reader.queue_lengths(START, START + 900, step=900, limit=9),
         lambda: outbox.items(dead=False, limit=9),
