@@ -49,6 +49,8 @@ SHUTDOWN: Final = 9.5
 _BLOCKED_AFTER: Final = 180.0
 """Seconds until a blocked interpreter ends the process. The timer cannot tell it from a process that was stopped
 (SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
+_EXTEND_EVERY: Final = 10.0
+"""Seconds between two extensions of the timer, which ends the process that much later: each starts a new thread."""
 _JOIN_TIMEOUT: Final = 1.0
 _OPEN_INCIDENTS: Final = 1_000  # counted at most, on a standby
 _WRONG_CLOCKS: Final = 3600.0
@@ -73,6 +75,7 @@ class App:
         self.stopping = threading.Event()
         self.threads = Threads(self.stopping, self._exit_stuck, self._live)
         self._guard = guard
+        self._extend_at = 0.0
         priority, policy = ScrapePriority(self.clock), policy_of(settings)
         self.store = store or open_store(
             settings.store.url_source(),
@@ -223,8 +226,10 @@ class App:
 
     def _live(self) -> None:
         """The interpreter runs."""
-        if self._guard is not None and not self.stopping.is_set():
-            self._guard.extend(_BLOCKED_AFTER)
+        mono = self.clock.monotonic()
+        if self._guard is not None and not self.stopping.is_set() and mono >= self._extend_at:
+            self._extend_at = mono + _EXTEND_EVERY
+            self._guard.extend(_BLOCKED_AFTER + _EXTEND_EVERY)
 
     def _exit_stuck(self, _name: str) -> None:
         """Nothing else helps: a thread hangs in a library that does not come back."""

@@ -78,8 +78,10 @@ class Leader:
         """The lease is still held at the end of ``step_down``, and is to be given up."""
         self.threads = Threads(self.stopping, end, on_lost=self._lose)
         self._lock = threading.Lock()
-        self._committer = Committer(environment.store, environment.clock, environment.priority)
         self._notifications = Notifications(environment.channels, environment.store, environment.clock)
+        self._committer = Committer(
+            environment.store, environment.clock, environment.priority, stored=self._notifications.stored
+        )
         self._report_channel, self._daily = channels.of_report(environment.channels)
         broker = environment.settings.broker
         self._prober = Prober(BrokerProbe(broker), environment.clock, broker.probe_interval)

@@ -93,12 +93,16 @@ class Notifications:
             if uncommitted.offer(waiting):
                 self._notifiers[name].wake()
 
+    def stored(self, changes: Changes) -> None:
+        """A flush was committed: send what is in it. Called by the committer's thread, before ``committed``."""
+        for name in {row.channel for row in changes.outbox}:
+            if name in self._notifiers:
+                self._notifiers[name].wake()
+
     def committed(self, changes: Changes) -> None:
-        """A flush was committed: send what is in it."""
+        """A flush was committed: its pages need not be kept in memory any longer."""
         for uncommitted in self._uncommitted.values():
             uncommitted.written(changes)
-        if changes.outbox:
-            self.wake()
 
     def wake(self) -> None:
         """Let all notifiers look at the outbox, and at whether they should stop."""

@@ -20,6 +20,9 @@ class Outbox(Protocol):
         has come: the clock was ahead when it was set. The rows are ordered in the same way.
         """
 
+    def waiting(self, channel: str) -> bool:
+        """Whether a row of the channel is pending, due or not."""
+
     def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
         """The receiver accepted it. ``count`` and ``receipt`` as in Sent. Keeps the row pending if refreshed since."""
 

@@ -56,14 +56,25 @@ class CommitStats:
 class Committer:
     """``add`` and ``run_once`` belong to the pump's thread, ``run`` is the thread that commits."""
 
-    def __init__(self, store: Store, clock: Clock, priority: ScrapePriority) -> None:
-        """Does no I/O."""
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        priority: ScrapePriority,
+        stored: Callable[[Changes], None] = lambda _: None,
+    ) -> None:
+        """Does no I/O.
+
+        ``stored`` is called by the thread that commits, after each commit, before the pump's thread knows of it: that
+        may hang in a connection to the broker for seconds. It must not raise or block.
+        """
         self.stats = CommitStats()
         self.written_at = 0.0
         """Monotonic time of the last commit."""
         self._store = store
         self._clock = clock
         self._priority = priority
+        self._stored = stored
         self._flushes: deque[PendingFlush] = deque()
         self._submitted: queue.SimpleQueue[tuple[Changes, Future[None]] | None] = queue.SimpleQueue()
         self._under_way: Future[None] | None = None
@@ -176,6 +187,7 @@ class Committer:
         except MonitorError as exc:
             done.set_exception(exc)
         else:
+            self._stored(changes)
             done.set_result(None)
 
     def _failed(self, exc: StoreUnavailableError) -> None:

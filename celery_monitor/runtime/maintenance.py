@@ -10,6 +10,9 @@ from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, Outbox, Store, StoreSpace
 
 CHECK_INTERVAL: Final = 2.0
+"""Seconds between two turns while the store is short of space: it is pruned in each."""
+IDLE_INTERVAL: Final = 4.0
+"""Seconds between two turns otherwise. The documentation promises that a silence takes effect within 5 s."""
 PRUNE_INTERVAL: Final = 60.0
 MAX_READING_AGE: Final = 60.0
 """Seconds after which the report's schedule is asked again: the wall clock may have been set since."""
@@ -56,7 +59,7 @@ class Maintenance:
                 self.run_once()
             except StoreUnavailableError as exc:
                 _log.debug("Housekeeping is waiting for the store", error=str(exc))
-            stop.wait(CHECK_INTERVAL)
+            stop.wait(CHECK_INTERVAL if self._short else IDLE_INTERVAL)
 
     def run_once(self) -> None:
         """Do what is due. Raises StoreUnavailableError."""

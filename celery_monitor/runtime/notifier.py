@@ -41,8 +41,11 @@ OUTCOMES: Final = (DELIVERED, RETRIED, DEAD, UNKNOWN)
 """Labels of celery_monitor_notifications_total."""
 
 POLL: Final = 1.0
-"""Seconds between two looks at the outbox when nobody wakes the notifier: the precision of retries and of
-updates that wait for their interval, and what a lost wake-up costs."""
+"""Seconds between two looks at the outbox while a row of the channel is pending: the precision of retries."""
+IDLE_POLL: Final = 5.0
+"""Seconds between two looks while no row is pending. Each commit with rows for the channel wakes the notifier, so this
+is the delay of rows that others write (a daily report, ``outbox retry`` on the command line or over HTTP), and of a
+wake-up that is lost."""
 MAX_ROUTES: Final = 1000
 """Rows taken at once, at most one of each route."""
 
@@ -53,6 +56,9 @@ class OutboxRows(Protocol):
     """The part of the Outbox that a notifier uses."""
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
+        """See Outbox."""
+
+    def waiting(self, channel: str) -> bool:
         """See Outbox."""
 
     def delivered(self, item: OutboxItem, now: float, count: int | None, receipt: str | None = None) -> None:
@@ -144,7 +150,7 @@ class Notifier:
 
         Raises LeaseLostError.
 
-        Ends at once when woken after ``stop`` was set, else within POLL, but for a request under way.
+        Ends at once when woken after ``stop`` was set, else within IDLE_POLL, but for a request under way.
         """
 
         def proceed() -> bool:
@@ -161,19 +167,27 @@ class Notifier:
 
         Returns whether anything was sent: then more of the same routes may be due.
         """
-        self._pause = POLL
         self._record_again()
-        if self._repeater is not None and self._may_send(None):
-            self._pause = min(self._pause, self._repeater.run_once(proceed))
+        repeat_in = IDLE_POLL
+        if self._repeater is not None:
+            repeat_in = self._repeater.run_once(proceed) if self._may_send(None) else POLL
+        self._pause = min(POLL, repeat_in)
         try:
             self._expedite_retries()
-            due = self._outbox.due(self._clock.now(), MAX_ROUTES)
+            due = [
+                row for row in self._outbox.due(self._clock.now(), MAX_ROUTES) if row.channel == self._sender.channel
+            ]
+            if not (due or self._unusable or self._unrecorded or self._outbox.waiting(self._sender.channel)):
+                self._pause = min(repeat_in, IDLE_POLL)
         except StoreUnavailableError as exc:
             _log.warning("Cannot read the outbox; retrying", channel=self._sender.channel, error=str(exc))
             return False
+        return self._send_due(due, proceed)
+
+    def _send_due(self, due: list[OutboxItem], proceed: Callable[[], bool]) -> bool:
         sent = False
         for item in due:
-            if item.channel != self._sender.channel or item.id in self._unrecorded:
+            if item.id in self._unrecorded:
                 continue
             if not proceed():
                 break

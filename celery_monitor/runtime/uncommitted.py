@@ -78,9 +78,14 @@ class UncommittedPages:
                     self._pages.pop(entry.key, None)
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
-        """As ``Outbox.due``, with what waits in memory first. Raises StoreUnavailableError when nothing does."""
+        """As ``Outbox.due``, with what waits in memory first. Raises StoreUnavailableError when nothing does.
+
+        A row that was committed a moment ago may be there before ``written`` is called: as long as its page is in
+        memory, only that is sent.
+        """
         with self._lock:
-            pages = [page.item for page in self._pages.values() if not page.done and page.item.due_at <= now]
+            unsent = {page.item.key: page.item for page in self._pages.values() if not page.done}
+        pages = [item for item in unsent.values() if item.due_at <= now]
         if pages and self._unreachable:
             return pages  # they do not wait until it has not answered again
         try:
@@ -91,7 +96,13 @@ class UncommittedPages:
                 raise
             return pages
         self._unreachable = False
-        return pages + rows
+        return pages + [row for row in rows if row.key not in unsent or row.channel != self._channel]
+
+    def waiting(self, channel: str) -> bool:
+        """As ``Outbox.waiting``; also while something in memory has not been sent, or rows are to be expedited."""
+        with self._lock:
+            unsent = any(not page.done for page in self._pages.values())
+        return unsent or self._expedite is not None or self._outbox.waiting(channel)
 
     def incident(self, key: str) -> Incident | None:
         """As ``Outbox.incident``; the newest state of one that waits in memory."""

@@ -194,7 +194,8 @@ def test_a_woken_courier_sends_at_once_and_stops_at_once(
     tmp_path: Path, server: PagerDutyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its thread: a commit and a wake reach PagerDuty well within a second, and a wake after stop ends it."""
-    monkeypatch.setattr("celery_monitor.runtime.notifier.POLL", 600.0)  # by itself it would not look again
+    for name in ("POLL", "IDLE_POLL"):
+        monkeypatch.setattr(f"celery_monitor.runtime.notifier.{name}", 600.0)  # by itself it would not look again
     bench = Bench(tmp_path, server, SystemClock())
     stop = threading.Event()
     turns: list[int] = []

@@ -91,6 +91,22 @@ def test_a_flush_enqueues(box: Box) -> None:
     assert (item.attempts, item.created_at, item.due_at, item.state) == (0, NOW, NOW + 5, "pending")
 
 
+def test_what_waits_on_a_channel(box: Box) -> None:
+    """Whatever is not delivered or given up, due or not, also when it is tried again by a person."""
+    assert not box.outbox.waiting("pagerduty")
+    box.flush(trigger("a", due_at=NOW + 60))
+    assert (box.outbox.waiting("pagerduty"), box.outbox.waiting("email")) == (True, False)
+    item = box.one(NOW + 60)
+    box.outbox.retry(item, NOW + 900, "503")
+    assert box.outbox.waiting("pagerduty")
+    box.outbox.dead(item, NOW, "400")
+    assert not box.outbox.waiting("pagerduty")
+    box.outbox.revive(item.id, NOW)
+    assert box.outbox.waiting("pagerduty")
+    box.outbox.delivered(item, NOW, 1)
+    assert not box.outbox.waiting("pagerduty")
+
+
 def test_a_pending_row_is_refreshed(box: Box) -> None:
     """The same key and action again is the same row with a new revision, due at the earlier of the two times."""
     box.flush(trigger(due_at=NOW + 10))

@@ -1,5 +1,6 @@
 """From the pump to the store: in order, again and again, and beside the reading."""
 
+import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +107,22 @@ def test_another_writer_is_the_pumps_error() -> None:
         committer.add(flush(1))
         with pytest.raises(StoreUnusableError, match="another monitor"):
             committer.run_once(60)
+
+
+def test_what_is_committed_is_known_though_the_pump_hangs() -> None:
+    """Its pages are sent, though it may not ask for seconds; what was not committed is not known."""
+    store, known = MemoryStore(), queue.SimpleQueue[int]()
+    store.start()
+    store.failures.append(StoreUnavailableError("disk full"))
+    clock = SystemClock()
+    committer = Committer(store, clock, ScrapePriority(clock), lambda changes: known.put(changes.sequence))
+    with running(committer):
+        committer.add(flush(1))
+        committer.run_once(60)
+        assert (store.commits, known.empty()) == ([], True)
+        committer._try_at = 0.0
+        committer.run_once()
+        assert known.get(timeout=60) == 1
 
 
 def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:

@@ -17,7 +17,7 @@ from celery_monitor.errors import (
     UncertainError,
 )
 from celery_monitor.ports import Sent
-from celery_monitor.runtime.notifier import POLL, Notifier, Unconfigured
+from celery_monitor.runtime.notifier import IDLE_POLL, POLL, Notifier, Unconfigured
 from tests.fakes import ManualClock
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ class MemoryOutbox:
             if item.state == "pending" and item.due_at <= now:
                 heads.setdefault((item.channel, item.route), item)
         return list(heads.values())[:limit]
+
+    def waiting(self, channel: str) -> bool:
+        return any(item.channel == channel and item.state == "pending" for item in self.rows.values())
 
     def expedite(self, channel: str, now: float) -> None:
         for item in list(self.rows.values()):
@@ -640,4 +643,59 @@ def test_wake_ends_the_wait_at_once() -> None:
     bench.notifier._wake = Wake()
     bench.notifier.run(stop, lambda: None)
     assert bench.sender.keys == ["row 1", "row 2"]
-    assert waits == [POLL, POLL, POLL]
+    assert waits == [IDLE_POLL, IDLE_POLL, IDLE_POLL]
+
+
+@pytest.mark.parametrize(
+    ("there", "pause"),
+    [
+        ("nothing", IDLE_POLL),
+        ("only another channel's row", IDLE_POLL),
+        ("a row that was delivered", IDLE_POLL),
+        ("a row whose time has not come", POLL),
+        ("a row that failed", POLL),
+        ("an outcome that the store does not take", POLL),
+        ("a store that is away", POLL),
+        ("a lane at its limit", POLL),
+    ],
+)
+def test_the_outbox_is_looked_at_rarely_only_while_nothing_waits(there: str, pause: float) -> None:
+    """As long as anything may become due by itself, its time is met to a second; else only a wake-up brings work."""
+    bench = Bench(rate_limit=1)
+    if there == "only another channel's row":
+        bench.outbox.add("a", channel="email")
+    elif there == "a row whose time has not come":
+        bench.outbox.add("a", due_at=bench.clock.now() + 60)
+    elif there != "nothing":
+        bench.outbox.add("a")
+    if there == "a lane at its limit":
+        bench.outbox.add("b")
+    if there == "a row that failed":
+        bench.sender.answers["a"] = refused(RetryableError("503"))
+    bench.outbox.full = there == "an outcome that the store does not take"
+    bench.outbox.down = there == "a store that is away"
+    bench.run()
+    assert bench.notifier._pause == pause
+
+
+def test_a_repeater_is_asked_at_its_time(bench: Bench) -> None:
+    """While nothing waits, a notifier sleeps no longer than until open incidents are to be repeated."""
+
+    class Repeater:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def run_once(self, proceed: object) -> float:
+            del proceed
+            return self.seconds
+
+    for seconds, leads, pause in ((60.0, True, IDLE_POLL), (3.0, True, 3.0), (0.2, True, 0.2), (60.0, False, POLL)):
+        bench.notifier = Notifier(
+            bench.outbox,
+            bench.sender,
+            bench.clock,
+            repeater=Repeater(seconds),  # type: ignore[arg-type]  # the part of it that is used
+            may_send=lambda _, leads=leads: leads,  # type: ignore[misc]
+        )
+        bench.run()
+        assert bench.notifier._pause == pause

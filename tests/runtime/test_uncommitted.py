@@ -156,6 +156,28 @@ def test_a_row_that_comes_before_the_page_was_sent_takes_its_place(bench: Bench)
     assert bench.run(60) == ["a"]
 
 
+def test_a_row_that_is_seen_before_its_commit_is_known(bench: Bench) -> None:
+    """The notifier is woken by the thread that commits: a page in memory and its row are not both sent."""
+    bench.outbox.incidents["a"] = incident("a")
+    bench.outbox.add("a")
+    bench.offer("a")
+    assert bench.run() == ["a"]
+    assert [row.state for row in bench.outbox.rows.values()] == ["delivered"]
+
+
+def test_what_is_in_memory_is_looked_at_again_soon(bench: Bench) -> None:
+    """A page that failed has no row that would say so; once it is sent nothing waits."""
+    bench.outbox.full = True
+    bench.sender.answers = {"a": refused(RetryableError("503"))}
+    assert not bench.uncommitted.waiting("pagerduty")
+    bench.offer("a")
+    bench.run()
+    assert bench.uncommitted.waiting("pagerduty")
+    bench.outbox.full = False
+    assert bench.run(60) == ["a", "a"]
+    assert not bench.uncommitted.waiting("pagerduty")
+
+
 def test_the_row_comes_while_the_page_is_sent(bench: Bench) -> None:
     """Its request is under way: that one counts."""
     bench.offer("a")

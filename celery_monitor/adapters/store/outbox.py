@@ -85,7 +85,8 @@ _AS_REFRESH: Final = case((outbox.c.priority < FIRST_UPDATE, outbox.c.priority +
 _TYPES: Final = get_type_hints(OutboxItem)
 _ROW: Final = tuple[tuple(_TYPES[column.name] for column in _ITEM)]  # type: ignore[misc]  # of what _ITEM says
 _ROUTES: Final = select(outbox.c.channel, outbox.c.route).where(PENDING).distinct().limit(bindparam("most"))
-"""Made once: most of the time this is all that a look at the outbox asks, once a second."""
+_WAITING: Final = select(outbox.c.id).where(PENDING, outbox.c.channel == bindparam("channel")).limit(1)
+"""Both are made once: most of the time they are all that a look at the outbox asks."""
 
 
 class SqlOutbox:
@@ -106,6 +107,11 @@ class SqlOutbox:
             routes = connection.execute(_ROUTES, {"most": limit}).all()
             rows = _heads(connection, routes, now) if routes else []
         return self._valid_items(rows)
+
+    def waiting(self, channel: str) -> bool:
+        """See Outbox."""
+        with self._database.read(silence=RESPONSE_TIMEOUT) as connection:
+            return connection.execute(_WAITING, {"channel": channel}).first() is not None
 
     def _valid_items(self, rows: Sequence[Any]) -> list[OutboxItem]:
         """What can be sent. A row that cannot be read would keep its route busy for ever: it is given up."""

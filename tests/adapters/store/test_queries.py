@@ -146,6 +146,7 @@ def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
         outbox.pending,
         outbox.given_up,
         lambda: outbox.due(NOW, 9),
+        lambda: outbox.waiting("email"),
         lambda: outbox.incident("k"),
         lambda: outbox.last_delivered("email"),
     ):
