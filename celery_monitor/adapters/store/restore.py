@@ -7,7 +7,7 @@ from msgspec import structs
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from celery_monitor.adapters.store import encode, schema, silences
-from celery_monitor.adapters.store.tracked_journal import applied, newest_changes
+from celery_monitor.adapters.store.tracked_journal import SharedValues, applied, compacted, newest_changes
 from celery_monitor.adapters.store.validation import (
     COUNTER,
     FINGERPRINT,
@@ -106,8 +106,8 @@ def _workers(connection: Connection) -> list[Worker]:
 
 
 def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskRef]]:
-    """Rows of the table ``tracked``, without the journal. Names, queues and workers repeat, so they share objects."""
-    shared: dict[Any, Any] = {}
+    """Rows of the table ``tracked``, without the journal."""
+    shared: SharedValues = {}
 
     def entry(  # noqa: PLR0917 - a row
         uuid: str,
@@ -124,20 +124,20 @@ def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskR
         *details: Any,  # noqa: ANN401 - in the order of the fields
     ) -> tuple[str, TaskRef]:
         ref = TaskRef(
-            name=shared.setdefault(name, name),
-            queue=shared.setdefault(queue, queue),
+            name=name,
+            queue=queue,
             stage=stage,
             due_at=due_at,
             started_at=started_at,
             seen_minute=seen,
             saved=True,
-            host=shared.setdefault(host, host) or "",
+            host=host or "",
             others=encode.runs_value(runs),
             sent_at=sent_at,
             received_at=received_at,
             details=None if details == _NO_DETAILS else TaskDetails(*details),
         )
-        return uuid, ref
+        return uuid, compacted(ref, shared)
 
     rows = connection.execution_options(yield_per=_ROWS).execute(query)
     return valid_rows("tracked", rows, TRACKED, entry)

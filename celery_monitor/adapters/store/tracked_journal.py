@@ -7,7 +7,7 @@ goes into the table ``tracked``. What is stored is the table with the journal ap
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -27,6 +27,9 @@ MAX_YOUNG: Final = 20_000
 
 _Changed = tuple[list[tuple[str, TaskRef]], list[str]]
 """What was added or replaced, and the ids that were removed before that."""
+
+SharedValues = dict[Any, Any]
+"""Each value that several entries share, by itself."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(_Changed).decode
@@ -131,13 +134,29 @@ class TrackedJournal:
 def newest_changes(connection: Connection) -> dict[str, TaskRef | None]:
     """What the journal says, by id; None for what was removed. All else is as the table has it."""
     found: dict[str, TaskRef | None] = {}
+    shared: SharedValues = {}
     for _, (kept, removed) in _stored(connection):
         for uuid in removed:
             found[uuid] = None
         for uuid, ref in kept:
             ref.saved = True
-            found[uuid] = ref
+            found[uuid] = compacted(ref, shared)
     return found
+
+
+def compacted(ref: TaskRef, shared: SharedValues) -> TaskRef:
+    """The entry, in which values that repeat are the same objects as in other entries, as in entries of a live stream.
+
+    Each value that was read is an object of its own, which costs some 130 bytes for each task under way.
+    """
+    ref.name = shared.setdefault(ref.name, ref.name)
+    ref.queue = shared.setdefault(ref.queue, ref.queue)
+    ref.host = shared.setdefault(ref.host, ref.host)
+    ref.seen_minute = shared.setdefault(ref.seen_minute, ref.seen_minute)
+    ref.started_at, ref.received_at = ref.started_at or 0.0, ref.received_at or 0.0
+    ref.sent_at = ref.sent_at or 0.0
+    ref.due_at = ref.sent_at if ref.due_at == ref.sent_at else ref.due_at or 0.0
+    return ref
 
 
 def applied(

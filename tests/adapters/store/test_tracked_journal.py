@@ -150,3 +150,22 @@ def test_a_value_that_is_not_ours_is_left_out(store: SqlStore) -> None:
     for sequence in range(3, 6):
         store.commit(changes(sequence))
     assert (table(store), left(store)) == ({"v"}, 0)
+
+
+def test_values_that_repeat_are_one_object_after_a_start(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the entries of a live stream: else a start needs half as much memory again for the same tasks."""
+    monkeypatch.setattr(tracked_journal, "MAX_YOUNG", 2)  # the last flush stays in the journal, the first is moved
+    task = TaskRef("shop.pay", "mail", host="celery@box", seen_minute=29_398_335)
+    for sequence in range(2):
+        sent, started = structs.replace(task, due_at=1.5, sent_at=1.5), structs.replace(task, started_at=2.5)
+        tracked = [(f"{sequence}sent", sent), (f"{sequence}started", started)]
+        store.commit(changes(sequence + 1, tracked=tracked))
+    store.stop()
+    restored = dict(store.start().tracked)
+    assert len(table(store)) == 2
+    for one, other in (("0sent", "0started"), ("1sent", "1started")):
+        for field in ("name", "queue", "host", "seen_minute", "received_at"):
+            assert getattr(restored[one], field) is getattr(restored[other], field), (one, field)
+        assert restored[one].due_at is restored[one].sent_at
+        assert restored[other].due_at is restored[other].sent_at
+    assert restored["1started"].started_at == 2.5
