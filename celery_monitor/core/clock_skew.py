@@ -5,7 +5,6 @@ stream is known to be up to date, and of several the least: what was under way f
 Differences below a minute are the network's, and no clock is corrected for them.
 """
 
-from collections import deque
 from typing import Final
 
 SIGNIFICANT: Final = 60.0
@@ -26,14 +25,15 @@ class ClockSkew:
         """``known``: the offset is from an earlier run of the monitor."""
         self.offset = offset
         self._known = known
-        self._ages: deque[tuple[float, float]] = deque(maxlen=_COMPARED)
+        self._ages: tuple[tuple[float, float], ...] = ()
+        """Of the newest heartbeats; a deque would take 750 bytes for each worker."""
 
     def observe(self, age: float, now: float) -> bool:
         """A heartbeat was ``age`` seconds old when it was read, at ``now``. Whether the offset has changed.
 
         The first one of a worker counts at once: its first failure may be the next event.
         """
-        self._ages.append((now, age))
+        self._ages = (*self._ages, (now, age))[-_COMPARED:]
         ages = [age for _, age in self._ages]
         settled = len(ages) == _COMPARED and now - self._ages[0][0] >= _APART and max(ages) - min(ages) <= _AGREE
         if self._known and not settled:

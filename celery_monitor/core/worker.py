@@ -12,7 +12,6 @@ counted as lost.
 """
 
 import math
-from collections import deque
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -138,7 +137,8 @@ class WorkerState:
         self.unobserved = 0
         self.before = 0
         self.settled = False
-        self.differences: deque[int] = deque(maxlen=HEARTBEATS_COMPARED)
+        self.differences: tuple[int, ...] = ()
+        """Of its newest heartbeats, as many as are compared; a deque would take 750 bytes for each worker."""
         self.frozen: Worker | None = None
         self.dirty = True
 
@@ -190,7 +190,7 @@ class WorkerState:
         """A heartbeat of another process under this name."""
         self.last_received_at = self.stray_at = now
         self.strays += 1
-        self.differences.clear()
+        self.differences = ()
 
     def begin_run(self, event: Event, now: float) -> int:
         """Another process has begun under this name. Returns how many tasks of the last one were not observed."""
@@ -205,7 +205,7 @@ class WorkerState:
             self.pids = (*self.pids, event.pid)[-MAX_PIDS:]
         self.started_seen = 0 if event.type == ONLINE else self.started_lately
         self.baseline, self.settled = 0, True
-        self.differences.clear()
+        self.differences = ()
         self.skew = ClockSkew(self.skew.offset)  # another process, perhaps on another machine
         return lost
 
@@ -233,7 +233,7 @@ class WorkerState:
             # What it had started before it was first seen may still be on its way, buffered.
             self.baseline = min(self.baseline, difference)
             self.settled = len(self.differences) == HEARTBEATS_COMPARED - 1
-        self.differences.append(difference)
+        self.differences = (*self.differences, difference)[-HEARTBEATS_COMPARED:]
         return self._lose(min(self.differences)) if len(self.differences) == HEARTBEATS_COMPARED else 0
 
     def freeze(self, hostname: str) -> Worker:
