@@ -27,7 +27,8 @@ GLANCE: Final = 0.005
 RETRY_CAP: Final = 5.0
 SLOW: Final = 5.0
 """Seconds after which a commit that is under way is trouble, and not only slow."""
-MAX_WAIT: Final = 1.0
+MAX_WAIT: Final = 5.0
+"""Seconds between two heartbeats while nothing is to be committed."""
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _log = structlog.get_logger()

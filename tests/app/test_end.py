@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from celery_monitor.app import App
 from celery_monitor.runtime import threads
+from celery_monitor.settings import Settings
+from tests.fakes import ManualClock
 
 HANGS = """
 import os, threading
@@ -120,3 +123,20 @@ def test_a_log_that_nobody_reads_keeps_nothing_alive(
             stderr=stderr,
         )
     assert done.returncode == code
+
+
+def test_a_blocked_interpreter_has_three_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However rarely its timer is set: a process that was stopped for less must go on. Not much more, either."""
+    app, clock, ends_at = App(Settings()), ManualClock(), list[float]()
+
+    class Guard:
+        def extend(self, seconds: float) -> None:
+            ends_at.append(clock.monotonic() + seconds)
+
+    monkeypatch.setattr(app, "clock", clock)
+    monkeypatch.setattr(app, "_guard", Guard())
+    for _ in range(60):
+        app._live()
+        assert 180 <= ends_at[-1] - clock.monotonic() <= 190
+        clock.advance(1.0)
+    assert len(ends_at) == 6
