@@ -212,9 +212,19 @@ class Leader:
             env.zone,
             new=not restored.counters,
         )
-        report = schedule.run_once if channel.configured else None
+
+        def report(now: float) -> float:
+            ask_again_at = schedule.run_once(now)
+            self._notifications.wake()  # once a minute, and when a report was claimed
+            return ask_again_at
+
         self._maintenance = Maintenance(
-            env.store, env.store.outbox, env.clock, report, channel.name, look=self._read_silences
+            env.store,
+            env.store.outbox,
+            env.clock,
+            report if channel.configured else None,
+            channel.name,
+            look=self._read_silences,
         )
         return self._maintenance.run
 

@@ -10,7 +10,7 @@ from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, Outbox, Store, StoreSpace
 
 CHECK_INTERVAL: Final = 2.0
-"""Seconds between two turns while the store is short of space: it is pruned in each."""
+"""Seconds between two turns while the store is short of space, as it is pruned in each, or a report is due soon."""
 IDLE_INTERVAL: Final = 4.0
 """Seconds between two turns otherwise. The documentation promises that a silence takes effect within 5 s."""
 PRUNE_INTERVAL: Final = 60.0
@@ -59,7 +59,14 @@ class Maintenance:
                 self.run_once()
             except StoreUnavailableError as exc:
                 _log.debug("Housekeeping is waiting for the store", error=str(exc))
-            stop.wait(CHECK_INTERVAL if self._short else IDLE_INTERVAL)
+            stop.wait(self._pause())
+
+    def _pause(self) -> float:
+        """Seconds to the next turn. A report is not kept waiting for longer than CHECK_INTERVAL."""
+        if self._short:
+            return CHECK_INTERVAL
+        report_in = IDLE_INTERVAL if self._report is None else self._report_at - self._clock.monotonic()
+        return min(IDLE_INTERVAL, max(CHECK_INTERVAL, report_in))
 
     def run_once(self) -> None:
         """Do what is due. Raises StoreUnavailableError."""

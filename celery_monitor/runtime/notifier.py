@@ -44,8 +44,8 @@ POLL: Final = 1.0
 """Seconds between two looks at the outbox while a row of the channel is pending: the precision of retries."""
 IDLE_POLL: Final = 5.0
 """Seconds between two looks while no row is pending. Each commit with rows for the channel wakes the notifier, so this
-is the delay of rows that others write (a daily report, ``outbox retry`` on the command line or over HTTP), and of a
-wake-up that is lost."""
+is the delay of rows that others write (``outbox retry`` on the command line or over HTTP), and of a wake-up that is
+lost."""
 MAX_ROUTES: Final = 1000
 """Rows taken at once, at most one of each route."""
 

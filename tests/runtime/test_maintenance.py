@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from celery_monitor.ports import StoreSpace
-from celery_monitor.runtime.maintenance import CHECK_INTERVAL, PRUNE_INTERVAL, Maintenance
+from celery_monitor.runtime.maintenance import CHECK_INTERVAL, IDLE_INTERVAL, PRUNE_INTERVAL, Maintenance
 from tests.builders import NOON
 from tests.fakes import ManualClock
 
@@ -80,3 +80,20 @@ def test_a_store_that_is_short_of_space_is_pruned_at_each_look() -> None:
     clock.advance(PRUNE_INTERVAL)
     maintenance.run_once()
     assert len(store.pruned) == 5
+
+
+def test_turns_are_rare_while_nothing_presses() -> None:
+    """A report that is due within the pause, or a store that is short of space, is not kept waiting for long."""
+    clock, store, waits = ManualClock(time=NOON), CommittedTotals(), [DAY]
+    maintenance = Maintenance(store, store, clock, lambda now: now + waits[-1])  # type: ignore[arg-type]  # as above
+    for wait, short, pause in (
+        (DAY, False, IDLE_INTERVAL),
+        (3.0, False, 3.0),
+        (1.0, False, CHECK_INTERVAL),
+        (DAY, True, CHECK_INTERVAL),
+    ):
+        waits.append(wait)
+        store.room = StoreSpace(short=short)
+        clock.advance(DAY)
+        maintenance.run_once()
+        assert maintenance._pause() == pause
