@@ -149,6 +149,27 @@ def test_it_goes_on(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None
         assert store.lease().holder == "pod-1"
 
 
+def test_an_odd_id_in_the_journal(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """An id with a NUL becomes a row of PostgreSQL all the same, and what is forgotten of it does not come back."""
+    url, server, last = f"sqlite:///{tmp_path}/old.db", postgresql.new_database(), 2 + YOUNG_FLUSHES
+    with opened(url, tmp_path) as store:
+        store.commit(changes(1, tracked=[(uuid, TaskRef(name="old")) for uuid in ("row\0", "both\0", "gone\0")]))
+        for sequence in range(2, last):
+            store.commit(changes(sequence))
+        new = [(uuid, TaskRef(name="new")) for uuid in ("both\0", "end\0", "stays\0")]
+        store.commit(changes(last, tracked=new, forgotten=["gone\0"]))
+    assert run(tmp_path, url, server).exit_code == 0
+    kept = {r"row\x00": "old", r"both\x00": "new", r"stays\x00": "new"}
+    with opened(server, tmp_path) as store:
+        store.commit(changes(last + 1, forgotten=[r"end\x00"]))
+        store.stop()
+        assert {uuid: ref.name for uuid, ref in store.start("pod-1").tracked} == kept
+        for sequence in range(last + 2, last + 2 + YOUNG_FLUSHES):
+            store.commit(changes(sequence))
+        store.stop()
+        assert {uuid: ref.name for uuid, ref in store.start("pod-1").tracked} == kept
+
+
 def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
     """A store in use, on either side; a target with rows; a source that is not there: with what to do about it."""
     server, empty = postgresql.new_database(), postgresql.new_database()

@@ -173,9 +173,16 @@ def applied(
 
 def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:
     """The journal, in its order. What this program did not write is left out, and said."""
-    table = schema.tracked_changes
+    table, stores_nul = schema.tracked_changes, sql_of(connection.dialect).stores_nul
     for sequence, body in connection.execute(select(table.c.sequence, table.c.body).order_by(table.c.sequence)):
         try:
-            yield sequence, _decode(body)
+            changed = _decode(body)
+            yield sequence, changed if stores_nul or not _has_nul(changed) else encode.storable(changed)
         except (msgspec.MsgspecError, TypeError, ValueError):
             _log.error("The store contains unreadable rows; they are skipped", table=table.name, rows=1)
+
+
+def _has_nul(changed: _Changed) -> bool:
+    """Whether an id has a NUL: a journal copied from a database that takes it. The copied rows have it escaped."""
+    kept, removed = changed
+    return any("\0" in uuid for uuid, _ in kept) or any("\0" in uuid for uuid in removed)
