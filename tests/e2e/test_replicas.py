@@ -73,7 +73,7 @@ def until_subscribed(standby: Daemon) -> None:
     standby.until_ready()
     assert not leads(standby)
     wait_until(lambda: standby.get("/api/v1/workers")[0] == 200, 60)
-    assert "this replica is on standby" in standby.get("/")[1]
+    assert "This replica is on standby" in standby.get("/")[1]
     assert "starting" not in standby.get("/")[1]
     assert not standby.metrics().get("celery_task_failed_total")
 

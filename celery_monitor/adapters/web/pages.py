@@ -16,6 +16,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import curves, incidents, trends
 from celery_monitor.adapters.web.compression import packed
 from celery_monitor.adapters.web.details import Details
+from celery_monitor.adapters.web.error_groups import ErrorPages
 from celery_monitor.adapters.web.listings import Listings
 from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, day, today
@@ -66,6 +67,7 @@ class Pages:
             Route("/", self.overview),
             *Listings(self._sources, self._queries).routes(),
             *Details(self._sources, self._queries).routes(),
+            *ErrorPages(self._sources, self._queries).routes(),
             *Runs(self._sources, self._queries).routes(),
             *WorkerPages(self._sources, self._queries).routes(),
             Route("/reports", _redirect("reports/today")),

@@ -21,6 +21,7 @@ NAVIGATION: Final = (
     ("/", "Overview"),
     ("/tasks", "Tasks"),
     ("/runs", "Running"),
+    ("/errors", "Errors"),
     ("/failures", "Failures"),
     ("/incidents", "Incidents"),
     ("/workers", "Workers"),

@@ -4,7 +4,7 @@ These are two questions. A monitor that counts perfectly may watch a fleet that 
 like a quiet fleet.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from celery_monitor.adapters.web.filters import number, seconds
@@ -42,7 +42,12 @@ def status(sources: Sources) -> Status:
     """As of now, from memory."""
     snapshot = sources.snapshot()
     silent = snapshot is not None and not snapshot.workers and not _has_events(snapshot)
-    return Status(_numbers(sources, snapshot, silent=silent), _fleet(snapshot, silent=silent), silent)
+    numbers, fleet = _numbers(sources, snapshot, silent=silent), _fleet(snapshot, silent=silent)
+    if numbers.tone == "bad" and fleet.tone != "none":
+        # Workers that look up, and a quiet fleet, may be what was known an hour ago.
+        tone: Tone = "none" if fleet.tone == "good" else fleet.tone
+        fleet = replace(fleet, tone=tone, said=f"{fleet.said} when last seen")
+    return Status(numbers, fleet, silent)
 
 
 def _has_events(snapshot: Snapshot) -> bool:

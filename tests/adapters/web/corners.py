@@ -12,6 +12,7 @@ from celery_monitor.core.model import (
     Changes,
     Condition,
     Delivery,
+    ErrorDelta,
     Restored,
     ScheduleState,
     Silence,
@@ -24,7 +25,7 @@ from celery_monitor.ports import HealthReport, OtherFleet, StoreSpace
 from celery_monitor.settings.secret import Secret
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import served
-from tests.adapters.web.fleet import NOW, Fleet, bucket, channels, failure, group, incident, ran, usual, worker
+from tests.adapters.web.fleet import BUCKET, NOW, Fleet, bucket, channels, failure, group, incident, ran, usual, worker
 
 LONG = "shop." + "a_very_long_name_of_a_task_without_any_place_to_break_it" * 3
 HOSTILE = (
@@ -85,6 +86,7 @@ def _hostile(fleet: Fleet) -> None:
             sequence=2,
             buckets=[bucket(name, LONG, started=900_000_000, succeeded=812_345_678, failed=1) for name in HOSTILE],
             groups=[group(name, f"{number:016x}", "x" * 120) for number, name in enumerate(HOSTILE)],
+            errors=[ErrorDelta(BUCKET, f"{number:016x}", 812_345_678) for number in range(len(HOSTILE))],
             failures=[
                 failure(
                     f"{name}-1", name=name, queue=LONG, exception="x" * 120, message=TEXT, group=f"{number:016x}",

@@ -68,9 +68,9 @@ def main(url: str, directory: Path, wanted: tuple[str, ...]) -> None:
 
 CORNERS = {
     **{f"empty-{page or 'overview'}": ("empty", page) for page in
-       ("", "tasks", "runs", "failures", "incidents", "workers", "schedules", "silences")},
+       ("", "tasks", "runs", "errors", "failures", "incidents", "workers", "schedules", "silences")},
     **{f"hostile-{page or 'overview'}": ("hostile", page) for page in
-       ("", "tasks", "runs", "failures", "incidents", "workers", "schedules", "silences")},
+       ("", "tasks", "runs", "errors", "failures", "incidents", "workers", "schedules", "silences")},
     "hostile-task": ("hostile", f"tasks/{LONG}"),
     "hostile-script": ("hostile", f"tasks/{quote(HOSTILE[1], '')}"),
     "hostile-run": ("hostile", f"runs/{quote(UNICODE_ID, '')}1"),
@@ -99,6 +99,8 @@ def pages(url: str) -> dict[str, str]:
         "overview": "",
         "tasks": "tasks",
         "task": "tasks/shop.payments.charge?span=7d",
+        "errors": "errors?since=7d",
+        "errors-by-exception": "errors?since=7d&by=exception",
         "failures": "failures?task=charge",
         "failure": first("failures", 'failures/[^"]+'),
         "incidents": "incidents",

@@ -11,11 +11,11 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS
-from celery_monitor.core.model import Action, Changes, OutboxItem, OutboxRequest, Silence
+from celery_monitor.core.model import Action, Changes, ErrorDelta, OutboxItem, OutboxRequest, Silence
 from celery_monitor.core.summary import summary_to_dict
 from celery_monitor.errors import StoreUnavailableError
 from tests.adapters.web.conftest import Serve, Served
-from tests.adapters.web.fleet import NOW, Fleet, bucket, failure, incident, worker
+from tests.adapters.web.fleet import BUCKET, NOW, Fleet, bucket, failure, group, incident, worker
 
 Commit = Callable[[Changes], None]
 
@@ -66,6 +66,9 @@ def test_pages_hold_everything_once(site: Served, commit: Commit, limit: int) ->
             now=NOW,
             sequence=2,
             buckets=[bucket(f"task.{number}", queue) for number in range(4) for queue in ("a", "b")],
+            # Three have as many failures, at the same time.
+            groups=[group("shop.mail", f"{number:016x}") for number in range(4)],
+            errors=[ErrorDelta(BUCKET, f"{number:016x}", 1 + number // 3) for number in range(4)],
             failures=[failure(f"more-{number}", at=NOW - number // 2) for number in range(5)],
             # Two have the same time: a cursor by time alone would lose one or give it twice.
             incidents=[incident(f"key {number}", first_at=NOW - number // 2) for number in range(5)],
@@ -74,6 +77,7 @@ def test_pages_hold_everything_once(site: Served, commit: Commit, limit: int) ->
     )
     for path, key, number in (
         ("/api/v1/tasks", lambda item: (item["name"], item["queue"]), 10),
+        ("/api/v1/errors", lambda item: item["group"], 5),
         ("/api/v1/failures", lambda item: item["uuid"], 7),
         ("/api/v1/incidents", lambda item: item["key"], 6),
         ("/api/v1/outbox", lambda item: item["id"], 6),
@@ -112,6 +116,31 @@ def test_tasks_by_exception(site: Served) -> None:
     assert [one["name"] for one in items(site, "/api/v1/tasks", exception="ValueError", since="1h")] == ["shop.charge"]
     assert items(site, "/api/v1/tasks", exception="ValueError", until="1d") == []
     assert items(site, "/api/v1/tasks", exception="OSError") == []
+
+
+def test_errors_of_all_tasks(site: Served, commit: Commit) -> None:
+    """Error groups of the asked time and names, most failures first, each with its newest failure."""
+    commit(
+        Changes(
+            now=NOW,
+            sequence=2,
+            groups=[group("shop.mail", "a" * 16, "shop.errors.MailError"), group("shop.mail", "b" * 16)],
+            errors=[ErrorDelta(BUCKET, "a" * 16, 3), ErrorDelta(BUCKET - 3 * 86_400, "b" * 16, 9)],
+            failures=[failure("mail-1", name="shop.mail", group="a" * 16)],
+        )
+    )
+
+    def found(**asked: str) -> list[tuple[str, str, int, str | None]]:
+        keys = "task", "exception", "count", "sample"
+        return [tuple(one[key] for key in keys) for one in items(site, "/api/v1/errors", **asked)]
+
+    mail = "shop.mail", "shop.errors.MailError", 3, "mail-1"
+    charge = "shop.charge", "ValueError", 2, "id-2"
+    assert found() == [mail, charge]
+    assert found(since="7d") == [("shop.mail", "ValueError", 9, None), mail, charge]
+    assert found(since="7d", until="1d") == [("shop.mail", "ValueError", 9, None)]
+    assert found(task="shop.mail") == found(exception="MailError") == found(exception="shop.errors.MailError") == [mail]
+    assert found(exception="Error") == found(task="mail") == []
 
 
 def test_failures_by_filters(site: Served) -> None:

@@ -35,6 +35,9 @@ PAGES = (
     "tasks",
     "tasks?q=nothing",
     "tasks/shop.charge",
+    "errors",
+    "errors?by=exception",
+    "errors?since=soon",
     "failures",
     "failures?since=soon",
     "failures/id-1",
@@ -56,8 +59,8 @@ PAGES = (
     "nothing",
 )
 CORNERS = (
-    *(("empty", page) for page in ("", "tasks", "runs", "incidents")),
-    *(("hostile", page) for page in ("", "tasks", "incidents", "workers", "schedules", "silences")),
+    *(("empty", page) for page in ("", "tasks", "runs", "errors", "incidents")),
+    *(("hostile", page) for page in ("", "tasks", "errors", "incidents", "workers", "schedules", "silences")),
     ("hostile", f"tasks/{quote(HOSTILE[1], '')}"),
     ("hostile", f"incidents/{HOSTILE[0]}%2Fh"),
     ("hostile", "incidents/condition%2Fh"),
@@ -243,7 +246,7 @@ def test_a_mistake_keeps_the_form(visit: Visiting) -> None:
     assert wrong.is_visible()
     assert "must be a time such as" in page.locator(f"#{wrong.get_attribute('aria-describedby')}").inner_text()
     wrong.fill("1h")
-    page.get_by_role("button", name="Show").click()
+    page.get_by_role("button", name="Find").click()
     page.wait_for_url("**since=1h**")
     assert page.locator("tbody tr").count() == 3
 

@@ -7,21 +7,24 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
 from celery_monitor.adapters.web.filters import ago, days, percent, seconds, unbroken, with_break_points
 from celery_monitor.adapters.web.views import time
-from celery_monitor.core.model import Action, Changes, IncidentState, OutboxRequest, Reason
+from celery_monitor.core.model import Action, Changes, ErrorDelta, IncidentState, OutboxRequest, Reason
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import HealthReport, StoreSpace
 from tests.adapters.web.conftest import Served
-from tests.adapters.web.fleet import GROUP, NOW, Fleet, bucket, channels, failure, group, incident, worker
+from tests.adapters.web.fleet import BUCKET, GROUP, NOW, Fleet, bucket, channels, failure, group, incident, worker
 
 Commit = Callable[[Changes], None]
 
 PAGES = (
     "/",
     "/tasks/shop.charge",
+    "/errors",
+    "/errors?by=exception",
     "/failures",
     "/failures/id-1",
     "/incidents",
@@ -133,6 +136,15 @@ def test_a_note_is_no_failure(site: Served, fleet: Fleet) -> None:
     assert answer.json()["notes"] == {"workers": "celery@<box> never answers"}
 
 
+def test_what_is_out_of_date_is_not_called_well(site: Served, fleet: Fleet) -> None:
+    """While no events come, nobody knows whether the workers still run."""
+    fleet.workers, fleet.silent = [worker()], True
+    assert 'class="state good" href="./workers">Fleet: <b>no open incidents, 1 worker up</b>' in site.get("/").text
+    fleet.ready = HealthReport({"broker": "it does not answer"})
+    said = "no open incidents, 1 worker up when last seen"
+    assert f'class="state none" href="./workers">Fleet: <b>{said}</b>' in site.get("/").text
+
+
 def test_overview_while_starting(site: Served, fleet: Fleet) -> None:
     """While the monitor starts the overview shows what the store holds."""
     fleet.starting = True
@@ -158,6 +170,7 @@ def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> 
             sequence=2,
             buckets=[bucket(EVIL, EVIL, failed=1)],
             groups=[group(EVIL, kind, EVIL)],
+            errors=[ErrorDelta(BUCKET, kind, 1)],
             failures=[
                 failure(
                     EVIL,
@@ -181,6 +194,8 @@ def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> 
     for path in (
         "/",
         f"/tasks/{quoted}",
+        "/errors",
+        "/errors?by=exception",
         "/failures",
         f"/failures/{quoted}",
         "/incidents",
@@ -192,8 +207,42 @@ def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> 
         (script,) = Links(answer).scripts
         assert re.fullmatch(r"(\.\./)+app\.js\?[\d.]+|\./app\.js\?[\d.]+", script["src"] or ""), path
         assert path == f"/{quoted}" or "&lt;script&gt;" in answer.text.replace("<wbr>", ""), path
-    for path in ("/failures", "/incidents", "/tasks"):
+    for path in ("/errors", "/failures", "/incidents", "/tasks"):
         assert len(Links(site.get(path, params={"task": EVIL, "q": f"{EVIL}x", "since": "1h"})).scripts) == 1
+
+
+def test_errors_by_the_form(site: Served, commit: Commit) -> None:
+    """Parts of names and the state filter; each group leads to its newest failure, its failures and incidents."""
+    old = structs.replace(group("shop.mail", "a" * 16, "shop.errors.MailError"), first_at=NOW - 5 * 86_400)
+    counts = {"a" * 16: 7, "b" * 16: 1}
+    commit(
+        Changes(
+            now=NOW,
+            sequence=2,
+            groups=[old, group("shop.other", "b" * 16)],
+            errors=[ErrorDelta(BUCKET, one, count) for one, count in counts.items()],
+        )
+    )
+
+    def rows(**asked: str) -> list[str]:
+        text = site.get("/errors", params=asked).text.partition("<tbody>")[2].partition("</tbody>")[0]
+        return [re.sub(r"<[^>]*>|\s+", " ", row) for row in text.split("<tr>")[1:]]
+
+    mail, charge, other = rows()
+    assert "MailError" in mail
+    assert "new" not in mail
+    assert "new" in charge
+    assert [len(rows(**asked)) for asked in ({"task": "MAI"}, {"exception": "mailerr"}, {"state": "new"})] == [1, 1, 2]
+    assert rows(sort="task") == [charge, mail, other]
+    text = site.get("/errors", params={"task": "charge"}).text
+    for link in ("failures/id-2", "failures?task=shop.charge&amp;exception=ValueError", "tasks/shop.charge"):
+        assert f'href="./{link}"' in text, link
+    mails, values = rows(by="exception")
+    assert "shop. charge shop. other" in re.sub(r"\s+", " ", values)
+    assert "3" in values
+    assert "MailError" in mails
+    assert rows(by="exception", sort="exception")[0] == mails
+    assert "No errors found" in site.get("/errors", params={"task": "shop.chrage"}).text
 
 
 def test_failures_by_the_form(site: Served) -> None:

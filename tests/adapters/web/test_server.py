@@ -24,6 +24,7 @@ OPEN = ("/metrics", "/livez", "/readyz", "/health")
 GUARDED = (
     "/",
     "/tasks/a",
+    "/errors",
     "/failures",
     "/incidents",
     "/workers",

@@ -1,0 +1,229 @@
+"""Errors of all tasks: which exception hits which tasks, since when and how often. As a page and as JSON."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from celery_monitor.adapters.web import views
+from celery_monitor.adapters.web.api import answer
+from celery_monitor.adapters.web.filters import address
+from celery_monitor.adapters.web.parameters import ParameterError, Parameters
+from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.render import page
+from celery_monitor.adapters.web.search import matcher, suggestions
+from celery_monitor.adapters.web.sorting import Order, SortColumn, numbered, order
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.core import paging
+from celery_monitor.core.model import BUCKET_SECONDS, GroupRow
+from celery_monitor.core.times import rfc3339
+from celery_monitor.settings.units import DAY
+
+FIELDS: Final = ("task", "exception", "since", "until", "state", "by", "sort", "page")
+FILTERS: Final = ("task", "exception", "since", "until")
+PER_PAGE: Final = 50
+TASKS: Final = 3
+"""Tasks of an exception that are named in the list."""
+LISTED: Final = 100
+"""Names that a field offers while one types."""
+BY: Final = {"": "By place in the code", "exception": "By exception"}
+STATES: Final = {"": "All", "new": "New"}
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionRow:
+    """An exception class with the failures of all tasks that it hit."""
+
+    exception: str
+    count: int
+    first_at: float
+    last_at: float
+    tasks: Sequence[tuple[str, int]]
+    """Name and failures, most failures first."""
+
+
+Row = TypeVar("Row", GroupRow, ExceptionRow)
+
+_COUNTED: Final = SortColumn("failures", "Failures", lambda row: row.count, numeric=True)
+_EXCEPTION: Final = SortColumn("exception", "Exception", lambda row: row.exception.rpartition(".")[2], down=False)
+_TIMES: Final = (
+    SortColumn("first", "First seen", lambda row: row.first_at),
+    SortColumn("last", "Last seen", lambda row: row.last_at),
+)
+GROUP_COLUMNS: Final = (_EXCEPTION, SortColumn("task", "Task", lambda row: row.name, down=False), _COUNTED, *_TIMES)
+EXCEPTION_COLUMNS: Final = (_EXCEPTION, SortColumn("tasks", "Tasks", lambda row: len(row.tasks)), _COUNTED, *_TIMES)
+_DEFAULT: Final = _COUNTED.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Period:
+    since: float
+    until: float
+
+
+class ErrorPages:
+    """The endpoints."""
+
+    def __init__(self, sources: Sources, queries: Queries) -> None:
+        self._sources = sources
+        self._queries = queries
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [Route("/errors", self.errors), Route("/api/v1/errors", self.errors_as_json)]
+
+    async def errors(self, request: Request) -> Response:
+        """Error groups with failures in the period, or the exception classes of them, by the fields of a form."""
+        given = {name: request.query_params.get(name, "") for name in FIELDS}
+        columns = EXCEPTION_COLUMNS if given["by"] == "exception" else GROUP_COLUMNS
+        ordering = order(given["sort"] or _DEFAULT, columns)
+        groups: Sequence[GroupRow] = ()
+        problem: ParameterError | None = None
+        period = self._period(None, None)
+        try:
+            query = Parameters(request, FIELDS, now=self._sources.clock.now(), strict=False)
+            period = self._period(*query.span())
+            groups = await self._groups(period)
+        except ParameterError as exc:
+            problem = exc
+        names, kinds = sorted({row.name for row in groups}), sorted({row.exception for row in groups})
+        kept = [*filter(_filter(given, period), groups)]
+        values = (
+            _part([*_by_exception(kept)], ordering, given, partial(_exception_view, given))
+            if given["by"] == "exception"
+            else await self._sampled(_part(kept, ordering, given, lambda row: row), period)
+        )
+        field, _, message = str(problem).partition(": ") if problem else ("", "", "")
+        return page(
+            request,
+            self._sources,
+            "errors.html",
+            400 if problem else 200,
+            **values,
+            given=given,
+            columns=ordering.heads(columns),
+            choices=BY,
+            states=STATES,
+            since=rfc3339(period.since),
+            wrong={field: message} if field in given else {},
+            problem=str(problem) if problem and field not in given else "",
+            offered={"task": names[:LISTED], "exception": kinds[:LISTED]},
+            suggested=suggestions(given["task"], names) if given["task"] and not values["rows"] else [],
+        )
+
+    async def errors_as_json(self, request: Request) -> Response:
+        """Error groups with failures in the period, most failures first."""
+        query = Parameters(request, ("limit", "cursor", *FILTERS), now=self._sources.clock.now())
+        period, task, exception = self._period(*query.span()), query.text("task"), query.text("exception")
+        limit, cursor = query.limit(), query.cursor()
+        after = None if cursor is None else paging.position(cursor, tuple[int, float, str])
+        rows = sorted(
+            (
+                row
+                for row in await self._groups(period)
+                if task in {None, row.name} and (exception is None or _is_called(row.exception, exception))
+            ),
+            key=_position,
+        )
+        rows = [row for row in rows if after is None or _position(row) > after]
+        visible = paging.page(rows[: limit + 1], limit, _position)
+        items = await self._with_samples(visible.rows, period)
+        return answer({"items": [views.error(row) for row in items], "next": visible.next})
+
+    def _period(self, since: float | None, until: float | None) -> _Period:
+        """Failures are counted by quarters of an hour: the one in which it begins counts whole."""
+        now = self._sources.clock.now()
+        begin = (until or now) - DAY if since is None else since
+        return _Period(begin // BUCKET_SECONDS * BUCKET_SECONDS, now if until is None else until)
+
+    async def _groups(self, period: _Period) -> list[GroupRow]:
+        """Without samples: those of a page are asked for when it is known which these are."""
+        return await self._queries(partial(self._sources.reader.groups, period.since, period.until, samples=0))
+
+    async def _sampled(self, values: Mapping[str, Any], period: _Period) -> dict[str, Any]:
+        rows = await self._with_samples(values["rows"], period)
+        return {**values, "rows": [_group_view(row, period) for row in rows]}
+
+    async def _with_samples(self, rows: Sequence[GroupRow], period: _Period) -> list[GroupRow]:
+        ids = [row.id for row in rows]
+        samples = await self._queries(partial(self._sources.reader.samples, ids, period.since, period.until))
+        return [replace(row, sample=samples.get(row.id)) for row in rows]
+
+
+def _position(row: GroupRow) -> tuple[int, float, str]:
+    return -row.count, -row.last_at, row.id
+
+
+def _is_called(exception: str, name: str) -> bool:
+    """Whether a class has this name, short or whole."""
+    return exception == name or exception.endswith(f".{name}")
+
+
+def _filter(given: Mapping[str, str], period: _Period) -> Callable[[GroupRow], bool]:
+    """What was typed in full is that name, else a part of it."""
+    task, exception, new = given["task"], given["exception"], given["state"] == "new"
+    in_task, in_exception = matcher(task), matcher(exception)
+
+    def matches(row: GroupRow) -> bool:
+        return (
+            (not task or task == row.name or in_task(row.name))
+            and (not exception or _is_called(row.exception, exception) or in_exception(row.exception))
+            and (not new or row.first_at >= period.since)
+        )
+
+    return matches
+
+
+def _by_exception(groups: Sequence[GroupRow]) -> Sequence[ExceptionRow]:
+    """The groups of each class together."""
+    by_class: dict[str, list[GroupRow]] = {}
+    for row in groups:
+        by_class.setdefault(row.exception, []).append(row)
+    found = []
+    for exception, rows in by_class.items():
+        tasks = Counter[str]()
+        for row in rows:
+            tasks[row.name] += row.count
+        first_at, last_at = min(row.first_at for row in rows), max(row.last_at for row in rows)
+        found.append(ExceptionRow(exception, tasks.total(), first_at, last_at, tasks.most_common()))
+    return found
+
+
+def _part(
+    rows: Sequence[Row], ordering: Order, given: Mapping[str, str], view: Callable[[Row], object]
+) -> dict[str, Any]:
+    """What a page shows of the rows."""
+    ordered = sorted(rows, key=lambda row: (-row.count, row.exception))
+    ordered.sort(key=ordering.column.key, reverse=ordering.down)
+    number, pages = numbered(given["page"], len(ordered), PER_PAGE)
+    shown = ordered[(number - 1) * PER_PAGE : number * PER_PAGE]
+    return {"rows": [view(row) for row in shown], "total": len(ordered), "number": number, "pages": pages}
+
+
+def _group_view(row: GroupRow, period: _Period) -> views.Json:
+    short = row.exception.rpartition(".")[2]
+    return views.error(row) | {
+        "new": row.first_at >= period.since,
+        "failures": address("failures", task=row.name, exception=short),
+        "incidents": address("incidents", task=row.name, exception=short),
+    }
+
+
+def _exception_view(given: Mapping[str, str], row: ExceptionRow) -> views.Json:
+    since_until = {name: given[name] or None for name in ("since", "until")}
+    return {
+        "exception": row.exception,
+        "groups": address("errors", exception=row.exception, task=given["task"] or None, **since_until),
+        "failures": address("failures", exception=row.exception.rpartition(".")[2]),
+        "incidents": address("incidents", exception=row.exception.rpartition(".")[2]),
+        "count": row.count,
+        "first_at": views.time(row.first_at),
+        "last_at": views.time(row.last_at),
+        "tasks": [name for name, _ in row.tasks[:TASKS]],
+        "more": max(0, len(row.tasks) - TASKS),
+    }
