@@ -191,7 +191,7 @@ class Listings:
             names=names,
             kinds=kinds,
             found=bool(page_shown.rows),
-            states=IncidentState,
+            states=sorted(IncidentState, key=lambda state: state is not IncidentState.OPEN),
             conditions=Condition,
             sending=incidents.are_sent(self._sources.channels),
         )

@@ -218,6 +218,16 @@ def test_from_the_pager_to_the_cause(visit: Visiting, tmp_path: Path) -> None:
     assert page.get_by_role("link", name="Logs").is_visible()
 
 
+def test_figures_stay_in_one_piece(visit: Visiting) -> None:
+    """No age and no worker's name breaks in an incident's figures, on a tablet neither."""
+    lines = """() => [...document.querySelectorAll('.figures .age, .figures .names span')]
+        .filter((one) => one.getBoundingClientRect().height > 1.8 * parseFloat(getComputedStyle(one).fontSize))
+        .map((one) => one.textContent)"""
+    page = visit(768).go(KEY)
+    assert page.locator(".figures .age").count() == 2
+    assert page.evaluate(lines) == []
+
+
 def test_search_and_sort(visit: Visiting) -> None:
     """A part of a name finds a task from every page; a column's head sorts, and the address holds all of it."""
     page = visit().go("workers")
