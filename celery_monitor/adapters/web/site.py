@@ -92,9 +92,12 @@ class Site:
                 await self._pages.prepare()
                 break
         while True:
-            with contextlib.suppress(StoreUnavailableError, StoreUnusableError):
+            wait = PREPARE_DAYS_EVERY
+            try:
                 await self._pages.prepare_days(PAUSE)
-            await asyncio.sleep(PREPARE_DAYS_EVERY)
+            except (StoreUnavailableError, StoreUnusableError):
+                wait = PREPARE_AFTER[-1]
+            await asyncio.sleep(wait)
 
     def stop(self) -> None:
         """Drop what waits."""

@@ -237,7 +237,7 @@ def test_reports_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_earlier_days_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest first, as many as there is space for, and again later: whatever the store did meanwhile."""
-    monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0,))
+    monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 0.0))
     monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_DAYS_EVERY", 0.01)
     monkeypatch.setattr("celery_monitor.adapters.web.site.PAUSE", 0.0)
     asked = list[date]()
