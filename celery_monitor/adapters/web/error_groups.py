@@ -21,7 +21,6 @@ from celery_monitor.adapters.web.sorting import Order, SortColumn, numbered, ord
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core import paging
 from celery_monitor.core.model import BUCKET_SECONDS, GroupRow
-from celery_monitor.core.times import rfc3339
 from celery_monitor.settings.units import DAY
 
 FIELDS: Final = ("task", "exception", "since", "until", "state", "by", "sort", "page")
@@ -109,7 +108,8 @@ class ErrorPages:
             columns=ordering.heads(columns),
             choices=BY,
             states=STATES,
-            since=rfc3339(period.since),
+            since=views.time(period.since),
+            until=views.time(period.until) if given["until"] else None,
             wrong={field: message} if field in given else {},
             problem=str(problem) if problem and field not in given else "",
             offered={"task": names[:LISTED], "exception": kinds[:LISTED]},

@@ -243,6 +243,10 @@ def test_errors_by_the_form(site: Served, commit: Commit) -> None:
     assert "MailError" in mails
     assert rows(by="exception", sort="exception")[0] == mails
     assert "No errors found" in site.get("/errors", params={"task": "shop.chrage"}).text
+    for since, until in (("0001-01-01", ""), ("9999-12-31", ""), ("9999d", "9998d"), ("", "1970-01-03"), ("", "1h")):
+        answer = site.get("/errors", params={"since": since, "until": until})
+        assert (answer.status_code, "from " in answer.text) == (200, bool(until)), (since, until)
+    assert "MailError" in site.get("/errors", params={"since": "0001-01-01"}).text
 
 
 def test_failures_by_the_form(site: Served) -> None:
