@@ -67,7 +67,7 @@ def tasks(scale: float) -> Curve:
     """Tasks that wait, received from a real RabbitMQ, up to a million; what an event costs then; what a start takes.
 
     The daemon is restarted at each size, and a task that was read from the store needs more memory than one that was
-    received: some 500 bytes instead of 340.
+    received: some 400 bytes instead of 340.
     """
     curve = Curve("Tasks under way", ("tasks", "memory (MB)", "store (MB)", "CPU per event (µs)", "start (s)"))
     largest = int(1_000_000 * scale)
