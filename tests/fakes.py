@@ -261,8 +261,8 @@ class MemoryStore:
 class InlineCommitter(Committer):
     """One without a thread: what is submitted is committed at once."""
 
-    def _submit(self, changes: Changes) -> Future[None]:
-        done: Future[None] = Future()
+    def _submit(self, changes: Changes) -> Future[float]:
+        done: Future[float] = Future()
         self._commit(changes, done)
         return done
 

@@ -77,8 +77,8 @@ class Committer:
         self._priority = priority
         self._stored = stored
         self._flushes: deque[PendingFlush] = deque()
-        self._submitted: queue.SimpleQueue[tuple[Changes, Future[None]] | None] = queue.SimpleQueue()
-        self._under_way: Future[None] | None = None
+        self._submitted: queue.SimpleQueue[tuple[Changes, Future[float]] | None] = queue.SimpleQueue()
+        self._under_way: Future[float] | None = None
         self._began_at = 0.0
         self._try_at = 0.0
         self._waits_since = 0.0
@@ -141,11 +141,11 @@ class Committer:
                 break
             done, self._under_way = self._under_way, None
             try:
-                done.result()
+                duration = done.result()
             except StoreUnavailableError as exc:
                 self._failed(exc)
                 break
-            self._succeeded()
+            self._succeeded(duration)
             written.append(self._flushes.popleft())
         return written
 
@@ -176,20 +176,22 @@ class Committer:
                 return
             self._commit(*submitted)
 
-    def _submit(self, changes: Changes) -> Future[None]:
-        done: Future[None] = Future()
+    def _submit(self, changes: Changes) -> Future[float]:
+        done: Future[float] = Future()
         self._submitted.put((changes, done))
         return done
 
-    def _commit(self, changes: Changes, done: Future[None]) -> None:
+    def _commit(self, changes: Changes, done: Future[float]) -> None:
+        began_at = self._clock.monotonic()
         self._priority.begin_commit()
         try:
             self._store.commit(changes)
         except MonitorError as exc:
             done.set_exception(exc)
         else:
+            duration = self._clock.monotonic() - began_at  # the pump learns of the end in its next turn only
             self._stored(changes)
-            done.set_result(None)
+            done.set_result(duration)
 
     def _failed(self, exc: StoreUnavailableError) -> None:
         self._failures_in_row += 1
@@ -200,12 +202,11 @@ class Committer:
             _log.error("Cannot write to the store; nothing is acknowledged until it recovers", error=str(exc))
         self.stats.error = str(exc)
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, duration: float) -> None:
         self.written_at = self._waits_since = self._clock.monotonic()
         self._failures_in_row = 0
         if self.stats.error is not None:
             _log.info("The store is writable again")
             self.stats.error = None
-        duration = self.written_at - self._began_at
         self.stats.sum += duration
         self.stats.counts[next((i for i, bound in enumerate(BOUNDS) if duration <= bound), len(BOUNDS))] += 1

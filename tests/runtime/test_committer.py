@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
@@ -123,6 +124,29 @@ def test_what_is_committed_is_known_though_the_pump_hangs() -> None:
         committer._try_at = 0.0
         committer.run_once()
         assert known.get(timeout=60) == 1
+
+
+def test_a_commit_takes_as_long_as_the_store_does() -> None:
+    """And not until the pump looks, which reads a slow stream in between."""
+    clock = ManualClock()
+
+    class Store(MemoryStore):
+        def commit(self, changes: Changes) -> None:
+            clock.advance(0.004)
+            super().commit(changes)
+
+    class Committed(InlineCommitter):
+        def _submit(self, changes: Changes) -> Future[float]:
+            done = super()._submit(changes)
+            clock.advance(0.2)
+            return done
+
+    store = Store()
+    store.start()
+    committer = Committed(store, clock, ScrapePriority(clock))
+    committer.add(flush(1))
+    committer.run_once()
+    assert committer.stats.sum == pytest.approx(0.004)
 
 
 def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
