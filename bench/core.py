@@ -2,7 +2,7 @@
 
     python bench/core.py [--events 300000]
 
-Each round is a copy of the recordings with task ids of its own, prepared outside of the measured time.
+Each round is a copy of the recordings with task IDs of its own, prepared outside of the measured time.
 """
 
 import argparse

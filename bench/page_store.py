@@ -288,7 +288,7 @@ def incident(task: int, begin: float, count: int, state: IncidentState, until: f
 
 
 def fill(store: SqlStore, tasks: int, number: int, now: float) -> str:
-    """Write all of it. The task id of the newest failure."""
+    """Write all of it. The task ID of the newest failure."""
     newest = ""
     for changes in days(tasks, number, now):
         if changes.failures:

@@ -53,7 +53,7 @@ class Load:
     per_message: int = 3
     lag: int = 300
     prefix: str = "load"
-    """Of names and task ids: other loads have others."""
+    """Of names and task IDs: other loads have others."""
 
     def name(self, task: int) -> str:
         """The task's name."""

@@ -179,7 +179,7 @@ class TrackingSettings(Section):
     twice.
     """
     max_ended_tasks: int = Field(default=10_000, ge=0, le=1_000_000)
-    """The number of ended tasks kept in the store, the newest first, so that a task is found by its id after its end.
+    """The number of ended tasks kept in the store, the newest first, so that a task is found by its ID after its end.
     Where more than 500 tasks end between two flushes, the newest 500 of them are kept. 0 stores none.
     """
     name_wait: Annotated[float, duration("0s", "2m")] = 15.0

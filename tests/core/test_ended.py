@@ -91,7 +91,7 @@ def test_no_end(end: dict[str, Any]) -> None:
 
 
 def test_each_worker_has_its_run() -> None:
-    """A task id that two workers run ends twice; the id used again later is another run, and keeps the first whole."""
+    """A task ID that two workers run ends twice; the id used again later is another run, and keeps the first whole."""
     of = monitor()
     receive(of, *life("u1", runtime=0.5))
     receive(

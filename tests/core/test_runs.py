@@ -1,4 +1,4 @@
-"""The identity of a run: (task id, worker). Each row of the table in core/track.py, by its events."""
+"""The identity of a run: (task ID, worker). Each row of the table in core/track.py, by its events."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from tests.builders import NOON
 LIMIT = "billiard.exceptions.TimeLimitExceeded: TimeLimitExceeded(1,)\n"
 
 Step = str
-"""``worker kind [name]``: what a worker sends of the one task id; a kind with ``!`` is of a hard time limit."""
+"""``worker kind [name]``: what a worker sends of the one task ID; a kind with ``!`` is of a hard time limit."""
 
 
 def tracker(restored: Iterable[tuple[str, TaskRef]] = ()) -> Tracker:

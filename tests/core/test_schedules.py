@@ -175,7 +175,7 @@ def test_an_interval_counts_from_the_last_start() -> None:
 
 
 def test_a_retry_is_no_new_start() -> None:
-    """The same task id goes on."""
+    """The same task ID goes on."""
     bench = Bench([SYNC], 0.0)
     bench.judge.observe(STARTED, "shop.sync", "u", 300.0, "w", None)
     for time in range(400, 3000, 100):

@@ -22,7 +22,7 @@ WITNESS = "load.witness"
 
 
 class ReconcilingPublisher:
-    """Publishes a load on ``url``. ``committed`` gives those of some task ids that the monitor's store holds."""
+    """Publishes a load on ``url``. ``committed`` gives those of some task IDs that the monitor's store holds."""
 
     def __init__(self, url: str, rate: float, committed: Callable[[AbstractSet[str]], AbstractSet[str]]) -> None:
         self.doubted = 0

@@ -1,4 +1,4 @@
-"""Record the events of a real fleet in which task ids are run more than once, and what that fleet says it did.
+"""Record the events of a real fleet in which task IDs are run more than once, and what that fleet says it did.
 
     python -m tests.fleet.record rabbitmq|redis OUT [--gevent PYTHON] [--broadcast]
 

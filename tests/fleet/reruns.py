@@ -1,4 +1,4 @@
-"""An application whose task ids are run more than once, and that writes down what it did.
+"""An application whose task IDs are run more than once, and that writes down what it did.
 
 Environment: ``FLEET_BROKER_URL``; ``FLEET_TRUTH``: the file that each process appends a line to for all that it does,
 ``kind name id``, beside Celery's events; ``FLEET_VISIBILITY``: seconds, for Redis.

@@ -250,7 +250,7 @@ def test_workers_that_do_not_answer_the_first_question() -> None:
 
 
 def test_workers_are_asked_again_while_something_waits_for_its_name() -> None:
-    """Soon, and ever more rarely while they know nothing of it: invented task ids cost the fleet little."""
+    """Soon, and ever more rarely while they know nothing of it: invented task IDs cost the fleet little."""
     made, control, clock, monitor = watch()
     run_rounds(made, clock, 1)
     monitor.receive([Delivery(body(raw("started")))], NOON)

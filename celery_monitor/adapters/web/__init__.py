@@ -23,7 +23,7 @@ queries run in a small pool of their own, and metrics and probes need neither.
     openapi/       the description of /api/v1
     pages.py       the overview and what belongs to no other; the page's routes
     listings.py    the pages with a form: tasks, failures, incidents
-    runs.py        what runs now, and a task by its id
+    runs.py        what runs now, and a task by its ID
     workers.py     workers, and what runs on one
     details.py     the pages of one thing: a task, a failure, an incident
     render.py      templates, and what all pages have in common

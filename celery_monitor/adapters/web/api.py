@@ -134,12 +134,12 @@ class Api:
         return _items(page, views.failure)
 
     async def failure(self, request: Request) -> Response:
-        """All kept failures of a task id."""
+        """All kept failures of a task ID."""
         uuid = _path_parameter(request, "uuid")
         self._query(request)
         failures: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
         if not failures:
-            raise HTTPException(404, "no failure is stored for this task id")
+            raise HTTPException(404, "no failure is stored for this task ID")
         return _items(Page(failures), views.failure_in_full)
 
     async def incidents(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Pages of one thing: a task, the failures of a task id, an incident."""
+"""Pages of one thing: a task, the failures of a task ID, an incident."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -82,7 +82,7 @@ class Details:
         )
 
     async def failure(self, request: Request) -> Response:
-        """The failures of one task id."""
+        """The failures of one task ID."""
         uuid = request.path_params["uuid"]
         failures = await self._queries(partial(self._sources.reader.failure, uuid))
         if not failures:

@@ -68,7 +68,7 @@ FAILURE_COLUMNS: Final = (
     SortColumn("exception", "Exception", down=False),
     SortColumn("hostname", "Worker", down=False),
     SortColumn("reason", "Incident", down=False),
-    SortColumn("uuid", "Task id", down=False),
+    SortColumn("uuid", "Task ID", down=False),
 )
 """Names as in FailureFilter.sort."""
 
@@ -127,7 +127,7 @@ class Listings:
         )
 
     async def _id_in(self, text: str) -> str | None:
-        """The task id that was typed. Of a UUID nothing need be known: its page says why."""
+        """The task ID that was typed. Of a UUID nothing need be known: its page says why."""
         task_id: str | None = await self._queries(partial(known_as, self._sources, text))
         return text.strip() if task_id is None and is_uuid(text) else task_id
 

@@ -173,7 +173,7 @@ class Operations:
     async def _end(self, request: Request) -> Silence:
         silences = await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
         if silences is None:
-            raise HTTPException(404, "no silence with this id is in effect")
+            raise HTTPException(404, "no silence with this ID is in effect")
         return silences
 
 

@@ -1,4 +1,4 @@
-"""What runs now, and a task by its id: as pages and as JSON."""
+"""What runs now, and a task by its ID: as pages and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ ANCESTORS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of a task id."""
+    """What is known of a task ID."""
 
     runs: Sequence[TaskRun]
     """Those under way, then those that have ended, the newest first."""
@@ -171,7 +171,7 @@ class Runs:
         return self._pages[key][1]
 
     async def run(self, request: Request) -> Response:
-        """A task by its id."""
+        """A task by its ID."""
         uuid = request.path_params["uuid"]
         found = await self._queries(partial(self._find, uuid))
         if found is None:
@@ -252,7 +252,7 @@ class Runs:
         return await self._queries(partial(self._sources.reader.ended_runs, wanted)), offset + limit
 
     async def run_as_json(self, request: Request) -> Response:
-        """A task by its id, as JSON."""
+        """A task by its ID, as JSON."""
         uuid = request.path_params["uuid"]
         Parameters(request, (), now=self._sources.clock.now())
         found = await self._queries(partial(self._find, uuid)) if uuid else None
@@ -302,19 +302,19 @@ class Runs:
 
 
 def knows(sources: Sources, uuid: str) -> bool:
-    """Whether anything is known of a task id. Asks the store."""
+    """Whether anything is known of a task ID. Asks the store."""
     return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(uuid))
 
 
 def known_as(sources: Sources, text: str) -> str | None:
-    """The task id that somebody means by a text, None where nothing is known of any. Asks the store."""
+    """The task ID that somebody means by a text, None where nothing is known of any. Asks the store."""
     return next((uuid for uuid in ids_in(text) if knows(sources, uuid)), None)
 
 
 def unknown(retention: float) -> str:
-    """Why nothing may be known of a task id."""
+    """Why nothing may be known of a task ID."""
     return (
-        "nothing is known about this task id: the task was never seen, belongs to another fleet, is no longer among "
+        "nothing is known about this task ID: the task was never seen, belongs to another fleet, is no longer among "
         f"the newest ended tasks (tracking.max_ended_tasks), or failed more than {days(retention)} ago"
     )
 

@@ -70,7 +70,7 @@ def is_uuid(text: str) -> bool:
 
 
 def ids_in(text: str) -> list[str]:
-    """Task ids that may be meant, the likeliest first: as typed, without spaces around it, as Celery writes a UUID.
+    """Task IDs that may be meant, the likeliest first: as typed, without spaces around it, as Celery writes a UUID.
 
     A line of a worker's log (``Task shop.charge[5a1b...] received``) is searched for one, too.
     """

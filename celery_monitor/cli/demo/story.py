@@ -106,7 +106,7 @@ class Story:
         self._serial = 40_000
         self._pending: list[Event] = []
         self._waiting: dict[str, str] = {}
-        """Task id → queue, of what has been sent and has not begun."""
+        """Task ID → queue, of what has been sent and has not begun."""
 
     def lengths(self) -> dict[str, int]:
         """Queue → tasks that wait in it, after the last minute."""

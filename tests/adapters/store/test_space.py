@@ -59,7 +59,7 @@ def assert_whole(store: SqlStore, flushes: int) -> None:
 
 
 def samples(store: SqlStore) -> list[str]:
-    """Task ids of the failures that are kept, newest first."""
+    """Task IDs of the failures that are kept, newest first."""
     return [one.uuid for one in store.reader.failures(FailureFilter(limit=10**6)).rows]
 
 

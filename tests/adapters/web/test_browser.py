@@ -304,7 +304,7 @@ def test_a_page_stays_current(visit: Visiting, shown: tuple[Served, Fleet]) -> N
 
 
 def test_a_running_task_is_seen_to_its_end(visit: Visiting, shown: tuple[Served, Fleet]) -> None:
-    """The search finds it by its id, its page shows what it does, and its end comes by itself."""
+    """The search finds it by its ID, its page shows what it does, and its end comes by itself."""
     _, fleet = shown
     before = fleet.monitor
     fleet.monitor = busy()
@@ -329,7 +329,7 @@ def test_copying(visit: Visiting) -> None:
     """A click copies an id, and a traceback as it was sent."""
     one = visit(permissions=["clipboard-read", "clipboard-write"])
     page = one.go("failures/id-3")
-    page.get_by_role("button", name="Copy the task id").click()
+    page.get_by_role("button", name="Copy the task ID").click()
     page.get_by_text("Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == "id-3"
     page.get_by_role("button", name="Copy the traceback").click()

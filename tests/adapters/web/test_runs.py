@@ -1,4 +1,4 @@
-"""What runs now, and a task by its id."""
+"""What runs now, and a task by its ID."""
 
 import html
 import itertools

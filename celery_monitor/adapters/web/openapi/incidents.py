@@ -39,7 +39,7 @@ _INCIDENT: Final[dict[str, Json]] = {
     "workers": COUNT_BY_NAME,
     "queues": COUNT_BY_NAME,
     "tasks": COUNT_BY_NAME,
-    "samples": array({"type": "string", "description": "Task ids"}),
+    "samples": array({"type": "string", "description": "Task IDs"}),
     "message": TEXT,
     "details": array(object_of(label=TEXT, value=TEXT)),
     "unwatched_seconds": {
@@ -59,7 +59,7 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Incident": object_of(**_INCIDENT),
     "IncidentInFull": object_of(
         **_INCIDENT,
-        last_uuid=nullable({"type": "string", "description": "Task id of the last failure"}),
+        last_uuid=nullable({"type": "string", "description": "Task ID of the last failure"}),
         traceback={"type": "string", "description": "End of the last failure's traceback"},
         args=nullable(TEXT),
         kwargs=nullable(TEXT),

@@ -117,7 +117,7 @@ OPERATIONS: Final = {
         True,
         ("limit", "cursor", "task", "state", "queue", "worker"),
     ),
-    "/api/v1/runs/{uuid}": Operation("A task by its id: its unfinished and recently ended runs", "Runs", False, ()),
+    "/api/v1/runs/{uuid}": Operation("A task by its ID: its unfinished and recently ended runs", "Runs", False, ()),
     "/api/v1/errors": Operation(
         "Error groups of all tasks, most failures first, in the last day or a time range, in steps of 15 minutes",
         "ErrorGroup",
@@ -125,5 +125,5 @@ OPERATIONS: Final = {
         FILTERS,
     ),
     "/api/v1/failures": Operation("Stored failures, newest first", "Failure", True, FILTERS),
-    "/api/v1/failures/{uuid}": Operation("Failures of a task id, one per attempt", "FailureInFull", True, ()),
+    "/api/v1/failures/{uuid}": Operation("Failures of a task ID, one per attempt", "FailureInFull", True, ()),
 }
