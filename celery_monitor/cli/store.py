@@ -11,7 +11,7 @@ from celery_monitor.adapters.store.copy import Compared, CopySide, StoreCopy
 from celery_monitor.cli.options import config_file
 from celery_monitor.errors import ConfigError, Problem
 from celery_monitor.settings import Settings, load
-from celery_monitor.settings.secret import Secret, SecretSource, redact_url
+from celery_monitor.settings.secret import Secret, SecretSource
 from celery_monitor.settings.store import check_store_url
 
 _TELL_EVERY: Final = 1.0
@@ -41,7 +41,7 @@ def copy(source: str, target: str, config_path: Path | None) -> None:
     compared = StoreCopy(*sides, f"store copy on {platform.node()}", progress.tell).run()
     click.echo(f"from {sides[0].about}\nto   {sides[1].about}")
     _print(compared)
-    click.echo(f"The copy is complete. Set store.url to {redact_url(target)} and start the daemon.")
+    click.echo("The copy is complete. Set store.url to the URL of --to and start the daemon.")
 
 
 def _side(settings: Settings, option: str, url: str) -> CopySide:
