@@ -1,4 +1,4 @@
-"""``celery-monitor outbox``: what waits to be sent, what was given up, and another try. Works beside the daemon."""
+"""``celery-monitor outbox``: list pending and failed notifications, and retry them. Works beside the daemon."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ import click
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli.attached import attached_store
 from celery_monitor.cli.options import config_file, store_url
+from celery_monitor.cli.table import print_table, printable
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.core.times import rfc3339
 from celery_monitor.errors import MonitorError
@@ -49,13 +50,11 @@ def list_(config_path: Path | None, store: str | None, *, dead: bool) -> None:
     """
     with _opened(config_path, store) as rows:
         first = {} if dead else _first_in_line(_items(rows, dead=False), SystemClock().now())
-        table = [_HEADERS, *(_cells(item, first) for item in _items(rows, dead=dead))]
-    if len(table) == 1:
+        table = [_cells(item, first) for item in _items(rows, dead=dead)]
+    if not table:
         click.echo("no failed notifications" if dead else "no pending or failed notifications")
         return
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADERS))]
-    for row in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(_HEADERS, table)
 
 
 @outbox.command()
@@ -91,7 +90,7 @@ def _items(rows: Outbox, *, dead: bool) -> Iterator[OutboxItem]:
 
 
 def _first_in_line(items: Iterable[OutboxItem], now: float) -> dict[_Line, int]:
-    """Of each line the row that is sent next. One that only waits for its time stands in none; see Outbox.due."""
+    """The notification that each receiver gets next. Those that are not due yet block no other; see Outbox.due."""
     first: dict[_Line, int] = {}
     for item in items:
         if item.state == "pending" and (item.attempts > 0 or item.due_at <= now):
@@ -115,12 +114,6 @@ def _cells(item: OutboxItem, first: Mapping[_Line, int]) -> tuple[str, ...]:
         str(item.attempts),
         rfc3339(item.created_at) or "",
         _next_try(item, first),
-        _printable(item.key, _KEY_WIDTH),
-        _printable(item.error or "", _ERROR_WIDTH),
+        printable(item.key, _KEY_WIDTH),
+        printable(item.error or "", _ERROR_WIDTH),
     )
-
-
-def _printable(text: str, width: int) -> str:
-    """Keys and errors hold what tasks choose: nothing of it may control the terminal."""
-    printable = "".join(char if char.isprintable() else "?" for char in text)
-    return printable if len(printable) <= width else printable[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""``celery-monitor silence``: ask for quiet, with an end and a reason. Works beside the daemon, on its store."""
+"""``celery-monitor silence``: add, list and end silences. Works beside the daemon, on its store."""
 
 import getpass
 import secrets
@@ -11,6 +11,7 @@ import click
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli.attached import attached_store
 from celery_monitor.cli.options import config_file, store_url
+from celery_monitor.cli.table import print_table, printable
 from celery_monitor.core.model import Silence
 from celery_monitor.core.silences import silence_of
 from celery_monitor.core.times import rfc3339
@@ -92,10 +93,7 @@ def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
     if not silences:
         click.echo("no ended silences" if ended else "no silences")
         return
-    table = [_HEADERS, *map(_cells, silences)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADERS))]
-    for row in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(_HEADERS, [_cells(silence) for silence in silences])
 
 
 @silence.command()
@@ -127,16 +125,10 @@ def _cells(silence: Silence) -> tuple[str, ...]:
         _listed(silence.queues) or "all",
         rfc3339(silence.starts_at) or "",
         rfc3339(silence.ends_at) or "",
-        _cut(silence.created_by) or "-",
-        _cut(silence.reason),
+        printable(silence.created_by, _WIDTH) or "-",
+        printable(silence.reason, _WIDTH),
     )
 
 
 def _listed(globs: Sequence[str]) -> str:
-    return _cut(" ".join(globs))
-
-
-def _cut(text: str) -> str:
-    """Nothing in the store may control the terminal."""
-    printable = "".join(char if char.isprintable() else "?" for char in text)
-    return printable if len(printable) <= _WIDTH else printable[: _WIDTH - 1] + "…"
+    return printable(" ".join(globs), _WIDTH)

@@ -42,8 +42,8 @@ class Point:
     value: float | None
 
 
-def strip(bars: Sequence[Bar], told: str) -> Markup:
-    """Executed runs by time, with the failed part of each below in red. ``told``: the picture in words."""
+def strip(bars: Sequence[Bar], description: str) -> Markup:
+    """Executed runs by time, with the failed part of each below in red. ``description``: the picture in words."""
     if not bars:
         return Markup()
     step = _WIDTH / len(bars)
@@ -56,10 +56,10 @@ def strip(bars: Sequence[Bar], told: str) -> Markup:
         drawn += _rectangle("fail", x, wide, failed) if failed else ""
         if drawn:
             parts.append(f"<g><title>{escape(bar.title)}</title>{drawn}</g>")
-    return _picture("chart", _WIDTH, _HEIGHT, told, parts)
+    return _picture("chart", _WIDTH, _HEIGHT, description, parts)
 
 
-def spark(bars: Sequence[tuple[int, int]], told: str) -> Markup:
+def spark(bars: Sequence[tuple[int, int]], description: str) -> Markup:
     """The same for a row of a table: (runs, failed) each. Nothing when there are none."""
     peak = max((max(pair) for pair in bars), default=0)
     if not peak:
@@ -75,10 +75,10 @@ def spark(bars: Sequence[tuple[int, int]], told: str) -> Markup:
         )
         if path:
             drawn.append(f'<path class="{kind}" d="{path}"/>')
-    return _picture("chart spark", _SPARK_WIDTH, _SPARK_HEIGHT, told, drawn)
+    return _picture("chart spark", _SPARK_WIDTH, _SPARK_HEIGHT, description, drawn)
 
 
-def line(points: Sequence[Point], told: str) -> Markup:
+def line(points: Sequence[Point], description: str) -> Markup:
     """One value over time, from 0. Gaps stay gaps; nothing when nothing was measured."""
     known = [point.value for point in points if point.value is not None]
     if not known:
@@ -86,10 +86,10 @@ def line(points: Sequence[Point], told: str) -> Markup:
     step, peak = _WIDTH / len(points), max(known) or 1.0
     parts = [_hit(point.title, number, step) for number, point in enumerate(points) if point.value is not None]
     parts += [_AXIS, f'<path class="trace" d="{_path(points, step, peak)}"/>']
-    return _picture("chart", _WIDTH, _HEIGHT, told, parts)
+    return _picture("chart", _WIDTH, _HEIGHT, description, parts)
 
 
-def lines(curves: Sequence[Sequence[Point]], titles: Sequence[str], told: str) -> Markup:
+def lines(curves: Sequence[Sequence[Point]], titles: Sequence[str], description: str) -> Markup:
     """Up to three values over time on one scale from 0, one ``titles`` for each span of time."""
     known = [point.value for curve in curves for point in curve if point.value is not None]
     if not known:
@@ -101,7 +101,7 @@ def lines(curves: Sequence[Sequence[Point]], titles: Sequence[str], told: str) -
         f'<path class="trace {name}" d="{_path(curve, step, peak)}"/>'
         for name, curve in zip(_TRACES, curves, strict=False)
     ]
-    return _picture("chart", _WIDTH, _HEIGHT, told, parts)
+    return _picture("chart", _WIDTH, _HEIGHT, description, parts)
 
 
 def _path(points: Sequence[Point], step: float, peak: float) -> str:
@@ -117,11 +117,11 @@ def _path(points: Sequence[Point], step: float, peak: float) -> str:
     return "".join(path)
 
 
-def _picture(kind: str, wide: int, tall: int, told: str, parts: Sequence[str]) -> Markup:
+def _picture(kind: str, wide: int, tall: int, description: str, parts: Sequence[str]) -> Markup:
     """Of parts that are markup: all that is text in them is escaped."""
     return Markup(  # noqa: S704 - see above; Markup.format took half of a page's time
         f'<svg class="{kind}" viewBox="0 0 {wide} {tall}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(told)}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(description)}">{"".join(parts)}</svg>'
     )
 
 

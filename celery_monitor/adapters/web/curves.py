@@ -40,7 +40,7 @@ class Curves:
     curves: tuple[Curve, ...]
     titles: tuple[str, ...]
     """Of each hour."""
-    told: str
+    description: str
     marks: tuple[Mark, ...]
     peak: float
 
@@ -74,12 +74,12 @@ def _estimate(histogram: Histogram, rank: float) -> Estimate:
 def hour_view(row: HourRow) -> views.Json:
     """An hour for the API."""
 
-    def told(histogram: Histogram) -> views.Json:
+    def percentiles(histogram: Histogram) -> views.Json:
         estimate_by_name = estimates(histogram)
         values = {name: None if beyond else value for name, (value, beyond) in estimate_by_name.items()}
         return {"count": sum(histogram.counts)} | {name: values.get(name) for name, _ in SHARES}
 
-    return {"start": views.time(row.start), "runtime": told(row.runtime), "wait": told(row.wait)}
+    return {"start": views.time(row.start), "runtime": percentiles(row.runtime), "wait": percentiles(row.wait)}
 
 
 def length_view(row: QueueLengthRow) -> views.Json:

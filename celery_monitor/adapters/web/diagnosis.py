@@ -36,7 +36,7 @@ class Outlook:
     """Whether it is getting better. ``tone`` is good, bad or quiet."""
 
     tone: str
-    said: str
+    text: str
     numbers: str
 
 
@@ -44,10 +44,10 @@ class Outlook:
 class Step:
     """Something to do; with a link, ``link`` is from the root or whole."""
 
-    said: str
+    text: str
     link: str = ""
-    named: str = ""
-    elsewhere: bool = False
+    link_text: str = ""
+    external: bool = False
 
 
 def outlook(incident: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
@@ -103,7 +103,7 @@ def next_steps(incident: Incident, *, is_notified: bool, workers: int, operator:
     """``is_notified``: somebody was notified. ``workers``: how many are up. ``operator``: the reader may silence."""
     steps = []
     if incident.runbook_url:
-        steps.append(Step("Follow the runbook:", incident.runbook_url, incident.runbook_url, elsewhere=True))
+        steps.append(Step("Follow the runbook:", incident.runbook_url, incident.runbook_url, external=True))
     kinds = sorted(incident.exceptions, key=lambda kind: -incident.exceptions[kind])
     steps += [Step(f"{kind}: {HINTS[kind]}") for kind in kinds[:3] if kind in HINTS]
     hosts = [host for host in incident.workers if host != OTHER]

@@ -21,7 +21,7 @@ _TITLES: Final = {
 def refusal(request: Request, denied: Refused, *, back: str = "/") -> Response:
     """The answer to somebody who may not go on. ``back``: where a sign-in leads to."""
     title = _TITLES.get(denied.status, "Not allowed")
-    response = page(request, title, denied.told, status=denied.status, back=back if denied.retry else None)
+    response = page(request, title, denied.message, status=denied.status, back=back if denied.retry else None)
     response.headers.update(denied.headers)
     return response
 
@@ -29,4 +29,4 @@ def refusal(request: Request, denied: Refused, *, back: str = "/") -> Response:
 def page(request: Request, title: str, message: str, *, status: int = 200, back: str | None = "/") -> Response:
     """One sentence, and a way to sign in unless ``back`` is None."""
     sign_in = None if back is None else f"{SIGN_IN[1:]}?next={back}"
-    return bare(request, "door.html", status, title=title, told=message, sign_in=sign_in)
+    return bare(request, "door.html", status, title=title, message=message, sign_in=sign_in)

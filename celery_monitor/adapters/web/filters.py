@@ -97,8 +97,8 @@ def ago(text: str | None, now: str) -> str:
     for size, one, many in _UNITS:
         number = int(abs(seconds) // size)
         if number:
-            told = f"{number} {one if number == 1 else many}"
-            return f"{told} ago" if seconds > 0 else f"in {told}"
+            span = f"{number} {one if number == 1 else many}"
+            return f"{span} ago" if seconds > 0 else f"in {span}"
     return "just now"
 
 

@@ -104,7 +104,11 @@ def _state(query: Parameters) -> IncidentState | None:
 def list_item(row: IncidentRow) -> Json:
     """An incident in a list, with what the page says in words."""
     value = row.incident
-    return incident(row) | {"said": last_failure(value), "failures": failures_of(value), "storm": value.is_storm}
+    return incident(row) | {
+        "last_failure": last_failure(value),
+        "failures": failures_of(value),
+        "storm": value.is_storm,
+    }
 
 
 def are_sent(channels: Sequence[ChannelInfo]) -> bool:

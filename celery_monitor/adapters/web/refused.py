@@ -11,10 +11,10 @@ REASONS: tuple[RefusedReason, ...] = ("wrong", "throttled", "header", "group", "
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A status, what a person is told, and how the answer goes on."""
+    """A status, the message for the person, and how the answer goes on."""
 
     status: int
-    told: str
+    message: str
     headers: Mapping[str, str] = field(default_factory=dict)
     reason: RefusedReason | None = None
     """None: nobody tried to sign in, which is not counted."""

@@ -139,7 +139,7 @@ def _without_slash(request: Request) -> str | None:
 
 def _not_signed_in(scope: Scope, denied: Refused) -> Response:
     if for_program(scope["path"]):
-        response = refusal(denied.status, denied.told)
+        response = refusal(denied.status, denied.message)
         response.headers.update(denied.headers)
         return response
     request = Request(scope)

@@ -23,7 +23,7 @@ class HeaderState:
 
     tone: Tone
     subject: str
-    said: str
+    text: str
     link: str
     """From the root."""
 
@@ -46,7 +46,7 @@ def status(sources: Sources) -> Status:
     if numbers.tone == "bad" and fleet.tone != "none":
         # Workers that look up, and a quiet fleet, may be what was known an hour ago.
         tone: Tone = "none" if fleet.tone == "good" else fleet.tone
-        fleet = replace(fleet, tone=tone, said=f"{fleet.said} when last seen")
+        fleet = replace(fleet, tone=tone, text=f"{fleet.text} when last seen")
     return Status(numbers, fleet, silent)
 
 

@@ -38,14 +38,14 @@ class Trend:
 
     period: str
     bars: tuple[Bar, ...]
-    told: str
+    description: str
     marks: tuple[Mark, ...]
     peak: int
     executed: int
     failed: int
     runtime: tuple[Point, ...]
     """The mean of each hour."""
-    runtime_told: str
+    runtime_description: str
     runtime_peak: float | None
 
 
@@ -92,13 +92,13 @@ def trend(rows: Sequence[HistoryRow], span: Window, zone: tzinfo, marked: tuple[
     return Trend(
         period=period,
         bars=tuple(bars),
-        told=_description(period, bars, executed, failed),
+        description=_description(period, bars, executed, failed),
         marks=marks_of(span),
         peak=max((max(bar.runs, bar.failed) for bar in bars), default=0),
         executed=executed,
         failed=failed,
         runtime=tuple(points),
-        runtime_told=f"{period}: the longest mean was at {max(measured)[1]}." if measured else "",
+        runtime_description=f"{period}: the longest mean was at {max(measured)[1]}." if measured else "",
         runtime_peak=max(measured)[0] if measured else None,
     )
 

@@ -76,7 +76,7 @@ def test_the_last_hours() -> None:
     rows = [row(shown.end - HOUR, 30, 10, 80.0), row(shown.first, 5), row(shown.first - HOUR, 99, 99)]
     found = trend(rows, shown, UTC)
     assert (found.executed, found.failed, found.peak, len(found.bars)) == (45, 10, 40, 24)
-    assert found.told == (
+    assert found.description == (
         "Last 24 hours: 45 executed, 10 failed. Most failures in an hour: 11-23 14:00 to 15:00 UTC: 40 executed, "
         "10 failed."
     )

@@ -38,7 +38,7 @@ BEFORE = RECENT - BUCKET_SECONDS
 def test_is_it_getting_better(changes: dict[str, Any], rows: list[HistoryRow], tone: str, said: str) -> None:
     """The last half hour is compared with the one before, with the numbers; without runs nothing is claimed."""
     found = outlook(incident(**changes), rows, NOW)
-    assert (found.tone, found.said[: len(said)]) == (tone, said)
+    assert (found.tone, found.text[: len(said)]) == (tone, said)
 
 
 def test_the_numbers() -> None:
@@ -62,10 +62,10 @@ def test_what_to_do_next() -> None:
     )
     steps = next_steps(one, is_notified=False, workers=3)
     assert [step.link for step in steps] == ["https://wiki.example/r", "", "", "", "failures/id%2F1", ""]
-    assert HINTS["WorkerLostError"] in steps[1].said
-    assert "on celery@box. If other workers run this task too" in steps[2].said
-    assert "queue mail" in steps[3].said
-    assert "Nobody has been notified yet" in steps[5].said
+    assert HINTS["WorkerLostError"] in steps[1].text
+    assert "on celery@box. If other workers run this task too" in steps[2].text
+    assert "queue mail" in steps[3].text
+    assert "Nobody has been notified yet" in steps[5].text
 
 
 def test_an_operator_may_silence() -> None:
@@ -81,7 +81,7 @@ def test_an_operator_may_silence() -> None:
         {"task": STORM, "reason": Reason.STORM_OPENED},
     ):
         assert not [link for link in links(**changes) if link.startswith("silences")]
-    assert not [step for step in next_steps(incident(), is_notified=True, workers=1) if "silence" in step.said]
+    assert not [step for step in next_steps(incident(), is_notified=True, workers=1) if "silence" in step.text]
 
 
 def test_one_worker_alone_is_no_clue() -> None:
@@ -89,7 +89,7 @@ def test_one_worker_alone_is_no_clue() -> None:
     few = incident(workers={"celery@box": 2}, count=2)
     many = incident(workers={"celery@box": 9}, count=9)
     for one, up in ((few, 3), (many, 1)):
-        assert not [step for step in next_steps(one, is_notified=True, workers=up) if "check that one" in step.said]
+        assert not [step for step in next_steps(one, is_notified=True, workers=up) if "check that one" in step.text]
 
 
 def test_there_is_always_something_to_do() -> None:
