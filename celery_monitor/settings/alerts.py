@@ -70,7 +70,7 @@ def _condition(value: object) -> object:
 
 
 class RuleSettings(Section):
-    """What opens an incident. Of the rules for one condition, the first match applies. Empty lists match everything."""
+    """What opens an incident. For each condition, the first matching rule applies. Empty lists match everything."""
 
     name: Text
     """The name of the rule, in incidents, logs and the dedup key."""
@@ -88,16 +88,20 @@ class RuleSettings(Section):
     """For ``no_worker``: also opens an incident for fewer workers than this, whether or not the queue holds tasks.
     Unset: only for a queue that holds tasks and has no worker at all."""
     lasting: Annotated[float, duration("0", "7d")] | None = None
-    """For ``backlog`` and ``no_worker``: how long it must hold. Unset: 5m, and 2m for ``no_worker``."""
+    """For ``backlog`` and ``no_worker``: how long the condition must hold before an incident opens. Unset: 5m, and 2m
+    for ``no_worker``.
+    """
     silent_for: Annotated[float, duration("10s", "1d")] | None = None
-    """For ``lost``: how long a worker must be silent (no heartbeat, no answer) to be gone. Unset: 1m."""
+    """For ``lost``: how long a worker must be silent (no heartbeat, no reply) before it counts as lost. Unset: 1m."""
     finishing_for: Annotated[float, duration("10s", "7d")] | None = None
-    """For ``lost``: how long a worker that is shut down in order may finish its tasks; those without an end by then
-    are lost. Set it to somewhat more than the time after which it is killed (``terminationGracePeriodSeconds`` of
-    Kubernetes, ``TimeoutStopSec`` of systemd). Unset: 1h."""
+    """For ``lost``: how long a worker may take to finish its tasks after a warm shutdown; tasks that have not ended by
+    then are lost. Set it slightly longer than the time after which the worker is killed
+    (``terminationGracePeriodSeconds`` of Kubernetes, ``TimeoutStopSec`` of systemd). Unset: 1h.
+    """
     resolve_after: Annotated[float, duration("0", "30d")] | None = None
-    """How long the condition must have ended before its incident resolves. Unset: 30m for ``runtime``, which
-    counts from the last run that took too long, else 0. For ``failure`` see ``alerts.resolve_after``."""
+    """How long the condition must be over before its incident is resolved. Unset: 30m for ``runtime``, counted from the
+    last run that took too long; 0 for the others. For ``failure`` see ``alerts.resolve_after``.
+    """
     match: tuple[Glob, ...] = ()
     """Globs on the task name, such as ``shop.billing.*``. At least one must match."""
     exclude: tuple[Glob, ...] = ()
@@ -149,7 +153,7 @@ class RuleSettings(Section):
         for name, conditions in _MEANT_FOR.items():
             if self.on not in conditions and getattr(self, name) != type(self).model_fields[name].default:
                 raise FieldError(
-                    name, f"has no meaning with on: {self.on}, only with {', '.join(conditions)}; remove it"
+                    name, f"cannot be used with on: {self.on}, only with {', '.join(conditions)}; remove it"
                 )
         return self
 
@@ -168,7 +172,7 @@ class MuteSettings(Section):
     cron: Cron
     """When the window begins, as a cron expression (minute hour day month weekday) in ``timezone``."""
     lasting: Annotated[float, duration("1m", "7d")]
-    """How long it lasts."""
+    """How long the window lasts."""
     timezone: TimeZone = "UTC"
     """The time zone of ``cron``."""
     reason: Text
@@ -183,12 +187,12 @@ class MuteSettings(Section):
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if next(some_times(self.cron, self.timezone), None) is None:
-            raise FieldError("cron", "never matches, like 30 February")
+            raise FieldError("cron", "never matches any date, like 30 February")
         if never_end([(self.cron, self.timezone, self.lasting)]):
             raise FieldError(
                 "lasting",
                 "is not shorter than the time from one start to the next, so the window would never end; for failures "
-                "that are never to page, write a rule with page: false",
+                "that must never page, write a rule with page: false",
             )
         return self
 
@@ -204,8 +208,9 @@ class AlertsSettings(Section):
     max_age: Annotated[float, duration("1s")] = 2 * HOUR
     """Failures that are older than this when the monitor reads them do not page. They are counted and reported."""
     max_incidents: int = Field(default=2_000, ge=1)
-    """The maximum number of incidents that can still grow, sent or not. Beyond it, unsent incidents are dropped
-    first; if all are open, failures of further tasks join a storm."""
+    """The maximum number of incidents to which failures can still be added, sent or not. Beyond it, unsent incidents
+    are dropped first; if all are open, failures of further tasks join a storm.
+    """
     storm: StormSettings = StormSettings()
     to: Annotated[tuple[ChannelName, ...], AfterValidator(_once)] = ()
     """Names of the channels for incidents whose rule names none. Empty: ``pagerduty``."""
@@ -213,12 +218,14 @@ class AlertsSettings(Section):
     """The minimum time between two updates of an open incident on a channel. Unset: ``pagerduty.update_interval``."""
     resolve: Literal["never", "on_success"] | None = None
     """``on_success``: resolve an incident of failures when the task has succeeded after its last failure and has had no
-    failure for ``resolve_after``. ``never``: it ends with its hour. Unset: ``pagerduty.resolve``."""
+    failure for ``resolve_after``. ``never``: the incident ends with its hour. Unset: ``pagerduty.resolve``.
+    """
     resolve_after: Duration | None = None
     """How long a task must be without failures before its incident is resolved. Unset: ``pagerduty.resolve_after``."""
     rules: tuple[RuleSettings, ...] = ()
-    """The rules. Of those for one condition, the first match applies. A failure that matches no rule pages with
-    severity error; other conditions open incidents only where a rule matches."""
+    """The rules. For each condition, the first matching rule applies. A failure that matches no rule pages with
+    severity error; other conditions open incidents only where a rule matches.
+    """
 
     mute: tuple[MuteSettings, ...] = ()
     """Maintenance windows: failures in them are counted and reported, and page when the window ends unless the task
@@ -231,9 +238,9 @@ class AlertsSettings(Section):
             known = {number: other for number, other in enumerate(value) if other.covers(window)}
             if never_end([(other.cron, other.timezone, other.lasting) for other in known.values()]):
                 raise ValueError(
-                    f"the windows {', '.join(f'mute[{number}]' for number in known)} together leave no time in which "
-                    "tasks of all of them could page; shorten one, or write a rule with page: false for failures that "
-                    "are never to page"
+                    f"the windows {', '.join(f'mute[{number}]' for number in known)} together cover all the time, so "
+                    "that tasks that match all of them would never page; shorten one, or write a rule with page: false "
+                    "for failures that must never page"
                 )
         return value
 

@@ -97,7 +97,7 @@ def _ssl(value: object) -> object:
         return value
     if isinstance(value, str) and value.lower() in {"true", "false"}:
         return value.lower() == "true"
-    raise ValueError("must be true, false or a mapping of options, as Celery's broker_use_ssl")
+    raise ValueError("must be true, false or a mapping of options, like Celery's broker_use_ssl")
 
 
 Options = Annotated[dict[str, Any], PlainSerializer(redact_keys, when_used="json")]
@@ -134,15 +134,16 @@ class QueueSettings(Section):
 class ReplaySettings(Section):
     """With Redis and two replicas: the events that the standby keeps in memory until the leader has committed them.
 
-    When it takes over it counts the rest. What did not fit is missing then, and reported as a gap.
+    When it takes over, it counts the events that were not committed. Those that did not fit are lost and reported as a
+    gap.
     """
 
     max_bytes: Annotated[int, size("1MiB")] = 64 * MIB
-    """The memory for kept events. Usually only those of the last second or two are kept; more only while the leader
+    """The memory for these events. Usually these are the events of the last second or two; more while the leader
     cannot write to the store.
     """
     max_age: Annotated[float, duration("10s", "1h")] = 600.0
-    """How long events are kept at most."""
+    """The maximum time that events are kept."""
 
 
 class BrokerSettings(Section):
@@ -187,7 +188,7 @@ class BrokerSettings(Section):
     """
     max_message_bytes: Annotated[int, size("64KiB", "256MiB")] = 8 * MIB
     """The maximum size of a message. Larger messages are acknowledged and counted as discarded (``too_large``).
-    Event messages of Celery usually have a few kilobytes, with many long tracebacks a few hundred.
+    Celery's event messages are usually a few kilobytes; with many long tracebacks, a few hundred.
     """
     probe_interval: Annotated[float, duration("100ms", "5m")] = 5.0
     """How often a small probe event is sent through the broker and back. It measures the round trip and detects

@@ -57,13 +57,14 @@ class Settings(Section):
     pagerduty: PagerDutySettings = PagerDutySettings()
     email: EmailSettings = EmailSettings()
     channels: Channels = ()
-    """Further channels of incidents, each with a ``name`` and a ``type``; rules name them in ``to``."""
+    """Additional channels for incidents, each with a ``name`` and a ``type``; rules refer to them in ``to``."""
     schedules: Schedules = ()
-    """Tasks that run regularly, and when: what does not start in time opens an incident."""
+    """Tasks that must run regularly, and when. An incident opens if one does not start in time."""
     links: dict[Title, LinkTemplate] = Field(default={})
-    """Links to other systems, shown with failures and incidents, on the page and in messages: title and URL. The URL
-    may have the placeholders ``{task_id}``, ``{task}``, ``{worker}``, ``{queue}``, ``{exception}``, ``{incident}`` and
-    ``{fleet}`` after its host; they are percent-encoded. A link whose value is not known is left out.
+    """Links to other systems, by title: their URLs are shown with failures and incidents, on the page and in messages.
+    A URL may contain the placeholders ``{task_id}``, ``{task}``, ``{worker}``, ``{queue}``, ``{exception}``,
+    ``{incident}`` and ``{fleet}`` after its host; they are percent-encoded. A link is omitted if the value of one of
+    its placeholders is unknown.
     """
     log: LogSettings = LogSettings()
 

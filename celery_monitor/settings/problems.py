@@ -81,7 +81,7 @@ def _message(detail: ErrorDetails) -> str:
         case "value_error":
             return str(context["error"])
         case "union_tag_invalid" | "union_tag_not_found" as kind:
-            problem = "is required" if kind.endswith("found") else "is not a type of channels"
+            problem = "is required" if kind.endswith("found") else "is not a channel type"
             return f"{problem}; known: {', '.join(entry_types())}"
         case "extra_forbidden":
             return _unknown_key(detail["loc"])

@@ -23,17 +23,20 @@ class ScheduleSettings(Section):
     task: Annotated[Text, AfterValidator(_whole_name)]
     """The full name of the task."""
     name: Text | None = None
-    """The name of the schedule, in incidents and metrics. Default: the task. Needed where a task has several."""
+    """The name of the schedule, in incidents and metrics. Default: the task. Required if a task has several schedules.
+    """
     cron: Cron | None = None
-    """When it starts, as a cron expression (minute hour day month weekday) in ``timezone``. Set this or ``every``."""
+    """When the task starts, as a cron expression (minute hour day month weekday) in ``timezone``. Set either this or
+    ``every``.
+    """
     every: Annotated[float, duration("1s", "366d")] | None = None
-    """How long after one start the next one is due."""
+    """The time from one start of the task to the next."""
     timezone: TimeZone | None = None
     """The time zone of ``cron``: Celery's ``timezone``. Default: UTC."""
     grace: Annotated[float, duration("1s", "7d")] = 5 * MINUTE
-    """How late it may start. Set it longer than tasks usually wait in its queue."""
+    """How late the task may start. Set it longer than tasks usually wait in its queue."""
     max_runtime: Annotated[float, duration("1s", "30d")] | None = None
-    """How long it may run. Unset: no limit."""
+    """How long the task may run. Unset: no limit."""
     severity: Literal["critical", "error", "warning", "info"] = "error"
     """The severity of its incidents."""
     runbook_url: HttpUrl | None = None
@@ -52,7 +55,7 @@ class ScheduleSettings(Section):
             raise FieldError("cron", "set either cron or every, such as 0 3 * * * or 5m")
         if self.cron is None:
             if self.timezone is not None:
-                raise FieldError("timezone", "has no meaning with every; remove it")
+                raise FieldError("timezone", "cannot be used with every; remove it")
             return self
         _, _, day, _, weekday = self.cron.split()
         if day != "*" and weekday != "*":
@@ -63,7 +66,7 @@ class ScheduleSettings(Section):
             )
         zone = self.timezone or "UTC"
         if next(some_times(self.cron, zone), None) is None:
-            raise FieldError("cron", "never matches, like 30 February")
+            raise FieldError("cron", "never matches any date, like 30 February")
         if self.grace >= shortest_interval(self.cron, zone):
             raise FieldError("grace", "must be shorter than the time from one start to the next")
         return self

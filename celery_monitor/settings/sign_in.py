@@ -70,8 +70,8 @@ class OidcSettings(Section):
     client_id: Text | None = None
     """The client ID that the provider has given to this monitor."""
     client_secret: Secret | None = None
-    """The client secret. Unset for a public client, which PKCE protects. ``web.session_key`` is required then, and with
-    a secret of fewer than 32 characters.
+    """The client secret. Leave it unset for a public client, which PKCE protects. Without a secret, or with one of
+    fewer than 32 characters, ``web.session_key`` is required.
     """
     client_secret_file: SecretFile | None = Field(default=None, validate_default=True)
     """A file that contains the client secret, instead of ``client_secret``. It is reloaded when it changes."""
@@ -102,16 +102,16 @@ class OidcSettings(Section):
 
 
 class AuthProxySettings(Section):
-    """Sign-in by a proxy that names the person in a header, like oauth2-proxy. Off without ``addresses``."""
+    """Sign-in by a proxy that passes the user name in a header, like oauth2-proxy. Off without ``addresses``."""
 
     addresses: tuple[Annotated[Network, AfterValidator(_narrow)], ...] = ()
     """IP addresses or networks of the proxy. The headers of all other clients are ignored and counted. Whoever can
     connect from these addresses can sign in as anybody.
     """
     user_header: HeaderName = "X-Forwarded-User"
-    """The header with the person's name."""
+    """The header with the user name."""
     groups_header: HeaderName = "X-Forwarded-Groups"
-    """The header with the person's groups, in one line."""
+    """The header with the user's groups, in one line."""
     groups_separator: Literal[",", ";", "|", " "] = ","
     """What separates two groups in ``groups_header``."""
 
@@ -119,7 +119,7 @@ class AuthProxySettings(Section):
     @classmethod
     def _another(cls, value: str, info: ValidationInfo) -> str:
         if value.lower() == str(info.data.get("user_header", "")).lower():
-            raise ValueError("must be another header than user_header")
+            raise ValueError("must not be the same header as user_header")
         return value
 
 
@@ -151,12 +151,12 @@ def _problems_of_key(web: "WebSettings", *, signed: bool) -> Iterator[Problem]:
     if web.session_key is not None or web.session_key_file is not None:
         return
     if not signed:
-        message = "must be set with a provider without client_secret: openssl rand -base64 32 makes one"
+        message = "is required without client_secret: create one with openssl rand -base64 32"
         yield Problem("web.session_key", message)
     elif len(web.oidc.secret_source().get() or "") < _MIN_KEY:
         message = (
             f"must be set, because the client secret has fewer than {_MIN_KEY} characters and could be guessed from a "
-            "cookie that it signs: openssl rand -base64 32 makes one"
+            "cookie that it signs: create one with openssl rand -base64 32"
         )
         yield Problem("web.session_key", message)
 

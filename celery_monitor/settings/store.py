@@ -96,42 +96,42 @@ class StoreSettings(Section):
             "examples": ["sqlite:////var/lib/celery-monitor/celery-monitor.db", "postgresql://monitor@db/monitoring"],
         },
     )
-    """A SQLite file: three slashes and a path below the working directory, or four slashes and an absolute path. Or
-    a PostgreSQL database: ``postgresql://user@host:5432/database``, with parameters as libpq knows them
-    (``?sslmode=verify-full``).
+    """A SQLite file: three slashes and a path below the working directory, or four slashes and an absolute path. Or a
+    PostgreSQL database: ``postgresql://user@host:5432/database``, with libpq parameters (``?sslmode=verify-full``).
     """
     url_file: SecretFile | None = None
     """A file that contains the URL, instead of ``url``. It is read again for each new connection."""
     password_file: SecretFile | None = None
-    """A file that holds the password of the PostgreSQL user, where the URL has none; it is read again for each new
+    """A file that contains the password of the PostgreSQL user, if the URL has none. It is read again for each new
     connection.
     """
     schema_: Annotated[str, AfterValidator(_identifier)] | None = Field(default=None, alias="schema")
-    """With PostgreSQL: the schema of the tables; it is created if the user may do so. Default: ``celery_monitor_`` and
-    the fleet's name, or wherever an older version has made the tables. Set it before you rename a fleet.
+    """With PostgreSQL: the schema of the tables; it is created if it does not exist, which requires the privilege
+    CREATE. Default: ``celery_monitor_`` and the fleet's name, or the schema in which an older version created the
+    tables. Set it before you rename a fleet.
     """
     directory: Path = Path()
-    """With PostgreSQL: where two small files are kept that must outlive the process, though not the machine. They
-    tell which message a killed process was applying, and whether the database has lost a flush. Default: the working
-    directory.
+    """With PostgreSQL: the directory for two small files that must survive a restart of the process, but not the loss
+    of the machine. They record which message a killed process was applying, and whether the database has lost a flush.
+    Default: the working directory.
     """
     replicas: int = Field(default=1, ge=1)
-    """With PostgreSQL: how many replicas run. While the database does not answer, one of several leaves the event
-    stream to the others, because one of them may lead; a single one goes on reading and paging.
+    """With PostgreSQL: the number of replicas. With several, a replica stops reading the event stream while the
+    database is unavailable, because another one may lead; a single replica continues to read and page.
     """
     lease_ttl: Annotated[float, duration("1s", "1m")] = 3.0
-    """With PostgreSQL and two replicas: how long after the last sign of the leader the other replica takes over. The
-    leader renews its lease three times in this time, and with each commit.
+    """With PostgreSQL and two replicas: how long after the leader last renewed its lease the other replica takes over.
+    The leader renews it three times in this time, and with each commit.
     """
     flush_interval: Annotated[float, duration("10ms", "1m")] = 0.5
     """The maximum time until counts are committed and messages acknowledged. A longer interval means fewer, larger
     transactions. Pages do not wait for it.
     """
     max_bytes: Annotated[int, size("32MiB")] = 1024 * MIB
-    """The maximum size of the store. Before it is reached, or the disk is full, ended tasks are dropped first,
-    then the oldest samples of failures, then error groups, then counts by time older than a day. Totals, incidents
-    and notifications are never dropped. Up to 16 MiB more are reserved for a full disk. For SQLite only: PostgreSQL
-    bounds nothing, shorten ``retention`` there.
+    """The maximum size of the store. Before it is reached, or the disk is full, ended tasks are dropped first, then the
+    oldest samples of failures, then error groups, then counts by time older than a day. Totals, incidents and
+    notifications are never dropped. Up to 16 MiB more are reserved for a full disk. SQLite only: the size of a
+    PostgreSQL database is not limited; shorten ``retention`` instead.
     """
     retention: Annotated[float, duration("1d")] = 30 * DAY
     """How long counts by time, failures, incidents and reports are kept. Totals are kept forever."""
@@ -165,8 +165,8 @@ class TrackingSettings(Section):
     """How unfinished tasks are tracked, so that every failure has a task name."""
 
     max_memory: Annotated[int, size("128MiB")] = 512 * MIB
-    """The memory that the process may use. Set it to the container's limit. The defaults of all other limits fit
-    into the default. If long, unique names exceed it nevertheless, tracked tasks are evicted when 85 % is in use.
+    """The memory that the process may use. Set it to the container's limit. The defaults of all other limits fit into
+    the default. If many long names exceed it nevertheless, tracked tasks are evicted when 85 % is in use.
     """
     max_tasks: int = Field(default=500_000, ge=1)
     """The maximum number of unfinished tasks in memory, about 350 bytes each. Beyond it, the oldest is evicted,
@@ -179,8 +179,8 @@ class TrackingSettings(Section):
     twice.
     """
     max_ended_tasks: int = Field(default=10_000, ge=0, le=1_000_000)
-    """The number of ended tasks kept in the store, the newest first, so that a task is found by its ID after its end.
-    Where more than 500 tasks end between two flushes, the newest 500 of them are kept. 0 stores none.
+    """The number of ended tasks kept in the store, the newest first, so that a task can be found by its ID after it has
+    ended. If more than 500 tasks end between two flushes, only the newest 500 of them are kept. 0 stores none.
     """
     name_wait: Annotated[float, duration("0s", "2m")] = 15.0
     """How long an event without a known task name waits for the name (from the client's event, or from the workers

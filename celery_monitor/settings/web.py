@@ -67,12 +67,12 @@ class WebSettings(Section):
     user of ``username`` is an operator.
     """
     session_lifetime: Annotated[float, duration("5m", "30d")] = 8 * HOUR
-    """How long a sign-in by ``oidc`` lasts. Then the provider is asked again, also for the groups; whoever is still
-    signed in there notices nothing.
+    """How long a sign-in by ``oidc`` lasts. After that, the provider is asked again, also for the groups; users who are
+    still signed in there do not have to sign in again.
     """
     session_key: SessionKey | None = None
     """The key that signs the sessions of ``oidc``, at least 32 characters, the same on all replicas. If unset, it is
-    derived from the client secret, which needs 32 characters then. A new key signs everybody out.
+    derived from the client secret, which must then have at least 32 characters. Changing the key signs everybody out.
     """
     session_key_file: SessionKeyFile | None = None
     """A file that contains the key, instead of ``session_key``. It is reloaded when it changes."""

@@ -25,7 +25,7 @@ def settings(*channels: dict[str, Any], **overrides: Any) -> Settings:
 @pytest.mark.parametrize(
     ("channels", "problem"),
     [
-        ([{"name": "a", "type": "telegraph"}], "channels[0].type: is not a type of channels; known: pagerduty"),
+        ([{"name": "a", "type": "telegraph"}], "channels[0].type: is not a channel type; known: pagerduty"),
         ([{"name": "a", "type": "email"}], "channels[0].to: is required"),
         ([{"name": "a", "type": "email", "to": []}], "channels[0].to: must list at least 1"),
         ([{"name": "a", "type": "email", "to": ["x"]}], "channels[0].to[0]: must be a mail address"),

@@ -55,7 +55,7 @@ def problems(web: Web) -> list[str]:
         ({"auth_proxy": {"addresses": ["proxy"]}}, "web.auth_proxy.addresses[0]", "must be an IP address or a network"),
         ({"auth_proxy": {"user_header": "Cookie"}}, "web.auth_proxy.user_header", "another meaning"),
         ({"auth_proxy": {"user_header": "X Y"}}, "web.auth_proxy.user_header", "pattern"),
-        ({"auth_proxy": {"groups_header": "x-forwarded-user"}}, "web.auth_proxy.groups_header", "another header"),
+        ({"auth_proxy": {"groups_header": "x-forwarded-user"}}, "web.auth_proxy.groups_header", "the same header"),
     ],
 )  # fmt: skip
 def test_a_mistake(web: Web, field: str, told: str) -> None:

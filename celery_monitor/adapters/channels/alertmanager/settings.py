@@ -34,7 +34,7 @@ class AlertmanagerEntry(ChannelSettings):
     """A Prometheus Alertmanager, or all members of a cluster of them."""
 
     type: Literal["alertmanager"]
-    """Alerts by Alertmanager's API v2, sent again while they are open."""
+    """Alerts through Alertmanager's API v2, sent again while their incidents are open."""
     urls: tuple[Annotated[HttpUrl, AfterValidator(_base)], ...] = Field(min_length=1, max_length=_MAX_URLS)
     """The base URL of each Alertmanager, as in ``http://alertmanager-0:9093``. Every alert is sent to all of them, as
     Prometheus does: list each member of a cluster, not a load balancer in front of it."""
@@ -49,8 +49,9 @@ class AlertmanagerEntry(ChannelSettings):
     repeat: Annotated[float, duration("5s", "1h")] = MINUTE
     """How often open incidents are sent again, so that the Alertmanager keeps them firing."""
     resolve_timeout: Annotated[float, duration("15s", "1d")] = 10 * MINUTE
-    """How long an alert keeps firing after the monitor has last sent it: longer than the monitor is down for an
-    upgrade, and at least three times ``repeat``. Alertmanager's own ``resolve_timeout`` does not apply."""
+    """How long an alert keeps firing after the monitor last sent it. Set it longer than the monitor is down during an
+    upgrade, and at least three times ``repeat``. Alertmanager's own ``resolve_timeout`` does not apply.
+    """
     timeout: Annotated[float, duration("100ms", "5m")] = 10.0
     """The timeout of a request to one Alertmanager. After a timeout, the request is retried later."""
     rate_limit: int = Field(default=600, ge=1)

@@ -24,10 +24,11 @@ class AppriseEntry(ChannelSettings):
     """A service that Apprise supports: Teams, Telegram, Discord, ntfy and more than a hundred others."""
 
     type: Literal["apprise"]
-    """Messages by Apprise, which the container image has; else install ``celery-monitor[apprise]``."""
+    """Messages through Apprise. The container image includes it; otherwise install ``celery-monitor[apprise]``."""
     url: Annotated[Secret, checked_by(_check)] | None = None
-    """The Apprise URL of the service. It or ``url_file`` is required. One service for each channel, so that each has
-    its own retries."""
+    """The Apprise URL of the service. It or ``url_file`` is required. Use one channel for each service, so that each
+    has its own retries.
+    """
     url_file: Annotated[SecretFile, file_checked_by(_check)] | None = Field(default=None, validate_default=True)
     """A file that contains the URL, instead of ``url``. It is reloaded when it changes."""
     timeout: Annotated[float, duration("5s", "5m")] = 60.0

@@ -48,8 +48,9 @@ class SlackEntry(ChannelSettings):
     """A file that contains the URL, instead of ``webhook_url``. It is reloaded when it changes."""
     bot_token: Annotated[Secret, checked_by(_check_token)] | None = None
     """The token of a bot with the scope ``chat:write``. It posts one message for each incident, keeps it up to date,
-    and tells what changed in its thread. With ``channels:history`` (``groups:history`` in a private channel) it finds
-    a message whose outcome was unknown instead of posting it again."""
+    and posts changes in its thread. With ``channels:history`` (``groups:history`` in a private channel) it finds a
+    message whose outcome was unknown instead of posting it again.
+    """
     bot_token_file: Annotated[SecretFile, file_checked_by(_check_token)] | None = None
     """A file that contains the token, instead of ``bot_token``. It is reloaded when it changes."""
     channel: Annotated[str, AfterValidator(_channel)] | None = Field(default=None, validate_default=True)

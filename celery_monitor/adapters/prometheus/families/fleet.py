@@ -105,7 +105,8 @@ SCHEDULE_LAST_RUN: Final = Family(
 SCHEDULE_MISSED: Final = Family(
     "schedule_missed",
     Kind.COUNTER,
-    "Total number of expected starts of a configured schedule that did not happen within its grace. Starts at 0.",
+    "Total number of expected starts of a configured schedule that did not happen within its grace period. "
+    "Starts at 0.",
     ("schedule", "name"),
 )
 
@@ -119,7 +120,7 @@ SCHEDULE_MISSING: Final = Family(
 SCHEDULE_UNJUDGED: Final = Family(
     "schedule_not_judged",
     Kind.COUNTER,
-    "Total number of expected starts of a configured schedule that could not be judged, because events of that time "
-    "are lost.",
+    "Total number of expected starts of a configured schedule that could not be judged because events of that time "
+    "were lost.",
     ("schedule", "name"),
 )

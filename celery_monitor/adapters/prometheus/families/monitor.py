@@ -43,14 +43,14 @@ LAG: Final = Family(
 ROUNDTRIP: Final = Family(
     "monitor_probe_roundtrip_seconds",
     Kind.GAUGE,
-    "Seconds that the monitor's last probe took through the event exchange and back.",
+    "Round-trip time in seconds of the monitor's last probe through the event exchange.",
     unit="seconds",
 )
 
 CONNECTED: Final = Family(
     "monitor_broker_connected",
     Kind.GAUGE,
-    "1 while the event stream is open and has delivered at least a probe. While it is 0, the task counters do not "
+    "1 while the event stream is open and has delivered at least one probe. While it is 0, the task counters do not "
     "change.",
 )
 
@@ -231,10 +231,10 @@ SIGN_INS_REFUSED: Final = Family(
     "monitor_sign_ins_refused",
     Kind.COUNTER,
     "Total number of refused sign-ins to the page or the API since the process started, by reason: wrong (user name "
-    "or password), throttled (too many failures from the client within a minute), header (a header that names a "
-    "person, not from the proxy or sent twice: ignored), group (in no group that may see the page), answer (the "
-    "browser brought no valid answer of the OpenID provider), provider (the OpenID provider is unavailable). See the "
-    "log for the clients.",
+    "or password), throttled (too many failures from the client within a minute), header (a user header "
+    "that is ignored because the proxy did not send it or it was sent twice), group (in no group that may see the "
+    "page), answer (no valid response from the OpenID provider), provider (the OpenID provider is unavailable). See "
+    "the log for the clients.",
     ("reason",),
 )
 

@@ -40,7 +40,7 @@ TASK_COUNTERS: Final = (
         _task(
             "failed",
             "Total number of failures by the short class name of the exception. The series with an empty exception "
-            "stays at 0. To alert on a task's first failure use celery_monitor_task_failures_total, whose series "
+            "stays at 0. To alert on a task's first failure, use celery_monitor_task_failures_total, whose series "
             "start at 0.",
             "exception",
         ),
