@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _UnansweredProbe:
     at: float
     """Monotonic time at which it went out."""
     unread: float = 0.0
@@ -62,7 +62,7 @@ class Prober:
         self._clock = clock
         self._interval = interval
         self._number = 0
-        self._sent: dict[int, _Sent] = {}
+        self._sent: dict[int, _UnansweredProbe] = {}
         self._due_at = 0.0
         self._open = threading.Event()
         self._lock = threading.Lock()
@@ -117,7 +117,7 @@ class Prober:
         now = self._clock.monotonic()
         with self._lock:
             self._sent = {
-                number: _Sent(probe.at, probe.unread + min(seconds, now - probe.at))
+                number: _UnansweredProbe(probe.at, probe.unread + min(seconds, now - probe.at))
                 for number, probe in self._sent.items()
             }
 
@@ -158,7 +158,7 @@ class Prober:
             "probe_number": self._number,
         }
         with self._lock:
-            self._sent[self._number] = _Sent(self._clock.monotonic())
+            self._sent[self._number] = _UnansweredProbe(self._clock.monotonic())
         try:
             self._sender.send(json.dumps(body).encode(), min(max(MIN_TIMEOUT, self._interval), MAX_TIMEOUT))
         except SourceLostError as exc:
