@@ -35,7 +35,7 @@ class Redaction:
         self.timeouts = 0
         """Texts that took too long."""
         self.patterns: Sequence[Pattern] = [_Limited(self, number, pattern) for number, pattern in enumerate(patterns)]
-        self._told: set[int] = set()
+        self._warned: set[int] = set()
         self._lost = 0.0
         self._window_ends = 0.0
 
@@ -53,8 +53,8 @@ class Redaction:
         if not self._lost:
             self._window_ends = monotonic() + WINDOW
         self._lost += seconds
-        if number not in self._told:
-            self._told.add(number)
+        if number not in self._warned:
+            self._warned.add(number)
             _log.warning(
                 "Redaction timed out and the whole text was replaced; simplify the pattern",
                 pattern=f"tracking.redact[{number}]",

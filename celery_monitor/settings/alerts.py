@@ -29,7 +29,7 @@ def _dedup_key(value: str) -> str:
     return value
 
 
-def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
@@ -47,7 +47,7 @@ HELM_ON: Final = "true"
 """The key ``on`` as Helm gives it."""
 _REQUIRED: Final = {"runtime": "longer_than", "waiting": "longer_than", "backlog": "more_than"}
 """By condition: the parameter that a rule cannot do without."""
-_MEANT_FOR: Final = {
+_CONDITIONS_OF: Final = {
     "match": ("failure", "runtime", "waiting", "lost"),
     "exclude": ("failure", "runtime", "waiting", "lost"),
     "exceptions": ("failure",),
@@ -135,7 +135,7 @@ class RuleSettings(Section):
     def _one_way(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and (info.data.get("routing_key") or info.data.get("routing_key_file")):
             raise ValueError("set either to or routing_key: a channel in channels has a routing key of its own")
-        return _once(value)
+        return _unique(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -150,7 +150,7 @@ class RuleSettings(Section):
         required = _REQUIRED.get(self.on)
         if required is not None and getattr(self, required) is None:
             raise FieldError(required, f"is required with on: {self.on}")
-        for name, conditions in _MEANT_FOR.items():
+        for name, conditions in _CONDITIONS_OF.items():
             if self.on not in conditions and getattr(self, name) != type(self).model_fields[name].default:
                 raise FieldError(
                     name, f"cannot be used with on: {self.on}, only with {', '.join(conditions)}; remove it"
@@ -212,7 +212,7 @@ class AlertsSettings(Section):
     are dropped first; if all are open, failures of further tasks join a storm.
     """
     storm: StormSettings = StormSettings()
-    to: Annotated[tuple[ChannelName, ...], AfterValidator(_once)] = ()
+    to: Annotated[tuple[ChannelName, ...], AfterValidator(_unique)] = ()
     """Names of the channels for incidents whose rule names none. Empty: ``pagerduty``."""
     update_interval: Duration | None = None
     """The minimum time between two updates of an open incident on a channel. Unset: ``pagerduty.update_interval``."""

@@ -13,7 +13,7 @@ from requests import Session
 from celery_monitor.adapters.oidc.transport import prepare
 from celery_monitor.errors import ProviderUnavailableError
 
-KEPT_SECONDS: Final = 3600.0
+CACHE_SECONDS: Final = 3600.0
 """After which endpoints and keys are asked for again. Where the provider does not answer, the old ones stay in use."""
 AGAIN_SECONDS: Final = 10.0
 """The least time between two questions for keys that tokens of unknown keys can cause, and after one without answer."""
@@ -24,8 +24,8 @@ class Metadata:
 
     def __init__(self, issuer: str, monotonic: Callable[[], float]) -> None:
         self._issuer = issuer
-        self._endpoints = _Kept(self._discover, monotonic)
-        self._keys = _Kept(self._fetch_keys, monotonic)
+        self._endpoints = _Cached(self._discover, monotonic)
+        self._keys = _Cached(self._fetch_keys, monotonic)
 
     def endpoint(self, name: str) -> str | None:
         """The URL of an endpoint; None where the provider has none."""
@@ -79,7 +79,7 @@ def _signing_key(published: object) -> Key | None:
 T = TypeVar("T")
 
 
-class _Kept(Generic[T]):
+class _Cached(Generic[T]):
     """Something of the provider's, kept for a while."""
 
     def __init__(self, fetch: Callable[[], T], monotonic: Callable[[], float]) -> None:
@@ -88,7 +88,7 @@ class _Kept(Generic[T]):
         self._lock = threading.Lock()
         self._value: T | None = None
         self._at = -math.inf
-        self._asked_at = -math.inf
+        self._fetched_at = -math.inf
 
     def get(self, *, newer: bool = False) -> T:
         """What is kept, or what is fetched now. One thread fetches, and the others wait for it."""
@@ -96,10 +96,10 @@ class _Kept(Generic[T]):
             now = self._monotonic()
             value = self._value
             if value is not None and (
-                now < self._asked_at + AGAIN_SECONDS or (not newer and now < self._at + KEPT_SECONDS)
+                now < self._fetched_at + AGAIN_SECONDS or (not newer and now < self._at + CACHE_SECONDS)
             ):
                 return value
-            self._asked_at = now
+            self._fetched_at = now
             try:
                 value = self._value = self._fetch()
             except ProviderUnavailableError:

@@ -130,7 +130,7 @@ class Api:
     async def failures(self, request: Request) -> Response:
         """Failures, newest first."""
         query = self._query(request, "limit", "cursor", *FAILURE_FILTERS)
-        page = await self._queries(partial(self._sources.reader.failures, _wanted(query)))
+        page = await self._queries(partial(self._sources.reader.failures, _failure_filter(query)))
         return _items(page, views.failure)
 
     async def failure(self, request: Request) -> Response:
@@ -189,7 +189,7 @@ class Api:
         return Parameters(request, names, now=self._sources.clock.now())
 
 
-def _wanted(query: Parameters) -> FailureFilter:
+def _failure_filter(query: Parameters) -> FailureFilter:
     since, until = query.span()
     return FailureFilter(
         task=query.text("task"),

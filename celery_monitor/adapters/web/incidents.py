@@ -78,8 +78,8 @@ def filter_of(
     """
     since, until = query.span()
     return IncidentFilter(
-        task=_meant(query.text("task"), names),
-        exception=_meant(query.text("exception"), kinds),
+        task=_name_filter(query.text("task"), names),
+        exception=_name_filter(query.text("exception"), kinds),
         state=_state(query),
         key=query.text("key"),
         condition=query.choice("condition", tuple(Condition)),
@@ -90,7 +90,7 @@ def filter_of(
     )
 
 
-def _meant(text: str | None, names: Sequence[str] | None) -> Callable[[str], bool] | None:
+def _name_filter(text: str | None, names: Sequence[str] | None) -> Callable[[str], bool] | None:
     if text is None:
         return None
     return text.__eq__ if names is None or text in names else matcher(text)

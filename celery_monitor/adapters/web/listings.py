@@ -95,13 +95,17 @@ class Listings:
         page_of_tasks = await self._queries(partial(reader.tasks, limit=MAX_TASKS))
         all_rows = page_of_tasks.rows
         names = sorted({row.name for row in all_rows})
-        names_wanted = set(find(form_values["q"], names)) if form_values["q"] else None
-        if names_wanted is not None and len(names_wanted) == 1 and form_values["q"] in names_wanted:
+        matching_names = set(find(form_values["q"], names)) if form_values["q"] else None
+        if matching_names is not None and len(matching_names) == 1 and form_values["q"] in matching_names:
             # Typed in full: nothing is left to choose.
             return RedirectResponse(f"tasks/{path(form_values['q'])}", 303)
-        if form_values["q"].strip() and not names_wanted and (uuid := await self._id_in(form_values["q"])) is not None:
+        if (
+            form_values["q"].strip()
+            and not matching_names
+            and (uuid := await self._id_in(form_values["q"])) is not None
+        ):
             return RedirectResponse(f"runs/{path(uuid)}", 303)
-        rows = [row for row in all_rows if names_wanted is None or row.name in names_wanted]
+        rows = [row for row in all_rows if matching_names is None or row.name in matching_names]
         rows = [row for row in rows if _is_in(row, form_values["state"], now)]
         ordering = order(form_values["sort"], TASK_COLUMNS)
         rows.sort(key=lambda row: (row.name, row.queue))

@@ -58,7 +58,7 @@ ANCESTORS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TaskOverview:
     """What is known of a task ID."""
 
     runs: Sequence[TaskRun]
@@ -94,7 +94,7 @@ class Runs:
         if given["state"] in ENDED:
             return await self._ended(request, given)
         number = page_number(given["page"])
-        wanted = RunFilter(
+        run_filter = RunFilter(
             state=_state(given["state"]),
             matches_name=matcher(given["q"]) if given["q"].strip() else None,
             queue=given["queue"] or None,
@@ -103,7 +103,7 @@ class Runs:
             limit=PER_PAGE,
         )
         view = self._sources.tasks()
-        found = await self._page(tuple(given.values()), view, wanted)
+        found = await self._page(tuple(given.values()), view, run_filter)
         total = sum(found.counts.values())
         counts = {name: total if (state := _state(name)) is None else found.counts.get(state, 0) for name in STATES}
         now = self._sources.clock.now()
@@ -130,7 +130,7 @@ class Runs:
         """
         number, by = page_number(given["page"]), order(given["sort"], COLUMNS)
         newest = _whole_number(request.query_params.get("newest", ""))
-        wanted = EndedFilter(
+        run_filter = EndedFilter(
             matches_name=matcher(given["q"]) if given["q"].strip() else None,
             stage=OUTCOMES[given["state"]],
             queue=given["queue"] or None,
@@ -142,7 +142,7 @@ class Runs:
             limit=PER_PAGE,
         )
         reader, now = self._sources.reader, self._sources.clock.now()
-        found = await self._queries.shared(("ended", newest, *given.values()), partial(reader.ended_runs, wanted))
+        found = await self._queries.shared(("ended", newest, *given.values()), partial(reader.ended_runs, run_filter))
         return page(
             request,
             self._sources,
@@ -162,12 +162,12 @@ class Runs:
             refresh=number == 1 and newest is None,
         )
 
-    async def _page(self, key: tuple[str, ...], view: TaskView, wanted: RunFilter) -> RunPage:
+    async def _page(self, key: tuple[str, ...], view: TaskView, run_filter: RunFilter) -> RunPage:
         """Of many people who look at the same list, one a second asks for it."""
         now = self._sources.clock.monotonic()
         self._pages = {each: one for each, one in self._pages.items() if now - one[0] < SHARED_FOR}
         if key not in self._pages:
-            self._pages[key] = now, await self._queries.shared(("runs", *key), partial(view.page, wanted))
+            self._pages[key] = now, await self._queries.shared(("runs", *key), partial(view.page, run_filter))
         return self._pages[key][1]
 
     async def run(self, request: Request) -> Response:
@@ -209,10 +209,10 @@ class Runs:
         query = Parameters(request, known, now=self._sources.clock.now())
         state = query.choice("state", (*LISTED, *OUTCOMES))
         if state is not None and state in OUTCOMES:
-            found, end = await self._ended_as_asked(query, OUTCOMES[state])
+            found, end = await self._ended_page(query, OUTCOMES[state])
             position: tuple[int, ...] = (end, found.newest)
         else:
-            found, end = await self._listed_as_asked(query, None if state is None else RunState(state))
+            found, end = await self._unfinished_page(query, None if state is None else RunState(state))
             position = (end,)
         now = self._sources.clock.now()
         return answer(
@@ -222,10 +222,10 @@ class Runs:
             }
         )
 
-    async def _listed_as_asked(self, query: Parameters, state: RunState | None) -> tuple[RunPage, int]:
+    async def _unfinished_page(self, query: Parameters, state: RunState | None) -> tuple[RunPage, int]:
         """Tasks under way, and how many of the list come before the next page."""
         limit, cursor, name = query.limit(), query.cursor(), query.text("task")
-        wanted = RunFilter(
+        run_filter = RunFilter(
             state=state,
             matches_name=None if name is None else name.__eq__,
             queue=query.text("queue"),
@@ -233,14 +233,14 @@ class Runs:
             offset=0 if cursor is None else paging.position(cursor, tuple[_Offset])[0],
             limit=limit,
         )
-        return await self._queries(partial(self._sources.tasks().page, wanted)), wanted.offset + limit
+        return await self._queries(partial(self._sources.tasks().page, run_filter)), run_filter.offset + limit
 
-    async def _ended_as_asked(self, query: Parameters, stage: Stage | None) -> tuple[RunPage, int]:
+    async def _ended_page(self, query: Parameters, stage: Stage | None) -> tuple[RunPage, int]:
         """The same of what has ended. The cursor holds the list as it was: more tasks end meanwhile."""
         limit, cursor, name = query.limit(), query.cursor(), query.text("task")
         position = None if cursor is None else paging.position(cursor, tuple[_Offset, _Number])
         offset, newest = position or (0, None)
-        wanted = EndedFilter(
+        run_filter = EndedFilter(
             matches_name=None if name is None else name.__eq__,
             stage=stage,
             queue=query.text("queue"),
@@ -249,7 +249,7 @@ class Runs:
             offset=offset,
             limit=limit,
         )
-        return await self._queries(partial(self._sources.reader.ended_runs, wanted)), offset + limit
+        return await self._queries(partial(self._sources.reader.ended_runs, run_filter)), offset + limit
 
     async def run_as_json(self, request: Request) -> Response:
         """A task by its ID, as JSON."""
@@ -272,7 +272,7 @@ class Runs:
             }
         )
 
-    def _find(self, uuid: str) -> Found | None:
+    def _find(self, uuid: str) -> TaskOverview | None:
         """Asks memory and the store."""
         runs, failures = self._runs(uuid), self._sources.reader.failure(uuid)
         if not runs and not failures:
@@ -280,7 +280,7 @@ class Runs:
         ancestors, whole = self._ancestors(uuid, runs[0]) if runs else ([], True)
         stored = self._sources.reader.sent_by(uuid, CHILDREN)
         children = _merged(self._sources.tasks().children(uuid), stored)[:CHILDREN]
-        return Found(runs, ancestors, whole, children, failures)
+        return TaskOverview(runs, ancestors, whole, children, failures)
 
     def _runs(self, uuid: str) -> list[TaskRun]:
         return _merged(self._sources.tasks().find(uuid), self._sources.reader.ended(uuid))

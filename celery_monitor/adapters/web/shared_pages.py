@@ -19,7 +19,7 @@ from celery_monitor.adapters.web.people import Person, person_of, sign
 
 OLDEST: Final = 5.0
 """Seconds for which an answer is kept, whatever a client says."""
-KEPT: Final = 32
+MAX_ANSWERS: Final = 32
 """Answers: some 20 kB each."""
 _READING: Final = ("GET", "HEAD")
 _MAX_AGE: Final = re.compile(r"\bmax-age=([1-9]\d{0,3})\b")
@@ -64,7 +64,7 @@ class SharedPages:
         if found is None or now - found.at > oldest:
             found = _SharedAnswer(now, asyncio.ensure_future(self._make(scope)))
             found.made.add_done_callback(lambda made: None if _good(made) else self._drop(key, made))
-            self._answers = dict([*self._answers.items(), (key, found)][-KEPT:])
+            self._answers = dict([*self._answers.items(), (key, found)][-MAX_ANSWERS:])
         return found
 
     def _drop(self, key: Hashable, made: "asyncio.Task[list[Message]]") -> None:

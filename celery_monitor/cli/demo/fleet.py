@@ -62,7 +62,7 @@ class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # Celery's signature
         self._started = 0
-        self._under_way: set[str] = set()
+        self._running: set[str] = set()
         self._counting = threading.Lock()
         super().__init__(*args, **kwargs)
 
@@ -71,11 +71,11 @@ class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
         if kind == "task-started":
             with self._counting:
                 self._started += 1
-                self._under_way.add(fields["uuid"])
+                self._running.add(fields["uuid"])
         elif kind in _ENDS:
-            self._under_way.discard(fields["uuid"])
+            self._running.discard(fields["uuid"])
         elif "processed" in fields:
-            fields |= {"processed": self._started, "active": len(self._under_way)}
+            fields |= {"processed": self._started, "active": len(self._running)}
         return super().send(kind, **fields)
 
 

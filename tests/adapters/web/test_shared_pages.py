@@ -168,7 +168,7 @@ def test_an_error_is_not_kept() -> None:
 
 def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept, whatever is asked for, and none for long."""
-    monkeypatch.setattr(shared_pages, "KEPT", 4)
+    monkeypatch.setattr(shared_pages, "MAX_ANSWERS", 4)
 
     async def run() -> None:
         site = Site()

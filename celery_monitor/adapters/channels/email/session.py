@@ -82,7 +82,7 @@ class HelloRefusedError(Exception):
 
     def __init__(self, hello: str, code: int, answer: bytes) -> None:
         super().__init__(hello, code, answer)
-        self.hello, self.code, self.said = hello, code, answer
+        self.hello, self.code, self.answer = hello, code, answer
 
 
 class UnansweredError(Exception):

@@ -21,7 +21,7 @@ class EmailEntry(ChannelSettings):
 
     @field_validator("to")
     @classmethod
-    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         once: dict[str, str] = {}
         for address in value:
             once.setdefault(email_address.parse(address).identity, address)

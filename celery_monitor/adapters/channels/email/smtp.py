@@ -142,13 +142,13 @@ def _smtp_errors(server: SmtpServer, hello: str) -> Iterator[None]:
         raise
     except HelloRefusedError as exc:
         raise RetryableError(
-            f"{server} refused the EHLO name {hello}: {_said(exc.code, exc.said)}; {HELLO_REMEDY}",
+            f"{server} refused the EHLO name {hello}: {_response(exc.code, exc.answer)}; {HELLO_REMEDY}",
             AFTER_LOGIN,
             remedy=HELLO_REMEDY,
         ) from exc
     except smtplib.SMTPAuthenticationError as exc:
         raise RetryableError(
-            f"{server} refused the user name or the password ({_said(exc.smtp_code, exc.smtp_error)})",
+            f"{server} refused the user name or the password ({_response(exc.smtp_code, exc.smtp_error)})",
             AFTER_LOGIN,
             remedy="check email.username and email.password, and whether the provider requires an app password",
         ) from exc
@@ -156,13 +156,13 @@ def _smtp_errors(server: SmtpServer, hello: str) -> Iterator[None]:
         raise _refusal("the mail", exc.smtp_code, exc.smtp_error, server) from exc
     except smtplib.SMTPConnectError as exc:
         raise RetryableError(
-            f"{server} refused the session: {_said(exc.smtp_code, exc.smtp_error)}",
+            f"{server} refused the session: {_response(exc.smtp_code, exc.smtp_error)}",
             AFTER_LOGIN,
             remedy="see its response for the reason: it may be overloaded or block this machine's address; or "
             f"{HELLO_REMEDY}",
         ) from exc
     except smtplib.SMTPResponseException as exc:
-        raise RetryableError(f"{server} answered {_said(exc.smtp_code, exc.smtp_error)}") from exc
+        raise RetryableError(f"{server} answered {_response(exc.smtp_code, exc.smtp_error)}") from exc
     except ssl.SSLCertVerificationError as exc:
         raise RetryableError(
             f"the certificate of {server} is not trusted ({exc.verify_message})",
@@ -277,7 +277,7 @@ class _Conversation:
             raise
         if _is_positive(code):
             self._taken += accepted
-            self._reply = _said(code, answer)
+            self._reply = _response(code, answer)
         self._settle()
         if not _is_positive(code):
             raise _refusal("the mail", code, answer, self._server)
@@ -312,12 +312,12 @@ def hello_of(sender: EmailAddress | None) -> str:
 def _concerning_client(code: int, answer: bytes, server: SmtpServer) -> DeliveryError | None:
     """The error where an answer speaks of how this client speaks, whatever it was an answer to."""
     if 400 <= code < 600 and _HELLO.search(answer):  # noqa: PLR2004 - RFC 5321, 4.2.1
-        text = f"{server} refused the EHLO name: {_said(code, answer)}; {HELLO_REMEDY}"
+        text = f"{server} refused the EHLO name: {_response(code, answer)}; {HELLO_REMEDY}"
         return RetryableError(text, AFTER_LOGIN, remedy=HELLO_REMEDY)
     if code in _REPAIRED_BY_A_PERSON:
-        return RetryableError(f"{server} answered {_said(code, answer)}", AFTER_LOGIN)
+        return RetryableError(f"{server} answered {_response(code, answer)}", AFTER_LOGIN)
     if not 400 <= code < 600:  # noqa: PLR2004 - as above
-        return RetryableError(f"{server} answered {_said(code, answer)}, which is not a valid SMTP response")
+        return RetryableError(f"{server} answered {_response(code, answer)}, which is not a valid SMTP response")
     return None
 
 
@@ -326,7 +326,7 @@ def _refusal(action: str, code: int, reply: bytes | str, server: SmtpServer) -> 
     if (error := _concerning_client(code, answer, server)) is not None:
         return error
     kind = RejectedError if _is_final(code) else RetryableError
-    return kind(f"{action} was refused: {_said(code, reply)}")
+    return kind(f"{action} was refused: {_response(code, reply)}")
 
 
 def _is_positive(code: int) -> bool:
@@ -337,7 +337,7 @@ def _is_final(code: int) -> bool:
     return 500 <= code < 600  # noqa: PLR2004 - RFC 5321, 4.2.1
 
 
-def _said(code: int, reply: bytes | str) -> str:
+def _response(code: int, reply: bytes | str) -> str:
     return f"{code} {_text(reply)}"
 
 
