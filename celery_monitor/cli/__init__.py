@@ -123,5 +123,5 @@ def _all_problems(error: ConfigError) -> str:
 def main() -> None:
     """Exact counts of a Celery fleet's task events, as metrics, incidents and a daily mail.
 
-    Exit codes: 0 done, 1 failed, 2 usage or configuration error, 70 stuck and ended by its own watchdog.
+    Exit codes: 0 done, 1 failed, 2 usage or configuration error, 70 ended by the watchdog (no progress).
     """

@@ -46,7 +46,7 @@ def suggest(config_path: Path | None, store: str | None, timezone: str | None) -
     suggested = [item for item in suggestions if item is not None]
     if not suggested:
         click.echo(
-            f"no regular tasks found among {len(by_task)} tasks: give the monitor a few days, or runs, to see them"
+            f"no regular tasks found among {len(by_task)} tasks: try again after more runs, such as in a few days"
         )
         return
     click.echo("schedules:")

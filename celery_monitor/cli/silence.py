@@ -86,7 +86,7 @@ def add(  # noqa: PLR0917 - the options
 @store_url
 @click.option("--ended", is_flag=True, help="List the silences that have ended instead, newest first.")
 def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
-    """Print the silences that have not ended, the first to end first. Times are in UTC."""
+    """Print the silences that have not ended, ordered by their end. Times are in UTC."""
     now = SystemClock().now()
     with attached_store(load(config_path, {"store.url": store})) as opened:
         silences = opened.silences.ended(now) if ended else opened.silences.current(now)
@@ -101,11 +101,11 @@ def list_(config_path: Path | None, store: str | None, *, ended: bool) -> None:
 @config_file
 @store_url
 def end(config_path: Path | None, store: str | None, silence_id: str) -> None:
-    """End a silence now. What it has held back pages within seconds, unless the task has recovered."""
+    """End a silence now. Failures that it held back page within seconds, unless the task has recovered."""
     with attached_store(load(config_path, {"store.url": store})) as opened:
         ended_silence = opened.silences.end(silence_id, SystemClock().now())
     if ended_silence is None:
-        raise MonitorError("no silence with this ID is in effect: celery-monitor silence list shows those that are")
+        raise MonitorError("no silence with this ID is in effect: see celery-monitor silence list")
     click.echo(f"silence {ended_silence.id} of {', '.join(ended_silence.match)} has ended")
 
 

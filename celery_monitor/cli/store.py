@@ -14,13 +14,13 @@ from celery_monitor.settings import Settings, load
 from celery_monitor.settings.secret import Secret, SecretSource
 from celery_monitor.settings.store import check_store_url
 
-_TELL_EVERY: Final = 1.0
+_PRINT_EVERY: Final = 1.0
 """Seconds between two lines about the same table."""
 
 
 @click.group()
 def store() -> None:
-    """Where everything is kept."""
+    """The database of counts, failures, incidents and notifications."""
 
 
 @store.command()
@@ -28,12 +28,12 @@ def store() -> None:
 @click.option("--to", "target", metavar="URL", required=True, help="An empty store, as in store.url.")
 @config_file
 def copy(source: str, target: str, config_path: Path | None) -> None:
-    """Copy everything from one store to another, empty one, and compare them.
+    """Copy everything from one store to an empty one, and compare the two.
 
-    Works between SQLite and PostgreSQL in both directions. Stop the daemon first: a store that is in use is refused.
-    The copy is complete or not there at all. The source is not changed. In PostgreSQL the schema is store.schema, or
-    is named for the fleet: give the daemon's configuration. A password may be in the URL, in the configuration's
-    store.password_file, or where libpq looks for it (PGPASSWORD, ~/.pgpass).
+    Works between SQLite and PostgreSQL in both directions. Stop the daemon first: a store that is in use cannot be
+    copied. The copy is complete, or nothing is written. The source is not changed. In PostgreSQL, the schema is
+    store.schema, or is derived from the fleet's name: pass the daemon's configuration. A password may be in the URL,
+    in the configuration's store.password_file, or where libpq looks for it (PGPASSWORD, ~/.pgpass).
     """
     settings = load(config_path, {})
     sides = _side(settings, "--from", source), _side(settings, "--to", target)
@@ -71,11 +71,11 @@ class _CopyProgress:
     """A line on standard error for each table, and more for those that take long."""
 
     def __init__(self) -> None:
-        self._told_at = 0.0
+        self._printed_at = 0.0
 
     def tell(self, table: str, done: int, count: int) -> None:
         """See Tell."""
         now = time.monotonic()
-        if done >= count or now - self._told_at >= _TELL_EVERY:
-            self._told_at = now
+        if done >= count or now - self._printed_at >= _PRINT_EVERY:
+            self._printed_at = now
             click.echo(f"{table}: {done:,} of {count:,} rows", err=True)

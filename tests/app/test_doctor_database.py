@@ -32,7 +32,7 @@ WELL = ServerReport(
 @pytest.mark.parametrize(
     ("changed", "state", "text"),
     [
-        ({}, State.OK, "on its disk before they are acknowledged"),
+        ({}, State.OK, "on its disk before messages are acknowledged"),
         ({"fsync": False}, State.WARN, "fsync is off: a crash of its machine loses"),
         ({"fsync": False, "synchronous_commit": "off"}, State.WARN, "ALTER SYSTEM SET fsync = on"),
         ({"synchronous_commit": "off"}, State.WARN, "SET synchronous_commit = on"),
@@ -57,7 +57,7 @@ def test_clocks() -> None:
 
 def test_the_leader() -> None:
     """Who leads and until when; or who led last."""
-    assert "pod-1 leads (term 7); its lease runs for 3.2 s" in database._leader(LeaseState("pod-1", 7, 3.2)).text
+    assert "pod-1 leads (term 7); its lease expires in 3.2 s" in database._leader(LeaseState("pod-1", 7, 3.2)).text
     assert "no replica leads, pod-1 led last" in database._leader(LeaseState("pod-1", 7, -1.0)).text
     assert "no replica leads: the next" in database._leader(LeaseState("", 0, 0.0)).text
 

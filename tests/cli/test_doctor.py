@@ -117,7 +117,7 @@ def test_task_events(
 ) -> None:
     """They are proven by an event or the worker's configuration, promised by enable_events, else to be switched on."""
     stream = seen(*events)
-    finding = fleet._task_events(sorted(stream.ahead), stream, conf, was_asked=asked)
+    finding = fleet._task_events(sorted(stream.ahead), stream, conf, events_enabled=asked)
     assert finding.state is state
     assert re.search(text, finding.text)
 
@@ -145,7 +145,7 @@ def test_clients_are_no_workers() -> None:
     ("stamps", "state", "text"),
     [
         ([NOW - 1.0, NOW - 0.25], State.OK, "by at most 0.25 s"),
-        ([NOW + 30.0], State.WARN, "celery@a 30.0 s ahead: synchronise"),
+        ([NOW + 30.0], State.WARN, "celery@a 30.0 s ahead: synchronize"),
         ([NOW - 90.0, NOW - 60.0], State.WARN, "celery@a 60.0 s behind"),
     ],
 )

@@ -60,7 +60,7 @@ def test_add_list_and_end(store: SqlStore, tmp_path: Path) -> None:
     again = invoke(tmp_path, "end", one.id)
     assert (again.exit_code, again.output) == (
         1,
-        "error: no silence with this ID is in effect: celery-monitor silence list shows those that are\n",
+        "error: no silence with this ID is in effect: see celery-monitor silence list\n",
     )
 
 

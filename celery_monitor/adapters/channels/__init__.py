@@ -218,7 +218,14 @@ def of_entry(
 def no_rule(rule: str | None, receiver: str) -> None:
     """Raise ConfigError for ``--rule`` where no rule can have a receiver of its own. ``receiver``: what it would be."""
     if rule is not None:
-        raise ConfigError([Problem("--rule", f"no rule has {receiver} of its own: list a channel in the rule's to")])
+        raise ConfigError(
+            [
+                Problem(
+                    "--rule",
+                    f"a rule cannot have {receiver} of its own: omit --rule, and list channels in the rule's to",
+                )
+            ]
+        )
 
 
 def page_of(base: str | None, key: str) -> str | None:

@@ -114,7 +114,7 @@ class OidcProvider:
             raise ProviderUnavailableError(f"its userinfo endpoint answers HTTP {response.status_code}")
         answer = response.json()
         if not isinstance(answer, dict) or answer.get("sub") != claims["sub"]:
-            raise SignInRefusedError("the userinfo response is about another person")
+            raise SignInRefusedError("the userinfo response is about another user")
         return answer
 
     def _client(self) -> OAuth2Session:

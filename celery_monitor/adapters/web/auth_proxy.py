@@ -18,7 +18,9 @@ from celery_monitor.adapters.web.refused import Refused
 from celery_monitor.core.text import printable
 from celery_monitor.settings.sign_in import AuthProxySettings
 
-NO_GROUP: Final = "You are signed in as {}, and none of your groups may see this monitor. Ask its administrator."
+NO_GROUP: Final = (
+    "You are signed in as {}, but none of your groups may see this monitor. Ask its administrator for access."
+)
 
 _LOG_EVERY: Final = 60.0
 """Seconds between two lines: whoever sends headers must not fill the log."""
@@ -61,7 +63,9 @@ class AuthProxy:
         if now >= self._quiet_until:
             self._quiet_until = now + _LOG_EVERY
             trusted = self._trusts(peer)
-            _log.warning("Ignored a header that names a person", client=printable(peer, MAX_NAME), trusted=trusted)
+            _log.warning(
+                "Ignored a user header that cannot be trusted", client=printable(peer, MAX_NAME), trusted=trusted
+            )
 
     def _trusts(self, peer: str) -> bool:
         try:

@@ -61,7 +61,7 @@ def outlook(incident: Incident, rows: Sequence[HistoryRow], now: float) -> Outlo
     span, lasted = elapsed(now - begin), f"{SPAN // 60:.0f} min before"
     numbers = f"Last {span}: {_outcome_text(*recent)}. The {lasted}: {_outcome_text(*earlier)}."
     if incident.state is IncidentState.RESOLVED:
-        return Outlook("good", f"It is over: resolved, the last failure was {elapsed(silent_for)} ago.", numbers)
+        return Outlook("good", f"It is over: resolved; the last failure was {elapsed(silent_for)} ago.", numbers)
     if silent_for > SPAN:
         succeeded = f", and {recent[0]:,} runs have succeeded in the last {span}" if recent[0] else ""
         none = "" if recent[0] else " It has not run since, so it may not be fixed."

@@ -10,11 +10,11 @@ from celery_monitor.adapters.web.refused import Refused
 from celery_monitor.adapters.web.render import bare
 
 _TITLES: Final = {
-    400: "The sign-in failed",
+    400: "Sign-in failed",
     401: "Sign in",
     403: "Not allowed",
     429: "Too many failed sign-ins",
-    503: "Nobody can sign in now",
+    503: "Sign-in is unavailable",
 }
 
 

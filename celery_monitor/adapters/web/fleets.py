@@ -15,7 +15,7 @@ from celery_monitor.errors import MonitorError
 from celery_monitor.ports import OtherFleet
 from celery_monitor.settings.section import is_http_url
 
-KEPT_SECONDS: Final = 60.0
+CACHE_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 0.3
 """That a page waits for the list; then it goes without, and the next one has it."""
 _MAX_NAME: Final = 100
@@ -38,7 +38,7 @@ class Fleets:
         """The ASGI interface."""
         now = self._sources.clock.monotonic()
         if self._sources.fleets is not None and now >= self._until and is_page(scope["path"]):
-            self._until = now + KEPT_SECONDS
+            self._until = now + CACHE_SECONDS
             await asyncio.wait({asyncio.ensure_future(self._ask())}, timeout=PATIENCE_SECONDS)
         scope[_KEY] = self._known
         await self._app(scope, receive, send)
@@ -49,7 +49,7 @@ class Fleets:
         try:
             fleets = await self._queries(self._sources.fleets)
         except MonitorError as exc:
-            _log.debug("The other fleets of the database are not known", problem=str(exc))
+            _log.debug("Cannot list the other fleets of the database", problem=str(exc))
             return
         # Whoever writes there is not us.
         self._known = [

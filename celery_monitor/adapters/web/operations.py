@@ -34,16 +34,16 @@ from celery_monitor.settings.units import duration
 MAX_BODY: Final = 64 << 10
 """Bytes of a request that changes something."""
 OFF: Final = (
-    "silences can be changed here only where people sign in: set web.username and web.password, or use celery-monitor "
-    "silence add"
+    "silences can be changed here only if sign-in is configured: set web.username and web.password, or use "
+    "celery-monitor silence add"
 )
-VIEWER: Final = "you have read-only access: ask somebody in one of the groups of web.operators"
+VIEWER: Final = "you have read-only access: ask a member of one of the groups in web.operators"
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _duration: Final = duration("1s", "30d")
 
 
-class AskedSilence(msgspec.Struct, forbid_unknown_fields=True):
+class SilenceRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a POST to ``/api/v1/silences``."""
 
     match: list[str]
@@ -83,7 +83,7 @@ class Operations:
         """A new silence, as JSON."""
         person = _permit(request, _JSON)
         try:
-            silence_request = msgspec.json.decode(await _body(request), type=AskedSilence)
+            silence_request = msgspec.json.decode(await _body(request), type=SilenceRequest)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise ParameterError(f"the body must be JSON with match, for and reason: {exc}") from exc
         silence = await self._add(

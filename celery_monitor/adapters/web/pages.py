@@ -37,11 +37,11 @@ _REPORT_POLICY: Final = PAGE_POLICY.replace("style-src 'self'", "style-src 'self
 _OPEN: Final = 10
 """Open incidents on the overview."""
 _ERRORS: Final[Mapping[int, str]] = {
-    400: "This address is not valid",
+    400: "Invalid address",
     403: "Not allowed",
     404: "Not found",
-    500: "An error in the monitor",
-    503: "Not available now",
+    500: "Internal error",
+    503: "Temporarily unavailable",
 }
 """Headings by status."""
 _NO_PAGE: Final = "There is no page at this address."

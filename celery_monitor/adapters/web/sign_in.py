@@ -30,8 +30,8 @@ PROVIDER_SECONDS: Final = 20.0
 """For the provider to answer all that is asked of it in one sign-in."""
 _MAX_PARAMETER: Final = 4096
 _NOT_BEGUN: Final = (
-    "This sign-in was not begun in this browser at this address, or more than ten minutes ago. Open {} and sign in "
-    "there."
+    "This sign-in was started in another browser or at another address, or more than ten minutes ago. Open {} and "
+    "sign in again."
 )
 
 T = TypeVar("T")
@@ -133,9 +133,7 @@ class SignIn:
         """Sign out here. The provider is not asked: other sites of the person's go on."""
         if not of_this_site(request.headers, form=True):
             return self._refuse(request, Refused(403, f"Nothing was changed: {OTHER_SITE}."))
-        message = (
-            "You are signed out here. You may still be signed in at the provider: then one click signs you in again."
-        )
+        message = "You are signed out here. If you are still signed in at the provider, one click signs you in again."
         response = door.page(request, "Signed out", message)
         self._sessions.end(response)
         return response
@@ -150,7 +148,7 @@ class SignIn:
     def _unavailable(self, request: Request, exc: ProviderUnavailableError) -> Response:
         _log.warning("The sign-in provider is unavailable", problem=str(exc))
         message = (
-            f"The sign-in provider cannot be used: {exc}. People who are signed in stay signed in. Try again in a "
+            f"The sign-in provider is unavailable: {exc}. Users who are signed in stay signed in. Try again in a "
             "moment."
         )
         return self._refuse(request, Refused(503, message, {"retry-after": "10"}, reason="provider", retry=True))

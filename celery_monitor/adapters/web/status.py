@@ -62,7 +62,7 @@ def _numbers(sources: Sources, snapshot: Snapshot | None, *, silent: bool) -> He
         wrong = next(name for name, problem in health.checks.items() if problem is not None)
         return HeaderState("bad", "Numbers", f"may be out of date ({wrong})", "#problems")
     if "standby" in health.notes:
-        return HeaderState("none", "Numbers", "of the leader's last commit", "workers")
+        return HeaderState("none", "Numbers", "as of the leader's last commit", "workers")
     if snapshot is None:
         return HeaderState("none", "Numbers", "not read yet: the monitor is starting", "")
     if silent:
@@ -83,7 +83,7 @@ def _fleet(snapshot: Snapshot | None, *, silent: bool) -> HeaderState:
         incidents = _counted(snapshot.incidents_open, "open incident")
         return HeaderState("bad", "Fleet", f"{incidents}, {workers}", "incidents?state=open")
     if not up:
-        return HeaderState("bad" if down else "warn", "Fleet", workers if down else "no worker seen", "workers")
+        return HeaderState("bad" if down else "warn", "Fleet", workers if down else "no workers seen", "workers")
     tone: Tone = "warn" if down else "good"
     return HeaderState(tone, "Fleet", f"no open incidents, {workers}", "workers")
 

@@ -59,13 +59,13 @@ _COUNTED_WITHIN: Final = 1.5
     type=click.IntRange(0, 14),
     default=7,
     show_default=True,
-    help="Days before the start that are made up, so that there is something to see; 0 for none.",
+    help="Days of generated history before the start, so that there is something to see; 0 for none.",
 )
 @click.option("--seconds", type=click.FloatRange(1), help="Stop after this time. Default: run until Ctrl-C.")
 def demo(host: str, port: int, rate: float, days: int, seconds: float | None) -> None:
     """Run a broker, a failing fleet, the monitor and its receivers in one process.
 
-    Nothing is installed, and nothing is left behind: what it writes is in a temporary directory that goes with it.
+    It installs nothing and leaves nothing behind: its files are in a temporary directory that is removed at the end.
     """
     stop = threading.Event()
     with contextlib.ExitStack() as cleanup:
@@ -98,9 +98,9 @@ def demo(host: str, port: int, rate: float, days: int, seconds: float | None) ->
 def _notice(now: float, days: int) -> str:
     """What stands on top of every page."""
     started_at = f"{dt.datetime.fromtimestamp(now, dt.UTC):%H:%M} UTC"
-    made_up = f"The {days} days before {started_at} are" if days > 1 else f"The day before {started_at} is"
-    made_up = f"{made_up} made up; what came since then" if days else "What is shown"
-    return f"Demonstration. {made_up} is counted from a small fleet in the demo's own process."
+    span = f"{days} days" if days > 1 else "day"
+    generated = f"The data of the {span} before {started_at} is generated; newer data" if days else "The data"
+    return f"Demonstration. {generated} is counted from a small fleet in the demo's own process."
 
 
 def _introduce(url: str, directory: Path, notice: str) -> None:

@@ -39,7 +39,7 @@ def configure(directory: Path, *, host: str, port: int, pager: str, notice: str)
                     "lasting": "10s",
                     "severity": "warning",
                 },
-                {"name": "nobody is woken by what was removed", "match": ["shop.legacy.*"], "page": False},
+                {"name": "legacy tasks do not page", "match": ["shop.legacy.*"], "page": False},
             ]
         },
         "schedules": [

@@ -28,7 +28,7 @@ class _Setting:
 _LEARNED: Final = (
     "the monitor learns this from the workers; set it in broker.transport_options too, in case none responds"
 )
-_SAME_FANOUT: Final = "events and requests may miss each other: set it in broker.transport_options too"
+_SAME_FANOUT: Final = "events or requests may not arrive: set it in broker.transport_options too"
 _SETTINGS: Final = {
     "event_exchange": _Setting("celeryev", State.FAIL, "set broker.exchange to the workers' event_exchange"),
     "control_exchange": _Setting("celery", State.WARN, "set broker.control_exchange to the workers' control_exchange"),

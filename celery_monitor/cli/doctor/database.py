@@ -52,7 +52,7 @@ class _Opened:
 def _rights(report: ServerReport) -> Finding:
     way = "through a pooler, which works in transaction mode" if report.pooled else "without a pooler"
     if not report.barred:
-        return ok(_SUBJECT, f"the user may read, write and alter every table; connected {way}")
+        return ok(_SUBJECT, f"the user can read, write and alter every table; connected {way}")
     return fail(
         _SUBJECT,
         f"the user does not own {name_list([*report.barred])}, or may not read and write there: as a superuser of that "
@@ -97,12 +97,12 @@ def _durability(report: ServerReport) -> Finding:
             "it has standbys, but no commit waits for them: a failover can lose the newest counts, which were "
             "acknowledged to the broker. Set synchronous_standby_names to prevent it",
         )
-    return ok(_SUBJECT, "commits are on its disk before they are acknowledged to the broker; it has no standby")
+    return ok(_SUBJECT, "commits are on its disk before messages are acknowledged to the broker; it has no standby")
 
 
 def _leader(lease: LeaseState) -> Finding:
     if lease.expires_in > 0:
-        until = f"its lease runs for {lease.expires_in:.1f} s more unless it is renewed"
+        until = f"its lease expires in {lease.expires_in:.1f} s unless it is renewed"
         return ok(_SUBJECT, f"{lease.holder or 'a celery-monitor'} leads (term {lease.term}); {until}")
     last = f", {lease.holder} led last" if lease.holder else ""
     return ok(_SUBJECT, f"no replica leads{last}: the next celery-monitor that starts will")

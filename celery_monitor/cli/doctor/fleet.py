@@ -141,7 +141,7 @@ def _conversation(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seco
         yield from agreement(conf, settings, redis=diagnostics.is_redis)
     yield _stream(seen, seconds, problem)
     if seen.events or workers:
-        yield _task_events(sorted({*workers, *seen.ahead}), seen, conf, was_asked=settings.enable_events)
+        yield _task_events(sorted({*workers, *seen.ahead}), seen, conf, events_enabled=settings.enable_events)
         yield _task_sent(seen, conf)
     if seen.ahead:
         yield _clocks(seen)
@@ -223,12 +223,14 @@ def _stream(seen: Seen, seconds: float, problem: str | None) -> Finding:
     )
 
 
-def _task_events(workers: list[str], seen: Seen, conf: Mapping[str, Mapping[str, Any]], *, was_asked: bool) -> Finding:
+def _task_events(
+    workers: list[str], seen: Seen, conf: Mapping[str, Mapping[str, Any]], *, events_enabled: bool
+) -> Finding:
     proven = seen.task_senders | {host for host, values in conf.items() if values.get("worker_send_task_events")}
     unproven = [host for host in workers if host not in proven]
     if not unproven:
         return ok("task events", "every worker sends them")
-    if was_asked:
+    if events_enabled:
         return ok(
             "task events", f"the monitor enables them on every worker (none seen from {name_list(unproven)} just now)"
         )
@@ -259,5 +261,5 @@ def _clocks(seen: Seen) -> Finding:
     offsets = [f"{host} {abs(by):.1f} s {'ahead' if by > 0 else 'behind'}" for host, by in sorted(wrong.items())]
     return warn(
         "clocks",
-        f"{name_list(offsets)}: synchronise them (NTP); failures are counted in the hour of the worker's clock",
+        f"{name_list(offsets)}: synchronize them with NTP; failures are counted in the hour of the worker's clock",
     )

@@ -298,7 +298,7 @@ def test_a_page_stays_current(visit: Visiting, shown: tuple[Served, Fleet]) -> N
         assert "0 down" not in page.locator("#states").inner_text()
         page.evaluate("void (window.fetch = () => Promise.reject(new TypeError('Failed to fetch')))")
         page.evaluate(look)
-        page.get_by_text("not current: the monitor does not answer, or your sign-in has ended").wait_for()
+        page.get_by_text("not updated: the monitor does not respond, or your session has ended").wait_for()
     finally:
         fleet.workers[:] = before
 

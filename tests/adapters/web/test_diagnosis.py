@@ -16,7 +16,7 @@ BEFORE = RECENT - BUCKET_SECONDS
 @pytest.mark.parametrize(
     ("changes", "rows", "tone", "said"),
     [
-        ({"state": IncidentState.RESOLVED}, [], "good", "It is over: resolved, the last failure was 30 s ago."),
+        ({"state": IncidentState.RESOLVED}, [], "good", "It is over: resolved; the last failure was 30 s ago."),
         (
             {},
             [row(RECENT, 90, 10), row(BEFORE, 50, 50)],

@@ -173,7 +173,7 @@ def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
     text = unescape(answer.text)
     for told in (
         "ValueError (3), KeyError (1)",
-        "pages from 3 failures",
+        "pages at 3 failures",
         "<no> such card",
         "shop.py:charge",
         "(<1>,)",

@@ -101,7 +101,7 @@ def test_a_task_by_its_id(site: Served, fleet: Fleet) -> None:
     fleet.monitor.receive([Delivery(json.dumps(end).encode())], NOW)
     text = site.get("/runs/run-1").text
     assert ">succeeded<" in text
-    assert "1 min 27 s of work" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "ran for 1 min 27 s" in text.replace("\N{NO-BREAK SPACE}", " ")
     assert "data-refresh" not in text
 
 

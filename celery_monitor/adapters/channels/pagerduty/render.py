@@ -122,7 +122,7 @@ def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
         links.append((_page(base, "incidents/", incident.key), "This incident"))
         links.append((_page(base, "failures/", incident.last_uuid), "Latest failure"))
         if not incident.is_storm and incident.task:
-            links.append((_page(base, "tasks/", incident.task), f"{incident.task} at the monitor"))
+            links.append((_page(base, "tasks/", incident.task), f"{incident.task} in celery-monitor"))
     if incident.runbook_url:
         links.append((incident.runbook_url, "Runbook"))
     links += [(url, title) for title, url in incident.links]

@@ -62,7 +62,7 @@ SCHEMAS: Final[dict[str, Json]] = {
         missed_total=COUNT,
         not_judged_total={
             **COUNT,
-            "description": "Expected starts that could not be judged because events of that time are lost",
+            "description": "Expected starts that could not be judged because events of that time were lost",
         },
         not_judged_at=nullable({**TIME, "description": "Last expected start that could not be judged"}),
         runs=array(

@@ -58,8 +58,8 @@ _RUN: Final[dict[str, Json]] = {
     "waited_seconds": nullable({"type": "number", "description": "Seconds from when it was due until it started"}),
     "seconds": nullable({"type": "number", "description": "Run time in seconds, once it has ended"}),
     "retries": COUNT,
-    "root": nullable({"type": "string", "description": "Id of the first task of the workflow"}),
-    "parent": nullable({"type": "string", "description": "Id of the task that sent it"}),
+    "root": nullable({"type": "string", "description": "ID of the first task of the workflow"}),
+    "parent": nullable({"type": "string", "description": "ID of the task that sent it"}),
     "args": nullable(
         {"type": "string", "description": "Only of unfinished tasks, and only with tracking.capture_arguments"}
     ),
@@ -81,7 +81,7 @@ SCHEMAS: Final[dict[str, Json]] = {
         count=COUNT,
         first_at=nullable(TIME),
         last_at=nullable(TIME),
-        sample=nullable({"type": "string", "description": "Id of a task whose failure is stored"}),
+        sample=nullable({"type": "string", "description": "ID of a task whose failure is stored"}),
     ),
     "Failure": object_of(**_FAILURE),
     "FailureInFull": object_of(**_FAILURE, traceback=TEXT, args=nullable(TEXT), kwargs=nullable(TEXT)),
@@ -112,7 +112,7 @@ OPERATIONS: Final = {
         ("since",),
     ),
     "/api/v1/runs": Operation(
-        "Unfinished tasks, oldest first; with the `state` of ended tasks, these, newest first",
+        "Unfinished tasks, oldest first; or, with a `state` of ended tasks, ended tasks, newest first",
         "Run",
         True,
         ("limit", "cursor", "task", "state", "queue", "worker"),

@@ -42,8 +42,8 @@
     for (const [size, one, many] of UNITS) {
       const number = Math.floor(Math.abs(seconds) / size);
       if (number) {
-        const told = `${number} ${number === 1 ? one : many}`;
-        return seconds > 0 ? `${told} ago` : `in ${told}`;
+        const text = `${number} ${number === 1 ? one : many}`;
+        return seconds > 0 ? `${text} ago` : `in ${text}`;
       }
     }
     return "just now";
@@ -147,9 +147,9 @@
       swap(new DOMParser().parseFromString(text, "text/html"));
     } catch {
       failures += 1;
-      const told = document.getElementById("live");
+      const live = document.getElementById("live");
       // A proxy that wants a sign-in again sends a script to another site, which looks the same from here.
-      if (told) told.textContent = "· not current: the monitor does not answer, or your sign-in has ended. Reload the page.";
+      if (live) live.textContent = "· not updated: the monitor does not respond, or your session has ended. Reload the page.";
     }
   }
 

@@ -364,7 +364,7 @@ def test_missed_schedules_and_silenced_failures_are_said_in_both_versions() -> N
     text, html = render_text(day), render_html(day)
     assert "MISSED SCHEDULES" in text
     assert "      2  <b>nightly</b>" in text
-    assert "3 starts not judged: the events of that time are lost" in text
+    assert "3 starts not judged: the events of that time were lost" in text
     assert "failures, silenced     41" in text
     assert "<b>nightly" not in html
     assert "2 starts missed" in html

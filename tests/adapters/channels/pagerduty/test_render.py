@@ -87,7 +87,7 @@ def test_the_whole_event() -> None:
             {"href": "https://monitor.example.com/celery/failures/5d3f%2F0b9e", "text": "Latest failure"},
             {
                 "href": "https://monitor.example.com/celery/tasks/shop.billing.charge",
-                "text": "shop.billing.charge at the monitor",
+                "text": "shop.billing.charge in celery-monitor",
             },
             {"href": "https://runbooks.example.com/billing", "text": "Runbook"},
         ],
