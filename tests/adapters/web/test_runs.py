@@ -85,7 +85,7 @@ def test_the_page(site: Served) -> None:
     assert "wait-1" not in text
     assert "runs/wait-1" in site.get("/runs?state=waiting").text
     assert "runs/run-2" in site.get("/runs?q=MAI&worker=celery%40box").text
-    assert "No such task is running" in site.get("/runs?q=nothing").text
+    assert "No matching task is running" in site.get("/runs?q=nothing").text
     assert "fewer pages" in site.get("/runs?page=9").text
     assert site.get("/runs?state=odd&page=x&utm_source=mail").status_code == 200
 
