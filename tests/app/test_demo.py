@@ -106,8 +106,8 @@ def test_demo_begins_with_days_that_are_marked_as_made_up(tmp_path: Path) -> Non
         wait_until(
             lambda: running.counts()["shop.stock.reserve"]["succeeded"] > counts["shop.stock.reserve"]["succeeded"]
         )
-        assert "The 1 days before" not in (page := running.get("/").text)
-        assert "The day before " in page
+        assert "the 1 days before" not in (page := running.get("/").text)
+        assert "The data of the day before " in page
         failures = running.get("/api/v1/failures?task=shop.payments.charge&limit=1").json()["items"]
         failure = running.get(f"/api/v1/failures/{failures[0]['uuid']}").json()["items"][0]
         chain = re.findall(r'File "(.*/app/shop/gateway.py)", line (\d+), in submit', failure["traceback"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import celery_monitor.app
 import celery_monitor.leader
+import celery_monitor.runtime.committer
 from celery_monitor.adapters.broker import BrokerSource
 from celery_monitor.cli.run import run
 
@@ -31,6 +32,7 @@ def block(*_: Any) -> None:
 
 if __name__ == "__main__":
     celery_monitor.leader.STUCK_AFTER = 2.0  # type: ignore[misc]
+    celery_monitor.runtime.committer.MAX_WAIT = 0.5  # type: ignore[misc]  # it is idle, and must not seem stuck
     celery_monitor.app._BLOCKED_AFTER = 4.0  # type: ignore[misc]
     BrokerSource.poll = block if "interpreter" in sys.argv else hang  # type: ignore[method-assign, assignment]
     run(["--config", sys.argv[1]])
