@@ -88,8 +88,12 @@ def full(disk: Path, store: Path) -> Iterator[None]:
         wait_until(lambda: reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, 60)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        store.with_name(f"{store.name}.reserve").unlink(missing_ok=True)
+        reserve = store.with_name(f"{store.name}.reserve")
+        reserve.unlink(missing_ok=True)
         ballast = fill(disk)
+        while reserve.exists():  # the daemon took it again before the disk was full
+            reserve.unlink()
+            fill(disk)
         yield
         ballast.unlink()
 
@@ -97,7 +101,7 @@ def full(disk: Path, store: Path) -> Iterator[None]:
 def fill(disk: Path) -> Path:
     """Take all space that is left; return the file that holds it."""
     ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
+    with ballast.open("ab", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             try:
                 while file.write(bytes(size)) == size:
