@@ -39,10 +39,7 @@ class _UnansweredProbe:
 
 
 class Prober:
-    """Sends probes and knows which are unanswered.
-
-    ``probe_returned``, ``not_read`` and ``overdue`` belong to the pump's thread.
-    """
+    """Sends probes and knows which are unanswered. ``probe_returned`` and ``not_read`` belong to the pump's thread."""
 
     def __init__(self, probe: Probe, clock: Clock, interval: float) -> None:
         """``interval`` in seconds."""
