@@ -45,6 +45,14 @@ def test_the_last_failure(site: Served, commit: Commit, parts: tuple[dict[str, i
     assert ("KeyError 1" in text) == (len(kinds) > 1)
 
 
+def test_many_exceptions_of_an_incident_stay_short(site: Served, commit: Commit) -> None:
+    """A row names the three most frequent exceptions, each shortened, and says how many others there are."""
+    counts = {"x" * 200: 9, "OSError": 8, "KeyError": 7, "EOFError": 6, "IOError": 5}
+    text = unescape(shown(site, commit, incident(exceptions=counts, message="", traceback="")))
+    assert f"{'x' * 59}… 9, OSError 8, KeyError 7, 2 more" in text
+    assert "EOFError" not in text
+
+
 def test_what_pagerduty_was_told(site: Served, store: SqlStore, commit: Commit) -> None:
     """A page that was sent for fewer failures than there are says for how many."""
     (item,) = store.outbox.items(dead=False, limit=1).rows
