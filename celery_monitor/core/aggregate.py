@@ -27,7 +27,7 @@ from celery_monitor.core.model import (
     SeriesKey,
 )
 from celery_monitor.core.series import EXCEPTIONS_PER_SERIES, QUEUES_PER_TASK, Table
-from celery_monitor.core.series_row import Row, ranked
+from celery_monitor.core.series_row import NO_EXCEPTIONS, Row, ranked
 from celery_monitor.core.text import size_of
 
 __all__ = ["EXCEPTIONS_PER_SERIES", "GROUPS_PER_TASK", "QUEUES_PER_TASK", "SAMPLES_PER_GROUP", "Aggregator"]
@@ -167,7 +167,8 @@ class Aggregator:
     def add_failure(self, row: Row, exception: str, uuid: str, at: float) -> str:
         """Note the class of a failure that ``add`` counted; returns its label (``other`` beyond the bound)."""
         exception = self._table.class_of(row, exception)
-        row.exceptions[exception] = row.exceptions.get(exception, 0) + 1
+        exceptions = row.own_exceptions()
+        exceptions[exception] = exceptions.get(exception, 0) + 1
         row.exemplar = (exception, uuid, at)
         return exception
 
@@ -226,10 +227,10 @@ class Aggregator:
             if not row.dropped:
                 series.append(self._freeze(row))
             key = row.key
-            for start, (*counts, runtime_sum, runtime_count) in row.buckets.items():
+            for start, (*counts, runtime_sum, runtime_count) in (row.buckets or {}).items():
                 at = start * BUCKET_SECONDS
                 buckets.append(BucketDelta(at, key.name, key.queue, tuple(counts), runtime_sum, runtime_count))
-            row.dirty, row.bucket_end, row.buckets = False, 0.0, {}
+            row.dirty, row.bucket_start, row.bucket_end, row.bucket, row.buckets = False, 0.0, 0.0, None, None
         groups, errors, samples = self._groups, self._errors, self._samples
         self._groups, self._errors, self._samples = {}, {}, {}
         self._waiting = self._waiting_bytes = self._buckets_waiting = 0
@@ -250,6 +251,8 @@ class Aggregator:
     def _bucket(self, row: Row, at: float) -> list[Any]:
         """The row's bucket for this time. When too many wait, because the store is away, its last one stands for it."""
         start = int(at // BUCKET_SECONDS)
+        if row.buckets is None:
+            row.buckets = {}
         bucket = row.buckets.get(start)
         if bucket is None:
             if self._buckets_waiting >= self._bounds.buckets and row.buckets:
@@ -297,7 +300,7 @@ class Aggregator:
         return Series(
             row.key,
             tuple(row.counts),
-            row.exceptions.copy(),
+            row.exceptions.copy() if row.exceptions else NO_EXCEPTIONS,
             Histogram(self._runtime_bounds, tuple(row.runtime), row.runtime_sum),
             Histogram(self._wait_bounds, tuple(row.wait), row.wait_sum),
             row.exemplar,

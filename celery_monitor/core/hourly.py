@@ -62,6 +62,8 @@ class Checkpoints:
         self._bounds = (*runtime_bounds, math.inf), (*wait_bounds, math.inf)
         self._overflows = overflows
         self._waiting: list[Checkpoint] = []
+        self._hour_end = 0.0
+        """The newest one, for the series to share."""
 
     def begin(self, row: Measured, at: float, now: float) -> None:
         """An event of ``at`` is about to be measured: note an hour that begins with it."""
@@ -69,7 +71,9 @@ class Checkpoints:
         if start < row.hour_end or row.key.name == OTHER:
             return
         if self._note(row, start):
-            row.hour_end = float(start + HOUR)
+            if self._hour_end != start + HOUR:
+                self._hour_end = float(start + HOUR)
+            row.hour_end = self._hour_end
 
     def end(self, row: Measured) -> None:
         """The series is dropped, or others are added to it: its hour ends with what it has now."""
@@ -176,6 +180,8 @@ def _hour_of(row: Measured) -> int:
 
 def _cells(bounds: Sequence[float], counts: Sequence[int]) -> Cells:
     """The cells that hold something, and those below them: an estimate needs both bounds of a cell."""
+    if not any(counts):
+        return ()
     above = [*counts[1:], 0]
     cells = zip([*bounds, math.inf][: len(counts)], counts, above, strict=True)
     return tuple((bound, count) for bound, count, next_ in cells if count or next_)

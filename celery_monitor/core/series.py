@@ -29,6 +29,7 @@ from celery_monitor.core.series_row import (
     ESTABLISHED,
     EXCEPTIONS_PER_SERIES,
     NO_COUNTS,
+    NO_EXCEPTIONS,
     Row,
     add_classes,
     classes,
@@ -79,7 +80,7 @@ class Table:
         self._knows = knows
         self._overflows = overflows
         self._other = (OTHER, OTHER, OTHER if hosts else "")
-        self._queues: dict[str, Counter[str]] = {}
+        self._queues: dict[str, dict[str, int]] = {}
         """Task name → queue → number of its rows."""
         self._clock_tick = 0
         self._now = 0.0
@@ -137,14 +138,14 @@ class Table:
         row = self.rows.get(key)
         if row is None:
             runtime, wait = self._buckets
-            row = Row(SeriesKey(*key), list(NO_COUNTS), {}, [0] * runtime, [0] * wait, born_at=self._now)
+            row = Row(SeriesKey(*key), list(NO_COUNTS), NO_EXCEPTIONS, [0] * runtime, [0] * wait, born_at=self._now)
             row.cost = 0 if key == self._other else _cost(key)
             self.rows[key] = row
             self.size += row.cost
-            queues = self._queues.setdefault(name, Counter())
+            queues = self._queues.setdefault(name, {})
             if queue not in queues:
                 self.changes += 1
-            queues[queue] += 1
+            queues[queue] = queues.get(queue, 0) + 1
         return row
 
     def begin_hour(self, row: Row, at: float) -> None:
@@ -182,7 +183,7 @@ class Table:
             # Under its own key, whatever the order: renamed by a bound, a queue would take the place of ``other``.
             row = self.exact(old.key.name, old.key.queue, old.key.host)
             row.counts = list(old.counts)
-            row.exceptions = dict(old.exceptions)
+            row.exceptions = dict(old.exceptions) or NO_EXCEPTIONS
             self.size += classes(row) if row.cost else 0
             if old.runtime.bounds == runtime:
                 row.runtime, row.runtime_sum = list(old.runtime.counts), old.runtime.sum
@@ -269,7 +270,7 @@ class Table:
         target.runtime_sum += row.runtime_sum
         target.wait_sum += row.wait_sum
         self.checkpoints.resume(target)
-        add_classes(target.exceptions, row.exceptions)
+        add_classes(target.own_exceptions(), row.exceptions)
         if target.cost:
             self.size += classes(target) - before
         self.touch(target)
