@@ -34,7 +34,7 @@ def run(  # noqa: PLR0917  # one for each option
     log_level: str | None,
     log_format: str | None,
 ) -> None:
-    """Run the daemon until SIGTERM or SIGINT."""
+    """Run the daemon until SIGTERM, SIGINT or SIGHUP."""
     overrides = {
         "broker.url": broker,
         "store.url": store,
@@ -47,13 +47,23 @@ def run(  # noqa: PLR0917  # one for each option
     gc.set_threshold(*COLLECT)
     guard = InterpreterGuard()
     app = App(settings, guard=guard)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: app.stop())
     try:
         code = app.run()
     finally:
         guard.release()
     raise SystemExit(code)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that end the daemon in order.
+
+    SIGHUP comes when a terminal closes, and from those who want the configuration to be reloaded: the service manager
+    then starts the daemon again. `nohup` ignores it.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if ignored else [signal.SIGHUP])]
 
 
 def configure_log(settings: Settings) -> None:

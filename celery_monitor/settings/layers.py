@@ -55,10 +55,14 @@ def from_arguments(overrides: Mapping[str, object]) -> Layer:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """``CELERY_MONITOR_BROKER__URL`` and the like; empty ones count as unset, as compose files leave them."""
+    """``CELERY_MONITOR_BROKER__URL`` and the like; empty ones count as unset, as compose files leave them.
+
+    A newline at the end is ignored, as it is in files: ``echo KEY | base64`` puts one into a Kubernetes Secret.
+    """
     layer = Layer()
     variables = {variable(path): (path, node) for path, node in schema.fields()}
-    for name, text in sorted(environ.items()):
+    for name, value in sorted(environ.items()):
+        text = value.rstrip("\r\n")
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not text:
             if (
                 text

@@ -14,8 +14,8 @@ Every field has a default, so a file is not required. The value of a field comes
 
 1. options of the command line (`--broker`, `--store`, `--port`, `--log-level`, `--log-format`),
 2. environment variables: `CELERY_MONITOR_` and the path of the field, with `__` between levels, so
-   `broker.queue.type` is `CELERY_MONITOR_BROKER__QUEUE__TYPE`. An empty variable counts as unset. Lists and mappings
-   are JSON; a list of plain values may also be written `a,b,c`,
+   `broker.queue.type` is `CELERY_MONITOR_BROKER__QUEUE__TYPE`. An empty variable counts as unset, and a
+   newline at its end is ignored. Lists and mappings are JSON; a list of plain values may also be written `a,b,c`,
 3. the YAML file of `--config FILE` or `CELERY_MONITOR_CONFIG`,
 4. the defaults below.
 

@@ -27,8 +27,10 @@ def environ(directory: Path, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def started(directory: Path, **settings: str) -> Iterator[dict[str, dict[str, Any]]]:
-    """What the log of a running daemon tells, by event, once it has started."""
+def started(
+    directory: Path, stop_signal: signal.Signals = signal.SIGTERM, **settings: str
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """What the log of a running daemon tells, by event, once it has started; ``stop_signal`` ends it in order."""
     log = directory / "log"
     with log.open("wb") as out:
         command = [sys.executable, "-m", "celery_monitor", "run"]
@@ -42,8 +44,8 @@ def started(directory: Path, **settings: str) -> Iterator[dict[str, dict[str, An
         wait_until(lambda: "Started" in lines(), 90, what="the start")
         yield lines()
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.send_signal(stop_signal)
+        assert process.wait(60) == 0
 
 
 def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
 def test_the_log_says_whom_it_tells(tmp_path: Path) -> None:
     """PagerDuty and mail that are on are told as that, without the key."""
     email = {"EMAIL__TO": "ops@example.com", "EMAIL__FROM": "m@example.com"}
-    with started(tmp_path, PAGERDUTY__ROUTING_KEY=KEY, **email) as lines:
+    with started(tmp_path, signal.SIGHUP, PAGERDUTY__ROUTING_KEY=KEY, **email) as lines:
         assert lines["Started"]["channels"]["pagerduty"] == "on, 1 routing key"
         assert lines["Started"]["channels"]["email"] == "on, to ops@example.com at 0 8 * * * (UTC)"
         assert KEY not in json.dumps(lines)

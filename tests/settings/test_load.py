@@ -15,6 +15,7 @@ from celery_monitor.errors import ConfigError, Problem
 from celery_monitor.settings import RuleSettings, Settings, load, yaml_file
 from celery_monitor.settings.layers import variable
 from celery_monitor.settings.schema import fields
+from celery_monitor.settings.secret import Secret
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -127,6 +128,9 @@ def test_empty_sections_are_the_defaults(tmp_path: Path, text: str) -> None:
         ("BROKER__QUEUE__DURABLE", "false", "broker.queue.durable", False),
         ("EMAIL__FROM", "m@example.com", "email.from_", "m@example.com"),
         ("WEB__PORT", "0", "web.port", 0),
+        ("WEB__PORT", "9\r\n", "web.port", 9),
+        ("WEB__EXTERNAL_URL", "\n", "web.external_url", None),
+        ("PAGERDUTY__ROUTING_KEY", f"{KEY}\n", "pagerduty.routing_key", Secret(KEY)),
         ("WEB__EXTERNAL_URL", "", "web.external_url", None),
         ("FLEET", "", "fleet", "celery"),
         ("FLEET", "null", "fleet", "null"),

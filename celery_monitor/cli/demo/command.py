@@ -24,6 +24,7 @@ from celery_monitor.cli.demo.daemon import FLEET, Daemon, configure
 from celery_monitor.cli.demo.fleet import WORKERS, Fleet
 from celery_monitor.cli.demo.receivers import Mailbox, Pager
 from celery_monitor.cli.demo.screen import introduce, say
+from celery_monitor.cli.run import stop_signals
 from celery_monitor.errors import MonitorError
 from celery_monitor.policy import secrets_of
 from celery_monitor.runtime.report import DayReport
@@ -172,13 +173,13 @@ def _free_port(host: str, first: int) -> int:
 
 @contextlib.contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set ``stop``; the second one does what it does without us."""
+    """SIGTERM, SIGINT and SIGHUP set ``stop``; the second one does what it does without us."""
 
     def ask(number: int, _: object) -> None:
         stop.set()
         signal.signal(number, before[signal.Signals(number)])
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in stop_signals()}
     try:
         yield
     finally:
