@@ -135,7 +135,9 @@ class Daemon:
             runtime=RuntimeStats,
             rendering=priority.scrape,
         )
-        self._store = open_store(url, retention=86_400, fingerprints_kept=PREFETCH, give_way=priority.give_way)
+        self._store = open_store(
+            url, retention=86_400, fingerprints_kept=PREFETCH, yield_point=priority.yield_to_scrape
+        )
         self._store.start()
         self._committer = Committer(self._store, clock, priority)
         shared = self._monitor, self._lock, clock

@@ -30,7 +30,7 @@ from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import Histogram, IncidentState, QueueStats, Restored, Snapshot, WorkerDetail
 from celery_monitor.environment import Environment
-from celery_monitor.leader import NO_STREAM, SLOW, Leader, prepare
+from celery_monitor.leader import NO_STREAM, STALLED_AFTER, Leader, prepare
 from celery_monitor.policy import pages, policy_of
 from celery_monitor.ports import HealthReport, IdentityProvider, TaskView
 from celery_monitor.runtime.committer import BOUNDS
@@ -85,13 +85,13 @@ class App:
             retention=settings.store.retention,
             max_bytes=settings.store.max_bytes,
             fingerprints_kept=settings.broker.prefetch,
-            quiet_kept=policy.joinable_until(_WRONG_CLOCKS),
+            quiet_retention=policy.joinable_until(_WRONG_CLOCKS),
             max_series=settings.metrics.max_series,
             max_incidents=settings.alerts.max_incidents,
             max_ended=settings.tracking.max_ended_tasks,
             hosts=settings.metrics.hostname_label,
             lease_ttl=settings.store.lease_ttl,
-            give_way=priority.give_way,
+            yield_point=priority.yield_to_scrape,
         )
         configured = channels.configured(settings)
         self._daily = channels.of_report(configured)[1]
@@ -126,7 +126,7 @@ class App:
             self.web.start()
             # Already here: the store may take long to open, and with port 0 nobody could ask why.
             try_log(partial(_log.info, "Listening", listen=self.listen, version=version("celery-monitor")))
-            self.threads.start("web", self.web.serve, limit=SLOW, restart=True)
+            self.threads.start("web", self.web.serve, limit=STALLED_AFTER, restart=True)
             self.threads.watch()
             cleanup.callback(self.threads.join, "web", _JOIN_TIMEOUT)
             cleanup.callback(self.stopping.set)

@@ -48,7 +48,7 @@ from celery_monitor.runtime.task_view import MemoryTaskView
 from celery_monitor.runtime.threads import Loop, Threads
 
 STUCK_AFTER: Final = 60.0
-SLOW: Final = 120.0
+STALLED_AFTER: Final = 120.0
 NO_STREAM: Final = "waiting for the event stream"
 STEP_DOWN: Final = 10.0
 """Seconds in which all threads have to end when another process leads."""
@@ -147,20 +147,20 @@ class Leader:
         )
         pump = self._build_pump(monitor, self._fleet)
         if env.store.shared:
-            self.threads.start("lease", self._lease.run, limit=SLOW, restart=True)
+            self.threads.start("lease", self._lease.run, limit=STALLED_AFTER, restart=True)
         self._notifications.start(
             self.threads,
             env.report,
             self._lease,
             external_url=settings.web.external_url,
             links=settings.links,
-            limit=SLOW,
+            limit=STALLED_AFTER,
         )
         self.threads.start("committer", self._committer.run, limit=STUCK_AFTER, fatal=True)
         self.threads.start("pump", pump.run, limit=STUCK_AFTER, fatal=True)
-        self.threads.start("prober", self._prober.run, limit=SLOW, restart=True)
-        self.threads.start("fleet", self._fleet.run, limit=SLOW, restart=True)
-        self.threads.start("maintenance", self._keep(restored), limit=SLOW, restart=True)
+        self.threads.start("prober", self._prober.run, limit=STALLED_AFTER, restart=True)
+        self.threads.start("fleet", self._fleet.run, limit=STALLED_AFTER, restart=True)
+        self.threads.start("maintenance", self._keep(restored), limit=STALLED_AFTER, restart=True)
         self.threads.watch()
         # What is there now stays: a full collection need not walk it again and again while events wait.
         gc.collect()
@@ -344,7 +344,7 @@ class Leader:
                 "broker": stats.standby if stats.connected else stats.error or "not connected yet",
                 # Without a stream no probe can come back, so nothing is known to be well.
                 "probe": self._prober.trouble(stream.last_received_at) if stats.connected else NO_STREAM,
-                "events": None if self._monitor is None else self._monitor.undecodable.told,
+                "events": None if self._monitor is None else self._monitor.undecodable.problem,
                 "store": self._committer.trouble(),
             },
             {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},

@@ -38,7 +38,7 @@ def copy(source: str, target: str, config_path: Path | None) -> None:
     settings = load(config_path, {})
     sides = _side(settings, "--from", source), _side(settings, "--to", target)
     progress = _CopyProgress()
-    compared = StoreCopy(*sides, f"store copy on {platform.node()}", progress.tell).run()
+    compared = StoreCopy(*sides, f"store copy on {platform.node()}", progress.show).run()
     click.echo(f"from {sides[0].about}\nto   {sides[1].about}")
     _print(compared)
     click.echo("The copy is complete. Set store.url to the URL of --to and start the daemon.")
@@ -73,8 +73,8 @@ class _CopyProgress:
     def __init__(self) -> None:
         self._printed_at = 0.0
 
-    def tell(self, table: str, done: int, count: int) -> None:
-        """See Tell."""
+    def show(self, table: str, done: int, count: int) -> None:
+        """See OnProgress."""
         now = time.monotonic()
         if done >= count or now - self._printed_at >= _PRINT_EVERY:
             self._printed_at = now

@@ -33,7 +33,7 @@ RULE_GONE: Final = "its rule was removed from the configuration"
 MAX_WITHOUT_ROOM: Final = 10_000
 """Episodes that a storm stands for because there was no room. What is beyond is not told: the storm is."""
 _ENDED: Final = frozenset({IncidentState.RESOLVED, IncidentState.EXPIRED})
-_KEPT: Final = DAY
+_RETENTION: Final = DAY
 """Seconds for which an episode that is over is kept in memory, to open again if the same one goes on."""
 
 
@@ -76,7 +76,7 @@ class Episodes:
         storm = old.task == STORM and not old.subject
         entry = self._registry.entries[old.key] = OpenIncident(
             old.key, old.task, effective_rule, old.severity, old.hour, old.opened_at, old.first_at, old.last_at,
-            max(old.last_at, now) + _KEPT, old.state, old.reason, old.count, tasks=dict(old.tasks),
+            max(old.last_at, now) + _RETENTION, old.state, old.reason, old.count, tasks=dict(old.tasks),
             queues=dict(old.queues), workers=dict(old.workers), samples=list(old.samples), sent_at=now,
             sent_count=old.sent_count, dirty=False, storm=storm, condition=old.condition, subject=old.subject,
             details=old.details, unwatched=old.unwatched, message=old.message,
@@ -191,7 +191,7 @@ class Episodes:
         hour = window(episode.since, self._policy.zone)
         rule = episode.rule
         return OpenIncident(
-            key, STORM, rule, rule.severity, hour, now, episode.since, episode.at, now + _KEPT,
+            key, STORM, rule, rule.severity, hour, now, episode.since, episode.at, now + _RETENTION,
             condition=episode.condition,
         )  # fmt: skip
 
@@ -247,5 +247,5 @@ class Episodes:
     def _end(self, entry: OpenIncident, now: float) -> None:
         """Whoever was told is told the end; others are not."""
         was_open = entry.state is IncidentState.OPEN
-        entry.ends_at = now + _KEPT
+        entry.ends_at = now + _RETENTION
         self._registry.close(entry, IncidentState.RESOLVED if was_open else IncidentState.EXPIRED, now)

@@ -15,7 +15,7 @@ PLACEHOLDERS: Final = ("task_id", "task", "worker", "queue", "exception", "incid
 MAX_LENGTH: Final = 2_000
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _WHERE: Final = re.compile(r"https?://[^/?#{}\s@]+(?=[/?#]|$)")
-_KEPT: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 def problem(template: str) -> str | None:
@@ -70,4 +70,4 @@ def _most(counts: Mapping[str, int]) -> str:
 
 
 def _encoded(value: str) -> str:
-    return "".join(chr(byte) if byte in _KEPT else f"%{byte:02X}" for byte in value.encode("utf-8", "replace"))
+    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in value.encode("utf-8", "replace"))

@@ -38,11 +38,18 @@ from celery_monitor.core.series_row import (
 )
 from celery_monitor.core.text import OTHER
 
-__all__ = ["ESTABLISHED", "EXCEPTIONS_PER_SERIES", "HOURS_ESTABLISHED_KEPT", "LABEL_BYTES", "QUEUES_PER_TASK", "Table"]
+__all__ = [
+    "ESTABLISHED",
+    "ESTABLISHED_RETENTION_HOURS",
+    "EXCEPTIONS_PER_SERIES",
+    "LABEL_BYTES",
+    "QUEUES_PER_TASK",
+    "Table",
+]
 
 QUEUES_PER_TASK: Final = 100
 LABEL_BYTES: Final = 128
-HOURS_ESTABLISHED_KEPT: Final = 24 * 8
+ESTABLISHED_RETENTION_HOURS: Final = 24 * 8
 """Hours without use after which an established combination gives way to an unknown newcomer: a weekly task stays."""
 _MIN_BURST: Final = 16
 
@@ -254,7 +261,7 @@ class Table:
         """Whether it does not give way to what nobody knows."""
         if self._knows(row.key.name, row.key.queue):
             return True
-        return row.established and self._now - row.used_at < HOURS_ESTABLISHED_KEPT * 3600.0
+        return row.established and self._now - row.used_at < ESTABLISHED_RETENTION_HOURS * 3600.0
 
     def _merge(self, row: Row) -> None:
         """Add its totals to ``other``: of hosts first, where there are any."""

@@ -13,12 +13,12 @@ MAX_TICK_GAP: Final = 5.0
 class StreamClock:
     """Not thread-safe: it belongs to the monitor. ``now`` is unix seconds; a clock may be set."""
 
-    __slots__ = ("_heard", "_probed_at", "_read_at", "_ticked", "lag", "now", "watched", "watched_for")
+    __slots__ = ("_probed_at", "_read_at", "_received", "_ticked", "lag", "now", "watched", "watched_for")
 
     def __init__(self, now: float) -> None:
         """Start without having heard anything."""
         self.now = self._ticked = now
-        self._heard = self.watched = False
+        self._received = self.watched = False
         self.watched_for = 0.0
         """Seconds in which something could be heard: a clock that nobody sets, and that stands with the process."""
         self.lag: float | None = None
@@ -34,7 +34,7 @@ class StreamClock:
 
     def message_read(self, now: float) -> None:
         """Messages came."""
-        self.now, self._heard = now, True
+        self.now, self._received = now, True
 
     def read(self, timestamp: float) -> None:
         """The newest event was read now."""
@@ -49,8 +49,8 @@ class StreamClock:
         """Time has passed. Seconds since the last call, and those of them in which the stream brought nothing."""
         self.now = now
         elapsed = max(0.0, now - self._ticked)
-        quiet = max(0.0, elapsed - MAX_TICK_GAP) if self._heard else elapsed
-        self._ticked, self._heard = now, False
+        quiet = max(0.0, elapsed - MAX_TICK_GAP) if self._received else elapsed
+        self._ticked, self._received = now, False
         return elapsed, quiet
 
     def watch(self, elapsed: float) -> None:

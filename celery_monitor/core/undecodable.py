@@ -20,7 +20,7 @@ class UndecodableMessages:
     """Not thread-safe: it belongs to the monitor."""
 
     def __init__(self) -> None:
-        self.told: str | None = None
+        self.problem: str | None = None
         """What is wrong and what to do, as of the last tick; None when nothing is."""
         self._number = 0
         self._kind = ""
@@ -44,9 +44,9 @@ class UndecodableMessages:
             samples.popleft()
         _, number, before = samples[0]
         unread, arrived = self._number - number, messages - before
-        self.told = None
+        self.problem = None
         if unread >= MIN_MESSAGES and 2 * unread > arrived:
-            self.told = (
+            self.problem = (
                 f"{unread:,} of {arrived:,} messages in the last {WINDOW / 60:.0f} minutes cannot be read "
                 f"({self._kind}): set event_serializer = 'json' in the fleet's Celery configuration and restart its "
                 "workers"

@@ -27,7 +27,7 @@ SHARED_FOR: Final = 600.0
 BETWEEN: Final = 1.0
 """Seconds before a heartbeat's timestamp in which a task may have begun that it does not count: with threads, one can
 begin while the heartbeat is made."""
-SHORT_LIVED: Final = 60.0
+SETTLING_TIME: Final = 60.0
 """Watched seconds within which what the process before left behind may not have been judged yet."""
 MAX_TEXT_LENGTH: Final = 64
 MAX_HOSTNAME_LENGTH: Final = 255
@@ -194,7 +194,7 @@ class WorkerState:
 
     def begin_run(self, event: Event, now: float) -> int:
         """Another process has begun under this name. Returns how many tasks of the last one were not observed."""
-        if now - self.began >= SHORT_LIVED:
+        if now - self.began >= SETTLING_TIME:
             self.idle_before = self.idle_at
         self.idle_at = 0.0
         self.began = now

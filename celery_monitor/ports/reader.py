@@ -106,7 +106,7 @@ class Reader(Protocol):
         ``exception``: only tasks that have failed with this class (its short name or the whole one) in that time.
         """
 
-    def failures(self, wanted: FailureFilter) -> Page[Failure]:
+    def failures(self, criteria: FailureFilter) -> Page[Failure]:
         """Newest first."""
 
     def failure(self, uuid: str) -> list[Failure]:
@@ -209,7 +209,7 @@ class Reader(Protocol):
     def ended(self, uuid: str) -> list[TaskRun]:
         """The kept runs of a task id that have ended, the newest first."""
 
-    def ended_runs(self, wanted: EndedFilter) -> RunPage:
+    def ended_runs(self, criteria: EndedFilter) -> RunPage:
         """Kept runs that have ended, of the newest ENDED_SEARCHED."""
 
     def sent_by(self, uuid: str, limit: int) -> list[TaskRun]:
@@ -240,7 +240,7 @@ class TaskView(Protocol):
     live: bool
     """Whether it is of this moment; else it is of the leader's last commit."""
 
-    def page(self, wanted: RunFilter) -> RunPage:
+    def page(self, criteria: RunFilter) -> RunPage:
         """Tasks under way that a filter asks for."""
 
     def find(self, uuid: str) -> list[TaskRun]:

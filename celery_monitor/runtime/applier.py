@@ -31,9 +31,9 @@ FATAL: Final = 2
 """Deaths of the process after which a message is set aside."""
 _SHOWN: Final = 80
 """Bytes of it that the log shows."""
-_SLOW: Final = 256 << 10
+_YIELD_SIZE: Final = 256 << 10
 """Bytes of a message after which whoever waits for the lock has a turn."""
-_TURN: Final = 0.001
+_YIELD_TIME: Final = 0.001
 
 _log = structlog.get_logger()
 
@@ -73,8 +73,8 @@ class Applier:
                 self._apply_marked(chunk[0])
             else:
                 self._receive(chunk)
-            if len(chunk[0].body) > _SLOW:
-                time.sleep(_TURN)
+            if len(chunk[0].body) > _YIELD_SIZE:
+                time.sleep(_YIELD_TIME)
 
     def _receive(self, chunk: Sequence[Delivery]) -> None:
         with self._lock:

@@ -22,10 +22,10 @@ from celery_monitor.errors import MonitorError, StoreUnavailableError
 from celery_monitor.ports import Clock, Store
 from celery_monitor.runtime.priority import ScrapePriority
 
-GLANCE: Final = 0.005
+COMMIT_POLL: Final = 0.005
 """Seconds that a pump reads on before it looks whether a commit is done: most take less."""
 RETRY_CAP: Final = 5.0
-SLOW: Final = 5.0
+STALLED_AFTER: Final = 5.0
 """Seconds after which a commit that is under way is trouble, and not only slow."""
 MAX_WAIT: Final = 5.0
 """Seconds between two heartbeats while nothing is to be committed."""
@@ -78,7 +78,7 @@ class Committer:
         self._stored = stored
         self._flushes: deque[PendingFlush] = deque()
         self._submitted: queue.SimpleQueue[tuple[Changes, Future[float]] | None] = queue.SimpleQueue()
-        self._under_way: Future[float] | None = None
+        self._in_flight: Future[float] | None = None
         self._began_at = 0.0
         self._try_at = 0.0
         self._waits_since = 0.0
@@ -96,9 +96,9 @@ class Committer:
 
     def trouble(self) -> str | None:
         """Why the store is not written; None when it is."""
-        under_way = self._clock.monotonic() - self._began_at if self._under_way is not None else 0.0
-        if self.stats.error is None and under_way > SLOW:
-            return f"The store has not answered for {under_way:.0f} s"
+        elapsed = self._clock.monotonic() - self._began_at if self._in_flight is not None else 0.0
+        if self.stats.error is None and elapsed > STALLED_AFTER:
+            return f"The store has not answered for {elapsed:.0f} s"
         return self.stats.error
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
@@ -117,7 +117,7 @@ class Committer:
     @property
     def due_at(self) -> float:
         """Monotonic time at which ``run_once`` next has something to do, while something waits."""
-        return self._try_at if self._under_way is None else self._clock.monotonic() + GLANCE
+        return self._try_at if self._in_flight is None else self._clock.monotonic() + COMMIT_POLL
 
     def add(self, flush: PendingFlush) -> None:
         """Have it committed, after what waits already."""
@@ -132,14 +132,14 @@ class Committer:
         """
         written: list[PendingFlush] = []
         while self._flushes:
-            if self._under_way is None:
+            if self._in_flight is None:
                 if self._clock.monotonic() < self._try_at:
                     break
                 self._began_at = self._clock.monotonic()
-                self._under_way = self._submit(self._flushes[0].changes)
-            if not wait([self._under_way], timeout).done:
+                self._in_flight = self._submit(self._flushes[0].changes)
+            if not wait([self._in_flight], timeout).done:
                 break
-            done, self._under_way = self._under_way, None
+            done, self._in_flight = self._in_flight, None
             try:
                 duration = done.result()
             except StoreUnavailableError as exc:
@@ -155,7 +155,7 @@ class Committer:
         while self._flushes and self._clock.monotonic() < deadline:
             self._try_at = 0.0
             written += self.run_once(0.1)
-            if self._flushes and self._under_way is None:
+            if self._flushes and self._in_flight is None:
                 threading.Event().wait(0.1)
         return written
 

@@ -21,9 +21,9 @@ _HOUR: Final = 3_600
 _DAYS_UNDER_WAY: Final = 2
 """Of them what all tasks did is kept: today, and yesterday until SETTLED."""
 _DAYS_OVER: Final = 40
-ROWS_KEPT: Final = 20_000
+MAX_ROWS: Final = 20_000
 """Of days that are over: in a fleet in which more fails, fewer days are kept."""
-_EARLIER_DAYS_KEPT: Final = 14
+_MAX_EARLIER_DAYS: Final = 14
 """Failures by task, of the seven days before each of two others."""
 
 _Fleet = Sequence[HistoryRow]
@@ -54,7 +54,7 @@ class DaySums:
     def full(self) -> bool:
         """Another day that is over would be kept in the place of an earlier one."""
         days = [*self._past.values()]
-        return len(days) >= _DAYS_OVER or sum(len(day.value) for day in days) >= ROWS_KEPT
+        return len(days) >= _DAYS_OVER or sum(len(day.value) for day in days) >= MAX_ROWS
 
     def failed(self, start: int, end: int, fleet: _Fleet) -> Mapping[str, int]:
         """See Reader."""
@@ -64,7 +64,7 @@ class DaySums:
         failed = _same(self._failed.get(start), end, sums)
         if failed is None:
             failed = self._reader.failed(start, end)
-            self._failed = _with(self._failed, start, _Known(end, sums, failed), _EARLIER_DAYS_KEPT)
+            self._failed = _with(self._failed, start, _Known(end, sums, failed), _MAX_EARLIER_DAYS)
         return failed
 
     def failing(self, start: int, end: int, fleet: _Fleet, now: float) -> list[FailingRow]:
@@ -96,7 +96,7 @@ class DaySums:
 
     def _keep(self, start: int, day: _Known[Mapping[str, FailingRow]]) -> None:
         """A day that is over, and of the others as many as there is space for, the newest."""
-        left, kept = ROWS_KEPT - len(day.value), {start: day}
+        left, kept = MAX_ROWS - len(day.value), {start: day}
         for at, other in sorted(self._past.items(), reverse=True):
             left -= 0 if at == start else len(other.value)
             if at != start and (left < 0 or len(kept) >= _DAYS_OVER):

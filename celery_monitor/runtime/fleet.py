@@ -175,7 +175,7 @@ class FleetPoller:
         self.error = str(exc)
 
     def _ask(self, mono: float) -> None:
-        self._ask_first(mono)
+        self._inspect_on_connect(mono)
         poll = mono >= self._queues_at
         if poll:
             self._queues_at = mono + self._poll_interval
@@ -187,7 +187,7 @@ class FleetPoller:
                 self._enable_new_workers(mono, active_workers)
         elif self._enable_events:
             self._enable(mono, active_workers)
-        self._ask_first(mono)  # the stream may have opened during the question above
+        self._inspect_on_connect(mono)  # the stream may have opened during the question above
         if self._backoff.proven:
             if (self._opened or self._late) and mono >= self._tasks_at:
                 self._tasks_at = mono + self._poll_interval
@@ -198,7 +198,7 @@ class FleetPoller:
             self._learn_queues(mono, active_workers)
             self._confirm_runs()
 
-    def _ask_first(self, mono: float) -> None:
+    def _inspect_on_connect(self, mono: float) -> None:
         """What the workers hold, before anything else that is asked on a stream that has just opened.
 
         On Redis the events that named these tasks may be lost. Whoever subscribes first and asks then misses only what

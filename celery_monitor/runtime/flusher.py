@@ -20,9 +20,9 @@ from celery_monitor.runtime.priority import ScrapePriority
 from celery_monitor.runtime.stream import Stream
 from celery_monitor.runtime.uncommitted import GRACE_PERIOD
 
-SIGN_OF_LIFE: Final = 10.0
+IDLE_FLUSH_INTERVAL: Final = 10.0
 """Seconds after which a flush is written although nothing changed: the store then knows until when we watched."""
-PROMPT: Final = 0.05
+PAGE_FLUSH_DELAY: Final = 0.05
 """Seconds that a page may wait for its commit: what fails in the same moment is told with it."""
 OFFER_INTERVAL: Final = 0.25
 """Seconds between two offers of the pages that the store cannot take."""
@@ -65,7 +65,7 @@ class Flusher:
         self._clock = clock
         self._priority = priority
         self._flush_interval = flush_interval
-        self._most_unacked = prefetch // 2
+        self._max_unacked = prefetch // 2
         self._committed = committed
         self._uncommitted = uncommitted
         self._flush_at = 0.0
@@ -89,14 +89,14 @@ class Flusher:
         if self._committer.waiting:
             self._note_commits(self._committer.run_once())
             self._offer_unwritten(mono)
-        elif mono >= self._priority.flush_due(self._flush_at) or self._stream.stats.unacked >= self._most_unacked:
+        elif mono >= self._priority.flush_due(self._flush_at) or self._stream.stats.unacked >= self._max_unacked:
             self._flush_at = mono + self._flush_interval
-            if self._take(force=mono - self._committer.written_at >= SIGN_OF_LIFE):
+            if self._take(force=mono - self._committer.written_at >= IDLE_FLUSH_INTERVAL):
                 self._note_commits(self._committer.run_once())
 
     def expedite(self) -> None:
         """There is something to page: do not wait for the flush interval."""
-        self._flush_at = min(self._flush_at, self._clock.monotonic() + PROMPT)
+        self._flush_at = min(self._flush_at, self._clock.monotonic() + PAGE_FLUSH_DELAY)
 
     def seal(self) -> None:
         """The connection is lost. Its changes become a flush: their fingerprints belong to its epoch.

@@ -12,7 +12,7 @@ UNANSWERED_BACKOFF: Final = (0.0, 0.0, 0.0, 0.0, 60.0, 300.0, 900.0, 3600.0)
 """Least seconds after the last question, by how many were left unanswered; the last one for all that follow."""
 IDLE_FLEET_INTERVAL: Final = 300.0
 """Seconds between questions while no worker is heard either, after the first ones."""
-BUSY: Final = 60.0
+BUSY_BACKOFF: Final = 60.0
 """As above, for workers that have answered before: they are busy, and can read questions."""
 MAX_UNANSWERED_BUSY: Final = 20
 MAX_UNANSWERED_PROVEN: Final = 80
@@ -40,7 +40,7 @@ class InspectBackoff:
         if not active_workers:
             wait = 0.0 if self._unheard < len(UNANSWERED_BACKOFF) // 2 else IDLE_FLEET_INTERVAL
         elif self.proven:
-            wait = 0.0 if self._unanswered < MAX_UNANSWERED_BUSY else BUSY
+            wait = 0.0 if self._unanswered < MAX_UNANSWERED_BUSY else BUSY_BACKOFF
         else:
             wait = UNANSWERED_BACKOFF[min(self._unanswered, len(UNANSWERED_BACKOFF) - 1)]
         return now - self._asked_at >= wait
@@ -127,18 +127,18 @@ class MissingEvents:
 
     def __init__(self) -> None:
         self.found = False
-        self._heard = False
+        self._received = False
         self._since: float | None = None
         self._before: int | None = None
 
     def round(self, now: float, sent: int | None) -> None:
         """Workers have answered. ``sent``: messages from the fleet so far; None while the stream may be behind."""
-        if self._heard:
+        if self._received:
             return
         if sent is None:
             self._since = None
             return
-        self._heard = self._before is not None and sent != self._before
+        self._received = self._before is not None and sent != self._before
         self._before = sent
         self._since = now if self._since is None else self._since
-        self.found = not self._heard and now - self._since >= NO_EVENTS_AFTER
+        self.found = not self._received and now - self._since >= NO_EVENTS_AFTER

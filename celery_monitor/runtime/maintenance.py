@@ -73,7 +73,7 @@ class Maintenance:
         now, mono = self._clock.now(), self._clock.monotonic()
         # First of all: on a full disk the rest may have to wait for it.
         space = self._store.space()
-        self._tell(space)
+        self._log_space(space)
         self._look(now)
         if mono >= self._prune_at or space.short:
             self._prune_at = mono + PRUNE_INTERVAL
@@ -84,7 +84,7 @@ class Maintenance:
         if self._report is not None:
             self.report_last_success = self._outbox.last_delivered(self._channel)
 
-    def _tell(self, space: StoreSpace) -> None:
+    def _log_space(self, space: StoreSpace) -> None:
         """Say it once when space becomes short, and when there is enough again."""
         if space.short and not self._short:
             _log.warning(

@@ -55,10 +55,10 @@ class ScrapePriority:
         """Seconds for which the current commit may still wait."""
         return 0.0 if self._ended else max(0.0, self._commit_until - self._clock.monotonic())
 
-    def give_way(self) -> None:
+    def yield_to_scrape(self) -> None:
         """Let a scrape that is in progress finish first. To be called between the parts of a commit."""
         self._idle.wait(self.commit_delay)
 
     def end(self) -> None:
-        """The process ends: commits do not wait any more."""
+        """The process ends: commits no longer wait."""
         self._ended = True

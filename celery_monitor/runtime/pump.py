@@ -17,14 +17,14 @@ from celery_monitor.core.monitor import Monitor
 from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch, Clock, CrashMarks
 from celery_monitor.runtime.applier import Applier
-from celery_monitor.runtime.flusher import PROMPT, Flusher
+from celery_monitor.runtime.flusher import PAGE_FLUSH_DELAY, Flusher
 from celery_monitor.runtime.stream import Stream
 
 MAX_POLL: Final = 0.25
-GATHER: Final = 0.2
+READ_INTERVAL: Final = 0.2
 """Seconds from one read to the next while the stream is slow: a turn costs as much as reading some thirty messages. A
-page waits for it, and PROMPT for its commit."""
-BUSY: Final = 300
+page waits for it, and PAGE_FLUSH_DELAY for its commit."""
+BUSY_BATCH: Final = 300
 """A read that brings this many messages is followed by the next one at once."""
 TICK: Final = 1.0
 
@@ -62,7 +62,7 @@ class Pump:
         self._lock = lock
         self._clock = clock
         self._applier = Applier(monitor, lock, clock, marks)
-        self._busy = min(BUSY, prefetch // 4)
+        self._busy = min(BUSY_BATCH, prefetch // 4)
         self._arrived = arrived
         self._under_pressure = under_pressure
         self._lost = lost
@@ -92,7 +92,7 @@ class Pump:
     def run_once(self, stop: threading.Event) -> None:
         """Connect or read, then do what is due. Waits a quarter of a second at most, but for a connection."""
         if self._stream.stats.connected:
-            self._gather(stop)
+            self._wait_for_batch(stop)
             if not self._read():
                 return  # what would be counted from now on is the other process's
         else:
@@ -109,11 +109,11 @@ class Pump:
         else:
             self._stream.connect()
 
-    def _gather(self, stop: threading.Event) -> None:
+    def _wait_for_batch(self, stop: threading.Event) -> None:
         """Wait a moment, so that one read brings several messages."""
         wait = self._read_at - self._clock.monotonic()
         if wait > 0:
-            stop.wait(min(wait, GATHER))
+            stop.wait(min(wait, READ_INTERVAL))
 
     def _read(self) -> bool:
         """Read and apply; False when the stream was left to another process."""
@@ -132,7 +132,7 @@ class Pump:
             arrived_at = self._clock.monotonic()
             urgent = self._apply(batch)
             if len(batch.deliveries) < self._busy:
-                self._read_at = arrived_at + (PROMPT if urgent else GATHER)
+                self._read_at = arrived_at + (PAGE_FLUSH_DELAY if urgent else READ_INTERVAL)
         return True
 
     def _apply(self, batch: Batch) -> bool:
@@ -166,12 +166,12 @@ class Pump:
             notices, episodes = self._monitor.take_notices(), self._monitor.take_episode_notices()
         self._tick_at = mono + TICK
         for notice in notices:
-            _tell(notice)
+            _log_notice(notice)
         for episode in episodes:
-            _tell_episode(episode)
+            _log_episode(episode)
 
 
-def _tell(notice: Notice) -> None:
+def _log_notice(notice: Notice) -> None:
     too_old = notice.verdict.reason is Reason.TOO_OLD
     log = (_log.warning if too_old else _log.info) if notice.verdict.changed else _log.debug
     log(
@@ -184,7 +184,7 @@ def _tell(notice: Notice) -> None:
     )
 
 
-def _tell_episode(notice: EpisodeNotice) -> None:
+def _log_episode(notice: EpisodeNotice) -> None:
     _log.info(
         "A condition holds" if notice.reason is not None else "A condition no longer holds",
         condition=notice.condition.value,

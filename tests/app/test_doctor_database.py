@@ -25,7 +25,7 @@ WELL = ServerReport(
     synchronous_standbys="",
     standbys=0,
     fsync=True,
-    barred=(),
+    inaccessible=(),
 )
 
 
@@ -77,9 +77,9 @@ def test_on_a_server(postgresql: PostgreSQL, start: Start, tmp_path: Path) -> No
     assert "through a pooler" in next(database.findings(pooled)).text
     daemon.stop()
     postgresql.execute("ALTER TABLE celery_monitor_celery.outbox OWNER TO postgres", database=name)
-    barred = next(database.findings(settings))
-    assert barred.state is State.FAIL
-    assert "does not own outbox" in barred.text
+    inaccessible = next(database.findings(settings))
+    assert inaccessible.state is State.FAIL
+    assert "does not own outbox" in inaccessible.text
     pooler.stop()
     pooler.mode = "statement"
     pooler.start()

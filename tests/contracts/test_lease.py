@@ -294,7 +294,7 @@ def test_a_leader_that_stands_still_anywhere_in_a_flush(
         if passed == stop_at:
             wait_until(lambda: attempt(other) is not None, 60, what="the other one to lead")
 
-    stores = pair(1.0, url, give_way=stand_still)
+    stores = pair(1.0, url, yield_point=stand_still)
     sequence = 0
     for turn, place in enumerate(("middle",) if pooled else ("middle", "end")):
         leader, other = stores[turn % 2], stores[1 - turn % 2]

@@ -7,7 +7,7 @@ import pytest
 
 from celery_monitor.core.aggregate import Aggregator, Bounds
 from celery_monitor.core.model import COUNTS, FAILED, STARTED, SUCCEEDED, Series
-from celery_monitor.core.series import ESTABLISHED, HOURS_ESTABLISHED_KEPT, LABEL_BYTES
+from celery_monitor.core.series import ESTABLISHED, ESTABLISHED_RETENTION_HOURS, LABEL_BYTES
 from celery_monitor.core.text import OTHER
 from tests.builders import NOON
 
@@ -131,7 +131,7 @@ def test_what_has_been_there_for_long_gives_way_late() -> None:
     assert names(of) == {"a", "b", "c"}
     of.add(STARTED, "known", "q", "", NOON, None)
     assert names(of) == {"b", "c", "known"}
-    of.tick(NOON + ESTABLISHED + HOURS_ESTABLISHED_KEPT * 3600)
+    of.tick(NOON + ESTABLISHED + ESTABLISHED_RETENTION_HOURS * 3600)
     of.add(STARTED, "unknown", "q", "", NOON, None)
     assert names(of) == {"c", "known", "unknown"}
 

@@ -1,4 +1,4 @@
-"""A fleet whose events cannot be read is told of; a stray message is not."""
+"""A fleet whose events cannot be read is problem of; a stray message is not."""
 
 import msgspec
 
@@ -21,29 +21,29 @@ def _monitor(*chunks: list[Delivery], step: float = 30.0) -> Monitor:
 
 def test_a_fleet_that_sends_pickles() -> None:
     """What comes, and what to change, is said for as long as most of it cannot be read."""
-    told = _monitor([PICKLE] * 5).undecodable.told
-    assert told is not None
-    assert "5 of 5 messages" in told
-    assert "application/x-python-serialize" in told
-    assert "event_serializer = 'json'" in told
-    assert _monitor([PICKLE] * 5, *[[READ]] * 6).undecodable.told is None
+    problem = _monitor([PICKLE] * 5).undecodable.problem
+    assert problem is not None
+    assert "5 of 5 messages" in problem
+    assert "application/x-python-serialize" in problem
+    assert "event_serializer = 'json'" in problem
+    assert _monitor([PICKLE] * 5, *[[READ]] * 6).undecodable.problem is None
 
 
 def test_a_stray_message_is_no_fault() -> None:
     """Nor are some among many, or ones of long ago."""
-    assert _monitor([PICKLE] * 2).undecodable.told is None
-    assert _monitor([PICKLE] * 5 + [READ] * 6).undecodable.told is None
-    assert _monitor([PICKLE] * 5, *[[]] * 12).undecodable.told is None
+    assert _monitor([PICKLE] * 2).undecodable.problem is None
+    assert _monitor([PICKLE] * 5 + [READ] * 6).undecodable.problem is None
+    assert _monitor([PICKLE] * 5, *[[]] * 12).undecodable.problem is None
 
 
 def test_compressed_events() -> None:
-    """They are told as such."""
-    told = _monitor([msgspec.structs.replace(READ, refused="compressed")] * 3).undecodable.told
-    assert "compressed" in (told or "")
+    """They are problem as such."""
+    problem = _monitor([msgspec.structs.replace(READ, refused="compressed")] * 3).undecodable.problem
+    assert "compressed" in (problem or "")
 
 
 def test_probes_are_not_the_fleet() -> None:
     """What the monitor sends itself does not make a fleet readable; nor does a clock that is set back."""
     probe = Delivery(body(raw("sent") | {"type": "monitor-probe", "probe_number": 1, "probe_instance": 1}))
-    assert _monitor([PICKLE] * 3 + [probe] * 20).undecodable.told is not None
-    assert _monitor([PICKLE] * 3, [PICKLE], step=-30.0).undecodable.told is None
+    assert _monitor([PICKLE] * 3 + [probe] * 20).undecodable.problem is not None
+    assert _monitor([PICKLE] * 3, [PICKLE], step=-30.0).undecodable.problem is None

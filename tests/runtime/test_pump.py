@@ -12,10 +12,10 @@ from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy, Rule
 from celery_monitor.errors import SourceLostError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.runtime import flusher
-from celery_monitor.runtime.flusher import MAX_UNCOMMITTED, PROMPT, Flusher
+from celery_monitor.runtime.flusher import MAX_UNCOMMITTED, PAGE_FLUSH_DELAY, Flusher
 from celery_monitor.runtime.priority import MAX_FLUSH_DELAY, ScrapePriority
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import BUSY, GATHER, Pump
+from celery_monitor.runtime.pump import BUSY_BATCH, READ_INTERVAL, Pump
 from celery_monitor.runtime.stream import Stream
 from tests.builders import NOON, life
 from tests.fakes import FakeMarks, FakeSource, InlineCommitter, ManualClock, MemoryStore
@@ -171,7 +171,7 @@ def test_the_first_messages_do_not_wait_for_the_flush_interval() -> None:
         on.source.publish(*life(uuid))
         on.run(partial(on.committed_since, commits))
         took.append(on.clock.monotonic() - began)
-    assert took[0] <= PROMPT + 0.01 < 0.2 < took[1]
+    assert took[0] <= PAGE_FLUSH_DELAY + 0.01 < 0.2 < took[1]
 
 
 def test_a_page_does_not_wait_for_the_flush_interval() -> None:
@@ -186,7 +186,7 @@ def test_a_page_does_not_wait_for_the_flush_interval() -> None:
                 on.source.publish(message)
         on.run(partial(on.committed_since, commits))
         took[end] = on.clock.monotonic() - began
-    assert took["failed"] <= PROMPT + 0.01 < 0.2 < took["succeeded"]
+    assert took["failed"] <= PAGE_FLUSH_DELAY + 0.01 < 0.2 < took["succeeded"]
     assert len(on.store.commits[-1].outbox) == 3
 
 
@@ -627,12 +627,12 @@ def test_a_slow_stream_is_read_now_and_then() -> None:
     for number in range(10):
         on.source.publish(*life(f"slow{number}"))
         on.run(lambda wanted=number + 1: on.succeeded() == wanted)  # type: ignore[misc]
-    assert on.clock.monotonic() - began > 8 * GATHER
+    assert on.clock.monotonic() - began > 8 * READ_INTERVAL
     began = on.clock.monotonic()
     for number in range(10):
-        on.source.publish(*(body for one in range(BUSY) for body in life(f"fast{number}-{one}")))
-        on.run(lambda wanted=10 + (number + 1) * BUSY: on.succeeded() == wanted)  # type: ignore[misc]
-    assert round(on.clock.monotonic() - began, 6) <= GATHER
+        on.source.publish(*(body for one in range(BUSY_BATCH) for body in life(f"fast{number}-{one}")))
+        on.run(lambda wanted=10 + (number + 1) * BUSY_BATCH: on.succeeded() == wanted)  # type: ignore[misc]
+    assert round(on.clock.monotonic() - began, 6) <= READ_INTERVAL
 
 
 def test_who_is_told() -> None:

@@ -161,7 +161,7 @@ def test_days_that_were_prepared_are_not_read_again() -> None:
 
 def test_days_are_kept_as_far_as_there_is_space(monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest, and the one that was read last."""
-    monkeypatch.setattr("celery_monitor.runtime.day_sums.ROWS_KEPT", 30)
+    monkeypatch.setattr("celery_monitor.runtime.day_sums.MAX_ROWS", 30)
 
     class Failing(Recorder):
         def failing(self, since: float, until: float, *, clean: bool) -> list[FailingRow]:

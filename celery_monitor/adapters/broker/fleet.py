@@ -93,7 +93,7 @@ class BrokerFleet:
     def tasks(self, timeout: float, hostnames: Sequence[str] = ()) -> Sequence[FleetTask]:
         """As FleetControl.tasks."""
         queues: dict[str, list[_Bound]] = {}
-        held_tasks: dict[str, _HeldTask] = {}
+        held_tasks: dict[str, _WorkerTask] = {}
         answered: set[str] = set()
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
@@ -101,7 +101,7 @@ class BrokerFleet:
             if command == "active_queues":
                 queues[hostname] = list(islice(_bound(answer), _MAX_BOUND))
                 return
-            for task in _held(hostname, answer):
+            for task in _worker_tasks(hostname, answer):
                 if len(held_tasks) < _MAX_TASKS:
                     # One that is active is the best known: it tells when it began.
                     held_tasks[task.uuid] = task if command == "active" else held_tasks.get(task.uuid, task)
@@ -164,7 +164,7 @@ class BrokerFleet:
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             if isinstance(answer, list) and len(answer) <= _MAX_TASKS:
-                ids_by_host.setdefault(hostname, {})[command] = {task.uuid for task in _held(hostname, answer)}
+                ids_by_host.setdefault(hostname, {})[command] = {task.uuid for task in _worker_tasks(hostname, answer)}
 
         self._control.ask(commands, timeout, take, list(hostnames))
         complete = {
@@ -270,7 +270,7 @@ def _is_solo(reply: object) -> bool:
     return isinstance(pool, dict) and "solo" in str(pool.get("implementation"))[:_MAX_IMPLEMENTATION]
 
 
-class _HeldTask(NamedTuple):
+class _WorkerTask(NamedTuple):
     """A task that a worker holds, and how it came to it."""
 
     hostname: str
@@ -283,7 +283,7 @@ class _HeldTask(NamedTuple):
     since: float | None
 
 
-def _held(hostname: str, answer: object) -> Iterator[_HeldTask]:
+def _worker_tasks(hostname: str, answer: object) -> Iterator[_WorkerTask]:
     for item in answer if isinstance(answer, list) else ():
         request = item.get("request", item) if isinstance(item, dict) else None
         if not isinstance(request, dict):
@@ -293,7 +293,7 @@ def _held(hostname: str, answer: object) -> Iterator[_HeldTask]:
             delivery = request.get("delivery_info")
             how = delivery if isinstance(delivery, dict) else {}
             exchange, key = _text(how.get("exchange")), _text(how.get("routing_key"))
-            yield _HeldTask(hostname, uuid, name, exchange, key, how is delivery, since)
+            yield _WorkerTask(hostname, uuid, name, exchange, key, how is delivery, since)
 
 
 def _time(value: object) -> float | None:
@@ -302,7 +302,7 @@ def _time(value: object) -> float | None:
     return None
 
 
-def _queue(task: _HeldTask, queues: Sequence[_Bound]) -> str | None:
+def _queue(task: _WorkerTask, queues: Sequence[_Bound]) -> str | None:
     """The queue that a delivery came from: told by the default exchange, by a binding, or because there is one only."""
     if not task.delivered:
         return None

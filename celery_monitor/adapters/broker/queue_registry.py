@@ -24,9 +24,9 @@ from celery_monitor.core.queues import is_direct_queue
 from celery_monitor.core.text import shared
 from celery_monitor.core.workers import MAX_WORKERS
 
-ROUNDS_KEPT: Final = 4
+MAX_MISSED_ROUNDS: Final = 4
 """A worker that left so many rounds in a row unanswered has gone."""
-IDLE_KEPT: Final = 3600.0
+IDLE_RETENTION: Final = 3600.0
 """Seconds for which a queue is remembered that nobody consumes and nothing is in."""
 MAX_QUEUES: Final = 2_000
 """More are not asked for. Those that are consumed come first, then those that were in use last."""
@@ -103,7 +103,7 @@ class QueueRegistry:
         """
         for hostname, worker in list(self._workers.items()):
             worker.missed += 1
-            if hostname not in queues and (worker.missed >= ROUNDS_KEPT or hostname in down):
+            if hostname not in queues and (worker.missed >= MAX_MISSED_ROUNDS or hostname in down):
                 del self._workers[hostname]
         for hostname, names in queues.items():
             previous = self._workers.get(hostname)
@@ -210,7 +210,7 @@ class QueueRegistry:
             queue.idle_since = math.inf
             return
         queue.idle_since = min(queue.idle_since, now)
-        if queue.absent or (queue.own and size is not None) or now - queue.idle_since >= IDLE_KEPT:
+        if queue.absent or (queue.own and size is not None) or now - queue.idle_since >= IDLE_RETENTION:
             del self._queues[name]
 
 

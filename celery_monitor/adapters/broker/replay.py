@@ -30,7 +30,7 @@ class ReplaySource:
         self._limit = settings.prefetch // 2
         self._ring = ReplayRing(settings.replay.max_bytes, settings.replay.max_age)
         self._lock = threading.Lock()
-        self._heard_at = 0.0
+        self._last_received_at = 0.0
         """When something came last; a connection may be dead for some time before that is noticed."""
         self._adopted = False
         """The connection is the standby's, and the next ``connect`` takes it over."""
@@ -46,8 +46,8 @@ class ReplaySource:
         """See Replay."""
         self._source.connect()
         with self._lock:
-            self._heard_at = self._clock.monotonic()
-            self._ring.subscribed(self._heard_at)
+            self._last_received_at = self._clock.monotonic()
+            self._ring.subscribed(self._last_received_at)
 
     def listen(self, timeout: float) -> None:
         """See Replay."""
@@ -55,14 +55,14 @@ class ReplaySource:
             batch = self._source.poll(timeout)
         except SourceLostError:
             with self._lock:
-                self._ring.lost(self._heard_at)
+                self._ring.lost(self._last_received_at)
             raise
         with self._lock:
             now = self._clock.monotonic()
             if batch is None:
                 self._ring.bound(now)
             else:
-                self._heard_at = now
+                self._last_received_at = now
                 self._ring.add(batch.deliveries, now)
 
     def trim(self, position: str | None) -> bool:
@@ -77,7 +77,7 @@ class ReplaySource:
                 # The position may be of a message that is still on its way to this process.
                 self._ring.add(self._source.drain(DRAIN_TIMEOUT), self._clock.monotonic())
             except SourceLostError:
-                self._ring.lost(self._heard_at)
+                self._ring.lost(self._last_received_at)
         self._adopted = self._ring.connected
         resumption = self._ring.resume(position, alive_at)
         self._backlog.extend(resumption.deliveries)

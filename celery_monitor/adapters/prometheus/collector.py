@@ -85,7 +85,7 @@ class MonitorCollector(Collector):
 
     def _all(self) -> Iterator[Metric]:
         if self._snapshot is not None:
-            yield from self._under_way(self._snapshot)
+            yield from self._unfinished_tasks(self._snapshot)
             yield from self._queue_stats(self._snapshot.load)
             yield from self._stream(self._snapshot)
             yield from self._tracking(self._snapshot)
@@ -93,7 +93,7 @@ class MonitorCollector(Collector):
         yield from self._runtime(self._stats)
         yield self._metric(monitor.BUILD, [(_build(), 1)])
 
-    def _under_way(self, snapshot: Snapshot) -> Iterator[Metric]:
+    def _unfinished_tasks(self, snapshot: Snapshot) -> Iterator[Metric]:
         ages = {name: max(0.0, self._now - started_at) for name, started_at in snapshot.oldest_started.items()}
         yield self._keyed(tasks.TASK_OLDEST, ages)
         # At 0 from when it runs, so that increase() sees the first loss; at 0 for every task would cost each scrape.

@@ -39,7 +39,7 @@ _OF_THE_PROCESS: Final = frozenset({"id", "writer", "holder", "term", "lease_unt
 """What the row of meta says of the process that has taken the target, and not of what was counted."""
 _MODULUS: Final = 1 << 64
 
-Tell = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """A table, how many of its rows are done, and how many there are."""
 
 
@@ -115,12 +115,12 @@ class CopySide:
 class StoreCopy:
     """From one store to the other."""
 
-    def __init__(self, source: CopySide, target: CopySide, holder: str, tell: Tell) -> None:
+    def __init__(self, source: CopySide, target: CopySide, holder: str, on_progress: OnProgress) -> None:
         """``holder``: the name that a daemon is told when it finds one of them taken."""
         self._source = source
         self._target = target
         self._holder = holder
-        self._tell = tell
+        self._on_progress = on_progress
 
     def run(self) -> list[Compared]:
         """Copy everything. What was compared, all of it the same.
@@ -179,7 +179,7 @@ class StoreCopy:
             write.run(writing, rows)
             checksum = (checksum + sum(map(_hash, rows))) % _MODULUS
             done += len(rows)
-            self._tell(table.name, done, count)
+            self._on_progress(table.name, done, count)
             self._source.renew()
         for statement in sql_of(writing.dialect).continuing(table):
             writing.exec_driver_sql(statement)

@@ -32,7 +32,7 @@ SAMPLES: Final = 20
 """Failures kept of each error group: the newest."""
 ENDED_DELETED: Final = 2_000
 """Ended tasks that one flush deletes at most. After ``max_ended_tasks`` was lowered there can be a million too many."""
-EPOCH_KEPT: Final = 3600.0
+EPOCH_RETENTION: Final = 3600.0
 """Seconds for which an ended connection's fingerprints are kept. Its messages come back when the broker notices
 that it has ended, which takes minutes when nothing says goodbye."""
 MAX_STEP: Final = 3600.0
@@ -42,8 +42,8 @@ MAX_STEP: Final = 3600.0
 class FlushWriter:
     """Writes changes; keeps the last ``fingerprints_kept`` fingerprints of the newest connection, at least.
 
-    ``max_ended``: runs of the history that are kept. ``give_way`` is called between its statements, and may take a
-    moment: what others wait for can go first.
+    ``max_ended``: runs of the history that are kept. ``yield_point`` is called between its statements, and may block
+    for a moment, so that a scrape goes first.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class FlushWriter:
         *,
         fingerprints_kept: int,
         max_ended: int = 10_000,
-        give_way: Callable[[], None] = lambda: None,
+        yield_point: Callable[[], None] = lambda: None,
     ) -> None:
         self._ended = Bulk(dialect, insert(dialect, schema.ended_tasks), encode.ENDED)
         unwanted = schema.beyond(max_ended), schema.among_oldest(bindparam("portion", type_=BigInteger))
         self._drop_ended = Prepared(dialect, delete(schema.ended_tasks).where(*unwanted))
-        self._give_way = give_way
+        self._yield_point = yield_point
         self._fingerprints = _FingerprintRows(dialect, fingerprints_kept * FINGERPRINT)
         self._enqueuer = Enqueuer(dialect)
         self._totals = Totals(dialect)
@@ -94,22 +94,22 @@ class FlushWriter:
         Nothing is asked of the statements, so that they can be sent at once.
         ``since``: ``now`` of the last flush. Not ``roomy``: there is hardly any space left.
         """
-        self._give_way()
+        self._yield_point()
         self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
-        self._series.run(connection, map(encode.series_row, changes.series), self._give_way)
+        self._series.run(connection, map(encode.series_row, changes.series), self._yield_point)
         self._buckets.run(
             connection,
             ((b.start, b.name, b.queue, *b.counts, b.runtime_sum, b.runtime_count) for b in changes.buckets),
-            self._give_way,
+            self._yield_point,
         )
-        self._totals.add(connection, changes, self._give_way)
-        self._hourly.write(connection, changes, self._give_way)
-        self.tracked.write(connection, changes, self._give_way, move=roomy)
+        self._totals.add(connection, changes, self._yield_point)
+        self._hourly.write(connection, changes, self._yield_point)
+        self.tracked.write(connection, changes, self._yield_point, move=roomy)
         if changes.ended:
-            self._ended.run(connection, map(encode.ended_row, changes.ended), self._give_way)
+            self._ended.run(connection, map(encode.ended_row, changes.ended), self._yield_point)
             self._drop_ended.run(connection, portion=ENDED_DELETED)
-        self._settle.run(connection, ((number,) for number in changes.settled), self._give_way)
-        self._unnamed.run(connection, map(encode.unnamed_row, changes.unnamed), self._give_way)
+        self._settle.run(connection, ((number,) for number in changes.settled), self._yield_point)
+        self._unnamed.run(connection, map(encode.unnamed_row, changes.unnamed), self._yield_point)
         self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))
         self._workers.run(connection, map(encode.worker_row, changes.workers))
         self._incidents.run(connection, map(encode.incident_row, changes.incidents))
@@ -144,7 +144,7 @@ class FlushWriter:
 
 
 class _FingerprintRows:
-    """Of an epoch the newest ``kept`` bytes stay, at least; those of earlier epochs for EPOCH_KEPT."""
+    """Of an epoch the newest ``kept`` bytes stay, at least; those of earlier epochs for EPOCH_RETENTION."""
 
     def __init__(self, dialect: Dialect, kept: int) -> None:
         table = schema.fingerprints
@@ -164,7 +164,7 @@ class _FingerprintRows:
 
     def write(self, connection: Connection, changes: Changes) -> None:
         epoch, added = changes.epoch, changes.fingerprints
-        self._end.run(connection, of_epoch=epoch, expiry=changes.now + EPOCH_KEPT)
+        self._end.run(connection, of_epoch=epoch, expiry=changes.now + EPOCH_RETENTION)
         self._expire.run(connection, of_epoch=epoch, now=changes.now)
         self._add.run(connection, of_epoch=epoch, size=len(added), added=added)
         self._trim.run(connection, of_epoch=epoch)

@@ -27,11 +27,11 @@ class HourlyWriter:
         self._checkpoints = Bulk(dialect, insert(dialect, schema.checkpoints), _CHECKPOINT)
         self._lengths = _lengthen(dialect)
 
-    def write(self, connection: Connection, changes: Changes, give_way: Callable[[], None]) -> None:
+    def write(self, connection: Connection, changes: Changes, yield_point: Callable[[], None]) -> None:
         """Those of a flush."""
-        self._checkpoints.run(connection, map(_checkpoint_row, changes.checkpoints), give_way)
+        self._checkpoints.run(connection, map(_checkpoint_row, changes.checkpoints), yield_point)
         rows = ((delta.start, delta.queue, delta.looks, delta.total, delta.longest) for delta in changes.queue_lengths)
-        self._lengths.run(connection, rows, give_way)
+        self._lengths.run(connection, rows, yield_point)
 
     def end(self, connection: Connection, series: Iterable[Series], at: float) -> None:
         """These series, used last at ``at`` or before, are dropped: what they measured stays in their last hours."""

@@ -31,7 +31,7 @@ class Lease:
     def __init__(self, database: Database, ttl: float, *, fleet: str, url: str) -> None:
         """``ttl``: seconds. ``fleet``: whose counts are written, and ``url``: of its page, for who finds the tables."""
         self.ttl = ttl
-        self._told = {"fleet": encode.storable(fleet), "external_url": encode.storable(url)}
+        self._announced = {"fleet": encode.storable(fleet), "external_url": encode.storable(url)}
         self._database = database
         self._now: Any = literal_column(database.clock, Double)
         self._readable = False
@@ -73,7 +73,7 @@ class Lease:
     def take(self, connection: Connection, token: str, holder: str) -> bool:
         """Become the leader, who writes with this token; False while another process leads."""
         lease_until = self._now + self.ttl
-        values = {"writer": token, "holder": encode.storable(holder), "lease_until": lease_until, **self._told}
+        values = {"writer": token, "holder": encode.storable(holder), "lease_until": lease_until, **self._announced}
         identity = connection.execute(select(meta.c.identity)).scalar()
         if identity is None:
             first = {"id": _THE_ROW, "sequence": 0, "epoch": 0, "at": 0.0, "term": 1}

@@ -29,23 +29,24 @@ def open_store(
     password: SecretSource = _NO_PASSWORD,
     directory: Path = _HERE,
     max_bytes: float = math.inf,
-    quiet_kept: float = restore.QUIET_KEPT,
+    quiet_retention: float = restore.QUIET_RETENTION,
     max_series: int = 10_000,
     max_incidents: int = 2_000,
     max_ended: int = 10_000,
     hosts: bool = False,
     lease_ttl: float = DEFAULT_TTL,
     schema: StoreSchema | None = None,
-    give_way: Callable[[], None] = lambda: None,
+    yield_point: Callable[[], None] = lambda: None,
 ) -> SqlStore:
     """A store by its URL. Does no I/O. ``retention`` is in seconds, ``max_bytes`` what it may take on the disk.
 
-    ``quiet_kept``: seconds before the last flush from which suppressed and resolved incidents come back at the start.
+    ``quiet_retention``: suppressed and resolved incidents first seen longer than so many seconds before the last flush
+    are not read at the start.
     ``max_series``: more are folded into one before they are read, which has a host where ``hosts``. ``max_incidents``:
     more do not come back, open ones before others. ``max_ended``: runs that have ended that are kept.
     ``lease_ttl``: seconds; see Store. ``schema``: of the tables in PostgreSQL, and the fleet's name; None: wherever the
     search path leads.
-    ``give_way`` is called some times in a commit, and may take a moment.
+    ``yield_point`` is called a few times during a commit, and may block for a moment, so that a scrape goes first.
     URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
     goes with ``stop``; and ``postgresql://user@host:port/database?parameters`` as libpq reads them, with ``password``
     where it is not in them, and small files of the process in ``directory``. Raises StoreUnusableError for any other.
@@ -61,7 +62,9 @@ def open_store(
             schema=schema,
         )
     )
-    flush = FlushWriter(database.dialect, fingerprints_kept=fingerprints_kept, max_ended=max_ended, give_way=give_way)
+    flush = FlushWriter(
+        database.dialect, fingerprints_kept=fingerprints_kept, max_ended=max_ended, yield_point=yield_point
+    )
     merge = SeriesMerge(database.dialect, max_series=max_series, hosts=hosts)
     budget = Budget(database, database.limit)
     return SqlStore(
@@ -76,6 +79,6 @@ def open_store(
         merge,
         budget,
         retention=Retention(database, retention, max_ended),
-        quiet_kept=quiet_kept,
+        quiet_retention=quiet_retention,
         max_incidents=max_incidents,
     )

@@ -33,7 +33,7 @@ from celery_monitor.core.model import (
     Worker,
 )
 
-QUIET_KEPT: Final = 48 * 3600.0
+QUIET_RETENTION: Final = 48 * 3600.0
 """Seconds after which any hour is over."""
 _ROWS: Final = 10_000
 MUTED: Final = f'"reason":"{Reason.MUTED.value}"'
@@ -43,11 +43,11 @@ _TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
 """Counters that are times of the monitor's own clock."""
 
 
-def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Restored:
+def read(connection: Connection, *, quiet_retention: float, max_incidents: int) -> Restored:
     """Read everything; a million tracked tasks take a few seconds and are read in portions.
 
-    Of incidents that are neither open nor muted, only those first seen within ``quiet_kept`` seconds before the last
-    flush.
+    Of incidents that are neither open nor muted, only those first seen within ``quiet_retention`` seconds before the
+    last flush.
     """
     meta = connection.execute(select(schema.meta)).one()
     required_row((meta.sequence, meta.epoch, meta.at), tuple[int, int, float])
@@ -58,7 +58,7 @@ def read(connection: Connection, *, quiet_kept: float, max_incidents: int) -> Re
         tracked=list(applied(tracked(connection, select(schema.tracked)), newest_changes(connection))),
         unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
-        incidents=_incidents(connection, meta.at - quiet_kept, max_incidents),
+        incidents=_incidents(connection, meta.at - quiet_retention, max_incidents),
         silences=silences.read(connection, meta.at),
         schedules=_schedules(connection),
         starts=task_starts(connection),

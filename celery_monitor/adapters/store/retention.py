@@ -13,7 +13,7 @@ from celery_monitor.core.model import BUCKET_SECONDS, MAX_SILENCE, Action, Incid
 
 CHUNK_SIZE: Final = 5000
 """Rows deleted at most of each table in one go."""
-CLAIM_KEPT: Final = 400 * 86_400.0
+CLAIM_RETENTION: Final = 400 * 86_400.0
 """Seconds at least for which a report that was sent is remembered: a schedule may be rarer than the retention."""
 
 
@@ -33,7 +33,7 @@ class Retention:
             self._totals.expire(connection, before - BUCKET_SECONDS, limit=CHUNK_SIZE)
         with self._database.write() as connection:
             hourly.expire(connection, before - HOUR, limit=CHUNK_SIZE)
-        for table, condition in [*_expired(before, min(before, now - CLAIM_KEPT)), self._ended(before)]:
+        for table, condition in [*_expired(before, min(before, now - CLAIM_RETENTION)), self._ended(before)]:
             keys: list[Any] = list(table.primary_key.columns)
             key = keys[0] if len(keys) == 1 else tuple_(*keys)
             with self._database.write() as connection:

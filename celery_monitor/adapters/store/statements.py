@@ -34,16 +34,16 @@ class Bulk:
         if isinstance(statement, Insert):
             statement = statement.inline()  # nobody asks for the new keys, and PostgreSQL would return them
         compiled = statement.compile(dialect=dialect, column_keys=list(columns))
-        self._statements: Statements = _Each(_ordered(compiled, columns))
+        self._statements: Statements = _RowByRow(_ordered(compiled, columns))
         if isinstance(statement, Insert):
             self._statements = sql_of(dialect).bulk_insert(compiled, cast("Table", statement.table), columns)
 
-    def run(self, connection: Connection, rows: Iterable[Row], give_way: Callable[[], None] = lambda: None) -> None:
-        """Execute it for every row, in order. ``give_way`` is called after each portion."""
+    def run(self, connection: Connection, rows: Iterable[Row], yield_point: Callable[[], None] = lambda: None) -> None:
+        """Execute it for every row, in order. ``yield_point`` is called after each portion, and may block briefly."""
         for sql, parameters in self._statements.batches(rows):
             connection.exec_driver_sql(sql, parameters)
             if isinstance(parameters, tuple):
-                give_way()
+                yield_point()
 
 
 class Prepared:
@@ -92,7 +92,7 @@ class Trimming(Bulk):
         self._statements = sql_of(dialect).bulk_trim(statement.compile(dialect=dialect), table, group, keep)
 
 
-class _Each:
+class _RowByRow:
     """The statement once for each row."""
 
     def __init__(self, sql: str) -> None:

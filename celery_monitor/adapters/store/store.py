@@ -48,7 +48,7 @@ class SqlStore:
         budget: Budget,
         *,
         retention: Retention,
-        quiet_kept: float,
+        quiet_retention: float,
         max_incidents: int,
     ) -> None:
         self._database = database
@@ -56,7 +56,7 @@ class SqlStore:
         self.lease_ttl = lease.ttl
         self.shared = database.shared
         self._budget = budget
-        self._quiet_kept = quiet_kept
+        self._quiet_retention = quiet_retention
         self._max_incidents = max_incidents
         self._retention = retention
         self._flush = flush
@@ -129,7 +129,9 @@ class SqlStore:
                 raise
             self._owed = holder
         with self._database.read() as connection:
-            restored = restore.read(connection, quiet_kept=self._quiet_kept, max_incidents=self._max_incidents)
+            restored = restore.read(
+                connection, quiet_retention=self._quiet_retention, max_incidents=self._max_incidents
+            )
             self._flush.tracked.load(connection)
             self._committed_at, self._identity = connection.execute(
                 select(schema.meta.c.at, schema.meta.c.identity)

@@ -29,17 +29,17 @@ class Totals:
         self._fleet = upsert(dialect, schema.fleet_buckets, columns=("start", *_MEASURES), add=_MEASURES)
         self._drop_buckets = Removal(dialect, schema.buckets)
 
-    def add(self, connection: Connection, changes: Changes, give_way: Callable[[], None]) -> None:
+    def add(self, connection: Connection, changes: Changes, yield_point: Callable[[], None]) -> None:
         """Add a flush's buckets, and note when each task last failed."""
         sums = _summed(((b.name, b.queue), (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
         fleet = _summed((b.start, (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
-        self._fleet.run(connection, ((start, *measures) for start, measures in fleet.items()), give_way)
+        self._fleet.run(connection, ((start, *measures) for start, measures in fleet.items()), yield_point)
         last: dict[_Key, float] = {}
         for failure in changes.failures:
             key = failure.name, failure.queue
             last[key] = max(failure.at, last.get(key, failure.at))
         keys = dict.fromkeys([*sums, *last])
-        self._change.run(connection, ((*key, *sums.get(key, _NOTHING), last.get(key)) for key in keys), give_way)
+        self._change.run(connection, ((*key, *sums.get(key, _NOTHING), last.get(key)) for key in keys), yield_point)
 
     def expire(self, connection: Connection, before: float, *, limit: int) -> int:
         """Delete at most ``limit`` of the buckets that start at ``before`` or earlier, and take them off the totals.

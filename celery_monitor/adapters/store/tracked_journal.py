@@ -63,13 +63,13 @@ class TrackedJournal:
         self,
         connection: Connection,
         changes: Changes,
-        give_way: Callable[[], None] = lambda: None,
+        yield_point: Callable[[], None] = lambda: None,
         *,
         move: bool = True,
     ) -> None:
         """Append the changes of a flush. The same flush may be written again after a transaction that failed.
 
-        Not ``move``: only append, as there may be no space for more. ``give_way``: see ``Bulk.run``.
+        Not ``move``: only append, as there may be no space for more. ``yield_point``: see ``Bulk.run``.
         """
         if changes.tracked or changes.forgotten:
             # What cannot be stored is refused before it is remembered.
@@ -80,7 +80,7 @@ class TrackedJournal:
             self._note(changes.sequence, changes.tracked, changes.forgotten)
         self._moved = self._due(changes.sequence) if move else 0
         if self._moved:
-            self._move(connection, list(self._flushes)[: self._moved], give_way)
+            self._move(connection, list(self._flushes)[: self._moved], yield_point)
 
     def committed(self) -> None:
         """The last ``write`` is committed."""
@@ -118,16 +118,18 @@ class TrackedJournal:
             newest[uuid] = sequence, ref, (in_table or ref.saved) if known is None else known[2]
         self._flushes[sequence] = list({*removed, *(uuid for uuid, _ in kept)})
 
-    def _move(self, connection: Connection, sequences: Sequence[int], give_way: Callable[[], None]) -> None:
+    def _move(self, connection: Connection, sequences: Sequence[int], yield_point: Callable[[], None]) -> None:
         moved = [
             (uuid, *self._newest[uuid][1:])
             for sequence in sequences
             for uuid in self._flushes[sequence]
             if self._newest[uuid][0] == sequence
         ]
-        self._remove.run(connection, ((uuid,) for uuid, ref, in_table in moved if ref is None and in_table), give_way)
+        self._remove.run(
+            connection, ((uuid,) for uuid, ref, in_table in moved if ref is None and in_table), yield_point
+        )
         rows = (encode.tracked_row(uuid, ref) for uuid, ref, _ in moved if ref is not None)
-        self._upsert.run(connection, rows, give_way)
+        self._upsert.run(connection, rows, yield_point)
         self._drop.run(connection, last=sequences[-1])
 
 

@@ -51,12 +51,12 @@ class _Opened:
 
 def _rights(report: ServerReport) -> Finding:
     way = "through a pooler, which works in transaction mode" if report.pooled else "without a pooler"
-    if not report.barred:
+    if not report.inaccessible:
         return ok(_SUBJECT, f"the user can read, write and alter every table; connected {way}")
     return fail(
         _SUBJECT,
-        f"the user does not own {name_list([*report.barred])}, or may not read and write there: as a superuser of that "
-        "database, ALTER TABLE … OWNER TO the user of store.url",
+        f"the user does not own {name_list([*report.inaccessible])}, or may not read and write there: as a superuser "
+        "of that database, ALTER TABLE … OWNER TO the user of store.url",
     )
 
 

@@ -70,7 +70,14 @@ from celery_monitor.core.model.rows import (
     IncidentRow,
     QueueLengthRow,
 )
-from celery_monitor.core.model.schedules import RUNS_KEPT, Outcome, ScheduledRun, ScheduleState, TaskStarts, ToldBy
+from celery_monitor.core.model.schedules import (
+    RUN_HISTORY,
+    Outcome,
+    ReportedBy,
+    ScheduledRun,
+    ScheduleState,
+    TaskStarts,
+)
 from celery_monitor.core.model.silences import MAX_REASON, MAX_SILENCE, MAX_SILENCES, Silence
 from celery_monitor.core.model.tasks import NO_DETAILS, UNKNOWN_TASK, FleetTask, Stage, TaskDetails, TaskRef, TaskRun
 from celery_monitor.core.model.workers import QueueStats, Worker, WorkerDetail
@@ -97,7 +104,7 @@ __all__ = [
     "REJECTED",
     "RETRIED",
     "REVOKED",
-    "RUNS_KEPT",
+    "RUN_HISTORY",
     "SENT",
     "STARTED",
     "STORM",
@@ -138,6 +145,7 @@ __all__ = [
     "QueueLengthRow",
     "QueueStats",
     "Reason",
+    "ReportedBy",
     "Restored",
     "RolledBack",
     "ScheduleState",
@@ -152,7 +160,6 @@ __all__ = [
     "TaskRef",
     "TaskRun",
     "TaskStarts",
-    "ToldBy",
     "UnnamedEvent",
     "Worker",
     "WorkerDetail",

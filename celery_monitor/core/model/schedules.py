@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
-RUNS_KEPT: Final = 20
-"""Runs of a schedule that are shown."""
+RUN_HISTORY: Final = 20
+"""Newest runs of a schedule that are kept and shown."""
 
 
 class Outcome(enum.StrEnum):
@@ -20,15 +20,15 @@ class Outcome(enum.StrEnum):
     REVOKED = "revoked"
 
 
-class ToldBy(enum.StrEnum):
-    """Which incident tells that a schedule has missed."""
+class ReportedBy(enum.StrEnum):
+    """Which incident reports that a schedule has missed its start."""
 
     NOTHING = "nothing"
     WAITS = "waits"
-    """None yet: others are due, too, and it may be that none of them runs."""
-    ITS_OWN = "its_own"
+    """None yet: others are due as well, and it may turn out that none of them runs."""
+    OWN_INCIDENT = "its_own"
     SCHEDULER = "scheduler"
-    """The one that says that no schedule has run."""
+    """The incident of the scheduler: no scheduled task starts."""
 
 
 class ScheduledRun(msgspec.Struct, frozen=True, gc=False):
@@ -65,7 +65,7 @@ class ScheduleState(msgspec.Struct, frozen=True):
     """The first expected start that was missed and not made up for since; 0: it is well."""
     missed: int = 0
     """How many were missed since then."""
-    told: ToldBy = ToldBy.NOTHING
+    reported_by: ReportedBy = msgspec.field(default=ReportedBy.NOTHING, name="told")  # as stored
     runs: tuple[ScheduledRun, ...] = ()
     """The newest last."""
     sent_at: float = 0.0

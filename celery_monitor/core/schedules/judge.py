@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from celery_monitor.core.incident import Episode, EpisodeEnd
-from celery_monitor.core.model import Condition, Incident, ScheduleState, ToldBy
+from celery_monitor.core.model import Condition, Incident, ReportedBy, ScheduleState
 from celery_monitor.core.rules import Rule
 from celery_monitor.core.schedules import words
 from celery_monitor.core.schedules.calendar import Schedule
@@ -16,7 +16,7 @@ MAX_WAIT: Final = 60.0
 """Seconds that a miss waits for other schedules that are due: it may be that none of them runs."""
 SCHEDULER: Final = "scheduler"
 """Subject of the incident that says that no schedule has run."""
-_OWN: Final = frozenset({ToldBy.NOTHING, ToldBy.WAITS})
+_OWN: Final = frozenset({ReportedBy.NOTHING, ReportedBy.WAITS})
 
 
 class ScheduleJudge:
@@ -82,12 +82,12 @@ class ScheduleJudge:
         self.decide(read_until)
         missing = [live for live in self._live if live.state.since]
         for live in missing:
-            if live.state.told in _OWN:
+            if live.state.reported_by in _OWN:
                 self._assign(live, missing)
         changes: list[Episode | EpisodeEnd] = [*self._ended]
         self._ended = []
-        changes += (self._episode(live) for live in missing if live.state.told is ToldBy.ITS_OWN)
-        silent = [live for live in missing if live.state.told is ToldBy.SCHEDULER]
+        changes += (self._episode(live) for live in missing if live.state.reported_by is ReportedBy.OWN_INCIDENT)
+        silent = [live for live in missing if live.state.reported_by is ReportedBy.SCHEDULER]
         if silent and self._scheduler is not None:
             changes.append(self._silence(silent, self._scheduler))
         changes += self._overruns()
@@ -124,12 +124,14 @@ class ScheduleJudge:
         """A schedule has run: what was missed of it is over, and the scheduler is alive."""
         state = live.state
         if state.since and at >= live.earliest(state.since):
-            if state.told is ToldBy.ITS_OWN:
+            if state.reported_by is ReportedBy.OWN_INCIDENT:
                 self._ended.append(_over(live, at, f"{live.schedule.task} has started"))
             live.recover()
-        silent = [other for other in self._live if other.state.told is ToldBy.SCHEDULER]
+        silent = [other for other in self._live if other.state.reported_by is ReportedBy.SCHEDULER]
         silent_since = min((other.state.since for other in silent), default=at)
-        if self._scheduler is not None and (state.told is ToldBy.SCHEDULER or (silent and at >= silent_since)):
+        if self._scheduler is not None and (
+            state.reported_by is ReportedBy.SCHEDULER or (silent and at >= silent_since)
+        ):
             late = ", ".join(other.schedule.name for other in silent if other is not live)
             summary = f"{live.schedule.name} has started again" + (f"; these have not yet: {late}" if late else "")
             self._ended.append(EpisodeEnd(Condition.MISSED, SCHEDULER, self._scheduler.name, at, summary))
@@ -142,16 +144,16 @@ class ScheduleJudge:
         together = [other for other in missing if newest < other.earliest(other.state.since)]
         since = live.earliest(live.state.since)
         if self._scheduler is None or newest >= since or len(self._live) == 1:
-            live.change(told=ToldBy.ITS_OWN)
+            live.change(reported_by=ReportedBy.OWN_INCIDENT)
         elif len(together) > 1:
             self._merge(together, since)
         elif any(self._is_due(other, since) for other in self._live if other is not live) and self._horizon < (
             live.schedule.deadline(live.state.since) + SETTLE + MAX_WAIT
         ):
-            if live.state.told is not ToldBy.WAITS:
-                live.change(told=ToldBy.WAITS)
+            if live.state.reported_by is not ReportedBy.WAITS:
+                live.change(reported_by=ReportedBy.WAITS)
         else:
-            live.change(told=ToldBy.ITS_OWN)
+            live.change(reported_by=ReportedBy.OWN_INCIDENT)
 
     def _is_due(self, live: LiveSchedule, since: float) -> bool:
         """Whether it should have started since then, and still may. One that misses already says nothing new."""
@@ -160,11 +162,11 @@ class ScheduleJudge:
     def _merge(self, missing: Sequence[LiveSchedule], since: float) -> None:
         """One incident in place of one for each that has not run since."""
         for other in missing:
-            if other.state.told is ToldBy.ITS_OWN:
+            if other.state.reported_by is ReportedBy.OWN_INCIDENT:
                 self._ended.append(
                     _over(other, since, "No scheduled task starts any more: see the incident of the scheduler")
                 )
-            other.change(told=ToldBy.SCHEDULER)
+            other.change(reported_by=ReportedBy.SCHEDULER)
 
     def _episode(self, live: LiveSchedule) -> Episode:
         schedule, state = live.schedule, live.state
@@ -192,7 +194,7 @@ class ScheduleJudge:
             if known is not None and (run is None or run.uuid != known):
                 del self._overran[schedule.name]
                 yield _over(live, self._horizon, f"{schedule.task} has ended")
-            if late and run is not None and live.state.told is not ToldBy.ITS_OWN:
+            if late and run is not None and live.state.reported_by is not ReportedBy.OWN_INCIDENT:
                 self._overran[schedule.name] = run.uuid
                 yield Episode(
                     Condition.MISSED, schedule.name, schedule.rule, run.at, self._horizon,

@@ -11,14 +11,14 @@ from celery_monitor.core.model import (
     REJECTED,
     RETRIED,
     REVOKED,
-    RUNS_KEPT,
+    RUN_HISTORY,
     SENT,
     STARTED,
     SUCCEEDED,
     Outcome,
+    ReportedBy,
     ScheduledRun,
     ScheduleState,
-    ToldBy,
 )
 from celery_monitor.core.schedules.calendar import Schedule
 
@@ -110,7 +110,7 @@ class LiveSchedule:
             self._replace(known_run, structs.replace(known_run, outcome=Outcome.RUNNING, ended_at=0.0))
             return False
         run = ScheduledRun(uuid, at, hostname)
-        self.change(runs=tuple(sorted((*runs, run), key=lambda scheduled: scheduled.at)[-RUNS_KEPT:]))
+        self.change(runs=tuple(sorted((*runs, run), key=lambda scheduled: scheduled.at)[-RUN_HISTORY:]))
         self._advance(at)
         return True
 
@@ -149,4 +149,4 @@ class LiveSchedule:
 
     def recover(self) -> None:
         """It has run: nothing is missed any more."""
-        self.change(since=0.0, missed=0, told=ToldBy.NOTHING)
+        self.change(since=0.0, missed=0, reported_by=ReportedBy.NOTHING)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from celery import Celery
 
 from celery_monitor.adapters.broker import BrokerFleet
-from celery_monitor.adapters.broker.queue_registry import IDLE_KEPT, ROUNDS_KEPT
+from celery_monitor.adapters.broker.queue_registry import IDLE_RETENTION, MAX_MISSED_ROUNDS
 from celery_monitor.core.model import QueueStats
 from tests.adapters.fleet.conftest import Controlling
 from tests.conftest import Start
@@ -32,7 +32,7 @@ def test_the_length_of_a_queue_whose_workers_died(
     worker.kill()
     for _ in range(3):
         app.send_task("fleet.succeed")
-    for _ in range(ROUNDS_KEPT):
+    for _ in range(MAX_MISSED_ROUNDS):
         told(fleet)
     consumers = 0 if broker_url.startswith("amqp") else None
     expected = {
@@ -42,7 +42,7 @@ def test_the_length_of_a_queue_whose_workers_died(
     # RabbitMQ sees that the worker has gone for each queue by itself.
     wait_until(lambda: told(fleet) == expected, 60)
     assert fleet.worker_queues() == {}
-    later = NOW + 2 * IDLE_KEPT
+    later = NOW + 2 * IDLE_RETENTION
     assert told(fleet, later).keys() == {"fleet"}
     assert told(controlling(broker_url)) == {}
 
@@ -58,7 +58,7 @@ def test_a_worker_that_does_not_answer_for_a_while(
     wait_until(lambda: [(one.workers, one.processes) for one in told(fleet, timeout=0.5).values()] == [(1, 3)], 60)
     found = told(fleet)["fleet"]
     worker.pause()
-    assert [told(fleet)["fleet"] for _ in range(ROUNDS_KEPT - 1)] == [found] * (ROUNDS_KEPT - 1)
+    assert [told(fleet)["fleet"] for _ in range(MAX_MISSED_ROUNDS - 1)] == [found] * (MAX_MISSED_ROUNDS - 1)
     worker.resume()
     wait_until(lambda: "celery@worker" in fleet.registered(["celery@worker"], 0.5), 60)
     assert told(fleet, timeout=5.0)["fleet"] == found
@@ -73,7 +73,7 @@ def test_a_queue_that_was_deleted(
     fleet = controlling(rabbitmq_url)
     wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 60)
     worker.kill()
-    for _ in range(ROUNDS_KEPT):
+    for _ in range(MAX_MISSED_ROUNDS):
         told(fleet)
     rabbitmq.delete_queue("other", urlsplit(rabbitmq_url).path.removeprefix("/"))
     assert told(fleet).keys() == {"fleet"}

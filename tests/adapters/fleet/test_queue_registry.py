@@ -4,10 +4,10 @@ from collections.abc import Container, Mapping
 
 from celery_monitor.adapters.broker.queue_registry import (
     ABSENT_RETRY_BASE,
-    IDLE_KEPT,
+    IDLE_RETENTION,
+    MAX_MISSED_ROUNDS,
     MAX_QUEUES,
     PAST_AT_ONCE,
-    ROUNDS_KEPT,
     QueueRegistry,
     Size,
 )
@@ -46,8 +46,8 @@ def test_a_queue_outlives_its_workers() -> None:
     """Its length is told with no workers and no processes: that is when its alert matters."""
     of = QueueRegistry([])
     rounds(of, 1, {"a@box": ["pay"], "b@box": ["pay"]})
-    assert rounds(of, ROUNDS_KEPT, sizes={"pay": (50, 0)}) == [QueueStats("pay", 50, 0, 0, 0)]
-    assert rounds(of, 100, sizes={"pay": (50, 0)}, now=NOW + 10 * IDLE_KEPT) == [QueueStats("pay", 50, 0, 0, 0)]
+    assert rounds(of, MAX_MISSED_ROUNDS, sizes={"pay": (50, 0)}) == [QueueStats("pay", 50, 0, 0, 0)]
+    assert rounds(of, 100, sizes={"pay": (50, 0)}, now=NOW + 10 * IDLE_RETENTION) == [QueueStats("pay", 50, 0, 0, 0)]
 
 
 def test_a_late_answer_changes_nothing() -> None:
@@ -55,10 +55,10 @@ def test_a_late_answer_changes_nothing() -> None:
     of = QueueRegistry([])
     rounds(of, 1, {"a@box": ["pay"], "b@box": ["pay"]})
     for _ in range(3):
-        assert rounds(of, ROUNDS_KEPT - 1, {"a@box": ["pay"]}) == [QueueStats("pay", 0, 0, 2, 4)]
+        assert rounds(of, MAX_MISSED_ROUNDS - 1, {"a@box": ["pay"]}) == [QueueStats("pay", 0, 0, 2, 4)]
         assert of.worker_queues() == {"a@box": ["pay"], "b@box": ["pay"]}
         rounds(of, 1, {"b@box": ["pay"]})
-    assert rounds(of, ROUNDS_KEPT) == [QueueStats("pay", 0, 0, 0, 0)]
+    assert rounds(of, MAX_MISSED_ROUNDS) == [QueueStats("pay", 0, 0, 0, 0)]
     assert of.worker_queues() == {}
 
 
@@ -86,7 +86,7 @@ def test_a_queue_that_the_broker_does_not_know() -> None:
         QueueStats("named", None, None, 1, 2),
         QueueStats("pay", None, None, 1, 2),
     ]
-    assert rounds(of, ROUNDS_KEPT, sizes={}) == [QueueStats("named", None, None, 0, 0)]
+    assert rounds(of, MAX_MISSED_ROUNDS, sizes={}) == [QueueStats("named", None, None, 0, 0)]
 
 
 def test_a_queue_that_is_of_no_use() -> None:
@@ -95,21 +95,21 @@ def test_a_queue_that_is_of_no_use() -> None:
         of = QueueRegistry([])
         rounds(of, 1, {"a@box": ["pay"]})
         sizes: dict[str, Size] = {"pay": (1, 0)}
-        rounds(of, ROUNDS_KEPT, sizes=sizes, now=NOW + 1)
+        rounds(of, MAX_MISSED_ROUNDS, sizes=sizes, now=NOW + 1)
         sizes["pay"] = idle
-        assert names(rounds(of, 1, sizes=sizes, now=NOW + IDLE_KEPT)) == ["pay"]
-        assert names(rounds(of, 1, sizes=sizes, now=NOW + 2 * IDLE_KEPT - 1)) == ["pay"]
-        assert names(rounds(of, 1, {"a@box": ["pay"]}, sizes=sizes, now=NOW + 2 * IDLE_KEPT)) == ["pay"]
-        rounds(of, ROUNDS_KEPT, sizes=sizes, now=NOW + 3 * IDLE_KEPT)
-        assert names(rounds(of, 1, sizes=sizes, now=NOW + 4 * IDLE_KEPT - 1)) == ["pay"]
-        assert rounds(of, 1, sizes=sizes, now=NOW + 4 * IDLE_KEPT) == []
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + IDLE_RETENTION)) == ["pay"]
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + 2 * IDLE_RETENTION - 1)) == ["pay"]
+        assert names(rounds(of, 1, {"a@box": ["pay"]}, sizes=sizes, now=NOW + 2 * IDLE_RETENTION)) == ["pay"]
+        rounds(of, MAX_MISSED_ROUNDS, sizes=sizes, now=NOW + 3 * IDLE_RETENTION)
+        assert names(rounds(of, 1, sizes=sizes, now=NOW + 4 * IDLE_RETENTION - 1)) == ["pay"]
+        assert rounds(of, 1, sizes=sizes, now=NOW + 4 * IDLE_RETENTION) == []
 
 
 def test_an_outage_of_the_broker_is_nobodys_idleness() -> None:
     """A queue that was in use before it has its hour after it."""
     of = QueueRegistry([])
     rounds(of, 1, {"a@box": ["pay"]})
-    assert names(rounds(of, ROUNDS_KEPT, now=NOW + 10 * IDLE_KEPT)) == ["pay"]
+    assert names(rounds(of, MAX_MISSED_ROUNDS, now=NOW + 10 * IDLE_RETENTION)) == ["pay"]
 
 
 def test_queues_of_one_worker_each_go_with_it() -> None:
@@ -117,11 +117,11 @@ def test_queues_of_one_worker_each_go_with_it() -> None:
     of = QueueRegistry([])
     for generation in range(100):
         hosts = [f"celery@pod-{generation}.{number}" for number in range(20)]
-        told = rounds(of, ROUNDS_KEPT + 1, {host: ["pay", f"{host}.dq2"] for host in hosts}, {}, {}, {}, {})
+        told = rounds(of, MAX_MISSED_ROUNDS + 1, {host: ["pay", f"{host}.dq2"] for host in hosts}, {}, {}, {}, {})
         assert names(told) == ["pay"]
     rounds(of, 1, {"celery@left": ["celery@left.dq2"]})
     sizes: dict[str, Size] = {"pay": EMPTY, "celery@left.dq2": (3, 0)}
-    assert rounds(of, ROUNDS_KEPT, sizes=sizes) == [
+    assert rounds(of, MAX_MISSED_ROUNDS, sizes=sizes) == [
         QueueStats("celery@left.dq2", 3, 0, 0, 0),
         QueueStats("pay", 0, 0, 0, 0),
     ]
@@ -131,9 +131,9 @@ def test_names_are_bounded() -> None:
     """Those of the settings come first, then what is consumed, then what was in use last."""
     of = QueueRegistry(["named"])
     rounds(of, 1, {"a@box": ["first"]})
-    rounds(of, ROUNDS_KEPT, now=NOW + 1)
+    rounds(of, MAX_MISSED_ROUNDS, now=NOW + 1)
     rounds(of, 1, {"a@box": ["second"]})
-    rounds(of, ROUNDS_KEPT, now=NOW + 2)
+    rounds(of, MAX_MISSED_ROUNDS, now=NOW + 2)
     rounds(of, 1, {"b@box": [f"q{number}" for number in range(MAX_QUEUES - 2)]}, now=NOW + 3)
     assert of.names()[:2] == ["named", "q0"]
     assert of.names()[-1] == "second"
@@ -159,7 +159,7 @@ def test_queues_that_do_not_exist_are_asked_for_ever_more_rarely() -> None:
         assert of.names() == ["pay"]
     assert asked_at[:5] == [60, 180, 420, 900, 1860]
     assert 8 <= len(asked_at) <= 12
-    assert names(rounds(of, ROUNDS_KEPT, {"a@box": ["pay"]}, sizes={"pay": (3, 1)})) == ["pay"]
+    assert names(rounds(of, MAX_MISSED_ROUNDS, {"a@box": ["pay"]}, sizes={"pay": (3, 1)})) == ["pay"]
 
 
 def test_a_queue_that_comes_late() -> None:

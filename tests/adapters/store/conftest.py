@@ -34,7 +34,7 @@ def opened(path: Path) -> Iterator[Open]:
         *,
         retention: float = 30 * 86_400.0,
         fingerprints_kept: int = 4000,
-        quiet_kept: float = 86_400.0,
+        quiet_retention: float = 86_400.0,
         max_bytes: float = math.inf,
     ) -> SqlStore:
         url = f"sqlite:///{path}" if url is None else url
@@ -42,7 +42,7 @@ def opened(path: Path) -> Iterator[Open]:
             url,
             retention=retention,
             fingerprints_kept=fingerprints_kept,
-            quiet_kept=quiet_kept,
+            quiet_retention=quiet_retention,
             max_bytes=max_bytes,
         )
         stores.append(made)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.adapters.store.flush import EPOCH_KEPT
-from celery_monitor.adapters.store.retention import CHUNK_SIZE, CLAIM_KEPT
+from celery_monitor.adapters.store.flush import EPOCH_RETENTION
+from celery_monitor.adapters.store.retention import CHUNK_SIZE, CLAIM_RETENTION
 from celery_monitor.core.model import BUCKET_SECONDS, Action, IncidentState, OutboxRequest
 from celery_monitor.core.paging import Page
 from celery_monitor.ports import FailureFilter
@@ -53,7 +53,7 @@ def test_fingerprints_of_many_connections(opened: Open) -> None:
             store.commit(changes(sequence, now=NOW + epoch * DAY, epoch=epoch, fingerprints=blob(sequence)))
     # The second to last one ended a day ago by its own messages, but only now by what is known.
     assert restarted_fingerprints(store) == {4: blob(11) + blob(12), 5: blob(14) + blob(15)}
-    end = NOW + 5 * DAY + EPOCH_KEPT
+    end = NOW + 5 * DAY + EPOCH_RETENTION
     store.commit(changes(16, now=end - 1, epoch=5, fingerprints=blob(16)))
     assert set(restarted_fingerprints(store)) == {4, 5}
     store.commit(changes(17, now=end, epoch=5, fingerprints=blob(17)))
@@ -183,7 +183,7 @@ def test_a_report_that_was_sent_is_remembered(opened: Open) -> None:
     assert not store.outbox.enqueue(sent, NOW)
     assert store.outbox.last_delivered("pagerduty") is None
     assert store.outbox.items(dead=True, limit=9).rows == []
-    store.prune(NOW + CLAIM_KEPT + 1)
+    store.prune(NOW + CLAIM_RETENTION + 1)
     assert store.outbox.enqueue(sent, NOW)
 
 
@@ -234,11 +234,11 @@ def test_space_comes_back(opened: Open, path: Path) -> None:
 @pytest.mark.parametrize("state", [IncidentState.SUPPRESSED, IncidentState.RESOLVED])
 def test_quiet_incidents_come_back_for_a_time(opened: Open, state: IncidentState) -> None:
     """As long as failures may join them; a day with thousands of them is not read at each start."""
-    store = opened(quiet_kept=48 * 3600.0)
+    store = opened(quiet_retention=48 * 3600.0)
     store.start()
     ages = (1, 47, 49)
     store.commit(changes(1, incidents=[incident(f"h{age}", state=state, opened_at=NOW - age * 3600) for age in ages]))
     store.stop()
     assert {i.key for i in store.start().incidents} == {"h1", "h47"}
     store.stop()
-    assert {i.key for i in opened(quiet_kept=3 * 3600.0).start().incidents} == {"h1"}
+    assert {i.key for i in opened(quiet_retention=3 * 3600.0).start().incidents} == {"h1"}

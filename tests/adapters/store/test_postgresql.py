@@ -95,12 +95,12 @@ def refused(store: SqlStore) -> MonitorError:
 def test_what_is_wrong_is_said(postgresql: PostgreSQL, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each says what to do, without the password; what may pass by itself is tried again."""
     guarded = postgresql.url("postgres", "guarded:s3cret")
-    barred, standby = postgresql.new_database(), postgresql.new_database()
+    inaccessible, standby = postgresql.new_database(), postgresql.new_database()
     postgresql.execute("CREATE DATABASE latin OWNER monitor ENCODING 'LATIN1' TEMPLATE template0")
     latin = postgresql.url("latin")
-    postgresql.execute("ALTER SCHEMA public OWNER TO postgres", database=barred.rpartition("/")[2])
-    postgresql.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC, monitor", database=barred.rpartition("/")[2])
-    postgresql.execute("GRANT USAGE ON SCHEMA public TO monitor", database=barred.rpartition("/")[2])
+    postgresql.execute("ALTER SCHEMA public OWNER TO postgres", database=inaccessible.rpartition("/")[2])
+    postgresql.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC, monitor", database=inaccessible.rpartition("/")[2])
+    postgresql.execute("GRANT USAGE ON SCHEMA public TO monitor", database=inaccessible.rpartition("/")[2])
     postgresql.execute(f"ALTER DATABASE {standby.rpartition('/')[2]} SET default_transaction_read_only = on")
     away = f"postgresql://monitor:s3cret@127.0.0.1:{free_port()}/monitor"
     postgresql.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 0")
@@ -114,7 +114,7 @@ def test_what_is_wrong_is_said(postgresql: PostgreSQL, opened: Opened, monkeypat
         standby: "read-only standby.*primary",
     }
     never = {
-        barred: "may not create tables in schema public.*GRANT CREATE",
+        inaccessible: "may not create tables in schema public.*GRANT CREATE",
         latin: "encoding LATIN1.*ENCODING 'UTF8'",
         "postgresql://monitor:s3cret@h/d?sslmod=x": "cannot be read.*percent-encoded",
     }

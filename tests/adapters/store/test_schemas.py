@@ -171,7 +171,7 @@ def test_the_other_fleets(postgresql: PostgreSQL, opened: Opened) -> None:
     opened(url, "hidden").start()
     policy = "ALTER TABLE {}.meta ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {}.meta USING (1 / 0 = 1)"
     for schema, columns, more in (
-        ("barred", "fleet text, external_url text", "REVOKE ALL ON {}.meta FROM PUBLIC"),
+        ("inaccessible", "fleet text, external_url text", "REVOKE ALL ON {}.meta FROM PUBLIC"),
         ("typed", "fleet varchar, external_url text", ""),
         ("old", "fleet text", ""),
         ("policed", "fleet text, external_url text", policy),

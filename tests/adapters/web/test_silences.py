@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import CounterFamily, Outcome, ScheduledRun, ScheduleState, Silence, ToldBy
+from celery_monitor.core.model import CounterFamily, Outcome, ReportedBy, ScheduledRun, ScheduleState, Silence
 from tests.adapters.web.conftest import Serve, Served
 from tests.adapters.web.fleet import NOW, Fleet
 
@@ -153,7 +153,7 @@ def test_schedules(site: Served, fleet: Fleet) -> None:
         ScheduledRun("<u2>", NOW - 3600, "w@box"),
     )
     nightly = ScheduleState("night<ly>", "0 3 * * * UTC", "shop.report", NOW + 60, 0.0, runs=runs)
-    late = ScheduleState("sync", "every 5m", "shop.sync", NOW, 0.0, NOW - 300, 2, ToldBy.ITS_OWN)
+    late = ScheduleState("sync", "every 5m", "shop.sync", NOW, 0.0, NOW - 300, 2, ReportedBy.OWN_INCIDENT)
     fleet.schedules, fleet.missed = (nightly, late), {CounterFamily.MISSED.counter("sync"): 7.0}
     items = site.get("/api/v1/schedules").json()["items"]
     assert [(one["name"], one["missing"], one["missed_total"]) for one in items] == [

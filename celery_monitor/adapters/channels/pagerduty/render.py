@@ -28,7 +28,7 @@ _ENTRIES: Final = 20
 _ENVELOPE: Final = len('"routing_key": "", "event_action": "trigger", ') + 32
 """Bytes that sending adds to the event."""
 
-_KEPT: Final = ("failures", "rate", "first_failure", "last_failure", "condition", "subject", "since", "last_seen")
+_ESSENTIAL: Final = ("failures", "rate", "first_failure", "last_failure", "condition", "subject", "since", "last_seen")
 """Details of an event that is too large."""
 _ADVICE: Final = {
     "WorkerLostError": "The task did not raise this: its worker process died. Check the workers' hosts or "
@@ -140,7 +140,7 @@ def _within_limit(event: dict[str, Any]) -> dict[str, Any]:
     if len(json.dumps(event)) + _ENVELOPE <= EVENT_LIMIT:
         return event
     details = event["payload"]["custom_details"]
-    essential = {name: details[name] for name in _KEPT if name in details}
+    essential = {name: details[name] for name in _ESSENTIAL if name in details}
     note = "Other details were omitted: they exceed PagerDuty's size limit."
     return event | {"payload": event["payload"] | {"custom_details": essential | {"note": note}}}
 

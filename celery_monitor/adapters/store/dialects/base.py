@@ -45,7 +45,7 @@ class ServerReport:
     standbys: int
     """How many follow now."""
     fsync: bool
-    barred: tuple[str, ...]
+    inaccessible: tuple[str, ...]
     """Tables that the user may not read, write and alter."""
 
 

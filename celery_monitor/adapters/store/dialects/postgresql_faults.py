@@ -54,7 +54,7 @@ def unreadable_url(redacted_url: str) -> StoreUnusableError:
 def classified(exc: BaseException, *, location: str, database: str, user: str) -> MonitorError:
     """What an error of psycopg means to the caller."""
     code = getattr(exc, "sqlstate", None)
-    reason = _told(exc)
+    reason = _message_of(exc)
     text = f"The store {location} is unavailable: {reason}"
     if code == _NO_SPACE:
         return StoreFullError(f"{text} (on the server): free space there; the monitor then continues by itself")
@@ -71,7 +71,7 @@ def _remedy(code: str | None, reason: str, database: str, user: str) -> str | No
     return _BY_CODE.get(code or "")
 
 
-def _told(exc: BaseException) -> str:
+def _message_of(exc: BaseException) -> str:
     """One line of what the server said, without DETAIL and CONTEXT: those hold values."""
     message = exc.diag.message_primary if isinstance(exc, psycopg.Error) else None
     if message is None:

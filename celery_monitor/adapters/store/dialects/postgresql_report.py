@@ -12,7 +12,7 @@ _ASKED: Final = (
     "current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), "
     "(SELECT count(*) FROM pg_stat_replication), current_setting('fsync')"
 )
-_BARRED: Final = (
+_INACCESSIBLE: Final = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' "
     "AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = coalesce(%s, current_schema())) "
     "AND NOT (pg_has_role(relowner, 'USAGE') AND has_table_privilege(oid, 'SELECT') "
@@ -28,7 +28,7 @@ def report(
     asked_at = now()
     row = connection.execute(_ASKED).fetchone()
     after = now()
-    barred = connection.execute(_BARRED, (schema,)).fetchall()
+    inaccessible = connection.execute(_INACCESSIBLE, (schema,)).fetchall()
     at, process, commit, names, standbys, fsync = row or (after, 0, "on", "", 0, "on")
     return ServerReport(
         clock_offset=at - (asked_at + after) / 2,
@@ -38,5 +38,5 @@ def report(
         synchronous_standbys=names,
         standbys=standbys,
         fsync=fsync == "on",
-        barred=tuple(name for (name,) in barred),
+        inaccessible=tuple(name for (name,) in inaccessible),
     )

@@ -65,7 +65,7 @@ class TableSchema:
         if exists:
             return
         if not allowed:
-            raise self._barred(connection, location)
+            raise self._no_schema(connection, location)
         with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):  # by another one
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.name)))
 
@@ -75,7 +75,7 @@ class TableSchema:
         if not exists and self.name is not None:
             if may_create_it:
                 return
-            raise self._barred(connection, location)
+            raise self._no_schema(connection, location)
         # None where no schema of the search path exists.
         schema, allowed = connection.execute(_MAY_CREATE, (self.name,)).fetchone() or (None, None)
         if not allowed:
@@ -118,7 +118,7 @@ class TableSchema:
     def _table(schema: str) -> str:
         return f"{_quoted(schema)}.{_TABLE}"
 
-    def _barred(self, connection: Connection, location: str) -> StoreUnusableError:
+    def _no_schema(self, connection: Connection, location: str) -> StoreUnusableError:
         user = connection.info.user
         return StoreUnusableError(
             f"The store {location} cannot be used: user {user} may not create the schema {self.name}; as a "

@@ -36,7 +36,7 @@ VACUUM_PAGES: Final = 2000
 STEPS_PER_LOOK: Final = 20_000
 """Steps of SQLite's machine between two looks at the deadline: about a millisecond."""
 
-KEPT_LOG: Final = 8 * 1024 * 1024
+MAX_REUSED_LOG: Final = 8 * 1024 * 1024
 """A log up to this size stays as it is while the disk is nearly full: it is written again without new space."""
 SMALL_VACUUM: Final = (500, 50, 5)
 """Pages given back in one go then, as many as the log has space for: each may need a page of it."""
@@ -246,7 +246,7 @@ class SqliteDialect:
             connection.execute("PRAGMA busy_timeout=0")
             usage = self.usage(connection)
             scarce = usage.disk_free < usage.headroom
-            keep = scarce and self._file.log_size() <= KEPT_LOG
+            keep = scarce and self._file.log_size() <= MAX_REUSED_LOG
             if keep:
                 self._reuse_log(connection)
             else:
