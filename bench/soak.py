@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -123,7 +123,10 @@ def section(samples: Sequence[Sample], broker: str, rate: float, verdict: str) -
     """For the page."""
     head = ("Events", "Seconds", "Memory (MB)", "Store (MB)", "Lag (s)", "CPU per event (µs)")
     every = max(1, len(samples) // 5)
-    rows = [[f"{s.events:,}", *map(pages.number, astuple(s)[1:])] for s in samples[every - 1 :: every]]
+    rows = [
+        [f"{s.events:,}", *map(pages.number, astuple(replace(s, lag=round(s.lag, 2)))[1:])]
+        for s in samples[every - 1 :: every]
+    ]
     pictures = [
         pages.plot(f"soak-{name}", f"Soak: {label}", ("events", label), [(s.events, getattr(s, name)) for s in samples])
         for name, label in (("memory", "memory (MB)"), ("store", "store (MB)"))
@@ -135,7 +138,7 @@ def section(samples: Sequence[Sample], broker: str, rate: float, verdict: str) -
 
 
 RULE: Final = (
-    "*Flat* means: the mean over the last quarter of the way is above that of the quarter before by at most "
+    "*Flat* means that the mean of the last quarter of the run exceeds the mean of the quarter before by at most "
     f"{100 * TOLERANCE:.0f} %, or by at most {SLACK['memory']:.0f} MB of memory, {SLACK['store']:.0f} MB of store and "
     f"{SLACK['lag']:g} s of lag."
 )

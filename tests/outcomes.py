@@ -68,6 +68,8 @@ def sentence(values: dict[str, Any]) -> str:
 def _in_words(name: str, value: float | str) -> str:
     if isinstance(value, str):
         return f"{name} {value}"
+    if value == 1:
+        return f"1 {name.removesuffix('s')}"
     return f"{int(value):,} {name}" if value == int(value) else f"{value:,.4g} {name}"
 
 
