@@ -15,7 +15,7 @@ from uuid import uuid4
 from kombu import Exchange, Producer
 
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import boundary, lost
+from celery_monitor.adapters.broker.faults import Boundary, lost
 from celery_monitor.adapters.broker.reply import Reply, UnreadableReason, read
 from celery_monitor.adapters.broker.reply_queue import open_reply_queue
 from celery_monitor.adapters.broker.session import Session
@@ -47,7 +47,7 @@ class RemoteControl:
 
     def open(self) -> None:
         """Connect now, and not with the first question. Within 3 s. Raises SourceLostError."""
-        with boundary(self.failed):
+        with Boundary(self.failed):
             self._open(time.monotonic() + _SEND_TIMEOUT)
 
     def ask(
@@ -66,7 +66,7 @@ class RemoteControl:
         Connecting and asking have 3 s of their own: else a slow log-in would look like a fleet without workers.
         """
         deadline = time.monotonic() + _SEND_TIMEOUT
-        with boundary(self.failed):
+        with Boundary(self.failed):
             line = self._open(deadline)
             line.ask(commands, hostnames, deadline)
             line.collect(take, timeout, max_silence)
@@ -109,7 +109,7 @@ class _Line:
         self._asked: frozenset[str] = frozenset()
         """Hostnames of who is asked; empty for all."""
         name = f"{settings.control_exchange}.pidbox"
-        with boundary(self._failed):
+        with Boundary(self._failed):
             channel = self.session.channel
             commands = Exchange(name, "fanout", durable=False, delivery_mode="transient")
             commands(channel).declare()

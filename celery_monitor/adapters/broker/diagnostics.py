@@ -10,7 +10,7 @@ from amqp.exceptions import NotFound
 from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.declare import Declaration, Target
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import boundary, lost
+from celery_monitor.adapters.broker.faults import Boundary, lost
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
@@ -48,14 +48,14 @@ class BrokerDiagnostics:
 
     def connect(self) -> None:
         """Connect and log in."""
-        with boundary(partial(lost, doing="cannot connect", connecting=True)):
+        with Boundary(partial(lost, doing="cannot connect", connecting=True)):
             self._session = Session(self._dialer, time.monotonic() + CONNECT_TIMEOUT)
 
     def exchange_exists(self) -> bool:
         """Whether the fleet, or a monitor, has declared the event exchange."""
         session = self._ready()
         doing = partial(lost, doing="cannot inspect the event exchange", permissions=session.permissions)
-        with boundary(doing):
+        with Boundary(doing):
             try:
                 session.query_channel().exchange_declare(self._settings.exchange, "topic", passive=True)
             except NotFound:
@@ -65,7 +65,7 @@ class BrokerDiagnostics:
     def queue(self) -> QueueState | None:
         """The monitor's queue, None when there is none yet. Raises also when it was declared differently."""
         session = self._ready()
-        with boundary(partial(lost, doing="cannot inspect the queue", permissions=session.permissions)):
+        with Boundary(partial(lost, doing="cannot inspect the queue", permissions=session.permissions)):
             channel = session.query_channel()
             try:
                 declared = channel.queue_declare(self._settings.queue.name, passive=True)
@@ -84,7 +84,7 @@ class BrokerDiagnostics:
         if not self.is_redis:
             return []
         session, queue_keys, cursor = self._ready(), set(), 0
-        with boundary(partial(lost, doing="cannot list the bindings", permissions=session.permissions)):
+        with Boundary(partial(lost, doing="cannot list the bindings", permissions=session.permissions)):
             for _ in range(_SCANS):
                 cursor, keys = session.channel.client.scan(cursor, match="*_kombu.binding.*.pidbox", count=_KEYS)
                 for key in keys:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from celery_monitor.adapters.broker.configuration import suffixes_of
 from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import boundary
+from celery_monitor.adapters.broker.faults import Boundary
 from celery_monitor.adapters.broker.lengths import sizes
 from celery_monitor.adapters.broker.queue_registry import QueueRegistry, Size
 from celery_monitor.adapters.broker.reply import is_name, is_text
@@ -187,7 +187,7 @@ class BrokerFleet:
         """Of the queues that the census asks for."""
         names, unconfirmed = self._registry.names(), self._registry.unconfirmed(now)
         deadline = time.monotonic() + _LENGTHS_TIMEOUT
-        with boundary(self._control.failed):
+        with Boundary(self._control.failed):
             return sizes(self._control.session(deadline), names, unconfirmed, self._suffixes, deadline)
 
     def _learn_priorities(self, hostnames: Sequence[str], timeout: float, now: float) -> None:

@@ -13,7 +13,7 @@ from amqp.exceptions import NotFound
 
 from celery_monitor.adapters.broker.amqp import AmqpLink
 from celery_monitor.adapters.broker.declare import Target
-from celery_monitor.adapters.broker.faults import boundary, lost
+from celery_monitor.adapters.broker.faults import Boundary, lost
 from celery_monitor.adapters.broker.source import BrokerSource
 from celery_monitor.core.model import Delivery
 from celery_monitor.errors import SourceLostError
@@ -48,7 +48,7 @@ def _consume(target: Target, settings: BrokerSettings) -> bool:
     """A queue on the event exchange that nobody else can use, without acknowledgements."""
     # Ends like the reply queues of remote control: those are what the monitor's user may declare everywhere.
     name, channel = f"{settings.queue.name}-{uuid4().hex[:12]}.reply.celery.pidbox", target.channel
-    with boundary(partial(_refused, target, settings.exchange)):
+    with Boundary(partial(_refused, target, settings.exchange)):
         channel.exchange_declare(settings.exchange, "topic", passive=True)
         arguments = {"x-max-length-bytes": _MAX_BYTES}
         channel.queue_declare(name, durable=False, exclusive=True, auto_delete=True, arguments=arguments)

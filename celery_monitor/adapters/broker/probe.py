@@ -7,7 +7,7 @@ from kombu import Producer
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from celery_monitor.adapters.broker.dial import Dialer, event_exchange
-from celery_monitor.adapters.broker.faults import boundary, lost
+from celery_monitor.adapters.broker.faults import Boundary, lost
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.errors import SourceLostError, TasksRefusedError
 from celery_monitor.settings.broker import BrokerSettings
@@ -33,7 +33,7 @@ class BrokerProbe:
         deadline = time.monotonic() + timeout
         if self._session is not None and self._session.outdated:
             self.close()
-        with boundary(self._failed):
+        with Boundary(self._failed):
             session = self._session or self._open(deadline)
             session.bound(deadline)
             session.publish(

@@ -89,9 +89,9 @@ class RespReader:
                 return
             data = b"".join(self._rest)
             self._rest = []
-        at, self._need = 0, 0
+        at, end, self._need = 0, len(data), 0
         try:
-            while len(deliveries) < limit:
+            while at < end and len(deliveries) < limit:
                 after = -1 if self._pending or self._skip else self._usual(data, at, deliveries)
                 if after >= 0:
                     at = after
@@ -105,9 +105,9 @@ class RespReader:
         except ValueError as exc:
             raise InvalidResponse("the server does not speak RESP") from exc
         finally:
-            if at < len(data):
+            if at < end:
                 self._rest = [data[at:]]
-                self._length = len(data) - at
+                self._length = end - at
 
     def _usual(self, buffer: bytes, at: int, deliveries: list[Delivery]) -> int:
         """The place after the message that begins at ``at``, in a third of the time that it would take value by value.

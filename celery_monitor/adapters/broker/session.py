@@ -15,7 +15,7 @@ _MIN_TIMEOUT: Final = 0.01
 
 
 class Session:
-    """Open from its construction until ``cut``. Methods raise whatever the libraries raise: see ``boundary``."""
+    """Open from its construction until ``cut``. Methods raise whatever the libraries raise: see ``Boundary``."""
 
     def __init__(self, dialer: Dialer, deadline: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
         """Connects until about this monotonic time, but within 5 s."""

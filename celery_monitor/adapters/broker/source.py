@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from celery_monitor.adapters.broker.amqp import AmqpLink
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import UNHEEDED, boundary, describe, lost
+from celery_monitor.adapters.broker.faults import UNHEEDED, Boundary, describe, lost
 from celery_monitor.adapters.broker.memory import MemoryLink
 from celery_monitor.adapters.broker.redis import RedisLink
 from celery_monitor.core.model import Delivery
@@ -25,7 +25,7 @@ CLOSE_TIMEOUT: Final = 2.0
 
 
 class Link(Protocol):
-    """One open connection. Methods may raise whatever the libraries raise: see ``boundary``."""
+    """One open connection. Methods may raise whatever the libraries raise: see ``Boundary``."""
 
     standby: bool
     """Another consumer is served, and this one is as soon as that one ends."""
@@ -63,13 +63,15 @@ class BrokerSource:
         """As of the last connection: a URL in a file may change to that of another transport."""
         self._using = threading.RLock()
         """Held while a link is read, written or freed."""
+        self._reading = Boundary(partial(self._lost, "the event stream was interrupted"))
+        self._acknowledging = Boundary(partial(self._lost, "cannot acknowledge"))
 
     def connect(self) -> None:
         """As EventSource.connect; at most some 10 s."""
         self.abandon()
         with self._using:
             kind = self._dialer.kind
-            with boundary(partial(lost, doing="cannot connect to the broker", connecting=True)):
+            with Boundary(partial(lost, doing="cannot connect to the broker", connecting=True)):
                 self._link = self._links[kind](self._dialer, self._settings)
             self.acknowledges = kind == "amqp"
 
@@ -88,14 +90,14 @@ class BrokerSource:
         """As EventSource.poll."""
         with self._using:
             link = self._present()
-            with boundary(partial(self._lost, "the event stream was interrupted")):
+            with self._reading:
                 return link.read(timeout)
 
     def ack(self, tag: int) -> None:
         """As EventSource.ack."""
         with self._using:
             link = self._present()
-            with boundary(partial(self._lost, "cannot acknowledge")):
+            with self._acknowledging:
                 link.ack(tag)
 
     def drain(self, timeout: float) -> Sequence[Delivery]:
@@ -107,7 +109,7 @@ class BrokerSource:
             link = self._present()
             if not isinstance(link, RedisLink):
                 return ()
-            with boundary(partial(self._lost, "the event stream was interrupted")):
+            with self._reading:
                 return link.drain(timeout)
 
     @property

@@ -12,7 +12,7 @@ import pytest
 
 from celery_monitor.adapters.broker import BrokerSource
 from celery_monitor.adapters.broker.diagnostics import BrokerDiagnostics
-from celery_monitor.adapters.broker.faults import boundary, lost
+from celery_monitor.adapters.broker.faults import Boundary, lost
 from celery_monitor.adapters.broker.listener import Listener
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
@@ -93,7 +93,7 @@ def test_whatever_is_raised(raised: Exception) -> None:
     """Any exception of a library becomes the one that callers know, with its cause and without its text."""
     with (
         pytest.raises(SourceLostError, match=r"^reading: [A-Za-z]+$") as caught,
-        boundary(partial(lost, doing="reading")),
+        Boundary(partial(lost, doing="reading")),
     ):
         raise raised
     assert caught.value.__cause__ is raised
@@ -103,6 +103,6 @@ def test_whatever_is_raised(raised: Exception) -> None:
 @pytest.mark.parametrize("raised", [SourceLostError("ours"), KeyboardInterrupt(), SystemExit()])
 def test_what_passes(raised: BaseException) -> None:
     """This program's own errors pass the boundary as they are, and so does what ends a process."""
-    with pytest.raises(type(raised)) as caught, boundary(partial(lost, doing="reading")):
+    with pytest.raises(type(raised)) as caught, Boundary(partial(lost, doing="reading")):
         raise raised
     assert caught.value is raised
