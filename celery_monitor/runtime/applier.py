@@ -93,7 +93,7 @@ class Applier:
             self._marks.end(fingerprint)
             return
         _log.error(
-            "Poison message set aside: the process died each time it was applied",
+            "Skipped a poison message: the process died each time it handled this message",
             deaths=deaths,
             size=len(delivery.body),
             begins=repr(delivery.body[:_SHOWN])[2:-1],

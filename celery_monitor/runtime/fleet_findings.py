@@ -12,11 +12,10 @@ _SILENT: Final = (
     "workers send events but none answers remote control requests: requests are now sent rarely, because a worker "
     "that cannot read one logs an error; check the workers' accept_content (must include json), task_serializer "
     "(must be json: replies use it), control_exchange (compare broker.control_exchange), "
-    "worker_enable_remote_control, and on Redis "
-    "global_keyprefix and fanout_prefix; celery-monitor doctor compares them"
+    "worker_enable_remote_control, and on Redis global_keyprefix and fanout_prefix; celery-monitor doctor compares them"
 )
 _NO_EVENTS: Final = (
-    "workers answer questions but none of their events arrives: compare the workers' event_exchange with "
+    "workers answer remote control requests but none of their events arrives: compare their event_exchange with "
     "broker.exchange (celery-monitor doctor does this); workers that run with --without-heartbeat and have no tasks "
     "send no events either"
 )
@@ -58,7 +57,9 @@ class FleetFindings:
         elif self._missing_events.found:
             finding = _NO_EVENTS
         if finding is not None and self.finding is None:
-            _log.warning("Workers do not answer, or their events do not arrive", finding=finding)
+            _log.warning(
+                "Workers do not answer remote control requests, or their events do not arrive", finding=finding
+            )
         elif finding is None and self.finding is not None:
-            _log.info("All workers answer, and their events arrive")
+            _log.info("All workers answer remote control requests again, and their events arrive")
         self.finding = finding

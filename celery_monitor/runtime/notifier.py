@@ -295,7 +295,7 @@ class Notifier:
     def _dead(self, item: OutboxItem, error: str) -> None:
         self._notifications[DEAD] += 1
         _log.error(
-            "Delivery given up; use `celery-monitor outbox retry` to retry",
+            "Delivery failed for good; fix the cause, then run `celery-monitor outbox retry`",
             channel=item.channel,
             key=item.key,
             id=item.id,
@@ -305,7 +305,9 @@ class Notifier:
 
     def _uncertain(self, item: OutboxItem, error: str) -> None:
         self._notifications[UNKNOWN] += 1
-        _log.error("May have been delivered", channel=item.channel, key=item.key, id=item.id, error=error)
+        _log.error(
+            "Delivery not confirmed; it may have arrived", channel=item.channel, key=item.key, id=item.id, error=error
+        )
         self._record(item, partial(self._outbox.uncertain, item, self._clock.now(), error))
 
     def _record(self, item: OutboxItem, call: Callable[[], None]) -> None:

@@ -70,7 +70,7 @@ class Repeater:
         except InterruptedSendError:
             return False
         except (DeliveryError, StoreUnavailableError) as exc:
-            _log.warning("Cannot repeat open incidents; retrying", channel=self._channel, error=str(exc))
+            _log.warning("Cannot resend the open incidents; retrying", channel=self._channel, error=str(exc))
             return False
         return True
 
@@ -79,4 +79,4 @@ class Repeater:
         try:
             self._send(batch)
         except RejectedError as exc:
-            _log.error("The receiver rejected repeated open incidents", channel=self._channel, error=str(exc))
+            _log.error("The receiver rejected the resent open incidents", channel=self._channel, error=str(exc))

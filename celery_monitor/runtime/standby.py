@@ -37,7 +37,8 @@ RECONNECT_CAP: Final = 2.0
 _LISTENER: Final = "standby"
 _NOT_LEADING: Final = "waiting for the lease of the store"
 _TWO_REPLICAS: Final = (
-    "to let this one stand by, set store.replicas to 2 on both; if it watches another fleet, set fleet"
+    "to run this process as a standby, set store.replicas to 2 on both; if they monitor different fleets, set a "
+    "different fleet on each"
 )
 _LIMIT: Final = 60.0
 """Seconds without a turn after which the listener is stuck."""
@@ -138,7 +139,7 @@ class Standby:
             )
         if not self.leader:
             return HealthReport(checks, {}, {"role": "standby, no replica leads"})
-        message = f"this replica is on standby, {self.leader} leads: the figures here are those of its last commit"
+        message = f"this replica is on standby and {self.leader} leads: what is shown is as of the leader's last commit"
         return HealthReport(checks, {"standby": message}, {"role": f"standby, {self.leader} leads"})
 
     @property
@@ -173,7 +174,9 @@ class Standby:
         if lease.expires_in > 0 and (previous is None or previous.term != lease.term):
             _log.info("Another replica leads; standing by", leader=lease.holder, term=lease.term)
             if self._alone:
-                _log.warning("Never ready while another replica leads", hint=_TWO_REPLICAS)
+                _log.warning(
+                    "Another process leads on this store, so this one will not become ready", hint=_TWO_REPLICAS
+                )
         if self._candidate.may_lead(lease.expires_in, self._clock.monotonic(), ready=self._ready):
             return 0.0
         if lease.term and lease.expires_in > VIEW_MARGIN and self._clock.monotonic() - self._looked_at >= VIEW:

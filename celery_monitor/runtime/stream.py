@@ -32,7 +32,7 @@ MAX_STALL: Final = 1.0
 one was to wait. In a longer time this process did not run (a paused machine, a stopped container), and what was sent
 meanwhile may just not be here yet. Dropping the connection would lose it where nothing is acknowledged."""
 NOT_RENEWED: Final = (
-    "the lease of the store could not be renewed in time, so another replica may lead: messages are left for it"
+    "the store's lease could not be renewed in time: not consuming, because another replica may lead by now"
 )
 
 _log = structlog.get_logger()
@@ -245,7 +245,7 @@ class Stream:
         if standby is not None and self.stats.standby is None:
             _log.warning("Standing by", reason=standby)
         elif standby is None and self.stats.standby is not None:
-            _log.info("No other monitor consumes the queue any more: taking over")
+            _log.info("The other monitor no longer consumes the queue; taking over")
         self.stats.standby = standby
 
     def _count_gap(self, now: float) -> None:

@@ -177,8 +177,8 @@ def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
         assert "stop that one" in run(tmp_path, source, empty).output
     with opened(server, tmp_path):
         found = run(tmp_path, source, server).output
-        assert "pod-1 leads on it. Stop every replica" in found
-        assert "pod-1 leads on it" in run(tmp_path, server, f"sqlite:///{tmp_path}/new.db").output
+        assert "is in use by pod-1. Stop every replica" in found
+        assert "is in use by pod-1" in run(tmp_path, server, f"sqlite:///{tmp_path}/new.db").output
     assert run(tmp_path, source, server).exit_code == 0
     for target in (server, source):
         again = run(tmp_path, source, target)

@@ -159,8 +159,8 @@ def test_a_single_replica_is_not_ready_before_it_leads() -> None:
     assert not waiting.health().ok
     waiting._attempt()
     assert waiting.health().checks == {
-        "store": "pod-a leads on this store: to let this one stand by, set store.replicas to 2 on both; if it watches "
-        "another fleet, set fleet"
+        "store": "pod-a leads on this store: to run this process as a standby, set store.replicas to 2 on both; if "
+        "they monitor different fleets, set a different fleet on each"
     }
 
 

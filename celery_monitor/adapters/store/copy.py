@@ -84,8 +84,8 @@ class CopySide:
                     return
         state = self._lease.state()
         raise StoreUnavailableError(
-            f"{self.about} is in use: {state.holder or 'a celery-monitor'} leads on it. Stop every replica, and try "
-            f"again. If it was killed, its lease ends in {max(0.0, state.expires_in):.0f} s"
+            f"{self.about} is in use by {state.holder or 'a celery-monitor'}. Stop every replica, and try again. "
+            f"If it was killed, its lease expires in {max(0.0, state.expires_in):.0f} s"
         )
 
     def renew(self, *, now: bool = False) -> None:

@@ -53,7 +53,9 @@ def parsed(text: str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as exc:
-        raise StoreUnusableError(f"The store contains data that this program did not write: {exc}") from exc
+        raise StoreUnusableError(
+            f"The store contains invalid data, such as after a change by hand; restore a backup: {exc}"
+        ) from exc
 
 
 def series_row(series: Series) -> tuple[Any, ...]:

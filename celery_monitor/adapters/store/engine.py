@@ -267,8 +267,8 @@ class Database:
     def _unreadable(self, exc: Exception) -> StoreUnusableError:
         """A row is not what this program writes. The text of the cause may hold what a task has said."""
         return StoreUnusableError(
-            f"The store {self._dialect.location} contains data that this program did not write ({type(exc).__name__}): "
-            "restore a backup, or move it away to start with an empty store"
+            f"The store {self._dialect.location} contains invalid data, such as after a change by hand "
+            f"({type(exc).__name__}): restore a backup, or move the store away to start with an empty one"
         )
 
 

@@ -119,7 +119,7 @@ class SqlOutbox:
         if len(items) < len(rows):
             valid_ids = {item.id for item in items}
             unreadable = [row.id for row in rows if row.id not in valid_ids]
-            values = {"state": "dead", "error": "the store contains data that this program did not write"}
+            values = {"state": "dead", "error": "this row of the store contains invalid data"}
             of_them = exists().where(
                 outbox.c.id.in_(unreadable), outbox.c.key == deliveries.c.key, outbox.c.channel == deliveries.c.channel
             )

@@ -85,8 +85,8 @@ class SqlStore:
             state = self.lease()
             self._database.stop()
             raise StoreUnavailableError(
-                f"Another celery-monitor ({state.holder or 'of unknown name'}) leads on this store: its lease expires "
-                f"in {state.expires_in:.1f} s unless it is renewed"
+                f"Another celery-monitor ({state.holder or 'name unknown'}) leads on this store; its lease expires in "
+                f"{state.expires_in:.1f} s unless it is renewed"
             )
         return restored
 
@@ -151,7 +151,7 @@ class SqlStore:
             return False
         if state.term and (ended := self._database.end_abandoned(self._lease.ttl / 2)):
             _log.warning(
-                "Ended a transaction of the former leader, which was stopped or cut off while it wrote",
+                "Terminated a transaction that the previous leader left open when it stopped or was cut off",
                 leader=state.holder,
                 transactions=ended,
             )

@@ -181,7 +181,7 @@ def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:
             changed = _decode(body)
             yield sequence, changed if stores_nul or not _has_nul(changed) else encode.storable(changed)
         except (msgspec.MsgspecError, TypeError, ValueError):
-            _log.error("The store contains unreadable rows; they are skipped", table=table.name, rows=1)
+            _log.error("Skipped unreadable rows of the store", table=table.name, rows=1)
 
 
 def _has_nul(changed: _Changed) -> bool:

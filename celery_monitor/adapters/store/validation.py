@@ -54,5 +54,5 @@ def valid_rows(table: str, rows: Iterable[Sequence[Any]], kind: Any, build: Call
             left_out += len(chunk) - len(valid)
             values += valid
     if left_out:
-        _log.error("The store contains unreadable rows; they are skipped", table=table, rows=left_out)
+        _log.error("Skipped unreadable rows of the store", table=table, rows=left_out)
     return values

@@ -82,7 +82,7 @@ class RuntimeJudge:
         for end in self.active.take_ended(at):
             rule = next((rule for rule in self._rules if rule.name == end.rule), None)
             limit = "too long" if rule is None else f"longer than {duration(rule.longer_than)}"
-            yield msgspec.structs.replace(end, summary=f"No run of {end.subject} takes {limit} any more")
+            yield msgspec.structs.replace(end, summary=f"No current run of {end.subject} takes {limit}")
 
     def _episode(self, task: str, slow: _Slow, at: Moment) -> Episode:
         limit = duration(slow.rule.longer_than)

@@ -76,7 +76,7 @@ class WaitingJudge:
         for (task, _), waiting in groups.items():
             yield self.active.note(self._episode(task, waiting, at), at)
         for end in self.active.take_ended(at):
-            yield msgspec.structs.replace(end, summary=f"No {end.subject} task waits too long any more")
+            yield msgspec.structs.replace(end, summary=f"{end.subject} tasks no longer wait too long")
 
     def _episode(self, task: str, waiting: _Overdue, at: Moment) -> Episode:
         rule, oldest = waiting.rule, waiting.oldest

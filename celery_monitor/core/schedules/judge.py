@@ -163,9 +163,7 @@ class ScheduleJudge:
         """One incident in place of one for each that has not run since."""
         for other in missing:
             if other.state.reported_by is ReportedBy.OWN_INCIDENT:
-                self._ended.append(
-                    _over(other, since, "No scheduled task starts any more: see the incident of the scheduler")
-                )
+                self._ended.append(_over(other, since, "No scheduled task starts: see the incident of the scheduler"))
             other.change(reported_by=ReportedBy.SCHEDULER)
 
     def _episode(self, live: LiveSchedule) -> Episode:

@@ -78,7 +78,9 @@ def details(schedule: Schedule, state: ScheduleState) -> list[tuple[str, str]]:
             ("Received", "not since it was due: is the scheduler (celery beat) running, and does it have this entry?")
         )
     if state.unjudged[0] and state.unjudged[1] <= state.since:
-        details.append(("Not watched", f"the start due at {at(state.unjudged[0])}: the events of that time are lost"))
+        details.append(
+            ("Not watched", f"the start due at {at(state.unjudged[0])}, because the events of that time were lost")
+        )
     return details
 
 

@@ -317,4 +317,4 @@ def test_edited_by_hand(opened: Open, path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE series SET runtime = '{}'")
         connection.commit()
-    assert "did not write" in refused(opened())
+    assert "invalid data" in refused(opened())
