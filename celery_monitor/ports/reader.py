@@ -188,6 +188,9 @@ class Reader(Protocol):
     def failed(self, since: float, until: float) -> dict[str, int]:
         """Failures by task in the buckets that start in [since, until): as ``failing``, at a fraction of its cost."""
 
+    def counted_since(self) -> float | None:
+        """Start of the oldest bucket with counts of any task; None without any."""
+
     def groups(
         self,
         since: float,

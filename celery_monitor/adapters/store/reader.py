@@ -289,6 +289,12 @@ class SqlReader:
         with self._database.read() as connection:
             return {row[0]: int(row[1]) for row in connection.execute(query).all()}
 
+    def counted_since(self) -> float | None:
+        """See Reader."""
+        with self._database.read() as connection:
+            start: int | None = connection.scalar(select(func.min(schema.fleet_buckets.c.start)))
+            return None if start is None else float(start)
+
     def groups(
         self,
         since: float,

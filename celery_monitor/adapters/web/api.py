@@ -13,7 +13,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import curves, incidents, views
 from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS, document
 from celery_monitor.adapters.web.overview import overview
-from celery_monitor.adapters.web.parameters import Parameters, day
+from celery_monitor.adapters.web.parameters import Parameters, as_kept, day
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.trends import HOUR
@@ -47,12 +47,12 @@ class Api:
             Route(f"{INDEX}/", self.index),
             Route("/api/v1/summary", self.summary),
             Route("/api/v1/tasks", self.tasks),
-            Route("/api/v1/tasks/{name:path}", self.task),
+            Route("/api/v1/tasks/{name:any}", self.task),
             Route("/api/v1/queue-lengths", self.queue_lengths),
             Route("/api/v1/failures", self.failures),
-            Route("/api/v1/failures/{uuid:path}", self.failure),
+            Route("/api/v1/failures/{uuid:any}", self.failure),
             Route("/api/v1/incidents", self.incidents),
-            Route("/api/v1/incidents/{key:path}", self.incident),
+            Route("/api/v1/incidents/{key:any}", self.incident),
             Route("/api/v1/outbox", self.outbox),
             Route("/api/v1/reports/{date}", self.report),
             Route("/openapi.json", self.openapi),
@@ -81,15 +81,15 @@ class Api:
                 until=until,
                 limit=query.limit(),
                 cursor=query.cursor(),
-                name=query.text("task"),
-                exception=query.text("exception"),
+                name=query.name("task"),
+                exception=query.name("exception"),
             )
         )
         return _items(page, views.task)
 
     async def task(self, request: Request) -> Response:
         """One task, with its queues and its errors."""
-        name = _path_parameter(request, "name")
+        name = as_kept(_path_parameter(request, "name"))
         since = self._query(request, "since").time("since")
         reader, now = self._sources.reader, self._sources.clock.now()
         rows = (await self._queries(partial(reader.tasks, since=since, limit=1000, name=name))).rows
@@ -112,7 +112,7 @@ class Api:
         """Lengths of queues by hour."""
         query, now = self._query(request, "limit", "cursor", "queue", "since", "until"), self._sources.clock.now()
         since, until = query.span()
-        queue = query.text("queue")
+        queue = query.name("queue")
         begin = now - DAY if since is None else since
         page = await self._queries(
             partial(
@@ -135,7 +135,7 @@ class Api:
 
     async def failure(self, request: Request) -> Response:
         """All kept failures of a task ID."""
-        uuid = _path_parameter(request, "uuid")
+        uuid = as_kept(_path_parameter(request, "uuid"))
         self._query(request)
         failures: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
         if not failures:
@@ -150,7 +150,7 @@ class Api:
 
     async def incident(self, request: Request) -> Response:
         """One incident, with its error groups."""
-        key = _path_parameter(request, "key")
+        key = as_kept(_path_parameter(request, "key"))
         self._query(request)
         incident = await self._queries(partial(incidents.find, self._sources.reader, key))
         if incident is None:
@@ -192,8 +192,8 @@ class Api:
 def _failure_filter(query: Parameters) -> FailureFilter:
     since, until = query.span()
     return FailureFilter(
-        task=query.text("task"),
-        exception=query.text("exception"),
+        task=query.name("task"),
+        exception=query.name("exception"),
         since=since,
         until=until,
         limit=query.limit(),

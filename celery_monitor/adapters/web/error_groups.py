@@ -1,5 +1,6 @@
 """Errors of all tasks: which exception hits which tasks, since when and how often. As a page and as JSON."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer
 from celery_monitor.adapters.web.filters import address
-from celery_monitor.adapters.web.parameters import ParameterError, Parameters
+from celery_monitor.adapters.web.parameters import ParameterError, Parameters, as_kept
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.search import matcher, suggestions
@@ -32,6 +33,8 @@ LISTED: Final = 100
 """Names that a field offers while one types."""
 BY: Final = {"": "By place in the code", "exception": "By exception"}
 STATES: Final = {"": "All", "new": "New"}
+NEW_FOR: Final = DAY
+"""Seconds for which an error group is new; also after counting began, when every group is seen for the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +87,20 @@ class ErrorPages:
         groups: Sequence[GroupRow] = ()
         problem: ParameterError | None = None
         period = self._period(None, None)
+        new_since = math.inf
         try:
             query = Parameters(request, FIELDS, now=self._sources.clock.now(), strict=False)
             period = self._period(*query.span())
             groups = await self._groups(period)
+            new_since = await self._new_since(period)
         except ParameterError as exc:
             problem = exc
         names, kinds = sorted({row.name for row in groups}), sorted({row.exception for row in groups})
-        kept = [*filter(_filter(given, period), groups)]
+        kept = [*filter(_filter(given, new_since), groups)]
         values = (
             _part([*_by_exception(kept)], ordering, given, partial(_exception_view, given))
             if given["by"] == "exception"
-            else await self._sampled(_part(kept, ordering, given, lambda row: row), period)
+            else await self._sampled(_part(kept, ordering, given, lambda row: row), period, new_since)
         )
         field, _, message = str(problem).partition(": ") if problem else ("", "", "")
         return page(
@@ -119,7 +124,7 @@ class ErrorPages:
     async def errors_as_json(self, request: Request) -> Response:
         """Error groups with failures in the period, most failures first."""
         query = Parameters(request, ("limit", "cursor", *FILTERS), now=self._sources.clock.now())
-        period, task, exception = self._period(*query.span()), query.text("task"), query.text("exception")
+        period, task, exception = self._period(*query.span()), query.name("task"), query.name("exception")
         limit, cursor = query.limit(), query.cursor()
         after = None if cursor is None else paging.position(cursor, tuple[int, float, str])
         rows = sorted(
@@ -145,9 +150,15 @@ class ErrorPages:
         """Without samples: those of a page are asked for when it is known which these are."""
         return await self._queries(partial(self._sources.reader.groups, period.since, period.until, samples=0))
 
-    async def _sampled(self, values: Mapping[str, Any], period: _Period) -> dict[str, Any]:
+    async def _new_since(self, period: _Period) -> float:
+        """First failure from which on a group is new at the end of the period; infinite where nothing is counted."""
+        began = await self._queries(self._sources.reader.counted_since)
+        end = min(period.until, self._sources.clock.now())
+        return math.inf if began is None else max(began + NEW_FOR, end - NEW_FOR)
+
+    async def _sampled(self, values: Mapping[str, Any], period: _Period, new_since: float) -> dict[str, Any]:
         rows = await self._with_samples(values["rows"], period)
-        return {**values, "rows": [_group_view(row, period) for row in rows]}
+        return {**values, "rows": [_group_view(row, new_since) for row in rows]}
 
     async def _with_samples(self, rows: Sequence[GroupRow], period: _Period) -> list[GroupRow]:
         ids = [row.id for row in rows]
@@ -164,16 +175,16 @@ def _is_called(exception: str, name: str) -> bool:
     return exception == name or exception.endswith(f".{name}")
 
 
-def _filter(given: Mapping[str, str], period: _Period) -> Callable[[GroupRow], bool]:
+def _filter(given: Mapping[str, str], new_since: float) -> Callable[[GroupRow], bool]:
     """What was typed in full is that name, else a part of it."""
-    task, exception, new = given["task"], given["exception"], given["state"] == "new"
+    task, exception, new = as_kept(given["task"]), as_kept(given["exception"]), given["state"] == "new"
     in_task, in_exception = matcher(task), matcher(exception)
 
     def matches(row: GroupRow) -> bool:
         return (
             (not task or task == row.name or in_task(row.name))
             and (not exception or _is_called(row.exception, exception) or in_exception(row.exception))
-            and (not new or row.first_at >= period.since)
+            and (not new or row.first_at >= new_since)
         )
 
     return matches
@@ -205,10 +216,10 @@ def _part(
     return {"rows": [view(row) for row in shown], "total": len(ordered), "number": number, "pages": pages}
 
 
-def _group_view(row: GroupRow, period: _Period) -> views.Json:
+def _group_view(row: GroupRow, new_since: float) -> views.Json:
     short = row.exception.rpartition(".")[2]
     return views.error(row) | {
-        "new": row.first_at >= period.since,
+        "new": row.first_at >= new_since,
         "failures": address("failures", task=row.name, exception=short),
         "incidents": address("incidents", task=row.name, exception=short),
     }

@@ -78,10 +78,10 @@ def filter_of(
     """
     since, until = query.span()
     return IncidentFilter(
-        task=_name_filter(query.text("task"), names),
-        exception=_name_filter(query.text("exception"), kinds),
+        task=_name_filter(query.name("task"), names),
+        exception=_name_filter(query.name("exception"), kinds),
         state=_state(query),
-        key=query.text("key"),
+        key=query.name("key"),
         condition=query.choice("condition", tuple(Condition)),
         since=since,
         until=until,

@@ -248,7 +248,7 @@ def _names(reader: Reader) -> tuple[list[str], list[str]]:
 def _filter_of(query: Parameters, names: Sequence[str], kinds: Sequence[str]) -> FailureFilter:
     """What the fields ask for; of names that are typed in part, those that are known."""
     since, until = query.span()
-    task, exception = query.text("task"), query.text("exception")
+    task, exception = query.name("task"), query.name("exception")
     criteria = FailureFilter(
         message=query.text("message"), since=since, until=until, limit=PER_PAGE, cursor=query.cursor()
     )

@@ -1,12 +1,14 @@
-"""Query parameters of the lists, checked: what is wrong is answered with the parameter's name."""
+"""Parameters of queries and paths, checked: what is wrong is answered with the parameter's name."""
 
 import re
 from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 
+from celery_monitor.core.text import printable, storable_text
 from celery_monitor.settings.units import duration
 
 DEFAULT_LIMIT: Final = 100
@@ -25,6 +27,20 @@ _lost_plus: Final = re.compile(r"(.{10}[T ]\S+) (\d\d:?\d\d)")
 
 class ParameterError(Exception):
     """Invalid parameter; answered with status 400 and this text."""
+
+
+class _AnyText(PathConvertor):
+    """The rest of a path, whatever it holds: Starlette's own ``path`` ends at a line break."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", _AnyText())
+
+
+def as_kept(name: str) -> str:
+    """A name of a task, queue or worker as the monitor keeps it: with U+FFFD for what cannot be printed."""
+    return printable(name, len(name))
 
 
 class Parameters:
@@ -49,8 +65,14 @@ class Parameters:
                 self._values[name] = value
 
     def text(self, name: str) -> str | None:
-        """The parameter as it is."""
-        return self._values.get(name)
+        """A text, as the texts of events are kept."""
+        value = self._values.get(name)
+        return None if value is None else storable_text(value)
+
+    def name(self, name: str) -> str | None:
+        """A name, as the names of events are kept."""
+        value = self._values.get(name)
+        return None if value is None else as_kept(value)
 
     def choice(self, name: str, choices: Collection[str]) -> str | None:
         """One of some words; None when it is not given."""

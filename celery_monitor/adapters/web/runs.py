@@ -15,7 +15,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer
 from celery_monitor.adapters.web.filters import days, path
-from celery_monitor.adapters.web.parameters import Parameters
+from celery_monitor.adapters.web.parameters import Parameters, as_kept
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.search import ids_in, matcher
@@ -83,9 +83,9 @@ class Runs:
         """All of them."""
         return [
             Route("/runs", self.runs),
-            Route("/runs/{uuid:path}", self.run),
+            Route("/runs/{uuid:any}", self.run),
             Route("/api/v1/runs", self.runs_as_json),
-            Route("/api/v1/runs/{uuid:path}", self.run_as_json),
+            Route("/api/v1/runs/{uuid:any}", self.run_as_json),
         ]
 
     async def runs(self, request: Request) -> Response:
@@ -97,8 +97,8 @@ class Runs:
         run_filter = RunFilter(
             state=_state(given["state"]),
             matches_name=matcher(given["q"]) if given["q"].strip() else None,
-            queue=given["queue"] or None,
-            hostname=given["worker"] or None,
+            queue=as_kept(given["queue"]) or None,
+            hostname=as_kept(given["worker"]) or None,
             offset=(number - 1) * PER_PAGE,
             limit=PER_PAGE,
         )
@@ -133,8 +133,8 @@ class Runs:
         run_filter = EndedFilter(
             matches_name=matcher(given["q"]) if given["q"].strip() else None,
             stage=OUTCOMES[given["state"]],
-            queue=given["queue"] or None,
-            hostname=given["worker"] or None,
+            queue=as_kept(given["queue"]) or None,
+            hostname=as_kept(given["worker"]) or None,
             sort=by.column.name,
             descending=by.down,
             newest=newest,
@@ -224,12 +224,12 @@ class Runs:
 
     async def _unfinished_page(self, query: Parameters, state: RunState | None) -> tuple[RunPage, int]:
         """Tasks under way, and how many of the list come before the next page."""
-        limit, cursor, name = query.limit(), query.cursor(), query.text("task")
+        limit, cursor, name = query.limit(), query.cursor(), query.name("task")
         run_filter = RunFilter(
             state=state,
             matches_name=None if name is None else name.__eq__,
-            queue=query.text("queue"),
-            hostname=query.text("worker"),
+            queue=query.name("queue"),
+            hostname=query.name("worker"),
             offset=0 if cursor is None else paging.position(cursor, tuple[_Offset])[0],
             limit=limit,
         )
@@ -237,14 +237,14 @@ class Runs:
 
     async def _ended_page(self, query: Parameters, stage: Stage | None) -> tuple[RunPage, int]:
         """The same of what has ended. The cursor holds the list as it was: more tasks end meanwhile."""
-        limit, cursor, name = query.limit(), query.cursor(), query.text("task")
+        limit, cursor, name = query.limit(), query.cursor(), query.name("task")
         position = None if cursor is None else paging.position(cursor, tuple[_Offset, _Number])
         offset, newest = position or (0, None)
         run_filter = EndedFilter(
             matches_name=None if name is None else name.__eq__,
             stage=stage,
-            queue=query.text("queue"),
-            hostname=query.text("worker"),
+            queue=query.name("queue"),
+            hostname=query.name("worker"),
             newest=newest,
             offset=offset,
             limit=limit,
@@ -274,7 +274,7 @@ class Runs:
 
     def _find(self, uuid: str) -> TaskOverview | None:
         """Asks memory and the store."""
-        runs, failures = self._runs(uuid), self._sources.reader.failure(uuid)
+        runs, failures = self._runs(uuid), self._sources.reader.failure(as_kept(uuid))
         if not runs and not failures:
             return None
         ancestors, whole = self._ancestors(uuid, runs[0]) if runs else ([], True)
@@ -303,7 +303,7 @@ class Runs:
 
 def knows(sources: Sources, uuid: str) -> bool:
     """Whether anything is known of a task ID. Asks the store."""
-    return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(uuid))
+    return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(as_kept(uuid)))
 
 
 def known_as(sources: Sources, text: str) -> str | None:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer, current
-from celery_monitor.adapters.web.parameters import Parameters
+from celery_monitor.adapters.web.parameters import Parameters, as_kept
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.sorting import SortColumn, order
@@ -44,9 +44,9 @@ class WorkerPages:
         """All of them."""
         return [
             Route("/workers", self.workers),
-            Route("/workers/{hostname:path}", self.worker),
+            Route("/workers/{hostname:any}", self.worker),
             Route("/api/v1/workers", self.workers_as_json),
-            Route("/api/v1/workers/{hostname:path}", self.worker_as_json),
+            Route("/api/v1/workers/{hostname:any}", self.worker_as_json),
         ]
 
     async def workers(self, request: Request) -> Response:
@@ -73,7 +73,7 @@ class WorkerPages:
     async def worker(self, request: Request) -> Response:
         """One worker, and what runs on it."""
         worker = self._known(request)
-        criteria = RunFilter(hostname=worker.hostname, state=RunState.RUNNING)
+        criteria = RunFilter(hostname=as_kept(worker.hostname), state=RunState.RUNNING)
         view = self._sources.tasks()
         listing = await self._queries.shared(("worker", worker.hostname), partial(view.page, criteria))
         now = self._sources.clock.now()
@@ -83,7 +83,7 @@ class WorkerPages:
             "worker.html",
             one=self._shown([worker])[0],
             runs=[views.run(run, now) for run in listing.runs],
-            total=listing.total,
+            running=listing.total,
             fetched=listing.counts.get(RunState.WAITING, 0) + listing.counts.get(RunState.SCHEDULED, 0),
             live=view.live,
             refresh=True,
@@ -103,14 +103,16 @@ class WorkerPages:
         """One worker, with the number of its tasks by state."""
         Parameters(request, (), now=self._sources.clock.now())
         worker = self._known(request)
-        listing = await self._queries(partial(self._sources.tasks().page, RunFilter(hostname=worker.hostname, limit=0)))
+        listing = await self._queries(
+            partial(self._sources.tasks().page, RunFilter(hostname=as_kept(worker.hostname), limit=0))
+        )
         tasks = {str(state): listing.counts.get(state, 0) for state in LISTED}
         return answer({**self._shown([worker])[0], "tasks": tasks})
 
     def _known(self, request: Request) -> Worker:
-        hostname = request.path_params["hostname"]
+        hostname = as_kept(request.path_params["hostname"])
         for worker in current(self._sources.snapshot).workers:
-            if worker.hostname == hostname:
+            if as_kept(worker.hostname) == hostname:
                 return worker
         raise HTTPException(
             404, "no worker with this name is known: it never sent an event, or has been down for a long time"

@@ -219,6 +219,7 @@ def test_errors_by_the_form(site: Served, commit: Commit) -> None:
         Changes(
             now=NOW,
             sequence=2,
+            buckets=[structs.replace(bucket(started=1), start=BUCKET - 10 * 86_400)],
             groups=[old, group("shop.other", "b" * 16)],
             errors=[ErrorDelta(BUCKET, one, count) for one, count in counts.items()],
         )
@@ -247,6 +248,28 @@ def test_errors_by_the_form(site: Served, commit: Commit) -> None:
         answer = site.get("/errors", params={"since": since, "until": until})
         assert (answer.status_code, "from " in answer.text) == (200, bool(until)), (since, until)
     assert "MailError" in site.get("/errors", params={"since": "0001-01-01"}).text
+
+
+def test_new_errors(site: Served, commit: Commit) -> None:
+    """An error group is new for a day; not on the first day of counting, when each of them would be."""
+    day, seen = 86_400, {"today": 0.5, "yesterday": 1.5, "last week": 6.0, "at first": 9.5}
+
+    def new(**asked: str) -> list[str]:
+        text = site.get("/errors", params={"since": "30d", "sort": "first", **asked}).text
+        rows = [
+            re.sub(r"<[^>]*>", " ", row) for row in text.partition("<tbody>")[2].partition("</tbody>")[0].split("<tr>")
+        ]
+        return [name for row in rows if re.search(r"\bnew\b", row) for name in seen if f" {name} " in row]
+
+    groups = [structs.replace(group(name, name * 2), first_at=NOW - age * day) for name, age in seen.items()]
+    errors = [ErrorDelta(int(BUCKET - age * day) // 900 * 900, name * 2, 1) for name, age in seen.items()]
+    commit(Changes(now=NOW, sequence=2, groups=groups, errors=errors))
+    assert new() == new(state="new") == []  # the usual fleet is counted since a minute ago
+    commit(Changes(now=NOW, sequence=3, buckets=[structs.replace(bucket(started=1), start=BUCKET - 10 * day)]))
+    assert new() == new(state="new") == ["today"]
+    assert new(until="1d") == ["yesterday"]
+    assert new(until="132h") == new(until="132h", state="new") == ["last week"]
+    assert new(until="9d") == new(until="2020-01-01", since="2019-01-01") == []
 
 
 def test_failures_by_the_form(site: Served) -> None:

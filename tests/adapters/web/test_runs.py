@@ -281,7 +281,7 @@ def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
         assert sorted(shown(column.name)) == ["a", "b", "c"]
 
 
-def test_a_worker(site: Served) -> None:
+def test_a_worker(site: Served, fleet: Fleet) -> None:
     """What it consumes, how large it is, how it does, and what runs on it; also of one that has told nothing."""
     text = site.get("/workers/celery%40box").text.replace("\N{NO-BREAK SPACE}", " ")
     for told in ("prefork, 8", "prefetch limit 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queue=celery"):
@@ -293,6 +293,12 @@ def test_a_worker(site: Served) -> None:
     gone = site.get("/api/v1/workers/celery%40gone").json()
     assert (gone["pool"], gone["queues"], gone["up"]) == (None, [], False)
     assert "No task is running on this worker" in site.get("/workers/celery%40gone").text
+    assert "<dd>2<small>of 8 processes; 1 in its last heartbeat</small>" in text
+    fleet.monitor = Monitor(Limits(), Restored(), NOW)
+    text = re.sub(r"<[^>]*>", "", site.get("/workers/celery%40box").text)
+    assert "No running task of this worker is known. Its last heartbeat, 2 s ago, counted 1: it has ended" in text
+    fleet.workers = [structs.replace(worker(), active=0)]
+    assert "No task is running on this worker" in site.get("/workers/celery%40box").text
     for path in ("/workers/never", "/api/v1/workers/never", "/workers/"):
         assert site.get(path, follow_redirects=False).status_code in {404, 307}
     assert "billing, celery" in site.get("/workers").text

@@ -21,7 +21,7 @@ _WORKER: Final = {
     "hostname": TEXT,
     "up": {"type": "boolean"},
     "last_heartbeat_at": nullable(TIME),
-    "active": COUNT,
+    "active": {**COUNT, "description": "Running tasks, as of its last heartbeat"},
     "processed": COUNT,
     "unobserved": COUNT,
     "heartbeats": {"type": "boolean", "description": "false: the worker sends none (--without-heartbeat)"},

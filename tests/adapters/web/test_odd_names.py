@@ -1,0 +1,130 @@
+"""Names with odd characters: whoever asks for one as the program wrote it, or as it is shown, finds it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx
+import pytest
+
+from celery_monitor.adapters.store import open_store
+from celery_monitor.adapters.web import Site, WebServer
+from celery_monitor.core.model import Delivery, Restored
+from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.settings.web import WebSettings
+from tests.adapters.web.conftest import served
+from tests.adapters.web.fleet import NOW, Fleet, ran
+
+ODD = (
+    "nul\0inside",
+    "\0",
+    "tab\tinside",
+    "line\nbreak",
+    "\u202eturned",
+    "no\u00a0break",
+    r"as\x00written",
+    "50%",
+    "a_b",
+    "*star?",
+    "[set]",
+    "a+b&c=d#e",
+    'it\'s "quoted"',
+    "Straße/каталог",
+    "\N{CREDIT CARD}",
+)
+"""Names of tasks, queues and workers, and task IDs."""
+
+
+def events(name: str) -> list[Any]:
+    """Two tasks of that name, one of which runs and one of which has failed; IDs, queue and worker are called so."""
+    told = [
+        *ran(f"{name}/running", name, -90, args=f"('{name}',)"),
+        *ran(f"{name}/failed", name, -60, "failed", exception=f"OddError('{name}')"),
+        {"type": "worker-heartbeat", "timestamp": NOW - 2, "active": 1, "processed": 2},
+    ]
+    return [one | {"hostname": f"celery@{name}"} | ({"queue": name} if "queue" in one else {}) for one in told]
+
+
+@pytest.fixture
+def client(store_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A fleet with all of these names, as the core gives them to each database."""
+    store = open_store(store_url, directory=tmp_path, retention=30 * 86_400.0, fingerprints_kept=100)
+    store.start()
+    monitor = Monitor(Limits(name_wait=0.0), Restored(), NOW)
+    monitor.receive([Delivery(json.dumps(one).encode()) for name in ODD for one in events(name)], NOW)
+    changes = monitor.take(NOW)
+    assert changes is not None
+    store.commit(changes)
+    fleet = Fleet(store, monitor=monitor, workers=[*monitor.snapshot().workers])
+    server = WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)
+    with served(server) as one, httpx.Client(base_url=one.url, timeout=60, follow_redirects=True) as made:
+        yield made
+    store.stop()
+
+
+FILTERS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("/api/v1/tasks", "task", lambda one: one["name"]),
+    ("/api/v1/errors", "task", lambda one: one["task"]),
+    ("/api/v1/failures", "task", lambda one: one["task"]),
+    ("/api/v1/incidents", "task", lambda one: one["task"]),
+    ("/api/v1/incidents", "key", lambda one: one["key"]),
+    ("/api/v1/runs", "task", lambda one: one["task"]),
+    ("/api/v1/runs", "queue", lambda one: one["queue"]),
+    ("/api/v1/runs", "worker", lambda one: one["hostname"]),
+    ("/api/v1/runs?state=failed", "task", lambda one: one["task"]),
+    ("/api/v1/runs?state=failed", "queue", lambda one: one["queue"]),
+    ("/api/v1/runs?state=failed", "worker", lambda one: one["hostname"]),
+)
+PAGES = (
+    ("/tasks", "q"),
+    ("/errors", "task"),
+    ("/failures", "task"),
+    ("/failures", "message"),
+    ("/incidents", "task"),
+    ("/runs", "q"),
+    ("/runs", "queue"),
+    ("/runs?state=failed", "q"),
+    ("/runs?state=failed", "queue"),
+)
+
+
+def test_filters(client: httpx.Client) -> None:
+    """What a list of the API shows is found by that, and by what the worker has sent; each page finds it, too."""
+    for path, parameter, shown in FILTERS:
+        listed = {shown(one) for one in asked(client, path, limit="1000").json()["items"]}
+        assert len(listed) >= len(ODD), (path, parameter)
+        for name in listed:
+            assert found(client, path, parameter, name, shown) == {name}, (path, parameter, name)
+    for name in ODD:
+        for path, parameter, shown in FILTERS:
+            if parameter != "key":
+                sent = f"celery@{name}" if parameter == "worker" else name
+                assert len(found(client, path, parameter, sent, shown)) == 1, (path, parameter, name)
+        for path, parameter in PAGES:
+            text = asked(client, path, **{parameter: name}).text
+            assert "found" not in text.partition("<main")[2], (path, parameter, name)
+        for path in (
+            "tasks/{}",
+            "runs/{}%2Frunning",
+            "runs/{}%2Ffailed",
+            "failures/{}%2Ffailed",
+            "workers/celery%40{}",
+        ):
+            address = path.format(quote(name, safe=""))
+            assert client.get(f"/{address}").status_code == 200, address
+            if not path.startswith("workers"):
+                assert client.get(f"/api/v1/{address}").status_code == 200, address
+
+
+def asked(client: httpx.Client, path: str, **parameters: str) -> httpx.Response:
+    """The answer to a path that may have a query with more parameters."""
+    return client.get(f"{path}{'&' if '?' in path else '?'}{urlencode(parameters)}")
+
+
+def found(client: httpx.Client, path: str, parameter: str, value: str, shown: Callable[[Any], str]) -> set[str]:
+    """What a filter lets through."""
+    answer = asked(client, path, **{parameter: value, "limit": "1000"})
+    assert answer.status_code == 200, answer.text
+    return {shown(one) for one in answer.json()["items"]}
