@@ -61,8 +61,11 @@ class Entries:
         """Runs that are remembered: what ``max_tasks`` bounds."""
         return len(self.tasks) + self._others
 
-    def restore(self, tracked: Iterable[tuple[str, TaskRef]]) -> None:
-        """Take over what the store kept. Ended ones linger again: their twin may be the next message."""
+    def restore(self, tracked: Iterable[tuple[str, TaskRef]], ended: Iterable[tuple[str, TaskRef]] = ()) -> None:
+        """Take over what the store kept. Ended ones linger again: their twin may be the next message.
+
+        ``ended``: see ``Restored``. Without them, a late task-sent of one of them would wait until it is too old.
+        """
         for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
             self.tasks[uuid] = ref
             if ref.others is None and ref.stage < _OK:
@@ -72,6 +75,7 @@ class Entries:
                 self._left_open[uuid] = self._time + LEFT_OPEN
             else:
                 self._lingering.append((self._time + self._linger, uuid))
+        self._recent.restore(ended, self.tasks)
 
     def lose(self, uuid: str, run: TaskRef, at: float) -> None:
         """Note that a started run was lost with its worker at that time; 0: it was not, after all.

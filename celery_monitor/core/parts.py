@@ -79,7 +79,7 @@ class Parts:
         self.aggregator.restore(restored.series)
         self.hosts.restore({series.key.host for series in restored.series if series.key.host}, 0.0)
         self.queues.restore(series.key for series in restored.series)
-        self.tracker.restore(restored.tracked)
+        self.tracker.restore(restored.tracked, restored.ended)
         self.unnamed.restore(restored.unnamed, now)
         self.tracker.queue_of.update(
             {series.key.name: series.key.queue for series in restored.series if series.counts[SENT]}

@@ -1,9 +1,10 @@
-"""The names of tasks that are over, for some minutes: an id may be run again, and its task-received may be lost."""
+"""The names of tasks that are over, for some minutes: an id may be run again, or an event of it may come late."""
 
+from collections.abc import Container, Iterable
 from typing import Final
 
 from celery_monitor.core.model import TaskRef
-from celery_monitor.core.runs import all_runs, newest_named
+from celery_monitor.core.runs import all_runs, last_known_at, newest_named
 
 RECENT: Final = 25_000
 """Tasks in each of two generations, 300 bytes each."""
@@ -34,6 +35,12 @@ class RecentTasks:
         if len(newer) >= self._limit:
             self.newer, self.older = {}, newer
 
+    def restore(self, ended: Iterable[tuple[str, TaskRef]], tracked: Container[str]) -> None:
+        """Take over what ended last before a start, the newest last; without what is ``tracked``."""
+        for uuid, ref in ended:
+            if uuid not in tracked:
+                self.add(uuid, ref)
+
     def get(self, uuid: str) -> TaskRef | None:
         """What is known of it."""
         return self.newer.get(uuid) or self.older.get(uuid)
@@ -57,7 +64,7 @@ class RecentTasks:
 def _as_one(ref: TaskRef) -> TaskRef:
     """What is needed of several runs: there may be many."""
     named_run = newest_named(ref, "") or ref
-    ended_at = max(run.started_at for run in all_runs(ref))
+    ended_at = max(map(last_known_at, all_runs(ref)))
     return TaskRef(
         name=named_run.name, queue=named_run.queue, stage=named_run.stage, started_at=ended_at, host=named_run.host
     )

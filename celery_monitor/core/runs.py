@@ -62,6 +62,22 @@ def is_open(entry: TaskRef) -> bool:
     return any(run.stage < _OK for run in all_runs(entry))
 
 
+def last_known_at(run: TaskRef) -> float:
+    """When a run that is over ended; of one that was revoked or rejected, when it was started or received."""
+    return max(run.started_at, run.received_at)
+
+
+def ended_after(entry: TaskRef, event: Event) -> TaskRef | None:
+    """The run that had ended when a worker sent this event, by the worker's own clock; None when there is none.
+
+    Such an event is read late, or for a second time: a worker sends nothing of a run before the run's own events.
+    """
+    for run in all_runs(entry):
+        if run.stage >= _OK and run.host == event.hostname and event.timestamp < last_known_at(run):
+            return run
+    return None
+
+
 def newest_named(entry: TaskRef, host: str) -> TaskRef | None:
     """The worker's newest run that has a name, else the newest one of the task id that has one."""
     runs = [run for run in all_runs(entry) if run.name is not None]

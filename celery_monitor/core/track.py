@@ -21,6 +21,8 @@ with requeue, "ended" is the rest. What an event does, by the worker's own newes
                                                               task-retried, or replaced
                    failed               any                   another run; the failure stays known for its twin
                    ended otherwise      any                   that run begins anew: the id is used again
+                   ended after it       any                   no run: the event is read late. It names a run without
+                                                              a name
     started        received             any                   the first received one starts
                    none                 one in the queue      that run goes on here
                    none                 open or ended         another run, named as the entry: its received was lost
@@ -46,7 +48,8 @@ that is to be seen by all: the twin of a failure (Celery 5.7 sends a hard time l
 rejection after the failure), a second task-revoked, or a task-sent that has not been seen in a fleet that sends them.
 Such entries linger for a minute in which events come: while the broker stands still, what they wait for cannot come
 either. When some runs of an id have ended, the others may never end (their worker was lost): they are kept for some
-hours. And what is over is known for some minutes more, in memory alone, in case the id is run again.
+hours. And what is over is known for some minutes more, in memory alone, in case the id is run again or an event of it
+is read late; a start takes it from the ended tasks of the store.
 """
 
 from collections.abc import Iterable
@@ -120,11 +123,10 @@ class Tracker(FastPath):
 
     def advance_any(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
         """What ``advance`` does, for every event."""
+        entry = self.tasks.get(event.uuid) or self._enter(event, kind)
         uuid = event.uuid
-        entry = self.tasks.get(uuid)
-        if entry is None:
-            entry = self._enter(event, kind)
-            uuid = event.uuid
+        if kind == RECEIVED and (ended := runs.ended_after(entry, event)) is not None:
+            return self._receive_late(ended, event), None
         ref = entry
         if (
             entry.others is not None
@@ -167,7 +169,8 @@ class Tracker(FastPath):
             uuid = shortened_name(task.uuid)
             entry = self.tasks.get(uuid)
             if entry is None:
-                if uuid in self._recent:
+                ended = self._recent.get(uuid)
+                if ended is not None and (task.started_at or 0.0) <= ended.started_at:
                     continue  # it has ended since the worker was asked
                 stage = _T if task.started_at else _R
                 entry = self.tasks[uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
@@ -188,7 +191,7 @@ class Tracker(FastPath):
         return None if entry is None else runs.newest_named(entry, self._hosts[hostname])
 
     def _enter(self, event: Event, kind: int) -> TaskRef:
-        """A new entry; for a task-sent that is read after everything else, the one that is over.
+        """A new entry; for a task-sent or task-received that is read after the end, the one that is over.
 
         An id that is too long is cut, in the event as well: ids that are known are not.
         """
@@ -201,7 +204,7 @@ class Tracker(FastPath):
         recent = self._recent
         if uuid not in recent.newer and uuid not in recent.older:
             entry = TaskRef()
-        elif kind == SENT and _is_late(recent.get(uuid), event):
+        elif _is_late(recent.get(uuid), event, kind):
             entry = recent.pop(uuid)
             entry.saved = False
             self._others += len(entry.others or ())
@@ -237,6 +240,13 @@ class Tracker(FastPath):
             return announce(ref, event, self._names, self._queues, self.queue_of)
         return self._receive(ref, event)
 
+    def _receive_late(self, run: TaskRef, event: Event) -> TaskRef:
+        """A task-received of a run that has ended. Returns what the event is to be counted under."""
+        name = event.name and self.name(event.name)
+        if name and run.name is None:
+            run.name = name
+        return TaskRef(name=name) if name and run.name != name else run
+
     def _fork(self, entry: TaskRef, host: str, event: Event, kind: int) -> TaskRef:
         template = runs.newest_named(entry, host) or entry
         run = TaskRef(name=template.name, host=host, sent_at=entry.sent_at, details=entry.details)
@@ -256,7 +266,7 @@ class Tracker(FastPath):
     def _sent_again(self, entry: TaskRef, event: Event) -> None:
         """A task-sent that is not the first event: of further runs, or of another use of an id."""
         if not runs.is_open(entry):
-            if _is_late(entry, event):
+            if _is_late(entry, event, SENT):
                 return
             self._others -= len(entry.others or ())
             entry.others, entry.stage, entry.host, entry.started_at = None, _S, "", 0.0
@@ -308,9 +318,13 @@ class Tracker(FastPath):
         return first
 
 
-def _is_late(entry: TaskRef | None, event: Event) -> bool:
-    """Whether a task-sent is of the runs that are over, and not of another use of the id."""
-    return entry is not None and event.timestamp <= max(run.started_at for run in runs.all_runs(entry)) + NEW_LIFE
+def _is_late(entry: TaskRef | None, event: Event, kind: int) -> bool:
+    """Whether a task-sent or task-received is of the runs that are over, and not of another use of the id."""
+    if entry is None or kind > RECEIVED:
+        return False
+    if kind == RECEIVED:
+        return runs.ended_after(entry, event) is not None
+    return event.timestamp <= max(map(runs.last_known_at, runs.all_runs(entry))) + NEW_LIFE
 
 
 def _is_duplicate(ref: TaskRef, event: Event, kind: int) -> bool:

@@ -513,6 +513,16 @@ def test_ended_tasks(sql: SqlStore) -> None:
     assert sql.reader.ended("\x00") == []
 
 
+def test_a_start_knows_which_tasks_have_just_ended(sql: SqlStore) -> None:
+    """So that an event of theirs that is read after it is known as late. Not the ends of hours ago."""
+    write(sql, {"ended": [ended("old", NOW - 3_600), ended("u2", queue=None)]}, {"ended": [ended("u1", NOW - 5)]})
+    sql.stop()
+    assert list(sql.start().ended) == [
+        (uuid, TaskRef("shop.charge", queue, int(Stage.SUCCEEDED), started_at=at, host="celery@box"))
+        for uuid, queue, at in (("u2", None, NOW), ("u1", "celery", NOW - 5))
+    ]
+
+
 def test_a_list_of_ended_tasks(sql: SqlStore) -> None:
     """By name, by how and where they ended, sorted by each column, the newest first; what is not known comes last."""
     failed: dict[str, Any] = {"stage": int(Stage.FAILED), "runtime": 9.0, "hostname": "celery@a"}

@@ -55,6 +55,7 @@ class Shop:
         self.incidents: dict[str, Incident] = {}
         self.rows: list[tuple[Action, str]] = []
         self.tracked: dict[str, TaskRef] = {}
+        self.ended: dict[str, TaskRef] = {}
         self.counters: dict[str, float] = {}
         self.known: dict[str, Any] = {}
         self.monitor = self._start(Restored())
@@ -126,6 +127,10 @@ class Shop:
         self.tracked |= msgspec.json.decode(msgspec.json.encode(dict(changes.tracked)), type=dict[str, TaskRef])
         for uuid in changes.forgotten:
             self.tracked.pop(uuid, None)
+        self.ended |= {
+            run.uuid: TaskRef(run.name, run.queue, run.stage, started_at=run.ended_at, host=run.hostname)
+            for run in changes.ended
+        }
         self.known |= {one.hostname: one for one in changes.workers}
         self.counters = dict(changes.counters)
 
@@ -138,7 +143,13 @@ class Shop:
         workers = tuple(self.known.values())
         counters = self.counters | {"alive_at": since}
         self.monitor = self._start(
-            Restored(tracked=list(self.tracked.items()), incidents=kept, workers=workers, counters=counters)
+            Restored(
+                tracked=list(self.tracked.items()),
+                ended=list(self.ended.items()),
+                incidents=kept,
+                workers=workers,
+                counters=counters,
+            )
         )
         if missed:
             self.monitor.note_gap(since, self.now)
@@ -353,6 +364,44 @@ def test_what_has_expired_does_not_wait(*, restart: bool) -> None:
     shop.pass_time(30)
     assert {one.subject for one in shop.open()} == {"shop.odd"}
     assert shop.opened() == 2
+
+
+@pytest.mark.parametrize("late", ["sent", "received"])
+@pytest.mark.parametrize(
+    "life",
+    [
+        ["sent", "received", "started", "succeeded"],
+        ["received", "started", "succeeded"],
+        ["received", "started", "failed"],
+        ["received", "revoked"],
+        ["started", "succeeded"],
+    ],
+    ids="-".join,
+)
+def test_an_event_that_is_read_after_its_task_has_ended(life: list[str], late: str) -> None:
+    """Also after a restart: the task does not wait and is not under way. Used again, its ID is."""
+    for away in (None, 5):
+        shop = Shop(rules=(replace(RULES[1], longer_than=60.0),))
+        shop.queues[0] = QueueStats("pay", 2, 1, 1, 4)
+        fields: dict[str, dict[str, Any]] = {
+            "sent": {"name": "shop.pay", "queue": "pay", "host": "web"},
+            "received": {"name": "shop.pay"},
+        }
+        for uuid in ("earlier", "u1"):
+            for kind in life:
+                shop.tell(kind, uuid, **fields.get(kind, {}))
+        at = shop.now - 0.5
+        shop.pass_time(70)
+        if away is not None:
+            shop.restart(away=away)
+        shop.tell(late, at=at, **fields[late])
+        shop.pass_time(70)
+        assert shop.open(Condition.WAITING) == []
+        snapshot = shop.monitor.snapshot()
+        assert (snapshot.tracked, dict(snapshot.load)) == (0, {})
+        shop.tell("sent", **fields["sent"])
+        shop.pass_time(70)
+        assert [one.samples for one in shop.open(Condition.WAITING)] == [("u1",)]
 
 
 def test_waiting_on_its_worker() -> None:

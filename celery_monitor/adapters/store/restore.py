@@ -10,6 +10,7 @@ from celery_monitor.adapters.store import encode, schema, silences
 from celery_monitor.adapters.store.tracked_journal import SharedValues, applied, compacted, newest_changes
 from celery_monitor.adapters.store.validation import (
     COUNTER,
+    ENDED,
     FINGERPRINT,
     FINGERPRINTS,
     SERIES,
@@ -36,6 +37,9 @@ from celery_monitor.core.model import (
 QUIET_RETENTION: Final = 48 * 3600.0
 """Seconds after which any hour is over."""
 _ROWS: Final = 10_000
+ENDED_SECONDS: Final = 600.0
+"""Before the last flush: for so long a late event of a task that has ended is known as one."""
+_MAX_ENDED: Final = 10_000
 MUTED: Final = f'"reason":"{Reason.MUTED.value}"'
 """In the JSON of incidents that wait for the end of a silence, however old they are. In a text, quotes are escaped."""
 _NO_DETAILS: Final = structs.astuple(NO_DETAILS)
@@ -56,6 +60,7 @@ def read(connection: Connection, *, quiet_retention: float, max_incidents: int) 
         epoch=meta.epoch,
         series=[encode.series_value(required_row(row, SERIES)) for row in connection.execute(_by_rank())],
         tracked=list(applied(tracked(connection, select(schema.tracked)), newest_changes(connection))),
+        ended=_ended(connection, meta.at - ENDED_SECONDS),
         unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
         incidents=_incidents(connection, meta.at - quiet_retention, max_incidents),
@@ -141,6 +146,21 @@ def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskR
 
     rows = connection.execution_options(yield_per=_ROWS).execute(query)
     return valid_rows("tracked", rows, TRACKED, entry)
+
+
+def _ended(connection: Connection, since: float) -> list[tuple[str, TaskRef]]:
+    """The newest runs that have ended, in the order of their ends."""
+    table = schema.ended_tasks
+    columns = [table.c[name] for name in ("uuid", "name", "queue", "hostname", "stage", "ended_at")]
+    newest = select(*columns).where(table.c.ended_at >= since).order_by(table.c.id.desc()).limit(_MAX_ENDED)
+    rows = connection.execute(newest.where(~schema.beyond(_MAX_ENDED)))
+
+    def entry(  # noqa: PLR0917 - a row
+        uuid: str, name: str | None, queue: str | None, hostname: str, stage: int, ended_at: float
+    ) -> tuple[str, TaskRef]:
+        return uuid, TaskRef(name=name, queue=queue, stage=stage, started_at=ended_at, host=hostname)
+
+    return valid_rows("ended_tasks", rows, ENDED, entry)[::-1]
 
 
 def _incidents(connection: Connection, quiet_since: float, limit: int) -> list[Incident]:

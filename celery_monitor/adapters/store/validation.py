@@ -20,6 +20,7 @@ TRACKED: Final = tuple[
     str, str | None, str | None, _Stage, float, float, int, str | None, str | None,
     float, float, float, int, str | None, str | None, float,
 ]  # fmt: skip
+ENDED: Final = tuple[str, str | None, str | None, str, _Stage, float]
 UNNAMED: Final = tuple[int, float, str, float | None]
 COUNTER: Final = tuple[str, float]
 FINGERPRINTS: Final = tuple[int, bytes]
