@@ -83,10 +83,31 @@ class WorkerLiveness:
             and watched - liveness.began >= NEW_PROCESS_GRACE
         ):
             return liveness.began_at
-        if hostname in self._busy or (liveness.mute and hostname not in self._answered):
+        if self._never_heard(hostname, liveness):
             return None
         silence = watched - max(liveness.last_seen, self._answered.get(hostname, -1.0))
         return liveness.last_sign if silence >= min(silent_for, 0.9 * self._purge) else None
+
+    def safe_after(self, hostname: str, silent_for: float, watched: float) -> float:
+        """A start time after which no run of this worker can have ended or be lost; infinite if any may be.
+
+        For a run that began later, ``has_ended`` without a denial is False, and ``lost_at`` with at least this
+        ``silent_for`` is None. In Unix seconds.
+        """
+        liveness = self._workers.liveness(hostname)
+        if liveness is not None and liveness.goodbye > -math.inf:
+            self._note_goodbye(hostname, liveness)
+        latest = self._goodbyes.get(hostname, (0.0, -math.inf))[1] + HEARTBEATS_APART
+        if liveness is None:
+            return latest
+        silence = watched - max(liveness.last_seen, self._answered.get(hostname, -1.0))
+        if silence >= min(silent_for, 0.9 * self._purge) and not self._never_heard(hostname, liveness):
+            return math.inf
+        return max(latest, liveness.began_at, liveness.idle_at)
+
+    def _never_heard(self, hostname: str, liveness: Liveness) -> bool:
+        """Whether its silence means nothing."""
+        return hostname in self._busy or (liveness.mute and hostname not in self._answered)
 
     def _note_goodbye(self, hostname: str, liveness: Liveness) -> None:
         if len(self._goodbyes) > MAX_ANSWERS:

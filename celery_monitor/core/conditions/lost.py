@@ -48,6 +48,8 @@ class LostJudge:
 
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
         """``gaps``: when the stream was not watched."""
+        self.least_silent_for = min((SILENT_FOR, *(rule.silent_for for rule in rules)))
+        """Seconds of silence up to which no worker is gone, whatever it runs."""
         self.active = ActiveEpisodes()
         self._rules = rules
         self._gaps = gaps

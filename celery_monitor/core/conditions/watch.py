@@ -24,7 +24,8 @@ from celery_monitor.core.runs import ENDED_UNSEEN, all_runs, is_killed, killed, 
 from celery_monitor.core.track import Tracker
 from celery_monitor.core.workers import Workers
 
-MIN_AT_ONCE: Final = 5_000
+MIN_AT_ONCE: Final = 500
+"""Tasks that a tick looks at, at least: half a millisecond."""
 ROUND: Final = 20
 """Looks at most until every task under way has been seen."""
 CONFIRM_AFTER: Final = 60.0
@@ -35,7 +36,7 @@ MAX_POLL_GAP: Final = 120.0
 """Seconds between two looks at the queues; what is above it was not watched."""
 CLOCKS_DIFFER: Final = SIGNIFICANT
 """Seconds by which the clocks of two workers may differ: smaller differences are not corrected."""
-_SENT, _RECEIVED, _STARTED = int(Stage.SENT), int(Stage.RECEIVED), int(Stage.STARTED)
+_RECEIVED, _STARTED = int(Stage.RECEIVED), int(Stage.STARTED)
 _QUEUE_JUDGES: Final = (BacklogJudge, NoWorkerJudge)
 
 
@@ -89,6 +90,10 @@ class Conditions:
         self._rules = rules
         self.judges_waits = len(rules[Condition.WAITING]) > 0
         tracker.slow = self._runtime.least
+        self._usual_runtime = min(CONFIRM_AFTER, self._runtime.least)
+        """Seconds up to which nothing is asked about a run whose worker is there."""
+        self._safe_after: dict[str, float] = {}
+        """Worker → ``WorkerLiveness.safe_after``, as of this tick."""
         self._keys: Iterator[str] | None = None
         self._at_once = MIN_AT_ONCE
         self._oldest: dict[str, float] = {}
@@ -122,6 +127,7 @@ class Conditions:
         if self._keys is None:
             self._begin(tasks)
         at = Moment(now, watched)
+        self._safe_after.clear()
         seen = 0
         for uuid in islice(self._keys or (), self._at_once):
             seen += 1
@@ -129,8 +135,7 @@ class Conditions:
             if entry is None:
                 continue
             if entry.others is None:
-                if entry.stage <= _STARTED:  # most others linger after their end
-                    self._look(uuid, entry, entry, at)
+                self._look(uuid, entry, entry, at)
             else:
                 for run in all_runs(entry):
                     self._look(uuid, entry, run, at)
@@ -177,7 +182,10 @@ class Conditions:
         self._confirmations.note_answers(hosts, known, watched)
 
     def _begin(self, tasks: Mapping[str, TaskRef]) -> None:
-        self._keys = iter(list(tasks))
+        # Most others linger after their end.
+        self._keys = iter(
+            [uuid for uuid, entry in tasks.items() if entry.stage <= _STARTED or entry.others is not None]
+        )
         self._at_once = max(MIN_AT_ONCE, len(tasks) // ROUND + 1)
         self._oldest, self._load = {}, Counter()
         self._runtime.begin()
@@ -189,15 +197,16 @@ class Conditions:
         if run.name is None or stage > _STARTED:
             return
         queue = run.queue or self._queue_of(run.name, run.host)
-        if stage == _STARTED:
-            if run.due_at == -ENDED_UNSEEN or self._has_ended(uuid, run, at):
-                return
-            if run.due_at < 0 or self._is_lost(uuid, entry, run, queue, at):
-                self._see_lost(uuid, entry, run, queue, at)
-            else:
-                self._see_started(uuid, run, queue, at)
-        elif stage in {_SENT, _RECEIVED}:
+        if stage != _STARTED:
             self._see_waiting(uuid, run, queue, at)
+        elif self._is_usual(uuid, run, at):  # nearly all are, and what follows costs three times as much
+            self._note_started(run.name, queue, run.started_at)
+        elif run.due_at == -ENDED_UNSEEN or self._has_ended(uuid, run, at):
+            return
+        elif run.due_at < 0 or self._is_lost(uuid, entry, run, queue, at):
+            self._see_lost(uuid, entry, run, queue, at)
+        else:
+            self._see_started(uuid, run, queue, at)
 
     def _see_started(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
         name, took = run.name or "", at.now - run.started_at
@@ -207,10 +216,24 @@ class Conditions:
                 return
             if holds and took > self._runtime.least and not self._is_silent(run.host, at):
                 self._runtime.see(SlowRun(uuid, name, queue, run.host, run.started_at, took, ended=False))
+        self._note_started(name, queue, run.started_at)
+
+    def _is_usual(self, uuid: str, run: TaskRef, at: Moment) -> bool:
+        """Whether it has run for a short time, and nothing says that it has ended or that its worker is gone."""
+        started_at, host = run.started_at, run.host
+        if run.due_at < 0 or at.now - started_at > self._usual_runtime:
+            return False
+        safe_after = self._safe_after.get(host)
+        if safe_after is None:
+            safe_after = self._liveness.safe_after(host, self._lost.least_silent_for, at.watched)
+            self._safe_after[host] = safe_after
+        return started_at > safe_after and self._confirmations.over_at(uuid, started_at) is None
+
+    def _note_started(self, name: str, queue: str, started_at: float) -> None:
         self._load[queue] += 1
         oldest = self._oldest.get(name)
-        if oldest is None or run.started_at < oldest:
-            self._oldest[name] = run.started_at
+        if oldest is None or started_at < oldest:
+            self._oldest[name] = started_at
 
     def _see_waiting(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
         # Without a task-sent, and without an ETA, nothing but the minute tells when the task was fetched.
