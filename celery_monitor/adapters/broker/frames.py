@@ -16,7 +16,8 @@ from celery_monitor.core.model import HEAD, Delivery
 _FRAME = Struct(">BHI")
 _METHOD = Struct(">HH")
 _TAG = Struct(">QB")
-_HEADER = Struct(">4xQH")
+_SIZE = Struct(">4xQ")
+_FLAGS = Struct(">H")
 _REPLY = Struct(">HB")
 
 _KIND_METHOD, _KIND_HEADER, _KIND_BODY, _FRAME_END = 1, 2, 3, 0xCE
@@ -25,6 +26,8 @@ _CHANNEL_CLOSE, _CONNECTION_CLOSE, _CONNECTION_CLOSED = (20, 40), (10, 50), (10,
 _HAS_CONTENT_TYPE, _HAS_HEADERS = 0x8000, 0x2000
 _COMPRESSION = b"\x0bcompression"
 """The name of kombu's header as it stands in a table."""
+_MAX_KNOWN, _MAX_KNOWN_LENGTH = 1_000, 300
+"""Sets of properties that are remembered, and bytes of each: one for each kind of event and worker is usual."""
 MAX_FRAME_SIZE = 1 << 20
 """Bytes; py-amqp agrees with the broker on 128 KiB, unless it is told otherwise."""
 
@@ -54,6 +57,8 @@ class FrameReader:
         self._refused: str | None = None
         self._size = 0
         self._body: list[bytes] = []
+        self._known: dict[bytes, tuple[str, str | None]] = {}
+        """Properties as they came → what they say, see ``_parse``."""
 
     @property
     def is_mid_message(self) -> bool:
@@ -106,22 +111,30 @@ class FrameReader:
             raise StreamClosedError
 
     def _on_header(self, buffer: bytes, start: int, stop: int, deliveries: list[Delivery]) -> None:
-        self._size, flags = _HEADER.unpack_from(buffer, start)
-        properties = start + _HEADER.size
-        if flags & _HAS_CONTENT_TYPE:  # the first property, if it is there
-            length = buffer[properties]
-            self._content_type = buffer[properties + 1 : properties + 1 + length].decode("latin-1")
-        else:
-            self._content_type = ""
-        self._refused = None
-        if flags & _HAS_HEADERS and buffer.find(_COMPRESSION, properties, stop) >= 0:
-            self._refused = COMPRESSED
+        (self._size,) = _SIZE.unpack_from(buffer, start)
+        properties = buffer[start + _SIZE.size : stop]
+        self._content_type, self._refused = self._known.get(properties) or self._parse(properties)
         if self._size > self._max_bytes:
             self._refused = TOO_LARGE
         if self._body:
             self._body.clear()
         if not self._size:
             self._on_body(b"", deliveries)
+
+    def _parse(self, properties: bytes) -> tuple[str, str | None]:
+        """The content type, and why the message is refused."""
+        (flags,) = _FLAGS.unpack_from(properties)
+        content_type, refused = "", None
+        if flags & _HAS_CONTENT_TYPE:  # the first property, if it is there
+            begin = _FLAGS.size + 1
+            content_type = properties[begin : begin + properties[_FLAGS.size]].decode("latin-1")
+        if flags & _HAS_HEADERS and _COMPRESSION in properties:
+            refused = COMPRESSED
+        if len(properties) <= _MAX_KNOWN_LENGTH:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[properties] = content_type, refused
+        return content_type, refused
 
     def _on_body(self, body: bytes, deliveries: list[Delivery]) -> None:
         if len(body) < self._size:

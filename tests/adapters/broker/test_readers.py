@@ -71,6 +71,20 @@ def test_frames_cut_anywhere(messages: list[tuple[bytes, bool, bytes | None]], p
     assert reader.tag == len(messages)
 
 
+def test_properties_that_differ() -> None:
+    """Each message is read by its own properties, and a sender who invents new ones each time takes no memory."""
+    reader, found = FrameReader(MAX_MESSAGE_BYTES), list[Delivery]()
+    types = [b"%d" % number + b"x" * 200 for number in range(3_000)]
+    tracemalloc.start()
+    try:
+        for kind in (*types, *types[-2:]):
+            reader.feed(_delivery(b"body", 1, redelivered=False, content_type=kind, frame=9), 1, found)
+            assert found.pop().content_type == kind.decode()
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_frames_limit() -> None:
     """No more than the limit is given, and the tag is that of the last one given."""
     stream = b"".join(_delivery(b"%d" % n, n, redelivered=False, content_type=None, frame=9) for n in range(1, 6))
