@@ -82,15 +82,30 @@ def events(
 def _show(settings: BrokerSettings, stream: "_EventPrinter", deadline: float, limit: int) -> None:
     """Raises SourceLostError."""
     clock = SystemClock()
-    with closing(Listener(settings)) as listener:
-        listener.connect()
-        stream.learn(_held(settings), clock.now())
+    address, listener = _connected(settings)
+    with closing(listener):
+        stream.learn(_held(address), clock.now())
         while limit > 0 and (remaining := deadline - clock.monotonic()) > 0:
             for line in stream.lines(listener.poll(min(_POLL, remaining)), clock.now()):
                 click.echo(line)
                 limit -= 1
                 if not limit:
                     break
+
+
+def _connected(settings: BrokerSettings) -> tuple[BrokerSettings, Listener]:
+    """The first address of the broker that can be reached. Raises SourceLostError: the first one's."""
+    refusals = []
+    for address in settings.each_address():
+        listener = Listener(address)
+        try:
+            listener.connect()
+        except SourceLostError as exc:
+            listener.close()
+            refusals.append(exc)
+        else:
+            return address, listener
+    raise refusals[0]
 
 
 def _held(settings: BrokerSettings) -> Sequence[FleetTask]:

@@ -1,6 +1,7 @@
 """Where the events come from."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
@@ -209,3 +210,12 @@ class BrokerSettings(Section):
     def url_source(self) -> SecretSource:
         """The URL, from wherever it comes; never None."""
         return SecretSource(self.url, self.url_file)
+
+    def each_address(self) -> Iterator["BrokerSettings"]:
+        """The settings with each URL of ``url`` alone, for a command that connects once and has no time to try again.
+
+        The Sentinels of one master stay together.
+        """
+        urls = self.url_source().get() or ""
+        for url in [urls] if urls.lower().startswith("sentinel") else [part for part in urls.split(";") if part]:
+            yield self.model_copy(update={"url": SecretUrl(url), "url_file": None})

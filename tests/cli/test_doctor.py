@@ -69,6 +69,21 @@ def test_without_a_broker_the_rest_is_looked_at(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_several_urls_one_that_can_be_reached_is_looked_at(tmp_path: Path) -> None:
+    """The daemon goes on to the next one, too; what is out of order is a warning, without its password."""
+    code, lines = doctor(
+        CELERY_MONITOR_BROKER__URL=f"amqp://shop:hunter22@127.0.0.1:{free_port()}//;memory://",
+        CELERY_MONITOR_STORE__URL=f"sqlite:///{tmp_path}/store.db",
+        CELERY_MONITOR_WEB__PORT=str(free_port()),
+    )
+    assert "hunter22" not in "".join(lines)
+    refused, connected = (line for line in lines if line[6:].startswith("broker "))
+    assert re.match("warn .* Connection refused: .*; the next URL is used instead", refused)
+    assert re.match("ok .* memory://.*: connected", connected)
+    assert "not checked: the broker is not reachable" not in "".join(lines)
+    assert code == 1  # no worker
+
+
 def test_options_stand_in_for_the_daemon_s_configuration(tmp_path: Path) -> None:
     """--broker, --store and --port say what is looked at, as for run."""
     ports = [free_port(), free_port()]
@@ -107,7 +122,8 @@ SENT = {"type": "task-sent", "uuid": "u", "hostname": "gen1@web"}
     [
         ([HEARTBEAT, STARTED], {}, False, State.OK, "every worker sends them"),
         ([HEARTBEAT], {"celery@a": {"worker_send_task_events": True}}, False, State.OK, "every worker sends them"),
-        ([HEARTBEAT], {}, True, State.OK, "the monitor enables them on every worker .* celery@a"),
+        ([HEARTBEAT], {"celery@a": {}}, True, State.OK, "the monitor enables them on every worker .* celery@a"),
+        ([HEARTBEAT], {}, True, State.WARN, "not seen from celery@a, and no worker answers .* start workers with -E"),
         ([HEARTBEAT], {}, False, State.WARN, "not seen from celery@a, .* -E, .* turn broker.enable_events on"),
         ([STARTED, HEARTBEAT | {"hostname": "celery@b"}], {}, False, State.WARN, "not seen from celery@b, "),
     ],

@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from celery_monitor.cli import main
 from celery_monitor.cli.events import _EventPrinter
 from celery_monitor.core.model import Delivery, FleetTask
 from celery_monitor.core.text import REPLACEMENT
+from tests.servers.ports import free_port
 
 NOW = 1_795_402_000.0
 RECORDING = Path(__file__).parents[1] / "data" / "events-celery-5.7.0-rabbitmq.jsonl"
@@ -40,6 +43,16 @@ def test_a_line_begins_with_the_time() -> None:
     """To the millisecond, in UTC as in the log, the API and the page."""
     (line,) = _EventPrinter(None, []).lines([message(type="worker-online")], NOW)
     assert line.startswith("2026-11-23T02:46:40.000Z  ")
+
+
+def test_of_several_urls_one_that_can_be_reached_is_shown() -> None:
+    """As the daemon goes on to the next one; with none of them the first one's refusal is the end."""
+    refused = f"amqp://127.0.0.1:{free_port()}//"
+    command = ["events", "--seconds", "0", "--broker"]
+    assert CliRunner().invoke(main, [*command, f"{refused};memory://"]).exit_code == 0
+    result = CliRunner().invoke(main, [*command, f"{refused};{refused}"])
+    assert result.exit_code == 1
+    assert "Connection refused" in result.output
 
 
 TRACEBACK = "  File ...\ncelery.exceptions.Retry: Retry in 1s: RuntimeError('declined')\n"

@@ -102,7 +102,9 @@ def lost(
         return SourceLostError(message, known_remedy)
     fault = fault_of(exc) or _fault(exc)
     if fault is None:
-        options = "check broker.transport_options and broker.use_ssl: the transport rejects them"
+        options = (
+            "check broker.transport_options, broker.use_ssl and the query of broker.url: the transport rejects them"
+        )
         blamed = connecting and any(isinstance(error, _OPTIONS) for error in chain(exc))
         return SourceLostError(message, options if blamed else None)
     if fault in PASSING:

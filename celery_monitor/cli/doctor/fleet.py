@@ -61,28 +61,41 @@ class Seen:
 
 
 def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
-    """All of it; what needs a broker is skipped without one. ``seconds``: how long events are watched."""
-    with closing(BrokerDiagnostics(settings)) as diagnostics:
-        url = redact_url(settings.url_source().get() or "")
-        started_at = time.monotonic()
-        try:
-            diagnostics.connect()
-        except SourceLostError as exc:
-            yield fail("broker", f"{url}: {exc}")
-            for subject in (*(_ON_BROKER if diagnostics.has_queues else ()), *_OF_WORKERS):
-                yield skip(subject, "not checked: the broker is not reachable")
+    """All of it; what needs a broker is skipped without one. ``seconds``: how long events are watched.
+
+    Of several URLs the first one that can be reached is looked at; the daemon, too, goes on to the next one.
+    """
+    unreachable: list[str] = []
+    for address in settings.each_address():
+        url = redact_url(address.url.get_secret_value())
+        with closing(BrokerDiagnostics(address)) as diagnostics:
+            started_at = time.monotonic()
+            try:
+                diagnostics.connect()
+            except SourceLostError as exc:
+                unreachable.append(f"{url}: {exc}")
+                continue
+            for problem in unreachable:
+                yield warn("broker", f"{problem}; the next URL is used instead")
+            yield ok("broker", f"{url}: connected in {(time.monotonic() - started_at) * 1000:.0f} ms")
+            yield from _of_broker(diagnostics, address, seconds)
             return
-        yield ok("broker", f"{url}: connected in {(time.monotonic() - started_at) * 1000:.0f} ms")
-        if unverified(settings.url_source().get() or "", settings.use_ssl):
-            yield warn("tls", UNVERIFIED)
-        if diagnostics.has_queues:
-            yield _exchange(diagnostics, settings.exchange)
-            yield _queue(diagnostics, settings)
-        else:
-            yield note(
-                "queue", "not used with this transport: the monitor misses events that are sent while it is down"
-            )
-        yield from _conversation(diagnostics, settings, seconds)
+    for problem in unreachable:
+        yield fail("broker", problem)
+    for subject in (*(_ON_BROKER if BrokerDiagnostics(settings).has_queues else ()), *_OF_WORKERS):
+        yield skip(subject, "not checked: the broker is not reachable")
+
+
+def _of_broker(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
+    """What can be seen over ``diagnostics``, which is connected."""
+    if unverified(settings.url_source().get() or "", settings.use_ssl):
+        yield warn("tls", UNVERIFIED)
+    if diagnostics.has_queues:
+        yield _exchange(diagnostics, settings.exchange)
+        yield _queue(diagnostics, settings)
+    else:
+        yield note("queue", "not used with this transport: the monitor misses events that are sent while it is down")
+    yield from _conversation(diagnostics, settings, seconds)
 
 
 def _exchange(diagnostics: BrokerDiagnostics, name: str) -> Finding:
@@ -230,6 +243,12 @@ def _task_events(
     unproven = [host for host in workers if host not in proven]
     if not unproven:
         return ok("task events", "every worker sends them")
+    if events_enabled and not conf:
+        return warn(
+            "task events",
+            f"not seen from {name_list(unproven)}, and no worker answers when the monitor asks for them: start workers "
+            "with -E, or set worker_send_task_events = True",
+        )
     if events_enabled:
         return ok(
             "task events", f"the monitor enables them on every worker (none seen from {name_list(unproven)} just now)"
