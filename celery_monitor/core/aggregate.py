@@ -108,7 +108,7 @@ class Aggregator:
         self._rows = self._table.rows
         self._buckets_waiting = 0
         self._groups: dict[str, list[Any]] = {}
-        """Group id → the group as first reported, its first and its last failure."""
+        """Group ID → the group as first reported, its first and its last failure."""
         self._errors: dict[tuple[int, str], int] = {}
         self._samples: dict[str, deque[tuple[Failure, int]]] = {}
         """Group → its newest failures, with the bytes of each."""

@@ -11,7 +11,7 @@ _ENTRY: Final = 200
 
 
 class TaskArguments(dict[str, tuple[str | None, str | None]]):
-    """Task id → args and kwargs as text. Not thread-safe: it belongs to the tracker.
+    """Task ID → args and kwargs as text. Not thread-safe: it belongs to the tracker.
 
     ``max_bytes`` bounds what they take in memory; beyond it the oldest are forgotten.
     """

@@ -1,4 +1,4 @@
-"""The newest runs that have ended, so that a task is found by its id after its end.
+"""The newest runs that have ended, so that a task is found by its ID after its end.
 
 For people, and bounded: in memory, in what one flush writes, and in the store. Where more tasks end between two flushes
 than ``PORTION``, the newest of them are kept and the others are not.
@@ -46,14 +46,14 @@ class EndedTasks:
         yield from reversed(self._taken)
 
     def find(self, uuid: str, queue_of: QueueOf) -> list[TaskRun]:
-        """Runs of a task id, the newest first."""
+        """Runs of a task ID, the newest first."""
         fresh = [_run(end, queue_of) for end in reversed(self._fresh) if end[0] == uuid]
         return fresh + [run for run in reversed(self._taken) if run.uuid == uuid]
 
 
 def _run(end: _End, queue_of: QueueOf) -> TaskRun:
     uuid, ref, stage, started_at, ended_at, runtime = end
-    if ref.stage != stage:  # the id is in use again
+    if ref.stage != stage:  # the ID is in use again
         ref = TaskRef(name=ref.name, queue=ref.queue, host=ref.host)
     details = ref.details or NO_DETAILS
     return TaskRun(

@@ -1,9 +1,9 @@
-"""The entries of all task ids under way: what is to be stored of them, and when they are forgotten.
+"""The entries of all task IDs under way: what is to be stored of them, and when they are forgotten.
 
 What an event does to an entry is in ``track``.
 
-When the last run of an id has ended, its entry lingers for a minute in which events come, where something can still
-follow: while the broker stands still, what it waits for cannot come either. When some runs of an id have ended, the
+When the last run of an ID has ended, its entry lingers for a minute in which events come, where something can still
+follow: while the broker stands still, what it waits for cannot come either. When some runs of an ID have ended, the
 others may never end (their worker was lost): they are kept for some hours. The number of entries is bounded.
 """
 
@@ -24,7 +24,7 @@ _HEAVY: Final = 500
 """Bytes: more than twice of what the texts of a task of a usual fleet take."""
 EXPIRED_PER_TICK: Final = 1000
 LEFT_OPEN: Final = 6 * 3600.0
-"""Seconds for which open runs are kept when another run of their task id has ended."""
+"""Seconds for which open runs are kept when another run of their task ID has ended."""
 _OK: Final = int(Stage.SUCCEEDED)
 
 
@@ -44,7 +44,7 @@ class Entries:
         self._linger = linger
         self._lingering: deque[tuple[float, str]] = deque()
         self._left_open: dict[str, float] = {}
-        """Task id → when to give up on the runs that were left open when another one ended; earliest first."""
+        """Task ID → when to give up on the runs that were left open when another one ended; earliest first."""
         self._recent = RecentTasks()
         self._others = 0
         """Runs beside the first one, of all tasks."""
@@ -110,7 +110,7 @@ class Entries:
             self._evict(len(self) - self._max_tasks + self._max_tasks // 100)
 
     def shed_load(self) -> None:
-        """Forget the tasks with the longest names and ids: somebody invents them. If they are few, the oldest."""
+        """Forget the tasks with the longest names and IDs: somebody invents them. If they are few, the oldest."""
         heavy = [uuid for uuid, ref in self.tasks.items() if _weight(uuid, ref) > _HEAVY]
         for uuid in heavy:
             self._forget(uuid)
@@ -186,6 +186,6 @@ def _seen(entry: tuple[str, TaskRef]) -> int:
 def _weight(uuid: str, ref: TaskRef) -> int:
     """Bytes of its texts, if it shares them with no other task."""
     details = ref.details or NO_DETAILS
-    # Ids of other tasks count only where they are longer than any that Celery makes.
+    # IDs of other tasks count only where they are longer than any that Celery makes.
     related = [text for text in (details.root, details.parent) if text and len(text) > SHORT]
     return sum(size_of(text) for text in (uuid, ref.name, ref.queue, ref.host, *related) if text)

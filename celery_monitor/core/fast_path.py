@@ -21,9 +21,9 @@ MAX_KNOWN_HOSTS: Final = 10_000
 MAX_SLOW: Final = 1_000
 """Slow runs that are kept until somebody takes them."""
 SlowEnd = tuple[str, str, str | None, str, float, float]
-"""Task id, name, queue where it is known, worker, when it began, and the seconds it took."""
+"""Task ID, name, queue where it is known, worker, when it began, and the seconds it took."""
 End = tuple[str, TaskRef, int, float, float, float | None]
-"""Task id, run, its stage then, when it was started (0: not known), when it ended, and the seconds of work."""
+"""Task ID, run, its stage then, when it was started (0: not known), when it ended, and the seconds of work."""
 
 _S, _R, _T = map(int, list(Stage)[:3])
 _OK: Final = int(Stage.SUCCEEDED)

@@ -15,7 +15,7 @@ MAX_NAMES_PER_STORM: Final = 100
 """Tasks that a storm names: its text tells how many they are."""
 SAMPLES: Final = 5
 MAX_EPISODE_SAMPLES: Final = 20
-"""Task ids that an episode keeps: of what is lost, each one matters."""
+"""Task IDs that an episode keeps: of what is lost, each one matters."""
 MAX_SUMMARY: Final = 1_000
 MAX_LABEL: Final = 100
 MAX_VALUE: Final = 2_000
@@ -79,7 +79,7 @@ class Episode(msgspec.Struct, frozen=True):
     queues: Mapping[str, int] = {}
     workers: Mapping[str, int] = {}
     samples: Sequence[str] = ()
-    """Task ids."""
+    """Task IDs."""
     unwatched: float = 0.0
     """Seconds of its time in which the stream was not watched."""
 

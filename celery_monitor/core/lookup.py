@@ -1,6 +1,6 @@
-"""What runs and waits now, and a task by its id, out of memory.
+"""What runs and waits now, and a task by its ID, out of memory.
 
-Hundreds of thousands of tasks can be under way, and the pump waits while somebody holds the monitor. So only their ids
+Hundreds of thousands of tasks can be under way, and the pump waits while somebody holds the monitor. So only their IDs
 are copied meanwhile (``TaskLookup.uuids``: some milliseconds), and what is known of them is looked up and sifted
 afterwards (``entries``, ``sift``): what a task does between the two may or may not be seen.
 """
@@ -27,7 +27,7 @@ CHILDREN: Final = 50
 """The most tasks listed among those that one task has sent."""
 
 Tasks = tuple[Sequence[str], Sequence[TaskRef]]
-"""Task ids, and the entry of each."""
+"""Task IDs, and the entry of each."""
 
 
 class RunState(enum.StrEnum):
@@ -103,7 +103,7 @@ class TaskLookup:
         return list(self._tracker.tasks)
 
     def entries(self, uuids: Iterable[str]) -> Tasks:
-        """What is tracked of these ids; those that have gone meanwhile are left out.
+        """What is tracked of these IDs; those that have gone meanwhile are left out.
 
         The one method that needs no lock: it looks up one after the other, and reads what may change meanwhile.
         """
@@ -112,7 +112,7 @@ class TaskLookup:
         return [uuid for uuid, _ in pairs], [entry for _, entry in pairs]
 
     def find(self, uuid: str) -> list[TaskRun]:
-        """The runs of a task id: those under way, then those that have ended, the newest first."""
+        """The runs of a task ID: those under way, then those that have ended, the newest first."""
         entry = self._tracker.tasks.get(uuid)
         live = [] if entry is None else [run for run in runs.all_runs(entry) if run.stage < _OK]
         return [

@@ -98,7 +98,7 @@ class Monitor:
 
     @property
     def lookup(self) -> TaskLookup:
-        """What runs and waits now, and tasks by their ids."""
+        """What runs and waits now, and tasks by their IDs."""
         return TaskLookup(self._parts.tracker, self._parts.ended, self._parts.queues.likely_queue)
 
     @property
@@ -131,7 +131,7 @@ class Monitor:
         return self._parts.conditions.judges_waits
 
     def confirm(self, hosts: Sequence[str], held: Mapping[str, Collection[str]]) -> None:
-        """What they have answered: hostname → the ids of all tasks that it holds. Who is missing has not answered."""
+        """What they have answered: hostname → the IDs of all tasks that it holds. Who is missing has not answered."""
         self._parts.conditions.confirm(hosts, held, self._clock.watched_for)
 
     def note_answers(self, hostnames: Collection[str], busy: Container[str]) -> None:

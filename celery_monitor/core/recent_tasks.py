@@ -1,4 +1,4 @@
-"""The names of tasks that are over, for some minutes: an id may be run again, or an event of it may come late."""
+"""The names of tasks that are over, for some minutes: an ID may be run again, or an event of it may come late."""
 
 from collections.abc import Container, Iterable
 from typing import Final
@@ -51,7 +51,7 @@ class RecentTasks:
         return self.newer.pop(uuid) if old is None else self.newer.pop(uuid, old)
 
     def reopen(self, uuid: str) -> TaskRef:
-        """A new entry for this id, with the name and queue that it had."""
+        """A new entry for this ID, with the name and queue that it had."""
         named_run = newest_named(self.pop(uuid), "")
         return TaskRef() if named_run is None else TaskRef(name=named_run.name, queue=named_run.queue)
 

@@ -1,6 +1,6 @@
-"""Which run of a task id an event belongs to: the identity of a run is (task id, worker), see ``track``.
+"""Which run of a task ID an event belongs to: the identity of a run is (task ID, worker), see ``track``.
 
-A task id has one entry with the first run, and the others in ``others``, in the order in which they were seen. Nearly
+A task ID has one entry with the first run, and the others in ``others``, in the order in which they were seen. Nearly
 every entry has one run only; what is here is for the rest, and is not on the hot path.
 """
 
@@ -11,7 +11,7 @@ from typing import Final
 from celery_monitor.core.model import RECEIVED, REJECTED, RETRIED, STARTED, Event, Stage, TaskRef
 
 MAX_RUNS: Final = 64
-"""Runs of one task id that are told apart, beside the first. Those beyond it have the name of the others."""
+"""Runs of one task ID that are told apart, beside the first. Those beyond it have the name of the others."""
 DUPLICATE_SECONDS: Final = 60.0
 """Between the two events of one end, by the worker's own clock. Celery 5.7 sends them 10 to 20 ms apart."""
 
@@ -31,7 +31,7 @@ _KILLED: Final = 2.0**40
 
 
 def all_runs(entry: TaskRef) -> list[TaskRef]:
-    """Every run of a task id, in the order in which they were seen."""
+    """Every run of a task ID, in the order in which they were seen."""
     return [entry, *entry.others] if entry.others else [entry]
 
 
@@ -79,7 +79,7 @@ def ended_after(entry: TaskRef, event: Event) -> TaskRef | None:
 
 
 def newest_named(entry: TaskRef, host: str) -> TaskRef | None:
-    """The worker's newest run that has a name, else the newest one of the task id that has one."""
+    """The worker's newest run that has a name, else the newest one of the task ID that has one."""
     runs = [run for run in all_runs(entry) if run.name is not None]
     own_runs = [run for run in runs if run.host == host]
     return own_runs[-1] if own_runs else runs[-1] if runs else None

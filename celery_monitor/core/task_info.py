@@ -44,7 +44,7 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
 
 
 def relate(ref: TaskRef, event: Event) -> None:
-    """Note how often it was retried, and which tasks it comes from. Of equal ids one object is kept."""
+    """Note how often it was retried, and which tasks it comes from. Of equal IDs one object is kept."""
     current = ref.details or NO_DETAILS
     root, parent = current.root, current.parent
     if parent is None and event.parent_id is not None:
@@ -59,7 +59,7 @@ def relate(ref: TaskRef, event: Event) -> None:
 
 
 def _fitted(uuid: str) -> str:
-    """As ids of tasks are kept."""
+    """As IDs of tasks are kept."""
     return uuid if len(uuid) <= SHORT else shortened_name(uuid)
 
 

@@ -5,10 +5,10 @@ from its first event to its end. The table of transitions below says what each e
 rows are written for a stream out of order: a retry's task-received may come before task-retried, task-sent may come
 after everything else, and a lost event leaves a stage out.
 
-**The identity of a run is (task id, worker).** One id is run by several workers, or several times by one: from a
+**The identity of a run is (task ID, worker).** One ID is run by several workers, or several times by one: from a
 Broadcast queue, after Redis' visibility_timeout, with acks_late after a lost worker, or because the application chose
-the id. Each run has its own stage, name and end. "Open" is received or started, "in the queue" is retried or rejected
-with requeue, "ended" is the rest. What an event does, by the worker's own newest run of the id, and by those of others:
+the ID. Each run has its own stage, name and end. "Open" is received or started, "in the queue" is retried or rejected
+with requeue, "ended" is the rest. What an event does, by the worker's own newest run of the ID, and by those of others:
 
     event          worker's own run     other workers' runs   result
     task-sent      any                  any                   no run. It names what has no name; an entry that ended
@@ -20,7 +20,7 @@ with requeue, "ended" is the rest. What an event does, by the worker's own newes
                    open                 any                   another run: delivered again, a retry that overtook its
                                                               task-retried, or replaced
                    failed               any                   another run; the failure stays known for its twin
-                   ended otherwise      any                   that run begins anew: the id is used again
+                   ended otherwise      any                   that run begins anew: the ID is used again
                    ended after it       any                   no run: the event is read late. It names a run without
                                                               a name
     started        received             any                   the first received one starts
@@ -39,16 +39,16 @@ with requeue, "ended" is the rest. What an event does, by the worker's own newes
                    none                 open or ended         another run that has ended at once
 
 A run takes its name from its own worker's task-received; another worker's event, or a task-sent under another name,
-never changes it. ``Task.replace`` sends the id again under another name: the worker's new run has the new name, and
+never changes it. ``Task.replace`` sends the ID again under another name: the worker's new run has the new name, and
 takes the place of the old one when it ends. A failure by a hard time limit right after a failure of that worker is a
-twin also when the id was received again in between.
+twin also when the ID was received again in between.
 
 When the last run has ended, the entry is over: it leaves what is tracked at once, but where something can still follow
 that is to be seen by all: the twin of a failure (Celery 5.7 sends a hard time limit's task-failed twice, and a
 rejection after the failure), a second task-revoked, or a task-sent that has not been seen in a fleet that sends them.
 Such entries linger for a minute in which events come: while the broker stands still, what they wait for cannot come
-either. When some runs of an id have ended, the others may never end (their worker was lost): they are kept for some
-hours. And what is over is known for some minutes more, in memory alone, in case the id is run again or an event of it
+either. When some runs of an ID have ended, the others may never end (their worker was lost): they are kept for some
+hours. And what is over is known for some minutes more, in memory alone, in case the ID is run again or an event of it
 is read late; a start takes it from the ended tasks of the store.
 """
 
@@ -77,7 +77,7 @@ from celery_monitor.core.transitions import TRANSITIONS
 __all__ = ["LEFT_OPEN", "MAX_ARGUMENTS_LENGTH", "Tracker"]
 
 NEW_LIFE: Final = 60.0
-"""Seconds from an end to a task-sent that is of another use of the id, and not late; clocks differ by less."""
+"""Seconds from an end to a task-sent that is of another use of the ID, and not late; clocks differ by less."""
 
 _S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
 """Plain ints: comparing enum members costs as much as the rest of a step."""
@@ -163,7 +163,7 @@ class Tracker(FastPath):
         return self._names[raw]
 
     def learn(self, tasks: Iterable[FleetTask]) -> list[str]:
-        """Take in what the workers say they hold: it began while nobody was watching. Returns the ids named by it."""
+        """Take in what the workers say they hold: it began while nobody was watching. Returns the IDs named by it."""
         named_uuids = []
         for task in tasks:
             uuid = shortened_name(task.uuid)
@@ -186,14 +186,14 @@ class Tracker(FastPath):
         return named_uuids
 
     def named_run(self, uuid: str, hostname: str) -> TaskRef | None:
-        """The run of this worker, with a name; or any of the id's that has one."""
+        """The run of this worker, with a name; or any of the ID's that has one."""
         entry = self.tasks.get(uuid) or self._recent.get(uuid)
         return None if entry is None else runs.newest_named(entry, self._hosts[hostname])
 
     def _enter(self, event: Event, kind: int) -> TaskRef:
         """A new entry; for a task-sent or task-received that is read after the end, the one that is over.
 
-        An id that is too long is cut, in the event as well: ids that are known are not.
+        An ID that is too long is cut, in the event as well: IDs that are known are not.
         """
         uuid = event.uuid
         if len(uuid) > SHORT:
@@ -264,7 +264,7 @@ class Tracker(FastPath):
         return run
 
     def _sent_again(self, entry: TaskRef, event: Event) -> None:
-        """A task-sent that is not the first event: of further runs, or of another use of an id."""
+        """A task-sent that is not the first event: of further runs, or of another use of an ID."""
         if not runs.is_open(entry):
             if _is_late(entry, event, SENT):
                 return
@@ -319,7 +319,7 @@ class Tracker(FastPath):
 
 
 def _is_late(entry: TaskRef | None, event: Event, kind: int) -> bool:
-    """Whether a task-sent or task-received is of the runs that are over, and not of another use of the id."""
+    """Whether a task-sent or task-received is of the runs that are over, and not of another use of the ID."""
     if entry is None or kind > RECEIVED:
         return False
     if kind == RECEIVED:

@@ -29,7 +29,7 @@ class UnnamedEvents:
     def __init__(self, wait: float) -> None:
         """Start empty; ``restore`` fills it."""
         self.numbers_by_task: dict[str, list[int]] = {}
-        """Task id → the numbers of its events, for a look on the hot path."""
+        """Task ID → the numbers of its events, for a look on the hot path."""
         self.inspect_needed = False
         """A task waits for its name that a worker may hold, and that the workers were not asked for yet."""
         self.cut = 0

@@ -5,7 +5,7 @@ task-started events that it sees of it. The difference, less what it was when th
 begun and never observed. Heartbeats can overtake buffered task events, so only the least difference of three
 heartbeats in a row counts. A loss that was counted moves the baseline, so that it is counted once.
 
-A run ends when the same name comes with another process id or begins to count anew, or by silence. What was buffered
+A run ends when the same name comes with another process ID or begins to count anew, or by silence. What was buffered
 then died with it: its last difference counts as it is. Where several processes share a name (containers with a fixed
 one), their heartbeats alternate: those that tell less than was told before are strays, and where strays are nothing is
 counted as lost.
@@ -162,7 +162,7 @@ class WorkerState:
             self.idle_at += difference if self.idle_at else 0.0
 
     def classify_run(self, event: Event) -> Run:
-        """An event of the worker: of which run. In a container every run has the same process id."""
+        """An event of the worker: of which run. In a container every run has the same process ID."""
         processed = event.processed or 0
         if event.type == ONLINE and not processed:
             return Run.NEW  # one that has only connected again counts on

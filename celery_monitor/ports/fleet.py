@@ -51,7 +51,7 @@ class FleetControl(Protocol):
     def held_task_ids(
         self, hostnames: Sequence[str], timeout: float, *, fetched: bool
     ) -> Mapping[str, AbstractSet[str]]:
-        """Ids of the tasks that these workers run, by hostname, of those that told all. Raises SourceLostError.
+        """IDs of the tasks that these workers run, by hostname, of those that told all. Raises SourceLostError.
 
         ``fetched``: also of those that they have fetched and not begun, which may be many.
         """

@@ -110,7 +110,7 @@ class Reader(Protocol):
         """Newest first."""
 
     def failure(self, uuid: str) -> list[Failure]:
-        """All kept failures of a task id, newest first."""
+        """All kept failures of a task ID, newest first."""
 
     def exceptions(self) -> list[str]:
         """Short names of the classes of all kept failures, sorted."""
@@ -210,7 +210,7 @@ class Reader(Protocol):
         """The newest kept failure of each error group: of [since, until), or of all where none of that is kept."""
 
     def ended(self, uuid: str) -> list[TaskRun]:
-        """The kept runs of a task id that have ended, the newest first."""
+        """The kept runs of a task ID that have ended, the newest first."""
 
     def ended_runs(self, criteria: EndedFilter) -> RunPage:
         """Kept runs that have ended, of the newest ENDED_SEARCHED."""
@@ -238,7 +238,7 @@ class Reader(Protocol):
 
 
 class TaskView(Protocol):
-    """What runs now, and a task by its id. Safe from several threads; raises as a Reader."""
+    """What runs now, and a task by its ID. Safe from several threads; raises as a Reader."""
 
     live: bool
     """Whether it is of this moment; else it is of the leader's last commit."""
@@ -247,7 +247,7 @@ class TaskView(Protocol):
         """Tasks under way that a filter asks for."""
 
     def find(self, uuid: str) -> list[TaskRun]:
-        """Runs of a task id: those under way, then those that have ended and are in memory, the newest first."""
+        """Runs of a task ID: those under way, then those that have ended and are in memory, the newest first."""
 
     def children(self, uuid: str) -> list[TaskRun]:
         """Runs that a task has sent: those under way, then those that have ended and are in memory."""

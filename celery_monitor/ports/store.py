@@ -94,7 +94,7 @@ class SilenceBook(Protocol):
         """Keep a new silence. Raises TooManySilencesError."""
 
     def end(self, silence_id: str, now: float) -> Silence | None:
-        """End it now; as it is then. None when there is none with this id that has not ended."""
+        """End it now; as it is then. None when there is none with this ID that has not ended."""
 
     def current(self, now: float) -> list[Silence]:
         """Those that have not ended, the first to end first."""

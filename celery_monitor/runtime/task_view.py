@@ -1,6 +1,6 @@
-"""What runs now and a task by its id, for readers in other threads: out of the monitor's memory, or out of the store.
+"""What runs now and a task by its ID, for readers in other threads: out of the monitor's memory, or out of the store.
 
-The pump waits for the monitor's lock, so it is held for a copy of the ids only (some milliseconds with hundreds of
+The pump waits for the monitor's lock, so it is held for a copy of the IDs only (some milliseconds with hundreds of
 thousands of tasks), and again for what is shown of a page's rows.
 """
 

@@ -102,7 +102,7 @@ def read(reply: Reply) -> tuple[str, Any] | UnreadableReason:
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether it can be the name of a worker, of a queue, or an id."""
+    """Whether it can be the name of a worker, of a queue, or an ID."""
     return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= MAX_NAME_LENGTH
 
 

@@ -182,7 +182,7 @@ def _exemplar(series: Series) -> bytes:
     if series.exemplar is None:
         return b""
     _, task_id, at = series.exemplar
-    # OpenMetrics allows 128 characters for the names and values of an exemplar's labels together. The ids of Celery
+    # OpenMetrics allows 128 characters for the names and values of an exemplar's labels together. The IDs of Celery
     # need no escaping, and not every parser knows escapes here.
     return f' # {{task_id="{_unusual("?", task_id[:100])}"}} 1.0 {at!r}'.encode()
 

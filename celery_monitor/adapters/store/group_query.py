@@ -50,7 +50,7 @@ def samples(connection: Connection, groups: Sequence[str], since: float, until: 
 def _newest(
     connection: Connection, groups: Sequence[str], since: float | None = None, until: float | None = None
 ) -> list[int]:
-    """Ids of the newest samples of groups."""
+    """IDs of the newest samples of groups."""
     table, found = schema.error_groups, list[int]()
     sample = newest_sample(table, since, until)
     for portion in _portions(groups):
@@ -60,7 +60,7 @@ def _newest(
 
 
 def _failures(connection: Connection, ids: Sequence[int]) -> dict[int, Failure]:
-    """By id. Asked for by their keys: joined, PostgreSQL would read all failures for some of them."""
+    """By ID. Asked for by their keys: joined, PostgreSQL would read all failures for some of them."""
     table, found = schema.failures, dict[int, Failure]()
     for portion in _portions(ids):
         rows = connection.execute(select(table.c.id, *_FAILURE).where(table.c.id.in_(portion))).all()

@@ -70,7 +70,7 @@ def _edge(column: Any, edge: float, whole: Callable[[float], int]) -> float:  # 
 
 
 def newest_sample(groups: FromClause, since: float | None, until: float | None) -> Any:  # noqa: ANN401 - see above
-    """Id of the newest sample of each group of a query."""
+    """ID of the newest sample of each group of a query."""
     sample = schema.failures.alias()
     of_group = sample.c.group == groups.c.id
     # The sum keeps PostgreSQL from walking all failures backwards for the first of the group.

@@ -26,7 +26,7 @@ MAX_YOUNG: Final = 20_000
 """Changes that stay in it, but for those of the newest flush: what a start reads, and one flush may have to move."""
 
 _Changed = tuple[list[tuple[str, TaskRef]], list[str]]
-"""What was added or replaced, and the ids that were removed before that."""
+"""What was added or replaced, and the IDs that were removed before that."""
 
 SharedValues = dict[Any, Any]
 """Each value that several entries share, by itself."""
@@ -47,9 +47,9 @@ class TrackedJournal:
         self._remove = Removal(dialect, schema.tracked)
         self._stores_nul = sql_of(dialect).stores_nul
         self._flushes: dict[int, list[str]] = {}
-        """Sequence of each flush in the journal → the ids that it has changed; the oldest first."""
+        """Sequence of each flush in the journal → the IDs that it has changed; the oldest first."""
         self._newest: dict[str, tuple[int, TaskRef | None, bool]] = {}
-        """Id → the flush that changed it last, what it was then (None: removed), and whether the table may have it."""
+        """ID → the flush that changed it last, what it was then (None: removed), and whether the table may have it."""
         self._moved = 0
         """Flushes that the present transaction moves."""
 
@@ -134,7 +134,7 @@ class TrackedJournal:
 
 
 def newest_changes(connection: Connection) -> dict[str, TaskRef | None]:
-    """What the journal says, by id; None for what was removed. All else is as the table has it."""
+    """What the journal says, by ID; None for what was removed. All else is as the table has it."""
     found: dict[str, TaskRef | None] = {}
     shared: SharedValues = {}
     for _, (kept, removed) in _stored(connection):
@@ -185,6 +185,6 @@ def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:
 
 
 def _has_nul(changed: _Changed) -> bool:
-    """Whether an id has a NUL: a journal copied from a database that takes it. The copied rows have it escaped."""
+    """Whether an ID has a NUL: a journal copied from a database that takes it. The copied rows have it escaped."""
     kept, removed = changed
     return any("\0" in uuid for uuid, _ in kept) or any("\0" in uuid for uuid in removed)

@@ -176,7 +176,7 @@ class Story:
     def _run(
         self, kind: _ShopTask, at: float, *, root: str = "", parent: str | None = None
     ) -> tuple[str, float] | None:
-        """One task. Its id and when it ended; None when it failed."""
+        """One task. Its ID and when it ended; None when it failed."""
         self._serial += 1
         uuid = str(UUID(int=self._chance.getrandbits(128)))
         of_chain = {"root_id": root or uuid, "parent_id": parent}

@@ -17,7 +17,7 @@ MAX_HOSTS_AT_ONCE: Final = 100
 MAX_PENDING: Final = 100_000
 
 _Run = tuple[str, float]
-"""When it began goes with the id: the same id can be run again."""
+"""When it began goes with the ID: the same ID can be run again."""
 
 
 class Confirmations:
@@ -26,7 +26,7 @@ class Confirmations:
     def __init__(self) -> None:
         """Start without any answer."""
         self._held: dict[str, float] = {}
-        """Task id → watched time of the newest answer that named it."""
+        """Task ID → watched time of the newest answer that named it."""
         self._over: dict[_Run, float] = {}
         """Runs that their workers do not hold any more → watched time of the answer."""
         self._pending: dict[str, dict[_Run, None]] = {}
@@ -67,7 +67,7 @@ class Confirmations:
         return list(self._pending)[:MAX_HOSTS_AT_ONCE]
 
     def note_answers(self, hosts: Iterable[str], held: Mapping[str, Collection[str]], watched: float) -> None:
-        """What the workers have said: hostname → the ids of all that it holds. Who is missing has not answered."""
+        """What the workers have said: hostname → the IDs of all that it holds. Who is missing has not answered."""
         for host in hosts:
             pending = self._pending.pop(host, {})
             ids = held.get(host)
@@ -84,7 +84,7 @@ class Confirmations:
                     self._over[run] = watched
 
     def learn(self, held: Iterable[str], watched: float) -> None:
-        """Ids of runs that some worker holds."""
+        """IDs of runs that some worker holds."""
         self._held.update(dict.fromkeys(held, watched))
 
     def gap(self) -> None:

@@ -177,7 +177,7 @@ class Conditions:
         return self._confirmations.to_ask()
 
     def confirm(self, hosts: Sequence[str], held: Mapping[str, Collection[str]], watched: float) -> None:
-        """What they have answered: hostname → the ids of all tasks that it holds."""
+        """What they have answered: hostname → the IDs of all tasks that it holds."""
         known = {host: {shortened_name(uuid) for uuid in ids} for host, ids in held.items()}
         self._confirmations.note_answers(hosts, known, watched)
 

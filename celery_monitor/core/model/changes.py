@@ -121,7 +121,7 @@ class Restored:
     """How many were folded into ``other`` now, because the store held too many."""
     tracked: Sequence[tuple[str, TaskRef]] = ()
     ended: Sequence[tuple[str, TaskRef]] = ()
-    """Task id → a run that ended shortly before the last flush, as far as they are kept; in the order of their ends."""
+    """Task ID → a run that ended shortly before the last flush, as far as they are kept; in the order of their ends."""
     unnamed: Sequence[UnnamedEvent] = ()
     workers: Sequence[Worker] = ()
     incidents: Sequence[Incident] = ()

@@ -39,7 +39,7 @@ class Series(msgspec.Struct, frozen=True, gc=False):
     runtime: Histogram
     wait: Histogram
     exemplar: tuple[str, str, float] | None = None
-    """(exception, task id, timestamp) of the last failure; not stored."""
+    """(exception, task ID, timestamp) of the last failure; not stored."""
     rank: int = 0
     """Which series are given up first where there are too many: those of the lowest rank."""
 
@@ -124,7 +124,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
     message: str
     traceback: str
     group: str
-    """Id of its ErrorGroup."""
+    """ID of its ErrorGroup."""
     incident: str | None
     """Key of the incident it belongs to."""
     reason: str

@@ -9,7 +9,7 @@ LATEST_TIMESTAMP: Final = 253_402_300_799.0
 MAX_RUNTIME: Final = 1e9
 """Seconds; 30 years. Sums of anything longer would leave what JSON can hold."""
 MAX_INT: Final = 2**48 - 1
-"""Of a count or a process id; sums of it fit into a database's 64 bits."""
+"""Of a count or a process ID; sums of it fit into a database's 64 bits."""
 MAX_UUID_LENGTH: Final = 255
 HEAD: Final = 256
 """Bytes that are kept of a message that is not read."""

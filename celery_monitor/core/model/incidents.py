@@ -110,7 +110,7 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
     tasks: Mapping[str, int] = {}
     """Bounded, the rest is counted as "other"."""
     samples: tuple[str, ...] = ()
-    """Task ids, at most 5."""
+    """Task IDs, at most 5."""
     message: str = ""
     """The last failure's message, redacted and cut."""
     traceback: str = ""
@@ -119,7 +119,7 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
     kwargs: str | None = None
     runbook_url: str | None = None
     last_uuid: str = ""
-    """Task id of the last failure, "" when it is not known."""
+    """Task ID of the last failure, "" when it is not known."""
     sent_count: int = 0
     """``count`` when its newest outbox row was written: what is more has to be told by an update."""
     succeeded_at: float = 0.0

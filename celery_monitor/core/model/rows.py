@@ -96,7 +96,7 @@ class ChannelDelivery:
     delivered_count: int
     """How many failures the receiver knows of."""
     receipt: str | None
-    """The receiver's identifier: a key, or an id that it returned."""
+    """The receiver's identifier: a key, or an ID that it returned."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ class TaskDetails(msgspec.Struct, frozen=True, gc=False):
     """The time before which it must not begin; 0 without one."""
     retries: int = 0
     root: str | None = None
-    """Id of the task that the whole workflow began with; None where that is this one, or is not known."""
+    """ID of the task that the whole workflow began with; None where that is this one, or is not known."""
     parent: str | None = None
-    """Id of the task that sent it; None for none, or where it is not known."""
+    """ID of the task that sent it; None for none, or where it is not known."""
     expires: float = 0.0
     """The time from which it is not begun any more, and no event may say so; 0 without one."""
 
@@ -44,7 +44,7 @@ NO_DETAILS: Final = TaskDetails()
 class TaskRef(msgspec.Struct, gc=False, array_like=True):
     """What is remembered of a task whose end has not come (a million of them fit in 400 MB: keep it small).
 
-    It is the entry of a task id and its first run at once; further runs, of other workers mostly, are in ``others``.
+    It is the entry of a task ID and its first run at once; further runs, of other workers mostly, are in ``others``.
     The store's journal holds it field by field: new fields go to the end, with a default.
     """
 
@@ -64,7 +64,7 @@ class TaskRef(msgspec.Struct, gc=False, array_like=True):
     host: str = ""
     """The worker whose run it is, whole (``celery@box``); "" while no worker has told of it."""
     others: "list[TaskRef] | None" = None
-    """Further runs of the same task id, in the order in which they were seen; never empty."""
+    """Further runs of the same task ID, in the order in which they were seen; never empty."""
     sent_at: float = 0.0
     """Of its newest task-sent; 0 when none was seen. Only shown, as what follows: nothing is decided by it."""
     received_at: float = 0.0
@@ -74,7 +74,7 @@ class TaskRef(msgspec.Struct, gc=False, array_like=True):
 
 
 class TaskRun(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A run of a task id, under way or ended, as it is shown. A time of 0 is not known."""
+    """A run of a task ID, under way or ended, as it is shown. A time of 0 is not known."""
 
     uuid: str
     name: str | None

@@ -39,7 +39,7 @@ class ScheduleJudge:
         self._scheduler = scheduler
         self._gone = [name for name in known if name not in {schedule.name for schedule in schedules}]
         self._overran: dict[str, str] = {}
-        """Schedule → task id of the run that takes too long, while an incident says so."""
+        """Schedule → task ID of the run that takes too long, while an incident says so."""
         self._orphans: set[tuple[str, str]] = set()
         """Incidents of which it is not known yet whether they still hold."""
         self._horizon = 0.0

@@ -1,6 +1,6 @@
 """Outbox rows → one message for each incident, which is kept up to date, and its thread.
 
-Slack's API has no key by which it would know a message that it has had. So each one carries an id in its metadata, and
+Slack's API has no key by which it would know a message that it has had. So each one carries an ID in its metadata, and
 is claimed in its row before it is posted: a claim that is found again, after a timeout or a crash, may have been
 posted, and is looked for in the channel first. Without the scope for that it is posted again.
 """

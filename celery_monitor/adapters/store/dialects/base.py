@@ -179,7 +179,7 @@ class Sql(Protocol):
         """``one`` deletes all but the ``kept`` rows with the highest primary key of a ``group``."""
 
     def continuing(self, table: Table) -> Sequence[str]:
-        """Statements after which new rows get ids beyond those that were inserted with theirs."""
+        """Statements after which new rows get IDs beyond those that were inserted with theirs."""
 
 
 def too_slow() -> QueryTimeoutError:

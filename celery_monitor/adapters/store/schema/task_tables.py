@@ -32,7 +32,7 @@ tracked: Final = Table(
     Column("expires", Double, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
-"""One row for each task id. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``.
+"""One row for each task ID. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``.
 
 Without the changes of the newest flushes: see ``tracked_changes``."""
 
@@ -60,7 +60,7 @@ ended_tasks: Final = Table(
 )
 """The newest runs that have ended, in the order of their ends (``id``).
 
-Ids are looked up without an index: every flush would write most of its pages, because ids are random."""
+IDs are looked up without an index: every flush would write most of its pages, because IDs are random."""
 
 
 def beyond(limit: int) -> ColumnElement[bool]:
@@ -70,7 +70,7 @@ def beyond(limit: int) -> ColumnElement[bool]:
 
 
 def among_oldest(limit: int | ColumnElement[int]) -> ColumnElement[bool]:
-    """Rows of ``ended_tasks`` among the oldest: ``limit`` of them, or fewer where ids were skipped."""
+    """Rows of ``ended_tasks`` among the oldest: ``limit`` of them, or fewer where IDs were skipped."""
     first = select(func.min(ended_tasks.c.id)).scalar_subquery()
     return ended_tasks.c.id < first + limit
 
