@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
 
 from requests import PreparedRequest, Response, Session
@@ -29,7 +30,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
-from celery_monitor.adapters.http.faults import FOREIGN, NoAnswerError, no_answer, without_password
+from celery_monitor.adapters.http.faults import FOREIGN, NoAnswerError, no_answer, refused_by_proxy, without_password
 from celery_monitor.network import Fault, ServerTerms, remedy
 
 CONNECT_TIMEOUT: Final = 5.0
@@ -114,6 +115,9 @@ class Exchange:
         try:
             send()
         except _AnsweredError as exc:
+            if exc.answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                self._error = refused_by_proxy(exc.answer.text, url)
+                return
             self._answer = replace(exc.answer, text=without_password(exc.answer.text, url))
         except caught as exc:
             self._error = no_answer(exc, url, server)

@@ -10,7 +10,7 @@ from http.client import HTTPException
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from requests.exceptions import InvalidURL
+from requests.exceptions import InvalidSchema, InvalidURL, ProxyError
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import HTTPError
 
@@ -28,6 +28,10 @@ _NO_URL: Final = (
     "the proxy setting in the environment is not a valid URL (percent-encode special characters in its user and "
     "password: @ as %40, / as %2F, # as %23)"
 )
+_PROXY_REMEDY: Final = (
+    "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment, and that the proxy runs and allows this host"
+)
+_NO_SOCKS: Final = "SOCKS proxies are not supported: set HTTPS_PROXY to an http:// proxy"
 _PASSWORD: Final = "[password]"  # noqa: S105  # what is shown in its place
 
 
@@ -50,8 +54,20 @@ def server(setting: str) -> network.ServerTerms:
 
 def no_answer(exc: BaseException, url: str, server: network.ServerTerms) -> NoAnswerError:
     """What the system said of a request to ``url``, not what each layer added to it, and what to do."""
+    message = _message(exc, url)
+    errors = list(network.chain(exc))
+    if isinstance(errors[-1], InvalidSchema) and (_proxy(url) or "").lower().startswith("socks"):
+        return NoAnswerError(message, _NO_SOCKS)
+    if any(isinstance(error, ProxyError) for error in errors):
+        return NoAnswerError(f"proxy: {message.removeprefix('OSError: ')}", _PROXY_REMEDY)
     fault = network.fault_of(exc)
-    return NoAnswerError(_message(exc, url), None if fault is None else network.remedy(fault, server))
+    return NoAnswerError(message, None if fault is None else network.remedy(fault, server))
+
+
+def refused_by_proxy(text: str, url: str) -> NoAnswerError:
+    """A proxy on the way to ``url`` has answered 407 with ``text``: the server was not asked."""
+    reply = without_password(" ".join(text.split()), url)
+    return NoAnswerError(f"proxy: 407 Proxy Authentication Required{reply and ': '}{reply}", _PROXY_REMEDY)
 
 
 def origin(url: str) -> str:

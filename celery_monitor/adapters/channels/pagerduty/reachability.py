@@ -1,12 +1,13 @@
 """Whether the API can be reached, by the way that pages take: proxies and certificates as the environment says."""
 
+from http import HTTPStatus
 from typing import Final
 
 import requests
 
 from celery_monitor.adapters.channels.pagerduty.exchange import SERVER
 from celery_monitor.adapters.http.exchange import CONNECT_TIMEOUT
-from celery_monitor.adapters.http.faults import FOREIGN, no_answer, origin
+from celery_monitor.adapters.http.faults import FOREIGN, NoAnswerError, no_answer, origin, refused_by_proxy
 from celery_monitor.core.headline import line
 from celery_monitor.errors import RetryableError
 from celery_monitor.network import Fault, remedy
@@ -29,11 +30,15 @@ def check_reachable(url: str, timeout: float) -> int:
             ) as response:
                 status = response.status_code
     except FOREIGN as exc:
-        problem = no_answer(exc, url, SERVER)
         # Without its cause, which may quote the password of a proxy.
-        text = line(str(problem), 200)
-        raise RetryableError(f"PagerDuty ({origin(url)}): {text}", remedy=problem.remedy) from None
+        raise _unreachable(url, no_answer(exc, url, SERVER)) from None
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        raise _unreachable(url, refused_by_proxy("", url))
     if status in _AWAY:
         gateway = remedy(Fault.UNREACHABLE, SERVER)
         raise RetryableError(f"PagerDuty ({origin(url)}) responded with status {status}", remedy=gateway)
     return status
+
+
+def _unreachable(url: str, problem: NoAnswerError) -> RetryableError:
+    return RetryableError(f"PagerDuty ({origin(url)}): {line(str(problem), 200)}", remedy=problem.remedy)

@@ -44,7 +44,7 @@ def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
         try:
             call()
         except DeliveryError as exc:
-            told += [str(exc), "".join(traceback.format_exception(exc))]
+            told += [f"{exc}: {exc.remedy}", "".join(traceback.format_exception(exc))]
     return told
 
 
@@ -114,10 +114,24 @@ def test_a_proxy_that_is_no_url(scheme: str, proxy: str, monkeypatch: pytest.Mon
 )
 @pytest.mark.parametrize("mark", ["-", "/", "@", " ", "%"])
 def test_a_proxy_that_is_not_there(scheme: str, proxy: str, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens, or not to this protocol: the page waits, and the password is not in the error."""
+    """Nobody listens, or not to this protocol: the page waits, and the error blames the proxy, without its password."""
     password = quote(f"{FIRST}{mark}{SECOND}", safe="")
     told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy.format(password, free_port()))
     assert len(told) == 4
+    assert shown(told) == []
+    assert all(re.search("proxy: |the proxy setting|SOCKS proxies", text) for text in told[::2])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"407 No"])
+def test_a_proxy_that_refuses(scheme: str, status: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as that, with what to check, and not as an answer of PagerDuty's, which was not asked."""
+    with misbehaving(talking(b"", b"HTTP/1.1 " + status + b"\r\n\r\n", quiet=WAIT_SECONDS)) as port:
+        told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, f"http://user:{FIRST}@127.0.0.1:{port}")
+    assert len(told) == 4
+    for text in told[::2]:
+        assert re.search("proxy: .*407 .*check HTTPS_PROXY, HTTP_PROXY and NO_PROXY", text)
+        assert "responded with" not in text
     assert shown(told) == []
 
 
