@@ -1,1 +1,1 @@
-"""The loops. They know the ports and the core only; no technology is named here."""
+"""The daemon's loops. They use only the ports and the core, never a specific broker, database or channel."""

@@ -1,10 +1,10 @@
-"""A batch → the monitor, in portions: each is what a scrape may have to wait for.
+"""Applies each batch to the monitor in chunks, small enough that a scrape never waits long for the lock.
 
-A message of which the process dies would come again at every start, for ever. So a message that is large, or that comes
-again, is applied alone, with a mark that outlives the process. A death with a mark is held against that one message;
-after two of them it is set aside. A message that was applied is cleared of earlier deaths, so a process that is killed
-at any moment, however often, sets nothing aside: it would have to be killed twice within the microseconds of the same
-message, with no start in between that gets past it.
+A message that crashes the process (a poison message) would be redelivered at every start, forever. So a message that
+is large or redelivered is applied alone, with a crash mark on disk. If the process dies while the mark is set, the
+death is attributed to that message; after two deaths the message is set aside. Applying a message successfully clears
+its deaths. A process that is killed at random therefore sets nothing aside: it would have to be killed twice within
+the microseconds in which the same message is applied, without ever getting past it in between.
 """
 
 import threading
@@ -22,24 +22,24 @@ from celery_monitor.core.monitor import Monitor
 from celery_monitor.ports import Clock, CrashMarks
 
 MAX_MESSAGES: Final = 200
-"""Messages of one portion."""
+"""Messages in one chunk."""
 MAX_BYTES: Final = 256 << 10
-"""Of bodies in one portion, but for a single one that is longer: 60 ms at worst, whatever is in them."""
+"""Bytes of message bodies in one chunk, unless a single body is longer. Takes at most 60 ms, whatever they contain."""
 LARGE: Final = 16 << 10
-"""Bytes of a message that is applied alone. Celery's messages have a few kilobytes."""
+"""Bytes above which a message is applied alone. Celery's messages have a few kilobytes."""
 FATAL: Final = 2
-"""Deaths of the process after which a message is set aside."""
+"""Deaths of the process while a message was applied, after which the message is set aside."""
 _SHOWN: Final = 80
-"""Bytes of it that the log shows."""
+"""Bytes of a poison message that the log shows."""
 _YIELD_SIZE: Final = 256 << 10
-"""Bytes of a message after which whoever waits for the lock has a turn."""
+"""Bytes above which the lock is released for a moment after the message, for threads that wait for it."""
 _YIELD_TIME: Final = 0.001
 
 _log = structlog.get_logger()
 
 
 def chunks(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    """All of them, in their order; alone are those that are large or come again."""
+    """Split the deliveries, in order, into chunks. A large or redelivered message is a chunk by itself."""
     start, size = 0, 0
     for at, delivery in enumerate(deliveries):
         length = len(delivery.body)
@@ -58,7 +58,7 @@ def chunks(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
 
 
 class Applier:
-    """For the pump's thread. ``lock`` is held over each use of the monitor."""
+    """Belongs to the pump's thread. ``lock`` is held during each use of the monitor."""
 
     def __init__(self, monitor: Monitor, lock: threading.Lock, clock: Clock, marks: CrashMarks) -> None:
         self._monitor = monitor
@@ -67,7 +67,7 @@ class Applier:
         self._marks = marks
 
     def apply(self, deliveries: Sequence[Delivery], *, marking: bool) -> None:
-        """Apply all of them. ``marking``: what the process dies of comes again."""
+        """Apply all of them. ``marking``: set crash marks, because the broker redelivers what crashed the process."""
         for chunk in chunks(deliveries):
             if marking and len(chunk) == 1 and self._suspect(chunk[0]):
                 self._apply_marked(chunk[0])

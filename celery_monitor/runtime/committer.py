@@ -1,8 +1,7 @@
-"""From the pump to the store, in a thread of its own: the stream is read on while the disk writes.
+"""Commits flushes to the store in a thread of its own, so that the pump keeps reading the stream during a commit.
 
-The pump adds what it took from the monitor, and learns in its own turns what has been committed. One flush is under way
-at a time, and they are committed in their order. What cannot be written is written again as it is, with backoff: it is
-never given up, and what comes after it waits.
+The pump submits flushes and polls which ones have been committed. Flushes are committed in order, one at a time. A
+flush that cannot be written is retried unchanged, with backoff, until it succeeds; later flushes wait for it.
 """
 
 import queue
@@ -23,12 +22,12 @@ from celery_monitor.ports import Clock, Store
 from celery_monitor.runtime.priority import ScrapePriority
 
 COMMIT_POLL: Final = 0.005
-"""Seconds that a pump reads on before it looks whether a commit is done: most take less."""
+"""Seconds after which the pump checks whether a commit has finished; most take less."""
 RETRY_CAP: Final = 5.0
 STALLED_AFTER: Final = 5.0
-"""Seconds after which a commit that is under way is trouble, and not only slow."""
+"""Seconds after which a running commit is reported as a problem, and not merely slow."""
 MAX_WAIT: Final = 5.0
-"""Seconds between two heartbeats while nothing is to be committed."""
+"""Seconds between two heartbeats while there is nothing to commit."""
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _log = structlog.get_logger()
@@ -36,7 +35,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class PendingFlush:
-    """Changes on their way to the store, and what to acknowledge after."""
+    """Changes that wait for the store, and what to acknowledge once they are committed."""
 
     changes: Changes
     tag: int
@@ -45,10 +44,10 @@ class PendingFlush:
 
 @dataclass(slots=True)
 class CommitStats:
-    """What is known of commits; written by the pump's thread, read by others."""
+    """Results of the commits so far. Written by the pump's thread, read by others."""
 
     error: str | None = None
-    """Why the store cannot be written."""
+    """Why the store cannot be written; None when it can."""
     failures: int = 0
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
     sum: float = 0.0
@@ -66,8 +65,8 @@ class Committer:
     ) -> None:
         """Does no I/O.
 
-        ``stored`` is called by the thread that commits, after each commit, before the pump's thread knows of it: that
-        may hang in a connection to the broker for seconds. It must not raise or block.
+        ``stored`` is called by the committing thread after each commit, because the pump's thread may be blocked for
+        seconds in a connection to the broker. It must not raise or block.
         """
         self.stats = CommitStats()
         self.written_at = 0.0
@@ -86,23 +85,23 @@ class Committer:
 
     @property
     def waiting(self) -> int:
-        """How many flushes are not committed yet."""
+        """Number of flushes that are not committed yet."""
         return len(self._flushes)
 
     @property
     def waited(self) -> float:
-        """Seconds for which the oldest of them has waited."""
+        """Seconds for which the oldest uncommitted flush has waited."""
         return self._clock.monotonic() - self._waits_since if self._flushes else 0.0
 
     def trouble(self) -> str | None:
-        """Why the store is not written; None when it is."""
+        """Why nothing is written to the store; None when all is well."""
         elapsed = self._clock.monotonic() - self._began_at if self._in_flight is not None else 0.0
         if self.stats.error is None and elapsed > STALLED_AFTER:
             return f"The store has not answered for {elapsed:.0f} s"
         return self.stats.error
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
-        """What they are to send."""
+        """Notifications in the uncommitted flushes, each with its incident."""
         pairs = []
         for flush in self._flushes:
             incidents = {incident.key: incident for incident in flush.changes.incidents}
@@ -111,24 +110,24 @@ class Committer:
 
     @property
     def held(self) -> int:
-        """Bytes in memory of what is not committed yet, about."""
+        """Approximate bytes of memory that the uncommitted flushes take."""
         return sum(flush.changes.weight for flush in self._flushes)
 
     @property
     def due_at(self) -> float:
-        """Monotonic time at which ``run_once`` next has something to do, while something waits."""
+        """Monotonic time at which ``run_once`` next has something to do, while flushes wait."""
         return self._try_at if self._in_flight is None else self._clock.monotonic() + COMMIT_POLL
 
     def add(self, flush: PendingFlush) -> None:
-        """Have it committed, after what waits already."""
+        """Queue a flush behind those that wait already."""
         if not self._flushes:
             self._waits_since = self._clock.monotonic()
         self._flushes.append(flush)
 
     def run_once(self, timeout: float = 0.0) -> list[PendingFlush]:
-        """Begin what is due, and give what has been committed since the last turn, waiting ``timeout`` s for it.
+        """Submit what is due; return what was committed since the last call, waiting up to ``timeout`` s for it.
 
-        Raises StoreUnusableError, and whatever else a commit raises but StoreUnavailableError.
+        Raises what a commit raises, such as StoreUnusableError, except StoreUnavailableError: that is retried.
         """
         written: list[PendingFlush] = []
         while self._flushes:
@@ -150,7 +149,7 @@ class Committer:
         return written
 
     def finish(self, deadline: float) -> list[PendingFlush]:
-        """Commit what waits, trying until this monotonic time; gives what has been."""
+        """Commit what waits, retrying until this monotonic time; return what was committed."""
         written: list[PendingFlush] = []
         while self._flushes and self._clock.monotonic() < deadline:
             self._try_at = 0.0
@@ -160,11 +159,11 @@ class Committer:
         return written
 
     def close(self) -> None:
-        """Nothing more will come: ``run`` ends after what has been submitted."""
+        """No more flushes follow: ``run`` ends once it has committed what was submitted."""
         self._submitted.put(None)
 
     def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-        """Until ``close``. ``stop`` is not the end: what is applied has still to be committed then."""
+        """Commit until ``close``. ``stop`` does not end it: what is already applied still has to be committed."""
         del stop
         while True:
             heartbeat()
@@ -189,7 +188,9 @@ class Committer:
         except MonitorError as exc:
             done.set_exception(exc)
         else:
-            duration = self._clock.monotonic() - began_at  # the pump learns of the end in its next turn only
+            duration = (
+                self._clock.monotonic() - began_at
+            )  # measured here: the pump notices the end only in its next turn
             self._stored(changes)
             done.set_result(duration)
 

@@ -1,9 +1,9 @@
-"""What tasks did on a day, read again only where it has changed.
+"""A cache of the per-task counts of a day, read from the store again only when they have changed.
 
-The sums of all tasks together are cheap to read, and counts only grow. While these sums are what they were when the
-rows of the single tasks were read, those rows have not changed either, however late events come in.
+The totals over all tasks are cheap to read, and counts only grow. As long as the totals equal those at the time when
+the per-task rows were read, the rows are still valid, however late events arrive.
 
-Of a day that is over only the tasks that failed are kept: about 200 bytes for each.
+For past days only the tasks with failures are cached, about 200 bytes each.
 """
 
 from bisect import bisect_left
@@ -16,18 +16,19 @@ from celery_monitor.core.model import FailingRow, HistoryRow
 from celery_monitor.ports import Reader
 
 SETTLED: Final = 900.0
-"""Seconds after which few events are still to come for a time."""
+"""Seconds after the end of an hour after which few late events for it are expected."""
 _HOUR: Final = 3_600
 _DAYS_UNDER_WAY: Final = 2
-"""Of them what all tasks did is kept: today, and yesterday until SETTLED."""
+"""Days cached with all their tasks: today, and yesterday until SETTLED."""
 _DAYS_OVER: Final = 40
+"""Past days cached at most."""
 MAX_ROWS: Final = 20_000
-"""Of days that are over: in a fleet in which more fails, fewer days are kept."""
+"""Rows cached of all past days together: with many failing tasks, fewer days are cached."""
 _MAX_EARLIER_DAYS: Final = 14
-"""Failures by task, of the seven days before each of two others."""
+"""Days of which failures by task are cached: the seven days before each of two reported days."""
 
 _Fleet = Sequence[HistoryRow]
-"""All tasks together by bucket and in order, read before what they are compared with."""
+"""Totals over all tasks by bucket, in order. Must be read before the rows that they validate."""
 _Sums = tuple[tuple[int, tuple[int, ...]], ...]
 _T = TypeVar("_T")
 
@@ -36,23 +37,23 @@ _T = TypeVar("_T")
 class _Known(Generic[_T]):
     end: int
     fleet: _Sums
-    """From the start of the day to ``end``."""
+    """Totals from the start of the day to ``end``, when the value was read."""
     value: _T
 
 
 class DaySums:
-    """Reads what it does not know yet. For any thread; raises as a Reader."""
+    """Caches reads of a Reader, and raises as it does. Safe from several threads."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._failing: dict[int, _Known[Mapping[str, FailingRow]]] = {}
         self._past: dict[int, _Known[Mapping[str, FailingRow]]] = {}
         self._failed: dict[int, _Known[Mapping[str, int]]] = {}
-        """All by the start of their day."""
+        """All three by the start of the day."""
 
     @property
     def full(self) -> bool:
-        """Another day that is over would be kept in the place of an earlier one."""
+        """Whether caching another past day would evict an earlier one."""
         days = [*self._past.values()]
         return len(days) >= _DAYS_OVER or sum(len(day.value) for day in days) >= MAX_ROWS
 
@@ -68,7 +69,7 @@ class DaySums:
         return failed
 
     def failing(self, start: int, end: int, fleet: _Fleet, now: float) -> list[FailingRow]:
-        """See Reader. The hours that are over at ``now`` are kept, and days that are over."""
+        """See Reader. Caches the hours that are over at ``now``, and past days."""
         sums = _sums(fleet, start, end)
         if (past := _same(self._past.get(start), end, sums)) is not None:
             return [*past.values()]
@@ -84,7 +85,7 @@ class DaySums:
         return [*rows.values()]
 
     def _over(self, start: int, over: int, fleet: _Fleet) -> _Known[Mapping[str, FailingRow]]:
-        """The part of a day that is known, at least to ``over``."""
+        """The cached part of a day, extended to ``over`` if it ends earlier."""
         known = self._failing.get(start)
         if known is not None and known.fleet != _sums(fleet, start, known.end):
             known = None
@@ -95,7 +96,7 @@ class DaySums:
         return _Known(over, _sums(fleet, start, over), _merged(before, rows) if before else rows)
 
     def _keep(self, start: int, day: _Known[Mapping[str, FailingRow]]) -> None:
-        """A day that is over, and of the others as many as there is space for, the newest."""
+        """Cache a past day, and drop the oldest others for which there is no space."""
         left, kept = MAX_ROWS - len(day.value), {start: day}
         for at, other in sorted(self._past.items(), reverse=True):
             left -= 0 if at == start else len(other.value)
@@ -115,18 +116,18 @@ def _sums(fleet: _Fleet, start: int, end: int) -> _Sums:
 
 
 def _same(known: _Known[_T] | None, end: int, sums: _Sums) -> _T | None:
-    """What is known of a day up to ``end``, where its counts are still these."""
+    """The cached value of a day up to ``end`` if its totals are still the same, else None."""
     return known.value if known is not None and (known.end, known.fleet) == (end, sums) else None
 
 
 def _with(known: Mapping[int, _T], start: int, value: _T, most: int) -> dict[int, _T]:
-    """The newest ``most``, as a new mapping: another thread may be reading the old one."""
+    """A copy with this value added, the newest ``most`` only; another thread may be reading the original."""
     others = [(each, one) for each, one in [*known.items()] if each != start]
     return dict([*others, (start, value)][-most:])
 
 
 def _merged(before: Mapping[str, FailingRow], after: Mapping[str, FailingRow]) -> Mapping[str, FailingRow]:
-    """What tasks did in one time and in the one that follows it."""
+    """Add up the rows of two consecutive spans."""
     both = {name: _added(before[name], row) for name, row in after.items() if name in before}
     return {**before, **after, **both}
 

@@ -1,6 +1,6 @@
-"""What is asked of the fleet in the background: task events on, names of what runs, queues and consumers.
+"""Polls the workers and queues: enables task events, reads running tasks, queue lengths and consumers.
 
-Slow and fallible, so it has a thread of its own and nothing waits for it.
+Remote control is slow and may fail, so it has a thread of its own and nothing waits for it.
 """
 
 import threading
@@ -22,35 +22,35 @@ from celery_monitor.runtime.inspect_policy import InspectBackoff, NewWorkers
 from celery_monitor.runtime.registered_tasks import RegisteredTasks
 
 ENABLE_INTERVAL: Final = 60.0
-"""Seconds after which workers are asked again: one that came unnoticed sends no task events until then."""
+"""Seconds between two requests to all workers to send task events, for workers whose start went unnoticed."""
 MIN_ENABLE_INTERVAL: Final = 1.0
-"""Least seconds between two requests, however many workers come."""
+"""Minimum seconds between two requests to send task events, however many workers start."""
 MIN_INSPECT_INTERVAL: Final = 3.0
-"""Least seconds between two questions for what workers hold; each one that names nothing doubles them."""
+"""Minimum seconds between two inspections of the workers' tasks; doubled by each that yields no name."""
 MAX_INSPECT_INTERVAL: Final = 300.0
 ENABLE_AGAIN: Final = 3.0
-"""Seconds after which a request that failed is repeated."""
+"""Seconds after which a failed request is repeated."""
 MAX_NEW_PER_ROUND: Final = 500
-"""Workers that one request to newcomers names."""
+"""Maximum number of new workers that one request addresses."""
 POLLS_MISSED: Final = 4
-"""After so many the queues are not told any more: a length of an hour ago would look like one of now."""
+"""Missed polls after which no queue is reported, because old lengths would look current."""
 MAX_POLL: Final = 10.0
-"""Seconds that a poll may take before it counts as missed, where it is asked for more often."""
+"""Seconds that a poll may take before it counts as missed, if the poll interval is shorter."""
 INSPECT_TIMEOUT: Final = 2.0
-"""Seconds that workers have to answer."""
+"""Seconds to wait for answers of the workers."""
 DISCARDED_INTERVAL: Final = 600.0
-"""Least seconds between two lines of the log about replies that cannot be read."""
+"""Minimum seconds between two log lines about discarded replies."""
 STREAM_FIRST: Final = 5.0
-"""Seconds after the start in which no question is asked but the first one of an open stream: a task that fails before
-the workers have said what they hold has no name, and must not wait for the answers to other questions."""
+"""Seconds after the start in which nothing is requested except the inspection of tasks once the stream is open. Until
+it is answered, failures of tasks that began earlier have no name, so other requests must not delay it."""
 _LATE: Final = "late"
-"""The one reason for a reply to be discarded that is nobody's fault."""
+"""The only reason to discard a reply that indicates no fault."""
 
 _log = structlog.get_logger()
 
 
 class FleetPoller:
-    """Drives a FleetControl. ``lock`` is held over each use of the monitor."""
+    """Drives a FleetControl. ``lock`` is held during each use of the monitor."""
 
     def __init__(  # its wiring
         self,
@@ -71,7 +71,7 @@ class FleetPoller:
         self._poll_interval = poll_interval
         self._enable_events = enable_events
         self._queues: tuple[float, Sequence[QueueStats]] = (0.0, ())
-        """When they were looked at last, in monotonic time, and what was found."""
+        """Monotonic time of the last poll, and its result."""
         self._details: Mapping[str, WorkerDetail] = {}
         self._fresh = POLLS_MISSED * max(poll_interval, MAX_POLL)
         self._wake = threading.Event()
@@ -79,16 +79,16 @@ class FleetPoller:
         self._findings = FleetFindings()
         self._registered = RegisteredTasks()
         self._arrivals: deque[str] = deque(maxlen=MAX_WORKERS)
-        """Workers that came since the last turn; another thread adds to it."""
+        """Workers that started or came back since the last turn. Filled by another thread."""
         self._opened = False
         self._just_opened = False
-        """Nothing was asked yet since the stream opened."""
+        """The workers have not been inspected yet since the stream opened."""
         self._late: set[str] = set()
-        """Workers that send task events since they were asked: what they held before has no name."""
+        """Workers that send task events only since we requested it: the tasks that they already held have no name."""
         self._tasks_at = 0.0
         self._names_at = 0.0
         self._inspect_interval = MIN_INSPECT_INTERVAL
-        """Seconds to the next question for the names of what waits for one."""
+        """Seconds to the next inspection for the names of tasks without one."""
         self._enable_at = 0.0
         self._enabled_at = -MIN_ENABLE_INTERVAL
         self._enable_new_at = 0.0
@@ -102,37 +102,37 @@ class FleetPoller:
         return self._findings.finding
 
     def queues(self) -> Sequence[QueueStats]:
-        """As of the last look; none when that was long ago."""
+        """As of the last poll; empty when that was too long ago."""
         looked_at, queues = self._queues
         return queues if self._clock.monotonic() - looked_at <= self._fresh else ()
 
     def details(self) -> Mapping[str, WorkerDetail]:
-        """What the workers said of themselves last, by hostname."""
+        """What each worker last reported about itself, by hostname."""
         return self._details
 
     def discarded(self) -> Mapping[str, int]:
-        """Replies that were not used, by reason."""
+        """Number of discarded replies, by reason."""
         return dict(self._control.discarded)
 
     def arrived(self, hostnames: Collection[str] = ()) -> None:
-        """These workers are new or back: they may have to be asked for task events. From any thread."""
+        """These workers are new or back, and may not send task events yet. From any thread."""
         self._arrivals.extend(hostnames)
         self._registered.renew()
         self._wake.set()
 
     def opened(self) -> None:
-        """The stream is open: what the workers hold now may have no name yet. From any thread."""
+        """The stream is open: tasks that the workers already hold have no name until inspected. From any thread."""
         self._opened = self._just_opened = True
         self._enable_at = 0.0
         self.arrived()
 
     def interrupt(self) -> None:
-        """End a question under way: it is time to stop."""
+        """End a request in progress, because the thread is to stop."""
         self._wake.set()
         self._control.close()
 
     def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-        """Until ``stop`` is set."""
+        """Poll until ``stop`` is set."""
         try:
             self._await_stream(stop, heartbeat)
             while not stop.is_set():
@@ -144,7 +144,7 @@ class FleetPoller:
             self._control.close()
 
     def _await_stream(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-        """Connect meanwhile, so that the first question goes out as soon as the stream is open."""
+        """Connect for remote control meanwhile, so that the first request goes out as soon as the stream is open."""
         deadline = self._clock.monotonic() + STREAM_FIRST
         try:
             self._control.open()
@@ -187,7 +187,7 @@ class FleetPoller:
                 self._enable_new_workers(mono, active_workers)
         elif self._enable_events:
             self._enable(mono, active_workers)
-        self._inspect_on_connect(mono)  # the stream may have opened during the question above
+        self._inspect_on_connect(mono)  # the stream may have opened during the request above
         if self._backoff.proven:
             if (self._opened or self._late) and mono >= self._tasks_at:
                 self._tasks_at = mono + self._poll_interval
@@ -199,10 +199,10 @@ class FleetPoller:
             self._confirm_runs()
 
     def _inspect_on_connect(self, mono: float) -> None:
-        """What the workers hold, before anything else that is asked on a stream that has just opened.
+        """Inspect the workers' tasks before anything else is requested on a stream that has just opened.
 
-        On Redis the events that named these tasks may be lost. Whoever subscribes first and asks then misses only what
-        ended before the answer.
+        On Redis the events that named these tasks may be lost. By subscribing first and inspecting then, only tasks
+        that end before the answer stay without a name.
         """
         if not self._just_opened:
             return
@@ -210,19 +210,19 @@ class FleetPoller:
         active_workers = bool(self._active_workers())
         if not self._backoff.allows(mono, active_workers=active_workers):
             return
-        self._tasks_at = mono + self._poll_interval  # should it fail
+        self._tasks_at = mono + self._poll_interval  # in case it fails
         answered = self._learn_tasks()
         self._tasks_at = 0.0
         self._backoff.note_inspection(mono, active_workers=active_workers, answered=answered)
         if not self._backoff.proven:
-            self._opened = True  # asked again as soon as anybody answers
+            self._opened = True  # inspect again as soon as any worker answers
 
     def _active_workers(self) -> AbstractSet[str]:
         with self._lock:
             return self._monitor.up()
 
     def _enable_new_workers(self, mono: float, active_workers: AbstractSet[str]) -> None:
-        """One question to everybody: does anybody answer?"""
+        """Send one request to all workers to find out whether any answers."""
         self._enable_new_at = mono + ENABLE_AGAIN  # should it fail
         answered = self._enable_events_on(mono, ()) if self._enable_events else self._control.ping(INSPECT_TIMEOUT)
         self._backoff.note_inspection(mono, active_workers=bool(active_workers), answered=bool(answered))
@@ -240,11 +240,11 @@ class FleetPoller:
             self._enable_events_on(mono, due)
 
     def _enable_events_on(self, mono: float, hostnames: Sequence[str]) -> AbstractSet[str]:
-        """Ask these workers, or all, to send task events; who answered."""
+        """Request task events from these workers, or all; return the hostnames of those that answered."""
         self._enabled_at = mono
         if not hostnames:
             self._enable_at = mono + ENABLE_AGAIN  # should it fail
-        # Those who came wait for the answer, others only for the next request.
+        # Short for new workers: those that start meanwhile have to wait for the next request.
         answered = self._control.enable_events(1.0 if hostnames else INSPECT_TIMEOUT, hostnames)
         if not hostnames:
             self._enable_at = mono + ENABLE_INTERVAL
@@ -282,7 +282,7 @@ class FleetPoller:
         self.error = None
 
     def _note_details(self, queues: Mapping[str, Sequence[str]], down: Container[str]) -> None:
-        """Who did not answer keeps what it said last, until it is down."""
+        """A worker that did not answer keeps its last details until it is down."""
         details = dict.fromkeys(queues, WorkerDetail()) | dict(self._control.details)
         now = self._clock.now()
         remaining = {hostname: detail for hostname, detail in self._details.items() if hostname not in down}
@@ -310,18 +310,18 @@ class FleetPoller:
             self._monitor.learn_names(names)
 
     def _confirm_runs(self) -> None:
-        """Ask for what has been under way for long: its end may have been without an event."""
+        """Ask the workers which long-running tasks they still hold: some may have ended without an event."""
         with self._lock:
             hosts, fetched = self._monitor.to_confirm(), self._monitor.judges_waits
         if not hosts:
             return
-        # Where nobody answers remote control at all, nobody is asked.
+        # No request where no worker answers remote control at all.
         held = self._control.held_task_ids(hosts, INSPECT_TIMEOUT, fetched=fetched) if self._backoff.proven else {}
         with self._lock:
             self._monitor.confirm(hosts, held)
 
     def _learn_tasks(self) -> bool:
-        """Whether anybody answered."""
+        """Inspect the tasks of the workers; whether any worker answered."""
         opened, self._opened = self._opened, False
         late, self._late = self._late, set()
         try:

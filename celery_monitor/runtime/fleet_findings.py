@@ -1,4 +1,4 @@
-"""What is wrong with the workers' answers or events, in words for the page, ``/readyz`` and the log."""
+"""Problems with the workers' answers or events, as text for the page, ``/readyz`` and the log."""
 
 from collections.abc import Collection, Container
 from typing import Final
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class FleetFindings:
-    """Judges the rounds of questions to the workers. Does no I/O but its lines in the log."""
+    """Evaluates each round of requests to the workers. Does no I/O except logging."""
 
     def __init__(self) -> None:
         self.finding: str | None = None
@@ -37,12 +37,12 @@ class FleetFindings:
     def round(
         self, now: float, active_workers: Collection[str], answered: Container[str], messages: int | None
     ) -> None:
-        """Some workers have answered a question to all. ``messages``: see MissingEvents; times are monotonic."""
+        """A request to all workers was answered by some. ``messages``: see MissingEvents. Times are monotonic."""
         self._unresponsive.round(active_workers, answered)
         self._missing_events.round(now, messages)
 
     def update(self, backoff: InspectBackoff) -> None:
-        """Find what is wrong now; the log has each finding once."""
+        """Determine the current finding; each is logged once."""
         finding = None
         if backoff.is_backed_off:
             finding = _SILENT

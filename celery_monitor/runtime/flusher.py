@@ -1,8 +1,8 @@
-"""When the monitor's changes are committed, and what is acknowledged afterwards.
+"""Decides when the monitor's changes are committed, and acknowledges the messages afterwards.
 
-A flush is taken every ``flush_interval``, earlier when it pages or when half of the prefetch is unacknowledged. While
-the store is away, flushes wait in order: nothing is acknowledged, so the broker stops delivering when the prefetch is
-exhausted, and what is to page is offered to the notifier from memory.
+A flush is taken every ``flush_interval``, or earlier when it contains a page or half of the prefetch is unacknowledged.
+While the store is unavailable, flushes wait in order and nothing is acknowledged, so the broker stops delivering when
+the prefetch is exhausted. Pages are then offered to the notifiers from memory.
 """
 
 import threading
@@ -21,23 +21,23 @@ from celery_monitor.runtime.stream import Stream
 from celery_monitor.runtime.uncommitted import GRACE_PERIOD
 
 IDLE_FLUSH_INTERVAL: Final = 10.0
-"""Seconds after which a flush is written although nothing changed: the store then knows until when we watched."""
+"""Seconds after which a flush is written even without changes, to record until when the stream was monitored."""
 PAGE_FLUSH_DELAY: Final = 0.05
-"""Seconds that a page may wait for its commit: what fails in the same moment is told with it."""
+"""Seconds for which a page waits for its commit, so that simultaneous failures are part of the same flush."""
 OFFER_INTERVAL: Final = 0.25
-"""Seconds between two offers of the pages that the store cannot take."""
+"""Seconds between two offers of pages to the notifiers while the store is unavailable."""
 STOP_TIMEOUT: Final = 4.0
-"""Seconds in which the store is tried at the end."""
+"""Seconds for which commits are retried at shutdown."""
 MAX_UNCOMMITTED_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of the changes that wait for the store, together."""
+"""Total bytes of the changes that wait for the store."""
 MAX_UNCOMMITTED: Final = 20
-"""Connections whose changes may wait for the store: each loss adds a flush, and the prefetch does not bound those."""
+"""Flushes that may wait for the store. Each lost connection adds one, which the prefetch does not limit."""
 
 _log = structlog.get_logger()
 
 
 class Flusher:
-    """Belongs to the pump's thread. ``lock`` is held over each use of the monitor."""
+    """Belongs to the pump's thread. ``lock`` is held during each use of the monitor."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class Flusher:
     ) -> None:
         """Does no I/O.
 
-        ``committed`` is called after each commit and must not block. ``uncommitted`` gets what is to be sent while the
-        store is away.
+        ``committed`` is called after each commit and must not block. ``uncommitted`` is called with the notifications
+        that wait to be committed, while the store is unavailable.
         """
         self._stream = stream
         self._committer = committer
@@ -73,9 +73,9 @@ class Flusher:
 
     @property
     def full(self) -> bool:
-        """Whether too much waits for the store to connect again: a lost connection would add another flush."""
+        """Whether too many changes wait for the store to reconnect the stream: losing it again would add a flush."""
         waiting = self._committer.waiting
-        # A single flush is no obstacle: what arrives joins the next one.
+        # A single waiting flush is no obstacle: new changes join the next one.
         return waiting >= MAX_UNCOMMITTED or (waiting > 1 and self._committer.held >= MAX_UNCOMMITTED_BYTES)
 
     @property
@@ -95,19 +95,19 @@ class Flusher:
                 self._note_commits(self._committer.run_once())
 
     def expedite(self) -> None:
-        """There is something to page: do not wait for the flush interval."""
+        """There is a page to send: do not wait for the flush interval."""
         self._flush_at = min(self._flush_at, self._clock.monotonic() + PAGE_FLUSH_DELAY)
 
     def seal(self) -> None:
-        """The connection is lost. Its changes become a flush: their fingerprints belong to its epoch.
+        """The connection is lost: take its changes as a flush, because their fingerprints belong to its epoch.
 
-        Without acknowledgements nothing has to be sealed: the changes can join a later flush.
+        Without acknowledgements this is not needed: the changes can join a later flush.
         """
         if self._stream.acknowledges or not self._committer.waiting:
             self._take(force=False)
 
     def finish(self) -> None:
-        """Commit and acknowledge everything, within STOP_TIMEOUT; what is left stays with the broker."""
+        """Commit and acknowledge everything within STOP_TIMEOUT. What is not committed stays with the broker."""
         self._take(force=True)
         self._note_commits(self._committer.finish(self._clock.monotonic() + STOP_TIMEOUT))
         if self._committer.waiting:
@@ -138,7 +138,7 @@ class Flusher:
                 self.seal()
 
     def _offer_unwritten(self, mono: float) -> None:
-        """Pages do not wait for a store that is away."""
+        """Offer waiting pages to the notifiers, because the store has been unavailable for GRACE_PERIOD."""
         if self._committer.waited < GRACE_PERIOD or mono < self._offer_at:
             return
         self._offer_at = mono + OFFER_INTERVAL

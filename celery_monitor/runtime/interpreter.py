@@ -1,12 +1,12 @@
-"""The end of a process whose interpreter is blocked.
+"""Ends a process whose Python interpreter is blocked.
 
-A call into C that keeps the interpreter's lock (a library's bug, a deadlock) stops every thread of Python at once: the
-watchdog, the web server, and the handlers of signals. Only a thread that needs no lock can end such a process, and
-Python has one: ``faulthandler``'s timer. It writes the tracebacks of all threads to standard error and ends the process
-with code 1; it cannot give another code.
+A C call that never releases the interpreter lock (a bug in a library, a deadlock) stops all Python threads at once,
+including the watchdog, the web server and signal handlers. Only a thread that does not need the lock can end such a
+process, and Python has one: the timer of ``faulthandler``. It writes the tracebacks of all threads to standard error
+and exits with code 1, which cannot be changed.
 
-The timer measures real time: a process that was stopped (SIGSTOP, a paused container) for longer than the limit is
-ended when it goes on.
+The timer measures wall-clock time: a process that was stopped (SIGSTOP, a paused container) for longer than the limit
+is ended as soon as it continues.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ _STDERR: Final = 2
 
 
 class InterpreterGuard:
-    """Ends the process unless ``extend`` is called again in time. There is one timer in a process."""
+    """Ends the process unless ``extend`` is called again in time. A process has only one such timer."""
 
     def __init__(self) -> None:
         self._to: int | None = None
 
     def extend(self, seconds: float) -> None:
-        """Let the process live for so many seconds more."""
+        """Restart the timer: end the process in so many seconds."""
         if self._to is None:
             self._to = _unblocked(_STDERR)
         faulthandler.dump_traceback_later(seconds, exit=True, file=self._to)
@@ -36,10 +36,10 @@ class InterpreterGuard:
 
 
 def _unblocked(descriptor: int) -> int:
-    """The same pipe, file or terminal, opened anew so that a full one cannot keep the tracebacks' writer waiting.
+    """Reopen the same pipe, file or terminal non-blocking, so that a full pipe cannot block writing the tracebacks.
 
-    Setting the descriptor itself to non-blocking would do so for the log, and for other processes that share it.
-    A socket cannot be opened anew: it stays as it is.
+    Making the descriptor itself non-blocking would also affect the log, and other processes that share it. A socket
+    cannot be reopened, so it is used as it is.
     """
     with contextlib.suppress(OSError):
         return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)

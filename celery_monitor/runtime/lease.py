@@ -1,4 +1,4 @@
-"""The lease is renewed in a thread of its own, so that neither a long flush nor a quiet stream lets it run out."""
+"""Renews the leader's lease in a thread of its own, so that neither a long flush nor a quiet stream lets it expire."""
 
 import threading
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from celery_monitor.errors import LeaseLostError, StoreUnavailableError
 from celery_monitor.ports import Clock, Store
 
 PARTS: Final = 3
-"""Renewals in the time for which a lease runs."""
+"""Renewals per lease duration."""
 RETRY: Final = 0.5
-"""Seconds until a renewal is tried again that the store did not take."""
+"""Seconds until a failed renewal is retried."""
 
 _log = structlog.get_logger()
 
 
 class HeldLease:
-    """What the parts of a leader ask, and the loop that keeps the answer right. Safe from several threads."""
+    """The lease of a leading process: renews it, and says what it permits. Safe from several threads."""
 
     def __init__(self, store: Store, clock: Clock, asked_at: float, *, alone: bool = False) -> None:
-        """``asked_at``: monotonic time at which the store was asked for the lease that it gave.
+        """``asked_at``: monotonic time at which the lease was requested from the store.
 
-        ``alone``: nobody waits to take over, so an outage of the store is no reason to stop. The fence of the store
-        holds all the same.
+        ``alone``: there is no standby, so an outage of the store is no reason to stop. The store still refuses writes
+        once another process has taken the lease.
         """
         self.contested = store.shared and not alone
-        """Another process takes over where this one is silent."""
+        """Whether another process takes over when this one does not renew the lease."""
         self._store = store
         self._clock = clock
         self._term = Leadership(store.lease_ttl if self.contested else float("inf"), asked_at)
@@ -37,7 +37,7 @@ class HeldLease:
 
     @property
     def end_reason(self) -> str | None:
-        """Why it has ended; None while it is held, as far as is known."""
+        """Why the lease has ended; None while it is held as far as is known."""
         return self._term.end_reason
 
     def end(self, reason: str) -> None:
@@ -45,14 +45,14 @@ class HeldLease:
         self._term.end(reason)
 
     def may_consume(self) -> bool:
-        """Whether messages may be held that another process could wait for."""
+        """Whether this process may hold unacknowledged messages, which no other leader can receive meanwhile."""
         return self._term.may_consume(self._clock.monotonic())
 
     def may_send(self, item: OutboxItem | None, *, idempotent: bool) -> bool:
-        """Whether this notification may be sent; None: one that repeats what was sent.
+        """Whether this notification may be sent. None: resending open incidents.
 
-        One that the store could not take (it has no row) is also sent while nobody can ask the store, where the
-        receiver knows what it has had: nobody else can send it, but for a leader that got the same messages.
+        A page without a row (the store was unavailable) may also be sent while the store is unreachable, if the
+        receiver deduplicates: no other process can send it, except a new leader that received the same messages.
         """
         if self._term.may_send(self._clock.monotonic()):
             return True
@@ -62,12 +62,12 @@ class HeldLease:
         """Renew it until ``stop`` is set. Raises LeaseLostError."""
         while not stop.is_set():
             heartbeat()
-            # A renewal holds from when it was asked for: after a slow answer the next one is due at once.
+            # A renewal counts from when it was requested: after a slow answer the next one is due at once.
             due_at = self._clock.monotonic() + self._store.lease_ttl / PARTS
             stop.wait(max(0.0, due_at - self._clock.monotonic()) if self.renew() else RETRY)
 
     def renew(self) -> bool:
-        """Once; False where the store did not answer. Raises LeaseLostError."""
+        """Renew it once; False if the store did not answer. Raises LeaseLostError."""
         asked_at = self._clock.monotonic()
         try:
             self._store.renew()
@@ -86,21 +86,21 @@ class HeldLease:
 
 
 class KeepAlive:
-    """Renews a lease that has just been taken, while what the leader goes on from is read. A context manager."""
+    """Context manager that renews a lease that was just acquired, while the stored state is read."""
 
     def __init__(self, store: Store) -> None:
-        """Does nothing where no other process can take it."""
+        """Does nothing if no other process can take the lease."""
         self._store = store
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keep-alive", daemon=True)
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Start to renew."""
         if self._store.shared:
             self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        """End; the lease is the caller's now."""
+        """Stop; from now on the caller renews the lease."""
         self._done.set()
         if self._store.shared:
             self._thread.join(self._store.lease_ttl)
@@ -110,4 +110,4 @@ class KeepAlive:
             try:
                 self._store.renew()
             except (LeaseLostError, StoreUnavailableError):
-                continue  # not taken yet, or about to be told to the caller
+                continue  # not acquired yet, or the caller is about to learn that it was lost

@@ -1,4 +1,4 @@
-"""The store's housekeeping: what is past its retention goes, the report is claimed when due, the outbox is measured."""
+"""Housekeeping of the store: deletes what exceeds the retention, queues the report when due, measures the outbox."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -10,18 +10,18 @@ from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, Outbox, Store, StoreSpace
 
 CHECK_INTERVAL: Final = 2.0
-"""Seconds between two turns while the store is short of space, as it is pruned in each, or a report is due soon."""
+"""Seconds between two turns while the store is short of space and is pruned in each, or while a report is due soon."""
 IDLE_INTERVAL: Final = 4.0
 """Seconds between two turns otherwise. The documentation promises that a silence takes effect within 5 s."""
 PRUNE_INTERVAL: Final = 60.0
 MAX_READING_AGE: Final = 60.0
-"""Seconds after which the report's schedule is asked again: the wall clock may have been set since."""
+"""Maximum seconds between two checks of the report's schedule: the wall clock may have been set meanwhile."""
 
 _log = structlog.get_logger()
 
 
 class Maintenance:
-    """Owns no data but its last look at the outbox, which the metrics show."""
+    """The housekeeping loop. Holds no data except its last reading of the outbox, for the metrics."""
 
     def __init__(
         self,
@@ -33,14 +33,14 @@ class Maintenance:
         *,
         look: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """``report`` claims what is due at a time and says when to ask again; None when no report is sent.
+        """``report`` queues a report that is due and returns when to call it again; None if no report is sent.
 
-        ``channel`` is the one that carries the report. ``look`` is called in each turn with the time, and reads what
-        people have written into the store. It may raise StoreUnavailableError.
+        ``channel`` carries the report. ``look`` is called in each turn with the time, to read the silences that people
+        have added. It may raise StoreUnavailableError.
         """
         self.pending: Mapping[str, tuple[int, float | None]] = {}
         self.report_last_success: float | None = None
-        """None, too, when no report is sent: what was sent before it was switched off is not overdue."""
+        """Unix seconds; also None if no report is configured: earlier ones must not make it look overdue."""
         self._store = store
         self._outbox = outbox
         self._clock = clock
@@ -62,7 +62,7 @@ class Maintenance:
             stop.wait(self._pause())
 
     def _pause(self) -> float:
-        """Seconds to the next turn. A report is not kept waiting for longer than CHECK_INTERVAL."""
+        """Seconds to the next turn. A due report waits at most CHECK_INTERVAL."""
         if self._short:
             return CHECK_INTERVAL
         report_in = IDLE_INTERVAL if self._report is None else self._report_at - self._clock.monotonic()
@@ -71,7 +71,7 @@ class Maintenance:
     def run_once(self) -> None:
         """Do what is due. Raises StoreUnavailableError."""
         now, mono = self._clock.now(), self._clock.monotonic()
-        # First of all: on a full disk the rest may have to wait for it.
+        # First, because on a full disk the rest may fail.
         space = self._store.space()
         self._log_space(space)
         self._look(now)
@@ -85,7 +85,7 @@ class Maintenance:
             self.report_last_success = self._outbox.last_delivered(self._channel)
 
     def _log_space(self, space: StoreSpace) -> None:
-        """Say it once when space becomes short, and when there is enough again."""
+        """Log once when space becomes short, and once when there is enough again."""
         if space.short and not self._short:
             _log.warning(
                 "The store is short of space: the oldest samples of failures are dropped first, then error groups "

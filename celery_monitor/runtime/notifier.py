@@ -1,13 +1,13 @@
-"""The notifier of one channel: takes what is due from the outbox, sends it, and records what became of it.
+"""The notifier of one channel: reads due rows from the outbox, sends them, and records the outcome.
 
-Each channel has a notifier, and each notifier a thread, so that a mail server that hangs delays no page. Within
-a channel the outbox gives the most important row of each route, and one is sent at a time. A row that waits for
-its retry keeps back no other; when a receiver does not answer, ``limiter`` bounds how often it is asked. What one
-request may take is bounded by the sender.
+Each channel has its own notifier and thread, so that a hanging mail server delays no page. Within a channel, the outbox
+returns the most important row of each route, and one row is sent at a time. A row that waits for its retry does not
+block others; when a receiver does not answer, ``rate_limit`` bounds how often it is tried. The sender bounds how long a
+request may take.
 
-What must survive a crash is in the outbox: the row, its attempts and when it is due. A crash between sending
-and recording sends again; the receiver recognises the key. While the process lives nothing is sent twice: an
-outcome that the store would not take (its disk is full) is kept here and recorded before its route goes on.
+The outbox holds what must survive a crash: the row, its attempts and when it is due. After a crash between sending and
+recording, the row is sent again, and the receiver deduplicates by its key. While the process runs, nothing is sent
+twice: an outcome that cannot be stored (full disk) is kept in memory and recorded before the route continues.
 """
 
 import random
@@ -41,13 +41,12 @@ OUTCOMES: Final = (DELIVERED, RETRIED, DEAD, UNKNOWN)
 """Labels of celery_monitor_notifications_total."""
 
 POLL: Final = 1.0
-"""Seconds between two looks at the outbox while a row of the channel is pending: the precision of retries."""
+"""Seconds between two reads of the outbox while a row of the channel is pending: the precision of retries."""
 IDLE_POLL: Final = 5.0
-"""Seconds between two looks while no row is pending. Each commit with rows for the channel wakes the notifier, so this
-is the delay of rows that others write (``outbox retry`` on the command line or over HTTP), and of a wake-up that is
-lost."""
+"""Seconds between two reads while no row is pending. Each commit with rows for the channel wakes the notifier, so this
+only delays rows that others write (``outbox retry`` on the command line or over HTTP), and lost wake-ups."""
 MAX_ROUTES: Final = 1000
-"""Rows taken at once, at most one of each route."""
+"""Rows read at once, at most one of each route."""
 
 _log = structlog.get_logger()
 
@@ -78,7 +77,7 @@ class OutboxRows(Protocol):
 
 
 class Unconfigured:
-    """The sender of a channel that is no longer configured: it gives up whatever waits for it."""
+    """The sender of a channel that is no longer configured: all its rows become dead."""
 
     missing: str = "no channel with this name is configured: add it again, or ignore this notification"
 
@@ -86,19 +85,19 @@ class Unconfigured:
         self.channel = channel
 
     def rate_limit_key(self, item: OutboxItem) -> None:
-        """There is nobody."""
+        """Always None: the channel is not configured."""
         del item
 
     def send(self, item: OutboxItem) -> Sent:
-        """Never called: there is no key."""
+        """Never called, because ``rate_limit_key`` is None."""
         raise RejectedError(f"{item.channel}: {self.missing}")
 
     def stop(self) -> None:
-        """Nothing is under way."""
+        """Does nothing: no request is ever in progress."""
 
 
 class Notifier:
-    """Sends the rows of ``sender.channel``, at most ``rate_limit`` a minute on each of its lanes (None: no limit)."""
+    """Sends the rows of ``sender.channel``, at most ``rate_limit`` a minute with each account (None: no limit)."""
 
     def __init__(
         self,
@@ -112,11 +111,11 @@ class Notifier:
         fraction: Callable[[], float] = random.random,
         may_send: Callable[[OutboxItem | None], bool] = lambda _: True,
     ) -> None:
-        """Does no I/O. ``idempotent``: the receiver knows what it has had, so what waits may be tried before its time.
+        """Does no I/O. ``idempotent``: the receiver deduplicates, so waiting rows may be retried early.
 
-        That is done when there is hope: at the start, when the receiver is back, and when what a person had to repair
-        is another one. ``repeater``: of a receiver that has to hear of open incidents again and again. ``may_send``: no
-        other process sends this row now (None: the repeater's batch); else it is looked at again later.
+        That happens at the start, when the receiver is back, and when a configuration that had to be repaired has
+        changed. ``repeater``: for a receiver that needs open incidents to be resent. ``may_send``: whether this process
+        may send the row now (None: the repeater's batch); if not, the row is tried again later.
         """
         self._outbox = outbox
         self._sender = sender
@@ -128,17 +127,17 @@ class Notifier:
         self._limiters: dict[str, SendLimiter] = {}
         self._idempotent = idempotent
         self._expedite = idempotent
-        """Rows must not wait for their retries any longer."""
+        """Waiting retries are to be made due now."""
         self._unusable: dict[str, tuple[OutboxItem, str]] = {}
-        """Route → a row that waits for a person, and the lane that a person has to repair."""
+        """Route → a row that failed until somebody repairs the configuration, and the account that it was sent with."""
         self._pause = POLL
         self._unrecorded: dict[int, Callable[[], None]] = {}
-        """Row → the call that records its outcome, which the store refused."""
+        """Row ID → the call that records its outcome, which the store could not take."""
         self._wake = threading.Event()
         self._notifications = dict.fromkeys(OUTCOMES, 0)
 
     def wake(self) -> None:
-        """Look at the outbox now: something was enqueued, or it is time to stop. From any thread."""
+        """Read the outbox now, because a row was added or the notifier is to stop. From any thread."""
         self._wake.set()
 
     def notifications(self) -> dict[str, int]:
@@ -150,7 +149,7 @@ class Notifier:
 
         Raises LeaseLostError.
 
-        Ends at once when woken after ``stop`` was set, else within IDLE_POLL, but for a request under way.
+        Ends at once when woken after ``stop`` was set, else within IDLE_POLL, plus the time of a request in progress.
         """
 
         def proceed() -> bool:
@@ -163,7 +162,7 @@ class Notifier:
                 self._wake.clear()
 
     def run_once(self, proceed: Callable[[], bool] = lambda: True) -> bool:
-        """Send what may be sent now, one row of each route, unless ``proceed`` says no; does not wait.
+        """Send what may be sent now, one row of each route, until ``proceed`` returns False; does not wait.
 
         Returns whether anything was sent: then more of the same routes may be due.
         """
@@ -197,7 +196,7 @@ class Notifier:
         return sent
 
     def _deliver(self, item: OutboxItem) -> bool:
-        """Send one row and record the outcome. False when its lane may not send now, or the store is away."""
+        """Send one row and record the outcome. False if its account may not send now, or the store is unavailable."""
         account = self._sender.rate_limit_key(item)
         if account is None:
             self._dead(item, self._sender.missing)
@@ -212,7 +211,7 @@ class Notifier:
         try:
             sent = self._sender.send(item)
         except InterruptedSendError:
-            return False  # it was ended by us: no attempt, and the next process tries it first of all
+            return False  # interrupted by our shutdown: not an attempt; the next process retries it first
         except RetryableError as exc:
             self._retry(item, exc, limiter)
             if exc.needs_repair:
@@ -220,10 +219,10 @@ class Notifier:
         except (RejectedError, MaybeDeliveredError) as exc:
             self._give_up(item, exc, limiter)
         except StoreUnavailableError as exc:
-            # The sender reads what it sends from the store; nothing was sent.
+            # The sender reads the content from the store, so nothing was sent.
             _log.warning("Cannot read the notification to send", channel=item.channel, key=item.key, error=str(exc))
             return False
-        except Exception as exc:  # noqa: BLE001 - the boundary: a row that cannot be made or sent costs itself only
+        except Exception as exc:  # noqa: BLE001 - the boundary: a row that cannot be rendered or sent must not stop the others
             self._failed(item, exc)
         else:
             self._answered(item, limiter)
@@ -239,9 +238,9 @@ class Notifier:
 
     def _failed(self, item: OutboxItem, exc: Exception) -> None:
         if isinstance(exc, LeaseLostError):
-            raise exc  # what the sender was to keep with the row was refused: it has not sent it
+            raise exc  # the sender could not store its progress, so it has not sent anything
         _log.error("Internal error while sending a notification", channel=item.channel, key=item.key, exc_info=exc)
-        # Its text stays in the log: nobody knows what it holds.
+        # Only the log gets its text: it may contain anything.
         self._retry(item, RetryableError("internal error; see the log", needs_repair=True), None)
 
     def _give_up(self, item: OutboxItem, exc: RejectedError | MaybeDeliveredError, limiter: SendLimiter) -> None:
@@ -257,7 +256,10 @@ class Notifier:
             self._expedite = True
 
     def _expedite_retries(self) -> None:
-        """When there is hope. Whatever becomes of it, each lane rests after a failure. Raises StoreUnavailableError."""
+        """Make waiting retries due if they may succeed now; accounts still pause after a failure.
+
+        Raises StoreUnavailableError.
+        """
         for route, (item, account) in list(self._unusable.items()):
             if self._sender.rate_limit_key(item) != account:
                 self._expedite = True
@@ -269,7 +271,7 @@ class Notifier:
     def _retry(self, item: OutboxItem, exc: RetryableError, limiter: SendLimiter | None) -> None:
         fraction, uncertain = self._fraction(), isinstance(exc, UncertainError)
         self._notifications[UNKNOWN if uncertain else RETRIED] += 1
-        # The wait after an unknown outcome is ours, not the receiver's.
+        # After an unknown outcome the wait is our own, not one that the receiver asked for.
         retry_after = exc.after or 0.0 if uncertain else min(exc.after or 0.0, backoff.MAX_RETRY_AFTER)
         attempts = item.attempts + 1
         if exc.needs_repair:
@@ -278,7 +280,7 @@ class Notifier:
             wait = backoff.delay(attempts, fraction)
         wait = max(wait, retry_after)
         if limiter is not None:
-            # A mail that may have arrived waits by itself: the server does not ask anybody to wait.
+            # An uncertain mail waits alone: the server did not ask for a pause.
             min_delay = 0.0 if uncertain else retry_after
             limiter.failed(item.id, self._clock.monotonic(), fraction, min_delay)
         log = _log.error if exc.needs_repair else _log.warning
