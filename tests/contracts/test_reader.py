@@ -1,6 +1,8 @@
 """What the page, the API and the report may rely on in a Reader."""
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -521,6 +523,23 @@ def test_a_start_knows_which_tasks_have_just_ended(sql: SqlStore) -> None:
         (uuid, TaskRef("shop.charge", queue, int(Stage.SUCCEEDED), started_at=at, host="celery@box"))
         for uuid, queue, at in (("u2", None, NOW), ("u1", "celery", NOW - 5))
     ]
+
+
+def test_failures_of_groups_in_every_period(sql: SqlStore) -> None:
+    """Short and long periods, which are read differently, have what is counted in their buckets."""
+    counts = {
+        (name, START + 900 * number): 3**number
+        for number in range(7)
+        for name in ("a", "b")
+        if number % 3 or name == "a"
+    }
+    write(sql, {"groups": [group("a"), group("b")], "errors": [error(name, n, at) for (name, at), n in counts.items()]})
+    edges = [0.0, *(START + 450.0 * number for number in range(-1, 15)), math.inf]
+    for since, until in itertools.combinations(edges, 2):
+        wanted = Counter[str]()
+        for (name, at), count in counts.items():
+            wanted[name] += count if since <= at < until else 0
+        assert {row.id: row.count for row in sql.reader.groups(since, until)} == dict(+wanted), (since, until)
 
 
 def test_a_list_of_ended_tasks(sql: SqlStore) -> None:

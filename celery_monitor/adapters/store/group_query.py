@@ -4,15 +4,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from celery_monitor.adapters.store import encode, schema
+from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.periods import between, newest_sample
 from celery_monitor.core.model import Failure, GroupRow
 
 _Key = TypeVar("_Key", int, str)
 _PORTION: Final = 500
 """Keys in one statement."""
+_MOST: Final = 0.2
+"""Of the time that is kept: up to there an index of the time is faster than one of the groups."""
 _GROUP: Final = [schema.error_groups.c[name] for name in ("id", "name", "exception", "frame", "first_at", "last_at")]
 _FAILURE: Final = [schema.failures.c[name] for name in encode.FAILURE]
 
@@ -22,9 +25,12 @@ def listed(
 ) -> list[GroupRow]:
     """See Reader.groups."""
     table, errors = schema.error_groups, schema.error_buckets
+    start: ColumnElement[int] = errors.c.start
+    if _covers_most(connection, since, until):
+        start = sql_of(connection.dialect).without_index(start)
     counted = (
         select(errors.c.group, func.sum(errors.c.count).label("count"))
-        .where(*between(errors.c.start, since, until))
+        .where(*between(start, since, until))
         .group_by(errors.c.group)
         .subquery()
     )
@@ -36,6 +42,16 @@ def listed(
     groups.sort(key=lambda one: (new_first and one.first_at < since, -one.count, -one.last_at, one.id))
     kept = samples(connection, [one.id for one in groups[:sampled]], since, until)
     return [replace(one, sample=kept[one.id]) if one.id in kept else one for one in groups]
+
+
+def _covers_most(connection: Connection, since: float, until: float) -> bool:
+    """Whether so much of what is kept is in the period that all of it can be read as fast."""
+    start = schema.error_buckets.c.start
+    oldest, newest = (connection.scalar(select(edge(start))) for edge in (func.min, func.max))
+    if oldest is None or newest is None:
+        return False
+    covered, kept = min(until, newest) - max(since, oldest), newest - oldest
+    return bool(covered > kept * _MOST)
 
 
 def samples(connection: Connection, groups: Sequence[str], since: float, until: float) -> dict[str, Failure]:

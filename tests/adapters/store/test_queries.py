@@ -154,6 +154,16 @@ def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
         assert not whole, f"{step}: {statement}"
 
 
+def test_error_groups_of_a_long_period_are_not_sorted(store: SqlStore) -> None:
+    """They are added up in the order of an index; those of a short one are found by their time."""
+    errors = [error(start=START + 900 * number) for number in range(10)]
+    store.commit(changes(1, groups=[group()], errors=errors))
+    for since, index in ((START, "COVERING INDEX ix_error_buckets_group"), (START + 8 * 900, "PRIMARY KEY (start>?")):
+        steps = [step for _, step in plans(store, lambda since=since: store.reader.groups(since, NOW * 2))]
+        assert any("error_buckets USING " + index in step for step in steps), steps
+        assert any("TEMP B-TREE FOR GROUP BY" in step for step in steps) is (since > START), steps
+
+
 def test_hours_of_a_task_on_many_hosts_take_little_memory(store: SqlStore) -> None:
     """Some 1,000 hosts have 168,000 checkpoints in a week: they pass through, and are never all in memory."""
     cells = tuple((float(bound), 100_000 + bound) for bound in range(15))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Compiled, Dialect, Table
+from sqlalchemy import ColumnElement, Compiled, Dialect, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_monitor.adapters.store.sequence import SequenceRecord
@@ -177,6 +177,9 @@ class Sql(Protocol):
 
     def bulk_trim(self, single: Compiled, table: Table, group: str, keep: int) -> Statements:
         """``one`` deletes all but the ``kept`` rows with the highest primary key of a ``group``."""
+
+    def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
+        """The column for a condition that most rows meet, where the database would sort what an index has in order."""
 
     def continuing(self, table: Table) -> Sequence[str]:
         """Statements after which new rows get IDs beyond those that were inserted with theirs."""

@@ -9,7 +9,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Compiled, Dialect, Double, LargeBinary, Table, Text
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Compiled, Dialect, Double, LargeBinary, Table, Text
 from sqlalchemy.dialects import postgresql
 
 from celery_monitor.adapters.store.dialects.base import Row
@@ -66,6 +66,10 @@ class PostgresqlSql:
         old = f"{source}, LATERAL (SELECT {key} FROM {name} AS each {order}) AS old"  # noqa: S608  # names of ours only
         text = f"{head} WHERE {key} IN (SELECT old.{key} FROM {old})"  # noqa: S608  # as above
         return Arrays(text, _kinds(table, [group]))
+
+    def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
+        """See Sql: it does not sort them, but hashes them."""
+        return column
 
     def continuing(self, table: Table) -> Sequence[str]:
         """See Sql."""

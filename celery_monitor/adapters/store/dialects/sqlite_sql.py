@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Final
 
-from sqlalchemy import Compiled, Dialect, Table
+from sqlalchemy import ColumnElement, Compiled, Dialect, Table, literal_column
 from sqlalchemy.dialects import sqlite
 
 from celery_monitor.adapters.store.dialects.base import Row
@@ -49,6 +49,10 @@ class SqliteSql:
         """See Sql."""
         del table, group, keep
         return Repeated(str(single), {})
+
+    def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
+        """See Sql. Groups of 150,000 sorted rows take 100 ms; read in the order of an index, 20 ms."""
+        return column + literal_column("0")
 
     def continuing(self, table: Table) -> Sequence[str]:
         """See Sql: AUTOINCREMENT sees to it."""

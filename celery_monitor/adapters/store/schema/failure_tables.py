@@ -24,6 +24,7 @@ error_buckets: Final = Table(
     number_column("start", key=True),
     text_column("group", key=True),
     number_column("count"),
+    Index("ix_error_buckets_group", "group", "start", "count").ddl_if(dialect="sqlite"),
     sqlite_with_rowid=False,
 )
 
