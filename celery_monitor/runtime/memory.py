@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Final
 
 HIGH: Final = 0.85
-"""Fraction of the limit: the rest has to last until the next check, a second later."""
+"""Fraction of the limit above which load is shed; the rest has to last until the next check, a second later."""
 _GROWN: Final = 1.02
 
 
 class MemoryWatch:
-    """``resident`` tells the bytes in use, ``max_bytes`` is the limit."""
+    """``resident`` returns the bytes of memory in use; ``max_bytes`` is the limit."""
 
     def __init__(self, max_bytes: int, resident: Callable[[], int]) -> None:
         """Does no I/O."""
@@ -21,9 +21,10 @@ class MemoryWatch:
         self._high = self._mark = max_bytes * HIGH
 
     def under_pressure(self) -> bool:
-        """Whether something has to be let go of now.
+        """Whether load has to be shed now.
 
-        Memory that is freed stays with the process and is used again: so again only when it has grown since.
+        Freed memory stays with the process and is reused, so after shedding this is True again only once memory has
+        grown further.
         """
         now = self._resident()
         if now > self._mark:

@@ -1,6 +1,6 @@
-"""The round trip: an event of the monitor's own goes out on a second connection and must come back on the stream.
+"""The round-trip probe: sends an event of the monitor's own on a second connection and expects it on the stream.
 
-It finds what raises no error on any transport: half-open connections and lost subscriptions.
+This detects faults that raise no error on any transport: half-open connections and lost subscriptions.
 """
 
 import json
@@ -17,10 +17,10 @@ from celery_monitor.errors import SourceLostError, TasksRefusedError
 from celery_monitor.ports import Clock, Probe
 
 OVERDUE: Final = 1.5
-"""Probe intervals without an answer after which the stream counts as silent: so it is noticed within three."""
+"""Probe intervals without an answer after which the stream counts as silent; detected within three intervals."""
 MIN_TIMEOUT: Final = 1.0
 MAX_TIMEOUT: Final = 10.0
-"""Seconds that sending may take, whatever the interval is: the thread has to turn."""
+"""Maximum seconds for sending a probe, whatever the interval is, so that the thread keeps sending heartbeats."""
 MAX_WAIT: Final = 1.0
 _SILENT: Final = (
     "the stream was silent, and nothing has arrived since it was reopened: compare broker.exchange with Celery's "
@@ -33,28 +33,28 @@ _log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class _UnansweredProbe:
     at: float
-    """Monotonic time at which it went out."""
+    """Monotonic time at which it was sent."""
     unread: float = 0.0
-    """Seconds since then in which nobody read the stream."""
+    """Seconds since then during which the stream was not read."""
 
 
 class Prober:
-    """Sends probes and knows which are unanswered. ``probe_returned`` and ``not_read`` belong to the pump's thread."""
+    """Sends probes and tracks which are unanswered. ``probe_returned`` and ``not_read`` belong to the pump's thread."""
 
     def __init__(self, probe: Probe, clock: Clock, interval: float) -> None:
         """``interval`` in seconds."""
         self.instance = int.from_bytes(os.urandom(6), "big")
-        """Tells this process's probes from those of others and of earlier runs."""
+        """Distinguishes the probes of this process from those of others and of earlier runs."""
         self.roundtrip: float | None = None
-        """Seconds that the last answered probe took."""
+        """Round-trip seconds of the last answered probe."""
         self.error: str | None = None
-        """Why probes cannot be sent, as of the last try."""
+        """Why the last probe could not be sent; None if it was."""
         self.forbidden = False
-        """They may not be sent: silence then means nothing."""
+        """The broker forbids sending probes, so silence proves nothing."""
         self._silent = False
-        """A stream was given up because it was silent, and nothing has come since, on whichever connection."""
+        """A stream was closed because it was silent, and nothing has arrived since, on any connection."""
         self._delivered = False
-        """The probe is on its way, in spite of ``error``."""
+        """The probe was sent in spite of ``error``."""
         self._sender = probe
         self._clock = clock
         self._interval = interval
@@ -65,7 +65,7 @@ class Prober:
         self._lock = threading.Lock()
 
     def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-        """Send one probe when the stream is open, and one an interval from then on, until ``stop`` is set."""
+        """Send a probe when the stream opens, and then one per interval, until ``stop`` is set."""
         try:
             while not stop.is_set():
                 heartbeat()
@@ -81,7 +81,7 @@ class Prober:
             self._sender.close()
 
     def probe_returned(self, instance: int, number: int) -> None:
-        """A probe came in on the stream."""
+        """A probe arrived on the stream."""
         if instance != self.instance:
             return
         with self._lock:
@@ -91,26 +91,26 @@ class Prober:
             self._sent = {other: probe for other, probe in self._sent.items() if other > number}
 
     def opened(self) -> None:
-        """The stream is a new one: what was sent before will not come."""
+        """A new stream was opened: probes sent before will not arrive."""
         self._forget()
         self._due_at = 0.0
         self._open.set()
 
     def closed(self) -> None:
-        """There is no stream to come back on."""
+        """The stream was closed, so no probe can arrive."""
         self._open.clear()
         self.error = None
 
     def given_up(self) -> None:
-        """The stream was silent for too long, and is opened anew: that alone does not make it well."""
+        """The stream was silent for too long and is reopened, which alone does not prove that it works."""
         self._silent = True
 
     def message_received(self) -> None:
-        """A message of any kind came in on the stream."""
+        """A message of any kind arrived on the stream."""
         self._silent = False
 
     def not_read(self, seconds: float) -> None:
-        """Nobody read the stream for this time until now: no probe could come back in it."""
+        """The stream was not read for the last ``seconds``, so no probe could arrive."""
         now = self._clock.monotonic()
         with self._lock:
             self._sent = {
@@ -119,10 +119,10 @@ class Prober:
             }
 
     def overdue(self, last_received_at: float) -> float | None:
-        """Seconds of reading since the first probe went out after which nothing came, if those are too many; else None.
+        """Seconds for which the stream was read without any message since a probe was sent, if too many; else None.
 
-        ``last_received_at``: monotonic time of the last message of any kind. A stream that still brings messages is
-        behind, not silent.
+        ``last_received_at``: monotonic time of the last message of any kind. A stream that still delivers messages
+        lags but is not silent.
         """
         with self._lock:
             unanswered = [probe for probe in self._sent.values() if probe.at >= last_received_at]
@@ -133,7 +133,7 @@ class Prober:
         return waited if waited > max(MIN_TIMEOUT, OVERDUE * self._interval) else None
 
     def trouble(self, last_received_at: float) -> str | None:
-        """What is wrong with the round trip, for /readyz; None when it is well."""
+        """What is wrong with the round trip, for /readyz; None when it works."""
         silence = self.overdue(last_received_at)
         if silence is not None:
             return f"no probe returned for {silence:.0f} s"
@@ -142,7 +142,7 @@ class Prober:
         return self.error if self._delivered else f"cannot send probes: {self.error}"
 
     def probe(self) -> None:
-        """Send one."""
+        """Send one probe."""
         self._number += 1
         body = {
             "type": PROBE,

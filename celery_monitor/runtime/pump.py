@@ -1,7 +1,7 @@
 """The main loop: stream → monitor → commit → ack. Nothing is acknowledged before it is committed.
 
-Whatever fails, messages wait where they are. Without a broker, ``Stream`` reconnects for ever and the loop keeps
-ticking; without a store, ``Flusher`` keeps what was taken from the monitor and writes it again.
+When a part fails, messages wait where they are. Without a broker, ``Stream`` reconnects forever and the loop keeps
+ticking; without a store, ``Flusher`` keeps the changes taken from the monitor and retries the commit.
 """
 
 import threading
@@ -22,17 +22,17 @@ from celery_monitor.runtime.stream import Stream
 
 MAX_POLL: Final = 0.25
 READ_INTERVAL: Final = 0.2
-"""Seconds from one read to the next while the stream is slow: a turn costs as much as reading some thirty messages. A
-page waits for it, and PAGE_FLUSH_DELAY for its commit."""
+"""Seconds from one read to the next while few messages arrive: a turn costs as much as reading some thirty messages. A
+failure waits up to this time to be read, and then PAGE_FLUSH_DELAY for its commit."""
 BUSY_BATCH: Final = 300
-"""A read that brings this many messages is followed by the next one at once."""
+"""Messages in one read after which the next read follows at once."""
 TICK: Final = 1.0
 
 _log = structlog.get_logger()
 
 
 class Pump:
-    """Feeds the monitor. ``lock`` is held over each use of it."""
+    """Feeds the monitor. ``lock`` is held during each use of it."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Pump:
     ) -> None:
         """Does no I/O.
 
-        ``arrived`` is called with the workers that are new or back, and must not block. ``under_pressure`` says whether
-        memory runs short. ``lost`` says at the end whether another process leads: then nothing more is committed.
-        ``hand_over`` is called with the reason when the stream is lost, after everything applied was committed, where
-        another process keeps what this one misses.
+        ``arrived`` is called with the hostnames of workers that are new or back, and must not block. ``under_pressure``
+        returns whether memory runs short. ``lost`` returns, at the end, whether another process leads; then nothing
+        more is committed. ``hand_over`` is given if a standby buffers the events that this process misses: it is called
+        with the reason when the stream is lost, after everything applied was committed.
         """
         self._stream = stream
         self._flusher = flusher
@@ -68,14 +68,14 @@ class Pump:
         self._lost = lost
         self._hand_over = hand_over
         self._applied = False
-        """Messages have been applied."""
+        """Whether any message has been applied."""
         self._tick_at = 0.0
         self._read_at = 0.0
 
     def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-        """Until ``stop`` is set; then commit, acknowledge and close, within STOP_TIMEOUT and 2 s.
+        """Run until ``stop`` is set; then commit, acknowledge and close, within STOP_TIMEOUT plus 2 s.
 
-        A process that does not lead any more commits nothing, and drops the connection.
+        A process that no longer leads commits nothing and drops the connection.
         """
         try:
             while not stop.is_set():
@@ -90,11 +90,11 @@ class Pump:
             self._flusher.close()
 
     def run_once(self, stop: threading.Event) -> None:
-        """Connect or read, then do what is due. Waits a quarter of a second at most, but for a connection."""
+        """Connect or read, then do what is due. Waits at most a quarter of a second, except to connect."""
         if self._stream.stats.connected:
             self._wait_for_batch(stop)
             if not self._read():
-                return  # what would be counted from now on is the other process's
+                return  # from now on the other process counts
         else:
             self._connect(stop)
         mono = self._clock.monotonic()
@@ -110,13 +110,13 @@ class Pump:
             self._stream.connect()
 
     def _wait_for_batch(self, stop: threading.Event) -> None:
-        """Wait a moment, so that one read brings several messages."""
+        """Wait a moment, so that one read returns several messages."""
         wait = self._read_at - self._clock.monotonic()
         if wait > 0:
             stop.wait(min(wait, READ_INTERVAL))
 
     def _read(self) -> bool:
-        """Read and apply; False when the stream was left to another process."""
+        """Read and apply; False if the stream was handed over to another process."""
         due_in = min(self._tick_at, self._flusher.due_at) - self._clock.monotonic()
         try:
             batch = self._stream.poll(max(0.0, min(due_in, MAX_POLL)))
@@ -136,12 +136,12 @@ class Pump:
         return True
 
     def _apply(self, batch: Batch) -> bool:
-        """Whether something of it has to be committed soon."""
+        """Apply a batch; whether it has to be committed soon."""
         self._applier.apply(batch.deliveries, marking=self._stream.acknowledges)
         with self._lock:
             probes, arrivals = self._monitor.take_probes(), self._monitor.take_arrivals()
             pages = self._monitor.pages
-        # With the first commit everybody knows that this process counts.
+        # The first commit shows other processes that this one counts.
         urgent = bool(pages) or not self._applied
         if urgent:
             self._flusher.expedite()

@@ -1,4 +1,4 @@
-"""Whom to ask for the names of the tasks that a worker has registered. Does no I/O; times are monotonic."""
+"""Decides which workers to ask for the names of their registered tasks. Does no I/O; times are monotonic."""
 
 import math
 from collections.abc import Iterable
@@ -6,26 +6,26 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 MAX_INSPECTED_PER_ROUND: Final = 20
-"""Workers that are asked for the names of their tasks at a time: an answer has tens of kilobytes."""
+"""Workers asked at a time: an answer has tens of kilobytes."""
 
 
 class RegisteredTasks:
-    """Which workers' registered tasks are known."""
+    """Tracks which workers' registered tasks are known."""
 
     def __init__(self) -> None:
         self._renewed = False
         self._known: set[str] = set()
         self._asked: dict[str, float] = {}
-        """When each worker was last asked."""
+        """Hostname → when it was last asked."""
 
     def renew(self) -> None:
-        """Ask all again: a worker that came may have been there before, with other code. From any thread."""
+        """Ask all workers again: one that came back may run different code. From any thread."""
         self._renewed = True
 
     def due(self, hostnames: AbstractSet[str], now: float) -> list[str]:
-        """Some of these workers to ask now, counted as asked.
+        """Some of these workers to ask now; counts them as asked.
 
-        Those that were asked longest ago come first: who does not answer is asked again, and keeps out nobody else.
+        Those asked longest ago come first, so a worker that never answers does not block others.
         """
         if self._renewed:
             self._renewed = False
@@ -40,5 +40,5 @@ class RegisteredTasks:
         return hosts
 
     def learned(self, hostnames: Iterable[str]) -> None:
-        """They have answered."""
+        """These workers have answered."""
         self._known |= set(hostnames)

@@ -1,8 +1,8 @@
-"""Open incidents, sent again and again to a receiver that forgets what it does not hear of.
+"""Resends open incidents to a receiver that expires alerts unless they are repeated, such as Alertmanager.
 
-Nothing is remembered here: which incidents are open, and which of them the channel has delivered, is what the store
-says, so a restart repeats exactly what the process before it repeated, and at once. One that is resolved or expired is
-no longer repeated from the moment at which that is committed.
+It keeps no state: the store says which incidents are open and which of them the channel has delivered. So after a
+restart exactly the same incidents are resent, immediately. A resolved or expired incident is no longer resent once that
+is committed.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,22 +16,22 @@ from celery_monitor.errors import DeliveryError, InterruptedSendError, RejectedE
 from celery_monitor.ports import Clock
 
 BATCH: Final = 100
-"""Incidents of one request."""
+"""Incidents in one request."""
 _RETRY_SHARE: Final = 4
-"""After a failure the next try comes after this part of the interval."""
+"""After a failure, retry after the interval divided by this."""
 
 _log = structlog.get_logger()
 
 
 class OpenIncidents(Protocol):
-    """The part of the Outbox that is used here."""
+    """The part of the Outbox that the repeater uses."""
 
     def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
         """See Outbox."""
 
 
 class Repeater:
-    """Repeats what is open on one channel every ``interval`` seconds. Used by the thread of its notifier."""
+    """Resends the open incidents of one channel every ``interval`` seconds. Belongs to its notifier's thread."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class Repeater:
         self._due_at = clock.monotonic()
 
     def run_once(self, proceed: Callable[[], bool] = lambda: True) -> float:
-        """Repeat what is open, when it is time, until ``proceed`` says no; the seconds until it is time again."""
+        """Resend if due, while ``proceed`` returns True. Returns the seconds until the next time."""
         if self._clock.monotonic() >= self._due_at:
             wait = self._interval if self._repeat(proceed) else self._interval / _RETRY_SHARE
             self._due_at = self._clock.monotonic() + wait
         return max(0.0, self._due_at - self._clock.monotonic())
 
     def _repeat(self, proceed: Callable[[], bool]) -> bool:
-        """Whether all of it was sent."""
+        """Resend all open incidents; whether all were sent."""
         cursor: str | None = None
         try:
             while proceed():
@@ -75,7 +75,7 @@ class Repeater:
         return True
 
     def _send_batch(self, batch: Sequence[Incident]) -> None:
-        """What is refused for good keeps back no other batch."""
+        """Send one batch. A rejected batch does not block the others."""
         try:
             self._send(batch)
         except RejectedError as exc:

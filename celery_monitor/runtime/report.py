@@ -1,4 +1,4 @@
-"""A day's summary out of the store."""
+"""Builds the summary of a day from the store."""
 
 import datetime as dt
 import math
@@ -12,14 +12,14 @@ from celery_monitor.runtime.day_sums import DaySums
 
 MAX_INCIDENTS: Final = 10_000
 MAX_SAMPLES: Final = 200
-"""Errors with their message and traceback; no page and no mail shows more."""
+"""Errors with message and traceback; no page or mail shows more."""
 
 
 class DayReport:
-    """Summaries of a fleet's local days. For any thread."""
+    """Summaries of days in a fleet's local time zone. Safe from several threads."""
 
     def __init__(self, reader: Reader, fleet: str, zone: dt.tzinfo, *, paging: bool) -> None:
-        """``paging``: somebody is to be paged, so that an incident can be undelivered."""
+        """``paging``: whether incidents are sent to anyone, so that one can be undelivered."""
         self._reader = reader
         self._fleet = fleet
         self._zone = zone
@@ -27,9 +27,9 @@ class DayReport:
         self._sums = DaySums(reader)
 
     def summary(self, date: dt.date, now: float) -> Summary:
-        """The day as it is known at ``now``. Raises StoreUnavailableError."""
+        """The summary of a day as known at ``now`` (Unix seconds). Raises StoreUnavailableError."""
         start, end = day_bounds(date, self._zone)
-        # The newest there is, for ``now`` may be long ago; and before the rest, so that it promises no more than that.
+        # The newest value, for ``now`` may be long ago; read first, so that it never claims more than the rest holds.
         read_until = self._reader.counters(math.inf).get(CounterName.READ_UNTIL)
         return summarize(
             date=date,
@@ -45,7 +45,7 @@ class DayReport:
         )
 
     def prepare(self, date: dt.date, now: float) -> bool:
-        """Read beforehand what takes longest for the day's summary. Whether there is space for another day.
+        """Cache what takes longest for the day's summary. Returns whether there is space for another day.
 
         Raises StoreUnavailableError.
         """
@@ -54,7 +54,7 @@ class DayReport:
         return not self._sums.full
 
     def _rows(self, date: dt.date, now: float) -> DayRows:
-        """The store adds them up: of a large fleet there are 50,000 buckets a day."""
+        """The rows of a day, added up by the store: a large fleet has 50,000 buckets a day."""
         days = [day_bounds(date - dt.timedelta(days=back), self._zone) for back in range(DAYS_BEFORE, -1, -1)]
         (*before, day) = days
         fleet = self._reader.history(days[0][0], day[1], step=BUCKET_SECONDS)

@@ -1,9 +1,9 @@
-"""When the daily mail is due, and which day it is about.
+"""Decides when the daily report is due, and for which day.
 
-At each time of the cron expression the newest complete local day is reported: the one before the local date. A day is
-claimed by its outbox row, which exists once per date whatever happens, so a report that is due twice, or by two
-schedules, or after a crash, is one report. After downtime only the newest missed day is caught up on: a pile of old
-mails in the morning would be read by nobody. And it is not claimed before what the broker has kept of it is counted.
+At each time of the cron expression the newest complete local day is reported: the day before the local date. A report
+is queued as an outbox row, which exists at most once per date, so a report that is due twice, by two schedules or after
+a crash, is sent once. After downtime only the newest missed day is reported, because nobody reads a pile of old mails.
+It is not queued before the events of that day that the broker has kept are counted.
 """
 
 import datetime as dt
@@ -19,29 +19,29 @@ from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Outbox, Reader
 
 RETRY: Final = 10.0
-"""Seconds until a claim that the store would not take is tried again."""
+"""Seconds until queueing a report is retried after the store failed."""
 SETTLE: Final = 60.0
-"""Seconds after midnight before a day is summed up: its last events are still on their way."""
+"""Seconds after midnight before a day is summarized, because its last events may still arrive."""
 LOOK: Final = 1.0
-"""Seconds between two looks at whether the day has been read to its end."""
+"""Seconds between two checks whether the stream has been read to the end of the day."""
 MAX_REPORT_DELAY: Final = 3600.0
-"""Seconds that a report waits for that: a broker that is away must not silence the mail, which then says so."""
+"""Maximum seconds that a report waits for that. If the broker is down the report is sent anyway, and says so."""
 NEVER: Final = 366 * 86_400.0
-"""Seconds to look again at an expression that has no next time."""
+"""Seconds until an expression without a next time is evaluated again."""
 
 _log: Final = structlog.get_logger()
 
 
 def last_due(expression: str, zone: dt.tzinfo, now: float) -> float | None:
     """The newest time of the expression that is not after ``now``; None when there is none."""
-    # The search begins a second later, because it gives times before its start only.
+    # The search starts a second later, because it only returns times before its start.
     times = CronSim(expression, dt.datetime.fromtimestamp(int(now) + 1, zone), reverse=True)
     return next((at.timestamp() for at in times if at.timestamp() <= now), None)
 
 
 def next_due(expression: str, zone: dt.tzinfo, now: float) -> float | None:
     """The earliest time of the expression after ``now``; None when there is none."""
-    # In the hour that comes twice, cron's next time by the local clock can be an hour ago.
+    # In the hour that occurs twice, the next time by the local clock can be an hour ago.
     times = CronSim(expression, dt.datetime.fromtimestamp(int(now), zone))
     return next((at.timestamp() for at in times if at.timestamp() > now), None)
 
@@ -52,7 +52,7 @@ def reported_date(due_at: float, zone: dt.tzinfo) -> dt.date:
 
 
 class ReportSchedule:
-    """Puts each day's report into the outbox when it is due. Belongs to one thread."""
+    """Queues each day's report in the outbox when it is due. Belongs to one thread."""
 
     def __init__(
         self, outbox: Outbox, reader: Reader, channel: str, expression: str, zone: dt.tzinfo, *, new: bool = False
@@ -69,7 +69,7 @@ class ReportSchedule:
         self._waiting_since: float | None = None
 
     def run_once(self, now: float) -> float:
-        """Claim what is due; when to call again, in unix seconds (earlier does no harm)."""
+        """Queue a report that is due. Returns when to call again, in Unix seconds (earlier does no harm)."""
         due_at = last_due(self._expression, self._zone, now)
         date = reported_date(due_at, self._zone) if due_at is not None else None
         if due_at is not None and date is not None and date != self._claimed:
@@ -85,10 +85,10 @@ class ReportSchedule:
         return next_due(self._expression, self._zone, now) or now + NEVER
 
     def _claim(self, date: dt.date, due_at: float, now: float) -> bool:
-        """False when it has to wait."""
-        # Counters are kept by the quarter of an hour, with their last time: so they may be that much younger.
+        """Queue the report of a day; False if it has to wait."""
+        # Counters are stored per quarter of an hour, at its last update, so they may be that much newer.
         if self._first and (self._new or not self._reader.counters(due_at + BUCKET_SECONDS)):
-            return True  # The monitor is new: it did not exist when this was due, and missed nothing.
+            return True  # a new monitor did not exist when this was due, so it missed nothing
         end = day_bounds(date, self._zone)[1]
         if not self._may_claim(end, now):
             return False
@@ -99,7 +99,7 @@ class ReportSchedule:
         return True
 
     def _may_claim(self, end: float, now: float) -> bool:
-        """Whether the stream has been read to the day's end, or was waited for long enough."""
+        """Whether the stream has been read to the end of the day, or MAX_REPORT_DELAY has passed."""
         read_until = self._reader.counters(math.inf).get(CounterName.READ_UNTIL)
         if read_until is None or read_until >= end:
             return True
