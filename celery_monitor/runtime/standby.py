@@ -1,8 +1,8 @@
-"""A process that does not lead: it waits for the lease, and keeps what it would need.
+"""A standby: waits for the lease, and buffers what it would need to take over.
 
-Where the broker keeps messages until they are acknowledged, nothing has to be read before. Where it does not (Redis),
-the stream is read all the time into a bounded ring, and trimmed by what the leader has committed. A process whose store
-is its own has nobody to wait for.
+If the broker keeps messages until they are acknowledged (RabbitMQ), nothing has to be buffered. If it does not (Redis),
+the standby reads the stream all the time into a bounded ring buffer and drops from it what the leader has committed.
+A process with a store of its own takes the lease at once.
 """
 
 import math
@@ -23,16 +23,17 @@ from celery_monitor.runtime.lease import HeldLease, KeepAlive
 from celery_monitor.runtime.threads import Threads
 
 LOOK: Final = 0.5
-"""Seconds between two looks at the lease."""
+"""Seconds between two checks of the lease."""
 SOON: Final = 0.02
-"""Least seconds between two looks, when it is about to be free."""
+"""Minimum seconds between two checks, when the lease is about to expire."""
 STORE_RETRY: Final = 2.0
-"""Seconds until another attempt after the store could not be used."""
+"""Seconds until another attempt after the store was unavailable."""
 VIEW: Final = 5.0
-"""Seconds between two looks at what the leader has committed, for the page."""
+"""Seconds between two reads of what the leader has committed, for the page."""
 VIEW_MARGIN: Final = 1.0
-"""Seconds that the lease still has to run for that: a take-over does not wait for the page."""
+"""Seconds of lease that must remain for such a read, so that it never delays a take-over."""
 LISTEN: Final = 0.25
+"""Seconds for which one read of the stream waits."""
 RECONNECT_CAP: Final = 2.0
 _LISTENER: Final = "standby"
 _NOT_LEADING: Final = "waiting for the lease of the store"
@@ -41,28 +42,28 @@ _TWO_REPLICAS: Final = (
     "different fleet on each"
 )
 _LIMIT: Final = 60.0
-"""Seconds without a turn after which the listener is stuck."""
+"""Seconds without a heartbeat after which the listener counts as stuck."""
 _JOIN: Final = 12.0
-"""Seconds that the listener may take to end: an attempt to connect takes ten at most."""
+"""Seconds that the listener may take to stop: an attempt to connect takes at most ten."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """What a leader begins with."""
+    """What a new leader starts from."""
 
     restored: Restored
     source: EventSource
     lease: HeldLease
     gap: float = 0.0
-    """Seconds of the stream that nobody has read, up to ``source``."""
+    """Seconds of the stream that no process has read."""
     alive_at: float | None = None
-    """Unix seconds since when nobody has read the stream; None while ``source`` is connected."""
+    """Unix seconds at which the stream was last read; None if ``source`` is connected and has missed nothing."""
 
 
 class Standby:
-    """Until ``lead`` returns. ``source`` is what a leader reads; a Replay is listened to meanwhile."""
+    """The process until ``lead`` returns. A leader reads ``source``; until then ``replay`` buffers the stream."""
 
     def __init__(
         self,
@@ -77,11 +78,10 @@ class Standby:
         prepare: Callable[[], None] = lambda: None,
         alone: bool = False,
     ) -> None:
-        """Does no I/O. ``holder``: the name of this process. ``end`` ends it when the listener is stuck.
+        """Does no I/O. ``holder``: the name of this process. ``end`` ends the process when the listener is stuck.
 
-        ``alone``: see HeldLease.
-        ``look`` reads what the leader has committed, and raises StoreUnavailableError. ``prepare`` is called once,
-        while another process leads, and does what a take-over would have to wait for.
+        ``alone``: see HeldLease. ``look`` reads what the leader has committed, and may raise StoreUnavailableError.
+        ``prepare`` is called once while another process leads, for work that would delay a take-over.
         """
         self._store = store
         self._clock = clock
@@ -102,10 +102,10 @@ class Standby:
         self._prepared = False
         self._looked_at = -math.inf
         self.view: Snapshot | None = None
-        """What the leader had committed some seconds ago; None before the first look."""
+        """What the leader had committed some seconds ago; None before the first read."""
 
     def lead(self, stopping: threading.Event) -> Takeover | None:
-        """Wait for the lease and take it; None when ``stopping`` came first. Raises StoreUnusableError."""
+        """Wait for the lease and take it; None if ``stopping`` was set first. Raises StoreUnusableError."""
         if self._replay is not None:
             self.threads.start(_LISTENER, self._listen, limit=_LIMIT, fatal=True, restart=True)
             self.threads.watch()
@@ -126,10 +126,10 @@ class Standby:
         if not self._store.shared:
             return HealthReport({"store": self._store_error})
         if self._alone:
-            # Whoever led before has just ended, or should not be there: nothing is counted here until this one leads.
+            # The other leader has just ended, or should not exist: this process counts nothing until it leads.
             other = f"{self.leader} leads on this store: {_TWO_REPLICAS}" if self.leader else _NOT_LEADING
             return HealthReport({"store": self._store_error or other})
-        # Two replicas that start together would both be ready before anybody counts.
+        # Otherwise two replicas that start together would both be ready before any of them counts.
         checks = {"store": self._store_error or (None if self.leader else _NOT_LEADING)}
         if self._replay is not None:
             checks["broker"] = self._stream_error or (
@@ -144,11 +144,11 @@ class Standby:
 
     @property
     def leader(self) -> str:
-        """Who leads, as of the last look; empty for nobody."""
+        """Name of the leader as of the last check; empty if there is none."""
         return self._seen.holder if self._seen is not None and self._seen.expires_in > 0 else ""
 
     def _attempt(self) -> Takeover | float:
-        """Take the lease if it is free; else the seconds until the next look. Raises StoreUnusableError."""
+        """Take the lease if it is free; else return the seconds until the next check. Raises StoreUnusableError."""
         try:
             wait = self._wait() if self._store.shared else 0.0
             if wait > 0:
@@ -165,9 +165,9 @@ class Standby:
             return STORE_RETRY
 
     def _wait(self) -> float:
-        """Seconds for which the lease is left to others; 0 when it is to be asked for."""
+        """Check the lease. Returns the seconds until the next check; 0 if the lease should be taken now."""
         lease, previous = self._store.lease(), self._seen
-        # A store without a term has no position either.
+        # Without a term nobody has led on this store yet, so it has no position.
         position = self._store.position() if self._replay is not None and lease.term else None
         self._ready = self._replay is None or self._replay.trim(position)
         self._store_error, self._seen = None, lease
@@ -188,7 +188,7 @@ class Standby:
         return max(SOON, min(LOOK, lease.expires_in)) if lease.expires_in > 0 else LOOK
 
     def _take_over(self, restored: Restored, asked_at: float) -> Takeover:
-        """Raises StoreUnavailableError; the lease is given up then."""
+        """Prepare to lead, with the lease taken. Raises StoreUnavailableError, and has resigned then."""
         self._store_error = None
         lease = HeldLease(self._store, self._clock, asked_at, alone=self._alone)
         alive_at = restored.counters.get(CounterName.ALIVE_AT)

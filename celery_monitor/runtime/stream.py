@@ -1,7 +1,7 @@
-"""The event stream across connections: it is opened, probed, lost, and opened again, for ever.
+"""The event stream across connections: opens and checks it, and reopens it whenever it is lost.
 
-The monitor is told what the state of the stream means for its counts: a new connection may deliver again what an
-earlier one did, and while nothing can be delivered no worker counts as silent.
+It also notifies the monitor of states that affect the counts: a new connection may redeliver earlier messages, and
+while nothing can be delivered, no worker counts as silent.
 """
 
 import random
@@ -20,17 +20,17 @@ from celery_monitor.ports import Batch, Clock, EventSource
 from celery_monitor.runtime.prober import Prober
 
 STEADY: Final = 2.0
-"""Seconds that a connection has to last: losing one that is younger counts as a failed attempt."""
+"""Seconds that a connection has to last; one that is lost earlier counts as a failed attempt."""
 RECONNECT_CAP: Final = 5.0
-"""Longest wait between two attempts, in seconds. Without acknowledgements, events of that time are lost."""
+"""Maximum seconds between two attempts. Without acknowledgements, events published meanwhile are lost."""
 REPAIR_CAP: Final = 30.0
-"""The same where a person must act first."""
+"""The same for faults that somebody has to repair first."""
 RECHECK: Final = 0.25
-"""Seconds between two looks at whether messages may be held again."""
+"""Seconds between two checks whether this process may consume again."""
 MAX_STALL: Final = 1.0
-"""Seconds from the end of one read to that of the next that count as the stream's silence, beside those that the next
-one was to wait. In a longer time this process did not run (a paused machine, a stopped container), and what was sent
-meanwhile may just not be here yet. Dropping the connection would lose it where nothing is acknowledged."""
+"""Seconds beyond its timeout that a read may take and still count as silence of the stream. If it takes longer, this
+process was not running (a paused machine, a stopped container), and what was published meanwhile may not have arrived
+yet; without acknowledgements, dropping the connection would lose it."""
 NOT_RENEWED: Final = (
     "the store's lease could not be renewed in time: not consuming, because another replica may lead by now"
 )
@@ -44,9 +44,9 @@ class StreamStats:
 
     connected: bool = False
     live: bool = False
-    """A message has arrived on this connection, at least a probe; or probes are forbidden, so none can be expected."""
+    """A message, at least a probe, has arrived on this connection; or probes are forbidden, so none can be expected."""
     error: str | None = None
-    """Why there is no connection."""
+    """Why there is no connection; None if there is one."""
     standby: str | None = None
     """Why nothing arrives although the connection is healthy: another monitor is the active consumer."""
     unacked: int = 0
@@ -54,7 +54,7 @@ class StreamStats:
 
 
 class Stream:
-    """Owns the source. All methods belong to the pump's thread; ``lock`` is held over each use of the monitor."""
+    """Owns the source. All methods belong to the pump's thread; ``lock`` is held during each use of the monitor."""
 
     def __init__(
         self,
@@ -72,15 +72,15 @@ class Stream:
     ) -> None:
         """Does no I/O.
 
-        ``alive_at``: when an earlier process is last known to have read the stream. ``opened`` is called after each
-        successful connection attempt and must not block. ``may_consume``: no other process may be waiting for the
-        messages that are held. ``repair_cap``: longest wait before another attempt where a person must act first.
+        ``alive_at``: Unix seconds at which an earlier process is last known to have read the stream. ``opened`` is
+        called after each successful connection attempt and must not block. ``may_consume`` returns whether this process
+        may hold messages, because no other can lead. ``repair_cap``: see REPAIR_CAP.
         """
         self.stats = StreamStats()
         self.connection = 0
-        """Number of the newest connection; tags are valid on their own connection only."""
+        """Number of the current connection; a tag is only valid on its own connection."""
         self.tag = 0
-        """Acknowledges everything delivered so far on this connection."""
+        """Tag that acknowledges everything delivered so far on this connection."""
         self._source = source
         self._monitor = monitor
         self._lock = lock
@@ -104,26 +104,26 @@ class Stream:
 
     @property
     def last_received_at(self) -> float:
-        """Monotonic time of the last message, or of the connection while none has arrived.
+        """Monotonic time of the last message, or of the connection if none has arrived on it.
 
-        While the prefetch is exhausted this is the present: nothing can be delivered before an acknowledgement.
+        While the prefetch is exhausted it is the present, because nothing can be delivered before an acknowledgement.
         """
         return self._last_received_at
 
     @property
     def retry_in(self) -> float:
-        """Seconds until the next connection attempt is due; not positive when it is due now."""
+        """Seconds until the next connection attempt is due; zero or negative if it is due now."""
         if self._withheld:
             return RECHECK
         return self._connect_at - self._clock.monotonic()
 
     @property
     def _withheld(self) -> bool:
-        """Another process may lead, and needs what this one would hold."""
+        """Whether not to consume, because another process may lead and need the messages."""
         return self.acknowledges and not self._may_consume()
 
     def connect(self) -> None:
-        """Attempt to connect. A failure is noted in ``stats.error`` and postpones the next attempt."""
+        """Attempt to connect. A failure is recorded in ``stats.error`` and postpones the next attempt."""
         try:
             self._source.connect()
         except SourceLostError as exc:
@@ -150,7 +150,7 @@ class Stream:
     def poll(self, timeout: float) -> Batch | None:
         """Wait at most ``timeout`` seconds for messages; None when none arrived.
 
-        Raises SourceLostError when the connection is lost or silent; it has been abandoned then.
+        Raises SourceLostError if the connection is lost or silent; it is already abandoned then.
         """
         if self._withheld:
             self._lose(NOT_RENEWED)
@@ -172,7 +172,7 @@ class Stream:
         return batch
 
     def ack(self, connection: int, tag: int, number: int) -> None:
-        """Acknowledge everything up to ``tag``, ``number`` messages, if that connection still exists.
+        """Acknowledge everything up to ``tag`` (``number`` messages) if that connection still exists.
 
         Raises SourceLostError as ``poll`` does.
         """
@@ -186,24 +186,24 @@ class Stream:
         self.stats.unacked = max(0, self.stats.unacked - number)
 
     def probes_returned(self, probes: Iterable[tuple[int, int]]) -> None:
-        """Probes of any monitor, (instance, number), were read from the stream."""
+        """Probes, as (instance, number), were read from the stream; also those of other monitors."""
         if self._prober is not None:
             for instance, number in probes:
                 self._prober.probe_returned(instance, number)
 
     def tick(self, now: float) -> None:
-        """About once a second, connected or not."""
+        """Called about once a second, connected or not."""
         self._note_live()
         if not self.stats.connected:
             with self._lock:
                 self._count_gap(now)
 
     def abandon(self) -> None:
-        """Drop the connection: another process needs its messages now."""
+        """Drop the connection at once, because another process needs its messages."""
         self._source.abandon()
 
     def close(self) -> None:
-        """Close the connection politely."""
+        """Close the connection gracefully."""
         self._source.close()
 
     def _note_batch(self, batch: Batch) -> None:
@@ -219,7 +219,7 @@ class Stream:
             self._prober.message_received()
 
     def _check_silence(self, delay: float) -> None:
-        """``delay``: seconds since the previous read, but for those that this one was to wait."""
+        """Raise SourceLostError if the stream is silent. ``delay``: seconds that the read took beyond its timeout."""
         if self._prober is None:
             return
         if delay > MAX_STALL:
@@ -233,7 +233,7 @@ class Stream:
         raise SourceLostError(reason)
 
     def _note_live(self) -> None:
-        """An open connection proves little, a message does. Where probes are forbidden no message may ever arrive."""
+        """Consider an open connection live without a message if probes are forbidden: none may ever arrive."""
         forbidden = self._prober is None or self._prober.forbidden
         if self.stats.connected and not self.stats.live and self.stats.standby is None and forbidden:
             self.stats.live = True
@@ -249,7 +249,7 @@ class Stream:
         self.stats.standby = standby
 
     def _count_gap(self, now: float) -> None:
-        """Count the time without a connection, if events of that time are lost. The caller holds the lock."""
+        """Count the time without a connection if its events are lost. The caller holds the lock."""
         if self._watched_until is not None and not self.acknowledges:
             self._monitor.note_gap(self._watched_until, now)
             self._watched_until = now

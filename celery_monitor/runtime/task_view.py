@@ -1,7 +1,7 @@
-"""What runs now and a task by its ID, for readers in other threads: out of the monitor's memory, or out of the store.
+"""Running tasks and tasks by ID, for readers in other threads: from the monitor's memory, or from the store.
 
-The pump waits for the monitor's lock, so it is held for a copy of the IDs only (some milliseconds with hundreds of
-thousands of tasks), and again for what is shown of a page's rows.
+The pump waits for the monitor's lock, so it is held only while the IDs are copied (some milliseconds with hundreds of
+thousands of tasks), and again for the details of the rows of one page.
 """
 
 import threading
@@ -20,16 +20,16 @@ from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH
 from celery_monitor.ports import Clock, Reader
 
 MAX_STORED: Final = 20_000
-"""Tasks under way that a standby reads for a list."""
+"""Unfinished tasks that a standby reads for a list at most."""
 
 
 class MemoryTaskView:
-    """Of the process that leads: a TaskView of this moment. ``lock`` is held over each use of the monitor."""
+    """The TaskView of a leader: always current. ``lock`` is held during each use of the monitor."""
 
     live = True
 
     def __init__(self, monitor: Monitor, lock: threading.Lock, clock: Clock, redact: Sequence[Pattern]) -> None:
-        """Does no I/O. ``redact``: what is replaced in arguments."""
+        """Does no I/O. ``redact``: patterns that are replaced in arguments."""
         self._monitor = monitor
         self._lock = lock
         self._clock = clock
@@ -73,7 +73,7 @@ class MemoryTaskView:
 
 
 class StoredTaskView:
-    """Of a standby: a TaskView of what the leader has committed. Raises as a Reader."""
+    """The TaskView of a standby: what the leader has committed. Raises as a Reader."""
 
     live = False
 
@@ -83,18 +83,18 @@ class StoredTaskView:
         self._clock = clock
 
     def page(self, criteria: RunFilter) -> RunPage:
-        """See TaskView. Of the tasks that were heard of longest ago."""
+        """See TaskView. Covers the MAX_STORED tasks whose last event is the oldest."""
         rows = self._reader.tracked(MAX_STORED)
         return sift(([uuid for uuid, _ in rows], [ref for _, ref in rows]), criteria, self._clock.now())
 
     def find(self, uuid: str) -> list[TaskRun]:
-        """See TaskView. Only what is under way: what has ended is in the store."""
+        """See TaskView. Only unfinished runs; ended ones are read from the store."""
         rows = self._reader.tracked(1, uuid=uuid)
         return [
             to_task_run(uuid, run) for _, ref in rows for run in reversed(all_runs(ref)) if run.stage < Stage.SUCCEEDED
         ]
 
     def children(self, uuid: str) -> list[TaskRun]:
-        """See TaskView: no index knows them."""
+        """See TaskView. Always empty: the store has no index of children."""
         del uuid
         return []

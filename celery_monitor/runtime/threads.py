@@ -1,11 +1,11 @@
-"""Named, guarded threads: a failure is met as the thread's work demands, and silence is noticed.
+"""Named threads that are supervised: failures stop the app or restart the thread, and a watchdog detects stuck ones.
 
-Without the pump and the committer nothing is counted, and after an error nobody knows how far they came: their death
-stops the app with a non-zero exit, and the broker delivers again what was not committed. What only serves them (web,
-fleet, prober, notifiers, keeper) is begun anew after a pause, because the rest still counts and pages meanwhile.
+Without the pump and the committer nothing is counted, and after an error their state is unknown. So if one of them
+fails, the app exits with a non-zero code, and the broker redelivers what was not committed. Other threads (web, fleet,
+prober, notifiers, maintenance) are restarted after a pause, because counting and paging continue without them.
 
-Each loop calls its ``heartbeat`` once a turn. The watchdog looks once a second and counts the looks at which a thread
-had not turned since the last one, not the time that went by: a process that was itself suspended is not stuck.
+Each loop calls ``heartbeat`` once a turn. The watchdog checks once a second and counts consecutive checks without a new
+heartbeat, rather than elapsed time: a process that was suspended as a whole is not stuck.
 """
 
 import contextlib
@@ -21,29 +21,29 @@ from celery_monitor.errors import LeaseLostError, MonitorError
 
 WATCH_INTERVAL: Final = 1.0
 LOG_TIMEOUT: Final = 1.0
-"""Seconds that a line of the log may take on the way to the end."""
+"""Maximum seconds for a log line that is written before the process ends."""
 REASON_WAIT: Final = 1.0
-"""Seconds in which the reason becomes known why a thread has ended without an error."""
+"""Seconds to wait for the reason why a thread has ended without an error."""
 
 RESTART_BASE: Final = 1.0
 RESTART_CAP: Final = 60.0
-"""Seconds before a failed loop is begun anew; doubled at each failure in a row."""
+"""Seconds before a failed loop is restarted: RESTART_BASE, doubled at each consecutive failure up to RESTART_CAP."""
 HEALTHY_AFTER: Final = 60.0
-"""Seconds without a failure after which the next one is the first of its row again."""
+"""Seconds without a failure after which the count of consecutive failures starts again."""
 MAX_CONSECUTIVE_FAILURES: Final = 3
-"""Failures in a row that are trouble, and not a slip."""
+"""Consecutive failures from which on the thread is reported as failing."""
 
 _log = structlog.get_logger()
 
 Loop = Callable[[threading.Event, Callable[[], None]], None]
-"""Runs until the event is set; calls the function once a turn."""
+"""Runs until the event is set; calls the function (the heartbeat) once a turn."""
 
 
 def try_log(log: Callable[[], None]) -> bool:
-    """Write to the log in a thread of its own; whether it was written in time. Raises nothing of the log's.
+    """Write to the log in a separate thread; whether it was written within LOG_TIMEOUT. Raises nothing.
 
-    For what stands before the end: who reads the log may have stopped (a full pipe blocks for ever, and its lock with
-    it) or be gone, and must not keep the process alive.
+    For log lines before the process ends: the reader of the log may have stopped (a full pipe blocks forever, and
+    everyone who waits for its lock) or be gone, which must not keep the process alive.
     """
     written = threading.Event()
 
@@ -59,12 +59,11 @@ def try_log(log: Callable[[], None]) -> bool:
 
 
 class Threads:
-    """Starts loops in threads of their own and watches them. ``stop`` is set when the app has to end.
+    """Starts loops in threads of their own and supervises them. ``stop`` is set when the app has to end.
 
-    ``limit`` of ``start``: seconds without progress after which the thread counts as stuck. ``fatal``: when it is
-    stuck, ``end`` ends the process (with the name of the thread), because nothing else can. ``on_check`` is called at
-    each look of the watchdog: as long as it is, the interpreter runs. ``on_lost``: a thread was refused by the store
-    because another process leads; then ``stop`` is set, and this is no thread's failure.
+    ``end`` is called with the name of a ``fatal`` thread that is stuck, and ends the process. ``on_check`` is called at
+    each check of the watchdog, which proves that the interpreter is not blocked. ``on_lost`` is called when the store
+    refused a thread because another process leads; then ``stop`` is set, and it does not count as a failure.
     """
 
     def __init__(
@@ -74,12 +73,12 @@ class Threads:
         on_check: Callable[[], None] = lambda: None,
         on_lost: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Nothing runs yet."""
+        """Starts no thread yet."""
         self.stop = stop
         self.died: str | None = None
-        """Name of the first thread that died of an error."""
+        """Name of the first thread that ended because of an error."""
         self.failures: dict[str, int] = {}
-        """Name of each thread that is begun anew after a failure → how often it has failed."""
+        """Name of each thread that is restarted after a failure → how often it has failed."""
         self._exit = end
         self._on_check = on_check
         self._on_lost = on_lost
@@ -94,7 +93,8 @@ class Threads:
     def start(self, name: str, loop: Loop, *, limit: float, fatal: bool = False, restart: bool = False) -> None:
         """Run ``loop`` in a daemon thread called ``name``.
 
-        ``restart``: it is begun anew when it fails; else its failure stops the app.
+        ``limit``: seconds without a heartbeat after which the thread counts as stuck. ``fatal``: a stuck thread ends
+        the process. ``restart``: a failed loop is restarted; otherwise its failure stops the app.
         """
         self._limits[name] = limit
         self._beats[name] = 0
@@ -113,14 +113,14 @@ class Threads:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stuck(self) -> dict[str, float]:
-        """Threads that made no progress in time, or died, with the seconds since; empty when all is well."""
-        # Copies: others read while the app still starts threads.
+        """Stuck or dead threads, with the seconds since their last heartbeat; empty when all is well."""
+        # Copies, because the app may start threads while another thread calls this.
         stuck = {name: silence for name, silence in list(self._silence.items()) if silence > self._limits[name]}
         stuck |= {name: 0.0 for name, thread in list(self._threads.items()) if not thread.is_alive()}
         return stuck
 
     def failing(self) -> dict[str, str]:
-        """Threads that fail again and again, with what of; empty when all is well."""
+        """Threads that fail repeatedly, with a description; empty when all is well."""
         return {
             name: f"failed {times} times in a row, last with {error}; see the log for the traceback"
             for name, (times, error) in list(self._failing.items())
@@ -129,11 +129,11 @@ class Threads:
 
     @property
     def names(self) -> list[str]:
-        """All that were started."""
+        """Names of all threads that were started."""
         return list(self._threads)
 
     def join(self, name: str, timeout: float) -> bool:
-        """Wait for a thread's end; whether it has ended."""
+        """Wait up to ``timeout`` s for a thread to end; whether it has ended."""
         thread = self._threads.get(name)
         if thread is None:
             return True
@@ -144,13 +144,13 @@ class Threads:
         error = None
         try:
             error = self._run(name, loop)
-            if error is not None and not self._thread_died(error):
+            if error is not None and not self._lost_lease(error):
                 self.died = self.died or name
-                # An error of our own says in words what is wrong and what to do.
+                # The text of our own errors says what is wrong and what to do; a traceback would not help.
                 fields = {"error": str(error)} if isinstance(error, MonitorError) else {"exc_info": error}
                 try_log(partial(_log.error, "A thread died; the monitor is exiting", thread=name, **fields))
         finally:
-            # Without an error of its own it may have ended because of another one, whose reason is known in a moment.
+            # A thread that ends without an error may follow another one, whose error is known in a moment.
             if not (self.stop.wait(REASON_WAIT) if error is None else self.stop.is_set()):
                 self.died = self.died or name
                 self.stop.set()
@@ -159,7 +159,7 @@ class Threads:
         while True:
             started_at = monotonic()
             error = self._run(name, loop)
-            if self._thread_died(error) or self.stop.is_set():
+            if self._lost_lease(error) or self.stop.is_set():
                 return
             self.failures[name] += 1
             earlier_failures = (
@@ -171,8 +171,8 @@ class Threads:
             if self.stop.wait(pause):
                 return
 
-    def _thread_died(self, error: Exception | None) -> bool:
-        """Whether the thread ended because another process leads."""
+    def _lost_lease(self, error: Exception | None) -> bool:
+        """Whether the thread ended because another process leads; then stop all threads."""
         if not isinstance(error, LeaseLostError):
             return False
         self._on_lost(str(error))
@@ -182,7 +182,7 @@ class Threads:
     def _run(self, name: str, loop: Loop) -> Exception | None:
         try:
             loop(self.stop, lambda: self._heartbeat(name))
-        except Exception as exc:  # noqa: BLE001  # the one place: whatever it was, it is told and met
+        except Exception as exc:  # noqa: BLE001  # the one place: any failure is logged and handled
             return exc
         return None
 
@@ -190,11 +190,11 @@ class Threads:
         self._beats[name] += 1
 
     def beats(self, name: str) -> int:
-        """How many heartbeats a thread has sent."""
+        """Number of heartbeats of a thread."""
         return self._beats[name]
 
     def check(self) -> None:
-        """One look of the watchdog: who has not turned since the last one has been silent for an interval more."""
+        """One check of the watchdog: a thread without a new heartbeat has been silent for another WATCH_INTERVAL."""
         self._on_check()
         for name, beats in list(self._beats.items()):
             if beats != self._seen.get(name):
@@ -203,7 +203,7 @@ class Threads:
             self._silence[name] += WATCH_INTERVAL
             if name in self._fatal and self._silence[name] > self._limits[name]:
                 try:
-                    words = "No progress; the watchdog ends the process"
+                    words = "A thread makes no progress; the watchdog ends the process"
                     try_log(partial(_log.critical, words, thread=name, seconds=self._silence[name]))
                 finally:
                     self._exit(name)

@@ -1,12 +1,14 @@
-"""Pages that the store cannot take: they are sent from memory.
+"""Sends pages from memory while the store cannot be written.
 
-What is to be sent is a row of the outbox, written with the count that caused it. While the store cannot be written (a
-full or read-only disk, a quota, one that hangs) there is no row, and somebody must be paged all the same. The pump says
-what waits to be written; after a moment the notifier of its channel gets it here, in front of what the store has.
+Normally a page is sent from its outbox row, which is committed together with the count that caused it. While the store
+cannot be written (a full or read-only disk, a quota, a hanging database) there is no row, but people must be paged
+nevertheless. So the pump offers the pages that wait to be committed; after GRACE_PERIOD the notifier of the channel
+gets them from here, before the rows of the store.
 
-Rows stay the truth. When the store is back the same page has a row, and one that says no more than what was sent is
-recorded as delivered. A process that is killed before that sends it again: the receiver knows it by its key.
-Only triggers go this way, once each: refreshes and resolves wait for the store.
+The rows remain authoritative. When the store is available again, the page gets its row; if the row contains no more
+failures than were already sent, it is recorded as delivered. If the process is killed before that, the page is sent
+again, and the receiver deduplicates it by its key. Only triggers are sent this way, once each: refreshes and resolves
+wait for the store.
 """
 
 import contextlib
@@ -23,9 +25,9 @@ from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, Outbox, Sent
 
 GRACE_PERIOD: Final = 1.0
-"""Seconds that a page waits for the store."""
+"""Seconds that a page waits for the store before it is sent from memory."""
 REMEMBERED: Final = 2_000
-"""Pages sent from memory whose rows are still to come."""
+"""Maximum number of pages sent from memory that are remembered until their rows appear."""
 
 _log = structlog.get_logger()
 
@@ -35,11 +37,11 @@ class _PendingPage:
     item: OutboxItem
     incident: Incident
     done: bool = False
-    """Sent, or refused for good."""
+    """It was sent or finally rejected."""
 
 
 class UncommittedPages:
-    """The outbox as the notifier of one channel sees it. ``offer`` and ``written`` are the pump's."""
+    """The outbox as the notifier of one channel sees it. ``offer`` and ``written`` belong to the pump's thread."""
 
     def __init__(self, outbox: Outbox, clock: Clock, channel: str) -> None:
         self._outbox = outbox
@@ -48,15 +50,15 @@ class UncommittedPages:
         self._lock = threading.Lock()
         self._pages: dict[str, _PendingPage] = {}
         self._sent: OrderedDict[str, Sent] = OrderedDict()
-        """Key → what was told, until the row has come."""
+        """Key → what was sent, until the row is recorded."""
         self._expedite: str | None = None
-        """The channel, when the store could not be told to hasten its rows."""
+        """The channel whose rows still have to be expedited, because the store was unavailable; else None."""
         self._unreachable = False
-        """The store could not be asked when it was tried last."""
+        """The last read of the store failed."""
         self._last_id = 0
 
     def offer(self, waiting: Iterable[tuple[OutboxRequest, Incident]]) -> bool:
-        """All pages that wait to be written; whether one of them is new."""
+        """Take the pages that wait to be committed; whether one of them is new."""
         now, new = self._clock.now(), False
         with self._lock:
             for entry, incident in waiting:
@@ -71,23 +73,23 @@ class UncommittedPages:
         return new
 
     def written(self, changes: Changes) -> None:
-        """A flush was committed: its pages have rows now."""
+        """A flush was committed, so its pages have rows now."""
         with self._lock:
             for entry in changes.outbox:
                 if entry.channel == self._channel and entry.action is Action.TRIGGER:
                     self._pages.pop(entry.key, None)
 
     def due(self, now: float, limit: int) -> list[OutboxItem]:
-        """As ``Outbox.due``, with what waits in memory first. Raises StoreUnavailableError when nothing does.
+        """As ``Outbox.due``, after the pages in memory. Raises StoreUnavailableError only if there are none.
 
-        A row that was committed a moment ago may be there before ``written`` is called: as long as its page is in
-        memory, only that is sent.
+        A row may be visible before ``written`` is called for it: as long as its page is in memory, only the page is
+        returned.
         """
         with self._lock:
             unsent = {page.item.key: page.item for page in self._pages.values() if not page.done}
         pages = [item for item in unsent.values() if item.due_at <= now]
         if pages and self._unreachable:
-            return pages  # they do not wait until it has not answered again
+            return pages  # do not delay them by another timeout of the store
         try:
             rows = self._rows(now, limit)
         except StoreUnavailableError:
@@ -99,13 +101,13 @@ class UncommittedPages:
         return pages + [row for row in rows if row.key not in unsent or row.channel != self._channel]
 
     def waiting(self, channel: str) -> bool:
-        """As ``Outbox.waiting``; also while something in memory has not been sent, or rows are to be expedited."""
+        """As ``Outbox.waiting``; also True while a page in memory is unsent or rows still have to be expedited."""
         with self._lock:
             unsent = any(not page.done for page in self._pages.values())
         return unsent or self._expedite is not None or self._outbox.waiting(channel)
 
     def incident(self, key: str) -> Incident | None:
-        """As ``Outbox.incident``; the newest state of one that waits in memory."""
+        """As ``Outbox.incident``; the uncommitted state if its page waits in memory."""
         with self._lock:
             page = self._pages.get(key)
         return self._outbox.incident(key) if page is None or page.done else page.incident
@@ -135,7 +137,7 @@ class UncommittedPages:
                 page.item = replace(page.item, attempts=item.attempts + 1, due_at=due_at, error=error)
 
     def expedite(self, channel: str, now: float) -> None:
-        """As ``Outbox.expedite``, but that a store that cannot be written is told later: pages do not wait for that."""
+        """As ``Outbox.expedite``; if the store is unavailable its rows are expedited later, and pages in memory now."""
         with self._lock:
             for page in self._pages.values():
                 page.item = replace(page.item, due_at=min(page.item.due_at, now))
@@ -143,7 +145,7 @@ class UncommittedPages:
         self._expedite_rows(now)
 
     def dead(self, item: OutboxItem, now: float, error: str) -> None:
-        """As ``Outbox.dead``; one from memory has its row refused again, which keeps the error."""
+        """As ``Outbox.dead``; for a page from memory, its row will be rejected again and then keeps the error."""
         if item.id > 0:
             self._outbox.dead(item, now, error)
         else:
@@ -163,12 +165,12 @@ class UncommittedPages:
                 self._expedite = None
 
     def _rows(self, now: float, limit: int) -> list[OutboxItem]:
-        """What the store has, without rows that say no more than what was sent from memory: those are recorded."""
+        """Due rows of the store, except those already sent from memory, which are recorded as delivered."""
         self._expedite_rows(now)
         while True:
             rows = self._outbox.due(now, limit)
             known_ids = {row.id for row in rows if self._is_known(row)}
-            # What is behind them on their routes is due only when they are recorded.
+            # Rows behind them on their routes become due only once they are recorded.
             if not known_ids or not all(self._settle(row, now) for row in rows if row.id in known_ids):
                 return [self._after(row) for row in rows if row.id not in known_ids]
 
@@ -183,7 +185,7 @@ class UncommittedPages:
         return incident is not None and incident.count <= sent.count
 
     def _after(self, row: OutboxItem) -> OutboxItem:
-        """A row that has more to tell than what was sent from memory: to the receiver it is an update of that."""
+        """If an earlier state of the row was sent from memory, make it an update of that message."""
         with self._lock:
             sent = self._sent.get(row.key)
         if sent is None or sent.receipt is None or row.action is not Action.TRIGGER or row.channel != self._channel:
@@ -192,7 +194,7 @@ class UncommittedPages:
         return replace(row, receipt=sent.receipt, priority=priority)
 
     def _settle(self, row: OutboxItem, now: float) -> bool:
-        """Record it as delivered; False where the store is away again, and it is done at another look."""
+        """Record it as delivered; False if the store is unavailable again, to be retried in the next turn."""
         with self._lock:
             sent = self._sent.get(row.key, Sent(0))
         try:
