@@ -7,7 +7,9 @@ goes into the table ``tracked``. What is stored is the table with the journal ap
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
@@ -21,9 +23,12 @@ from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, in
 from celery_monitor.core.model import Changes, TaskRef
 
 YOUNG_FLUSHES: Final = 10
-"""Flushes whose changes stay in the journal: 5 seconds with the usual interval."""
+"""Flushes whose changes stay in the journal: 10 seconds with the usual interval."""
 MAX_YOUNG: Final = 20_000
-"""Changes that stay in it, but for those of the newest flush: what a start reads, and one flush may have to move."""
+"""Changes that stay in it, except those of the newest flush: a start reads them all. The rest is moved in portions."""
+MOVED_AT_ONCE: Final = 5_000
+"""Changes that a flush moves at most, or twice as many as it brings: so a burst delays no flush for long, and the
+journal still shrinks whatever the rate is."""
 
 _Changed = tuple[list[tuple[str, TaskRef]], list[str]]
 """What was added or replaced, and the IDs that were removed before that."""
@@ -46,16 +51,21 @@ class TrackedJournal:
         self._upsert = upsert(dialect, schema.tracked)
         self._remove = Removal(dialect, schema.tracked)
         self._stores_nul = sql_of(dialect).stores_nul
-        self._flushes: dict[int, list[str]] = {}
-        """Sequence of each flush in the journal → the IDs that it has changed; the oldest first."""
-        self._newest: dict[str, tuple[int, TaskRef | None, bool]] = {}
-        """ID → the flush that changed it last, what it was then (None: removed), and whether the table may have it."""
-        self._moved = 0
-        """Flushes that the present transaction moves."""
+        self._flushes: dict[int, dict[str, TaskRef | None]] = {}
+        """Sequence of each flush in the journal → what it has changed, by ID (None: removed); the oldest first."""
+        self._newest: dict[str, int] = {}
+        """ID → sequence of the last flush in the journal that changed it."""
+        self._new: set[str] = set()
+        """IDs in the journal of which the table surely has no row."""
+        self._moved: dict[int, int] = {}
+        """Sequence → how many of its changes the present transaction moves, from the end."""
+        self._settled: list[str] = []
+        """Ids that no flush in the journal has changed once it is committed."""
 
     def load(self, connection: Connection) -> None:
         """Go on with the journal that another process has left."""
-        self._flushes, self._newest, self._moved = {}, {}, 0
+        self._flushes, self._newest, self._new = {}, {}, set()
+        self._moved, self._settled = {}, []
         for sequence, (kept, removed) in _stored(connection):
             self._note(sequence, kept, removed, in_table=True)
 
@@ -78,59 +88,72 @@ class TrackedJournal:
             body = _encode((changes.tracked, changes.forgotten))
             self._append.run(connection, [(changes.sequence, body)])
             self._note(changes.sequence, changes.tracked, changes.forgotten)
-        self._moved = self._due(changes.sequence) if move else 0
+        self._moved, self._settled = self._due(changes.sequence) if move else {}, []
         if self._moved:
-            self._move(connection, list(self._flushes)[: self._moved], yield_point)
+            self._move(connection, yield_point)
 
     def committed(self) -> None:
         """The last ``write`` is committed."""
-        for sequence in list(self._flushes)[: self._moved]:
-            for uuid in self._flushes.pop(sequence):
-                if self._newest[uuid][0] == sequence:
-                    del self._newest[uuid]
-        self._moved = 0
+        for uuid in self._settled:
+            del self._newest[uuid]
+        self._new.difference_update(self._settled)
+        for sequence, number in self._moved.items():
+            changed = self._flushes[sequence]
+            if number == len(changed):
+                del self._flushes[sequence]
+            else:
+                for uuid in _last(changed, number):
+                    del changed[uuid]
+        self._moved, self._settled = {}, []
 
     def scrub(self, *, nul: bool) -> None:
         """Something could not be stored: from now on the values that wait here are ones that every database takes."""
-        self._newest = {
-            uuid: (at, encode.storable(ref, nul=nul), known) for uuid, (at, ref, known) in self._newest.items()
-        }
+        for changed in self._flushes.values():
+            changed.update({uuid: encode.storable(ref, nul=nul) for uuid, ref in changed.items()})
 
-    def _due(self, sequence: int) -> int:
-        """How many of the oldest flushes are moved."""
-        waiting, due = sum(map(len, self._flushes.values())), 0
+    def _due(self, sequence: int) -> dict[int, int]:
+        """How many changes of which flushes are moved, the oldest first. Of the last one it can be a part."""
+        waiting, due = sum(map(len, self._flushes.values())), {}
+        left = max(MOVED_AT_ONCE, 2 * len(self._flushes.get(sequence, ())))
         for old, changed in self._flushes.items():
-            if old > sequence - YOUNG_FLUSHES and (waiting <= MAX_YOUNG or old == sequence):
+            if left <= 0 or (old > sequence - YOUNG_FLUSHES and (waiting <= MAX_YOUNG or old == sequence)):
                 break
-            waiting -= len(changed)
-            due += 1
+            due[old] = min(left, len(changed))
+            waiting -= due[old]
+            left -= due[old]
         return due
 
     def _note(
         self, sequence: int, kept: Sequence[tuple[str, TaskRef]], removed: Sequence[str], *, in_table: bool = False
     ) -> None:
-        newest = self._newest
-        for uuid in removed:
-            known = newest.get(uuid)
-            newest[uuid] = sequence, None, True if known is None else known[2]
-        for uuid, ref in kept:
-            known = newest.get(uuid)
-            newest[uuid] = sequence, ref, (in_table or ref.saved) if known is None else known[2]
-        self._flushes[sequence] = list({*removed, *(uuid for uuid, _ in kept)})
+        newest, changed = self._newest, cast("dict[str, TaskRef | None]", dict.fromkeys(removed))
+        newest.update(dict.fromkeys(removed, sequence))
+        if not in_table:
+            self._new.update([uuid for uuid, ref in kept if not ref.saved and uuid not in newest])
+        newest.update(dict.fromkeys(map(itemgetter(0), kept), sequence))
+        changed.update(kept)
+        self._flushes[sequence] = changed
 
-    def _move(self, connection: Connection, sequences: Sequence[int], yield_point: Callable[[], None]) -> None:
+    def _move(self, connection: Connection, yield_point: Callable[[], None]) -> None:
+        """Of a flush that is moved in part, the journal keeps all: the table with it applied is the same either way."""
         moved = [
-            (uuid, *self._newest[uuid][1:])
-            for sequence in sequences
-            for uuid in self._flushes[sequence]
-            if self._newest[uuid][0] == sequence
+            (uuid, self._flushes[sequence][uuid])
+            for sequence, number in self._moved.items()
+            for uuid in _last(self._flushes[sequence], number)
+            if self._newest[uuid] == sequence
         ]
-        self._remove.run(
-            connection, ((uuid,) for uuid, ref, in_table in moved if ref is None and in_table), yield_point
-        )
-        rows = (encode.tracked_row(uuid, ref) for uuid, ref, _ in moved if ref is not None)
+        self._settled = [uuid for uuid, _ in moved]
+        gone = ((uuid,) for uuid, ref in moved if ref is None and uuid not in self._new)
+        self._remove.run(connection, gone, yield_point)
+        rows = (encode.tracked_row(uuid, ref) for uuid, ref in moved if ref is not None)
         self._upsert.run(connection, rows, yield_point)
-        self._drop.run(connection, last=sequences[-1])
+        whole = [sequence for sequence, number in self._moved.items() if number == len(self._flushes[sequence])]
+        if whole:
+            self._drop.run(connection, last=whole[-1])
+
+
+def _last(changed: dict[str, TaskRef | None], number: int) -> list[str]:
+    return list(islice(reversed(changed), number))
 
 
 def newest_changes(connection: Connection) -> dict[str, TaskRef | None]:

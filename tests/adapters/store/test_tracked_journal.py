@@ -72,9 +72,10 @@ def left(store: SqlStore) -> int:
         return len(connection.execute(select(schema.tracked_changes.c.sequence)).all())
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_at_any_time(store: SqlStore, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("seed", "portion"), [(0, 5_000), (1, 1), (2, 3)])
+def test_at_any_time(store: SqlStore, seed: int, portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of single transactions and of the process, what was committed is what comes back."""
+    monkeypatch.setattr(tracked_journal, "MOVED_AT_ONCE", portion)
     core = Core(seed)
     write = FlushWriter.write
 
@@ -98,10 +99,33 @@ def test_at_any_time(store: SqlStore, seed: int, monkeypatch: pytest.MonkeyPatch
         assert [ref.seen_minute for _, ref in store.reader.tracked(5)] == by_age[:5]
         for uuid in IDS[:3]:
             assert store.reader.tracked(9, uuid=uuid) == ([(uuid, core.tasks[uuid])] if uuid in core.tasks else [])
-    for _ in range(3):
+    for _ in range(20 if portion == 1 else 10):
         core.sequence += 1
         store.commit(changes(core.sequence))
     assert (table(store), left(store)) == (set(core.tasks), 0)
+
+
+def test_a_burst_is_moved_in_portions(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No flush moves more than a portion, or twice what it brings, and at any rate the journal shrinks to its bound."""
+    monkeypatch.setattr(tracked_journal, "MOVED_AT_ONCE", 10)
+    burst = [(f"b{number}", TaskRef(name="a")) for number in range(95)]
+    store.commit(changes(1, tracked=burst))
+    moved = []
+    for sequence in range(2, 9):
+        before = len(table(store))
+        brought = [(f"c{sequence}.{number}", TaskRef(name="a")) for number in range(6)]
+        gone = ["b94"] if sequence == 3 else []  # it is a row by then, and the journal still has it too
+        store.commit(changes(sequence, tracked=brought, forgotten=gone))
+        moved.append(len(table(store)) - before)
+        if sequence in {2, 3}:
+            store.stop()
+            assert len(list(store.start().tracked)) == 95 + 6 * (sequence - 1) - (sequence == 3)
+    assert max(moved) == 12
+    for sequence in range(9, 19):
+        store.commit(changes(sequence, tracked=[(f"d{sequence}", TaskRef(name="a"))]))
+    assert left(store) == 3
+    assert "b94" not in table(store)
+    assert len(table(store)) == 94 + 6 * 7 + 7
 
 
 def test_short_tasks_are_never_rows(store: SqlStore) -> None:
