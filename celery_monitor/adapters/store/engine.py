@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from celery_monitor.adapters.store import encode, migrate, schema
@@ -249,20 +249,27 @@ class Database:
             yield
         except MonitorError:
             raise
-        except (UnicodeEncodeError, OverflowError, IntegrityError, DataError) as exc:
+        except (UnicodeEncodeError, OverflowError) as exc:
             raise UnstorableError("A value cannot be stored") from exc
         except DBAPIError as exc:
-            error = self._dialect.classify(exc.orig or exc)
-            if isinstance(error, StoreFullError):
-                # Whoever tries again has a little space.
-                self._dialect.use_reserve()
-            raise error from exc
+            raise self._error_of(exc.orig or exc) from exc
         except self._dialect.errors as exc:  # of a statement that did not go through SQLAlchemy
-            raise self._dialect.classify(exc) from exc
+            raise self._error_of(exc) from exc
         except (SQLAlchemyError, OSError) as exc:
             raise StoreUnavailableError(f"The store is unavailable: {exc}") from exc
         except Exception as exc:
             raise foreign(exc) from exc
+
+    def _error_of(self, exc: BaseException) -> MonitorError:
+        """What an error of the driver means to the caller."""
+        driver = self.dialect.loaded_dbapi
+        if isinstance(exc, (driver.IntegrityError, driver.DataError)):
+            return UnstorableError("A value cannot be stored")
+        error = self._dialect.classify(exc)
+        if isinstance(error, StoreFullError):
+            # Whoever tries again has a little space.
+            self._dialect.use_reserve()
+        return error
 
     def _unreadable(self, exc: Exception) -> StoreUnusableError:
         """A row is not what this program writes. The text of the cause may hold what a task has said."""

@@ -1,7 +1,8 @@
 """Statements that are compiled once and run on many rows, and the upsert.
 
 SQLAlchemy's own executemany handles each row in Python and costs more than SQLite itself; here rows are tuples that go
-straight to the driver. How one statement takes many of them is the dialect's.
+straight to the driver. How one statement takes many of them is the dialect's. ``Connection.exec_driver_sql`` would add
+some 25 µs to each statement, for events and results that nobody reads: a third of the time of a commit of 500 events.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,8 +25,6 @@ from sqlalchemy import (
 from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.dialects.base import Insert, Row, Statements
 
-_COUNTED: Final = {"preserve_rowcount": True}
-
 
 class Bulk:
     """One statement for many rows, each a tuple in the order of ``columns``."""
@@ -41,9 +40,12 @@ class Bulk:
     def run(self, connection: Connection, rows: Iterable[Row], yield_point: Callable[[], None] = lambda: None) -> None:
         """Execute it for every row, in order. ``yield_point`` is called after each portion, and may block briefly."""
         for sql, parameters in self._statements.batches(rows):
-            connection.exec_driver_sql(sql, parameters)
+            cursor = connection.connection.cursor()
             if isinstance(parameters, tuple):
+                cursor.execute(sql, parameters)
                 yield_point()
+            else:
+                cursor.executemany(sql, parameters)
 
 
 class Prepared:
@@ -61,8 +63,9 @@ class Prepared:
     def run(self, connection: Connection, **values: object) -> int:
         """Execute it; the number of rows that it changed. Within a pipeline that number is not known."""
         bound = self._constants | values
-        parameters = tuple(bound[name] for name in self._names)
-        return connection.exec_driver_sql(self._sql, parameters, execution_options=_COUNTED).rowcount
+        cursor = connection.connection.cursor()
+        cursor.execute(self._sql, tuple(bound[name] for name in self._names))
+        return cursor.rowcount
 
 
 class Removal(Bulk):

@@ -70,9 +70,11 @@ class Repeated:
     def batches(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
         """See Statements."""
         remaining = iter(rows)
-        for at_once, sql in self._many.items():
-            while len(chunk := list(islice(remaining, at_once))) == at_once:
-                yield sql, tuple(chain.from_iterable(chunk))
-            remaining = iter(chunk)
-        if tail := list(remaining):
-            yield self._one, tail
+        while chunk := list(islice(remaining, _INSERTED[0])):
+            begin = 0
+            for at_once, sql in self._many.items():
+                while begin + at_once <= len(chunk):
+                    yield sql, tuple(chain.from_iterable(chunk[begin : begin + at_once]))
+                    begin += at_once
+            if begin < len(chunk):
+                yield self._one, chunk[begin:]
