@@ -51,8 +51,10 @@ def test_it_is_accepted(file: Path) -> None:
 
 
 def test_defaults_are_as_they_were() -> None:
-    """Whoever sets nothing gets what 0.2.0 did; a field that was there is there."""
+    """Whoever sets nothing gets what 0.2.0 did, but for what is named here; a field that was there is there."""
     old: dict[str, Any] = json.loads((DIRECTORY / "0.2.0-defaults.json").read_text())
+    # Counters may be a second old instead of half a one, for 2 µs of CPU time less per event.
+    old["store.flush_interval"] = "1s"
     now = {".".join(path): node.get("default", "(required)") for path, node in schema.fields()}
     assert {path: now.get(path) for path in old} == old
     assert Settings().channels == ()
