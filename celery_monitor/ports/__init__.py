@@ -1,6 +1,7 @@
-"""What the runtime needs from the outside, as Protocols. Implemented in ``adapters``, faked in ``tests/fakes.py``.
+"""The interfaces between the runtime and the outside, as Protocols.
 
-A constructor does no I/O; ``start`` acquires, ``stop`` releases, and is bounded in time and idempotent.
+Implemented in ``adapters``, and in memory in ``tests/fakes.py``. Constructors do no I/O; ``start`` acquires resources;
+``stop`` releases them, is bounded in time and idempotent.
 """
 
 from celery_monitor.ports.channel import ChannelInfo, RepeatingSender, Sender, Sent

@@ -12,54 +12,54 @@ class Sent:
     """What was delivered."""
 
     count: int
-    """The failures that the message spoke of."""
+    """Number of failures that the message reported."""
     receipt: str | None = None
-    """The receiver's identifier of it, for later messages of the same incident; None if it gives none."""
+    """The receiver's identifier of the message, for updates of the same incident; None if it returned none."""
     skipped: bool = False
     """Nothing was sent, because the channel does not send this kind of notification."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelInfo:
-    """What is shown of a channel."""
+    """A channel as the pages and the API show it."""
 
     name: str
     title: str
     configured: bool
     """Whether the channel has a receiver."""
     off: str
-    """What is missing when it is not configured, and what that means."""
+    """If not configured: which settings are missing, and the consequence."""
     incidents: bool
-    """It carries incidents; else the daily report."""
+    """Whether it carries incidents; otherwise it carries the daily report."""
 
 
 class Sender(Protocol):
-    """Delivers outbox items of one channel; used by one thread, but for ``stop``."""
+    """Delivers outbox items of one channel. Used by one thread, except ``stop``."""
 
     channel: str
     """Its name."""
     missing: str
-    """What is not configured where ``rate_limit_key`` gives None: the error of rows that were written before."""
+    """The error for rows of an account that is no longer configured (``rate_limit_key`` returns None)."""
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """Opaque name of the account that sends it (each account has its own rate limit); None: not configured."""
+        """Opaque name of the account that sends the item, which has its own rate limit; None if not configured."""
 
     def send(self, item: OutboxItem) -> Sent:
-        """Deliver it now.
+        """Deliver the item now.
 
         Raises RetryableError, RejectedError or InterruptedSendError. Never blocks longer than its timeout.
         """
 
     def stop(self) -> None:
-        """End what is under way, if that is safe: this program is being stopped. From any thread."""
+        """Interrupt a request in progress if that is safe, because the process is stopping. From any thread."""
 
 
 @runtime_checkable
 class RepeatingSender(Sender, Protocol):
-    """The sender of a channel whose receiver has to hear of an open incident again and again."""
+    """The sender of a channel whose receiver needs open incidents to be resent regularly."""
 
     def repeat(self, incidents: Sequence[Incident]) -> None:
-        """Send incidents that are open and were delivered before, once more.
+        """Resend open incidents that were delivered before.
 
         Raises RetryableError, RejectedError or InterruptedSendError. Never blocks longer than its timeout.
         """

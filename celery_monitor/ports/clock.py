@@ -1,14 +1,14 @@
-"""Time, and how long a caller waits for an answer."""
+"""The clock, and the deadline of a caller."""
 
 import math
 from contextvars import ContextVar
 from typing import Final, Protocol
 
 DEADLINE: Final[ContextVar[float]] = ContextVar("answer_by", default=math.inf)
-"""``time.monotonic()`` after which the caller no longer waits for what it reads from the store.
+"""``time.monotonic()`` after which the caller no longer waits for a read of the store.
 
-Set by whoever gives up on an answer, around its call: a read that reaches it is ended in the database, with
-QueryTimeoutError, so that it keeps neither its thread nor the disk busy.
+Set by a caller with a timeout, around its calls. A read that exceeds it is cancelled in the database and raises
+QueryTimeoutError, so that it keeps neither the thread nor the disk busy.
 """
 
 
@@ -19,4 +19,4 @@ class Clock(Protocol):
         """Unix seconds."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back, for timeouts."""
+        """Seconds of a clock that never goes back, for timeouts."""

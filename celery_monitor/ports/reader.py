@@ -1,4 +1,4 @@
-"""Queries on the store, and on what runs now."""
+"""Queries of the store, and of running tasks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ from celery_monitor.core.model import (
 from celery_monitor.core.paging import Page
 
 MESSAGES_SEARCHED: Final = 20_000
-"""No index finds a part of a text: what is read for it is bounded."""
+"""Failures searched for a part of a message at most: no index supports it."""
 
 ENDED_SEARCHED: Final = 20_000
-"""Ended runs that are sifted, sorted and counted for a list."""
+"""Ended runs that are filtered, sorted and counted for a list at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureFilter:
-    """What failures to list; None means any."""
+    """Which failures to list; None means any."""
 
     task: str | None = None
     exception: str | None = None
@@ -41,9 +41,9 @@ class FailureFilter:
     exceptions: Sequence[str] | None = None
     """Any of these."""
     message: str | None = None
-    """A part of the message, in any case; looked for in the newest MESSAGES_SEARCHED failures."""
+    """A part of the message, case-insensitive; searched in the newest MESSAGES_SEARCHED failures."""
     sort: str = "at"
-    """``at``, ``name``, ``exception``, ``hostname``, ``reason`` or ``uuid``; of equal ones by their time."""
+    """``at``, ``name``, ``exception``, ``hostname``, ``reason`` or ``uuid``; ties by time."""
     descending: bool = True
     since: float | None = None
     until: float | None = None
@@ -53,27 +53,27 @@ class FailureFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedFilter:
-    """Which of the kept runs that have ended to list; None means any."""
+    """Which ended runs of the history to list; None means any."""
 
     matches_name: Callable[[str], bool] | None = None
-    """Of a task's name."""
+    """A predicate on the task's name."""
     stage: int | None = None
-    """How they ended: a Stage."""
+    """How they ended (a Stage)."""
     queue: str | None = None
     hostname: str | None = None
-    """Of the worker, whole."""
+    """The worker's full hostname."""
     sort: str = "ended"
-    """``ended``, ``name``, ``stage``, ``runtime`` or ``hostname``; of equal ones the newest first."""
+    """``ended``, ``name``, ``stage``, ``runtime`` or ``hostname``; ties with the newest first."""
     descending: bool = True
     newest: int | None = None
-    """``RunPage.newest`` of the first page, so that the next ones go on where it ended; None is the newest of now."""
+    """``RunPage.newest`` of the first page, so that further pages are consistent with it; None for a first page."""
     offset: int = 0
     limit: int = 50
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """A task and queue with its counts over the asked time."""
+    """A task and queue, with its counts in the requested time."""
 
     name: str
     queue: str
@@ -84,9 +84,9 @@ class TaskRow:
 
 
 class Reader(Protocol):
-    """Read-only queries for the page, the API and the report.
+    """Read-only queries for the pages, the API and the report.
 
-    Methods as in Store; those with a ``cursor`` raise InvalidCursorError.
+    Methods behave as in Store; those with a ``cursor`` may raise InvalidCursorError.
     """
 
     def tasks(
@@ -102,8 +102,8 @@ class Reader(Protocol):
     ) -> Page[TaskRow]:
         """Tasks by name and queue, in that order.
 
-        ``names``: only these tasks; a few of them are found at once.
-        ``exception``: only tasks that have failed with this class (its short name or the whole one) in that time.
+        ``names``: only these tasks; fast for a few. ``exception``: only tasks that have failed in that time with this
+        exception class, given by its short or full name.
         """
 
     def failures(self, criteria: FailureFilter) -> Page[Failure]:
@@ -113,7 +113,7 @@ class Reader(Protocol):
         """All kept failures of a task ID, newest first."""
 
     def exceptions(self) -> list[str]:
-        """Short names of the classes of all kept failures, sorted."""
+        """Short names of the exception classes of all kept failures, sorted."""
 
     def incidents(
         self,
@@ -138,13 +138,13 @@ class Reader(Protocol):
         key: str | None = None,
         state: IncidentState | None = None,
     ) -> Page[IncidentOutline]:
-        """As ``incidents``, without texts and deliveries, at a fraction of the cost. The cursors are the same."""
+        """As ``incidents`` with the same cursors, without texts and deliveries, at a fraction of the cost."""
 
     def delivered(self) -> dict[str, float]:
-        """When the last channel of each incident had first taken it, by its key; without those that none has."""
+        """Incident key → when it was first delivered, by the last channel that did; only delivered incidents."""
 
     def workers(self) -> list[Worker]:
-        """As of the last flush."""
+        """The workers as of the last flush."""
 
     def buckets(self, since: float, until: float) -> list[BucketRow]:
         """Buckets that start in [since, until)."""
@@ -152,14 +152,14 @@ class Reader(Protocol):
     def history(
         self, since: float, until: float, *, step: int, names: Sequence[str] | None = None, queue: str | None = None
     ) -> list[HistoryRow]:
-        """Buckets that start in [since, until), added up by ``step`` seconds of Unix time: of all tasks, or of each.
+        """Buckets that start in [since, until), summed by ``step`` seconds of Unix time: over all tasks, or for each.
 
-        ``step`` is a multiple of BUCKET_SECONDS. Without ``names`` the rows carry no name. A span without events has
-        no row. By name and start.
+        ``step`` is a multiple of BUCKET_SECONDS. Without ``names`` the rows have no name. Spans without events have no
+        row. Ordered by name and start.
         """
 
     def task_hours(self, name: str, since: float, until: float) -> list[HourRow]:
-        """Run times and waiting times of a task in the hours that start in [since, until), all queues together.
+        """Run and wait times of a task in the hours that start in [since, until), over all queues.
 
         Hours without any are left out.
         """
@@ -174,19 +174,19 @@ class Reader(Protocol):
         cursor: str | None = None,
         queues: Sequence[str] | None = None,
     ) -> Page[QueueLengthRow]:
-        """Lengths of some queues, or of all, by ``step`` seconds of Unix time: of buckets that start in [since, until).
+        """Lengths of these queues, or all, by ``step`` seconds of Unix time, of buckets that start in [since, until).
 
-        ``step`` is a multiple of BUCKET_SECONDS. By queue and start; a span in which nobody looked has no row.
+        ``step`` is a multiple of BUCKET_SECONDS. Ordered by queue and start; spans without a poll have no row.
         """
 
     def failing(self, since: float, until: float, *, clean: bool = False) -> list[FailingRow]:
-        """What the tasks with failures in the buckets that start in [since, until) did in these, by name.
+        """Counts of each task with failures in the buckets that start in [since, until), by name.
 
-        ``clean``: also those without any failure.
+        ``clean``: also of tasks without failures.
         """
 
     def failed(self, since: float, until: float) -> dict[str, int]:
-        """Failures by task in the buckets that start in [since, until): as ``failing``, at a fraction of its cost."""
+        """Task → failures in the buckets that start in [since, until). Much cheaper than ``failing``."""
 
     def counted_since(self) -> float | None:
         """Start of the oldest bucket with counts of any task; None without any."""
@@ -200,54 +200,54 @@ class Reader(Protocol):
         samples: int | None = None,
         new_first: bool = False,
     ) -> list[GroupRow]:
-        """Error groups (of a task) with failures in [since, until), with one sample each, most failures first.
+        """Error groups (of one task, or all) with failures in [since, until), most failures first, each with a sample.
 
-        ``samples``: only so many, the first, have one; a sample costs more than all else of its group.
-        ``new_first``: those whose first failure is not before ``since`` come before the others.
+        ``samples``: only the first so many groups have a sample, which costs more than the rest of a group.
+        ``new_first``: groups whose first failure is not before ``since`` come first.
         """
 
     def samples(self, groups: Sequence[str], since: float, until: float) -> dict[str, Failure]:
-        """The newest kept failure of each error group: of [since, until), or of all where none of that is kept."""
+        """The newest kept failure of each error group in [since, until), or of any time if none of that is kept."""
 
     def ended(self, uuid: str) -> list[TaskRun]:
-        """The kept runs of a task ID that have ended, the newest first."""
+        """Ended runs of a task ID, newest first."""
 
     def ended_runs(self, criteria: EndedFilter) -> RunPage:
-        """Kept runs that have ended, of the newest ENDED_SEARCHED."""
+        """Ended runs, of the newest ENDED_SEARCHED."""
 
     def sent_by(self, uuid: str, limit: int) -> list[TaskRun]:
-        """Kept runs that have ended of tasks that this one has sent, the newest first."""
+        """Ended runs of tasks that this task has sent, newest first."""
 
     def ended_since(self) -> float | None:
-        """When the oldest kept run ended; None without any."""
+        """Unix seconds at which the oldest run of the history ended; None if the history is empty."""
 
     def tracked(self, limit: int, *, uuid: str | None = None) -> list[tuple[str, TaskRef]]:
-        """Tasks under way (or this one) as of the last flush; those that began and ended within one are not there.
+        """Unfinished tasks (or only ``uuid``) as of the last flush, those with the oldest last event first.
 
-        Those that were heard of longest ago come first.
+        Tasks that began and ended between two flushes never appear.
         """
 
     def starts(self) -> list[TaskStarts]:
-        """The newest starts of each task, by name."""
+        """The newest starts of each task, ordered by name."""
 
     def counters(self, at: float) -> dict[str, float]:
-        """The monitor's own counters as they were at ``at`` (the last values kept at or before it; each 15 minutes).
+        """The monitor's own counters as of ``at``: the last values stored at or before it, one set per 15 minutes.
 
-        ``inf`` is the newest, whatever the clock said when they were written.
+        ``inf`` returns the newest, whatever the clock was when they were written.
         """
 
 
 class TaskView(Protocol):
-    """What runs now, and a task by its ID. Safe from several threads; raises as a Reader."""
+    """Unfinished tasks, and tasks by ID. Safe from several threads; raises as a Reader."""
 
     live: bool
-    """Whether it is of this moment; else it is of the leader's last commit."""
+    """True if it shows the present state; False if it shows the leader's last commit."""
 
     def page(self, criteria: RunFilter) -> RunPage:
-        """Tasks under way that a filter asks for."""
+        """Unfinished runs that match a filter."""
 
     def find(self, uuid: str) -> list[TaskRun]:
-        """Runs of a task ID: those under way, then those that have ended and are in memory, the newest first."""
+        """Runs of a task ID: unfinished ones, then ended ones that are still in memory, newest first."""
 
     def children(self, uuid: str) -> list[TaskRun]:
-        """Runs that a task has sent: those under way, then those that have ended and are in memory."""
+        """Runs of tasks that a task has sent: unfinished ones, then ended ones that are still in memory."""

@@ -1,4 +1,4 @@
-"""Sign-in by an OpenID provider."""
+"""Sign-in with an OpenID provider."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who has signed in at a provider."""
+    """The person who has signed in at a provider."""
 
     name: str
     groups: frozenset[str]
@@ -14,22 +14,22 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class SignInAttempt:
-    """What ties an answer of the provider to the browser that asked. All of it is random, or derived from what is."""
+    """Binds the provider's answer to the browser that started the sign-in. Random values, or derived from such."""
 
     state: str
     nonce: str
     verifier: str
-    """Of PKCE (RFC 7636)."""
+    """The code verifier of PKCE (RFC 7636)."""
 
 
 class IdentityProvider(Protocol):
-    """An OpenID provider. Each call may take some seconds, and raises ProviderUnavailableError."""
+    """An OpenID provider. Each call may take some seconds, and may raise ProviderUnavailableError."""
 
     def address(self, attempt: SignInAttempt) -> str:
-        """Where a browser goes to sign in."""
+        """The URL to which the browser is sent to sign in."""
 
     def identity(self, attempt: SignInAttempt, *, code: str, issuer: str | None) -> Identity:
-        """Who has signed in, by the code that the browser brought back. Raises SignInRefusedError.
+        """The identity for the code that the browser brought back. Raises SignInRefusedError.
 
-        ``issuer``: who the answer says that it is from, where it says so (RFC 9207).
+        ``issuer``: the ``iss`` parameter of the answer, if it has one (RFC 9207).
         """

@@ -1,4 +1,4 @@
-"""The store: what it keeps for the process that leads."""
+"""The store, as the leading process uses it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,89 +15,89 @@ class StoreSpace:
     limit: int | None = None
     """``store.max_bytes``; None without a limit."""
     room: int | None = None
-    """Bytes left before the limit or the end of the disk; None while it is not known, or without an end."""
+    """Bytes left until the limit or the end of the disk; None if unknown or unlimited."""
     short: bool = False
-    """Samples, groups or old counts are being given up."""
+    """Whether samples, groups or old counts are deleted to free space."""
     given_up: Mapping[str, int] = field(default_factory=dict)
-    """samples, groups, buckets → how many, since the process began."""
+    """``samples``, ``groups`` or ``buckets`` → how many were deleted for space since the process started."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """Who leads, as the database has it and by its clock."""
+    """The lease as recorded in the database, by the database's clock."""
 
     holder: str
-    """The name of the process that leads, or led last; empty for none."""
+    """Name of the process that leads, or led last; empty if none ever did."""
     term: int
-    """Grows by one with each process that begins to lead."""
+    """Incremented each time a process begins to lead."""
     expires_in: float
-    """Seconds until another process may take the lease; 0 or less: it is free."""
+    """Seconds until another process may take the lease; zero or negative if it is free."""
 
 
 class Store(Protocol):
-    """Where everything is kept. A public method is one transaction. Safe from several threads.
+    """The database. Each public method is one transaction. Safe from several threads.
 
-    Every method raises StoreUnavailableError when it cannot be done now; nothing is applied then. Every method that
-    writes, those of the Outbox included, raises LeaseLostError once another process has taken the lease.
+    Every method raises StoreUnavailableError if the store cannot be used now; nothing is applied then. Every method
+    that writes, including those of the Outbox, raises LeaseLostError once another process has taken the lease.
     """
 
     lease_ttl: float
-    """Seconds for which a lease runs after it was taken or renewed. Each commit renews it."""
+    """Seconds for which the lease is valid after it was taken or renewed. Each commit renews it."""
     shared: bool
-    """Another process can open the same store, wait, and take over. Else the lease is always there to be taken."""
+    """Whether other processes can open the same store and stand by. If not, the lease is always available."""
 
     def lead(self, holder: str) -> Restored | None:
-        """Take the lease under a name, migrate, and read what the monitor goes on from.
+        """Take the lease in the name of ``holder``, migrate the schema, and read the state to continue from.
 
-        None: another process leads; reading is possible meanwhile. Raises StoreUnusableError too. What is read may take
-        longer than the lease runs: ``renew`` may be called from another thread meanwhile.
+        Returns None if another process leads; reads are possible nevertheless. Also raises StoreUnusableError. Reading
+        may take longer than the lease is valid, so ``renew`` may be called from another thread meanwhile.
         """
 
     def renew(self) -> None:
-        """Extend the lease. An expired one that nobody has taken is still held."""
+        """Extend the lease, even an expired one if no other process has taken it."""
 
     def resign(self) -> None:
-        """Let another process take over at once; nothing can be written any more. Raises nothing, and is bounded."""
+        """Release the lease so that another process can take over at once. Raises nothing; bounded in time."""
 
     def lease(self) -> LeaseState:
-        """Who leads. Only reads, and works without leading.
+        """The current lease. Only reads, and does not require the lease.
 
-        Raises StoreUnavailableError also while a newer version leads: this process could not take over.
+        Also raises StoreUnavailableError while a newer version leads, because this process could not take over.
         """
 
     def position(self) -> str | None:
-        """``Changes.position`` of the last flush that had one. Only reads, and works without leading."""
+        """``Changes.position`` of the last flush that had one. Only reads, and does not require the lease."""
 
     def commit(self, changes: Changes) -> None:
-        """Write a flush. Applying a sequence that was applied before has no effect.
+        """Write a flush. A flush whose sequence was already applied has no effect.
 
-        Raises StoreUnusableError when the sequence is not the next one.
+        Raises StoreUnusableError if its sequence is not the next one.
         """
 
     def prune(self, now: float) -> None:
-        """Delete what is older than the retention, in bounded portions.
+        """Delete rows older than the retention, a bounded number at a time.
 
-        Where space is short, also the oldest of what can be given up.
+        If space is short, also the oldest samples, groups and counts.
         """
 
     def space(self) -> StoreSpace:
-        """From memory; raises nothing."""
+        """The space used, from memory; raises nothing."""
 
     def stop(self) -> None:
-        """Resign, and close all connections."""
+        """Resign and close all connections."""
 
 
 class SilenceBook(Protocol):
-    """Silences, which people add and end. Methods as in Store."""
+    """The silences, which people add and end. Methods behave as in Store."""
 
     def add(self, silence: Silence) -> None:
-        """Keep a new silence. Raises TooManySilencesError."""
+        """Store a new silence. Raises TooManySilencesError."""
 
     def end(self, silence_id: str, now: float) -> Silence | None:
-        """End it now; as it is then. None when there is none with this ID that has not ended."""
+        """End a silence now and return it; None if no silence with this ID is active or pending."""
 
     def current(self, now: float) -> list[Silence]:
-        """Those that have not ended, the first to end first."""
+        """Active and pending silences, the first to end first."""
 
     def ended(self, now: float) -> list[Silence]:
-        """Those that have ended within the retention, the last to end first; at most 200."""
+        """Ended silences within the retention, the last to end first; at most 200."""

@@ -1,4 +1,4 @@
-"""The event stream, and what keeps its reading exact."""
+"""The event stream, and what is needed to count it exactly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from celery_monitor.core.replay import Resumption
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one poll brought. ``tag`` acknowledges it and everything before it on this connection.
+    """The result of one poll. ``tag`` acknowledges it and everything before it on this connection.
 
-    Without deliveries: part of a long message has come, so the stream is alive.
+    Without deliveries: a part of a long message has arrived, so the stream is alive.
     """
 
     deliveries: Sequence[Delivery]
@@ -20,63 +20,63 @@ class Batch:
 
 
 class EventSource(Protocol):
-    """The event stream. Used by one thread, but for ``probe`` and ``abandon``.
+    """The event stream. Used by one thread, except ``abandon``.
 
-    ``connect`` may be called again after SourceLostError or ``abandon``. Unacknowledged messages of the old
-    connection come again then, flagged ``redelivered`` (where ``acknowledges``).
+    ``connect`` may be called again after SourceLostError or ``abandon``. If ``acknowledges``, unacknowledged messages
+    of the old connection are then delivered again, flagged ``redelivered``.
     """
 
     @property
     def acknowledges(self) -> bool:
-        """Messages stay with the broker until ``ack``; without it what comes while disconnected is lost."""
+        """Whether messages stay with the broker until ``ack``; if not, those published while disconnected are lost."""
 
     @property
     def standby(self) -> str | None:
-        """Why nothing comes although it is connected: another monitor is served, and this one when that one ends."""
+        """Why nothing arrives although connected: another monitor is the active consumer until it ends. Else None."""
 
     def connect(self) -> None:
-        """Open the stream. Raises SourceLostError (with a remedy where a person must act). Bounded in time."""
+        """Open the stream. Raises SourceLostError, with a remedy if somebody has to act. Bounded in time."""
 
     def poll(self, timeout: float) -> Batch | None:
-        """Wait at most ``timeout`` seconds; give what is there, at most half of the prefetch. Checks heartbeats.
+        """Wait at most ``timeout`` seconds for messages; return at most half of the prefetch. Checks heartbeats.
 
-        Returns None when nothing came. Raises SourceLostError.
+        Returns None if nothing arrived. Raises SourceLostError.
         """
 
     def ack(self, tag: int) -> None:
-        """Acknowledge everything up to ``tag``. No-op where not ``acknowledges``. Raises SourceLostError."""
+        """Acknowledge everything up to ``tag``. No-op unless ``acknowledges``. Raises SourceLostError."""
 
     def abandon(self) -> None:
-        """Drop the connection without a word to the broker; never blocks long; safe from any thread."""
+        """Drop the connection without notifying the broker. Never blocks long; safe from any thread."""
 
     def close(self) -> None:
-        """Close politely, at most 2 seconds, else as ``abandon``."""
+        """Close the connection gracefully within 2 seconds, or else as ``abandon``."""
 
 
 class Replay(EventSource, Protocol):
-    """A stream without acknowledgements, kept in memory while another process counts it.
+    """A stream without acknowledgements, buffered in memory while another process counts it.
 
-    ``listen`` and ``trim`` may be called from different threads; after ``resume`` it is an EventSource only, whose
-    first ``connect`` goes on with the connection that there is.
+    ``listen`` and ``trim`` may be called from different threads. After ``resume`` it is only an EventSource, whose
+    first ``connect`` continues with the existing connection.
     """
 
     @property
     def subscribed(self) -> bool:
-        """Whether what is published now is kept."""
+        """Whether events published now are buffered."""
 
     def subscribe(self) -> None:
         """Open the stream. Raises SourceLostError. Bounded in time."""
 
     def listen(self, timeout: float) -> None:
-        """Keep what comes, waiting at most ``timeout`` seconds for it. Raises SourceLostError."""
+        """Buffer arriving events, waiting at most ``timeout`` seconds for them. Raises SourceLostError."""
 
     def trim(self, position: str | None) -> bool:
-        """Forget what is committed (``Store.position``); whether taking over now would miss nothing."""
+        """Drop what is committed up to ``position`` (see Store); whether a take-over now would miss no event."""
 
     def resume(self, position: str | None, alive_at: float | None) -> Resumption:
-        """Let ``poll`` give what was kept after ``position``, before anything else.
+        """Let ``poll`` first return what was buffered after ``position``.
 
-        ``alive_at``: when the stream is last known to have been read for the store, monotonic seconds of this process.
+        ``alive_at``: when a leader is last known to have read the stream, in this process's monotonic seconds.
         """
 
 
@@ -84,20 +84,20 @@ class Probe(Protocol):
     """Publishes the monitor's own events on a second connection, in a thread of its own."""
 
     def send(self, body: bytes, timeout: float) -> None:
-        """Publish one JSON body with routing key ``monitor.probe``. Raises SourceLostError; reconnects itself."""
+        """Publish one JSON body with routing key ``monitor.probe``. Raises SourceLostError; reconnects by itself."""
 
     def close(self) -> None:
         """Drop the connection; never blocks long."""
 
 
 class CrashMarks(Protocol):
-    """Which message is being applied, kept where it outlives the process. Nothing here raises."""
+    """Marks, stored on disk, of the message that is being applied. Raises nothing."""
 
     def deaths(self, fingerprint: bytes) -> int:
-        """How often the process ended while this message alone was marked."""
+        """How often the process has died while this message was marked."""
 
     def begin(self, fingerprint: bytes) -> None:
-        """Mark it: it is applied from now on."""
+        """Mark the message, which is about to be applied."""
 
     def end(self, fingerprint: bytes) -> None:
-        """It has been applied, and the process lives."""
+        """The message was applied without killing the process: remove the mark and its deaths."""

@@ -1,4 +1,4 @@
-"""What the web server is given to show."""
+"""What the web server gets from the daemon."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class OtherFleet:
-    """A fleet that another monitor counts, in the same database. ``url``: of its page."""
+    """A fleet that another monitor counts in the same database. ``url``: its web page."""
 
     name: str
     url: str
@@ -15,33 +15,33 @@ class OtherFleet:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """An answer to a scrape, in portions that can be sent one after the other, to several clients at once."""
+    """The response to a scrape, in parts that can be sent to several clients concurrently."""
 
     body: Iterable[bytes]
     headers: Sequence[tuple[str, str]]
     length: int
-    """Bytes of the body."""
+    """Total bytes of the body."""
 
 
 class Metrics(Protocol):
-    """The metrics of now. Safe from several threads; waits neither for the broker nor for the store."""
+    """The current metrics. Safe from several threads; never waits for the broker or the store."""
 
     def choose(self, accept: str, accept_encoding: str) -> Hashable:
-        """What ``render`` is to be asked for, by the two headers of a request; equal for equal answers."""
+        """The argument for ``render``, by two headers of the request. Equal values mean equal responses."""
 
     def render(self, chosen: Hashable) -> Scrape:
-        """The metrics of this moment."""
+        """Render the current metrics."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """What a probe is told: check → what is wrong with it, None when it is well. Without secrets."""
+    """The answer to a probe. ``checks``: name → what is wrong, or None. Contains no secrets."""
 
     checks: Mapping[str, str | None]
     notes: Mapping[str, str] = field(default_factory=dict)
-    """What a person should look at, though the monitor does its work. Without secrets."""
+    """Problems that somebody should look at although the monitor works. Contains no secrets."""
     about: Mapping[str, str] = field(default_factory=dict)
-    """What the monitor works with: which store, of which version. Without secrets."""
+    """What the monitor uses, such as the store and its version. Contains no secrets."""
 
     @property
     def ok(self) -> bool:
