@@ -8,8 +8,9 @@ import click
 import yaml
 
 from celery_monitor.adapters.channels import configured
+from celery_monitor.app import App
 from celery_monitor.cli.options import config_file
-from celery_monitor.errors import ConfigError
+from celery_monitor.errors import ConfigError, StoreUnusableError
 from celery_monitor.settings import Settings, load, redact_url
 from celery_monitor.settings.layers import CONFIG_VARIABLE
 from celery_monitor.settings.lint import warnings_of
@@ -33,9 +34,13 @@ def check(ctx: click.Context, config_path: Path | None) -> None:
     """
     try:
         settings = load(config_path)
+        App(settings)  # without I/O: refuses what the daemon would refuse before it starts
     except ConfigError as exc:
         for problem in exc.problems:
             click.echo(str(problem))
+        ctx.exit(2)
+    except StoreUnusableError as exc:
+        click.echo(str(exc))
         ctx.exit(2)
     click.echo("configuration is valid")
     source = config_path or os.environ.get(CONFIG_VARIABLE)

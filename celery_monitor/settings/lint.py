@@ -25,6 +25,8 @@ SENTINELS_IN_CLEAR: Final = (
     "true in broker.transport_options.sentinel_kwargs"
 )
 
+_OF_POSTGRESQL: Final = {"schema": "schema_", "password_file": "password_file", "lease_ttl": "lease_ttl"}
+"""Settings of ``store`` and their fields."""
 _DURATION: Final = duration()
 
 
@@ -35,6 +37,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_unverified(settings.broker),
         *_sentinels_in_clear(settings.broker),
         *_unbounded(settings.store),
+        *_of_postgresql(settings.store),
         *_unused(settings),
         *_silent_for_too_long(settings),
         *_grace_beyond_every(settings.schedules),
@@ -101,6 +104,14 @@ def _unbounded(store: StoreSettings) -> Iterator[Problem]:
             "has no effect with PostgreSQL, whose size the monitor does not limit: monitor the server's disk, "
             "and shorten store.retention if the store is too large",
         )
+
+
+def _of_postgresql(store: StoreSettings) -> Iterator[Problem]:
+    """Settings of a PostgreSQL store, with one in SQLite."""
+    if store.file is not None:
+        for name, field in _OF_POSTGRESQL.items():
+            if field in store.model_fields_set:
+                yield Problem(f"store.{name}", "has no effect with a SQLite store")
 
 
 def _unused(settings: Settings) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from celery_monitor.settings.layers import CONFIG_VARIABLE, Layer, from_argument
 from celery_monitor.settings.model import Settings
 from celery_monitor.settings.problems import problems_of
 from celery_monitor.settings.sign_in import problems_of_sign_in
+from celery_monitor.settings.store import problems_of_store
 
 
 def load(
@@ -38,7 +39,12 @@ def load(
     settings = _validate(layers, problems)
     if settings is not None:
         problems.extend(
-            [*unknown_channels(settings), *of_channels("problems", settings), *problems_of_sign_in(settings.web)]
+            [
+                *unknown_channels(settings),
+                *of_channels("problems", settings),
+                *problems_of_sign_in(settings.web),
+                *problems_of_store(settings.store),
+            ]
         )
     if settings is None or problems:
         # Outside of any `except`: a ValidationError in the chain of causes holds the values.

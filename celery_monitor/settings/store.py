@@ -2,15 +2,18 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
 import regex
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from celery_monitor.errors import Problem
 from celery_monitor.settings.secret import SecretFile, SecretSource, SecretUrl, redact_url
-from celery_monitor.settings.section import Section, check_url_file, not_a_file
+from celery_monitor.settings.section import MAX_PORT, Section, check_url_file, not_a_file
 from celery_monitor.settings.units import DAY, MIB, MINUTE, Duration, duration, size
 
 POSTGRESQL: Final = ("postgresql", "postgres")
@@ -29,13 +32,48 @@ def check_store_url(url: str) -> None:
     if url.partition("://")[0] in POSTGRESQL:
         if "://" in url and not url.partition("://")[2].partition("?")[0].rpartition("@")[2].partition("/")[2]:
             raise ValueError("must name the database: postgresql://user@host:5432/database")
+        if not all(_is_port(port) for port in _ports(url)):
+            raise ValueError(
+                f"has a port that is not a number from 1 to {MAX_PORT}: percent-encode all special characters"
+            )
     elif not url.startswith("sqlite:///") or url == "sqlite:///":
         raise ValueError(
             "must be a SQLite file (sqlite:///relative/path.db or sqlite:////absolute/path.db), or a PostgreSQL "
             "database (postgresql://user@host:5432/database)"
         )
+    elif "?" in url:
+        raise ValueError("must not have parameters: for a SQLite file, nothing follows its path")
     elif kind := not_a_file(url.removeprefix("sqlite:///")):
         raise ValueError(f"must be the path of a file; {url.removeprefix('sqlite:///')} is {kind}")
+
+
+def _ports(url: str) -> Iterator[str]:
+    """Of the hosts of a PostgreSQL URL: libpq takes several, separated by commas."""
+    hosts = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    for host in hosts.split(","):
+        yield host.rpartition("]")[2].rpartition(":")[2] if ":" in host.rpartition("]")[2] else ""
+
+
+def _is_port(text: str) -> bool:
+    return not text or (
+        text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PORT)) and 0 < int(text) <= MAX_PORT
+    )
+
+
+def problems_of_store(store: "StoreSettings") -> Iterator[Problem]:
+    """What cannot work together, or not in this installation, each with its field and what to do."""
+    url = store.url_source().get() or ""
+    if store.replicas > 1 and store.file is not None:
+        message = (
+            "must be 1 with a SQLite store, which one process has to itself: set store.url to a PostgreSQL database"
+        )
+        yield Problem("store.replicas", message)
+    if url.partition("://")[0] in POSTGRESQL and find_spec("psycopg") is None:
+        message = (
+            "PostgreSQL needs psycopg, which is not installed: pip install 'celery-monitor[postgresql]' (the container "
+            "image has it)"
+        )
+        yield Problem("store.url", message)
 
 
 def _store_url(value: SecretUrl) -> SecretUrl:

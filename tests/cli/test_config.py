@@ -54,6 +54,15 @@ def test_check_prints_every_problem(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("url", ["postgresql://u@h/d?no_such=1", "postgres://u:p%@h/d"])
+def test_check_refuses_what_the_daemon_refuses_at_its_start(url: str) -> None:
+    """Also what only the driver of the database can tell, without connecting."""
+    result = invoke("check", CELERY_MONITOR_STORE__URL=url)
+    assert result.exit_code == 2
+    assert result.output.startswith("store.url cannot be read")
+    assert "p%" not in result.output
+
+
 def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
     """A rule in another's shadow, and a password in clear text, are told; the configuration is valid all the same."""
     file = tmp_path / "monitor.yaml"

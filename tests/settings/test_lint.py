@@ -139,10 +139,12 @@ def test_a_password_in_clear_text() -> None:
         ({"store.url": "postgresql://u@h/d", "store.max_bytes": "1GiB"}, {"store.max_bytes"}),
         ({"store.url": "postgresql://u@h/d"}, set()),
         ({"store.url": "sqlite:///a.db", "store.max_bytes": "1GiB"}, set()),
+        ({"store.schema": "a", "store.lease_ttl": "2s"}, {"store.schema", "store.lease_ttl"}),
+        ({"store.url": "postgresql://u@h/d", "store.schema": "a", "store.lease_ttl": "2s"}, set()),
     ],
 )
-def test_a_limit_that_does_nothing(store: dict[str, object], told: set[str]) -> None:
-    """store.max_bytes is SQLite's: with PostgreSQL it bounds nothing, and that is said where somebody has set it."""
+def test_what_the_other_database_is_for(store: dict[str, object], told: set[str]) -> None:
+    """store.max_bytes bounds nothing with PostgreSQL, a schema is nothing in SQLite; that is said where one is set."""
     assert {warning.path for warning in warnings_of(load(overrides=store, environ={}))} == told
 
 

@@ -25,6 +25,14 @@ def test_default(fleet: str, schema: str) -> None:
     assert schema_of(fleet) == schema
 
 
+def test_without_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told how to install it, and only where the store is in PostgreSQL."""
+    monkeypatch.setattr("celery_monitor.settings.store.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"^store\.url: .*pip install 'celery-monitor\[postgresql\]'"):
+        load(overrides={"store.url": "postgres://u@h/d"}, environ={})
+    load(environ={})
+
+
 def test_no_two_fleets_have_the_same() -> None:
     """However similar their names are."""
     fleets = ["a-b", "a_b", "a b", "A_b", "a.b", "a__b", "ab", "x" * 41, "x" * 42, "x" * 255, "é", "è", "a_b_"]

@@ -133,6 +133,12 @@ REFUSED = [
     ("store: {url: 'postgresql://u:p@h/?sslmode=require'}", "store.url", "must name the database"),
     ("store: {url: 'postgresql:u@h/d'}", "store.url", "must be a SQLite file"),
     ("store: {url: 'sqlite://'}", "store.url", "must be a SQLite file"),
+    ("store: {url: 'sqlite:///a.db?mode=ro'}", "store.url", "must not have parameters"),
+    *(
+        (f"store: {{url: 'postgresql://{hosts}/d'}}", "store.url", "has a port that is not a number from 1 to 65535")
+        for hosts in ("h:abc", "h:0", "h:65536", "u:p@h:1,[::1]:x", "u:p:w/d@h:1", "h:-1", "h:٣")
+    ),
+    ("store: {replicas: 2}", "store.replicas", "must be 1 with a SQLite store"),
     ("store: {flush_intervall: 1s}", "store.flush_intervall", "did you mean `flush_interval`?"),
     ("broker: {retention: 1d}", "broker.retention", "did you mean `store.retention`?"),
     ("broker: {flush_interval: 1s}", "broker.flush_interval", "did you mean `store.flush_interval`?"),
@@ -263,7 +269,8 @@ ACCEPTED = [
     "broker: {queue: {type: quorum}}",
     "store: {url: 'sqlite:////var/lib/monitor.db'}",
     "store: {url: 'postgresql://u:p@h:5432,h2:5432/d?sslmode=verify-full'}",
-    "store: {url: 'postgres:///d?host=/run/postgresql'}",
+    "store: {url: 'postgres:///d?host=/run/postgresql', replicas: 2}",
+    "store: {url: 'postgresql://u:p%2F1@[::1]:5432,[::2],h/d'}",
     "tracking: {linger: 0, redact: ['\\d{16}']}",
     "metrics: {static_labels: {env: prod}, queues: [a, b]}",
     "web: {username: a, password: b, external_url: 'https://h/base', port: 0}",
