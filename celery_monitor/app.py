@@ -1,9 +1,9 @@
-"""The composition root: settings → the running daemon, and its end.
+"""The composition root: builds the daemon from the settings, runs it and shuts it down.
 
-Only here and in ``leader`` and ``notifications`` do adapters and runtime meet.
+Only this module, ``leader`` and ``notifications`` connect adapters with the runtime.
 
-Start: the web server first, so that /metrics and the probes answer while the store is opened; then the store, then
-the leader. End: the leader commits and acknowledges what it has, everything closes; ten seconds for all of it.
+Start: the web server first, so that /metrics and the probes respond while the store is opened; then the store, then the
+leader. Shutdown: the leader commits and acknowledges what it has applied and everything is closed, within ten seconds.
 """
 
 import contextlib
@@ -44,17 +44,19 @@ from celery_monitor.settings import Settings
 from celery_monitor.settings.secret import redact_url
 
 EXIT_STUCK: Final = 70
+"""Exit code when an essential thread is stuck."""
 SHUTDOWN: Final = 9.5
-"""Seconds for an orderly end; Kubernetes and Docker give at least ten."""
+"""Seconds for a graceful shutdown; Kubernetes and Docker allow at least ten."""
 _BLOCKED_AFTER: Final = 180.0
-"""Seconds until a blocked interpreter ends the process. The timer cannot tell it from a process that was stopped
-(SIGSTOP, a paused container): one that goes on after a minute or two must not be ended for it."""
+"""Seconds after which a process with a blocked interpreter is ended. The timer also counts time in which the process
+was stopped (SIGSTOP, a paused container), and a stop of a minute or two must not end it."""
 _EXTEND_EVERY: Final = 10.0
-"""Seconds between two extensions of the timer, which ends the process that much later: each starts a new thread."""
+"""Seconds between two extensions of that timer, because each starts a new thread; added to _BLOCKED_AFTER."""
 _JOIN_TIMEOUT: Final = 1.0
-_OPEN_INCIDENTS: Final = 1_000  # counted at most, on a standby
+_OPEN_INCIDENTS: Final = 1_000
+"""Open incidents that a standby counts at most."""
 _WRONG_CLOCKS: Final = 3600.0
-"""Seconds that a failure's time may be ahead for its incident to be known after a restart, though it was not sent."""
+"""Seconds that a worker's clock may be ahead so that incidents that are not open are still known after a restart."""
 _NO_COMMITS: Final = Histogram(BOUNDS, (0,) * (len(BOUNDS) + 1), 0.0)
 
 _log = structlog.get_logger()
@@ -66,9 +68,9 @@ class App:
     def __init__(
         self, settings: Settings, store: SqlStore | None = None, *, guard: InterpreterGuard | None = None
     ) -> None:
-        """Does no I/O. ``store`` takes the place of the settings' one.
+        """Does no I/O. ``store`` replaces the one of the settings.
 
-        ``guard`` ends the process when the interpreter is blocked; for an app that has the process to itself.
+        ``guard`` ends the process when the interpreter is blocked; only for an app that has the process to itself.
         """
         self.settings = settings
         self.clock = SystemClock()
@@ -111,20 +113,21 @@ class App:
         self.web = self._build_web()
 
     def stop(self) -> None:
-        """Ask for the end. Safe in a signal handler, and from any thread."""
+        """Request shutdown. Safe in a signal handler, and from any thread."""
         self.stopping.set()
         leader = self._leader
         if leader is not None:
             leader.stopping.set()
 
     def run(self) -> int:
-        """Start, wait, stop. Returns the exit code: 0, or 1 when a part of it died.
+        """Start, wait, stop. Returns the exit code: 0, or 1 if a thread died.
 
-        Raises StoreUnusableError, PortUnavailableError when the port is taken, and ConfigError when it cannot be had.
+        Raises StoreUnusableError, PortUnavailableError if the port is in use, and ConfigError if it cannot be used at
+        all.
         """
         with contextlib.ExitStack() as cleanup:
             self.web.start()
-            # Already here: the store may take long to open, and with port 0 nobody could ask why.
+            # Logged first: opening the store may take long, and with port 0 nobody would know where to ask why.
             try_log(partial(_log.info, "Listening", listen=self.listen, version=version("celery-monitor")))
             self.threads.start("web", self.web.serve, limit=STALLED_AFTER, restart=True)
             self.threads.watch()
@@ -138,22 +141,22 @@ class App:
         dead = partial(_log.error, "Exiting because a thread died", thread=died)
         code = 0 if died is None else 1
         if not try_log(partial(_log.info, "Stopped") if died is None else dead):
-            os._exit(code)  # the interpreter would wait for standard error before it ends
+            os._exit(code)  # a normal exit would block on standard error
         return code
 
     @property
     def listen(self) -> str:
-        """Where the web server listens, once it does."""
+        """The address that the web server listens on, once it does."""
         host = self.settings.web.host
         return f"{f'[{host}]' if ':' in host else host}:{self.web.port}"
 
     @property
     def name(self) -> str:
-        """Of this replica; two of them may run on one host."""
+        """Name of this replica, with the port because two may run on one host."""
         return f"{platform.node()}:{self.web.port}"
 
     def _stand_by(self) -> Takeover | None:
-        """Until this process is to lead; None when the end came first. Raises StoreUnusableError."""
+        """Wait until this process is to lead; None if it is stopped first. Raises StoreUnusableError."""
         broker = self.settings.broker
         source = BrokerSource(broker)
         replay = ReplaySource(broker, self.clock) if self.store.shared and source.broadcasts else None
@@ -171,9 +174,9 @@ class App:
         return standby.lead(self.stopping)
 
     def _lead(self, takeover: Takeover) -> bool:
-        """Until the process has to end; True when it does not, because another one leads."""
+        """Lead until the process has to stop; True if it has to stand by instead, because another one leads."""
         leader = self._leader = Leader(self._env, takeover, self._exit_stuck)
-        if self.stopping.is_set():  # by somebody who did not see the leader yet
+        if self.stopping.is_set():  # by a call of ``stop`` just before the leader existed
             leader.stopping.set()
         leader.start()
         lost = False
@@ -184,7 +187,7 @@ class App:
         finally:
             if not lost:
                 self._shut_down(leader)
-        if not lost:  # it may be in the last flush: this process ends nevertheless
+        if not lost:  # even if the lease was lost in the last flush, this process stops
             return False
         leader.step_down()
         if leader.resigning:
@@ -213,7 +216,7 @@ class App:
         )
 
     def _shut_down(self, leader: Leader) -> None:
-        """All of it within SHUTDOWN; a process that takes longer is ended."""
+        """Shut down within SHUTDOWN; a process that takes longer is ended."""
         deadline = self.clock.monotonic() + SHUTDOWN
         if self._guard is not None:
             self._guard.extend(SHUTDOWN + _JOIN_TIMEOUT)
@@ -225,14 +228,14 @@ class App:
         timer.cancel()
 
     def _live(self) -> None:
-        """The interpreter runs."""
+        """Called by the watchdog: extend the guard's timer, because the interpreter is not blocked."""
         mono = self.clock.monotonic()
         if self._guard is not None and not self.stopping.is_set() and mono >= self._extend_at:
             self._extend_at = mono + _EXTEND_EVERY
             self._guard.extend(_BLOCKED_AFTER + _EXTEND_EVERY)
 
     def _exit_stuck(self, _name: str) -> None:
-        """Nothing else helps: a thread hangs in a library that does not come back."""
+        """End the process at once, because a thread hangs in a library call that cannot be interrupted."""
         os._exit(EXIT_STUCK)
 
     def _exit_late(self) -> None:
@@ -281,16 +284,16 @@ class App:
     def _provider(self) -> IdentityProvider | None:
         if self.settings.web.oidc.issuer is None:
             return None
-        # Authlib takes memory and time: only where it is used.
+        # Importing Authlib takes memory and time, so only if it is used.
         from celery_monitor.adapters.oidc import OidcProvider  # noqa: PLC0415
 
         return OidcProvider(self.settings.web, self.clock)
 
     # --- what the web server shows -----------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot | None:
-        """The monitor's state of now, with totals as committed; None until the store was read.
+        """The monitor's current state, with totals as committed; None until the store has been read.
 
-        On a standby, what the leader had committed some seconds ago, without what only it knows.
+        On a standby: what the leader had committed some seconds ago, without what only the leader knows.
         """
         leader, standby = self._leader, self._standby
         if leader is not None:
@@ -298,7 +301,7 @@ class App:
         return None if standby is None else standby.view
 
     def _look(self) -> Snapshot:
-        """What another process has committed, as far as it is shown. Raises StoreUnavailableError."""
+        """What the leader has committed, as far as a standby shows it. Raises StoreUnavailableError."""
         reader = self.store.reader
         return Snapshot(
             now=self.clock.now(),
@@ -313,22 +316,22 @@ class App:
         )
 
     def worker_details(self) -> Mapping[str, WorkerDetail]:
-        """What the workers said of themselves last, by hostname; nothing on a standby, which asks nobody."""
+        """What each worker last reported about itself, by hostname; empty on a standby, which sends no requests."""
         leader = self._leader
         return {} if leader is None else leader.worker_details()
 
     def tasks(self) -> TaskView:
-        """What runs now; on a standby, and while the leader starts, as of the last commit."""
+        """The unfinished tasks; on a standby, and while the leader starts, as of the last commit."""
         leader = self._leader
         return (None if leader is None else leader.tasks()) or StoredTaskView(self.store.reader, self.clock)
 
     def queues(self) -> Sequence[QueueStats]:
-        """As of the last look."""
+        """The queues as of the last poll; empty on a standby."""
         leader = self._leader
         return () if leader is None else leader.queues()
 
     def stats(self) -> RuntimeStats:
-        """The loops' own figures."""
+        """Metrics of the daemon's own threads."""
         leader = self._leader
         stats = RuntimeStats(
             commits=_NO_COMMITS,
@@ -353,7 +356,7 @@ class App:
         )
 
     def ready(self) -> HealthReport:
-        """Whether events arrive and are kept; of a standby, whether it could take over."""
+        """Whether events arrive and are stored; on a standby, whether it could take over."""
         leader, standby = self._leader, self._standby
         about = {"store": self.store.about} | ({"replica": self.name} if self.store.shared else {})
         if leader is not None:
@@ -372,7 +375,7 @@ class App:
         return HealthReport(checks, health.notes, {**about, **health.about})
 
     def _all_threads(self) -> list[Threads]:
-        """Of the process, and of what it does now."""
+        """Threads of the process, and of the leader or standby."""
         leader, standby = self._leader, self._standby
         now = leader.threads if leader is not None else standby.threads if standby is not None else None
         return [self.threads] if now is None else [self.threads, now]

@@ -1,6 +1,6 @@
 """The list of channel types. A new one is a package below ``adapters/channels`` and a line here, nothing else.
 
-Packages are imported when they are asked for: what sends is slow to import, and most commands send nothing.
+Packages are imported on demand: senders are slow to import, and most commands send nothing.
 """
 
 from importlib import import_module
@@ -19,10 +19,10 @@ TYPES: Final = (
 
 
 def package(channel_type: str) -> ModuleType:
-    """The package of a type: ``configured(settings)`` gives the channels of this type.
+    """Import the package of a type. Its ``configured(settings)`` returns the channels of this type.
 
-    ``ENTRY`` is the model of entries of ``channels`` of this type, None where only a section defines one. It may have
-    ``problems(settings)`` and ``warnings(settings)``: what is wrong, or hardly meant, in settings that are valid by
-    themselves.
+    Its ``ENTRY`` is the model of ``channels`` entries of this type, None if only a section defines such a channel. It
+    may have ``problems(settings)`` and ``warnings(settings)``, which return errors and likely mistakes in settings that
+    are valid by themselves.
     """
     return import_module(f"celery_monitor.adapters.channels.{channel_type}")

@@ -1,4 +1,4 @@
-"""What the process has for its whole life, whether it leads or not."""
+"""What exists for the whole life of the process, whether it leads or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from celery_monitor.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the process has for its whole life, and a leader uses."""
+    """What exists for the whole life of the process and is used by a leader."""
 
     settings: Settings
     clock: Clock
@@ -25,4 +25,4 @@ class Environment:
     redaction: Redaction
     report: DayReport
     zone: ZoneInfo
-    """In which the report's days are counted."""
+    """Time zone of the report's days."""

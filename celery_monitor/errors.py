@@ -1,7 +1,7 @@
-"""The taxonomy of errors: what the caller does with one decides its class, not where it comes from.
+"""The taxonomy of errors: the class of an error says what the caller has to do, not where the error comes from.
 
-Foreign exceptions end at the adapters and become one of these (``raise … from exc``). No message here may hold a
-secret: texts of these errors reach logs, the page and the terminal.
+Adapters translate the exceptions of libraries into these (``raise … from exc``). No message may contain a secret: the
+texts of these errors reach logs, the pages and the terminal.
 """
 
 from dataclasses import dataclass
@@ -39,88 +39,88 @@ class PortUnavailableError(MonitorError):
 
 
 class MalformedEventError(MonitorError):
-    """A message or one event of it cannot be read: it is counted by its reason and dropped, the rest goes on."""
+    """A message, or one event in it, cannot be read: count it by reason, drop it, and continue with the rest."""
 
 
 class SourceLostError(MonitorError):
-    """The event stream is gone or could not be opened: reconnect with backoff, for ever.
+    """The event stream was lost or could not be opened: reconnect with backoff, forever.
 
-    ``remedy`` is what a person should do when the fault does not go away by itself (permissions, a queue declared
-    differently), else None.
+    ``remedy`` says what to do about a fault that does not go away by itself (permissions, a queue declared
+    differently); None for other faults.
     """
 
     def __init__(self, message: str, remedy: str | None = None, *, hint: str | None = None) -> None:
-        """``message`` says what happened, ``remedy`` what to do; ``hint`` the same for what may pass by itself."""
+        """``message``: what happened. ``remedy``: what to do. ``hint``: the same if the fault may go away by itself."""
         advice = remedy or hint
         super().__init__(message if advice is None else f"{message}: {advice}")
         self.remedy = remedy
 
 
 class TasksRefusedError(SourceLostError):
-    """The broker carries events, also this one, and takes no tasks."""
+    """The broker accepts events, including this one, but no tasks."""
 
 
 class StoreUnavailableError(MonitorError):
-    """The store cannot be read or written now (disk full, locked, down): keep everything and try again."""
+    """The store cannot be read or written now (disk full, locked, down): keep everything and retry."""
 
 
 class StoreFullError(StoreUnavailableError):
-    """There is no space for a write (disk, quota, file size): a smaller one may still fit."""
+    """There is no space for a write (disk, quota, file size); a smaller write may still fit."""
 
 
 class QueryTimeoutError(StoreUnavailableError):
-    """A query was ended at its caller's deadline: ask for less. It says nothing about the store's state."""
+    """A query was cancelled at the caller's deadline: ask for less. Says nothing about the state of the store."""
 
 
 class StoreUnusableError(MonitorError):
-    """The store will never work as it is (corrupt, written by a newer version, not writable): end with exit code 1."""
+    """The store cannot be used as it is (corrupt, written by a newer version, not writable): exit with code 1."""
 
 
 class LeaseLostError(MonitorError):
-    """Another process leads now: stop at once, without a last flush. Nothing of the refused call was applied.
+    """Another process leads: stop at once, without a last flush. Nothing of the refused call was applied.
 
-    Neither this call nor any other one of the store that writes can succeed before ``lead`` gives the lease again.
+    No write to the store can succeed until ``lead`` obtains the lease again.
     """
 
 
 class StoreMissingError(StoreUnusableError):
-    """Nothing is stored there yet: a daemon has to start first. ``about``: which database it is."""
+    """The store is still empty: a daemon has to start first. ``about``: which database it is."""
 
     def __init__(self, message: str, about: str) -> None:
-        """``about`` is without secrets."""
+        """``about`` contains no secrets."""
         super().__init__(message)
         self.about = about
 
 
 class InvalidCursorError(MonitorError):
-    """A page of a list was asked for by a cursor that no page of this list gave: the caller's request is at fault."""
+    """A cursor does not come from a page of this list: the request is invalid."""
 
 
 class TooManySilencesError(MonitorError):
-    """There are as many silences as are kept: a person has to end one first."""
+    """The maximum number of silences exists: end one first."""
 
 
 class ProviderUnavailableError(MonitorError):
-    """The OpenID provider does not answer, or not as one: nobody can sign in there now."""
+    """The OpenID provider does not answer, or answers incorrectly: nobody can sign in with it now."""
 
 
 class SignInRefusedError(MonitorError):
-    """What came back from a sign-in proves nothing: the person has to sign in again."""
+    """The answer to a sign-in is not valid: the person has to sign in again."""
 
 
 class DeliveryError(MonitorError):
     """A notification was not delivered."""
 
     def __init__(self, message: str, remedy: str | None = None) -> None:
-        """``message`` says what happened; ``remedy``, which is no part of the text, what a person can do."""
+        """``message``: what happened. ``remedy``: what somebody can do; not part of the error's text."""
         super().__init__(message)
         self.remedy = remedy
 
 
 class RetryableError(DeliveryError):
-    """Try again later. ``after``: seconds the receiver asked to wait (``Retry-After``), or None for the backoff.
+    """Retry later. ``after``: seconds that the receiver asked to wait (``Retry-After``); None: use the backoff.
 
-    ``needs_repair``: no attempt succeeds before a person has repaired something, so attempts are rare.
+    ``needs_repair``: no attempt succeeds before somebody has repaired something, so retry rarely.
     """
 
     def __init__(
@@ -133,16 +133,16 @@ class RetryableError(DeliveryError):
 
 
 class InterruptedSendError(DeliveryError):
-    """This program is being stopped and has ended the request: that is no attempt of the receiver's."""
+    """The request was interrupted because this process is stopping; it does not count as an attempt."""
 
 
 class UncertainError(RetryableError):
-    """The receiver may have it: nobody knows. ``after`` is long, so that nobody gets the same again and again."""
+    """The receiver may have accepted it. ``after`` is long, so that nobody gets many duplicates."""
 
 
 class MaybeDeliveredError(DeliveryError):
-    """It was sent as often as is bearable, and nobody knows whether it was delivered: the row is of unknown outcome."""
+    """It was sent as often as acceptable without a confirmation: the row gets an unknown outcome."""
 
 
 class RejectedError(DeliveryError):
-    """The receiver will never take it as it is (400, 5xx of SMTP): the row is dead until a person retries it."""
+    """The receiver will never accept it as it is (HTTP 400, SMTP 5xx): the row is dead until somebody retries it."""

@@ -1,7 +1,7 @@
-"""What reads, counts, commits and notifies: everything that at most one process of a fleet may do at a time.
+"""The leader: reads, counts, commits and notifies, which only one process of a fleet may do at a time.
 
-``App`` is the process; it owns what lives as long as the process does (the web server, the store), and has a Leader
-while it leads. A single process with its own store leads from the moment its store is open until its end.
+``App`` is the process. It owns what exists for the life of the process (the web server, the store), and has a Leader
+while it leads. A single process with a store of its own leads from when the store is open until it stops.
 """
 
 import gc
@@ -48,13 +48,16 @@ from celery_monitor.runtime.task_view import MemoryTaskView
 from celery_monitor.runtime.threads import Loop, Threads
 
 STUCK_AFTER: Final = 60.0
+"""Seconds without a heartbeat after which an essential thread is stuck and the process is ended."""
 STALLED_AFTER: Final = 120.0
+"""Seconds without a heartbeat after which another thread is reported as stuck."""
 NO_STREAM: Final = "waiting for the event stream"
 STEP_DOWN: Final = 10.0
-"""Seconds in which all threads have to end when another process leads."""
+"""Seconds in which all threads have to stop when another process leads."""
 RECORD: Final = 3.0
-"""Of these, seconds in which a process that hands over may still record what it has sent."""
+"""Seconds, of STEP_DOWN, for a process that hands over to record what it has sent."""
 SHARED_REPAIR_CAP: Final = 1.0
+"""See Stream: with replicas, such a fault is mostly the previous leader's connection, which is about to end."""
 _ESSENTIAL_THREADS: Final = ("pump", "committer")
 _JOIN_TIMEOUT: Final = 1.0
 
@@ -62,9 +65,9 @@ _log = structlog.get_logger()
 
 
 class Leader:
-    """Leads from ``start`` until ``stopping`` is set, by whomever.
+    """Leads from ``start`` until ``stopping`` is set, by itself or by others.
 
-    Then ``step_down`` has to be called where ``end_reason``, else ``finish``.
+    Then call ``step_down`` if ``end_reason`` is set, otherwise ``finish``.
     """
 
     def __init__(self, environment: Environment, takeover: Takeover, end: Callable[[str], None]) -> None:
@@ -75,7 +78,7 @@ class Leader:
         self._end = end
         self.stopping = threading.Event()
         self.resigning = False
-        """The lease is still held at the end of ``step_down``, and is to be given up."""
+        """Whether the lease is still held after ``step_down`` and has to be released by the caller."""
         self.threads = Threads(self.stopping, end, on_lost=self._lose)
         self._lock = threading.Lock()
         self._notifications = Notifications(environment.channels, environment.store, environment.clock)
@@ -94,19 +97,19 @@ class Leader:
 
     @property
     def end_reason(self) -> str | None:
-        """Why another process leads; None while nothing is known of one."""
+        """Why this process no longer leads; None while it leads as far as is known."""
         return self._lease.end_reason
 
     @property
     def leads(self) -> bool:
-        """Whether no other process can lead. One that was frozen or cut off shows nothing of the fleet until it knows.
+        """Whether no other process can lead. A process that was frozen or cut off exports no fleet metrics until then.
 
-        Its numbers may be older than those of the next leader, and Prometheus would see counters fall.
+        Its counts may be older than those of the next leader, and Prometheus would see counters decrease.
         """
         return self._lease.may_consume()
 
     def start(self) -> None:
-        """Go on from what the store gave back."""
+        """Start all threads, from the restored state."""
         try:
             self._start(self._takeover.restored)
         except LeaseLostError as exc:
@@ -119,7 +122,7 @@ class Leader:
         self._lease.end(reason)
 
     def _hand_over(self, reason: str) -> None:
-        """The stream is lost, and keeps nothing for this process; a standby has what this one misses."""
+        """The stream is lost without being buffered for this process: a standby has the events that it misses."""
         _log.warning("Lost the event stream; handing over to a standby, which has kept the events", reason=reason)
         self.resigning = True
         self._lease.end(reason)
@@ -160,9 +163,9 @@ class Leader:
         self.threads.start("pump", pump.run, limit=STUCK_AFTER, fatal=True)
         self.threads.start("prober", self._prober.run, limit=STALLED_AFTER, restart=True)
         self.threads.start("fleet", self._fleet.run, limit=STALLED_AFTER, restart=True)
-        self.threads.start("maintenance", self._keep(restored), limit=STALLED_AFTER, restart=True)
+        self.threads.start("maintenance", self._build_maintenance(restored), limit=STALLED_AFTER, restart=True)
         self.threads.watch()
-        # What is there now stays: a full collection need not walk it again and again while events wait.
+        # Long-lived objects from here on: spare each full collection from walking them while events wait.
         gc.collect()
         gc.freeze()
 
@@ -177,7 +180,7 @@ class Leader:
             alive_at=self._takeover.alive_at,
             opened=fleet.opened,
             may_consume=self._lease.may_consume,
-            # The former leader's connection ends by itself: nobody has to act.
+            # The previous leader's connection ends by itself: nobody has to act.
             repair_cap=SHARED_REPAIR_CAP if env.store.shared else REPAIR_CAP,
         )
         flusher = Flusher(
@@ -202,7 +205,7 @@ class Leader:
             hand_over=self._hand_over if self._lease.contested and not self._takeover.source.acknowledges else None,
         )
 
-    def _keep(self, restored: Restored) -> Loop:
+    def _build_maintenance(self, restored: Restored) -> Loop:
         env, channel = self._env, self._report_channel
         schedule = ReportSchedule(
             env.store.outbox,
@@ -215,7 +218,7 @@ class Leader:
 
         def report(now: float) -> float:
             ask_again_at = schedule.run_once(now)
-            self._notifications.wake()  # once a minute, and when a report was claimed
+            self._notifications.wake()  # once a minute, and when a report was queued
             return ask_again_at
 
         self._maintenance = Maintenance(
@@ -242,9 +245,9 @@ class Leader:
         self._notifications.committed(changes)
 
     def finish(self, deadline: float) -> None:
-        """End everything at once, the pump first of all: what it has applied is committed and acknowledged.
+        """Stop all threads, the pump first: it commits and acknowledges what it has applied.
 
-        ``deadline``: monotonic time at which the process has to end.
+        ``deadline``: monotonic time at which the process has to exit.
         """
         self.stopping.set()
         self._env.priority.end()
@@ -252,7 +255,7 @@ class Leader:
         if self._fleet is not None:
             self._fleet.interrupt()
         self._notifications.interrupt()
-        # The pump's end brings the committer's.
+        # The committer stops after the pump.
         must_end = (*_ESSENTIAL_THREADS, *self._notifications.incident_threads)
         may_end = (thread_of(self._report_channel.name), "maintenance", "fleet", "prober")
         clock = self._env.clock
@@ -262,9 +265,10 @@ class Leader:
                 _log.warning("A thread did not stop in time; abandoning it", thread=name)
 
     def step_down(self) -> None:
-        """Another process leads: commit nothing more, let go of the stream at once, and end all threads.
+        """Another process leads: commit nothing more, drop the stream at once, and stop all threads.
 
-        A thread that does not end in time could write with a later lease of this process: then the process is ended.
+        A thread that does not stop in time could write under a later lease of this process, so then the process is
+        ended.
         """
         began_at = self._env.clock.monotonic()
         self.stopping.set()
@@ -274,7 +278,7 @@ class Leader:
         self._notifications.interrupt()
         if self.resigning:  # the lease is still held: what was sent can still be recorded
             self._join_all(began_at + RECORD)
-        # A database that does not answer would be waited for longer than STEP_DOWN.
+        # Otherwise a database that does not answer would block for longer than STEP_DOWN.
         with self._env.store.short_timeouts():
             for name in self._join_all(began_at + STEP_DOWN):
                 _log.critical("A thread did not stop after the lease was lost; ending the process", thread=name)
@@ -282,13 +286,13 @@ class Leader:
         gc.unfreeze()
 
     def _join_all(self, until: float) -> list[str]:
-        """Wait for the end of all threads until this monotonic time; those that have not ended."""
+        """Wait until this monotonic time for all threads to end; return the names of those that have not."""
         clock = self._env.clock
         return [name for name in self.threads.names if not self.threads.join(name, max(0.0, until - clock.monotonic()))]
 
     # --- what the web server shows -----------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot | None:
-        """The monitor's state of now, with totals as committed; None until it is built."""
+        """The monitor's current state, with totals as committed; None until the monitor is built."""
         if self._monitor is None:
             return None
         with self._lock:
@@ -298,11 +302,11 @@ class Leader:
         return replace(snapshot, probe_roundtrip=self._prober.roundtrip)
 
     def tasks(self) -> MemoryTaskView | None:
-        """What runs now; None until the monitor is built."""
+        """The unfinished tasks; None until the monitor is built."""
         return self._tasks
 
     def worker_details(self) -> dict[str, WorkerDetail]:
-        """What the workers said of themselves last, by hostname."""
+        """What each worker last reported about itself, by hostname."""
         if self._monitor is None or self._fleet is None:
             return {}
         with self._lock:
@@ -314,11 +318,11 @@ class Leader:
         }
 
     def queues(self) -> Sequence[QueueStats]:
-        """As of the last look."""
+        """The queues as of the last poll."""
         return self._fleet.queues() if self._fleet else ()
 
     def stats(self, stats: RuntimeStats) -> RuntimeStats:
-        """``stats`` with what the leader's loops know."""
+        """``stats``, completed with those of the leader's threads."""
         commits = self._committer.stats
         return replace(
             stats,
@@ -334,7 +338,7 @@ class Leader:
         )
 
     def ready(self) -> HealthReport:
-        """Whether events arrive and are kept."""
+        """Whether events arrive and are stored."""
         stream = self._stream
         if stream is None:
             return HealthReport({"store": None, "broker": "not connected yet", "probe": NO_STREAM})
@@ -342,7 +346,7 @@ class Leader:
         return HealthReport(
             {
                 "broker": stats.standby if stats.connected else stats.error or "not connected yet",
-                # Without a stream no probe can come back, so nothing is known to be well.
+                # Without a stream no probe can return, so this check cannot pass.
                 "probe": self._prober.trouble(stream.last_received_at) if stats.connected else NO_STREAM,
                 "events": None if self._monitor is None else self._monitor.undecodable.problem,
                 "store": self._committer.trouble(),
@@ -352,9 +356,9 @@ class Leader:
 
 
 def prepare(environment: Environment) -> None:
-    """What a process that stands by does beforehand: at a take-over it would be a third of a second.
+    """Work that a standby does in advance, because it would delay a take-over by a third of a second.
 
-    The modules that the notifiers need are imported, and garbage is collected, so that ``start`` has little to walk.
+    Imports the modules that the notifiers need, and collects garbage so that ``start`` has little to collect.
     """
     for channel in environment.channels:
         if channel.configured:

@@ -1,6 +1,6 @@
-"""Why a server cannot be reached, and what a person can do: one table for the broker, PagerDuty and the mail server.
+"""Why a server cannot be reached, and what to do: one table for the broker, PagerDuty and the mail server.
 
-Texts are the operating system's and this file's own: those of libraries may hold a URL with its password.
+Uses only texts of the operating system and of this file: those of libraries may contain a URL with its password.
 """
 
 import enum
@@ -13,34 +13,34 @@ from typing import Final
 
 
 class Fault(enum.Enum):
-    """What stands between this program and a server."""
+    """Why a server cannot be reached."""
 
     NAME = "name"
-    """The name server does not know the host."""
+    """The host name cannot be resolved."""
     REFUSED = "refused"
     """Nothing listens on the port."""
     UNREACHABLE = "unreachable"
     """No route leads to the host."""
     SILENT = "silent"
-    """No answer, to the connection or over it."""
+    """No answer to the connection attempt, or on the connection."""
     CLOSED = "closed"
     """The connection was cut."""
     TLS = "tls"
-    """The other side does not speak TLS, or not a version or cipher of ours."""
+    """The server does not speak TLS, or shares no version or cipher with us."""
     CERTIFICATE = "certificate"
-    """It does, with a certificate that is not trusted."""
+    """The server's certificate is not trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTerms:
-    """How the remedies speak of one kind of server."""
+    """The words of the remedies for one kind of server."""
 
     address: str
-    """Where a person says how it is reached."""
+    """The setting with the server's address."""
     protocol: str
-    """How a person says which protocol the port speaks, and whether within TLS."""
+    """How to configure the protocol of the port, and TLS."""
     trust: str
-    """How a person says which certificates are good."""
+    """How to configure trusted certificates."""
 
 
 _REMEDIES: Final = {
@@ -55,22 +55,22 @@ _REMEDIES: Final = {
     Fault.CERTIFICATE: "{0.trust}",
 }
 PASSING: Final = frozenset({Fault.REFUSED, Fault.UNREACHABLE, Fault.SILENT, Fault.CLOSED})
-"""What may be over in a moment without anybody's doing."""
+"""Faults that may go away by themselves."""
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
 def remedy(fault: Fault, server: ServerTerms) -> str:
-    """What to do about it."""
+    """What to do about a fault."""
     return _REMEDIES[fault].format(server)
 
 
 def fault_of(exc: BaseException | None) -> Fault | None:
-    """What an exception, or one that it wraps, says of the network; None when it says nothing of it."""
+    """The network fault that an exception, or one that it wraps, indicates; None if it indicates none."""
     return next((fault for fault in map(_fault, chain(exc)) if fault is not None), None)
 
 
 def explain(exc: BaseException) -> str:
-    """What the operating system says of it, without numbers and addresses; "" when it says nothing."""
+    """The operating system's text for the error, without numbers and addresses; "" if there is none."""
     for cause in reversed(list(chain(exc))):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"TLS: {cause.verify_message}"
@@ -82,7 +82,7 @@ def explain(exc: BaseException) -> str:
 
 
 def chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """The exception and those that it wraps: libraries hide what the system said several layers deep."""
+    """The exception and those that it wraps: libraries wrap the system's error several layers deep."""
     while exc is not None:
         yield exc
         exc = exc.__cause__ or exc.__context__

@@ -1,4 +1,4 @@
-"""The notifiers of all channels, as the composition root builds them: one thread, one sender for each channel."""
+"""Builds and runs the notifiers of all channels, each with a thread and a sender of its own."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from celery_monitor.runtime.uncommitted import UncommittedPages
 
 
 class Notifications:
-    """From ``start`` on, what is due in the outbox is sent. ``commit`` and ``offer`` belong to the pump's thread."""
+    """Sends what is due in the outbox from ``start`` on. ``committed`` and ``offer`` belong to the pump's thread."""
 
     def __init__(self, configured: Sequence[Channel], store: SqlStore, clock: Clock) -> None:
         """Does no I/O."""
@@ -36,7 +36,7 @@ class Notifications:
         }
         self._senders: list[Sender] = []
         self._notifiers: dict[str, Notifier] = {}
-        """By the name of their channel."""
+        """Channel name → its notifier."""
 
     @property
     def incident_threads(self) -> tuple[str, ...]:
@@ -53,9 +53,9 @@ class Notifications:
         links: Mapping[str, str],
         limit: float,
     ) -> None:
-        """Begin to send. ``limit``: seconds, beside the channel's own timeout, after which a thread is stuck.
+        """Begin to send. ``limit``: seconds, in addition to the channel's own timeout, after which a thread is stuck.
 
-        ``links``: title and template of links to other systems.
+        ``links``: title → template of links to other systems.
         """
         for channel in self._channels:
             rows = self._uncommitted.get(channel.name, self._outbox)
@@ -88,29 +88,29 @@ class Notifications:
         return Repeater(self._outbox, channel.name, sender.repeat, self._clock, channel.repeat)
 
     def offer(self, waiting: list[tuple[OutboxRequest, Incident]]) -> None:
-        """The store cannot be written: these pages are sent from memory."""
+        """The store cannot be written: send these pages from memory."""
         for name, uncommitted in self._uncommitted.items():
             if uncommitted.offer(waiting):
                 self._notifiers[name].wake()
 
     def stored(self, changes: Changes) -> None:
-        """A flush was committed: send what is in it. Called by the committer's thread, before ``committed``."""
+        """A flush was committed: send its notifications. Called by the committer's thread, before ``committed``."""
         for name in {row.channel for row in changes.outbox}:
             if name in self._notifiers:
                 self._notifiers[name].wake()
 
     def committed(self, changes: Changes) -> None:
-        """A flush was committed: its pages need not be kept in memory any longer."""
+        """A flush was committed: its pages are no longer needed in memory."""
         for uncommitted in self._uncommitted.values():
             uncommitted.written(changes)
 
     def wake(self) -> None:
-        """Let all notifiers look at the outbox, and at whether they should stop."""
+        """Make all notifiers read the outbox and check whether to stop."""
         for notifier in self._notifiers.values():
             notifier.wake()
 
     def interrupt(self) -> None:
-        """End what is being sent, where that is safe: the threads are being stopped."""
+        """Interrupt requests in progress if that is safe, because the threads are being stopped."""
         self.wake()
         for sender in self._senders:
             sender.stop()
@@ -124,7 +124,7 @@ class Notifications:
         }
 
     def _give_up_strays(self) -> None:
-        """What waits for channels that are no longer configured would wait for ever, and nobody would know."""
+        """Mark rows of channels that are no longer configured as dead: they would wait forever, unnoticed."""
         with contextlib.suppress(StoreUnavailableError):
             for name in self._outbox.pending().keys() - self._notifiers.keys():
                 stray = Notifier(self._outbox, Unconfigured(name), self._clock)
@@ -138,7 +138,7 @@ def thread_of(channel: str) -> str:
 
 
 def _linked(find: Callable[[str], Incident | None], templates: Mapping[str, str]) -> Callable[[str], Incident | None]:
-    """Incidents with their links filled in."""
+    """``find``, with the links of the incident filled in."""
 
     def linked(key: str) -> Incident | None:
         incident = find(key)

@@ -1,4 +1,4 @@
-"""The settings in the words of the core, and what of them the log must not tell."""
+"""Translates the settings into the core's policy and limits, and lists the secrets that the log must redact."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def limits_of(settings: Settings) -> Limits:
-    """What the pure core is told of the settings."""
+    """The core's limits, from the settings."""
     tracking, metrics = settings.tracking, settings.metrics
     return Limits(
         prefetch=settings.broker.prefetch,
@@ -71,7 +71,7 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The rules of alerts. A rule with a receiver of its own is a route of its own name."""
+    """The alert rules, from the settings. A rule with a receiver of its own has a route of the rule's name."""
     alerts, pagerduty = settings.alerts, settings.pagerduty
     configured = channels.of_incidents(channels.configured(settings))
     rules = []
@@ -114,7 +114,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def schedules_of(settings: Settings) -> list[Schedule]:
-    """``schedules`` as the core knows them. Each has a rule of its own, of its name."""
+    """``schedules``, from the settings. Each has a rule of the same name."""
     configured = channels.of_incidents(channels.configured(settings))
     schedules = []
     for schedule in settings.schedules:
@@ -141,7 +141,7 @@ def schedules_of(settings: Settings) -> list[Schedule]:
 
 
 def scheduler_of(settings: Settings) -> Rule | None:
-    """The rule of the incident that no schedule has run: all who would hear of one of them hear of it."""
+    """The rule of the incident that no schedule runs. It is sent to all receivers of the single schedules."""
     if not settings.schedules:
         return None
     configured = channels.of_incidents(channels.configured(settings))
@@ -154,12 +154,12 @@ def scheduler_of(settings: Settings) -> Rule | None:
 
 
 def _either(own: T | None, older: T) -> T:
-    """A setting of all channels, which used to be in the section of the only one."""
+    """A setting for all channels; ``older`` is its value from the section of a single channel, where it used to be."""
     return older if own is None else own
 
 
 def _condition_of(rule: RuleSettings) -> dict[str, Any]:
-    """What the rule is for, with the defaults of that condition."""
+    """The condition of a rule and its parameters, with the defaults of that condition."""
     on = Condition(rule.on)
     lasting, resolve_after = _LASTING.get(on, 0.0), _RESOLVE_AFTER.get(on, 0.0)
     return {
@@ -175,9 +175,9 @@ def _condition_of(rule: RuleSettings) -> dict[str, Any]:
 
 
 def _destination(names: Sequence[str], configured: Sequence[Channel]) -> tuple[str, tuple[str, ...]]:
-    """The route of incidents that go to these channels, and those of them that are switched on.
+    """The route of incidents for these channels, and those of the channels that are enabled.
 
-    The first channel alone is the default route, whether it is named or not.
+    The first channel alone is the default route, named or not.
     """
     selected = [channel for channel in configured if channel.name in names] if names else [configured[0]]
     route = "" if selected == [configured[0]] else ",".join(sorted(channel.name for channel in selected))
@@ -194,7 +194,7 @@ def pages(policy: Policy) -> bool:
 
 
 def secrets_of(settings: Settings) -> Callable[[], Iterator[str]]:
-    """Every secret that is configured, as it is at each call: for the log's last defence."""
+    """Returns a function that yields every configured secret with its present value, for the log's redaction."""
     sources = [settings.broker.url_source(), settings.web.password_source()]
     of_channels = [source for channel in channels.configured(settings) for source in channel.secrets]
 
