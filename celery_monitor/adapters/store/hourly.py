@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Dialect, and_, case, delete, func, literal_column, or_, select, tuple_
 
 from celery_monitor.adapters.store import encode, schema
-from celery_monitor.adapters.store.periods import between
+from celery_monitor.adapters.store.periods import begun_by, between
 from celery_monitor.adapters.store.statements import Bulk, insert
 from celery_monitor.adapters.store.validation import RowId
 from celery_monitor.core import hourly
@@ -44,9 +44,9 @@ def expire(connection: Connection, before: float, *, limit: int) -> int:
     """Delete at most ``limit`` of each that begin at ``before`` or earlier. Returns how many."""
     table, lengths = schema.checkpoints, schema.queue_lengths
     oldest = select(table.c.id).order_by(table.c.id).limit(limit)  # hours come in order: only the oldest are looked at
-    deleted = connection.execute(delete(table).where(table.c.id.in_(oldest), table.c.start <= before)).rowcount
+    deleted = connection.execute(delete(table).where(table.c.id.in_(oldest), begun_by(table.c.start, before))).rowcount
     key = tuple_(lengths.c.start, lengths.c.queue)
-    old = select(lengths.c.start, lengths.c.queue).where(lengths.c.start <= before).order_by(lengths.c.start)
+    old = select(lengths.c.start, lengths.c.queue).where(begun_by(lengths.c.start, before)).order_by(lengths.c.start)
     return deleted + connection.execute(delete(lengths).where(key.in_(old.limit(limit)))).rowcount
 
 

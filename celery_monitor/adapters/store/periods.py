@@ -58,6 +58,12 @@ def between(column: Any, since: float | None, until: float | None) -> list[Colum
     ]
 
 
+def begun_by(column: Any, last: float) -> ColumnElement[bool]:  # noqa: ANN401
+    """Up to ``last``, itself included."""
+    condition: ColumnElement[bool] = column <= _edge(column, last, math.floor)
+    return condition
+
+
 def _touched(start: Any, since: float | None, until: float | None) -> list[ColumnElement[bool]]:  # noqa: ANN401
     """Buckets that a period touches: they count whole."""
     after = [] if since is None else [start > _edge(start, since - BUCKET_SECONDS, math.floor)]

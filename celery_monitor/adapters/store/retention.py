@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, 
 
 from celery_monitor.adapters.store import hourly, schema
 from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.periods import begun_by, between
 from celery_monitor.adapters.store.restore import MUTED
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.hourly import HOUR
@@ -50,7 +51,7 @@ class Retention:
 def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnElement[bool]]]:
     incidents, outbox, counters = schema.incidents, schema.outbox, schema.counters
     return [
-        (schema.error_buckets, schema.error_buckets.c.start <= before - BUCKET_SECONDS),
+        (schema.error_buckets, begun_by(schema.error_buckets.c.start, before - BUCKET_SECONDS)),
         (schema.failures, schema.failures.c.at < before),
         (schema.error_groups, schema.error_groups.c.last_at < before),
         (
@@ -81,7 +82,7 @@ def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnEl
         ),
         (schema.silences, schema.silences.c.ends_at < before),
         (schema.deliveries, ~exists().where(incidents.c.key == schema.deliveries.c.key)),
-        (counters, and_(counters.c.slot < before, _has_successor(before))),
+        (counters, and_(*between(counters.c.slot, None, before), _has_successor(before))),
     ]
 
 

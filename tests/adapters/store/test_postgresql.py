@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from msgspec import structs
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 
 from celery_monitor.adapters.store import SqlStore, migrate, open_store, outbox
 from celery_monitor.adapters.store.dialects import postgresql as dialect
@@ -538,3 +538,24 @@ def test_arrays(store: SqlStore) -> None:
     for array, wrong in refused:
         with pytest.raises((OverflowError, ValueError, TypeError)):
             array.from_values([wrong])
+
+
+def test_what_is_past_the_retention_is_found_by_an_index(store: SqlStore) -> None:
+    """Beside a column of whole numbers stands a whole number: else PostgreSQL converts the column of each row."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(store._database._writers, "before_cursor_execute", note)
+    store.prune(NOW + 0.25)
+    event.remove(store._database._writers, "before_cursor_execute", note)
+    plans = []
+    with store._database.read() as connection:
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        for statement, parameters in asked:
+            if statement.startswith(("DELETE", "SELECT", "WITH")):
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+                plans.append("\n".join(row[0] for row in rows))
+    assert len([plan for plan in plans if "(start <= " in plan]) >= 4
+    assert [plan for plan in plans if re.search(r"\((start|slot)\)::", plan)] == []
