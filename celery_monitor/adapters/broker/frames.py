@@ -6,7 +6,9 @@ to a consumer ends the stream (the queue was deleted, the channel or the connect
 (heartbeats, the answer to what nobody waits for).
 """
 
+import struct
 from struct import Struct
+from typing import Final
 
 from amqp.exceptions import AMQPError, error_for_code
 
@@ -15,13 +17,20 @@ from celery_monitor.core.model import HEAD, Delivery
 
 _FRAME = Struct(">BHI")
 _METHOD = Struct(">HH")
-_TAG = Struct(">QB")
+_TAG = Struct(">Q?")
 _SIZE = Struct(">4xQ")
 _FLAGS = Struct(">H")
 _REPLY = Struct(">HB")
+_DELIVER_FRAME: Final = Struct(">BxxIIB")
+"""Kind and size of a frame, its method, and the length of the consumer tag that follows."""
+_HEADER_FRAME: Final = Struct(">BBxxI4xQ")
+"""The end of the frame before, kind and size of this one, and the size of the body. The flags follow."""
+_BODY_FRAME: Final = Struct(">BBxxI")
+"""The end of the frame before, and kind and size of this one. The body follows."""
 
 _KIND_METHOD, _KIND_HEADER, _KIND_BODY, _FRAME_END = 1, 2, 3, 0xCE
 _DELIVER, _CANCEL = (60, 60), (60, 30)
+_DELIVER_METHOD: Final = 60 << 16 | 60
 _CHANNEL_CLOSE, _CONNECTION_CLOSE, _CONNECTION_CLOSED = (20, 40), (10, 50), (10, 51)
 _HAS_CONTENT_TYPE, _HAS_HEADERS = 0x8000, 0x2000
 _COMPRESSION = b"\x0bcompression"
@@ -75,7 +84,13 @@ class FrameReader:
         at, end = 0, len(buffer)
         unpack = _FRAME.unpack_from
         try:
-            while end - at > _FRAME.size and len(deliveries) < limit:
+            while len(deliveries) < limit:
+                after = -1 if self._size else self._usual(buffer, at, deliveries)
+                if after >= 0:
+                    at = after
+                    continue
+                if end - at <= _FRAME.size:
+                    break
                 kind, _, size = unpack(buffer, at)
                 start = at + _FRAME.size
                 stop = start + size
@@ -94,6 +109,39 @@ class FrameReader:
                 at = stop + 1
         finally:
             self._rest = buffer[at:]
+
+    def _usual(self, buffer: bytes, at: int, deliveries: list[Delivery]) -> int:
+        """The place after the message that begins at ``at``, in half of the time that it would take frame by frame.
+
+        -1 for whatever is not a whole message with one body frame, and with properties that are known.
+        """
+        try:
+            kind, size, method, length = _DELIVER_FRAME.unpack_from(buffer, at)
+            if method != _DELIVER_METHOD or kind != _KIND_METHOD:
+                return -1
+            tag, redelivered = _TAG.unpack_from(buffer, at + _DELIVER_FRAME.size + length)
+            at += _FRAME.size + size
+            method_end, kind, size, length = _HEADER_FRAME.unpack_from(buffer, at)
+            properties = at + _HEADER_FRAME.size
+            at += 1 + _FRAME.size + size
+            known = self._known.get(buffer[properties:at])
+            header_end, body_kind, size = _BODY_FRAME.unpack_from(buffer, at)
+            start = at + _BODY_FRAME.size
+            stop: int = start + size
+            if (
+                known is None
+                or known[1] is not None
+                or not 0 < size == length <= self._max_bytes
+                or kind != _KIND_HEADER
+                or body_kind != _KIND_BODY
+                or not method_end == header_end == buffer[stop] == _FRAME_END
+            ):
+                return -1
+        except (struct.error, IndexError):  # it is not here as a whole
+            return -1
+        self.tag = tag
+        deliveries.append(Delivery(buffer[start:stop], known[0], redelivered))
+        return stop + 1
 
     def _on_method(self, buffer: bytes, start: int) -> None:
         method = _METHOD.unpack_from(buffer, start)
@@ -150,6 +198,6 @@ class FrameReader:
             self._body.clear()
         self.tag = self._tag
         if self._refused is None:
-            deliveries.append(Delivery(body, self._content_type, bool(self._redelivered)))
+            deliveries.append(Delivery(body, self._content_type, self._redelivered))
         else:
-            deliveries.append(Delivery(body[:HEAD], self._content_type, bool(self._redelivered), self._refused))
+            deliveries.append(Delivery(body[:HEAD], self._content_type, self._redelivered, self._refused))

@@ -85,6 +85,55 @@ def test_properties_that_differ() -> None:
         tracemalloc.stop()
 
 
+def _headers(name: bytes, value: bytes) -> bytes:
+    table = _short(name) + b"S" + pack(">I", len(value)) + value
+    return pack(">I", len(table)) + table
+
+
+_PROPERTIES = (
+    (0x8000, _short(b"application/json")),
+    (0xA000, _short(b"application/json") + _headers(b"hostname", b"celery@a")),
+    (0xA000, _short(b"application/json") + _headers(b"hostname", b"celery@bb")),
+    (0xA000, _short(b"application/json") + _headers(b"compression", b"zlib")),
+    (0xA000, _short(b"application/x-msgpack") + _headers(b"hostname", b"c" * 600)),
+    (0x0000, b""),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(_PROPERTIES),
+            st.sampled_from((0, 1, 20, 21, 40)),
+            st.sampled_from((20, 64)),
+            st.sampled_from((b"", b"consumer")),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_frames_at_once_and_byte_by_byte(messages: list[tuple[tuple[int, bytes], int, int, bytes, bool]]) -> None:
+    """A message that is there as a whole is read in another way than one in parts, with the same result."""
+    stream = b""
+    for tag, ((flags, properties), size, frame, consumer, again) in enumerate(messages, 1):
+        method = pack(">HH", 60, 60) + _short(consumer) + pack(">QB", tag, again) + _short(b"ex") + _short(b"key")
+        parts = [b"x" * min(frame, size - at) for at in range(0, size, frame)]
+        stream += _frame(1, method) + _frame(2, pack(">HHQH", 60, 0, size, flags) + properties)
+        stream += b"".join(_frame(3, part) for part in parts)
+    whole, parted = FrameReader(max_bytes=20), FrameReader(max_bytes=20)
+    at_once, one_by_one = list[Delivery](), list[Delivery]()
+    whole.feed(stream, 1000, at_once)
+    for at in range(len(stream)):
+        parted.feed(stream[at : at + 1], 1000, one_by_one)
+    assert at_once == one_by_one
+    assert len(at_once) == len(messages)
+    assert whole.tag == parted.tag == len(messages)
+    assert [one.refused for one in at_once] == [
+        TOO_LARGE if size > 20 else COMPRESSED if b"compression" in properties else None
+        for (_, properties), size, *_ in messages
+    ]
+
+
 def test_frames_limit() -> None:
     """No more than the limit is given, and the tag is that of the last one given."""
     stream = b"".join(_delivery(b"%d" % n, n, redelivered=False, content_type=None, frame=9) for n in range(1, 6))
