@@ -7,13 +7,15 @@ type, so that it is counted as discarded and not lost from sight. Data that is t
 
 import binascii
 import re
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 
 from celery_monitor.core.decode import COMPRESSED, TOO_LARGE
 from celery_monitor.core.model import HEAD, Delivery
+
+_Body = TypeVar("_Body", str, bytes)
 
 
 class _Headers(msgspec.Struct, gc=False):
@@ -25,19 +27,24 @@ class _Properties(msgspec.Struct, gc=False):
     delivery_tag: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Envelope(msgspec.Struct, gc=False):
-    body: str
+class _Envelope(msgspec.Struct, Generic[_Body], gc=False):
+    body: _Body
     properties: _Properties = msgspec.field(default_factory=_Properties)
     headers: _Headers | None = None
     content_type: str | None = msgspec.field(default=None, name="content-type")
 
 
-_envelope: Final = msgspec.json.Decoder(_Envelope)
+_envelope: Final = msgspec.json.Decoder(_Envelope[str])
+_base64_envelope: Final = msgspec.json.Decoder(_Envelope[bytes])
+"""Decodes the body, too, in a third of the time that ``binascii`` takes."""
+_REFUSALS: Final = (msgspec.DecodeError, ValueError, RecursionError)
+"""ValueError is what ``binascii`` and encodings raise, also for what is not ASCII."""
 _MESSAGE: Final = {b"pmessage": 4, b"message": 3}
 _USUAL: Final = re.compile(
     rb"[*>]4\r\n\$8\r\npmessage\r\n\$(\d{1,9})\r\n([^\r]*)\r\n\$(\d{1,9})\r\n([^\r]*)\r\n\$(\d{1,9})\r\n"
 )
 """A message up to its data, unless a name has a carriage return in it."""
+_SIZE: Final = re.compile(rb"(\d{1,9})\r\n")
 _BULK, _ARRAY, _PUSH, _ERROR, _LEAVES = 0x24, 0x2A, 0x3E, 0x2D, b":+_,#("
 _HEADERS: Final = 1 << 16
 """Bytes of an envelope beside its body."""
@@ -71,6 +78,8 @@ class RespReader:
         self._pending = 0
         """Values that the present array still lacks."""
         self._too_large = False
+        self._head = b""
+        """The last message up to the size of its data: nearly all begin with the same bytes."""
 
     @property
     def is_mid_message(self) -> bool:
@@ -114,21 +123,30 @@ class RespReader:
 
         -1 for whatever is not a whole message of the usual kind.
         """
-        head = _USUAL.match(buffer, at)
+        head: re.Match[bytes] | None
+        if self._head and buffer.startswith(self._head, at):
+            head = _SIZE.match(buffer, at + len(self._head))
+        else:
+            head = self._new_head(buffer, at)
         if head is None:
             return -1
-        pattern, pattern_text, channel, channel_text, size = head.groups()
         begin = head.end()
-        end = begin + int(size)
-        if (
-            len(buffer) < end + 2
-            or end - begin > self._longest
-            or len(pattern_text) != int(pattern)
-            or len(channel_text) != int(channel)
-        ):
+        end = begin + int(head.groups()[-1])
+        if len(buffer) < end + 2 or end - begin > self._longest:
             return -1
         deliveries.append(self._delivery(buffer[begin:end]))
         return end + 2
+
+    def _new_head(self, buffer: bytes, at: int) -> re.Match[bytes] | None:
+        """The head of a message that begins in another way than the last one."""
+        head = _USUAL.match(buffer, at)
+        if head is None:
+            return None
+        pattern, pattern_text, channel, channel_text, _ = head.groups()
+        if len(pattern_text) != int(pattern) or len(channel_text) != int(channel):
+            return None
+        self._head = buffer[at : head.start(5)]
+        return head
 
     def _next(self, buffer: bytes, at: int) -> int:  # noqa: PLR0911 - one for each kind of value
         """Take the value that begins at ``at``, or the head of an array; the place after it, -1 when more must come."""
@@ -209,12 +227,8 @@ class RespReader:
 
     def _delivery(self, data: bytes) -> Delivery:
         try:
-            envelope = _envelope.decode(data)
-            if envelope.properties.body_encoding == "base64":
-                body = binascii.a2b_base64(envelope.body, strict_mode=True)
-            else:
-                body = envelope.body.encode()
-        except (msgspec.DecodeError, binascii.Error, UnicodeError, RecursionError):
+            envelope, body = _opened(data)
+        except _REFUSALS:
             return Delivery(data, "", tag=NO_TAG)
         content_type, refused, raw = envelope.content_type or "", None, bytes(envelope.properties.delivery_tag)
         tag = raw[1:-1].decode("ascii", "replace") if len(raw) <= _MAX_TAG else ""
@@ -223,3 +237,18 @@ class RespReader:
         elif envelope.headers is not None and bytes(envelope.headers.compression) != b"null":
             refused = COMPRESSED
         return Delivery(body if refused is None else body[:HEAD], content_type, refused=refused, tag=tag or NO_TAG)
+
+
+def _opened(data: bytes) -> tuple[_Envelope[Any], bytes]:
+    """An envelope and its body. Raises _REFUSALS."""
+    try:
+        encoded = _base64_envelope.decode(data)
+    except _REFUSALS:
+        pass  # it may be in no Base64, or in a kind of it that msgspec refuses
+    else:
+        if encoded.properties.body_encoding == "base64":
+            return encoded, encoded.body
+    envelope = _envelope.decode(data)
+    if envelope.properties.body_encoding == "base64":
+        return envelope, binascii.a2b_base64(envelope.body, strict_mode=True)
+    return envelope, envelope.body.encode()

@@ -1,5 +1,6 @@
 """The readers of the two protocols, without a server."""
 
+import binascii
 import contextlib
 import itertools
 import json
@@ -294,6 +295,38 @@ def _envelope(body: bytes, **fields: Any) -> bytes:
     properties = {"body_encoding": "base64"}
     values = {"body": b64encode(body).decode(), "content-type": "application/json", "properties": properties} | fields
     return json.dumps(values).encode()
+
+
+_BASE64ISH = st.text("AQZgz9+/=-_ \né\ud800", max_size=9) | st.binary(max_size=20).map(
+    lambda body: b64encode(body).decode()
+)
+
+
+@given(_BASE64ISH, st.sampled_from(("base64", "utf-8", None, 1)), st.booleans())
+def test_resp_bodies_as_the_standard_library_reads_them(body: str, encoding: object, escaped: bool) -> None:  # noqa: FBT001
+    """Base64 and what only looks like it, however the envelope writes its characters."""
+    data = json.dumps({"body": body, "properties": {"body_encoding": encoding}})
+    if escaped:
+        data = data.replace("A", "\\u0041").replace("=", "\\u003d")
+    found: list[Delivery] = []
+    RespReader(MAX_MESSAGE_BYTES).feed(_pmessage(data.encode()), 10, found)
+    try:
+        expected = binascii.a2b_base64(body, strict_mode=True) if encoding == "base64" else body.encode()
+    except ValueError:
+        expected = data.encode()
+    assert [one.body for one in found] == [data.encode() if encoding == 1 else expected]
+
+
+def test_resp_heads() -> None:
+    """Messages that begin in different ways, also where one begins as another one does."""
+    channels = b"/0.celeryev/x", b"/0.celeryev/xy", b"/0.celeryev/x", b"/0.celeryev/x"
+    messages = [
+        b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$%d\r\n%s\r\n$1\r\n%d\r\n" % (len(channel), channel, number)
+        for number, channel in enumerate(channels)
+    ]
+    reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
+    reader.feed(b"".join(messages), 10, found)
+    assert [one.body for one in found] == [b"0", b"1", b"2", b"3"]
 
 
 @given(st.lists(st.integers(0, 600), max_size=8), st.lists(st.integers(min_value=0), max_size=12), st.integers(1, 90))
