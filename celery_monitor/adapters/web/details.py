@@ -63,11 +63,13 @@ class Details:
         hours = await self._queries(partial(reader.task_hours, name, window.first, window.end))
         groups = await self._queries(partial(reader.groups, now - ERRORS_SINCE, now, name=name, samples=_GROUPS))
         recent = await self._queries(partial(reader.failures, FailureFilter(task=name, limit=_RECENT)))
+        open_incidents = await self._queries(partial(incidents.open_of, reader, name))
         return page(
             request,
             self._sources,
             "task.html",
             name=name,
+            open=[incidents.list_item(row) for row in open_incidents],
             totals=views.totals(rows),
             queues=[views.task(row) for row in rows],
             errors=[views.error(row) for row in groups[:_GROUPS]],

@@ -33,6 +33,8 @@ _CHUNK_SIZE: Final = 500
 _MAX_TASKS: Final = 20
 """Of a storm, whose error groups are looked up: one query for each."""
 MAX_GROUPS: Final = 50
+_OPEN: Final = 3
+"""Open incidents of a task that its page names."""
 
 FILTERS: Final = ("task", "exception", "state", "key", "condition", "since", "until")
 
@@ -206,6 +208,22 @@ def page(reader: Reader, criteria: IncidentFilter, at_most: float = math.inf) ->
         if read >= at_most:
             return Page(_rows(reader, outlines), chunk.next)
         cursor = chunk.next
+
+
+def open_of(reader: Reader, task: str) -> Sequence[IncidentRow]:
+    """Open incidents of a task, its storms included, newest first: at most some, of the newest that are open."""
+    criteria = IncidentFilter(
+        task=task.__eq__,
+        exception=None,
+        state=IncidentState.OPEN,
+        key=None,
+        condition=None,
+        since=None,
+        until=None,
+        cursor=None,
+        limit=_OPEN,
+    )
+    return page(reader, criteria, _CHUNK_SIZE).rows
 
 
 def is_default(ordering: Order) -> bool:

@@ -161,6 +161,21 @@ def test_a_task_called_storm_is_not_shown_as_one(site: Served, commit: Commit) -
     assert "/tasks/storm" not in Links(site.get("/incidents/storm%2Fh%2F*")).links
 
 
+def test_a_task_leads_to_its_open_incidents(site: Served, commit: Commit) -> None:
+    """Also to a storm that it is in; not to those of other tasks, nor to those that are resolved."""
+    storm = incident("storm/h/*", task="*", reason=Reason.STORM_OPENED, tasks={"shop.charge": 1, "shop.mail": 2})
+    over = incident("shop.charge/earlier", state=IncidentState.RESOLVED, first_at=NOW - 9000)
+    commit(Changes(now=NOW, sequence=2, incidents=[storm, over, incident("shop.other/h", task="shop.other")]))
+    for task, keys in (
+        ("shop.charge", ["shop.charge%2F2026-11-23T14Z", "storm%2Fh%2F%2A"]),
+        ("shop.mail", ["storm%2Fh%2F%2A"]),
+    ):
+        notices = "".join(re.findall(r'<div class="notice failing">.*?</div>', site.get(f"/tasks/{task}").text))
+        assert sorted(re.findall(r'href="\.\./incidents/([^"]+)"', notices)) == keys
+    text = re.sub(r"<[^>]*>", "", site.get("/tasks/shop.charge").text).replace("\N{NO-BREAK SPACE}", " ")
+    assert "open 2 failures, first 1 min ago, last 30 s agoValueError: no such card" in text
+
+
 def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> None:
     """Names, messages and tracebacks of a hostile fleet are shown as they are, and are no markup on any page."""
     kind = "f" * 16
