@@ -23,7 +23,8 @@ UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/cli)
 SLOW_FIRST := tests/image tests/e2e tests/app tests/adapters tests/contracts
 SLOW_TESTS := $(SLOW_FIRST) $(filter-out $(SLOW_FIRST) $(UNIT_TESTS) %__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 # What writes a part of docs/benchmarks.md; each but campaign.py is in `make benchmarks`.
-REPORTS := bench/side_by_side.py bench/growth.py bench/soak.py bench/campaign.py
+REPORTS := bench/side_by_side.py bench/growth.py bench/soak.py bench/page.py bench/viewers.py \
+	bench/campaign.py
 # publish.py, workers.py, pages.py and page_store.py are parts of the others; compare.py needs a second checkout.
 PARTS := bench/publish.py bench/workers.py bench/pages.py bench/page_store.py bench/compare.py
 BENCHMARKS := $(filter-out $(PARTS) $(REPORTS),$(wildcard bench/*.py))
@@ -106,8 +107,10 @@ bench: setup ## the benchmarks
 		echo "-- $$script"; PYTHONPATH=. $(BIN)/python "$$script"; \
 	done
 
-benchmarks: setup servers ## comparison with other tools, growth, soak: writes docs/benchmarks.md (takes hours: BENCH_ARGS)
+benchmarks: setup servers ## comparison with other tools, page, growth, soak: writes docs/benchmarks.md (takes hours: BENCH_ARGS)
 	@PYTHONPATH=. $(BIN)/python bench/side_by_side.py --write $(BENCH_ARGS)
+	@PYTHONPATH=. $(BIN)/python bench/page.py --write
+	@PYTHONPATH=. $(BIN)/python bench/viewers.py --seconds 240 --write
 	@PYTHONPATH=. $(BIN)/python bench/soak.py --write
 	@PYTHONPATH=. $(BIN)/python bench/growth.py --write
 

@@ -1,6 +1,7 @@
 """What the pages cost: a store of 5,000,000 executed tasks and 200,000 failures in 500 tasks over 30 days.
 
     python -m bench.page [--only sqlite | --only postgresql] [--days 30] [--tasks 500] [--store FILE] [--serve PORT]
+        [--write]
 
 Fills a store in SQLite, copies it into a private PostgreSQL, and measures the pages on both: each page's server time
 and processor time (of the first request, and the median of five more; the client's included, PostgreSQL's not), its
@@ -8,6 +9,7 @@ size as it is sent, and what a browser without a cache loads with it. What is ab
 marked, and makes the exit code 1; on a machine with other work, look at the processor time. The server has run for some
 seconds before, as a daemon has. It takes some minutes.
 ``--store`` keeps the file, and uses one that was kept. ``--serve`` goes on to serve the pages of the last database.
+``--write`` writes the part of docs/benchmarks.md.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -29,6 +31,7 @@ from urllib.parse import quote
 import httpx
 
 from bench.page_store import DAY, QUEUES, copy, fill, name_of, queues, series
+from bench.pages import machine, replace_part, require, table
 from celery_monitor.adapters.channels.email.render import render_part
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import SqlStore, open_store
@@ -45,6 +48,9 @@ from tests.servers.postgresql import PostgreSQL, template
 
 BUDGET_SECONDS, BUDGET_BYTES = 0.1, 60_000
 REQUESTS = 6
+LISTED = 8
+"""Pages above the budget that the report names."""
+DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 class Nothing:
@@ -139,8 +145,8 @@ class Cost:
         return f"{self.name:26} {' '.join(times)} {self.html:9,} {self.sent:9,} {self.whole:12,}{above}"
 
 
-def measure(base: str, paths: dict[str, str]) -> list[str]:
-    """Print a line for each page. The names of those that are above the budget."""
+def measure(base: str, paths: dict[str, str]) -> list[Cost]:
+    """What each page costs, with a line printed for it."""
     found = []
     with httpx.Client(base_url=base, timeout=60) as client:
         assets = sum(sent(client.get(path)) for path in ASSETS)
@@ -150,8 +156,54 @@ def measure(base: str, paths: dict[str, str]) -> list[str]:
         for name, path in paths.items():
             cost = cost_of(client, name, path, 0 if path.startswith("/api") else assets)
             print(cost.line(), flush=True)
-            found += [f"{name} ({', '.join(cost.above())})"] if cost.above() else []
+            found.append(cost)
     return found
+
+
+def above(costs: Mapping[str, Sequence[Cost]]) -> list[str]:
+    """By the name of the database: what is above the budget."""
+    return [
+        f"{kind}: {cost.name} ({', '.join(cost.above())})"
+        for kind, each in costs.items()
+        for cost in each
+        if cost.above()
+    ]
+
+
+def section(costs: Mapping[str, Sequence[Cost]]) -> str:
+    """The part of docs/benchmarks.md, by the name of the database."""
+    by_page = {
+        kind: {cost.name: cost for cost in each if not cost.name.startswith("API")} for kind, each in costs.items()
+    }
+    count = len(next(iter(by_page.values())))
+    rows = []
+    for kind, each in by_page.items():
+        rows += [
+            [f"{kind}, first request", *_spread({name: 1000 * cost.first for name, cost in each.items()})],
+            [f"{kind}, each later one", *_spread({name: 1000 * cost.median for name, cost in each.items()})],
+        ]
+    sizes = {cost.name: cost.whole / 1000 for each in by_page.values() for cost in each.values()}
+    found = above(costs)
+    more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return "\n\n".join(
+        (
+            f"{count} pages. Measured {machine()} by `bench/page.py`.",
+            table(["Server time (ms)", "Median of the pages", "Slowest page", "Which"], rows, text=(0, 3)),
+            f"Sent to a browser without a cache, with style sheet, script and icon: median "
+            f"{statistics.median(sizes.values()):.0f} kB, largest {max(sizes.values()):.0f} kB "
+            f"({max(sizes, key=sizes.__getitem__)}). "
+            + (
+                f"Above the budget: {'; '.join(found[:LISTED])}{more}."
+                if found
+                else "All pages and lists of the API are within it."
+            ),
+        )
+    )
+
+
+def _spread(values: Mapping[str, float]) -> list[str]:
+    slowest = max(values, key=values.__getitem__)
+    return [f"{statistics.median(values.values()):.0f}", f"{values[slowest]:.0f}", slowest]
 
 
 def cost_of(client: httpx.Client, name: str, path: str, assets: int) -> Cost:
@@ -203,6 +255,7 @@ def pages(failure: str, ended: str, incident: str) -> dict[str, str]:
         "an ended task": f"/runs/{ended}",
         "errors": "/errors",
         "errors of 7 days": "/errors?since=7d",
+        "errors of 30 days": "/errors?since=30d",
         "errors by exception": "/errors?since=7d&by=exception",
         "errors, new ones": "/errors?task=charge&state=new&sort=first",
         "failures": "/failures",
@@ -303,13 +356,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--tasks", type=int, default=500)
-    parser.add_argument("--only", choices=("sqlite", "postgresql"), help="measure on this database alone")
+    parser.add_argument("--only", choices=tuple(DATABASES), help="measure on this database alone")
     parser.add_argument("--store", type=Path, help="SQLite file to keep; by default one that is deleted")
     parser.add_argument("--serve", type=int, metavar="PORT", help="go on to serve until Ctrl-C")
+    parser.add_argument("--write", action="store_true", help="write the part of docs/benchmarks.md")
     arguments = parser.parse_args()
+    if arguments.write:
+        require("page")
     gc.set_threshold(*COLLECT)
-    kinds = [arguments.only] if arguments.only else ["sqlite", "postgresql"]
-    above: list[str] = []
+    kinds = [arguments.only] if arguments.only else [*DATABASES]
+    costs: dict[str, list[Cost]] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as servers:
         directory = Path(name)
         file = (arguments.store or directory / "store.db").absolute()
@@ -321,15 +377,17 @@ def main() -> None:
             print(f"\n{kind}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors", flush=True)
             try:
                 with serving(store, arguments.tasks, port) as base:
-                    above += [f"{kind}: {page}" for page in measure(base, pages(*ids(file)))]
+                    costs[DATABASES[kind]] = measure(base, pages(*ids(file)))
                     if port:
                         print(base, flush=True)
                         with contextlib.suppress(KeyboardInterrupt):
                             threading.Event().wait()
             finally:
                 store.stop()
-    if above:
-        sys.exit("\nabove the budget:\n  " + "\n  ".join(above))
+    if arguments.write:
+        replace_part("page", section(costs))
+    if found := above(costs):
+        sys.exit("\nabove the budget:\n  " + "\n  ".join(found))
     print("\nall within the budget")
 
 

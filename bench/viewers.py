@@ -1,13 +1,14 @@
 """Many people with an open page while events come in: lag of the stream, answers, memory, on RabbitMQ.
 
-    PYTHONPATH=. python bench/viewers.py [--viewers 50] [--rate 10000] [--per-message 3] [--seconds 60]
+    PYTHONPATH=. python bench/viewers.py [--viewers 50] [--rate 10000] [--per-message 3] [--seconds 60] [--write]
 
 Each viewer asks for the overview as the page's script does, every 10 s, on a connection that a browser would keep. The
 daemon has its default settings, but for the address of the broker and the store; the publisher and the viewers are a
 process each. Every request without an answer is told: when it was sent, what came instead and after how long, and how
 far the stream was behind. Exit code 1 when the lag was above 1 s, when an answer was lost, when memory in the last
 third was a tenth above that of the third before, or when fewer than 95 % of the wanted events were read: then the
-machine had no processor left for them, as the processor times beside them tell.
+machine had no processor left for them, as the processor times beside them tell. ``--write`` writes the part of
+docs/benchmarks.md.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import httpx
 
+from bench.pages import machine, replace_part, require, table
 from bench.steady import WARM_UP, daemon_events, load
 from celery_monitor.adapters.web.render import REFRESH_SECONDS
 from tests.e2e.daemon import Daemon
@@ -127,6 +129,25 @@ def told(seen: Seen) -> None:
     print(f"memory: {sixths} MiB, the mean of each sixth; {max(seen.resident) / 2**20:.0f} MiB at most")
 
 
+def section(seen: Seen, arguments: argparse.Namespace, rate: float, cores: float) -> str:
+    """The part of docs/benchmarks.md. ``cores``: how many of them the daemon used."""
+    answers = [1000 * seconds for seconds in seen.answers]
+    memory = [f"{statistics.mean(part):.0f}" for part in parts(seen.resident, 6)]
+    rows = [
+        ["Events read each second", f"{rate:,.0f} of {arguments.rate:,}"],
+        ["Lag of the stream: median, largest", f"{statistics.median(seen.lags):.3f} s, {max(seen.lags):.2f} s"],
+        ["Pages answered, not answered", f"{len(answers):,}, {len(seen.lost)}"],
+        ["Time of an answer: median, longest", f"{statistics.median(answers):.0f} ms, {max(answers):.0f} ms"],
+        ["Processor", f"{100 * cores:.0f} % of a core"],
+        ["Memory, the mean of each sixth of the time", f"{', '.join(memory)} MiB"],
+    ]
+    head = (
+        f"{arguments.viewers} viewers for {arguments.seconds:.0f} s, {arguments.per_message} events per message. "
+        f"Measured {machine()} by `bench/viewers.py`; publisher and viewers share the cores with the daemon."
+    )
+    return f"{head}\n\n{table(['', ''], rows, text=(0, 1))}"
+
+
 def parts(sizes: list[int], number: int) -> list[list[float]]:
     """Sizes in bytes, in MiB and cut into parts of about the same length."""
     bounds = [len(sizes) * part // number for part in range(number + 1)]
@@ -150,7 +171,10 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--per-message", type=int, default=3, help="events, as busy workers send them")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--write", action="store_true", help="write the part of docs/benchmarks.md")
     arguments = parser.parse_args()
+    if arguments.write:
+        require("viewers")
     with tempfile.TemporaryDirectory() as name, RabbitMQ(Path(name) / "rabbitmq") as rabbitmq:
         url = rabbitmq.new_vhost()
         with Daemon(Path(name) / "daemon", url, {"broker": {"probe_interval": "5s"}}) as daemon:
@@ -158,17 +182,19 @@ def main() -> None:
             with load(url, arguments.rate, arguments.seconds + REFRESH_SECONDS, arguments.per_message):
                 time.sleep(WARM_UP)
                 events, began, used = daemon_events(daemon), time.monotonic(), daemon.cpu_seconds()
-                machine, own = sum(os.getloadavg()[:1]), time.process_time()
+                load_before, own = os.getloadavg()[0], time.process_time()
                 seen = asyncio.run(both(daemon, arguments.viewers, arguments.seconds))
                 took = time.monotonic() - began
                 used, own = daemon.cpu_seconds() - used, time.process_time() - own
                 rate = (daemon_events(daemon) - events) / took
-    print(f"load average of the machine: {machine:.1f} at the start, {os.getloadavg()[0]:.1f} at the end, ", end="")
+    print(f"load average of the machine: {load_before:.1f} at the start, {os.getloadavg()[0]:.1f} at the end, ", end="")
     print(f"on {os.cpu_count()} processors")
     print(f"{arguments.viewers} viewers, {rate:,.0f} of {arguments.rate:,} events/s read, ", end="")
     print(f"{arguments.per_message} a message")
     print(f"processor time: {100 * used / took:.0f} % of a core in the daemon, {100 * own / took:.0f} % in the viewers")
     told(seen)
+    if arguments.write:
+        replace_part("viewers", section(seen, arguments, rate, used / took))
     if found := failures(seen, rate, arguments.rate):
         sys.exit("; ".join(found))
 
