@@ -55,9 +55,11 @@ class SilenceRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Operations:
     """The endpoints of silences and schedules."""
 
-    def __init__(self, sources: Sources, queries: Queries) -> None:
+    def __init__(self, sources: Sources, queries: Queries, external_url: str | None) -> None:
+        """``external_url``: under which people see the page, if it is known."""
         self._sources = sources
         self._queries = queries
+        self._external_url = external_url
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -81,7 +83,7 @@ class Operations:
 
     async def add(self, request: Request) -> Response:
         """A new silence, as JSON."""
-        person = _permit(request, _JSON)
+        person = self._permit(request, _JSON)
         try:
             silence_request = msgspec.json.decode(await _body(request), type=SilenceRequest)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -93,7 +95,7 @@ class Operations:
 
     async def end(self, request: Request) -> Response:
         """End one now."""
-        _permit(request, None)
+        self._permit(request, None)
         return answer(views.silence(await self._end(request), self._now))
 
     async def page(self, request: Request) -> Response:
@@ -103,7 +105,7 @@ class Operations:
 
     async def add_by_form(self, request: Request) -> Response:
         """A new silence; a mistake keeps what was written."""
-        person = _permit(request, _FORM)
+        person = self._permit(request, _FORM)
         values = await _form(request)
         globs, queues = values.get("match", "").split(), values.get("queues", "").split()
         try:
@@ -115,7 +117,7 @@ class Operations:
 
     async def end_by_form(self, request: Request) -> Response:
         """End one now; one that has ended meanwhile is as good."""
-        _permit(request, _FORM)
+        self._permit(request, _FORM)
         await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
         return RedirectResponse(f"{root(request)}silences", 303)
 
@@ -170,24 +172,23 @@ class Operations:
             raise ParameterError(str(exc)) from exc
         return silence
 
+    def _permit(self, request: Request, media_type: str | None) -> Person:
+        """Who changes something. Raises HTTPException for whoever may not."""
+        person = person_of(request.scope)
+        if person is None or not may_change(person):
+            raise HTTPException(HTTPStatus.FORBIDDEN, OFF if person is None else VIEWER)
+        if not of_this_site(request.headers, self._external_url, form=media_type == _FORM):
+            raise HTTPException(HTTPStatus.FORBIDDEN, OTHER_SITE)
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type is not None and content_type != media_type:
+            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body must be {media_type}")
+        return person
+
     async def _end(self, request: Request) -> Silence:
         silences = await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
         if silences is None:
             raise HTTPException(404, "no silence with this ID is in effect")
         return silences
-
-
-def _permit(request: Request, media_type: str | None) -> Person:
-    """Who changes something. Raises HTTPException for whoever may not."""
-    person = person_of(request.scope)
-    if person is None or not may_change(person):
-        raise HTTPException(HTTPStatus.FORBIDDEN, OFF if person is None else VIEWER)
-    if not of_this_site(request.headers, form=media_type == _FORM):
-        raise HTTPException(HTTPStatus.FORBIDDEN, OTHER_SITE)
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type is not None and content_type != media_type:
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body must be {media_type}")
-    return person
 
 
 async def _body(request: Request) -> bytes:

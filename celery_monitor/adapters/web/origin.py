@@ -6,11 +6,30 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 OTHER_SITE: Final = "the request comes from another site"
+_PORTS: Final = {"http": 80, "https": 443}
 _SAME: Final = frozenset({"same-origin", "none"})
 
 
-def of_this_site(headers: Headers, *, form: bool) -> bool:
-    """As far as the browser says. A ``form`` has to say it; a program's request may say nothing."""
+def of_this_site(headers: Headers, external_url: str | None, *, form: bool) -> bool:
+    """As far as the browser says. A ``form`` has to say it; a program's request may say nothing.
+
+    Behind a proxy that changes ``Host``, the page's origin is that of ``external_url``. Only ``Origin`` tells it where
+    the page is not served by HTTPS: browsers send ``Sec-Fetch-Site`` to trustworthy origins only.
+    """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    same = site in _SAME if site is not None else origin is None or urlsplit(origin).netloc == headers.get("host")
-    return same and not (form and site is None and origin is None)
+    if site is not None:
+        return site in _SAME
+    if origin is None:
+        return not form
+    page = _origin(origin)
+    host = origin.partition("://")[2] == headers.get("host")
+    return page is not None and (host or (external_url is not None and page == _origin(external_url)))
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None] | None:
+    """Scheme, host and port; None for what cannot be read."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return None

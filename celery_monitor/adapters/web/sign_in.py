@@ -52,7 +52,10 @@ class SignIn:
         access: Access,
         clients: Clients,
         now: Callable[[], float],
+        *,
+        external_url: str | None,
     ) -> None:
+        self._external_url = external_url
         self._provider = provider
         self._sessions = sessions
         self._access = access
@@ -131,7 +134,7 @@ class SignIn:
 
     async def end(self, request: Request) -> Response:
         """Sign out here. The provider is not asked: other sites of the person's go on."""
-        if not of_this_site(request.headers, form=True):
+        if not of_this_site(request.headers, self._external_url, form=True):
             return self._refuse(request, Refused(403, f"Nothing was changed: {OTHER_SITE}."))
         message = "You are signed out here. If you are still signed in at the provider, one click signs you in again."
         response = door.page(request, "Signed out", message)

@@ -64,7 +64,14 @@ class Site:
         self._sign_in = (
             None
             if provider is None
-            else SignIn(provider, sessions, self.access, Clients(settings.trusted_proxies), now)
+            else SignIn(
+                provider,
+                sessions,
+                self.access,
+                Clients(settings.trusted_proxies),
+                now,
+                external_url=settings.external_url,
+            )
         )
         app = Starlette(
             routes=[
@@ -74,7 +81,7 @@ class Site:
                 Route("/health", _probe(sources.readyz)),
                 *(self._sign_in.routes() if self._sign_in is not None else ()),
                 *Api(sources, self._queries, schemes=self.access.schemes).routes(),
-                *Operations(sources, self._queries).routes(),
+                *Operations(sources, self._queries, settings.external_url).routes(),
                 *self._pages.routes(),
             ],
             exception_handlers=dict.fromkeys(_REFUSED, self._refuse),

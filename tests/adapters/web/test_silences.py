@@ -119,6 +119,27 @@ def test_no_other_site_can_use_a_persons_browser(
     assert store.silences.current(NOW) == []
 
 
+@pytest.mark.parametrize(
+    ("external_url", "origin", "status"),
+    [
+        ("http://ops.example.com/celery", "http://ops.example.com", 303),
+        ("https://ops.example.com:443/celery/", "https://ops.example.com", 303),
+        ("http://ops.example.com:8080", "http://ops.example.com:8080", 303),
+        ("https://ops.example.com", "http://ops.example.com", 403),
+        ("http://ops.example.com", "http://ops.example.com:8080", 403),
+        ("http://ops.example.com", "http://ops.example.com.evil.example", 403),
+        ("http://ops.example.com", "null", 403),
+        ("http://ops.example.com", "http://[", 403),
+        (None, "http://ops.example.com", 403),
+    ],
+)
+def test_behind_a_proxy_that_changes_the_host(serve: Serve, external_url: str, origin: str, status: int) -> None:
+    """Browsers send no Sec-Fetch-Site over HTTP, and nginx passes its own Host on: the page is known by its URL."""
+    site = serve(username=SIGNED[0], password=SIGNED[1], external_url=external_url)
+    answer = post(site, "/silences", data=FORM, headers={"origin": origin, "host": "monitor:9808"}, auth=SIGNED)
+    assert answer.status_code == status
+
+
 def test_the_page_adds_and_ends(guarded: Served, store: SqlStore) -> None:
     """Forms that work without a script; a mistake keeps what was written."""
     same = {"sec-fetch-site": "same-origin"}
