@@ -174,7 +174,9 @@ def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
     """A store in use, on either side; a target with rows; a source that is not there: with what to do about it."""
     server, empty = postgresql.new_database(), postgresql.new_database()
     with opened(source, tmp_path):
-        assert "stop that one" in run(tmp_path, source, empty).output
+        refused = run(tmp_path, source, empty).output
+        assert "stop that one" in refused
+        assert "store.url" not in refused
     with opened(server, tmp_path):
         found = run(tmp_path, source, server).output
         assert "is in use by pod-1. Stop every replica" in found

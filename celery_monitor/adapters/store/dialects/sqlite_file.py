@@ -145,8 +145,8 @@ class SqliteFile:
             holder = _first_line(lock) or "unknown process"
             os.close(lock)
             raise StoreUnusableError(
-                f"The store {self.path} is in use by another celery-monitor ({holder}): stop that one, or set a "
-                "different store.url for this one"
+                f"The store {self.path} is in use by another celery-monitor ({holder}): stop that one, or use a "
+                "different store"
             ) from None
         except OSError:
             os.close(lock)
