@@ -219,10 +219,6 @@ class MonitorCollector(Collector):
         return metric
 
 
-def _load(queue: QueueStats, load: Mapping[str, int]) -> int | None:
-    return None if queue.length is None else queue.length + load.get(queue.name, 0)
-
-
 @functools.cache
 def _build() -> tuple[str, ...]:
     return (version("celery-monitor"), platform.python_version(), version("celery"), version("kombu"))

@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import subprocess
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -128,6 +129,16 @@ def test_parses_whatever_the_fleet_sends(shown: Snapshot) -> None:
         ]
 
 
+@pytest.mark.parametrize("size", [1, 700, 5_000, 60_000, 1_000_000])
+def test_gzip_in_blocks_of_any_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks that are longer than a block, fill it exactly or share it with others are packed once and in order."""
+    shown = snapshot(*(series(f"shop.task{number}", started=number) for number in range(300)))
+    plain = rendered(shown, Format(openmetrics=True, gzip=False))
+    monkeypatch.setattr("celery_monitor.adapters.prometheus.exposition._PACKED_AT_ONCE", size)
+    packed = exposition(shown).render(Format(openmetrics=True, gzip=True))
+    assert _without_process(gzip.decompress(b"".join(packed.body)).decode()) == _without_process(plain)
+
+
 @pytest.mark.parametrize("form", [Format(openmetrics=False, gzip=True), Format(openmetrics=True, gzip=True)])
 def test_gzip_is_the_same_text(form: Format) -> None:
     """What is compressed in portions decompresses to the plain text, by the standard library and by gzip itself."""
@@ -138,6 +149,26 @@ def test_gzip_is_the_same_text(form: Format) -> None:
     assert _without_process(unpacked) == _without_process(plain)
     done = subprocess.run(["gzip", "-dc"], input=body, capture_output=True, check=True)
     assert (done.stdout.decode(), done.stderr) == (unpacked, b"")
+
+
+def test_a_scrape_is_packed_in_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call releases the interpreter's lock, which is not given back for 5 ms while another thread computes."""
+    calls: list[int] = []
+
+    class CountingPacker:
+        def __init__(self, *arguments: int) -> None:
+            self._packer = zlib.compressobj(arguments[0], zlib.DEFLATED, arguments[2])
+            self.flush = self._packer.flush
+
+        def compress(self, block: bytes) -> bytes:
+            calls.append(len(block))
+            return self._packer.compress(block)
+
+    monkeypatch.setattr("celery_monitor.adapters.prometheus.exposition.isal_zlib.compressobj", CountingPacker)
+    shown = snapshot(*[series(name=f"task{number}", failed=number) for number in range(4000)])
+    (body,) = exposition(shown).render(Format(openmetrics=True, gzip=True)).body
+    assert sum(calls) == len(gzip.decompress(body)) > 4 * 1024 * 1024
+    assert len(calls) <= sum(calls) // 900_000 + 1
 
 
 def test_a_large_answer_is_kept_compressed() -> None:
