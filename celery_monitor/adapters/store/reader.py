@@ -3,25 +3,30 @@
 import math
 import sys
 from collections.abc import Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     FromClause,
     Select,
     case,
     func,
     literal,
     literal_column,
-    or_,
     select,
     tuple_,
 )
 
-from celery_monitor.adapters.store import encode, ended_query, group_query, hourly, restore, schema, tracked_journal
+from celery_monitor.adapters.store import (
+    encode,
+    ended_query,
+    group_query,
+    hourly,
+    incident_query,
+    restore,
+    schema,
+    tracked_journal,
+)
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.failure_query import conditions, order
 from celery_monitor.adapters.store.periods import (
@@ -36,7 +41,6 @@ from celery_monitor.core.lookup import RunPage
 from celery_monitor.core.model import (
     COUNTS,
     BucketRow,
-    ChannelDelivery,
     FailingRow,
     Failure,
     GroupRow,
@@ -144,12 +148,14 @@ class SqlReader:
         state: IncidentState | None = None,
     ) -> Page[IncidentRow]:
         """See Reader."""
-        query = self._incidents(since, until, limit, cursor, key, state)
+        query = incident_query.listed(
+            since, until, limit=limit, cursor=cursor, key=key, state=state, text=self._database.text
+        )
         if keys is not None:
             query = query.where(self._one_of(schema.incidents.c.key, keys))
         with self._database.read() as connection:
             page = paging.page(connection.execute(query).all(), limit, lambda row: (row.first_at, row.key))
-            deliveries = _deliveries(connection, query.subquery())
+            deliveries = incident_query.deliveries(connection, query.subquery())
             items = [IncidentRow(encode.parsed(row.body, Incident), deliveries.get(row.key, ())) for row in page.rows]
             return Page(items, page.next)
 
@@ -164,7 +170,9 @@ class SqlReader:
         state: IncidentState | None = None,
     ) -> Page[IncidentOutline]:
         """See Reader."""
-        query = self._incidents(since, until, limit, cursor, key, state)
+        query = incident_query.listed(
+            since, until, limit=limit, cursor=cursor, key=key, state=state, text=self._database.text
+        )
         with self._database.read() as connection:
             page = paging.page(connection.execute(query).all(), limit, lambda row: (row.first_at, row.key))
             return Page([encode.parsed(row.body, IncidentOutline) for row in page.rows], page.next)
@@ -175,28 +183,6 @@ class SqlReader:
         query = select(table.c.key, func.max(table.c.delivered_at)).where(table.c.delivered_at.is_not(None))
         with self._database.read() as connection:
             return {row[0]: row[1] for row in connection.execute(query.group_by(table.c.key))}
-
-    def _incidents(  # noqa: PLR0917 - as in ``incidents``
-        self,
-        since: float | None,
-        until: float | None,
-        limit: int,
-        cursor: str | None,
-        key: str | None,
-        state: IncidentState | None,
-    ) -> Select[tuple[str, str, float]]:
-        table = schema.incidents
-        clauses = between(table.c.first_at, since, until)
-        if state is not None:
-            clauses.append(table.c.state == str(state))
-        if key is not None:
-            clauses.append(table.c.key == self._database.text(key))
-        if cursor is not None:
-            first_at, last_key = paging.position(cursor, tuple[float, str])
-            after_position = or_(table.c.first_at < first_at, table.c.key > self._database.text(last_key))
-            clauses += [table.c.first_at <= first_at, after_position]
-        query = select(table.c.key, table.c.body, table.c.first_at).where(*clauses)
-        return query.order_by(table.c.first_at.desc(), table.c.key).limit(limit + 1)
 
     def workers(self) -> list[Worker]:
         """See Reader. By hostname."""
@@ -366,13 +352,3 @@ class SqlReader:
 
     def _one_of(self, column: ColumnElement[str], values: Sequence[str]) -> ColumnElement[bool]:
         return column.in_([self._database.text(value) for value in values])
-
-
-def _deliveries(connection: Connection, page: FromClause) -> dict[str, tuple[ChannelDelivery, ...]]:
-    """By the key of the incident, of those of a page; by channel."""
-    table = schema.deliveries
-    query = select(table).join(page, page.c.key == table.c.key).order_by(table.c.key, table.c.channel)
-    return {
-        key: tuple(ChannelDelivery(*row[1:]) for row in rows)
-        for key, rows in groupby(connection.execute(query), key=itemgetter(0))
-    }
