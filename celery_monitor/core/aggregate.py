@@ -175,7 +175,7 @@ class Aggregator:
     def admits_group(self, name: str, group: str) -> bool:
         """Whether this error group is counted apart; not when the task has had too many others.
 
-        Beyond the bound of all tasks the group that failed the longest time ago is not known any more.
+        Beyond the limit over all tasks, the group whose last failure is the oldest is forgotten.
         """
         known = self._groups_of.get(name)
         if known is None:

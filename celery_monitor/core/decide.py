@@ -202,7 +202,7 @@ class Decider:
         return self._registry.open_count
 
     def tick(self, now: float, read_until: float | None = None) -> list[Verdict]:
-        """Refresh what grew, resolve what is over, and let go of windows that no failure can join any more.
+        """Refresh incidents that grew, resolve those that are over, and drop windows that no failure can join now.
 
         Gives what has become of the incidents whose silence has ended. ``read_until``: what was published before it
         has been read, so that a success is known; None when that is not known.

@@ -122,7 +122,7 @@ class OpenIncident(msgspec.Struct, gc=False):
     first_at: float
     last_at: float
     ends_at: float
-    """When no failure can join it any more."""
+    """From when on no failure can join it."""
     state: IncidentState = IncidentState.SUPPRESSED
     reason: Reason = Reason.BELOW_THRESHOLD
     count: int = 0

@@ -38,7 +38,7 @@ class IncidentRegistry:
         self.entries: dict[str, OpenIncident] = {}
         self.overflows = overflows
         self.closed: list[Incident] = []
-        """They are not in memory any more, and have to be written."""
+        """They are no longer in memory, and have to be written."""
         self.outbox: dict[tuple[str, str, Action], OutboxRequest] = {}
         """The newest of each last: while the store is away, one refresh of an incident is as good as many."""
         self._fleet = policy.fleet

@@ -1,8 +1,8 @@
 """The incidents that wait for the end of their silence.
 
-When nothing covers an incident any more it is judged once: it pages when its condition still holds. That is so when the
-task has not succeeded since the incident's last failure. Of several hours of one task the newest incident speaks for
-the others: one page says that the task fails.
+Once nothing covers an incident any longer, it is judged once: it pages if its condition still holds, which means that
+the task has not succeeded since the incident's last failure. If a task has incidents of several hours, only the newest
+one pages: one page says that the task fails.
 """
 
 from typing import Final
@@ -34,7 +34,7 @@ class MutedIncidents:
             self.keys_by_task.setdefault(task, set()).add(entry.key)
 
     def discard(self, entry: OpenIncident) -> None:
-        """It does not wait any more; no-op when it did not."""
+        """It no longer waits; no-op if it did not."""
         if entry.key not in self._keys:
             return
         self._keys.remove(entry.key)
@@ -45,7 +45,7 @@ class MutedIncidents:
                 self.keys_by_task.pop(task, None)
 
     def unmuted(self, now: float, read_until: float | None) -> list[tuple[OpenIncident, bool]]:
-        """Those that nothing covers any more, each with whether it is to page; the newest first.
+        """Incidents that nothing covers any longer, each with whether it is to page; newest first.
 
         ``read_until``: as in Decider.tick.
         """

@@ -48,7 +48,7 @@ class Rule:
     finishing_for: float = 0.0
     """Seconds after its good-bye after which a worker has finished."""
     resolve_after: float = 0.0
-    """Seconds for which it must not hold any more."""
+    """Seconds without the condition after which its incident is resolved."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Which failures are silenced: the silences that people set, and the mute windows of ``alerts.mute``.
 
 A silence holds notifications back, nothing else. A failure that it covers is counted, stored and joins its incident,
-which then waits as ``muted``. When nothing covers the incident any more it pages, unless the task has succeeded since
+which then waits as ``muted``. When nothing covers the incident any longer it pages, unless the task has succeeded since
 its last failure (``decide``). A failure is covered by the time of reading or by its own: after an outage of the
 monitor, failures from within a silence are read when that has ended.
 """

@@ -210,7 +210,7 @@ class WorkerState:
         return lost
 
     def end_run(self) -> int:
-        """No event of this run will come any more. Returns how many of its tasks were not observed."""
+        """This run has ended, so no more of its events arrive. Returns how many of its tasks were not observed."""
         return self._lose(self.processed - self.started_seen) if len(self.differences) == HEARTBEATS_COMPARED else 0
 
     def say_goodbye(self, event: Event) -> None:

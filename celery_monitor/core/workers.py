@@ -70,7 +70,7 @@ class Workers:
         return iter(self._states)
 
     def down(self) -> set[str]:
-        """Hostnames of those that went offline, or are not heard of any more."""
+        """Hostnames of workers that went offline or silent."""
         return {hostname for hostname, state in self._states.items() if not state.up}
 
     def up(self) -> set[str]:
@@ -87,7 +87,7 @@ class Workers:
                 self.offsets[worker.hostname] = worker.clock_offset
 
     def liveness(self, hostname: str) -> Liveness | None:
-        """Its signs of life; None for one that is not known, or not any more."""
+        """Its signs of life; None if the worker is unknown or forgotten."""
         state = self._states.get(hostname)
         return None if state is None else state.liveness()
 
@@ -204,7 +204,7 @@ class Workers:
         return False
 
     def _make_room(self) -> bool:
-        """Whether some that are not there any more were dropped before their time. Looks once between two ticks."""
+        """Whether workers that are gone were dropped early. Looks once between two ticks."""
         if self._full:
             return False
         droppable = [hostname for hostname, state in self._states.items() if not state.up][: self._limit // 20 + 1]

@@ -191,7 +191,7 @@ class QueueRegistry:
         }
 
     def _check_past(self, sizes: Mapping[str, Size | None]) -> list[str]:
-        """At the next ones of before, which are returned: what does not exist any more is not asked for again."""
+        """The next earlier queues to look at; one that no longer exists is not looked at again."""
         portion, self._past = self._past[:PAST_AT_ONCE], self._past[PAST_AT_ONCE:]
         for name in portion:
             length, _ = sizes.get(name) or (None, None)

@@ -99,7 +99,7 @@ class Database:
     ) -> Iterator[Connection]:
         """A transaction that has the write lock from its beginning; committed at the end of the block.
 
-        Raises LeaseLostError when the database is not ``fence``'s any more. Not ``fenced``: the block sees to it.
+        Raises LeaseLostError if ``fence`` no longer holds the lease. Not ``fenced``: the block checks that itself.
         ``lock_wait``: seconds to wait for other writers; None for the usual time. ``silence``: seconds to wait for each
         answer of the server, if those are fewer than usual; with them the outcome is not known.
         """

@@ -28,7 +28,7 @@ class Confirmations:
         self._held: dict[str, float] = {}
         """Task ID → watched time of the newest answer that named it."""
         self._over: dict[_Run, float] = {}
-        """Runs that their workers do not hold any more → watched time of the answer."""
+        """Runs that their workers no longer hold → watched time of the answer."""
         self._pending: dict[str, dict[_Run, None]] = {}
         """Worker → what it is to be asked for."""
         self._unanswered: Counter[str] = Counter()
@@ -51,11 +51,11 @@ class Confirmations:
         return True
 
     def over_at(self, uuid: str, started_at: float) -> float | None:
-        """Watched time when a worker of this name said that it does not hold the run any more; None: it did not."""
+        """Watched time at which a worker of this name said that it no longer holds the run; None if it did not."""
         return self._over.get((uuid, started_at))
 
     def drop(self, uuid: str) -> None:
-        """What was said of the task proves nothing any more."""
+        """Earlier answers about the task no longer prove anything."""
         self._held.pop(uuid, None)
 
     def confirmed(self, uuid: str) -> bool:
@@ -88,11 +88,11 @@ class Confirmations:
         self._held.update(dict.fromkeys(held, watched))
 
     def gap(self) -> None:
-        """Events are lost: what was said before proves nothing any more."""
+        """Events were lost, so earlier answers no longer prove anything."""
         self._held.clear()
 
     def forget(self, known: Container[str]) -> None:
-        """Let go of the tasks that are not under way any more."""
+        """Forget tasks that have ended."""
         self._held = {uuid: at for uuid, at in self._held.items() if uuid in known}
         self._over = {run: at for run, at in self._over.items() if run[0] in known}
         if len(self._unanswered) > MAX_PENDING:

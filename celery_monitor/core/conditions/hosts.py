@@ -29,7 +29,7 @@ class WorkerLiveness:
     """Signs of life of the workers, their answers included. Not thread-safe. Times in watched seconds."""
 
     def __init__(self, workers: Workers, purge: float) -> None:
-        """``purge``: seconds of silence after which ``workers`` does not know a worker any more."""
+        """``purge``: seconds of silence after which ``workers`` has forgotten a worker."""
         self._workers = workers
         self._purge = purge
         self._answered: dict[str, float] = {}

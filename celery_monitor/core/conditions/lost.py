@@ -25,7 +25,7 @@ SILENT_FOR: Final = 60.0
 FINISHING_FOR: Final = 3_600.0
 """Seconds after a worker's good-bye after which it has finished, where no rule says otherwise."""
 GIVEN_UP: Final = DAY
-"""Seconds after which nobody waits any more for a lost task to run again."""
+"""Seconds after which a lost task is no longer expected to run again."""
 _NAMED: Final = 20
 
 

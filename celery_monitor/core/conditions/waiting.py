@@ -56,7 +56,7 @@ class WaitingJudge:
     def see(self, task: WaitingTask, now: float, lengths: Mapping[str, int]) -> None:
         """A task that waits longer than ``least``. ``lengths``: of the queues, as far as they are known.
 
-        What was sent to a queue that is empty and was fetched by nobody is not there any more: it was purged.
+        A task that was sent to a queue which is empty, and that no worker has fetched, is gone: it was purged.
         """
         rule = self._rules.match(task.task, task.queue)
         if rule is None or now - task.due <= rule.longer_than or (not task.host and lengths.get(task.queue) == 0):

@@ -43,14 +43,14 @@ class Changes:
     unnamed: Sequence[UnnamedEvent] = ()
     """Events that begin to wait for their task's name."""
     settled: Sequence[int] = ()
-    """Numbers of those that do not wait any more: they are counted in this flush."""
+    """Numbers of those that no longer wait: they are counted in this flush."""
     workers: Sequence[Worker] = ()
     dropped_workers: Sequence[str] = ()
     incidents: Sequence[Incident] = ()
     outbox: Sequence[OutboxRequest] = ()
     schedules: Sequence[ScheduleState] = ()
     dropped_schedules: Sequence[str] = ()
-    """Names of those that are not configured any more."""
+    """Names of those that are no longer configured."""
     starts: Sequence[TaskStarts] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
     """The monitor's own counters as absolute values, by ``CounterName`` and by the names of ``CounterFamily``."""

@@ -68,7 +68,7 @@ class IncidentState(enum.StrEnum):
     """Triggered (its outbox row is written in the same transaction)."""
     RESOLVED = "resolved"
     EXPIRED = "expired"
-    """Its hour is over; no failure can join it any more."""
+    """Its hour is over, so no further failure can join it."""
 
 
 MAX_DETAILS: Final = 25

@@ -35,7 +35,7 @@ class TaskDetails(msgspec.Struct, frozen=True, gc=False):
     parent: str | None = None
     """ID of the task that sent it; None for none, or where it is not known."""
     expires: float = 0.0
-    """The time from which it is not begun any more, and no event may say so; 0 without one."""
+    """When it expires (it is not started after that, possibly without an event); 0 if never."""
 
 
 NO_DETAILS: Final = TaskDetails()

@@ -109,7 +109,7 @@ class ScheduleJudge:
         return counts
 
     def take(self) -> tuple[list[ScheduleState], list[str]]:
-        """States that changed since the last call, and names of schedules that are not configured any more."""
+        """States that changed since the last call, and names of schedules that are no longer configured."""
         changed = [live.state for live in self._live if live.dirty]
         for live in self._live:
             live.dirty = False

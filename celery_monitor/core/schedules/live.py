@@ -148,5 +148,5 @@ class LiveSchedule:
         return run if bound and watched and run is not None and run.outcome is Outcome.RUNNING else None
 
     def recover(self) -> None:
-        """It has run: nothing is missed any more."""
+        """It has run, so it is no longer missed."""
         self.change(since=0.0, missed=0, reported_by=ReportedBy.NOTHING)

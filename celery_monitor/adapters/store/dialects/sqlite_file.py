@@ -88,7 +88,7 @@ class SqliteFile:
             self._sequence.write(record)
 
     def verify(self) -> None:
-        """Raise StoreUnusableError when the file that is open is not the one in its place any more.
+        """Raise StoreUnusableError if the open file is no longer the one at its path.
 
         Without this, commits would go on, into a file that has no name and is gone with the process.
         """
