@@ -87,7 +87,11 @@ def test_the_page(site: Served) -> None:
     assert "runs/run-2" in site.get("/runs?q=MAI&worker=celery%40box").text
     assert "No matching task is running" in site.get("/runs?q=nothing").text
     assert "fewer pages" in site.get("/runs?page=9").text
-    assert site.get("/runs?state=odd&page=x&utm_source=mail").status_code == 200
+    titles = {"": "Running", "waiting": "Waiting", "lost": "Lost", "all": "Unfinished", "odd": "Running"}
+    for state, title in titles.items():
+        answer = site.get(f"/runs?state={state}&page=x&utm_source=mail")
+        assert (answer.status_code, f"<h1>{title} tasks <small>now" in answer.text) == (200, True), state
+    assert "No task is lost." in site.get("/runs?state=lost").text
 
 
 def test_a_task_by_its_id(site: Served, fleet: Fleet) -> None:
