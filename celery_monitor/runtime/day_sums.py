@@ -120,10 +120,10 @@ def _same(known: _Known[_T] | None, end: int, sums: _Sums) -> _T | None:
     return known.value if known is not None and (known.end, known.fleet) == (end, sums) else None
 
 
-def _with(known: Mapping[int, _T], start: int, value: _T, most: int) -> dict[int, _T]:
-    """A copy with this value added, the newest ``most`` only; another thread may be reading the original."""
+def _with(known: Mapping[int, _T], start: int, value: _T, limit: int) -> dict[int, _T]:
+    """A copy with this value added, the newest ``limit`` only; another thread may be reading the original."""
     others = [(each, one) for each, one in [*known.items()] if each != start]
-    return dict([*others, (start, value)][-most:])
+    return dict([*others, (start, value)][-limit:])
 
 
 def _merged(before: Mapping[str, FailingRow], after: Mapping[str, FailingRow]) -> Mapping[str, FailingRow]:

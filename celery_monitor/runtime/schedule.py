@@ -77,7 +77,7 @@ class ReportSchedule:
                 if not self._claim(date, due_at, now):
                     return now + LOOK
             except StoreUnavailableError as exc:
-                _log.warning("Cannot claim the report; retrying", date=str(date), error=str(exc))
+                _log.warning("Cannot queue the report; retrying", date=str(date), error=str(exc))
                 return now + RETRY
             self._claimed = date
             self._waiting_since = None
