@@ -67,6 +67,14 @@ def test_everything_comes_back(store: Store) -> None:
     assert list(restored.fingerprints) == [(1, b"abcdefgh")]
 
 
+def test_an_id_with_nul(store: Store) -> None:
+    """It comes back as events have it, and goes by it: whatever the database can hold of it."""
+    store.commit(changes(1, tracked=[("a\0b", TaskRef("shop.charge")), ("c\0", TaskRef("shop.charge"))]))
+    assert sorted(uuid for uuid, _ in restarted(store).tracked) == ["a\0b", "c\0"]
+    store.commit(changes(2, forgotten=["a\0b"]))
+    assert [uuid for uuid, _ in restarted(store).tracked] == ["c\0"]
+
+
 def test_what_waited_is_settled(store: Store) -> None:
     """An event that has been counted does not come back; the others do."""
     events = [UnnamedEvent(number, 1.0, Event("task-failed", 2.0, uuid=f"u{number}")) for number in (1, 2)]

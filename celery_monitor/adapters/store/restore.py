@@ -1,5 +1,6 @@
 """What the monitor goes on from after a start."""
 
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, Final, get_type_hints
 
@@ -7,6 +8,7 @@ from msgspec import structs
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from celery_monitor.adapters.store import encode, schema, silences
+from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.tracked_journal import SharedValues, applied, compacted, newest_changes
 from celery_monitor.adapters.store.validation import (
     COUNTER,
@@ -59,8 +61,10 @@ def read(connection: Connection, *, quiet_retention: float, max_incidents: int) 
         sequence=meta.sequence,
         epoch=meta.epoch,
         series=[encode.series_value(required_row(row, SERIES)) for row in connection.execute(_by_rank())],
-        tracked=list(applied(tracked(connection, select(schema.tracked)), newest_changes(connection))),
-        ended=_ended(connection, meta.at - ENDED_SECONDS),
+        tracked=_by_sent_id(
+            connection, applied(tracked(connection, select(schema.tracked)), newest_changes(connection))
+        ),
+        ended=_by_sent_id(connection, _ended(connection, meta.at - ENDED_SECONDS)),
         unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
         incidents=_incidents(connection, meta.at - quiet_retention, max_incidents),
@@ -70,6 +74,13 @@ def read(connection: Connection, *, quiet_retention: float, max_incidents: int) 
         counters=newest_counters(connection),
         fingerprints=_fingerprints(connection),
     )
+
+
+def _by_sent_id(connection: Connection, entries: Iterable[tuple[str, TaskRef]]) -> list[tuple[str, TaskRef]]:
+    """By the IDs as events have them, which may hold a NUL: else later events of the task would not match."""
+    if sql_of(connection.dialect).stores_nul:
+        return list(entries)
+    return [(encode.unescaped(uuid), ref) for uuid, ref in entries]
 
 
 def _by_rank() -> Select[Any]:
