@@ -38,6 +38,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_sentinels_in_clear(settings.broker),
         *_unbounded(settings.store),
         *_of_postgresql(settings.store),
+        *_not_kept(settings.store),
         *_unused(settings),
         *_silent_for_too_long(settings),
         *_grace_beyond_every(settings.schedules),
@@ -103,6 +104,15 @@ def _unbounded(store: StoreSettings) -> Iterator[Problem]:
             "store.max_bytes",
             "has no effect with PostgreSQL, whose size the monitor does not limit: monitor the server's disk, "
             "and shorten store.retention if the store is too large",
+        )
+
+
+def _not_kept(store: StoreSettings) -> Iterator[Problem]:
+    if store.file is not None and store.file.name == ":memory:":
+        yield Problem(
+            "store.url",
+            "the store is a temporary file: counts, incidents and notifications are lost when the daemon ends; set it "
+            "to the path of a file",
         )
 
 

@@ -133,6 +133,13 @@ def test_a_password_in_clear_text() -> None:
     assert cautions(security="tls", username="u", password="p") == {}
 
 
+def test_a_store_that_ends_with_the_daemon() -> None:
+    """SQLite's name for a database that is not kept is valid, for trying, and is said to be that."""
+    (warning,) = warnings_of(load(overrides={"store.url": "sqlite:///:memory:"}, environ={}))
+    assert warning.path == "store.url"
+    assert "lost when the daemon ends" in warning.message
+
+
 @pytest.mark.parametrize(
     ("store", "told"),
     [
