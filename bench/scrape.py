@@ -255,7 +255,7 @@ def scrape(port: int, number: int, pause: float) -> list[float]:
     return took
 
 
-def told(seconds: Sequence[float]) -> str:
+def percentiles(seconds: Sequence[float]) -> str:
     """Median, 99th percentile and maximum, in ms."""
     ranked = sorted(seconds)
     at = (len(ranked) // 2, min(int(len(ranked) * 0.99), len(ranked) - 1), -1)
@@ -297,11 +297,11 @@ def measure(daemon: Daemon, options: argparse.Namespace) -> None:
     arguments = [f"--scraper={daemon.server.port}", f"--scrapes={options.scrapes}", f"--pause={options.pause}"]
     done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True)
     pauses_with, commits_with = daemon.measured()
-    print(f"pump without scrapes   {told(pauses)}")
-    print(f"pump with scrapes      {told(pauses_with)}")
-    print(f"commits without        {told(commits)}")
-    print(f"commits with           {told(commits_with)}")
-    print(f"scrapes                {told(json.loads(done.stdout))}")
+    print(f"pump without scrapes   {percentiles(pauses)}")
+    print(f"pump with scrapes      {percentiles(pauses_with)}")
+    print(f"commits without        {percentiles(commits)}")
+    print(f"commits with           {percentiles(commits_with)}")
+    print(f"scrapes                {percentiles(json.loads(done.stdout))}")
 
 
 if __name__ == "__main__":

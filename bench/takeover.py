@@ -111,7 +111,7 @@ def take_over(both: Pair, database: psycopg.Connection[Any], schema: str, random
     return [at - began for at in (expires_at, taken_at, opened_at(standby, taken_at), now)]
 
 
-def told(name: str, times: list[float]) -> str:
+def report_line(name: str, times: list[float]) -> str:
     """A line of the report."""
     p50, p99 = (quantiles(times, n=100, method="inclusive")[at] for at in (49, 98))
     return f"{name:20} p50 {p50:5.2f}   p99 {p99:5.2f}   max {max(times):5.2f}"
@@ -137,9 +137,9 @@ def main() -> None:
                 shown = ", ".join(f"{phase} {at:.2f}" for phase, at in zip(PHASES, times[-1], strict=True))
                 print(f"{number + 1:3}: {shown}", file=sys.stderr)
     print(f"{arguments.times} take-overs on {arguments.broker}, from kill -9 to the first committed event, in seconds:")
-    print(told("all of it", [each[-1] for each in times]))
+    print(report_line("all of it", [each[-1] for each in times]))
     for number, phase in enumerate(PHASES):
-        print(told(f"  until {phase}", [each[number] - (each[number - 1] if number else 0.0) for each in times]))
+        print(report_line(f"  until {phase}", [each[number] - (each[number - 1] if number else 0.0) for each in times]))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ async def both(daemon: Daemon, viewers: int, seconds: float) -> Seen:
     return seen
 
 
-def told(seen: Seen) -> None:
+def print_report(seen: Seen) -> None:
     """Print what was measured of the pages."""
     lags = sorted(seen.lags)
     p95 = lags[int(len(lags) * 0.95)]
@@ -192,7 +192,7 @@ def main() -> None:
     print(f"{arguments.viewers} viewers, {rate:,.0f} of {arguments.rate:,} events/s read, ", end="")
     print(f"{arguments.per_message} a message")
     print(f"processor time: {100 * used / took:.0f} % of a core in the daemon, {100 * own / took:.0f} % in the viewers")
-    told(seen)
+    print_report(seen)
     if arguments.write:
         replace_part("viewers", section(seen, arguments, rate, used / took))
     if found := failures(seen, rate, arguments.rate):

@@ -27,7 +27,7 @@ def tracker(restored: Iterable[tuple[str, TaskRef]] = ()) -> Tracker:
     return made
 
 
-def told(step: Step, at: float, uuid: str = "u1") -> Event:
+def event_of(step: Step, at: float, uuid: str = "u1") -> Event:
     """The event of a step."""
     worker, kind, *name = step.split()
     traceback = LIMIT if kind.endswith("!") else "ValueError: no\n"
@@ -47,7 +47,7 @@ def count(to: Tracker, steps: Iterable[Step], apart: float = 1.0, start: float =
     """What is counted, as ``name kind``."""
     counted: Counter[str] = Counter()
     for number, step in enumerate(steps):
-        event = told(step, start + number * apart)
+        event = event_of(step, start + number * apart)
         found = to.advance(event, KINDS[event.type])
         if found is not None:
             counted[f"{found[0].name} {event.type.removeprefix('task-')}"] += 1
@@ -242,7 +242,7 @@ def test_memory_of_what_many_workers_run_is_bounded() -> None:
     to.tick(NOON)
     for number in range(300):
         for step in ("w1 received a", "w2 received a", "w1 succeeded", "w3 received a", "w2 failed", "w2 received a"):
-            event = told(step, NOON + number, f"u{number}")
+            event = event_of(step, NOON + number, f"u{number}")
             to.advance(event, KINDS[event.type])
         to.tick(NOON + number)
     assert len(to._left_open) <= len(to.tasks) <= 170
@@ -254,7 +254,7 @@ def test_runs_count_towards_the_bound() -> None:
     to.tick(NOON)
     for uuid in ("u1", "u2"):
         for number in range(60):
-            event = told(f"w{number} received a", NOON, uuid)
+            event = event_of(f"w{number} received a", NOON, uuid)
             to.advance(event, KINDS[event.type])
     to.tick(NOON)
     assert list(to.tasks) == ["u2"]
@@ -296,7 +296,7 @@ def test_any_interleaving_counts_the_same(case: tuple[list[tuple[str, Step]], Co
     steps, expected = case
     to, counted = tracker(), Counter[str]()
     for number, (uuid, step) in enumerate(steps):
-        event = told(step, NOON + number, uuid)
+        event = event_of(step, NOON + number, uuid)
         found = to.advance(event, KINDS[event.type])
         if found is not None:
             counted[f"{found[0].name} {event.type.removeprefix('task-')}"] += 1

@@ -130,18 +130,18 @@ def pager(
     return Daemon(directory, broker_url, wanted)
 
 
-def told(server: PagerDutyServer) -> dict[str, int]:
+def reported_failures(server: PagerDutyServer) -> dict[str, int]:
     """Dedup key → failures, as the newest trigger that was taken tells."""
     return {seen.key: int(seen.details["failures"]) for seen in server.taken() if seen.action == "trigger"}
 
 
-def until_told(server: PagerDutyServer, failures: Sequence[Failing], timeout: float = 90.0) -> None:
+def wait_until_reported(server: PagerDutyServer, failures: Sequence[Failing], timeout: float = 90.0) -> None:
     """Wait until each incident was opened and told of all of its failures. Raises with every difference."""
     expected = Counter(failing.key for failing in failures)
     try:
-        wait_until(lambda: told(server) == expected, timeout, every=0.05)
+        wait_until(lambda: reported_failures(server) == expected, timeout, every=0.05)
     except TimeoutError:
-        found = told(server)
+        found = reported_failures(server)
         wrong = {key: (found.get(key), expected.get(key)) for key in {*found, *expected}}
         message = f"(told, true): { {key: pair for key, pair in wrong.items() if pair[0] != pair[1]} }"
         raise AssertionError(message) from None

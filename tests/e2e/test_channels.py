@@ -25,7 +25,7 @@ from tests.e2e.paging import (
     publish_events,
     publishing,
     succeeding,
-    until_told,
+    wait_until_reported,
     whole_hours,
 )
 from tests.servers.alertmanager import Alertmanager
@@ -78,7 +78,7 @@ def test_a_channel_that_hangs(rabbitmq_url: str, slack: SlackServer, start: Star
         daemon = pager(tmp_path, rabbitmq_url, pagerduty)
         start(with_channels(daemon, chat(slack), to=["pagerduty", "chat"])).until_ready()
         publish(rabbitmq_url, failures)
-        until_told(pagerduty, failures)
+        wait_until_reported(pagerduty, failures)
         wait_until(lambda: slack.requests, 60, what="a request to Slack")
         assert slack.messages == []
         slack.gate.set()

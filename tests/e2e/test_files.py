@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.conftest import Start
 from tests.e2e.daemon import Daemon
-from tests.e2e.paging import KEY, Failing, publish, until_told
+from tests.e2e.paging import KEY, Failing, publish, wait_until_reported
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.process import require
 
@@ -37,11 +37,11 @@ def test_clients_that_never_ask(rabbitmq_url: str, start: Start, tmp_path: Path)
         crowd()
         first = Failing("shop.charge", time.time())
         publish(rabbitmq_url, [first])
-        until_told(server, [first])
+        wait_until_reported(server, [first])
         crowd()
         second = Failing("shop.refund", time.time())
         publish(rabbitmq_url, [second])
-        until_told(server, [first, second])
+        wait_until_reported(server, [first, second])
 
         for taken in server.taken():
             assert taken.wall - next(each for each in (first, second) if each.key == taken.key).at < 10

@@ -23,8 +23,8 @@ from tests.e2e.paging import (
     pager,
     publish,
     publish_events,
+    reported_failures,
     succeeding,
-    told,
 )
 from tests.servers.pagerduty import Behaviour, PagerDutyServer
 from tests.servers.waiting import wait_until
@@ -58,7 +58,7 @@ def test_a_backlog_read_after_midnight(
     daemon.start()
 
     keys = Counter(f"shop.task/{local_hour(at, zone)}" for at in moments)
-    wait_until(lambda: told(server) == keys, 60, what=f"{keys}")
+    wait_until(lambda: reported_failures(server) == keys, 60, what=f"{keys}")
     assert server.opened() == dict.fromkeys(keys, 1)
     today = datetime.fromtimestamp(now, ZoneInfo(zone)).date()
     assert any(key.startswith(f"shop.task/{today - timedelta(days=1)}T23") for key in keys)
@@ -87,11 +87,13 @@ def test_a_storm(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_p
     storm = Failing("storm", now).key + "/*"
 
     publish(rabbitmq_url, failures)
-    wait_until(lambda: told(server) == first | {storm: 200}, 60, what="the storm")
+    wait_until(lambda: reported_failures(server) == first | {storm: 200}, 60, what="the storm")
     daemon.kill()
     daemon.start()
     publish(rabbitmq_url, [Failing(failing.task, now + 1) for failing in failures])
-    wait_until(lambda: told(server) == dict.fromkeys(first, 2) | {storm: 400}, 60, what="the storm's second wave")
+    wait_until(
+        lambda: reported_failures(server) == dict.fromkeys(first, 2) | {storm: 400}, 60, what="the storm's second wave"
+    )
 
     assert server.opened() == dict.fromkeys([*first, storm], 1)
     assert server.violations == []
@@ -113,7 +115,7 @@ def test_resolved_by_success(rabbitmq_url: str, server: PagerDutyServer, start: 
     wait_until(lambda: server.opened() == {key: 1}, 60)
     # In one message: some of them would be an update of their own.
     publish(rabbitmq_url, [Failing("shop.task", began + 1) for _ in range(9)], per_message=9)
-    wait_until(lambda: told(server) == {key: 10}, 60)
+    wait_until(lambda: reported_failures(server) == {key: 10}, 60)
     alert = server.alerts[KEY, key]
     assert (alert.opened, alert.updates, alert.resolves) == (1, 1, 0)
     publish_events(rabbitmq_url, succeeding("shop.task", began + 2))

@@ -20,8 +20,8 @@ from tests.e2e.paging import (
     pager,
     publish,
     publishing,
-    told,
-    until_told,
+    reported_failures,
+    wait_until_reported,
     whole_hours,
 )
 from tests.fleet.outcomes import OUTCOMES, client, send_outcomes
@@ -53,7 +53,7 @@ def test_ten_thousand_failures(rabbitmq_url: str, server: PagerDutyServer, start
 
     publish(rabbitmq_url, failures, rate=6000, per_message=5)
 
-    until_told(server, failures, 120)  # with more updates than the rate limit allows, where it is slow
+    wait_until_reported(server, failures, 120)  # with more updates than the rate limit allows, where it is slow
     assert_opened_once(server, failures)
     assert len(server.opened()) == 6
     assert server.throttled == 0
@@ -88,7 +88,7 @@ def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, 
     ids = [app.send_task("fleet.decline", args=["no funds"]).id for _ in range(5)]
 
     key = Failing("fleet.decline", began).key
-    wait_until(lambda: told(server).get(key) == 5, 60, what="the five failures")
+    wait_until(lambda: reported_failures(server).get(key) == 5, 60, what="the five failures")
     told_by = datetime.now(UTC)
     assert server.opened() == {key: 1}
     assert server.violations == []
@@ -183,7 +183,7 @@ def test_killed_daemon(kills: int, rabbitmq_url: str, start: Start, tmp_path: Pa
                 daemon.launch()
         daemon.until_ready()
 
-        until_told(server, [*failures, *between])
+        wait_until_reported(server, [*failures, *between])
         assert_opened_once(server, [*failures, *between])
         assert len(server.opened()) == tasks + len(between)
         wait_until(lambda: command(daemon, "outbox", "list").stdout.startswith("no pending"), 60, every=0.1)

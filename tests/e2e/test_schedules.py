@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Start
 from tests.e2e.daemon import Daemon
-from tests.e2e.paging import KEY, Failing, command, pager, publish, publish_events, succeeding, told
+from tests.e2e.paging import KEY, Failing, command, pager, publish, publish_events, reported_failures, succeeding
 from tests.servers import CeleryWorker
 from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.process import ServerProcess
@@ -115,13 +115,17 @@ def test_a_silence_ends_while_the_condition_holds(
     publish(rabbitmq_url, [Failing("shop.broken", now), Failing("shop.well", now), Failing("other.task", now)])
     publish_events(rabbitmq_url, succeeding("shop.well", now + 0.5))
     wait_until(lambda: daemon.metric("monitor_silenced_failures_total") == 2, 30, what="two silenced failures")
-    wait_until(lambda: [key.split("/")[0] for key in told(server)] == ["other.task"], 30, what="the other task pages")
+    wait_until(
+        lambda: [key.split("/")[0] for key in reported_failures(server)] == ["other.task"],
+        30,
+        what="the other task pages",
+    )
     daemon.kill()
     daemon.start()
     daemon.until_ready()
     assert daemon.metric("monitor_silences_active", kind="silence") == 1
     assert command(daemon, "silence", "end", silence).exit_code == 0
-    wait_until(lambda: len(told(server)) == 2, 60, what="the page of the task that still fails")
-    assert sorted(key.split("/")[0] for key in told(server)) == ["other.task", "shop.broken"]
+    wait_until(lambda: len(reported_failures(server)) == 2, 60, what="the page of the task that still fails")
+    assert sorted(key.split("/")[0] for key in reported_failures(server)) == ["other.task", "shop.broken"]
     assert set(server.opened().values()) == {1}
     assert daemon.metric("monitor_incidents_total", reason="silenced") == 1

@@ -14,7 +14,7 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from celery_monitor.core.model import UNKNOWN_TASK
 from tests.conftest import Start
 from tests.e2e.daemon import Daemon
-from tests.e2e.paging import KEY, pager, told
+from tests.e2e.paging import KEY, pager, reported_failures
 from tests.fleet.outcomes import client
 from tests.servers import CeleryWorker, wait_until
 from tests.servers.pagerduty import PagerDutyServer
@@ -124,5 +124,5 @@ def test_tasks_that_began_while_the_monitor_was_away(broker_url: str, start: Sta
         assert UNKNOWN_TASK not in daemon.counts()
         assert daemon.metric("monitor_unnamed_failures_total") == 0
         assert waiting(daemon) == 0
-        wait_until(lambda: told(pagerduty), 60, what="the page")
+        wait_until(lambda: reported_failures(pagerduty), 60, what="the page")
         assert all("fleet.fail_later" in key for key in pagerduty.opened())

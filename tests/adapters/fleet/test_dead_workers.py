@@ -16,7 +16,7 @@ NOW = 1000.0
 """A monotonic time."""
 
 
-def told(fleet: BrokerFleet, now: float = NOW, timeout: float = 0.1) -> dict[str, QueueStats]:
+def polled(fleet: BrokerFleet, now: float = NOW, timeout: float = 0.1) -> dict[str, QueueStats]:
     """By a round of questions."""
     return {one.name: one for one in fleet.queues(timeout, now)}
 
@@ -28,23 +28,23 @@ def test_the_length_of_a_queue_whose_workers_died(
     worker = CeleryWorker(tmp_path / "worker", broker_url, options=("-Q", "fleet,other"))
     start(worker)
     fleet = controlling(broker_url)
-    wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 60)
+    wait_until(lambda: polled(fleet, timeout=0.5).keys() == {"fleet", "other"}, 60)
     worker.kill()
     for _ in range(3):
         app.send_task("fleet.succeed")
     for _ in range(MAX_MISSED_ROUNDS):
-        told(fleet)
+        polled(fleet)
     consumers = 0 if broker_url.startswith("amqp") else None
     expected = {
         "fleet": QueueStats("fleet", 3, consumers, 0, 0),
         "other": QueueStats("other", 0, consumers, 0, 0),
     }
     # RabbitMQ sees that the worker has gone for each queue by itself.
-    wait_until(lambda: told(fleet) == expected, 60)
+    wait_until(lambda: polled(fleet) == expected, 60)
     assert fleet.worker_queues() == {}
     later = NOW + 2 * IDLE_RETENTION
-    assert told(fleet, later).keys() == {"fleet"}
-    assert told(controlling(broker_url)) == {}
+    assert polled(fleet, later).keys() == {"fleet"}
+    assert polled(controlling(broker_url)) == {}
 
 
 def test_a_worker_that_does_not_answer_for_a_while(
@@ -55,13 +55,13 @@ def test_a_worker_that_does_not_answer_for_a_while(
     start(worker)
     fleet = controlling(broker_url)
     # The answer to the one question may come without that to the other.
-    wait_until(lambda: [(one.workers, one.processes) for one in told(fleet, timeout=0.5).values()] == [(1, 3)], 60)
-    found = told(fleet)["fleet"]
+    wait_until(lambda: [(one.workers, one.processes) for one in polled(fleet, timeout=0.5).values()] == [(1, 3)], 60)
+    found = polled(fleet)["fleet"]
     worker.pause()
-    assert [told(fleet)["fleet"] for _ in range(MAX_MISSED_ROUNDS - 1)] == [found] * (MAX_MISSED_ROUNDS - 1)
+    assert [polled(fleet)["fleet"] for _ in range(MAX_MISSED_ROUNDS - 1)] == [found] * (MAX_MISSED_ROUNDS - 1)
     worker.resume()
     wait_until(lambda: "celery@worker" in fleet.registered(["celery@worker"], 0.5), 60)
-    assert told(fleet, timeout=5.0)["fleet"] == found
+    assert polled(fleet, timeout=5.0)["fleet"] == found
 
 
 def test_a_queue_that_was_deleted(
@@ -71,9 +71,9 @@ def test_a_queue_that_was_deleted(
     worker = CeleryWorker(tmp_path / "worker", rabbitmq_url, options=("-Q", "fleet,other"))
     start(worker)
     fleet = controlling(rabbitmq_url)
-    wait_until(lambda: told(fleet, timeout=0.5).keys() == {"fleet", "other"}, 60)
+    wait_until(lambda: polled(fleet, timeout=0.5).keys() == {"fleet", "other"}, 60)
     worker.kill()
     for _ in range(MAX_MISSED_ROUNDS):
-        told(fleet)
+        polled(fleet)
     rabbitmq.delete_queue("other", urlsplit(rabbitmq_url).path.removeprefix("/"))
-    assert told(fleet).keys() == {"fleet"}
+    assert polled(fleet).keys() == {"fleet"}

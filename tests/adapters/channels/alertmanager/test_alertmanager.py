@@ -37,7 +37,7 @@ class Running:
     server: Alertmanager
     notified: Recorder
 
-    def told(self, task: str) -> list[str]:
+    def statuses(self, task: str) -> list[str]:
         """The state of each notification of a task's alert."""
         alerts = [alert for request in self.notified.requests for alert in request.json["alerts"]]
         return [alert["status"] for alert in alerts if alert["labels"].get("task") == task]
@@ -95,7 +95,7 @@ def test_the_life_of_an_incident(running: Running) -> None:
     }  # fmt: skip
     assert alert["annotations"]["summary"].startswith("[shop] shop.life failed 3 times")
     assert alert["generatorURL"] == "https://monitor.example.com/incidents/shop.life%2F2026-11-23T12Z"
-    wait_until(lambda: running.told("shop.life") == ["firing"], 60, what="the notification")
+    wait_until(lambda: running.statuses("shop.life") == ["firing"], 60, what="the notification")
 
     alertmanagers._incident = lambda _: structs.replace(one, count=9)
     updated = alertmanagers.send(row(one, priority=REFRESH + 1, receipt=sent.receipt))
@@ -105,7 +105,7 @@ def test_the_life_of_an_incident(running: Running) -> None:
     resolved = alertmanagers.send(row(one, Action.RESOLVE, receipt=updated.receipt))
     assert (resolved.count, resolved.receipt) == (0, sent.receipt)
     running.server.until("shop.life", fires=False)
-    wait_until(lambda: running.told("shop.life") == ["firing", "resolved"], 60, what="the end")
+    wait_until(lambda: running.statuses("shop.life") == ["firing", "resolved"], 60, what="the end")
     # Again, as after a crash between sending and recording.
     alertmanagers.send(row(one, Action.RESOLVE, receipt=updated.receipt))
     assert not running.server.fires("shop.life")
