@@ -21,6 +21,8 @@ from tests.e2e.daemon import Daemon
 from tests.e2e.peer import CeleryExporter
 from tests.servers import RabbitMQ, Redis
 
+PREPARED = 22.0
+"""Seconds from the start until the daemon has prepared its newest reports and 40 days of earlier ones, once."""
 WARM_UP = 5.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -66,6 +68,7 @@ def measure(directory: Path, url: str, rate: int, arguments: argparse.Namespace)
         exporter(directory / "exporter", url, wanted=arguments.exporter) as peer,
     ):
         daemon.until_ready()
+        time.sleep(PREPARED)
         with load(url, rate, arguments.seconds, arguments.per_message):
             time.sleep(WARM_UP)
             events, began = daemon_events(daemon), time.monotonic()

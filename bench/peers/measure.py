@@ -17,8 +17,9 @@ FLAT_OUT: Final = 10**9
 _WARM_UP: Final = 4.0
 _STEADY_AFTER: Final = 3.0
 """Seconds of a steady load before it is measured: what is done once is done by then."""
-_IDLE_AFTER: Final = 15.0
-"""Seconds before idling is measured: celery-monitor makes its newest reports once, 10 s after its start."""
+_IDLE_AFTER: Final = 20.0
+"""Seconds before idling is measured: from 10 s after its start, celery-monitor prepares its newest reports and 40 days
+of earlier ones, five a second. That is done once."""
 _SETTLE: Final = 2.5
 """Seconds without another event, after which nothing more is expected."""
 _PATIENCE: Final = 90.0
