@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -348,6 +349,14 @@ def test_store_that_is_damaged_or_not_writable(tmp_path: Path, monkeypatch: pyte
     assert "damaged or not a database" in finding.text
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     assert f"user {os.getuid()} has no write permission for {path}" in store(path).text
+
+
+def test_a_read_only_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a container's root: another owner does not help there."""
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    finding = store(tmp_path / "store.db")
+    assert finding.state is State.FAIL
+    assert f"{tmp_path} is on a read-only file system: mount a writable volume there" in finding.text
 
 
 def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,15 +42,8 @@ def store(settings: Settings, *, in_use: bool = False) -> Finding:
 
 
 def _in_a_file(settings: Settings, path: Path, *, in_use: bool) -> Finding:
-    if not path.parent.is_dir():
-        return fail("store", f"the directory {path.parent} does not exist: create it, or set a different store.url")
-    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        return fail(
-            "store",
-            f"user {os.getuid()} has no write permission for {path} (the file and its directory): change their "
-            "owner, or run the "
-            "monitor as the user that owns them",
-        )
+    if (problem := _not_writable(path)) is not None:
+        return fail("store", problem)
     free = shutil.disk_usage(path.parent).free
     if free < _MIN_FREE_SPACE:
         return warn("store", f"{path}: only {free // _MIB} MiB are free")
@@ -59,6 +52,22 @@ def _in_a_file(settings: Settings, path: Path, *, in_use: bool) -> Finding:
     if in_use:
         return warn("store", f"{path} does not exist, {_ANOTHER}")
     return ok("store", f"{path} does not exist yet: the monitor creates it; the directory is writable")
+
+
+def _not_writable(path: Path) -> str | None:
+    """Why the file system would refuse to write the file, and what to do."""
+    if not path.parent.is_dir():
+        return f"the directory {path.parent} does not exist: create it, or set a different store.url"
+    if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+        return (
+            f"{path.parent} is on a read-only file system: mount a writable volume there, or set a different store.url"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        return (
+            f"user {os.getuid()} has no write permission for {path} (the file and its directory): change their "
+            "owner, or run the monitor as the user that owns them"
+        )
+    return None
 
 
 def _opened(settings: Settings, path: Path, *, in_use: bool) -> Finding:
