@@ -21,6 +21,7 @@ from celery_monitor.core.model import (
     STARTED,
     SUCCEEDED,
     Condition,
+    ReportedBy,
     ScheduleState,
     Severity,
 )
@@ -285,6 +286,14 @@ def test_schedules_that_miss_at_about_the_same_time_are_one_incident_at_once() -
     told = [one for second in range(130, 700, 5) for one in bench.look(second)]
     assert told == ["+scheduler"]
     assert bench.opened[-1].since == 400.0
+
+
+def test_a_state_of_an_earlier_version_is_read() -> None:
+    """Stores hold the incident that reports a missed start as ``told``, with these values; both stay as they are."""
+    stored = b'{"name":"sync","spec":"every 5m","task":"shop.sync","due":0.0,"watched_since":0.0,"told":"its_own"}'
+    state = msgspec.json.decode(stored, type=ScheduleState)
+    assert state.reported_by is ReportedBy.OWN_INCIDENT
+    assert msgspec.json.decode(msgspec.json.encode(state))["told"] == "its_own"
 
 
 def test_one_entry_that_was_removed_is_its_own_incident() -> None:
