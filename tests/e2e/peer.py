@@ -17,6 +17,9 @@ _STEPS = (["prometheus-exporter-celery==0.11.2"], ["packaging", "redis>=6.1"])
 _VENV = Path(__file__).resolve().parents[2] / ".cache" / "peer-venv"
 _PYTHON = _VENV / "bin" / "python"
 
+_OURS = {"lost"}
+"""Events that celery-exporter does not count."""
+
 Series = Mapping[tuple[str, ...], int]
 """(event, name, queue_name) and for failures exception → number, where not 0."""
 
@@ -62,6 +65,8 @@ def counts(exposition: str) -> Series:
         if family.type != "counter" or not family.name.startswith("celery_task_"):
             continue
         event = family.name.removeprefix("celery_task_")
+        if event in _OURS:
+            continue
         for sample in family.samples:
             labels = sample.labels
             if sample.name.endswith("_total"):
