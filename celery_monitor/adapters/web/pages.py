@@ -22,7 +22,7 @@ from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, day, today
 from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.queries import Queries
-from celery_monitor.adapters.web.render import compile_templates, page, root
+from celery_monitor.adapters.web.render import COMPILED, compile_template, page, root
 from celery_monitor.adapters.web.runs import Runs
 from celery_monitor.adapters.web.sorting import page_number
 from celery_monitor.adapters.web.sources import Sources
@@ -49,6 +49,8 @@ _REPORT_SHARED_FOR: Final = 5.0
 """Seconds for which a report is not made anew."""
 _REPORTS_SHARED: Final = 4
 """Days; one can be megabytes."""
+COMPILE_PAUSE: Final = 0.05
+"""Seconds between two templates: a scrape that comes meanwhile shares the interpreter with one of them at most."""
 _ASSET_AGE: Final = "max-age=3600"
 
 
@@ -148,7 +150,9 @@ class Pages:
         The first person would wait for it three times as long as the others. Raises as a call of Queries.
         """
         now, zone = self._sources.clock.now(), self._sources.zone
-        await self._queries(compile_templates)
+        for name in COMPILED:
+            await self._queries(partial(compile_template, name))
+            await asyncio.sleep(COMPILE_PAUSE)
         await self._queries(partial(overview, self._sources, None))
         for date in (today(now, zone), today(now, zone) - ONE_DAY):
             summary = await self._queries(partial(self._sources.report, date, now))

@@ -235,6 +235,18 @@ def test_reports_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> 
         assert one.get("/livez").status_code == 200
 
 
+def test_templates_are_compiled_one_at_a_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a pause after each, in which the interpreter is free for a scrape."""
+    compiled = list[str]()
+    monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 60.0))
+    monkeypatch.setattr("celery_monitor.adapters.web.pages.compile_template", compiled.append)
+    monkeypatch.setattr("celery_monitor.adapters.web.pages.COMPILE_PAUSE", 60.0)
+    with served(WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)) as one:
+        wait_until(lambda: bool(compiled))
+        assert one.get("/livez").status_code == 200
+        assert len(compiled) == 1
+
+
 def test_earlier_days_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest first, as many as there is space for, and again later: whatever the store did meanwhile."""
     monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 0.0))
