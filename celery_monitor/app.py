@@ -192,6 +192,8 @@ class App:
         leader.step_down()
         if leader.resigning:
             self.store.resign()
+        # The former standby must not answer for the next one: it was ready before this process led.
+        self._standby = None
         self._leader = None
         return True
 

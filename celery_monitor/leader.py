@@ -52,6 +52,7 @@ STUCK_AFTER: Final = 60.0
 STALLED_AFTER: Final = 120.0
 """Seconds without a heartbeat after which another thread is reported as stuck."""
 NO_STREAM: Final = "waiting for the event stream"
+NOT_LEADING: Final = "this replica does not lead: its lease expired, or another replica has taken over"
 STEP_DOWN: Final = 10.0
 """Seconds in which all threads have to stop when another process leads."""
 RECORD: Final = 3.0
@@ -349,7 +350,7 @@ class Leader:
                 # Without a stream no probe can return, so this check cannot pass.
                 "probe": self._prober.trouble(stream.last_received_at) if stats.connected else NO_STREAM,
                 "events": None if self._monitor is None else self._monitor.undecodable.problem,
-                "store": self._committer.trouble(),
+                "store": self._committer.trouble() if self.leads else NOT_LEADING,
             },
             {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},
         )

@@ -10,6 +10,7 @@ import pytest
 from celery_monitor import leader as leading
 from celery_monitor.app import App
 from celery_monitor.leader import Leader
+from celery_monitor.runtime.standby import Takeover
 from celery_monitor.settings import load
 from tests.servers import PostgreSQL
 from tests.servers.ports import free_port
@@ -74,6 +75,25 @@ def test_no_thread_of_a_former_leader_stays(tmp_path: Path, monkeypatch: pytest.
             assert hangs or not any(one.is_alive() for one in of_first)
         finally:
             released.set()
+
+
+def test_a_former_leader_is_not_ready_to_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither while it steps down nor before it stands by: it does not hold what its successor has not committed."""
+    with running(f"sqlite:///{tmp_path / 'store.db'}", tmp_path, monkeypatch) as (app, first, _):
+        checks, stand_by = list[str | None](), app._stand_by
+
+        def checked_first() -> Takeover | None:
+            checks.append(app.ready().checks["store"])
+            return stand_by()
+
+        monkeypatch.setattr(app, "_stand_by", checked_first)
+        assert wait_until(lambda: app.ready().checks["store"] is None)
+        first._lose("another replica leads")
+        checks.append(app.ready().checks["store"])
+        first.stopping.set()
+        wait_until(lambda: app._leader not in {None, first})
+        assert len(checks) == 2
+        assert None not in checks
 
 
 def test_a_silent_database_does_not_end_a_former_leader(
