@@ -52,8 +52,8 @@ def rows(daemon: Daemon, table: str) -> int:
     ("hostname_label", "waves"),
     [
         pytest.param(True, 1, id="short"),
-        pytest.param(True, 5, id="long", marks=pytest.mark.campaign),
-        pytest.param(False, 10, id="long-without-label", marks=pytest.mark.campaign),
+        pytest.param(True, 10, id="long", marks=pytest.mark.campaign),
+        pytest.param(False, 16, id="long-without-label", marks=pytest.mark.campaign),
     ],
 )
 def test_pods_leave_nothing_behind(
@@ -86,4 +86,5 @@ def test_pods_leave_nothing_behind(
     assert daemon.counts()["shop.pack"]["succeeded"] == _PODS * waves
     assert daemon.counts()["shop.ship"]["failed"] == _PODS * waves
     assert memory[1] < memory[0] + 150
-    assert memory[-1] < memory[1] * 1.15
+    # What is bounded by a number (ended tasks, IDs that may come again) fills up during the first half.
+    assert memory[-1] < memory[(waves + 1) // 2] * 1.1
