@@ -99,11 +99,12 @@ class Reader(Protocol):
         name: str | None = None,
         exception: str | None = None,
         names: Sequence[str] | None = None,
+        queue: str | None = None,
     ) -> Page[TaskRow]:
         """Tasks by name and queue, in that order.
 
-        ``names``: only these tasks; fast for a few. ``exception``: only tasks that have failed in that time with this
-        exception class, given by its short or full name.
+        ``names``: only these tasks; fast for a few. ``queue``: only in this queue. ``exception``: only tasks that have
+        failed in that time with this exception class, given by its short or full name.
         """
 
     def failures(self, criteria: FailureFilter) -> Page[Failure]:
@@ -163,6 +164,9 @@ class Reader(Protocol):
 
         Hours without any are left out.
         """
+
+    def queue_hours(self, queue: str, since: float, until: float) -> list[HourRow]:
+        """As ``task_hours``, of all tasks in a queue together: all of their checkpoints since then are read."""
 
     def queue_lengths(
         self,

@@ -205,6 +205,21 @@ def test_tasks_by_name(sql: SqlStore) -> None:
     ]
 
 
+def test_tasks_by_queue(sql: SqlStore) -> None:
+    """Of one queue, over the retention and of a time."""
+    odd = "bulk/\n\N{CREDIT CARD}"
+    write(sql, {"buckets": [bucket(name="a"), bucket(name="a", queue=odd), bucket(name="b", queue=odd, failed=1)]})
+    for since in (None, 0.0):
+        rows = sql.reader.tasks(limit=10, since=since, queue=odd).rows
+        assert [(row.name, row.queue, row.counts) for row in rows] == [
+            ("a", odd, vector()),
+            ("b", odd, vector(failed=1)),
+        ]
+    page = sql.reader.tasks(limit=1, queue=odd)
+    assert [row.name for row in sql.reader.tasks(limit=1, queue=odd, cursor=page.next).rows] == ["b"]
+    assert sql.reader.tasks(limit=10, queue="nothing").rows == []
+
+
 def test_tasks_by_exception(sql: SqlStore) -> None:
     """Tasks that have failed with a class in that time, by its short name or its whole one, with all counts."""
     write(
@@ -606,6 +621,31 @@ def test_tasks_under_way(sql: SqlStore) -> None:
     assert [uuid for uuid, _ in sql.reader.tracked(2)] == ["u1", "u2"]
     ((uuid, ref),) = sql.reader.tracked(2, uuid="u3")
     assert (uuid, ref.sent_at, ref.host) == ("u3", NOW, "celery@a")
+
+
+def test_hours_of_a_queue(sql: SqlStore) -> None:
+    """As those of a task, of all tasks in the queue and of no other queue; also of a part of the time."""
+    hour, nothing = 3600, {"buckets": [bucket(name=name, queue="bulk") for name in ("shop.a", "shop.b")]}
+    begun = Checkpoint(START, SeriesKey("shop.a", "bulk"), ((0.5, 1), (math.inf, 1)), ())
+    later = Checkpoint(START + hour, begun.key, ((0.5, 1), (1.0, 1), (math.inf, 3)), ((0.5, 0), (1.0, 2)))
+    of_b = structs.replace(later, key=SeriesKey("shop.b", "bulk"), runtime=(), wait=())
+    elsewhere = structs.replace(begun, key=SeriesKey("shop.a", "celery"), runtime=())
+    write(
+        sql,
+        nothing,
+        {"checkpoints": [begun, elsewhere]},
+        {"checkpoints": [later, of_b], "series": [series(name, "bulk") for name in ("shop.a", "shop.b")]},
+        {"series": [series("shop.a", "celery")], "buckets": [bucket(name="shop.a", queue="celery")]},
+    )
+    rows = sql.reader.queue_hours("bulk", START, NOW + 2 * hour)
+    of_a, total = sql.reader.task_hours("shop.a", START, NOW + 2 * hour), series("shop.b", "bulk")
+    assert [row.start for row in rows] == [START, START + hour]
+    assert rows[0].runtime.counts == (0, 1, 2)
+    assert sum(rows[1].runtime.counts) == sum(total.runtime.counts) + sum(of_a[1].runtime.counts)
+    assert sum(rows[1].wait.counts) == sum(total.wait.counts) + sum(of_a[1].wait.counts)
+    assert sql.reader.queue_hours("bulk", START + 1, NOW + 2 * hour) == rows[1:]
+    assert sql.reader.queue_hours("bulk", START, NOW + hour) == rows[:1]
+    assert sql.reader.queue_hours("nothing", START, NOW + hour) == []
 
 
 def test_hours_of_a_task(sql: SqlStore) -> None:

@@ -4,7 +4,20 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Dialect, and_, case, delete, func, literal_column, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Table,
+    and_,
+    case,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.periods import begun_by, between
@@ -51,14 +64,28 @@ def expire(connection: Connection, before: float, *, limit: int) -> int:
 
 
 def task_hours(connection: Connection, name: str, since: float, until: float) -> list[HourRow]:
-    """See Reader. The series are those of the same flush as the checkpoints.
+    """See Reader."""
+    return _hours(connection, lambda table: [table.c.name == name], since, until)
+
+
+def queue_hours(connection: Connection, queue: str, since: float, until: float) -> list[HourRow]:
+    """See Reader. By the names of its tasks: no index knows the queues of checkpoints."""
+    totals = schema.task_totals
+    names = select(totals.c.name).where(totals.c.queue == queue)
+    return _hours(connection, lambda table: [table.c.name.in_(names), table.c.queue == queue], since, until)
+
+
+def _hours(
+    connection: Connection, wanted: Callable[[Table], list[ColumnElement[bool]]], since: float, until: float
+) -> list[HourRow]:
+    """``wanted``: which rows of the two tables. The series are those of the same flush as the checkpoints.
 
     Checkpoints pass through in portions: of a task with very many queues and hosts there are some 100,000 in a week.
     """
     table, series = schema.checkpoints, schema.series
     columns = [table.c[column] for column in _CHECKPOINT]
-    query = select(*columns).where(table.c.name == name, *between(table.c.start, since, None)).order_by(table.c.id)
-    totals = [encode.series_value(row) for row in connection.execute(select(series).where(series.c.name == name))]
+    query = select(*columns).where(*wanted(table), *between(table.c.start, since, None)).order_by(table.c.id)
+    totals = [encode.series_value(row) for row in connection.execute(select(series).where(*wanted(series)))]
     checkpoints = map(_checkpoint, connection.execute(query, execution_options={"yield_per": _AT_ONCE}))
     return [row for row in hourly.hours(checkpoints, totals) if row.start < until]
 

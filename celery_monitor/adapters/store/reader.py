@@ -81,6 +81,7 @@ class SqlReader:
         name: str | None = None,
         exception: str | None = None,
         names: Sequence[str] | None = None,
+        queue: str | None = None,
     ) -> Page[TaskRow]:
         """See Reader. Buckets count whole: that of ``since`` and that of ``until``; None is the whole retention."""
         all_time = since is None and until is None
@@ -92,6 +93,8 @@ class SqlReader:
             query = query.where(self._one_of(source.c.name, names))
         if name is not None:
             query = query.where(source.c.name == text(name))
+        if queue is not None:
+            query = query.where(source.c.queue == text(queue))
         if exception is not None:
             query = query.where(source.c.name.in_(failed_with(text(exception), since, until)))
         if cursor is not None:
@@ -223,6 +226,11 @@ class SqlReader:
         """See Reader."""
         with self._database.read() as connection:
             return hourly.task_hours(connection, self._database.text(name), since, until)
+
+    def queue_hours(self, queue: str, since: float, until: float) -> list[HourRow]:
+        """See Reader."""
+        with self._database.read() as connection:
+            return hourly.queue_hours(connection, self._database.text(queue), since, until)
 
     def queue_lengths(
         self,

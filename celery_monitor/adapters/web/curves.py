@@ -166,6 +166,12 @@ def queue_trends(reader: Reader, queues: Sequence[str], span: Window, now: float
     return QueueTrends(_lengths({queue: rows_by_queue.get(queue, {}) for queue in drawn}, span, zone), sparks, longest)
 
 
+def queue_lengths(reader: Reader, queue: str, span: Window, zone: tzinfo) -> Curves | None:
+    """The lengths of one queue; None when none are known. Asks the store."""
+    rows = _by_queue(reader, [queue], span).get(queue)
+    return _lengths({queue: rows}, span, zone) if rows else None
+
+
 def _by_queue(reader: Reader, queues: Sequence[str], span: Window) -> dict[str, dict[int, QueueLengthRow]]:
     if not queues:
         return {}

@@ -20,7 +20,7 @@ from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.tracebacks import blocks
 from celery_monitor.adapters.web.trends import DAY_HOURS, HOUR, SPANS
 from celery_monitor.core import links
-from celery_monitor.core.model import BUCKET_SECONDS, Condition, Histogram, HistoryRow, Incident, IncidentRow, Snapshot
+from celery_monitor.core.model import BUCKET_SECONDS, Histogram, HistoryRow, Incident, IncidentRow, Snapshot
 from celery_monitor.core.text import OTHER
 from celery_monitor.ports import FailureFilter, Reader
 
@@ -32,7 +32,6 @@ _SEARCHED: Final = 1000
 """Incidents among which they are looked for, the newest: no index knows their tasks."""
 _TASKS: Final = 50
 """Tasks of a storm whose runs are drawn."""
-_OF_QUEUES: Final = frozenset({Condition.BACKLOG, Condition.NO_WORKER})
 QUANTILES: Final = (0.5, 0.95, 0.99)
 
 
@@ -156,7 +155,7 @@ class Details:
 def _history(reader: Reader, incident: Incident, since: float, until: float, step: int) -> list[HistoryRow]:
     """Runs of what an incident is about, each span once: of its tasks, or of its queue."""
     names = [name for name in (incident.tasks or {incident.task: 1}) if name not in {OTHER, ""}][:_TASKS]
-    if incident.condition in _OF_QUEUES:
+    if incident.condition in diagnosis.OF_QUEUES:
         return reader.history(since, until, step=step, queue=incident.subject) if incident.subject else []
     by_start: dict[int, HistoryRow] = {}
     for row in reader.history(since, until, step=step, names=names) if names else []:

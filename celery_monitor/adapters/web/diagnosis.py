@@ -12,6 +12,8 @@ SPAN: Final = 2 * BUCKET_SECONDS
 """What is compared: these seconds, and as many before them."""
 _MANY: Final = 5
 """Failures that make a place where all of them were worth saying."""
+OF_QUEUES: Final = frozenset({Condition.BACKLOG, Condition.NO_WORKER})
+"""Conditions whose subject is a queue."""
 _BETTER: Final = 0.5
 """A share of failures that is less than this part of the one before is a trend."""
 
@@ -121,6 +123,8 @@ def next_steps(incident: Incident, *, is_notified: bool, workers: int, operator:
     if operator and incident.state is IncidentState.OPEN and _can_be_silenced(incident):
         silences = address("silences", match=incident.task)
         steps.append(Step("To stop its pages while you work on it,", silences, "silence this task"))
+    if incident.condition in OF_QUEUES and incident.subject:
+        steps.append(Step("Look at the queue", f"queues/{path(incident.subject)}", incident.subject))
     if incident.condition is not Condition.FAILURE or not steps:
         steps.append(Step("Look at the", "workers", "workers and queues"))
     return steps

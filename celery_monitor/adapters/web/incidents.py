@@ -1,12 +1,13 @@
 """Incidents by pages and filters, which the Reader's query has not, and one incident with its error groups."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from msgspec.structs import replace
 
+from celery_monitor.adapters.web.diagnosis import OF_QUEUES
 from celery_monitor.adapters.web.filters import address
 from celery_monitor.adapters.web.parameters import Parameters
 from celery_monitor.adapters.web.search import matcher
@@ -224,6 +225,21 @@ def open_of(reader: Reader, task: str) -> Sequence[IncidentRow]:
         limit=_OPEN,
     )
     return page(reader, criteria, _CHUNK_SIZE).rows
+
+
+def open_in(reader: Reader, queue: str, tasks: Collection[str]) -> list[IncidentRow]:
+    """Open incidents of a queue, and those of its ``tasks`` that name it, newest first: of the newest that are open."""
+
+    def may_be_one(outline: IncidentOutline) -> bool:
+        return _is_about(outline, queue) or any(task in tasks for task in outline.tasks or (outline.task,))
+
+    outlines = reader.outlines(limit=_CHUNK_SIZE, state=IncidentState.OPEN).rows
+    rows = _rows(reader, [outline for outline in outlines if may_be_one(outline)])
+    return [row for row in rows if _is_about(row.incident, queue) or queue in row.incident.queues]
+
+
+def _is_about(value: Incident | IncidentOutline, queue: str) -> bool:
+    return value.condition in OF_QUEUES and value.subject == queue
 
 
 def is_default(ordering: Order) -> bool:

@@ -22,6 +22,7 @@ from celery_monitor.adapters.web.overview import overview
 from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, day, today
 from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.queues import QueuePages
 from celery_monitor.adapters.web.render import COMPILED, compile_template, page, root
 from celery_monitor.adapters.web.runs import Runs
 from celery_monitor.adapters.web.sorting import page_number
@@ -61,6 +62,7 @@ class Pages:
         self._sources = sources
         self._queries = queries
         self._history = trends.FleetHistory(sources.reader)
+        self._queues = QueuePages(sources, queries)
         self._summaries: dict[dt.date, tuple[float, Summary]] = {}
 
     def routes(self) -> list[Route]:
@@ -72,6 +74,7 @@ class Pages:
             *ErrorPages(self._sources, self._queries).routes(),
             *Runs(self._sources, self._queries).routes(),
             *WorkerPages(self._sources, self._queries).routes(),
+            *self._queues.routes(),
             Route("/reports", _redirect("reports/today")),
             Route("/reports/{date}", self.report),
             Route("/style.css", _asset("style.css", "text/css")),
@@ -157,6 +160,10 @@ class Pages:
         for date in (today(now, zone), today(now, zone) - ONE_DAY):
             summary = await self._queries(partial(self._sources.report, date, now))
             await self._queries(partial(self._sources.report_part, summary, "./", 1))
+
+    async def prepare_queues(self, pause: float) -> None:
+        """See QueuePages.prepare. Raises as a call of Queries."""
+        await self._queues.prepare(pause)
 
     async def prepare_days(self, pause: float) -> None:
         """See that what tasks did on earlier days is known, the newest first, with a pause in seconds after each.

@@ -32,7 +32,7 @@ NAVIGATION: Final = (
 """Path and name of what every page leads to. The path's first part tells which of them a page belongs to."""
 COMPILED: Final = (
     *("base.html", "parts.html", "overview.html", "report.html"),
-    *("incident.html", "incidents.html", "failure.html", "failures.html", "task.html", "tasks.html"),
+    *("incident.html", "incidents.html", "failure.html", "failures.html", "task.html", "tasks.html", "queue.html"),
 )
 """Templates of most pages, and of the page to which a pager leads."""
 REFRESH_SECONDS: Final = 10

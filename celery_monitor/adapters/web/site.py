@@ -38,9 +38,9 @@ from celery_monitor.settings.web import WebSettings
 PREPARE_AFTER: Final = (10.0, 60.0, 600.0)
 """Seconds to the first try and between further ones: a daemon that starts has more urgent work, and no store yet."""
 PREPARE_DAYS_EVERY: Final = 3_600.0
-"""Seconds: days end."""
+"""Seconds: hours and days end."""
 PAUSE: Final = 0.2
-"""Seconds between two days."""
+"""Seconds between two queues or two days."""
 _REFUSED: Final = (
     HTTPException,
     ParameterError,
@@ -101,6 +101,7 @@ class Site:
         while True:
             wait = PREPARE_DAYS_EVERY
             try:
+                await self._pages.prepare_queues(PAUSE)
                 await self._pages.prepare_days(PAUSE)
             except (StoreUnavailableError, StoreUnusableError):
                 wait = PREPARE_AFTER[-1]

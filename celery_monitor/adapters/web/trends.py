@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import Final
+from functools import partial
+from typing import Final, Generic, Protocol, TypeVar
 
 from celery_monitor.adapters.web.charts import Bar, Point
 from celery_monitor.adapters.web.filters import seconds
@@ -103,30 +104,53 @@ def trend(rows: Sequence[HistoryRow], span: Window, zone: tzinfo, marked: tuple[
     )
 
 
-class FleetHistory:
-    """Runs of all tasks by hour. Hours that are over are read once: a week of many tasks is 300,000 rows.
+class StartingRow(Protocol):
+    """What was counted or measured in an hour."""
 
-    What comes late still joins the buckets of its own time, so an hour is read anew until it is LATE_HOURS old, and
-    everything once an hour. For any thread.
+    @property
+    def start(self) -> int:
+        """Unix seconds."""
+
+
+R = TypeVar("R", bound=StartingRow)
+
+
+class HourCache(Generic[R]):
+    """Rows by hour. Hours that are over are read once.
+
+    What comes late still joins its own time, so an hour is read again until it is ``late`` hours old, and everything
+    once in ``keep`` seconds. For any thread.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._known: dict[int, HistoryRow | None] = {}
+    def __init__(
+        self, read: Callable[[float, float], Sequence[R]], *, late: int = LATE_HOURS, keep: float = HOUR
+    ) -> None:
+        """``read``: the rows of the hours that start in [since, until), at most one for each."""
+        self._read = read
+        self._late = late
+        self._keep = keep
+        self._known: dict[int, R | None] = {}
         self._since = -math.inf
 
-    def rows(self, span: Window, now: float) -> list[HistoryRow]:
-        """Those of a window. Asks the store."""
-        cached = dict(self._known) if abs(now - self._since) < HOUR else {}
-        settled_until = span.end - LATE_HOURS * HOUR
+    def rows(self, span: Window, now: float) -> list[R]:
+        """Those of a window that ends with the hour of now. Asks the store."""
+        cached = dict(self._known) if abs(now - self._since) < self._keep else {}
+        settled_until = span.end - self._late * HOUR
         missing = next((start for start in span.starts if start not in cached or start >= settled_until), span.end)
-        read = {row.start: row for row in self._reader.history(missing, span.end, step=HOUR)}
+        read = {row.start: row for row in self._read(missing, span.end)}
         fresh = {start: read.get(start) for start in span.starts if start >= missing}
         rows_by_start = {start: cached.get(start) for start in span.starts} | fresh
         if not cached:
             self._since = now
         self._known = {start: row for start, row in (cached | rows_by_start).items() if start < settled_until}
         return [row for row in rows_by_start.values() if row is not None]
+
+
+class FleetHistory(HourCache[HistoryRow]):
+    """Runs of all tasks by hour: a week of many tasks is 300,000 rows."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(partial(reader.history, step=HOUR))
 
 
 def pairs(rows: Sequence[HistoryRow], span: Window) -> list[tuple[int, int]]:

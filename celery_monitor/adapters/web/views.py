@@ -213,6 +213,11 @@ def worker(item: Worker, detail: WorkerDetail | None = None) -> Json:
     }
 
 
+def waited(seconds: float, count: int) -> Json:
+    """How long tasks have waited together."""
+    return {"count": count, "seconds": seconds}
+
+
 def queue(item: QueueStats) -> Json:
     """A queue as it was found last."""
     return {

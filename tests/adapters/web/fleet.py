@@ -261,6 +261,8 @@ class Fleet:
     schedules: tuple[ScheduleState, ...] = (ScheduleState("nightly", "0 3 * * * UTC", "shop.report", NOW + 60, 0.0),)
     missed: dict[str, float] = field(default_factory=dict)
     notice: str | None = None
+    series: tuple[Series, ...] = ()
+    """In memory."""
     silent: bool = False
     """Nothing was ever heard."""
 
@@ -270,7 +272,7 @@ class Fleet:
             return None
         return Snapshot(
             now=NOW,
-            series=(),
+            series=self.series,
             workers=self.workers,
             counters={"stream_gap_seconds": 1.5, "unobserved": 2.0, "store_rolled_back": self.rolled_back}
             | self.missed,

@@ -82,6 +82,7 @@ def test_pages_hold_everything_once(site: Served, commit: Commit, limit: int) ->
         ("/api/v1/incidents", lambda item: item["key"], 6),
         ("/api/v1/outbox", lambda item: item["id"], 6),
         ("/api/v1/workers", lambda item: item["hostname"], 2),
+        ("/api/v1/queues", lambda item: item["name"], 4),
     ):
         found = [key(item) for item in items(site, path, limit=limit)]
         assert found == [key(item) for item in site.get(path).json()["items"]]
@@ -239,7 +240,11 @@ def test_answers_are_as_described(site: Served, store: SqlStore, path: str) -> N
     assert set(document["paths"]) == {*OPERATIONS, "/api/v1/silences/{id}"}
     store.silences.add(Silence("a1", ("shop.*",), "deploy", NOW - 5, NOW + 5))
     filled = path.format(
-        name="shop.charge", uuid="id-1", hostname="celery%40box", date="today", key="shop.charge%2F2026-11-23T14Z"
+        name="billing" if "queues" in path else "shop.charge",
+        uuid="id-1",
+        hostname="celery%40box",
+        date="today",
+        key="shop.charge%2F2026-11-23T14Z",
     )
     schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     answer = site.get(filled).json()
@@ -269,6 +274,8 @@ def test_answers_are_as_described(site: Served, store: SqlStore, path: str) -> N
         ("outbox?cursor=YQ", "cursor"),
         ("outbox?dead=maybe", "dead"),
         ("workers?task=a", "task"),
+        ("queues?cursor=YQ", "cursor"),
+        ("queues/billing?until=1h", "until"),
         ("summary?until=1h", "until"),
         ("reports/tomorrow", "date"),
         ("reports/2026-02-30", "date"),
@@ -284,7 +291,9 @@ def test_a_wrong_parameter_is_named(site: Served, path: str, named: str) -> None
     assert named in answer.json()["error"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/tasks/none", "/api/v1/failures/none", "/api/v1/nothing", "/api"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/tasks/none", "/api/v1/queues/none", "/api/v1/failures/none", "/api/v1/nothing", "/api"]
+)
 def test_what_is_not_there(site: Served, path: str) -> None:
     """What does not exist is answered with status 404 and JSON."""
     answer = site.get(path)
@@ -300,7 +309,8 @@ def test_nothing_can_be_written(site: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["summary", "tasks", "tasks/a", "failures", "failures/a", "incidents", "reports/today"]
+    "path",
+    ["summary", "tasks", "tasks/a", "queues", "queues/a", "failures", "failures/a", "incidents", "reports/today"],
 )
 def test_store_away(serve: Serve, fleet: Fleet, path: str) -> None:
     """While the store cannot be read its lists answer with status 503 and why, and a client knows when to ask."""

@@ -53,6 +53,7 @@ PAGES = (
     "runs/never",
     "workers?sort=-load",
     "workers/celery%40box",
+    "queues/billing",
     "silences",
     "schedules",
     "reports/today",
@@ -67,6 +68,8 @@ CORNERS = (
     ("hostile", f"failures/{HOSTILE[0]}-1"),
     ("hostile", f"runs/{quote(UNICODE_ID, '')}1"),
     ("hostile", f"workers/celery@{HOSTILE[0]}"),
+    ("hostile", f"queues/{HOSTILE[0]}"),
+    ("hostile", f"queues/{quote(HOSTILE[3], '')}"),
     ("broken", "tasks"),
     ("header", ""),
 )
@@ -234,7 +237,7 @@ def test_search_and_sort(visit: Visiting) -> None:
     page.get_by_role("searchbox").fill("SHOP.")
     page.keyboard.press("Enter")
     page.wait_for_url("**/tasks?q=SHOP.")
-    names = page.locator("td.name a")
+    names = page.locator("td.name > a")
     assert names.count() == 3
     page.get_by_role("link", name="Executed").click()
     page.wait_for_url("**sort=executed**")

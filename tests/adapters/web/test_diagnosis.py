@@ -92,6 +92,16 @@ def test_one_worker_alone_is_no_clue() -> None:
         assert not [step for step in next_steps(one, is_notified=True, workers=up) if "check that one" in step.text]
 
 
+def test_a_condition_of_a_queue_leads_to_it() -> None:
+    """The queue is where one looks first; its name may be any."""
+    one = incident(condition=Condition.NO_WORKER, subject="mail/bulk")
+    steps = next_steps(one, is_notified=True, workers=1)
+    assert [(step.link, step.link_text) for step in steps] == [
+        ("queues/mail%2Fbulk", "mail/bulk"),
+        ("workers", "workers and queues"),
+    ]
+
+
 def test_there_is_always_something_to_do() -> None:
     """Also for a condition of which nothing else is known."""
     assert [step.link for step in next_steps(incident(condition=Condition.BACKLOG), is_notified=True, workers=1)] == [

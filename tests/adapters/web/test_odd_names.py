@@ -111,6 +111,7 @@ def test_filters(client: httpx.Client) -> None:
             "runs/{}%2Ffailed",
             "failures/{}%2Ffailed",
             "workers/celery%40{}",
+            "queues/{}",
         ):
             address = path.format(quote(name, safe=""))
             assert client.get(f"/{address}").status_code == 200, address

@@ -34,6 +34,7 @@ PAGES = (
     "/runs/id-1",
     "/workers",
     "/workers/celery%40box",
+    "/queues/billing",
     "/reports/today",
 )
 EVIL = "<script>alert(1)</script>\"'&{{7*7}}"
@@ -209,6 +210,7 @@ def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> 
     for path in (
         "/",
         f"/tasks/{quoted}",
+        f"/queues/{quoted}",
         "/errors",
         "/errors?by=exception",
         "/failures",
@@ -463,6 +465,7 @@ def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
     [
         ("/nothing", 404),
         ("/tasks/none", 404),
+        ("/queues/none", 404),
         ("/failures/none", 404),
         ("/reports/x", 400),
         ("/failures?since=x", 400),

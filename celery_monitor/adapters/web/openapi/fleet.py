@@ -7,11 +7,13 @@ from celery_monitor.adapters.web.openapi.json_schema import (
     NUMBER,
     TEXT,
     TIME,
+    TOTALS,
     Json,
     array,
     nullable,
     object_of,
     one_of,
+    ref,
 )
 from celery_monitor.adapters.web.openapi.operation import Operation
 from celery_monitor.core.lookup import LISTED
@@ -42,10 +44,31 @@ _WORKER: Final = {
     "answered_at": nullable({**TIME, "description": "When it last answered remote control; null: never"}),
 }
 
+_QUEUE: Final = {
+    "name": TEXT,
+    "length": nullable(COUNT),
+    "consumers": nullable(COUNT),
+    "workers": COUNT,
+    "processes": COUNT,
+}
+_WAITED: Final = {
+    **object_of(count=COUNT, seconds=NUMBER),
+    "description": "Runs whose waiting time was measured since counting began, and how long they waited together",
+}
+
 SCHEMAS: Final[dict[str, Json]] = {
     "Worker": object_of(**_WORKER),
     "WorkerInFull": object_of(**_WORKER, tasks=object_of(**dict.fromkeys(map(str, LISTED), COUNT))),
-    "Queue": object_of(name=TEXT, length=nullable(COUNT), consumers=nullable(COUNT), workers=COUNT, processes=COUNT),
+    "Queue": object_of(**_QUEUE),
+    "QueueWithTotals": object_of(**_QUEUE, **TOTALS, wait=_WAITED),
+    "QueueInFull": object_of(
+        **_QUEUE,
+        **TOTALS,
+        wait=_WAITED,
+        tasks={**array(ref("QueueTask")), "description": "The first 1,000 by name"},
+        hours=array(ref("TaskHour")),
+    ),
+    "QueueTask": object_of(name=TEXT, queue=TEXT, **TOTALS, wait=_WAITED),
     "QueueLength": object_of(
         queue=TEXT,
         start=nullable({**TIME, "description": "Start of the hour"}),
@@ -82,6 +105,15 @@ OPERATIONS: Final = {
     "/api/v1/workers": Operation("Current workers by hostname", "Worker", True, ("limit", "cursor")),
     "/api/v1/workers/{hostname}": Operation(
         "A worker, with the number of its unfinished tasks by state", "WorkerInFull", False, ()
+    ),
+    "/api/v1/queues": Operation(
+        "Queues by name, with what was counted in them over the retention", "QueueWithTotals", True, ("limit", "cursor")
+    ),
+    "/api/v1/queues/{name}": Operation(
+        "A queue, with its tasks, and hourly percentiles since `since` (default: the last day)",
+        "QueueInFull",
+        False,
+        ("since",),
     ),
     "/api/v1/queue-lengths": Operation(
         "Queue lengths by hour, ordered by queue and time; default: the last day",

@@ -1,0 +1,237 @@
+"""Queues: all of them, and one with its tasks, times, workers and incidents. As pages and as JSON."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from celery_monitor.adapters.web import curves, incidents, trends, views
+from celery_monitor.adapters.web.api import answer
+from celery_monitor.adapters.web.listings import MAX_TASKS, PER_PAGE, TASK_COLUMNS
+from celery_monitor.adapters.web.parameters import MAX_LIMIT, Parameters, as_kept
+from celery_monitor.adapters.web.queries import Queries
+from celery_monitor.adapters.web.queue_history import QueueHistory
+from celery_monitor.adapters.web.render import page
+from celery_monitor.adapters.web.sorting import SortColumn, numbered, order
+from celery_monitor.adapters.web.sources import Sources
+from celery_monitor.adapters.web.trends import DAY_HOURS, HOUR, SPANS, WEEK_HOURS, Window
+from celery_monitor.core import paging
+from celery_monitor.core.model import FAILED, SUCCEEDED, QueueStats, Snapshot, Worker
+from celery_monitor.ports import TaskRow
+from celery_monitor.settings.units import DAY
+
+FIELDS: Final = ("span", "sort", "page")
+PREPARED: Final = 8
+"""Queues whose pages are prepared: those with the most executed tasks."""
+PREPARED_TASKS: Final = 500
+"""Of a queue with more tasks the first page takes longer, and not the start of the daemon."""
+_OPEN: Final = 10
+"""Open incidents that are listed."""
+_DEFAULT_SORT: Final = "executed"
+
+Waits = Mapping[str, tuple[float, int]]
+"""Task → seconds that its runs have waited in the queue, and how many runs these are."""
+_NEVER: Final = (0.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A queue as it is known now."""
+
+    stats: QueueStats
+    """Without length and consumers if the broker has not told them."""
+    tasks: Sequence[TaskRow]
+    """What was counted in it over the retention."""
+    waits: Waits
+    """Since counting began."""
+    workers: Sequence[Worker]
+    """Those that consume it, by name."""
+
+    def json(self) -> views.Json:
+        """Without its tasks."""
+        return views.queue(self.stats) | views.totals(self.tasks) | {"wait": views.waited(*self.waited())}
+
+    def waited(self) -> tuple[float, int]:
+        """Of all tasks."""
+        return sum(seconds for seconds, _ in self.waits.values()), sum(count for _, count in self.waits.values())
+
+    def task(self, row: TaskRow) -> views.Json:
+        """One of its tasks."""
+        return views.task(row) | {"wait": views.waited(*self.waits.get(row.name, _NEVER))}
+
+    def mean_wait(self, row: TaskRow) -> float:
+        """Of one task, to sort by."""
+        seconds, count = self.waits.get(row.name, _NEVER)
+        return seconds / count if count else -1.0
+
+
+class QueuePages:
+    """The endpoints."""
+
+    def __init__(self, sources: Sources, queries: Queries) -> None:
+        self._sources = sources
+        self._queries = queries
+        self._history = QueueHistory(sources.reader)
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/queues", _to_workers),
+            Route("/queues/{name:any}", self.queue),
+            Route("/api/v1/queues", self.queues_as_json),
+            Route("/api/v1/queues/{name:any}", self.queue_as_json),
+        ]
+
+    async def queue(self, request: Request) -> Response:
+        """One queue: how much runs and waits in it, over time and by task."""
+        state, now = await self._known(request), self._sources.clock.now()
+        name, reader, zone = state.stats.name, self._sources.reader, self._sources.zone
+        given = {field: request.query_params.get(field, "") for field in FIELDS}
+        window = trends.window(now, SPANS.get(given["span"], DAY_HOURS))
+        hours = await self._queries.shared(("queue", name, window), partial(self._history.of(name), window, now))
+        lengths = await self._queries(partial(curves.queue_lengths, reader, name, window, zone))
+        tasks = {row.name for row in state.tasks}
+        open_incidents = await self._queries(partial(incidents.open_in, reader, name, tasks))
+        wait = SortColumn("wait", "Mean wait", state.mean_wait, numeric=True)
+        columns = (*TASK_COLUMNS[:-1], wait, TASK_COLUMNS[-1])
+        ordering = order(given["sort"] or _DEFAULT_SORT, columns)
+        rows = sorted(state.tasks, key=attrgetter("name"))
+        rows.sort(key=ordering.column.key, reverse=ordering.down)
+        number, pages = numbered(given["page"], len(rows), PER_PAGE)
+        return page(
+            request,
+            self._sources,
+            "queue.html",
+            name=name,
+            one=state.json(),
+            open=[incidents.list_item(row) for row in open_incidents[:_OPEN]],
+            more_open=max(0, len(open_incidents) - _OPEN),
+            trend=trends.trend(hours.runs, window, zone),
+            lengths=lengths,
+            times=curves.times(hours.times, window, zone),
+            hours=curves.table_rows(hours.times),
+            tasks=[state.task(row) for row in rows[(number - 1) * PER_PAGE : number * PER_PAGE]],
+            total=len(rows),
+            columns=ordering.heads(columns),
+            given=given,
+            number=number,
+            pages=pages,
+            workers=self._shown(state.workers),
+            span=given["span"] if given["span"] in SPANS else "24h",
+            retention=self._sources.retention,
+            refresh=True,
+        )
+
+    async def queues_as_json(self, request: Request) -> Response:
+        """Queues by name, with what was counted in them over the retention."""
+        query = Parameters(request, ("limit", "cursor"), now=self._sources.clock.now())
+        cursor, limit = query.cursor(), query.limit()
+        after = "" if cursor is None else paging.position(cursor, tuple[str])[0]
+        states = {state.stats.name: state for state in await self._all()}
+        rest = [states[name] for name in sorted(states) if name > after]
+        listing = paging.page(rest, limit, lambda state: (state.stats.name,))
+        return answer({"items": [state.json() for state in listing.rows], "next": listing.next})
+
+    async def queue_as_json(self, request: Request) -> Response:
+        """One queue, with its tasks, and its times by hour."""
+        now = self._sources.clock.now()
+        since = Parameters(request, ("since",), now=now).time("since")
+        state = await self._known(request)
+        begin = now - DAY if since is None else max(since, now - self._sources.retention)
+        window = _since(begin, now)
+        hours = await self._queries(partial(self._history.of(state.stats.name), window, now))
+        return answer(
+            {
+                **state.json(),
+                "tasks": [state.task(row) for row in state.tasks[:MAX_LIMIT]],
+                "hours": [curves.hour_view(row) for row in hours.times],
+            }
+        )
+
+    async def prepare(self, pause: float) -> None:
+        """Read the last week of the queues with the most executed tasks, with a pause in seconds after each.
+
+        With one hour more: seven days that do not begin with an hour touch it.
+
+        Raises as a call of Queries.
+        """
+        now = self._sources.clock.now()
+        states = [state for state in await self._all() if 0 < len(state.tasks) <= PREPARED_TASKS]
+        states.sort(key=lambda state: -sum(row.counts[SUCCEEDED] + row.counts[FAILED] for row in state.tasks))
+        for state in states[:PREPARED]:
+            await self._queries(partial(self._history.of(state.stats.name), trends.window(now, WEEK_HOURS + 1), now))
+            await asyncio.sleep(pause)
+
+    async def _all(self) -> list[QueueState]:
+        """All queues that are known, in any order."""
+        rows = (await self._queries(partial(self._sources.reader.tasks, limit=MAX_TASKS))).rows
+        in_order = sorted(rows, key=attrgetter("queue"))
+        by_queue = {queue: list(found) for queue, found in groupby(in_order, key=attrgetter("queue"))}
+        stats, workers = self._stats(), self._consumers()
+        waits = _waits(self._sources.snapshot())
+        return [
+            QueueState(
+                stats.get(name) or QueueStats(name, None, None, 0, 0),
+                by_queue.get(name, []),
+                waits.get(name, {}),
+                workers.get(name, []),
+            )
+            for name in stats.keys() | by_queue.keys() | workers.keys()
+        ]
+
+    async def _known(self, request: Request) -> QueueState:
+        """The queue that the path names. Raises HTTPException when it is not known."""
+        name = as_kept(request.path_params["name"])
+        rows = (await self._queries(partial(self._sources.reader.tasks, limit=MAX_TASKS, queue=name))).rows
+        stats, workers = self._stats().get(name), self._consumers().get(name, [])
+        if not name or not (rows or stats or workers):
+            raise HTTPException(404, "unknown queue: no task in it was counted, and no worker consumes it")
+        waits = _waits(self._sources.snapshot(), name).get(name, {})
+        return QueueState(stats or QueueStats(name, None, None, 0, 0), rows, waits, workers)
+
+    def _stats(self) -> dict[str, QueueStats]:
+        """Queues as the broker told them last, by their names as the store keeps them."""
+        return {as_kept(stats.name): replace(stats, name=as_kept(stats.name)) for stats in self._sources.queues()}
+
+    def _consumers(self) -> dict[str, list[Worker]]:
+        """By queue: the workers that consume it."""
+        snapshot, details = self._sources.snapshot(), self._sources.worker_details()
+        consumers: dict[str, list[Worker]] = {}
+        for worker in sorted(snapshot.workers if snapshot else (), key=attrgetter("hostname")):
+            for queue in details[worker.hostname].queues if worker.hostname in details else ():
+                consumers.setdefault(as_kept(queue), []).append(worker)
+        return consumers
+
+    def _shown(self, workers: Sequence[Worker]) -> list[views.Json]:
+        details = self._sources.worker_details()
+        return [views.worker(worker, details.get(worker.hostname)) for worker in workers]
+
+
+async def _to_workers(_: Request) -> Response:
+    """Queues are listed below the workers."""
+    return RedirectResponse("workers#queues")
+
+
+def _since(begin: float, now: float) -> Window:
+    """The hours from a time up to now; none when it has not come."""
+    first, current = int(begin // HOUR) * HOUR, int(now // HOUR) * HOUR
+    return Window(min(first, current + HOUR), max(0, (current - first) // HOUR + 1))
+
+
+def _waits(snapshot: Snapshot | None, only: str | None = None) -> dict[str, dict[str, tuple[float, int]]]:
+    """By queue, or of one: how long its tasks have waited, on all workers together."""
+    waits: dict[str, dict[str, tuple[float, int]]] = {}
+    for series in snapshot.series if snapshot else ():
+        if only is None or series.key.queue == only:
+            of_queue = waits.setdefault(series.key.queue, {})
+            seconds, count = of_queue.get(series.key.name, _NEVER)
+            of_queue[series.key.name] = seconds + series.wait.sum, count + sum(series.wait.counts)
+    return waits
