@@ -1,4 +1,4 @@
-"""Resends open incidents to a receiver that expires alerts unless they are repeated, such as Alertmanager.
+"""Resends open incidents to a receiver that expires alerts unless they are repeated.
 
 It keeps no state: the store says which incidents are open and which of them the channel has delivered. So after a
 restart exactly the same incidents are resent, immediately. A resolved or expired incident is no longer resent once that

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from celery_monitor.cli.run import stop_signals
 from tests.servers.waiting import wait_until
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -34,7 +35,8 @@ def started(
     log = directory / "log"
     with log.open("wb") as out:
         command = [sys.executable, "-m", "celery_monitor", "run"]
-        process = subprocess.Popen(command, stderr=out, env=environ(directory, **settings))
+        with hangups(signal.SIG_DFL):  # a test run in the background may ignore them, and its children with it
+            process = subprocess.Popen(command, stderr=out, env=environ(directory, **settings))
 
     def lines() -> dict[str, dict[str, Any]]:
         whole = log.read_text().rpartition("\n")[0]
@@ -45,7 +47,28 @@ def started(
         yield lines()
     finally:
         process.send_signal(stop_signal)
-        assert process.wait(60) == 0
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+@contextmanager
+def hangups(handler: signal.Handlers) -> Iterator[None]:
+    """SIGHUP is ignored, or ends this process and those that it starts."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_hangup_ends_the_daemon_unless_it_is_ignored() -> None:
+    """As under nohup."""
+    with hangups(signal.SIG_DFL):
+        assert signal.SIGHUP in stop_signals()
+    with hangups(signal.SIG_IGN):
+        assert signal.SIGHUP not in stop_signals()
 
 
 def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
