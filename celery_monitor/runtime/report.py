@@ -45,13 +45,16 @@ class DayReport:
         )
 
     def prepare(self, date: dt.date, now: float) -> bool:
-        """Cache what takes longest for the day's summary. Returns whether there is space for another day.
+        """Cache what takes longest for the day's summary. Returns whether the day before is to be cached, too.
+
+        It is not if there is no space for it, or if the store begins with this day.
 
         Raises StoreUnavailableError.
         """
         start, end = day_bounds(date, self._zone)
         self._sums.failing(start, end, self._reader.history(start, end, step=BUCKET_SECONDS), now)
-        return not self._sums.full
+        since = self._reader.counted_since()
+        return not self._sums.full and since is not None and since < start
 
     def _rows(self, date: dt.date, now: float) -> DayRows:
         """The rows of a day, added up by the store: a large fleet has 50,000 buckets a day."""

@@ -30,6 +30,10 @@ class Recorder:
     counters_at: list[float] = field(default_factory=list)
     late: dict[int, int] = field(default_factory=dict)
     """Retries that come late, by the bucket."""
+    began: float | None = START - 40 * 86_400.0
+
+    def counted_since(self) -> float | None:
+        return self.began
 
     def history(self, since: float, until: float, *, step: int) -> list[HistoryRow]:
         assert step == BUCKET_SECONDS  # days of every zone begin at one
@@ -157,6 +161,16 @@ def test_days_that_were_prepared_are_not_read_again() -> None:
     assert reader.failed_of == [(START - 86_400, START)]
     assert report.prepare(DATE - dt.timedelta(days=1), now)
     assert reader.failing_of[10:] == [(START - 86_400, START)]
+
+
+@pytest.mark.parametrize("began", [None, START - 3 * 86_400.0, START - 2.5 * 86_400.0])
+def test_days_before_the_first_event_are_not_prepared(began: float | None) -> None:
+    """The last day that is prepared is the one on which the store begins."""
+    reader = Recorder()
+    reader.began = began
+    report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
+    goes_on = [report.prepare(DATE - dt.timedelta(days=back), END + 3_600.0) for back in range(4)]
+    assert goes_on == [began is not None] * 3 + [False]
 
 
 def test_days_are_kept_as_far_as_there_is_space(monkeypatch: pytest.MonkeyPatch) -> None:
