@@ -43,7 +43,7 @@ _NEVER: Final = (0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class QueueState:
+class QueueView:
     """A queue as it is known now."""
 
     stats: QueueStats
@@ -170,7 +170,7 @@ class QueuePages:
             await self._queries(partial(self._history.of(state.stats.name), trends.window(now, WEEK_HOURS + 1), now))
             await asyncio.sleep(pause)
 
-    async def _all(self) -> list[QueueState]:
+    async def _all(self) -> list[QueueView]:
         """All queues that are known, in any order."""
         rows = (await self._queries(partial(self._sources.reader.tasks, limit=MAX_TASKS))).rows
         in_order = sorted(rows, key=attrgetter("queue"))
@@ -178,7 +178,7 @@ class QueuePages:
         stats, workers = self._stats(), self._consumers()
         waits = _waits(self._sources.snapshot())
         return [
-            QueueState(
+            QueueView(
                 stats.get(name) or QueueStats(name, None, None, 0, 0),
                 by_queue.get(name, []),
                 waits.get(name, {}),
@@ -187,7 +187,7 @@ class QueuePages:
             for name in stats.keys() | by_queue.keys() | workers.keys()
         ]
 
-    async def _known(self, request: Request) -> QueueState:
+    async def _known(self, request: Request) -> QueueView:
         """The queue that the path names. Raises HTTPException when it is not known."""
         name = as_kept(request.path_params["name"])
         rows = (await self._queries(partial(self._sources.reader.tasks, limit=MAX_TASKS, queue=name))).rows
@@ -195,7 +195,7 @@ class QueuePages:
         if not name or not (rows or stats or workers):
             raise HTTPException(404, "unknown queue: no task in it was counted, and no worker consumes it")
         waits = _waits(self._sources.snapshot(), name).get(name, {})
-        return QueueState(stats or QueueStats(name, None, None, 0, 0), rows, waits, workers)
+        return QueueView(stats or QueueStats(name, None, None, 0, 0), rows, waits, workers)
 
     def _stats(self) -> dict[str, QueueStats]:
         """Queues as the broker told them last, by their names as the store keeps them."""
