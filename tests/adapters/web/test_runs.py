@@ -288,7 +288,7 @@ def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
 def test_a_worker(site: Served, fleet: Fleet) -> None:
     """What it consumes, how large it is, how it does, and what runs on it; also of one that has told nothing."""
     text = site.get("/workers/celery%40box").text.replace("\N{NO-BREAK SPACE}", " ")
-    for told in ("prefork, 8", "prefetch limit 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queue=celery"):
+    for told in ("prefork, 8", "prefetch limit 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queues/celery"):
         assert told in text
     answer = site.get("/api/v1/workers/celery%40box").json()
     assert (answer["pool"], answer["queues"]) == ("prefork", ["billing", "celery"])
