@@ -18,6 +18,7 @@ _MIN_PART: Final = 8
 _MAX_BYTES: Final = 1 << 16
 """Of a file with a secret. Nothing legitimate is as large, and a file that never ends takes all memory."""
 _HOST: Final = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}|[0-9.]+", re.IGNORECASE)
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?")
 _SECRET_PARAMETERS: Final = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[_-]|api)key$", re.IGNORECASE)
 
 
@@ -33,6 +34,23 @@ class SecretUrl(Secret):
 
     def _display(self) -> str:
         return redact_url(self.get_secret_value())
+
+
+class CredentialUrl(Secret):
+    """A URL that is a secret as a whole, such as an incoming webhook's: it shows only scheme and host."""
+
+    def _display(self) -> str:
+        return scheme_and_host(self.get_secret_value())
+
+
+def scheme_and_host(url: str) -> str:
+    """The URL with ``**`` in place of its path and query, either of which may be a secret; without a user."""
+    scheme, separator, rest = url.partition("://")
+    # As in redact_url: what stands before the last @ can only be hidden as a whole.
+    authority, path = _host_and_path(rest.rpartition("@")[2])
+    if not separator or not re.fullmatch(_AUTHORITY, authority):
+        return REDACTED
+    return f"{scheme}://{authority}{path and f'/{REDACTED}'}"
 
 
 def redact_url(url: str) -> str:
@@ -56,13 +74,19 @@ def _redact_one(url: str) -> str:
         userinfo = f"{user}:{REDACTED}@" if password else f"{REDACTED}@"
     location, question, query = location.partition("?")
     authority, slash, path = location.partition("/")
-    if not all(re.fullmatch(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?", host) for host in authority.split(";")):
+    if not all(re.fullmatch(_AUTHORITY, host) for host in authority.split(";")):
         authority = REDACTED
     pairs = [pair.partition("=") for pair in re.split("[&;]", query)]
     query_shown = "&".join(
         f"{key}{eq}{REDACTED if _SECRET_PARAMETERS.search(key) else value}" for key, eq, value in pairs
     )
     return f"{scheme}://{userinfo}{authority}{slash}{path}{question}{query_shown}"
+
+
+def _host_and_path(rest: str) -> tuple[str, str]:
+    """What follows the scheme in two parts; the second begins with ``/``, ``?`` or ``#``, or is empty."""
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    return authority, rest[len(authority) :]
 
 
 def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport's, of any shape
@@ -79,16 +103,19 @@ def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport'
 def url_parts(url: str) -> Iterator[str]:
     """A URL that is a secret as a whole, as those of chat services are, and the forms in which libraries quote it.
 
-    Short parts are left out: they tell nothing, and may be any word.
+    Short parts are left out: they tell nothing, and may be any word. A web server's host alone is no secret.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         return
-    path = rest.partition("/")[2]
-    yield url
-    yield from (part for part in (rest, f"/{path}", path) if len(part) >= _MIN_PART)
+    path = _host_and_path(rest)[1]
     # In other schemes even the host may be a token.
-    words, shortest = (path, 2 * _MIN_PART) if scheme in {"http", "https"} else (rest, _MIN_PART)
+    web = scheme in {"http", "https"}
+    if web and not path[1:] and "@" not in rest:
+        return
+    words, shortest = (path, 2 * _MIN_PART) if web else (rest, _MIN_PART)
+    yield url
+    yield from (part for part in (rest, path, path[1:]) if len(part) >= shortest)
     yield from (part for part in re.split("[/?&@:=]", words) if len(part) >= shortest and not _HOST.fullmatch(part))
 
 

@@ -42,7 +42,8 @@ def _printable(value: str) -> str:
     return value
 
 
-def _http_url(value: str) -> str:
+def check_http_url(value: str) -> str:
+    """The text, which is the URL of a web server. Raises ValueError, without any part of it."""
     parts = split_url(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", value):
         raise ValueError("must be a URL like https://monitor.example.com")
@@ -52,7 +53,7 @@ def _http_url(value: str) -> str:
 
 
 def _base_url(value: str) -> str:
-    parts = split_url(_http_url(value))
+    parts = split_url(check_http_url(value))
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment: paths are added at its end")
     return value
@@ -61,7 +62,7 @@ def _base_url(value: str) -> str:
 def is_http_url(value: str) -> bool:
     """Whether a text is what ``HttpUrl`` takes, and can stand in a link."""
     try:
-        _http_url(value)
+        check_http_url(value)
     except ValueError:
         return False
     return value.isprintable()
@@ -76,7 +77,7 @@ def _timezone(value: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(check_http_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 TimeZone = Annotated[str, AfterValidator(_timezone)]
 Glob = Annotated[str, Field(min_length=1, max_length=1000)]

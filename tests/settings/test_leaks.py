@@ -1,5 +1,6 @@
 """No text that the configuration produces holds a secret, nor any value that might be one in the wrong place."""
 
+import base64
 import json
 import traceback
 from pathlib import Path
@@ -18,6 +19,7 @@ from celery_monitor.settings.layers import variable
 from celery_monitor.settings.schema import fields
 
 MARK = "hunter2"
+SIGNING_SECRET = f"whsec_{base64.b64encode(MARK.encode().ljust(32)).decode()}"
 KEY = f"{MARK}{'k' * 25}"
 FIELDS = [path for path, _ in fields()]
 
@@ -118,6 +120,12 @@ def everywhere() -> dict[str, Any]:
         "pagerduty": {"routing_key": KEY},
         "alerts": {"rules": [{"name": "a", "routing_key": KEY}]},
         "email": {"username": "u", "password": MARK},
+        "channels": [
+            {"name": "hook", "type": "webhook", "url": f"https://h/{MARK}/x?y={MARK}", "secret": SIGNING_SECRET},
+            {"name": "slack", "type": "slack", "webhook_url": f"https://h/services/{MARK}"},
+            {"name": "apprise", "type": "apprise", "url": f"tgram://{MARK}/1"},
+            {"name": "am", "type": "alertmanager", "urls": ["http://h"], "username": "u", "password": MARK},
+        ],
     }
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from celery_monitor.settings import Secret, SecretSource, SecretUrl, redact_url
-from celery_monitor.settings.secret import read_secret, redact_keys, url_parts
+from celery_monitor.settings.secret import CredentialUrl, read_secret, redact_keys, url_parts
 
 MARK = "hunter2"
 
@@ -202,7 +202,14 @@ def test_last_good_secret_stays_while_its_file_is_something_else(tmp_path: Path)
         ("tgram://123456789:secret-token/-100123", ["123456789:secret-token/-100123", "secret-token"], []),
         ("slack://TokenAAAAAA/TokenB/chan", ["TokenAAAAAA"], ["slack", "chan"]),
         ("mailto://user:password1@gmail.com", ["password1"], ["gmail.com", "user"]),
+        (
+            "https://relay.example.com?token=hunter2-and-more",
+            ["relay.example.com?token=hunter2-and-more", "token=hunter2-and-more", "hunter2-and-more"],
+            ["relay.example.com"],
+        ),
+        ("https://relay.example.com/celery-monitor", ["relay.example.com/celery-monitor"], ["/celery-monitor"]),
         ("not a URL", [], ["not a URL"]),
+        ("https://relay.example.com/", [], ["https://relay.example.com/", "relay.example.com/"]),
     ],
 )
 def test_the_parts_of_a_url_that_is_a_secret(url: str, hidden: list[str], shown: list[str]) -> None:
@@ -211,3 +218,21 @@ def test_the_parts_of_a_url_that_is_a_secret(url: str, hidden: list[str], shown:
     assert parts >= set(hidden)
     assert not parts & set(shown)
     assert (url in parts) is bool(hidden)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://hooks.example.com/services/hunter2", "https://hooks.example.com/**"),
+        ("https://hooks.example.com:8443/a?token=hunter2#x", "https://hooks.example.com:8443/**"),
+        ("https://hooks.example.com?token=hunter2", "https://hooks.example.com/**"),
+        ("http://[::1]:8080/hunter2", "http://[::1]:8080/**"),
+        ("https://hooks.example.com", "https://hooks.example.com"),
+        ("https://u:hunter2@hooks.example.com/a", "https://hooks.example.com/**"),
+        ("https://u:hunter2", "**"),
+        ("hunter2", "**"),
+    ],
+)
+def test_url_that_is_a_credential_is_shown_by_scheme_and_host(url: str, shown: str) -> None:
+    """Neither its path nor its query is shown, whatever their names."""
+    assert str(CredentialUrl(url)) == shown

@@ -26,7 +26,7 @@ def configured(settings: Settings) -> list[Channel]:
             to=hook.host,
             timeout=hook.entry.timeout,
             rate_limit=hook.entry.rate_limit,
-            secrets=(hook.entry.secret_source(),),
+            secrets=(hook.entry.secret_source(), hook.entry.url_source()),
         )
         for hook in map(Hook, entries(settings, WebhookEntry))
     ]
@@ -41,7 +41,12 @@ class Hook:
     @property
     def host(self) -> str:
         """Of the receiver; the rest of its URL may hold a secret."""
-        return urlsplit(self.entry.url).netloc
+        return urlsplit(self.url).netloc
+
+    @property
+    def url(self) -> str:
+        """Of the receiver, as a whole."""
+        return self.entry.url.get_secret_value()
 
     def sender(self, context: Context) -> Sender:
         """See Channel."""
@@ -62,7 +67,7 @@ class Hook:
         from celery_monitor.adapters.http.request import reach  # noqa: PLC0415 - as above
 
         try:
-            status = reach(self.entry.url, self.entry.timeout, self.entry.name)
+            status = reach(self.url, self.entry.timeout, self.entry.name)
         except DeliveryError as exc:
             return Check(CheckState.FAIL, f"{exc}: {exc.remedy or 'check its url'}")
         message = (
@@ -76,7 +81,7 @@ class Hook:
         entry = self.entry
         return Webhook(
             channel=entry.name,
-            url=entry.url,
+            url=self.url,
             secret=entry.secret_source(),
             incident=context.incident,
             clock=context.clock,

@@ -14,6 +14,7 @@ from celery_monitor.core.model import Incident, MessageKind, OutboxItem
 from celery_monitor.errors import RejectedError, RetryableError
 from celery_monitor.ports import Clock, Sent
 from celery_monitor.settings import SecretSource
+from celery_monitor.settings.secret import url_parts
 
 _REFUSED: Final = frozenset({400, 410, 413, 415, 422})
 """Answers about the event itself; 410 says that the receiver wants no more."""
@@ -63,9 +64,12 @@ class Webhook(HttpSender):
         return answer
 
     def secrets(self) -> Iterable[str]:
-        """See HttpSender."""
+        """See HttpSender. Servers repeat the path of a request, and the path may be what the receiver knows us by."""
         secret = self._secret.get()
-        return () if secret is None else (secret,)
+        path = self._url.partition(self.receiver)[2]
+        # Longest first: a part that is replaced before leaves the rest of the whole.
+        of_url = sorted({*url_parts(self._url), path} - {"", "/"}, key=len, reverse=True)
+        return of_url if secret is None else (secret, *of_url)
 
     def _refusal(self, answer: Answer) -> RetryableError | RejectedError:
         message = f"{self.receiver} answered {answer.status}{self.reply(answer)}"

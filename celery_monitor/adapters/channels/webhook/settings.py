@@ -7,8 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from celery_monitor.adapters.channels.webhook.sign import key_of
 from celery_monitor.settings.channels import ChannelSettings
-from celery_monitor.settings.secret import Secret, SecretFile, SecretSource, checked_by, file_checked_by
-from celery_monitor.settings.section import HttpUrl, check_one_source
+from celery_monitor.settings.secret import CredentialUrl, Secret, SecretFile, SecretSource, checked_by, file_checked_by
+from celery_monitor.settings.section import check_http_url, check_one_source
 from celery_monitor.settings.units import duration
 
 
@@ -17,8 +17,10 @@ class WebhookEntry(ChannelSettings):
 
     type: Literal["webhook"]
     """Events as JSON by HTTP POST, signed according to Standard Webhooks."""
-    url: HttpUrl
-    """The URL to which events are posted. Redirects are not followed."""
+    url: Annotated[CredentialUrl, checked_by(check_http_url)]
+    """The URL to which events are posted. Only its scheme and host are shown, because the rest may contain a secret.
+    Redirects are not followed.
+    """
     secret: Annotated[Secret, checked_by(key_of)] | None = None
     """The secret that signs events: ``whsec_`` and 24 to 64 bytes in Base64. It or ``secret_file`` is required."""
     secret_file: Annotated[SecretFile, file_checked_by(key_of)] | None = Field(default=None, validate_default=True)
@@ -32,6 +34,10 @@ class WebhookEntry(ChannelSettings):
     @classmethod
     def _one_secret(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         return check_one_source(value, info, required=True)
+
+    def url_source(self) -> SecretSource:
+        """The URL."""
+        return SecretSource(self.url)
 
     def secret_source(self) -> SecretSource:
         """The secret, from wherever it comes."""

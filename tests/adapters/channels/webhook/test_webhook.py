@@ -25,6 +25,7 @@ from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli import main
 from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Incident, OutboxItem
 from celery_monitor.errors import ConfigError, InterruptedSendError, RejectedError, RetryableError
+from celery_monitor.policy import secrets_of
 from celery_monitor.ports import Clock, Sent
 from celery_monitor.settings import Secret, SecretSource, load
 from tests.contracts.values import NOW, incident
@@ -206,6 +207,16 @@ def test_refused(receiver: Receiver, status: int) -> None:
     assert "secret-path" not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["/hooks/secret-path", "/hooks/x?key=secret-path", "/secret-path", "?secret-path"])
+def test_a_receiver_that_repeats_the_path(receiver: Receiver, path: str) -> None:
+    """Web servers say which page they do not have. The path may be a secret, and is left out."""
+    url = receiver.url.removesuffix("/hooks/secret-path") + path
+    receiver.answers.append((404, {}, f"Cannot POST {path} at {url}".encode()))
+    with pytest.raises(RetryableError, match="answered 404: Cannot POST") as caught:
+        webhook(url).send(ROW)
+    assert "secret-path" not in str(caught.value)
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 401, 403, 404])
 def test_to_be_repaired(receiver: Receiver, status: int) -> None:
     """A person has to repair it. A redirect is not followed: it could lead to any server inside."""
@@ -300,6 +311,15 @@ def test_a_secret_in_a_file(tmp_path: Path) -> None:
     file.write_text(f"{SECRET}\n")
     (audit,) = [channel for channel in configured(load(None, {"channels": [entry]}, {})) if channel.name == "audit"]
     assert audit.secrets[0].get() == SECRET
+
+
+def test_the_log_hides_the_url() -> None:
+    """Its path may be a secret. The host of the receiver alone is none."""
+    url = "https://hooks.example.com/services/T0/secret-path-of-the-hook"
+    hidden = set(secrets_of(load(None, {"channels": [AUDIT | {"url": url}]}, {}))())
+    assert hidden >= {url, "/services/T0/secret-path-of-the-hook", "secret-path-of-the-hook", SECRET}
+    plain = set(secrets_of(load(None, {"channels": [AUDIT | {"url": "https://hooks.example.com/"}]}, {}))())
+    assert not any("hooks.example.com" in text for text in plain)
 
 
 def notify(tmp_path: Path, url: str) -> Result:
