@@ -37,12 +37,12 @@ def running(app: App) -> Iterator[App]:
 
 def test_nothing_is_well_before_the_start(app: App) -> None:
     """Before the store was opened no check says that it is well."""
-    assert None not in app.ready().checks.values()
+    assert None not in app.web.ready().checks.values()
 
 
 def test_no_probe_returns_without_a_stream(running: App) -> None:
     """While the stream cannot be opened the probe waits for it: a probe that cannot return is not well."""
-    checks = wait_until(lambda: found if "refused" in ((found := running.ready().checks)["broker"] or "") else None)
+    checks = wait_until(lambda: found if "refused" in ((found := running.web.ready().checks)["broker"] or "") else None)
     assert checks is not None
     assert checks["probe"] == "waiting for the event stream"
     assert checks["store"] is None

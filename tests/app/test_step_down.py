@@ -83,13 +83,13 @@ def test_a_former_leader_is_not_ready_to_take_over(tmp_path: Path, monkeypatch: 
         checks, stand_by = list[str | None](), app._stand_by
 
         def checked_first() -> Takeover | None:
-            checks.append(app.ready().checks["store"])
+            checks.append(app.web.ready().checks["store"])
             return stand_by()
 
         monkeypatch.setattr(app, "_stand_by", checked_first)
-        assert wait_until(lambda: app.ready().checks["store"] is None)
+        assert wait_until(lambda: app.web.ready().checks["store"] is None)
         first._lose("another replica leads")
-        checks.append(app.ready().checks["store"])
+        checks.append(app.web.ready().checks["store"])
         first.stopping.set()
         wait_until(lambda: app._leader not in {None, first})
         assert len(checks) == 2

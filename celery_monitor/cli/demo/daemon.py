@@ -74,10 +74,10 @@ class Daemon:
         self._thread.start()
         for _ in range(round(_READY_WITHIN / _POLL)):
             self.check()
-            if self.app.ready().ok or interrupted.wait(_POLL):
+            if self.app.web.ready().ok or interrupted.wait(_POLL):
                 self._before = self._totals()
                 return
-        wrong = {name: problem for name, problem in self.app.ready().checks.items() if problem}
+        wrong = {name: problem for name, problem in self.app.web.ready().checks.items() if problem}
         raise MonitorError(f"the monitor is not ready after {_READY_WITHIN:g} s: {wrong}")
 
     def check(self) -> None:
@@ -97,7 +97,7 @@ class Daemon:
         return dict(zip(COUNTS, grown, strict=True))
 
     def _totals(self) -> list[int]:
-        snapshot = self.app.snapshot()
+        snapshot = self.app.web.snapshot()
         rows = [series.counts for series in snapshot.series] if snapshot is not None else []
         return list(map(sum, zip(*rows, strict=True))) if rows else [0] * len(COUNTS)
 
