@@ -11,9 +11,10 @@ from typing import Final, Protocol
 
 import structlog
 
+from celery_monitor.adapters.channels.email.answers import NotAuthorizedError, Refusal
 from celery_monitor.adapters.channels.email.progress import MAX_ATTEMPTS, UNKNOWN_RETRY_DELAY, Progress
 from celery_monitor.adapters.channels.email.session import SmtpServer, Timeouts
-from celery_monitor.adapters.channels.email.smtp import BATCH, Refusal, SendResult, deliver
+from celery_monitor.adapters.channels.email.smtp import BATCH, SendResult, deliver
 from celery_monitor.core.model import OutboxItem
 from celery_monitor.errors import (
     DeliveryError,
@@ -131,6 +132,11 @@ class MailSender:
             progress.refuse(pending, str(exc))
             error: DeliveryError | None = exc
             refused: object = str(exc)
+        except NotAuthorizedError as exc:
+            if not progress.accepted(self._to):
+                return exc
+            progress.refuse(pending, str(exc))  # others have it, so this client may send
+            error, refused = None, str(exc)
         except RetryableError as exc:
             return exc
         else:
@@ -160,7 +166,9 @@ class MailSender:
             )
         if isinstance(error, RetryableError) and progress.pending(to):
             others = "the other recipients are done; " if progress.accepted(to) or progress.refused(to) else ""
-            raise RetryableError(f"{others}{error}", error.after, remedy=error.remedy) from error
+            raise RetryableError(
+                f"{others}{error}", error.after, remedy=error.remedy, needs_repair=error.needs_repair
+            ) from error
         if still_open := progress.unknown(to):
             raise MaybeDeliveredError(
                 f"may have been delivered to {', '.join(still_open)}: it was sent {MAX_ATTEMPTS} times and the server "

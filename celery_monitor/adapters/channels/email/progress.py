@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from celery_monitor.adapters.channels.email.smtp import Journal, Refusal
+from celery_monitor.adapters.channels.email.answers import Refusal
+from celery_monitor.adapters.channels.email.smtp import Journal
 from celery_monitor.settings import email_address
 
 MAX_ATTEMPTS: Final = 3

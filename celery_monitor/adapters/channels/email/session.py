@@ -17,11 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from celery_monitor.adapters.channels.email.login import log_in
 from celery_monitor.adapters.channels.email.text import shorten
 from celery_monitor.errors import RetryableError
-
-AFTER_LOGIN: Final = 300.0
-"""Seconds between two attempts to log in with what was refused: providers lock accounts that are tried too often."""
 
 _FAREWELL: Final = 2.0
 _LAST_WORDS: Final = 1.0
@@ -105,7 +103,7 @@ def connected(server: SmtpServer, hello: str, timeouts: Timeouts) -> Iterator["S
             session.starttls(context=tls)
         session.ehlo_or_helo_if_needed()
         if server.username is not None:
-            _log_in(session, server.username, password)
+            log_in(session, server.username, password, server=str(server))
         yield session
     finally:
         # The answer to QUIT changes nothing: the mail is with the server, or it is not.
@@ -120,14 +118,6 @@ def _check_name(host: str) -> None:
         host.encode("idna")
     except UnicodeError:
         raise RetryableError(f"{shorten(host)} is not a host name: a label is empty or too long") from None
-
-
-def _log_in(session: "SmtpSession", username: str, password: str) -> None:
-    try:
-        session.login(username, password)
-    except UnicodeError:
-        # Without its cause, which quotes the password.
-        raise RetryableError("the user name and password must be ASCII", AFTER_LOGIN) from None
 
 
 class SmtpSession(smtplib.SMTP):

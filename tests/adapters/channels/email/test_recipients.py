@@ -123,6 +123,34 @@ def test_a_server_that_takes_few_recipients() -> None:
     assert list(delivery.refused) == ["p7@shop.example"]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"554 5.7.1 <ann@shop.example>: Relay access denied\r\n",
+        b"554 5.7.1 <unknown[192.0.2.1]>: Client host rejected: Access denied\r\n",
+        b"553 5.7.1 <monitor@shop.example>: Sender address rejected: not owned by user monitor\r\n",
+        b"550 relay not permitted\r\n",
+    ],
+)
+@pytest.mark.parametrize("command", ["MAIL", "RCPT"])
+def test_a_client_that_may_not_send_is_tried_again(command: str, answer: bytes) -> None:
+    """Somebody has to allow it: until then the mail waits, and is tried rarely."""
+    with misbehaving(Talk({command: answer}).speak) as port, pytest.raises(RetryableError) as caught:
+        send(port, ANN, "bob@shop.example")
+    assert caught.value.needs_repair
+    assert "email.from" in (caught.value.remedy or "")
+    assert answer.decode()[:9] in str(caught.value)
+
+
+def test_a_recipient_who_takes_no_mail_from_this_client_is_refused_for_good() -> None:
+    """Others accept it, so it is not the client who has to be allowed: a group that takes mail of members only."""
+    talk = Talk({"RCPT TO:<bob@": b"550 5.7.133 sender not authenticated for group\r\n"})
+    with misbehaving(talk.speak) as port:
+        delivery = send(port, ANN, "bob@shop.example")
+    assert delivery.accepted == (ANN,)
+    assert delivery.refused["bob@shop.example"].final
+
+
 def test_a_test_mail_that_not_everybody_gets() -> None:
     """Each refused recipient is told with the server's words, without their control characters."""
     talk = Talk({"RCPT TO:<bob@": b"550 5.1.1 no \x1b[31muser\r\n"})

@@ -113,6 +113,22 @@ def test_a_4xx_that_becomes_a_5xx_ends_the_row(mail: MailServer, logged: list[An
     assert len(mail.mails) == 1
 
 
+def test_a_policy_against_the_last_recipient_ends_the_row(mail: MailServer, logged: list[Any]) -> None:
+    """The others have it, so this client may send; it is tried again only while nobody has it."""
+    sending = sender(mail)
+    mail.refusals = dict.fromkeys((ANN, BOB, CARL), "554 5.7.1 relay access denied")
+    with pytest.raises(RetryableError) as caught:
+        sending.send(ITEM)
+    assert caught.value.needs_repair
+    mail.refusals = {BOB: "450 greylisted"}
+    with pytest.raises(RetryableError):
+        sending.send(ITEM)
+    mail.refusals = {BOB: "550 5.7.133 sender not authenticated for group"}
+    assert sending.send(ITEM) == Sent(37)
+    assert "5.7.133" in logged[-1]["refused"]
+    assert [recipients for recipients, _ in mail.mails] == [[ANN, CARL]]
+
+
 def test_5xx_and_4xx_together(mail: MailServer, logged: list[Any]) -> None:
     """Who was refused for good is not asked again when the other one is."""
     sending = sender(mail)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from celery_monitor.adapters.channels.email.answers import Refusal
 from celery_monitor.adapters.channels.email.session import SmtpServer
-from celery_monitor.adapters.channels.email.smtp import Refusal, SendResult, deliver
+from celery_monitor.adapters.channels.email.smtp import SendResult, deliver
 from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
 from tests.adapters.channels.email.mail_server import (
     MailServer,

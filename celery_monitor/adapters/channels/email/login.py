@@ -1,0 +1,75 @@
+"""Logging in with a password, in a way that the server offers.
+
+smtplib's own ``login`` asks again in the next way when the server cannot check passwords now, and so loses the reason
+when the server hangs up meanwhile; it takes the names of the ways in upper case only.
+"""
+
+import smtplib
+from typing import Final
+
+from celery_monitor.adapters.channels.email.text import shorten
+from celery_monitor.errors import RetryableError
+
+AFTER_LOGIN: Final = 300.0
+"""Seconds between two attempts to log in with what was refused: providers lock accounts that are tried too often."""
+
+_MECHANISMS: Final = ("CRAM-MD5", "PLAIN", "LOGIN")
+"""In the order in which they are tried, which is smtplib's."""
+_SYNTAX: Final = 501
+_LOGGED_IN: Final = frozenset({235, 503})
+
+
+def is_permanent(code: int) -> bool:
+    """Whether an answer with this code says that trying again is of no use."""
+    return 500 <= code < 600  # noqa: PLR2004 - RFC 5321, 4.2.1
+
+
+def log_in(session: smtplib.SMTP, username: str, password: str, *, server: str) -> None:
+    """Log in on a session that has said EHLO. ``server`` is what errors call it.
+
+    Raises RetryableError when there is no way to do it, and what smtplib raises: SMTPAuthenticationError of a refusal.
+    """
+    session.user, session.password = username, password
+    mechanisms = _mechanisms(session, server)
+    try:
+        for mechanism in mechanisms[:-1]:
+            try:
+                return _try(session, mechanism)
+            except smtplib.SMTPAuthenticationError as exc:
+                # Some offer CRAM-MD5 without having the passwords that it takes.
+                if not is_permanent(exc.smtp_code):
+                    raise
+        return _try(session, mechanisms[-1])
+    except UnicodeError:
+        # Without its cause, which quotes the password.
+        raise RetryableError("the user name and password must be ASCII", AFTER_LOGIN) from None
+
+
+def _mechanisms(session: smtplib.SMTP, server: str) -> list[str]:
+    offered = session.esmtp_features.get("auth", "").upper().split()
+    mechanisms: list[str] = [mechanism for mechanism in _MECHANISMS if mechanism in offered]
+    if mechanisms:
+        return mechanisms
+    if offered:
+        problem = f"no login with a password (PLAIN, LOGIN or CRAM-MD5), only {shorten(' '.join(offered))}"
+        remedy = "use an SMTP server or relay that accepts a user name and a password"
+    elif session.has_extn("starttls"):
+        problem = "no login (AUTH) without TLS"
+        remedy = "set email.security to starttls"
+    else:
+        problem = "no login (AUTH)"
+        remedy = "use the server's submission port (usually 587 or 465), or remove email.username and the password"
+    raise RetryableError(f"{server} offers {problem}: {remedy}", AFTER_LOGIN, remedy=remedy)
+
+
+def _try(session: smtplib.SMTP, mechanism: str) -> None:
+    answer_to = getattr(session, f"auth_{mechanism.lower().replace('-', '_')}")
+    try:
+        code, answer = session.auth(mechanism, answer_to)
+    except smtplib.SMTPAuthenticationError as exc:
+        if exc.smtp_code != _SYNTAX:
+            raise
+        # Servers older than RFC 4954 take nothing beside the name of the mechanism.
+        code, answer = session.auth(mechanism, answer_to, initial_response_ok=False)
+    if code not in _LOGGED_IN:
+        raise smtplib.SMTPAuthenticationError(code, answer)

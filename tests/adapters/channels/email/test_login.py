@@ -1,0 +1,95 @@
+"""Servers that offer various ways to log in, and what is told when none of them works."""
+
+import base64
+
+import pytest
+
+from celery_monitor.adapters.channels.email.session import SmtpServer
+from celery_monitor.adapters.channels.email.smtp import deliver
+from celery_monitor.errors import RetryableError
+from tests.adapters.channels.email.mail_server import PASSWORD, USER
+from tests.adapters.channels.email.test_recipients import Talk
+from tests.servers.scripted import misbehaving
+
+PLAIN = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
+NAME, SECRET = (base64.b64encode(text.encode()).decode() for text in (USER, PASSWORD))
+
+
+def send(talk: Talk) -> None:
+    """A mail as the one user."""
+    with misbehaving(talk.speak) as port:
+        server = SmtpServer("127.0.0.1", port, "none", USER, lambda: PASSWORD)
+        deliver(server, "m@shop.example", ["ann@shop.example"], lambda _: b"Subject: a\r\n\r\nb\r\n", deadline=30.0)
+
+
+@pytest.mark.parametrize(
+    ("offered", "answers"),
+    [
+        ("AUTH PLAIN", {f"AUTH PLAIN {PLAIN}": b"235 OK\r\n"}),
+        ("auth plain", {f"AUTH PLAIN {PLAIN}": b"235 OK\r\n"}),
+        ("AUTH=LOGIN", {f"AUTH LOGIN {NAME}": b"334 UGFzc3dvcmQ6\r\n", SECRET: b"235 OK\r\n"}),
+        ("AUTH NTLM XOAUTH2 PLAIN", {f"AUTH PLAIN {PLAIN}": b"235 OK\r\n"}),
+        # offers CRAM-MD5, and has no passwords in clear for it
+        ("AUTH CRAM-MD5 PLAIN", {"AUTH CRAM": b"535 5.7.8 bad\r\n", f"AUTH PLAIN {PLAIN}": b"235 OK\r\n"}),
+        # older than RFC 4954
+        ("AUTH PLAIN", {"AUTH PLAIN ": b"501 5.5.2 syntax\r\n", "AUTH PLAIN": b"334 \r\n", PLAIN: b"235 OK\r\n"}),
+    ],
+)
+def test_each_way_to_log_in_with_a_password(offered: str, answers: dict[str, bytes]) -> None:
+    """The mail goes out, whatever else the server offers."""
+    talk = Talk(answers, offered)
+    send(talk)
+    assert len(talk.mails) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"454 4.7.0 Temporary authentication failure\r\n", "cannot check the login now"),
+        (b"421 4.7.0 Too many failed logins\r\n", "cannot check the login now"),
+        (b"535 5.7.8 bad\r\n", "refused the user name or the password"),
+    ],
+)
+def test_a_server_that_cannot_check_passwords_now_is_not_told_as_a_wrong_password(answer: bytes, told: str) -> None:
+    """Its words are kept though it offers another way and hangs up; neither kind is tried again soon."""
+    talk = Talk({"AUTH": answer}, "AUTH PLAIN LOGIN")
+    with pytest.raises(RetryableError, match=told) as caught:
+        send(talk)
+    assert answer.decode().strip() in str(caught.value)
+    assert (caught.value.after or 0) >= 60
+    assert ("password" in (caught.value.remedy or "")) == ("password" in told)
+    logins = [line for line in talk.lines if line.startswith("AUTH")]
+    assert len(logins) == (2 if answer.startswith(b"5") else 1)
+
+
+@pytest.mark.parametrize(
+    ("offered", "told"),
+    [
+        ("AUTH XOAUTH2 GSSAPI", "only XOAUTH2 GSSAPI.*user name and a password"),
+        ("STARTTLS", "AUTH.*set email.security to starttls"),
+        ("HELP", "AUTH.*submission port"),
+    ],
+)
+def test_a_server_without_a_way_to_log_in(offered: str, told: str) -> None:
+    """The error says what it offers, and what to do about it."""
+    talk = Talk({}, offered)
+    with pytest.raises(RetryableError, match=told) as caught:
+        send(talk)
+    assert caught.value.remedy is not None
+    assert talk.mails == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "remedy"),
+    [
+        ({"MAIL": b"530 5.7.0 Must issue a STARTTLS command first\r\n"}, "email.security"),
+        ({"AUTH": b"538 5.7.11 Encryption required\r\n"}, "email.security"),
+    ],
+)
+def test_a_server_that_wants_tls_first(answers: dict[str, bytes], remedy: str) -> None:
+    """Which setting it is about."""
+    if "MAIL" in answers:
+        answers[f"AUTH PLAIN {PLAIN}"] = b"235 OK\r\n"
+    with pytest.raises(RetryableError) as caught:
+        send(Talk(answers, "AUTH PLAIN"))
+    assert remedy in (caught.value.remedy or "")
