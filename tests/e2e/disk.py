@@ -34,6 +34,11 @@ def small_disk(directory: Path, megabytes: int = 64) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+def remount(disk: Path, *options: str) -> None:
+    """Change what a mounted file system allows: ``ro``, or ``nr_inodes=1`` for one that takes no more files."""
+    run("mount", "-o", ",".join(["remount", *options]), str(disk))
+
+
 class FailingDisk:
     """An ext4 file system that the kernel makes read-only after an error, as it does on a broken volume."""
 

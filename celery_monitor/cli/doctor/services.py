@@ -2,7 +2,6 @@
 
 import errno
 import math
-import os
 import shutil
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Final
 from celery_monitor.adapters.channels import Channel, CheckState
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import open_store
+from celery_monitor.adapters.store.dialects.sqlite_refusal import not_writable
 from celery_monitor.adapters.web.listen import listen
 from celery_monitor.cli.doctor.finding import Finding, fail, off, ok, warn
 from celery_monitor.cli.healthcheck import ask
@@ -42,7 +42,7 @@ def store(settings: Settings, *, in_use: bool = False) -> Finding:
 
 
 def _in_a_file(settings: Settings, path: Path, *, in_use: bool) -> Finding:
-    if (problem := _not_writable(path)) is not None:
+    if (problem := not_writable(path)) is not None:
         return fail("store", problem)
     free = shutil.disk_usage(path.parent).free
     if free < _MIN_FREE_SPACE:
@@ -52,22 +52,6 @@ def _in_a_file(settings: Settings, path: Path, *, in_use: bool) -> Finding:
     if in_use:
         return warn("store", f"{path} does not exist, {_ANOTHER}")
     return ok("store", f"{path} does not exist yet: the monitor creates it; the directory is writable")
-
-
-def _not_writable(path: Path) -> str | None:
-    """Why the file system would refuse to write the file, and what to do."""
-    if not path.parent.is_dir():
-        return f"the directory {path.parent} does not exist: create it, or set a different store.url"
-    if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
-        return (
-            f"{path.parent} is on a read-only file system: mount a writable volume there, or set a different store.url"
-        )
-    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        return (
-            f"user {os.getuid()} has no write permission for {path} (the file and its directory): change their "
-            "owner, or run the monitor as the user that owns them"
-        )
-    return None
 
 
 def _opened(settings: Settings, path: Path, *, in_use: bool) -> Finding:

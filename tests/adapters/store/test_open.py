@@ -15,10 +15,12 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.store.dialects.sqlite import CHECKED_SIZE
+from celery_monitor.adapters.store.dialects.sqlite_refusal import not_writable
 from celery_monitor.core.model import Action, OutboxRequest
-from celery_monitor.errors import LeaseLostError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import LeaseLostError, StoreFullError, StoreUnavailableError, StoreUnusableError
 from tests.adapters.store.conftest import Open
 from tests.contracts.values import NOW, bucket, changes, failure, series
+from tests.e2e.disk import remount, small_disk
 
 
 def refused(store: SqlStore) -> str:
@@ -152,23 +154,78 @@ def test_pipes_beside_the_store(opened: Open, path: Path) -> None:
     assert len(store.reader.buckets(0, NOW + 1)) == 1
 
 
-def test_not_writable() -> None:
-    """A directory that the monitor's user may not write is named, with the user."""
+def start_as_nobody(path: Path) -> str:
+    """The text of the refusal to start, or nothing, for a user without privileges."""
     script = (
         "import os, sys\n"
         "from celery_monitor.adapters.store import open_store\n"
         "from celery_monitor.errors import StoreUnusableError\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
-        "try: open_store(f'sqlite:///{sys.argv[1]}/store.db', retention=1, fingerprints_kept=1).start()\n"
+        "try: open_store(f'sqlite:///{sys.argv[1]}', retention=1, fingerprints_kept=1).start()\n"
         "except StoreUnusableError as exc: print(exc)\n"
     )
+    return subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "entered"])
+def test_not_writable(kind: str) -> None:
+    """What the monitor's user may not write is named, with the user: a directory, or a file in one."""
     # Not below tmp_path, which another user may not even enter.
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o555)
-        done = subprocess.run([sys.executable, "-c", script, directory], capture_output=True, text=True, check=True)
-    assert "has no write permission" in done.stdout
-    assert directory in done.stdout
-    assert "store.url" in done.stdout
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        named, mode = {
+            "directory": (directory, 0o555),
+            "file": (directory / "store.db.lock", 0o777),
+            "entered": (directory, 0o000),
+        }[kind]
+        if kind == "file":
+            named.touch(0o400)
+        directory.chmod(mode)
+        text = start_as_nobody(directory / "store.db")
+    assert f"has no write permission for {named}: make it and its directory writable" in text
+    assert "or set a different store.url" in text
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_read_only_file_system(opened: Open, tmp_path: Path, *, existing: bool) -> None:
+    """As of a container's root: permissions are not the cause, and no other owner helps."""
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        if existing:
+            (disk / "store.db").touch()
+        remount(disk, "ro")
+        text = refused(opened(f"sqlite:///{disk}/store.db"))
+        assert f"The store {disk}/store.db cannot be opened: {disk} is on a read-only file system: mount" in text
+        assert "permission" not in text
+        assert str(not_writable(disk / "store.db")).startswith(f"{disk} is on a read-only file system")
+
+
+def test_a_file_system_without_space(opened: Open, tmp_path: Path) -> None:
+    """A start that a full disk keeps from creating the file succeeds once there is space, and says so until then."""
+    with small_disk(tmp_path / "disk", megabytes=8) as disk:
+        remount(disk, "nr_inodes=1")
+        store = opened(f"sqlite:///{disk}/store.db")
+        with pytest.raises(
+            StoreFullError, match=f"{disk}/store.db cannot be opened now: the file system is full: free"
+        ):
+            store.start()
+        remount(disk, "nr_inodes=100")
+        store.start()
+        store.stop()
+
+
+def test_a_file_in_place_of_a_directory(opened: Open, path: Path) -> None:
+    """It is named, wherever in the path it is."""
+    path.touch()
+    for place in (path / "store.db", path / "more" / "store.db"):
+        wanted = f"{path} is not a directory: set store.url to the path of a file"
+        assert wanted in refused(opened(f"sqlite:///{place}"))
+        assert not_writable(place) == wanted
+
+
+def test_a_temporary_store_without_a_place(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nothing is writable has no place for a temporary store, either."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert "set TMPDIR to a directory" in refused(opened("sqlite://"))
 
 
 @pytest.mark.parametrize("content", [b"this is not a database at all\n" * 500, b"SQLite format 3\0" + b"\xff" * 4096])

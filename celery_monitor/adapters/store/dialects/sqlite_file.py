@@ -5,7 +5,6 @@ the kernel drops it with the process, so there is never a stale one. Nothing but
 """
 
 import contextlib
-import errno
 import fcntl
 import math
 import os
@@ -13,8 +12,9 @@ import socket
 import tempfile
 from pathlib import Path
 
+from celery_monitor.adapters.store.dialects.sqlite_refusal import refusal
 from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
-from celery_monitor.errors import MonitorError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 
 
 class SqliteFile:
@@ -49,7 +49,7 @@ class SqliteFile:
     def take(self) -> None:
         """Take the daemon's lock, and create the file where there is none. Raises as ``SqlStore.start``."""
         if self._path is None and self._directory is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="celery-monitor-")
+            self._directory = _temporary_directory()
         path = self.path
         try:
             self._existed = path.exists()
@@ -59,14 +59,14 @@ class SqliteFile:
             self._check_files()
             self._identity = self._on_disk()
         except OSError as exc:
-            raise self._unusable(exc) from exc
+            raise refusal(self.path, exc) from exc
 
     def exists(self) -> bool:
         """Whether there is a file to attach to. Raises StoreUnusableError where that cannot be found out."""
         try:
             return self.path.is_file()
         except OSError as exc:
-            raise self._unusable(exc) from exc
+            raise refusal(self.path, exc) from exc
 
     def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """The newest flush that is known to have been committed to this store. ``identity``: None or "" without one.
@@ -169,27 +169,16 @@ class SqliteFile:
                     "or a directory): remove it, or set store.url to the path of a file"
                 )
 
-    def _unusable(self, exc: OSError) -> MonitorError:
-        path = self.path
-        if isinstance(exc, FileNotFoundError) and path.parent.is_dir():
-            remedy = f"cannot create a file in {path.parent}: set a different store.url"
-        elif isinstance(exc, FileNotFoundError):
-            remedy = f"the directory {path.parent} does not exist: create it, or set a different store.url"
-        elif isinstance(exc, IsADirectoryError):
-            remedy = "it is a directory: set store.url to the path of a file"
-        elif exc.errno == errno.ENXIO:
-            remedy = "it is a socket or a device: set store.url to the path of a file"
-        elif exc.errno in {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}:
-            remedy = f"{exc.strerror}: set store.url to the path of a file"
-        elif isinstance(exc, PermissionError) or exc.errno == errno.EROFS:
-            remedy = (
-                f"user {os.getuid()} has no write permission for {exc.filename or path.parent}: make it and its "
-                "directory "
-                "writable by the monitor, or set a different store.url"
-            )
-        else:
-            return StoreUnavailableError(f"The store {path} cannot be opened now: {exc.strerror}")
-        return StoreUnusableError(f"The store {path} cannot be opened: {remedy}")
+
+def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    """Raises StoreUnusableError where the machine has no place for one."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="celery-monitor-")
+    except OSError as exc:
+        raise StoreUnusableError(
+            f"The temporary store of sqlite:///:memory: cannot be created: {exc.strerror}: set TMPDIR to a directory "
+            "that the monitor can write, or set store.url to the path of a file"
+        ) from exc
 
 
 def _first_line(file: int) -> str:

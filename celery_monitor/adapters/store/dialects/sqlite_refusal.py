@@ -1,0 +1,91 @@
+"""SQLite: why the system refused to open or create the database's file, and what to do about it."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
+
+_NO_FILES: Final = {
+    errno.EISDIR: "it is a directory",
+    errno.ENXIO: "it is a socket or a device",
+    errno.ENAMETOOLONG: os.strerror(errno.ENAMETOOLONG),
+    errno.ELOOP: os.strerror(errno.ELOOP),
+}
+_FULL: Final = {
+    errno.ENOSPC: "the file system is full: free space or inodes on it",
+    errno.EDQUOT: "the disk quota is used up: free space, or raise the quota",
+}
+
+
+def refusal(path: Path, exc: OSError) -> MonitorError:
+    """The error for an attempt to open the store at ``path``, with its cause and the remedy.
+
+    A StoreUnavailableError is for what passes without another configuration: the attempt is worth repeating.
+    """
+    if exc.errno in _FULL:
+        return StoreFullError(f"The store {path} cannot be opened now: {_FULL[exc.errno]}")
+    cause = _cause(path, exc)
+    if cause is None:
+        return StoreUnavailableError(f"The store {path} cannot be opened now: {exc.strerror}")
+    return StoreUnusableError(f"The store {path} cannot be opened: {cause}")
+
+
+def not_writable(path: Path) -> str | None:
+    """Why a store at ``path`` could not be written, and what to do; None if it can be, as far as a look tells."""
+    directory = path.parent
+    try:
+        if (reason := _no_directory(directory)) is not None:
+            return reason
+        if os.statvfs(directory).f_flag & os.ST_RDONLY:
+            return _read_only(directory)
+        if path.exists() and not os.access(path, os.W_OK):
+            return _no_permission(path)
+    except PermissionError as exc:
+        return _no_permission(_refused(path, exc))
+    return None if os.access(directory, os.W_OK | os.X_OK) else _no_permission(directory)
+
+
+def _no_directory(directory: Path) -> str | None:
+    """Why there is no such directory, and what to do; None if there is one. Raises PermissionError."""
+    if directory.is_dir():
+        return None
+    in_the_way = next((place for place in (directory, *directory.parents) if place.exists()), directory)
+    if in_the_way.exists() and not in_the_way.is_dir():
+        return f"{in_the_way} is not a directory: set store.url to the path of a file"
+    return f"the directory {directory} does not exist: create it, or set a different store.url"
+
+
+def _read_only(directory: Path) -> str:
+    return f"{directory} is on a read-only file system: mount a writable volume there, or set a different store.url"
+
+
+def _no_permission(place: Path) -> str:
+    return (
+        f"user {os.getuid()} has no write permission for {place}: make it and its directory writable by the monitor, "
+        "or set a different store.url"
+    )
+
+
+def _cause(path: Path, exc: OSError) -> str | None:
+    """None for what may pass by itself."""
+    if exc.errno == errno.EROFS:
+        return _read_only(path.parent)
+    if isinstance(exc, PermissionError):
+        return _no_permission(_refused(path, exc))
+    if isinstance(exc, FileNotFoundError | NotADirectoryError) and (reason := _no_directory(path.parent)) is not None:
+        return reason
+    if isinstance(exc, FileNotFoundError):
+        return f"cannot create a file in {path.parent}: set a different store.url"
+    kind = _NO_FILES.get(exc.errno or 0)
+    return None if kind is None else f"{kind}: set store.url to the path of a file"
+
+
+def _refused(path: Path, exc: PermissionError) -> Path:
+    """What this user may not write: the file of the error, or its directory if the file is still to be created."""
+    file = Path(exc.filename or path)
+    try:
+        return file if file.exists() else file.parent
+    except OSError:
+        return file.parent
