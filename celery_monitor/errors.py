@@ -92,6 +92,16 @@ class StoreMissingError(StoreUnusableError):
         self.about = about
 
 
+class StoreInUseError(StoreUnusableError):
+    """Another process has taken the store for itself. ``holder``: which one."""
+
+    def __init__(self, location: str, holder: str, remedy: str) -> None:
+        """``location`` and ``holder`` contain no secrets."""
+        super().__init__(f"The store {location} is in use by another celery-monitor ({holder}): {remedy}")
+        self.location = location
+        self.holder = holder
+
+
 class InvalidCursorError(MonitorError):
     """A cursor does not come from a page of this list: the request is invalid."""
 

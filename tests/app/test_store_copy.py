@@ -175,7 +175,8 @@ def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
     server, empty = postgresql.new_database(), postgresql.new_database()
     with opened(source, tmp_path):
         refused = run(tmp_path, source, empty).output
-        assert "stop that one" in refused
+        assert re.search(r"old\.db is in use by another celery-monitor \(process \d+ on .+\): stop that one", refused)
+        assert refused.endswith("stop that one, and try again\n")  # a different store is not what is to be copied
         assert "store.url" not in refused
     with opened(server, tmp_path):
         found = run(tmp_path, source, server).output

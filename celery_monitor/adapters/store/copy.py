@@ -26,7 +26,13 @@ from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.lease import Lease
 from celery_monitor.adapters.store.statements import Bulk, insert
 from celery_monitor.core.model import COUNTS
-from celery_monitor.errors import LeaseLostError, StoreMissingError, StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import (
+    LeaseLostError,
+    StoreInUseError,
+    StoreMissingError,
+    StoreUnavailableError,
+    StoreUnusableError,
+)
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.store import StoreSchema
 
@@ -77,7 +83,11 @@ class CopySide:
         Raises StoreUnusableError and StoreUnavailableError when a daemon runs on it, with what to do.
         """
         token = secrets.token_hex(8)
-        if self.database.start(self._lease.busy):
+        try:
+            started = self.database.start(self._lease.busy)
+        except StoreInUseError as exc:
+            raise StoreInUseError(exc.location, exc.holder, "stop that one, and try again") from None
+        if started:
             with self.database.write(fenced=False) as connection:
                 if self._lease.take(connection, token, holder):
                     self._token, self._renewed_at = token, time.monotonic()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from celery_monitor.adapters.store.dialects.sqlite_refusal import refusal
 from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
-from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
+from celery_monitor.errors import StoreInUseError, StoreUnavailableError, StoreUnusableError
 
 
 class SqliteFile:
@@ -144,10 +144,7 @@ class SqliteFile:
         except BlockingIOError:
             holder = _first_line(lock) or "unknown process"
             os.close(lock)
-            raise StoreUnusableError(
-                f"The store {self.path} is in use by another celery-monitor ({holder}): stop that one, or use a "
-                "different store"
-            ) from None
+            raise StoreInUseError(str(self.path), holder, "stop that one, or use a different store") from None
         except OSError:
             os.close(lock)
             raise
