@@ -1,11 +1,13 @@
 """Who may write: one process at a time, by the database's clock, whatever the others still believe."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.core.model import Action, Changes, OutboxRequest, Restored, Silence, TaskRef
@@ -245,6 +247,40 @@ def test_a_resigned_leader(two: tuple[SqlStore, SqlStore]) -> None:
     assert first.lead("a") is not None
     first.commit(changes(2))
     assert first.lease().term == 2
+
+
+def test_replicas_that_share_a_directory(postgresql_url: str, tmp_path: Path) -> None:
+    """The second one warns of it, once, and with the holder; both go on. A restart after the first ended is silent."""
+    first, second, third = (
+        open_store(postgresql_url, directory=tmp_path, retention=RETENTION, fingerprints_kept=KEPT) for _ in range(3)
+    )
+
+    def warned(store: SqlStore) -> list[dict[str, Any]]:
+        with capture_logs() as lines:
+            attempt(store)
+        return [dict(line) for line in lines if line["event"].startswith("store.directory is in use by another")]
+
+    try:
+        assert warned(first) == []
+        (warning,) = warned(second)
+        assert (warning["log_level"], warning["directory"]) == ("warning", str(tmp_path))
+        assert warning["other"].startswith(f"process {os.getpid()} on ")
+        assert warned(second) == []
+        first.stop()
+        assert warned(third) == []
+    finally:
+        for store in (first, second, third):
+            store.stop()
+
+
+def test_replicas_with_directories_of_their_own(two: tuple[SqlStore, SqlStore], tmp_path: Path) -> None:
+    """Nothing is warned of."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with capture_logs() as lines:
+        for store in two:
+            attempt(store)
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == []
 
 
 def test_the_command_line(two: tuple[SqlStore, SqlStore]) -> None:

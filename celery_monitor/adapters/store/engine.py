@@ -192,6 +192,10 @@ class Database:
         """The file that says which message is being applied, once the database has started."""
         return self._dialect.applying
 
+    def other_user_of_files(self) -> str | None:
+        """See StoreDialect."""
+        return self._dialect.other_user_of_files()
+
     def report(self, now: Callable[[], float]) -> ServerReport | None:
         """See StoreDialect."""
         return self._dialect.report(now)

@@ -68,6 +68,7 @@ class SqlStore:
         self._committed_at = 0.0
         self._identity = ""
         self.applying: Final = ApplyingFile()
+        self._warned_of_shared_files = False
         self._owed: str | None = None
         """Who leads, though the store was too full to be told of it."""
         self.outbox: Final = SqlOutbox(database)
@@ -110,8 +111,11 @@ class SqlStore:
 
     def _lead(self, holder: str, token: str, *, only_read: bool = False) -> Restored | None:
         # Asked first of all by itself: a process that stands by asks again and again.
-        if self.shared and not self._free():
-            return None
+        if self.shared:
+            free = self._free()
+            self._warn_of_shared_files()
+            if not free:
+                return None
         if not self._database.start(self._lease.busy):
             return None
         with self._database.read() as connection:
@@ -143,6 +147,18 @@ class SqlStore:
         self._counters = dict(restored.counters)
         rolled_back = self._rolled_back(restored.sequence, stored_identity)
         return replace(restored, series_merged=merged, rolled_back=rolled_back)
+
+    def _warn_of_shared_files(self) -> None:
+        """Say once that replicas would overwrite each other's files."""
+        other = self._database.other_user_of_files()
+        if other is not None and not self._warned_of_shared_files:
+            self._warned_of_shared_files = True
+            _log.warning(
+                "store.directory is in use by another celery-monitor of this store: give each replica its own "
+                "directory, or a crash can be blamed on a message that did not cause it",
+                directory=str(self._database.applying.parent.absolute()),
+                other=other,
+            )
 
     def _free(self) -> bool:
         """Whether nobody leads; then nothing of a leader that was stopped in mid-transaction is in the way either."""

@@ -80,6 +80,12 @@ class StoreDialect(Protocol):
     def prepare(self) -> None:
         """Take the database for this process, create it where that is possible. Raises as ``SqlStore.start``."""
 
+    def other_user_of_files(self) -> str | None:
+        """Take the small files that this process keeps beside the database. Never raises.
+
+        Returns which other process keeps its own in the same place; None if there is none, or it cannot be found out.
+        """
+
     def exists(self) -> bool:
         """Whether there is anything to attach to. Raises StoreUnusableError where that cannot be found out."""
 

@@ -24,6 +24,7 @@ from celery_monitor.adapters.store.dialects.postgresql_faults import classified,
 from celery_monitor.adapters.store.dialects.postgresql_fleets import other_fleets
 from celery_monitor.adapters.store.dialects.postgresql_report import report
 from celery_monitor.adapters.store.dialects.postgresql_schema import TableSchema
+from celery_monitor.adapters.store.process_lock import ProcessLock
 from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
 from celery_monitor.errors import MonitorError, StoreUnusableError
 from celery_monitor.settings.secret import SecretSource, redact_url
@@ -93,6 +94,7 @@ class PostgresqlDialect:
         self.location = f"{self._name} on {host}{port}"
         self._schema = TableSchema(None if "search_path" in str(parts.get("options", "")) else schema)
         self._directory = directory
+        self._files_lock = ProcessLock()
         self._sequence: SequenceFile | None = None
         self._timeouts = AnswerTimeouts()
         self._size = 0
@@ -104,17 +106,22 @@ class PostgresqlDialect:
         schema = f", schema {self._schema.name}" if self._schema.name is not None else ""
         return f"PostgreSQL{self._version and f' {self._version}'}, {self.location}{schema}"
 
-    @property
-    def _files(self) -> Path:
-        """Two monitors may use one directory."""
+    def _beside(self, suffix: str) -> Path:
+        """The place of a file of this process. Monitors of two databases or schemas may use one directory."""
         digest = hashlib.blake2b(f"{self.location}{self._schema.suffix}".encode(), digest_size=4).hexdigest()
-        return self._directory / f"celery-monitor-{digest}"
+        return self._directory / f"celery-monitor-{digest}{suffix}"
 
     @property
     def applying(self) -> Path:
         """See StoreDialect."""
-        files = self._files
-        return files.with_name(f"{files.name}.applying")
+        return self._beside(".applying")
+
+    def other_user_of_files(self) -> str | None:
+        """See StoreDialect."""
+        try:
+            return self._files_lock.take(self._beside(".lock"))
+        except OSError:  # who writes the files themselves says what is wrong with the directory
+            return None
 
     def prepare(self) -> None:
         """See StoreDialect. Nothing is locked: whoever starts later fences off who started before."""
@@ -173,6 +180,7 @@ class PostgresqlDialect:
         if self._sequence is not None:
             self._sequence.close()
             self._sequence = None
+        self._files_lock.release()
 
     def connect(self, *, read_only: bool = False) -> BoundedConnection:
         """See StoreDialect."""
@@ -267,10 +275,9 @@ class PostgresqlDialect:
 
     def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """See StoreDialect. A standby that has taken over may lack the newest flushes."""
-        files = self._files
         if self._sequence is not None:
             self._sequence.close()
-        self._sequence = SequenceFile(files.with_name(f"{files.name}.sequence"))
+        self._sequence = SequenceFile(self._beside(".sequence"))
         record = self._sequence.read()
         self._sequence.open()
         return record if record is not None and identity and record.identity == identity else None

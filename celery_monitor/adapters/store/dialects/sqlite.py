@@ -106,6 +106,11 @@ class SqliteDialect:
             size = reserve_size(self.limit, self._file.disk()[1])
             self._reserve = DiskReserve(self._file.beside(".reserve"), size)
 
+    @staticmethod
+    def other_user_of_files() -> str | None:
+        """See StoreDialect: they are taken with the database."""
+        return None
+
     def exists(self) -> bool:
         """See StoreDialect."""
         return self._file.exists()

@@ -1,18 +1,16 @@
 """SQLite: the file of the database, who has it, and what lies beside it.
 
-The file is used by one daemon and, beside it, by the command line. A lock on ``<file>.lock`` keeps a second daemon out;
-the kernel drops it with the process, so there is never a stale one. Nothing but ``take`` creates the file.
+The file is used by one daemon and, beside it, by the command line. A lock on ``<file>.lock`` keeps a second daemon out.
+Nothing but ``take`` creates the file.
 """
 
-import contextlib
-import fcntl
 import math
 import os
-import socket
 import tempfile
 from pathlib import Path
 
 from celery_monitor.adapters.store.dialects.sqlite_refusal import refusal
+from celery_monitor.adapters.store.process_lock import ProcessLock
 from celery_monitor.adapters.store.sequence import SequenceFile, SequenceRecord
 from celery_monitor.errors import StoreInUseError, StoreUnavailableError, StoreUnusableError
 
@@ -28,7 +26,7 @@ class SqliteFile:
         self.temporary = path is None
         self._path = path
         self._directory: tempfile.TemporaryDirectory[str] | None = None
-        self._lock: int | None = None
+        self._lock = ProcessLock()
         self._identity: tuple[int, int] | None = None
         self._existed = False
         self._sequence: SequenceFile | None = None
@@ -53,7 +51,9 @@ class SqliteFile:
         path = self.path
         try:
             self._existed = path.exists()
-            self._take_lock(self.beside(".lock"))
+            holder = self._lock.take(self.beside(".lock"))
+            if holder is not None:
+                raise StoreInUseError(str(path), holder, "stop that one, or use a different store")
             # What is in it may be of interest to nobody else.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600))
             self._check_files()
@@ -103,9 +103,7 @@ class SqliteFile:
 
     def release(self) -> None:
         """Give up the lock; a temporary file is deleted."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
         self._identity = None
         if self._sequence is not None:
             self._sequence.close()
@@ -135,25 +133,6 @@ class SqliteFile:
         status = self.path.stat()
         return status.st_dev, status.st_ino
 
-    def _take_lock(self, path: Path) -> None:
-        if self._lock is not None:
-            return
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _first_line(lock) or "unknown process"
-            os.close(lock)
-            raise StoreInUseError(str(self.path), holder, "stop that one, or use a different store") from None
-        except OSError:
-            os.close(lock)
-            raise
-        self._lock = lock
-        # Only a person reads it: a full disk must not keep the daemon from its start.
-        with contextlib.suppress(OSError):
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-
     def _check_files(self) -> None:
         """Raise StoreUnusableError for what is no file and stands where the database or its log does.
 
@@ -176,11 +155,3 @@ def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
             f"The temporary store of sqlite:///:memory: cannot be created: {exc.strerror}: set TMPDIR to a directory "
             "that the monitor can write, or set store.url to the path of a file"
         ) from exc
-
-
-def _first_line(file: int) -> str:
-    """Of a small file; empty where nothing can be read."""
-    try:
-        return os.read(file, 200).decode(errors="replace").strip()
-    except OSError:
-        return ""
