@@ -1,6 +1,7 @@
 """The composition root: builds the daemon from the settings, runs it and shuts it down.
 
-Only this module, ``web_interface``, ``leader`` and ``notifications`` connect adapters with the runtime.
+Adapters and the runtime are connected only here and in ``web_interface``, ``leader``, ``leader_view``, ``pipeline`` and
+``notifications``.
 
 Start: the web server first, so that /metrics and the probes respond while the store is opened; then the store, then the
 leader. Shutdown: the leader commits and acknowledges what it has applied and everything is closed, within ten seconds.

@@ -6,59 +6,30 @@ while it leads. A single process with a store of its own leads from when the sto
 
 import gc
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from celery_monitor import pipeline
 from celery_monitor.adapters import channels
-from celery_monitor.adapters.broker import BrokerFleet, BrokerProbe
-from celery_monitor.adapters.process import resident
-from celery_monitor.adapters.prometheus.runtime_stats import RuntimeStats
-from celery_monitor.core.committed_totals import CommittedTotals
-from celery_monitor.core.model import (
-    Changes,
-    CounterName,
-    Histogram,
-    QueueStats,
-    Restored,
-    RolledBack,
-    Snapshot,
-    WorkerDetail,
-)
-from celery_monitor.core.monitor import Monitor
+from celery_monitor.core.model import RolledBack
 from celery_monitor.core.times import rfc3339
 from celery_monitor.environment import Environment
 from celery_monitor.errors import LeaseLostError
-from celery_monitor.notifications import Notifications, thread_of
-from celery_monitor.policy import limits_of
-from celery_monitor.ports import HealthReport
-from celery_monitor.runtime.committer import BOUNDS, Committer
-from celery_monitor.runtime.fleet import FleetPoller
-from celery_monitor.runtime.flusher import Flusher
-from celery_monitor.runtime.maintenance import Maintenance
-from celery_monitor.runtime.memory import MemoryWatch
-from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import Pump
-from celery_monitor.runtime.schedule import ReportSchedule
+from celery_monitor.leader_view import LeaderView
+from celery_monitor.notifications import thread_of
 from celery_monitor.runtime.standby import Takeover
-from celery_monitor.runtime.stream import REPAIR_CAP, Stream
-from celery_monitor.runtime.task_view import MemoryTaskView
-from celery_monitor.runtime.threads import Loop, Threads
+from celery_monitor.runtime.threads import Threads
 
 STUCK_AFTER: Final = 60.0
 """Seconds without a heartbeat after which an essential thread is stuck and the process is ended."""
 STALLED_AFTER: Final = 120.0
 """Seconds without a heartbeat after which another thread is reported as stuck."""
-NO_STREAM: Final = "waiting for the event stream"
-NOT_LEADING: Final = "this replica does not lead: its lease expired, or another replica has taken over"
 STEP_DOWN: Final = 10.0
 """Seconds in which all threads have to stop when another process leads."""
 RECORD: Final = 3.0
 """Seconds, of STEP_DOWN, for a process that hands over to record what it has sent."""
-SHARED_REPAIR_CAP: Final = 1.0
-"""See Stream: with replicas, such a fault is mostly the previous leader's connection, which is about to end."""
 _ESSENTIAL_THREADS: Final = ("pump", "committer")
 _JOIN_TIMEOUT: Final = 1.0
 
@@ -81,38 +52,20 @@ class Leader:
         self.resigning = False
         """Whether the lease is still held after ``step_down`` and has to be released by the caller."""
         self.threads = Threads(self.stopping, end, on_lost=self._lose)
-        self._lock = threading.Lock()
-        self._notifications = Notifications(environment.channels, environment.store, environment.clock)
-        self._committer = Committer(
-            environment.store, environment.clock, environment.priority, stored=self._notifications.stored
-        )
-        self._report_channel, self._daily = channels.of_report(environment.channels)
-        broker = environment.settings.broker
-        self._prober = Prober(BrokerProbe(broker), environment.clock, broker.probe_interval)
-        self._monitor: Monitor | None = None
-        self._tasks: MemoryTaskView | None = None
-        self._committed_totals: CommittedTotals | None = None
-        self._stream: Stream | None = None
-        self._fleet: FleetPoller | None = None
-        self._maintenance: Maintenance | None = None
+        self._pipeline = pipeline.build(environment, takeover, self._hand_over)
+        self.view: Final = LeaderView(environment, self._pipeline, self._lease)
 
     @property
     def end_reason(self) -> str | None:
         """Why this process no longer leads; None while it leads as far as is known."""
         return self._lease.end_reason
 
-    @property
-    def leads(self) -> bool:
-        """Whether no other process can lead. A process that was frozen or cut off exports no fleet metrics until then.
-
-        Its counts may be older than those of the next leader, and Prometheus would see counters decrease.
-        """
-        return self._lease.may_consume()
-
     def start(self) -> None:
         """Start all threads, from the restored state."""
+        if (rolled_back := self._takeover.restored.rolled_back) is not None:
+            _log_rollback(rolled_back)
         try:
-            self._start(self._takeover.restored)
+            self._start_threads()
         except LeaseLostError as exc:
             self._lose(str(exc))
             self.stopping.set()
@@ -129,30 +82,12 @@ class Leader:
         self._lease.end(reason)
         self.stopping.set()
 
-    def _start(self, restored: Restored) -> None:
-        env, settings = self._env, self._env.settings
-        limits = replace(limits_of(settings), redact=env.redaction.patterns, prober=self._prober.instance)
-        monitor = Monitor(limits, restored, env.clock.now())
-        self._committed_totals, self._monitor = CommittedTotals(monitor.snapshot()), monitor
-        self._tasks = MemoryTaskView(monitor, self._lock, env.clock, env.redaction.patterns)
-        monitor.count(CounterName.STARTS, 1)
-        if self._takeover.gap:
-            monitor.count(CounterName.STREAM_GAP, self._takeover.gap)
-        if restored.rolled_back is not None:
-            monitor.count(CounterName.STORE_ROLLED_BACK, 1)
-            _log_rollback(restored.rolled_back)
-        self._fleet = FleetPoller(
-            BrokerFleet(settings.broker, settings.metrics.queues, (series.key.queue for series in restored.series)),
-            monitor,
-            self._lock,
-            env.clock,
-            poll_interval=settings.metrics.poll_interval,
-            enable_events=settings.broker.enable_events,
-        )
-        pump = self._build_pump(monitor, self._fleet)
+    def _start_threads(self) -> None:
+        """Raises LeaseLostError."""
+        env, settings, parts = self._env, self._env.settings, self._pipeline
         if env.store.shared:
             self.threads.start("lease", self._lease.run, limit=STALLED_AFTER, restart=True)
-        self._notifications.start(
+        parts.notifications.start(
             self.threads,
             env.report,
             self._lease,
@@ -160,90 +95,15 @@ class Leader:
             links=settings.links,
             limit=STALLED_AFTER,
         )
-        self.threads.start("committer", self._committer.run, limit=STUCK_AFTER, fatal=True)
-        self.threads.start("pump", pump.run, limit=STUCK_AFTER, fatal=True)
-        self.threads.start("prober", self._prober.run, limit=STALLED_AFTER, restart=True)
-        self.threads.start("fleet", self._fleet.run, limit=STALLED_AFTER, restart=True)
-        self.threads.start("maintenance", self._build_maintenance(restored), limit=STALLED_AFTER, restart=True)
+        self.threads.start("committer", parts.committer.run, limit=STUCK_AFTER, fatal=True)
+        self.threads.start("pump", parts.pump.run, limit=STUCK_AFTER, fatal=True)
+        self.threads.start("prober", parts.prober.run, limit=STALLED_AFTER, restart=True)
+        self.threads.start("fleet", parts.fleet.run, limit=STALLED_AFTER, restart=True)
+        self.threads.start("maintenance", parts.maintenance.run, limit=STALLED_AFTER, restart=True)
         self.threads.watch()
         # Long-lived objects from here on: spare each full collection from walking them while events wait.
         gc.collect()
         gc.freeze()
-
-    def _build_pump(self, monitor: Monitor, fleet: FleetPoller) -> Pump:
-        env, settings, prefetch = self._env, self._env.settings, self._env.settings.broker.prefetch
-        shared = monitor, self._lock, env.clock
-        self._stream = Stream(
-            self._takeover.source,
-            *shared,
-            prober=self._prober,
-            prefetch=prefetch,
-            alive_at=self._takeover.alive_at,
-            opened=fleet.opened,
-            may_consume=self._lease.may_consume,
-            # The previous leader's connection ends by itself: nobody has to act.
-            repair_cap=SHARED_REPAIR_CAP if env.store.shared else REPAIR_CAP,
-        )
-        flusher = Flusher(
-            self._stream,
-            self._committer,
-            *shared,
-            priority=env.priority,
-            flush_interval=settings.store.flush_interval,
-            prefetch=prefetch,
-            committed=self._committed,
-            uncommitted=self._notifications.offer,
-        )
-        return Pump(
-            self._stream,
-            flusher,
-            *shared,
-            marks=env.store.applying,
-            prefetch=prefetch,
-            arrived=fleet.arrived,
-            under_pressure=MemoryWatch(settings.tracking.max_memory, resident).under_pressure,
-            lost=lambda: self._lease.end_reason is not None,
-            hand_over=self._hand_over if self._lease.contested and not self._takeover.source.acknowledges else None,
-        )
-
-    def _build_maintenance(self, restored: Restored) -> Loop:
-        env, channel = self._env, self._report_channel
-        schedule = ReportSchedule(
-            env.store.outbox,
-            env.store.reader,
-            channel.name,
-            self._daily.schedule,
-            env.zone,
-            new=not restored.counters,
-        )
-
-        def report(now: float) -> float:
-            ask_again_at = schedule.run_once(now)
-            self._notifications.wake()  # once a minute, and when a report was queued
-            return ask_again_at
-
-        self._maintenance = Maintenance(
-            env.store,
-            env.store.outbox,
-            env.clock,
-            report if channel.configured else None,
-            channel.name,
-            look=self._read_silences,
-        )
-        return self._maintenance.run
-
-    def _read_silences(self, now: float) -> None:
-        """Raises StoreUnavailableError."""
-        silences = self._env.store.silences.current(now)
-        if self._monitor is not None:
-            with self._lock:
-                self._monitor.silence(silences)
-
-    def _committed(self, changes: Changes) -> None:
-        if self._committed_totals is not None:
-            with self._lock:
-                self._committed_totals.commit(changes)
-        self._notifications.committed(changes)
 
     def finish(self, deadline: float) -> None:
         """Stop all threads, the pump first: it commits and acknowledges what it has applied.
@@ -252,13 +112,12 @@ class Leader:
         """
         self.stopping.set()
         self._env.priority.end()
-        self._notifications.wake()
-        if self._fleet is not None:
-            self._fleet.interrupt()
-        self._notifications.interrupt()
+        self._pipeline.notifications.wake()
+        self._pipeline.fleet.interrupt()
+        self._pipeline.notifications.interrupt()
         # The committer stops after the pump.
-        must_end = (*_ESSENTIAL_THREADS, *self._notifications.incident_threads)
-        may_end = (thread_of(self._report_channel.name), "maintenance", "fleet", "prober")
+        must_end = (*_ESSENTIAL_THREADS, *self._pipeline.notifications.incident_threads)
+        may_end = (thread_of(channels.of_report(self._env.channels)[0].name), "maintenance", "fleet", "prober")
         clock = self._env.clock
         for name in (*must_end, *may_end):
             last = deadline - 1.0 if name in must_end else clock.monotonic() + _JOIN_TIMEOUT
@@ -274,9 +133,8 @@ class Leader:
         began_at = self._env.clock.monotonic()
         self.stopping.set()
         self._takeover.source.abandon()
-        if self._fleet is not None:
-            self._fleet.interrupt()
-        self._notifications.interrupt()
+        self._pipeline.fleet.interrupt()
+        self._pipeline.notifications.interrupt()
         if self.resigning:  # the lease is still held: what was sent can still be recorded
             self._join_all(began_at + RECORD)
         # Otherwise a database that does not answer would block for longer than STEP_DOWN.
@@ -290,70 +148,6 @@ class Leader:
         """Wait until this monotonic time for all threads to end; return the names of those that have not."""
         clock = self._env.clock
         return [name for name in self.threads.names if not self.threads.join(name, max(0.0, until - clock.monotonic()))]
-
-    # --- what the web server shows -----------------------------------------------------------------------------------
-    def snapshot(self) -> Snapshot | None:
-        """The monitor's current state, with totals as committed; None until the monitor is built."""
-        if self._monitor is None:
-            return None
-        with self._lock:
-            snapshot = self._monitor.snapshot(self._committed_totals)
-        if self._stream is None or not self._stream.stats.live:
-            return replace(snapshot, lag=None)
-        return replace(snapshot, probe_roundtrip=self._prober.roundtrip)
-
-    def tasks(self) -> MemoryTaskView | None:
-        """The unfinished tasks; None until the monitor is built."""
-        return self._tasks
-
-    def worker_details(self) -> dict[str, WorkerDetail]:
-        """What each worker last reported about itself, by hostname."""
-        if self._monitor is None or self._fleet is None:
-            return {}
-        with self._lock:
-            loads = self._monitor.loads()
-        details = self._fleet.details()
-        return {
-            hostname: replace(details.get(hostname, WorkerDetail()), load=loads.get(hostname))
-            for hostname in details.keys() | loads.keys()
-        }
-
-    def queues(self) -> Sequence[QueueStats]:
-        """The queues as of the last poll."""
-        return self._fleet.queues() if self._fleet else ()
-
-    def stats(self, stats: RuntimeStats) -> RuntimeStats:
-        """``stats``, completed with those of the leader's threads."""
-        commits = self._committer.stats
-        return replace(
-            stats,
-            broker_connected=self._stream is not None and self._stream.stats.live,
-            unacked_messages=self._stream.stats.unacked if self._stream else 0,
-            commits=Histogram(BOUNDS, tuple(commits.counts), commits.sum),
-            commit_failures=commits.failures,
-            replies_discarded=self._fleet.discarded() if self._fleet else {},
-            outbox=self._maintenance.pending if self._maintenance else {},
-            notifications=self._notifications.attempts(),
-            report_last_success=self._maintenance.report_last_success if self._maintenance else None,
-            thread_failures={**stats.thread_failures, **self.threads.failures},
-        )
-
-    def ready(self) -> HealthReport:
-        """Whether events arrive and are stored."""
-        stream = self._stream
-        if stream is None:
-            return HealthReport({"store": None, "broker": "not connected yet", "probe": NO_STREAM})
-        stats = stream.stats
-        return HealthReport(
-            {
-                "broker": stats.standby if stats.connected else stats.error or "not connected yet",
-                # Without a stream no probe can return, so this check cannot pass.
-                "probe": self._prober.trouble(stream.last_received_at) if stats.connected else NO_STREAM,
-                "events": None if self._monitor is None else self._monitor.undecodable.problem,
-                "store": self._committer.trouble() if self.leads else NOT_LEADING,
-            },
-            {"workers": self._fleet.finding} if self._fleet and self._fleet.finding else {},
-        )
 
 
 def prepare(environment: Environment) -> None:

@@ -16,7 +16,8 @@ from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.core.model import Histogram, IncidentState, QueueStats, Snapshot, WorkerDetail
 from celery_monitor.environment import Environment
-from celery_monitor.leader import NO_STREAM, Leader
+from celery_monitor.leader import Leader
+from celery_monitor.leader_view import NO_STREAM
 from celery_monitor.ports import HealthReport, IdentityProvider, TaskView
 from celery_monitor.runtime.committer import BOUNDS
 from celery_monitor.runtime.standby import Standby
@@ -109,7 +110,7 @@ class WebInterface:
         """
         leader, standby = self._role()
         if leader is not None:
-            return leader.snapshot()
+            return leader.view.snapshot()
         return None if standby is None else standby.view
 
     def committed_snapshot(self) -> Snapshot:
@@ -130,17 +131,17 @@ class WebInterface:
     def worker_details(self) -> Mapping[str, WorkerDetail]:
         """What each worker last reported about itself, by hostname; empty on a standby, which sends no requests."""
         leader, _ = self._role()
-        return {} if leader is None else leader.worker_details()
+        return {} if leader is None else leader.view.worker_details()
 
     def tasks(self) -> TaskView:
-        """The unfinished tasks; on a standby, and while the leader starts, as of the last commit."""
+        """The unfinished tasks; on a standby, as of the last commit."""
         leader, _ = self._role()
-        return (None if leader is None else leader.tasks()) or StoredTaskView(self._store.reader, self._env.clock)
+        return StoredTaskView(self._store.reader, self._env.clock) if leader is None else leader.view.tasks
 
     def queues(self) -> Sequence[QueueStats]:
         """The queues as of the last poll; empty on a standby."""
         leader, _ = self._role()
-        return () if leader is None else leader.queues()
+        return () if leader is None else leader.view.queues()
 
     def stats(self) -> RuntimeStats:
         """Metrics of the daemon's own threads."""
@@ -149,12 +150,12 @@ class WebInterface:
             commits=_NO_COMMITS,
             store=self._store.space(),
             channels=[channel.name for channel in self._env.channels],
-            thread_failures=dict(self._threads.failures),
+            thread_failures={**self._threads.failures, **({} if leader is None else leader.threads.failures)},
             sign_ins_refused=self.server.sign_ins_refused,
             redaction_timeouts=self._env.redaction.timeouts,
-            leader=leader.leads if leader is not None else not self._store.shared,
+            leader=not self._store.shared,
         )
-        return stats if leader is None else leader.stats(stats)
+        return stats if leader is None else leader.view.stats(stats)
 
     def alive(self) -> HealthReport:
         """Whether every thread makes progress."""
@@ -172,7 +173,7 @@ class WebInterface:
         leader, standby = self._role()
         about = {"store": self._store.about} | ({"replica": self.name} if self._store.shared else {})
         if leader is not None:
-            health = leader.ready()
+            health = leader.view.ready()
         elif standby is not None:
             health = standby.health()
         else:
